@@ -1,0 +1,47 @@
+# Everything works from a fresh machine with Python 3.11+, make and git: each target sets up .venv by itself, once.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+UV := $(BIN)/python -m uv
+GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: install demo test test-long check lint bench clean
+
+install: $(READY)
+
+$(READY): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+ifeq ($(GPU),yes)
+	$(UV) pip install --no-config --python $(BIN)/python -e ".[train,serve,dev]"
+else
+	$(BIN)/python -m pip install --quiet "torch==2.13.0+cpu" || $(UV) pip install --python $(BIN)/python --torch-backend cpu "torch==2.13.0"
+	$(UV) pip install --python $(BIN)/python -e ".[train,serve-cpu,dev]"
+endif
+	touch $@
+
+demo: $(READY)
+	$(BIN)/bench demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(READY)
+	$(BIN)/python -m pytest -m long
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint
+	$(BIN)/python -m pytest -m "not slow and not long" -q
+
+bench: $(READY)
+	for entry in benchmarks/*.py; do $(BIN)/python $$entry || exit 1; done
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,226 @@
+"""How often the intervals hold: simulated benchmarks of known truth, scored as the harness scores.
+
+A population of tasks is drawn from at the level published for such benchmarks (accuracy 13 %, pass_n 34 %,
+vote_2 24 % at 32 predictions). Each replicate is one benchmark: its tasks are a fresh sample, its interval
+covers if it holds the population's value. Prints Markdown tables; ``benchmarks/coverage.md`` keeps one run.
+
+    python benchmarks/coverage.py --replicates 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.comparison import compare, resolvable_difference
+from harness.intervals import bca, intervals, wilson
+from harness.metrics import METRICS, OUTPUTS_MULTIPLE
+from harness.resampling import to_units
+
+Floats = NDArray[np.float64]
+
+DISTRACTORS = 12
+SEED = 20_250
+CHUNK = 200
+
+
+@dataclass(frozen=True)
+class Population:
+    """How likely a task's exact grid is, and where the wrong predictions go."""
+
+    never: float = 0.525
+    """Share of tasks whose exact grid is never sampled."""
+    solved: tuple[float, float] = (0.3, 0.8)
+    """Beta parameters of the chance of the exact grid on the others."""
+    agreed: tuple[float, float] = (3.0, 1.0)
+    """Beta parameters of the share of wrong grids that fall on a few popular ones (the rest are unique)."""
+    failures: float = 0.05
+    """Share of the predictions that are not exact which have no grid."""
+    two_outputs: float = 0.04
+    """Share of tasks with a second test output."""
+
+    def chances(self, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+        """The chance of the exact grid for tasks of the given shape."""
+        return np.where(rng.random(shape) < self.never, 0.0, rng.beta(*self.solved, shape))
+
+
+def score_outputs(population: Population, chance: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Draw n predictions for outputs of these chances, shape (outputs,), and score them: (metrics, outputs)."""
+    count = len(chance)
+    popularity = 1 / np.arange(1, DISTRACTORS + 1)
+    agreed = rng.beta(*population.agreed, count)[:, None]
+    wrong = ((1 - chance) * (1 - population.failures))[:, None]
+    popular = wrong * agreed * popularity / popularity.sum()
+    failed = ((1 - chance) * population.failures)[:, None]
+    draws = rng.multinomial(n, np.concatenate((chance[:, None], popular, wrong * (1 - agreed), failed), axis=1))
+    exact, rivals, unique, lost = draws[:, 0], draws[:, 1:-2], draws[:, -2], draws[:, -1]
+    sized = rng.random((count, DISTRACTORS)) < 0.8
+    pixels = sized * rng.beta(8, 2, (count, DISTRACTORS))
+    ahead = (rivals > exact[:, None]).sum(axis=1)
+    tied = (rivals == exact[:, None]).sum(axis=1) + unique * (exact == 1)
+    votes = [np.clip((k - ahead) / (tied + 1), 0, 1) * (exact > 0) for k in (1, 2)]
+    same_size = exact + (rivals * sized).sum(axis=1)
+    equal = exact + (rivals * pixels).sum(axis=1)
+    return np.stack([exact / n, same_size / n, equal / n, exact > 0, *votes, lost / n])
+
+
+def score_tasks(population: Population, chance: Floats, n: int, rng: np.random.Generator) -> Floats:
+    """Score tasks of these chances, shape (replicates, tasks): (metrics, replicates, tasks)."""
+    flat = chance.ravel()
+    values = score_outputs(population, flat, n, rng)
+    second = np.flatnonzero(rng.random(len(flat)) < population.two_outputs)
+    values[:, second] = (values[:, second] + score_outputs(population, flat[second], n, rng)) / 2
+    return values.reshape(len(METRICS), *chance.shape)
+
+
+def simulate(population: Population, replicates: int, tasks: int, n: int, seed: int) -> Floats:
+    """Benchmarks of fresh tasks: values of shape (metrics, replicates, tasks)."""
+    rng = np.random.default_rng([seed, tasks, n])
+    sizes = [min(CHUNK, replicates - start) for start in range(0, replicates, CHUNK)]
+    parts = [score_tasks(population, population.chances((size, tasks), rng), n, rng) for size in sizes]
+    return np.concatenate(parts, axis=1)
+
+
+def truth(population: Population, n: int, tasks: int = 2_000_000) -> Floats:
+    """The population's value of each metric, to about 0.0003."""
+    replicates = tasks // 10_000
+    means = [simulate(population, 1, 10_000, n, SEED + 1 + i).mean(axis=(1, 2)) for i in range(replicates)]
+    average: Floats = np.mean(means, axis=0)
+    return average
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Coverage of each metric by the harness's intervals and by two that are known to fail."""
+
+    ours: Floats
+    plain_bca: Floats
+    per_prediction: float
+    """Of accuracy, where predictions are resampled as if each were a task."""
+
+
+def coverage(values: Floats, target: Floats, n: int) -> Coverage:
+    """Count how often intervals of simulated benchmarks (metrics, replicates, tasks) hold the target."""
+    ours, plain = [], []
+    for rows, true in zip(values, target, strict=True):
+        found = intervals(rows, n * OUTPUTS_MULTIPLE)
+        ours.append(np.mean([i.low <= true <= i.high for i in found]))
+        units, scale = to_units(rows, n * OUTPUTS_MULTIPLE)
+        varied = np.ptp(units, axis=1) > 0
+        ends = bca(units[varied], 0, 0.95, 9_999) / scale[varied, None]
+        plain.append(((ends[:, 0] <= true) & (true <= ends[:, 1])).sum() / len(rows))
+    tasks = values.shape[2]
+    # Resampling tasks × n predictions of 0 or 1 gives, but for rounding, the binomial interval.
+    wrong = [wilson(float(row.mean()), tasks * n) for row in values[0]]
+    control = np.mean([low <= target[0] <= high for low, high in wrong])
+    return Coverage(np.array(ours), np.array(plain), float(control))
+
+
+def two_level(population: Population, target: float, n: int, replicates: int, tasks: int = 400) -> float:
+    """Coverage of pass_n where tasks and, within them, predictions are resampled (999 times)."""
+    rng = np.random.default_rng([SEED, 9, n])
+    covered = 0
+    for _ in range(replicates):
+        exact = rng.binomial(n, population.chances((tasks,), rng))
+        drawn = rng.integers(0, tasks, (999, tasks))
+        again = (rng.binomial(n, exact[drawn] / n) > 0).mean(axis=1)
+        low, high = np.quantile(again, [0.025, 0.975])
+        covered += int(low <= target <= high)
+    return covered / replicates
+
+
+def pairs(population: Population, moved: float, shape: tuple[int, int], n: int, seed: int) -> tuple[Floats, Floats]:
+    """Two adapters on the same tasks, the second with fresh chances on a share ``moved`` of them."""
+    rng = np.random.default_rng([seed, *shape, n])
+    first = population.chances(shape, rng)
+    second = np.where(rng.random(shape) < moved, population.chances(shape, rng), first)
+    parts = math.ceil(shape[0] / CHUNK)
+    a, b = (
+        np.concatenate([score_tasks(population, part, n, rng) for part in np.array_split(chances, parts)], axis=1)
+        for chances in (first, second)
+    )
+    return a, b
+
+
+def false_alarms(a: Floats, b: Floats, n: int) -> tuple[float, float, float]:
+    """Shares of equal pairs (replicates, tasks) called different by the test, the percentile interval and BCa."""
+    found = compare(b, a, n * OUTPUTS_MULTIPLE)
+    test = np.mean([c.p < 0.05 for c in found])
+    interval = np.mean([c.low is not None and not c.low <= 0 <= (c.high or 0) for c in found])
+    units, _ = to_units(b - a, n * OUTPUTS_MULTIPLE)
+    varied = units[np.ptp(units, axis=1) > 0]
+    ends = bca(varied, 0, 0.95, 9_999)
+    return float(test), float(interval), float(((ends[:, 0] > 0) | (ends[:, 1] < 0)).sum() / len(units))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def percent(x: float) -> str:
+    """A share in per cent with one decimal."""
+    return f"{100 * x:.1f}"
+
+
+def print_coverage(population: Population, replicates: int) -> None:
+    """The tables of interval coverage."""
+    targets = {n: truth(population, n) for n in (8, 32, 128)}
+    print(f"Population values (%), and coverage (%) of nominal 95 % over {replicates} replicates.\n")
+    print(table(["N", *METRICS], [[str(n), *map(percent, t)] for n, t in targets.items()]))
+    rows = []
+    for n, target in targets.items():
+        found = coverage(simulate(population, replicates, 400, n, SEED), target, n)
+        rows.append([str(n), *map(percent, found.ours), percent(found.per_prediction)])
+    print("400 tasks; the last column resamples predictions instead of tasks (accuracy).\n")
+    print(table(["N", *METRICS, "per prediction"], rows))
+    control = two_level(population, float(targets[32][METRICS.index("pass_n")]), 32, min(replicates, 400))
+    print(f"Resampling tasks and predictions within them, 400 tasks, N = 32: pass_n {percent(control)}.\n")
+    rows = []
+    for tasks in (10, 20, 30, 50, 120):
+        found = coverage(simulate(population, replicates, tasks, 32, SEED), targets[32], 32)
+        rows.append([str(tasks), "harness", *map(percent, found.ours)])
+        rows.append([str(tasks), "BCa always", *map(percent, found.plain_bca)])
+    print("Few tasks, N = 32.\n")
+    print(table(["tasks", "interval", *METRICS], rows))
+
+
+def print_differences(population: Population, replicates: int) -> None:
+    """The tables of false alarms and of what can be resolved."""
+    rows = []
+    for tasks in (50, 400):
+        a, b = pairs(population, 0.0, (replicates, tasks), 32, SEED)
+        for name in ("accuracy", "vote_2"):
+            i = METRICS.index(name)
+            rows.append([str(tasks), name, *map(percent, false_alarms(a[i], b[i], 32))])
+    print("Equal adapters called different (%), nominal 5, N = 32.\n")
+    print(table(["tasks", "metric", "sign-flip or McNemar", "percentile interval", "BCa interval"], rows))
+    rows = []
+    for moved in (0.0, 0.1, 0.3):
+        for n in (8, 32, 128):
+            a, b = pairs(population, moved, (100, 400), n, SEED + 2)
+            deviations = [float((b[METRICS.index(m)] - a[METRICS.index(m)]).std()) for m in ("accuracy", "vote_2")]
+            cells = [resolvable_difference(sd, tasks) or 0.0 for sd in deviations for tasks in (50, 120, 400, 1000)]
+            rows.append([percent(moved), str(n), *map(percent, cells)])
+    head = [f"{m}, {tasks} tasks" for m in ("accuracy", "vote_2") for tasks in (50, 120, 400, 1000)]
+    print("Smallest difference resolved at 80 % power (points), by the share of tasks on which the adapters differ.\n")
+    print(table(["tasks moved (%)", "N", *head], rows))
+
+
+def main() -> None:
+    """Run the whole simulation and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--replicates", type=int, default=2_000)
+    replicates = parser.parse_args().replicates
+    population = Population()
+    print_coverage(population, replicates)
+    print_differences(population, replicates)
+
+
+if __name__ == "__main__":
+    main()

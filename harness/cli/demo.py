@@ -1,0 +1,186 @@
+"""The command ``bench demo``: the whole loop on the tiny base, made of the commands that users type themselves."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+MARKER = "demo.json"
+SEED = 7
+VIEWS = 8
+PROMPT = "compact-v0"
+ENCODER = "MinimalGridEncoder()"
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One adapter of the demo: what it is trained on, and for how many steps."""
+
+    name: str
+    families: tuple[str, ...]
+    steps: int
+
+
+LESSONS = (
+    Lesson("cross", ("cross",), 60),
+    Lesson("diagonal", ("diagonal",), 60),
+    Lesson("mix", ("cross", "diagonal"), 120),
+)
+NEW_FAMILIES = ("cross", "diagonal")
+KNOWN_FAMILIES = ("copy", "border", "corners", "edge", "recolour")
+ARC_TASKS = 20
+_GO_ON = """\
+## How to go on
+
+- Look at what was made: `{out}/recipes` (what was trained), `{out}/trained` (adapters with their cards), `{out}/adapters`
+  (the registry that the server reads), `{out}/bench` (every prediction), `{out}/server.log`.
+- Change a recipe and train it: `bench train {out}/recipes/mix.yaml -o max_steps=300 -o output_dir=runs/mine/mix`.
+- Serve and ask by hand: `bench serve $(bench tiny-base --path) --adapters {out}/adapters`, then any OpenAI client.
+- The same with a real model on a GPU: in a recipe, `model: Qwen/Qwen2.5-0.5B-Instruct`, `datasets: [arc1/training]`,
+  `prompt: output-from-examples-v1`; then `bench serve Qwen/Qwen2.5-0.5B-Instruct --adapters adapters` and
+  `bench run --dataset arc1/evaluation -n 32`.
+"""
+
+
+@click.command()
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/demo"), show_default=True)
+@click.option("--fresh", is_flag=True, help="Delete what an earlier demo left in the folder and start over.")
+@click.option("--port", type=int, help="Port of the server; a free one where left out.")
+def demo(out: Path, fresh: bool, port: int | None) -> None:
+    """The whole loop on the tiny base: train three adapters, serve, hot-swap, bench, compare, report.
+
+    Every step is a command that is shown before it runs; what is already there is not done again.
+
+    \b
+    bench demo
+    bench demo --fresh --out runs/demo
+    """
+    started = time.monotonic()
+    _prepare(out, fresh)
+    with _terminated_as_interrupt():
+        adapters = [_train(out, lesson) for lesson in LESSONS]
+        if any(not _finished(run) for run, _ in _runs(out)):
+            _serve_and_run(out, adapters, port)
+        report = out / "report.md"
+        _step("report", *(str(run) for run, _ in _runs(out)), "-o", str(report), "--title", "arc-bench demo", "--closing", str(_closing(out)))
+    click.echo(f"\ndone in {time.monotonic() - started:.0f} s; read {report}")
+
+
+def _prepare(out: Path, fresh: bool) -> None:
+    marker = out / MARKER
+    if out.exists() and any(out.iterdir()) and not marker.exists():
+        raise click.UsageError(f"{out} is not empty and no demo made it; name another folder with --out")
+    if fresh and out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text('{"made_by": "bench demo"}\n')
+
+
+def _train(out: Path, lesson: Lesson) -> Path:
+    """Write the recipe of a lesson and train it; ``bench train`` itself knows when it is done already."""
+    import yaml
+
+    recipe = out / "recipes" / f"{lesson.name}.yaml"
+    folder = out / "trained" / lesson.name
+    content = {
+        "model": "tiny",
+        "output_dir": str(folder),
+        "datasets": [{"spec": f"toy/{family}#n=2000", "weight": 1.0} for family in lesson.families],
+        "prompt": PROMPT,
+        "encoder": ENCODER,
+        "lora": {"rank": 16, "alpha": 32},
+        "max_steps": lesson.steps,
+        "batch_size": 32,
+        "learning_rate": 4e-3,
+        "dtype": "float32",
+        "seed": SEED,
+    }
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    _step("train", str(recipe))
+    return folder
+
+
+def _runs(out: Path) -> list[tuple[Path, str]]:
+    """Every run of the demo as (folder, dataset spec)."""
+    specs = [(family, f"toy/{family}/evaluation#n=40") for family in NEW_FAMILIES]
+    specs += [(family, f"toy/{family}/evaluation#n=20") for family in KNOWN_FAMILIES]
+    specs.append(("arc1", f"arc1/evaluation#n={ARC_TASKS}"))
+    return [(out / "bench" / name, spec) for name, spec in specs]
+
+
+def _finished(run: Path) -> bool:
+    return (run / "results.json").is_file()
+
+
+def _serve_and_run(out: Path, adapters: Sequence[Path], port: int | None) -> None:
+    """Start one server on the bare base, swap every adapter in while it serves, and sample all that is missing."""
+    from serve.launcher import serving
+    from trainers.tiny_base import shipped_path
+
+    registry = out / "adapters"
+    click.secho(f"\n$ bench serve {shipped_path()} --adapters {registry}", bold=True)
+    with serving(shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="float32") as server:
+        click.echo(f"serving at {server.url}")
+        for lesson, folder in zip(LESSONS, adapters, strict=True):
+            _step("adapters", "add", lesson.name, str(folder), "--adapters", str(registry))
+            _step("adapters", "load", lesson.name, "--server", server.url)
+        models = [word for name in (shipped_path().name, *(lesson.name for lesson in LESSONS)) for word in ("--model", name)]
+        for run, spec in _runs(out):
+            if not _finished(run):
+                resume = ["--resume"] if run.exists() else []
+                how = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
+                _step("run", "--server", server.url, *models, "--dataset", spec, *how, "--out", str(run), *resume)
+
+
+def _closing(out: Path) -> Path:
+    """The end of the report: how to go on from here."""
+    path = out / "how-to-go-on.md"
+    path.write_text(_GO_ON.format(out=out))
+    return path
+
+
+def _step(*words: str) -> None:
+    """Run one bench command in a process of its own, shown first.
+
+    Raises:
+        click.exceptions.Exit: it failed; its own message has been printed.
+    """
+    click.secho(f"\n$ bench {shlex.join(words)}", bold=True)
+    with subprocess.Popen([sys.executable, "-m", "harness.cli", *words]) as child:
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            # The terminal sends the interrupt to the child too; it saves its work and ends by itself.
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+            raise
+    if status:
+        click.echo(
+            f"\nstopped: bench {words[0]} ended with status {status}; the same command goes on from here", err=True
+        )
+        raise click.exceptions.Exit(status)
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that the server is always stopped."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,135 @@
+"""``bench run``: sample, score and summarise."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from harness.console import INTERRUPTED
+from harness.errors import ConfigError
+
+_KEY_VARIABLE = "ARC_BENCH_API_KEY"
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Seconds(click.ParamType[float]):
+    """A duration such as ``90``, ``90s``, ``10m`` or ``1h``, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is not a duration such as 90s, 10m or 1h", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
+
+
+class JsonObject(click.ParamType[dict[str, object]]):
+    """A JSON object."""
+
+    name = "json"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, object]:
+        if isinstance(value, dict):
+            return value
+        try:
+            found = json.loads(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f"{value!r} is not a JSON object", param, ctx)
+        return found
+
+
+@click.command()
+@click.option(
+    "--server", "servers", multiple=True, required=True, help="URL; given several times, they share the work."
+)
+@click.option("--model", "models", multiple=True, required=True, help="A model or adapter of the server; repeat it.")
+@click.option("--dataset", required=True, help="A dataset spec, e.g. arc1/evaluation or toy/cross/evaluation#n=60.")
+@click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions per test output.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
+@click.option("--resume", is_flag=True, help="Complete the run in --out.")
+@click.option("--limit", type=click.IntRange(1), help="The first so many tasks only.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides views, sampling and intervals.")
+@click.option("--prompt", help="Default: the adapter's own, else output-from-examples-v1.")
+@click.option("--grid-encoder", "encoder", help="Default: the adapter's own, else shape, row numbers and digits.")
+@click.option("--augment/--no-augment", default=True, help="Show every sample another view of the task (default).")
+@click.option("--samples-per-view", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True)
+@click.option("--max-tokens", type=click.IntRange(1), help="Default: the bytes of a 30x30 answer.")
+@click.option("--api", type=click.Choice(["chat"]), default="chat", show_default=True)
+@click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
+@click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request.")
+@click.option("--chat-template-kwargs", type=JsonObject(), default="{}", help="JSON object for the chat template.")
+@click.option("--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Per server.")
+@click.option(
+    "--models-at-once", type=click.IntRange(1), default=1, show_default=True, help="At most what fits --max-loras."
+)
+@click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="For one request.")
+@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Further attempts for a request.")
+@click.option("--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a lost server.")
+def run(
+    servers: tuple[str, ...],
+    models: tuple[str, ...],
+    max_in_flight: int,
+    timeout: float,
+    retries: int,
+    wait: float,
+    api: str,
+    **options: object,
+) -> int:
+    """Sample augmented predictions from served models, score and store them.
+
+    \b
+    Example:
+      bench run --server http://127.0.0.1:8000 --model base --model cross \\
+        --dataset arc1/evaluation -n 32 --out runs/first
+    """
+    from harness.endpoint import Policy
+    from harness.sampling import sample_run
+    from harness.scoring import score_run
+    from harness.settings import RunOptions
+    from harness.summary import summary_table
+
+    policy = Policy(max_in_flight, retries, timeout, wait)
+    chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
+    again = f"to go on: {_command()}"
+    try:
+        summary = sample_run(chosen)
+    except BaseException as error:
+        if chosen.out.joinpath("manifest.json").exists() and not isinstance(error, ConfigError):
+            click.echo(again, err=True)
+        raise
+    overhead = 1000 * summary.cpu_seconds / max(summary.asked, 1)
+    click.echo(
+        f"{summary.asked} predictions in {summary.seconds:.1f} s; the harness took {overhead:.2f} ms of CPU for each",
+        err=True,
+    )
+    if not summary.finished:
+        click.echo(f"{summary.done} of {summary.total} predictions are saved; {again}", err=True)
+        return INTERRUPTED
+    results = score_run(chosen.out)
+    click.echo(summary_table(results))
+    click.echo(f"written: {summary.folder.results_path}")
+    return 0
+
+
+def _command() -> str:
+    """The command that resumes this run; a key on the command line is left out."""
+    words = list(sys.argv[1:])
+    for place, word in enumerate(words):
+        if word == "--api-key" and place + 1 < len(words):
+            words[place + 1] = "KEY"
+        elif word.startswith("--api-key="):
+            words[place] = "--api-key=KEY"
+    return shlex.join(["bench", *words, *([] if "--resume" in words else ["--resume"])])

@@ -1,0 +1,43 @@
+"""What every command shares: how errors, interruption and progress look."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+
+from harness.errors import ArcBenchError
+
+INTERRUPTED = 130
+
+
+def run_cli(command: click.Command, argv: list[str] | None = None) -> int:
+    """Run a click command and return its exit status; errors go to stderr, without a traceback unless ``--debug``.
+
+    0 done, 1 failed, 2 wrong use, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    if debug:
+        arguments.remove("--debug")
+    return _guarded(lambda: command.main(arguments, prog_name="bench", standalone_mode=False), debug)
+
+
+def _guarded(action: Callable[[], object], debug: bool) -> int:
+    try:
+        status = action()
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except (ArcBenchError, OSError) as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code if isinstance(error, ArcBenchError) else 1
+    return status if isinstance(status, int) else 0

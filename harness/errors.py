@@ -1,0 +1,58 @@
+"""The one tree of errors that a user may meet; each message says what, where and what to do.
+
+ArcBenchError                exit status 1
+├── DataError                a dataset, run file or picture source is not what it must be
+│   └── GridError            one grid is not a grid (carries the METRICS name of the failure)
+├── ConfigError              a recipe, manifest or option is wrong            (exit status 2)
+│   └── SpecError            a dataset spec or encoder string cannot be read  (exit status 2)
+├── MissingExtraError        a package of an optional extra is not installed
+├── AdapterError             an adapter cannot be registered or served
+├── ServerError              the model server did not start, died or refused
+└── RunError                 a run folder is in the way, incomplete or differs
+"""
+
+from __future__ import annotations
+
+
+class ArcBenchError(Exception):
+    """Base of every error that is reported to the user without a traceback."""
+
+    exit_code = 1
+
+
+class DataError(ArcBenchError):
+    """A data file is not what it must be."""
+
+
+class GridError(DataError):
+    """One grid is not valid; ``kind`` is its failure name (``bad_shape``, ``bad_value``, ``unparsed``)."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ConfigError(ArcBenchError):
+    """A recipe, option or manifest is wrong."""
+
+    exit_code = 2
+
+
+class SpecError(ConfigError):
+    """A dataset spec, prompt name or encoder string cannot be read."""
+
+
+class MissingExtraError(ArcBenchError):
+    """A package from an optional extra is missing."""
+
+
+class AdapterError(ArcBenchError):
+    """An adapter cannot be registered, loaded or served."""
+
+
+class ServerError(ArcBenchError):
+    """The model server did not start, died, or refused a request."""
+
+
+class RunError(ArcBenchError):
+    """A run folder is in the way, incomplete, or was made with another configuration."""

@@ -1,0 +1,52 @@
+"""Datasets written in ARC's combined JSON form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.datasets import Dataset, iterate
+from harness.errors import ConfigError
+from harness.filecache import written_whole
+from harness.grid import Pair, Task
+
+CHALLENGES = "challenges.json"
+JsonPair = dict[str, list[list[int]]]
+
+
+def export(dataset: Dataset, path: Path) -> list[Path]:
+    """Write every task in its fixed draw, and return the files written.
+
+    ``NAME.json`` holds tasks with their outputs; a name that ends in ``challenges.json`` holds none of the test outputs,
+    which then go to ``...solutions.json`` beside it, as Kaggle has it (a task with an unknown output is left out there).
+
+    Raises:
+        ConfigError: the name does not end in ``.json``.
+    """
+    import orjson
+
+    if path.suffix != ".json":
+        raise ConfigError(f"{path}: the combined form is written to a name that ends in .json")
+    apart = path.name.endswith(CHALLENGES)
+    tasks: dict[str, object] = {}
+    solutions: dict[str, object] = {}
+    for task in iterate(dataset):
+        tasks[task.id] = _task(task, apart)
+        if all(pair.output is not None for pair in task.test):
+            solutions[task.id] = [pair.output.to_rows() for pair in task.test if pair.output is not None]
+    files = {path: tasks}
+    if apart:
+        files[path.with_name(path.name.removesuffix(CHALLENGES) + "solutions.json")] = solutions
+    for name, content in files.items():
+        with written_whole(name) as file:
+            file.write(orjson.dumps(content) + b"\n")
+    return list(files)
+
+
+def _task(task: Task, apart: bool) -> dict[str, list[JsonPair]]:
+    test = [{"input": pair.input.to_rows()} if apart else _pair(pair) for pair in task.test]
+    return {"train": [_pair(pair) for pair in task.train], "test": test}
+
+
+def _pair(pair: Pair) -> JsonPair:
+    known = {} if pair.output is None else {"output": pair.output.to_rows()}
+    return {"input": pair.input.to_rows(), **known}

@@ -1,0 +1,115 @@
+"""Files as users keep them: plain or gzipped, and what is derived from them in a cache folder."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from harness.errors import DataError
+
+log = logging.getLogger("arc_bench")
+
+
+def cache_dir() -> Path:
+    """Where derived files go: ``$ARC_BENCH_CACHE``, else ``arc-bench`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if chosen := os.environ.get("ARC_BENCH_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "arc-bench"
+
+
+def cache_key(path: Path) -> str:
+    """A short name for a path on this machine, the same however the path is written."""
+    return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+
+
+def fingerprint(path: Path) -> tuple[int, int]:
+    """(size in bytes, modification time in ns): what a derived file was made from.
+
+    Raises:
+        DataError: the file is not there or cannot be read.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    return stat.st_size, stat.st_mtime_ns
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is complete, whatever other processes write at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, unzipped where its name ends in ``.gz``.
+
+    Raises:
+        DataError: it cannot be read, is empty, or is not the gzip it claims to be.
+    """
+    try:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if path.suffix == ".gz" and raw else raw
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _bad_gzip(path, error) from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty")
+    return content
+
+
+def plain_file(path: Path) -> Path:
+    """The file itself, or for a ``.gz`` its unpacked copy in the cache, made once and again when the file changes.
+
+    Raises:
+        DataError: it cannot be read or is not the gzip it claims to be.
+    """
+    size, mtime = fingerprint(path)
+    if path.suffix != ".gz":
+        return path
+    folder = cache_dir() / "unpacked" / cache_key(path)
+    target = folder / f"{size}-{mtime}" / path.stem
+    if target.exists():
+        return target
+    log.warning("unpacking %s (%s) into %s, once", path, human_size(size), cache_dir())
+    stale = [old for old in folder.glob("*") if old.is_dir()]
+    try:
+        with gzip.open(path) as source, written_whole(target) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _bad_gzip(path, error) from None
+    for old in stale:
+        shutil.rmtree(old, ignore_errors=True)
+    log.warning("unpacked %s: %s", path, human_size(target.stat().st_size))
+    return target
+
+
+def human_size(size: float) -> str:
+    """Bytes for people, e.g. ``2.8 GB`` (decimal units)."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def _bad_gzip(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: not a whole gzip file ({error}); fetch or pack it again")

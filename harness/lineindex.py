@@ -1,0 +1,151 @@
+"""Random access to the lines of a large JSON-lines file: a memory map and a cached table of where its rows are.
+
+The table is built once at the speed of the disk, together with a checksum of the file, and kept in the cache folder
+under the file's path; it is rebuilt when the file's size or modification time differ. Nothing of it is held as
+Python objects, so that opening is instant and many processes share the pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import struct
+import sys
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from harness.errors import DataError
+from harness.filecache import cache_dir, cache_key, fingerprint, log, written_whole
+
+VERSION = 2
+_HEAD = struct.Struct("<8sQ")
+_MAGIC = b"arcbench"
+_STRIDE = 3
+"""A row's place in the table: first byte, end, and its line number counted from 1."""
+_HASH_STEP = 1 << 24
+MAX_LISTED = 1000
+"""Bad lines kept by number; the rest are only counted."""
+
+Table: TypeAlias = "memoryview | array[int]"
+Progress = Callable[[int, int], object]
+"""Called with (bytes done, bytes in all) while an index is built."""
+
+
+class LineIndex:
+    """The rows of one file. Blank lines are no rows; a line that is no complete JSON object is listed in ``bad``."""
+
+    def __init__(self, path: Path, progress: Progress | None = None, strict: bool = False) -> None:
+        """Open a file, with its cached table where that is fresh.
+
+        Raises:
+            DataError: the file cannot be read or holds no row, or with ``strict`` a line of it is damaged.
+        """
+        self.path, self.strict = path, strict
+        size, mtime = fingerprint(path)
+        if size == 0:
+            raise DataError(f"{path}: the file is empty")
+        with path.open("rb") as file:
+            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.cached = index_path(path)
+        head, self._table = _load(self.cached, size, mtime) or self._build(size, mtime, progress)
+        self.sha256: str = head["sha256"]
+        self.n_bad: int = head["n_bad"]
+        self.bad: list[tuple[int, str]] = [(line, reason) for line, reason in head["bad"]]
+        if self.bad and strict:
+            raise DataError(f"{path}, line {self.bad[0][0]}: {self.bad[0][1]}")
+        if not len(self):
+            raise DataError(f"{path}: no rows; expected one JSON object a line")
+
+    def __len__(self) -> int:
+        return len(self._table) // _STRIDE
+
+    def row(self, index: int) -> bytes:
+        """The bytes of row ``index``."""
+        start = index * _STRIDE
+        return self._data[self._table[start] : self._table[start + 1]]
+
+    def line_number(self, index: int) -> int:
+        """The line of the file, from 1, that row ``index`` stands on."""
+        return self._table[index * _STRIDE + 2]
+
+    def __reduce__(self) -> tuple[type[LineIndex], tuple[Path, None, bool]]:
+        return LineIndex, (self.path, None, self.strict)
+
+    def _build(self, size: int, mtime: int, progress: Progress | None) -> tuple[dict[str, Any], Table]:
+        scan = _Scan(self._data, progress)
+        head = {**_wanted(size, mtime), "sha256": scan.sha.hexdigest(), "n_bad": scan.n_bad, "bad": scan.bad}
+        try:
+            _save(self.cached, head, scan.table)
+        except OSError as error:
+            log.warning("cannot keep the index of %s (%s); it is built again each time", self.path, error)
+        for line, reason in scan.bad[:5]:
+            log.warning("%s, line %d: %s; the line is left out", self.path, line, reason)
+        return head, scan.table
+
+
+def index_path(path: Path) -> Path:
+    """Where the table of a file is kept."""
+    return cache_dir() / "index" / f"{cache_key(path)}.idx"
+
+
+class _Scan:
+    """One pass over a file: where its rows are, which lines are no rows, and its checksum."""
+
+    def __init__(self, data: mmap.mmap, progress: Progress | None) -> None:
+        self.table, self.sha = array("q"), hashlib.sha256()
+        self.bad: list[tuple[int, str]] = []
+        self.n_bad = 0
+        start = line = hashed = 0
+        size = len(data)
+        while start < size:
+            end = data.find(b"\n", start)
+            end = size if end < 0 else end
+            line += 1
+            self._line(data, start, end, line)
+            start = end + 1
+            if start - hashed >= _HASH_STEP or start >= size:
+                self.sha.update(memoryview(data)[hashed:start])
+                hashed = start
+                if progress is not None:
+                    progress(min(start, size), size)
+
+    def _line(self, data: mmap.mmap, start: int, end: int, line: int) -> None:
+        first, last = data[start : min(start + 8, end)].strip(), data[max(start, end - 8) : end].strip()
+        if first.startswith(b"{") and last.endswith(b"}"):
+            self.table.extend((start, end, line))
+        elif data[start:end].strip():
+            self.n_bad += 1
+            if self.n_bad <= MAX_LISTED:
+                torn = first.startswith(b"{")
+                self.bad.append((line, "truncated, it does not end with '}'" if torn else "not a JSON object"))
+
+
+def _wanted(size: int, mtime: int) -> dict[str, Any]:
+    """What the head of a fresh table says."""
+    return {"version": VERSION, "byte_order": sys.byteorder, "size": size, "mtime_ns": mtime}
+
+
+def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)  # the table behind it stays aligned
+    with written_whole(path) as file:
+        file.write(_HEAD.pack(_MAGIC, len(text)) + text + table.tobytes())
+
+
+def _load(path: Path, size: int, mtime: int) -> tuple[dict[str, Any], Table] | None:
+    """The kept table, or None where there is none for this very file."""
+    try:
+        with path.open("rb") as file:
+            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        magic, length = _HEAD.unpack(view[: _HEAD.size])
+        body = _HEAD.size + length
+        head = json.loads(bytes(view[_HEAD.size : body]))
+        table = view[body:].cast("q")
+    except (OSError, ValueError, struct.error, TypeError):  # none yet, or damaged: it is made again
+        return None
+    if magic != _MAGIC or len(table) % _STRIDE or not _wanted(size, mtime).items() <= head.items():
+        return None
+    return head, table

@@ -1,0 +1,127 @@
+"""The plan of a run: which predictions it makes, numbered, and what each one asks. No input or output happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.augment import Augmentation, identity, sampling_view
+from harness.encoding import Encoder, parse_encoder
+from harness.errors import GridError
+from harness.grid import MAX_SIDE, Grid, Pair, Task
+from harness.prompt import Message, Prompt, load_prompt
+from harness.records import Outcome, RunConfig
+from harness.rng import Stream
+
+_SEEDS = 2**31
+_TURN_TOKENS = 8
+"""Tokens that end a turn, and slack for a lead that splits into more tokens than expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One prediction to make: its place in the plan, and the view under which it is asked for."""
+
+    number: int
+    model: str
+    task: Task
+    test_index: int
+    sample_index: int
+    augmentation: Augmentation
+    seed: int
+
+
+@dataclass(frozen=True)
+class Asker:
+    """How one model is asked: its prompt and encoder."""
+
+    prompt: Prompt
+    encoder: Encoder
+
+    def messages(self, draw: Draw) -> tuple[Message, ...]:
+        """The chat that asks for a draw's answer."""
+        return self.prompt.messages(draw.augmentation.apply_task(draw.task), draw.test_index, self.encoder)
+
+    def read(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:
+        """The answer's grid in the original orientation and colours, or the name of its failure."""
+        try:
+            return "grid", augmentation.invert(self.prompt.decode(text, self.encoder))
+        except GridError as error:
+            return _failure(error), None
+
+    @cached_property
+    def longest_answer(self) -> int:
+        """A bound on the tokens of any answer: the UTF-8 bytes of a 30x30 one, and the end of the turn.
+
+        No byte-level tokenizer needs more tokens than bytes.
+        """
+        grid = Grid(MAX_SIDE, MAX_SIDE, bytes(MAX_SIDE * MAX_SIDE))
+        task = Task("longest", (Pair(grid, grid),), (Pair(grid, grid),))
+        return len(self.prompt.answer(task, 0, self.encoder).encode()) + _TURN_TOKENS
+
+
+class Plan:
+    """All predictions of a run, numbered model by model, test output by test output, sample by sample."""
+
+    def __init__(self, config: RunConfig, tasks: Sequence[Task]) -> None:
+        self._config = config
+        self._tasks = tuple(tasks)
+        self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
+        self._models = {model.name: i for i, model in enumerate(config.models)}
+        self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
+        self.askers = {
+            model.name: Asker(load_prompt(model.prompt), parse_encoder(model.encoder)) for model in config.models
+        }
+
+    def __len__(self) -> int:
+        return len(self._models) * self.per_model
+
+    @property
+    def per_model(self) -> int:
+        """Predictions that each model makes."""
+        return len(self._outputs) * self._config.n
+
+    def number(self, key: tuple[str, str, int, int]) -> int | None:
+        """The place of the prediction with that key; None where the plan has none such."""
+        model, task_id, test_index, sample = key
+        output = self._first.get((task_id, test_index))
+        if model not in self._models or output is None or not 0 <= sample < self._config.n:
+            return None
+        return (self._models[model] * len(self._outputs) + output) * self._config.n + sample
+
+    def draw(self, number: int) -> Draw:
+        """What prediction ``number`` asks; a pure function of the configuration and the tasks."""
+        rest, sample = divmod(number, self._config.n)
+        model, output = divmod(rest, len(self._outputs))
+        index, test_index = self._outputs[output]
+        task = self._tasks[index]
+        return Draw(
+            number,
+            self._config.models[model].name,
+            task,
+            test_index,
+            sample,
+            self._view(task, sample),
+            Stream("sample", self._config.seed, task.id, sample).below(_SEEDS),
+        )
+
+    def order(self, models_at_once: int) -> Iterator[int]:
+        """Every number once: groups of models in turn, and within a group the same draw of each model together."""
+        for start in range(0, len(self._models), models_at_once):
+            group = range(start, min(start + models_at_once, len(self._models)))
+            for place in range(self.per_model):
+                for model in group:
+                    yield model * self.per_model + place
+
+    def _view(self, task: Task, sample: int) -> Augmentation:
+        if not self._config.augment:
+            return identity(len(task.train))
+        view = sample // self._config.samples_per_view
+        return sampling_view(self._config.seed, task.id, view, len(task.train))
+
+
+def _failure(error: GridError) -> Outcome:
+    if error.kind == "bad_shape":
+        return "bad_shape"
+    return "bad_value" if error.kind == "bad_value" else "unparsed"

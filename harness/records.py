@@ -1,0 +1,174 @@
+"""The lines and files of a run folder as typed records (pydantic at the border of the program)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Outcome = Literal["grid", "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing"]
+FAILURES: tuple[Outcome, ...] = (
+    "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing",
+)  # fmt: skip
+
+
+class Record(BaseModel):
+    """Base of all records: unknown fields are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AugmentationRecord(Record):
+    """The view under which a prediction was asked for (harness.augment.Augmentation as JSON)."""
+
+    symmetry: str
+    colours: list[int]
+    order: list[int]
+
+
+class PredictionRecord(Record):
+    """One line of predictions.jsonl; its key is (model, task_id, test_index, sample_index)."""
+
+    model: str
+    task_id: str
+    test_index: Annotated[int, Field(ge=0)]
+    sample_index: Annotated[int, Field(ge=0)]
+    augmentation: AugmentationRecord
+    outcome: Outcome
+    grid: list[list[int]] | None
+    """The answer in the original orientation and colours; None unless ``outcome`` is ``grid``."""
+    text: str | None
+    """The answer as the server sent it; None where nothing came."""
+    cumulative_logprob: float | None
+    n_tokens: int | None
+    finish_reason: str | None
+    seed: int
+    seconds: float
+    """From sending the request to its last byte, retries of it not counted."""
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What makes the prediction unique in its run."""
+        return self.model, self.task_id, self.test_index, self.sample_index
+
+
+class ModelConfig(Record):
+    """One model of a run and how it is asked."""
+
+    name: str
+    """As requests name it: the base, an adapter, or ``NAME@VERSION``."""
+    prompt: str
+    prompt_digest: str
+    encoder: str
+    max_tokens: Annotated[int, Field(gt=0)]
+    hash: str | None
+    """The content hash that the server gives, None where it gives none."""
+
+
+class RunConfig(Record):
+    """Every input that decides which predictions a run makes. A resumed run must have the same."""
+
+    models: list[ModelConfig]
+    dataset: str
+    dataset_digest: str
+    task_ids: list[str]
+    n: Annotated[int, Field(gt=0)]
+    """Predictions per model and test output."""
+    samples_per_view: Annotated[int, Field(gt=0)]
+    augment: bool
+    seed: int
+    api: Literal["chat"]
+    temperature: float
+    top_p: float
+    min_p: float
+    extra_body: dict[str, JsonValue]
+    chat_template_kwargs: dict[str, JsonValue]
+
+
+class ServedModel(Record):
+    """A model as a server lists it; fields that the server does not give are None."""
+
+    name: str
+    root: str | None = None
+    parent: str | None = None
+    max_model_len: int | None = None
+    hash: str | None = None
+    rank: int | None = None
+    base: str | None = None
+    prompt: str | None = None
+    encoder: str | None = None
+
+
+class Environment(Record):
+    """What the harness ran on."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    packages: dict[str, str]
+    host: str
+    platform: str
+
+
+class Manifest(Record):
+    """manifest.json: written before the first request and again when the run has finished."""
+
+    format: Literal[1]
+    config: RunConfig
+    environment: Environment
+    servers: list[str]
+    served: list[ServedModel]
+    warnings: list[str]
+    without: list[str]
+    """Request parameters that a server refused, so that requests went without them."""
+    answered_as: dict[str, list[str]]
+    """Per model, the names under which servers answered (``NAME@VERSION`` on our server)."""
+    started: str
+    resumed: list[str]
+    finished: str | None
+    """UTC times in ISO 8601."""
+
+
+class Metric(Record):
+    """One metric of one model with its interval over tasks; all values are shares in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+    per_output: float
+    strict: float | None
+
+
+class ModelResult(Record):
+    """What one model reached in a run."""
+
+    tasks: int
+    outputs: int
+    predictions: int
+    failures: dict[str, int]
+    metrics: dict[str, Metric]
+
+
+class Results(Record):
+    """results.json: metrics per model and how their intervals were made."""
+
+    models: dict[str, ModelResult]
+    n: int
+    seed: int
+    confidence: float
+    resamples: int
+    cost: dict[str, Cost] | None = None
+
+
+class Cost(Record):
+    """What the predictions of one model cost."""
+
+    requests: int
+    tokens: int
+    seconds: float
+    """Sum of request times; requests overlap, so that this is more than the wall time."""
+
+
+Results.model_rebuild()

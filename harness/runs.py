@@ -1,0 +1,191 @@
+"""The run folder: its manifest, its lock, and predictions that survive ``kill -9``."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from harness.errors import RunError
+from harness.predictions import whole_lines
+from harness.records import Manifest, PredictionRecord, Results, RunConfig
+
+_LOCK = ".lock"
+_SHOWN = 60
+R = TypeVar("R", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its files."""
+
+    path: Path
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def predictions_path(self) -> Path:
+        return self.path / "predictions.jsonl"
+
+    @property
+    def results_path(self) -> Path:
+        return self.path / "results.json"
+
+    def manifest(self) -> Manifest:
+        """manifest.json.
+
+        Raises:
+            RunError: it is missing or not a manifest.
+        """
+        return _read(self.manifest_path, Manifest)
+
+    def results(self) -> Results:
+        """results.json.
+
+        Raises:
+            RunError: it is missing or not what it must be.
+        """
+        return _read(self.results_path, Results)
+
+    def predictions(self) -> Iterator[PredictionRecord]:
+        """Every prediction in the order of arrival; a torn last line is left out.
+
+        Raises:
+            RunError: a line is not a prediction; it names the line.
+        """
+        for number, line in enumerate(whole_lines(self.predictions_path), 1):
+            try:
+                yield PredictionRecord.model_validate_json(line)
+            except ValidationError as error:
+                raise RunError(f"{self.predictions_path}, line {number}: {_first(error)}") from None
+
+    def begin(self, manifest: Manifest, resume: bool) -> Manifest:
+        """Make the folder ready for sampling and write the manifest, before anything is asked. Call under ``locked``.
+
+        Returns:
+            The manifest as written: with ``resume``, the first one's start and history are kept.
+
+        Raises:
+            RunError: the folder is in use by another run, or ``resume`` meets another configuration.
+        """
+        if self.manifest_path.exists() and resume:
+            old = self.manifest()
+            if changes := config_changes(old.config, manifest.config):
+                raise RunError(
+                    f"{self.path} was begun with another configuration; changed: {'; '.join(changes)}. "
+                    "Resume it as it was begun, or choose another --out"
+                )
+            manifest = manifest.model_copy(
+                update={
+                    "started": old.started,
+                    "resumed": [*old.resumed, manifest.started],
+                    "servers": list(dict.fromkeys([*old.servers, *manifest.servers])),
+                    "warnings": list(dict.fromkeys([*old.warnings, *manifest.warnings])),
+                    "without": sorted({*old.without, *manifest.without}),
+                    "answered_as": old.answered_as,
+                }
+            )
+        self.write_manifest(manifest)
+        return manifest
+
+    def check_free(self, resume: bool) -> None:
+        """Refuse a folder that must not be written to, before any server is asked.
+
+        Raises:
+            RunError: the folder holds something and ``resume`` is not set, or is not a run.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; --out must name a folder")
+        found = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        found = {name for name in found if name != _LOCK and not name.startswith(".tmp-")}
+        if found and not resume:
+            raise RunError(f"{self.path} exists and is not empty; --resume completes it, or choose another --out")
+        if found and not self.manifest_path.exists():
+            raise RunError(f"{self.path} holds {', '.join(sorted(found)[:3])} but no manifest.json: it is not a run")
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace manifest.json in one step."""
+        write_atomically(self.manifest_path, orjson.dumps(manifest.model_dump(), option=orjson.OPT_INDENT_2))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder (made where it is missing) for this process; the system lets go when the process dies.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / _LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunError(
+                    f"{self.path}: process {file.read().strip() or 'unknown'} is writing to this run; wait or stop it"
+                ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+
+def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
+    """What differs between two configurations, in words, one entry a field."""
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot write ({error.strerror})") from None
+
+
+def _flat(config: RunConfig) -> dict[str, object]:
+    fields = config.model_dump(exclude={"models"})
+    fields["models"] = [model.name for model in config.models]
+    for model in config.models:
+        fields |= {f"{model.name}'s {key}": value for key, value in model.model_dump(exclude={"name"}).items()}
+    return fields
+
+
+def _read(path: Path, kind: type[R]) -> R:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: {path.parent} is not a run, or it did not get that far") from None
+    except ValidationError as error:
+        raise RunError(f"{path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+
+
+def _short(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -1,0 +1,157 @@
+"""What the user asks of a run, checked, and completed by what the servers say about their models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from harness.client import RESERVED
+from harness.datasets import Dataset
+from harness.encoding import DEFAULT_ENCODER, parse_encoder
+from harness.endpoint import Policy
+from harness.errors import ConfigError, DataError, SpecError
+from harness.grid import Task
+from harness.plan import Asker
+from harness.prompt import DEFAULT_PROMPT, load_prompt
+from harness.records import ModelConfig, RunConfig, ServedModel
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of ``bench run``; None leaves a choice to the adapter's manifest or the default."""
+
+    servers: tuple[str, ...]
+    models: tuple[str, ...]
+    dataset: str
+    n: int
+    out: Path
+    resume: bool = False
+    limit: int | None = None
+    seed: int = 0
+    augment: bool = True
+    samples_per_view: int = 1
+    prompt: str | None = None
+    encoder: str | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    max_tokens: int | None = None
+    extra_body: Mapping[str, JsonValue] = field(default_factory=dict)
+    chat_template_kwargs: Mapping[str, JsonValue] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+    models_at_once: int = 1
+    """How many models' requests are mixed: no more than the server holds adapters."""
+    policy: Policy = field(default_factory=Policy)
+
+    def check(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ConfigError, SpecError: an option is wrong; the message says which and what to do.
+        """
+        if not self.servers:
+            raise ConfigError("no server given; name one with --server URL")
+        for kind, values in (("server", self.servers), ("model", self.models)):
+            if repeated := next((v for v in values if values.count(v) > 1), None):
+                raise ConfigError(f"--{kind} {repeated} is given twice")
+        if wrong := next((url for url in self.servers if not url.startswith(("http://", "https://"))), None):
+            raise ConfigError(f"--server {wrong!r} is not a URL such as http://127.0.0.1:8000")
+        if self.temperature == 0 and self.samples_per_view > 1:
+            raise ConfigError("--samples-per-view above 1 repeats the same answer at temperature 0; set --temperature")
+        if self.temperature == 0 and not self.augment and self.n > 1:
+            raise ConfigError("--no-augment repeats the same answer at temperature 0; set -n 1 or --temperature")
+        if reserved := [name for name in RESERVED if name in self.extra_body]:
+            raise ConfigError(f"--extra-body must not set {', '.join(reserved)}; the run does, and records it")
+        if self.prompt is not None:
+            load_prompt(self.prompt)
+        if self.encoder is not None:
+            parse_encoder(self.encoder)
+
+
+def declare_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
+    """The tasks of a run, declared before sampling.
+
+    Raises:
+        DataError: there are none, or two have the same id.
+    """
+    count = len(dataset.ids) if limit is None else min(limit, len(dataset.ids))
+    tasks = [dataset.task(index) for index in range(count)]
+    if not any(task.test for task in tasks):
+        raise DataError(f"dataset {dataset.spec} has no test inputs to answer")
+    seen: set[str] = set()
+    for task in tasks:
+        if task.id in seen:
+            raise DataError(
+                f"dataset {dataset.spec}: two tasks are named {task.id}, so that predictions cannot be told apart"
+            )
+        seen.add(task.id)
+    return tasks
+
+
+def complete(
+    options: RunOptions, dataset: Dataset, tasks: Sequence[Task], served: Mapping[str, ServedModel]
+) -> tuple[RunConfig, list[str]]:
+    """The configuration that decides the run's predictions, and warnings about it.
+
+    A model without a manifest is asked as the others are where they agree, so that a base and its adapters compare.
+    """
+    warnings: list[str] = []
+    named = [served[name] for name in options.models if name in served]
+    prompts = _common([m.prompt for m in named], DEFAULT_PROMPT)
+    encoders = _common([m.encoder for m in named], DEFAULT_ENCODER)
+    models = []
+    for name in options.models:
+        model = served.get(name, ServedModel(name=name))
+        prompt = load_prompt(options.prompt or _usable(model.prompt, load_prompt, name, warnings) or prompts)
+        encoder = options.encoder or _usable(model.encoder, parse_encoder, name, warnings) or encoders
+        for kind, asked, trained in (("prompt", prompt.name, model.prompt), ("encoder", encoder, model.encoder)):
+            if trained is not None and asked != trained:
+                warnings.append(f"{name} was trained with {kind} {trained}, but is asked with {asked}")
+        limit = options.max_tokens or Asker(prompt, parse_encoder(encoder)).longest_answer
+        models.append(
+            ModelConfig(
+                name=name,
+                prompt=prompt.name,
+                prompt_digest=prompt.digest,
+                encoder=encoder,
+                max_tokens=limit,
+                hash=model.hash,
+            )
+        )
+    config = RunConfig(
+        models=models,
+        dataset=options.dataset,
+        dataset_digest=dataset.digest(),
+        task_ids=[task.id for task in tasks],
+        n=options.n,
+        samples_per_view=options.samples_per_view,
+        augment=options.augment,
+        seed=options.seed,
+        api="chat",
+        temperature=options.temperature,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        extra_body=dict(options.extra_body),
+        chat_template_kwargs=dict(options.chat_template_kwargs),
+    )
+    return config, list(dict.fromkeys(warnings))
+
+
+def _common(values: Sequence[str | None], default: str) -> str:
+    given = {value for value in values if value is not None}
+    return given.pop() if len(given) == 1 else default
+
+
+def _usable(value: str | None, parse: object, model: str, warnings: list[str]) -> str | None:
+    """A manifest's prompt or encoder, or None with a warning where this version does not know it."""
+    if value is None:
+        return None
+    try:
+        parse(value)  # type: ignore[operator]
+    except SpecError as error:
+        warnings.append(f"the manifest of {model} is not understood: {error}")
+        return None
+    return value

@@ -1,0 +1,218 @@
+"""The command line and environment that start vLLM: a pure function of the machine, the model and the registry."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError, ServerError
+from serve.base_model import BaseModel
+from serve.machine import Machine
+
+ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
+"""Environment variable that tells the server where its registry is."""
+OWNER_PID = "ARC_BENCH_OWNER_PID"
+"""Environment variable that names the process without which the server must not live on."""
+PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What --max-lora-rank can be; a larger one than needed costs speed."""
+_GIB = 1 << 30
+_LONGEST = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """What to serve and how; None means chosen from the machine, the model or the registry.
+
+    Attributes:
+        model: a model folder or a hub id.
+        adapters: the registry folder; None serves the base alone.
+        host: only loopback without a key.
+        dtype: vLLM's --dtype ("auto", "float32", ...); only in float32 are answers the same at any concurrency.
+        max_model_len: the longest prompt and answer together, in tokens.
+        max_loras: how many adapters compute in one batch; more take turns.
+        max_cpu_loras: how many versions may be loaded at all.
+        max_lora_rank: the largest rank to be loaded; rounded up to what vLLM takes.
+        kv_cache_gib: memory for the cache of keys and values in GiB (on a GPU a share of its memory is taken instead).
+        gpu_memory: the share of GPU memory that vLLM may use.
+        shutdown_seconds: how long a stopping server lets requests in flight finish.
+        extra: further vLLM options, which win over ours.
+    """
+
+    model: str | Path
+    adapters: Path | None = None
+    host: str = "127.0.0.1"
+    dtype: str | None = None
+    max_model_len: int | None = None
+    max_loras: int | None = None
+    max_cpu_loras: int | None = None
+    max_lora_rank: int | None = None
+    kv_cache_gib: float | None = None
+    gpu_memory: float = 0.9
+    shutdown_seconds: int = 30
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryNeeds:
+    """What the registered adapters ask of a server: how many names and versions, and the largest rank (0 for none)."""
+
+    names: int = 0
+    versions: int = 0
+    max_rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run: the arguments and the environment's changes (added to the caller's own)."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+def command_line(
+    config: ServeConfig, base: BaseModel, machine: Machine, needs: RegistryNeeds, port: int, environ: Mapping[str, str]
+) -> Command:
+    """The command that serves ``config``.
+
+    Args:
+        base: the model of ``config.model``, opened.
+        environ: the caller's environment; variables set there win over the ones chosen here.
+
+    Raises:
+        ConfigError: options that contradict each other.
+        ServerError: the memory asked for the cache is not there.
+    """
+    model = str(base.folder) if base.folder is not None else str(config.model)
+    options: dict[str, str | None] = {
+        "--model": model,
+        "--served-model-name": base.name,
+        "--host": config.host,
+        "--port": str(port),
+        "--dtype": config.dtype or "auto",
+        "--generation-config": "vllm",
+        "--middleware": "serve.middleware.AdapterMiddleware",
+        "--shutdown-timeout": str(config.shutdown_seconds),
+        "--disable-uvicorn-access-log": None,
+        "--disable-fastapi-docs": None,
+    }
+    env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if base.folder is not None:
+        env["HF_HUB_OFFLINE"] = "1"
+    given = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
+    length = config.max_model_len or _default_length(base)
+    if length is not None:
+        options["--max-model-len"] = str(length)
+    if config.adapters is not None:
+        options |= _lora_options(config, needs)
+        env[ADAPTERS_DIR] = str(config.adapters.resolve())
+    parallel = any(
+        a.split("=")[0] in ("--data-parallel-size", "-dp", "--tensor-parallel-size", "-tp") for a in config.extra
+    )
+    device_options, device_env = (
+        _cpu(config, base, machine, length, parallel) if machine.device == "cpu" else _cuda(config)
+    )
+    options |= device_options
+    env |= device_env
+    env = {key: value for key, value in env.items() if key not in environ}
+    env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *given]))
+    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    for name, value in options.items():
+        argv += [name] if value is None else [name, value]
+    return Command((*argv, *config.extra), env)
+
+
+def owned_by_this_process(env: dict[str, str]) -> dict[str, str]:
+    """The environment of a server that ends when this process does."""
+    return {**env, OWNER_PID: str(os.getpid())}
+
+
+def lora_rank(needed: int) -> int:
+    """The smallest --max-lora-rank that takes ``needed``.
+
+    Raises:
+        ConfigError: vLLM takes none that large.
+    """
+    for rank in LORA_RANKS:
+        if rank >= needed:
+            return rank
+    raise ConfigError(f"rank {needed}: vLLM serves adapters up to rank {LORA_RANKS[-1]}")
+
+
+def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | None]:
+    # An empty registry says nothing yet: 16 is this project's and PEFT recipes' usual rank, 8 adapters a usual bench.
+    rank = lora_rank(max(config.max_lora_rank or 0, needs.max_rank) or 16)
+    slots = config.max_loras or max(4, min(16, needs.names + 1))
+    held = config.max_cpu_loras or max(32, 2 * slots, needs.versions + 8)
+    if held < slots:
+        raise ConfigError(
+            f"--max-cpu-loras {held} is below --max-loras {slots}; every adapter in a batch is also held in memory"
+        )
+    return {
+        "--enable-lora": None,
+        "--max-lora-rank": str(rank),
+        "--max-loras": str(slots),
+        "--max-cpu-loras": str(held),
+    }
+
+
+def _cpu(
+    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None, parallel: bool
+) -> tuple[dict[str, str | None], dict[str, str]]:
+    wanted = int((config.kv_cache_gib or _cache_gib(base, machine, length)) * _GIB)
+    if wanted > machine.free_memory:
+        raise ServerError(
+            f"the KV cache of {wanted / _GIB:.1f} GiB does not fit: {machine.free_memory / _GIB:.1f} GiB of memory are "
+            "free; ask for less with --kv-cache-gib, or end other programs"
+        )
+    if length is not None and (needed := length * _bytes_per_token(base, config.dtype)) > wanted:
+        raise ServerError(
+            f"a KV cache of {wanted / _GIB:.2f} GiB does not hold one sequence of {length} tokens, which takes "
+            f"{needed / _GIB:.2f} GiB; raise --kv-cache-gib or lower --max-model-len"
+        )
+    options: dict[str, str | None] = {
+        "--kv-cache-memory-bytes": str(wanted),
+        "--max-num-batched-tokens": str(max(8192, length or 0)),
+        # A request with a seed kills a CPU engine that splits its prompt; serve.plugin_cpu mends that too.
+        "--no-enable-chunked-prefill": None,
+    }
+    if parallel:
+        return options, {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
+    cores = machine.cores if len(machine.cores) <= 4 else machine.cores[:-1]  # many: one is left to the API process
+    return options, {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))}
+
+
+def _cuda(config: ServeConfig) -> tuple[dict[str, str | None], dict[str, str]]:
+    options: dict[str, str | None] = {"--gpu-memory-utilization": str(config.gpu_memory)}
+    if config.kv_cache_gib is not None:
+        options["--kv-cache-memory-bytes"] = str(int(config.kv_cache_gib * _GIB))
+    return options, {}
+
+
+def _default_length(base: BaseModel) -> int | None:
+    longest = base.config.get("max_position_embeddings")
+    return min(longest, _LONGEST) if isinstance(longest, int) else None
+
+
+def _cache_gib(base: BaseModel, machine: Machine, length: int | None) -> float:
+    """Room for four of the longest sequences, at least 1 GiB and at most a quarter of the free memory."""
+    wanted = 4 * (length or 0) * _bytes_per_token(base, "float32") / _GIB
+    return min(max(1.0, wanted), machine.free_memory / 4 / _GIB)
+
+
+def _bytes_per_token(base: BaseModel, dtype: str | None) -> int:
+    """Keys and values of one token over all layers; 0 where config.json does not say."""
+    c: dict[str, Any] = base.config
+    heads = c.get("num_attention_heads") or 1
+    width = c.get("head_dim") or c.get("hidden_size", 0) // heads
+    size = (
+        4
+        if dtype in ("float32", "float")
+        or (dtype in (None, "auto") and "32" in str(c.get("dtype", c.get("torch_dtype"))))
+        else 2
+    )
+    return 2 * int(base.layers or 0) * int(c.get("num_key_value_heads") or heads) * int(width) * size

@@ -1,0 +1,124 @@
+"""What the commands do: run a server in the foreground or detached, stop it, and change adapters on several servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AdapterError, ServerError
+from serve import admin
+from serve.base_model import BaseModel
+from serve.command import ServeConfig
+from serve.launcher import answers, death_notice, start, stop, wait_until_ready
+from serve.leases import file_lock, running_servers
+from serve.registry import Registry
+from serve.validate import read_config
+from serve.version import AdapterVersion
+
+Say = Callable[[str], None]
+
+
+def serve_until_stopped(
+    model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any
+) -> None:
+    """Serve in the foreground until the server dies or this process is interrupted (raises as ``serving``)."""
+    config = ServeConfig(model=model, adapters=adapters, **options)
+    process, server = start(config, port, log, owned=True, show=say)
+    try:
+        wait_until_ready(process, server, progress=say)
+        say(f"ready at {server.url}  (log: {log}; Ctrl-C stops it)")
+        status = process.wait()
+        raise ServerError(death_notice(status, log, "while it served"))
+    finally:
+        stop(process.pid, config.shutdown_seconds, process)
+
+
+def serve_detached(model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any) -> None:
+    """Start a server, wait until it is ready, and leave it running (raises as ``serving``)."""
+    config = ServeConfig(model=model, adapters=adapters, **options)
+    process, server = start(config, port, log, owned=False, show=say)
+    try:
+        wait_until_ready(process, server, progress=say)
+    except BaseException:
+        stop(process.pid, 0, process)
+        raise
+    say(
+        f"ready at {server.url}  (process {server.pid}, log: {log}; "
+        f"stop it with: bench serve --stop --adapters {adapters})"
+    )
+
+
+def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> list[str]:
+    """Stop the servers that run on a registry, or the one at ``port``; gives their addresses.
+
+    Raises:
+        ServerError: there is none.
+    """
+    found = [s for s in _running(adapters) if port is None or s.url.endswith(f":{port}")]
+    if not found:
+        where = f"{adapters} on port {port}" if port else str(adapters)
+        raise ServerError(f"{where}: no server runs on this registry")
+    for lease in found:
+        if os.getpgid(lease.pid) != lease.pid:
+            raise ServerError(
+                f"{lease.url}: process {lease.pid} leads no group of its own; it was not started by bench serve"
+            )
+        stop(lease.pid, patience)
+    return [lease.url for lease in found]
+
+
+def add_adapter(root: Path, name: str, folder: Path, base: str | None) -> AdapterVersion:
+    """Register an adapter; it is checked against ``base``, or against the folder that it names itself, if that exists.
+
+    Raises:
+        AdapterError: it cannot be served.
+        ServerError: ``base`` is no model.
+    """
+    model = BaseModel.open(base) if base is not None else None
+    if model is None:
+        named = read_config(folder).get("base_model_name_or_path")
+        if isinstance(named, str) and (Path(named).expanduser() / "config.json").is_file():
+            model = BaseModel.open(Path(named))
+    return Registry(root).add(name, folder, model)
+
+
+def list_registry(root: Path) -> dict[str, Any]:
+    """The names and versions of a registry, in the form of ``admin.list_adapters``."""
+    registry = Registry(root)
+    adapters = []
+    for name in registry.names():
+        live = registry.live(name).version
+        rows = [{"id": v.id, "state": "live" if v.version == live else "registered"} for v in registry.versions(name)]
+        adapters.append({"name": name, "live": live and f"{name}@{live}", "versions": rows})
+    return {"adapters": adapters}
+
+
+def change_everywhere(
+    action: str, adapter: str, servers: Sequence[str], adapters: Path | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Load, unload, promote or roll back on every server given, or on those that run on the registry.
+
+    Raises:
+        AdapterError: a server refused.
+        ServerError: a server cannot be reached, or none runs.
+    """
+    urls = list(servers) or [lease.url for lease in (_running(adapters) if adapters else [])]
+    if not urls:
+        raise ServerError(f"{adapters}: no server runs on this registry")
+    if dead := [url for url in urls if not answers(f"{url.rstrip('/')}/health")]:
+        raise ServerError(f"{', '.join(dead)}: no answer; nothing was changed anywhere")
+    if action == "promote":
+        return list(zip(urls, admin.promote_everywhere(urls, adapter), strict=True))
+    changes = {"load": admin.load, "unload": admin.unload, "rollback": admin.rollback}
+    if action not in changes:
+        raise AdapterError(f"{action}: no such change")
+    return [(url, changes[action](url, adapter)) for url in urls]
+
+
+def _running(adapters: Path) -> list[Any]:
+    if not adapters.is_dir():
+        raise ServerError(f"{adapters}: no such registry")
+    with file_lock(adapters / ".lock"):
+        return running_servers(adapters)

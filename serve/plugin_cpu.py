@@ -1,0 +1,173 @@
+"""vLLM general plugin: mends three defects of the CPU backend, each only where a probe shows that it is still there.
+
+| defect | upstream | what happens without |
+|---|---|---|
+| base requests beside LoRA requests | pull requests vllm-project/vllm#48421, #49656 (open) | the last adapter answers |
+| weights copied for every token | none known | a quarter of the speed |
+| seeds with a prompt split into chunks | none known (``CPU Generator does not use offset``) | the engine dies |
+
+vLLM calls ``register`` in each of its processes. On any other platform it does nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+_log = logging.getLogger("vllm.arc_bench")
+_MARK = "_arc_bench"
+
+
+def register() -> None:
+    """Entry point of the group ``vllm.general_plugins``; may be called several times in a process."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    done = [name for name, mend in MENDS.items() if mend()]
+    _log.info("CPU workarounds in use: %s", ", ".join(done) or "none needed")
+
+
+def base_rows_get_an_adapter() -> bool:
+    """Probe: whether the CPU operators give a row without an adapter (slot -1) the last adapter's output."""
+    import torch
+    from vllm.lora.ops.torch_ops import lora_ops
+
+    output = torch.zeros(2, 1)
+    slots = torch.tensor([-1, 0])
+    lora_ops.bgmv_shrink(torch.ones(2, 3), torch.ones(1, 1, 1, 3), output, slots)
+    return bool(output[0, 0] != 0)
+
+
+def weights_are_copied_per_token() -> bool:
+    """Probe: whether the CPU operators index the stacked weights with the tokens' slots."""
+    from vllm.lora.ops.torch_ops import lora_ops
+
+    return "[lora_indices_tensor]" in inspect.getsource(lora_ops.bgmv_shrink)
+
+
+def seeds_break_with_chunked_prefill() -> bool:
+    """Probe: whether vLLM rewinds generators by their offset, which CPU generators do not have."""
+    import torch
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    if "get_offset" not in inspect.getsource(GPUModelRunner._bookkeeping_sync):
+        return False
+    try:
+        torch.Generator("cpu").get_offset()
+    except RuntimeError:
+        return True
+    return False
+
+
+def mend_operators() -> bool:
+    """Replace the gathering operators by grouped ones that leave the base's rows alone."""
+    from vllm.lora.ops import torch_ops
+    from vllm.lora.ops.torch_ops import lora_ops
+    from vllm.lora.punica_wrapper import punica_cpu
+
+    from serve import cpu_lora
+
+    if not base_rows_get_an_adapter():
+        return False
+    # The sgmv operators call these by their module's name, so that they are mended with them.
+    new = {
+        "bgmv_shrink": cpu_lora.apply_shrink,
+        "bgmv_expand": cpu_lora.apply_expand,
+        "bgmv_expand_slice": cpu_lora.apply_expand_slice,
+    }
+    for module in (lora_ops, torch_ops, punica_cpu):
+        for name, function in new.items():
+            setattr(module, name, function)
+    return True
+
+
+def mend_linear_layers() -> bool:
+    """Compute a LoRA layer with one product per adapter, grouping the batch once a step and not once a layer."""
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    from serve import cpu_lora
+
+    if not weights_are_copied_per_token():
+        return False
+    stock_update = PunicaWrapperCPU.update_metadata
+
+    @wraps(stock_update)
+    def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock_update(self, *args, **kwargs)
+        self._arc_bench_groups = cpu_lora.group_rows(self.token_lora_indices)
+
+    def add_lora_linear(
+        self: Any,
+        y: Any,
+        x: Any,
+        lora_a_stacked: Any,
+        lora_b_stacked: Any,
+        scale: float,
+        output_slices: tuple[int, ...],
+        *,
+        buffer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        flat_y, flat_x = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+        cpu_lora.add_lora(flat_y, flat_x, lora_a_stacked, lora_b_stacked, scale, output_slices, self._arc_bench_groups)
+
+    PunicaWrapperCPU.update_metadata = update_metadata
+    PunicaWrapperCPU.add_lora_linear = add_lora_linear
+    return True
+
+
+def mend_seeds() -> bool:
+    """Put the generators of unfinished prompts back by their whole state, which CPU generators do have."""
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    if not seeds_break_with_chunked_prefill() or hasattr(CPUModelRunner._sample, _MARK):
+        return False
+    CPUModelRunner._sample = _keep_states(CPUModelRunner._sample)
+    CPUModelRunner._bookkeeping_sync = _hide_unfinished(CPUModelRunner._bookkeeping_sync)
+    return True
+
+
+def _unfinished(runner: Any) -> dict[int, Any]:
+    """Batch row to generator, for the requests whose prompt goes on in the next step."""
+    batch = runner.input_batch
+    mask = runner.discard_request_mask.np[: batch.num_reqs]
+    return {row: batch.generators[row] for row in mask.nonzero()[0].tolist() if row in batch.generators}
+
+
+def _keep_states(stock: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(stock)
+    def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = [(generator, generator.get_state()) for generator in _unfinished(self).values()]
+        output = stock(self, *args, **kwargs)
+        for generator, state in before:
+            generator.set_state(state)
+        return output
+
+    setattr(sample, _MARK, True)
+    return sample
+
+
+def _hide_unfinished(stock: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(stock)
+    def bookkeeping(self: Any, *args: Any, **kwargs: Any) -> Any:
+        hidden = _unfinished(self)
+        for row in hidden:
+            del self.input_batch.generators[row]
+        try:
+            return stock(self, *args, **kwargs)
+        finally:
+            self.input_batch.generators.update(hidden)
+
+    return bookkeeping
+
+
+MENDS: dict[str, Callable[[], bool]] = {
+    "grouped LoRA layers": mend_linear_layers,
+    "base rows beside LoRA rows": mend_operators,
+    "seeds with chunked prefill": mend_seeds,
+}
+"""In this order: replacing the operators would hide from the first probe that they copied weights."""

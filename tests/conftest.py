@@ -1,0 +1,136 @@
+"""What tests share: the folder of optional real data, and runs made by hand through the run folder's own writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.datasets import open_dataset
+from harness.grid import Grid, Task
+from harness.predictions import PredictionLog
+from harness.records import (
+    AugmentationRecord,
+    Environment,
+    Manifest,
+    ModelConfig,
+    PredictionRecord,
+    RunConfig,
+)
+from harness.rng import Stream
+from harness.runs import RunFolder
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data for tests, which lies beside the checkout on some machines."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder.parent.name}/{folder.name} beside the checkout")
+    return folder
+
+
+def wrong_grid(grid: Grid, k: int) -> Grid:
+    """Another grid of the same shape, the k-th of them."""
+    return Grid(grid.height, grid.width, bytes([(grid.cells[0] + 1 + k) % 10]) + grid.cells[1:])
+
+
+def record(model: str, task: Task, test: int, sample: int, grid: Grid | None, outcome: str = "grid") -> PredictionRecord:
+    """One prediction line as a run would write it."""
+    return PredictionRecord.model_validate(
+        {
+            "model": model,
+            "task_id": task.id,
+            "test_index": test,
+            "sample_index": sample,
+            "augmentation": AugmentationRecord(symmetry="identity", colours=list(range(10)), order=[0, 1, 2, 3]),
+            "outcome": outcome,
+            "grid": None if grid is None else grid.to_rows(),
+            "text": "text",
+            "cumulative_logprob": -0.5 - sample,
+            "n_tokens": 4,
+            "finish_reason": "stop",
+            "seed": 0,
+            "seconds": 0.25,
+        }
+    )
+
+
+def manifest(spec: str, models: Sequence[str], n: int, seed: int = 0) -> Manifest:
+    """The manifest of a finished run."""
+    dataset = open_dataset(spec)
+    config = {
+        "models": [
+            ModelConfig(
+                name=name, prompt="compact-v0", prompt_digest="d", encoder="MinimalGridEncoder()", max_tokens=9, hash=None
+            )
+            for name in models
+        ],
+        "dataset": spec,
+        "dataset_digest": dataset.digest(),
+        "task_ids": list(dataset.ids),
+        "n": n,
+        "samples_per_view": 1,
+        "augment": True,
+        "seed": seed,
+        "api": "chat",
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "extra_body": {},
+        "chat_template_kwargs": {},
+    }
+    environment = {"version": "0.1.0", "commit": "abc", "dirty": False, "python": "3.11", "packages": {"click": "8"}}
+    return Manifest.model_validate(
+        {
+            "format": 1,
+            "config": RunConfig.model_validate(config),
+            "environment": Environment.model_validate({**environment, "host": "h", "platform": "p"}),
+            "servers": ["http://127.0.0.1:8000"],
+            "served": [],
+            "warnings": [],
+            "without": [],
+            "answered_as": {},
+            "started": "2026-01-01T00:00:00+00:00",
+            "resumed": [],
+            "finished": "2026-01-01T00:01:00+00:00",
+        }
+    )
+
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Make a finished run in which each model answers each prediction rightly with its own probability."""
+
+    def make(name: str, spec: str, skill: dict[str, float], n: int = 4, seed: int = 0, fails: float = 0.1) -> Path:
+        folder = RunFolder(tmp_path / name)
+        folder.path.mkdir()
+        folder.write_manifest(manifest(spec, list(skill), n, seed))
+        dataset = open_dataset(spec)
+        log = PredictionLog(folder.predictions_path)
+        for model, share in skill.items():
+            for index in range(len(dataset.ids)):
+                task = dataset.task(index)
+                for test, pair in enumerate(task.test):
+                    for sample in range(n):
+                        stream = Stream("fake", model, task.id, test, sample)
+                        assert pair.output is not None
+                        if stream.uniform() < fails:
+                            log.append(record(model, task, test, sample, None, "unparsed"))
+                            continue
+                        right = stream.uniform() < share
+                        grid = pair.output if right else wrong_grid(pair.output, stream.below(3))
+                        log.append(record(model, task, test, sample, grid))
+        log.commit()
+        log.close()
+        return folder.path
+
+    return make
+
+

@@ -1,0 +1,363 @@
+"""Loading and swapping adapters while requests use them, and turns for more adapters than slots."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import AdapterError
+from serve.base_model import BaseModel
+from serve.fairness import SlotGate
+from serve.leases import LeaseFile, running_servers
+from serve.pool import AdapterPool, PoolLimits
+from serve.registry import Registry
+from serve.version import AdapterInUseError, AdapterVersion, UnknownAdapterError
+from tests.adapter_toys import make_adapter, make_base
+
+Toys = tuple[Registry, BaseModel, dict[str, list[AdapterVersion]]]
+_ports = itertools.count(9000)
+
+
+class FakeEngine:
+    """Stands in for vLLM: knows what is loaded and yields to other tasks, as the real one does."""
+
+    def __init__(self) -> None:
+        self.models: set[str] = set()
+        self.refuse = ""
+
+    async def load(self, model: str, folder: str) -> None:
+        await asyncio.sleep(0)
+        assert model not in self.models
+        assert (Path(folder) / "adapter_model.safetensors").is_file()
+        if model == self.refuse:
+            raise AdapterError(f"{model}: the engine says no")
+        self.models.add(model)
+
+    async def unload(self, model: str) -> None:
+        await asyncio.sleep(0)
+        self.models.remove(model)
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    """Two names of three versions each."""
+    root = tmp_path_factory.mktemp("pool")
+    base = BaseModel.open(make_base(root / "toy-base"))
+    registry = Registry(root / "adapters")
+    versions = {
+        name: [registry.add(name, make_adapter(root / f"{name}{i}", seed=i + 3 * at), base) for i in range(3)]
+        for at, name in enumerate("ab")
+    }
+    return registry, base, versions
+
+
+@pytest.fixture
+def pool(toys: Toys) -> Iterator[AdapterPool]:
+    registry, base, _ = toys
+    for name in "ab":
+        (registry.root / name / "live.json").unlink(missing_ok=True)
+    port = next(_ports)
+    lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
+    yield AdapterPool(FakeEngine(), registry, base, PoolLimits(max_rank=8, max_loaded=4), lease)
+    lease.close()
+
+
+def engine(pool: AdapterPool) -> FakeEngine:
+    found = pool._engine
+    assert isinstance(found, FakeEngine)
+    return found
+
+
+async def settle() -> None:
+    """Let background tasks, which also use threads, come to rest."""
+    for _ in range(50):
+        await asyncio.sleep(0.001)
+
+
+def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        registry, _, versions = toys
+        one, two, _ = versions["a"]
+        await pool.load(one.id)
+        assert pool.resolve("a") == one.id
+        await pool.load(two.id)
+        assert pool.resolve("a") == one.id
+        assert pool.resolve(two.id) == two.id
+        assert registry.live("a").version == one.version
+        assert pool.resolve("toy-base") == "toy-base"
+        assert running_servers(registry.root)[0].versions == tuple(sorted([one.id, two.id]))
+
+    asyncio.run(scenario())
+
+
+def test_load_of_a_plain_name_swaps_to_the_newest(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        _, _, versions = toys
+        await pool.load(versions["a"][0].id)
+        newest = toys[0].find("a")
+        assert (await pool.load("a")).id == newest.id == pool.resolve("a")
+        await settle()
+        assert engine(pool).models == {newest.id}
+
+    asyncio.run(scenario())
+
+
+def test_a_swap_waits_for_requests_in_flight(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one, two, _ = toys[2]["a"]
+        await pool.load(one.id)
+        with pool.use("a") as used:
+            assert used == one.id
+            await pool.promote(two.id)
+            assert pool.resolve("a") == two.id
+            await settle()
+            assert engine(pool).models == {one.id, two.id}
+            with pytest.raises(UnknownAdapterError, match=two.id):
+                pool.resolve(one.id)
+        await settle()
+        assert engine(pool).models == {two.id}
+        assert pool.swaps == 1
+
+    asyncio.run(scenario())
+
+
+def test_rollback_calls_a_draining_version_back(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one, two, _ = toys[2]["a"]
+        await pool.load(one.id)
+        with pool.use("a"):
+            await pool.promote(two.id)
+            await pool.rollback("a")
+            assert pool.resolve("a") == one.id
+        await settle()
+        assert engine(pool).models == {one.id}
+        assert pool.resolve("a") == one.id
+
+    asyncio.run(scenario())
+
+
+def test_unload_of_a_name_waits_and_survives_a_restart(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one, two, _ = toys[2]["a"]
+        await pool.load(one.id)
+        await pool.load(two.id)
+        with pytest.raises(AdapterInUseError, match="is live"):
+            await pool.unload(one.id)
+        held = pool.use("a")
+        held.__enter__()
+        task = asyncio.create_task(pool.unload("a"))
+        await settle()
+        assert not task.done()
+        held.__exit__(None, None, None)
+        assert sorted(await task) == sorted([one.id, two.id])
+        assert engine(pool).models == set()
+        with pytest.raises(UnknownAdapterError, match=r"'a' does not exist here; known: toy-base$"):
+            pool.resolve("a")
+        with pytest.raises(UnknownAdapterError, match="not loaded"):
+            await pool.unload("a")
+        await pool.restore(lambda line: None)
+        assert engine(pool).models == set()
+
+    asyncio.run(scenario())
+
+
+def test_restore_loads_what_was_live_and_tells_what_it_cannot(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        registry, _, versions = toys
+        registry.set_live("a", versions["a"][1].version)
+        registry.set_live("b", "0" * 12)
+        said: list[str] = []
+        await pool.restore(said.append)
+        assert pool.live == {"a": versions["a"][1].id}
+        assert any("not restored: b@" in line for line in said)
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_load_leaves_nothing_behind(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one = toys[2]["a"][0]
+        engine(pool).refuse = one.id
+        with pytest.raises(AdapterError, match="the engine says no"):
+            await pool.load(one.id)
+        assert pool.loaded == {}
+        assert running_servers(toys[0].root)[0].versions == ()
+        engine(pool).refuse = ""
+        await pool.load(one.id)
+        with pytest.raises(UnknownAdapterError):
+            await pool.load("nobody")
+        with pytest.raises(AdapterError, match="needs NAME@VERSION"):
+            await pool.promote("a")
+        with pytest.raises(UnknownAdapterError, match="no earlier version"):
+            await pool.rollback("a")
+
+    asyncio.run(scenario())
+
+
+def test_a_full_server_says_so(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        everything = [v.id for name in "ab" for v in toys[2][name]]
+        for model in everything[:4]:
+            await pool.load(model)
+        with pytest.raises(AdapterInUseError, match="holds its 4 adapters already"):
+            await pool.load(everything[4])
+
+    asyncio.run(scenario())
+
+
+def test_an_adapter_cannot_take_the_name_of_the_base(toys: Toys, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    registry.add("toy-base", make_adapter(tmp_path / "a"))
+    lease = LeaseFile(registry.root, "http://127.0.0.1:9", 9)
+    pool = AdapterPool(FakeEngine(), registry, toys[1], PoolLimits(8, 4), lease)
+    with pytest.raises(AdapterInUseError, match="the base model has this name"):
+        asyncio.run(pool.load("toy-base"))
+    lease.close()
+
+
+ACTIONS = st.tuples(st.sampled_from(["load", "promote", "rollback", "unload", "use", "done"]), st.integers(0, 5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ACTIONS, max_size=25))
+def test_whatever_is_done_a_version_in_use_stays_loaded(toys: Toys, actions: list[tuple[str, int]]) -> None:
+    registry, base, versions = toys
+    everything = [v for name in "ab" for v in versions[name]]
+    for name in "ab":
+        (registry.root / name / "live.json").unlink(missing_ok=True)
+
+    async def scenario(pool: AdapterPool) -> None:
+        held = []
+        tasks = []
+        for action, pick in actions:
+            version = everything[pick]
+            if action == "use":
+                try:
+                    use = pool.use((version.id, version.name)[pick % 2])
+                    held.append((use, use.__enter__()))
+                except UnknownAdapterError:
+                    pass
+            elif action == "done" and held:
+                held.pop(pick % len(held))[0].__exit__(None, None, None)
+            elif action in ("load", "promote"):
+                tasks.append(asyncio.create_task(getattr(pool, action)(version.id)))
+            elif action in ("rollback", "unload"):
+                tasks.append(asyncio.create_task(getattr(pool, action)(version.name)))
+            await asyncio.sleep(0.002 if pick == 0 else 0)
+            assert {model for _, model in held} <= engine(pool).models
+            assert set(pool.live.values()) <= engine(pool).models
+        for use, _ in held:
+            use.__exit__(None, None, None)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert not isinstance(result, BaseException) or isinstance(result, AdapterError), result
+        while any(entry.retiring for entry in pool.loaded.values()):
+            await asyncio.sleep(0.001)
+        await settle()
+        assert set(pool.loaded) == engine(pool).models
+        assert {name: registry.find(model).version for name, model in pool.live.items()} == {
+            name: live for name in "ab" if (live := registry.live(name).version)
+        }
+        assert set(running_servers(registry.root)[0].versions) == engine(pool).models
+
+    port = next(_ports)
+    lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
+    try:
+        asyncio.run(scenario(AdapterPool(FakeEngine(), registry, base, PoolLimits(8, 4), lease)))
+    finally:
+        lease.close()
+
+
+# Turns.
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_cold_adapter_gets_its_turn_after_the_quantum() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        gate = SlotGate(1, quantum=1.0, clock=clock)
+        order: list[str] = []
+
+        async def request(name: str, done: asyncio.Event) -> None:
+            async with gate.turn(name):
+                order.append(name)
+                await done.wait()
+
+        first, rest = asyncio.Event(), asyncio.Event()
+        rest.set()
+        tasks = [asyncio.create_task(request("hot", first))]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(request("cold", rest)))
+        await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(request("hot", rest)))  # within its quantum: at once
+        await asyncio.sleep(0)
+        clock.now = 2.0
+        tasks.append(asyncio.create_task(request("hot", rest)))  # its turn is over: behind the cold one
+        await asyncio.sleep(0)
+        assert order == ["hot", "hot"]
+        assert gate.waiting == 2
+        first.set()
+        await asyncio.gather(*tasks)
+        assert order == ["hot", "hot", "cold", "hot"]
+
+    asyncio.run(scenario())
+
+
+def test_enough_slots_make_nobody_wait() -> None:
+    async def scenario() -> None:
+        gate = SlotGate(3)
+        async with gate.turn("a") as a, gate.turn("b") as b, gate.turn("c") as c, gate.turn("a") as again:
+            assert max(a, b, c, again) < 0.1
+            assert gate.waiting == 0
+
+    asyncio.run(scenario())
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 5), st.booleans()), max_size=40),
+)
+def test_turns_never_exceed_the_slots_and_nobody_is_forgotten(
+    slots: int, requests: list[tuple[int, int, int, bool]]
+) -> None:
+    async def scenario() -> None:
+        gate = SlotGate(slots, quantum=0.0)
+        inside: dict[str, int] = {}
+        finished = 0
+
+        async def request(adapter: str, before: int, during: int) -> None:
+            nonlocal finished
+            for _ in range(before):
+                await asyncio.sleep(0)
+            async with gate.turn(adapter):
+                inside[adapter] = inside.get(adapter, 0) + 1
+                assert sum(count > 0 for count in inside.values()) <= slots
+                for _ in range(during):
+                    await asyncio.sleep(0)
+                inside[adapter] -= 1
+                finished += 1
+
+        tasks = [asyncio.create_task(request(str(a), before, during)) for a, before, during, _ in requests]
+        for _ in range(4):
+            await asyncio.sleep(0)
+        left = [task for task, (*_, leaves) in zip(tasks, requests, strict=True) if leaves and not task.done()]
+        for task in left:
+            task.cancel()
+        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert finished >= len(requests) - len(left)
+        assert all(r is None or isinstance(r, asyncio.CancelledError) for r in results)
+        assert gate.waiting == 0
+
+    asyncio.run(scenario())

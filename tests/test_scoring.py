@@ -1,0 +1,139 @@
+"""Scores of saved runs: against a count by hand, and what happens to damaged files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.answers import run_answers
+from harness.datasets import iterate, open_dataset
+from harness.errors import DataError
+from harness.metrics import METRICS
+from harness.pairs import all_pairs, compare_pairs
+from harness.runs import RunFolder
+from harness.scoring import declared_tasks, score_run, score_saved
+from harness.selection import select_models
+from harness.summary import summary_table
+from tests.conftest import MakeRun
+
+SPEC = "toy/cross/evaluation#n=24"
+
+
+def test_accuracy_and_failures_equal_a_count_of_the_lines(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 0.9, "bad": 0.2})
+    results = score_run(run)
+    truth = {task.id: task.test[0].output for task in iterate(open_dataset(SPEC))}
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    for model, result in results.models.items():
+        own = [line for line in lines if line["model"] == model]
+        exact = [line["grid"] == truth[line["task_id"]].to_rows() for line in own if line["grid"]]
+        assert result.metrics["accuracy"].value == pytest.approx(sum(exact) / len(own))
+        assert result.failures == {"unparsed": sum(line["grid"] is None for line in own)}
+        assert set(result.metrics) == set(METRICS)
+        assert result.predictions == len(own) == 24 * 4
+        for metric in result.metrics.values():
+            assert 0 <= metric.low <= metric.value <= metric.high <= 1
+            assert metric.low < metric.high
+    assert RunFolder(run).results() == results
+
+
+def test_results_do_not_depend_on_the_order_of_the_lines(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 0.9, "bad": 0.2})
+    first = score_run(run)
+    path = run / "predictions.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert score_run(run) == first
+
+
+def test_a_task_without_predictions_counts_as_missing_and_wrong(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 1.0}, fails=0.0)
+    path = run / "predictions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if json.loads(line)["task_id"] != "cross-000003"))
+    result = score_run(run).models["good"]
+    assert result.tasks == 24
+    assert result.failures == {"missing": 4}
+    assert result.metrics["accuracy"].value == pytest.approx(23 / 24)
+
+
+def test_a_torn_last_line_is_left_out_and_a_broken_line_is_named(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 1.0})
+    path = run / "predictions.jsonl"
+    whole = len(list(run_answers(path)))
+    with path.open("a") as file:
+        file.write('{"model": "good", "task_')
+    assert len(list(run_answers(path))) == whole
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], "nonsense\n", *lines[1:]]))
+    with pytest.raises(DataError, match=r"line 2: not JSON"):
+        list(run_answers(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task_id": "nobody"}, "task nobody, test 0, which the dataset lacks"),
+        ({"test_index": 7}, "test 7, which the dataset lacks"),
+        ({"grid": [[1, 2], [3]]}, "row 1: 1 cells, but row 0 has 2"),
+        ({"grid": None}, "outcome 'grid' does not go with no grid"),
+    ],
+)
+def test_answers_that_cannot_be_are_refused_by_name(
+    make_run: MakeRun, change: dict[str, object], message: str
+) -> None:
+    run = make_run("a", SPEC, {"good": 1.0}, fails=0.0)
+    path = run / "predictions.jsonl"
+    lines = path.read_text().splitlines()
+    lines[5] = json.dumps({**json.loads(lines[5]), **change})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=message):
+        score_run(run)
+
+
+def test_more_answers_than_due_are_refused(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 1.0})
+    path = run / "predictions.jsonl"
+    text = path.read_text()
+    path.write_text(text + text.splitlines(keepends=True)[0])
+    with pytest.raises(DataError, match="5 answers where 4 were due"):
+        score_run(run)
+
+
+def test_a_changed_dataset_is_refused(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 1.0})
+    path = run / "manifest.json"
+    path.write_text(path.read_text().replace(open_dataset(SPEC).digest(), "0" * 16))
+    with pytest.raises(DataError, match="its content changed since"):
+        declared_tasks(RunFolder(run).manifest())
+
+
+def test_pairs_name_the_tasks_won_and_the_verdict_follows_p(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"bad": 0.1, "good": 0.9})
+    scored = score_saved(RunFolder(run), RunFolder(run).manifest())
+    rows = compare_pairs(all_pairs(scored), seed=0)
+    assert [row.metric for row in rows] == ["accuracy", "pass_n", "vote_2", "vote_1"]
+    for row in rows:
+        assert (row.model, row.baseline) == ("good", "bad")
+        assert len(row.won) == row.comparison.won
+        assert len(row.lost) == row.comparison.lost
+        assert (row.comparison.verdict == "not resolved") == (row.comparison.p_holm >= 0.05)
+    assert rows[0].comparison.verdict == "better"
+
+
+def test_runs_are_selected_by_name_and_their_differences_are_told(make_run: MakeRun) -> None:
+    one = make_run("one", SPEC, {"m": 0.5, "k": 0.1})
+    two = make_run("two", SPEC, {"m": 0.5}, n=2)
+    selected = select_models((f"{one}@m", str(two)))
+    assert [scores.model for scores in selected.scored] == ["one@m", "two@m"]
+    assert selected.warnings == ["the runs differ in n (2, 4)"]
+
+
+def test_the_summary_sorts_by_vote_2_and_flags_few_tasks(make_run: MakeRun, tmp_path: Path) -> None:
+    text = summary_table(score_run(make_run("a", SPEC, {"bad": 0.1, "good": 0.9})))
+    lines = text.splitlines()
+    assert lines[2].startswith("| good")
+    assert lines[3].startswith("| bad")
+    assert "Fewer than 50 tasks" in text
+    assert "9,999 resamples, seed 0" in text

@@ -1,0 +1,172 @@
+"""The result of training: an adapter folder that says what it is, complete once its manifest.json exists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harness.environment import describe_environment
+from harness.errors import AdapterError
+from harness.records import Environment, Record
+
+MANIFEST = "manifest.json"
+LOG = "log.jsonl"
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors")
+
+
+class BaseModelRecord(Record):
+    """The model that was trained on."""
+
+    name: str
+    digest: str
+    """SHA-256 (16 hex digits) over config and weights of a folder, or the commit of a Hub model."""
+
+
+class DatasetRecord(Record):
+    """One dataset of the mixture and what it really gave."""
+
+    spec: str
+    prompt: str
+    prompt_digest: str
+    digest: str
+    ids: int
+    declared_share: float
+    share: float
+    """Of the samples that were trained on."""
+    drawn: int
+    too_long: int
+    no_output: int
+    dropped_pairs: int
+    tokens: int
+    answer_tokens: int
+
+
+class Losses(Record):
+    """The training loss (mean over the answer tokens of a step) and the last validation."""
+
+    first: float
+    last: float
+    mean_of_last_10: float
+    validation: dict[str, float]
+
+
+class AdapterManifest(Record):
+    """manifest.json of a trained folder."""
+
+    kind: Literal["adapter", "model"]
+    recipe: dict[str, Any]
+    base: BaseModelRecord
+    prompt: str
+    """The prompt under which the adapter is to be asked: that of the first dataset."""
+    prompt_digest: str
+    encoder: str
+    datasets: list[DatasetRecord]
+    seed: int
+    steps: int
+    tokens: int
+    answer_tokens: int
+    padding: float
+    """The share of padding among all token places."""
+    seconds: float
+    """Of training steps; with a resumed run all its parts."""
+    losses: Losses
+    weights_sha256: str
+    serveable: bool
+    environment: Environment
+    finished: str
+
+
+def read_manifest(folder: Path) -> AdapterManifest | None:
+    """The manifest of a finished folder; None where training has not finished there.
+
+    Raises:
+        AdapterError: there is one, but it cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return AdapterManifest.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise AdapterError(f"{path}: not a manifest of this version: {' '.join(str(error).split())[:300]}") from None
+
+
+def write_manifest(folder: Path, manifest: AdapterManifest) -> None:
+    """Write the manifest, as the last file of the folder."""
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write a JSON file so that it is there whole or not at all."""
+    fresh = path.with_name(path.name + ".tmp")
+    with fresh.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, path)
+
+
+def save_weights(model: Any, tokenizer: Any, folder: Path) -> str:
+    """Write weights, configuration, tokenizer and chat template; returns the SHA-256 of the weights."""
+    arguments = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    model.save_pretrained(str(folder), **arguments)
+    tokenizer.save_pretrained(str(folder))
+    config = folder / "adapter_config.json"
+    if config.exists():
+        # PEFT keeps the targets as a set, whose order changes from process to process.
+        data = json.loads(config.read_text(encoding="utf-8"))
+        if isinstance(data.get("target_modules"), list):
+            data["target_modules"].sort()
+        write_json(config, data)
+    return weights_digest(folder)
+
+
+def weights_digest(folder: Path) -> str:
+    """The SHA-256 over all safetensors files of a folder, in the order of their names."""
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def model_digest(folder: Path) -> str:
+    """16 hex digits that identify a model folder by its configuration and weights."""
+    config = (folder / "config.json").read_bytes()
+    return hashlib.sha256(config + weights_digest(folder).encode()).hexdigest()[:16]
+
+
+def environment() -> Environment:
+    """What the training ran on: commit, host, and the versions of the packages that decide it."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    known = describe_environment()
+    return known.model_copy(update={"packages": {**known.packages, **found}})
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def losses(log: Sequence[Mapping[str, Any]]) -> Losses:
+    """The losses of a log."""
+    steps = [line["loss"] for line in log if "loss" in line]
+    checks = [line for line in log if "eval_loss" in line]
+    last = {k.removeprefix("eval_"): v for k, v in checks[-1].items() if k.startswith("eval_")} if checks else {}
+    tail = steps[-10:]
+    return Losses(first=steps[0], last=steps[-1], mean_of_last_10=sum(tail) / len(tail), validation=last)

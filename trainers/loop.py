@@ -1,0 +1,222 @@
+"""TRL's SFTTrainer as arc-bench drives it: counted samples, exact logs, clean stops. Imports torch and TRL."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from harness.errors import ConfigError, RunError
+from trainers.batches import Collator, Shape, StepRows
+from trainers.lora import lora_config
+from trainers.progress import Progress, TrainingLog
+from trainers.recipe import Recipe
+from trainers.signals import StopSignal
+from trainers.validation import Validation
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+@dataclass
+class Reports:
+    """Where a run tells what it does; ``log`` is None on all processes but the first."""
+
+    log: TrainingLog | None
+    progress: Progress
+
+
+class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
+    """SFTTrainer that counts what it consumes and evaluates by token.
+
+    The loss of a step is the mean over all its answer tokens, in whatever micro-batches and processes they lie
+    (``num_items_in_batch`` of transformers).
+    """
+
+    def __init__(self, *args: Any, reports: Reports, validation: Validation | None, **kwargs: Any) -> None:
+        self.reports, self.validation = reports, validation
+        self.tally: torch.Tensor | None = None
+        self.padded = [0, 0]
+        self._clock = time.monotonic()
+        super().__init__(*args, **kwargs)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One forward and backward pass; the counts that came with the batch are kept for the log."""
+        counts = torch.tensor(inputs.pop("counts"))
+        self.tally = counts if self.tally is None else self.tally + counts
+        self.padded[0] += inputs["input_ids"].numel()
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Pass the figures of a step on, and write its line."""
+        super().log(logs, start_time)
+        if "loss" not in logs or self.tally is None:
+            return
+        step = self.state.global_step
+        if not math.isfinite(logs["loss"]):
+            raise RunError(
+                f"the loss is {logs['loss']} at step {step}: lower learning_rate, or use dtype float32; "
+                "the checkpoints up to here are whole"
+            )
+        device = self.args.device
+        counts = self.accelerator.reduce(self.tally.to(device), "sum").tolist()
+        (places,) = self.accelerator.reduce(torch.tensor([self.padded[0]], device=device), "sum").tolist()
+        now = time.monotonic()
+        line = {
+            "step": step,
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": logs.get("grad_norm"),
+            "token_accuracy": logs.get("mean_token_accuracy"),
+            "counts": counts,
+            "padding": round(1 - sum(c[4] for c in counts) / places, 4),
+            "seconds": round(now - self._clock, 4),
+        }
+        self._clock, self.tally, self.padded[0] = now, None, 0
+        self._write(line, sum(c[4] for c in counts))
+
+    def _write(self, line: dict[str, Any], tokens: int) -> None:
+        self.reports.progress.step(line["step"], line["loss"], tokens)
+        if self.reports.log is not None:
+            self.reports.log.write(line)
+            if self.control.should_save:
+                self.reports.log.sync()
+
+    def evaluate(
+        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The token-weighted loss and the share of exact answers on the validation tasks."""
+        assert self.validation is not None
+        began = time.monotonic()
+        with self.compute_loss_context_manager():
+            values = self.validation.measure(self.model, self.accelerator)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        if self.reports.log is not None:
+            self.reports.log.write({"step": self.state.global_step, **metrics})
+        self.reports.progress.note(
+            f"step {self.state.global_step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items())
+        )
+        self._clock += time.monotonic() - began
+        return metrics
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the adapter's card is written once, with its manifest."""
+
+
+class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
+    """Ends training after the step in which a signal came, with a checkpoint."""
+
+    def __init__(self, signal: StopSignal) -> None:
+        self.signal = signal
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop on all processes if a signal reached any of them."""
+        came = torch.tensor(int(self.signal.came is not None), device=args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(came, torch.distributed.ReduceOp.MAX)
+        if came.item():
+            self.signal.stopped_at = state.global_step
+            control.should_save = state.global_step < state.max_steps
+            control.should_training_stop = True
+
+
+def training_arguments(recipe: Recipe, shape: Shape, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
+    """The recipe in TRL's terms; everything whose default would bite is set."""
+    cycles = {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        use_cpu=not torch.accelerator.is_available(),
+        max_steps=recipe.max_steps,
+        per_device_train_batch_size=shape.micro_batch,
+        gradient_accumulation_steps=shape.accumulation,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.scheduler,
+        lr_scheduler_kwargs=cycles,
+        warmup_steps=recipe.warmup if recipe.warmup < 1 else int(recipe.warmup),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim=recipe.optimizer,
+        seed=recipe.seed,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=recipe.report_to or "none",
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        eval_strategy="steps" if recipe.validation else "no",
+        eval_steps=recipe.eval_steps,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def build_trainer(
+    recipe: Recipe,
+    arguments: SFTConfig,
+    model: Any,
+    tokenizer: Any,
+    rows: StepRows,
+    *,
+    reports: Reports,
+    stop: StopSignal,
+    validation: Validation | None,
+) -> ArcTrainer:
+    """The trainer over a virtual dataset: row numbers that become samples when they are read, in order.
+
+    Raises:
+        ConfigError: the LoRA targets do not fit the model.
+    """
+    numbers = Dataset.from_dict({"i": range(recipe.max_steps * recipe.batch_size)})
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    fresh = recipe.lora is not None and recipe.adapter is None
+    if recipe.adapter is not None:
+        model = PeftModel.from_pretrained(model, recipe.adapter, is_trainable=True)
+    try:
+        trainer = ArcTrainer(
+            model=model,
+            args=arguments,
+            data_collator=Collator(pad or 0, len(rows.mixture.sources)),
+            train_dataset=numbers.with_transform(rows),
+            eval_dataset=numbers.select([0]) if validation else None,
+            processing_class=tokenizer,
+            peft_config=lora_config(recipe.lora) if fresh and recipe.lora is not None else None,
+            callbacks=[StopAtStep(stop)],
+            reports=reports,
+            validation=validation,
+        )
+    except ValueError as error:
+        raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
+    _drop_default_printer(trainer)
+    if recipe.serveable:
+        _refuse_embeddings([name for name, _ in trainer.model.named_parameters() if "lora_embedding" in name])
+    return trainer
+
+
+def _drop_default_printer(trainer: ArcTrainer) -> None:
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def _refuse_embeddings(names: Sequence[str]) -> None:
+    if names:
+        raise ConfigError(f"recipe: lora.targets reach the embeddings ({names[0]}), which vLLM does not load")

@@ -1,0 +1,81 @@
+"""LoRA options: what vLLM loads, and what it does not."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from harness.errors import ConfigError
+from trainers.recipe import LoraRecipe, Recipe
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+SERVEABLE_INITS = ("default", "gaussian", "orthogonal")
+KNOWN_INITS = (*SERVEABLE_INITS, "pissa", "olora")
+_EMBEDDINGS = ("embed_tokens", "lm_head", "wte")
+
+
+def unserveable(lora: LoraRecipe, max_rank: int) -> list[str]:
+    """Why vLLM would refuse to load this adapter; empty where it loads (vLLM 0.32)."""
+    reasons = []
+    if lora.dora:
+        reasons.append("lora.dora: vLLM has no DoRA")
+    if lora.bias != "none":
+        reasons.append(f"lora.bias: {lora.bias}: vLLM loads no trained bias")
+    if lora.modules_to_save:
+        reasons.append("lora.modules_to_save: vLLM loads no full layers with an adapter")
+    if lora.init not in SERVEABLE_INITS:
+        reasons.append(f"lora.init: {lora.init} changes the base weights, which the server does not")
+    targets = [lora.targets] if isinstance(lora.targets, str) else lora.targets
+    if touched := [t for t in targets if any(t.endswith(name) for name in _EMBEDDINGS)]:
+        reasons.append(f"lora.targets: {', '.join(touched)}: vLLM takes no adapter on embeddings or output layer")
+    rank = max((lora.rank, *lora.rank_pattern.values()))
+    if rank > max_rank:
+        reasons.append(f"lora.rank: {rank} is over max_lora_rank {max_rank} (the server's --max-lora-rank)")
+    return reasons
+
+
+def check_lora(recipe: Recipe) -> None:
+    """Refuse before training what could not be served after it.
+
+    Raises:
+        ConfigError: an unknown initialisation, or options that vLLM does not load in a serveable recipe.
+    """
+    lora = recipe.lora
+    if lora is None:
+        if recipe.adapter:
+            raise ConfigError("recipe: adapter goes on with LoRA weights, so that lora must not be null")
+        return
+    if lora.init not in KNOWN_INITS:
+        raise ConfigError(f"recipe: lora.init {lora.init!r} is not known; known: {', '.join(KNOWN_INITS)}")
+    if isinstance(lora.targets, str):
+        try:
+            re.compile(lora.targets)
+        except re.error as error:
+            raise ConfigError(f"recipe: lora.targets {lora.targets!r} is no regular expression: {error}") from None
+    if recipe.serveable and (reasons := unserveable(lora, recipe.max_lora_rank)):
+        raise ConfigError(
+            "recipe: the adapter could not be served: " + "; ".join(reasons) + ". Set serveable: false to train it anyway"
+        )
+
+
+def lora_config(lora: LoraRecipe) -> LoraConfig:
+    """The options as PEFT takes them."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        bias=lora.bias,
+        init_lora_weights=True if lora.init == "default" else lora.init,
+        rank_pattern=dict(lora.rank_pattern),
+        alpha_pattern=dict(lora.alpha_pattern),
+        layers_to_transform=lora.layers,
+        modules_to_save=lora.modules_to_save or None,
+    )

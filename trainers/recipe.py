@@ -1,0 +1,274 @@
+"""Recipes: everything that decides a training run, as one typed and checked value.
+
+A recipe is a YAML file plus ``-o key=value`` overrides. Unknown keys are refused with a suggestion.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, cast, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from harness.encoding import DEFAULT_ENCODER
+from harness.errors import ConfigError
+from harness.prompt import DEFAULT_PROMPT
+
+Data = dict[str, object]
+FREE_KEYS = frozenset(
+    {"output_dir", "resume", "micro_batch_size", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"}
+)
+"""Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, (str, Mapping)) else value
+
+
+class Part(BaseModel):
+    """Base of a recipe and its parts: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetRecipe(Part):
+    """One dataset of the mixture."""
+
+    spec: str
+    """A dataset spec, such as ``arc1/training`` or ``toy/cross#n=2000``."""
+    prompt: str | None = None
+    """The prompt of its samples; the recipe's own where None."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Its share, relative to the others. Where no dataset has one, each weighs as many as it has task ids."""
+
+
+class ValidationRecipe(Part):
+    """A held-out dataset on which the loss is watched."""
+
+    spec: str
+    prompt: str | None = None
+    max_tasks: Annotated[int, Field(gt=0)] = 64
+    """At most this many tasks, the first of the dataset; their first test output, without augmentation."""
+    exact_tasks: Annotated[int, Field(ge=0)] = 0
+    """For this many of them an answer is generated greedily and compared with the exact grid."""
+
+
+class LoraRecipe(Part):
+    """The adapter. What vLLM cannot load is refused before training unless the recipe says ``serveable: false``."""
+
+    rank: Annotated[int, Field(gt=0)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: str | list[str] = "all-linear"
+    """``all-linear`` (all but the output layer), a regular expression, or a list of module names."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank."""
+    init: str = "default"
+    """default, gaussian, orthogonal, or (not serveable) pissa, olora."""
+    rank_pattern: dict[str, int] = Field(default_factory=dict)
+    alpha_pattern: dict[str, float] = Field(default_factory=dict)
+    layers: list[int] | None = None
+    """Only these layers get an adapter; all where None."""
+    dora: bool = False
+    bias: Literal["none", "all", "lora_only"] = "none"
+    modules_to_save: list[str] = Field(default_factory=list)
+
+
+class Recipe(Part):
+    """A training run. Lengths are in tokens, sizes in samples; ``batch_size`` is that of one optimizer step in all."""
+
+    model: str
+    """``tiny`` (the shipped base), a folder, or a Hugging Face model id."""
+    output_dir: Path
+    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(_as_list)]
+    prompt: str = DEFAULT_PROMPT
+    encoder: str = DEFAULT_ENCODER
+    augment: bool = True
+    """Show every sample under a fresh random symmetry, colour permutation and order of the train pairs."""
+    adapter: str | None = None
+    """Go on from this adapter folder instead of a fresh adapter."""
+    lora: LoraRecipe | None = Field(default_factory=LoraRecipe)
+    """None trains all weights, which gives a full model instead of an adapter."""
+    serveable: bool = True
+    """Refuse what the server cannot load."""
+    max_lora_rank: Annotated[int, Field(gt=0)] = 64
+    """The highest rank that the server takes (its ``--max-lora-rank``)."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    max_steps: Annotated[int, Field(gt=0)]
+    batch_size: Annotated[int, Field(gt=0)] = 16
+    """Samples of one optimizer step over all processes, whatever their number."""
+    micro_batch_size: Annotated[int, Field(gt=0)] | None = None
+    """Samples in one forward pass of one process; None fits about 32,768 tokens."""
+    max_seq_len: Annotated[int, Field(gt=0)] = 4096
+    too_long: Literal["skip", "drop_pairs"] = "skip"
+    """What happens to a sample over ``max_seq_len``: another is drawn, or its last train pairs are dropped first."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+    ] = "linear"
+    scheduler_cycles: Annotated[int, Field(gt=0)] = 4
+    """Cycles of ``cosine_with_restarts``."""
+    warmup: Annotated[float, Field(ge=0)] = 0.05
+    """Steps of warm-up; below 1 a share of ``max_steps``."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    optimizer: str = "adamw_torch"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the base weights and the arithmetic; ``auto`` is bfloat16 on a GPU that has it, else float32."""
+    quantize_4bit: bool = False
+    gradient_checkpointing: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that make batches besides each training process."""
+    threads: Annotated[int, Field(gt=0)] | None = None
+    """CPU threads of torch; None leaves torch's choice."""
+    logging_steps: Annotated[int, Field(gt=0)] = 10
+    """Steps between two printed lines where there is no terminal; log.jsonl has every step."""
+    save_steps: Annotated[int, Field(gt=0)] = 50
+    eval_steps: Annotated[int, Field(gt=0)] = 50
+    validation: ValidationRecipe | None = None
+    report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(_as_list)] = Field(
+        default_factory=list
+    )
+    resume: bool = True
+    """Go on from the newest complete checkpoint in ``output_dir``; False starts over."""
+    keep_checkpoints: bool = False
+    """Keep the checkpoints of a finished run."""
+
+    @model_validator(mode="after")
+    def _weights_agree(self) -> Recipe:
+        given = [d.weight is not None for d in self.datasets]
+        if any(given) and not all(given):
+            raise ValueError("datasets: some have a weight and some have none; give every one a weight, or none")
+        return self
+
+    def decides(self) -> Data:
+        """The keys that decide what is learned, flat (``lora.rank``), as JSON values."""
+        return flatten({k: v for k, v in self.model_dump(mode="json").items() if k not in FREE_KEYS})
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = (), base: Mapping[str, object] | None = None) -> Recipe:
+    """The recipe of a YAML file (or of ``base``) with ``key=value`` overrides; keys may be dotted (``lora.rank=32``).
+
+    Raises:
+        ConfigError: unreadable YAML, an unknown key (with a suggestion) or a wrong value.
+    """
+    data: Data = dict(base or {})
+    if path is not None:
+        data.update(_read_yaml(path))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"override {override!r}: expected key=value, such as learning_rate=1e-4")
+        _assign(data, key.strip(), _parse_yaml(text, f"override {override!r}"))
+    return make_recipe(data, str(path) if path else "recipe")
+
+
+def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        ConfigError: one line for everything that is wrong with it.
+    """
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+
+
+def changed_keys(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """The keys at which two flat recipes differ, sorted."""
+    absent = object()
+    return sorted(k for k in {*before, *after} if before.get(k, absent) != after.get(k, absent))
+
+
+def flatten(value: Mapping[str, object], prefix: str = "") -> Data:
+    """Nested mappings and lists of mappings as one level of dotted keys."""
+    flat: Data = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping) and item:
+            flat |= flatten(item, f"{name}.")
+        elif isinstance(item, list) and any(isinstance(i, Mapping) for i in item):
+            flat |= flatten({str(i): part for i, part in enumerate(item)}, f"{name}.")
+        else:
+            flat[name] = item
+    return flat
+
+
+def _read_yaml(path: Path) -> Data:
+    try:
+        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(data).__name__}")
+    return {str(key): value for key, value in data.items()}
+
+
+def _parse_yaml(text: str, where: str) -> object:
+    import yaml
+
+    try:
+        return cast(object, yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _assign(data: Data, key: str, value: object) -> None:
+    """Set a dotted key; parts of it that are missing are made, a number indexes a list."""
+    *parents, last = key.split(".")
+    node: object = data
+    for part in parents:
+        if isinstance(node, list):
+            node = node[_index(node, part, key)]
+            continue
+        assert isinstance(node, dict)
+        child = node.get(part)
+        child = list(child) if isinstance(child, list) else dict(child) if isinstance(child, Mapping) else {}
+        node[part] = child
+        node = child
+    if isinstance(node, list):
+        node[_index(node, last, key)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"override {key!r}: {parents[-1]!r} holds a single value, not keys")
+
+
+def _index(items: Sequence[object], part: str, key: str) -> int:
+    if not part.isdecimal() or int(part) >= len(items):
+        raise ConfigError(f"override {key!r}: {part!r} is not one of the {len(items)} positions, counted from 0")
+    return int(part)
+
+
+def _explain(loc: Iterable[int | str], kind: str, message: str, value: object) -> str:
+    names = [part for part in loc if part not in ("str", "list[str]")]
+    where = ".".join(map(str, names))
+    if kind == "extra_forbidden":
+        known = _fields(names[:-1])
+        close = difflib.get_close_matches(str(names[-1]), known, 1, 0.5)
+        return f"unknown key {where!r}" + (f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}")
+    if kind == "missing":
+        return f"{where!r} is missing"
+    return message.removeprefix("Value error, ") if not where else f"{where}: {message} (got {value!r})"
+
+
+def _fields(names: Sequence[int | str]) -> list[str]:
+    """The field names of the part of a recipe at a location."""
+    part: type[BaseModel] = Recipe
+    for name in names:
+        if isinstance(name, str) and name in part.model_fields:
+            part = next((a for a in _leaves(part.model_fields[name].annotation) if issubclass(a, BaseModel)), part)
+    return list(part.model_fields)
+
+
+def _leaves(annotation: object) -> list[type]:
+    arguments = get_args(annotation)
+    if not arguments:
+        return [annotation] if isinstance(annotation, type) else []
+    return [leaf for argument in arguments for leaf in _leaves(argument)]

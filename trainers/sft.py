@@ -1,0 +1,214 @@
+"""Supervised fine-tuning from a recipe to an adapter folder; the heavy packages are imported when it starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.datasets import Dataset, open_dataset
+from harness.errors import ArcBenchError, ConfigError, MissingExtraError, RunError
+from harness.prompt import load_prompt
+from trainers.artifact import MANIFEST, read_manifest, write_json
+from trainers.lora import check_lora
+from trainers.recipe import Data, Recipe, changed_keys
+
+if TYPE_CHECKING:
+    from trainers.mixture import Mixture
+
+STARTED = "training.json"
+"""Written when training starts: what decides the run, to compare with when it is gone on with."""
+CHECKPOINTS = "checkpoints"
+NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
+
+
+class TrainingStopped(ArcBenchError):
+    """A signal stopped the run; its checkpoint is saved."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a recipe names, opened."""
+
+    recipe: Recipe
+    base: Path | str
+    """A folder or a Hub id."""
+    base_digest: str
+    datasets: tuple[Dataset, ...]
+    prompts: tuple[str, ...]
+    """The prompt of each dataset."""
+
+    def decides(self) -> Data:
+        """Everything that decides what is learned: the recipe's keys and the content behind its names."""
+        content: Data = {"model (its content)": self.base_digest}
+        for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
+            content[f"datasets.{k} (its content)"] = dataset.digest()
+            content[f"prompt {prompt} (its text)"] = load_prompt(prompt).digest
+        return self.recipe.decides() | content
+
+
+def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
+    """Train a recipe into the folder ``output`` and return it.
+
+    A folder that already holds the finished result of the same recipe is returned at once; one with an unfinished
+    run is gone on with from its newest complete checkpoint, to the same bits.
+
+    Raises:
+        MissingExtraError: torch, TRL or PEFT is not installed.
+        ConfigError: the recipe cannot be trained or served, or the folder holds a run of another recipe.
+        DataError: a dataset cannot supply. RunError: training failed. TrainingStopped: SIGTERM or Ctrl-C; saved.
+    """
+    require_extra()
+    check_lora(recipe)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    inputs = open_inputs(recipe)
+    if prepare_folder(inputs, output):
+        return output
+    from trainers.session import run_session
+
+    run_session(inputs, output, progress=progress)
+    return output
+
+
+def require_extra() -> None:
+    """Check that the packages of the ``train`` extra are there.
+
+    Raises:
+        MissingExtraError: one is not; the message has the remedy.
+    """
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise MissingExtraError(
+            f'training needs {", ".join(missing)}, not installed here: pip install "arc-bench[train]"'
+        )
+
+
+def open_inputs(recipe: Recipe) -> Inputs:
+    """Find the base model and open the datasets of a recipe.
+
+    Raises:
+        ConfigError, SpecError, DataError: something that it names is not there.
+    """
+    base = find_base(recipe.model)
+    datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
+    prompts = tuple(part.prompt or recipe.prompt for part in recipe.datasets)
+    return Inputs(recipe, base, _base_digest(base), datasets, prompts)
+
+
+def find_base(model: str) -> Path | str:
+    """The folder of a base model, or its Hub id: ``tiny`` is the shipped base.
+
+    Raises:
+        ConfigError: a path that is no model folder.
+    """
+    if model == "tiny":
+        from trainers.tiny_base import shipped_path
+
+        return shipped_path()
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model {model!r}: the folder has no config.json, so that it is no model")
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise ConfigError(f"model {model!r}: no such folder; give a folder, a Hugging Face id (owner/name), or tiny")
+    return model
+
+
+def _base_digest(base: Path | str) -> str:
+    from trainers.artifact import model_digest
+
+    if isinstance(base, Path):
+        return model_digest(base)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except OSError as error:
+        raise ConfigError(f"model {base!r} is neither a folder nor to be had from Hugging Face: {error}") from error
+    return str(getattr(config, "_commit_hash", None) or "unknown")
+
+
+def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
+    """The mixture of a recipe, checked.
+
+    Raises:
+        DataError: a dataset cannot supply.
+    """
+    from trainers.mixture import open_mixture
+
+    recipe = inputs.recipe
+    mixture = open_mixture(
+        inputs.datasets,
+        inputs.prompts,
+        [part.weight for part in recipe.datasets],
+        tokenizer,
+        encoder=recipe.encoder,
+        seed=recipe.seed,
+        max_seq_len=recipe.max_seq_len,
+        drop_pairs=recipe.too_long == "drop_pairs",
+        augment=recipe.augment,
+    )
+    mixture.check()
+    return mixture
+
+
+def load_tokenizer(base: Path | str) -> Any:
+    """The tokenizer of a base model.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(base))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {error}") from error
+
+
+def prepare_folder(inputs: Inputs, output: Path) -> bool:
+    """Make the output folder ready to start or go on in; True where it already holds the finished result.
+
+    Raises:
+        ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
+    """
+    first = int(os.environ.get("RANK", "0")) == 0
+    started = output / STARTED
+    decides = json.loads(json.dumps(inputs.decides()))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not inputs.recipe.resume:
+            if first:
+                _clear(output)
+        elif started.exists():
+            changed = changed_keys(json.loads(started.read_text(encoding="utf-8")), decides)
+            if changed:
+                raise ConfigError(
+                    f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
+                    "Give another output_dir, or resume=false to start over in it"
+                )
+            if read_manifest(output) is not None:
+                return True
+        elif (output / MANIFEST).exists():
+            raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")
+        if first:
+            write_json(started, decides)
+    except PermissionError as error:
+        raise ConfigError(f"output_dir {output} cannot be written: {error}") from error
+    except ValueError as error:
+        raise RunError(f"{started} cannot be read ({error}); give another output_dir, or resume=false") from error
+    return False
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier run of ours left in the folder, and nothing else."""
+    for name in (MANIFEST, STARTED):
+        (output / name).unlink(missing_ok=True)
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

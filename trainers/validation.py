@@ -1,0 +1,121 @@
+"""Validation: what the loss on held-out tasks is, token by token, and how many grids come out exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.datasets import Dataset
+from harness.errors import DataError, GridError
+from harness.grid import Grid
+from harness.tokens import PromptTokenizer, Sample
+from trainers.batches import pad_samples
+
+SLACK = 8
+"""Tokens that a generated answer may be longer than the true one."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One validation task with its true answer."""
+
+    sample: Sample
+    answer: Grid
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out questions, in the order of their dataset."""
+
+    questions: Sequence[Question]
+    exact: int
+    """How many of them are also answered by greedy generation."""
+    tokens: PromptTokenizer
+    pad_id: int
+    micro_batch: int
+
+    def measure(self, model: Any, accelerator: Any) -> dict[str, float]:
+        """``loss``: the mean over all answer tokens, whatever the batch size; ``exact``: the share of exact grids."""
+        import torch
+
+        was_training = model.training
+        model.eval()
+        mine = self.questions[accelerator.process_index :: accelerator.num_processes]
+        asked = mine[: -(-self.exact // accelerator.num_processes)]
+        with torch.no_grad():
+            total, n_tokens = self._loss(model, mine, accelerator.device)
+            right = self._exact(model, asked, accelerator.device)
+        sums = torch.tensor([total, n_tokens, right, len(asked)], device=accelerator.device, dtype=torch.float64)
+        total, n_tokens, right, n_asked = accelerator.reduce(sums, "sum").tolist()
+        if was_training:
+            model.train()
+        values = {"loss": total / n_tokens}
+        if n_asked:
+            values["exact"] = right / n_asked
+        return values
+
+    def _loss(self, model: Any, questions: Sequence[Question], device: Any) -> tuple[float, int]:
+        """(sum of the negative log-probabilities, number) of the answer tokens."""
+        total, n_tokens = 0.0, 0
+        samples = sorted((q.sample for q in questions), key=lambda s: len(s.ids))
+        for k in range(0, len(samples), self.micro_batch):
+            some = samples[k : k + self.micro_batch]
+            batch = pad_samples([s.ids for s in some], [s.prompt_length for s in some], self.pad_id)
+            out = model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False, fused_lm_head=True)
+            total -= float(out.log_probs.double().sum())
+            n_tokens += int(out.label_mask.sum())
+        return total, n_tokens
+
+    def _exact(self, model: Any, questions: Sequence[Question], device: Any) -> int:
+        """How many answers are the true grid, each generated alone, so that padding cannot matter."""
+        import torch
+
+        right = 0
+        for question in questions:
+            ids = torch.tensor([question.sample.ids[: question.sample.prompt_length]], device=device)
+            room = len(question.sample.ids) - question.sample.prompt_length + SLACK
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=room,
+                do_sample=False,
+                eos_token_id=question.sample.ids[-1],
+                pad_token_id=self.pad_id,
+            )
+            text = str(self.tokens.tokenizer.decode(out[0, ids.shape[1] :].tolist()))
+            right += self._is_answer(text, question)
+        return right
+
+    def _is_answer(self, text: str, question: Question) -> bool:
+        end = str(self.tokens.tokenizer.decode([question.sample.ids[-1]]))
+        answer, stopped, _ = text.partition(end)
+        try:
+            return bool(stopped) and self.tokens.prompt.decode(answer, self.tokens.encoder) == question.answer
+        except GridError:
+            return False
+
+
+def open_validation(
+    dataset: Dataset, tokens: PromptTokenizer, *, max_tasks: int, exact_tasks: int, max_seq_len: int, pad_id: int
+) -> Validation:
+    """The first answered tasks of a dataset that fit.
+
+    Raises:
+        DataError: none has an output and fits.
+    """
+    questions = []
+    for index in range(len(dataset.ids)):
+        task = dataset.task(index)
+        answer = task.test[0].output if task.test else None
+        if answer is None:
+            continue
+        sample = tokens.sample(task, 0)
+        if len(sample.ids) <= max_seq_len:
+            questions.append(Question(sample, answer))
+        if len(questions) == max_tasks:
+            break
+    if not questions:
+        raise DataError(f"validation {dataset.spec!r}: no task with a known output fits in {max_seq_len} tokens")
+    micro = max(1, 16_384 // max_seq_len)
+    return Validation(questions, exact_tasks, tokens, pad_id, micro)
