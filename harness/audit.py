@@ -40,13 +40,22 @@ def _renamed(cells: bytes, fixed_background: bool) -> bytes:
     return relabel(b"\0" + cells) if fixed_background else relabel(cells)
 
 
-def invariant(pair: Pair) -> bytes:
-    """A cheap key that equal pairs share: both shapes up to transposition, and how often colours occur in each."""
+Shapes = tuple[tuple[int, int], tuple[int, int]]
+Counts = tuple[tuple[int, int], ...]
+
+
+def shapes(pair: Pair) -> Shapes:
+    """The shapes of input and output, the same for a pair and its transposition."""
     assert pair.output is not None
-    source, target = pair.input, pair.output
-    counts = sorted((source.cells.count(c), target.cells.count(c)) for c in range(COLOURS))
-    shapes = min((source.shape, target.shape), (source.shape[::-1], target.shape[::-1]))
-    return repr((shapes, counts)).encode()
+    one, two = pair.input.shape, pair.output.shape
+    return min((one, two), (one[::-1], two[::-1]))
+
+
+def counts(pair: Pair) -> Counts:
+    """How often colours occur in input and output, in order and so without the colours' names."""
+    assert pair.output is not None
+    source, target = pair.input.cells, pair.output.cells
+    return tuple(sorted((source.count(c), target.count(c)) for c in range(COLOURS)))
 
 
 @dataclass
@@ -83,7 +92,8 @@ class Auditor:
     def __init__(self, tasks: Iterable[Task], *, fixed_background: bool = False) -> None:
         self.fixed_background = fixed_background
         self.no_output: list[str] = []
-        self._invariants: set[bytes] = set()
+        self._shapes: set[Shapes] = set()
+        self._counts: set[tuple[Shapes, Counts]] = set()
         self._train: dict[bytes, set[str]] = defaultdict(set)
         self._test: dict[bytes, set[str]] = defaultdict(set)
         self._whole: dict[frozenset[bytes], set[str]] = defaultdict(set)
@@ -99,7 +109,8 @@ class Auditor:
                 key = canonical_pair(pair, fixed_background=self.fixed_background)
                 table[key].add(task.id)
                 whole.add(key)
-                self._invariants.add(invariant(pair))
+                self._shapes.add(shapes(pair))
+                self._counts.add((shapes(pair), counts(pair)))
         if any(pair.output is None for pair in task.test):
             self.no_output.append(task.id)
         else:
@@ -127,7 +138,9 @@ class Auditor:
 
     def _key(self, pair: Pair) -> bytes | None:
         """The canonical form of a pair that may occur on the evaluation side, None for one that cannot."""
-        if pair.output is None or invariant(pair) not in self._invariants:
+        if pair.output is None or (shape := shapes(pair)) not in self._shapes:
+            return None
+        if (shape, counts(pair)) not in self._counts:
             return None
         key = canonical_pair(pair, fixed_background=self.fixed_background)
         return key if key in self._train or key in self._test else None

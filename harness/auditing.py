@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
 from harness.audit import Auditor, Findings, Material, merge
 from harness.datasets import Dataset, iterate
 from harness.filecache import written_whole
-from harness.grid import Task
 
 Watch = Callable[[Dataset, Material], Material]
 """Wraps the training data while it is read, to show progress."""
 
 
+BACKGROUNDS = ("free", "fixed")
+"""Whether a bijection of colours may move colour 0."""
+
+
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found, for one way of looking at the background."""
+    """What an audit found with one way of looking at the background."""
 
     train: tuple[Dataset, ...]
     evals: tuple[Dataset, ...]
@@ -28,7 +30,6 @@ class Audit:
     """Evaluation tasks of which a test pair could not be compared, its output being unknown."""
     n_train: int
     """Training tasks read."""
-    seconds: float
 
     def total(self) -> Findings:
         """All findings as one."""
@@ -52,41 +53,40 @@ def material_ids(dataset: Dataset) -> Sequence[str]:
     return dataset.rows.ids if isinstance(dataset, VirtualBarc) else dataset.ids
 
 
-def run_audit(
-    train: Sequence[Dataset], evals: Sequence[Dataset], *, fixed_background: bool, watch: Watch | None = None
-) -> Audit:
-    """Read every training set once and look every one of its pairs up in all evaluation sets."""
-    start = perf_counter()
-    tasks: list[list[Task]] = [list(iterate(dataset)) for dataset in evals]
-    auditors = [Auditor(some, fixed_background=fixed_background) for some in tasks]
-    found = []
+def run_audit(train: Sequence[Dataset], evals: Sequence[Dataset], watch: Watch | None = None) -> dict[str, Audit]:
+    """Read every training set once and look every pair of it up in all evaluation sets, for both of BACKGROUNDS."""
+    tasks = [list(iterate(dataset)) for dataset in evals]
+    auditors = {way: [Auditor(some, fixed_background=way == "fixed") for some in tasks] for way in BACKGROUNDS}
+    found: dict[str, list[tuple[Findings, ...]]] = {way: [] for way in BACKGROUNDS}
     n_train = 0
     for dataset in train:
-        row = [Findings() for _ in evals]
+        rows = {way: tuple(Findings() for _ in evals) for way in BACKGROUNDS}
         for name, pairs in watch(dataset, dataset.material()) if watch else dataset.material():
             n_train += 1
-            for auditor, findings in zip(auditors, row, strict=True):
-                auditor.look(name, pairs, findings)
-        found.append(tuple(row))
-    unknown = tuple(name for auditor in auditors for name in auditor.no_output)
-    return Audit(tuple(train), tuple(evals), tuple(found), unknown, n_train, perf_counter() - start)
+            for way, row in rows.items():
+                for auditor, findings in zip(auditors[way], row, strict=True):
+                    auditor.look(name, pairs, findings)
+        for way, row in rows.items():
+            found[way].append(row)
+    unknown = tuple(name for auditor in auditors["free"] for name in auditor.no_output)
+    return {way: Audit(tuple(train), tuple(evals), tuple(found[way]), unknown, n_train) for way in BACKGROUNDS}
 
 
 def write_clean_ids(audit: Audit, folder: Path) -> list[Path]:
-    """``clean_ids.txt`` for the evaluation set and ``clean_train_ids.txt`` for the training set; numbered where several.
+    """``clean_ids.txt`` for the evaluation set, ``clean_train_ids.txt`` for the training set; numbered where several.
 
     An empty list is not written: it would select nothing.
     """
-    written = []
-    parts = (
+    parts: list[tuple[str, Iterable[str]]] = []
+    for stem, ids, n in (
         ("clean_ids", audit.clean_eval_ids, len(audit.evals)),
         ("clean_train_ids", audit.clean_train_ids, len(audit.train)),
-    )
-    for stem, ids, n in parts:
-        for which in range(n):
-            path = folder / (f"{stem}.txt" if n == 1 else f"{stem}.{which + 1}.txt")
-            if text := "".join(f"{name}\n" for name in ids(which)):
-                with written_whole(path) as file:
-                    file.write(text.encode())
-                written.append(path)
+    ):
+        parts += [(f"{stem}.txt" if n == 1 else f"{stem}.{which + 1}.txt", ids(which)) for which in range(n)]
+    written = []
+    for name, names in parts:
+        if text := "".join(f"{task}\n" for task in names):
+            with written_whole(folder / name) as file:
+                file.write(text.encode())
+            written.append(folder / name)
     return written

@@ -65,8 +65,9 @@ def fetch_barc() -> list[Path]:
         MissingExtraError: huggingface_hub is not installed. DataError: no network; says which files to place where.
     """
     try:
+        from httpx import HTTPError
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError:
         raise MissingExtraError("bench data fetch needs huggingface_hub; install arc-bench[train]") from None
     paths = []
@@ -76,7 +77,7 @@ def fetch_barc() -> list[Path]:
             if path is None:
                 try:
                     path = Path(hf_hub_download(repo, name, repo_type="dataset"))
-                except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+                except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
                     raise _no_network(error) from error
             paths.append(path)
     return paths

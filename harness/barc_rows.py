@@ -13,10 +13,8 @@ from pathlib import Path
 from harness.errors import DataError, GridError
 from harness.filecache import log
 from harness.grid import Grid, OversizeError, Pair
-from harness.lineindex import LineIndex
+from harness.lineindex import MAX_REPORTED, LineIndex
 from harness.pools import MIN_PAIRS
-
-MAX_WARNINGS = 5
 
 
 class BadRow(DataError):
@@ -35,6 +33,7 @@ class BarcFile:
     skipped: Counter[str] = field(default_factory=Counter)
     """Skipped pairs and rows by reason, each counted once."""
     _seen: set[int] = field(default_factory=set)
+    _reported: int = 0
 
     def __post_init__(self) -> None:
         if self.index.n_bad:
@@ -78,8 +77,10 @@ class BarcFile:
 
     def _bad_row(self, row: int, why: str, reasons: list[str]) -> BadRow:
         message = f"{self.name}, line {self.index.line_number(row)}: {why}"
-        if self._count(row, reasons) and self.skipped[reasons[-1]] <= MAX_WARNINGS and not self.index.strict:
-            log.warning("%s; the row is left out", message)
+        if self._count(row, reasons) and self._reported <= MAX_REPORTED:
+            last = " (later ones are only counted)" if self._reported == MAX_REPORTED else ""
+            log.warning("%s; the row is left out%s", message, last)
+            self._reported += 1
         return BadRow(message)
 
     def _count(self, row: int, reasons: list[str]) -> bool:

@@ -156,7 +156,7 @@ def _open_barc(spec: str, source: str, strict: bool, progress: Progress | None) 
 
 def _open_json(spec: str, source: str) -> Dataset:
     path = Path(source)
-    if not path.is_dir() and not (path.is_file() and source.endswith(JSON_ENDINGS)):
+    if not (source and (path.is_dir() or (path.is_file() and source.endswith(JSON_ENDINGS)))):
         raise SpecError(
             f"dataset {spec!r} is neither known nor a file; known: {', '.join(ARC_SPECS)}, toy/<family> "
             f"({', '.join(FAMILIES)}), barc0/<name>, barc-<virtual tasks>-<max examples>-<path>, or the path of a "

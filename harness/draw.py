@@ -35,7 +35,7 @@ def _coloured(row: bytes) -> str:
 
 
 def task_lines(task: Task, *, colour: bool, width: int = 80) -> Iterator[str]:
-    """A task for a terminal of ``width`` columns: input and output side by side where they fit, else below each other."""
+    """A task for a terminal of ``width`` columns: output beside input where both fit, else below it."""
     yield f"task {task.id}: {len(task.train)} train, {len(task.test)} test"
     for part, pairs in (("train", task.train), ("test", task.test)):
         for number, pair in enumerate(pairs, 1):

@@ -43,6 +43,9 @@ class Engine:
         self._log = log
         self._display = display
         self._refusals: set[str] = set()
+        self._said_no_logprobs = False
+        self._open: dict[int, Draw] = {}
+        """What was built and is not stored yet."""
         self._done = bytearray(len(plan))
         for key in log.done():
             number = plan.number(key)
@@ -76,16 +79,17 @@ class Engine:
                 task.cancel()
 
     def _jobs(self, models_at_once: int) -> Iterator[Job]:
-        key: tuple[int, str, str] | None = None
+        ways = {model.name: (model.prompt, model.encoder) for model in self._config.models}
+        key: tuple[int, tuple[str, str]] | None = None
         messages: tuple[Message, ...] = ()
         for number in self.plan.order(models_at_once):
             if self._done[number]:
                 continue
             draw = self.plan.draw(number)
-            asker = self.plan.askers[draw.model]
             # Models that are asked together share their prompts.
-            if key != (key := (number % self.plan.per_model, asker.prompt.name, repr(asker.encoder))):
-                messages = asker.messages(draw)
+            if key != (key := (number % self.plan.per_model, ways[draw.model])):
+                messages = self.plan.askers[draw.model].messages(draw)
+            self._open[number] = draw
             seed = draw.seed if self._config.temperature > 0 else None
             yield Job(number, ChatRequest(draw.model, messages, self._limits[draw.model], seed))
 
@@ -105,11 +109,14 @@ class Engine:
             work.finish()
 
     def _store(self, job: Job, reply: Reply | None) -> None:
-        draw = self.plan.draw(job.number)
+        draw = self._open[job.number]
         if reply is None:
             self._record(draw, "too_long", None, None)
             return
         self.answered_as[draw.model].add(reply.model)
+        if reply.cumulative_logprob is None and reply.text and not self._said_no_logprobs:
+            self._said_no_logprobs = True
+            self._display.notice("the server gives no log-probabilities; tied votes count by their expectation")
         outcome: Outcome = "truncated"
         grid = None
         if reply.finish_reason != "length":
@@ -120,7 +127,7 @@ class Engine:
         if reason not in self._refusals and len(self._refusals) < _NOTICES:
             self._refusals.add(reason)
             self._display.notice(f"{outcome}: {reason}")
-        self._record(self.plan.draw(job.number), outcome, None, None)
+        self._record(self._open[job.number], outcome, None, None)
 
     def _record(self, draw: Draw, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> None:
         view = draw.augmentation
@@ -141,6 +148,7 @@ class Engine:
         )
         self._log.append(record)
         self._done[draw.number] = 1
+        del self._open[draw.number]
         right = draw.task.test[draw.test_index].output
         self.board.tallies[draw.model].add(record, None if right is None else grid == right)
 

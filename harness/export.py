@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.datasets import Dataset, iterate
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.filecache import written_whole
 from harness.grid import Pair, Task
 
@@ -16,11 +16,11 @@ JsonPair = dict[str, list[list[int]]]
 def export(dataset: Dataset, path: Path) -> list[Path]:
     """Write every task in its fixed draw, and return the files written.
 
-    ``NAME.json`` holds tasks with their outputs; a name that ends in ``challenges.json`` holds none of the test outputs,
-    which then go to ``...solutions.json`` beside it, as Kaggle has it (a task with an unknown output is left out there).
+    ``NAME.json`` holds tasks with their outputs. A name that ends in ``challenges.json`` holds no test outputs, which
+    then go to ``...solutions.json`` beside it, as Kaggle has it; where none is known there is no such file.
 
     Raises:
-        ConfigError: the name does not end in ``.json``.
+        ConfigError: the name does not end in ``.json``. DataError: solutions of some tasks only.
     """
     import orjson
 
@@ -34,7 +34,11 @@ def export(dataset: Dataset, path: Path) -> list[Path]:
         if all(pair.output is not None for pair in task.test):
             solutions[task.id] = [pair.output.to_rows() for pair in task.test if pair.output is not None]
     files = {path: tasks}
-    if apart:
+    if apart and solutions:
+        if lacking := [name for name in tasks if name not in solutions]:
+            raise DataError(
+                f"{dataset.spec}: task {lacking[0]} has no outputs while others do; export to a plain .json"
+            )
         files[path.with_name(path.name.removesuffix(CHALLENGES) + "solutions.json")] = solutions
     for name, content in files.items():
         with written_whole(name) as file:

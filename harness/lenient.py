@@ -29,8 +29,6 @@ def decode_lenient(text: str, encoder: Encoder) -> Grid:
     Raises:
         GridError: they would have found none (``unparsed``), or no rectangle of at most 30x30 (``bad_shape``).
     """
-    if _OPENING not in text:
-        text = _OPENING + text  # their prompts ended with it, so that answers went on from there
     rows = _cells(text, encoder)
     try:
         values = [[int(cell) for cell in row] for row in rows]
@@ -42,6 +40,8 @@ def decode_lenient(text: str, encoder: Encoder) -> Grid:
 
 
 def _cells(text: str, encoder: Encoder) -> list[list[str]]:
+    if isinstance(encoder, GridCodeBlockEncoder) and _OPENING not in text:
+        text = _OPENING + text  # their prompts ended with it, so that answers went on from there
     if isinstance(encoder, GridShapeEncoder):
         return _cells(_after_shape(text), encoder.base)
     if isinstance(encoder, GridCodeBlockEncoder):

@@ -26,6 +26,8 @@ _MAGIC = b"arcbench"
 _STRIDE = 3
 """A row's place in the table: first byte, end, and its line number counted from 1."""
 _HASH_STEP = 1 << 24
+MAX_REPORTED = 10
+"""Bad lines reported one by one when a file is opened."""
 MAX_LISTED = 1000
 """Bad lines kept by number; the rest are only counted."""
 
@@ -56,6 +58,10 @@ class LineIndex:
         self.bad: list[tuple[int, str]] = [(line, reason) for line, reason in head["bad"]]
         if self.bad and strict:
             raise DataError(f"{path}, line {self.bad[0][0]}: {self.bad[0][1]}")
+        for line, reason in self.bad[:MAX_REPORTED]:
+            log.warning("%s, line %d: %s; the line is left out", path, line, reason)
+        if self.n_bad > MAX_REPORTED:
+            log.warning("%s: %d lines are left out in all", path, self.n_bad)
         if not len(self):
             raise DataError(f"{path}: no rows; expected one JSON object a line")
 
@@ -81,8 +87,6 @@ class LineIndex:
             _save(self.cached, head, scan.table)
         except OSError as error:
             log.warning("cannot keep the index of %s (%s); it is built again each time", self.path, error)
-        for line, reason in scan.bad[:5]:
-            log.warning("%s, line %d: %s; the line is left out", self.path, line, reason)
         return head, scan.table
 
 

@@ -75,9 +75,9 @@ class Board:
         return f"{rate:.1f} predictions/s, {self.in_flight()} requests in flight, {eta} left"
 
 
-def describe(tally: Tally) -> str:
-    """One model on one line."""
-    parts = [f"{tally.model}: {tally.done}/{tally.total}"]
+def progress(tally: Tally) -> str:
+    """One model's state in words."""
+    parts = [f"{tally.done}/{tally.total}"]
     if tally.known:
         parts.append(f"{100 * tally.exact / tally.known:.1f} % exact so far")
     parts += [f"{count} {kind}" for kind, count in sorted(tally.failures.items())]
@@ -108,7 +108,7 @@ class Display:
             await asyncio.sleep(self._plain_seconds)
             for tally in board.tallies.values():
                 if 0 < tally.done < tally.total:
-                    self._line(describe(tally))
+                    self._line(f"{tally.model}: {progress(tally)}")
             self._line(board.status())
 
     async def _show_live(self, board: Board) -> None:
@@ -132,19 +132,14 @@ class Display:
 
 def _table(board: Board):  # type: ignore[no-untyped-def]
     """A bar a model and the status below."""
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
     table = Table.grid(padding=(0, 1))
     for tally in board.tallies.values():
-        table.add_row(tally.model, ProgressBar(total=tally.total, completed=tally.done, width=24), describe_rest(tally))
-    table.add_row("", "", board.status())
-    return table
-
-
-def describe_rest(tally: Tally) -> str:
-    """``describe`` without the model's name."""
-    return describe(tally).partition(": ")[2]
+        table.add_row(tally.model, ProgressBar(total=tally.total, completed=tally.done, width=24), progress(tally))
+    return Group(table, board.status())
 
 
 def _clock(seconds: float) -> str:

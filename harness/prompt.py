@@ -81,15 +81,15 @@ class Prompt:
         Raises:
             GridError: the named failure, ``unparsed``, ``bad_shape`` or ``bad_value``.
         """
-        lead = self._lead()
-        body = text[len(lead) :] if text.startswith(lead) else text
+        lead = self._lead().match(text)
+        body = text[lead.end() :] if lead else text
         return decode_lenient(body, encoder) if lenient else encoder.decode(body)
 
-    def _lead(self) -> str:
-        """The fixed text before the grid of an answer."""
+    def _lead(self) -> re.Pattern[str]:
+        """What stands before the grid of an answer; a template's expression may be any text within its line."""
         last = _ROLE.split(self.text)[-1]
-        lead = last.partition("{{ answer }}")[0]
-        return "" if "{" in lead else lead
+        parts = re.split(r"\{\{.*?\}\}", last.partition("{{ answer }}")[0])
+        return re.compile(r"[^\n]*".join(map(re.escape, parts)))
 
     def _render(self, task: Task, test_index: int, encoder: GridText) -> tuple[Message, ...]:
         def pair(source: Grid, target: Grid | None) -> dict[str, str]:

@@ -42,8 +42,11 @@ class SampleSummary:
         return self.done == self.total
 
 
-def sample_run(options: RunOptions, display: Display | None = None) -> SampleSummary:
+def sample_run(options: RunOptions, display: Display | None = None, repeat: RunConfig | None = None) -> SampleSummary:
     """Make every prediction of a run that is not there yet; Ctrl-C ends it early with everything saved.
+
+    Args:
+        repeat: the configuration that must come out, where a run is repeated; prompts and encoders are taken from it.
 
     Raises:
         ConfigError: an option is wrong. RunError: the folder is in the way, differs, or cannot be written.
@@ -53,12 +56,12 @@ def sample_run(options: RunOptions, display: Display | None = None) -> SampleSum
     folder = RunFolder(options.out)
     folder.check_free(options.resume)
     try:
-        return asyncio.run(_sample(options, folder, display or Display()))
+        return asyncio.run(_sample(options, folder, display or Display(), repeat))
     except BaseExceptionGroup as group:
         raise _first_error(group) from None
 
 
-async def _sample(options: RunOptions, folder: RunFolder, display: Display) -> SampleSummary:
+async def _sample(options: RunOptions, folder: RunFolder, display: Display, repeat: RunConfig | None) -> SampleSummary:
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
     tasks = declare_tasks(dataset, options.limit)
@@ -74,7 +77,7 @@ async def _sample(options: RunOptions, folder: RunFolder, display: Display) -> S
         ]
         endpoints = [Endpoint(client, options.models, options.policy) for client in clients]
         await _greet(endpoints, display)
-        config, warnings = complete(options, dataset, tasks, _served(endpoints))
+        config, warnings = complete(options, dataset, tasks, _served(endpoints), repeat)
         for warning in warnings:
             display.notice(f"warning: {warning}")
         stack.enter_context(folder.locked())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from harness.client import RESERVED
 from harness.datasets import Dataset
 from harness.encoding import DEFAULT_ENCODER, parse_encoder
 from harness.endpoint import Policy
-from harness.errors import ConfigError, DataError, SpecError
+from harness.errors import ConfigError, DataError, RunError, SpecError
 from harness.grid import Task
 from harness.plan import Asker
 from harness.prompt import DEFAULT_PROMPT, load_prompt
 from harness.records import ModelConfig, RunConfig, ServedModel
+from harness.runs import config_changes
 
 
 @dataclass(frozen=True)
@@ -92,37 +93,24 @@ def declare_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
 
 
 def complete(
-    options: RunOptions, dataset: Dataset, tasks: Sequence[Task], served: Mapping[str, ServedModel]
+    options: RunOptions,
+    dataset: Dataset,
+    tasks: Sequence[Task],
+    served: Mapping[str, ServedModel],
+    repeat: RunConfig | None = None,
 ) -> tuple[RunConfig, list[str]]:
     """The configuration that decides the run's predictions, and warnings about it.
 
-    A model without a manifest is asked as the others are where they agree, so that a base and its adapters compare.
+    Args:
+        repeat: a configuration to come out again: it says how each model is asked.
+
+    Raises:
+        RunError: ``repeat`` cannot come out, as a dataset, prompt or model is another by now.
     """
     warnings: list[str] = []
-    named = [served[name] for name in options.models if name in served]
-    prompts = _common([m.prompt for m in named], DEFAULT_PROMPT)
-    encoders = _common([m.encoder for m in named], DEFAULT_ENCODER)
-    models = []
-    for name in options.models:
-        model = served.get(name, ServedModel(name=name))
-        prompt = load_prompt(options.prompt or _usable(model.prompt, load_prompt, name, warnings) or prompts)
-        encoder = options.encoder or _usable(model.encoder, parse_encoder, name, warnings) or encoders
-        for kind, asked, trained in (("prompt", prompt.name, model.prompt), ("encoder", encoder, model.encoder)):
-            if trained is not None and asked != trained:
-                warnings.append(f"{name} was trained with {kind} {trained}, but is asked with {asked}")
-        limit = options.max_tokens or Asker(prompt, parse_encoder(encoder)).longest_answer
-        models.append(
-            ModelConfig(
-                name=name,
-                prompt=prompt.name,
-                prompt_digest=prompt.digest,
-                encoder=encoder,
-                max_tokens=limit,
-                hash=model.hash,
-            )
-        )
+    asked = _asked(options, served, warnings) if repeat is None else {m.name: m for m in repeat.models}
     config = RunConfig(
-        models=models,
+        models=[_model(name, asked[name], options.max_tokens, served.get(name)) for name in options.models],
         dataset=options.dataset,
         dataset_digest=dataset.digest(),
         task_ids=[task.id for task in tasks],
@@ -137,7 +125,50 @@ def complete(
         extra_body=dict(options.extra_body),
         chat_template_kwargs=dict(options.chat_template_kwargs),
     )
+    if repeat is not None and (changes := config_changes(repeat, config)):
+        raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")
     return config, list(dict.fromkeys(warnings))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a model is to be asked."""
+
+    prompt: str
+    encoder: str
+    max_tokens: int | None = None
+
+
+def _asked(options: RunOptions, served: Mapping[str, ServedModel], warnings: list[str]) -> dict[str, _Way]:
+    """By model: the user's choice, else its own manifest's, else what all others' manifests agree on, else the default.
+
+    A model without a manifest is asked as the others are, so that a base and its adapters compare.
+    """
+    named = [served[name] for name in options.models if name in served]
+    prompts = _common([m.prompt for m in named], DEFAULT_PROMPT)
+    encoders = _common([m.encoder for m in named], DEFAULT_ENCODER)
+    ways = {}
+    for name in options.models:
+        model = served.get(name, ServedModel(name=name))
+        prompt = options.prompt or _usable(model.prompt, load_prompt, name, warnings) or prompts
+        encoder = options.encoder or _usable(model.encoder, parse_encoder, name, warnings) or encoders
+        for kind, chosen, trained in (("prompt", prompt, model.prompt), ("encoder", encoder, model.encoder)):
+            if trained is not None and chosen != trained:
+                warnings.append(f"{name} was trained with {kind} {trained}, but is asked with {chosen}")
+        ways[name] = _Way(prompt, encoder)
+    return ways
+
+
+def _model(name: str, way: _Way | ModelConfig, max_tokens: int | None, served: ServedModel | None) -> ModelConfig:
+    prompt = load_prompt(way.prompt)
+    return ModelConfig(
+        name=name,
+        prompt=way.prompt,
+        prompt_digest=prompt.digest,
+        encoder=way.encoder,
+        max_tokens=max_tokens or way.max_tokens or Asker(prompt, parse_encoder(way.encoder)).longest_answer,
+        hash=None if served is None else served.hash,
+    )
 
 
 def _common(values: Sequence[str | None], default: str) -> str:
@@ -145,12 +176,12 @@ def _common(values: Sequence[str | None], default: str) -> str:
     return given.pop() if len(given) == 1 else default
 
 
-def _usable(value: str | None, parse: object, model: str, warnings: list[str]) -> str | None:
+def _usable(value: str | None, parse: Callable[[str], object], model: str, warnings: list[str]) -> str | None:
     """A manifest's prompt or encoder, or None with a warning where this version does not know it."""
     if value is None:
         return None
     try:
-        parse(value)  # type: ignore[operator]
+        parse(value)
     except SpecError as error:
         warnings.append(f"the manifest of {model} is not understood: {error}")
         return None

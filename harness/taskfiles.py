@@ -30,7 +30,8 @@ def read_sources(path: Path) -> tuple[Source, ...]:
 
 def _folder(folder: Path) -> Iterator[Source]:
     root = folder / "tasks" if (folder / "tasks").is_dir() else folder  # re-arc keeps a metadata.json beside its tasks
-    files = sorted(path for path in root.rglob("[!.]*") if path.name.endswith(JSON_ENDINGS) and path.is_file())
+    files = sorted(path for path in root.rglob("*") if path.name.endswith(JSON_ENDINGS) and path.is_file())
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     if not files:
         raise DataError(f"{folder}: no .json files; expected a folder of one-task files")
     seen: dict[str, Path] = {}

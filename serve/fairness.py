@@ -102,7 +102,7 @@ class SlotGate:
     def _abandon(self, adapter: str, future: asyncio.Future[None]) -> None:
         if future.done() and not future.cancelled():
             self._turns[adapter].requests -= 1  # granted in the same moment
-        elif adapter in self._queues:
+        elif future in self._queues.get(adapter, ()):  # else its queue was let in between the cancelling and this
             self._queues[adapter].remove(future)
             if not self._queues[adapter]:
                 del self._queues[adapter]

@@ -205,19 +205,26 @@ def stop(pid: int, patience: float, process: subprocess.Popen[bytes] | None = No
         patience: seconds that requests in flight may take; some more are allowed for the shutdown itself.
         process: the child, if it is one of this process.
     """
-    _signal(os.kill, pid, signal.SIGTERM)
-    deadline = time.monotonic() + patience + 30
-    while time.monotonic() < deadline and _runs(pid, process):
-        time.sleep(0.05)
-    _signal(os.killpg, pid, signal.SIGKILL)
-    if process is not None:
-        process.wait()
+    try:
+        _signal(os.kill, pid, signal.SIGTERM)
+        deadline = time.monotonic() + patience + 30
+        while time.monotonic() < deadline and _runs(pid, process):
+            time.sleep(0.05)
+    finally:  # an impatient second Ctrl-C lands here
+        _signal(os.killpg, pid, signal.SIGKILL)
+        if process is not None:
+            process.wait()
 
 
 def _runs(pid: int, process: subprocess.Popen[bytes] | None) -> bool:
     if process is not None:
         return process.poll() is None
-    return _signal(os.kill, pid, 0)
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # in a container nobody may reap it
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: int) -> bool:

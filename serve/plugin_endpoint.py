@@ -92,6 +92,7 @@ class AdapterEndpoints:
         client: Any = engine_client
         base = BaseModel.open(args.model)
         base = BaseModel(args.served_model_name[0] if args.served_model_name else base.name, base.folder)
+        await asyncio.to_thread(lambda: base.hash)  # read every weight now, and not when a client asks
         service = Service(
             base=base,
             model_path=args.model,
@@ -109,11 +110,13 @@ class AdapterEndpoints:
             service.pool = AdapterPool(engine, Registry(Path(root)), base, limits, lease)
             service.gate = SlotGate(lora.max_loras)
             service.metrics.loaded.set_function(lambda pool=service.pool: len(pool.loaded))
-            await service.pool.restore(_log.warning)
+            for reason in await service.pool.restore():
+                _log.warning("not restored: %s", reason)
+            _log.info("adapters restored: %s", ", ".join(service.pool.live.values()) or "none are live")
         state.arc_bench = service
         _drain_before_shutdown(client, service)
         if owner := os.environ.get(OWNER_PID):
-            self._tasks.append(asyncio.create_task(_end_with(int(owner))))
+            self._tasks.append(asyncio.create_task(end_with(int(owner))))
 
 
 def _drain_before_shutdown(client: Any, service: Service) -> None:
@@ -130,7 +133,7 @@ def _drain_before_shutdown(client: Any, service: Service) -> None:
     client.shutdown = shutdown
 
 
-async def _end_with(owner: int) -> None:
+async def end_with(owner: int) -> None:
     """End this server when the process that started it is gone, however it went."""
     while not owner_is_gone(owner):
         await asyncio.sleep(1.0)

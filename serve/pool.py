@@ -7,7 +7,7 @@ one is unloaded when its last request is done. All methods run on the server's e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -187,15 +187,17 @@ class AdapterPool:
         await asyncio.gather(*tasks)
         return doomed
 
-    async def restore(self, log: Callable[[str], None]) -> None:
-        """Load what is live in the registry; a version that no longer can be is reported and left out."""
-        for name in self.registry.names():
+    async def restore(self) -> list[str]:
+        """Load what is live in the registry; gives the reasons for those that no longer can be, which are left out."""
+        reasons: list[str] = []
+        for name in await asyncio.to_thread(self.registry.names):
             try:
                 live = self.registry.live(name).version
                 if live is not None:
-                    log(f"restored {(await self.load(f'{name}@{live}')).id}")
+                    await self.load(f"{name}@{live}")
             except AdapterError as error:
-                log(f"not restored: {error}")
+                reasons.append(f"{name}: {error}")
+        return reasons
 
     async def _swap(self, version: AdapterVersion) -> None:
         before = self._live.get(version.name)

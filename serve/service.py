@@ -14,7 +14,7 @@ from serve.base_model import BaseModel
 from serve.fairness import SlotGate
 from serve.keys import Keys
 from serve.metrics import Metrics
-from serve.pool import AdapterPool
+from serve.pool import AdapterPool, Loaded
 
 
 @dataclass
@@ -57,37 +57,23 @@ class Service:
             return self._done.wait_for(lambda: self.in_flight == 0, timeout=seconds)
 
     def model_list(self) -> dict[str, Any]:
-        """The answer of GET /v1/models: the base, the live names, and every loaded version."""
-        card = {
-            "object": "model",
-            "created": self.started,
-            "owned_by": "arc-bench",
-            "max_model_len": self.max_model_len,
-        }
-        base = {
-            "id": self.base.name,
-            **card,
-            "root": self.model_path,
-            "parent": None,
-            "kind": "base",
-            "hash": self.base.hash,
-        }
-        cards: list[dict[str, Any]] = [base]
+        """The answer of GET /v1/models: base, live names and loaded versions, with our own facts under "arc_bench"."""
+        base = self._card(self.base.name, self.model_path, None, {"kind": "base", "hash": self.base.hash})
+        cards = [base]
         if self.pool is not None:
-            loaded = self.pool.loaded
-            for name, model in sorted(self.pool.live.items()):
-                cards.append({"id": name, **card, **self._adapter_card(model), "kind": "alias"})
-            for model in sorted(m for m, entry in loaded.items() if not entry.retiring):
-                cards.append({"id": model, **card, **self._adapter_card(model), "kind": "version"})
+            loaded = {model: entry for model, entry in self.pool.loaded.items() if not entry.retiring}
+            cards += [self._adapter_card(name, "alias", loaded[i]) for name, i in sorted(self.pool.live.items())]
+            cards += [self._adapter_card(model, "version", entry) for model, entry in sorted(loaded.items())]
         return {"object": "list", "data": cards}
 
-    def _adapter_card(self, model: str) -> dict[str, Any]:
-        assert self.pool is not None
-        entry = self.pool.loaded[model]
+    def _card(self, name: str, root: str, parent: str | None, own: dict[str, Any]) -> dict[str, Any]:
+        shown = {"id": name, "object": "model", "created": self.started, "owned_by": "arc-bench"}
+        return {**shown, "root": root, "parent": parent, "max_model_len": self.max_model_len, "arc_bench": own}
+
+    def _adapter_card(self, name: str, kind: str, entry: Loaded) -> dict[str, Any]:
         verified = entry.verified
-        return {
-            "root": model,
-            "parent": self.base.name,
+        own = {
+            "kind": kind,
             "version": entry.version.version,
             "hash": verified.hash,
             "rank": verified.facts.rank,
@@ -96,6 +82,7 @@ class Service:
             "base_hash": self.base.hash,
             "manifest": verified.manifest,
         }
+        return self._card(name, entry.version.id, self.base.name, own)
 
 
 def owner_is_gone(owner: int) -> bool:

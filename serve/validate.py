@@ -59,7 +59,9 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
         AdapterError: with every reason found in the configuration, or the first damaged tensor.
     """
     config = read_config(folder)
-    reasons = _config_reasons(config, base)
+    reasons = _config_reasons(config)
+    if base is not None and (reason := _other_base(config, folder, base)):
+        reasons.append(reason)
     facts_base = str(config.get("base_model_name_or_path") or "")
     if reasons:
         raise AdapterError(f"{folder}: cannot be served: {'; '.join(reasons)}")
@@ -116,7 +118,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _config_reasons(config: dict[str, Any], base: BaseModel | None) -> list[str]:
+def _config_reasons(config: dict[str, Any]) -> list[str]:
     reasons = [f"it uses {what}, which vLLM does not serve" for key, what in _UNSUPPORTED.items() if config.get(key)]
     if (kind := config.get("peft_type")) != "LORA":
         reasons.append(f"peft_type is {kind!r}, expected 'LORA'")
@@ -146,9 +148,23 @@ def _config_reasons(config: dict[str, Any], base: BaseModel | None) -> list[str]
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         reasons.append(f"base_model_name_or_path is {named!r}, so that its base is unknown")
-    elif base is not None and not base.is_named(named):
-        reasons.append(f"it was trained on {named!r}, but this base is {base.name!r}")
     return reasons
+
+
+def _other_base(config: dict[str, Any], folder: Path, base: BaseModel) -> str | None:
+    """Why the adapter is not of this base: by the digest in its trainer's manifest, or else by the base's name."""
+    manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    recorded = manifest.get("base")
+    digest = recorded.get("digest") if isinstance(recorded, dict) else None
+    # A folder is recorded by 16 digits of its content, a hub model by the 40 of its commit.
+    length = len(digest) if isinstance(digest, str) else 0
+    ours = base.hash if length == 16 else base.commit if length == 40 else None
+    named = config.get("base_model_name_or_path")
+    if ours is not None:
+        return None if digest == ours else f"it was trained on {named!r} of digest {digest}, but this base has {ours}"
+    if isinstance(named, str) and named and not base.is_named(named):
+        return f"it was trained on {named!r}, but this base is {base.name!r}"
+    return None
 
 
 def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, tuple[TensorInfo, TensorInfo]]:

@@ -50,6 +50,7 @@ class ChatServer:
         faults: the fault for request number i, or None.
         refuse: a (status, body) that refuses a request, or None; asked for greetings too.
         seconds: how long each answer takes.
+        hold: answers wait until so many requests are there at once.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ChatServer:
         faults: Callable[[int], str | None] = lambda i: None,
         refuse: Callable[[Body], tuple[int, Body] | None] = lambda body: None,
         seconds: float = 0.0,
+        hold: int = 0,
         logprobs: bool = True,
         tokenize: bool = False,
         key: str | None = None,
@@ -67,6 +69,7 @@ class ChatServer:
         self.answer, self.faults, self.refuse = answer, faults, refuse
         self.models = {"base": {}, "cross": {}} if models is None else models
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize, key
+        self.hold = hold
         self.bodies: list[Body] = []
         """Chat requests in the order of arrival, but for greetings."""
         self.in_flight = self.most_in_flight = 0
@@ -88,6 +91,7 @@ class ChatServer:
 
     def __exit__(self, *_: object) -> None:
         self.down()
+        asyncio.run_coroutine_threadsafe(_settle(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         if self._thread is not None:
             self._thread.join()
@@ -143,6 +147,8 @@ class ChatServer:
         if not greeting:
             self.bodies.append(body)
         number, self._number = self._number, self._number + 1
+        while not greeting and self.most_in_flight < self.hold:
+            await asyncio.sleep(0.05)
         if self.seconds:
             await asyncio.sleep(self.seconds)
         if body["model"] not in self.models:
@@ -156,6 +162,14 @@ class ChatServer:
         if text.removeprefix("!") in FAULTS:
             return _faulty(text.removeprefix("!"), request)
         return _json(completion(body, text, finish, self.logprobs and bool(body.get("logprobs"))))
+
+
+async def _settle() -> None:
+    """End what still runs in this loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def count_tokens(body: Body) -> int:

@@ -54,7 +54,7 @@ def check_equal(run: Path, calm: Path) -> None:
     assert (run / "results.json").read_bytes() == (calm / "results.json").read_bytes()
 
 
-@pytest.mark.parametrize("moment", [0, 1, 20, 45, 63])
+@pytest.mark.parametrize("moment", [20, *(pytest.param(m, marks=pytest.mark.slow) for m in (0, 1, 2, 33, 50, 61, 63))])
 def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int) -> None:
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.03) as server:
@@ -69,6 +69,7 @@ def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int) -> None:
     check_equal(out, calm)
 
 
+@pytest.mark.slow
 def test_the_harness_and_the_server_both_killed(tmp_path: Path, calm: Path) -> None:
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.03) as server:
@@ -86,7 +87,7 @@ def test_the_harness_and_the_server_both_killed(tmp_path: Path, calm: Path) -> N
     check_equal(out, calm)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: Path, number: signal.Signals) -> None:
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.05) as server:
@@ -107,12 +108,15 @@ def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: P
     check_equal(out, calm)
 
 
+@pytest.mark.slow
 def test_two_harnesses_cannot_write_one_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with ChatServer(moody, seconds=0.1) as server:
-        with subprocess.Popen(command(server, out), stderr=subprocess.PIPE) as process:
-            until(lambda: len(server.bodies) >= 1)
-            second = subprocess.run(command(server, out, "--resume"), capture_output=True, text=True, check=False)
-            process.kill()
+    with (
+        ChatServer(moody, seconds=0.5) as server,
+        subprocess.Popen(command(server, out), stderr=subprocess.PIPE) as process,
+    ):
+        until(lambda: len(server.bodies) >= 1)
+        second = subprocess.run(command(server, out, "--resume"), capture_output=True, text=True, check=False)
+        process.kill()
     assert second.returncode == 1
     assert f"process {process.pid} is writing to this run" in second.stderr

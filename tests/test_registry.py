@@ -21,6 +21,7 @@ from serve.tensorfile import count_bad_numbers, read_header
 from serve.validate import validate_adapter
 from serve.version import AdapterInUseError, AdapterRef, UnknownAdapterError
 from tests.adapter_toys import lora_tensors, make_adapter, make_base, write_safetensors
+from trainers.artifact import model_digest
 
 
 @pytest.fixture(scope="module")
@@ -360,6 +361,23 @@ def test_a_base_is_known_by_folder_name_or_hub_id(tmp_path: Path) -> None:
     assert base.is_named(str(folder))
     assert base.is_named("/elsewhere/name/")
     assert not base.is_named("org/other")
+
+
+def test_the_digest_in_the_manifest_decides_over_the_name(base: BaseModel, tmp_path: Path) -> None:
+    source = make_adapter(tmp_path / "a", base="/elsewhere/renamed")
+    manifest = source / "manifest.json"
+    manifest.write_text(json.dumps({"base": {"name": "renamed", "digest": model_digest(base.folder or Path())}}))
+    assert validate_adapter(source, base).base == "/elsewhere/renamed"
+    manifest.write_text(json.dumps({"base": {"name": "toy-base", "digest": "0" * 16}}))
+    with pytest.raises(AdapterError, match=f"of digest 0000000000000000, but this base has {base.hash}"):
+        validate_adapter(source, base)
+    manifest.write_text(json.dumps({"base": {"name": "hub", "digest": "unknown"}}))
+    with pytest.raises(AdapterError, match="trained on '/elsewhere/renamed', but this base is 'toy-base'"):
+        validate_adapter(source, base)
+
+
+def test_the_hash_of_a_base_is_the_trainers_digest(base: BaseModel) -> None:
+    assert base.hash == model_digest(base.folder or Path())
 
 
 def test_the_hash_of_a_base_follows_its_content(tmp_path: Path) -> None:

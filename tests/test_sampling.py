@@ -214,9 +214,9 @@ def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_
 
 def test_a_thousand_requests_are_really_in_flight(tmp_path: Path) -> None:
     policy = replace(QUICK, max_in_flight=1024, timeout=30.0)
-    with ChatServer(seconds=1.0) as server:
-        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=256", policy=policy))
-    assert server.most_in_flight >= 1000
+    with ChatServer(hold=1024) as server:
+        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=300", policy=policy))
+    assert server.most_in_flight == 1024
 
 
 def test_models_are_mixed_no_more_than_asked(tmp_path: Path) -> None:
@@ -391,6 +391,14 @@ def test_an_empty_dataset_and_repeated_ids_are_refused() -> None:
 def test_a_server_of_another_kind_is_recognised(tmp_path: Path) -> None:
     with ChatServer() as server, pytest.raises(ServerError, match="OpenAI-compatible"):
         sample(options(f"{server.url}/elsewhere", tmp_path / "run"))
+
+
+def test_a_server_without_log_probabilities_is_said_once(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with ChatServer(logprobs=False) as server:
+        sample(options(server, tmp_path / "run"), said)
+    assert said.getvalue().count("no log-probabilities") == 1
+    assert {record.cumulative_logprob for record in stable(tmp_path / "run")} == {None}
 
 
 def test_plain_progress_says_what_is_done(tmp_path: Path) -> None:

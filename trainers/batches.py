@@ -72,10 +72,6 @@ class StepRows:
         draws = [self.mixture.draw(i) for i in range(first, first + self.batch_size)]
         return sorted(draws, key=lambda d: -len(d.sample.ids))
 
-    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Draw]]:
-        """The transform of the virtual dataset: row numbers to samples."""
-        return {"draw": [self.row(i) for i in batch["i"]]}
-
 
 @dataclass(frozen=True)
 class Collator:
@@ -94,9 +90,7 @@ class Collator:
         return {**batch, "counts": [list(vars(c).values()) for c in count(draws, self.n_sources)]}
 
 
-def pad_samples(
-    ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int
-) -> dict[str, torch.Tensor]:
+def pad_samples(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> dict[str, torch.Tensor]:
     """``input_ids``, ``attention_mask`` and ``labels``, each (samples, longest), padded on the right."""
     import torch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from harness.errors import ConfigError, RunError
 from trainers.batches import Collator, Shape, StepRows
 from trainers.lora import lora_config
+from trainers.mixture import Draw
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.signals import StopSignal
@@ -40,6 +41,8 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     The loss of a step is the mean over all its answer tokens, in whatever micro-batches and processes they lie
     (``num_items_in_batch`` of transformers).
     """
+
+    control: Any
 
     def __init__(self, *args: Any, reports: Reports, validation: Validation | None, **kwargs: Any) -> None:
         self.reports, self.validation = reports, validation
@@ -111,6 +114,35 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the adapter's card is written once, with its manifest."""
+
+
+class VirtualRows(Dataset):  # type: ignore[misc]  # datasets ships no types
+    """Row numbers that become samples when they are read; SFTTrainer takes no other map-style class than Dataset.
+
+    ``with_transform`` would do, but it pickles all tasks for a cache fingerprint: seconds, and not possible for mapped
+    files.
+    """
+
+    make: StepRows
+
+    @classmethod
+    def of(cls, rows: StepRows, length: int) -> VirtualRows:
+        """``length`` rows."""
+        dataset: VirtualRows = cls.from_dict({"i": range(length)})
+        dataset.make = rows
+        return dataset
+
+    def __getitem__(self, key: int) -> dict[str, Draw]:
+        """Row ``key``."""
+        return {"draw": self.make.row(key)}
+
+    def __getitems__(self, keys: list[int]) -> list[dict[str, Draw]]:
+        """The rows of a micro-batch."""
+        return [self[key] for key in keys]
+
+    def __iter__(self) -> Iterator[dict[str, Draw]]:
+        """The rows in order."""
+        return (self[key] for key in range(len(self)))
 
 
 class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
@@ -185,7 +217,7 @@ def build_trainer(
     Raises:
         ConfigError: the LoRA targets do not fit the model.
     """
-    numbers = Dataset.from_dict({"i": range(recipe.max_steps * recipe.batch_size)})
+    virtual = VirtualRows.of(rows, recipe.max_steps * recipe.batch_size)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     fresh = recipe.lora is not None and recipe.adapter is None
     if recipe.adapter is not None:
@@ -195,8 +227,8 @@ def build_trainer(
             model=model,
             args=arguments,
             data_collator=Collator(pad or 0, len(rows.mixture.sources)),
-            train_dataset=numbers.with_transform(rows),
-            eval_dataset=numbers.select([0]) if validation else None,
+            train_dataset=virtual,
+            eval_dataset=virtual if validation else None,
             processing_class=tokenizer,
             peft_config=lora_config(recipe.lora) if fresh and recipe.lora is not None else None,
             callbacks=[StopAtStep(stop)],

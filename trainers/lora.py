@@ -56,7 +56,9 @@ def check_lora(recipe: Recipe) -> None:
             raise ConfigError(f"recipe: lora.targets {lora.targets!r} is no regular expression: {error}") from None
     if recipe.serveable and (reasons := unserveable(lora, recipe.max_lora_rank)):
         raise ConfigError(
-            "recipe: the adapter could not be served: " + "; ".join(reasons) + ". Set serveable: false to train it anyway"
+            "recipe: the adapter could not be served: "
+            + "; ".join(reasons)
+            + ". Set serveable: false to train it anyway"
         )
 
 

@@ -15,7 +15,7 @@ Line = Mapping[str, Any]
 
 
 class TrainingLog:
-    """``log.jsonl``: one line a step, and one a validation. Lines after a checkpoint that is gone on from are dropped."""
+    """``log.jsonl``: one line a step, and one a validation. Lines after the step that is gone on from are dropped."""
 
     def __init__(self, path: Path, from_step: int = 0) -> None:
         self.path = path

@@ -1,6 +1,6 @@
 """Recipes: everything that decides a training run, as one typed and checked value.
 
-A recipe is a YAML file plus ``-o key=value`` overrides. Unknown keys are refused with a suggestion.
+Unknown keys are refused with a suggestion. ``trainers.recipe_file`` reads recipes from YAML.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,13 +18,28 @@ from harness.prompt import DEFAULT_PROMPT
 
 Data = dict[str, object]
 FREE_KEYS = frozenset(
-    {"output_dir", "resume", "micro_batch_size", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"}
+    {
+        "output_dir",
+        "resume",
+        "micro_batch_size",
+        "workers",
+        "logging_steps",
+        "save_steps",
+        "keep_checkpoints",
+        "report_to",
+    }
 )
 """Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
 
 
 def _as_list(value: object) -> object:
-    return [value] if isinstance(value, (str, Mapping)) else value
+    return [value] if isinstance(value, str) else value
+
+
+def _as_datasets(value: object) -> object:
+    """One dataset or several; a bare spec stands for a dataset without further options."""
+    items = value if isinstance(value, list) else [value]
+    return [{"spec": item} if isinstance(item, str) else item for item in items]
 
 
 class Part(BaseModel):
@@ -82,7 +97,7 @@ class Recipe(Part):
     model: str
     """``tiny`` (the shipped base), a folder, or a Hugging Face model id."""
     output_dir: Path
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(_as_list)]
+    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(_as_datasets)]
     prompt: str = DEFAULT_PROMPT
     encoder: str = DEFAULT_ENCODER
     augment: bool = True
@@ -148,23 +163,6 @@ class Recipe(Part):
         return flatten({k: v for k, v in self.model_dump(mode="json").items() if k not in FREE_KEYS})
 
 
-def load_recipe(path: Path | None, overrides: Sequence[str] = (), base: Mapping[str, object] | None = None) -> Recipe:
-    """The recipe of a YAML file (or of ``base``) with ``key=value`` overrides; keys may be dotted (``lora.rank=32``).
-
-    Raises:
-        ConfigError: unreadable YAML, an unknown key (with a suggestion) or a wrong value.
-    """
-    data: Data = dict(base or {})
-    if path is not None:
-        data.update(_read_yaml(path))
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"override {override!r}: expected key=value, such as learning_rate=1e-4")
-        _assign(data, key.strip(), _parse_yaml(text, f"override {override!r}"))
-    return make_recipe(data, str(path) if path else "recipe")
-
-
 def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
     """A recipe from plain values.
 
@@ -198,61 +196,14 @@ def flatten(value: Mapping[str, object], prefix: str = "") -> Data:
     return flat
 
 
-def _read_yaml(path: Path) -> Data:
-    try:
-        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {type(data).__name__}")
-    return {str(key): value for key, value in data.items()}
-
-
-def _parse_yaml(text: str, where: str) -> object:
-    import yaml
-
-    try:
-        return cast(object, yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def _assign(data: Data, key: str, value: object) -> None:
-    """Set a dotted key; parts of it that are missing are made, a number indexes a list."""
-    *parents, last = key.split(".")
-    node: object = data
-    for part in parents:
-        if isinstance(node, list):
-            node = node[_index(node, part, key)]
-            continue
-        assert isinstance(node, dict)
-        child = node.get(part)
-        child = list(child) if isinstance(child, list) else dict(child) if isinstance(child, Mapping) else {}
-        node[part] = child
-        node = child
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise ConfigError(f"override {key!r}: {parents[-1]!r} holds a single value, not keys")
-
-
-def _index(items: Sequence[object], part: str, key: str) -> int:
-    if not part.isdecimal() or int(part) >= len(items):
-        raise ConfigError(f"override {key!r}: {part!r} is not one of the {len(items)} positions, counted from 0")
-    return int(part)
-
-
 def _explain(loc: Iterable[int | str], kind: str, message: str, value: object) -> str:
     names = [part for part in loc if part not in ("str", "list[str]")]
     where = ".".join(map(str, names))
     if kind == "extra_forbidden":
         known = _fields(names[:-1])
-        close = difflib.get_close_matches(str(names[-1]), known, 1, 0.5)
-        return f"unknown key {where!r}" + (f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}")
+        near = difflib.get_close_matches(str(names[-1]), known, 1, 0.5)
+        meant = ".".join([*map(str, names[:-1]), *near])
+        return f"unknown key {where!r}" + (f"; did you mean {meant!r}?" if near else f"; known: {', '.join(known)}")
     if kind == "missing":
         return f"{where!r} is missing"
     return message.removeprefix("Value error, ") if not where else f"{where}: {message} (got {value!r})"

@@ -54,7 +54,9 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     arguments = training_arguments(recipe, batch_shape(recipe, processes), output / CHECKPOINTS, dtype)
     if arguments.world_size != processes:
-        raise ConfigError(f"{processes} processes were launched, but {arguments.world_size} found each other: use torchrun")
+        raise ConfigError(
+            f"{processes} processes were launched, but {arguments.world_size} found each other: use torchrun"
+        )
     tokenizer = load_tokenizer(inputs.base)
     mixture = open_recipe_mixture(inputs, tokenizer)
     model = load_base(inputs, dtype)
@@ -221,6 +223,7 @@ def _dataset_records(inputs: Inputs, mixture: Mixture, totals: list[Counts]) -> 
             share=round(counts.drawn / everything, 6) if everything else 0.0,
             **vars(counts),
         )
-        for dataset, prompt, declared, counts in zip(inputs.datasets, inputs.prompts, mixture.shares, totals, strict=True)
+        for dataset, prompt, declared, counts in zip(
+            inputs.datasets, inputs.prompts, mixture.shares, totals, strict=True
+        )
     ]
-

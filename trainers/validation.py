@@ -62,7 +62,9 @@ class Validation:
         for k in range(0, len(samples), self.micro_batch):
             some = samples[k : k + self.micro_batch]
             batch = pad_samples([s.ids for s in some], [s.prompt_length for s in some], self.pad_id)
-            out = model(**{name: value.to(device) for name, value in batch.items()}, use_cache=False, fused_lm_head=True)
+            out = model(
+                **{name: value.to(device) for name, value in batch.items()}, use_cache=False, fused_lm_head=True
+            )
             total -= float(out.log_probs.double().sum())
             n_tokens += int(out.label_mask.sum())
         return total, n_tokens

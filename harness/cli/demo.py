@@ -38,7 +38,6 @@ LESSONS = (
 )
 NEW_FAMILIES = ("cross", "diagonal")
 KNOWN_FAMILIES = ("copy", "border", "corners", "edge", "recolour")
-ARC_TASKS = 20
 _GO_ON = """\
 ## How to go on
 
@@ -56,7 +55,14 @@ _GO_ON = """\
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/demo"), show_default=True)
 @click.option("--fresh", is_flag=True, help="Delete what an earlier demo left in the folder and start over.")
 @click.option("--port", type=int, help="Port of the server; a free one where left out.")
-def demo(out: Path, fresh: bool, port: int | None) -> None:
+@click.option(
+    "--tasks",
+    type=click.IntRange(4),
+    default=40,
+    show_default=True,
+    help="Tasks of each new family; half as many of each known family and of ARC-AGI-1.",
+)
+def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
     """The whole loop on the tiny base: train three adapters, serve, hot-swap, bench, compare, report.
 
     Every step is a command that is shown before it runs; what is already there is not done again.
@@ -69,10 +75,20 @@ def demo(out: Path, fresh: bool, port: int | None) -> None:
     _prepare(out, fresh)
     with _terminated_as_interrupt():
         adapters = [_train(out, lesson) for lesson in LESSONS]
-        if any(not _finished(run) for run, _ in _runs(out)):
-            _serve_and_run(out, adapters, port)
+        runs = _runs(out, tasks)
+        if any(not _finished(run) for run, _ in runs):
+            _serve_and_run(out, adapters, runs, port)
         report = out / "report.md"
-        _step("report", *(str(run) for run, _ in _runs(out)), "-o", str(report), "--title", "arc-bench demo", "--closing", str(_closing(out)))
+        _step(
+            "report",
+            *(str(run) for run, _ in runs),
+            "-o",
+            str(report),
+            "--title",
+            "arc-bench demo",
+            "--closing",
+            str(_closing(out)),
+        )
     click.echo(f"\ndone in {time.monotonic() - started:.0f} s; read {report}")
 
 
@@ -111,11 +127,11 @@ def _train(out: Path, lesson: Lesson) -> Path:
     return folder
 
 
-def _runs(out: Path) -> list[tuple[Path, str]]:
+def _runs(out: Path, tasks: int) -> list[tuple[Path, str]]:
     """Every run of the demo as (folder, dataset spec)."""
-    specs = [(family, f"toy/{family}/evaluation#n=40") for family in NEW_FAMILIES]
-    specs += [(family, f"toy/{family}/evaluation#n=20") for family in KNOWN_FAMILIES]
-    specs.append(("arc1", f"arc1/evaluation#n={ARC_TASKS}"))
+    specs = [(family, f"toy/{family}/evaluation#n={tasks}") for family in NEW_FAMILIES]
+    specs += [(family, f"toy/{family}/evaluation#n={tasks // 2}") for family in KNOWN_FAMILIES]
+    specs.append(("arc1", f"arc1/evaluation#n={tasks // 2}"))
     return [(out / "bench" / name, spec) for name, spec in specs]
 
 
@@ -123,20 +139,24 @@ def _finished(run: Path) -> bool:
     return (run / "results.json").is_file()
 
 
-def _serve_and_run(out: Path, adapters: Sequence[Path], port: int | None) -> None:
+def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[tuple[Path, str]], port: int | None) -> None:
     """Start one server on the bare base, swap every adapter in while it serves, and sample all that is missing."""
     from serve.launcher import serving
     from trainers.tiny_base import shipped_path
 
     registry = out / "adapters"
     click.secho(f"\n$ bench serve {shipped_path()} --adapters {registry}", bold=True)
-    with serving(shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="float32") as server:
+    with serving(
+        shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="float32"
+    ) as server:
         click.echo(f"serving at {server.url}")
         for lesson, folder in zip(LESSONS, adapters, strict=True):
             _step("adapters", "add", lesson.name, str(folder), "--adapters", str(registry))
             _step("adapters", "load", lesson.name, "--server", server.url)
-        models = [word for name in (shipped_path().name, *(lesson.name for lesson in LESSONS)) for word in ("--model", name)]
-        for run, spec in _runs(out):
+        models = [
+            word for name in (shipped_path().name, *(lesson.name for lesson in LESSONS)) for word in ("--model", name)
+        ]
+        for run, spec in runs:
             if not _finished(run):
                 resume = ["--resume"] if run.exists() else []
                 how = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]

@@ -1,4 +1,4 @@
-"""``bench run``: sample, score and summarise."""
+"""``bench run`` and ``bench reproduce``: sample, score and summarise."""
 
 from __future__ import annotations
 
@@ -122,6 +122,32 @@ def run(
     click.echo(summary_table(results))
     click.echo(f"written: {summary.folder.results_path}")
     return 0
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the new run goes.")
+@click.option("--server", "servers", multiple=True, help="Default: the servers of the run.")
+@click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
+@click.option("--resume", is_flag=True, help="Complete the run in --out.")
+def reproduce(run_folder: Path, out: Path, servers: tuple[str, ...], api_key: str | None, resume: bool) -> int:
+    """Make a run again from its manifest and say whether the same comes out (exit status 1 where not).
+
+    \b
+    Example:
+      bench reproduce runs/first --out runs/again
+    """
+    from harness.reproduce import reproduce as repeat
+
+    summary, agreement = repeat(run_folder, out, servers, api_key, resume)
+    if agreement is None:
+        click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_command()}", err=True)
+        return INTERRUPTED
+    click.echo(f"{agreement.same} of {agreement.predictions} predictions are the same")
+    for model, task, test, sample in agreement.first:
+        click.echo(f"  differs: {model}, task {task}, test {test}, sample {sample}")
+    click.echo(f"metrics and failures are {'the same' if agreement.same_results else 'not the same'}")
+    return 0 if agreement.same_results and agreement.same == agreement.predictions else 1
 
 
 def _command() -> str:

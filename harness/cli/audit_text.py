@@ -1,0 +1,48 @@
+"""What ``bench data audit`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.audit import KINDS, Findings
+from harness.auditing import Audit
+from harness.datasets import Dataset
+
+_TITLES = {
+    "same_task": "same task (equal sets of pairs)",
+    "test_pair": "test pair found in training",
+    "train_pair": "train pair found in training",
+}
+_SHOWN = 12
+
+
+def audit_lines(audits: dict[str, Audit], background: str) -> Iterator[str]:
+    """The counts of each training set against each evaluation set, and the ids where they are few."""
+    chosen = audits[background]
+    for t, train in enumerate(chosen.train):
+        for e, evals in enumerate(chosen.evals):
+            yield f"{_name(train)} -> {_name(evals)}, {len(evals.ids)} tasks"
+            for kind in KINDS:
+                free, fixed = (len(getattr(audits[way].found[t][e], kind)) for way in ("free", "fixed"))
+                other = "" if free == fixed else f" ({fixed} with colour 0 fixed)"
+                yield f"    {_TITLES[kind]}: {free}{other}"
+                yield from _ids(chosen.found[t][e], kind)
+    if chosen.no_output:
+        yield (
+            f"not compared: the test outputs of {len(chosen.no_output)} evaluation tasks are unknown, "
+            f"e.g. {chosen.no_output[0]}"
+        )
+    leaked = chosen.total().leaked
+    yield f"{chosen.n_train} training tasks read; {len(leaked)} evaluation tasks have a finding"
+
+
+def _name(dataset: Dataset) -> str:
+    return dataset.spec if dataset.origin in dataset.spec else f"{dataset.spec} ({dataset.origin})"
+
+
+def _ids(findings: Findings, kind: str) -> Iterator[str]:
+    found = findings.as_dict()[kind]
+    for name in list(found)[:_SHOWN]:
+        yield f"        {name} = {', '.join(found[name][:5])}{' ...' if len(found[name]) > 5 else ''}"
+    if len(found) > _SHOWN:
+        yield f"        ... and {len(found) - _SHOWN} more; --json FILE lists all"

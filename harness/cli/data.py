@@ -1,0 +1,239 @@
+"""The commands ``bench data ...``: look into datasets, audit them, index, fetch and export them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.bar import bar, watched
+from harness.cli.repeated import RepeatedOptions
+
+if TYPE_CHECKING:
+    from harness.audit import Material
+    from harness.datasets import Dataset
+
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+STRICT_OPTION = click.option("--strict", is_flag=True, help="A damaged line of a .jsonl is an error, not a warning.")
+
+
+def _open(spec: str, strict: bool) -> Dataset:
+    from harness.datasets import open_dataset
+
+    with bar(f"indexing {spec}") as progress:
+        return open_dataset(spec, strict=strict, progress=progress)
+
+
+def _watch(dataset: Dataset, material: Material) -> Material:
+    from harness.auditing import material_ids
+
+    return watched(f"auditing {dataset.spec}", material, len(material_ids(dataset)))
+
+
+@click.group()
+def data() -> None:
+    """Look into datasets, audit them for leaks, index, fetch and export them.
+
+    A dataset is named by one text everywhere: arc1/training, arc2/evaluation, toy/border, a .json file or folder in any
+    ARC form, BARC's .jsonl, barc-400-10-PATH, each with #n=100, #seed=7, #ids=FILE after it.
+    """
+
+
+@data.command("list")
+@JSON_OPTION
+def list_(as_json: bool) -> None:
+    """List the datasets that have a name.
+
+    \b
+    bench data list
+    """
+    from harness.catalogue import named_datasets
+
+    rows = named_datasets()
+    if as_json:
+        click.echo(json.dumps([row.as_dict() for row in rows], indent=2))
+        return
+    for row in rows:
+        count = "" if row.tasks is None else f"{row.tasks} tasks, {row.test_outputs} test outputs"
+        click.echo(f"{row.spec}\n    {', '.join(part for part in (count, row.note) if part)}")
+
+
+@data.command()
+@click.argument("spec")
+@click.argument("task_id", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a picture (.png, .svg or .pdf) instead.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colours or digits.")
+def show(spec: str, task_id: str | None, output: Path | None, color: str) -> None:
+    """Show a task in colour, the first one unless an ID is given.
+
+    \b
+    bench data show arc1/evaluation 00576224
+    bench data show toy/border -o border.png
+    """
+    from harness.catalogue import find_task
+    from harness.datasets import open_dataset
+
+    task = find_task(open_dataset(spec), task_id)
+    if output is not None:
+        from harness.picture import save_task
+
+        save_task(task, output)
+        click.echo(f"wrote {output}")
+        return
+    from shutil import get_terminal_size
+
+    from harness.draw import task_lines
+
+    colour = color == "always" or (color == "auto" and _colours_wanted())
+    for line in task_lines(task, colour=colour, width=get_terminal_size().columns):
+        click.echo(line, color=colour)
+
+
+def _colours_wanted() -> bool:
+    import os
+
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+@data.command()
+@click.argument("spec")
+@click.option("--tokenizer", help="Folder or Hugging Face name; adds the lengths of prompts and answers in tokens.")
+@click.option("--prompt", default="output-from-examples-v1", show_default=True)
+@click.option("--encoder", help="Grid encoder; the default one unless given.")
+@click.option("--max-length", type=click.IntRange(1), default=4096, show_default=True, help="Limit in tokens.")
+@STRICT_OPTION
+@JSON_OPTION
+def stats(
+    spec: str, tokenizer: str | None, prompt: str, encoder: str | None, max_length: int, strict: bool, as_json: bool
+) -> None:
+    """Count a dataset: tasks, sizes, colours, and with a tokenizer the lengths of prompts and answers.
+
+    \b
+    bench data stats arc1/training --tokenizer Qwen/Qwen2.5-0.5B-Instruct --max-length 4096
+    """
+    from harness.catalogue import dataset_stats, load_tokens
+
+    tokens = None if tokenizer is None else load_tokens(tokenizer, prompt, encoder)
+    found = dataset_stats(_open(spec, strict), tokens, max_length, partial(watched, "reading"))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        shown = "  ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        click.echo(f"{name.replace('_', ' '):<18} {shown}")
+
+
+@data.command(cls=RepeatedOptions)
+@click.option(
+    "--train", "train_specs", multiple=True, required=True, metavar="SPEC", help="Training data, one or more."
+)
+@click.option(
+    "--eval", "eval_specs", multiple=True, required=True, metavar="SPEC", help="Evaluation data, one or more."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the findings to this file.")
+@click.option(
+    "--background",
+    type=click.Choice(["free", "fixed"]),
+    default="free",
+    show_default=True,
+    help="Whether a renaming of colours may move colour 0; both are counted, this one is written.",
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder of the id files."
+)
+@STRICT_OPTION
+def audit(
+    train_specs: tuple[str, ...],
+    eval_specs: tuple[str, ...],
+    json_file: Path | None,
+    background: str,
+    out: Path,
+    strict: bool,
+) -> None:
+    """Find evaluation tasks and pairs in training data, up to rotation, reflection and renaming of colours.
+
+    Writes clean_ids.txt, the evaluation tasks of which nothing was found, and clean_train_ids.txt, the training tasks
+    that share nothing with them; both for #ids=.
+
+    \b
+    bench data audit --train arc2/training --eval arc1/evaluation --json leaks.json
+    bench run --dataset arc1/evaluation#ids=clean_ids.txt ...
+    """
+    from harness.auditing import run_audit, write_clean_ids
+    from harness.cli.audit_text import audit_lines
+
+    train, evals = ([_open(spec, strict) for spec in specs] for specs in (train_specs, eval_specs))
+    audits = run_audit(train, evals, _watch)
+    for line in audit_lines(audits, background):
+        click.echo(line)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(audits[background].total().as_dict(), indent=2) + "\n")
+        click.echo(f"wrote {json_file}")
+    for path in write_clean_ids(audits[background], out):
+        click.echo(f"wrote {path}")
+
+
+@data.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--check", is_flag=True, help="Also read every row and count what is left out.")
+@STRICT_OPTION
+def index(files: tuple[str, ...], check: bool, strict: bool) -> None:
+    """Index BARC files, so that they open at once afterwards.
+
+    FILES are .jsonl or .jsonl.gz files, or BARC's Hugging Face names.
+
+    \b
+    bench data index data_100k.jsonl --check
+    """
+    from harness.catalogue import check_rows, open_rows
+
+    for name in files:
+        with bar(f"indexing {name}") as progress:
+            rows = open_rows(name, strict, progress)
+        click.echo(f"{name}: {rows.n_rows} rows, digest {rows.digest()}")
+        if check:
+            check_rows(rows, partial(watched, "checking"))
+        for reason, count in sorted(rows.skipped.items()):
+            click.echo(f"    left out: {count} x {reason}")
+
+
+@data.command()
+@click.argument("what", type=click.Choice(["barc"]))
+def fetch(what: str) -> None:
+    """Download BARC's four files (about 12 GB), resuming what was begun, and index them.
+
+    Mirrors and offline caches are chosen by huggingface_hub's own variables (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE).
+
+    \b
+    bench data fetch barc
+    """
+    from harness.barc_files import fetch_barc
+    from harness.catalogue import open_rows
+
+    for path in fetch_barc():
+        with bar(f"indexing {path.name}") as progress:
+            rows = open_rows(str(path), False, progress)
+        click.echo(f"{path}: {rows.n_rows} rows")
+
+
+@data.command()
+@click.argument("spec")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A name ending in .json.")
+@STRICT_OPTION
+def export(spec: str, output: Path, strict: bool) -> None:
+    """Write a dataset in ARC's combined JSON form.
+
+    A name ending in challenges.json gets its outputs in ...solutions.json beside it, any other holds them itself.
+
+    \b
+    bench data export arc1/training -o arc-agi_training_challenges.json
+    """
+    from harness.export import export as write
+
+    for path in write(_open(spec, strict), output):
+        click.echo(f"wrote {path}")

@@ -1,0 +1,100 @@
+"""A run made again from its manifest, and whether the same came out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.endpoint import Policy
+from harness.errors import RunError
+from harness.predictions import Key
+from harness.progress import Display
+from harness.records import Results
+from harness.runs import RunFolder
+from harness.sampling import SampleSummary, sample_run
+from harness.scoring import score_run
+from harness.settings import RunOptions
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two runs of one configuration compare."""
+
+    predictions: int
+    same: int
+    """Predictions with equal outcome and grid."""
+    same_results: bool
+    """All metrics and failure counts are equal."""
+    first: tuple[Key, ...]
+    """The first few keys that differ, in the original's order."""
+
+
+def reproduce(
+    run: Path,
+    out: Path,
+    servers: tuple[str, ...] = (),
+    api_key: str | None = None,
+    resume: bool = False,
+    policy: Policy | None = None,
+    display: Display | None = None,
+) -> tuple[SampleSummary, Agreement | None]:
+    """Make a run again in ``out``, on its own servers unless others are named, and compare.
+
+    Returns:
+        The session, and the agreement; None where the session ended before the run was complete.
+
+    Raises:
+        RunError: the run is not complete, or what it was made from is another by now.
+    """
+    manifest = RunFolder(run).manifest()
+    config = manifest.config
+    if manifest.finished is None:
+        raise RunError(f"{run} is not finished, so that there is nothing to compare with; complete it with --resume")
+    options = RunOptions(
+        servers=servers or tuple(manifest.servers),
+        models=tuple(model.name for model in config.models),
+        dataset=config.dataset,
+        n=config.n,
+        out=out,
+        resume=resume,
+        limit=len(config.task_ids),
+        seed=config.seed,
+        augment=config.augment,
+        samples_per_view=config.samples_per_view,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        min_p=config.min_p,
+        extra_body=config.extra_body,
+        chat_template_kwargs=config.chat_template_kwargs,
+        api_key=api_key,
+        policy=policy or Policy(),
+    )
+    summary = sample_run(options, display, config)
+    return summary, compare_runs(run, out) if summary.finished else None
+
+
+def compare_runs(run: Path, other: Path) -> Agreement:
+    """Prediction by prediction, and the results (``other`` is scored and its results.json written)."""
+    found = _digests(other)
+    before = _digests(run)
+    differing = [key for key, digest in before.items() if found.get(key) != digest]
+    results = score_run(other)
+    return Agreement(
+        predictions=len(before),
+        same=len(before) - len(differing),
+        same_results=_core(RunFolder(run).results()) == _core(results),
+        first=tuple(differing[:5]),
+    )
+
+
+def _digests(run: Path) -> dict[Key, bytes]:
+    return {
+        record.key: hashlib.blake2b(repr((record.outcome, record.grid)).encode(), digest_size=8).digest()
+        for record in RunFolder(run).predictions()
+    }
+
+
+def _core(results: Results) -> Results:
+    """Results without what depends on the machine."""
+    return results.model_copy(update={"cost": None})

@@ -1,0 +1,130 @@
+"""The CPU workarounds: the grouped operators against a plain loop, and vLLM's stock code against the mended one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve.cpu_lora import add_lora, apply_expand, apply_expand_slice, apply_shrink, group_rows
+
+SLOTS = st.lists(st.integers(-1, 3), min_size=1, max_size=12)
+
+
+def random(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@given(SLOTS)
+def test_groups_hold_every_row_of_an_adapter_once(slots: list[int]) -> None:
+    groups = group_rows(torch.tensor(slots))
+    rows = [(slot, row) for slot, of in groups for row in (range(len(slots)) if of is None else of.tolist())]
+    assert sorted(rows) == sorted((slot, row) for row, slot in enumerate(slots) if slot >= 0)
+
+
+@settings(deadline=None)
+@given(SLOTS, st.integers(0, 99))
+def test_a_layer_is_the_sum_of_its_rows(slots: list[int], seed: int) -> None:
+    widths, rank, inner, scale = (5, 3), 2, 7, 0.5
+    x, y = random(seed, len(slots), inner), random(seed + 1, len(slots), sum(widths))
+    a = tuple(random(seed + 2 + i, 4, 1, rank, inner) for i in range(2))
+    b = tuple(random(seed + 5 + i, 4, 1, width, rank) for i, width in enumerate(widths))
+    expected = y.clone()
+    for row, slot in enumerate(slots):
+        if slot >= 0:
+            expected[row] += torch.cat(
+                [scale * bi[slot, 0] @ (ai[slot, 0] @ x[row]) for ai, bi in zip(a, b, strict=True)]
+            )
+    add_lora(y, x, a, b, scale, widths, group_rows(torch.tensor(slots)))
+    torch.testing.assert_close(y, expected)
+
+
+@settings(deadline=None)
+@given(SLOTS, st.integers(0, 99), st.booleans())
+def test_the_operators_leave_rows_of_the_base_alone(slots: list[int], seed: int, add: bool) -> None:
+    index = torch.tensor(slots)
+    base = index < 0
+    x, weights = random(seed, len(slots), 6), random(seed + 1, 4, 1, 3, 6)
+    shrunk = random(seed + 2, len(slots), 3)
+    apply_shrink(x, weights, shrunk, index, 2.0)
+    plain = 2.0 * torch.einsum("ti,tri->tr", x, weights[index.clamp_min(0), 0])
+    torch.testing.assert_close(shrunk, plain.masked_fill(base[:, None], 0))
+    before = random(seed + 3, len(slots), 8)
+    after, sliced = before.clone(), before.clone()
+    apply_expand(x, weights, after, index, add)
+    apply_expand_slice(x, weights, sliced, index, 4, 3, add)
+    delta = plain / 2
+    for got, start in ((after, 0), (sliced, 4)):
+        want = before.clone()
+        columns = want[:, start : start + 3]
+        want[:, start : start + 3] = torch.where(base[:, None], columns, columns + delta if add else delta)
+        torch.testing.assert_close(got, want)
+
+
+PROBE = """
+import json
+from types import SimpleNamespace
+import torch
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+from vllm.lora.ops.torch_ops import lora_ops
+from serve import plugin_cpu
+
+def layer(dtype, slots):
+    make = lambda seed, *shape: torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    wrapper = PunicaWrapperCPU(64, 16, "cpu")
+    ids = tuple(slot + 1 for slot in slots)
+    mapping = SimpleNamespace(index_mapping=ids, prompt_mapping=ids, is_prefill=True)
+    wrapper.update_metadata(mapping, [1, 2, 3], 3, 100)
+    x, y = make(1, len(slots), 48), make(2, len(slots), 40)
+    a = tuple(make(3 + i, 3, 1, 8, 48) for i in range(2))
+    b = (make(6, 3, 1, 24, 8), make(7, 3, 1, 16, 8))
+    wrapper.add_lora_linear(y, x, a, b, 1.0, (24, 16))
+    return y.float()
+
+mixed, adapters = (0, -1, 2, 2, 1, -1, 0), (0, 1, 2, 2, 1, 0, 0)
+probes = {name: getattr(plugin_cpu, name)() for name in
+          ("base_rows_get_an_adapter", "weights_are_copied_per_token", "seeds_break_with_chunked_prefill")}
+stock = {dtype: (layer(dtype, mixed), layer(dtype, adapters)) for dtype in (torch.float32, torch.bfloat16)}
+plugin_cpu.register()
+plugin_cpu.register()
+result = {"probes": probes, "still_wrong": plugin_cpu.base_rows_get_an_adapter()}
+for dtype, (stock_mixed, stock_adapters) in stock.items():
+    mended = layer(dtype, mixed)
+    rows = [i for i, slot in enumerate(mixed) if slot >= 0]
+    base = [i for i, slot in enumerate(mixed) if slot < 0]
+    untouched = torch.randn(len(mixed), 40, generator=torch.Generator().manual_seed(2)).to(dtype).float()
+    result[str(dtype)] = {
+        "adapters": (layer(dtype, adapters) - stock_adapters).abs().max().item(),
+        "rows": (mended[rows] - stock_mixed[rows]).abs().max().item(),
+        "base_stock": (stock_mixed[base] - untouched[base]).abs().max().item(),
+        "base_mended": (mended[base] - untouched[base]).abs().max().item(),
+        "size": stock_adapters.abs().max().item(),
+    }
+print(json.dumps(result))
+"""
+
+
+@pytest.mark.slow
+def test_the_mended_layers_equal_stock_where_stock_is_right() -> None:
+    """In a process of its own, since the plugin changes vLLM for good."""
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    # The defects are still there; where a new vLLM mends one, its workaround can go.
+    assert result["probes"] == {
+        "base_rows_get_an_adapter": True,
+        "weights_are_copied_per_token": True,
+        "seeds_break_with_chunked_prefill": True,
+    }
+    assert result["still_wrong"] is False
+    for dtype, tolerance in (("torch.float32", 1e-5), ("torch.bfloat16", 0.02)):
+        got = result[dtype]
+        assert got["adapters"] < tolerance * got["size"]
+        assert got["rows"] < tolerance * got["size"]
+        assert got["base_stock"] > 1
+        assert got["base_mended"] == 0

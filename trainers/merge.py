@@ -1,0 +1,41 @@
+"""Base and adapter as one full model, for where adapters cannot be served."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.errors import AdapterError, ConfigError
+from trainers.artifact import write_json
+from trainers.sft import find_base, load_tokenizer, require_extra
+
+
+def merge(base: str, adapter: Path, output: Path) -> Path:
+    """Write the base model with the adapter added to its weights, in the base's own dtype.
+
+    Raises:
+        MissingExtraError: torch or PEFT is not installed. ConfigError: the base or the output folder is not usable.
+        AdapterError: the adapter does not fit the base.
+    """
+    require_extra()
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not (adapter / "adapter_config.json").is_file():
+        raise AdapterError(f"{adapter}: no adapter_config.json, so that it is no adapter folder")
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty; name another folder")
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    where = find_base(base)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(where), dtype="auto")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model {base!r} cannot be loaded: {error}") from error
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    except (RuntimeError, ValueError) as error:
+        raise AdapterError(f"{adapter} does not fit {base!r}: {error}") from error
+    merged.save_pretrained(str(output))
+    load_tokenizer(where).save_pretrained(str(output))
+    write_json(output / "merged.json", {"base": base, "adapter": str(adapter)})
+    return output

@@ -1,0 +1,126 @@
+"""What the trainer will see: decoded samples, lengths, the mixture as realised, the longest step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.batches import StepRows, batch_shape
+from trainers.mixture import Counts, Draw, count
+from trainers.recipe import Recipe
+from trainers.sft import load_tokenizer, open_inputs, open_recipe_mixture, require_extra
+
+PERCENTILES = (50, 75, 90, 95, 99, 100)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample as text: the loss covers ``answer``, the end-of-turn token included."""
+
+    spec: str
+    task_id: str
+    tokens: int
+    answer_tokens: int
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class SourceShare:
+    """One dataset of the mixture over the samples drawn."""
+
+    spec: str
+    declared: float
+    realised: float
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first steps of a run; lengths in tokens."""
+
+    samples: list[Shown]
+    drawn: int
+    percentiles: dict[int, int]
+    sources: list[SourceShare]
+    dropped_share: float
+    """The share of all draws that did not fit or had no output."""
+    padding: float
+    """The share of padding in the batches of these steps, one process."""
+    longest_step: int
+    longest_step_tokens: int
+    longest_sample: int
+
+
+def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
+    """Draw the first ``draws`` samples of a recipe (whole steps) as training would, without a model.
+
+    Raises:
+        MissingExtraError, ConfigError, SpecError, DataError: as training would.
+    """
+    require_extra()
+    inputs = open_inputs(recipe)
+    tokenizer = load_tokenizer(inputs.base)
+    mixture = open_recipe_mixture(inputs, tokenizer)
+    rows = StepRows(mixture, recipe.batch_size)
+    steps = [rows.step(s) for s in range(max(1, min(recipe.max_steps, draws // recipe.batch_size)))]
+    drawn = [d for step in steps for d in step]
+    lengths = sorted(len(d.sample.ids) for d in drawn)
+    counts = count(drawn, len(mixture.sources))
+    skipped = sum(c.too_long + c.no_output for c in counts)
+    totals = [sum(len(d.sample.ids) for d in step) for step in steps]
+    specs = [dataset.spec for dataset in inputs.datasets]
+    first = sorted(drawn, key=lambda d: d.index)[:samples]
+    return Preview(
+        samples=[_shown(specs[d.source], d, tokenizer) for d in first],
+        drawn=len(drawn),
+        percentiles={p: lengths[min(len(lengths) - 1, len(lengths) * p // 100)] for p in PERCENTILES},
+        sources=[
+            SourceShare(spec, declared, c.drawn / len(drawn), c)
+            for spec, declared, c in zip(specs, mixture.shares, counts, strict=True)
+        ],
+        dropped_share=skipped / (skipped + len(drawn)),
+        padding=_padding(steps, batch_shape(recipe, 1).micro_batch),
+        longest_step=max(range(len(totals)), key=totals.__getitem__) + 1,
+        longest_step_tokens=max(totals),
+        longest_sample=lengths[-1],
+    )
+
+
+def _shown(spec: str, draw: Draw, tokenizer: Any) -> Shown:
+    ids, start = draw.sample.ids, draw.sample.prompt_length
+    return Shown(
+        spec, draw.task_id, len(ids), len(ids) - start, tokenizer.decode(ids[:start]), tokenizer.decode(ids[start:])
+    )
+
+
+def _padding(steps: Sequence[Sequence[Draw]], micro_batch: int) -> float:
+    real = places = 0
+    for step in steps:
+        for k in range(0, len(step), micro_batch):
+            lengths = [len(d.sample.ids) for d in step[k : k + micro_batch]]
+            real, places = real + sum(lengths), places + max(lengths) * len(lengths)
+    return 1 - real / places
+
+
+def as_text(shown: Preview) -> str:
+    """The preview for people."""
+    parts = []
+    for s in shown.samples:
+        parts.append(f"--- {s.spec}, task {s.task_id}: {s.tokens} tokens, the loss covers the last {s.answer_tokens}")
+        parts.append(f"{s.prompt}[LOSS>{s.answer}<LOSS]")
+    parts.append(f"--- over the first {shown.drawn} samples")
+    parts.append("tokens a sample: " + ", ".join(f"{p} % ≤ {n}" for p, n in shown.percentiles.items()))
+    parts.append(f"dropped: {shown.dropped_share:.1%} of all draws; padding: {shown.padding:.1%} of all places")
+    parts.append(
+        f"longest step: number {shown.longest_step} with {shown.longest_step_tokens} tokens; "
+        f"longest sample: {shown.longest_sample} tokens"
+    )
+    for source in shown.sources:
+        c = source.counts
+        parts.append(
+            f"{source.spec}: declared {source.declared:.1%}, realised {source.realised:.1%}; {c.too_long} too long, "
+            f"{c.no_output} without output, {c.dropped_pairs} pairs dropped"
+        )
+    return "\n".join(parts)

@@ -1,0 +1,76 @@
+"""Recipes from YAML files, with ``key=value`` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import cast
+
+from harness.errors import ConfigError
+from trainers.recipe import Data, Recipe, make_recipe
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Recipe:
+    """The recipe of a YAML file, with ``values`` over it and ``key=value`` overrides over both.
+
+    Keys of both may be dotted (``lora.rank=32``, ``datasets.0.weight=0.3``).
+
+    Raises:
+        ConfigError: unreadable YAML, an unknown key (with a suggestion) or a wrong value.
+    """
+    data: Data = {} if path is None else _read_yaml(path)
+    for key, value in (values or {}).items():
+        _assign(data, key, deepcopy(value))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"override {override!r}: expected key=value, such as learning_rate=1e-4")
+        _assign(data, key.strip(), _parse_yaml(text, f"override {override!r}"))
+    return make_recipe(data, str(path) if path else "recipe")
+
+
+def _read_yaml(path: Path) -> Data:
+    try:
+        data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(data).__name__}")
+    return {str(key): value for key, value in data.items()}
+
+
+def _parse_yaml(text: str, where: str) -> object:
+    import yaml
+
+    try:
+        return cast(object, yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _assign(data: Data, key: str, value: object) -> None:
+    """Set a dotted key; parts of it that are missing are made, a number indexes a list."""
+    *parents, last = key.split(".")
+    node: object = data
+    for depth, part in enumerate([*parents, last]):
+        if isinstance(node, list):
+            place: str | int = _index(node, part, key)
+        elif isinstance(node, dict):
+            place = part
+        else:
+            raise ConfigError(f"override {key!r}: {'.'.join(parents[:depth])!r} holds a single value, not keys")
+        if depth == len(parents):
+            node[place] = value  # type: ignore[index]
+            return
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[place]  # type: ignore[index]
+
+
+def _index(items: Sequence[object], part: str, key: str) -> int:
+    if not part.isdecimal() or int(part) >= len(items):
+        raise ConfigError(f"override {key!r}: {part!r} is not one of the {len(items)} positions, counted from 0")
+    return int(part)
