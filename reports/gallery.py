@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.picture import draw_grid
-
 from harness.answers import run_answers
 from harness.grid import Grid, Task
+from harness.picture import draw_grid
 from harness.voting import Group, Vote, rank
 from reports.loading import Section
 

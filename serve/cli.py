@@ -76,7 +76,12 @@ def serve(
 
 @click.group("adapters")
 def adapters() -> None:
-    """Register LoRA adapters, and load, swap and unload them on running servers."""
+    """Register LoRA adapters, and load, swap and unload them on running servers.
+
+    \b
+    bench adapters add cross runs/demo/trained/cross --adapters adapters
+    bench adapters load cross --server http://127.0.0.1:8000
+    """
 
 
 @adapters.command("add")

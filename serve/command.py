@@ -20,6 +20,7 @@ OWNER_PID = "ARC_BENCH_OWNER_PID"
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
+_PARALLEL = ("--data-parallel-size", "-dp", "--tensor-parallel-size", "-tp")
 _GIB = 1 << 30
 _LONGEST = 32_768
 
@@ -87,9 +88,31 @@ def command_line(
         ConfigError: options that contradict each other.
         ServerError: the memory asked for the cache is not there.
     """
-    model = str(base.folder) if base.folder is not None else str(config.model)
-    options: dict[str, str | None] = {
-        "--model": model,
+    length = config.max_model_len or _default_length(base)
+    options = _common_options(config, base, port)
+    env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if base.folder is not None:
+        env["HF_HUB_OFFLINE"] = "1"
+    if length is not None:
+        options["--max-model-len"] = str(length)
+    if config.adapters is not None:
+        options |= _lora_options(config, needs)
+    device_options, device_env = _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config)
+    options |= device_options
+    env = {key: value for key, value in (env | device_env).items() if key not in environ}
+    given = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
+    env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *given]))
+    env[ADAPTERS_DIR] = str(config.adapters.resolve()) if config.adapters is not None else ""
+    env[OWNER_PID] = ""
+    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    for name, value in options.items():
+        argv += [name] if value is None else [name, value]
+    return Command((*argv, *config.extra), env)
+
+
+def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str, str | None]:
+    return {
+        "--model": str(base.folder) if base.folder is not None else str(config.model),
         "--served-model-name": base.name,
         "--host": config.host,
         "--port": str(port),
@@ -100,30 +123,6 @@ def command_line(
         "--disable-uvicorn-access-log": None,
         "--disable-fastapi-docs": None,
     }
-    env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if base.folder is not None:
-        env["HF_HUB_OFFLINE"] = "1"
-    given = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
-    length = config.max_model_len or _default_length(base)
-    if length is not None:
-        options["--max-model-len"] = str(length)
-    if config.adapters is not None:
-        options |= _lora_options(config, needs)
-        env[ADAPTERS_DIR] = str(config.adapters.resolve())
-    parallel = any(
-        a.split("=")[0] in ("--data-parallel-size", "-dp", "--tensor-parallel-size", "-tp") for a in config.extra
-    )
-    device_options, device_env = (
-        _cpu(config, base, machine, length, parallel) if machine.device == "cpu" else _cuda(config)
-    )
-    options |= device_options
-    env |= device_env
-    env = {key: value for key, value in env.items() if key not in environ}
-    env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *given]))
-    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    for name, value in options.items():
-        argv += [name] if value is None else [name, value]
-    return Command((*argv, *config.extra), env)
 
 
 def owned_by_this_process(env: dict[str, str]) -> dict[str, str]:
@@ -161,7 +160,7 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
 
 
 def _cpu(
-    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None, parallel: bool
+    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
 ) -> tuple[dict[str, str | None], dict[str, str]]:
     wanted = int((config.kv_cache_gib or _cache_gib(base, machine, length)) * _GIB)
     if wanted > machine.free_memory:
@@ -180,7 +179,7 @@ def _cpu(
         # A request with a seed kills a CPU engine that splits its prompt; serve.plugin_cpu mends that too.
         "--no-enable-chunked-prefill": None,
     }
-    if parallel:
+    if any(a.split("=")[0] in _PARALLEL for a in config.extra):
         return options, {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
     cores = machine.cores if len(machine.cores) <= 4 else machine.cores[:-1]  # many: one is left to the API process
     return options, {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))}

@@ -1,12 +1,14 @@
-"""LoRA on a CPU with one matrix product per adapter in the batch, in place of a copy of the weights per token.
+"""LoRA on a CPU with a few matrix products per layer, in place of a copy of the weights per token.
 
 vLLM's CPU operators gather ``weights[index]`` for every token, which copies an adapter's matrices once a token, and
-read the index -1 ("no adapter") as the last slot. The functions here group the tokens of a batch by slot and leave
-those of the base alone. Shrinking is done in float32 and expanding in the layer's own type, as there.
+read the index -1 ("no adapter") as the last slot. Here the adapters of a batch are multiplied with all of its rows at
+once and what belongs to other rows is cut out, or, where that would be much work, one adapter after another with its
+own rows. Rows of the base are left alone. Shrinking is done in float32 and expanding in the layer's own type, as there.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,12 +17,36 @@ if TYPE_CHECKING:
     Groups = list[tuple[int, torch.Tensor | None]]
     """Slot and the rows that use it; None for all rows."""
 
+_WIDE = 512
+"""Adapters times rank from which on each adapter is multiplied with its own rows only."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsBySlot:
+    """Which rows of a batch use which adapter slot.
+
+    Attributes:
+        slots: (adapters,) the slots in use, ascending.
+        foreign: (rows, adapters, 1), true where the row does not use that adapter.
+    """
+
+    groups: Groups
+    slots: torch.Tensor
+    foreign: torch.Tensor
+
+    @staticmethod
+    def of(slots: torch.Tensor) -> RowsBySlot:
+        """Sort the rows of a batch by slot; -1 is the base."""
+        used = slots.unique()
+        used = used[used >= 0]
+        return RowsBySlot(group_rows(slots), used, (slots[:, None] != used).unsqueeze(2))
+
 
 def group_rows(slots: torch.Tensor) -> Groups:
     """Group the rows of a batch by adapter slot; rows of slot -1 are in no group.
 
     Args:
-        slots: (tokens,) integers.
+        slots: (rows,) integers.
     """
     found: list[int] = slots.unique().tolist()
     if len(found) == 1:
@@ -35,28 +61,52 @@ def add_lora(
     lora_b: tuple[torch.Tensor, ...],
     scale: float,
     widths: tuple[int, ...],
-    groups: Groups,
+    rows: RowsBySlot,
 ) -> None:
     """Add ``scale * x A^T B^T`` to the columns of ``y``, slice after slice, with each row's own adapter.
 
     Args:
-        y: (tokens, sum of widths), changed in place.
-        x: (tokens, inner).
+        y: (rows, sum of widths), changed in place.
+        x: (rows, inner).
         lora_a: a slice's (slots, 1, rank, inner).
         lora_b: a slice's (slots, 1, width, rank).
     """
-    for slot, rows in groups:
-        inputs = (x if rows is None else x[rows]).float()
+    if not rows.groups:
+        return
+    alone = rows.groups[0][1] is None
+    if not alone and rows.slots.numel() * lora_a[0].shape[-2] <= _WIDE:
+        _add_all_at_once(y, x.float(), lora_a, lora_b, scale, widths, rows)
+        return
+    for slot, chosen in rows.groups:
+        inputs = (x if chosen is None else x[chosen]).float()
         start = 0
         for a, b, width in zip(lora_a, lora_b, widths, strict=True):
-            shrunk = (inputs @ a[slot].view(a.shape[-2:]).float().t()) * scale
-            delta = shrunk.to(y.dtype) @ b[slot].view(b.shape[-2:]).to(y.dtype).t()
+            shrunk = (inputs @ a[slot, 0].float().t()).mul_(scale).to(y.dtype)
             columns = y[:, start : start + width]
-            if rows is None:
-                columns += delta
+            if chosen is None:
+                columns.addmm_(shrunk, b[slot, 0].to(y.dtype).t())
             else:
-                columns.index_add_(0, rows, delta)
+                columns.index_add_(0, chosen, shrunk @ b[slot, 0].to(y.dtype).t())
             start += width
+
+
+def _add_all_at_once(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    lora_a: tuple[torch.Tensor, ...],
+    lora_b: tuple[torch.Tensor, ...],
+    scale: float,
+    widths: tuple[int, ...],
+    rows: RowsBySlot,
+) -> None:
+    start = 0
+    for a, b, width in zip(lora_a, lora_b, widths, strict=True):
+        chosen_a, chosen_b = a[rows.slots, 0], b[rows.slots, 0]
+        shrunk = x @ chosen_a.flatten(0, 1).float().t()
+        # Filled and not multiplied by 0, so that one adapter's overflow cannot reach another's rows.
+        own = shrunk.view(len(x), *chosen_a.shape[:2]).masked_fill_(rows.foreign, 0).mul_(scale)
+        y[:, start : start + width].addmm_(own.flatten(1).to(y.dtype), chosen_b.mT.flatten(0, 1).to(y.dtype))
+        start += width
 
 
 def apply_shrink(

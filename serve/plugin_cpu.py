@@ -86,7 +86,7 @@ def mend_operators() -> bool:
 
 
 def mend_linear_layers() -> bool:
-    """Compute a LoRA layer with one product per adapter, grouping the batch once a step and not once a layer."""
+    """Compute a LoRA layer without copies per token, sorting the batch's rows once a step and not once a layer."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     from serve import cpu_lora
@@ -98,7 +98,7 @@ def mend_linear_layers() -> bool:
     @wraps(stock_update)
     def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
         stock_update(self, *args, **kwargs)
-        self._arc_bench_groups = cpu_lora.group_rows(self.token_lora_indices)
+        self._arc_bench_rows = cpu_lora.RowsBySlot.of(self.token_lora_indices)
 
     def add_lora_linear(
         self: Any,
@@ -113,7 +113,7 @@ def mend_linear_layers() -> bool:
         **kwargs: Any,
     ) -> None:
         flat_y, flat_x = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
-        cpu_lora.add_lora(flat_y, flat_x, lora_a_stacked, lora_b_stacked, scale, output_slices, self._arc_bench_groups)
+        cpu_lora.add_lora(flat_y, flat_x, lora_a_stacked, lora_b_stacked, scale, output_slices, self._arc_bench_rows)
 
     PunicaWrapperCPU.update_metadata = update_metadata
     PunicaWrapperCPU.add_lora_linear = add_lora_linear
@@ -166,7 +166,7 @@ def _hide_unfinished(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 MENDS: dict[str, Callable[[], bool]] = {
-    "grouped LoRA layers": mend_linear_layers,
+    "LoRA layers without copies": mend_linear_layers,
     "base rows beside LoRA rows": mend_operators,
     "seeds with chunked prefill": mend_seeds,
 }

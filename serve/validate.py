@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.errors import AdapterError
 from serve.base_model import BaseModel
-from serve.tensorfile import TensorInfo, count_bad_numbers, read_header
+from serve.tensorfile import LARGEST, TensorInfo, count_bad_numbers, read_header
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -83,7 +83,8 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
         _check_fit(weights, modules, base)
     for name, tensor in tensors.items():
         if bad := count_bad_numbers(weights, tensor):
-            raise AdapterError(f"{weights}: {bad} of {math.prod(tensor.shape)} numbers of {name} are NaN or infinite")
+            found = f"{bad} of {math.prod(tensor.shape)} numbers of {name}"
+            raise AdapterError(f"{weights}: {found} are NaN, infinite or beyond {LARGEST:.0f}")
     targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in modules}))
     return AdapterFacts(rank, facts_base, targets, weights.stat().st_size)
 

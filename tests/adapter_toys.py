@@ -33,7 +33,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], dtype: str 
         if dtype == "BF16":
             raw = (values.view("<u4") >> 16).astype("<u2").tobytes()
         else:
-            raw = values.astype({"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
+            with np.errstate(over="ignore"):
+                raw = values.astype({"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + len(raw)]}
         parts.append(raw)
         at += len(raw)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.cpu_lora import add_lora, apply_expand, apply_expand_slice, apply_shrink, group_rows
+from serve.cpu_lora import RowsBySlot, add_lora, apply_expand, apply_expand_slice, apply_shrink, group_rows
 
 SLOTS = st.lists(st.integers(-1, 3), min_size=1, max_size=12)
 
@@ -28,9 +28,9 @@ def test_groups_hold_every_row_of_an_adapter_once(slots: list[int]) -> None:
 
 
 @settings(deadline=None)
-@given(SLOTS, st.integers(0, 99))
-def test_a_layer_is_the_sum_of_its_rows(slots: list[int], seed: int) -> None:
-    widths, rank, inner, scale = (5, 3), 2, 7, 0.5
+@given(SLOTS, st.integers(0, 99), st.sampled_from([2, 300]))
+def test_a_layer_is_the_sum_of_its_rows(slots: list[int], seed: int, rank: int) -> None:
+    widths, inner, scale = (5, 3), 7, 0.5
     x, y = random(seed, len(slots), inner), random(seed + 1, len(slots), sum(widths))
     a = tuple(random(seed + 2 + i, 4, 1, rank, inner) for i in range(2))
     b = tuple(random(seed + 5 + i, 4, 1, width, rank) for i, width in enumerate(widths))
@@ -40,8 +40,18 @@ def test_a_layer_is_the_sum_of_its_rows(slots: list[int], seed: int) -> None:
             expected[row] += torch.cat(
                 [scale * bi[slot, 0] @ (ai[slot, 0] @ x[row]) for ai, bi in zip(a, b, strict=True)]
             )
-    add_lora(y, x, a, b, scale, widths, group_rows(torch.tensor(slots)))
-    torch.testing.assert_close(y, expected)
+    add_lora(y, x, a, b, scale, widths, RowsBySlot.of(torch.tensor(slots)))
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_overflow_stays_in_its_own_rows() -> None:
+    a, b = torch.full((2, 1, 2, 3), 1e38), torch.ones(2, 1, 4, 2)
+    a[1] = 1.0
+    y = torch.zeros(3, 4)
+    add_lora(y, torch.full((3, 3), 1e30), (a,), (b,), 1.0, (4,), RowsBySlot.of(torch.tensor([0, 1, -1])))
+    assert torch.isinf(y[0]).all()
+    torch.testing.assert_close(y[1], torch.full((4,), 6e30))
+    assert (y[2] == 0).all()
 
 
 @settings(deadline=None)

@@ -86,6 +86,7 @@ def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",
         "ARC_BENCH_ADAPTERS": str(tmp_path.resolve()),
+        "ARC_BENCH_OWNER_PID": "",
         "VLLM_CPU_OMP_THREADS_BIND": "0,1",
         "VLLM_PLUGINS": "arc_bench_cpu_fixes,arc_bench_adapters",
     }
@@ -115,9 +116,10 @@ def test_runtime_loading_by_path_is_never_opened(base: BaseModel, tmp_path: Path
 
 
 def test_the_users_environment_and_options_win(base: BaseModel) -> None:
-    environ = {"VLLM_CPU_OMP_THREADS_BIND": "auto", "VLLM_PLUGINS": "mine"}
+    environ = {"VLLM_CPU_OMP_THREADS_BIND": "auto", "VLLM_PLUGINS": "mine", "ARC_BENCH_ADAPTERS": "/leftover"}
     command = command_line(config(base, extra=("--dtype", "bfloat16")), base, CPU, RegistryNeeds(), 1, environ)
     assert "VLLM_CPU_OMP_THREADS_BIND" not in command.env
+    assert command.env["ARC_BENCH_ADAPTERS"] == ""
     assert command.env["VLLM_PLUGINS"] == "arc_bench_cpu_fixes,arc_bench_adapters,mine"
     assert options(command.argv)["--dtype"] == "bfloat16"
 

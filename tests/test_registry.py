@@ -218,7 +218,7 @@ def test_plain_initialisations_pass(base: BaseModel, tmp_path: Path, kind: objec
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e5])
 def test_numbers_that_are_not_finite_never_get_in(
     registry: Registry, base: BaseModel, tmp_path: Path, dtype: str, bad: float
 ) -> None:
@@ -229,7 +229,7 @@ def test_numbers_that_are_not_finite_never_get_in(
     validate_adapter(source, base)
     tensors[name][1, 2] = bad
     write_safetensors(source / "adapter_model.safetensors", tensors, dtype)
-    with pytest.raises(AdapterError, match=f"1 of 256 numbers of {name} are NaN or infinite"):
+    with pytest.raises(AdapterError, match=f"1 of 256 numbers of {name} are NaN, infinite"):
         registry.add("a", source, base)
     assert not (registry.root / "a").exists()
 
@@ -239,7 +239,7 @@ def test_the_bits_of_bf16_are_judged_as_their_values(tmp_path_factory: pytest.Te
     path = tmp_path_factory.mktemp("bits") / "t.safetensors"
     values = (np.array(bits, "<u4") << 16).view("<f4")
     write_safetensors(path, {"t": values}, "BF16")
-    assert count_bad_numbers(path, read_header(path)["t"]) == np.count_nonzero(~np.isfinite(values))
+    assert count_bad_numbers(path, read_header(path)["t"]) == np.count_nonzero(~(np.abs(values) <= 65504))
 
 
 def test_extra_layers_and_modules_are_refused(base: BaseModel, tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_what_vllm_would_accept_in_silence_never_gets_in(site: Site) -> None:
             tensors[key.replace(".layers.0.", ".layers.9.")] = tensors[key]
 
     for name, change, reason in (
-        ("nan", poison, "NaN or infinite"),
+        ("nan", poison, "NaN, infinite"),
         ("other", another_base, "trained on 'somebody/else'"),
         ("deep", extra_layer, "layer 9, but its layers are 0-2"),
     ):

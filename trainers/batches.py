@@ -1,4 +1,8 @@
-"""Batches: rows of optimizer steps, sorted by length inside each step, and their padding."""
+"""Batches: a step's samples in forward passes of like length, and their padding.
+
+The samples of an optimizer step are sorted by length and cut into passes that waste little on padding. The step's
+gradient is the same in any cut, since its loss is normalised over all answer tokens of the step.
+"""
 
 from __future__ import annotations
 
@@ -7,75 +11,58 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
-from trainers.mixture import Draw, Mixture, count
-from trainers.recipe import Recipe
+from trainers.mixture import Draw, count
 
 if TYPE_CHECKING:
     import torch
 
-TOKENS_A_PASS = 32_768
-"""How many tokens one forward pass holds at most where the recipe names no micro-batch size."""
 IGNORED = -100
 """The label of tokens outside the loss, as PyTorch's cross-entropy has it."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How a step's ``batch_size`` samples are spread: micro_batch × accumulation × processes."""
+class PassLimits:
+    """What one forward pass may hold."""
 
-    micro_batch: int
-    accumulation: int
-    processes: int
+    tokens: int
+    """Places for tokens, padding included; a longer sample is alone in its pass."""
+    samples: int | None = None
+    padding: float = 0.05
+    """The largest share of padding in a pass."""
 
 
-def batch_shape(recipe: Recipe, processes: int) -> Shape:
-    """The spread of a step over ``processes``, the same samples a step whatever their number.
+def cut_passes(lengths: Sequence[int], limits: PassLimits) -> list[list[int]]:
+    """The positions of ``lengths`` in passes, the longest first: a lack of memory shows at once."""
+    passes: list[list[int]] = []
+    total = 0
+    for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
+        if passes:
+            longest, size = lengths[passes[-1][0]], len(passes[-1]) + 1
+            fits = longest * size <= limits.tokens and (limits.samples is None or size <= limits.samples)
+            if fits and total + lengths[k] >= (1 - limits.padding) * longest * size:
+                passes[-1].append(k)
+                total += lengths[k]
+                continue
+        passes.append([k])
+        total = lengths[k]
+    return passes
+
+
+def samples_of_process(batch_size: int, processes: int) -> int:
+    """How many of a step's samples each process takes, so that a step has the same samples on any number of them.
 
     Raises:
-        ConfigError: the batch size cannot be spread evenly.
+        ConfigError: the batch cannot be spread evenly.
     """
-    each, left = divmod(recipe.batch_size, processes)
+    each, left = divmod(batch_size, processes)
     if left:
-        raise ConfigError(f"recipe: batch_size {recipe.batch_size} cannot be spread over {processes} processes")
-    micro = recipe.micro_batch_size
-    if micro is None:
-        fits = max(1, TOKENS_A_PASS // recipe.max_seq_len)
-        micro = max(m for m in range(1, each + 1) if each % m == 0 and m <= max(1, fits))
-    if each % micro:
-        raise ConfigError(f"recipe: micro_batch_size {micro} does not divide the {each} samples a step of each process")
-    return Shape(micro, each // micro, processes)
-
-
-class StepRows:
-    """Row ``r`` of training: the rows of one optimizer step hold its samples, longest first.
-
-    Step ``s`` has the samples ``s*batch_size … (s+1)*batch_size - 1`` in any case; sorting only decides which of them
-    share a forward pass, so that little is padded. The longest come first: a lack of memory shows at once.
-    """
-
-    def __init__(self, mixture: Mixture, batch_size: int) -> None:
-        self.mixture, self.batch_size = mixture, batch_size
-        self._kept: dict[int, list[Draw]] = {}
-
-    def row(self, index: int) -> Draw:
-        """Row ``index`` of the run."""
-        step, place = divmod(index, self.batch_size)
-        if step not in self._kept:
-            # The micro-batches of a step are asked for one after another: the last two steps are enough.
-            self._kept = {k: v for k, v in self._kept.items() if k == step - 1}
-            self._kept[step] = self.step(step)
-        return self._kept[step][place]
-
-    def step(self, step: int) -> list[Draw]:
-        """The samples of a step in the order of their rows."""
-        first = step * self.batch_size
-        draws = [self.mixture.draw(i) for i in range(first, first + self.batch_size)]
-        return sorted(draws, key=lambda d: -len(d.sample.ids))
+        raise ConfigError(f"recipe: batch_size {batch_size} cannot be spread over {processes} processes")
+    return each
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads samples to a batch; the loss covers the answer and its end-of-turn token, never padding or prompt.
+    """A process's samples of one step as padded passes; the loss covers the answer and its end-of-turn token.
 
     Padding is known by its place, not by its id, so that a tokenizer whose padding token is also the end of a turn
     does not hide that token from the loss.
@@ -83,11 +70,20 @@ class Collator:
 
     pad_id: int
     n_sources: int
+    limits: PassLimits
 
     def __call__(self, rows: Sequence[Mapping[str, Draw]]) -> dict[str, object]:
+        """``passes``: batches for the model; ``labels`` and ``input_ids``: all of them, flat, to be counted."""
+        import torch
+
         draws = [row["draw"] for row in rows]
-        batch = dict(pad_samples([d.sample.ids for d in draws], [d.sample.prompt_length for d in draws], self.pad_id))
-        return {**batch, "counts": [list(vars(c).values()) for c in count(draws, self.n_sources)]}
+        cut = cut_passes([len(d.sample.ids) for d in draws], self.limits)
+        passes = [
+            pad_samples([draws[k].sample.ids for k in ks], [draws[k].sample.prompt_length for k in ks], self.pad_id)
+            for ks in cut
+        ]
+        flat = {name: torch.cat([p[name].flatten() for p in passes]) for name in ("input_ids", "labels")}
+        return {**flat, "passes": passes, "counts": [list(vars(c).values()) for c in count(draws, self.n_sources)]}
 
 
 def pad_samples(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> dict[str, torch.Tensor]:

@@ -16,9 +16,9 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from harness.errors import ConfigError, RunError
-from trainers.batches import Collator, Shape, StepRows
+from trainers.batches import Collator, PassLimits
 from trainers.lora import lora_config
-from trainers.mixture import Draw
+from trainers.mixture import Draw, Mixture
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.signals import StopSignal
@@ -38,7 +38,7 @@ class Reports:
 class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     """SFTTrainer that counts what it consumes and evaluates by token.
 
-    The loss of a step is the mean over all its answer tokens, in whatever micro-batches and processes they lie
+    The loss of a step is the mean over all its answer tokens, in whatever passes and processes they lie
     (``num_items_in_batch`` of transformers).
     """
 
@@ -47,16 +47,22 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     def __init__(self, *args: Any, reports: Reports, validation: Validation | None, **kwargs: Any) -> None:
         self.reports, self.validation = reports, validation
         self.tally: torch.Tensor | None = None
-        self.padded = [0, 0]
+        self.places = 0
         self._clock = time.monotonic()
         super().__init__(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """One forward and backward pass; the counts that came with the batch are kept for the log."""
-        counts = torch.tensor(inputs.pop("counts"))
+        """Forward and backward over the passes of a step; gradients are exchanged in the last pass only."""
+        counts = torch.tensor(inputs["counts"])
         self.tally = counts if self.tally is None else self.tally + counts
-        self.padded[0] += inputs["input_ids"].numel()
-        return super().training_step(model, inputs, num_items_in_batch)
+        self.places += inputs["input_ids"].numel()
+        *first, last = inputs["passes"]
+        losses = []
+        for part in first:
+            with self.accelerator.no_sync(model=model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        losses.append(super().training_step(model, last, num_items_in_batch))
+        return torch.stack(losses).sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass the figures of a step on, and write its line."""
@@ -71,7 +77,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             )
         device = self.args.device
         counts = self.accelerator.reduce(self.tally.to(device), "sum").tolist()
-        (places,) = self.accelerator.reduce(torch.tensor([self.padded[0]], device=device), "sum").tolist()
+        (places,) = self.accelerator.reduce(torch.tensor([self.places], device=device), "sum").tolist()
         now = time.monotonic()
         line = {
             "step": step,
@@ -83,7 +89,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             "padding": round(1 - sum(c[4] for c in counts) / places, 4),
             "seconds": round(now - self._clock, 4),
         }
-        self._clock, self.tally, self.padded[0] = now, None, 0
+        self._clock, self.tally, self.places = now, None, 0
         self._write(line, sum(c[4] for c in counts))
 
     def _write(self, line: dict[str, Any], tokens: int) -> None:
@@ -123,21 +129,21 @@ class VirtualRows(Dataset):  # type: ignore[misc]  # datasets ships no types
     files.
     """
 
-    make: StepRows
+    mixture: Mixture
 
     @classmethod
-    def of(cls, rows: StepRows, length: int) -> VirtualRows:
-        """``length`` rows."""
+    def of(cls, mixture: Mixture, length: int) -> VirtualRows:
+        """The first ``length`` samples of a mixture."""
         dataset: VirtualRows = cls.from_dict({"i": range(length)})
-        dataset.make = rows
+        dataset.mixture = mixture
         return dataset
 
     def __getitem__(self, key: int) -> dict[str, Draw]:
         """Row ``key``."""
-        return {"draw": self.make.row(key)}
+        return {"draw": self.mixture.draw(key)}
 
     def __getitems__(self, keys: list[int]) -> list[dict[str, Draw]]:
-        """The rows of a micro-batch."""
+        """The rows of a step."""
         return [self[key] for key in keys]
 
     def __iter__(self) -> Iterator[dict[str, Draw]]:
@@ -162,15 +168,19 @@ class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not 
             control.should_training_stop = True
 
 
-def training_arguments(recipe: Recipe, shape: Shape, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
-    """The recipe in TRL's terms; everything whose default would bite is set."""
+def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
+    """The recipe in TRL's terms; everything whose default would bite is set.
+
+    Args:
+        samples: of a step on each process. They come as one batch, which ``training_step`` takes in passes.
+    """
     cycles = {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
     return SFTConfig(
         output_dir=str(checkpoints),
         use_cpu=not torch.accelerator.is_available(),
         max_steps=recipe.max_steps,
-        per_device_train_batch_size=shape.micro_batch,
-        gradient_accumulation_steps=shape.accumulation,
+        per_device_train_batch_size=samples,
+        gradient_accumulation_steps=1,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.scheduler,
         lr_scheduler_kwargs=cycles,
@@ -201,12 +211,17 @@ def training_arguments(recipe: Recipe, shape: Shape, checkpoints: Path, dtype: t
     )
 
 
+def pass_limits(recipe: Recipe) -> PassLimits:
+    """What a forward pass of a recipe may hold."""
+    return PassLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)
+
+
 def build_trainer(
     recipe: Recipe,
     arguments: SFTConfig,
     model: Any,
     tokenizer: Any,
-    rows: StepRows,
+    mixture: Mixture,
     *,
     reports: Reports,
     stop: StopSignal,
@@ -217,7 +232,7 @@ def build_trainer(
     Raises:
         ConfigError: the LoRA targets do not fit the model.
     """
-    virtual = VirtualRows.of(rows, recipe.max_steps * recipe.batch_size)
+    virtual = VirtualRows.of(mixture, recipe.max_steps * recipe.batch_size)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     fresh = recipe.lora is not None and recipe.adapter is None
     if recipe.adapter is not None:
@@ -226,7 +241,7 @@ def build_trainer(
         trainer = ArcTrainer(
             model=model,
             args=arguments,
-            data_collator=Collator(pad or 0, len(rows.mixture.sources)),
+            data_collator=Collator(pad or 0, len(mixture.sources), pass_limits(recipe)),
             train_dataset=virtual,
             eval_dataset=virtual if validation else None,
             processing_class=tokenizer,

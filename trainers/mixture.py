@@ -184,10 +184,11 @@ def open_mixture(
         SpecError, ConfigError: an unknown prompt or encoder, or a chat template that cannot be trained on.
     """
     grids = parse_encoder(encoder)
-    sources = []
-    for dataset, prompt, weight in zip(datasets, prompts, weights, strict=True):
-        tokens = PromptTokenizer(tokenizer, load_prompt(prompt), grids)
-        sources.append(Source(dataset, tokens, float(len(dataset.ids)) if weight is None else weight))
+    tokens = {name: PromptTokenizer(tokenizer, load_prompt(name), grids) for name in dict.fromkeys(prompts)}
+    sources = [
+        Source(dataset, tokens[prompt], float(len(dataset.ids)) if weight is None else weight)
+        for dataset, prompt, weight in zip(datasets, prompts, weights, strict=True)
+    ]
     if not sources or sum(s.weight for s in sources) <= 0:
         raise ConfigError("the mixture has no dataset with a weight above 0")
     return Mixture(tuple(sources), seed, max_seq_len, drop_pairs, augment)

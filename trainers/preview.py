@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.batches import StepRows, batch_shape
+from trainers.batches import PassLimits, cut_passes
 from trainers.mixture import Counts, Draw, count
 from trainers.recipe import Recipe
 from trainers.sft import load_tokenizer, open_inputs, open_recipe_mixture, require_extra
@@ -47,7 +47,7 @@ class Preview:
     dropped_share: float
     """The share of all draws that did not fit or had no output."""
     padding: float
-    """The share of padding in the batches of these steps, one process."""
+    """The share of padding in the passes of these steps, on one process."""
     longest_step: int
     longest_step_tokens: int
     longest_sample: int
@@ -63,17 +63,17 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     inputs = open_inputs(recipe)
     tokenizer = load_tokenizer(inputs.base)
     mixture = open_recipe_mixture(inputs, tokenizer)
-    rows = StepRows(mixture, recipe.batch_size)
-    steps = [rows.step(s) for s in range(max(1, min(recipe.max_steps, draws // recipe.batch_size)))]
-    drawn = [d for step in steps for d in step]
+    size = recipe.batch_size
+    n_steps = max(1, min(recipe.max_steps, draws // size))
+    drawn = [mixture.draw(i) for i in range(n_steps * size)]
+    steps = [drawn[k : k + size] for k in range(0, len(drawn), size)]
     lengths = sorted(len(d.sample.ids) for d in drawn)
     counts = count(drawn, len(mixture.sources))
     skipped = sum(c.too_long + c.no_output for c in counts)
     totals = [sum(len(d.sample.ids) for d in step) for step in steps]
     specs = [dataset.spec for dataset in inputs.datasets]
-    first = sorted(drawn, key=lambda d: d.index)[:samples]
     return Preview(
-        samples=[_shown(specs[d.source], d, tokenizer) for d in first],
+        samples=[_shown(specs[d.source], d, tokenizer) for d in drawn[:samples]],
         drawn=len(drawn),
         percentiles={p: lengths[min(len(lengths) - 1, len(lengths) * p // 100)] for p in PERCENTILES},
         sources=[
@@ -81,7 +81,7 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
             for spec, declared, c in zip(specs, mixture.shares, counts, strict=True)
         ],
         dropped_share=skipped / (skipped + len(drawn)),
-        padding=_padding(steps, batch_shape(recipe, 1).micro_batch),
+        padding=_padding(steps, PassLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)),
         longest_step=max(range(len(totals)), key=totals.__getitem__) + 1,
         longest_step_tokens=max(totals),
         longest_sample=lengths[-1],
@@ -95,12 +95,12 @@ def _shown(spec: str, draw: Draw, tokenizer: Any) -> Shown:
     )
 
 
-def _padding(steps: Sequence[Sequence[Draw]], micro_batch: int) -> float:
+def _padding(steps: Sequence[Sequence[Draw]], limits: PassLimits) -> float:
     real = places = 0
     for step in steps:
-        for k in range(0, len(step), micro_batch):
-            lengths = [len(d.sample.ids) for d in step[k : k + micro_batch]]
-            real, places = real + sum(lengths), places + max(lengths) * len(lengths)
+        lengths = [len(d.sample.ids) for d in step]
+        real += sum(lengths)
+        places += sum(lengths[ks[0]] * len(ks) for ks in cut_passes(lengths, limits))
     return 1 - real / places
 
 

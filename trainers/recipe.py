@@ -19,14 +19,8 @@ from harness.prompt import DEFAULT_PROMPT
 Data = dict[str, object]
 FREE_KEYS = frozenset(
     {
-        "output_dir",
-        "resume",
-        "micro_batch_size",
-        "workers",
-        "logging_steps",
-        "save_steps",
-        "keep_checkpoints",
-        "report_to",
+        *("output_dir", "resume", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"),
+        *("tokens_a_pass", "micro_batch_size", "max_padding"),
     }
 )
 """Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
@@ -114,8 +108,12 @@ class Recipe(Part):
     max_steps: Annotated[int, Field(gt=0)]
     batch_size: Annotated[int, Field(gt=0)] = 16
     """Samples of one optimizer step over all processes, whatever their number."""
+    tokens_a_pass: Annotated[int, Field(gt=0)] = 16384
+    """Tokens in one forward pass of one process at most; it bounds memory and does not change the result."""
     micro_batch_size: Annotated[int, Field(gt=0)] | None = None
-    """Samples in one forward pass of one process; None fits about 32,768 tokens."""
+    """Samples in one forward pass at most."""
+    max_padding: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """The largest share of padding in a forward pass: samples of other lengths get a pass of their own."""
     max_seq_len: Annotated[int, Field(gt=0)] = 4096
     too_long: Literal["skip", "drop_pairs"] = "skip"
     """What happens to a sample over ``max_seq_len``: another is drawn, or its last train pairs are dropped first."""

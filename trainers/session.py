@@ -27,7 +27,7 @@ from trainers.artifact import (
     save_weights,
     write_manifest,
 )
-from trainers.batches import StepRows, batch_shape
+from trainers.batches import samples_of_process
 from trainers.card import CURVE, card, draw_curve
 from trainers.checkpoints import newest_complete
 from trainers.loop import ArcTrainer, Reports, build_trainer, training_arguments
@@ -52,7 +52,8 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
         torch.set_num_threads(recipe.threads)
     dtype = chosen_dtype(recipe)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    arguments = training_arguments(recipe, batch_shape(recipe, processes), output / CHECKPOINTS, dtype)
+    each = samples_of_process(recipe.batch_size, processes)
+    arguments = training_arguments(recipe, each, output / CHECKPOINTS, dtype)
     if arguments.world_size != processes:
         raise ConfigError(
             f"{processes} processes were launched, but {arguments.world_size} found each other: use torchrun"
@@ -69,9 +70,8 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
     )
     validation = make_validation(recipe, tokenizer)
     with reports.progress, StopSignal() as stop:
-        rows = StepRows(mixture, recipe.batch_size)
         trainer = build_trainer(
-            recipe, arguments, model, tokenizer, rows, reports=reports, stop=stop, validation=validation
+            recipe, arguments, model, tokenizer, mixture, reports=reports, stop=stop, validation=validation
         )
         if checkpoint:
             reports.progress.note(f"going on after step {begun}")
@@ -163,11 +163,11 @@ def _train(trainer: ArcTrainer, checkpoint: Path | None) -> None:
 
 
 def _memory_advice(trainer: ArcTrainer) -> str:
-    size = trainer.args.per_device_train_batch_size
-    smaller = f"micro_batch_size={size // 2} (same result), " if size > 1 else ""
+    limits = trainer.data_collator.limits
     return (
-        f"out of memory after step {trainer.state.global_step}. Change, in this order: {smaller}"
-        "gradient_checkpointing=true, quantize_4bit=true, a smaller max_seq_len, a smaller model"
+        f"out of memory after step {trainer.state.global_step}. Change, in this order: "
+        f"tokens_a_pass={limits.tokens // 2} (it does not change the result), gradient_checkpointing=true, "
+        "quantize_4bit=true, a smaller max_seq_len, a smaller model"
     )
 
 

@@ -33,8 +33,8 @@ family than the test, so that only guessing is left.
 _TAIL = """
 ## How it was made
 
-`bench tiny-base -o FOLDER` repeats it: seeded, counted in steps, one family after another (`{order}`; the next joins
-when all before it are above {threshold} on fresh tasks), loss on every example's output from the second on.
+`bench tiny-base -o FOLDER` repeats it: seeded, counted in steps, one family after another (`{order}`; the next
+joins when all before it are above {threshold} on fresh tasks), loss on every example's output from the second on.
 
 {settings}
 

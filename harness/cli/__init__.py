@@ -58,6 +58,12 @@ def _run() -> click.Command:
     return run
 
 
+def _reproduce() -> click.Command:
+    from harness.cli.run import reproduce
+
+    return reproduce
+
+
 def _score() -> click.Command:
     from harness.cli.score import score
 
@@ -97,6 +103,7 @@ COMMANDS: dict[str, tuple[Callable[[], click.Command], str]] = {
     "serve": (_serve, "Serve a model and any number of adapters from one vLLM."),
     "adapters": (_adapters, "Manage the adapter registry and running servers."),
     "run": (_run, "Sample augmented predictions from a server, vote and score."),
+    "reproduce": (_reproduce, "Sample a run again from its manifest, and say whether the same came out."),
     "score": (_score, "Re-vote and re-score saved predictions."),
     "compare": (_compare, "Paired comparison of models, with a verdict in words."),
     "gate": (_gate, "Pass or fail a run against a threshold."),

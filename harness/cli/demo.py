@@ -34,15 +34,15 @@ class Lesson:
 LESSONS = (
     Lesson("cross", ("cross",), 60),
     Lesson("diagonal", ("diagonal",), 60),
-    Lesson("mix", ("cross", "diagonal"), 120),
+    Lesson("mix", ("cross", "diagonal"), 80),
 )
 NEW_FAMILIES = ("cross", "diagonal")
 KNOWN_FAMILIES = ("copy", "border", "corners", "edge", "recolour")
 _GO_ON = """\
 ## How to go on
 
-- Look at what was made: `{out}/recipes` (what was trained), `{out}/trained` (adapters with their cards), `{out}/adapters`
-  (the registry that the server reads), `{out}/bench` (every prediction), `{out}/server.log`.
+- Look at what was made: `{out}/recipes` (what was trained), `{out}/trained` (adapters with their cards),
+  `{out}/adapters` (the registry that the server reads), `{out}/bench` (every prediction), `{out}/server.log`.
 - Change a recipe and train it: `bench train {out}/recipes/mix.yaml -o max_steps=300 -o output_dir=runs/mine/mix`.
 - Serve and ask by hand: `bench serve $(bench tiny-base --path) --adapters {out}/adapters`, then any OpenAI client.
 - The same with a real model on a GPU: in a recipe, `model: Qwen/Qwen2.5-0.5B-Instruct`, `datasets: [arc1/training]`,
@@ -116,10 +116,11 @@ def _train(out: Path, lesson: Lesson) -> Path:
         "encoder": ENCODER,
         "lora": {"rank": 16, "alpha": 32},
         "max_steps": lesson.steps,
-        "batch_size": 32,
+        "batch_size": 16,
         "learning_rate": 4e-3,
         "dtype": "float32",
         "seed": SEED,
+        "threads": 2,
     }
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(yaml.safe_dump(content, sort_keys=False))

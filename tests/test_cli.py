@@ -1,0 +1,69 @@
+"""The command line as a user meets it: help, exit statuses, one-line errors, and how fast it starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import COMMANDS, cli
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run bench in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "harness.cli", *words], capture_output=True, text=True)
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom harness.cli import main\ntry:\n    sys.argv = ['bench', '--help']\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'torch', 'vllm', 'scipy', 'numpy', 'pandas', 'pydantic', 'transformers', 'aiohttp', 'matplotlib'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"], prog_name="bench")
+    assert result.exit_code == 0, result.output
+    assert f"bench {name}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["nonsense"], 2, "No such command 'nonsense'"),
+        (["data", "show", "toy/nobody"], 2, "toy/nobody"),
+        (["tiny-base"], 2, "name a folder to write to"),
+        (["train", "no-such-recipe.yaml"], 2, "no-such-recipe.yaml"),
+        (["demo", "--out", "harness"], 2, "is not empty and no demo made it"),
+        (["score", "tests"], 1, "manifest.json is missing"),
+        (["gate", "tests", "--min", "0.2"], 1, "manifest.json is missing"),
+        (["serve", "no/such/model"], 1, "no/such/model"),
+    ],
+)
+def test_errors_are_one_line_on_stderr_with_the_right_status(words: list[str], status: int, message: str) -> None:
+    done = bench(*words)
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback() -> None:
+    done = bench("--debug", "score", "tests")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_tiny_base_path_prints_the_shipped_folder() -> None:
+    done = bench("tiny-base", "--path")
+    assert done.returncode == 0
+    assert done.stdout.strip().endswith("tiny-base")

@@ -1,0 +1,103 @@
+"""Whether a server answers with the very model that was trained: log-probabilities through PEFT and over HTTP."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AdapterError, ServerError
+from harness.tokens import Sample
+from trainers.artifact import read_manifest
+from trainers.recipe import make_recipe
+from trainers.sft import find_base, load_tokenizer, open_inputs, open_recipe_mixture
+
+TOLERANCE = 1e-3
+"""The largest difference of a token's log-probability (nats) that float32 arithmetic explains."""
+CONTROL = 0.1
+"""Base and adapter must differ by more than this somewhere, else the check could not fail."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest differences of a token's log-probability over the answers of some training samples, in nats."""
+
+    tokens: int
+    difference: float
+    """PEFT against the server, both with the adapter."""
+    control: float
+    """Base against adapter, both through PEFT."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the server has the adapter that was trained, and this could have been told."""
+        return self.difference <= TOLERANCE and self.control > CONTROL
+
+
+def check_parity(adapter: Path, server: str, model: str, *, samples: int = 8, base: str | None = None) -> Parity:
+    """Compare a finished adapter folder with what ``server`` answers under the name ``model``.
+
+    Args:
+        base: the base model where it has moved since training.
+
+    Raises:
+        AdapterError: the folder is no finished adapter. ServerError: the server does not answer as asked.
+    """
+    manifest = read_manifest(adapter)
+    if manifest is None or manifest.kind != "adapter":
+        raise AdapterError(f"{adapter}: no finished adapter, so that there is nothing to compare")
+    recipe = make_recipe({**manifest.recipe, **({"model": base} if base else {})}, str(adapter))
+    where = find_base(recipe.model)
+    mixture = open_recipe_mixture(open_inputs(recipe), load_tokenizer(where))
+    chosen = [mixture.draw(i).sample for i in range(samples)]
+    adapted, plain = _through_peft(str(where), adapter, chosen)
+    served = [_over_http(server, model, sample) for sample in chosen]
+    return Parity(sum(map(len, adapted)), _largest(adapted, served), _largest(adapted, plain))
+
+
+def _largest(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
+    return max(abs(x - y) for a, b in zip(one, other, strict=True) for x, y in zip(a, b, strict=True))
+
+
+def _through_peft(base: str, adapter: Path, samples: Sequence[Sample]) -> tuple[list[list[float]], list[list[float]]]:
+    """Log-probabilities of the answer tokens with the adapter and without, in float32."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), str(adapter))
+    model.eval()
+
+    def of(sample: Sample) -> list[float]:
+        ids = torch.tensor([sample.ids])
+        logs = torch.log_softmax(model(input_ids=ids).logits[0, :-1].float(), -1)
+        chosen = logs.gather(1, ids[0, 1:, None])[sample.prompt_length - 1 :, 0]
+        return [float(value) for value in chosen]
+
+    with torch.no_grad():
+        adapted = [of(sample) for sample in samples]
+        with model.disable_adapter():
+            return adapted, [of(sample) for sample in samples]
+
+
+def _over_http(server: str, model: str, sample: Sample) -> list[float]:
+    body = {"model": model, "prompt": sample.ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    request = urllib.request.Request(  # noqa: S310  # the user's own server
+        f"{server.rstrip('/')}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310
+            answer: dict[str, Any] = json.load(reply)
+        logs = answer["choices"][0]["prompt_logprobs"][sample.prompt_length :]
+        pairs = zip(logs, sample.ids[sample.prompt_length :], strict=True)
+        return [float(entry[str(token)]["logprob"]) for entry, token in pairs]
+    except urllib.error.HTTPError as error:
+        raise ServerError(
+            f"{server}: {error.code} for model {model!r}: {error.read(300).decode(errors='replace')}"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"{server}: no log-probabilities of the prompt for model {model!r}: {error!r}") from error
