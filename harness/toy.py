@@ -70,10 +70,6 @@ def _recolour(stream: Stream, palette: tuple[int, ...]) -> list[Rule]:
     return [rule(), rule()]
 
 
-def _turn(stream: Stream, palette: tuple[int, ...]) -> list[Rule]:
-    return [lambda grid: apply_symmetry("rot180", grid)]
-
-
 def _flip(stream: Stream, palette: tuple[int, ...]) -> list[Rule]:
     names = ("flip_lr", "flip_ud", "transpose", "anti_transpose")
     return [lambda grid, name=names[i]: apply_symmetry(name, grid) for i in stream.permutation(4)]  # type: ignore[misc]
@@ -99,7 +95,6 @@ FAMILIES: dict[str, Family] = {
         _mask_family("cross", "the middle rows and columns are painted", lambda i, j, n: _mid(i, n) or _mid(j, n)),
         _mask_family("diagonal", "both diagonals are painted", lambda i, j, n: i == j or i + j == n - 1),
         _mask_family("centre", "all but the outer ring is painted", lambda i, j, n: 0 < i < n - 1 and 0 < j < n - 1),
-        Family("turn", "the grid is rotated by 180 degrees", (3, 5), _turn),
         Family("flip", "one of the four reflections; which one is inferred from the examples", (3, 5), _flip, True),
     )
 }

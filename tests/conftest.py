@@ -38,7 +38,9 @@ def wrong_grid(grid: Grid, k: int) -> Grid:
     return Grid(grid.height, grid.width, bytes([(grid.cells[0] + 1 + k) % 10]) + grid.cells[1:])
 
 
-def record(model: str, task: Task, test: int, sample: int, grid: Grid | None, outcome: str = "grid") -> PredictionRecord:
+def record(
+    model: str, task: Task, test: int, sample: int, grid: Grid | None, outcome: str = "grid"
+) -> PredictionRecord:
     """One prediction line as a run would write it."""
     return PredictionRecord.model_validate(
         {
@@ -65,7 +67,12 @@ def manifest(spec: str, models: Sequence[str], n: int, seed: int = 0) -> Manifes
     config = {
         "models": [
             ModelConfig(
-                name=name, prompt="compact-v0", prompt_digest="d", encoder="MinimalGridEncoder()", max_tokens=9, hash=None
+                name=name,
+                prompt="compact-v0",
+                prompt_digest="d",
+                encoder="MinimalGridEncoder()",
+                max_tokens=9,
+                hash=None,
             )
             for name in models
         ],
@@ -132,5 +139,3 @@ def make_run(tmp_path: Path) -> MakeRun:
         return folder.path
 
     return make
-
-

@@ -16,7 +16,7 @@ from harness.errors import ConfigError, DataError
 from harness.grid import Pair, Task
 from harness.rng import Stream
 from tests.data_samples import random_task
-from trainers.batches import IGNORED, Collator, PassLimits, cut_passes, pad_samples, samples_of_process
+from trainers.batches import IGNORED, Collator, PassLimits, cut_passes, pad_samples, samples_of_process, split_passes
 from trainers.checkpoints import newest_complete
 from trainers.mixture import CHECK_DRAWS, Counts, Mixture, count, open_mixture
 from trainers.progress import TrainingLog, read_log
@@ -124,6 +124,7 @@ LIMITS = st.builds(PassLimits, st.integers(1, 900), st.none() | st.integers(1, 5
 
 
 @given(st.lists(st.integers(1, 400), max_size=40), LIMITS)
+@settings(deadline=None)
 def test_passes_hold_every_sample_once_within_their_limits(lengths: list[int], limits: PassLimits) -> None:
     passes = cut_passes(lengths, limits)
     assert sorted(k for ks in passes for k in ks) == list(range(len(lengths)))
@@ -183,6 +184,16 @@ def test_flat_labels_count_the_answer_tokens_of_all_passes() -> None:
     answers = sum(len(d.sample.ids) - d.sample.prompt_length for d in draws)
     assert int((batch["labels"][1:] != IGNORED).sum()) == answers
     assert batch["input_ids"].numel() == sum(p["input_ids"].numel() for p in batch["passes"])
+
+
+@given(st.integers(3, 12))
+@settings(deadline=None)
+def test_split_passes_hold_the_same_samples(number: int) -> None:
+    passes = [pad_samples([[k] * 4 for k in range(a, b)], [2] * (b - a), 0) for a, b in ((0, 7), (7, 8), (8, 12))]
+    parts = split_passes(passes, number)
+    assert len(parts) == number
+    assert [row[0] for part in parts for row in part["input_ids"].tolist()] == list(range(12))
+    assert all(len(part["labels"]) == len(part["input_ids"]) > 0 for part in parts)
 
 
 def test_padded_shapes() -> None:

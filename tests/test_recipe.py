@@ -15,6 +15,7 @@ from trainers.lora import check_lora
 from trainers.recipe import FREE_KEYS, Recipe, changed_keys, make_recipe
 from trainers.recipe_file import load_recipe
 from trainers.sft import find_base, require_extra
+from trainers.sft import train as train_recipe
 
 SMALL = {"model": "tiny", "output_dir": "out", "max_steps": 3, "datasets": [{"spec": "toy/cross"}]}
 SHAPES = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
@@ -156,6 +157,13 @@ def test_models_that_are_not_there(tmp_path: Path) -> None:
             find_base(model)
     with pytest.raises(ConfigError, match=r"config\.json"):
         find_base(str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    recipe = make_recipe({**SMALL, "prompt": "compact-v0", "encoder": "MinimalGridEncoder()"})
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory"):
+        train_recipe(recipe, tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("train-*.yaml")), ids=lambda p: p.name)

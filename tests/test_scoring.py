@@ -80,9 +80,7 @@ def test_a_torn_last_line_is_left_out_and_a_broken_line_is_named(make_run: MakeR
         ({"grid": None}, "outcome 'grid' does not go with no grid"),
     ],
 )
-def test_answers_that_cannot_be_are_refused_by_name(
-    make_run: MakeRun, change: dict[str, object], message: str
-) -> None:
+def test_answers_that_cannot_be_are_refused_by_name(make_run: MakeRun, change: dict[str, object], message: str) -> None:
     run = make_run("a", SPEC, {"good": 1.0}, fails=0.0)
     path = run / "predictions.jsonl"
     lines = path.read_text().splitlines()

@@ -52,7 +52,12 @@ def test_the_tokenizer_survives_reloading_and_splits_digits() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(shipped_path())
-    for text in ("0123\n4567", "```grid shape: 12x30\n1 0123456789\n```", "ñòÿ", "<|im_start|>user\n00\n11<|im_end|>\n"):
+    for text in (
+        "0123\n4567",
+        "```grid shape: 12x30\n1 0123456789\n```",
+        "ñòÿ",
+        "<|im_start|>user\n00\n11<|im_end|>\n",
+    ):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer("0123456789")["input_ids"]) == 10
 

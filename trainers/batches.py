@@ -16,6 +16,8 @@ from trainers.mixture import Draw, count
 if TYPE_CHECKING:
     import torch
 
+Batch = dict[str, "torch.Tensor"]
+"""``input_ids``, ``attention_mask`` and ``labels``, each (samples, longest)."""
 IGNORED = -100
 """The label of tokens outside the loss, as PyTorch's cross-entropy has it."""
 
@@ -86,8 +88,18 @@ class Collator:
         return {**flat, "passes": passes, "counts": [list(vars(c).values()) for c in count(draws, self.n_sources)]}
 
 
-def pad_samples(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> dict[str, torch.Tensor]:
-    """``input_ids``, ``attention_mask`` and ``labels``, each (samples, longest), padded on the right."""
+def split_passes(passes: Sequence[Batch], number: int) -> list[Batch]:
+    """The same samples in ``number`` passes, which must lie between that of the passes and that of the samples."""
+    parts = list(passes)
+    while len(parts) < number:
+        k = max(range(len(parts)), key=lambda k: len(parts[k]["labels"]))
+        half = len(parts[k]["labels"]) // 2
+        parts[k : k + 1] = [{n: v[:half] for n, v in parts[k].items()}, {n: v[half:] for n, v in parts[k].items()}]
+    return parts
+
+
+def pad_samples(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> Batch:
+    """Samples as a batch, padded on the right."""
     import torch
 
     longest = max(map(len, ids))

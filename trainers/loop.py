@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from harness.errors import ConfigError, RunError
-from trainers.batches import Collator, PassLimits
+from trainers.batches import Batch, Collator, PassLimits, split_passes
 from trainers.lora import lora_config
 from trainers.mixture import Draw, Mixture
 from trainers.progress import Progress, TrainingLog
@@ -56,13 +56,21 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         counts = torch.tensor(inputs["counts"])
         self.tally = counts if self.tally is None else self.tally + counts
         self.places += inputs["input_ids"].numel()
-        *first, last = inputs["passes"]
+        *first, last = self._as_many_on_every_process(inputs["passes"])
         losses = []
         for part in first:
             with self.accelerator.no_sync(model=model):
                 losses.append(super().training_step(model, part, num_items_in_batch))
         losses.append(super().training_step(model, last, num_items_in_batch))
         return torch.stack(losses).sum()
+
+    def _as_many_on_every_process(self, passes: list[Batch]) -> list[Batch]:
+        """Split passes until all processes have as many: TRL exchanges its metrics in every pass."""
+        if self.args.world_size == 1:
+            return passes
+        most = torch.tensor(len(passes), device=self.args.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return split_passes(passes, int(most))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass the figures of a step on, and write its line."""

@@ -131,7 +131,8 @@ def _base_digest(base: Path | str) -> str:
     try:
         config = AutoConfig.from_pretrained(base)
     except OSError as error:
-        raise ConfigError(f"model {base!r} is neither a folder nor to be had from Hugging Face: {error}") from error
+        why = " ".join(str(error).split())
+        raise ConfigError(f"model {base!r} is neither a folder nor to be had from Hugging Face: {why}") from error
     return str(getattr(config, "_commit_hash", None) or "unknown")
 
 
@@ -200,8 +201,8 @@ def prepare_folder(inputs: Inputs, output: Path) -> bool:
             raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")
         if first:
             write_json(started, decides)
-    except PermissionError as error:
-        raise ConfigError(f"output_dir {output} cannot be written: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"output_dir {output} cannot be written: {error.strerror}") from error
     except ValueError as error:
         raise RunError(f"{started} cannot be read ({error}); give another output_dir, or resume=false") from error
     return False

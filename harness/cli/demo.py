@@ -32,8 +32,8 @@ class Lesson:
 
 
 LESSONS = (
-    Lesson("cross", ("cross",), 60),
-    Lesson("diagonal", ("diagonal",), 60),
+    Lesson("cross", ("cross",), 40),
+    Lesson("diagonal", ("diagonal",), 40),
     Lesson("mix", ("cross", "diagonal"), 80),
 )
 NEW_FAMILIES = ("cross", "diagonal")
@@ -120,7 +120,7 @@ def _train(out: Path, lesson: Lesson) -> Path:
         "learning_rate": 4e-3,
         "dtype": "float32",
         "seed": SEED,
-        "threads": 2,
+        "threads": 1,
     }
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(yaml.safe_dump(content, sort_keys=False))
