@@ -16,7 +16,7 @@ pipeline_tag: text-generation
 A Qwen2 causal language model of {parameters:,} parameters ({layers} layers, hidden size {hidden}, {heads} heads),
 trained from nothing on generated tasks, with a byte-level BPE tokenizer of {vocabulary} tokens and a ChatML template.
 It exists so that training, serving, hot-swap, sampling and scoring run for real without weights or a GPU. It is not a
-model of ARC: real tasks pass through it, and it solves none of them.
+model of ARC: real tasks pass through it, and it solves next to none of them.
 
 It reads the prompt `compact-v0` with `MinimalGridEncoder()`: each example is a turn of the chat.
 
