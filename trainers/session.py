@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as hf_logging
+from trl import SFTConfig
 
 from harness.encoding import parse_encoder
 from harness.errors import ConfigError, RunError
 from harness.prompt import load_prompt
 from harness.tokens import PromptTokenizer
-from trainers.artifact import (
-    LOG,
-    AdapterManifest,
-    BaseModelRecord,
-    DatasetRecord,
-    environment,
-    losses,
-    now,
-    save_weights,
-    write_manifest,
-)
+from trainers.arguments import training_arguments
+from trainers.artifact import LOG
 from trainers.batches import samples_of_process
-from trainers.card import CURVE, card, draw_curve
 from trainers.checkpoints import newest_complete
-from trainers.loop import ArcTrainer, Reports, build_trainer, training_arguments
-from trainers.mixture import Counts, Mixture
-from trainers.progress import Progress, TrainingLog, read_log
+from trainers.finish import finish
+from trainers.loop import ArcTrainer, Reports, build_trainer
+from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.sft import CHECKPOINTS, Inputs, TrainingStopped, load_tokenizer, open_recipe_mixture
 from trainers.signals import StopSignal
@@ -51,13 +41,7 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     dtype = chosen_dtype(recipe)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    each = samples_of_process(recipe.batch_size, processes)
-    arguments = training_arguments(recipe, each, output / CHECKPOINTS, dtype)
-    if arguments.world_size != processes:
-        raise ConfigError(
-            f"{processes} processes were launched, but {arguments.world_size} found each other: use torchrun"
-        )
+    arguments = _arguments(recipe, output / CHECKPOINTS, dtype)
     tokenizer = load_tokenizer(inputs.base)
     mixture = open_recipe_mixture(inputs, tokenizer)
     model = load_base(inputs, dtype)
@@ -85,7 +69,18 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
             "the same command goes on from there"
         )
     if first:
-        finish(inputs, mixture, trainer, tokenizer, output)
+        finish(inputs, mixture, trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
+
+
+def _arguments(recipe: Recipe, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
+    """TRL's arguments for the processes that torchrun started; making them brings the processes together."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    arguments = training_arguments(recipe, samples_of_process(recipe.batch_size, processes), checkpoints, dtype)
+    if arguments.world_size != processes:
+        raise ConfigError(
+            f"{processes} processes were launched, but {arguments.world_size} found each other: use torchrun"
+        )
+    return arguments
 
 
 def chosen_dtype(recipe: Recipe) -> torch.dtype:
@@ -169,61 +164,3 @@ def _memory_advice(trainer: ArcTrainer) -> str:
         f"tokens_a_pass={limits.tokens // 2} (it does not change the result), gradient_checkpointing=true, "
         "quantize_4bit=true, a smaller max_seq_len, a smaller model"
     )
-
-
-def finish(inputs: Inputs, mixture: Mixture, trainer: ArcTrainer, tokenizer: Any, output: Path) -> None:
-    """Write the finished folder: weights, tokenizer, card, curve, and the manifest last."""
-    recipe = inputs.recipe
-    sha = save_weights(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output)
-    log = read_log(output / LOG)
-    steps = [line for line in log if "loss" in line]
-    totals = [Counts() for _ in inputs.datasets]
-    for line in steps:
-        for total, values in zip(totals, line["counts"], strict=True):
-            total.add(Counts(*values))
-    tokens = sum(c.tokens for c in totals)
-    places = sum(sum(c[4] for c in line["counts"]) / (1 - line["padding"]) for line in steps)
-    manifest = AdapterManifest(
-        kind="model" if recipe.lora is None else "adapter",
-        recipe=recipe.model_dump(mode="json"),
-        base=BaseModelRecord(name=recipe.model, digest=inputs.base_digest),
-        prompt=inputs.prompts[0],
-        prompt_digest=load_prompt(inputs.prompts[0]).digest,
-        encoder=recipe.encoder,
-        datasets=_dataset_records(inputs, mixture, totals),
-        seed=recipe.seed,
-        steps=recipe.max_steps,
-        tokens=tokens,
-        answer_tokens=sum(c.answer_tokens for c in totals),
-        padding=round(1 - tokens / places, 4) if places else 0.0,
-        seconds=round(sum(line["seconds"] for line in steps), 3),
-        losses=losses(log),
-        weights_sha256=sha,
-        serveable=recipe.serveable,
-        environment=environment(),
-        finished=now(),
-    )
-    draw_curve(log, output / CURVE)
-    (output / "README.md").write_text(card(output.name, manifest), encoding="utf-8")
-    write_manifest(output, manifest)
-    if not recipe.keep_checkpoints:
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
-
-
-def _dataset_records(inputs: Inputs, mixture: Mixture, totals: list[Counts]) -> list[DatasetRecord]:
-    everything = sum(c.drawn for c in totals)
-    return [
-        DatasetRecord(
-            spec=dataset.spec,
-            prompt=prompt,
-            prompt_digest=load_prompt(prompt).digest,
-            digest=dataset.digest(),
-            ids=len(dataset.ids),
-            declared_share=round(declared, 6),
-            share=round(counts.drawn / everything, 6) if everything else 0.0,
-            **vars(counts),
-        )
-        for dataset, prompt, declared, counts in zip(
-            inputs.datasets, inputs.prompts, mixture.shares, totals, strict=True
-        )
-    ]

@@ -1,0 +1,59 @@
+"""A recipe in the terms of TRL. Imports torch and TRL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from trl import SFTConfig
+
+from trainers.batches import PassLimits
+from trainers.recipe import Recipe
+
+
+def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
+    """The recipe in TRL's terms; everything whose default would bite is set.
+
+    Args:
+        samples: of a step on each process. They come as one batch, which ``training_step`` takes in passes.
+    """
+    cycles = {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
+    return SFTConfig(
+        output_dir=str(checkpoints),
+        use_cpu=not torch.accelerator.is_available(),
+        max_steps=recipe.max_steps,
+        per_device_train_batch_size=samples,
+        gradient_accumulation_steps=1,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.scheduler,
+        lr_scheduler_kwargs=cycles,
+        warmup_steps=recipe.warmup if recipe.warmup < 1 else int(recipe.warmup),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim=recipe.optimizer,
+        seed=recipe.seed,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=recipe.report_to or "none",
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        eval_strategy="steps" if recipe.validation else "no",
+        eval_steps=recipe.eval_steps,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def pass_limits(recipe: Recipe) -> PassLimits:
+    """What a forward pass of a recipe may hold."""
+    return PassLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)
