@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import RunError
 from harness.metrics import selection
 from harness.pairs import Paired, all_pairs, compare_pairs
-from harness.records import FAILURES, ModelResult
+from harness.records import FAILURES, ModelResult, RunConfig
 from harness.runs import write_atomically
 from harness.summary import summary_table
 from harness.tables import markdown_table, percent, with_interval
@@ -47,7 +47,7 @@ def write_report(runs: Sequence[Path], output: Path, title: str = "arc-bench rep
         tasks = instructive_tasks(section, GALLERY_TASKS)
         draw_gallery(section, tasks, picture)
         parts += _section(section, rows, picture.name)
-    parts += ["## How it was made", *(_provenance(run) for section in sections for run in section.runs)]
+    parts += ["## How it was made", *_provenance([run for section in sections for run in section.runs])]
     write_atomically(output, ("\n\n".join([*parts, closing]).rstrip() + "\n").encode())
 
 
@@ -108,25 +108,47 @@ def _loss(result: ModelResult) -> list[str]:
     return [percent(result.metrics["pass_n"].value), "–" if kept is None else percent(kept), str(result.predictions)]
 
 
-def _provenance(run: LoadedRun) -> str:
-    """The manifest of a run in short, and the command that repeats it."""
-    config, environment = run.manifest.config, run.manifest.environment
-    dirty = " with uncommitted changes" if environment.dirty else ""
-    rows = [[m.name, m.hash or "–", m.prompt, m.prompt_digest, m.encoder, str(m.max_tokens)] for m in config.models]
-    packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
-    lines = [
-        f"**{run.name}**: dataset `{config.dataset}` (digest {config.dataset_digest}), {len(config.task_ids)} tasks, "
-        f"N = {config.n}, seed {config.seed}, temperature {config.temperature:g}; arc-bench {environment.version}, "
-        f"commit {environment.commit or 'unknown'}{dirty}; {packages}.",
-        markdown_table(["model", "weights", "prompt", "digest", "encoder", "max tokens"], rows, left=5),
-        f"```\n{_command(run)}\n```",
+def _provenance(runs: Sequence[LoadedRun]) -> list[str]:
+    """The manifest of each run in short, and the command that repeats it; the models once where they are the same."""
+    parts: list[str] = []
+    shown = ""
+    for run in runs:
+        config, environment = run.manifest.config, run.manifest.environment
+        dirty = " with uncommitted changes" if environment.dirty else ""
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
+        parts.append(
+            f"**{run.name}**: dataset `{config.dataset}` (digest {config.dataset_digest}), "
+            f"{len(config.task_ids)} tasks, N = {config.n}, seed {config.seed}, "
+            f"temperature {config.temperature:g}; arc-bench {environment.version}, "
+            f"commit {(environment.commit or 'unknown')[:12]}{dirty}; {packages}."
+        )
+        parts += [f"Warning: {warning}." for warning in run.manifest.warnings]
+        table = _models(config)
+        if table != shown:
+            parts.append(table)
+            shown = table
+        parts.append(f"```\n{_command(run)}\n```")
+    return parts
+
+
+def _models(config: RunConfig) -> str:
+    rows = [
+        [m.name, (m.hash or "–")[:12], m.prompt, m.prompt_digest, m.encoder, str(m.max_tokens)] for m in config.models
     ]
-    return "\n\n".join(lines)
+    return markdown_table(["model", "weights", "prompt", "digest", "encoder", "max tokens"], rows, left=5)
 
 
 def _command(run: LoadedRun) -> str:
     config = run.manifest.config
     words = ["bench", "run", *(w for url in run.manifest.servers for w in ("--server", url))]
     words += [w for model in config.models for w in ("--model", model.name)]
-    words += ["--dataset", config.dataset, "-n", str(config.n), "--seed", str(config.seed), "--out", run.name]
-    return shlex.join(words)
+    words += ["--dataset", config.dataset, "-n", str(config.n), "--seed", str(config.seed)]
+    for option, values in (
+        ("--prompt", {m.prompt for m in config.models}),
+        ("--grid-encoder", {m.encoder for m in config.models}),
+        ("--max-tokens", {str(m.max_tokens) for m in config.models}),
+    ):
+        words += [option, *values] if len(values) == 1 else []
+    words += ["--temperature", f"{config.temperature:g}"] if config.temperature else []
+    words += [] if config.augment else ["--no-augment"]
+    return shlex.join([*words, "--out", run.name])

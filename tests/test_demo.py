@@ -9,9 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from harness.augment import sampling_view
+from harness.datasets import iterate, open_dataset
+from harness.encoding import DEFAULT_ENCODER, parse_encoder
+from harness.prompt import load_prompt
+from harness.tokens import PromptTokenizer
+from trainers.tiny_base import shipped_path
 
 TASKS = 12
 COMMAND = [sys.executable, "-m", "harness.cli", "demo", "--tasks", str(TASKS), "--out"]
@@ -62,17 +71,21 @@ def test_a_second_call_does_no_work_again(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_interrupt_stops_the_server_and_the_next_call_goes_on(finished: Path) -> None:
+    from transformers import AutoTokenizer
+
     run = finished / "bench" / "cross"
     whole = (run / "results.json").read_bytes()
     lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (run / "results.json").unlink()
     (run / "predictions.jsonl").write_bytes(b"".join(lines[:100]) + lines[100][:20])
+    tokenizer = AutoTokenizer.from_pretrained(shipped_path())
     child = subprocess.Popen(
         [*COMMAND, str(finished)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     assert child.stdout is not None
     for line in child.stdout:
         if line.startswith("serving at"):
+            check_token_ids(line.split()[-1], tokenizer)
             break
     os.killpg(child.pid, signal.SIGINT)
     rest = child.stdout.read()
@@ -83,6 +96,33 @@ def test_interrupt_stops_the_server_and_the_next_call_goes_on(finished: Path) ->
     assert not servers_of(finished)
     again, before = json.loads((run / "results.json").read_bytes()), json.loads(whole)
     assert again["models"] == before["models"]
+
+
+def check_token_ids(url: str, tokenizer: Any) -> None:
+    """What the harness sends becomes, on the server, the very token ids that the trainer makes; real tasks too."""
+    name = shipped_path().name
+    for spec, prompt_name, encoder in (
+        ("toy/edge/evaluation#n=3", "compact-v0", "MinimalGridEncoder()"),
+        ("arc1/evaluation#n=2", "output-from-examples-v1", DEFAULT_ENCODER),
+    ):
+        prompt, grids = load_prompt(prompt_name), parse_encoder(encoder)
+        made = PromptTokenizer(tokenizer, prompt, grids)
+        for task in iterate(open_dataset(spec)):
+            seen = sampling_view(7, task.id, 3, len(task.train)).apply_task(task)
+            messages = [{"role": m.role, "content": m.content} for m in prompt.messages(seen, 0, grids)]
+            ids = post(f"{url}/tokenize", {"model": name, "messages": messages})["tokens"]
+            assert ids == list(made.prompt_ids(seen, 0)), task.id
+            if spec.startswith("arc1"):
+                answer = post(f"{url}/v1/chat/completions", {"model": name, "messages": messages, "max_tokens": 1})
+                assert answer["usage"]["prompt_tokens"] == len(ids) > 1000
+
+
+def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """POST JSON and read JSON."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        answer: dict[str, Any] = json.load(reply)
+        return answer
 
 
 def servers_of(out: Path) -> list[str]:
