@@ -10,6 +10,8 @@ import click
 from harness.errors import ArcBenchError
 
 INTERRUPTED = 130
+EXTRAS = {name: "train" for name in ("torch", "transformers", "tokenizers", "trl", "peft", "datasets", "accelerate")}
+"""Which optional extra brings a package that a command may miss; vLLM has a message of its own."""
 
 
 def run_cli(command: click.Command, argv: list[str] | None = None) -> int:
@@ -35,6 +37,12 @@ def _guarded(action: Callable[[], object], debug: bool) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if debug or extra is None:
+            raise
+        click.echo(f'error: {error.name} is not installed here: pip install "arc-bench[{extra}]"', err=True)
+        return 1
     except (ArcBenchError, OSError) as error:
         if debug:
             raise

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from harness.cli import COMMANDS, cli
+from tests.conftest import ROOT
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
@@ -67,3 +69,20 @@ def test_tiny_base_path_prints_the_shipped_folder() -> None:
     done = bench("tiny-base", "--path")
     assert done.returncode == 0
     assert done.stdout.strip().endswith("tiny-base")
+
+
+def test_a_package_of_an_extra_that_is_missing_is_named_with_its_remedy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom importlib.abc import MetaPathFinder\n"
+        "class Without(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'vllm'):\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+        "from harness.cli import main\nmain()\n"
+    )
+    for words in (["tiny-base", "-o", str(tmp_path / "new")], ["train", "examples/train-toy.yaml"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 1, words
+        assert 'pip install "arc-bench[train]"' in done.stderr, (words, done.stderr)
+        assert "Traceback" not in done.stderr
