@@ -85,7 +85,7 @@ def fetch_barc() -> list[Path]:
 
 def _no_network(error: Exception) -> DataError:
     missing = [
-        f"{name} (https://huggingface.co/datasets/{repo})"
+        f"{name} (Hugging Face data set {repo})"
         for repo, names in HF_FILES.items()
         for name in names
         if local_file(repo, name) is None

@@ -10,7 +10,7 @@ import click
 from harness.errors import ArcBenchError
 
 INTERRUPTED = 130
-EXTRAS = {name: "train" for name in ("torch", "transformers", "tokenizers", "trl", "peft", "datasets", "accelerate")}
+EXTRAS = dict.fromkeys(("torch", "transformers", "tokenizers", "trl", "peft", "datasets", "accelerate"), "train")
 """Which optional extra brings a package that a command may miss; vLLM has a message of its own."""
 
 

@@ -38,6 +38,8 @@ class Asker:
 
     prompt: Prompt
     encoder: Encoder
+    lenient: bool = False
+    """Read answers as the original scripts did (harness.lenient)."""
 
     def messages(self, draw: Draw) -> tuple[Message, ...]:
         """The chat that asks for a draw's answer."""
@@ -46,7 +48,7 @@ class Asker:
     def read(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:
         """The answer's grid in the original orientation and colours, or the name of its failure."""
         try:
-            return "grid", augmentation.invert(self.prompt.decode(text, self.encoder))
+            return "grid", augmentation.invert(self.prompt.decode(text, self.encoder, lenient=self.lenient))
         except GridError as error:
             return _failure(error), None
 
@@ -71,7 +73,8 @@ class Plan:
         self._models = {model.name: i for i, model in enumerate(config.models)}
         self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
         self.askers = {
-            model.name: Asker(load_prompt(model.prompt), parse_encoder(model.encoder)) for model in config.models
+            model.name: Asker(load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient)
+            for model in config.models
         }
 
     def __len__(self) -> int:

@@ -76,6 +76,8 @@ class RunConfig(Record):
     """Predictions per model and test output."""
     samples_per_view: Annotated[int, Field(gt=0)]
     augment: bool
+    lenient: bool = False
+    """Whether answers were read as the original scripts did, instead of strictly."""
     seed: int
     api: Literal["chat"]
     temperature: float

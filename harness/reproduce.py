@@ -61,6 +61,7 @@ def reproduce(
         limit=len(config.task_ids),
         seed=config.seed,
         augment=config.augment,
+        lenient=config.lenient,
         samples_per_view=config.samples_per_view,
         temperature=config.temperature,
         top_p=config.top_p,

@@ -33,6 +33,7 @@ class RunOptions:
     limit: int | None = None
     seed: int = 0
     augment: bool = True
+    lenient: bool = False
     samples_per_view: int = 1
     prompt: str | None = None
     encoder: str | None = None
@@ -117,6 +118,7 @@ def complete(
         n=options.n,
         samples_per_view=options.samples_per_view,
         augment=options.augment,
+        lenient=options.lenient,
         seed=options.seed,
         api="chat",
         temperature=options.temperature,

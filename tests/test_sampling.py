@@ -13,11 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.augment import identity
 from harness.datasets import TaskList, iterate, open_dataset
+from harness.encoding import parse_encoder
 from harness.endpoint import Policy
 from harness.errors import ArcBenchError, ConfigError, DataError, RunError, ServerError
-from harness.plan import Plan
+from harness.grid import Grid
+from harness.plan import Asker, Plan
 from harness.progress import Display
+from harness.prompt import load_prompt
 from harness.records import PredictionRecord
 from harness.runs import RunFolder
 from harness.sampling import SampleSummary, sample_run
@@ -417,3 +421,11 @@ def _until(condition: object) -> None:
             return
         waiter.wait(0.005)
     raise AssertionError("the condition did not come true in time")
+
+
+def test_a_lenient_run_reads_what_the_original_scripts_did() -> None:
+    prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("GridShapeEncoder(MinimalGridEncoder())")
+    view = identity(4)
+    unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
+    assert Asker(prompt, encoder).read(unclosed, view) == ("unparsed", None)
+    assert Asker(prompt, encoder, lenient=True).read(unclosed, view) == ("grid", Grid.from_rows([[0, 1], [2, 3]]))

@@ -62,6 +62,7 @@ class JsonObject(click.ParamType[dict[str, object]]):
 @click.option("--prompt", help="Default: the adapter's own, else output-from-examples-v1.")
 @click.option("--grid-encoder", "encoder", help="Default: the adapter's own, else shape, row numbers and digits.")
 @click.option("--augment/--no-augment", default=True, help="Show every sample another view of the task (default).")
+@click.option("--lenient", is_flag=True, help="Read answers as the arc24 scripts did, instead of strictly.")
 @click.option("--samples-per-view", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
