@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/bench demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" --durations=15
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long

@@ -147,7 +147,7 @@ def few(root: Path, model: Path) -> Path:
     return trained(recipe_data(model, root / "few", micro_batch_size=1, **FEW), root)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_killed_torn_and_stopped_it_ends_with_the_same_bits(root: Path, model: Path, whole: Path, workers: int) -> None:
     output = root / f"cut{workers}"
     arguments = command(recipe_data(model, output, workers=workers), root)
@@ -235,6 +235,7 @@ def test_merged_model_answers_as_base_with_adapter(plain: Path, model: Path, tmp
         merge(str(model), model, tmp_path / "other")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "changes", "kind"),
     [
@@ -279,6 +280,7 @@ def test_bad_recipes_end_in_one_clear_line(root: Path, model: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_the_two_commands_of_the_experiment_run(root: Path) -> None:
     for split in ("training", "evaluation"):
         dataset = open_dataset(f"arc1/{split}")
