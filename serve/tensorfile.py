@@ -78,6 +78,9 @@ def _check_layout(path: Path, tensors: dict[str, TensorInfo], base: int, size: i
     ranges = sorted((t.start, t.end) for t in tensors.values())
     if any(after[0] < before[1] for before, after in pairwise(ranges)):
         raise AdapterError(f"{path}: damaged safetensors header: two tensors share bytes")
+    # The format allows no holes; one is where a damaged name hid a tensor behind another of the same name.
+    if ranges and (ranges[0][0] != base or any(after[0] > before[1] for before, after in pairwise(ranges))):
+        raise AdapterError(f"{path}: damaged safetensors header: some bytes belong to no tensor")
     needed = ranges[-1][1] if ranges else base
     if size != needed:
         word = "truncated" if size < needed else "followed by foreign bytes"

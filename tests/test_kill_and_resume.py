@@ -15,6 +15,8 @@ from harness.records import PredictionRecord
 from harness.runs import RunFolder
 from tests.chat_server import ChatServer, moody
 
+pytestmark = pytest.mark.slow
+
 PLANNED = 64
 
 
@@ -54,7 +56,7 @@ def check_equal(run: Path, calm: Path) -> None:
     assert (run / "results.json").read_bytes() == (calm / "results.json").read_bytes()
 
 
-@pytest.mark.parametrize("moment", [20, *(pytest.param(m, marks=pytest.mark.slow) for m in (0, 1, 2, 33, 50, 61, 63))])
+@pytest.mark.parametrize("moment", [0, 1, 2, 20, 33, 50, 61, 63])
 def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int) -> None:
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.03) as server:
@@ -69,7 +71,6 @@ def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int) -> None:
     check_equal(out, calm)
 
 
-@pytest.mark.slow
 def test_the_harness_and_the_server_both_killed(tmp_path: Path, calm: Path) -> None:
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.03) as server:
@@ -87,7 +88,7 @@ def test_the_harness_and_the_server_both_killed(tmp_path: Path, calm: Path) -> N
     check_equal(out, calm)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: Path, number: signal.Signals) -> None:
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.05) as server:
@@ -108,7 +109,6 @@ def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: P
     check_equal(out, calm)
 
 
-@pytest.mark.slow
 def test_two_harnesses_cannot_write_one_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with (

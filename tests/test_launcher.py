@@ -263,6 +263,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process, _ = child(STUBBORN, log)
@@ -290,6 +291,7 @@ child.wait()
 """
 
 
+@pytest.mark.slow
 def test_a_server_ends_with_a_killed_owner() -> None:
     with subprocess.Popen([sys.executable, "-c", OWNER, OWNED], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None

@@ -337,6 +337,14 @@ def test_a_damaged_weights_file_is_an_adapter_error(
     assert sum(t.end - t.start for t in tensors.values()) == 40
 
 
+def test_a_tensor_hidden_behind_another_of_its_name_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    write_safetensors(path, {"t": np.ones((2, 3)), "u": np.ones((4,))})
+    path.write_bytes(path.read_bytes().replace(b'"t"', b'"u"'))
+    with pytest.raises(AdapterError, match="some bytes belong to no tensor"):
+        read_header(path)
+
+
 def test_overlapping_tensors_are_refused(tmp_path: Path) -> None:
     head = json.dumps(
         {

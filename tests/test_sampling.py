@@ -216,6 +216,7 @@ def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_
         assert max(bodies) <= limit
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_are_really_in_flight(tmp_path: Path) -> None:
     policy = replace(QUICK, max_in_flight=1024, timeout=30.0)
     with ChatServer(hold=1024) as server:
