@@ -41,7 +41,7 @@ check: lint
 	$(BIN)/python -m pytest -m "not slow and not long" -q
 
 bench: $(READY)
-	for entry in benchmarks/*.py; do $(BIN)/python $$entry || exit 1; done
+	for entry in $(basename $(notdir $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$entry || exit 1; done
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
