@@ -114,7 +114,7 @@ def check_token_ids(url: str, tokenizer: Any) -> None:
             assert ids == list(made.prompt_ids(seen, 0)), task.id
             if spec.startswith("arc1"):
                 answer = post(f"{url}/v1/chat/completions", {"model": name, "messages": messages, "max_tokens": 1})
-                assert answer["usage"]["prompt_tokens"] == len(ids) > 1000
+                assert answer["usage"]["prompt_tokens"] == len(ids)
 
 
 def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
