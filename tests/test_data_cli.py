@@ -49,6 +49,7 @@ def test_show_in_colour_and_as_digits(capsys: pytest.CaptureFixture[str]) -> Non
     assert bench(capsys, "show", "toy/copy").startswith("task copy-000000")
 
 
+@pytest.mark.slow
 def test_show_as_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for ending in ("png", "svg"):
         one, two = tmp_path / f"a.{ending}", tmp_path / "deeper" / f"b.{ending}"
@@ -82,6 +83,7 @@ def test_a_wide_task_is_drawn_below_each_other() -> None:
     assert grid_lines(grid, colour=True)[0].count("\x1b") == 2
 
 
+@pytest.mark.slow
 def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     build_tokenizer().save_pretrained(tmp_path / "tokenizer")
     found = json.loads(
