@@ -95,29 +95,37 @@ def truth(population: Population, n: int, tasks: int = 2_000_000) -> Floats:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Coverage of each metric by the harness's intervals and by two that are known to fail."""
+    """Coverage of each metric, and the mean width, by the harness's intervals and by others."""
 
     ours: Floats
     plain_bca: Floats
+    """BCa at the nominal level, whatever the values; no interval counts as not covering."""
+    always_wilson: Floats
+    widths: tuple[Floats, Floats, Floats]
+    """Mean widths of the three, in that order (of the intervals that exist)."""
     per_prediction: float
     """Of accuracy, where predictions are resampled as if each were a task."""
 
 
 def coverage(values: Floats, target: Floats, n: int) -> Coverage:
     """Count how often intervals of simulated benchmarks (metrics, replicates, tasks) hold the target."""
-    ours, plain = [], []
-    for rows, true in zip(values, target, strict=True):
-        found = intervals(rows, n * OUTPUTS_MULTIPLE)
-        ours.append(np.mean([i.low <= true <= i.high for i in found]))
+    tasks = values.shape[2]
+    held, widths = np.empty((3, len(values))), np.empty((3, len(values)))
+    for m, (rows, true) in enumerate(zip(values, target, strict=True)):
         units, scale = to_units(rows, n * OUTPUTS_MULTIPLE)
         varied = np.ptp(units, axis=1) > 0
-        ends = bca(units[varied], 0, 0.95, 9_999) / scale[varied, None]
-        plain.append(((ends[:, 0] <= true) & (true <= ends[:, 1])).sum() / len(rows))
-    tasks = values.shape[2]
+        kinds = (
+            np.array([(i.low, i.high) for i in intervals(rows, n * OUTPUTS_MULTIPLE)]),
+            bca(units[varied], 0, 0.95, 9_999) / scale[varied, None],
+            np.array([wilson(float(value), tasks) for value in rows.mean(axis=1)]),
+        )
+        for kind, ends in enumerate(kinds):
+            held[kind, m] = ((ends[:, 0] <= true) & (true <= ends[:, 1])).sum() / len(rows)
+            widths[kind, m] = np.nanmean(ends[:, 1] - ends[:, 0])
     # Resampling tasks × n predictions of 0 or 1 gives, but for rounding, the binomial interval.
     wrong = [wilson(float(row.mean()), tasks * n) for row in values[0]]
     control = np.mean([low <= target[0] <= high for low, high in wrong])
-    return Coverage(np.array(ours), np.array(plain), float(control))
+    return Coverage(*held, widths=(widths[0], widths[1], widths[2]), per_prediction=float(control))
 
 
 def two_level(population: Population, target: float, n: int, replicates: int, tasks: int = 400) -> float:
@@ -181,13 +189,17 @@ def print_coverage(population: Population, replicates: int) -> None:
     print(table(["N", *METRICS, "per prediction"], rows))
     control = two_level(population, float(targets[32][METRICS.index("pass_n")]), 32, min(replicates, 400))
     print(f"Resampling tasks and predictions within them, 400 tasks, N = 32: pass_n {percent(control)}.\n")
-    rows = []
-    for tasks in (10, 20, 30, 50, 120):
+    rows, wide = [], []
+    for tasks in (10, 15, 20, 29, 30, 50, 120):
         found = coverage(simulate(population, replicates, tasks, 32, SEED), targets[32], 32)
-        rows.append([str(tasks), "harness", *map(percent, found.ours)])
-        rows.append([str(tasks), "BCa always", *map(percent, found.plain_bca)])
+        held = (found.ours, found.plain_bca, found.always_wilson)
+        for kind, shares, widths in zip(("harness", "BCa always", "Wilson always"), held, found.widths, strict=True):
+            rows.append([str(tasks), kind, *map(percent, shares)])
+            wide.append([str(tasks), kind, *map(percent, widths)])
     print("Few tasks, N = 32.\n")
     print(table(["tasks", "interval", *METRICS], rows))
+    print("Mean width of the same intervals (points).\n")
+    print(table(["tasks", "interval", *METRICS], wide))
 
 
 def print_differences(population: Population, replicates: int) -> None:

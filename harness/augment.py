@@ -10,6 +10,7 @@ from harness.symmetry import SYMMETRIES, apply_symmetry, inverse_symmetry
 
 ALL_COLOURS_PROBABILITY = 0.1
 """How often colour 0 takes part in a colour permutation; else it stays, being the background of most tasks."""
+_OTHER_BYTES = bytes(range(COLOURS, 256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +83,4 @@ def resplit(stream: Stream, task: Task) -> Task:
 
 
 def _table(colours: tuple[int, ...]) -> bytes:
-    return bytes(colours) + bytes(range(COLOURS, 256))
+    return bytes(colours) + _OTHER_BYTES

@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from harness.errors import ServerError
-from harness.prompt import Message
-from harness.records import RunConfig, ServedModel
-from harness.replies import Fault, Refusal, Reply, checked_body, cut, read_model, read_reply
+from harness.records import ServedModel
+from harness.replies import Fault, Refusal, Reply, checked_body, cut, read_replies
+from harness.requests import NEUTRAL, ROUTES, ChatRequest, Request, Sampling, greeting, plain
+from harness.served import read_models
 
 if TYPE_CHECKING:
     import aiohttp
 
-NEUTRAL: Mapping[str, object] = {
-    "top_p": 1.0,
-    "min_p": 0.0,
-    "top_k": -1,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-    "logprobs": True,
-}
-"""Sent explicitly, so that a model's own generation config changes nothing; left out where a server refuses one."""
-RESERVED = ("model", "messages", "n", "stream", "seed", "max_tokens")
-"""What ``extra_body`` must not set, as predictions are recorded by it."""
 _KEEPALIVE = 2.0
 """Seconds; below the 5 of uvicorn, so that a reused connection is not just being closed by the server."""
 _CONNECT_SECONDS = 10.0
 _BODY_LIMIT = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """One answer to ask for. ``max_tokens`` None leaves the bound to the server (the rest of the context)."""
-
-    model: str
-    messages: tuple[Message, ...]
-    max_tokens: int | None
-    seed: int | None
-
-
-def greeting(model: str) -> ChatRequest:
-    """The smallest useful request, to see whether a server answers at all."""
-    return ChatRequest(model, (Message("user", "Hello"),), 1, None)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The parameters of every request of a run, beside those of ``ChatRequest``."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    extra_body: Mapping[str, object] = field(default_factory=dict)
-    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
-
-    @staticmethod
-    def of(config: RunConfig) -> Sampling:
-        """The sampling parameters of a run."""
-        return Sampling(config.temperature, config.top_p, config.min_p, config.extra_body, config.chat_template_kwargs)
+_JSON = {"Content-Type": "application/json"}
 
 
 class Client:
@@ -94,7 +51,6 @@ class Client:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_SECONDS),
         )
         return self
 
@@ -114,19 +70,20 @@ class Client:
             isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
         ):
             raise Fault("garbage", f"{self.url}/v1/models did not answer with a list of models")
-        return [read_model(entry) for entry in entries]
+        return read_models(entries)
 
-    async def count_tokens(self, request: ChatRequest) -> int:
-        """The tokens of a request's prompt by the server's ``/tokenize`` (vLLM has it).
+    async def tokenize(self, request: ChatRequest) -> list[int]:
+        """The token ids that a chat request's prompt has by the server's ``/tokenize`` (vLLM has it).
 
         Raises:
             Fault, Refusal: the server has no such route, or did not answer.
         """
-        body = {"model": request.model, "messages": _plain(request.messages), **self._template()}
+        body = {"model": request.model, "messages": plain(request.messages), **self._sampling.template}
         data = await self._call("POST", "/tokenize", body, self._timeout)
-        if not isinstance(count := data.get("count"), int):
-            raise Fault("garbage", f"{self.url}/tokenize did not answer with a count")
-        return count
+        ids = data.get("tokens")
+        if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
+            raise Fault("garbage", f"{self.url}/tokenize did not answer with token ids")
+        return ids
 
     async def negotiate(self, model: str) -> None:
         """Ask for a word, so that what this server does not take is known before the run.
@@ -136,7 +93,7 @@ class Client:
         """
         request = greeting(model)
         try:
-            await self.chat(request)
+            await self.ask(request)
             return
         except Refusal as refusal:
             if refusal.is_systematic:
@@ -147,31 +104,32 @@ class Client:
         for names in (["logprobs"], list(NEUTRAL)):
             self.without = before | set(names)
             try:
-                await self.chat(request)
+                await self.ask(request)
             except Refusal:
                 continue
             self.without = before
             self.go_without(names, why)
             return
         self.without = before
-        await self.chat(request)
+        await self.ask(request)
 
-    async def chat(self, request: ChatRequest) -> Reply:
-        """One attempt to get an answer; parameters that the server does not know are left out from then on.
+    async def ask(self, request: Request) -> list[Reply]:
+        """One attempt to get the answers; parameters that the server does not know are left out from then on.
 
         Raises:
             Fault: it may work later. Refusal: it will not.
         """
         while True:
-            body = self._body(request)
+            body = self._sampling.body(request, self.without, self._limit_name)
+            route = ROUTES["chat" if isinstance(request, ChatRequest) else "completions"]
             start = perf_counter()
             try:
-                data = await self._call("POST", "/v1/chat/completions", body, self._timeout)
+                data = await self._call("POST", route, body, self._timeout)
             except Refusal as refusal:
                 if not self._learn(refusal, body):
                     raise
                 continue
-            return read_reply(data, perf_counter() - start)
+            return read_replies(data, request, perf_counter() - start)
 
     def go_without(self, names: Sequence[str], why: str) -> None:
         """Leave out parameters that the server refuses, said once.
@@ -181,8 +139,8 @@ class Client:
         """
         for name in names:
             if name not in self.without:
-                if self._neutral(name) != NEUTRAL[name]:
-                    raise ServerError(f"{self.url} refuses {name} = {self._neutral(name)}, which was asked for ({why})")
+                if (value := self._sampling.value(name)) != NEUTRAL[name]:
+                    raise ServerError(f"{self.url} refuses {name} = {value}, which was asked for ({why})")
                 self.without.add(name)
                 self._notice(f"{self.url} does not take {name!r}; requests go without it ({why})")
 
@@ -190,7 +148,7 @@ class Client:
         """Whether the request can be repeated in another form after this refusal."""
         if refusal.status not in (400, 422) or refusal.is_context:
             return False
-        if "max_completion_tokens" in refusal.named and "max_tokens" in body:
+        if "max_completion_tokens" in refusal.named and "messages" in body and "max_tokens" in body:
             self._limit_name = "max_completion_tokens"
             return True
         # Only what this very request carried: others in flight may have learned the same already.
@@ -199,37 +157,17 @@ class Client:
         self.go_without(named, cut(str(refusal)))
         return bool(named)
 
-    def _neutral(self, name: str) -> object:
-        chosen = {"top_p": self._sampling.top_p, "min_p": self._sampling.min_p}
-        return chosen.get(name, NEUTRAL[name])
-
-    def _body(self, request: ChatRequest) -> dict[str, object]:
-        body: dict[str, object] = {"model": request.model, "messages": _plain(request.messages)}
-        if request.max_tokens is not None:
-            body[self._limit_name] = request.max_tokens
-        body["temperature"] = self._sampling.temperature
-        body |= {name: self._neutral(name) for name in NEUTRAL if name not in self.without}
-        if request.seed is not None:
-            body["seed"] = request.seed
-        return body | self._template() | dict(self._sampling.extra_body)
-
-    def _template(self) -> dict[str, object]:
-        kwargs = dict(self._sampling.chat_template_kwargs)
-        return {"chat_template_kwargs": kwargs} if kwargs else {}
-
     async def _call(self, method: str, route: str, body: dict[str, object] | None, timeout: float) -> dict[str, Any]:
         import aiohttp
 
         if self._session is None:
             raise RuntimeError("the client is not open; use it as an async context manager")
         data = None if body is None else orjson.dumps(body)
+        deadline = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
         try:
-            async with (
-                asyncio.timeout(timeout),
-                self._session.request(
-                    method, self.url + route, data=data, headers={"Content-Type": "application/json"}
-                ) as response,
-            ):
+            async with self._session.request(
+                method, self.url + route, data=data, headers=_JSON, timeout=deadline
+            ) as response:
                 content = await _read(response)
                 status, headers = response.status, response.headers
         except TimeoutError:
@@ -249,7 +187,3 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             raise ValueError(f"an answer of over {_BODY_LIMIT >> 20} MiB")
         parts.append(part)
     return b"".join(parts)
-
-
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]

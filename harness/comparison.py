@@ -54,6 +54,10 @@ class Comparison:
         """Tasks on which the two differ."""
         return self.won + self.lost
 
+    def tasks_for(self, difference: float) -> int | None:
+        """Tasks of this kind that resolve ``difference`` at 80 % power; None where it is 0 or nothing varies."""
+        return tasks_needed(self.sd, abs(difference)) if self.sd > 0 and difference else None
+
 
 def compare(
     values: ArrayLike,

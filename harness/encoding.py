@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from harness.errors import GridError, SpecError
-from harness.grid import Grid
+from harness.grid import MAX_SIDE, Grid
 from harness.gridtext import DIGITS, LineEncoder, fenced, lines_of, parse_rows
 from harness.gridtext import Encoder as Encoder
 from harness.gridtext import GridText as GridText
@@ -19,6 +19,7 @@ from harness.gridtext import GridText as GridText
 DEFAULT_ENCODER = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 REPLACEMENTS = "ñò÷ûąćďęĚĞ"
 _TO_ASCII = bytes.maketrans(bytes(range(10)), DIGITS.encode())
+_FROM_ASCII = bytes.maketrans(DIGITS.encode(), bytes(range(10)))
 _TO_SYMBOLS = str.maketrans(DIGITS, REPLACEMENTS)
 _TO_DIGITS = str.maketrans(REPLACEMENTS, DIGITS)
 
@@ -34,8 +35,22 @@ class MinimalGridEncoder(LineEncoder):
     def line(self, number: int, row: bytes) -> str:
         return _digits(row)
 
+    def lines(self, grid: Grid) -> list[str]:
+        text, width = _digits(grid.cells), grid.width
+        return [text[i : i + width] for i in range(0, len(text), width)]
+
     def decode(self, text: str) -> Grid:
-        return parse_rows([list(line) for line in lines_of(text)])
+        lines = lines_of(text)
+        width, cells = len(lines[0]), "".join(lines)
+        # What is a grid at a glance, as most answers are; anything else is named by the slower way.
+        if (
+            cells.isascii()
+            and cells.isdigit()
+            and max(width, len(lines)) <= MAX_SIDE
+            and {width} == set(map(len, lines))
+        ):
+            return Grid(len(lines), width, cells.encode().translate(_FROM_ASCII))
+        return parse_rows([list(line) for line in lines])
 
 
 @dataclass(frozen=True)
@@ -103,11 +118,14 @@ class RowNumberEncoder(LineEncoder):
     def line(self, number: int, row: bytes) -> str:
         return f"{number + self._before} {self.base.line(number, row)}"
 
+    def lines(self, grid: Grid) -> list[str]:
+        return [f"{i} {line}" for i, line in enumerate(self.base.lines(grid), 1 + self._before)]
+
     def tail(self, height: int, width: int) -> str:
         after = self.base.tail(height, width).split("\n")[1:]
         return "".join(f"\n{i} {line}" for i, line in enumerate(after, 1 + self._before + height))
 
-    @property
+    @cached_property
     def _before(self) -> int:
         return self.base.head(1, 1).count("\n")
 
@@ -132,6 +150,9 @@ class GridCodeBlockEncoder(LineEncoder):
 
     def line(self, number: int, row: bytes) -> str:
         return self.base.line(number, row)
+
+    def lines(self, grid: Grid) -> list[str]:
+        return self.base.lines(grid)
 
     def tail(self, height: int, width: int) -> str:
         return self.base.tail(height, width) + "\n```"

@@ -7,38 +7,50 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from harness.client import ChatRequest
-from harness.endpoint import Endpoint, GivenUp, Job, Lost, Policy
+from harness.answers import run_answers
+from harness.asking import Asking
+from harness.endpoint import Endpoint
 from harness.errors import RunError
 from harness.grid import Grid
+from harness.jobs import Divide, GivenUp, Job, Lost, Policy
 from harness.plan import Draw, Plan
 from harness.predictions import PredictionLog
-from harness.progress import Board, Display, Tally
-from harness.prompt import Message
-from harness.queueing import Work
-from harness.records import AugmentationRecord, Outcome, PredictionRecord, RunConfig
+from harness.progress import Board, Display
+from harness.queueing import Room, Work
+from harness.recording import prediction_line
+from harness.records import Outcome, RunConfig
 from harness.replies import Refusal, Reply
+from harness.rounds import Rounds
 from harness.servers import Servers
+from harness.stopping import of_run
+from harness.tallies import Tally
 
 COMMIT_SECONDS = 0.5
 """Predictions are durable after at most this long (and the time that the disk takes)."""
 _DRAIN_SECONDS = 30.0
-
-
 _NOTICES = 20
+"""Different reasons of failure that are shown."""
+Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
 class Engine:
     """Keeps the servers busy with the plan's open predictions and stores what they answer."""
 
     def __init__(
-        self, plan: Plan, config: RunConfig, endpoints: Sequence[Endpoint], log: PredictionLog, display: Display
+        self,
+        plan: Plan,
+        config: RunConfig,
+        asking: Asking,
+        endpoints: Sequence[Endpoint],
+        log: PredictionLog,
+        display: Display,
     ) -> None:
         self.plan = plan
-        self.board = Board(Tally(model.name, plan.per_model) for model in config.models)
+        self.board = Board(Tally(model.name, plan.per_model, config.n) for model in config.models)
         self.answered_as: dict[str, set[str]] = {model.name: set() for model in config.models}
-        self._config = config
-        self._limits = {model.name: model.max_tokens for model in config.models}
+        self.warnings: list[str] = []
+        """What was noticed that the report is to tell."""
+        self._asking = asking
         self._endpoints = endpoints
         self._log = log
         self._display = display
@@ -47,73 +59,106 @@ class Engine:
         self._open: dict[int, Draw] = {}
         """What was built and is not stored yet."""
         self._done = bytearray(len(plan))
-        for key in log.done():
-            number = plan.number(key)
+        self._remember()
+        schedule = of_run(config)
+        self._rounds = None if schedule is None else Rounds(plan, schedule, self._done)
+        if self._rounds is not None:
+            for number in self._rounds.complete():
+                self._go_on(self._rounds, self.plan.draw(number))
+
+    def _remember(self) -> None:
+        """Take in what earlier sessions stored.
+
+        Raises:
+            DataError, RunError: a line of the file is no prediction of this run, or there twice.
+        """
+        for answer in run_answers(self._log.path):
+            key = (answer.model, answer.task_id, answer.test_index, answer.sample)
+            number = self.plan.number(key)
             if number is None or self._done[number]:
                 kind = "is not part of this run" if number is None else "is there twice"
-                raise RunError(f"{log.path}: prediction {key} {kind}; the file was changed by hand or mixed up")
+                raise RunError(f"{self._log.path}: prediction {key} {kind}; the file was changed by hand or mixed up")
             self._done[number] = 1
-            self.board.tallies[key[0]].done += 1
+            truth = self.plan.truth(number)
+            tally = self.board.tallies[answer.model]
+            tally.add((answer.task_id, answer.test_index), truth, answer.outcome, answer.grid, answer.mean_logprob)
 
     async def run(self, models_at_once: int, policy: Policy) -> None:
         """Sample until all is done, a signal comes, or nothing more can be done."""
-        work = Work(self._jobs(models_at_once))
+        size = self._asking.size(policy.max_in_flight)
+        work = Work(self._jobs(models_at_once, size), size)
         async with asyncio.TaskGroup() as group:
-            tasks: list[asyncio.Task[None]] = []
+            tasks: set[asyncio.Task[None]] = set()
 
             def spawn(job: Coroutine[object, object, None]) -> None:
-                tasks.append(group.create_task(job))
+                task = group.create_task(job)
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
 
             servers = Servers(self._endpoints, policy, spawn, self._display.notice)
-            self.board.in_flight = lambda: work.in_flight
+            self.board.in_flight = lambda model: work.by_model[model]
             self.board.seconds_left = lambda: servers.seconds_left
             spawn(self._display.show(self.board))
             spawn(work.build_ahead())
             spawn(self._commit_often())
             for endpoint in self._endpoints:
-                for _ in range(min(policy.max_in_flight, len(self.plan))):
-                    spawn(self._work_on(endpoint, work))
+                spawn(self._feed(endpoint, work, Room(policy.max_in_flight, size), spawn))
             with _on_interrupt(lambda: self._drain(work, spawn)):
                 await work.over.wait()
-            for task in tasks:
+            for task in tuple(tasks):
                 task.cancel()
 
-    def _jobs(self, models_at_once: int) -> Iterator[Job]:
-        ways = {model.name: (model.prompt, model.encoder) for model in self._config.models}
-        key: tuple[int, tuple[str, str]] | None = None
-        messages: tuple[Message, ...] = ()
-        for number in self.plan.order(models_at_once):
-            if self._done[number]:
-                continue
-            draw = self.plan.draw(number)
-            # Models that are asked together share their prompts.
-            if key != (key := (number % self.plan.per_model, ways[draw.model])):
-                messages = self.plan.askers[draw.model].messages(draw)
-            self._open[number] = draw
-            seed = draw.seed if self._config.temperature > 0 else None
-            yield Job(number, ChatRequest(draw.model, messages, self._limits[draw.model], seed))
+    def _jobs(self, models_at_once: int, size: int) -> Iterator[Job | None]:
+        """What is to be asked, in order; a request is for up to ``size`` predictions of one model and test output."""
+        source = self.plan if self._rounds is None else self._rounds
+        for block in source.blocks(models_at_once, size):
+            draws = [self.plan.draw(number) for number in block if not self._done[number]]
+            if draws:
+                self._open.update((draw.number, draw) for draw in draws)
+                yield Job(tuple(draw.number for draw in draws), self._asking.request(draws))
+            elif self._rounds is not None:
+                yield None
 
-    async def _work_on(self, endpoint: Endpoint, work: Work) -> None:
+    async def _feed(self, endpoint: Endpoint, work: Work, room: Room, spawn: Spawn) -> None:
+        """Give a server what is due, as long as it has room."""
         while True:
+            await room.wait()
             await endpoint.up.wait()
             job = await work.take()
-            try:
-                self._store(job, await endpoint.ask(job))
-            except Lost:
-                work.give_back(job)
-                continue
-            except Refusal as refusal:
-                self._fail(job, "refused", str(refusal))
-            except GivenUp as error:
-                self._fail(job, "error", str(error))
-            work.finish()
+            room.add(-len(job.numbers))
+            spawn(self._ask(endpoint, work, room, job))
 
-    def _store(self, job: Job, reply: Reply | None) -> None:
-        draw = self._open[job.number]
+    async def _ask(self, endpoint: Endpoint, work: Work, room: Room, job: Job) -> None:
+        """One request from sending to storing."""
+        remaining: list[Job] = []
+        try:
+            for place, reply in enumerate(await endpoint.ask(job)):
+                if reply is not None and reply.broken_off:
+                    remaining.append(job.only(place))
+                else:
+                    self._store(self._open[job.numbers[place]], reply)
+        except Lost:
+            remaining = [job]
+        except Divide:
+            remaining = [job.only(place) for place in range(len(job.numbers))]
+        except Refusal as refusal:
+            self._fail(job, "refused", str(refusal))
+        except GivenUp as error:
+            self._fail(job, "error", str(error))
+        room.add(len(job.numbers))
+        work.finish(job, remaining)
+
+    def _store(self, draw: Draw, reply: Reply | None) -> None:
         if reply is None:
             self._record(draw, "too_long", None, None)
             return
-        self.answered_as[draw.model].add(reply.model)
+        if reply.model not in (names := self.answered_as[draw.model]):
+            names.add(reply.model)
+            if len(names) > 1:
+                self.warnings.append(
+                    f"{draw.model} was answered by {' and '.join(sorted(names))}: swapped during the run"
+                )
+                self._display.notice(f"warning: {self.warnings[-1]}")
         if reply.cumulative_logprob is None and reply.text and not self._said_no_logprobs:
             self._said_no_logprobs = True
             self._display.notice("the server gives no log-probabilities; tied votes count by their expectation")
@@ -127,37 +172,33 @@ class Engine:
         if reason not in self._refusals and len(self._refusals) < _NOTICES:
             self._refusals.add(reason)
             self._display.notice(f"{outcome}: {reason}")
-        self._record(self._open[job.number], outcome, None, None)
+        for number in job.numbers:
+            self._record(self._open[number], outcome, None, None)
 
     def _record(self, draw: Draw, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> None:
-        view = draw.augmentation
-        record = PredictionRecord(
-            model=draw.model,
-            task_id=draw.task.id,
-            test_index=draw.test_index,
-            sample_index=draw.sample_index,
-            augmentation=AugmentationRecord(symmetry=view.symmetry, colours=list(view.colours), order=list(view.order)),
-            outcome=outcome,
-            grid=None if grid is None else grid.to_rows(),
-            text=None if reply is None else reply.text,
-            cumulative_logprob=None if reply is None else reply.cumulative_logprob,
-            n_tokens=None if reply is None else reply.n_tokens,
-            finish_reason=None if reply is None else reply.finish_reason,
-            seed=draw.seed,
-            seconds=0.0 if reply is None else reply.seconds,
-        )
-        self._log.append(record)
+        self._log.append_line(prediction_line(draw, outcome, grid, reply))
         self._done[draw.number] = 1
         del self._open[draw.number]
-        right = draw.task.test[draw.test_index].output
-        self.board.tallies[draw.model].add(record, None if right is None else grid == right)
+        tally = self.board.tallies[draw.model]
+        tally.answered += 1
+        logprob = None if reply is None else reply.mean_logprob
+        tally.add((draw.task.id, draw.test_index), draw.task.test[draw.test_index].output, outcome, grid, logprob)
+        if self._rounds is not None and self._rounds.answered(draw.number):
+            self._go_on(self._rounds, draw)
+
+    def _go_on(self, rounds: Rounds, draw: Draw) -> None:
+        """Ask for more of a test output whose round is complete, or leave it."""
+        tally, output = self.board.tallies[draw.model], (draw.task.id, draw.test_index)
+        standing = tally.standings[output]
+        if spared := rounds.next(draw.number, standing.votes.values(), standing.failures):
+            tally.leave(output, spared)
 
     async def _commit_often(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             await asyncio.to_thread(self._log.commit)
 
-    def _drain(self, work: Work, spawn: Callable[[Coroutine[object, object, None]], None]) -> None:
+    def _drain(self, work: Work, spawn: Spawn) -> None:
         """Let what is in flight finish; a second signal, or too long a wait, leaves it."""
 
         async def give_up() -> None:

@@ -42,6 +42,10 @@ class Encoder(GridText, Protocol):
         """Row ``number`` (from 1) without its line break."""
         ...
 
+    def lines(self, grid: Grid) -> list[str]:
+        """All rows without their line breaks."""
+        ...
+
     def tail(self, height: int, width: int) -> str:
         """What stands after the last row, beginning with a line break where it is not empty."""
         ...
@@ -51,8 +55,10 @@ class LineEncoder:
     """What all encoders share: no head, no tail, and their sum."""
 
     def encode(self: Encoder, grid: Grid) -> str:
-        lines = [self.line(i, row) for i, row in enumerate(grid.rows(), 1)]
-        return self.head(grid.height, grid.width) + "\n".join(lines) + self.tail(grid.height, grid.width)
+        return self.head(*grid.shape) + "\n".join(self.lines(grid)) + self.tail(*grid.shape)
+
+    def lines(self: Encoder, grid: Grid) -> list[str]:
+        return [self.line(i, row) for i, row in enumerate(grid.rows(), 1)]
 
     def head(self, height: int, width: int) -> str:
         return ""

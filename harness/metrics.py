@@ -105,18 +105,28 @@ def score_output(
     if due < 1 or len(predictions) > due:
         raise ValueError(f"{len(predictions)} predictions were given where {due} were due")
     pairs = zip(predictions, logprobs, strict=True)
-    groups = rank([Vote(grid, logprob) for grid, logprob in pairs if grid is not None])
+    return score_votes([Vote(grid, logprob) for grid, logprob in pairs if grid is not None], truth, due)
+
+
+def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
+    """Score the predictions for one test output that have a grid; the rest of the n count as failures.
+
+    Raises:
+        ValueError: more votes than n, or none due.
+    """
+    if n < 1 or len(votes) > n:
+        raise ValueError(f"{len(votes)} predictions were given where {n} were due")
+    groups = rank(votes)
     same_size = [group for group in groups if group.grid.shape == truth.shape]
     pixels = math.fsum(group.count * equal_cells(group.grid, truth) for group in same_size)
     wrong = sorted((group.count for group in groups if group.grid != truth), reverse=True)
-    answered = sum(group.count for group in groups)
     return OutputScore(
-        n=due,
-        exact=answered - sum(wrong),
+        n=n,
+        exact=len(votes) - sum(wrong),
         wrong=tuple(wrong),
-        failures=due - answered,
-        correct_size=sum(group.count for group in same_size) / due,
-        correct_pixels=pixels / due,
+        failures=n - len(votes),
+        correct_size=sum(group.count for group in same_size) / n,
+        correct_pixels=pixels / n,
         vote_1=share_in_top(groups, truth, 1),
         vote_2=share_in_top(groups, truth, 2),
     )

@@ -50,10 +50,17 @@ def compare_pairs(
 ) -> list[Paired]:
     """Compare pairs of models metric by metric, paired by task; Holm's correction is over all that is returned.
 
+    A metric that one of a pair cannot tell (``ModelScores.measured``) is left out.
+
     Raises:
         RunError: the two of a pair were scored on different tasks.
     """
-    cells = [(metric, model, baseline) for metric in metrics for model, baseline in pairs]
+    cells = [
+        (metric, model, baseline)
+        for metric in metrics
+        for model, baseline in pairs
+        if metric in model.measured and metric in baseline.measured
+    ]
     if not cells:
         return []
     for model, baseline in pairs:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 from harness.augment import Augmentation, identity, sampling_view
 from harness.encoding import Encoder, parse_encoder
@@ -13,8 +13,10 @@ from harness.grid import MAX_SIDE, Grid, Pair, Task
 from harness.prompt import Message, Prompt, load_prompt
 from harness.records import Outcome, RunConfig
 from harness.rng import Stream
+from harness.segments import Layout, SlotEncoder, skeleton, slots
 
 _SEEDS = 2**31
+_REMEMBERED = 1024
 _TURN_TOKENS = 8
 """Tokens that end a turn, and slack for a lead that splits into more tokens than expected."""
 
@@ -24,6 +26,8 @@ class Draw:
     """One prediction to make: its place in the plan, and the view under which it is asked for."""
 
     number: int
+    place: int
+    """Its number among those of its model: models at one place are asked the same."""
     model: str
     task: Task
     test_index: int
@@ -32,18 +36,26 @@ class Draw:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Asker:
-    """How one model is asked: its prompt and encoder."""
+    """How models are asked: their prompt and encoder."""
 
     prompt: Prompt
     encoder: Encoder
     lenient: bool = False
     """Read answers as the original scripts did (harness.lenient)."""
+    _layouts: dict[int, list[tuple[str, Layout]]] = field(default_factory=dict, repr=False)
+    """By number of train pairs, the messages with slots for grids: a template is rendered once for all tasks."""
 
     def messages(self, draw: Draw) -> tuple[Message, ...]:
         """The chat that asks for a draw's answer."""
-        return self.prompt.messages(draw.augmentation.apply_task(draw.task), draw.test_index, self.encoder)
+        task = draw.augmentation.apply_task(draw.task)
+        count = len(task.train)
+        if count not in self._layouts:
+            rendered = self.prompt.messages(skeleton(count), 0, SlotEncoder())
+            self._layouts[count] = [(m.role, Layout(m.content)) for m in rendered]
+        grids = slots(task, draw.test_index)
+        return tuple(Message(role, layout.fill(grids, self.encoder)) for role, layout in self._layouts[count])
 
     def read(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:
         """The answer's grid in the original orientation and colours, or the name of its failure."""
@@ -72,10 +84,11 @@ class Plan:
         self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
         self._models = {model.name: i for i, model in enumerate(config.models)}
         self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
-        self.askers = {
-            model.name: Asker(load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient)
-            for model in config.models
-        }
+        ways = {(m.prompt, m.encoder): None for m in config.models}
+        asked = {way: Asker(load_prompt(way[0]), parse_encoder(way[1]), config.lenient) for way in ways}
+        self.askers = {m.name: asked[m.prompt, m.encoder] for m in config.models}
+        """How each model is asked; models that are asked alike share one."""
+        self._drawn = lru_cache(_REMEMBERED)(self._draw_anew)
 
     def __len__(self) -> int:
         return len(self._models) * self.per_model
@@ -95,33 +108,40 @@ class Plan:
 
     def draw(self, number: int) -> Draw:
         """What prediction ``number`` asks; a pure function of the configuration and the tasks."""
-        rest, sample = divmod(number, self._config.n)
-        model, output = divmod(rest, len(self._outputs))
+        model, place = divmod(number, self.per_model)
+        output, sample = divmod(place, self._config.n)
         index, test_index = self._outputs[output]
+        view, seed = self._drawn(index, sample)
         task = self._tasks[index]
-        return Draw(
-            number,
-            self._config.models[model].name,
-            task,
-            test_index,
-            sample,
-            self._view(task, sample),
-            Stream("sample", self._config.seed, task.id, sample).below(_SEEDS),
-        )
+        return Draw(number, place, self._config.models[model].name, task, test_index, sample, view, seed)
 
-    def order(self, models_at_once: int) -> Iterator[int]:
-        """Every number once: groups of models in turn, and within a group the same draw of each model together."""
+    def truth(self, number: int) -> Grid | None:
+        """The right answer to prediction ``number``; None where nobody knows it."""
+        index, test_index = self._outputs[number % self.per_model // self._config.n]
+        return self._tasks[index].test[test_index].output
+
+    def blocks(self, models_at_once: int, size: int) -> Iterator[range]:
+        """Every number once, in blocks that one request may ask for: up to ``size`` samples of one output and model.
+
+        Groups of models come in turn, and within a group the same samples of each model together.
+        """
+        n = self._config.n
         for start in range(0, len(self._models), models_at_once):
             group = range(start, min(start + models_at_once, len(self._models)))
-            for place in range(self.per_model):
-                for model in group:
-                    yield model * self.per_model + place
+            for place in range(0, self.per_model, n):
+                for sample in range(0, n, size):
+                    for model in group:
+                        first = model * self.per_model + place
+                        yield range(first + sample, first + min(sample + size, n))
 
-    def _view(self, task: Task, sample: int) -> Augmentation:
+    def _draw_anew(self, index: int, sample: int) -> tuple[Augmentation, int]:
+        """View and seed of one sample of a task."""
+        task = self._tasks[index]
+        seed = Stream("sample", self._config.seed, task.id, sample).below(_SEEDS)
         if not self._config.augment:
-            return identity(len(task.train))
+            return identity(len(task.train)), seed
         view = sample // self._config.samples_per_view
-        return sampling_view(self._config.seed, task.id, view, len(task.train))
+        return sampling_view(self._config.seed, task.id, view, len(task.train)), seed
 
 
 def _failure(error: GridError) -> Outcome:

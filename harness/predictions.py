@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
-
-import orjson
 
 from harness.errors import RunError
 from harness.records import PredictionRecord
@@ -32,24 +32,13 @@ class PredictionLog:
         self._lock = threading.Lock()
         os.ftruncate(self._file.fileno(), self._safe)
 
-    def done(self) -> Iterator[Key]:
-        """The keys of the predictions that are already there.
-
-        Raises:
-            RunError: a line is not a prediction; it names the line.
-        """
-        for number, line in enumerate(whole_lines(self.path), 1):
-            try:
-                row = orjson.loads(line)
-                yield row["model"], row["task_id"], row["test_index"], row["sample_index"]
-            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-                raise RunError(
-                    f"{self.path}, line {number}: not a prediction ({error!r}); delete the line and resume"
-                ) from None
-
     def append(self, record: PredictionRecord) -> None:
         """Take a prediction; it is durable after the next ``commit``."""
-        self._waiting.append(record.model_dump_json().encode() + b"\n")
+        self.append_line(record.model_dump_json().encode() + b"\n")
+
+    def append_line(self, line: bytes) -> None:
+        """``append`` of a record that is a line of JSON already, with its line break."""
+        self._waiting.append(line)
 
     def commit(self) -> None:
         """Write, flush and fsync what was appended; may be called in another thread than ``append``.
@@ -59,25 +48,38 @@ class PredictionLog:
         """
         with self._lock:
             # Appending only adds behind these, so that the list may grow meanwhile.
-            count = len(self._waiting)
-            if data := b"".join(self._waiting[:count]):
-                self._write(data, count)
-                del self._waiting[:count]
+            if count := len(self._waiting):
+                self._write(count)
 
-    def _write(self, data: bytes, count: int) -> None:
+    def _write(self, count: int) -> None:
+        """Write the first ``count`` waiting lines; of those that do not all fit, the ones that do."""
+        lines = self._waiting[:count]
+        data = memoryview(b"".join(lines))
+        written = 0
         try:
-            written = 0
+            os.ftruncate(self._file.fileno(), self._safe)  # the remains of a write that failed
             while written < len(data):
-                written += self._file.write(memoryview(data)[written:]) or 0
+                written += self._file.write(data[written:]) or 0
             os.fsync(self._file.fileno())
         except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file.fileno(), self._safe)
+            ends = list(accumulate(map(len, lines)))
+            whole = bisect_right(ends, written) if written < len(data) else 0
+            self._keep(lines[:whole])
             raise RunError(
-                f"{self.path}: cannot write ({error.strerror}); the last {count} predictions are not saved, "
+                f"{self.path}: cannot write ({error.strerror}); the last {count - whole} predictions are not saved, "
                 "all before are. Make room and repeat the command with --resume"
             ) from None
         self._safe += len(data)
+        del self._waiting[:count]
+
+    def _keep(self, lines: Sequence[bytes]) -> None:
+        """After a failed write: nothing stays but what is whole."""
+        size = sum(map(len, lines))
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), self._safe + size)
+            self._safe += size
+            del self._waiting[: len(lines)]
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Commit and close."""
@@ -85,6 +87,36 @@ class PredictionLog:
             self.commit()
         finally:
             self._file.close()
+
+
+def drop_errors(path: Path) -> int:
+    """Take the predictions that were given up (outcome ``error``) out of the file, in one step; returns how many.
+
+    What was dropped counts as never made. Call it while nobody else writes to the file.
+
+    Raises:
+        RunError: it cannot be written; the file is as it was.
+    """
+    import orjson
+
+    dropped = 0
+    beside = path.with_name(f".tmp-{path.name}")
+    try:
+        with beside.open("wb") as file:
+            for line in whole_lines(path):
+                if b'"error"' in line and orjson.loads(line)["outcome"] == "error":
+                    dropped += 1
+                else:
+                    file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if dropped:
+            beside.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be rewritten ({error.strerror}); it is as it was. Make room") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return dropped
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ They have no inverse and so are never used where predictions are mapped back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from harness.symmetry import SYMMETRIES, apply_symmetry
 
 Kind = Literal["geometric", "padding", "upscale", "mirror"]
 KINDS: tuple[Kind, ...] = ("geometric", "padding", "upscale", "mirror")
+EQUAL: Mapping[Kind, float] = dict.fromkeys(KINDS, 1.0)
 PADDING = range(1, 6)
 UPSCALE = range(2, 5)
 
@@ -63,22 +64,37 @@ class ProblemChange:
         return Pair(pair.input, None if pair.output is None else self.apply(pair.output))
 
 
-def random_change(stream: Stream, task: Task, kinds: tuple[Kind, ...] = KINDS) -> ProblemChange | None:
-    """A random change of inputs or of outputs that keeps every grid within 30x30; None where none of ``kinds`` does.
+def random_change(stream: Stream, task: Task, weights: Mapping[Kind, float] = EQUAL) -> ProblemChange | None:
+    """A random change of inputs or of outputs that keeps every grid within 30x30; None where no kind does.
 
-    The kind is drawn first, uniformly among those that fit, then its parameters uniformly among those that fit.
+    The kind is drawn first, by weight among those that fit, then its parameters uniformly among those that fit.
+
+    Args:
+        weights: of the kinds, relative to each other; a kind that is left out or weighs 0 is not drawn.
     """
     side: Literal["input", "output"] = stream.choice(("input", "output"))
     grids = [pair.input if side == "input" else pair.output for pair in task.train + task.test]
     height = max(grid.height for grid in grids if grid is not None)
     width = max(grid.width for grid in grids if grid is not None)
-    fitting = [found for kind in kinds if (found := list(_fitting(side, kind, height, width)))]
+    wanted = [kind for kind in KINDS if weights.get(kind, 0) > 0]
+    fitting = {kind: found for kind in wanted if (found := list(_fitting(side, kind, height, width)))}
     if not fitting:
         return None
-    change = stream.choice(stream.choice(fitting))
+    change = stream.choice(fitting[_weighted(stream, {kind: weights[kind] for kind in fitting})])
     if change.kind == "padding":
         return ProblemChange(side, "padding", rows=change.rows, columns=change.columns, colour=stream.below(COLOURS))
     return change
+
+
+def _weighted(stream: Stream, weights: Mapping[Kind, float]) -> Kind:
+    """One kind, with a probability proportional to its weight."""
+    point = stream.uniform() * sum(weights.values())
+    *firsts, last = weights
+    for kind in firsts:
+        point -= weights[kind]
+        if point < 0:
+            return kind
+    return last
 
 
 def _fitting(side: Literal["input", "output"], kind: Kind, height: int, width: int) -> Iterator[ProblemChange]:

@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import TextIO
 
-from harness.records import PredictionRecord
+from harness.tallies import Tally
 
 _LIVE_SECONDS = 0.25
 PLAIN_SECONDS = 30.0
 _RATE_SECONDS = 60.0
-
-
-@dataclass
-class Tally:
-    """The predictions of one model so far."""
-
-    model: str
-    total: int
-    done: int = 0
-    """With those of earlier sessions of the run."""
-    answered: int = 0
-    """Those of this session."""
-    exact: int = 0
-    known: int = 0
-    """Predictions of this session whose right answer is known, and how many are exactly it."""
-    failures: Counter[str] = field(default_factory=Counter)
-    tokens: int = 0
-
-    def add(self, record: PredictionRecord, exact: bool | None) -> None:
-        """Count a prediction; ``exact`` is None where the answer is not known."""
-        self.done += 1
-        self.answered += 1
-        self.known += exact is not None
-        self.exact += bool(exact)
-        self.tokens += record.n_tokens or 0
-        if record.outcome != "grid":
-            self.failures[record.outcome] += 1
 
 
 class Board:
@@ -49,14 +21,56 @@ class Board:
 
     def __init__(self, tallies: Iterable[Tally]) -> None:
         self.tallies = {tally.model: tally for tally in tallies}
-        self.in_flight: Callable[[], int] = lambda: 0
+        self.in_flight: Callable[[str], int] = lambda model: 0
+        """Predictions of a model that are in flight."""
         self.seconds_left: Callable[[], float | None] = lambda: None
         """Until waiting for a server ends; None while one answers."""
+        self._paces = {model: _Pace() for model in self.tallies}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prediction that is due is there."""
+        return all(tally.done == tally.total for tally in self.tallies.values())
+
+    def status(self) -> str:
+        """The whole run on one line."""
+        left = self.seconds_left()
+        if left is not None:
+            return f"no server answers; giving up in {_clock(max(left, 0.0))}"
+        rate = sum(self.rate(model) for model in self.tallies)
+        flying = sum(self.in_flight(model) for model in self.tallies)
+        todo = sum(tally.total - tally.done for tally in self.tallies.values())
+        eta = _clock(todo / rate) if rate > 0 else "unknown time"
+        return f"{rate:.1f} predictions/s, {flying} in flight, {eta} left"
+
+    def rate(self, model: str) -> float:
+        """Predictions a second over the last minute."""
+        return self._paces[model].rate(self.tallies[model].answered)
+
+    def cells(self, model: str) -> dict[str, str]:
+        """One model's state by what it says, "" where there is nothing to say; vote_2 is of the outputs begun."""
+        tally = self.tallies[model]
+        vote = tally.vote_2()
+        rate, flying = self.rate(model), self.in_flight(model)
+        busy = tally.done < tally.total and (flying > 0 or rate > 0)
+        return {
+            "done": f"{tally.done}/{tally.total}",
+            "vote_2": "" if vote is None else f"{100 * vote:.1f} %",
+            "rate": f"{rate:.1f}/s" if busy else "",
+            "in flight": f"{flying}" if busy else "",
+            "left": _clock((tally.total - tally.done) / rate) if busy and rate > 0 else "",
+            "failures": ", ".join(f"{count} {kind}" for kind, count in sorted(tally.failures.items())),
+        }
+
+
+class _Pace:
+    """A rate over the last minute."""
+
+    def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque([(monotonic(), 0)])
 
-    def rate(self) -> float:
-        """Predictions a second over the last minute."""
-        now, answered = monotonic(), sum(tally.answered for tally in self.tallies.values())
+    def rate(self, answered: int) -> float:
+        now = monotonic()
         if now - self._samples[-1][0] > 1.0:
             self._samples.append((now, answered))
         while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_SECONDS:
@@ -64,31 +78,12 @@ class Board:
         start, before = self._samples[0]
         return (answered - before) / max(now - start, 1e-3)
 
-    def status(self) -> str:
-        """The whole run on one line."""
-        left = self.seconds_left()
-        if left is not None:
-            return f"no server answers; giving up in {_clock(max(left, 0.0))}"
-        rate = self.rate()
-        todo = sum(tally.total - tally.done for tally in self.tallies.values())
-        eta = _clock(todo / rate) if rate > 0 else "unknown"
-        return f"{rate:.1f} predictions/s, {self.in_flight()} requests in flight, {eta} left"
-
-
-def progress(tally: Tally) -> str:
-    """One model's state in words."""
-    parts = [f"{tally.done}/{tally.total}"]
-    if tally.known:
-        parts.append(f"{100 * tally.exact / tally.known:.1f} % exact so far")
-    parts += [f"{count} {kind}" for kind, count in sorted(tally.failures.items())]
-    return ", ".join(parts)
-
 
 class Display:
     """Shows a board until it is stopped; ``notice`` prints a line above it.
 
     Args:
-        plain_seconds: how often a line is printed where the stream is not a terminal.
+        plain_seconds: how often lines are printed where the stream is not a terminal.
     """
 
     def __init__(self, stream: TextIO | None = None, plain_seconds: float = PLAIN_SECONDS) -> None:
@@ -104,11 +99,14 @@ class Display:
         """Run until cancelled."""
         if self._stream.isatty():
             await self._show_live(board)
+        shown = dict.fromkeys(board.tallies, 0)
         while True:
             await asyncio.sleep(self._plain_seconds)
-            for tally in board.tallies.values():
-                if 0 < tally.done < tally.total:
-                    self._line(f"{tally.model}: {progress(tally)}")
+            for model, tally in board.tallies.items():
+                if tally.answered > shown[model]:
+                    shown[model] = tally.answered
+                    said = (f"{name} {cell}" for name, cell in board.cells(model).items() if cell)
+                    self._line(f"{model}: {', '.join(said)}")
             self._line(board.status())
 
     async def _show_live(self, board: Board) -> None:
@@ -131,15 +129,19 @@ class Display:
 
 
 def _table(board: Board):  # type: ignore[no-untyped-def]
-    """A bar a model and the status below."""
+    """A row a model and the status below."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table.grid(padding=(0, 1))
-    for tally in board.tallies.values():
-        table.add_row(tally.model, ProgressBar(total=tally.total, completed=tally.done, width=24), progress(tally))
-    return Group(table, board.status())
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("model", "", *next(iter(board.cells(model) for model in board.tallies), ())):
+        table.add_column(name, no_wrap=name not in ("model", "failures"))
+    for model, tally in board.tallies.items():
+        bar = ProgressBar(total=tally.total, completed=tally.done, width=8)
+        table.add_row(model, bar, *board.cells(model).values())
+    return Group(table, Text(board.status()))
 
 
 def _clock(seconds: float) -> str:

@@ -44,7 +44,7 @@ class PredictionRecord(Record):
     finish_reason: str | None
     seed: int
     seconds: float
-    """From sending the request to its last byte, retries of it not counted."""
+    """From sending the request to its last byte, divided among the predictions that shared it; the last try only."""
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -65,6 +65,15 @@ class ModelConfig(Record):
     """The content hash that the server gives, None where it gives none."""
 
 
+class StopConfig(Record):
+    """When a run leaves a test output before all of its draws (harness.stopping)."""
+
+    rule: str
+    """``decided`` or ``risk=0.01``."""
+    rounds: list[int]
+    """After how many draws of a test output the rule is asked."""
+
+
 class RunConfig(Record):
     """Every input that decides which predictions a run makes. A resumed run must have the same."""
 
@@ -79,12 +88,14 @@ class RunConfig(Record):
     lenient: bool = False
     """Whether answers were read as the original scripts did, instead of strictly."""
     seed: int
-    api: Literal["chat"]
+    api: Literal["chat", "completions"]
     temperature: float
     top_p: float
     min_p: float
     extra_body: dict[str, JsonValue]
     chat_template_kwargs: dict[str, JsonValue]
+    stop: StopConfig | None = None
+    """None: every test output gets all n draws."""
 
 
 class ServedModel(Record):
@@ -99,6 +110,8 @@ class ServedModel(Record):
     base: str | None = None
     prompt: str | None = None
     encoder: str | None = None
+    max_loras: int | None = None
+    """How many adapters the server computes in one batch."""
 
 
 class Environment(Record):
@@ -143,14 +156,32 @@ class Metric(Record):
     strict: float | None
 
 
+class Stopping(Record):
+    """What stopping early spared one model, and what it leaves unknown."""
+
+    rule: str
+    outputs: int
+    """Test outputs that were left early."""
+    not_drawn: int
+    """Predictions that were not made because of it, which is no failure."""
+    share: float
+    """Of all n predictions of all test outputs."""
+    first_round: int
+    """The first draws of every test output: means over predictions are over these alone."""
+    not_available: dict[str, str]
+    """Metrics that the run cannot tell, which ``metrics`` lacks, and why."""
+
+
 class ModelResult(Record):
     """What one model reached in a run."""
 
     tasks: int
     outputs: int
     predictions: int
+    """Due: n for each test output, but for those that stopping early spared."""
     failures: dict[str, int]
     metrics: dict[str, Metric]
+    stopping: Stopping | None = None
 
 
 class Results(Record):
@@ -164,13 +195,37 @@ class Results(Record):
     cost: dict[str, Cost] | None = None
 
 
+class RuleResult(Record):
+    """What one selection rule makes of a model's predictions; the last three are None for the vote itself."""
+
+    vote_1: float
+    vote_2: float
+    found_not_chosen: float
+    not_found: float
+    rank: dict[str, float]
+    """Shares of the places at which the rule ranks the exact grid."""
+    difference: float | None
+    """In vote_2, to the vote."""
+    p_holm: float | None
+    verdict: str | None
+
+
+class RuledResults(Results):
+    """Results with selection rules compared, by model and rule."""
+
+    rules: dict[str, dict[str, RuleResult]]
+
+
 class Cost(Record):
     """What the predictions of one model cost."""
 
     requests: int
+    """Answers asked for; at temperature 0 several may share one HTTP request."""
     tokens: int
+    """Tokens of the answers."""
     seconds: float
     """Sum of request times; requests overlap, so that this is more than the wall time."""
 
 
 Results.model_rebuild()
+RuledResults.model_rebuild()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from harness.errors import ServerError
-from harness.records import ServedModel
+from harness.requests import ChatRequest, Request
 
 _SHOWN = 300
 _CONTEXT = re.compile(
@@ -53,7 +53,7 @@ class Refusal(ServerError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server answered; ``seconds`` from sending to the last byte."""
+    """What a server answered to one prompt."""
 
     text: str
     finish_reason: str | None
@@ -61,6 +61,19 @@ class Reply:
     n_tokens: int | None
     cumulative_logprob: float | None
     seconds: float
+    """From sending the request to its last byte, divided among the prompts that shared the request."""
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """Log-probability a token; None where it is not known."""
+        return (
+            self.cumulative_logprob / self.n_tokens if self.cumulative_logprob is not None and self.n_tokens else None
+        )
+
+    @property
+    def broken_off(self) -> bool:
+        """The server stopped in the middle: it is shutting down, and the answer is to be asked for again."""
+        return self.finish_reason == "abort"
 
 
 def checked_body(status: int, content: bytes, retry_after: str | None, where: str) -> dict[str, Any]:
@@ -114,71 +127,78 @@ def _seconds(retry_after: str | None) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def read_reply(data: dict[str, Any], seconds: float) -> Reply:
-    """The one choice of a chat completion.
+def read_replies(data: dict[str, Any], request: Request, seconds: float) -> list[Reply]:
+    """The answers to a request, one a prompt, in the order of its prompts.
+
+    An answer that the server broke off is among them, with ``finish_reason`` abort.
 
     Raises:
-        Fault: not exactly one choice, a choice without a message, or an answer that was broken off (``abort``).
+        Fault: not as many choices as prompts, or one that is no choice.
     """
     choices = data.get("choices")
-    if not isinstance(choices, list) or len(choices) != 1:
-        count = len(choices) if isinstance(choices, list) else "no list of"
-        raise Fault("garbage", f"expected one choice, got {count} choices")
-    choice = choices[0]
+    if not isinstance(choices, list) or len(choices) != request.answers:
+        found = len(choices) if isinstance(choices, list) else "no list of"
+        raise Fault("garbage", f"expected {request.answers} choices, got {found}")
+    if request.answers > 1:
+        choices = _ordered(choices)
+    read = _chat_choice if isinstance(request, ChatRequest) else _completion_choice
+    usage = data.get("usage")
+    # The usage of several prompts is their sum.
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) and request.answers == 1 else None
+    model = str(data.get("model") or "")
+    replies = []
+    for choice in choices:
+        text, logprobs = read(choice)
+        finish = choice.get("finish_reason")
+        replies.append(
+            Reply(
+                text=text,
+                finish_reason=finish if isinstance(finish, str) else None,
+                model=model,
+                n_tokens=tokens if isinstance(tokens, int) else None if logprobs is None else len(logprobs),
+                cumulative_logprob=None if logprobs is None else math.fsum(logprobs),
+                seconds=seconds / request.answers,
+            )
+        )
+    return replies
+
+
+def _ordered(choices: list[Any]) -> list[dict[str, Any]]:
+    """The choices by their index.
+
+    Raises:
+        Fault: they are not numbered from 0, each once.
+    """
+    found = {c["index"]: c for c in choices if isinstance(c, dict) and type(c.get("index")) is int}
+    if found.keys() != set(range(len(choices))):
+        raise Fault("garbage", f"{len(choices)} choices that are not numbered from 0")
+    return [found[place] for place in range(len(choices))]
+
+
+def _chat_choice(choice: Any) -> tuple[str, list[float] | None]:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
         raise Fault("garbage", f"a choice without a message: {cut(str(choice))}")
-    finish = choice.get("finish_reason")
-    if finish == "abort":
-        raise Fault("abort", "the server broke off the answer (finish_reason abort); it is shutting down")
-    logprobs = _logprobs(choice.get("logprobs"))
-    usage = data.get("usage")
-    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    if not isinstance(tokens, int):
-        tokens = None if logprobs is None else len(logprobs)
-    return Reply(
-        text=message.get("content") or "",
-        finish_reason=finish if isinstance(finish, str) else None,
-        model=str(data.get("model") or ""),
-        n_tokens=tokens,
-        cumulative_logprob=None if logprobs is None else math.fsum(logprobs),
-        seconds=seconds,
-    )
-
-
-def _logprobs(data: object) -> list[float] | None:
+    data = choice.get("logprobs")
     content = data.get("content") if isinstance(data, dict) else None
-    if not isinstance(content, list) or not content:
-        return None
-    values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in content]
-    return values if all(isinstance(v, int | float) for v in values) else None  # type: ignore[return-value]
+    try:
+        values = [entry["logprob"] for entry in content or ()]
+    except (TypeError, KeyError):
+        values = []
+    return message.get("content") or "", _numbers(values)
 
 
-def read_model(entry: dict[str, Any]) -> ServedModel:
-    """A model's entry, read leniently: our server adds ``arc_bench: {hash, rank, base, manifest}``."""
+def _completion_choice(choice: Any) -> tuple[str, list[float] | None]:
+    if not isinstance(choice, dict) or not isinstance(choice.get("text"), str):
+        raise Fault("garbage", f"a choice without a text: {cut(str(choice))}")
+    data = choice.get("logprobs")
+    values = data.get("token_logprobs") if isinstance(data, dict) else None
+    return choice["text"], _numbers(values if isinstance(values, list) else [])
 
-    def table(value: object) -> dict[str, Any]:
-        return value if isinstance(value, dict) else {}
 
-    def text(value: object) -> str | None:
-        return value if isinstance(value, str) and value else None
-
-    def number(value: object) -> int | None:
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    own = table(entry.get("arc_bench"))
-    manifest = table(own.get("manifest") or entry.get("manifest"))
-    return ServedModel(
-        name=entry["id"],
-        root=text(entry.get("root")),
-        parent=text(entry.get("parent")),
-        max_model_len=number(entry.get("max_model_len")),
-        hash=text(own.get("hash")),
-        rank=number(own.get("rank")),
-        base=text(own.get("base")),
-        prompt=text(manifest.get("prompt")),
-        encoder=text(manifest.get("encoder")),
-    )
+def _numbers(values: list[Any]) -> list[float] | None:
+    """The values where there are some and all are numbers, else None."""
+    return values if values and set(map(type, values)) <= {float, int} else None
 
 
 def cut(text: str) -> str:

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.endpoint import Policy
 from harness.errors import RunError
+from harness.jobs import Policy
 from harness.predictions import Key
 from harness.progress import Display
 from harness.records import Results

@@ -19,12 +19,15 @@ _LAST: Key = (-math.inf,)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A named way to rank grids; ``needs_logprobs`` where a vote without ``sum_logprob`` has no score."""
+    """A named way to rank grids."""
 
     name: str
     summary: str
     rank: Callable[[Sequence[Vote]], list[Group]]
     needs_logprobs: bool = False
+    """Whether a vote without ``sum_logprob`` has no score."""
+    needs_views: bool = False
+    """Whether it asks under which view a vote was given."""
 
 
 def by_logprob(votes: Sequence[Vote]) -> list[Group]:
@@ -82,7 +85,9 @@ RULES: dict[str, Rule] = {
         Rule("vote", "count, then mean log-probability a token", rank),
         Rule("logprob", "sum of the answers' probabilities", by_logprob, needs_logprobs=True),
         Rule("first", "the order of sampling", by_first),
-        Rule("marc", "each symmetry nominates its three best, then a vote of the symmetries", by_view),
+        Rule(
+            "marc", "each symmetry nominates its three best, then a vote of the symmetries", by_view, needs_views=True
+        ),
         Rule("count-nll", "count minus mean negative log-likelihood", by_count_minus_nll, needs_logprobs=True),
     )
 }

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import gc
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from time import perf_counter, process_time
 
-from harness.client import Client, Sampling
+from harness.client import Client
 from harness.datasets import open_dataset
 from harness.endpoint import Endpoint
 from harness.engine import Engine
-from harness.environment import describe_environment
-from harness.errors import ArcBenchError, ConfigError, ServerError
+from harness.errors import ArcBenchError, ServerError
+from harness.manifests import begun, closed, served_models
 from harness.plan import Plan
-from harness.predictions import PredictionLog
+from harness.predictions import PredictionLog, drop_errors
 from harness.progress import Display
-from harness.records import Manifest, RunConfig, ServedModel
+from harness.records import Manifest, RunConfig
+from harness.requests import Sampling
 from harness.runs import RunFolder
-from harness.settings import RunOptions, complete, declare_tasks
+from harness.settings import ApiChoice, RunOptions, complete, declare_tasks, models_at_once
+from harness.verify import choose_api
+
+_COLLECT_AFTER = 50_000
+"""New objects until Python looks for reference cycles."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,13 @@ class SampleSummary:
     """Predictions made in this session."""
     done: int
     total: int
+    """Predictions due: those that ``--stop`` spares are not."""
     seconds: float
+    """From start to end of the session."""
+    asking_seconds: float
+    """Of it, from the first request to the last answer."""
     cpu_seconds: float
-    """Of this process, from start to end of the session."""
+    """Of this process."""
 
     @property
     def finished(self) -> bool:
@@ -56,7 +65,8 @@ def sample_run(options: RunOptions, display: Display | None = None, repeat: RunC
     folder = RunFolder(options.out)
     folder.check_free(options.resume)
     try:
-        return asyncio.run(_sample(options, folder, display or Display(), repeat))
+        with _rare_collections():
+            return asyncio.run(_sample(options, folder, display or Display(), repeat))
     except BaseExceptionGroup as group:
         raise _first_error(group) from None
 
@@ -65,42 +75,48 @@ async def _sample(options: RunOptions, folder: RunFolder, display: Display, repe
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
     tasks = declare_tasks(dataset, options.limit)
-    sampling = Sampling(
-        options.temperature, options.top_p, options.min_p, options.extra_body, options.chat_template_kwargs
-    )
     async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(
-                Client(url, options.api_key, options.policy.timeout, sampling, display.notice)
-            )
-            for url in options.servers
-        ]
-        endpoints = [Endpoint(client, options.models, options.policy) for client in clients]
-        await _greet(endpoints, display)
-        config, warnings = complete(options, dataset, tasks, _served(endpoints), repeat)
+        endpoints = await _meet(options, display, stack)
+        served = served_models(endpoints)
+        config, warnings = complete(options, dataset, tasks, served, repeat)
         for warning in warnings:
             display.notice(f"warning: {warning}")
+        for endpoint in endpoints:
+            endpoint.hashes = {model.name: model.hash for model in config.models if model.hash is not None}
+        plan = Plan(config, tasks)
+        asking = await choose_api(_api(options, folder, repeat), plan, config, endpoints)
+        if asking.why_chats:
+            display.notice(f"asking through chat completions: {asking.why_chats}")
+        config = config.model_copy(update={"api": asking.api})
         stack.enter_context(folder.locked())
-        folder.check_free(options.resume)
-        manifest = folder.begin(_manifest(config, endpoints, warnings), options.resume)
-        log = PredictionLog(folder.predictions_path)
+        manifest, log = _begin(options, folder, begun(config, endpoints, warnings), display)
         stack.callback(log.close)
-        engine = Engine(Plan(config, tasks), config, endpoints, log, display)
-        await engine.run(options.models_at_once, options.policy)
+        engine = Engine(plan, config, asking, endpoints, log, display)
+        at_once = models_at_once(options, (model for e in endpoints for model in e.served.values()))
+        start = perf_counter()
+        await engine.run(at_once, options.policy)
+        asking_seconds = perf_counter() - start
         log.commit()
-        manifest = _closed(manifest, engine, endpoints)
-        folder.write_manifest(manifest)
-    done = sum(tally.done for tally in engine.board.tallies.values())
-    asked = sum(tally.answered for tally in engine.board.tallies.values())
-    return SampleSummary(folder, asked, done, len(engine.plan), perf_counter() - wall, process_time() - cpu)
+        folder.write_manifest(closed(manifest, engine, endpoints))
+    tallies = engine.board.tallies.values()
+    done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
+    asked = sum(tally.answered for tally in tallies)
+    return SampleSummary(folder, asked, done, total, perf_counter() - wall, asking_seconds, process_time() - cpu)
 
 
-async def _greet(endpoints: Sequence[Endpoint], display: Display) -> None:
-    """Meet every server. Those that do not answer may come later, as long as one does.
+async def _meet(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Endpoint]:
+    """The servers, greeted. Those that do not answer may come later, as long as one does.
 
     Raises:
         ServerError: none answers.
     """
+    sampling = Sampling(
+        options.temperature, options.top_p, options.min_p, options.extra_body, options.chat_template_kwargs
+    )
+    endpoints = []
+    for url in options.servers:
+        client = Client(url, options.api_key, options.policy.timeout, sampling, display.notice)
+        endpoints.append(Endpoint(await stack.enter_async_context(client), options.models, options.policy))
     results = await asyncio.gather(*(endpoint.greet() for endpoint in endpoints), return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     for error in errors:
@@ -111,53 +127,48 @@ async def _greet(endpoints: Sequence[Endpoint], display: Display) -> None:
     for endpoint, result in zip(endpoints, results, strict=True):
         if isinstance(result, BaseException):
             endpoint.reason = str(result)
+    return endpoints
 
 
-def _served(endpoints: Sequence[Endpoint]) -> dict[str, ServedModel]:
-    """The run's models as the servers name them; servers that name other weights must not share a run."""
-    found: dict[str, ServedModel] = {}
-    for endpoint in endpoints:
-        for name, model in endpoint.served.items():
-            first = found.setdefault(name, model)
-            if first.hash != model.hash:
-                raise ConfigError(f"the servers hold different versions of {name}: {first.hash} and {model.hash}")
-    return found
+def _begin(
+    options: RunOptions, folder: RunFolder, manifest: Manifest, display: Display
+) -> tuple[Manifest, PredictionLog]:
+    """Make the folder ready, which is held, and open its predictions.
+
+    Raises:
+        RunError: the folder is in the way, or was begun otherwise.
+    """
+    folder.check_free(options.resume)
+    manifest = folder.begin(manifest, options.resume)
+    if options.retry_errors:
+        folder.results_path.unlink(missing_ok=True)  # of what is no longer there
+        dropped = drop_errors(folder.predictions_path)
+        display.notice(f"asking again for {dropped} predictions that were given up")
+    return manifest, PredictionLog(folder.predictions_path)
 
 
-def _manifest(config: RunConfig, endpoints: Sequence[Endpoint], warnings: Sequence[str]) -> Manifest:
-    served = _served(endpoints)
-    return Manifest(
-        format=1,
-        config=config,
-        environment=describe_environment(),
-        servers=[endpoint.client.url for endpoint in endpoints],
-        served=[served[model.name] for model in config.models if model.name in served],
-        warnings=list(warnings),
-        without=sorted({name for endpoint in endpoints for name in endpoint.client.without}),
-        answered_as={},
-        started=_now(),
-        resumed=[],
-        finished=None,
-    )
+def _api(options: RunOptions, folder: RunFolder, repeat: RunConfig | None) -> ApiChoice:
+    """The wanted API: a run that is repeated or resumed keeps its own, unless the user says otherwise."""
+    if repeat is not None:
+        return repeat.api
+    if options.api == "auto" and options.resume and folder.manifest_path.exists():
+        return folder.manifest().config.api
+    return options.api
 
 
-def _closed(manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) -> Manifest:
-    """The manifest after a session; ``finished`` only when every prediction is there."""
-    without = {name for endpoint in endpoints for name in endpoint.client.without}
-    complete = all(tally.done == tally.total for tally in engine.board.tallies.values())
-    answered = {
-        name: sorted({*manifest.answered_as.get(name, []), *names}) for name, names in engine.answered_as.items()
-    }
-    changes = {
-        "without": sorted({*manifest.without, *without}),
-        "answered_as": answered,
-        "finished": _now() if complete else None,
-    }
-    return manifest.model_copy(update=changes)
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for reference cycles less often.
 
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    An answer with log-probabilities is parsed into hundreds of small objects that live for a moment; at the usual
+    threshold each one starts a collection, which cost 0.1 ms a request.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

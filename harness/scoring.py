@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.answers import Answer, run_answers
+from harness.answers import run_answers
+from harness.ballots import Ballots, check_counts, collect
+from harness.costs import CostMeter
 from harness.datasets import iterate, open_dataset
 from harness.errors import DataError
 from harness.grid import Grid, Task
 from harness.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
-from harness.metrics import METRICS, OutputScore, TaskScores, average, score_output
-from harness.records import Manifest, Metric, ModelResult, Results
+from harness.metrics import METRICS, OutputScore, TaskScores, average
+from harness.records import Manifest, Metric, ModelResult, Results, Stopping
 from harness.runs import RunFolder, write_atomically
+from harness.stopped import score_ballot, stopping
+from harness.stopping import Schedule, of_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,67 +31,66 @@ class ModelScores:
     failures: dict[str, int]
     """Failures by kind, those never drawn as ``missing``."""
     predictions: int
-    """Predictions due: outputs x n."""
+    """Predictions due: outputs x n, less those that stopping early spared."""
+    stopping: Stopping | None = None
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics that these predictions tell, in the order of METRICS."""
+        unknown = () if self.stopping is None else self.stopping.not_available
+        return tuple(name for name in METRICS if name not in unknown)
 
 
-def score_models(answers: Iterable[Answer], tasks: Sequence[Task], models: Sequence[str], n: int) -> list[ModelScores]:
-    """Score every model on every declared task; what was never answered counts as missing.
-
-    Memory grows with the number of predictions (a grid and a number each), not with their texts.
+def score_ballots(ballots: Ballots, tasks: Sequence[Task], n: int, schedule: Schedule | None = None) -> ModelScores:
+    """Score what one model answered.
 
     Args:
-        answers: in any order; those of other models are left out.
-        tasks: the declared tasks, with outputs.
-        models: which models to score, in order.
-        n: predictions due for each test output.
+        schedule: the rounds of a run that stopped early (harness.stopped).
 
     Raises:
-        DataError: an answer to an unknown task or output, more answers than n, or a task whose output is not known.
+        DataError: a task whose output is not known.
     """
-    shape = {task.id: len(task.test) for task in tasks}
-    grids: dict[tuple[str, str, int], list[tuple[Grid | None, float | None]]] = defaultdict(list)
-    failed: dict[str, Counter[str]] = {model: Counter() for model in models}
-    for answer in answers:
-        if answer.model not in failed:
-            continue
-        if answer.test_index >= shape.get(answer.task_id, 0):
-            raise DataError(f"an answer to task {answer.task_id}, test {answer.test_index}, which the dataset lacks")
-        grids[answer.model, answer.task_id, answer.test_index].append((answer.grid, answer.mean_logprob))
-        if answer.grid is None:
-            failed[answer.model][answer.outcome] += 1
-    return [_score_model(model, tasks, grids, failed[model], n) for model in models]
+    truths = true_outputs(tasks)
+    outputs = {
+        task: [score_ballot(ballot, truth, n, schedule) for ballot, truth in zip(own, truths[task], strict=True)]
+        for task, own in ballots.outputs.items()
+    }
+    every = [ballot for own in ballots.outputs.values() for ballot in own]
+    early = None if schedule is None else stopping(every, schedule)
+    due = n * len(every) - (0 if early is None else early.not_drawn)
+    given = sum(ballot.count for ballot in every)
+    failures = {**ballots.failures, "missing": ballots.failures.get("missing", 0) + due - given}
+    kinds = {kind: count for kind, count in sorted(failures.items()) if count}
+    return ModelScores(ballots.model, average(outputs), outputs, kinds, due, early)
 
 
-def _score_model(
-    model: str,
-    tasks: Sequence[Task],
-    grids: dict[tuple[str, str, int], list[tuple[Grid | None, float | None]]],
-    failures: Counter[str],
-    n: int,
-) -> ModelScores:
-    outputs: dict[str, list[OutputScore]] = {}
+def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
+    """By task id, the exact outputs.
+
+    Raises:
+        DataError: one is not known.
+    """
+    truths: dict[str, list[Grid]] = {}
     for task in tasks:
-        outputs[task.id] = []
+        truths[task.id] = own = []
         for index, pair in enumerate(task.test):
             if pair.output is None:
-                raise DataError(f"task {task.id}, test {index}: no output to score against")
-            given = grids.pop((model, task.id, index), [])
-            if len(given) > n:
-                raise DataError(f"{model}, task {task.id}, test {index}: {len(given)} answers where {n} were due")
-            failures["missing"] += n - len(given)
-            outputs[task.id].append(score_output([g for g, _ in given], pair.output, n, [p for _, p in given]))
-    due = n * sum(len(task.test) for task in tasks)
-    return ModelScores(model, average(outputs), outputs, {k: v for k, v in sorted(failures.items()) if v}, due)
+                raise DataError(
+                    f"task {task.id}, test {index}: no output to score against; name a dataset with solutions"
+                )
+            own.append(pair.output)
+    return truths
 
 
 def score_intervals(
     scored: Sequence[ModelScores], seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
 ) -> list[dict[str, Interval]]:
-    """For each model the interval of every metric; all rows of one number of tasks share their resamples."""
+    """For each model the interval of every measured metric; rows of one number of tasks share their resamples."""
     found: list[dict[str, Interval]] = []
     for scores in scored:
         rows = intervals(scores.tasks.values, scores.tasks.denominator, seed, confidence, resamples)
-        found.append(dict(zip(METRICS, rows, strict=True)))
+        named = dict(zip(METRICS, rows, strict=True))
+        found.append({name: named[name] for name in scores.measured})
     return found
 
 
@@ -100,17 +102,41 @@ def score_run(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMP
     """
     folder = RunFolder(run)
     manifest = folder.manifest()
-    scored = score_saved(folder, manifest)
+    meter = CostMeter()
+    scored = score_saved(folder, manifest, meter)
     results = make_results(scored, manifest.config.n, manifest.config.seed, confidence, resamples)
-    write_atomically(folder.results_path, results.model_dump_json(indent=2).encode() + b"\n")
+    results = results.model_copy(update={"cost": meter.costs()})
+    write_results(folder, results)
     return results
 
 
-def score_saved(folder: RunFolder, manifest: Manifest) -> list[ModelScores]:
-    """The scores of every model of a run, from its predictions and its declared tasks."""
+def write_results(folder: RunFolder, results: Results) -> None:
+    """Replace results.json in one step; what only ``bench score`` adds (selection rules) is left out."""
+    plain = Results.model_validate(results.model_dump(include=set(Results.model_fields)))
+    write_atomically(folder.results_path, plain.model_dump_json(indent=2).encode() + b"\n")
+
+
+def score_saved(folder: RunFolder, manifest: Manifest, meter: CostMeter | None = None) -> list[ModelScores]:
+    """The scores of every model of a run, from its predictions and its declared tasks; ``meter`` counts their cost."""
+    tasks = declared_tasks(manifest)
     config = manifest.config
-    models = [model.name for model in config.models]
-    return score_models(run_answers(folder.predictions_path), declared_tasks(manifest), models, config.n)
+    return [score_ballots(own, tasks, config.n, of_run(config)) for own in collect_run(folder, manifest, tasks, meter)]
+
+
+def collect_run(
+    folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], meter: CostMeter | None = None
+) -> list[Ballots]:
+    """The answers of every model of a run, gathered by these tasks and held against the run's N.
+
+    Raises:
+        DataError: a broken line, or answers that these tasks and N do not allow.
+    """
+    path, config = folder.predictions_path, manifest.config
+    outputs = {task.id: len(task.test) for task in tasks}
+    answers = run_answers(path) if meter is None else meter.count(run_answers(path))
+    ballots = collect(answers, outputs, [model.name for model in config.models], str(path))
+    check_counts(ballots, config.n, str(path))
+    return ballots
 
 
 def declared_tasks(manifest: Manifest) -> list[Task]:
@@ -157,4 +183,5 @@ def _model_result(scores: ModelScores, row: dict[str, Interval]) -> ModelResult:
         predictions=scores.predictions,
         failures=scores.failures,
         metrics=metrics,
+        stopping=scores.stopping,
     )

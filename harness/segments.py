@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from harness.encoding import Encoder
+from harness.encoding import Encoder, GridText
 from harness.grid import MAX_SIDE, Grid, Pair, Task
 
 Encode = Callable[[str], list[int]]
@@ -46,6 +46,15 @@ class Layout:
         parts = _SLOT.split(text)
         self.fixed: list[str] = parts[::2]
         self.grids: list[int] = [int(number) - 1 for number in parts[1::2]]
+
+    def fill(self, grids: Sequence[Grid | None], encoder: GridText) -> str:
+        """The text with the grids in place of the slots; the grids that it shows must be known."""
+        text = [self.fixed[0]]
+        for place, fixed in zip(self.grids, self.fixed[1:], strict=True):
+            grid = grids[place]
+            assert grid is not None  # a prompt shows no unknown output
+            text += [encoder.encode(grid), fixed]
+        return "".join(text)
 
 
 class RowTable:

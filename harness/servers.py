@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 
-from harness.endpoint import Endpoint, Policy
 from harness.errors import RunError
+from harness.jobs import Policy
+from harness.presence import Presence
 
 
 class Servers:
@@ -20,7 +21,7 @@ class Servers:
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[Presence],
         policy: Policy,
         spawn: Callable[[Coroutine[object, object, None]], object],
         notice: Callable[[str], None],
@@ -35,11 +36,11 @@ class Servers:
                 self._lost(endpoint, None)
         spawn(self._watch())
 
-    def _lost(self, endpoint: Endpoint, model: str | None) -> None:
+    def _lost(self, endpoint: Presence, model: str | None) -> None:
         self._notice(f"{endpoint.client.url} does not answer: {endpoint.reason}")
         self._spawn(self._bring_back(endpoint, model))
 
-    async def _bring_back(self, endpoint: Endpoint, model: str | None) -> None:
+    async def _bring_back(self, endpoint: Presence, model: str | None) -> None:
         await endpoint.recover(model)
         self._notice(f"{endpoint.client.url} answers again")
 

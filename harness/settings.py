@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
-from harness.client import RESERVED
 from harness.datasets import Dataset
 from harness.encoding import DEFAULT_ENCODER, parse_encoder
-from harness.endpoint import Policy
 from harness.errors import ConfigError, DataError, RunError, SpecError
 from harness.grid import Task
+from harness.jobs import Policy
 from harness.plan import Asker
 from harness.prompt import DEFAULT_PROMPT, load_prompt
-from harness.records import ModelConfig, RunConfig, ServedModel
+from harness.records import ModelConfig, RunConfig, ServedModel, StopConfig
+from harness.requests import RESERVED, Api
 from harness.runs import config_changes
+from harness.stopping import Stop, schedule, view_cycle
+
+ApiChoice = Literal["auto", "chat", "completions"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class RunOptions:
     augment: bool = True
     lenient: bool = False
     samples_per_view: int = 1
+    stop: str | None = None
+    """``decided`` or ``risk=0.01``: when a test output needs no further draws."""
     prompt: str | None = None
     encoder: str | None = None
     temperature: float = 0.0
@@ -43,9 +49,12 @@ class RunOptions:
     max_tokens: int | None = None
     extra_body: Mapping[str, JsonValue] = field(default_factory=dict)
     chat_template_kwargs: Mapping[str, JsonValue] = field(default_factory=dict)
+    api: ApiChoice = "auto"
     api_key: str | None = field(default=None, repr=False)
-    models_at_once: int = 1
-    """How many models' requests are mixed: no more than the server holds adapters."""
+    models_at_once: int | None = None
+    """How many models' requests are mixed; None for as many adapters as the servers say they compute at once."""
+    retry_errors: bool = False
+    """With ``resume``: ask again for the predictions that were given up with ``error``."""
     policy: Policy = field(default_factory=Policy)
 
     def check(self) -> None:
@@ -61,12 +70,16 @@ class RunOptions:
                 raise ConfigError(f"--{kind} {repeated} is given twice")
         if wrong := next((url for url in self.servers if not url.startswith(("http://", "https://"))), None):
             raise ConfigError(f"--server {wrong!r} is not a URL such as http://127.0.0.1:8000")
+        if self.retry_errors and not self.resume:
+            raise ConfigError("--retry-errors completes an existing run; use it with --resume")
         if self.temperature == 0 and self.samples_per_view > 1:
             raise ConfigError("--samples-per-view above 1 repeats the same answer at temperature 0; set --temperature")
         if self.temperature == 0 and not self.augment and self.n > 1:
             raise ConfigError("--no-augment repeats the same answer at temperature 0; set -n 1 or --temperature")
         if reserved := [name for name in RESERVED if name in self.extra_body]:
             raise ConfigError(f"--extra-body must not set {', '.join(reserved)}; the run does, and records it")
+        if self.stop is not None:
+            Stop.parse(self.stop)
         if self.prompt is not None:
             load_prompt(self.prompt)
         if self.encoder is not None:
@@ -99,11 +112,13 @@ def complete(
     tasks: Sequence[Task],
     served: Mapping[str, ServedModel],
     repeat: RunConfig | None = None,
+    api: Api = "chat",
 ) -> tuple[RunConfig, list[str]]:
     """The configuration that decides the run's predictions, and warnings about it.
 
     Args:
         repeat: a configuration to come out again: it says how each model is asked.
+        api: the route of its requests; what a run really takes may only be seen later.
 
     Raises:
         RunError: ``repeat`` cannot come out, as a dataset, prompt or model is another by now.
@@ -120,16 +135,28 @@ def complete(
         augment=options.augment,
         lenient=options.lenient,
         seed=options.seed,
-        api="chat",
+        api=api if repeat is None else repeat.api,
         temperature=options.temperature,
         top_p=options.top_p,
         min_p=options.min_p,
         extra_body=dict(options.extra_body),
         chat_template_kwargs=dict(options.chat_template_kwargs),
+        stop=_stop(options, tasks, warnings) if repeat is None else repeat.stop,
     )
     if repeat is not None and (changes := config_changes(repeat, config)):
         raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")
     return config, list(dict.fromkeys(warnings))
+
+
+def _stop(options: RunOptions, tasks: Sequence[Task], warnings: list[str]) -> StopConfig | None:
+    if options.stop is None:
+        return None
+    rule = Stop.parse(options.stop)
+    cycle = view_cycle(options.augment, options.samples_per_view)
+    plan = schedule(rule, options.n, sum(len(task.test) for task in tasks), cycle)
+    if not plan.looks:
+        warnings.append(f"--stop {rule} spares nothing with {options.n} predictions a test output")
+    return StopConfig(rule=str(rule), rounds=list(plan.looks))
 
 
 @dataclass(frozen=True)
@@ -188,3 +215,10 @@ def _usable(value: str | None, parse: Callable[[str], object], model: str, warni
         warnings.append(f"the manifest of {model} is not understood: {error}")
         return None
     return value
+
+
+def models_at_once(options: RunOptions, served: Iterable[ServedModel]) -> int:
+    """How many models' requests are mixed: what the user says, else what the servers can hold, else one by one."""
+    if options.models_at_once is not None:
+        return options.models_at_once
+    return max(1, min((model.max_loras for model in served if model.max_loras is not None), default=1))

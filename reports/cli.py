@@ -6,22 +6,37 @@ from pathlib import Path
 
 import click
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=_FOLDER)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.md"), show_default=True
 )
+@click.option("--html", is_flag=True, help="Also one self-contained HTML file; -o FILE.html writes that alone.")
 @click.option("--title", default="arc-bench report", show_default=True)
-@click.option("--closing", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Markdown to end with.")
-def report(runs: tuple[Path, ...], output: Path, title: str, closing: Path | None) -> None:
+@click.option("--tasks", metavar="ID,...", help="Tasks of the gallery. Default: the ten most instructive.")
+@click.option(
+    "--training", multiple=True, type=_FOLDER, help="A folder of trained adapters, for their time and loss; repeat it."
+)
+@click.option("--baseline", metavar="MODEL", help="Compare every model with this one only. Default: every pair.")
+@click.option("--reference", metavar="NAME", help="Published figures to set beside the runs: iteration48.")
+@click.option("--sweep", type=_FILE, help="sweep.json of a sweep, for its table.")
+@click.option("--closing", type=_FILE, help="Markdown to end with.")
+def report(runs: tuple[Path, ...], output: Path, tasks: str | None, closing: Path | None, **options: object) -> None:
     """Write the report of one or more runs: tables with intervals, paired comparisons, pictures.
 
     \b
-    bench report runs/mine -o report.md
-    bench report runs/a runs/b -o runs/both.md --title "Does BARC help?"
+    bench report runs/mine -o report.md --html
+    bench report runs/a runs/b -o runs/both.md --title "Does BARC help?" --training trained
+    bench report runs/mine -o report.md --tasks 00576224,4acc7107
     """
-    from reports.markdown import write_report
+    from reports.report import ReportOptions, write_report
 
-    write_report(runs, output, title, closing.read_text() if closing else "")
-    click.echo(f"wrote {output}")
+    chosen = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+    ending = closing.read_text(encoding="utf-8") if closing else ""
+    made = ReportOptions(tasks=chosen, closing=ending, **options)  # type: ignore[arg-type]
+    for page in write_report(runs, output, made):
+        click.echo(f"wrote {page}")

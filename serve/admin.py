@@ -6,7 +6,6 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from typing import Any
 
 from harness.errors import AdapterError, ServerError
@@ -44,7 +43,10 @@ def rollback(url: str, name: str) -> dict[str, Any]:
 
 
 def list_adapters(url: str) -> dict[str, Any]:
-    """{"base", "swaps", "adapters": [{"name", "live", "versions": [{"id", "state", ...}]}]} (raises as ``load``)."""
+    """{"base", "swaps", "adapters": [{"name", "live", "previous", "versions": [{"id", "state", ...}]}]}.
+
+    Versions stand oldest first; "previous" is what a rollback goes back to (raises as ``load``).
+    """
     return _call(url, "/admin/adapters", None, ADMIN_KEY)
 
 
@@ -53,11 +55,9 @@ def list_models(url: str) -> list[dict[str, Any]]:
     return list(_call(url, "/v1/models", None, USER_KEY)["data"])
 
 
-def promote_everywhere(urls: Sequence[str], adapter: str) -> list[dict[str, Any]]:
-    """Promote on several servers: loaded on all of them before the name moves on any (raises as ``load``)."""
-    for url in urls:
-        load(url, adapter)
-    return [promote(url, adapter) for url in urls]
+def stage(url: str, version: str) -> dict[str, Any]:
+    """Load ``NAME@VERSION`` without moving any name (raises as ``load``)."""
+    return _call(url, "/admin/adapters/load", {"adapter": version, "live": False}, ADMIN_KEY)
 
 
 def _change(url: str, action: str, adapter: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ _ADAPTERS = click.option(
 @click.option(
     "--gpu-memory", type=click.FloatRange(0, 1, min_open=True), default=0.9, help="Share of GPU memory to use."
 )
+@click.option("--data-parallel-size", type=click.IntRange(1), default=1, help="Engines behind the one address.")
 @click.option("--shutdown-seconds", type=click.IntRange(0), default=30, help="How long requests in flight may finish.")
 @click.option("--log", type=_FOLDER, help="Where vLLM's output goes  [default: serve.log, beside the registry if any]")
 @click.option("--detach", is_flag=True, help="Return when the server is ready and leave it running.")
@@ -215,7 +216,7 @@ def _change(action: str, adapter: str, servers: tuple[str, ...], adapters: Path 
 
     if not servers and adapters is None:
         raise click.UsageError("give --server URL (or --adapters DIR, for the servers that run on that registry)")
-    for url, answer in operate.change_everywhere(action, adapter, servers, adapters):
+    for url, answer in operate.change_adapters(action, adapter, servers, adapters):
         if as_json:
             click.echo(json.dumps({"server": url, **answer}))
         else:

@@ -20,7 +20,7 @@ OWNER_PID = "ARC_BENCH_OWNER_PID"
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
-_PARALLEL = ("--data-parallel-size", "-dp", "--tensor-parallel-size", "-tp")
+_OWN = ("--data-parallel-size", "-dp", "--api-server-count", "-asc")
 _GIB = 1 << 30
 _LONGEST = 32_768
 
@@ -41,6 +41,7 @@ class ServeConfig:
         kv_cache_gib: memory for the cache of keys and values in GiB (on a GPU a share of its memory is taken instead).
         gpu_memory: the share of GPU memory that vLLM may use.
         shutdown_seconds: how long a stopping server lets requests in flight finish.
+        data_parallel_size: engines behind the one address, each with the whole model and every adapter.
         extra: further vLLM options, which win over ours.
     """
 
@@ -55,6 +56,7 @@ class ServeConfig:
     kv_cache_gib: float | None = None
     gpu_memory: float = 0.9
     shutdown_seconds: int = 30
+    data_parallel_size: int = 1
     extra: tuple[str, ...] = ()
 
 
@@ -88,6 +90,10 @@ def command_line(
         ConfigError: options that contradict each other.
         ServerError: the memory asked for the cache is not there.
     """
+    if own := [word for word in config.extra if word.split("=")[0] in _OWN]:
+        raise ConfigError(
+            f"{own[0]}: give --data-parallel-size before the --; one API process holds the adapters of all engines"
+        )
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -95,6 +101,8 @@ def command_line(
         env["HF_HUB_OFFLINE"] = "1"
     if length is not None:
         options["--max-model-len"] = str(length)
+    if config.data_parallel_size > 1:
+        options |= {"--data-parallel-size": str(config.data_parallel_size), "--api-server-count": "1"}
     if config.adapters is not None:
         options |= _lora_options(config, needs)
     device_options, device_env = _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config)
@@ -162,11 +170,13 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
 def _cpu(
     config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
 ) -> tuple[dict[str, str | None], dict[str, str]]:
-    wanted = int((config.kv_cache_gib or _cache_gib(base, machine, length)) * _GIB)
-    if wanted > machine.free_memory:
+    engines = config.data_parallel_size
+    wanted = int((config.kv_cache_gib or _cache_gib(base, machine.free_memory // engines, length)) * _GIB)
+    if engines * wanted > machine.free_memory:
+        each = f" for each of {engines} engines" if engines > 1 else ""
         raise ServerError(
-            f"the KV cache of {wanted / _GIB:.1f} GiB does not fit: {machine.free_memory / _GIB:.1f} GiB of memory are "
-            "free; ask for less with --kv-cache-gib, or end other programs"
+            f"the KV cache of {wanted / _GIB:.1f} GiB{each} does not fit: {machine.free_memory / _GIB:.1f} GiB of "
+            "memory are free; ask for less with --kv-cache-gib, or end other programs"
         )
     if length is not None and (needed := length * _bytes_per_token(base, config.dtype)) > wanted:
         raise ServerError(
@@ -179,10 +189,20 @@ def _cpu(
         # A request with a seed kills a CPU engine that splits its prompt; serve.plugin_cpu mends that too.
         "--no-enable-chunked-prefill": None,
     }
-    if any(a.split("=")[0] in _PARALLEL for a in config.extra):
-        return options, {"VLLM_CPU_OMP_THREADS_BIND": "auto"}
-    cores = machine.cores if len(machine.cores) <= 4 else machine.cores[:-1]  # many: one is left to the API process
-    return options, {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))}
+    return options, {"VLLM_CPU_OMP_THREADS_BIND": _binding(config, machine.cores)}
+
+
+def _binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
+    """The cores of each engine's threads, "0,1|2,3" for two engines."""
+    engines = config.data_parallel_size
+    split_further = any(word.split("=")[0] in ("--tensor-parallel-size", "-tp") for word in config.extra)
+    if len(cores) < engines or split_further:
+        return "auto"
+    if len(cores) > 4 * engines:
+        cores = cores[:-1]  # many: one is left to the API process
+    return "|".join(
+        ",".join(map(str, cores[i * len(cores) // engines : (i + 1) * len(cores) // engines])) for i in range(engines)
+    )
 
 
 def _cuda(config: ServeConfig) -> tuple[dict[str, str | None], dict[str, str]]:
@@ -197,10 +217,10 @@ def _default_length(base: BaseModel) -> int | None:
     return min(longest, _LONGEST) if isinstance(longest, int) else None
 
 
-def _cache_gib(base: BaseModel, machine: Machine, length: int | None) -> float:
+def _cache_gib(base: BaseModel, free_memory: int, length: int | None) -> float:
     """Room for four of the longest sequences, at least 1 GiB and at most a quarter of the free memory."""
     wanted = 4 * (length or 0) * _bytes_per_token(base, "float32") / _GIB
-    return min(max(1.0, wanted), machine.free_memory / 4 / _GIB)
+    return min(max(1.0, wanted), free_memory / 4 / _GIB)
 
 
 def _bytes_per_token(base: BaseModel, dtype: str | None) -> int:

@@ -24,14 +24,14 @@ class SlotGate:
     """Admits requests of at most ``slots`` adapters at a time.
 
     Args:
-        slots: the engine's --max-loras.
+        slots: the engine's --max-loras; of several data-parallel engines, what each of them has.
         quantum: seconds for which an adapter may keep admitting requests while others wait.
     """
 
     def __init__(self, slots: int, quantum: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         if slots < 1:
             raise ValueError(f"slots must be positive, not {slots}")
-        self._slots = slots
+        self.slots = slots
         self._quantum = quantum
         self._clock = clock
         self._turns: dict[str, _Turn] = {}
@@ -75,7 +75,7 @@ class SlotGate:
 
     def _free_slot(self) -> bool:
         """Make room: an adapter without requests gives its slot away."""
-        if len(self._turns) < self._slots:
+        if len(self._turns) < self.slots:
             return True
         idle = next((name for name, turn in self._turns.items() if turn.requests == 0), None)
         if idle is not None:

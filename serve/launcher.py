@@ -166,15 +166,16 @@ def wait_until_ready(
     *,
     seconds: float = START_SECONDS,
     progress: Callable[[str], None] | None = None,
+    path: str = "/ready",
 ) -> None:
-    """Wait until the server answers /ready.
+    """Wait until the server answers ``path`` (a plain vLLM has /health only).
 
     Raises:
         ServerError: its process ended (noticed within half a second), or the time is over.
     """
     started = time.monotonic()
     said = started
-    while not answers(f"{server.url}/ready"):
+    while not answers(server.url + path):
         if process.poll() is not None:
             raise ServerError(death_notice(process.returncode, server.log, "before it was ready"))
         now = time.monotonic()

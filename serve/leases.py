@@ -6,6 +6,7 @@ dies. A file that nobody locks is a leftover and is deleted by whoever finds it.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -59,6 +60,29 @@ class LeaseFile:
         """Give the lease up."""
         self._path.unlink(missing_ok=True)
         self._file.close()
+
+
+class Declarations:
+    """The versions that one running server may read, kept in its lease. All methods run on the server's event loop."""
+
+    def __init__(self, lease: LeaseFile) -> None:
+        self._lease = lease
+        self._versions: set[str] = set()
+        self._lock = asyncio.Lock()
+
+    async def add(self, version: str) -> None:
+        """Declare a version, before it is read."""
+        self._versions.add(version)
+        await self._write()
+
+    async def discard(self, version: str) -> None:
+        """Take a version back that is not read any more."""
+        self._versions.discard(version)
+        await self._write()
+
+    async def _write(self) -> None:
+        async with self._lock:
+            await asyncio.to_thread(self._lease.write, sorted(self._versions))
 
 
 def running_servers(root: Path) -> list[ServerLease]:

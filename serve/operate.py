@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AdapterError, ServerError
-from serve import admin
+from harness.errors import ServerError
 from serve.base_model import BaseModel
 from serve.command import ServeConfig
-from serve.launcher import answers, death_notice, start, stop, wait_until_ready
+from serve.everywhere import Answers, change_everywhere
+from serve.launcher import death_notice, start, stop, wait_until_ready
 from serve.leases import file_lock, running_servers
 from serve.registry import Registry
 from serve.validate import read_config
@@ -95,26 +95,18 @@ def list_registry(root: Path) -> dict[str, Any]:
     return {"adapters": adapters}
 
 
-def change_everywhere(
-    action: str, adapter: str, servers: Sequence[str], adapters: Path | None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Load, unload, promote or roll back on every server given, or on those that run on the registry.
+def change_adapters(action: str, adapter: str, servers: Sequence[str], adapters: Path | None) -> Answers:
+    """``change_everywhere`` on the servers given, or on those that run on the registry.
 
     Raises:
         AdapterError: a server refused.
         ServerError: a server cannot be reached, or none runs.
     """
-    urls = list(servers) or [lease.url for lease in (_running(adapters) if adapters else [])]
+    urls = list(dict.fromkeys(url.rstrip("/") for url in servers))
+    urls = urls or [lease.url for lease in (_running(adapters) if adapters else [])]
     if not urls:
         raise ServerError(f"{adapters}: no server runs on this registry")
-    if dead := [url for url in urls if not answers(f"{url.rstrip('/')}/health")]:
-        raise ServerError(f"{', '.join(dead)}: no answer; nothing was changed anywhere")
-    if action == "promote":
-        return list(zip(urls, admin.promote_everywhere(urls, adapter), strict=True))
-    changes = {"load": admin.load, "unload": admin.unload, "rollback": admin.rollback}
-    if action not in changes:
-        raise AdapterError(f"{action}: no such change")
-    return [(url, changes[action](url, adapter)) for url in urls]
+    return change_everywhere(action, adapter, urls)
 
 
 def _running(adapters: Path) -> list[Any]:

@@ -1,10 +1,13 @@
 """vLLM general plugin: mends three defects of the CPU backend, each only where a probe shows that it is still there.
 
-| defect | upstream | what happens without |
+| defect | what happens without | upstream |
 |---|---|---|
-| base requests beside LoRA requests | pull requests vllm-project/vllm#48421, #49656 (open) | the last adapter answers |
-| weights copied for every token | none known | a quarter of the speed |
-| seeds with a prompt split into chunks | none known (``CPU Generator does not use offset``) | the engine dies |
+| base requests beside LoRA requests | the last adapter answers | vllm-project/vllm#48421, #49656 (open) |
+| weights copied for every token | a quarter of the speed | no report found; #48421 keeps the copies |
+| seeds with a prompt split into chunks | the engine dies | no report found for vLLM itself (see below) |
+
+The last one's ``CPU Generator does not use offset`` was reported of other backends whose generators live on the CPU:
+RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
 
 vLLM calls ``register`` in each of its processes. On any other platform it does nothing.
 """

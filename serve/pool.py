@@ -7,26 +7,16 @@ one is unloaded when its last request is done. All methods run on the server's e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from harness.errors import AdapterError
 from serve.base_model import BaseModel
-from serve.leases import LeaseFile
+from serve.engine import Engine
+from serve.leases import Declarations, LeaseFile
 from serve.registry import Registry
 from serve.version import AdapterInUseError, AdapterRef, AdapterVersion, UnknownAdapterError, VerifiedAdapter
-
-
-class Engine(Protocol):
-    """What the pool needs of vLLM; a failed load raises AdapterError and leaves nothing behind."""
-
-    async def load(self, model: str, folder: str) -> None:
-        """Make ``folder`` answer under the name ``model``."""
-
-    async def unload(self, model: str) -> None:
-        """Forget ``model``; no request uses it."""
 
 
 @dataclass(slots=True)
@@ -57,22 +47,28 @@ class AdapterPool:
     Args:
         base: the served model; its name is the one that requests give for no adapter.
         lease: where the versions that the engine may read are declared, so that nobody deletes them.
+        on_swap: called with a name that was pointed at another version.
     """
 
     def __init__(
-        self, engine: Engine, registry: Registry, base: BaseModel, limits: PoolLimits, lease: LeaseFile
+        self,
+        engine: Engine,
+        registry: Registry,
+        base: BaseModel,
+        limits: PoolLimits,
+        lease: LeaseFile,
+        on_swap: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.base = base
         self.registry = registry
         self.swaps = 0
+        self._on_swap = on_swap
         self._engine = engine
         self._limits = limits
-        self._lease = lease
+        self._declared = Declarations(lease)
         self._loaded: dict[str, Loaded] = {}
         self._live: dict[str, str] = {}
-        self._declared: set[str] = set()
         self._lock = asyncio.Lock()
-        self._lease_lock = asyncio.Lock()
         self._retirements: set[asyncio.Task[None]] = set()
 
     # What requests need.
@@ -125,18 +121,19 @@ class AdapterPool:
 
     # What administrators do.
 
-    async def load(self, text: str) -> AdapterVersion:
+    async def load(self, text: str, *, live: bool = True) -> AdapterVersion:
         """Load a version of the registry.
 
         ``NAME`` means its newest version and makes it live (a swap, where another was). ``NAME@VERSION`` becomes live
-        only where its name has no live version, and otherwise answers under its full name alone.
+        only where its name has no live version, and otherwise answers under its full name alone. With ``live`` false
+        no name moves: the version is only made ready.
 
         Raises:
             UnknownAdapterError, AdapterInUseError (no room), AdapterError (it cannot be served).
         """
         async with self._lock:
             version = await asyncio.to_thread(self.registry.find, text)
-            if AdapterRef.parse(text).version is None or version.name not in self._live:
+            if live and (AdapterRef.parse(text).version is None or version.name not in self._live):
                 await self._swap(version)
             else:
                 await self._ensure(version)
@@ -209,6 +206,7 @@ class AdapterPool:
         self._live[version.name] = version.id
         if before is not None:
             self.swaps += 1
+            self._on_swap(version.name)
             self._retire(before)
 
     async def _ensure(self, version: AdapterVersion) -> None:
@@ -226,12 +224,12 @@ class AdapterPool:
                 f"{version.id}: this server holds its {self._limits.max_loaded} adapters already; unload one, or start "
                 "it with a larger --max-cpu-loras"
             )
-        await self._declare(version.id)
         try:
+            await self._declared.add(version.id)
             verified = await asyncio.to_thread(version.verify, self.base, self._limits.max_rank)
             await self._engine.load(version.id, str(version.folder))
-        except AdapterError:
-            await self._withdraw(version.id)
+        except (AdapterError, OSError):
+            await self._declared.discard(version.id)
             raise
         entry = Loaded(version, verified)
         entry.idle.set()
@@ -256,15 +254,4 @@ class AdapterPool:
         finally:
             del self._loaded[model]
             entry.gone.set()
-        await self._withdraw(model)
-
-    async def _declare(self, model: str) -> None:
-        self._declared.add(model)
-        async with self._lease_lock:
-            await asyncio.to_thread(self._lease.write, sorted(self._declared))
-
-    async def _withdraw(self, model: str) -> None:
-        if model not in self._loaded:
-            self._declared.discard(model)
-        async with self._lease_lock:
-            await asyncio.to_thread(self._lease.write, sorted(self._declared))
+        await self._declared.discard(model)  # at once: whoever waited for it to be gone declares it after this

@@ -141,16 +141,19 @@ class Registry:
             _write_live(self.root / name / "live.json", after)
             return after
 
+    def history(self, name: str) -> list[AdapterVersion]:
+        """The versions of a name that were live before the present one and still exist, newest first."""
+        here = {v.version: v for v in self.versions(name)}
+        return [here[version] for version in self.live(name).history if version in here]
+
     def previous(self, name: str) -> AdapterVersion:
-        """What ``rollback`` goes back to: the newest version of the history that still exists.
+        """What ``rollback`` goes back to.
 
         Raises:
             UnknownAdapterError: there is none.
         """
-        here = {v.version: v for v in self.versions(name)}
-        for version in self.live(name).history:
-            if version in here:
-                return here[version]
+        for version in self.history(name):
+            return version
         raise UnknownAdapterError(f"{name}: no earlier version to go back to")
 
     def remove(self, text: str) -> list[str]:

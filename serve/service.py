@@ -58,13 +58,19 @@ class Service:
 
     def model_list(self) -> dict[str, Any]:
         """The answer of GET /v1/models: base, live names and loaded versions, with our own facts under "arc_bench"."""
-        base = self._card(self.base.name, self.model_path, None, {"kind": "base", "hash": self.base.hash})
+        own = {"kind": "base", "hash": self.base.hash, "max_loras": self._max_loras}
+        base = self._card(self.base.name, self.model_path, None, own)
         cards = [base]
         if self.pool is not None:
             loaded = {model: entry for model, entry in self.pool.loaded.items() if not entry.retiring}
             cards += [self._adapter_card(name, "alias", loaded[i]) for name, i in sorted(self.pool.live.items())]
             cards += [self._adapter_card(model, "version", entry) for model, entry in sorted(loaded.items())]
         return {"object": "list", "data": cards}
+
+    @property
+    def _max_loras(self) -> int | None:
+        """How many adapters may usefully be asked at once."""
+        return self.gate.slots if self.gate is not None else None
 
     def _card(self, name: str, root: str, parent: str | None, own: dict[str, Any]) -> dict[str, Any]:
         shown = {"id": name, "object": "model", "created": self.started, "owned_by": "arc-bench"}
@@ -80,6 +86,7 @@ class Service:
             "targets": list(verified.facts.targets),
             "base": self.base.name,
             "base_hash": self.base.hash,
+            "max_loras": self._max_loras,
             "manifest": verified.manifest,
         }
         return self._card(name, entry.version.id, self.base.name, own)

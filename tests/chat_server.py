@@ -6,51 +6,34 @@ Runs inside a test (``ChatServer``), or as a process of its own: ``python -m tes
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
 
 import orjson
 from aiohttp import web
 
-from harness.rng import Stream
+from harness.chattokenizer import FileTokenizer
+from tests.chat_answers import FAULTS, Body, echo, faulty, json_response, moody, reply
 
-FAULTS = ("http_500", "http_503", "http_429", "reset", "not_json", "html", "no_choice", "two_choices", "abort", "null")
-Body = dict[str, Any]
-
-
-def echo(body: Body) -> str:
-    """The last user's grid: right for every task of toy/copy in the compact prompt."""
-    return str(body["messages"][-1]["content"])
-
-
-def garbage(body: Body) -> str:
-    """Never a grid."""
-    return "I would rather talk about the weather."
-
-
-def moody(body: Body) -> tuple[str, str]:
-    """Right, wrong, broken or truncated, as a hash of the request says."""
-    text = echo(body)
-    digest = hashlib.sha256(orjson.dumps([body["model"], body["messages"]])).digest()[0]
-    if digest < 150:
-        return text, "stop"
-    if digest < 190:
-        return text.translate(str.maketrans("0123456789", "1234567890")), "stop"
-    return (text + "\n1", "stop") if digest < 220 else (text[:2], "length")
+TINY_BASE = Path(__file__).parent.parent / "trainers" / "weights" / "tiny-base"
+_TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n", re.DOTALL)
 
 
 class ChatServer:
     """Serves on a free port from a thread of its own.
 
     Args:
-        answer: the text, or the text and its finish_reason, for a request; ``!fault`` for one of FAULTS.
+        answer: the text, or the text and its finish_reason, for a chat; ``!fault`` for one of FAULTS.
+        tokens: also serve /v1/completions and /tokenize for the tiny base's tokenizer, as vLLM would; what is asked
+            as token ids is answered like the chat that they are.
         faults: the fault for request number i, or None.
-        refuse: a (status, body) that refuses a request, or None; asked for greetings too.
+        refuse: a (status, body) that refuses a chat, or None; asked for greetings too.
         seconds: how long each answer takes.
         hold: answers wait until so many requests are there at once.
+        tokenize: serve /tokenize with a token a character.
     """
 
     def __init__(
@@ -58,6 +41,7 @@ class ChatServer:
         answer: Callable[[Body], str | tuple[str, str]] = echo,
         *,
         models: Mapping[str, Body] | None = None,
+        tokens: bool = False,
         faults: Callable[[int], str | None] = lambda i: None,
         refuse: Callable[[Body], tuple[int, Body] | None] = lambda body: None,
         seconds: float = 0.0,
@@ -67,11 +51,16 @@ class ChatServer:
         key: str | None = None,
     ) -> None:
         self.answer, self.faults, self.refuse = answer, faults, refuse
-        self.models = {"base": {}, "cross": {}} if models is None else models
-        self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize, key
+        self.tokenizer = FileTokenizer(TINY_BASE) if tokens else None
+        own: Body = {"root": str(TINY_BASE), "max_model_len": 4096} if tokens else {}
+        self.models = {"base": own, "cross": own} if models is None else models
+        self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
         self.hold = hold
+        self.answered_as: Callable[[Body], str] = lambda body: str(body["model"])
         self.bodies: list[Body] = []
-        """Chat requests in the order of arrival, but for greetings."""
+        """Chats in the order of arrival, but for greetings; one for each prompt of a list."""
+        self.requests: list[Body] = []
+        """The bodies of the requests as they came, but for greetings."""
         self.in_flight = self.most_in_flight = 0
         self.port = 0
         self._number = 0
@@ -108,9 +97,11 @@ class ChatServer:
     async def _up(self) -> None:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_get("/v1/models", self._list)
-        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/chat/completions", self._generate)
+        if self.tokenizer is not None:
+            app.router.add_post("/v1/completions", self._generate)
         if self.tokenize:
-            app.router.add_post("/tokenize", self._count)
+            app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=2048, reuse_address=True)
@@ -127,41 +118,58 @@ class ChatServer:
 
     async def _list(self, request: web.Request) -> web.Response:
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
-            return _json({"error": {"message": "invalid key"}}, 401)
-        return _json({"object": "list", "data": [{"id": name, **extra} for name, extra in self.models.items()]})
+            return json_response({"error": {"message": "invalid key"}}, 401)
+        return json_response({"object": "list", "data": [{"id": name, **extra} for name, extra in self.models.items()]})
 
-    async def _count(self, request: web.Request) -> web.Response:
-        return _json({"count": count_tokens(await request.json())})
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        ids = list(range(count_tokens(body))) if self.tokenizer is None else token_ids(self.tokenizer, body["messages"])
+        return json_response({"count": len(ids), "tokens": ids})
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        self.in_flight += 1
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        body = orjson.loads(await request.read())
+        chats = self._chats(body)
+        self.in_flight += len(chats)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            return await self._reply(request)
+            return await self._reply(request, body, chats)
         finally:
-            self.in_flight -= 1
+            self.in_flight -= len(chats)
 
-    async def _reply(self, request: web.Request) -> web.StreamResponse:
-        body = orjson.loads(await request.read())
-        greeting = body["messages"][-1]["content"] == "Hello"
+    def _chats(self, body: Body) -> list[Body]:
+        """The chats that a request asks to answer."""
+        if "messages" in body:
+            return [body]
+        assert self.tokenizer is not None
+        rest = {name: value for name, value in body.items() if name != "prompt"}
+        return [{**rest, "messages": messages_of(self.tokenizer, ids)} for ids in body["prompt"]]
+
+    async def _reply(self, request: web.Request, body: Body, chats: list[Body]) -> web.StreamResponse:
+        greeting = body.get("max_tokens") == 1
         if not greeting:
-            self.bodies.append(body)
+            self.bodies += chats
+            self.requests.append(body)
         number, self._number = self._number, self._number + 1
         while not greeting and self.most_in_flight < self.hold:
             await asyncio.sleep(0.05)
         if self.seconds:
             await asyncio.sleep(self.seconds)
         if body["model"] not in self.models:
-            return _json({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
-        if (refusal := self.refuse(body)) is not None:
-            return _json(refusal[1], refusal[0])
+            return json_response({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
+        for chat in chats:
+            if (refusal := self.refuse(chat)) is not None:
+                return json_response(refusal[1], refusal[0])
+        found = ["Hi" if greeting else self.answer(chat) for chat in chats]
+        answers = [answer if isinstance(answer, tuple) else (answer, "stop") for answer in found]
+        right = reply(body if self.logprobs else {**body, "logprobs": None}, answers)
+        right["model"] = self.answered_as(body)
+        injected = {i: text[1:] for i, (text, _) in enumerate(answers) if text.startswith("!") and text[1:] in FAULTS}
         if (fault := self.faults(number)) is not None:
-            return _faulty(fault, request)
-        answer = "Hi" if greeting else self.answer(body)
-        text, finish = answer if isinstance(answer, tuple) else (answer, "stop")
-        if text.removeprefix("!") in FAULTS:
-            return _faulty(text.removeprefix("!"), request)
-        return _json(completion(body, text, finish, self.logprobs and bool(body.get("logprobs"))))
+            return faulty(fault, request, right, number % len(answers))
+        if injected:
+            place, fault = next(iter(injected.items()))
+            return faulty(fault, request, right, place)
+        return json_response(right)
 
 
 async def _settle() -> None:
@@ -177,52 +185,20 @@ def count_tokens(body: Body) -> int:
     return sum(len(message["content"]) + 4 for message in body["messages"])
 
 
-def completion(body: Body, text: str, finish: str, logprobs: bool) -> Body:
-    """A chat completion of one choice; each character is a token of log-probability -0.5."""
-    choice: Body = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    if logprobs:
-        choice["logprobs"] = {"content": [{"token": c, "logprob": -0.5, "top_logprobs": []} for c in text]}
-    return {"model": body["model"], "choices": [choice], "usage": {"completion_tokens": len(text)}}
+def token_ids(tokenizer: FileTokenizer, messages: list[dict[str, str]]) -> list[int]:
+    """The ids of a chat with the opening of the assistant's turn."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
-def _faulty(fault: str, request: web.Request) -> web.StreamResponse:
-    if fault == "reset":
-        assert request.transport is not None
-        request.transport.abort()
-        return web.Response()
-    choice: Body = {"index": 0, "message": {"role": "assistant", "content": "12"}, "finish_reason": "stop"}
-    bodies: dict[str, bytes] = {
-        "not_json": b'{"choices": [',
-        "html": b"<html>It works</html>",
-        "no_choice": orjson.dumps({"choices": []}),
-        "two_choices": orjson.dumps({"choices": [choice, choice]}),
-        "abort": orjson.dumps({"choices": [{**choice, "finish_reason": "abort"}]}),
-        "null": b"null",
-    }
-    if fault in bodies:
-        return web.Response(body=bodies[fault], content_type="application/json")
-    status = int(fault.removeprefix("http_"))
-    headers = {"Retry-After": "0.01"} if status == 429 else {}
-    return web.Response(status=status, text=f"injected {status}", headers=headers)
-
-
-def _json(data: Body, status: int = 200) -> web.Response:
-    return web.Response(body=orjson.dumps(data), status=status, content_type="application/json")
-
-
-def random_faults(seed: int, percent: int) -> Callable[[int], str | None]:
-    """Faults of every kind on a share of the requests."""
-
-    def fault(number: int) -> str | None:
-        stream = Stream("fault", seed, number)
-        return stream.choice(FAULTS) if stream.below(100) < percent else None
-
-    return fault
+def messages_of(tokenizer: FileTokenizer, ids: list[int]) -> list[dict[str, str]]:
+    """The chat that ids are."""
+    return [{"role": role, "content": content} for role, content in _TURN.findall(tokenizer.decode(ids))]
 
 
 def main() -> None:
     """Serve ``moody`` on a port until killed."""
-    server = ChatServer(moody, seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0)
+    server = ChatServer(moody, seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0, tokens="--tokens" in sys.argv)
     server.port = int(sys.argv[1])
     with server:
         print(server.port, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from harness.records import (
 )
 from harness.rng import Stream
 from harness.runs import RunFolder
+from tests.tiny_qwen import make_model
+from tests.train_runs import FEW, recipe_data, trained
 
 ROOT = Path(__file__).parent.parent
 # No example is judged by its time on a busy machine, and a submission is not judged by a new random draw.
@@ -113,34 +116,67 @@ def manifest(spec: str, models: Sequence[str], n: int, seed: int = 0) -> Manifes
     )
 
 
+@pytest.fixture(scope="session")
+def train_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests of the trainer write."""
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="session")
+def qwen(train_root: Path) -> Path:
+    """A random base model."""
+    return make_model(train_root / "tiny-qwen")
+
+
+@pytest.fixture(scope="session")
+def whole_run(train_root: Path, qwen: Path) -> Path:
+    """An uninterrupted run with dropout."""
+    return trained(recipe_data(qwen, train_root / "whole"))
+
+
+@pytest.fixture(scope="session")
+def plain_run(train_root: Path, qwen: Path) -> Path:
+    """An uninterrupted run without dropout, and with a large rate, so that it differs much from the base."""
+    return trained(recipe_data(qwen, train_root / "plain", lora={"rank": 8}, learning_rate=1e-2))
+
+
+@pytest.fixture(scope="session")
+def few_run(train_root: Path, qwen: Path) -> Path:
+    """A few steps without dropout, each sample in a forward pass of its own."""
+    return trained(recipe_data(qwen, train_root / "few", micro_batch_size=1, **FEW))
+
+
 MakeRun = Callable[..., Path]
+
+
+def write_run(
+    parent: Path, name: str, spec: str, skill: dict[str, float], n: int = 4, seed: int = 0, fails: float = 0.1
+) -> Path:
+    """Write a finished run in which each model answers each prediction rightly with its own probability."""
+    folder = RunFolder(parent / name)
+    folder.path.mkdir()
+    folder.write_manifest(manifest(spec, list(skill), n, seed))
+    dataset = open_dataset(spec)
+    log = PredictionLog(folder.predictions_path)
+    for model, share in skill.items():
+        for index in range(len(dataset.ids)):
+            task = dataset.task(index)
+            for test, pair in enumerate(task.test):
+                for sample in range(n):
+                    stream = Stream("fake", model, task.id, test, sample)
+                    assert pair.output is not None
+                    if stream.uniform() < fails:
+                        log.append(record(model, task, test, sample, None, "unparsed"))
+                        continue
+                    right = stream.uniform() < share
+                    grid = pair.output if right else wrong_grid(pair.output, stream.below(3))
+                    log.append(record(model, task, test, sample, grid))
+    log.commit()
+    log.close()
+    return folder.path
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Make a finished run in which each model answers each prediction rightly with its own probability."""
-
-    def make(name: str, spec: str, skill: dict[str, float], n: int = 4, seed: int = 0, fails: float = 0.1) -> Path:
-        folder = RunFolder(tmp_path / name)
-        folder.path.mkdir()
-        folder.write_manifest(manifest(spec, list(skill), n, seed))
-        dataset = open_dataset(spec)
-        log = PredictionLog(folder.predictions_path)
-        for model, share in skill.items():
-            for index in range(len(dataset.ids)):
-                task = dataset.task(index)
-                for test, pair in enumerate(task.test):
-                    for sample in range(n):
-                        stream = Stream("fake", model, task.id, test, sample)
-                        assert pair.output is not None
-                        if stream.uniform() < fails:
-                            log.append(record(model, task, test, sample, None, "unparsed"))
-                            continue
-                        right = stream.uniform() < share
-                        grid = pair.output if right else wrong_grid(pair.output, stream.below(3))
-                        log.append(record(model, task, test, sample, grid))
-        log.commit()
-        log.close()
-        return folder.path
-
-    return make
+    """``write_run`` into the test's own folder."""
+    return partial(write_run, tmp_path)

@@ -98,7 +98,7 @@ def test_every_kind_of_problem_change_is_drawn() -> None:
 def test_what_does_not_fit_is_not_drawn() -> None:
     grid = Grid(30, 29, bytes(870))
     task = Task("t", (Pair(grid, grid),), (Pair(grid, None),))
-    assert random_change(Stream(0), task, ("padding", "upscale", "mirror")) is None
+    assert random_change(Stream(0), task, {"padding": 1, "upscale": 1, "mirror": 1, "geometric": 0}) is None
     assert {c.kind for i in range(40) if (c := random_change(Stream(i), task))} == {"geometric"}
 
 

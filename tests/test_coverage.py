@@ -48,12 +48,11 @@ def test_simulated_coverage_at_400_tasks_and_a_control_that_fails(simulation: Mo
 def test_simulated_coverage_with_few_tasks(simulation: ModuleType, target: np.ndarray, tasks: int) -> None:
     population, n, replicates = simulation.Population(), 32, 1_000
     found = simulation.coverage(simulation.simulate(population, replicates, tasks, n, 1), target, n)
-    voting = [METRICS.index(name) for name in ("accuracy", "pass_n", "vote_1", "vote_2")]
     slack = 3 * math.sqrt(0.93 * 0.07 / replicates)
-    assert np.all(found.ours[voting] > 0.93 - slack), dict(zip(METRICS, found.ours, strict=True))
+    assert np.all(found.ours > 0.93 - slack), dict(zip(METRICS, found.ours, strict=True))
     if tasks == 10:
-        # Without the fallback the same check fails.
-        assert found.plain_bca[voting].min() < 0.93 - slack
+        # Without the fallback and the small-sample level the same check fails.
+        assert found.plain_bca.min() < 0.93 - slack
 
 
 def test_the_simulation_scores_as_the_harness_does(simulation: ModuleType) -> None:

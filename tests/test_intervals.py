@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm, t
 
-from harness.intervals import intervals, wilson
+from harness.intervals import intervals, small_sample_level, wilson
 from harness.resampling import resampled_means, to_units
 from tests.stats_samples import ones, scipy_ends, scores
 
@@ -32,6 +32,33 @@ def test_bca_equals_scipy_bit_for_bit(tasks: int, seed: int, copies: int) -> Non
         if interval.method == "bca":
             low, high = scipy_ends(np.rint(row * denominator), seed, "BCa")
             assert (interval.low, interval.high) == (low / denominator, high / denominator)
+
+
+@pytest.mark.parametrize("tasks", [10, 29])
+def test_a_small_sample_is_bca_at_the_level_of_students_t(tasks: int) -> None:
+    level = small_sample_level(0.95, tasks)
+    # Hesterberg: the normal quantile of the level is the t quantile, widened by what resampling n values loses.
+    expected = t.ppf(0.975, tasks - 1) * math.sqrt(tasks / (tasks - 1))
+    assert norm.ppf(1 - (1 - level) / 2) == pytest.approx(expected, rel=1e-9)
+    row = np.random.default_rng(tasks).integers(1, 8, tasks) / 8
+    found = intervals(row, 8, 3)[0]
+    plain = bootstrap(
+        (np.rint(row * 8),), np.mean, confidence_level=level, method="BCa", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert (found.low, found.high, found.method) == (plain.low / 8, plain.high / 8, "bca-small")
+    narrower = scipy_ends(np.rint(row * 8), 3, "BCa")
+    assert found.low < narrower[0] / 8 < narrower[1] / 8 < found.high
+
+
+def test_from_thirty_tasks_on_the_level_is_the_nominal_one() -> None:
+    row = np.random.default_rng(1).integers(1, 8, 30) / 8
+    assert intervals(row, 8)[0].method == "bca"
+    assert (intervals(row, 8)[0].low * 8, intervals(row, 8)[0].high * 8) == scipy_ends(np.rint(row * 8), 0, "BCa")
+
+
+def test_few_tasks_above_zero_get_wilsons_at_any_number_of_tasks() -> None:
+    for tasks in (6, 12, 29, 30, 60):
+        assert intervals(ones(4, tasks))[0].method == "wilson"
 
 
 def test_a_split_tie_is_rounded_to_12_decimals_and_still_equals_scipy() -> None:

@@ -2,70 +2,38 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
-import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness.records import PredictionRecord
-from harness.runs import RunFolder
-from tests.chat_server import ChatServer, moody
+from tests.chat_answers import moody
+from tests.chat_server import ChatServer
+from tests.kill_toys import PLANNED, check_equal, command, undisturbed
+from tests.sampling_toys import stable, until
 
 pytestmark = pytest.mark.slow
-
-PLANNED = 64
-
-
-def command(server: ChatServer, out: Path, *more: str) -> list[str]:
-    return [
-        sys.executable, "-m", "harness.cli", "run", "--server", server.url, "--model", "base", "--model", "cross",
-        "--dataset", "toy/copy/evaluation#n=8", "-n", "4", "--out", str(out), "--prompt", "compact-v0",
-        "--grid-encoder", "MinimalGridEncoder()", "--max-in-flight", "4", *more,
-    ]  # fmt: skip
-
-
-def stable(run: Path) -> list[PredictionRecord]:
-    found = [record.model_copy(update={"seconds": 0.0}) for record in RunFolder(run).predictions()]
-    return sorted(found, key=lambda record: record.key)
 
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("calm") / "run"
-    with ChatServer(moody) as server:
-        subprocess.run(command(server, out), check=True, capture_output=True)
-    return out
+    return undisturbed(tmp_path_factory.mktemp("calm") / "run")
 
 
-def until(condition: Callable[[], bool]) -> None:
-    waiter = threading.Event()
-    for _ in range(6000):
-        if condition():
-            return
-        waiter.wait(0.005)
-    raise AssertionError("the condition did not come true in time")
-
-
-def check_equal(run: Path, calm: Path) -> None:
-    assert stable(run) == stable(calm)
-    assert (run / "results.json").read_bytes() == (calm / "results.json").read_bytes()
-
-
-@pytest.mark.parametrize("moment", [0, 1, 2, 20, 33, 50, 61, 63])
-def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int) -> None:
+@pytest.mark.parametrize(
+    ("moment", "tokens"), [(0, False), (1, False), (20, False), (50, False), (63, False), (1, True), (33, True)]
+)
+def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int, tokens: bool) -> None:
     out = tmp_path / "run"
-    with ChatServer(moody, seconds=0.03) as server:
-        with subprocess.Popen(command(server, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with ChatServer(moody, seconds=0.03, tokens=tokens) as server:
+        with subprocess.Popen(command(server.url, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             until(lambda: len(server.bodies) >= moment)
             process.kill()
         saved = (out / "predictions.jsonl").read_bytes().count(b"\n") if out.exists() else 0
         asked = len(server.bodies)
-        done = subprocess.run(command(server, out, "--resume"), capture_output=True, text=True, check=True)
+        done = subprocess.run(command(server.url, out, "--resume"), capture_output=True, text=True, check=True)
         assert len(server.bodies) - asked == PLANNED - saved
     assert f"{PLANNED - saved} predictions in" in done.stderr
     check_equal(out, calm)
@@ -74,17 +42,17 @@ def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int) -> None:
 def test_the_harness_and_the_server_both_killed(tmp_path: Path, calm: Path) -> None:
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.03) as server:
-        with subprocess.Popen(command(server, out), stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(command(server.url, out), stderr=subprocess.PIPE) as process:
             until(lambda: len(server.bodies) >= 24)
             server.down()
             until(lambda: (out / "predictions.jsonl").stat().st_size > 0)
             process.kill()
-        failed = subprocess.run(command(server, out, "--resume"), capture_output=True, text=True, check=False)
+        failed = subprocess.run(command(server.url, out, "--resume"), capture_output=True, text=True, check=False)
         assert failed.returncode == 1
         assert "error: " in failed.stderr
         assert "Traceback" not in failed.stderr
         server.up()
-        subprocess.run(command(server, out, "--resume"), capture_output=True, check=True)
+        subprocess.run(command(server.url, out, "--resume"), capture_output=True, check=True)
     check_equal(out, calm)
 
 
@@ -93,7 +61,7 @@ def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: P
     out = tmp_path / "run"
     with ChatServer(moody, seconds=0.05) as server:
         with subprocess.Popen(
-            command(server, out, "--api-key", "secret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command(server.url, out, "--api-key", "secret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             until(lambda: len(server.bodies) >= 12)
             process.send_signal(number)
@@ -104,7 +72,7 @@ def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: P
         asked = len(server.bodies)
         assert len(stable(out)) == asked  # What was in flight was waited for and saved.
         assert not (out / "results.json").exists()
-        subprocess.run(command(server, out, "--resume"), capture_output=True, check=True)
+        subprocess.run(command(server.url, out, "--resume"), capture_output=True, check=True)
         assert len(server.bodies) == PLANNED
     check_equal(out, calm)
 
@@ -113,10 +81,36 @@ def test_two_harnesses_cannot_write_one_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with (
         ChatServer(moody, seconds=0.5) as server,
-        subprocess.Popen(command(server, out), stderr=subprocess.PIPE) as process,
+        subprocess.Popen(command(server.url, out), stderr=subprocess.PIPE) as process,
     ):
         until(lambda: len(server.bodies) >= 1)
-        second = subprocess.run(command(server, out, "--resume"), capture_output=True, text=True, check=False)
+        second = subprocess.run(command(server.url, out, "--resume"), capture_output=True, text=True, check=False)
         process.kill()
     assert second.returncode == 1
     assert f"process {process.pid} is writing to this run" in second.stderr
+
+
+def test_a_full_disk_stops_the_run_with_what_fits_saved(tmp_path: Path, calm: Path) -> None:
+    """The system refuses to let a file grow beyond 16 KiB, in place of a disk that is full."""
+    out = tmp_path / "run"
+    limit = 16 << 10
+    with ChatServer(moody, seconds=0.03) as server:
+        full = subprocess.run(
+            command(server.url, out),
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+        assert full.returncode == 1
+        assert "cannot write (File too large)" in full.stderr
+        assert "Make room and repeat the command with --resume" in full.stderr
+        assert "Traceback" not in full.stderr
+        saved = (out / "predictions.jsonl").read_bytes()
+        assert 0 < len(saved) <= limit
+        assert saved.endswith(b"\n")
+        kept = saved.count(b"\n")
+        done = subprocess.run(command(server.url, out, "--resume"), capture_output=True, text=True, check=True)
+    assert f"{PLANNED - kept} predictions in" in done.stderr
+    assert (out / "predictions.jsonl").read_bytes().startswith(saved)
+    check_equal(out, calm)

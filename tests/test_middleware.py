@@ -4,116 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, MutableMapping
+import logging
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from openai import AuthenticationError, OpenAI
 
-from harness.errors import ConfigError
-from harness.replies import read_model
+from harness.served import read_model
+from serve.asgi import MAX_BODY, Receive, Scope, Send
 from serve.base_model import BaseModel
-from serve.fairness import SlotGate
-from serve.keys import Keys, is_loopback
-from serve.leases import LeaseFile
-from serve.metrics import Metrics
-from serve.middleware import MAX_BODY, AdapterMiddleware, Receive, Scope, Send
-from serve.pool import AdapterPool, PoolLimits
+from serve.keys import Keys
+from serve.plugin_endpoint import drain_before_shutdown
 from serve.registry import Registry
 from serve.service import Service
 from tests.adapter_toys import make_adapter, make_base
-from tests.test_adapter_pool import FakeEngine
+from tests.admin_site import NO_KEYS, Site
 
 
-class Inner:
-    """Stands where vLLM's app stands: repeats the request's body and the model it was given."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.hold: asyncio.Event | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.calls.append(scope["path"])
-        body = b""
-        if scope["method"] == "POST":
-            message = await receive()
-            body = message["body"]
-            length = next(v for k, v in scope["headers"] if k == b"content-length")
-            assert int(length) == len(body)
-        if self.hold is not None:
-            await self.hold.wait()
-        answer = {"body": json.loads(body) if body else None, "usage": {"prompt_tokens": 3, "completion_tokens": 5}}
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
-
-
-class Site:
+class Toys(Site):
     """A server of the toy base with adapters ``a`` and ``b`` registered."""
 
-    def __init__(self, root: Path, keys: Keys) -> None:
+    def __init__(self, root: Path, keys: Keys = NO_KEYS) -> None:
         base = BaseModel.open(make_base(root / "toy-base"))
         registry = Registry(root / "adapters")
         self.a = registry.add("a", make_adapter(root / "a"), base)
         self.b = registry.add("b", make_adapter(root / "b", seed=1), base)
-        self.lease = LeaseFile(registry.root, "http://127.0.0.1:1", 1)
-        self.pool = AdapterPool(FakeEngine(), registry, base, PoolLimits(8, 4), self.lease)
-        self.registry = CollectorRegistry()
-        self.service = Service(
-            base=base,
-            model_path=str(root / "toy-base"),
-            max_model_len=2048,
-            keys=keys,
-            pool=self.pool,
-            gate=SlotGate(2),
-            metrics=Metrics.make(self.registry),
-        )
-        self.inner = Inner()
-        self.app = AdapterMiddleware(self.inner)
-
-    async def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        """Status and JSON of one request; ``body`` may be bytes, a list of bytes (chunks), or anything JSON."""
-        raw = body if isinstance(body, bytes | list) else json.dumps(body).encode() if body is not None else b""
-        chunks = list(raw) if isinstance(raw, list) else [raw]
-        headers = {"host": "127.0.0.1:8000", "content_type": "application/json"} | headers
-        sent: list[MutableMapping[str, Any]] = []
-
-        async def receive() -> MutableMapping[str, Any]:
-            if not chunks:
-                return {"type": "http.disconnect"}
-            return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
-
-        async def send(message: MutableMapping[str, Any]) -> None:
-            sent.append(message)
-
-        scope: dict[str, Any] = {
-            "type": "http",
-            "method": method,
-            "path": path,
-            "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
-            "app": SimpleNamespace(state=SimpleNamespace(arc_bench=self.service)),
-        }
-        await self.app(scope, receive, send)
-        text = b"".join(m.get("body", b"") for m in sent[1:])
-        return sent[0]["status"], json.loads(text) if text else None
+        super().__init__(base, registry, keys)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path, Keys(None, None))
+def site(tmp_path: Path) -> Iterator[Toys]:
+    found = Toys(tmp_path)
     yield found
     found.lease.close()
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path, Keys("user-key-1", "admin-key-1"))
+def locked(tmp_path: Path) -> Iterator[Toys]:
+    found = Toys(tmp_path, Keys("user-key-1", "admin-key-1"))
     yield found
     found.lease.close()
 
 
-def test_a_name_is_answered_by_its_live_version(site: Site) -> None:
+def test_a_name_is_answered_by_its_live_version(site: Toys) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
         for asked, answered in [("a", site.a.id), (site.a.id, site.a.id), ("toy-base", "toy-base"), (None, "toy-base")]:
@@ -126,7 +63,7 @@ def test_a_name_is_answered_by_its_live_version(site: Site) -> None:
     asyncio.run(scenario())
 
 
-def test_models_lists_base_names_and_versions(site: Site) -> None:
+def test_models_lists_base_names_and_versions(site: Toys) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
         status, answer = await site.ask("GET", "/v1/models")
@@ -162,7 +99,7 @@ def test_models_lists_base_names_and_versions(site: Site) -> None:
         ("GET", "/server_info"),
     ],
 )
-def test_every_other_route_is_closed(site: Site, method: str, path: str) -> None:
+def test_every_other_route_is_closed(site: Toys, method: str, path: str) -> None:
     status, _ = asyncio.run(site.ask(method, path, {"model": "a"}))
     assert status == 404
     assert site.inner.calls == []
@@ -184,7 +121,7 @@ def test_every_other_route_is_closed(site: Site, method: str, path: str) -> None
         ([], {}, 499),
     ],
 )
-def test_malformed_and_huge_bodies_cannot_hurt(site: Site, body: Any, headers: dict[str, str], status: int) -> None:
+def test_malformed_and_huge_bodies_cannot_hurt(site: Toys, body: Any, headers: dict[str, str], status: int) -> None:
     got, answer = asyncio.run(site.ask("POST", "/v1/completions", body, **headers))
     assert got == status, answer
     assert answer["error"]["message"]
@@ -192,7 +129,7 @@ def test_malformed_and_huge_bodies_cannot_hurt(site: Site, body: Any, headers: d
     assert site.service.in_flight == 0
 
 
-def test_each_key_opens_its_own_routes(locked: Site) -> None:
+def test_each_key_opens_its_own_routes(locked: Toys) -> None:
     async def scenario() -> None:
         body = {"model": "toy-base"}
         for path, method, user, admin in [
@@ -215,7 +152,7 @@ def test_each_key_opens_its_own_routes(locked: Site) -> None:
     asyncio.run(scenario())
 
 
-def test_without_an_administrators_key_its_routes_are_shut(locked: Site) -> None:
+def test_without_an_administrators_key_its_routes_are_shut(locked: Toys) -> None:
     locked.service.keys = Keys("user-key-1", None)
     status, answer = asyncio.run(locked.ask("GET", "/admin/adapters", authorization="Bearer user-key-1"))
     assert status == 403
@@ -226,11 +163,11 @@ def test_without_an_administrators_key_its_routes_are_shut(locked: Site) -> None
     ("host", "status"),
     [("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example", 403), ("127.0.0.1.evil:1", 403)],
 )
-def test_a_server_without_keys_answers_this_machine_only(site: Site, host: str, status: int) -> None:
+def test_a_server_without_keys_answers_this_machine_only(site: Toys, host: str, status: int) -> None:
     assert asyncio.run(site.ask("GET", "/v1/models", host=host))[0] == status
 
 
-def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Site) -> None:
+def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Toys) -> None:
     async def scenario() -> None:
         site.inner.hold = asyncio.Event()
         running = asyncio.create_task(site.ask("POST", "/v1/completions", {"model": "toy-base"}))
@@ -255,45 +192,77 @@ def _drain_with_one_left(service: Service) -> bool:
         return service.drain(0.01)
 
 
-def test_figures_are_counted_per_adapter(site: Site) -> None:
+def test_figures_are_counted_per_adapter(site: Toys) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
         for _ in range(2):
             await site.ask("POST", "/v1/completions", {"model": "a"})
-        value = site.registry.get_sample_value
+        value = site.figures.get_sample_value
         assert value("arc_bench_requests_total", {"model": site.a.id, "status": "200"}) == 2
         assert value("arc_bench_tokens_total", {"model": site.a.id, "kind": "completion"}) == 10
         assert value("arc_bench_request_failures_total", {"model": site.a.id}) is None
-        assert value("arc_bench_slot_wait_seconds_count", {"model": site.a.id}) == 2
+        assert value("arc_bench_queue_seconds_count", {"model": site.a.id}) == 2
         assert site.pool.loaded[site.a.id].served == 2
 
     asyncio.run(scenario())
 
 
-def test_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "key"
-    path.write_text("secret-from-file\n")
-    keys = Keys.from_environment({"ARC_BENCH_API_KEY": "secret-one", "ARC_BENCH_ADMIN_KEY_FILE": str(path)})
-    assert (keys.user, keys.admin) == ("secret-one", "secret-from-file")
-    assert "secret" not in repr(keys)
-    for bad in (
-        {"ARC_BENCH_API_KEY": ""},
-        {"ARC_BENCH_API_KEY": "short"},
-        {"ARC_BENCH_API_KEY": "with space"},
-        {"ARC_BENCH_API_KEY": "long-enough", "ARC_BENCH_API_KEY_FILE": str(path)},
-        {"ARC_BENCH_API_KEY_FILE": str(tmp_path / "nowhere")},
-    ):
-        with pytest.raises(ConfigError) as caught:
-            Keys.from_environment(bad)
-        assert "long-enough" not in str(caught.value)
+def test_the_openai_client_shows_its_key(locked: Toys) -> None:
+    with locked.over_http() as url:
+        with OpenAI(base_url=f"{url}/v1", api_key="user-key-1") as client:
+            assert [card.id for card in client.models.list()] == ["toy-base"]
+        for key in ("admin-key-1", "wrong-key-1"):
+            with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client, pytest.raises(AuthenticationError):
+                client.models.list()
 
 
-def test_only_loopback_needs_no_key() -> None:
-    for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8"):
-        assert is_loopback(host)
-        Keys(None, None).check_bind(host)
-    for host in ("0.0.0.0", "", "::", "192.168.0.1", "example.org"):
-        assert not is_loopback(host)
-        with pytest.raises(ConfigError, match="ARC_BENCH_API_KEY"):
-            Keys(None, None).check_bind(host)
-        Keys("long-enough", None).check_bind(host)
+def test_an_answer_cut_short_is_a_failure(site: Toys) -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+        raise ConnectionError
+
+    async def scenario() -> None:
+        await site.pool.load("a")
+        site.app.router.routes[-1].app = breaks  # type: ignore[attr-defined]
+        with pytest.raises(ConnectionError):
+            await site.ask("POST", "/v1/completions", {"model": "a"})
+        assert site.figures.get_sample_value("arc_bench_request_failures_total", {"model": site.a.id}) == 1
+        assert site.pool.loaded[site.a.id].requests == 0
+
+    asyncio.run(scenario())
+
+
+def test_one_line_a_request_at_debug_only(
+    site: Toys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("vllm.arc_bench")
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    try:
+        for level, lines in ((logging.DEBUG, 1), (logging.INFO, 0)):
+            caplog.clear()
+            logger.setLevel(level)
+            asyncio.run(site.ask("POST", "/v1/completions", {"prompt": "a secret"}, authorization="Bearer a-key"))
+            own = [record.getMessage() for record in caplog.records if record.name == logger.name]
+            assert len(own) == lines
+            assert not any("a secret" in line or "a-key" in line for line in own)
+    finally:
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(logging.NOTSET)
+
+
+def test_a_shutdown_waits_for_requests_and_no_longer_than_its_deadline(site: Toys) -> None:
+    """vLLM's own shutdown comes after ours, with what is left of the time."""
+    left: list[float | None] = []
+    client = SimpleNamespace(shutdown=lambda timeout: left.append(timeout))
+    drain_before_shutdown(client, site.service)
+    with site.service.request():
+        started = time.monotonic()
+        client.shutdown(timeout=0.2)
+        assert 0.2 <= time.monotonic() - started < 5
+    site.service.draining = False
+    client.shutdown(timeout=30.0)
+    assert left[0] == 0.0
+    assert 29 < (left[1] or 0) <= 30
+    assert site.service.draining

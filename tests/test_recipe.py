@@ -72,7 +72,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     for text, expected in (("- 1", "expected keys and values"), ("a: [", "not valid YAML")):
         with pytest.raises(ConfigError, match=expected):
             load_recipe(write(tmp_path, text))
-    with pytest.raises(ConfigError, match="no such recipe"):
+    with pytest.raises(ConfigError, match="no such file"):
         load_recipe(tmp_path / "none.yaml")
 
 

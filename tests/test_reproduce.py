@@ -12,7 +12,8 @@ from harness.progress import Display
 from harness.reproduce import reproduce
 from harness.runs import RunFolder
 from harness.scoring import score_run
-from tests.chat_server import Body, ChatServer, echo, moody
+from tests.chat_answers import Body, echo, moody
+from tests.chat_server import ChatServer
 from tests.test_sampling import options, sample
 
 

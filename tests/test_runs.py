@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.answers import run_answers
 from harness.datasets import open_dataset
-from harness.errors import RunError
+from harness.errors import DataError, RunError
 from harness.grid import Grid
-from harness.predictions import PredictionLog
+from harness.predictions import PredictionLog, drop_errors
 from harness.records import PredictionRecord
 from harness.runs import RunFolder, config_changes
 from tests.conftest import manifest, record
@@ -55,7 +56,7 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(cut: float, tmp_path_factory:
     path.write_bytes(torn)
     log = PredictionLog(path)
     whole = torn.count(b"\n")
-    assert [key[3] for key in log.done()] == list(range(whole))
+    assert [answer.sample for answer in run_answers(path)] == list(range(whole))
     for sample in range(whole, 3):
         log.append(line(sample))
     log.close()
@@ -68,7 +69,7 @@ def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     assert list(folder.predictions()) == [line(sample) for sample in range(4)]
 
 
-def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path) -> None:
+def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     before = written(path, 2)
     log = PredictionLog(path)
@@ -77,16 +78,21 @@ def test_a_full_disk_loses_nothing_that_was_committed(tmp_path: Path) -> None:
     with largest_file(len(before) + 100), pytest.raises(RunError, match=r"3 predictions are not saved.*--resume"):
         log.commit()
     assert path.read_bytes() == before
+    room = len(before) + len(before) // 2 + 10
+    with largest_file(room), pytest.raises(RunError, match=r"last 2 predictions are not saved"):
+        log.commit()  # What fits is kept.
+    assert [answer.sample for answer in run_answers(path)] == list(range(3))
+    log.append(line(5))
     log.close()  # There is room again: what had been appended is still there to be written.
-    assert [key[3] for key in PredictionLog(path).done()] == list(range(5))
+    assert [answer.sample for answer in run_answers(path)] == list(range(6))
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     lines = written(path, 3).splitlines(keepends=True)
     path.write_bytes(lines[0] + b"{}\n" + lines[2])
-    with pytest.raises(RunError, match="line 2"):
-        list(PredictionLog(path).done())
+    with pytest.raises(DataError, match="line 2"):
+        list(run_answers(path))
     with pytest.raises(RunError, match="line 2"):
         list(RunFolder(tmp_path).predictions())
 
@@ -155,3 +161,22 @@ def test_a_missing_or_broken_manifest_is_one_clear_error(tmp_path: Path) -> None
     (tmp_path / "manifest.json").write_text('{"format": 2}')
     with pytest.raises(RunError, match=r"manifest\.json: format"):
         RunFolder(tmp_path).manifest()
+
+
+def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    log = PredictionLog(path)
+    for sample in range(6):
+        outcome = "error" if sample % 2 else "grid"
+        grid = None if sample % 2 else Grid(1, 2, bytes((1, 2)))
+        log.append(record("base", TASK, 0, sample, grid, outcome).model_copy(update={"text": 'says "error"'}))
+    log.close()
+    before = path.read_bytes()
+    with largest_file(100), pytest.raises(RunError, match="as it was"):
+        drop_errors(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["predictions.jsonl"]
+    assert drop_errors(path) == 3
+    assert path.read_bytes() == b"".join(before.splitlines(keepends=True)[::2])
+    assert drop_errors(path) == 0
+    assert drop_errors(tmp_path / "missing.jsonl") == 0

@@ -90,12 +90,20 @@ def test_answers_that_cannot_be_are_refused_by_name(make_run: MakeRun, change: d
         score_run(run)
 
 
-def test_more_answers_than_due_are_refused(make_run: MakeRun) -> None:
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (9, "good, task cross-000000, test 0: 5 answers where 4 were due"),
+        (0, "good, task cross-000000, test 0: sample 0 is there twice"),
+    ],
+)
+def test_more_answers_than_due_are_refused(make_run: MakeRun, sample: int, message: str) -> None:
     run = make_run("a", SPEC, {"good": 1.0})
     path = run / "predictions.jsonl"
     text = path.read_text()
-    path.write_text(text + text.splitlines(keepends=True)[0])
-    with pytest.raises(DataError, match="5 answers where 4 were due"):
+    again = {**json.loads(text.splitlines()[0]), "sample_index": sample}
+    path.write_text(text + json.dumps(again) + "\n")
+    with pytest.raises(DataError, match=message):
         score_run(run)
 
 

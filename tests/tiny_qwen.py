@@ -59,7 +59,7 @@ def make_lora(folder: Path, model: Path, seed: int, *, rank: int = 8) -> Path:
 
 
 def greedy_answers(model: Path, adapter: Path | None, prompts: list[list[int]], tokens: int) -> list[list[int]]:
-    """The token ids that transformers (with PEFT) answers at temperature 0 in float32."""
+    """The token ids that transformers (with PEFT) answers at temperature 0 in float32, an end of turn among them."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -68,6 +68,7 @@ def greedy_answers(model: Path, adapter: Path | None, prompts: list[list[int]], 
     if adapter is not None:
         network = PeftModel.from_pretrained(network, str(adapter))
     network.eval()
+    network.generation_config.eos_token_id = None  # else it is never chosen, where a server with ignore_eos chooses it
     answers = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
@@ -76,7 +77,6 @@ def greedy_answers(model: Path, adapter: Path | None, prompts: list[list[int]], 
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=tokens,
-                min_new_tokens=tokens,
                 do_sample=False,
                 pad_token_id=0,
             )

@@ -8,7 +8,17 @@ import torch
 from trl import SFTConfig
 
 from trainers.batches import PassLimits
+from trainers.optional import PROJECT
 from trainers.recipe import Recipe
+
+
+def chosen_dtype(recipe: Recipe) -> torch.dtype:
+    """The dtype of a recipe on this machine."""
+    if recipe.dtype != "auto":
+        dtype = getattr(torch, recipe.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
@@ -17,6 +27,7 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
     Args:
         samples: of a step on each process. They come as one batch, which ``training_step`` takes in passes.
     """
+    sharded = recipe.sharding == "fsdp"
     cycles = {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
     return SFTConfig(
         output_dir=str(checkpoints),
@@ -34,11 +45,17 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
         seed=recipe.seed,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        gradient_checkpointing=recipe.gradient_checkpointing,
+        gradient_checkpointing=recipe.gradient_checkpointing and not sharded,
+        fsdp=sharded,
+        fsdp_config={"activation_checkpointing": recipe.gradient_checkpointing} if sharded else None,
         logging_steps=1,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
         report_to=recipe.report_to or "none",
+        run_name=recipe.output_dir.name,
+        project=PROJECT,
         save_strategy="steps",
         save_steps=recipe.save_steps,
         save_total_limit=2,

@@ -47,10 +47,14 @@ class DatasetRecord(Record):
     dropped_pairs: int
     tokens: int
     answer_tokens: int
+    resplit: int = 0
+    """Samples whose pairs were split anew."""
+    changed: int = 0
+    """Samples that a problem change made new tasks."""
 
 
 class Losses(Record):
-    """The training loss (mean over the answer tokens of a step) and the last validation."""
+    """The training loss (mean over the answer tokens of a step), and the validation of the weights that were kept."""
 
     first: float
     last: float
@@ -71,6 +75,11 @@ class AdapterManifest(Record):
     datasets: list[DatasetRecord]
     seed: int
     steps: int
+    """That were trained."""
+    kept_step: int
+    """After which the weights were taken."""
+    ended: Literal["max_steps", "patience"]
+    """Why training ended."""
     tokens: int
     answer_tokens: int
     padding: float
@@ -115,10 +124,14 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     os.replace(fresh, path)
 
 
-def save_weights(model: Any, tokenizer: Any, folder: Path) -> str:
-    """Write weights, configuration, tokenizer and chat template; returns the SHA-256 of the weights."""
+def save_weights(model: Any, tokenizer: Any, folder: Path, state: Mapping[str, Any] | None = None) -> None:
+    """Write weights, configuration, tokenizer and chat template.
+
+    Args:
+        state: the weights by name where the model itself holds only a shard of them.
+    """
     arguments = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-    model.save_pretrained(str(folder), **arguments)
+    model.save_pretrained(str(folder), state_dict=state, **arguments)
     tokenizer.save_pretrained(str(folder))
     config = folder / "adapter_config.json"
     if config.exists():
@@ -127,7 +140,6 @@ def save_weights(model: Any, tokenizer: Any, folder: Path) -> str:
         if isinstance(data.get("target_modules"), list):
             data["target_modules"].sort()
         write_json(config, data)
-    return weights_digest(folder)
 
 
 def weights_digest(folder: Path) -> str:
@@ -163,10 +175,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def losses(log: Sequence[Mapping[str, Any]]) -> Losses:
-    """The losses of a log."""
+def losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:
+    """The losses of a log; the validation is the last one up to the step whose weights were kept."""
     steps = [line["loss"] for line in log if "loss" in line]
-    checks = [line for line in log if "eval_loss" in line]
+    checks = [line for line in log if "eval_loss" in line and line["step"] <= kept]
     last = {k.removeprefix("eval_"): v for k, v in checks[-1].items() if k.startswith("eval_")} if checks else {}
     tail = steps[-10:]
     return Losses(first=steps[0], last=steps[-1], mean_of_last_10=sum(tail) / len(tail), validation=last)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 Batch = dict[str, "torch.Tensor"]
-"""``input_ids``, ``attention_mask`` and ``labels``, each (samples, longest)."""
+"""``input_ids``, ``position_ids`` and ``labels``, each (samples, longest)."""
 IGNORED = -100
 """The label of tokens outside the loss, as PyTorch's cross-entropy has it."""
 
@@ -99,17 +99,19 @@ def split_passes(passes: Sequence[Batch], number: int) -> list[Batch]:
 
 
 def pad_samples(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> Batch:
-    """Samples as a batch, padded on the right."""
+    """Samples as a batch, padded on the right.
+
+    There is no attention mask: in a causal model no token sees the padding after it, and the padding is not in the
+    loss, while a mask would keep PyTorch from its fastest attention kernels.
+    """
     import torch
 
     longest = max(map(len, ids))
     shape = (len(ids), longest)
     tokens = torch.full(shape, pad_id, dtype=torch.long)
-    mask = torch.zeros(shape, dtype=torch.long)
     labels = torch.full(shape, IGNORED, dtype=torch.long)
     for k, (row, start) in enumerate(zip(ids, prompt_lengths, strict=True)):
         end = len(row)
         tokens[k, :end] = torch.tensor(row)
-        mask[k, :end] = 1
         labels[k, start:end] = tokens[k, start:end]
-    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+    return {"input_ids": tokens, "position_ids": torch.arange(longest).repeat(len(ids), 1), "labels": labels}

@@ -9,6 +9,7 @@ from typing import Any
 from trainers.artifact import AdapterManifest
 
 CURVE = "loss.png"
+_ENDS = {"max_steps": "after all its steps", "patience": "when validation got no better"}
 
 
 def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -65,7 +66,8 @@ Ask it with prompt `{m.prompt}` and grid encoder `{m.encoder}`, as it was traine
 {rows}
 
 {m.steps} steps, {m.tokens:,} tokens ({m.answer_tokens:,} of answers), {m.padding:.1%} padding, {m.seconds:.0f} s.
-Loss {m.losses.first:.4f} at first, {m.losses.mean_of_last_10:.4f} over the last ten steps{checks}.
+Training ended {_ENDS[m.ended]}; these are the weights of step {m.kept_step}{checks}.
+Loss {m.losses.first:.4f} at first, {m.losses.mean_of_last_10:.4f} over the last ten steps.
 {"" if m.serveable else chr(10) + "**Not serveable by vLLM**: merge it with `bench merge`." + chr(10)}
 ![loss]({CURVE})
 """

@@ -27,6 +27,7 @@ _WHOLE = (
 )  # fmt: skip
 _REAL = (
     "learning_rate", "warmup_ratio", "max_grad_norm", "subsample_train_tasks_ratio", "compose_new_task_probability",
+    "verify_correct_output_probability",
 )  # fmt: skip
 _SWITCHES = ("resume_from_checkpoint", "gradient_checkpointing", "use_lora", "verbose")
 _FLAGS = ("use_4bit_quantization", "remove_train_samples_to_fit_max_seq_len")
@@ -37,7 +38,7 @@ def original_options(command: Command) -> Command:
     options = [
         click.option("--train-datasets", nargs=2, multiple=True, metavar="SPEC PROMPT", help="May be given again."),
         click.option("--val-dataset", nargs=2, metavar="SPEC PROMPT", default=None),
-        click.option("--compose-new-task-weights", multiple=True, type=float),
+        click.option("--compose-new-task-weights", nargs=4, type=float, default=None),
     ]
     for names, kind in ((_TEXT, str), (_WHOLE, int), (_REAL, float)):
         options += [click.option(f"--{_dashed(name)}", type=kind, default=None) for name in names]
@@ -55,27 +56,37 @@ def _dashed(name: str) -> str:
 OVERRIDE = click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. lora.rank=32.")
 RECIPE = click.argument("recipe_file", metavar="[RECIPE.yaml]", required=False, type=click.Path(path_type=Path))
 
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Two steps on the heaviest samples of the run; nothing is kept.")
+
 
 @click.command(context_settings=DASHES)
 @RECIPE
 @OVERRIDE
 @click.option("--progress/--no-progress", default=True, help="Show loss, tokens/s and time left.")
+@DRY_RUN
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest of the finished folder.")
 @original_options
-def train(recipe_file: Path | None, overrides: tuple[str, ...], progress: bool, as_json: bool, **original: Any) -> None:
+def train(
+    recipe_file: Path | None, overrides: tuple[str, ...], progress: bool, dry_run: bool, as_json: bool, **original: Any
+) -> Path | None:
     """Train an adapter from a recipe, or from the options of the arc24 script.
 
     A run that was stopped or killed goes on exactly where its newest checkpoint is.
 
     \b
     bench train examples/train-toy.yaml -o max_steps=40 -o lora.rank=8
+    bench train examples/train-qwen.yaml --dry-run
     bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
     """
     from trainers.sft import train as train_recipe
 
     recipe = _recipe(recipe_file, overrides, original)
+    if dry_run:
+        _print_dry_run(recipe, progress, as_json)
+        return None
     output = train_recipe(recipe, recipe.output_dir, progress=progress)
     click.echo((output / "manifest.json").read_text(encoding="utf-8") if as_json else output, nl=not as_json)
+    return output
 
 
 @click.command(context_settings=DASHES)
@@ -83,10 +94,17 @@ def train(recipe_file: Path | None, overrides: tuple[str, ...], progress: bool, 
 @OVERRIDE
 @click.option("--samples", default=2, show_default=True, type=click.IntRange(0), help="Samples to show in full.")
 @click.option("--draws", default=1000, show_default=True, type=click.IntRange(1), help="Samples to count over.")
+@DRY_RUN
 @click.option("--json", "as_json", is_flag=True)
 @original_options
 def preview(
-    recipe_file: Path | None, overrides: tuple[str, ...], samples: int, draws: int, as_json: bool, **original: Any
+    recipe_file: Path | None,
+    overrides: tuple[str, ...],
+    samples: int,
+    draws: int,
+    dry_run: bool,
+    as_json: bool,
+    **original: Any,
 ) -> None:
     """Show what the trainer will see: samples with the loss region marked, lengths, the mixture as realised.
 
@@ -99,7 +117,11 @@ def preview(
     from trainers.preview import as_text
     from trainers.preview import preview as preview_recipe
 
-    shown = preview_recipe(_recipe(recipe_file, overrides, original), samples=samples, draws=draws)
+    recipe = _recipe(recipe_file, overrides, original)
+    if dry_run:
+        _print_dry_run(recipe, True, as_json)
+        return
+    shown = preview_recipe(recipe, samples=samples, draws=draws)
     click.echo(json.dumps(asdict(shown), indent=2, ensure_ascii=False) if as_json else as_text(shown))
 
 
@@ -118,12 +140,22 @@ def merge(base: str, adapter: Path, output: Path) -> None:
     click.echo(merge_adapter(base, adapter, output))
 
 
+def _print_dry_run(recipe: Recipe, progress: bool, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from trainers.sft import dry_run
+
+    took = dry_run(recipe, progress=progress)
+    click.echo(json.dumps(asdict(took), indent=2) if as_json else took.as_text())
+
+
 def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:
     """The recipe of file, original options and overrides, each over the ones before; warnings go to stderr."""
     from trainers.original import recipe_data
     from trainers.recipe_file import load_recipe
 
-    given = {k: v for k, v in original.items() if v is not None and v != () and k != "verbose"}
+    given = {k: v for k, v in original.items() if v is not None and v != ()}
     if path is None and not given and not overrides:
         raise click.UsageError("name a recipe file, or give --train_datasets and --output_dir")
     if path is None and given and not given.get("output_dir"):

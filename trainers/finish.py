@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.prompt import load_prompt
 from trainers.artifact import (
@@ -15,20 +15,22 @@ from trainers.artifact import (
     environment,
     losses,
     now,
-    save_weights,
+    weights_digest,
     write_manifest,
 )
 from trainers.card import CURVE, card, draw_curve
+from trainers.folder import CHECKPOINTS
 from trainers.mixture import Counts, Mixture
 from trainers.progress import read_log
-from trainers.sft import CHECKPOINTS, Inputs
+from trainers.recipe import ValidationRecipe
+from trainers.sft import Inputs
+from trainers.standing import Line, standing
 
 
-def finish(inputs: Inputs, mixture: Mixture, model: Any, tokenizer: Any, output: Path) -> None:
-    """Write the finished folder: weights, tokenizer, card, curve, and the manifest last."""
-    sha = save_weights(model, tokenizer, output)
+def finish(inputs: Inputs, mixture: Mixture, output: Path) -> None:
+    """Complete the folder that has the weights: card, curve, and the manifest last."""
     log = read_log(output / LOG)
-    manifest = _manifest(inputs, mixture, log, sha)
+    manifest = _manifest(inputs, mixture, log, weights_digest(output))
     draw_curve(log, output / CURVE)
     (output / "README.md").write_text(card(output.name, manifest), encoding="utf-8")
     write_manifest(output, manifest)
@@ -36,8 +38,15 @@ def finish(inputs: Inputs, mixture: Mixture, model: Any, tokenizer: Any, output:
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
 
 
-def _manifest(inputs: Inputs, mixture: Mixture, log: list[dict[str, Any]], sha: str) -> AdapterManifest:
+def kept_step(log: Sequence[Line], part: ValidationRecipe | None) -> int:
+    """The step whose weights are the result of a finished run."""
+    best = standing(log, part) if part is not None and part.keep == "best" else None
+    return best.step if best else max(int(line["step"]) for line in log)
+
+
+def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], sha: str) -> AdapterManifest:
     recipe = inputs.recipe
+    kept = kept_step(log, recipe.validation)
     steps = [line for line in log if "loss" in line]
     totals = [Counts() for _ in inputs.datasets]
     for line in steps:
@@ -54,12 +63,14 @@ def _manifest(inputs: Inputs, mixture: Mixture, log: list[dict[str, Any]], sha: 
         encoder=recipe.encoder,
         datasets=_dataset_records(inputs, mixture, totals),
         seed=recipe.seed,
-        steps=recipe.max_steps,
+        steps=len(steps),
+        kept_step=kept,
+        ended="max_steps" if len(steps) == recipe.max_steps else "patience",
         tokens=tokens,
         answer_tokens=sum(c.answer_tokens for c in totals),
         padding=round(1 - tokens / places, 4) if places else 0.0,
         seconds=round(sum(line["seconds"] for line in steps), 3),
-        losses=losses(log),
+        losses=losses(log, kept),
         weights_sha256=sha,
         serveable=recipe.serveable,
         environment=environment(),

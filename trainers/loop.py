@@ -1,27 +1,33 @@
-"""TRL's SFTTrainer as arc-bench drives it: counted samples, exact logs, clean stops. Imports torch and TRL."""
+"""TRL's SFTTrainer as arc-bench drives it: counted samples, exact logs, clean ends. Imports torch and TRL."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import PeftModel
-from transformers import TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from safetensors import SafetensorError
+from trl import SFTTrainer
 
 from harness.errors import ConfigError, RunError
 from trainers.arguments import pass_limits
+from trainers.artifact import save_weights
 from trainers.batches import Batch, Collator, split_passes
+from trainers.checkpoints import prune_best, write_best
+from trainers.failures import writing
 from trainers.lora import lora_config
-from trainers.mixture import Draw, Mixture
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
+from trainers.rows import VirtualRows
+from trainers.setup import Setup
 from trainers.signals import StopSignal
+from trainers.standing import has_ended, standing
+from trainers.stops import StopAtStep
 from trainers.validation import Validation
 
 
@@ -31,6 +37,13 @@ class Reports:
 
     log: TrainingLog | None
     progress: Progress
+
+    def line(self, line: dict[str, Any], sync: bool) -> None:
+        """Append a line to the log; it is on the disk before a checkpoint knows its step."""
+        if self.log is not None:
+            self.log.write(line)
+            if sync:
+                self.log.sync()
 
 
 class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
@@ -42,8 +55,10 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
 
     control: Any
 
-    def __init__(self, *args: Any, reports: Reports, validation: Validation | None, **kwargs: Any) -> None:
-        self.reports, self.validation = reports, validation
+    def __init__(
+        self, *args: Any, recipe: Recipe, reports: Reports, validation: Validation | None, **kwargs: Any
+    ) -> None:
+        self.recipe, self.reports, self.validation = recipe, reports, validation
         self.tally: torch.Tensor | None = None
         self.places = 0
         self._clock = time.monotonic()
@@ -72,19 +87,21 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass the figures of a step on, and write its line."""
-        super().log(logs, start_time)
         if "loss" not in logs or self.tally is None:
+            super().log(logs, start_time)
             return
         step = self.state.global_step
-        if not math.isfinite(logs["loss"]):
-            raise RunError(
-                f"the loss is {logs['loss']} at step {step}: lower learning_rate, or use dtype float32; "
-                "the checkpoints up to here are whole"
-            )
+        _check_finite("loss", logs["loss"], step)
         device = self.args.device
         counts = self.accelerator.reduce(self.tally.to(device), "sum").tolist()
         (places,) = self.accelerator.reduce(torch.tensor([self.places], device=device), "sum").tolist()
+        samples, tokens = (sum(c[k] for c in counts) for k in (0, 4))
         now = time.monotonic()
+        seconds, self._clock, self.tally, self.places = now - self._clock, now, None, 0
+        logs |= {"padding": 1 - tokens / places, "tokens_per_second": tokens / seconds}
+        logs["samples_per_second"] = samples / seconds
+        super().log(logs, start_time)
+        self.reports.progress.step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
         line = {
             "step": step,
             "loss": logs["loss"],
@@ -92,121 +109,93 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             "grad_norm": logs.get("grad_norm"),
             "token_accuracy": logs.get("mean_token_accuracy"),
             "counts": counts,
-            "padding": round(1 - sum(c[4] for c in counts) / places, 4),
-            "seconds": round(now - self._clock, 4),
+            "padding": round(logs["padding"], 4),
+            "seconds": round(seconds, 4),
         }
-        self._clock, self.tally, self.places = now, None, 0
-        self._write(line, sum(c[4] for c in counts))
-
-    def _write(self, line: dict[str, Any], tokens: int) -> None:
-        self.reports.progress.step(line["step"], line["loss"], tokens)
-        if self.reports.log is not None:
-            self.reports.log.write(line)
-            if self.control.should_save:
-                self.reports.log.sync()
+        self.reports.line(line, self.control.should_save)
 
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The token-weighted loss and the share of exact answers on the validation tasks."""
         assert self.validation is not None
-        began = time.monotonic()
+        began, step = time.monotonic(), self.state.global_step
         with self.compute_loss_context_manager():
             values = self.validation.measure(self.model, self.accelerator)
+        _check_finite("validation loss", values["loss"], step)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        if self.reports.log is not None:
-            self.reports.log.write({"step": self.state.global_step, **metrics})
-        self.reports.progress.note(
-            f"step {self.state.global_step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items())
-        )
+        self.reports.progress.note(f"step {step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items()))
+        self._judge()
+        self.reports.line({"step": step, **metrics}, self.control.should_save)
         self._clock += time.monotonic() - began
         return metrics
+
+    def _judge(self) -> None:
+        """Keep the weights of the best validation, and end training with patience."""
+        part, step = self.recipe.validation, self.state.global_step
+        assert part is not None
+        best = standing(self.state.log_history, part)
+        assert best is not None
+        if part.keep == "best" and best.step == step and self.args.should_save:
+            folder = Path(self.args.output_dir)
+            with writing(f"the weights of step {step}", folder):
+                write_best(folder, step, self.write_weights)
+        if has_ended(best, part) and step < self.state.max_steps:
+            self.control.should_save = self.control.should_training_stop = True
+            self.reports.progress.note(
+                f"training ends: {best.since} validations in a row were not better than validation {part.by} "
+                f"{best.value:.4f} at step {best.step}"
+            )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint, and keep of the best weights those that a checkpoint knows."""
+        folder = Path(self.args.output_dir)
+        with writing(f"the checkpoint of step {self.state.global_step}", folder):
+            super()._save_checkpoint(model, trial)
+        if self.recipe.validation is not None and self.args.should_save:
+            prune_best(folder, self.state.log_history, self.recipe.validation)
+
+    def write_weights(self, folder: Path) -> None:
+        """Write what is to be served; where weights are sharded, all processes must take part."""
+        state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        if self.args.should_save:
+            save_weights(self.accelerator.unwrap_model(self.model), self.processing_class, folder, state)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the adapter's card is written once, with its manifest."""
 
 
-class VirtualRows(Dataset):  # type: ignore[misc]  # datasets ships no types
-    """Row numbers that become samples when they are read; SFTTrainer takes no other map-style class than Dataset.
-
-    ``with_transform`` would do, but it pickles all tasks for a cache fingerprint: seconds, and not possible for mapped
-    files.
-    """
-
-    mixture: Mixture
-
-    @classmethod
-    def of(cls, mixture: Mixture, length: int) -> VirtualRows:
-        """The first ``length`` samples of a mixture."""
-        dataset: VirtualRows = cls.from_dict({"i": range(length)})
-        dataset.mixture = mixture
-        return dataset
-
-    def __getitem__(self, key: int) -> dict[str, Draw]:
-        """Row ``key``."""
-        return {"draw": self.mixture.draw(key)}
-
-    def __getitems__(self, keys: list[int]) -> list[dict[str, Draw]]:
-        """The rows of a step."""
-        return [self[key] for key in keys]
-
-    def __iter__(self) -> Iterator[dict[str, Draw]]:
-        """The rows in order."""
-        return (self[key] for key in range(len(self)))
+def _check_finite(what: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise RunError(
+            f"the {what} is {value} at step {step}: lower learning_rate, or use dtype float32; "
+            "the checkpoints up to here are whole"
+        )
 
 
-class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
-    """Ends training after the step in which a signal came, with a checkpoint."""
-
-    def __init__(self, signal: StopSignal) -> None:
-        self.signal = signal
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop on all processes if a signal reached any of them."""
-        came = torch.tensor(int(self.signal.came is not None), device=args.device)
-        if args.world_size > 1:
-            torch.distributed.all_reduce(came, torch.distributed.ReduceOp.MAX)
-        if came.item():
-            self.signal.stopped_at = state.global_step
-            control.should_save = state.global_step < state.max_steps
-            control.should_training_stop = True
-
-
-def build_trainer(
-    recipe: Recipe,
-    arguments: SFTConfig,
-    model: Any,
-    tokenizer: Any,
-    mixture: Mixture,
-    *,
-    reports: Reports,
-    stop: StopSignal,
-    validation: Validation | None,
-) -> ArcTrainer:
+def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: StopSignal) -> ArcTrainer:
     """The trainer over a virtual dataset: row numbers that become samples when they are read, in order.
 
     Raises:
         ConfigError: the LoRA targets do not fit the model.
     """
-    virtual = VirtualRows.of(mixture, recipe.max_steps * recipe.batch_size)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    recipe = setup.recipe
     fresh = recipe.lora is not None and recipe.adapter is None
-    if recipe.adapter is not None:
-        model = PeftModel.from_pretrained(model, recipe.adapter, is_trainable=True)
     try:
         trainer = ArcTrainer(
-            model=model,
-            args=arguments,
-            data_collator=Collator(pad or 0, len(mixture.sources), pass_limits(recipe)),
-            train_dataset=virtual,
-            eval_dataset=virtual if validation else None,
-            processing_class=tokenizer,
+            model=setup.model if recipe.adapter is None else _with_adapter(setup.model, recipe),
+            args=setup.arguments,
+            data_collator=Collator(setup.pad_id, len(rows.mixture.sources), pass_limits(recipe)),
+            train_dataset=rows,
+            eval_dataset=rows if setup.validation else None,
+            processing_class=setup.tokenizer,
             peft_config=lora_config(recipe.lora) if fresh and recipe.lora is not None else None,
             callbacks=[StopAtStep(stop)],
+            recipe=recipe,
             reports=reports,
-            validation=validation,
+            validation=setup.validation,
         )
     except ValueError as error:
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
@@ -214,6 +203,26 @@ def build_trainer(
     if recipe.serveable:
         _refuse_embeddings([name for name, _ in trainer.model.named_parameters() if "lora_embedding" in name])
     return trainer
+
+
+def _with_adapter(model: Any, recipe: Recipe) -> PeftModel:
+    """The base with the adapter that is gone on from.
+
+    Raises:
+        ConfigError: it does not fit the base, or is another than the recipe says.
+    """
+    assert recipe.adapter is not None
+    assert recipe.lora is not None
+    try:
+        adapted = PeftModel.from_pretrained(model, recipe.adapter, is_trainable=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise ConfigError(f"adapter {recipe.adapter!r} cannot be loaded on {recipe.model!r}: {why}") from error
+    has, says = adapted.active_peft_config, lora_config(recipe.lora)
+    keys = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
+    if differing := [f"lora.{k}={getattr(has, v)}" for k, v in keys.items() if getattr(has, v) != getattr(says, v)]:
+        raise ConfigError(f"adapter {recipe.adapter!r} is another than the recipe says; set {', '.join(differing)}")
+    return adapted
 
 
 def _drop_default_printer(trainer: ArcTrainer) -> None:

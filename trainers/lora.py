@@ -47,8 +47,9 @@ def check_lora(recipe: Recipe) -> None:
         if recipe.adapter:
             raise ConfigError("recipe: adapter goes on with LoRA weights, so that lora must not be null")
         return
-    if lora.init not in KNOWN_INITS:
-        raise ConfigError(f"recipe: lora.init {lora.init!r} is not known; known: {', '.join(KNOWN_INITS)}")
+    if lora.init not in KNOWN_INITS and not re.fullmatch(r"pissa_niter_[0-9]+", lora.init):
+        known = ", ".join((*KNOWN_INITS, "pissa_niter_NUMBER"))
+        raise ConfigError(f"recipe: lora.init {lora.init!r} is not known; known: {known}")
     if isinstance(lora.targets, str):
         try:
             re.compile(lora.targets)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.augment import identity, training_view
+from harness.augment import identity, resplit, training_view
 from harness.datasets import Dataset
 from harness.encoding import parse_encoder
 from harness.errors import ConfigError, DataError
 from harness.grid import Task
+from harness.problem import EQUAL, Kind, random_change
 from harness.prompt import load_prompt
 from harness.rng import Stream
 from harness.tokens import ChatTokenizer, PromptTokenizer, Sample
@@ -23,12 +24,36 @@ MAX_TOO_LONG = 0.9
 
 
 @dataclass(frozen=True)
+class Remake:
+    """How the tasks of a dataset become further tasks, for training only; by default they stay as they are."""
+
+    resplit: bool = False
+    """Split the pairs anew into train and test."""
+    probability: float = 0.0
+    """Of a problem change."""
+    weights: Mapping[Kind, float] = field(default_factory=lambda: EQUAL)
+    """Of the kinds of problem change."""
+
+    def split(self, stream: Stream, task: Task) -> Task:
+        """The task with its pairs split anew, where that is asked for and all outputs are known; else the same one."""
+        return resplit(stream, task) if self.resplit else task
+
+    def change(self, stream: Stream, task: Task) -> Task:
+        """The task after a problem change, where one is drawn and fits; else the same one."""
+        if not self.probability or stream.uniform() >= self.probability:
+            return task
+        change = random_change(stream, task, self.weights)
+        return task if change is None else change.apply_task(task)
+
+
+@dataclass(frozen=True)
 class Source:
     """One dataset of a mixture with how it is rendered and how much it weighs."""
 
     dataset: Dataset
     tokens: PromptTokenizer
     weight: float
+    remake: Remake = Remake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +70,10 @@ class Draw:
     """Draws that were skipped before it because the task has no known test output."""
     dropped_pairs: int = 0
     """Train pairs that were left out to make it fit."""
+    resplit: bool = False
+    """Its pairs were split anew."""
+    changed: bool = False
+    """It is a new task, made by a problem change."""
 
 
 @dataclass
@@ -57,6 +86,8 @@ class Counts:
     dropped_pairs: int = 0
     tokens: int = 0
     answer_tokens: int = 0
+    resplit: int = 0
+    changed: int = 0
 
     def add(self, other: Counts) -> None:
         """Add the counts of other samples."""
@@ -128,20 +159,23 @@ class Mixture:
     def _attempt(self, which: int, stream: Stream, index: int) -> Draw | str:
         """One try at a sample: the sample, or why there is none."""
         source = self.sources[which]
-        task = source.dataset.task(stream.below(len(source.dataset.ids)), stream)
-        answered = [k for k, pair in enumerate(task.test) if pair.output is not None]
+        drawn = source.dataset.task(stream.below(len(source.dataset.ids)), stream)
+        split = source.remake.split(stream, drawn)
+        answered = [k for k, pair in enumerate(split.test) if pair.output is not None]
         if not answered:
             return "no_output"
         test_index = stream.choice(answered)
-        view = training_view(stream, len(task.train)) if self.augment else identity(len(task.train))
-        task = view.apply_task(task)
+        view = training_view(stream, len(split.train)) if self.augment else identity(len(split.train))
+        seen = view.apply_task(split)
+        task = changed = source.remake.change(stream, seen)
         sample, dropped = source.tokens.sample(task, test_index), 0
         while len(sample.ids) > self.max_seq_len:
             if not self.drop_pairs or len(task.train) < 2:
                 return "too_long"
             task, dropped = _without_last(task), dropped + 1
             sample = source.tokens.sample(task, test_index)
-        return Draw(index, which, task.id, sample, dropped_pairs=dropped)
+        remade = {"resplit": split is not drawn, "changed": changed is not seen}
+        return Draw(index, which, task.id, sample, dropped_pairs=dropped, **remade)
 
     def _cannot_supply(self, which: int, draws: int, too_long: int, no_output: int) -> DataError:
         spec = self.sources[which].dataset.spec
@@ -162,7 +196,8 @@ def count(draws: Sequence[Draw], n_sources: int) -> list[Counts]:
     for d in draws:
         length = len(d.sample.ids)
         answer = length - d.sample.prompt_length
-        counts[d.source].add(Counts(1, d.too_long, d.no_output, d.dropped_pairs, length, answer))
+        one = Counts(1, d.too_long, d.no_output, d.dropped_pairs, length, answer, int(d.resplit), int(d.changed))
+        counts[d.source].add(one)
     return counts
 
 
@@ -177,8 +212,9 @@ def open_mixture(
     max_seq_len: int,
     drop_pairs: bool = False,
     augment: bool = True,
+    remakes: Sequence[Remake] = (),
 ) -> Mixture:
-    """A mixture of opened datasets; a weight of None stands for the number of task ids.
+    """A mixture of opened datasets; a weight of None stands for the number of task ids, no remakes for none.
 
     Raises:
         SpecError, ConfigError: an unknown prompt or encoder, or a chat template that cannot be trained on.
@@ -186,8 +222,10 @@ def open_mixture(
     grids = parse_encoder(encoder)
     tokens = {name: PromptTokenizer(tokenizer, load_prompt(name), grids) for name in dict.fromkeys(prompts)}
     sources = [
-        Source(dataset, tokens[prompt], float(len(dataset.ids)) if weight is None else weight)
-        for dataset, prompt, weight in zip(datasets, prompts, weights, strict=True)
+        Source(dataset, tokens[prompt], float(len(dataset.ids)) if weight is None else weight, remake)
+        for dataset, prompt, weight, remake in zip(
+            datasets, prompts, weights, remakes or [Remake()] * len(datasets), strict=True
+        )
     ]
     if not sources or sum(s.weight for s in sources) <= 0:
         raise ConfigError("the mixture has no dataset with a weight above 0")

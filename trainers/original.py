@@ -7,9 +7,13 @@ task ids (here: independent draws with the same weights); a rope scaling that wa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.datasets import open_dataset
+from harness.errors import ConfigError
+from harness.problem import KINDS
 from trainers.recipe import Data
 
 ALL_TASKS = 1_000_000
@@ -22,6 +26,7 @@ DEFAULTS: Data = {
     "warmup": 0.05,
     "scheduler": "linear",
     "eval_steps": 50,
+    "resplit": True,
 }
 """What the script did where an option was not given."""
 LORA_DEFAULTS: Data = {
@@ -53,13 +58,14 @@ RENAMED = {
     "gradient_checkpointing": "gradient_checkpointing",
     "optim": "optimizer",
     "resume_from_checkpoint": "resume",
+    "compose_new_task_probability": "change_probability",
 }
+_BARC = re.compile(r"barc-(\d+)-")
 WITHOUT_MEANING = {
     "device_map": "one process trains on one device; launch several with torchrun",
     "n_gpus": "launch one process per GPU with torchrun; batch_size stays that of a step over all of them",
-    "subsample_train_tasks_ratio": "select tasks in the dataset spec: PATH#n=100#seed=7",
-    "compose_new_task_probability": "tasks are not composed with further transformations",
-    "compose_new_task_weights": "tasks are not composed with further transformations",
+    "verbose": "`bench preview` shows samples and lengths",
+    "verify_correct_output_probability": "there are no prompts that ask to verify an answer",
 }
 
 
@@ -75,13 +81,17 @@ def recipe_data(options: Mapping[str, Any], with_defaults: bool) -> tuple[Data, 
     warnings = [
         f"--{name} has no effect: {why}"
         for name, why in WITHOUT_MEANING.items()
-        if name in given and given[name] not in ("None", 0.0)
+        if name in given and given[name] not in ("None", False)
     ]
     if "train_datasets" in given:
-        data["datasets"] = [{"spec": spec, "prompt": prompt} for spec, prompt in given["train_datasets"]]
+        data["datasets"] = _datasets(given)
+    elif "subsample_train_tasks_ratio" in given:
+        warnings.append("--subsample_train_tasks_ratio has no effect without --train_datasets")
     if "val_dataset" in given:
         spec, prompt = given["val_dataset"]
         data["validation"] = {"spec": spec, "prompt": prompt, "max_tasks": ALL_TASKS}
+    if "compose_new_task_weights" in given:
+        data["change_weights"] = dict(zip(KINDS, given["compose_new_task_weights"], strict=True))
     if given.get("remove_train_samples_to_fit_max_seq_len"):
         data["too_long"] = "drop_pairs"
     if "report_to" in given:
@@ -95,6 +105,31 @@ def recipe_data(options: Mapping[str, Any], with_defaults: bool) -> tuple[Data, 
     if with_defaults:
         warnings.append("the original trained DoRA, which vLLM cannot serve; this trains LoRA on the same layers")
     return data, warnings
+
+
+def _datasets(given: Mapping[str, Any]) -> list[Data]:
+    """The datasets as the script took them: BARC's tasks were not changed to new ones, whatever the probability."""
+    ratio = given.get("subsample_train_tasks_ratio")
+    datasets = []
+    for spec, prompt in given["train_datasets"]:
+        chosen = spec if ratio is None else _subsampled(spec, ratio, given.get("random_seed", 0))
+        part: Data = {"spec": chosen, "prompt": prompt}
+        if given.get("compose_new_task_probability") and _BARC.match(spec):
+            part["change_probability"] = 0.0
+        datasets.append(part)
+    return datasets
+
+
+def _subsampled(spec: str, ratio: float, seed: int) -> str:
+    """The spec of a share of a dataset's tasks; of BARC the number of virtual tasks alone, as in the script."""
+    if not 0 < ratio <= 1 or "#" in spec:
+        raise ConfigError(
+            f"--subsample_train_tasks_ratio {ratio:g} of {spec!r}: it must be over 0 and at most 1, and the spec "
+            "without a selection of its own; or select in the spec: PATH#n=100#seed=7"
+        )
+    if barc := _BARC.match(spec):
+        return f"barc-{max(1, int(ratio * int(barc[1])))}-{spec[barc.end() :]}"
+    return f"{spec}#n={max(1, int(ratio * len(open_dataset(spec).ids)))}#seed={seed}"
 
 
 def _scheduler(name: str) -> tuple[str, list[str]]:

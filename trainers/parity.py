@@ -37,12 +37,26 @@ class Parity:
         """Whether the server has the adapter that was trained, and this could have been told."""
         return self.difference <= TOLERANCE and self.control > CONTROL
 
+    def as_text(self) -> str:
+        """One line with both figures and their bounds."""
+        verdict = "the server has the model that was trained" if self.holds else "PARITY FAILED"
+        return (
+            f"parity over {self.tokens} answer tokens: {verdict}; largest difference {self.difference:.1e} "
+            f"(at most {TOLERANCE:g}), control (base against adapter) {self.control:.2f} (above {CONTROL:g})"
+        )
 
-def check_parity(adapter: Path, server: str, model: str, *, samples: int = 8, base: str | None = None) -> Parity:
+
+def check_parity(
+    adapter: Path, server: str, model: str, *, samples: int = 8, base: str | None = None, key: str | None = None
+) -> Parity:
     """Compare a finished adapter folder with what ``server`` answers under the name ``model``.
 
+    The server must compute in float32 for the bound to hold.
+
     Args:
+        samples: of the recipe's mixture, from its first on.
         base: the base model where it has moved since training.
+        key: shown to the server.
 
     Raises:
         AdapterError: the folder is no finished adapter. ServerError: the server does not answer as asked.
@@ -55,7 +69,7 @@ def check_parity(adapter: Path, server: str, model: str, *, samples: int = 8, ba
     mixture = open_recipe_mixture(open_inputs(recipe), load_tokenizer(where))
     chosen = [mixture.draw(i).sample for i in range(samples)]
     adapted, plain = _through_peft(str(where), adapter, chosen)
-    served = [_over_http(server, model, sample) for sample in chosen]
+    served = [_over_http(server, model, sample, key) for sample in chosen]
     return Parity(sum(map(len, adapted)), _largest(adapted, served), _largest(adapted, plain))
 
 
@@ -84,10 +98,11 @@ def _through_peft(base: str, adapter: Path, samples: Sequence[Sample]) -> tuple[
             return adapted, [of(sample) for sample in samples]
 
 
-def _over_http(server: str, model: str, sample: Sample) -> list[float]:
+def _over_http(server: str, model: str, sample: Sample, key: str | None) -> list[float]:
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     body = {"model": model, "prompt": sample.ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     request = urllib.request.Request(  # noqa: S310  # the user's own server
-        f"{server.rstrip('/')}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{server.rstrip('/').removesuffix('/v1')}/v1/completions", json.dumps(body).encode(), headers
     )
     try:
         with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310

@@ -38,7 +38,7 @@ class SourceShare:
 
 @dataclass(frozen=True)
 class Preview:
-    """The first steps of a run; lengths in tokens."""
+    """The first samples of a run; lengths in tokens."""
 
     samples: list[Shown]
     drawn: int
@@ -47,7 +47,7 @@ class Preview:
     dropped_share: float
     """The share of all draws that did not fit or had no output."""
     padding: float
-    """The share of padding in the passes of these steps, on one process."""
+    """The share of padding in the passes of the steps, on one process."""
     longest_step: int
     longest_step_tokens: int
     longest_sample: int
@@ -55,6 +55,8 @@ class Preview:
 
 def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     """Draw the first ``draws`` samples of a recipe (whole steps) as training would, without a model.
+
+    Steps are those of the run: where it is shorter than ``draws``, shares and lengths still are over all draws.
 
     Raises:
         MissingExtraError, ConfigError, SpecError, DataError: as training would.
@@ -64,9 +66,8 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     tokenizer = load_tokenizer(inputs.base)
     mixture = open_recipe_mixture(inputs, tokenizer)
     size = recipe.batch_size
-    n_steps = max(1, min(recipe.max_steps, draws // size))
-    drawn = [mixture.draw(i) for i in range(n_steps * size)]
-    steps = [drawn[k : k + size] for k in range(0, len(drawn), size)]
+    drawn = [mixture.draw(i) for i in range(-(-draws // size) * size)]
+    steps = [drawn[k : k + size] for k in range(0, len(drawn), size)][: recipe.max_steps]
     lengths = sorted(len(d.sample.ids) for d in drawn)
     counts = count(drawn, len(mixture.sources))
     skipped = sum(c.too_long + c.no_output for c in counts)
@@ -122,5 +123,7 @@ def as_text(shown: Preview) -> str:
         parts.append(
             f"{source.spec}: declared {source.declared:.1%}, realised {source.realised:.1%}; {c.too_long} too long, "
             f"{c.no_output} without output, {c.dropped_pairs} pairs dropped"
+            + (f", {c.resplit} split anew" if c.resplit else "")
+            + (f", {c.changed} changed to new tasks" if c.changed else "")
         )
     return "\n".join(parts)

@@ -11,32 +11,56 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from harness.errors import RunError
+
 Line = Mapping[str, Any]
+AFTER_FULL = "The checkpoints up to here are whole: make room and start the same command again"
+"""What is left when something could not be written, and what to do."""
 
 
 class TrainingLog:
-    """``log.jsonl``: one line a step, and one a validation. Lines after the step that is gone on from are dropped."""
+    """``log.jsonl``: one line a step, and one a validation. Lines after the step that is gone on from are dropped.
+
+    Raises:
+        RunError: a line cannot be written; the lines before it stay.
+    """
 
     def __init__(self, path: Path, from_step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_log(path) if line["step"] <= from_step]
         fresh = path.with_suffix(".tmp")
-        fresh.write_text("".join(_text(line) for line in kept), encoding="utf-8")
-        os.replace(fresh, path)
-        self._file = path.open("a", encoding="utf-8")
+        try:
+            fresh.write_text("".join(_text(line) for line in kept), encoding="utf-8")
+            os.replace(fresh, path)
+            # Unbuffered: what failed to be written must not be tried again when the file is closed.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
 
     def write(self, line: Line) -> None:
         """Append a line."""
-        self._file.write(_text(line))
-        self._file.flush()
+        try:
+            data = _text(line).encode()
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise self._full(error) from error
 
     def sync(self) -> None:
         """Bring all lines to the disk, so that a checkpoint never knows more steps than the log."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._full(error) from error
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def _full(self, error: OSError) -> RunError:
+        return RunError(f"{self.path} cannot be written: {error.strerror}. {AFTER_FULL}")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -57,11 +81,16 @@ def _text(line: Line) -> str:
 
 
 class Progress:
-    """A bar on a terminal, else a line every ``every`` steps; both with loss, tokens/s and time left."""
+    """A bar on a terminal, else a line every ``every`` steps.
+
+    Both say the loss, and since the start of this session tokens and samples a second, the share of padding among the
+    places of all passes, and the time that is left.
+    """
 
     def __init__(self, total: int, every: int, shown: bool = True) -> None:
         self.total, self.every, self.shown = total, every, shown
-        self._started, self._first, self._tokens = time.monotonic(), 0, 0
+        self._started, self._first = time.monotonic(), 0
+        self._samples = self._tokens = self._places = 0
         self._bar: Any = None
 
     def __enter__(self) -> Self:
@@ -70,9 +99,8 @@ class Progress:
             from rich.console import Console
 
             columns = (
-                progress.TextColumn("training"),
-                progress.BarColumn(),
                 progress.MofNCompleteColumn(),
+                progress.BarColumn(24),
                 progress.TextColumn("{task.fields[note]}"),
             )
             self._bar = progress.Progress(*columns, console=Console(stderr=True))
@@ -86,22 +114,27 @@ class Progress:
 
     def begin(self, step: int) -> None:
         """Training starts or goes on after ``step``."""
-        self._first, self._tokens, self._started = step, 0, time.monotonic()
+        self._started, self._first = time.monotonic(), step
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step)
 
-    def step(self, step: int, loss: float, tokens: int) -> None:
-        """Step number ``step`` is done, with ``tokens`` tokens that are not padding."""
+    def step(self, step: int, loss: float, *, samples: int, tokens: int, places: int) -> None:
+        """Step number ``step`` is done; its ``tokens`` are those of the ``places`` that are not padding."""
         if not self.shown:
             return
-        self._tokens += tokens
+        self._samples, self._tokens, self._places = (
+            self._samples + samples,
+            self._tokens + tokens,
+            self._places + places,
+        )
         seconds = max(1e-9, time.monotonic() - self._started)
         left = seconds / max(1, step - self._first) * (self.total - step)
-        note = f"loss {loss:.4f}, {self._tokens / seconds:,.0f} tokens/s, {_clock(left)} left"
+        speed = f"{self._tokens / seconds:,.0f} tokens/s, {self._samples / seconds:.1f} samples/s"
+        notes = f"loss {loss:.4f}, {clock(left)} left", f"{speed}, {1 - self._tokens / self._places:.1%} padding"
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, note=note)
+            self._bar.update(self._bar.task_ids[0], completed=step, note="\n".join(notes))
         elif step % self.every == 0 or step == self.total:
-            print(f"step {step}/{self.total}: {note}", file=sys.stderr, flush=True)
+            print(f"step {step}/{self.total}: {', '.join(notes)}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """A line beside the bar."""
@@ -113,7 +146,8 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, or hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

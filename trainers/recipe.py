@@ -5,22 +5,24 @@ Unknown keys are refused with a suggestion. ``trainers.recipe_file`` reads recip
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from harness.encoding import DEFAULT_ENCODER
 from harness.errors import ConfigError
+from harness.problem import KINDS, Kind
 from harness.prompt import DEFAULT_PROMPT
+from trainers.explain import explain_errors
 
 Data = dict[str, object]
+Share = Annotated[float, Field(ge=0, le=1)]
 FREE_KEYS = frozenset(
     {
         *("output_dir", "resume", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"),
-        *("tokens_a_pass", "micro_batch_size", "max_padding"),
+        *("tokens_a_pass", "micro_batch_size", "max_padding", "gradient_checkpointing"),
     }
 )
 """Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
@@ -30,7 +32,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _as_datasets(value: object) -> object:
+def as_datasets(value: object) -> object:
     """One dataset or several; a bare spec stands for a dataset without further options."""
     items = value if isinstance(value, list) else [value]
     return [{"spec": item} if isinstance(item, str) else item for item in items]
@@ -51,10 +53,37 @@ class DatasetRecipe(Part):
     """The prompt of its samples; the recipe's own where None."""
     weight: Annotated[float, Field(gt=0)] | None = None
     """Its share, relative to the others. Where no dataset has one, each weighs as many as it has task ids."""
+    resplit: bool | None = None
+    """The recipe's own where None."""
+    change_probability: Share | None = None
+    """The recipe's own where None."""
+
+
+class ChangeWeights(Part):
+    """How often each kind of problem change is drawn, relative to the others (``harness.problem``)."""
+
+    geometric: Annotated[float, Field(ge=0)] = 1
+    """All inputs, or all outputs, under one of the symmetries."""
+    padding: Annotated[float, Field(ge=0)] = 1
+    """With a frame of one colour around them."""
+    upscale: Annotated[float, Field(ge=0)] = 1
+    """With every cell 2 to 4 times as high and wide."""
+    mirror: Annotated[float, Field(ge=0)] = 1
+    """With their mirror image beside, above or below them."""
+
+    def by_kind(self) -> dict[Kind, float]:
+        """The weight of each kind."""
+        return {kind: getattr(self, kind) for kind in KINDS}
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> ChangeWeights:
+        if not any(self.model_dump().values()):
+            raise ValueError("all kinds weigh 0; use change_probability: 0 to change no task")
+        return self
 
 
 class ValidationRecipe(Part):
-    """A held-out dataset on which the loss is watched."""
+    """A held-out dataset that is asked every ``eval_steps`` and after the last step."""
 
     spec: str
     prompt: str | None = None
@@ -62,6 +91,20 @@ class ValidationRecipe(Part):
     """At most this many tasks, the first of the dataset; their first test output, without augmentation."""
     exact_tasks: Annotated[int, Field(ge=0)] = 0
     """For this many of them an answer is generated greedily and compared with the exact grid."""
+    by: Literal["loss", "exact"] = "loss"
+    """What tells a better validation: a lower loss per answer token, or a larger share of exact grids."""
+    keep: Literal["last", "best"] = "last"
+    """Whose weights are the result: the last step's, or those of the best validation (the first of equals)."""
+    patience: Annotated[int, Field(gt=0)] | None = None
+    """Training ends after this many validations in a row that were not better than the best."""
+
+    @model_validator(mode="after")
+    def _has_grids(self) -> ValidationRecipe:
+        if self.by == "exact" and not self.exact_tasks:
+            raise ValueError("validation.by: exact needs exact_tasks above 0")
+        if self.exact_tasks > self.max_tasks:
+            raise ValueError(f"validation.exact_tasks {self.exact_tasks} is over max_tasks {self.max_tasks}")
+        return self
 
 
 class LoraRecipe(Part):
@@ -75,7 +118,7 @@ class LoraRecipe(Part):
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead of alpha / rank."""
     init: str = "default"
-    """default, gaussian, orthogonal, or (not serveable) pissa, olora."""
+    """default, gaussian, orthogonal, or (not serveable) pissa, pissa_niter_NUMBER, olora."""
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers: list[int] | None = None
@@ -91,11 +134,16 @@ class Recipe(Part):
     model: str
     """``tiny`` (the shipped base), a folder, or a Hugging Face model id."""
     output_dir: Path
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(_as_datasets)]
+    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(as_datasets)]
     prompt: str = DEFAULT_PROMPT
     encoder: str = DEFAULT_ENCODER
     augment: bool = True
     """Show every sample under a fresh random symmetry, colour permutation and order of the train pairs."""
+    resplit: bool = False
+    """Pool the pairs of every task and split them anew into train and test, where all outputs are known."""
+    change_probability: Share = 0.0
+    """How often a task becomes a new one, by a change of all its inputs or of all its outputs."""
+    change_weights: ChangeWeights = Field(default_factory=ChangeWeights)
     adapter: str | None = None
     """Go on from this adapter folder instead of a fresh adapter."""
     lora: LoraRecipe | None = Field(default_factory=LoraRecipe)
@@ -132,6 +180,8 @@ class Recipe(Part):
     """Of the base weights and the arithmetic; ``auto`` is bfloat16 on a GPU that has it, else float32."""
     quantize_4bit: bool = False
     gradient_checkpointing: bool = False
+    sharding: Literal["none", "fsdp"] = "none"
+    """``fsdp`` spreads weights and optimizer over the GPUs instead of repeating them on each."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that make batches besides each training process."""
     threads: Annotated[int, Field(gt=0)] | None = None
@@ -156,6 +206,12 @@ class Recipe(Part):
             raise ValueError("datasets: some have a weight and some have none; give every one a weight, or none")
         return self
 
+    @model_validator(mode="after")
+    def _validates_whole_models(self) -> Recipe:
+        if self.sharding != "none" and self.validation is not None:
+            raise ValueError("validation is not done where sharding spreads the model; leave it out")
+        return self
+
     def decides(self) -> Data:
         """The keys that decide what is learned, flat (``lora.rank``), as JSON values."""
         return flatten({k: v for k, v in self.model_dump(mode="json").items() if k not in FREE_KEYS})
@@ -170,8 +226,7 @@ def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
+        raise ConfigError(f"{where}: {explain_errors(error, Recipe)}") from None
 
 
 def changed_keys(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
@@ -192,32 +247,3 @@ def flatten(value: Mapping[str, object], prefix: str = "") -> Data:
         else:
             flat[name] = item
     return flat
-
-
-def _explain(loc: Iterable[int | str], kind: str, message: str, value: object) -> str:
-    names = [part for part in loc if part not in ("str", "list[str]")]
-    where = ".".join(map(str, names))
-    if kind == "extra_forbidden":
-        known = _fields(names[:-1])
-        near = difflib.get_close_matches(str(names[-1]), known, 1, 0.5)
-        meant = ".".join([*map(str, names[:-1]), *near])
-        return f"unknown key {where!r}" + (f"; did you mean {meant!r}?" if near else f"; known: {', '.join(known)}")
-    if kind == "missing":
-        return f"{where!r} is missing"
-    return message.removeprefix("Value error, ") if not where else f"{where}: {message} (got {value!r})"
-
-
-def _fields(names: Sequence[int | str]) -> list[str]:
-    """The field names of the part of a recipe at a location."""
-    part: type[BaseModel] = Recipe
-    for name in names:
-        if isinstance(name, str) and name in part.model_fields:
-            part = next((a for a in _leaves(part.model_fields[name].annotation) if issubclass(a, BaseModel)), part)
-    return list(part.model_fields)
-
-
-def _leaves(annotation: object) -> list[type]:
-    arguments = get_args(annotation)
-    if not arguments:
-        return [annotation] if isinstance(annotation, type) else []
-    return [leaf for argument in arguments for leaf in _leaves(argument)]

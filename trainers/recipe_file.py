@@ -19,6 +19,15 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mappin
     Raises:
         ConfigError: unreadable YAML, an unknown key (with a suggestion) or a wrong value.
     """
+    return make_recipe(load_data(path, overrides, values), str(path) if path else "recipe")
+
+
+def load_data(path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Data:
+    """The plain values of a YAML file, with ``values`` and overrides over it (see ``load_recipe``).
+
+    Raises:
+        ConfigError: unreadable YAML, or an override that cannot be applied.
+    """
     data: Data = {} if path is None else _read_yaml(path)
     for key, value in (values or {}).items():
         _assign(data, key, deepcopy(value))
@@ -27,14 +36,14 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mappin
         if not equals or not key.strip():
             raise ConfigError(f"override {override!r}: expected key=value, such as learning_rate=1e-4")
         _assign(data, key.strip(), _parse_yaml(text, f"override {override!r}"))
-    return make_recipe(data, str(path) if path else "recipe")
+    return data
 
 
 def _read_yaml(path: Path) -> Data:
     try:
         data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe") from None
+        raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     if not isinstance(data, dict):

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.datasets import Dataset, open_dataset
-from harness.errors import ArcBenchError, ConfigError, MissingExtraError, RunError
+from harness.errors import ArcBenchError, ConfigError, MissingExtraError
 from harness.prompt import load_prompt
-from trainers.artifact import MANIFEST, read_manifest, write_json
+from trainers.folder import prepare_folder
 from trainers.lora import check_lora
-from trainers.recipe import Data, Recipe, changed_keys
+from trainers.optional import check_optional
+from trainers.recipe import Data, Recipe
 
 if TYPE_CHECKING:
+    from trainers.dryrun import DryRun
     from trainers.mixture import Mixture
 
-STARTED = "training.json"
-"""Written when training starts: what decides the run, to compare with when it is gone on with."""
-CHECKPOINTS = "checkpoints"
 NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
 
 
@@ -40,13 +37,15 @@ class Inputs:
     base: Path | str
     """A folder or a Hub id."""
     base_digest: str
+    adapter_digest: str | None
+    """Of the adapter that is gone on from."""
     datasets: tuple[Dataset, ...]
     prompts: tuple[str, ...]
     """The prompt of each dataset."""
 
     def decides(self) -> Data:
         """Everything that decides what is learned: the recipe's keys and the content behind its names."""
-        content: Data = {"model (its content)": self.base_digest}
+        content: Data = {"model (its content)": self.base_digest, "adapter (its content)": self.adapter_digest}
         for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
             content[f"datasets.{k} (its content)"] = dataset.digest()
             content[f"prompt {prompt} (its text)"] = load_prompt(prompt).digest
@@ -64,17 +63,34 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
         ConfigError: the recipe cannot be trained or served, or the folder holds a run of another recipe.
         DataError: a dataset cannot supply. RunError: training failed. TrainingStopped: SIGTERM or Ctrl-C; saved.
     """
-    require_extra()
-    check_lora(recipe)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    inputs = open_inputs(recipe)
-    if prepare_folder(inputs, output):
+    inputs = _ready(recipe)
+    if prepare_folder(output, inputs.decides(), resume=recipe.resume):
         return output
     from trainers.session import run_session
 
     run_session(inputs, output, progress=progress)
     return output
+
+
+def dry_run(recipe: Recipe, *, progress: bool = True) -> DryRun:
+    """Two steps on the heaviest samples of a recipe's run, which leave nothing behind.
+
+    Raises:
+        RunError: out of memory; the message says what to change. Else as ``train``.
+    """
+    inputs = _ready(recipe)
+    from trainers.dryrun import run_dry
+
+    return run_dry(inputs, progress=progress)
+
+
+def _ready(recipe: Recipe) -> Inputs:
+    require_extra()
+    check_lora(recipe)
+    check_optional(recipe)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return open_inputs(recipe)
 
 
 def require_extra() -> None:
@@ -98,7 +114,7 @@ def open_inputs(recipe: Recipe) -> Inputs:
     base = find_base(recipe.model)
     datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
     prompts = tuple(part.prompt or recipe.prompt for part in recipe.datasets)
-    return Inputs(recipe, base, _base_digest(base), datasets, prompts)
+    return Inputs(recipe, base, _base_digest(base), _adapter_digest(recipe), datasets, prompts)
 
 
 def find_base(model: str) -> Path | str:
@@ -119,6 +135,17 @@ def find_base(model: str) -> Path | str:
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise ConfigError(f"model {model!r}: no such folder; give a folder, a Hugging Face id (owner/name), or tiny")
     return model
+
+
+def _adapter_digest(recipe: Recipe) -> str | None:
+    from trainers.artifact import weights_digest
+
+    if recipe.adapter is None:
+        return None
+    folder = Path(recipe.adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"adapter {recipe.adapter!r}: no adapter_config.json there, so that it is no adapter folder")
+    return weights_digest(folder)
 
 
 def _base_digest(base: Path | str) -> str:
@@ -142,9 +169,10 @@ def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
     Raises:
         DataError: a dataset cannot supply.
     """
-    from trainers.mixture import open_mixture
+    from trainers.mixture import Remake, open_mixture
 
     recipe = inputs.recipe
+    weights = recipe.change_weights.by_kind()
     mixture = open_mixture(
         inputs.datasets,
         inputs.prompts,
@@ -155,6 +183,14 @@ def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
         max_seq_len=recipe.max_seq_len,
         drop_pairs=recipe.too_long == "drop_pairs",
         augment=recipe.augment,
+        remakes=[
+            Remake(
+                recipe.resplit if part.resplit is None else part.resplit,
+                recipe.change_probability if part.change_probability is None else part.change_probability,
+                weights,
+            )
+            for part in recipe.datasets
+        ],
     )
     mixture.check()
     return mixture
@@ -172,44 +208,3 @@ def load_tokenizer(base: Path | str) -> Any:
         return AutoTokenizer.from_pretrained(str(base))
     except (OSError, ValueError) as error:
         raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {error}") from error
-
-
-def prepare_folder(inputs: Inputs, output: Path) -> bool:
-    """Make the output folder ready to start or go on in; True where it already holds the finished result.
-
-    Raises:
-        ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
-    """
-    first = int(os.environ.get("RANK", "0")) == 0
-    started = output / STARTED
-    decides = json.loads(json.dumps(inputs.decides()))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if not inputs.recipe.resume:
-            if first:
-                _clear(output)
-        elif started.exists():
-            changed = changed_keys(json.loads(started.read_text(encoding="utf-8")), decides)
-            if changed:
-                raise ConfigError(
-                    f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
-                    "Give another output_dir, or resume=false to start over in it"
-                )
-            if read_manifest(output) is not None:
-                return True
-        elif (output / MANIFEST).exists():
-            raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")
-        if first:
-            write_json(started, decides)
-    except OSError as error:
-        raise ConfigError(f"output_dir {output} cannot be written: {error.strerror}") from error
-    except ValueError as error:
-        raise RunError(f"{started} cannot be read ({error}); give another output_dir, or resume=false") from error
-    return False
-
-
-def _clear(output: Path) -> None:
-    """Remove what an earlier run of ours left in the folder, and nothing else."""
-    for name in (MANIFEST, STARTED):
-        (output / name).unlink(missing_ok=True)
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

@@ -42,7 +42,7 @@ class Validation:
         was_training = model.training
         model.eval()
         mine = self.questions[accelerator.process_index :: accelerator.num_processes]
-        asked = mine[: -(-self.exact // accelerator.num_processes)]
+        asked = self.questions[: self.exact][accelerator.process_index :: accelerator.num_processes]
         with torch.no_grad():
             total, n_tokens = self._loss(model, mine, accelerator.device)
             right = self._exact(model, asked, accelerator.device)

@@ -17,7 +17,7 @@ def _demo() -> click.Command:
 
 
 def _train() -> click.Command:
-    from trainers.cli import train
+    from harness.cli.parity import train
 
     return train
 
@@ -32,6 +32,12 @@ def _merge() -> click.Command:
     from trainers.cli import merge
 
     return merge
+
+
+def _parity() -> click.Command:
+    from harness.cli.parity import parity
+
+    return parity
 
 
 def _tiny_base() -> click.Command:
@@ -77,15 +83,33 @@ def _compare() -> click.Command:
 
 
 def _gate() -> click.Command:
-    from harness.cli.compare import gate
+    from harness.cli.gate import gate
 
     return gate
+
+
+def _sweep() -> click.Command:
+    from harness.cli.sweep import sweep
+
+    return sweep
+
+
+def _submit() -> click.Command:
+    from harness.cli.submit import submit
+
+    return submit
 
 
 def _report() -> click.Command:
     from reports.cli import report
 
     return report
+
+
+def _doctor() -> click.Command:
+    from harness.cli.doctor import doctor
+
+    return doctor
 
 
 def _data() -> click.Command:
@@ -98,6 +122,7 @@ COMMANDS: dict[str, tuple[Callable[[], click.Command], str]] = {
     "demo": (_demo, "The whole loop on the tiny base: train, serve, hot-swap, bench, compare, report."),
     "train": (_train, "Train an adapter from a recipe."),
     "preview": (_preview, "Show what the trainer will see."),
+    "parity": (_parity, "Check that a server has the adapter that was trained."),
     "merge": (_merge, "Write base and adapter as one full model."),
     "tiny-base": (_tiny_base, "Make the embedded tiny model, or print where it is."),
     "serve": (_serve, "Serve a model and any number of adapters from one vLLM."),
@@ -106,8 +131,11 @@ COMMANDS: dict[str, tuple[Callable[[], click.Command], str]] = {
     "reproduce": (_reproduce, "Sample a run again from its manifest, and say whether the same came out."),
     "score": (_score, "Re-vote and re-score saved predictions."),
     "compare": (_compare, "Paired comparison of models, with a verdict in words."),
-    "gate": (_gate, "Pass or fail a run against a threshold."),
+    "gate": (_gate, "Pass or fail a run against a threshold or another run."),
+    "submit": (_submit, "Write or check Kaggle's submission.json."),
+    "sweep": (_sweep, "Train mixtures, serve and bench them all, and set them in one table."),
     "report": (_report, "Write the report of one or more runs."),
+    "doctor": (_doctor, "Check this machine and its packages, and say what to do."),
     "data": (_data, "Look into datasets."),
 }
 

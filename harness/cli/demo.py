@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from harness.cli.steps import in_own_process, show, terminated_as_interrupt
 from harness.grid import Task
 
 MARKER = "demo.json"
@@ -87,19 +83,21 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
     """
     started = time.monotonic()
     _prepare(out, fresh)
-    with _terminated_as_interrupt():
+    with terminated_as_interrupt():
         adapters = [_train(out, lesson) for lesson in LESSONS]
         runs = _runs(out, tasks)
         if any(not _finished(run) for run in runs):
             _serve_and_run(out, adapters, runs, port)
         report = out / "report.md"
-        _step(
+        in_own_process(
             "report",
             *(str(run.folder) for run in runs),
             "-o",
             str(report),
             "--title",
             "arc-bench demo",
+            "--training",
+            str(out / "trained"),
             "--closing",
             str(_closing(out)),
         )
@@ -138,7 +136,7 @@ def _train(out: Path, lesson: Lesson) -> Path:
     }
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(yaml.safe_dump(content, sort_keys=False))
-    _step("train", str(recipe))
+    in_own_process("train", str(recipe))
     return folder
 
 
@@ -175,14 +173,14 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
     from trainers.tiny_base import shipped_path
 
     registry = out / "adapters"
-    click.secho(f"\n$ bench serve {shipped_path()} --adapters {registry}", bold=True)
+    show("serve", str(shipped_path()), "--adapters", str(registry))
     with serving(
         shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="float32"
     ) as server:
         click.echo(f"serving at {server.url}")
         for lesson, folder in zip(LESSONS, adapters, strict=True):
-            _step("adapters", "add", lesson.name, str(folder), "--adapters", str(registry))
-            _step("adapters", "load", lesson.name, "--server", server.url)
+            in_own_process("adapters", "add", lesson.name, str(folder), "--adapters", str(registry))
+            in_own_process("adapters", "load", lesson.name, "--server", server.url)
         models = [
             word for name in (shipped_path().name, *(lesson.name for lesson in LESSONS)) for word in ("--model", name)
         ]
@@ -192,7 +190,7 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
                 how = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
                 limit = ["--max-tokens", str(run.max_tokens)] if run.max_tokens else []
                 where = ["--out", str(run.folder), *resume]
-                _step("run", "--server", server.url, *models, "--dataset", run.spec, *how, *limit, *where)
+                in_own_process("run", "--server", server.url, *models, "--dataset", run.spec, *how, *limit, *where)
 
 
 def _closing(out: Path) -> Path:
@@ -200,39 +198,3 @@ def _closing(out: Path) -> Path:
     path = out / "how-to-go-on.md"
     path.write_text(_GO_ON.format(out=out))
     return path
-
-
-def _step(*words: str) -> None:
-    """Run one bench command in a process of its own, shown first.
-
-    Raises:
-        click.exceptions.Exit: it failed; its own message has been printed.
-    """
-    click.secho(f"\n$ bench {shlex.join(words)}", bold=True)
-    with subprocess.Popen([sys.executable, "-m", "harness.cli", *words]) as child:
-        try:
-            status = child.wait()
-        except KeyboardInterrupt:
-            # The terminal sends the interrupt to the child too; it saves its work and ends by itself.
-            child.send_signal(signal.SIGTERM)
-            child.wait()
-            raise
-    if status:
-        click.echo(
-            f"\nstopped: bench {words[0]} ended with status {status}; the same command goes on from here", err=True
-        )
-        raise click.exceptions.Exit(status)
-
-
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that the server is always stopped."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -57,6 +57,7 @@ class JsonObject(click.ParamType[dict[str, object]]):
 @click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions per test output.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
+@click.option("--retry-errors", is_flag=True, help="With --resume: ask again for predictions that were given up.")
 @click.option("--limit", type=click.IntRange(1), help="The first so many tasks only.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides views, sampling and intervals.")
 @click.option("--prompt", help="Default: the adapter's own, else output-from-examples-v1.")
@@ -64,17 +65,30 @@ class JsonObject(click.ParamType[dict[str, object]]):
 @click.option("--augment/--no-augment", default=True, help="Show every sample another view of the task (default).")
 @click.option("--lenient", is_flag=True, help="Read answers as the arc24 scripts did, instead of strictly.")
 @click.option("--samples-per-view", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--stop",
+    metavar="decided|risk=R",
+    help="Leave a test output once further draws cannot change its attempts (decided), or only with a chance below R.",
+)
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), help="Default: the bytes of a 30x30 answer.")
-@click.option("--api", type=click.Choice(["chat"]), default="chat", show_default=True)
+@click.option(
+    "--api",
+    type=click.Choice(["auto", "chat", "completions"]),
+    default="auto",
+    show_default=True,
+    help="auto: token ids where every server is seen to read chats as exactly these, else chats.",
+)
 @click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
 @click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request.")
 @click.option("--chat-template-kwargs", type=JsonObject(), default="{}", help="JSON object for the chat template.")
-@click.option("--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Per server.")
 @click.option(
-    "--models-at-once", type=click.IntRange(1), default=1, show_default=True, help="At most what fits --max-loras."
+    "--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Predictions per server."
+)
+@click.option(
+    "--models-at-once", type=click.IntRange(1), help="Default: the server's --max-loras where it names it, else 1."
 )
 @click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="For one request.")
 @click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Further attempts for a request.")
@@ -86,7 +100,6 @@ def run(
     timeout: float,
     retries: int,
     wait: float,
-    api: str,
     **options: object,
 ) -> int:
     """Sample augmented predictions from served models, score and store them.
@@ -96,7 +109,7 @@ def run(
       bench run --server http://127.0.0.1:8000 --model base --model cross \\
         --dataset arc1/evaluation -n 32 --out runs/first
     """
-    from harness.endpoint import Policy
+    from harness.jobs import Policy
     from harness.sampling import sample_run
     from harness.scoring import score_run
     from harness.settings import RunOptions

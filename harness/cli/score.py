@@ -8,25 +8,66 @@ import click
 
 
 @click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("predictions", type=click.Path(exists=True, path_type=Path))
+@click.option("--dataset", help="The tasks that the predictions answer, e.g. arc1/evaluation; a run knows its own.")
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the results here."
+    "--format",
+    "form",
+    type=click.Choice(["run", "lines", "arc24", "attempts", "kaggle", "arcprize"]),
+    help="Default: recognised.",
+)
+@click.option(
+    "-n", type=click.IntRange(1), help="Predictions a test output that the file claims; default: the most that it has."
+)
+@click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="Write the results here; - prints them instead of the tables.",
 )
 @click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
 )
 @click.option("--resamples", type=click.IntRange(100), default=9_999, show_default=True, help="Bootstrap resamples.")
-def score(run: Path, json_file: Path | None, confidence: float, resamples: int) -> None:
-    """Vote and score the predictions of a run again, offline; rewrites its results.json.
+def score(
+    predictions: Path,
+    dataset: str | None,
+    form: str | None,
+    n: int | None,
+    rules: str | None,
+    json_file: Path | None,
+    confidence: float,
+    resamples: int,
+) -> None:
+    """Vote and score saved predictions again, offline: a run folder (whose results.json is rewritten), or a file
+    or folder of anybody's with --dataset.
 
     \b
-    bench score runs/mine
-    bench score runs/mine --json results.json --confidence 0.9
-    """
-    from harness.scoring import score_run
-    from harness.summary import summary_table
+    lines     our predictions.jsonl
+    arc24     its *_task_results.json: a list of {task_id, idx, grid, ...}
+    attempts  {id: [{attempt_1: grid, ...}, ...]}; kaggle is the same with two attempts
+    arcprize  a folder with a file for each task
 
-    results = score_run(run, confidence, resamples)
-    click.echo(summary_table(results))
+    \b
+    bench score runs/mine --rules all
+    bench score submission.json --dataset arc1/evaluation --json results.json
+    """
+    from harness.runs import write_atomically
+    from harness.saved import open_saved
+    from harness.scoresheet import score_saved_predictions
+    from harness.scoring import write_results
+
+    saved = open_saved(predictions, dataset, form, n)
+    sheet = score_saved_predictions(saved, rules, confidence, resamples)
+    for warning in sheet.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if saved.folder is not None:
+        write_results(saved.folder, sheet.results)
+    content = sheet.results.model_dump_json(indent=2) + "\n"
+    if str(json_file) == "-":
+        click.echo(content, nl=False)
+        return
+    click.echo(sheet.text)
     if json_file is not None:
-        json_file.write_text(results.model_dump_json(indent=2) + "\n")
+        write_atomically(json_file, content.encode())

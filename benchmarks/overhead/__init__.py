@@ -1,0 +1,1 @@
+"""What benchmarks/harness_overhead.py consists of: a server that costs nothing, and one runner a peer."""

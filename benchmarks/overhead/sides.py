@@ -1,0 +1,151 @@
+"""The clients that are compared: what each needs on disk, and the command that sends the requests through it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.overhead.server import MODEL
+from harness.augment import sampling_view
+from harness.chattokenizer import FileTokenizer
+from harness.datasets import open_dataset
+from harness.encoding import DEFAULT_ENCODER, parse_encoder
+from harness.prompt import DEFAULT_PROMPT, load_prompt
+
+ROOT = Path(__file__).parent.parent.parent
+TINY_BASE = ROOT / "trainers" / "weights" / "tiny-base"
+PACKAGES = {"lm-eval": ("lm-eval[api]==0.4.13",), "inspect": ("inspect-ai==0.3.285", "openai==3.54.0")}
+SAMPLES = 8
+"""Predictions a task, each under a view of its own."""
+LENGTHS = range(1100, 1501)
+"""Tokens of the prompts of the tasks that are taken."""
+_SYSTEM = "You are a helpful assistant."
+_LM_EVAL_TASK = """\
+task: overhead
+dataset_path: json
+dataset_kwargs: {{data_files: {requests}}}
+test_split: train
+output_type: generate_until
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{target}}}}"
+generation_kwargs: {{until: [], max_gen_toks: 1000, temperature: 0}}
+metric_list: [{{metric: exact_match}}]
+"""
+_INSPECT_TASK = """\
+import json
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.model import ChatMessageSystem, ChatMessageUser
+from inspect_ai.scorer import exact
+from inspect_ai.solver import generate
+
+KINDS = {{"system": ChatMessageSystem, "user": ChatMessageUser}}
+
+
+def sample(line):
+    row = json.loads(line)
+    return Sample(input=[KINDS[m["role"]](content=m["content"]) for m in row["messages"]], target=row["target"])
+
+
+@task
+def overhead():
+    with open({requests!r}) as lines:
+        return Task(dataset=[sample(line) for line in lines], solver=generate(), scorer=exact())
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """So many of the same requests for every side."""
+
+    folder: Path
+    requests: int
+    in_flight: int
+
+    @property
+    def path(self) -> Path:
+        """The requests as chats, one a line."""
+        return self.folder / f"requests-{self.requests}.jsonl"
+
+    @property
+    def ids(self) -> Path:
+        """The ids of the tasks that they are of."""
+        return self.folder / f"tasks-{self.requests}.txt"
+
+    def prepare(self) -> float:
+        """Write the files; returns the mean number of tokens of a prompt."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        dataset, prompt, encoder = (
+            open_dataset("arc1/training"),
+            load_prompt(DEFAULT_PROMPT),
+            parse_encoder(DEFAULT_ENCODER),
+        )
+        tokenizer = FileTokenizer(TINY_BASE)
+        ids: list[str] = []
+        lengths: list[int] = []
+        with self.path.open("w", encoding="utf-8") as file:
+            for task in map(dataset.task, range(len(dataset.ids))):
+                if len(task.test) > 1 or len(ids) * SAMPLES >= self.requests:
+                    continue
+                chats = []
+                for k in range(SAMPLES):
+                    view = sampling_view(0, task.id, k, len(task.train)).apply_task(task)
+                    chats.append([{"role": m.role, "content": m.content} for m in prompt.messages(view, 0, encoder)])
+                text = tokenizer.apply_chat_template(chats[0], tokenize=False, add_generation_prompt=True)
+                length = len(tokenizer.encode(text, add_special_tokens=False))
+                if length not in LENGTHS:
+                    continue
+                ids.append(task.id)
+                lengths.append(length)
+                for chat in chats:
+                    file.write(json.dumps({"messages": chat, "prompt": chat[-1]["content"], "target": "grid"}) + "\n")
+        self.ids.write_text("\n".join(ids) + "\n", encoding="utf-8")
+        return sum(lengths) / len(lengths)
+
+
+def interpreter(peers: Path, name: str) -> Path:
+    """The Python of a peer's own environment, which is made where it is missing."""
+    python = peers / name / "bin" / "python"
+    if not (peers / name / ".ready").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(peers / name)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]], check=True)
+        (peers / name / ".ready").touch()
+    return python
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a side is started."""
+
+    argv: list[str]
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def launch(side: str, url: str, case: Case, peers: Path, out: Path) -> Launch:
+    """How to send a case's requests by a side; it may write to ``out``."""
+    if side.startswith("bench run"):
+        api = "chat" if side == "bench run" else "completions"
+        words = [sys.executable, "-m", "harness.cli", "run", "--server", url, "--model", MODEL, "--api", api]
+        words += ["--dataset", f"arc1/training#ids={case.ids}", "-n", str(SAMPLES), "--max-tokens", "1000"]
+        return Launch([*words, "--max-in-flight", str(case.in_flight), "--out", str(out)], ROOT)
+    if side.startswith("bare"):
+        words = [sys.executable, "-m", "benchmarks.overhead.bare", url, str(case.path), str(case.in_flight)]
+        return Launch(words + (["logprobs"] if "log" in side else []), ROOT)
+    python = str(interpreter(peers, side))
+    out.mkdir(parents=True)
+    if side == "lm-eval":
+        (out / "overhead.yaml").write_text(_LM_EVAL_TASK.format(requests=case.path), encoding="utf-8")
+        model = f"model={MODEL},base_url={url}/v1/chat/completions,num_concurrent={case.in_flight}"
+        words = [python, "-m", "lm_eval", "run", "--model", "local-chat-completions"]
+        words += ["--model_args", f"{model},tokenized_requests=False", "--tasks", "overhead", "--include_path", "."]
+        words += ["--apply_chat_template", "--system_instruction", _SYSTEM, "--log_samples", "--output_path", "."]
+        return Launch(words, out, {"HF_DATASETS_CACHE": str(out / "cache"), "HF_HUB_OFFLINE": "1"})
+    (out / "overhead.py").write_text(_INSPECT_TASK.format(requests=str(case.path)), encoding="utf-8")
+    words = [python, "-m", "inspect_ai", "eval", "overhead.py", "--model", f"openai-api/local/{MODEL}"]
+    words += ["--max-connections", str(case.in_flight), "--max-samples", str(case.in_flight), "--temperature", "0"]
+    words += ["--max-tokens", "1000", "--log-dir", ".", "--display", "none"]
+    return Launch(words, out, {"LOCAL_API_KEY": "none", "LOCAL_BASE_URL": f"{url}/v1"})

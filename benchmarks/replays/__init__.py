@@ -1,0 +1,1 @@
+"""Full runs, simulated and real, that `benchmarks.stopping` replays."""

@@ -1,0 +1,100 @@
+"""Full runs of many test outputs: simulated at the published level, or read from run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.coverage import DISTRACTORS, Population
+from harness.grid import Grid
+from harness.runs import RunFolder
+from harness.scoring import collect_run, declared_tasks, true_outputs
+from harness.symmetry import SYMMETRIES
+from harness.voting import Vote, rank, share_in_top
+
+VIEWS = len(SYMMETRIES)
+
+
+@dataclass(frozen=True)
+class Output:
+    """All draws of one test output in their order, None for a failure."""
+
+    task: str
+    draws: list[Vote | None]
+    truth: Grid
+
+    def first(self, count: int) -> list[Vote]:
+        """The votes among the first draws."""
+        return [vote for vote in self.draws[:count] if vote is not None]
+
+
+def simulate(population: Population, tasks: int, n: int, rng: np.random.Generator, uneven: bool) -> list[Output]:
+    """Outputs whose wrong grids are popular to different degrees; exact answers tend to be the surer ones.
+
+    Args:
+        uneven: each symmetry has a chance of its own of the exact grid, with the same mean.
+    """
+    popularity = 1 / np.arange(1, DISTRACTORS + 1)
+    found = []
+    for chance in population.chances((tasks,), rng):
+        agreed = rng.beta(*population.agreed)
+        means = -rng.exponential(0.1, DISTRACTORS + 1)
+        means[0] /= 3
+        spread = np.clip([3 * chance, 3 * (1 - chance)], 1e-3, None)
+        exact = rng.beta(*spread, VIEWS) if uneven and 0 < chance < 1 else np.full(VIEWS, chance)
+        draws: list[Vote | None] = []
+        for sample in range(n):
+            if rng.random() < exact[sample % VIEWS]:
+                name = 0
+            elif rng.random() < population.failures:
+                draws.append(None)
+                continue
+            elif rng.random() < agreed:
+                name = 1 + int(rng.choice(DISTRACTORS, p=popularity / popularity.sum()))
+            else:
+                name = 100 + sample
+            mean = means[name] if name < len(means) else -rng.exponential(0.3)
+            draws.append(Vote(_named(name), float(mean * rng.lognormal(0, 0.5))))
+        found.append(Output(str(rng.random()), draws, _named(0)))
+    return found
+
+
+def _named(name: int) -> Grid:
+    return Grid(1, 4, bytes(int(digit) for digit in f"{name:04d}"))
+
+
+def load(run: Path) -> dict[str, list[Output]]:
+    """The outputs of a full run by model and dataset.
+
+    Raises:
+        SystemExit: the run is not complete, or stopped early itself.
+    """
+    folder = RunFolder(run)
+    manifest = folder.manifest()
+    tasks = declared_tasks(manifest)
+    truths = true_outputs(tasks)
+    dataset = manifest.config.dataset
+    found: dict[str, list[Output]] = {}
+    for ballots in collect_run(folder, manifest, tasks):
+        found[f"{ballots.model} on {dataset}"] = outputs = []
+        for task, own in ballots.outputs.items():
+            for index, (ballot, truth) in enumerate(zip(own, truths[task], strict=True)):
+                if ballot.count != manifest.config.n:
+                    raise SystemExit(f"{run}: {ballot.count} of {manifest.config.n} predictions for task {task}")
+                votes = {vote.sample: vote for vote in ballot.votes()}
+                draws = [votes.get(sample) for sample in range(manifest.config.n)]
+                outputs.append(Output(f"{dataset} {task} {index}", draws, truth))
+    return found
+
+
+def level(runs: Iterable[Sequence[Output]]) -> str:
+    """Accuracy, pass_n and vote_2 of full runs in words."""
+    outputs = [output for run in runs for output in run]
+    exact = [sum(v is not None and v.grid == o.truth for v in o.draws) for o in outputs]
+    accuracy = sum(e / len(o.draws) for e, o in zip(exact, outputs, strict=True)) / len(outputs)
+    voted = sum(share_in_top(rank(o.first(len(o.draws))), o.truth, 2) for o in outputs) / len(outputs)
+    passed = sum(e > 0 for e in exact) / len(outputs)
+    return f"accuracy {100 * accuracy:.1f} %, pass_n {100 * passed:.1f} %, vote_2 {100 * voted:.1f} %"

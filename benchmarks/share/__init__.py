@@ -1,0 +1,1 @@
+"""What benchmarks/throughput.py consists of: the sides that it compares."""

@@ -1,0 +1,192 @@
+"""The sides that are compared: `bench run`, a bare client with the same bodies, and offline generation.
+
+python -m benchmarks.share.sides MODEL_FOLDER SETTING SEEDS       offline generation, a rate for each seed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from harness.settings import RunOptions
+
+TINY_BASE = Path(__file__).parent.parent.parent / "trainers" / "weights" / "tiny-base"
+LENGTH = 2048
+ROUTES = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, and what is asked of it."""
+
+    name: str
+    tasks: int
+    samples: int
+    max_tokens: int
+    in_flight: int
+
+    @property
+    def predictions(self) -> int:
+        return self.tasks * self.samples
+
+    def folder(self, work: Path) -> Path:
+        """Where the model is; the random one is made where it is missing."""
+        if self.name == "tiny base":
+            return TINY_BASE
+        folder = work / "random-90m"
+        if not (folder / "model.safetensors").exists():
+            make_random_model(folder)
+        return folder
+
+
+def make_random_model(folder: Path) -> None:
+    """A Qwen2 of 87 million random parameters with the tiny base's tokenizer."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    shutil.copytree(TINY_BASE, folder, ignore=shutil.ignore_patterns("*.safetensors", "README.md"), dirs_exist_ok=True)
+    tiny = json.loads((TINY_BASE / "config.json").read_text(encoding="utf-8"))
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=tiny["vocab_size"],
+        hidden_size=768,
+        intermediate_size=2048,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        num_key_value_heads=12,
+        max_position_embeddings=LENGTH,
+        tie_word_embeddings=True,
+        eos_token_id=tiny["eos_token_id"],
+    )
+    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+
+
+def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> RunOptions:
+    """The run that is measured; each seed has prompts of its own."""
+    from harness.jobs import Policy
+    from harness.settings import RunOptions
+
+    return RunOptions(
+        servers=(url,),
+        models=("model",),
+        dataset=f"toy/recolour/evaluation#n={setting.tasks}",
+        n=setting.samples,
+        out=out,
+        seed=seed,
+        prompt="compact-v0",
+        encoder="MinimalGridEncoder()",
+        max_tokens=setting.max_tokens,
+        api=api,  # type: ignore[arg-type]
+        policy=Policy(max_in_flight=setting.in_flight),
+    )
+
+
+def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> float:
+    """Predictions a second of `bench run`, from the first request to the last answer."""
+    from harness.progress import Display
+    from harness.sampling import sample_run
+
+    out = work / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    summary = sample_run(run_options(setting, url, api, seed, out), Display(io.StringIO()))
+    return summary.asked / summary.asking_seconds
+
+
+def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
+    """The bodies that `bench run` sends."""
+    from harness.asking import Asking
+    from harness.chattokenizer import FileTokenizer
+    from harness.datasets import iterate, open_dataset
+    from harness.plan import Plan
+    from harness.requests import Sampling
+    from harness.settings import complete
+    from harness.tokens import PromptTokenizer
+
+    options = run_options(setting, "http://unused", api, seed, Path("unused"))
+    dataset = open_dataset(options.dataset)
+    tasks = list(iterate(dataset))
+    config, _ = complete(options, dataset, tasks, {})
+    plan = Plan(config, tasks)
+    tokenizer = FileTokenizer(folder)
+    ways = {asker: PromptTokenizer(tokenizer, asker.prompt, asker.encoder) for asker in plan.askers.values()}
+    asking = Asking(plan, config, ways if api == "completions" else None)
+    blocks = plan.blocks(1, asking.size(setting.in_flight))
+    requests = [asking.request([plan.draw(number) for number in block]) for block in blocks]
+    return [orjson.dumps(Sampling.of(config).body(request, ())) for request in requests]
+
+
+def by_bare_client(setting: Setting, url: str, api: str, seed: int, folder: Path) -> float:
+    """Predictions a second of a loop that does nothing but send the same bodies, as many at once, and parse."""
+    import aiohttp
+
+    prepared = bodies(setting, api, seed, folder)
+    at_once = setting.in_flight * len(prepared) // setting.predictions
+
+    async def go() -> float:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            start = time.perf_counter()
+            await asyncio.gather(*(send(session, url + ROUTES[api], remaining) for _ in range(at_once)))
+            return setting.predictions / (time.perf_counter() - start)
+
+    remaining = iter(prepared)
+    return asyncio.run(go())
+
+
+async def send(session: aiohttp.ClientSession, url: str, remaining: Iterator[bytes]) -> None:
+    """Send what remains, one after the other."""
+    for body in remaining:
+        async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
+            answer = orjson.loads(await response.read())
+            assert "choices" in answer, answer
+
+
+def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
+    """Predictions a second of ``LLM.generate`` on the same token ids, once for each seed after a warm-up."""
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        str(folder),
+        dtype="bfloat16",
+        max_model_len=LENGTH,
+        enable_prefix_caching=False,
+        generation_config="vllm",
+        max_num_seqs=setting.in_flight,
+    )
+    parameters = SamplingParams(temperature=0.0, max_tokens=setting.max_tokens, logprobs=0)
+    rates = []
+    for seed in [seeds[0], *seeds]:
+        lists = [orjson.loads(body)["prompt"] for body in bodies(setting, "completions", seed, folder)]
+        prompts = [{"prompt_token_ids": ids} for ids_of_list in lists for ids in ids_of_list]
+        start = time.perf_counter()
+        llm.generate(prompts, parameters, use_tqdm=False)  # type: ignore[arg-type]
+        rates.append(len(prompts) / (time.perf_counter() - start))
+    return rates[1:]
+
+
+@contextmanager
+def server(folder: Path, in_flight: int, log: Path) -> Iterator[str]:
+    """A real vLLM without prefix caching, so that no side profits from another's prompts."""
+    from serve.launcher import serving
+
+    extra = ("--no-enable-prefix-caching", "--served-model-name", "model", "--max-num-seqs", str(in_flight))
+    with serving(folder, log=log, dtype="bfloat16", max_model_len=LENGTH, extra=extra) as running:
+        yield running.url
+
+
+if __name__ == "__main__":
+    rates = by_offline(Setting(**json.loads(sys.argv[2])), Path(sys.argv[1]), json.loads(sys.argv[3]))
+    print(json.dumps(rates))

@@ -1,0 +1,136 @@
+"""The servers compared: ours, a plain vLLM with LoRA and its own load route, and a plain vLLM of the base alone."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.swapping.adapters import NAMES, RANK, SECOND, Adapters
+from benchmarks.swapping.stock import stock_vllm
+from serve import admin
+from serve.launcher import serving
+from serve.machine import detect_machine
+
+SLOTS = 16
+LENGTH = 1024
+CACHE_GIB = 0.5
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A running server and its ways to load and swap adapters; ``base`` is what requests call the base."""
+
+    name: str
+    url: str
+    base: str
+    pid: int
+    load: Callable[[str], object]
+    unload: Callable[[str], object]
+    swaps: Mapping[str, Callable[[str], object]]
+    """Way of swapping to a function that makes the first name mean the version of a key."""
+
+    def processes(self) -> list[psutil.Process]:
+        """The server's processes."""
+        leader = psutil.Process(self.pid)
+        return [leader, *leader.children(recursive=True)]
+
+    def cpu_seconds(self) -> float:
+        """Processor seconds that its processes have used."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes())
+
+    def peak_memory(self) -> int:
+        """The sum of its processes' peaks, in MiB."""
+        texts = [Path(f"/proc/{process.pid}/status").read_text() for process in self.processes()]
+        return (
+            sum(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith("VmHWM")) >> 10
+        )
+
+
+@contextmanager
+def contestants(adapters: Adapters, work: Path) -> Iterator[dict[str, Contestant]]:
+    """All three servers, up while the block runs; the same limits, memory, threads and type (float32) for each."""
+    binding = ",".join(map(str, detect_machine().cores))
+    limits = [
+        "--dtype",
+        "float32",
+        "--max-model-len",
+        str(LENGTH),
+        "--kv-cache-memory-bytes",
+        str(int(CACHE_GIB * 2**30)),
+    ]
+    lora = ["--max-loras", str(SLOTS), "--max-cpu-loras", "80", "--max-lora-rank", str(RANK)]
+    env = {"VLLM_CPU_OMP_THREADS_BIND": binding}
+    with ExitStack() as stack:
+        own = stack.enter_context(
+            serving(
+                adapters.base,
+                adapters.registry.root,
+                log=work / "ours.log",
+                dtype="float32",
+                max_model_len=LENGTH,
+                max_loras=SLOTS,
+                max_cpu_loras=80,
+                max_lora_rank=RANK,
+                kv_cache_gib=CACHE_GIB,
+            )
+        )
+        opened = {**env, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+        first = {NAMES[0]: adapters.folders[NAMES[0]]}
+        plain = stack.enter_context(stock_vllm(adapters.base, first, work / "stock.log", [*limits, *lora], opened))
+        bare = stack.enter_context(stock_vllm(adapters.base, {}, work / "base.log", limits, env))
+        base = adapters.base.name
+        yield {
+            "ours": _ours(own.url, own.pid, base, adapters),
+            "stock": _stock(plain.url, plain.pid, base, adapters),
+            "base": Contestant("base", bare.url, base, bare.pid, _cannot, _cannot, {}),
+        }
+
+
+def _ours(url: str, pid: int, base: str, adapters: Adapters) -> Contestant:
+    def promote(key: str) -> object:
+        return admin.promote(url, adapters.ids[key])
+
+    return Contestant("ours", url, base, pid, promote, lambda name: admin.unload(url, name), {"promote": promote})
+
+
+def _stock(url: str, pid: int, base: str, adapters: Adapters) -> Contestant:
+    def load(key: str, **more: Any) -> None:
+        body = {"lora_name": key.partition("-")[0], "lora_path": str(adapters.folders[key]), **more}
+        _post(f"{url}/v1/load_lora_adapter", body)
+
+    def unload(name: str) -> None:
+        _post(f"{url}/v1/unload_lora_adapter", {"lora_name": name})
+
+    def unload_and_load(key: str) -> None:
+        unload(NAMES[0])
+        load(key)
+
+    ways: dict[str, Callable[[str], object]] = {
+        "unload, then load": unload_and_load,
+        "load in place": lambda key: load(key, load_inplace=True),
+    }
+    return Contestant("stock", url, base, pid, load, unload, ways)
+
+
+def _cannot(name: str) -> object:
+    raise NotImplementedError(f"{name}: this server has no adapters")
+
+
+def _post(url: str, body: dict[str, Any]) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            reply.read()
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"{url}: {error.read().decode()}") from error
+
+
+__all__ = ["SECOND", "Contestant", "contestants"]

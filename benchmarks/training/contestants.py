@@ -1,0 +1,206 @@
+"""One contestant in a process of its own: trains a few steps and prints what they cost, as a line of JSON.
+
+python -m benchmarks.training.contestants NAME SETTING.json FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training.setting import Setting, model_folder
+from harness.datasets import open_dataset
+from trainers.arguments import chosen_dtype, pass_limits
+from trainers.batches import Collator
+from trainers.lora import lora_config
+from trainers.mixture import Draw
+from trainers.recipe import Recipe
+from trainers.sft import load_tokenizer, open_inputs, open_recipe_mixture, train
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the timed steps took: ``tokens`` are those that are not padding, ``places`` are all."""
+
+    tokens: int
+    places: int
+    answer_tokens: int
+    seconds: float
+    first_loss: float
+    """Of the first step, which is the same for all that take the same samples."""
+
+
+def by_trainer(setting: Setting, recipe: Recipe) -> Cost:
+    """This project's trainer, from the recipe to the finished folder; the costs are those of its own log."""
+    from trainers.progress import read_log
+
+    output = train(recipe, recipe.output_dir, progress=False)
+    log = read_log(output / "log.jsonl")
+    timed = log[setting.warm :]
+    tokens = [line["counts"][0][4] for line in timed]
+    places = [n / (1 - line["padding"]) for n, line in zip(tokens, timed, strict=True)]
+    answers = sum(line["counts"][0][5] for line in timed)
+    return Cost(sum(tokens), round(sum(places)), answers, sum(line["seconds"] for line in timed), log[0]["loss"])
+
+
+def by_loop(setting: Setting, recipe: Recipe) -> Cost:
+    """A bare loop over the trainer's own passes, made before the clock starts; logits of answer tokens alone."""
+    import torch
+    from peft import get_peft_model
+
+    model, dtype = _base(recipe, setting.device)
+    assert recipe.lora is not None
+    model = get_peft_model(model, lora_config(recipe.lora)).to(setting.device).train()
+    network = model.get_base_model()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / setting.total)
+    collator = Collator(0, 1, pass_limits(recipe))
+    draws = _draws(recipe, setting)
+    steps: list[Any] = [collator([{"draw": d} for d in step]) for step in draws]
+    losses, clock = [], [time.perf_counter()]
+    for step in steps:
+        n_answer = int((step["labels"] != -100).sum())
+        loss_of_step = 0.0
+        for part in step["passes"]:
+            ids, labels = part["input_ids"].to(setting.device), part["labels"].to(setting.device)
+            with torch.autocast(setting.device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+                hidden = network.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+                learned = labels[:, 1:] != -100
+                logits = network.lm_head(hidden[learned]).float()
+                loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][learned], reduction="sum") / n_answer
+            loss.backward()
+            loss_of_step += loss.detach()
+        torch.nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(float(loss_of_step))  # waits for the device
+        clock.append(time.perf_counter())
+    timed = steps[setting.warm :]
+    tokens = sum(len(d.sample.ids) for step in draws[setting.warm :] for d in step)
+    answers = sum(int((step["labels"] != -100).sum()) for step in timed)
+    places = sum(step["input_ids"].numel() for step in timed)
+    return Cost(tokens, places, answers, clock[-1] - clock[setting.warm], losses[0])
+
+
+def by_trl(setting: Setting, recipe: Recipe, **changed: Any) -> Cost:
+    """TRL's SFTTrainer with its defaults on the same samples as prompt and completion.
+
+    Not default: ``max_length`` (1,024 would cut the answers away), accumulation up to the same samples a step, and on
+    a CPU ``bf16=False`` and ``use_cpu`` (the others train in float32 there too).
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    clock: list[float] = []
+    tally = {"tokens": 0, "places": 0, "answers": 0}
+
+    class Counting(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
+        def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+            if self.state.global_step >= setting.warm:
+                tally["tokens"] += inputs["attention_mask"].sum()
+                tally["places"] += inputs["input_ids"].numel()
+                tally["answers"] += (inputs["labels"] != -100).sum()
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if setting.device != "cpu":
+                torch.cuda.synchronize()
+            clock.append(time.perf_counter())
+
+    base, dtype = _base(recipe, setting.device)
+    tokenizer = load_tokenizer(open_inputs(recipe).base)
+    draws = [d for step in _draws(recipe, setting) for d in step]
+    texts = [(d.sample.ids[: d.sample.prompt_length], d.sample.ids[d.sample.prompt_length :]) for d in draws]
+    rows = [{"prompt": tokenizer.decode(given), "completion": tokenizer.decode(asked)} for given, asked in texts]
+    each = SFTConfig(output_dir="unused", use_cpu=setting.device == "cpu").per_device_train_batch_size
+    arguments = SFTConfig(
+        output_dir=str(recipe.output_dir),
+        max_steps=setting.total,
+        max_length=setting.max_seq_len,
+        gradient_accumulation_steps=max(1, setting.batch // each),
+        per_device_train_batch_size=min(each, setting.batch),
+        report_to="none",
+        use_cpu=setting.device == "cpu",
+        bf16=dtype == torch.bfloat16,
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+        **changed,
+    )
+    assert recipe.lora is not None
+    trainer = Counting(
+        model=base,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora_config(recipe.lora),
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    counts = {name: int(value) for name, value in tally.items()}
+    seconds = clock[-1] - clock[setting.warm - 1]
+    first = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
+    return Cost(counts["tokens"], counts["places"], counts["answers"], seconds, first)
+
+
+def by_trl_without_checkpointing(setting: Setting, recipe: Recipe) -> Cost:
+    """The same, but it keeps activations as the others do."""
+    return by_trl(setting, recipe, gradient_checkpointing=False)
+
+
+CONTESTANTS: dict[str, Callable[[Setting, Recipe], Cost]] = {
+    "trainer": by_trainer,
+    "loop": by_loop,
+    "trl": by_trl,
+    "trl-keep": by_trl_without_checkpointing,
+}
+
+
+def _base(recipe: Recipe, device: str) -> tuple[Any, Any]:
+    """The base model as this project's trainer loads it, and its dtype."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    dtype = chosen_dtype(recipe)
+    torch.manual_seed(recipe.seed)
+    return AutoModelForCausalLM.from_pretrained(str(open_inputs(recipe).base), dtype=dtype).to(device), dtype
+
+
+def _draws(recipe: Recipe, setting: Setting) -> list[list[Draw]]:
+    """The samples of each step."""
+    inputs = open_inputs(recipe)
+    mixture = open_recipe_mixture(inputs, load_tokenizer(inputs.base))
+    size = setting.batch
+    return [[mixture.draw(i) for i in range(k * size, (k + 1) * size)] for k in range(setting.total)]
+
+
+def measure(name: str, setting: Setting, folder: Path) -> dict[str, Any]:
+    """The cost of a contestant, with the peak memory of this process and of the GPU in GB."""
+    import torch
+
+    recipe = setting.recipe(model_folder(setting.model, folder), folder / "outputs" / name)
+    cost = CONTESTANTS[name](setting, recipe)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    on_gpu = torch.cuda.max_memory_allocated() / 1e9 if setting.device != "cpu" else None
+    return {**asdict(cost), "samples": setting.steps * setting.batch, "peak_gb": peak, "peak_gpu_gb": on_gpu}
+
+
+if __name__ == "__main__":
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    open_dataset("arc1/training")
+    name, text, where = sys.argv[1:]
+    print(json.dumps(measure(name, Setting(**json.loads(text)), Path(where))))

@@ -1,0 +1,105 @@
+"""The command ``bench doctor``: look at the environment and say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, distributions, requires
+from pathlib import Path
+from shutil import disk_usage, which
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from harness.diagnosis import Facts
+
+SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Where you want to serve.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(port: int, as_json: bool) -> int:
+    """Check Python, packages, vLLM's build, GPU, memory, disk and port; exit status 1 where something is broken.
+
+    \b
+    bench doctor
+    """
+    from harness.diagnosis import diagnose
+
+    findings = diagnose(gather_facts(port))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    for finding in [] if as_json else findings:
+        click.echo(SIGNS[finding.level] + finding.what)
+        if finding.advice:
+            click.echo(f"        → {finding.advice}")
+    return int(any(finding.level == "problem" for finding in findings))
+
+
+def gather_facts(port: int) -> Facts:
+    """What this machine and this environment are."""
+    import psutil
+
+    from harness.diagnosis import Facts
+
+    packages = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
+    return Facts(
+        python=sys.version_info[:3],
+        packages=packages,
+        pinned=_pinned(),
+        gpus=_gpus(),
+        cuda_usable=_cuda_usable() if "torch" in packages else None,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpu_flags=_cpu_flags(),
+        memory=psutil.virtual_memory().total,
+        disk=disk_usage(Path.cwd()).free,
+        port=port,
+        port_taken=_is_taken(port),
+        offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
+    )
+
+
+def _pinned() -> dict[str, str]:
+    """The versions that this distribution asks for exactly."""
+    try:
+        wanted = requires("arc-bench") or []
+    except PackageNotFoundError:
+        return {}
+    found = (re.match(r"([A-Za-z0-9_.-]+)==([0-9][0-9.]*)(?:;|\s|$)", line) for line in wanted)
+    return {match[1].lower(): match[2] for match in found if match}
+
+
+def _gpus() -> list[str]:
+    if which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
+
+
+def _cuda_usable() -> bool:
+    """Asked of torch in a process of its own: a broken build may end it."""
+    code = "import torch; raise SystemExit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False).returncode == 0
+
+
+def _cpu_flags() -> frozenset[str] | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else None
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

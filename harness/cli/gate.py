@@ -1,0 +1,115 @@
+"""The command ``bench gate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from harness.gate import Gate
+
+
+@click.command()
+@click.argument("run", metavar="RUN[@MODEL]")
+@click.option("--metric", default="vote_2", show_default=True)
+@click.option("--min", "minimum", type=click.FloatRange(0, 1), help="The share that must be reached.")
+@click.option("--baseline", metavar="RUN[@MODEL]", help="The model that must not be worse ...")
+@click.option("--margin", type=click.FloatRange(0, 1), help="... by more than this share.")
+@click.option(
+    "--common", is_flag=True, help="With --baseline: where the runs' tasks differ, take those that both have."
+)
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
+def gate(
+    run: str,
+    metric: str,
+    minimum: float | None,
+    baseline: str | None,
+    margin: float | None,
+    common: bool,
+    junit: Path | None,
+) -> int:
+    """PASS (exit 0) if the whole interval reaches what is asked, FAIL (1) if none of it does, else INCONCLUSIVE (3).
+
+    \b
+    bench gate runs/mine@adapter --metric vote_2 --min 0.20
+    bench gate runs/new --baseline runs/old --metric accuracy --margin 0.01 --junit gate.xml
+    """
+    from harness.errors import ArcBenchError
+    from harness.junit import write_junit
+
+    if (minimum is None) == (baseline is None) or (baseline is None) != (margin is None):
+        raise click.UsageError("give either --min, or --baseline with --margin")
+    asked = f"{run} {metric} " + (f">= {minimum:g}" if baseline is None else f"no worse than {baseline} - {margin:g}")
+    try:
+        if baseline is None:
+            verdict, told = _reach(run, metric, minimum or 0.0)
+        else:
+            verdict, told = _no_worse(run, baseline, metric, margin or 0.0, common)
+    except ArcBenchError as error:
+        if junit is not None:
+            write_junit(junit, asked, None, str(error))
+        raise
+    click.echo(f"{verdict.name}: {told}")
+    if junit is not None:
+        write_junit(junit, asked, verdict, told)
+    return verdict.value
+
+
+def _reach(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
+    from harness.errors import ConfigError
+    from harness.gate import gate_interval
+    from harness.metrics import LOWER_IS_BETTER
+    from harness.scoring import score_intervals
+    from harness.selection import require_measured, require_one_model, select_models
+    from harness.tables import percent, with_interval
+
+    _check_metric(metric)
+    if metric in LOWER_IS_BETTER:
+        raise ConfigError(f"less of {metric} is better, so that --min does not apply; use --baseline and --margin")
+    require_one_model(run)
+    selected = select_models((run,))
+    _warn(selected.warnings)
+    require_measured(selected, metric)
+    found = score_intervals(selected.scored, selected.seed)[0][metric]
+    return gate_interval(
+        found, minimum
+    ), f"{metric} is {with_interval(found)}, asked for is at least {percent(minimum)}"
+
+
+def _no_worse(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
+    from harness.gate import gain_bounds, gate_margin
+    from harness.metrics import LOWER_IS_BETTER
+    from harness.pairs import compare_pairs
+    from harness.selection import require_measured, require_one_model, select_models
+    from harness.tables import points
+
+    _check_metric(metric)
+    for name in (run, baseline):
+        require_one_model(name)
+    selected = select_models((baseline, run), common)
+    _warn(selected.warnings)
+    require_measured(selected, metric)
+    old, new = selected.scored
+    found = compare_pairs([(new, old)], selected.seed, (metric,))[0].comparison
+    lower = metric in LOWER_IS_BETTER
+    low, high = gain_bounds(found, lower)
+    verdict = gate_margin(found, margin, lower)
+    gain = -found.delta if lower else found.delta
+    why = f" (widest case: {found.note})" if found.note else ""
+    told = f"{metric} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
+    return verdict, f"{told}, asked for is a loss of at most {100 * margin:g} points"
+
+
+def _check_metric(metric: str) -> None:
+    from harness.errors import ConfigError
+    from harness.metrics import METRICS
+
+    if metric not in METRICS:
+        raise ConfigError(f"there is no metric {metric!r}; choose one of {', '.join(METRICS)}")
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)

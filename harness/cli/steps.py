@@ -1,0 +1,56 @@
+"""Commands made of commands: each step is shown, runs in a process of its own, and ends with this one."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import click
+
+
+def show(*words: str) -> None:
+    """Print a bench command as it would be typed."""
+    click.secho(f"\n$ bench {shlex.join(words)}", bold=True)
+
+
+def in_own_process(*words: str, launcher: Sequence[str] = ()) -> None:
+    """Run one bench command in a process of its own, shown first.
+
+    Args:
+        launcher: what Python runs it through, such as ``-m torch.distributed.run``.
+
+    Raises:
+        click.exceptions.Exit: it failed; its own message has been printed.
+    """
+    show(*words)
+    with subprocess.Popen([sys.executable, *launcher, "-m", "harness.cli", *words]) as child:
+        try:
+            status = child.wait()
+        except KeyboardInterrupt:
+            # The terminal sends the interrupt to the child too; it saves its work and ends by itself.
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+            raise
+    if status:
+        click.echo(
+            f"\nstopped: bench {words[0]} ended with status {status}; the same command goes on from here", err=True
+        )
+        raise click.exceptions.Exit(status)
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that a server is always stopped."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

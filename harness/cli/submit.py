@@ -1,0 +1,66 @@
+"""The command ``bench submit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", metavar="[RUN[@MODEL]]", required=False)
+@click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), help="Where the submission goes.")
+@click.option("--rule", default="vote", show_default=True, help="The selection rule that picks the two attempts.")
+@click.option(
+    "--check", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Check this submission instead."
+)
+@click.option("--dataset", help="With --check: the tasks that it must answer, e.g. arc1/evaluation.")
+def submit(run: str | None, output: Path | None, rule: str, check: Path | None, dataset: str | None) -> int:
+    """Write the two best attempts for every test output of a run as Kaggle's submission.json, or check one.
+
+    \b
+    bench submit runs/mine@adapter -o submission.json
+    bench submit --check submission.json --dataset arc2/evaluation
+    """
+    if check is not None:
+        if run is not None or output is not None or dataset is None:
+            raise click.UsageError("--check goes with --dataset, and with no RUN and -o")
+        return _check(check, dataset)
+    if run is None or output is None or dataset is not None:
+        raise click.UsageError("give RUN and -o (a run knows its dataset), or --check and --dataset")
+    _write(run, output, rule)
+    return 0
+
+
+def _write(run: str, output: Path, rule_name: str) -> None:
+    from harness.rules import rule_named
+    from harness.selection import select_model
+    from harness.submission import make_submission, write_submission
+
+    rule = rule_named(rule_name)
+    selected = select_model(run)
+    made = make_submission(selected, rule)
+    write_submission(output, made, selected.tasks)
+    if made.empty:
+        click.echo(f"warning: {made.empty} outputs have no predicted grid; placeholders stand there", err=True)
+    if made.single:
+        click.echo(f"{made.single} outputs have one distinct grid; it is both attempts", err=True)
+    click.echo(
+        f"{output}: {len(made.content)} tasks, {made.outputs} test outputs, two attempts each; read back and checked"
+    )
+
+
+def _check(path: Path, dataset: str) -> int:
+    from harness.datasets import iterate, open_dataset
+    from harness.submission import check_submission
+
+    tasks = list(iterate(open_dataset(dataset)))
+    found = check_submission(path, tasks)
+    for problem in found.problems:
+        click.echo(f"{path}: {problem}", err=True)
+    if found.problems:
+        click.echo(f"error: {path} has {len(found.problems)} problems", err=True)
+        return 1
+    filled = f"; {found.placeholders} outputs hold only placeholders" if found.placeholders else ""
+    click.echo(f"{path}: {len(tasks)} tasks, {found.outputs} test outputs, two attempts each{filled}")
+    return 0

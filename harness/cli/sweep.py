@@ -1,0 +1,143 @@
+"""The command ``bench sweep``: train every mixture, serve all adapters, bench them on equal draws, one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.steps import in_own_process, show, terminated_as_interrupt
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from harness.cli.sweepfile import Sweep
+
+RECORD = "sweep.json"
+EVALUATION = "evaluation.json"
+
+
+@click.command()
+@click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
+@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. evaluation.n=8.")
+@click.option("--dry-run", is_flag=True, help="Say what would be trained and benched, and stop.")
+def sweep(sweep_file: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Train each mixture of SWEEP.yaml, serve all adapters from one server, bench them on equal draws, and report.
+
+    What is done already is not done again: killed anywhere, the same command goes on where it was.
+
+    \b
+    bench sweep examples/iteration48-tiny.yaml
+    bench sweep examples/iteration48.yaml -o seeds=[0,1,2] -o processes=8
+    """
+    from harness.cli.sweepfile import load_sweep
+
+    plan = load_sweep(sweep_file, overrides)
+    if dry_run:
+        _describe(plan)
+        return
+    _keep_evaluation(plan)
+    with terminated_as_interrupt():
+        for lesson in plan.lessons():
+            _train(plan, lesson.name, lesson.data)
+        runs = _bench(plan)
+        _report(plan, runs)
+
+
+def _describe(plan: Sweep) -> None:
+    for lesson in plan.lessons():
+        recipe = lesson.recipe
+        total = sum(part.weight or 0 for part in recipe.datasets)
+        parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
+        done = "trained" if (Path(lesson.recipe.output_dir) / "manifest.json").exists() else f"{recipe.max_steps} steps"
+        click.echo(f"{lesson.name}: {parts}; seed {recipe.seed}; {done}")
+    click.echo(f"each benched with {plan.evaluation.n} predictions an output on {plan.evaluation.dataset}")
+
+
+def _keep_evaluation(plan: Sweep) -> None:
+    """Remember how the adapters are benched: rows that were benched in another way would not compare.
+
+    Raises:
+        ConfigError: the folder holds a sweep with another evaluation.
+    """
+    from trainers.recipe import changed_keys, flatten
+
+    path = plan.out / EVALUATION
+    now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base"}))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if changed := changed_keys(before, now):
+            raise ConfigError(
+                f"{plan.out} holds a sweep with another evaluation; changed: {', '.join(changed)}. "
+                "Give another out, or the same evaluation"
+            )
+    plan.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+
+
+def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
+    import yaml
+
+    path = plan.out / "recipes" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    launcher: list[str] = []
+    if plan.processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(plan.processes)]
+    in_own_process("train", str(path), launcher=launcher)
+
+
+def _bench(plan: Sweep) -> list[Path]:
+    """The run folder of every model; a server is started only where one of them is not finished."""
+    from trainers.sft import find_base
+
+    base = find_base(str(plan.recipe["model"]))
+    names = [model for row in plan.record().rows for model in row.models]
+    folders = {name: plan.out / "bench" / name for name in names}
+    if plan.evaluation.base:
+        folders[base.name if isinstance(base, Path) else base] = plan.out / "bench-base"
+    if any(not (folder / "results.json").is_file() for folder in folders.values()):
+        _serve_and_run(plan, base, names, folders)
+    return list(folders.values())
+
+
+def _serve_and_run(plan: Sweep, base: Path | str, names: list[str], folders: dict[str, Path]) -> None:
+    from serve.launcher import serving
+    from serve.operate import add_adapter
+
+    registry = plan.out / "adapters"
+    versions = {}
+    for name in names:
+        folder = plan.out / "trained" / name
+        show("adapters", "add", name, str(folder), "--adapters", str(registry))
+        versions[name] = add_adapter(registry, name, folder, None).id
+        click.echo(versions[name])
+    options = {**plan.serve.model_dump(exclude={"extra"}), "extra": tuple(plan.serve.extra)}
+    show("serve", str(base), "--adapters", str(registry))
+    with serving(base, registry, log=plan.out / "server.log", progress=click.echo, **options) as server:
+        click.echo(f"serving at {server.url}")
+        for name in names:
+            in_own_process("adapters", "promote", versions[name], "--server", server.url)
+        for name, folder in folders.items():
+            if not (folder / "results.json").is_file():
+                in_own_process("run", "--server", server.url, "--model", name, *_asked(plan, folder))
+
+
+def _asked(plan: Sweep, folder: Path) -> list[str]:
+    """The options of ``bench run`` for one model: prompt and encoder as all adapters of the sweep were trained."""
+    e, recipe = plan.evaluation, next(plan.lessons()).recipe
+    words = ["--dataset", e.dataset, "-n", str(e.n), "--seed", str(e.seed), "--temperature", f"{e.temperature:g}"]
+    words += ["--prompt", recipe.datasets[0].prompt or recipe.prompt, "--grid-encoder", recipe.encoder]
+    words += ["--limit", str(e.limit)] if e.limit else []
+    words += ["--max-tokens", str(e.max_tokens)] if e.max_tokens else []
+    return [*words, "--out", str(folder), *(["--resume"] if folder.exists() else [])]
+
+
+def _report(plan: Sweep, runs: list[Path]) -> None:
+    record = plan.out / RECORD
+    record.write_text(plan.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
+    words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
+    words += ["--training", str(plan.out / "trained")]
+    words += ["--reference", plan.reference] if plan.reference else []
+    in_own_process("report", *words)

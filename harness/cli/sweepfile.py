@@ -1,0 +1,173 @@
+"""Sweep files: the mixtures to train, how to serve them, and how to bench them, as one typed and checked value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
+
+from harness.errors import ConfigError
+from harness.sweeprecord import SweepRecord, SweepRow
+from trainers.explain import explain_errors
+from trainers.recipe import DatasetRecipe, Part, Recipe, as_datasets, make_recipe
+from trainers.recipe_file import load_data
+
+ROW_KEYS = ("output_dir", "datasets", "seed")
+"""Keys of a recipe that the sweep itself decides."""
+WEIGHT_HEADER = "original datasets weight"
+
+
+class MixtureRow(Part):
+    """One row of the table: a mixture that an adapter is trained on."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")]
+    """Names its adapter, with ``-s<seed>`` behind it where there are several seeds."""
+    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(as_datasets)]
+
+
+class ServeOptions(Part):
+    """How the server is started; see ``bench serve --help``. None is chosen from the machine and the adapters."""
+
+    dtype: str | None = None
+    max_model_len: Annotated[int, Field(gt=0)] | None = None
+    max_loras: Annotated[int, Field(gt=0)] | None = None
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
+    extra: list[str] = Field(default_factory=list)
+    """Further options of vLLM itself."""
+
+
+class Evaluation(Part):
+    """What every adapter is asked, with equal draws; see ``bench run --help``."""
+
+    dataset: str
+    n: Annotated[int, Field(gt=0)] = 32
+    seed: int = 0
+    limit: Annotated[int, Field(gt=0)] | None = None
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    base: bool = False
+    """Whether the base model is benched too."""
+
+
+class Sweep(Part):
+    """A sweep: every mixture x every seed is trained, all are served by one server, benched, and set in one table."""
+
+    out: Path
+    recipe: dict[str, JsonValue]
+    """What all adapters share: any key of a recipe except output_dir, datasets and seed."""
+    original: Annotated[list[DatasetRecipe], BeforeValidator(as_datasets)] = Field(default_factory=list)
+    """With ``original_weight``: the datasets that this share of every mixture comes from."""
+    added: Annotated[list[DatasetRecipe], BeforeValidator(as_datasets)] = Field(default_factory=list)
+    """With ``original_weight``: the datasets that the rest comes from."""
+    original_weight: list[Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=list)
+    mixtures: list[MixtureRow] = Field(default_factory=list)
+    """Mixtures written out, instead of ``original_weight``."""
+    seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=lambda: [0])
+    """Training seeds; one says nothing about what another training run would give."""
+    processes: Annotated[int, Field(gt=0)] = 1
+    """Processes that train one adapter together (torchrun on this machine), e.g. one a GPU."""
+    serve: ServeOptions = Field(default_factory=ServeOptions)
+    evaluation: Evaluation
+    title: str = "Mixture sweep"
+    reference: str | None = None
+    """A published experiment to set beside it, as in ``bench report --reference``."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Sweep:
+        if bool(self.mixtures) == bool(self.original_weight):
+            raise ValueError("give either mixtures, or original_weight with original and added")
+        if self.original_weight and any(w > 0 for w in self.original_weight) and not self.original:
+            raise ValueError("original: which datasets does original_weight speak of?")
+        if self.original_weight and any(w < 1 for w in self.original_weight) and not self.added:
+            raise ValueError("added: a weight below 1 needs the datasets that the rest comes from")
+        if decided := [key for key in ROW_KEYS if key in self.recipe]:
+            raise ValueError(f"recipe must not set {', '.join(decided)}; the sweep does")
+        names = [name for name, _ in self.rows()]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two mixtures are named {', '.join(repeated)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one is there twice")
+        return self
+
+    def rows(self) -> list[tuple[str, list[DatasetRecipe]]]:
+        """The mixtures in the order of the table, each with the name of its adapter."""
+        if self.mixtures:
+            return [(row.name, list(row.datasets)) for row in self.mixtures]
+        return [
+            (
+                f"w{100 * weight:g}".replace(".", "_"),
+                [*_scaled(self.original, weight), *_scaled(self.added, 1 - weight)],
+            )
+            for weight in self.original_weight
+        ]
+
+    def record(self) -> SweepRecord:
+        """What the report is to know."""
+        if self.mixtures:
+            header, labels = "mixture", [row.name for row in self.mixtures]
+        else:
+            header, labels = WEIGHT_HEADER, [f"{100 * weight:g} %" for weight in self.original_weight]
+        rows = [
+            SweepRow(label=label, models=[self.adapter_name(name, seed) for seed in self.seeds])
+            for label, (name, _) in zip(labels, self.rows(), strict=True)
+        ]
+        return SweepRecord(header=header, rows=rows, seeds=self.seeds)
+
+    def adapter_name(self, row: str, seed: int) -> str:
+        """The name of an adapter on the server."""
+        return row if len(self.seeds) == 1 else f"{row}-s{seed}"
+
+    def lessons(self) -> Iterator[Lesson]:
+        """Every adapter to be trained.
+
+        Raises:
+            ConfigError: the recipe is wrong.
+        """
+        for name, datasets in self.rows():
+            for seed in self.seeds:
+                adapter = self.adapter_name(name, seed)
+                mixture = [part.model_dump(exclude_defaults=True) for part in datasets]
+                data: dict[str, Any] = {
+                    **self.recipe, "output_dir": str(self.out / "trained" / adapter), "datasets": mixture, "seed": seed
+                }  # fmt: skip
+                yield Lesson(adapter, data, make_recipe(data, f"recipe of {adapter}"))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One adapter to be trained: its name, its recipe as plain values and as checked."""
+
+    name: str
+    data: dict[str, Any]
+    recipe: Recipe
+
+
+def _weight_name(weight: float) -> str:
+    return f"w{100 * weight:g}".replace(".", "_")
+
+
+def _scaled(datasets: Sequence[DatasetRecipe], share: float) -> list[DatasetRecipe]:
+    """Datasets with weights that add up to ``share``, in the proportions of their own (equal where they have none)."""
+    if share == 0:
+        return []
+    total = sum(part.weight or 1.0 for part in datasets)
+    return [part.model_copy(update={"weight": share * (part.weight or 1.0) / total}) for part in datasets]
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """The sweep of a YAML file, with ``key=value`` overrides (dotted keys, as for recipes).
+
+    Raises:
+        ConfigError: unreadable YAML, an unknown key or a wrong value, also in one of the recipes.
+    """
+    try:
+        sweep = Sweep.model_validate(load_data(path, overrides))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain_errors(error, Sweep)}") from None
+    for _ in sweep.lessons():
+        pass
+    return sweep

@@ -1,0 +1,127 @@
+"""Whether one server of a run answers, and what it has: meeting it, noticing that it went, and waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from time import monotonic
+
+from harness.client import Client
+from harness.errors import ServerError
+from harness.jobs import Job, Policy
+from harness.records import ServedModel
+from harness.replies import Fault, Refusal
+from harness.requests import ChatRequest, greeting
+
+_LONGEST_PROBE_PAUSE = 5.0
+
+
+class Presence:
+    """One server of a run. ``up`` is set while it answers.
+
+    Attributes:
+        served: the models that it lists, by name.
+        hashes: by model, the content hash that the run was begun with, where servers give one.
+        samples: chat requests with the token ids that the run sends instead; a server that would read them otherwise
+            is as good as away.
+        on_down: told when it goes, with the model whose request showed it (None for any).
+    """
+
+    def __init__(self, client: Client, models: Sequence[str], policy: Policy) -> None:
+        self.client = client
+        self.policy = policy
+        self.served: dict[str, ServedModel] = {}
+        self.hashes: dict[str, str] = {}
+        self.samples: tuple[tuple[ChatRequest, list[int]], ...] = ()
+        self.up = asyncio.Event()
+        self.down_since = monotonic()
+        self.reason = "not asked yet"
+        self.on_down: Callable[[Presence, str | None], None] = lambda presence, model: None
+        self._models = tuple(models)
+        self._check: asyncio.Task[bool] | None = None
+
+    async def greet(self) -> None:
+        """Learn what the server has and takes.
+
+        Raises:
+            ServerError: it does not answer, is not OpenAI-compatible, or lacks a model of the run.
+        """
+        try:
+            await self._patiently(self._list)
+            for model in self._models:
+                await self._patiently(partial(self.client.negotiate, model))
+        except (Fault, Refusal) as error:
+            raise ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}") from None
+        self.up.set()
+
+    async def check_samples(self) -> None:
+        """Make sure that the server reads chats as the token ids that are sent instead.
+
+        Raises:
+            Fault, Refusal: it does not say. ServerError: it reads them otherwise.
+        """
+        for request, ids in self.samples:
+            if await self.client.tokenize(request) != ids:
+                raise ServerError(f"{self.client.url} reads prompts for {request.model} as other tokens than this run")
+
+    async def answers(self) -> bool:
+        """Whether the server still lists its models; many that ask at once share one look."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._look())
+        return await asyncio.shield(self._check)
+
+    def fall(self, reason: str, model: str | None) -> None:
+        """Take the server for away."""
+        self.reason = reason
+        if self.up.is_set():
+            self.up.clear()
+            self.down_since = monotonic()
+            self.on_down(self, model)
+
+    async def recover(self, model: str | None) -> None:
+        """Look until the server answers again; with ``model``, until it also answers a request for it."""
+        pause = 0.1
+        while not self.up.is_set():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PROBE_PAUSE)
+            try:
+                await self._list()
+                await self.check_samples()
+                if model is not None:
+                    await self.client.ask(greeting(model))
+            except ServerError as error:
+                self.reason = str(error)
+            else:
+                self.up.set()
+
+    async def _patiently(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Repeat what fails in a way that may pass; a server that nobody can connect to is not waited for here."""
+        job = Job((0,), greeting(""))
+        while True:
+            try:
+                await action()
+                return
+            except Fault as fault:
+                job.attempts += 1
+                if fault.kind == "connection" or job.attempts > self.policy.retries:
+                    raise
+            await asyncio.sleep(self.policy.pause(job, job.attempts))
+
+    async def _look(self) -> bool:
+        try:
+            await self._list()
+        except ServerError as error:
+            self.fall(str(error), None)
+        return self.up.is_set()
+
+    async def _list(self) -> None:
+        served = {model.name: model for model in await self.client.models()}
+        if missing := [name for name in self._models if name not in served]:
+            raise ServerError(
+                f"{self.client.url} has no model {', '.join(map(repr, missing))}; it has: {', '.join(served) or 'none'}"
+            )
+        for name, wanted in self.hashes.items():
+            if (found := served[name].hash) != wanted:
+                raise ServerError(f"{self.client.url} holds another {name} by now: {found} instead of {wanted}")
+        self.served = served

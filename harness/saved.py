@@ -1,0 +1,111 @@
+"""Saved predictions of any form, opened for scoring: a run folder, or a file with the dataset that it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.answers import Answer
+from harness.ballots import UNNAMED, Ballots, check_counts, collect
+from harness.costs import CostMeter
+from harness.datasets import iterate, open_dataset
+from harness.errors import ConfigError, DataError
+from harness.formats import FORMATS, Format, format_named, recognise
+from harness.grid import Task
+from harness.records import Cost
+from harness.runs import RunFolder
+from harness.scoring import collect_run, declared_tasks
+from harness.stopping import Schedule, of_run
+
+RUN = "run"
+FORM_NAMES = (RUN, *FORMATS)
+"""What ``--format`` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Predictions gathered by model, task and test output, with what they are held against."""
+
+    form: str
+    tasks: list[Task]
+    """The declared tasks: those of the run, or all of the dataset."""
+    ballots: list[Ballots]
+    n: int
+    """Predictions due for each test output."""
+    seed: int
+    """Of the run, 0 for any other file; it seeds the intervals."""
+    folder: RunFolder | None = None
+    """The run whose results these are; None for other files, and for a run held against another dataset."""
+    schedule: Schedule | None = None
+    """The rounds of a run that stopped early."""
+    costs: dict[str, Cost] | None = None
+    """What the predictions of a run cost, by model."""
+
+
+def open_saved(path: Path, spec: str | None = None, form: str | None = None, n: int | None = None) -> Saved:
+    """Read a run folder, or any file or folder that ``harness.formats`` knows.
+
+    Args:
+        spec: the dataset that the predictions answer. A run knows its own; given here, it takes its place.
+        form: one of FORM_NAMES; None recognises it.
+        n: predictions a test output that the file claims to hold; None is the largest number found. Not for runs.
+
+    Raises:
+        ConfigError: an option is missing or does not go with the form.
+        DataError, RunError: the content is not what it must be, with file, line or id, and field.
+    """
+    folder = _run_folder(path)
+    if form == RUN or (form is None and folder is not None):
+        if n is not None:
+            raise ConfigError(f"{path}: a run knows how many predictions were due; leave out -n")
+        return _open_run(folder or RunFolder(path), spec)
+    if spec is None:
+        raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
+    return _open_file(path, spec, recognise(path) if form is None else format_named(form), n)
+
+
+def _run_folder(path: Path) -> RunFolder | None:
+    """The run that a path names: its folder or its predictions; also a folder without any other form's files."""
+    folder = path.parent if path.name == "predictions.jsonl" and path.is_file() else path
+    if (folder / "manifest.json").is_file():
+        return RunFolder(folder)
+    return RunFolder(path) if path.is_dir() and not any(path.glob("*.json")) else None
+
+
+def _open_run(folder: RunFolder, spec: str | None) -> Saved:
+    manifest = folder.manifest()
+    tasks = declared_tasks(manifest) if spec is None else list(iterate(open_dataset(spec)))
+    meter = CostMeter()
+    ballots = collect_run(folder, manifest, tasks, meter)
+    config = manifest.config
+    own = folder if spec is None else None
+    return Saved(RUN, tasks, ballots, config.n, config.seed, own, of_run(config), meter.costs())
+
+
+def _open_file(path: Path, spec: str, form: Format, n: int | None) -> Saved:
+    claimed = form.attempts if n is None else n
+    tasks = list(iterate(open_dataset(spec)))
+    outputs = {task.id: len(task.test) for task in tasks}
+    problems: list[str] = []
+    answers = form.read(path, outputs, problems)
+    if form.name == "lines":
+        ballots = collect(answers, outputs, None, str(path), problems)
+    else:
+        names: set[str] = set()
+        merged = collect(_as_one(answers, names), outputs, [UNNAMED], str(path), problems)
+        named = sorted(names - {UNNAMED})
+        ballots = [replace(own, model=named[0] if len(named) == 1 else UNNAMED) for own in merged]
+    found = max((own.largest for own in ballots), default=0)
+    if not found:
+        raise DataError(f"{path}: holds no prediction for the tasks of {spec}")
+    if claimed is not None:
+        check_counts(ballots, claimed, str(path))
+    return Saved(form.name, tasks, ballots, found if claimed is None else claimed, 0)
+
+
+def _as_one(answers: Iterable[Answer], names: set[str]) -> Iterator[Answer]:
+    """All answers as those of one model; the names that they bear go to ``names``."""
+    for answer in answers:
+        names.add(answer.model)
+        yield answer if answer.model == UNNAMED else replace(answer, model=UNNAMED)

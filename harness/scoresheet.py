@@ -1,0 +1,72 @@
+"""What ``bench score`` tells of saved predictions: results, tables, and warnings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.errors import ConfigError
+from harness.intervals import CONFIDENCE, RESAMPLES
+from harness.records import Results, RuledResults
+from harness.rulescores import RuleScores, rule_results, rules_named, rules_text, score_rules, unusable
+from harness.saved import Saved
+from harness.scoring import ModelScores, make_results, score_ballots
+from harness.summary import details, summary_table
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Scores of saved predictions as a program and as a person reads them."""
+
+    results: Results
+    """With the selection rules (``RuledResults``) where they were asked for."""
+    text: str
+    warnings: list[str]
+
+
+def score_saved_predictions(
+    saved: Saved, rules: str | None = None, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> Sheet:
+    """Score saved predictions.
+
+    Args:
+        rules: selection rules to compare with the vote, comma-separated, or ``all`` that these predictions allow.
+
+    Raises:
+        ConfigError: an unknown rule, or one that the predictions do not allow.
+        DataError: an output of the dataset is not known.
+    """
+    if rules is not None and saved.schedule is not None:
+        raise ConfigError(
+            f"the run stopped early ({saved.schedule.stop}) where the vote was decided; another rule could have chosen "
+            "among the predictions that were not drawn: leave out --rules"
+        )
+    scored = [score_ballots(ballots, saved.tasks, saved.n, saved.schedule) for ballots in saved.ballots]
+    results = make_results(scored, saved.n, saved.seed, confidence, resamples)
+    results = results.model_copy(update={"cost": saved.costs})
+    parts = [summary_table(results), details(results)]
+    warnings = [
+        f"{'' if len(saved.ballots) == 1 else own.model + ': '}{len(own.missing)} of {len(saved.tasks)} tasks have no "
+        f"prediction and count as wrong: {', '.join(own.missing)}"
+        for own in saved.ballots
+        if own.missing
+    ]
+    if rules is not None:
+        found, left_out = _apply(saved, scored, rules)
+        warnings += left_out
+        results = RuledResults(**dict(results), rules=rule_results(found, saved.seed))
+        parts.append(rules_text(found, saved.seed))
+    return Sheet(results, "\n\n".join(parts), warnings)
+
+
+def _apply(saved: Saved, scored: list[ModelScores], rules: str) -> tuple[dict[str, list[RuleScores]], list[str]]:
+    """The rules applied to every model; of ``all``, those that cannot be are left out with a warning."""
+    found, warnings = {}, []
+    for ballots, scores in zip(saved.ballots, scored, strict=True):
+        chosen = rules_named(rules)
+        if rules == "all":
+            reasons = {rule.name: unusable(rule, ballots) for rule in chosen}
+            of = "" if len(scored) == 1 else f" for {ballots.model}"
+            warnings += [f"rule {name} is left out{of}: {reason}" for name, reason in reasons.items() if reason]
+            chosen = [rule for rule in chosen if reasons[rule.name] is None]
+        found[ballots.model] = score_rules(ballots, scores, saved.tasks, chosen)
+    return found, warnings

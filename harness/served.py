@@ -1,0 +1,50 @@
+"""What a server lists under /v1/models, read leniently into records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.records import ServedModel
+
+
+def read_models(entries: Sequence[dict[str, Any]]) -> list[ServedModel]:
+    """The models of a list; an adapter whose context length is not given has its base's."""
+    models = [read_model(entry) for entry in entries]
+    lengths = {model.name: model.max_model_len for model in models}
+    return [
+        model.model_copy(update={"max_model_len": lengths.get(model.parent)})
+        if model.max_model_len is None and model.parent is not None
+        else model
+        for model in models
+    ]
+
+
+def read_model(entry: dict[str, Any]) -> ServedModel:
+    """A model's entry: our server adds ``arc_bench: {hash, rank, base, manifest, max_loras}``."""
+    own = _table(entry.get("arc_bench"))
+    manifest = _table(own.get("manifest") or entry.get("manifest"))
+    return ServedModel(
+        name=entry["id"],
+        root=_text(entry.get("root")),
+        parent=_text(entry.get("parent")),
+        max_model_len=_number(entry.get("max_model_len")),
+        hash=_text(own.get("hash")),
+        rank=_number(own.get("rank")),
+        base=_text(own.get("base")),
+        prompt=_text(manifest.get("prompt")),
+        encoder=_text(manifest.get("encoder")),
+        max_loras=_number(own.get("max_loras")),
+    )
+
+
+def _table(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

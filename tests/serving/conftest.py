@@ -1,0 +1,49 @@
+"""The shared server and the state in which each test finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from serve.launcher import Server, serving
+from serve.registry import Registry
+from tests.serving.world import World
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running server and its registry. It computes two adapters at a time and knows four names."""
+
+    world: World
+    server: Server
+    registry: Registry
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self.server.url
+
+
+@pytest.fixture(scope="package")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.make(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="package")
+def shared_site(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    root = tmp_path_factory.mktemp("serve")
+    registry = Registry(root / "adapters")
+    options: dict[str, Any] = {"dtype": "float32", "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
+    with serving(world.model, registry.root, log=root / "log", **options) as server:
+        yield Site(world, server, registry)
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Site:
+    """The shared server, with a1, b1, c1 and d1 live."""
+    shared_site.world.publish(shared_site.registry)  # the first time: added while it serves, and loaded by hot-swap
+    shared_site.world.set_live(shared_site.url, "a1", "b1", "c1", "d1")
+    return shared_site

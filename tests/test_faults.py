@@ -1,0 +1,162 @@
+"""Whatever fails, nothing is lost and nothing is added: requests that fail for a while, for ever, or do not fit."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.datasets import iterate, open_dataset
+from harness.runs import RunFolder
+from harness.scoring import score_run
+from tests.chat_answers import Body, echo, moody, random_faults
+from tests.chat_server import TINY_BASE, ChatServer, count_tokens
+from tests.sampling_toys import PATIENT, options, outcomes, sample, stable
+
+APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
+
+
+@APIS
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32), percent=st.integers(0, 60))
+def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("faults")
+    with ChatServer(moody) as server:
+        sample(options(server, folder / "calm"))
+    with ChatServer(moody, tokens=tokens) as server:
+        faults = random_faults(seed, percent)
+        # A server that resets the very first connections counts as absent, which ends a run that has not begun.
+        server.faults = lambda i: faults(i) if server.bodies else None
+        assert sample(options(server, folder / "rough", policy=PATIENT)).finished
+    assert RunFolder(folder / "rough").manifest().config.api == ("completions" if tokens else "chat")
+    assert stable(folder / "rough") == stable(folder / "calm")
+    calm, rough = (score_run(folder / name) for name in ("calm", "rough"))
+    assert rough.models == calm.models
+    assert len(outcomes(folder / "calm")) >= 2
+
+
+@APIS
+@pytest.mark.parametrize("fault", ["http_500", "reset", "not_json", "no_choice", "two_choices", "abort"])
+def test_a_prediction_that_always_fails_is_recorded_and_stops_nothing(tmp_path: Path, fault: str, tokens: bool) -> None:
+    poisoned: list[object] = []
+
+    def answer(body: Body) -> str:
+        if body["model"] == "base":
+            poisoned.append(body["messages"])
+        return f"!{fault}" if body["model"] == "cross" and body["messages"] == poisoned[7] else echo(body)
+
+    said = io.StringIO()
+    with ChatServer(answer, tokens=tokens) as server:
+        sample(options(server, tmp_path / "run"), said)
+    assert outcomes(tmp_path / "run") == {"grid": 39, "error": 1}
+    assert "error: " in said.getvalue()
+
+
+def test_of_a_list_only_the_answer_that_was_broken_off_is_asked_for_again(tmp_path: Path) -> None:
+    with ChatServer(tokens=True) as server:
+        server.faults = lambda i: "abort" if len(server.requests) == 1 else None
+        sample(options(server, tmp_path / "run", models=("base",)))
+    prompts = [body["prompt"] for body in server.requests]
+    assert sorted(map(len, prompts)) == [1, 4, 4, 4, 4, 4]
+    assert min(prompts, key=len)[0] in prompts[0]
+    assert outcomes(tmp_path / "run") == {"grid": 20}
+
+
+@pytest.mark.parametrize("fault", ["no_choice", "two_choices", "http_500"])
+def test_a_list_that_fails_is_divided(tmp_path: Path, fault: str) -> None:
+    with ChatServer(tokens=True) as server:
+        server.faults = lambda i: fault if len(server.requests) == 1 else None
+        sample(options(server, tmp_path / "run", models=("base",)))
+    assert sorted(len(body["prompt"]) for body in server.requests) == [1, 1, 1, 1, 4, 4, 4, 4, 4]
+    assert outcomes(tmp_path / "run") == {"grid": 20}
+
+
+def test_the_last_open_request_cannot_hold_up_the_run(tmp_path: Path) -> None:
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        return None if body["messages"][-1]["content"] == "Hello" else (500, {"error": "always"})
+
+    with ChatServer(refuse=refuse) as server:
+        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1))
+    assert outcomes(tmp_path / "run") == {"error": 1}
+
+
+@APIS
+def test_refusals_are_recorded_and_shown_once(tmp_path: Path, tokens: bool) -> None:
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        text = body["messages"][0]["content"] if body["messages"] else ""
+        return (400, {"error": {"message": "no threes"}}) if "3" in text else None
+
+    said = io.StringIO()
+    with ChatServer(refuse=refuse, tokens=tokens) as server:
+        sample(options(server, tmp_path / "run"), said)
+    counts = outcomes(tmp_path / "run")
+    assert counts["refused"] > 1
+    assert counts["refused"] + counts["grid"] == 40
+    assert said.getvalue().count("no threes") == 1
+
+
+class SmallContext:
+    """A server whose context holds 180 tokens: tasks of side 3 fit with an answer, those of side 4 do not at all.
+
+    A token is a character, and four a message: 9 x 12 + 36 = 144 tokens for side 3, 9 x 20 + 36 = 216 for side 4.
+    """
+
+    limit = 180
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def refuse(self, body: Body) -> tuple[int, Body] | None:
+        tokens = count_tokens(body)
+        if body.get("max_tokens") != 1:
+            self.sizes.append(tokens)
+        if tokens + (body.get("max_tokens") or 1) > self.limit:
+            return 400, {"error": {"message": f"This model's maximum context length is {self.limit} tokens."}}
+        return None
+
+
+@pytest.mark.parametrize(("listed", "tokenize"), [(True, True), (True, False), (False, False)])
+def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_is(
+    tmp_path: Path, listed: bool, tokenize: bool
+) -> None:
+    small = SmallContext()
+    models: dict[str, Body] = {"base": {"max_model_len": small.limit} if listed else {}, "cross": {"parent": "base"}}
+    with ChatServer(models=models, tokenize=tokenize, refuse=small.refuse) as server:
+        sample(options(server, tmp_path / "run", models=("cross",), dataset="toy/copy/evaluation#n=20"))
+    check_sides(tmp_path / "run")
+    if tokenize:  # An adapter has its base's context, and nothing is sent in vain.
+        assert max(small.sizes) <= small.limit
+
+
+def test_as_token_ids_nothing_is_sent_that_does_not_fit(tmp_path: Path) -> None:
+    models: dict[str, Body] = {"base": {"root": str(TINY_BASE)}}
+    with ChatServer(models=models, tokens=True) as server:
+        sample(options(server, tmp_path / "free", models=("base",), dataset="toy/copy/evaluation#n=20"))
+        longest = sorted({len(ids) for body in server.requests for ids in body["prompt"]})
+        models["base"]["max_model_len"] = limit = (longest[0] + longest[-1]) // 2
+        before = len(server.requests)
+        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy/evaluation#n=20"))
+    check_sides(tmp_path / "run")
+    sent = server.requests[before:]
+    assert all(max(map(len, body["prompt"])) + body["max_tokens"] <= limit for body in sent)
+    assert sum(len(body["prompt"]) for body in sent) == outcomes(tmp_path / "run")["grid"]
+
+
+def check_sides(run: Path) -> None:
+    by_side: dict[int, set[str]] = {3: set(), 4: set()}
+    tasks = {task.id: task for task in iterate(open_dataset("toy/copy/evaluation#n=20"))}
+    for record in RunFolder(run).predictions():
+        by_side[tasks[record.task_id].test[0].input.height].add(record.outcome)
+    assert by_side == {3: {"grid"}, 4: {"too_long"}}
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path) -> None:
+    """Being told to wait is no attempt: with no retries at all the run is complete."""
+    with ChatServer(moody) as server:
+        server.faults = lambda i: "http_429" if server.bodies and i % 3 else None
+        sample(options(server, tmp_path / "run", policy=replace(PATIENT, retries=0)))
+    assert outcomes(tmp_path / "run")["error"] == 0

@@ -1,0 +1,88 @@
+"""Harness, server or both killed at 100 random moments: what a resumed run gives is what an undisturbed one gives."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.rng import Stream
+from harness.runs import RunFolder
+from tests.kill_toys import check_equal, command, undisturbed
+
+pytestmark = pytest.mark.long
+
+MOMENTS = 100
+LONGEST = 4.0
+"""Seconds from the start of ``bench run`` to the kill, at most: about what a whole run takes."""
+
+
+class ServerProcess:
+    """``tests.chat_server`` as a process on a port of its own."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        arguments = [sys.executable, "-m", "tests.chat_server", str(self.port), "0.1", "--tokens"]
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == str(self.port)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def served() -> Iterator[ServerProcess]:
+    server = ServerProcess()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def disturb(moment: int, server: ServerProcess, out: Path, stream: Stream) -> str:
+    """Begin a run, kill who the moment says, and complete the run; returns who was killed and how far it was."""
+    api = ("chat", "auto")[moment % 2]
+    whom = ("harness", "server", "both")[moment // 2 % 3]
+    arguments = command(server.url, out, "--api", api, "--wait", "60s")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
+        threading.Event().wait(LONGEST * stream.uniform())
+        if whom != "harness":
+            server.kill()
+        if whom != "server":
+            bench.kill()
+        if whom != "harness":
+            server.start()
+        bench.communicate(timeout=120)
+    lines = (out / "predictions.jsonl").read_bytes().count(b"\n") if (out / "predictions.jsonl").exists() else 0
+    # A server that is killed before it is greeted ends the run; one that is killed later is waited for.
+    if not (out / "results.json").exists():
+        subprocess.run([*arguments, "--resume"], check=True, capture_output=True)
+    return f"{whom} killed, {api}, {lines} saved"
+
+
+def test_kill_matrix(tmp_path: Path) -> None:
+    calm = {api: undisturbed(tmp_path / f"calm-{api}", tokens=api == "completions") for api in ("chat", "completions")}
+    seen = []
+    with served() as server:
+        for moment in range(MOMENTS):
+            out = tmp_path / f"run-{moment}"
+            seen.append(disturb(moment, server, out, Stream("kill", moment)))
+            print(moment, seen[-1], flush=True)
+            check_equal(out, calm[RunFolder(out).manifest().config.api])
+    amid = [said for said in seen if " 0 saved" not in said and " 64 saved" not in said]
+    print(f"{len(amid)} of {MOMENTS} in the middle of sampling")
+    assert len(amid) >= MOMENTS // 10

@@ -1,0 +1,68 @@
+"""A harness process that stops early itself, killed at several moments, is resumed to what an undisturbed one gives."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.runs import RunFolder
+from tests.chat_server import ChatServer
+from tests.stopping_runs import stable, torn
+
+pytestmark = pytest.mark.slow
+
+PLANNED = 2 * 10 * 16
+
+
+def command(server: ChatServer, out: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "harness.cli", "run", "--server", server.url, "--model", "base", "--model", "cross",
+        "--dataset", "toy/copy/evaluation#n=10", "-n", "16", "--stop", "risk=0.2", "--out", str(out),
+        "--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()", "--max-in-flight", "8", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("calm") / "run"
+    with ChatServer(torn) as server:
+        subprocess.run(command(server, out), check=True, capture_output=True)
+    assert 0 < len(stable(out)) < PLANNED
+    return out
+
+
+def until(condition: Callable[[], bool]) -> None:
+    waiter = threading.Event()
+    for _ in range(12000):
+        if condition():
+            return
+        waiter.wait(0.005)
+    raise AssertionError("the condition did not come true in time")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_session_that_was_ended_is_completed_exactly(
+    tmp_path: Path, calm: Path, share: float, end: signal.Signals
+) -> None:
+    out, complete = tmp_path / "run", len(stable(calm))
+    with ChatServer(torn, seconds=0.02) as server:
+        with subprocess.Popen(command(server, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            until(lambda: len(server.bodies) >= share * complete)
+            process.send_signal(end)
+            process.communicate(timeout=60)
+        saved = (out / "predictions.jsonl").read_bytes().count(b"\n")
+        assert saved < complete
+        asked = len(server.bodies)
+        subprocess.run(command(server, out, "--resume"), capture_output=True, check=True)
+        assert len(server.bodies) - asked == complete - saved
+    assert stable(out) == stable(calm)
+    found, expected = (RunFolder(run).results().models for run in (out, calm))
+    assert [r.model_dump_json() for r in found.values()] == [r.model_dump_json() for r in expected.values()]

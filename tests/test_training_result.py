@@ -1,0 +1,76 @@
+"""The trained folder: what it says, that it merges, serves, and that the adapter learned to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.datasets import open_dataset
+from harness.errors import AdapterError, ConfigError
+from serve import admin
+from serve.launcher import serving
+from serve.registry import Registry
+from tests.train_runs import BATCH, STEPS, manifest_of, recipe_data, trained
+from trainers.merge import merge
+from trainers.parity import check_parity
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_folder_says_what_it_is(whole_run: Path) -> None:
+    manifest = manifest_of(whole_run)
+    assert (manifest.steps, manifest.kept_step, manifest.ended) == (STEPS, STEPS, "max_steps")
+    assert sum(d.drawn for d in manifest.datasets) == STEPS * BATCH
+    assert [d.declared_share for d in manifest.datasets] == pytest.approx([1 / 3, 2 / 3], abs=1e-6)
+    assert [d.share for d in manifest.datasets] == pytest.approx([1 / 3, 2 / 3], abs=0.1)
+    assert [d.digest for d in manifest.datasets] == [open_dataset(d.spec).digest() for d in manifest.datasets]
+    assert manifest.answer_tokens < manifest.tokens
+    assert manifest.padding < 0.05
+    assert manifest.losses.last < manifest.losses.first
+    assert {"torch", "trl", "peft"} <= set(manifest.environment.packages)
+    assert (manifest.prompt, manifest.encoder) == ("compact-v0", "MinimalGridEncoder()")
+    names = {path.name for path in whole_run.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+    assert {"README.md", "loss.png", "log.jsonl", "manifest.json"} <= names
+    assert "checkpoints" not in names
+    assert "toy/copy#n=50" in (whole_run / "README.md").read_text()
+
+
+def test_merged_model_answers_as_base_with_adapter(plain_run: Path, qwen: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    merged = AutoModelForCausalLM.from_pretrained(merge(str(qwen), plain_run, tmp_path / "merged"))
+    base = AutoModelForCausalLM.from_pretrained(qwen)
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        alone = base(input_ids=ids).logits
+        adapted = PeftModel.from_pretrained(base, str(plain_run))(input_ids=ids).logits
+        assert torch.allclose(merged(input_ids=ids).logits, adapted, atol=1e-3)
+        assert (alone - adapted).abs().max() > 0.1
+    with pytest.raises(ConfigError, match="not empty"):
+        merge(str(qwen), plain_run, tmp_path / "merged")
+    with pytest.raises(AdapterError, match=r"no adapter_config\.json"):
+        merge(str(qwen), qwen, tmp_path / "other")
+
+
+def test_a_trained_adapter_solves_its_family_and_stops_by_itself(train_root: Path) -> None:
+    """An answer counts as exact only where the model ended it itself."""
+    check = {"spec": "toy/diagonal/evaluation#n=40", "exact_tasks": 40}
+    data = recipe_data("tiny", train_root / "diagonal", datasets=["toy/diagonal#n=2000"], validation=check)
+    data |= {"batch_size": 32, "learning_rate": 4e-3, "lora": {"rank": 16}, "max_steps": 40, "save_steps": 40}
+    assert manifest_of(trained(data)).losses.validation["exact"] > 0.7
+
+
+def test_the_server_has_the_model_that_was_trained(train_root: Path, qwen: Path, plain_run: Path) -> None:
+    registry = Registry(train_root / "adapters")
+    version = registry.add("plain", plain_run)
+    with serving(qwen, registry.root, log=train_root / "server.log", dtype="float32") as server:
+        admin.load(server.url, version.id)
+        parity = check_parity(plain_run, server.url, "plain")
+        assert parity.tokens > 50
+        assert parity.holds, parity
+        base = check_parity(plain_run, server.url, qwen.name)
+        assert base.difference > 0.1

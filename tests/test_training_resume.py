@@ -1,0 +1,99 @@
+"""Training runs that are killed, stopped, cut off from the disk and spread over processes end with the same bits."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.errors import ConfigError
+from tests.train_runs import TORCHRUN, bench, command, interrupted, kill, last_line, manifest_of, recipe_data, steps_of
+from trainers.artifact import read_manifest, weights_digest
+from trainers.recipe import make_recipe
+from trainers.sft import train
+
+pytestmark = pytest.mark.slow
+
+
+def assert_same_bits(one: Path, other: Path) -> None:
+    assert steps_of(one) == steps_of(other)
+    assert weights_digest(one) == weights_digest(other) == manifest_of(other).weights_sha256
+    assert manifest_of(one).datasets == manifest_of(other).datasets
+
+
+def steps_kept(output: Path) -> list[int]:
+    return sorted(int(path.name.split("-")[1]) for path in (output / "checkpoints").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
+def test_killed_torn_and_stopped(train_root: Path, qwen: Path, whole_run: Path, workers: int) -> None:
+    output = train_root / f"cut{workers}"
+    arguments = command(recipe_data(qwen, output, workers=workers))
+    status, _ = interrupted(arguments, output, 16, kill)
+    assert status == -signal.SIGKILL
+    newest = output / "checkpoints" / f"checkpoint-{steps_kept(output)[-1]}"
+    torn = newest / "optimizer.pt"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    assert read_manifest(output) is None
+    status, error = interrupted(arguments, output, 18, lambda p: p.send_signal(signal.SIGTERM))
+    assert status == 130
+    assert "stopped by SIGTERM after step" in error
+    assert newest.name in error
+    assert not (output / "manifest.json").exists()
+    finished = bench(arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert_same_bits(output, whole_run)
+
+
+def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qwen: Path, whole_run: Path) -> None:
+    """The limit on the size of files fails a write as a full disk does, with another errno."""
+
+    def limit(bytes_a_file: int, process: psutil.Process) -> None:
+        process.rlimit(psutil.RLIMIT_FSIZE, (bytes_a_file, resource.RLIM_INFINITY))
+
+    output = train_root / "full"
+    arguments = command(recipe_data(qwen, output))
+    status, error = interrupted(arguments, output, 9, lambda p: limit(1, p))
+    assert status == 1
+    assert "log.jsonl cannot be written: File too large. The checkpoints up to here are whole" in last_line(error)
+    before = steps_kept(output)[-1]
+    status, error = interrupted(arguments, output, before + 1, lambda p: limit(30_000, p))
+    assert status == 1
+    assert f"the checkpoint of step {before + 7} cannot be written to" in last_line(error)
+    assert "make room and start the same command again" in last_line(error)
+    finished = bench(arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert f"going on after step {before}" in finished.stderr
+    assert_same_bits(output, whole_run)
+
+
+@pytest.mark.long
+def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path) -> None:
+    check = {"spec": "toy/cross/evaluation#n=5", "exact_tasks": 3, "keep": "best", "patience": 3}
+    data = recipe_data(qwen, train_root / "pair", validation=check, eval_steps=2, learning_rate=1e-2)
+    data |= {"scheduler": "constant", "warmup": 0}
+    done = bench([*TORCHRUN, *command(data)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    output = train_root / "pair-cut"
+    arguments = [*TORCHRUN, *command({**data, "output_dir": str(output)})]
+    status, _ = interrupted(arguments, output, 16, kill)
+    assert status == -signal.SIGKILL
+    assert steps_kept(output) == [7]
+    done = bench(arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "going on after step 7" in done.stderr
+    assert_same_bits(output, train_root / "pair")
+    assert manifest_of(output).kept_step == manifest_of(train_root / "pair").kept_step < manifest_of(output).steps
+
+
+def test_finished_is_returned_at_once_and_changed_is_refused(whole_run: Path, qwen: Path) -> None:
+    data = recipe_data(qwen, whole_run)
+    before = (whole_run / "manifest.json").stat().st_mtime_ns
+    assert train(make_recipe({**data, "workers": 1, "save_steps": 99}), whole_run) == whole_run
+    assert (whole_run / "manifest.json").stat().st_mtime_ns == before
+    changed = {**data, "seed": 5, "lora": {"rank": 4, "dropout": 0.1}}
+    with pytest.raises(ConfigError, match=r"another recipe; changed: lora\.rank, seed\. Give another output_dir"):
+        train(make_recipe(changed), whole_run)

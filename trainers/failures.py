@@ -1,0 +1,80 @@
+"""What can end a training run from outside, in words: no memory, a full disk. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from harness.errors import RunError
+from trainers.arguments import chosen_dtype
+from trainers.progress import AFTER_FULL
+from trainers.recipe import Recipe
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+"""How the allocators of torch, CUDA, C++ and the system say it where the class of the error does not."""
+_NOT_WRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos")
+"""How ``torch.save`` says that a file could not be written."""
+
+
+@contextmanager
+def writing(what: str, where: Path) -> Iterator[None]:
+    """A file that cannot be written becomes one line.
+
+    Raises:
+        RunError: a full disk, a quota, a limit on the size of files, a folder that has become read-only.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+        if isinstance(error, RuntimeError):
+            if not any(mark in str(error) for mark in _NOT_WRITTEN):
+                raise
+            why = f"the disk is full, or the file over a limit ({why})"
+        raise RunError(f"{what} cannot be written to {where}: {why}. {AFTER_FULL}") from error
+
+
+@contextmanager
+def enough_memory(recipe: Recipe) -> Iterator[None]:
+    """A lack of memory becomes a list of what to change.
+
+    Raises:
+        RunError: out of memory.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and not any(mark in str(error) for mark in _NO_MEMORY):
+            raise
+        first = " ".join(str(error).split())[:200]
+        raise RunError(f"out of memory ({first or type(error).__name__}). {memory_advice(recipe)}") from error
+
+
+def memory_advice(recipe: Recipe) -> str:
+    """What to change against a lack of memory, in order: first what leaves the result as it is, then what does not."""
+    same = []
+    if recipe.tokens_a_pass > recipe.max_seq_len:
+        same.append(f"tokens_a_pass={max(recipe.max_seq_len, recipe.tokens_a_pass // 2)}")
+    if recipe.batch_size > 1 and recipe.micro_batch_size != 1:
+        same.append("micro_batch_size=1")
+    if not recipe.gradient_checkpointing:
+        same.append("gradient_checkpointing=true")
+    other = []
+    if chosen_dtype(recipe) == torch.float32:
+        other.append("dtype=bfloat16")
+    if recipe.lora is None:
+        other.append("lora={} instead of training all weights")
+    elif not recipe.quantize_4bit:
+        other.append("quantize_4bit=true")
+    other.append(f"max_seq_len={max(1, recipe.max_seq_len // 2)}")
+    if recipe.lora is not None and recipe.lora.rank > 1:
+        other.append(f"lora.rank={recipe.lora.rank // 2}")
+    free = (
+        f"Change, in this order, with the same result: {', '.join(same)}. Then, with another: " if same else "Change: "
+    )
+    return f"{free}{', '.join(other)}, or a smaller model"

@@ -1,0 +1,65 @@
+"""The output folder of a run: fresh, to be gone on in, or finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from harness.errors import ConfigError, RunError
+from trainers.artifact import MANIFEST, read_manifest, write_json
+from trainers.recipe import Data, changed_keys
+
+STARTED = "training.json"
+"""Written when training starts: what decides the run, to compare with when it is gone on with."""
+CHECKPOINTS = "checkpoints"
+
+
+def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
+    """Make the output folder ready to start or go on in; True where it already holds the finished result.
+
+    Args:
+        decides: everything that decides what is learned, flat.
+
+    Raises:
+        ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
+    """
+    first = int(os.environ.get("RANK", "0")) == 0
+    started = output / STARTED
+    decides = json.loads(json.dumps(decides))
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            if first:
+                _clear(output)
+        elif started.exists() and _has_trained(output):
+            changed = changed_keys(json.loads(started.read_text(encoding="utf-8")), decides)
+            if changed:
+                raise ConfigError(
+                    f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
+                    "Give another output_dir, or resume=false to start over in it"
+                )
+            if read_manifest(output) is not None:
+                return True
+        elif (output / MANIFEST).exists():
+            raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")
+        if first:
+            write_json(started, decides)
+    except OSError as error:
+        raise ConfigError(f"output_dir {output} cannot be written: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{started} cannot be read ({error}); give another output_dir, or resume=false") from error
+    return False
+
+
+def _has_trained(output: Path) -> bool:
+    """Whether there is anything to go on from or to keep; a recipe that was refused may be changed and tried again."""
+    return (output / MANIFEST).exists() or any((output / CHECKPOINTS).glob("checkpoint-*"))
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier run of ours left in the folder, and nothing else."""
+    for name in (MANIFEST, STARTED):
+        (output / name).unlink(missing_ok=True)
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

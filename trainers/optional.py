@@ -1,0 +1,55 @@
+"""Packages that only some recipes need: TensorBoard, Weights & Biases, trackio, bitsandbytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import ConfigError
+from trainers.recipe import Recipe
+
+PROJECT = "arc-bench"
+"""The project under which Weights & Biases and trackio show the runs."""
+EVENTS = "tensorboard"
+"""The folder of TensorBoard's event files in the output folder."""
+_REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
+
+
+def check_optional(recipe: Recipe) -> None:
+    """Refuse before training what needs a package that is not there.
+
+    Raises:
+        ConfigError: it is not installed; the message has the remedy.
+    """
+    needed = {f"report_to {name}": _REPORTERS[name] for name in recipe.report_to}
+    if recipe.quantize_4bit:
+        needed["quantize_4bit"] = ("bitsandbytes",)
+    for key, packages in needed.items():
+        if not any(importlib.util.find_spec(package) for package in packages):
+            raise ConfigError(f"recipe: {key} needs {packages[0]}, not installed here: pip install {packages[0]}")
+
+
+@contextmanager
+def reporting(recipe: Recipe, output: Path) -> Iterator[None]:
+    """Tell the reporters where to write, where the user's environment does not say so.
+
+    TensorBoard's files would else lie among the checkpoints, and go with them.
+
+    Raises:
+        ConfigError: Weights & Biases does not take the run.
+    """
+    refusals: tuple[type[Exception], ...] = ()
+    if "wandb" in recipe.report_to:
+        import wandb
+
+        refusals = (wandb.errors.Error,)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / EVENTS))
+    os.environ.setdefault("WANDB_PROJECT", PROJECT)
+    os.environ.setdefault("WANDB_DIR", str(output))
+    try:
+        yield
+    except refusals as error:
+        raise ConfigError(f"recipe: report_to wandb: {error} Or set WANDB_MODE=offline") from error

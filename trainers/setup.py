@@ -1,0 +1,130 @@
+"""What a session trains with: base model, tokenizer, mixture, validation, and TRL's arguments. Imports torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.utils import logging as hf_logging
+from trl import SFTConfig
+
+from harness.encoding import parse_encoder
+from harness.errors import ConfigError
+from harness.prompt import load_prompt
+from harness.tokens import PromptTokenizer
+from trainers.arguments import chosen_dtype, training_arguments
+from trainers.batches import samples_of_process
+from trainers.mixture import Mixture
+from trainers.recipe import Recipe
+from trainers.sft import Inputs, load_tokenizer, open_recipe_mixture
+from trainers.validation import Validation, open_validation
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that the recipe of a session names, loaded."""
+
+    recipe: Recipe
+    arguments: SFTConfig
+    tokenizer: Any
+    mixture: Mixture
+    model: Any
+    validation: Validation | None
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills a batch; it is known by its place, so that any token will do."""
+        return _pad_id(self.tokenizer)
+
+
+def processes() -> int:
+    """How many training processes were launched."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def set_up(inputs: Inputs, recipe: Recipe, checkpoints: Path) -> Setup:
+    """Load what a recipe needs, the cheap things first.
+
+    Args:
+        recipe: that of the inputs, or one with another number of steps.
+
+    Raises:
+        ConfigError, DataError: something of it cannot be used.
+    """
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    dtype = chosen_dtype(recipe)
+    arguments = _arguments(recipe, checkpoints, dtype)
+    tokenizer = load_tokenizer(inputs.base)
+    mixture = open_recipe_mixture(inputs, tokenizer)
+    validation = _open_validation(recipe, tokenizer)
+    return Setup(recipe, arguments, tokenizer, mixture, _load_base(inputs, dtype), validation)
+
+
+def _arguments(recipe: Recipe, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
+    """TRL's arguments for the processes that torchrun started; making them brings the processes together."""
+    if recipe.sharding == "fsdp" and (processes() < 2 or not torch.cuda.is_available()):
+        raise ConfigError("recipe: sharding: fsdp needs GPUs and at least two processes (torchrun --nproc_per_node N)")
+    samples = samples_of_process(recipe.batch_size, processes())
+    arguments = training_arguments(recipe, samples, checkpoints, dtype)
+    if arguments.world_size != processes():
+        raise ConfigError(
+            f"{processes()} processes were launched, but {arguments.world_size} found each other: use torchrun"
+        )
+    return arguments
+
+
+def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
+    """The base model, its weights in ``dtype``; in float32 where all of them are trained.
+
+    Raises:
+        ConfigError: it cannot be loaded, or its context is shorter than ``max_seq_len``.
+    """
+    recipe = inputs.recipe
+    options: dict[str, Any] = {"dtype": dtype if recipe.lora else torch.float32}
+    if recipe.quantize_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+        )
+    try:
+        config = AutoConfig.from_pretrained(str(inputs.base))
+        context = getattr(config, "max_position_embeddings", None)
+        if context is not None and recipe.max_seq_len > context:
+            raise ConfigError(f"recipe: max_seq_len {recipe.max_seq_len} is over the model's context of {context}")
+        return AutoModelForCausalLM.from_pretrained(str(inputs.base), **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"model {str(inputs.base)!r} cannot be loaded: {why}") from error
+
+
+def _open_validation(recipe: Recipe, tokenizer: Any) -> Validation | None:
+    """The validation of a recipe, if it has one.
+
+    Raises:
+        DataError: none of its tasks has an output and fits.
+    """
+    from harness.datasets import open_dataset
+
+    part = recipe.validation
+    if part is None:
+        return None
+    return open_validation(
+        open_dataset(part.spec),
+        PromptTokenizer(tokenizer, load_prompt(part.prompt or recipe.prompt), parse_encoder(recipe.encoder)),
+        max_tasks=part.max_tasks,
+        exact_tasks=part.exact_tasks,
+        max_seq_len=recipe.max_seq_len,
+        pad_id=_pad_id(tokenizer),
+    )
+
+
+def _pad_id(tokenizer: Any) -> int:
+    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return int(next(token for token in known if token is not None))
