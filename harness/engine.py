@@ -207,7 +207,9 @@ class Engine:
 
         if not work.stopped:
             work.stop()
-            self._display.notice(f"stopping: waiting for {work.in_flight} requests in flight; Ctrl-C again leaves them")
+            self._display.notice(
+                f"stopping: waiting for {work.in_flight} predictions in flight; Ctrl-C again leaves them"
+            )
             spawn(give_up())
         else:
             work.over.set()

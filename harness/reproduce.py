@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.answers import Answer, run_answers
 from harness.errors import RunError
 from harness.jobs import Policy
 from harness.predictions import Key
@@ -15,6 +16,8 @@ from harness.runs import RunFolder
 from harness.sampling import SampleSummary, sample_run
 from harness.scoring import score_run
 from harness.settings import RunOptions
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -77,23 +80,25 @@ def reproduce(
 
 def compare_runs(run: Path, other: Path) -> Agreement:
     """Prediction by prediction, and the results (``other`` is scored and its results.json written)."""
-    found = _digests(other)
-    before = _digests(run)
-    differing = [key for key, digest in before.items() if found.get(key) != digest]
+    found = {_key(answer): hash((answer.outcome, answer.grid)) for answer in _answers(other)}
+    total = same = 0
+    first: list[Key] = []
+    for answer in _answers(run):
+        total += 1
+        if found.get(_key(answer)) == hash((answer.outcome, answer.grid)):
+            same += 1
+        elif len(first) < _SHOWN:
+            first.append(_key(answer))
     results = score_run(other)
-    return Agreement(
-        predictions=len(before),
-        same=len(before) - len(differing),
-        same_results=_core(RunFolder(run).results()) == _core(results),
-        first=tuple(differing[:5]),
-    )
+    return Agreement(total, same, _core(RunFolder(run).results()) == _core(results), tuple(first))
 
 
-def _digests(run: Path) -> dict[Key, bytes]:
-    return {
-        record.key: hashlib.blake2b(repr((record.outcome, record.grid)).encode(), digest_size=8).digest()
-        for record in RunFolder(run).predictions()
-    }
+def _answers(run: Path) -> Iterator[Answer]:
+    return run_answers(RunFolder(run).predictions_path)
+
+
+def _key(answer: Answer) -> Key:
+    return answer.model, answer.task_id, answer.test_index, answer.sample
 
 
 def _core(results: Results) -> Results:

@@ -12,6 +12,7 @@ _LINK = re.compile(r"\[([^\]]+)\]\(((?:https?://|#)[^)\s]*)\)")
 _BOLD = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")
 _ITALIC = re.compile(r"(?<![\w*])\*(?=\S)([^*]+?)(?<=\S)\*(?![\w*])")
 _HEADING = re.compile(r"(#{1,4}) (.+)")
+_RULE = re.compile(r":?-+:?")
 
 Embed = Callable[[str], str]
 """From the name of a picture to its address in the page."""
@@ -90,8 +91,8 @@ def _block(lines: list[str], embed: Embed, taken: set[str]) -> str:
     if match := _HEADING.match(first):
         level = len(match[1])
         return f'<h{level} id="{anchor(match[2], taken)}">{inline(match[2])}</h{level}>'
-    if first.startswith("|") and len(lines) > 1:
-        return _table(lines)
+    if first.startswith("|") and len(lines) > 1 and (table := _table(lines)):
+        return table
     if first.startswith("- "):
         return f"<ul>{''.join(f'<li>{inline(item)}</li>' for item in _items(lines))}</ul>"
     text = " ".join(line.strip() for line in lines)
@@ -113,11 +114,14 @@ def _items(lines: list[str]) -> list[str]:
 
 
 def _table(lines: list[str]) -> str:
+    """A table; nothing where the second line is no rule for as many columns as the first has cells."""
     header, rule, *rows = ([cell.strip() for cell in _cells(line)] for line in lines)
+    if len(header) != len(rule) or not all(_RULE.fullmatch(cell) for cell in rule):
+        return ""
     sides = [' class="number"' if cell.endswith(":") else "" for cell in rule]
     head = "".join(f'<th scope="col"{side}>{inline(cell)}</th>' for cell, side in zip(header, sides, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td{side}>{inline(cell)}</td>" for cell, side in zip(row, sides, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"<td{side}>{inline(cell)}</td>" for cell, side in zip([*row, *[""] * len(sides)], sides, strict=False)) + "</tr>"
         for row in rows
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

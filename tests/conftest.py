@@ -32,6 +32,14 @@ settings.register_profile("arc-bench", deadline=None, derandomize="CI" in os.env
 settings.load_profile("arc-bench")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is long is slow too, so that ``-m "not slow"`` leaves the fast tests alone."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data for tests, which lies beside the checkout on some machines."""

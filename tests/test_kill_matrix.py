@@ -19,8 +19,10 @@ from tests.kill_toys import check_equal, command, undisturbed
 pytestmark = pytest.mark.long
 
 MOMENTS = 100
-LONGEST = 4.0
+LONGEST = 5.0
 """Seconds from the start of ``bench run`` to the kill, at most: about what a whole run takes."""
+ANSWER = "0.4"
+"""Seconds an answer takes, so that most of a run is sampling."""
 
 
 class ServerProcess:
@@ -34,7 +36,7 @@ class ServerProcess:
         self.start()
 
     def start(self) -> None:
-        arguments = [sys.executable, "-m", "tests.chat_server", str(self.port), "0.1", "--tokens"]
+        arguments = [sys.executable, "-m", "tests.chat_server", str(self.port), ANSWER, "--tokens"]
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == str(self.port)
@@ -57,7 +59,7 @@ def disturb(moment: int, server: ServerProcess, out: Path, stream: Stream) -> st
     """Begin a run, kill who the moment says, and complete the run; returns who was killed and how far it was."""
     api = ("chat", "auto")[moment % 2]
     whom = ("harness", "server", "both")[moment // 2 % 3]
-    arguments = command(server.url, out, "--api", api, "--wait", "60s")
+    arguments = command(server.url, out, "--api", api, "--wait", "60s", "--max-in-flight", "8")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
         threading.Event().wait(LONGEST * stream.uniform())
         if whom != "harness":
@@ -85,4 +87,4 @@ def test_kill_matrix(tmp_path: Path) -> None:
             check_equal(out, calm[RunFolder(out).manifest().config.api])
     amid = [said for said in seen if " 0 saved" not in said and " 64 saved" not in said]
     print(f"{len(amid)} of {MOMENTS} in the middle of sampling")
-    assert len(amid) >= MOMENTS // 10
+    assert len(amid) >= MOMENTS // 5

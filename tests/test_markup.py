@@ -45,6 +45,12 @@ def test_tables_keep_their_cells_and_sides() -> None:
     assert "<td><code>m_n*</code></td>" in table
 
 
+def test_what_is_no_table_stays_text() -> None:
+    for text in ("||:\n:", "| a | b |\n| --- |", "| a |\n| b |"):
+        assert html(text) == f"<p>{text.replace(chr(10), ' ')}</p>"
+    assert html("| a | b |\n|---|---|\n| 1 |").count("<td>") == 2
+
+
 def test_stars_and_backticks_that_are_no_markup_stay() -> None:
     assert inline("2 * 3 * 4 and a*b*c") == "2 * 3 * 4 and a*b*c"
     assert inline("one ` alone") == "one ` alone"

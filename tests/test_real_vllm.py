@@ -56,7 +56,7 @@ def test_either_route_gives_the_same_predictions(url: str, tmp_path: Path, setti
     assert RunFolder(tmp_path / "auto").manifest().config.api == "completions"
     predictions = stable(tmp_path / "auto")
     check_alike(predictions, stable(tmp_path / "chat"))
-    assert len({record.text for record in predictions}) > 40
+    assert len({record.text for record in predictions}) > 20
     assert all(record.n_tokens and record.cumulative_logprob is not None for record in predictions)
 
 

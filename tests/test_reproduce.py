@@ -14,7 +14,7 @@ from harness.runs import RunFolder
 from harness.scoring import score_run
 from tests.chat_answers import Body, echo, moody
 from tests.chat_server import ChatServer
-from tests.test_sampling import options, sample
+from tests.sampling_toys import options, sample
 
 
 def test_the_same_comes_out_of_the_same_server(tmp_path: Path) -> None:

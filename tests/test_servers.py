@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import ConfigError, RunError, ServerError
 from harness.runs import RunFolder
+from tests.balancer import Balancer
 from tests.chat_answers import Body, moody
 from tests.chat_server import TINY_BASE, ChatServer
 from tests.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable, until
@@ -39,6 +40,24 @@ def test_two_servers_share_the_work_and_a_dead_one_hands_over(tmp_path: Path, to
         assert sample(chosen).finished
         killer.join()
     assert 20 < len(first.bodies) < 80
+    assert len(second.bodies) > 80
+    assert stable(tmp_path / "run") == stable(tmp_path / "calm")
+
+
+@APIS
+def test_one_url_in_front_of_two_replicas_of_which_one_dies(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(moody) as calm:
+        sample(options(calm, tmp_path / "calm", n=16))
+    with (
+        ChatServer(moody, seconds=0.01, tokens=tokens) as first,
+        ChatServer(moody, seconds=0.01, tokens=tokens) as second,
+        Balancer([first.url, second.url]) as front,
+    ):
+        killer = later(lambda: (until(lambda: len(first.bodies) > 20), first.down()))
+        patient = replace(PATIENT, max_in_flight=4)
+        assert sample(options(front.url, tmp_path / "run", n=16, policy=patient)).finished
+        killer.join()
+    assert len(first.bodies) > 20
     assert len(second.bodies) > 80
     assert stable(tmp_path / "run") == stable(tmp_path / "calm")
 
@@ -107,7 +126,7 @@ def test_servers_with_other_weights_do_not_share_a_run(tmp_path: Path) -> None:
         said = io.StringIO()
         helper = later(lambda: (until(lambda: len(first.bodies) > 4), second.up()))
         slow = replace(PATIENT, max_in_flight=1)
-        chosen = options(first, tmp_path / "run", servers=(first.url, second.url), n=40, policy=slow)
+        chosen = options(first, tmp_path / "run", servers=(first.url, second.url), n=24, policy=slow)
         first.seconds = 0.005
         assert sample(chosen, said).finished
         helper.join()
@@ -126,7 +145,7 @@ def test_a_server_that_comes_late_and_reads_prompts_otherwise_gets_no_work(tmp_p
         said = io.StringIO()
         helper = later(lambda: (until(lambda: len(first.bodies) > 4), other.up()))
         policy = replace(PATIENT, max_in_flight=4)
-        chosen = options(first, tmp_path / "run", servers=(first.url, other.url), n=40, policy=policy)
+        chosen = options(first, tmp_path / "run", servers=(first.url, other.url), n=24, policy=policy)
         assert sample(chosen, said).finished
         helper.join()
     assert other.requests == []

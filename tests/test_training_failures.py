@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,14 @@ import pytest
 from harness.cli import cli
 from harness.console import run_cli
 from harness.datasets import open_dataset
+from harness.errors import DataError, RunError
 from tests.data_samples import task_json
+from tests.test_recipe import SMALL
 from tests.train_runs import Data, bench, command, last_line, recipe_data
+from trainers.mixture import open_mixture
 from trainers.progress import read_log
+from trainers.recipe import make_recipe
+from trainers.sft import load_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +58,6 @@ def refused(data: Data, capsys: pytest.CaptureFixture[str]) -> str:
         ({"lora": {"targets": ["nothing"]}}, "nothing"),
         ({"datasets": "nowhere.json"}, "nowhere.json"),
         ({"validation": "toy/copy"}, "validation"),
-        ({"report_to": "wandb"}, "report_to wandb needs wandb, not installed here: pip install wandb"),
-        ({"quantize_4bit": True}, "quantize_4bit needs bitsandbytes, not installed here: pip install bitsandbytes"),
         ({"sharding": "fsdp"}, "needs GPUs and at least two processes"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -60,6 +66,28 @@ def test_bad_recipes(
     tmp_path: Path, qwen: Path, changes: Data, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert expected in refused({**recipe_data(qwen, tmp_path / "bad"), **changes}, capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "packages"),
+    [
+        ({"report_to": "tensorboard"}, ["tensorboard", "tensorboardX"]),
+        ({"report_to": "wandb"}, ["wandb"]),
+        ({"report_to": "trackio"}, ["trackio"]),
+        ({"quantize_4bit": True}, ["bitsandbytes"]),
+    ],
+)
+def test_missing_packages_are_named(
+    tmp_path: Path,
+    changes: Data,
+    packages: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    expected = f"needs {packages[0]}, not installed here: pip install {packages[0]}"
+    assert expected in refused(recipe_data("tiny", tmp_path / "bad", **changes), capsys)
 
 
 def test_models_and_adapters_that_cannot_be_loaded(
@@ -120,3 +148,44 @@ def test_out_of_memory_says_what_to_change(train_root: Path, qwen: Path) -> None
     same = "with the same result: tokens_a_pass=500000, micro_batch_size=1, gradient_checkpointing=true. "
     other = "Then, with another: dtype=bfloat16, quantize_4bit=true, max_seq_len=400, lora.rank=4, or a smaller model"
     assert last.endswith(f"Change, in this order, {same}{other}")
+
+
+@pytest.mark.parametrize(
+    ("killed", "error", "expected"),
+    [
+        (False, DataError, r"^dataset 'toy/copy#n=9' cannot supply the mixture: [^\n]*$"),
+        (True, RunError, r"^DataLoader worker [^\n]*\. Set workers=0, or fewer where memory is short\. The check"),
+    ],
+)
+def test_what_happens_in_a_worker_is_one_line(qwen: Path, killed: bool, error: type[Exception], expected: str) -> None:
+    from torch.utils.data import DataLoader
+
+    from trainers.failures import explained
+    from trainers.rows import VirtualRows
+
+    def batch(rows: list[object]) -> list[object]:
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows
+
+    toys, length = [open_dataset("toy/copy#n=9")], 800 if killed else 20
+    tokenizer = load_tokenizer(qwen)
+    options = {"encoder": "MinimalGridEncoder()", "seed": 0, "max_seq_len": length}
+    mixture = open_mixture(toys, ["compact-v0"], [1], tokenizer, **options)
+    loader = DataLoader(VirtualRows.of(mixture, range(4)), num_workers=1, collate_fn=batch)
+    with pytest.raises(error, match=expected), explained(make_recipe(SMALL)):
+        list(loader)
+
+
+def test_sharding_is_handed_to_trl(tmp_path: Path) -> None:
+    import torch
+
+    from trainers.arguments import training_arguments
+
+    sharded = make_recipe({**SMALL, "sharding": "fsdp", "gradient_checkpointing": True})
+    arguments = training_arguments(sharded, 4, tmp_path, torch.float32)
+    assert arguments.fsdp is True
+    assert not arguments.gradient_checkpointing  # FSDP's own instead
+    expected = {"fsdp_version": 2, "activation_checkpointing": True, "state_dict_type": "FULL_STATE_DICT"}
+    assert expected.items() <= arguments.fsdp_plugin_args.items()
+    assert not training_arguments(make_recipe(SMALL), 4, tmp_path, torch.float32).fsdp

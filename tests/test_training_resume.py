@@ -58,12 +58,12 @@ def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qw
     arguments = command(recipe_data(qwen, output))
     status, error = interrupted(arguments, output, 9, lambda p: limit(1, p))
     assert status == 1
-    assert "log.jsonl cannot be written: File too large. The checkpoints up to here are whole" in last_line(error)
+    assert "log.jsonl cannot be written: File too large. Make room. The checkpoints up to here are" in last_line(error)
     before = steps_kept(output)[-1]
     status, error = interrupted(arguments, output, before + 1, lambda p: limit(30_000, p))
     assert status == 1
     assert f"the checkpoint of step {before + 7} cannot be written to" in last_line(error)
-    assert "make room and start the same command again" in last_line(error)
+    assert "Make room. The checkpoints up to here are whole: start the same command again" in last_line(error)
     finished = bench(arguments)
     assert finished.returncode == 0, finished.stderr
     assert f"going on after step {before}" in finished.stderr

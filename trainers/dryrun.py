@@ -14,7 +14,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from trainers.arguments import pass_limits
 from trainers.batches import cut_passes, samples_of_process
-from trainers.failures import enough_memory
+from trainers.failures import explained
 from trainers.loop import Reports, build_trainer
 from trainers.mixture import Mixture
 from trainers.progress import Progress, clock
@@ -86,7 +86,7 @@ def run_dry(inputs: Inputs, *, progress: bool) -> DryRun:
     """
     recipe = inputs.recipe
     small = recipe.model_copy(update={"max_steps": 2, "validation": None, "report_to": [], "workers": 0})
-    with tempfile.TemporaryDirectory(prefix="bench-dry-run-") as folder, enough_memory(recipe):
+    with tempfile.TemporaryDirectory(prefix="bench-dry-run-") as folder, explained(recipe):
         setup = set_up(inputs, small, Path(folder))
         setup.arguments.save_strategy = SaveStrategy.NO
         watch = _Watch(progress and setup.arguments.process_index == 0)

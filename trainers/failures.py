@@ -1,4 +1,4 @@
-"""What can end a training run from outside, in words: no memory, a full disk. Imports torch."""
+"""What can end a training run from outside, in words: no memory, a full disk, a dead worker. Imports torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from harness.errors import RunError
+from harness.errors import DataError, RunError
 from trainers.arguments import chosen_dtype
-from trainers.progress import AFTER_FULL
+from trainers.progress import CHECKPOINTS_STAY
 from trainers.recipe import Recipe
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
@@ -35,23 +35,30 @@ def writing(what: str, where: Path) -> Iterator[None]:
             if not any(mark in str(error) for mark in _NOT_WRITTEN):
                 raise
             why = f"the disk is full, or the file over a limit ({why})"
-        raise RunError(f"{what} cannot be written to {where}: {why}. {AFTER_FULL}") from error
+        raise RunError(f"{what} cannot be written to {where}: {why}. Make room. {CHECKPOINTS_STAY}") from error
 
 
 @contextmanager
-def enough_memory(recipe: Recipe) -> Iterator[None]:
-    """A lack of memory becomes a list of what to change.
+def explained(recipe: Recipe) -> Iterator[None]:
+    """A lack of memory becomes a list of what to change, and what happened in a worker process becomes one line.
 
     Raises:
-        RunError: out of memory.
+        RunError: out of memory, or a worker was killed. DataError: a worker met a dataset that cannot supply.
     """
     try:
         yield
+    except DataError as error:
+        # A worker hands its error over as the text of a traceback, which ends with the message.
+        raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
     except (RuntimeError, MemoryError, OSError) as error:
+        first = " ".join(str(error).split())[:200]
+        if "DataLoader worker" in first:
+            raise RunError(
+                f"{first.rstrip('.')}. Set workers=0, or fewer where memory is short. {CHECKPOINTS_STAY}"
+            ) from error
         known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         if not known and not any(mark in str(error) for mark in _NO_MEMORY):
             raise
-        first = " ".join(str(error).split())[:200]
         raise RunError(f"out of memory ({first or type(error).__name__}). {memory_advice(recipe)}") from error
 
 

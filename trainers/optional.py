@@ -46,10 +46,13 @@ def reporting(recipe: Recipe, output: Path) -> Iterator[None]:
         import wandb
 
         refusals = (wandb.errors.Error,)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(output / EVENTS))
-    os.environ.setdefault("WANDB_PROJECT", PROJECT)
-    os.environ.setdefault("WANDB_DIR", str(output))
+    wanted = {"TENSORBOARD_LOGGING_DIR": str(output / EVENTS), "WANDB_PROJECT": PROJECT, "WANDB_DIR": str(output)}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     except refusals as error:
         raise ConfigError(f"recipe: report_to wandb: {error} Or set WANDB_MODE=offline") from error
+    finally:
+        for name in added:
+            del os.environ[name]

@@ -14,8 +14,8 @@ from typing import Any, Self
 from harness.errors import RunError
 
 Line = Mapping[str, Any]
-AFTER_FULL = "The checkpoints up to here are whole: make room and start the same command again"
-"""What is left when something could not be written, and what to do."""
+CHECKPOINTS_STAY = "The checkpoints up to here are whole: start the same command again"
+"""What is left when a run failed for a reason outside, and what to do."""
 
 
 class TrainingLog:
@@ -60,7 +60,7 @@ class TrainingLog:
             raise self._full(error) from error
 
     def _full(self, error: OSError) -> RunError:
-        return RunError(f"{self.path} cannot be written: {error.strerror}. {AFTER_FULL}")
+        return RunError(f"{self.path} cannot be written: {error.strerror}. Make room. {CHECKPOINTS_STAY}")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

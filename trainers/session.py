@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainers.artifact import LOG
 from trainers.checkpoints import best_weights, history, newest_complete, remove_after
-from trainers.failures import enough_memory, writing
+from trainers.failures import explained, writing
 from trainers.finish import finish, kept_step
 from trainers.folder import CHECKPOINTS
 from trainers.loop import ArcTrainer, Reports, build_trainer
@@ -35,7 +35,7 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
     begun = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     last = begun if checkpoint and _is_over(recipe, checkpoint) else recipe.max_steps
     bar = Progress(recipe.max_steps, recipe.logging_steps, progress and first)
-    with enough_memory(recipe), reporting(recipe, output), bar as shown:
+    with explained(recipe), reporting(recipe, output), bar as shown:
         setup = set_up(inputs, recipe.model_copy(update={"max_steps": last}), folder)
         if first:
             remove_after(folder, begun)

@@ -127,8 +127,8 @@ def test_streams_are_the_same(clients: tuple[OpenAI, OpenAI], site: Site, model:
     if usage:
         more["stream_options"] = {"include_usage": True}
     for case in ({"n": 2, "temperature": 1.0, "seed": 3}, {}):
-        texts = [list(client.completions.create(**TEXT, **more | case)) for client in clients]
-        chats = [list(client.chat.completions.create(**CHAT, **more | case)) for client in clients]
+        texts = [list(client.completions.create(**{**TEXT, **more, **case})) for client in clients]
+        chats = [list(client.chat.completions.create(**{**CHAT, **more, **case})) for client in clients]
         assert joined(texts[0]) == joined(texts[1])
         assert joined(chats[0]) == joined(chats[1])
         answered = site.world.ids["a1"] if model == "a" else BASE

@@ -43,7 +43,7 @@ def trained(shared_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "learning_rate": 1e-2,
         "dtype": "float32",
         "threads": 1,
-        "lora": {"rank": 8, "alpha": 16, "use_rslora": True},
+        "lora": {"rank": 8, "alpha": 16, "rslora": True},
     }
     path = root / "recipe.yaml"
     path.write_text(json.dumps(recipe))

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from harness.errors import AdapterError
 from serve import admin
 from serve.asgi import MAX_BODY
+from serve.base_model import BaseModel
 from serve.tensorfile import read_header
 from serve.version import content_hash
 from tests.adapter_toys import write_safetensors
@@ -128,14 +129,16 @@ BAD: dict[str, tuple[Change, Damage, str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_an_adapter_that_cannot_be_served_never_gets_in(site: Site, name: str) -> None:
     change, damage, reason = BAD[name]
+    base = BaseModel.open(site.world.model)
     planted = plant(site, name, change, damage)
     try:
         for action in ("load", "promote"):
             status, answer = post(f"{site.url}/admin/adapters/{action}", {"adapter": planted})
             assert (status, reason in answer["error"]["message"]) == (422, True), answer
         assert post(f"{site.url}/v1/completions", {"model": planted, "prompt": "x"})[0] == 404
-        with pytest.raises(AdapterError):
-            site.registry.add("again", site.registry.root / planted.replace("@", "/"))
+        if name != "high-rank":  # another server may take it
+            with pytest.raises(AdapterError):
+                site.registry.add("again", site.registry.root / planted.replace("@", "/"), base)
     finally:
         shutil.rmtree(site.registry.root / name)
     assert ask(site.url, "a", PROMPTS[1])[1] == site.world.expected[site.world.ids["a1"]][1]
