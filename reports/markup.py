@@ -120,9 +120,10 @@ def _table(lines: list[str]) -> str:
         return ""
     sides = [' class="number"' if cell.endswith(":") else "" for cell in rule]
     head = "".join(f'<th scope="col"{side}>{inline(cell)}</th>' for cell, side in zip(header, sides, strict=True))
+    padded = ([*row, *[""] * len(sides)][: len(sides)] for row in rows)
     body = "".join(
-        "<tr>" + "".join(f"<td{side}>{inline(cell)}</td>" for cell, side in zip([*row, *[""] * len(sides)], sides, strict=False)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td{side}>{inline(cell)}</td>" for cell, side in zip(row, sides, strict=True)) + "</tr>"
+        for row in padded
     )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
