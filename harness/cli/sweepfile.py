@@ -98,10 +98,7 @@ class Sweep(Part):
         if self.mixtures:
             return [(row.name, list(row.datasets)) for row in self.mixtures]
         return [
-            (
-                f"w{100 * weight:g}".replace(".", "_"),
-                [*_scaled(self.original, weight), *_scaled(self.added, 1 - weight)],
-            )
+            (_weight_name(weight), [*_scaled(self.original, weight), *_scaled(self.added, 1 - weight)])
             for weight in self.original_weight
         ]
 

@@ -1,0 +1,110 @@
+"""A sweep with real processes: killed while it trains, while it benches and before it reports, it goes on each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.test_demo import servers_of
+
+SWEEP: dict[str, Any] = {
+    "original": "toy/cross#n=50",
+    "added": "toy/diagonal#n=50",
+    "original_weight": [1, 0],
+    "seeds": [0, 1],
+    "recipe": {
+        "model": "tiny", "prompt": "compact-v0", "encoder": "MinimalGridEncoder()", "max_steps": 3, "batch_size": 4,
+        "max_seq_len": 512, "dtype": "float32", "lora": {"rank": 4},
+    },
+    "serve": {"dtype": "float32"},
+    "evaluation": {"dataset": "toy/cross/evaluation#n=12", "n": 8, "base": True},
+}  # fmt: skip
+NAMES = ["w100-s0", "w100-s1", "w0-s0", "w0-s1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a sweep file; no server of it is left running."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, "out": str(folder / "out")}))
+    yield folder
+    for pid in servers_of(folder / "out"):
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "harness.cli", "sweep", str(folder / "sweep.yaml"), *options]
+
+
+def killed_once(folder: Path, reached: Callable[[], bool]) -> None:
+    """Start the sweep, and kill it with all its processes once something is reached."""
+    with (folder / "output").open("ab") as output:
+        child = subprocess.Popen(command(folder), stdout=output, stderr=output, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not reached():
+        going_on = child.poll() is None and time.monotonic() < deadline
+        assert going_on, (folder / "output").read_text()[-3000:]
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    for pid in servers_of(folder / "out"):  # the server is a process group of its own
+        os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_finishes_and_nothing_is_done_twice(folder: Path) -> None:
+    out = folder / "out"
+    first, lines = out / "trained" / NAMES[0], out / "bench" / NAMES[1] / "predictions.jsonl"
+    killed_once(folder, lambda: (first / "manifest.json").exists())
+    kept = (first / "manifest.json").stat()
+    killed_once(folder, lambda: lines.exists() and lines.read_bytes().count(b"\n") > 20)
+    before = lines.read_bytes()
+    done_already = (out / "bench" / NAMES[0] / "results.json").stat().st_mtime_ns
+    killed_once(folder, (out / "sweep.json").exists)
+    finished = subprocess.run(command(folder), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    now = (first / "manifest.json").stat()
+    assert (now.st_ino, now.st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns), "the first adapter was trained again"
+    assert (out / "bench" / NAMES[0] / "results.json").stat().st_mtime_ns == done_already
+    whole = before[: before.rindex(b"\n") + 1]
+    assert lines.read_bytes().startswith(whole), "predictions were lost"
+    for name in NAMES:
+        records = map(json.loads, (out / "bench" / name / "predictions.jsonl").open())
+        keys = [(one["task_id"], one["test_index"], one["sample_index"]) for one in records]
+        assert len(keys) == len(set(keys)) == 12 * 8
+    assert not servers_of(out)
+
+
+@pytest.mark.slow
+def test_the_report_has_the_table_of_mixtures(folder: Path) -> None:
+    report = (folder / "out" / "report.md").read_text()
+    header = next(line for line in report.splitlines() if line.startswith("| original datasets weight"))
+    assert [cell.strip() for cell in header.strip("|").split("|")][1:5] == ["accuracy", "pass_n", "vote_2", "vote_1"]
+    assert re.search(r"^\| 100 % +\|.*\n\| 0 % +\|", report, re.MULTILINE)
+    for name in re.findall(r"\]\(([^)]+\.png)\)", report):
+        assert (folder / "out" / name).stat().st_size > 5_000, name
+
+
+@pytest.mark.slow
+def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder: Path) -> None:
+    refused = subprocess.run(command(folder, "-o", "evaluation.n=4"), capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "changed: n" in refused.stderr
+    report = (folder / "out" / "report.md").read_bytes()
+    watched = [*(folder / "out").glob("trained/*/adapter_model.safetensors"), folder / "out" / "server.log"]
+    before = [path.stat().st_mtime_ns for path in watched]
+    again = subprocess.run(command(folder), capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert [path.stat().st_mtime_ns for path in watched] == before
+    assert (folder / "out" / "report.md").read_bytes() == report
