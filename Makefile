@@ -38,7 +38,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/python -m pytest -m "not slow and not long" -q
+	$(BIN)/python -m pytest -m "not slow" -q -n auto
 
 bench: $(READY)
 	for entry in $(basename $(notdir $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$entry || exit 1; done

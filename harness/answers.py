@@ -39,8 +39,11 @@ class Answer:
         return self.sum_logprob / self.n_tokens if self.sum_logprob is not None and self.n_tokens else None
 
 
-def run_answers(predictions: Path) -> Iterator[Answer]:
+def run_answers(predictions: Path, unended: bool = False) -> Iterator[Answer]:
     """The answers of a run's predictions.jsonl; a torn last line (a killed writer's) is left out.
+
+    Args:
+        unended: whether a last line that is whole but for its line break counts.
 
     Raises:
         DataError: a line before the last one that is not a prediction, with its number and field.
@@ -49,12 +52,15 @@ def run_answers(predictions: Path) -> Iterator[Answer]:
 
     with predictions.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
+            torn = not line.endswith(b"\n")
+            if torn and not unended:
                 return
             where = f"{predictions}, line {number}"
             try:
                 yield _answer(orjson.loads(line), where)
             except orjson.JSONDecodeError as error:
+                if torn:
+                    return
                 raise DataError(f"{where}: not JSON ({error}); restore the file or run the benchmark again") from None
 
 
@@ -97,7 +103,7 @@ def text(value: object, where: str, field: str) -> str:
 
 def whole(value: object, where: str, field: str) -> int:
     """A whole number from 0, or a DataError that names the place and the field."""
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < 1 << 63:
         raise DataError(f"{where}, {field}: expected a whole number from 0, got {short(value)}")
     return value
 
@@ -106,7 +112,10 @@ def number(value: object, where: str, field: str) -> float | None:
     """A number or null, or a DataError that names the place and the field."""
     if value is not None and type(value) is not float and type(value) is not int:
         raise DataError(f"{where}, {field}: expected a number or null, got {short(value)}")
-    return value
+    try:
+        return None if value is None else float(value)
+    except OverflowError:
+        raise DataError(f"{where}, {field}: {short(value)} is too large") from None
 
 
 def short(value: object) -> str:

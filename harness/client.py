@@ -139,7 +139,7 @@ class Client:
         """
         for name in names:
             if name not in self.without:
-                if (value := self._sampling.value(name)) != NEUTRAL[name]:
+                if name in NEUTRAL and (value := self._sampling.value(name)) != NEUTRAL[name]:
                     raise ServerError(f"{self.url} refuses {name} = {value}, which was asked for ({why})")
                 self.without.add(name)
                 self._notice(f"{self.url} does not take {name!r}; requests go without it ({why})")
@@ -152,7 +152,7 @@ class Client:
             self._limit_name = "max_completion_tokens"
             return True
         # Only what this very request carried: others in flight may have learned the same already.
-        optional = [name for name in NEUTRAL if name in body and name not in self._sampling.extra_body]
+        optional = [name for name in (*NEUTRAL, "seed") if name in body and name not in self._sampling.extra_body]
         named = [name for name in optional if re.search(rf"\b{name}\b", refusal.named)]
         self.go_without(named, cut(str(refusal)))
         return bool(named)
@@ -163,13 +163,16 @@ class Client:
         if self._session is None:
             raise RuntimeError("the client is not open; use it as an async context manager")
         data = None if body is None else orjson.dumps(body)
-        deadline = aiohttp.ClientTimeout(total=timeout, sock_connect=_CONNECT_SECONDS)
+        connect = min(_CONNECT_SECONDS, timeout / 2)
+        deadline = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)
         try:
             async with self._session.request(
                 method, self.url + route, data=data, headers=_JSON, timeout=deadline
             ) as response:
                 content = await _read(response)
                 status, headers = response.status, response.headers
+        except aiohttp.ConnectionTimeoutError:
+            raise Fault("connection", f"{self.url}: no connection in {connect:g} s") from None
         except TimeoutError:
             raise Fault("timeout", f"{self.url}{route}: no answer in {timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:

@@ -68,6 +68,8 @@ def vote_at_m(exact: int, wrong: Sequence[int], failures: int, ms: Sequence[int]
     Returns:
         Shape (len(ks), len(ms)).
     """
+    # Python's whole numbers, for numpy's overflow in the binomials.
+    exact, failures, wrong = int(exact), int(failures), [int(size) for size in wrong]
     if min((exact, failures, *wrong)) < 0:
         raise ValueError("counts of predictions cannot be negative")
     n = exact + sum(wrong) + failures

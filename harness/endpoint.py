@@ -131,7 +131,8 @@ class Endpoint(Presence):
             raise Divide
         if job.attempts > self.policy.retries:
             await self._give_up(job, fault)
-        await asyncio.sleep(self.policy.pause(job, job.attempts) if fault.retry_after is None else fault.retry_after)
+        pause = self.policy.pause(job, job.attempts) if fault.retry_after is None else fault.retry_after
+        await asyncio.sleep(min(pause, self.policy.wait))
 
     def _object(self, job: Job, refusal: Refusal) -> NoReturn:
         """A refusal of the key, route or model: never a wrong prediction, but a server that must be mended."""

@@ -36,7 +36,7 @@ class Format:
 
 def read_lines(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
     """Our predictions.jsonl, with or without the run folder around it."""
-    return run_answers(path)
+    return run_answers(path, unended=True)
 
 
 def read_task_results(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
@@ -221,8 +221,8 @@ def _metadata(attempt: object, name: str) -> object:
 def _pair_indices(found: list[dict[str, object]]) -> list[int]:
     """Which test output each entry answers: what the metadata say where that is one for each, else their order."""
     order = list(range(len(found)))
-    told = [{_metadata(attempt, "pair_index") for attempt in attempts.values() if attempt} for attempts in found]
-    named = [index for own in told if len(own) == 1 for index in own if type(index) is int]
+    told = [[_metadata(attempt, "pair_index") for attempt in attempts.values() if attempt] for attempts in found]
+    named = [own[0] for own in told if own and type(own[0]) is int and all(index == own[0] for index in own)]
     return named if sorted(named) == order else order
 
 

@@ -79,7 +79,8 @@ def compare_pairs(
 
 
 def _paired(metric: str, model: ModelScores, baseline: ModelScores, comparison: Comparison) -> Paired:
-    difference = model.tasks.of(metric) - baseline.tasks.of(metric)
+    # As the comparison counts them: what only the order of adding differs in is no difference.
+    difference = np.round(model.tasks.of(metric) - baseline.tasks.of(metric), 12)
     sign = -1 if metric in LOWER_IS_BETTER else 1
     won = tuple(task for task, d in zip(model.tasks.ids, sign * difference, strict=True) if d > 0)
     lost = tuple(task for task, d in zip(model.tasks.ids, sign * difference, strict=True) if d < 0)

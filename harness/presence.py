@@ -39,6 +39,7 @@ class Presence:
         self.reason = "not asked yet"
         self.on_down: Callable[[Presence, str | None], None] = lambda presence, model: None
         self._models = tuple(models)
+        self._greeted = False
         self._check: asyncio.Task[bool] | None = None
 
     async def greet(self) -> None:
@@ -53,6 +54,7 @@ class Presence:
                 await self._patiently(partial(self.client.negotiate, model))
         except (Fault, Refusal) as error:
             raise ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}") from None
+        self._greeted = True
         self.up.set()
 
     async def check_samples(self) -> None:
@@ -87,6 +89,10 @@ class Presence:
             pause = min(2 * pause, _LONGEST_PROBE_PAUSE)
             try:
                 await self._list()
+                if not self._greeted:
+                    for name in self._models:
+                        await self.client.negotiate(name)
+                    self._greeted = True
                 await self.check_samples()
                 if model is not None:
                     await self.client.ask(greeting(model))

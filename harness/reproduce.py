@@ -54,6 +54,8 @@ def reproduce(
     config = manifest.config
     if manifest.finished is None:
         raise RunError(f"{run} is not finished, so that there is nothing to compare with; complete it with --resume")
+    if not RunFolder(run).results_path.exists():
+        score_run(run)  # before anything is asked, as there would be nothing to compare with in the end
     options = RunOptions(
         servers=servers or tuple(manifest.servers),
         models=tuple(model.name for model in config.models),

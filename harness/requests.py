@@ -103,12 +103,12 @@ class Sampling:
         """The JSON body of a request.
 
         Args:
-            without: parameters of NEUTRAL that the server does not take.
+            without: parameters that the server does not take: some of NEUTRAL, or the seed.
             limit_name: what the server calls the bound on an answer's tokens.
         """
         body: dict[str, object] = {"model": request.model, "temperature": self.temperature}
         body |= {name: self.value(name) for name in NEUTRAL if name not in without}
-        if request.seed is not None:
+        if request.seed is not None and "seed" not in without:
             body["seed"] = request.seed
         if isinstance(request, ChatRequest):
             body["messages"] = plain(request.messages)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter, process_time
 
@@ -24,6 +25,8 @@ from harness.runs import RunFolder
 from harness.settings import ApiChoice, RunOptions, complete, declare_tasks, models_at_once
 from harness.verify import choose_api
 
+_OTHER_FILES = 256
+"""Open files of a run beside its connections."""
 _COLLECT_AFTER = 50_000
 """New objects until Python looks for reference cycles."""
 
@@ -64,6 +67,7 @@ def sample_run(options: RunOptions, display: Display | None = None, repeat: RunC
     options.check()
     folder = RunFolder(options.out)
     folder.check_free(options.resume)
+    _allow_files(len(options.servers) * options.policy.max_in_flight + _OTHER_FILES)
     try:
         with _rare_collections():
             return asyncio.run(_sample(options, folder, display or Display(), repeat))
@@ -154,6 +158,15 @@ def _api(options: RunOptions, folder: RunFolder, repeat: RunConfig | None) -> Ap
     if options.api == "auto" and options.resume and folder.manifest_path.exists():
         return folder.manifest().config.api
     return options.api
+
+
+def _allow_files(count: int) -> None:
+    """Let this process open so many files, as far as the system does: each request in flight is a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextmanager

@@ -36,7 +36,9 @@ _ADAPTERS = click.option(
 )
 @click.option("--data-parallel-size", type=click.IntRange(1), default=1, help="Engines behind the one address.")
 @click.option("--shutdown-seconds", type=click.IntRange(0), default=30, help="How long requests in flight may finish.")
-@click.option("--log", type=_FOLDER, help="Where vLLM's output goes  [default: serve.log, beside the registry if any]")
+@click.option(
+    "--log", type=_FOLDER, help="vLLM's output  [default: serve.log, or .servers/serve-PORT.log in the registry]"
+)
 @click.option("--detach", is_flag=True, help="Return when the server is ready and leave it running.")
 @click.option("--stop", "stop_it", is_flag=True, help="Stop the servers of --adapters (of --port only, if given).")
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
@@ -58,6 +60,7 @@ def serve(
     Example: bench serve models/base --adapters adapters --port 8000 -- --max-num-seqs 64
     """
     from serve import operate
+    from serve.launcher import free_port
 
     if stop_it:
         if adapters is None:
@@ -69,7 +72,8 @@ def serve(
         raise click.UsageError("Missing argument 'MODEL'.")
     if detach and adapters is None:
         raise click.UsageError("--detach needs --adapters, where --stop finds the server again")
-    log = log or (adapters / ".servers" / "serve.log" if adapters else Path("serve.log"))
+    port = free_port(options["host"], port)
+    log = log or (adapters / ".servers" / f"serve-{port}.log" if adapters else Path("serve.log"))
     run = operate.serve_detached if detach else operate.serve_until_stopped
     signal.signal(signal.SIGTERM, _interrupt)
     run(model, adapters, port, log, _say, extra=extra, **options)
@@ -90,7 +94,7 @@ def adapters() -> None:
 @click.argument("folder", type=_FOLDER)
 @_ADAPTERS
 @click.option(
-    "--base", help="The model it must fit; by default the folder that adapter_config.json names, if it exists."
+    "--base", help="The model it must fit  [default: the one that adapter_config.json names, if it is on this machine]"
 )
 def add_command(name: str, folder: Path, adapters: Path | None, base: str | None) -> None:
     """Validate the adapter in FOLDER and register it under NAME; prints NAME@VERSION.
@@ -99,7 +103,7 @@ def add_command(name: str, folder: Path, adapters: Path | None, base: str | None
     """
     from serve import operate
 
-    click.echo(operate.add_adapter(_registry(adapters), name, folder, base).id)
+    click.echo(operate.add_adapter(_registry(adapters), name, folder, base, _say).id)
 
 
 @adapters.command("remove")

@@ -17,10 +17,13 @@ ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
 """Environment variable that tells the server where its registry is."""
 OWNER_PID = "ARC_BENCH_OWNER_PID"
 """Environment variable that names the process without which the server must not live on."""
+NOT_RESTORED = "not restored: "
+"""Stands in the server's log before the name of a live adapter that it could not load, and the reason."""
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
 _OWN = ("--data-parallel-size", "-dp", "--api-server-count", "-asc")
+_ADDRESS = ("--host", "--port")
 _GIB = 1 << 30
 _LONGEST = 32_768
 
@@ -90,10 +93,13 @@ def command_line(
         ConfigError: options that contradict each other.
         ServerError: the memory asked for the cache is not there.
     """
-    if own := [word for word in config.extra if word.split("=")[0] in _OWN]:
+    names = [word.split("=")[0].replace("_", "-") for word in config.extra]  # vLLM takes both spellings
+    if own := [name for name in names if name in _OWN]:
         raise ConfigError(
             f"{own[0]}: give --data-parallel-size before the --; one API process holds the adapters of all engines"
         )
+    if own := [name for name in names if name in _ADDRESS]:
+        raise ConfigError(f"{own[0]}: give it before the --; where a server listens decides whether it needs a key")
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -133,6 +139,11 @@ def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str
     }
 
 
+def address(host: str, port: int) -> str:
+    """The URL of a server that listens there."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def owned_by_this_process(env: dict[str, str]) -> dict[str, str]:
     """The environment of a server that ends when this process does."""
     return {**env, OWNER_PID: str(os.getpid())}
@@ -152,7 +163,7 @@ def lora_rank(needed: int) -> int:
 
 def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | None]:
     # An empty registry says nothing yet: 16 is this project's and PEFT recipes' usual rank, 8 adapters a usual bench.
-    rank = lora_rank(max(config.max_lora_rank or 0, needs.max_rank) or 16)
+    rank = lora_rank(config.max_lora_rank or needs.max_rank or 16)
     slots = config.max_loras or max(4, min(16, needs.names + 1))
     held = config.max_cpu_loras or max(32, 2 * slots, needs.versions + 8)
     if held < slots:

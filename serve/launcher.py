@@ -18,13 +18,22 @@ from typing import Any
 
 from harness.errors import AdapterError, ServerError
 from serve.base_model import BaseModel
-from serve.command import Command, RegistryNeeds, ServeConfig, command_line, owned_by_this_process
+from serve.command import (
+    NOT_RESTORED,
+    Command,
+    RegistryNeeds,
+    ServeConfig,
+    address,
+    command_line,
+    owned_by_this_process,
+)
 from serve.keys import Keys
 from serve.machine import Machine, detect_machine
 from serve.registry import Registry
 
 START_SECONDS = 900.0
 _LOG_LINES = 25
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # servers are asked directly
 _KNOWN_CAUSES = (
     (r"[Aa]ddress already in use", "the port was taken in the meantime; choose another with --port"),
     (
@@ -106,8 +115,7 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    return process, Server(f"http://{host}:{port}", process.pid, log)
+    return process, Server(address(config.host, port), process.pid, log)
 
 
 def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
@@ -136,7 +144,8 @@ def _rank(folder: Path) -> int:
         config = read_config(folder)
     except AdapterError:
         return 0
-    ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
+    pattern = config.get("rank_pattern")
+    ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
     return max((r for r in ranks if isinstance(r, int)), default=0)
 
 
@@ -192,7 +201,7 @@ def wait_until_ready(
 def answers(url: str) -> bool:
     """Whether a GET of ``url`` answers 200 within two seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 (our own http address)
+        with _open(url, timeout=2) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False
@@ -242,6 +251,12 @@ def log_end(log: Path, lines: int = _LOG_LINES) -> str:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError as error:
         return f"(cannot be read: {error.strerror})"
+
+
+def not_restored(log: Path) -> list[str]:
+    """What the log says of live adapters that could not be loaded at the start: their names and why."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.partition(NOT_RESTORED)[2] for line in lines if NOT_RESTORED in line]
 
 
 def death_notice(status: int, log: Path, when: str) -> str:

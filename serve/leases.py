@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -43,18 +44,33 @@ class LeaseFile:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{port}.json"
         self._url = url
-        self._file: IO[str] = self._path.open("a+")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        self.write(())
+        self._file: IO[str]
+        while not self._take():
+            time.sleep(0.1)
+
+    def _take(self) -> bool:
+        """Open, lock and fill the file in one go, so that nobody sees it unlocked or empty; False where it is held."""
+        with file_lock(self._root / ".lock"):
+            self._file = self._path.open("a+")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # a server of this port that is still going down
+                self._file.close()
+                return False
+            self._write(())
+            return True
 
     def write(self, versions: Iterable[str]) -> None:
         """Declare the versions known from now on; a version is declared before it is read, never after."""
-        lease = ServerLease(self._url, os.getpid(), tuple(sorted(versions)))
         with file_lock(self._root / ".lock"):
-            self._file.seek(0)
-            self._file.truncate()
-            json.dump(asdict(lease), self._file)
-            self._file.flush()
+            self._write(versions)
+
+    def _write(self, versions: Iterable[str]) -> None:
+        lease = ServerLease(self._url, os.getpid(), tuple(sorted(versions)))
+        self._file.seek(0)
+        self._file.truncate()
+        json.dump(asdict(lease), self._file)
+        self._file.flush()
 
     def close(self) -> None:
         """Give the lease up."""

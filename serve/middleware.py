@@ -56,13 +56,13 @@ class AdapterMiddleware:
             await self._app(scope, receive, send)
 
     async def _model_request(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
-        if service.draining:
-            raise Refusal(
-                503,
-                "ServiceUnavailableError",
-                "This server is shutting down; send the request elsewhere or again later",
-            )
         with service.request():
+            if service.draining:  # asked when already counted: a drain that begins after this waits for it
+                raise Refusal(
+                    503,
+                    "ServiceUnavailableError",
+                    "This server is shutting down; send the request elsewhere or again later",
+                )
             body = await read_json(scope, receive)
             asked = body.get("model") or service.base.name
             if not isinstance(asked, str):

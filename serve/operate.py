@@ -11,7 +11,7 @@ from harness.errors import ServerError
 from serve.base_model import BaseModel
 from serve.command import ServeConfig
 from serve.everywhere import Answers, change_everywhere
-from serve.launcher import death_notice, start, stop, wait_until_ready
+from serve.launcher import Server, death_notice, not_restored, start, stop, wait_until_ready
 from serve.leases import file_lock, running_servers
 from serve.registry import Registry
 from serve.validate import read_config
@@ -28,6 +28,7 @@ def serve_until_stopped(
     process, server = start(config, port, log, owned=True, show=say)
     try:
         wait_until_ready(process, server, progress=say)
+        _warn(server, say)
         say(f"ready at {server.url}  (log: {log}; Ctrl-C stops it)")
         status = process.wait()
         raise ServerError(death_notice(status, log, "while it served"))
@@ -44,10 +45,16 @@ def serve_detached(model: str, adapters: Path | None, port: int | None, log: Pat
     except BaseException:
         stop(process.pid, 0, process)
         raise
+    _warn(server, say)
     say(
         f"ready at {server.url}  (process {server.pid}, log: {log}; "
         f"stop it with: bench serve --stop --adapters {adapters})"
     )
+
+
+def _warn(server: Server, say: Say) -> None:
+    for reason in not_restored(server.log):
+        say(f"warning: live in the registry, but not loaded: {reason}")
 
 
 def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> list[str]:
@@ -61,7 +68,11 @@ def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> l
         where = f"{adapters} on port {port}" if port else str(adapters)
         raise ServerError(f"{where}: no server runs on this registry")
     for lease in found:
-        if os.getpgid(lease.pid) != lease.pid:
+        try:
+            group = os.getpgid(lease.pid)
+        except ProcessLookupError:
+            continue  # it has just ended by itself
+        if group != lease.pid:
             raise ServerError(
                 f"{lease.url}: process {lease.pid} leads no group of its own; it was not started by bench serve"
             )
@@ -69,8 +80,12 @@ def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> l
     return [lease.url for lease in found]
 
 
-def add_adapter(root: Path, name: str, folder: Path, base: str | None) -> AdapterVersion:
-    """Register an adapter; it is checked against ``base``, or against the folder that it names itself, if that exists.
+def add_adapter(root: Path, name: str, folder: Path, base: str | None, say: Say | None = None) -> AdapterVersion:
+    """Register an adapter; it is checked against ``base``, or the base that it names itself, where that is at hand.
+
+    Args:
+        base: a model folder or a hub id; None for the folder or cached hub model that the adapter names.
+        say: told where the base is not at hand, so that layers and shapes are checked only when a server loads it.
 
     Raises:
         AdapterError: it cannot be served.
@@ -79,8 +94,12 @@ def add_adapter(root: Path, name: str, folder: Path, base: str | None) -> Adapte
     model = BaseModel.open(base) if base is not None else None
     if model is None:
         named = read_config(folder).get("base_model_name_or_path")
-        if isinstance(named, str) and (Path(named).expanduser() / "config.json").is_file():
-            model = BaseModel.open(Path(named))
+        try:
+            model = BaseModel.open(named) if isinstance(named, str) else None
+        except ServerError:  # a folder of the machine that trained it
+            model = None
+    if say and (model is None or model.folder is None):
+        say("the base is not on this machine: layers and shapes will be checked when a server loads it")
     return Registry(root).add(name, folder, model)
 
 

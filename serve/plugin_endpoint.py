@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve.admin_routes import attach_routes
 from serve.base_model import BaseModel
-from serve.command import ADAPTERS_DIR, OWNER_PID
+from serve.command import ADAPTERS_DIR, NOT_RESTORED, OWNER_PID, address
 from serve.engine import VllmEngine
 from serve.fairness import SlotGate
 from serve.keys import Keys
@@ -48,6 +48,9 @@ class AdapterEndpoints:
 
     async def init_state(self, engine_client: EngineClient | None, state: Any, args: Namespace) -> None:
         """Open the registry, restore its live adapters, and take over the start of a shutdown."""
+        keys = Keys.from_environment(os.environ)
+        if not args.uds:
+            keys.check_bind(args.host or "")  # again: what vLLM understood may differ from what the launcher saw
         client: Any = engine_client
         base = BaseModel.open(args.model)
         base = BaseModel(args.served_model_name[0] if args.served_model_name else base.name, base.folder)
@@ -56,21 +59,21 @@ class AdapterEndpoints:
             base=base,
             model_path=args.model,
             max_model_len=client.model_config.max_model_len,
-            keys=Keys.from_environment(os.environ),
+            keys=keys,
             pool=None,
             gate=None,
             metrics=Metrics.make(),
         )
         lora = client.vllm_config.lora_config
         if (root := os.environ.get(ADAPTERS_DIR)) and lora is not None:
-            lease = LeaseFile(Path(root), f"http://{args.host}:{args.port}", args.port)
+            lease = LeaseFile(Path(root), address(args.host or "127.0.0.1", args.port), args.port)
             limits = PoolLimits(lora.max_lora_rank, lora.max_cpu_loras)
             engine = VllmEngine(state.openai_serving_models, client)
             service.pool = AdapterPool(engine, Registry(Path(root)), base, limits, lease, service.metrics.count_swap)
             service.gate = SlotGate(lora.max_loras)
             service.metrics.loaded.set_function(lambda pool=service.pool: len(pool.loaded))
             for reason in await service.pool.restore():
-                _log.warning("not restored: %s", reason)
+                _log.warning(NOT_RESTORED + "%s", reason)
             _log.info("adapters restored: %s", ", ".join(service.pool.live.values()) or "none are live")
         state.arc_bench = service
         drain_before_shutdown(client, service)

@@ -245,8 +245,8 @@ class AdapterPool:
 
     async def _unload_when_idle(self, model: str, entry: Loaded) -> None:
         await entry.idle.wait()
-        # No request takes a retiring version, so that it is still idle here, unless it was called back.
-        if not entry.retiring or entry.unloading:
+        # It may have been called back since; if it retired again with new requests, a later task waits for those.
+        if not entry.retiring or entry.unloading or entry.requests:
             return
         entry.unloading = True
         try:

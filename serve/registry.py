@@ -77,6 +77,10 @@ class Registry:
         version = content_hash(draft)[:12]
         home = self.root / name / version
         if home.exists():
+            if content_hash(home)[:12] != version:
+                raise AdapterError(f"{name}@{version}: the registered copy is damaged; remove it and add it again")
+            if (draft / MANIFEST).exists():
+                os.replace(draft / MANIFEST, home / MANIFEST)  # what is said beside the weights is not in their hash
             os.utime(home)  # added again, so that it is the newest
         else:
             draft.chmod(0o755)
@@ -186,14 +190,20 @@ class Registry:
             return [v.id for v in doomed]
 
     def gc(self, keep: int = 1) -> list[str]:
-        """Delete versions neither live nor known to a server, but for the ``keep`` newest of each name; gives ids."""
+        """Delete versions but for the ``keep`` newest of each name; gives ids.
+
+        What is live, what ``rollback`` would bring back, and what a server knows always stays.
+        """
         removed: list[str] = []
         with self._lock():
             for leftover in [*self.root.glob("*/.draft-*"), *self.root.glob("*/.removed-*")]:
                 shutil.rmtree(leftover)  # of an addition or removal that was killed: nobody else holds the lock
+            for draft in self.root.glob("*/.live-*.json"):
+                draft.unlink()
             leased = leased_versions(self.root)
             for name in self.names():
-                spare = [v for v in self.versions(name) if v.version != self.live(name).version]
+                kept = {self.live(name).version, *(v.version for v in self.history(name)[:1])}
+                spare = [v for v in self.versions(name) if v.version not in kept]
                 for version in spare[: max(0, len(spare) - keep)]:
                     if version.id not in leased:
                         self._delete(version)

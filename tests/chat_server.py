@@ -34,6 +34,7 @@ class ChatServer:
         seconds: how long each answer takes.
         hold: answers wait until so many requests are there at once.
         tokenize: serve /tokenize with a token a character.
+        headers: sent with refusals.
     """
 
     def __init__(
@@ -49,13 +50,14 @@ class ChatServer:
         logprobs: bool = True,
         tokenize: bool = False,
         key: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.answer, self.faults, self.refuse = answer, faults, refuse
         self.tokenizer = FileTokenizer(TINY_BASE) if tokens else None
         own: Body = {"root": str(TINY_BASE), "max_model_len": 4096} if tokens else {}
         self.models = {"base": own, "cross": own} if models is None else models
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
-        self.hold = hold
+        self.hold, self.headers = hold, headers
         self.answered_as: Callable[[Body], str] = lambda body: str(body["model"])
         self.bodies: list[Body] = []
         """Chats in the order of arrival, but for greetings; one for each prompt of a list."""
@@ -158,7 +160,7 @@ class ChatServer:
             return json_response({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
         for chat in chats:
             if (refusal := self.refuse(chat)) is not None:
-                return json_response(refusal[1], refusal[0])
+                return json_response(refusal[1], refusal[0], self.headers)
         found = ["Hi" if greeting else self.answer(chat) for chat in chats]
         answers = [answer if isinstance(answer, tuple) else (answer, "stop") for answer in found]
         right = reply(body if self.logprobs else {**body, "logprobs": None}, answers)

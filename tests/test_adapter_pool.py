@@ -122,6 +122,29 @@ def test_rollback_calls_a_draining_version_back(pool: AdapterPool, toys: Toys) -
     asyncio.run(scenario())
 
 
+def test_a_version_called_back_and_retired_again_waits_for_its_new_requests(pool: AdapterPool, toys: Toys) -> None:
+    """All of it after the last request ended and before the task that waited for that went on."""
+
+    async def scenario() -> None:
+        one = toys[2]["a"][0]
+        await pool.load(one.id, live=False)
+        first = pool.use(one.id)
+        first.__enter__()
+        pool._retire(one.id)
+        await settle()
+        first.__exit__(None, None, None)
+        with pytest.raises(StopIteration):
+            pool._ensure(one).send(None)
+        with pool.use(one.id):
+            pool._retire(one.id)
+            await settle()
+            assert engine(pool).models == {one.id}
+        await settle()
+        assert engine(pool).models == set()
+
+    asyncio.run(scenario())
+
+
 def test_unload_of_a_name_waits_and_survives_a_restart(pool: AdapterPool, toys: Toys) -> None:
     async def scenario() -> None:
         one, two, _ = toys[2]["a"]

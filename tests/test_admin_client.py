@@ -17,7 +17,7 @@ from harness.errors import AdapterError, ServerError
 from serve import admin
 from serve.cli import adapters as adapters_command
 from serve.cli import serve as serve_command
-from serve.launcher import free_port
+from serve.launcher import answers, free_port
 from tests.adapter_toys import make_adapter, make_base
 
 
@@ -78,6 +78,15 @@ def test_no_server_is_one_clear_line() -> None:
         admin.list_adapters(f"http://127.0.0.1:{free_port('127.0.0.1', None)}")
     with pytest.raises(ServerError, match="expected an address"):
         admin.list_adapters("file:///etc/passwd")
+
+
+def test_servers_are_asked_without_the_environments_proxy(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port('127.0.0.1', None)}")
+    monkeypatch.setattr("urllib.request._opener", None)  # which remembers the environment of its first use
+    Answering.reply = (200, b"{}")
+    assert answers(stranger)
+    assert admin.list_adapters(stranger) == {}
 
 
 def test_the_registry_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 import pytest
 
+from harness import client as client_module
 from harness.client import Client
 from harness.errors import ServerError
 from harness.prompt import Message
@@ -110,6 +112,22 @@ def test_a_refused_parameter_that_was_asked_for_is_an_error() -> None:
         call(server, lambda client: client.ask(REQUEST), sampling=Sampling(1.0, 1.0, 0.1))
 
 
+def test_a_refused_seed_is_left_out_and_said_once() -> None:
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        return (422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}) if "seed" in body else None
+
+    notices: list[str] = []
+
+    async def twice(client: Client) -> list[str]:
+        return [(await client.ask(replace(REQUEST, seed=seed)))[0].text for seed in (5, 6)]
+
+    with ChatServer(refuse=refuse) as server:
+        assert call(server, twice, notices, Sampling(1.0)) == ["12\n34"] * 2
+    assert len(notices) == 1
+    assert "'seed'" in notices[0]
+    assert ["seed" in body for body in server.bodies] == [True, False, False]
+
+
 def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         if "max_tokens" in body:
@@ -141,6 +159,19 @@ def test_every_wait_has_a_deadline() -> None:
     with ChatServer(seconds=5.0) as server, pytest.raises(Fault, match="no answer") as caught:
         call(server, lambda client: client.ask(REQUEST), timeout=0.1)
     assert caught.value.kind == "timeout"
+
+
+def test_a_host_that_takes_no_connection_is_away_and_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_CONNECT_SECONDS", 0.2)
+    with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for other in (first, second):  # The queue is full: who comes next is not answered at all.
+            other.setblocking(False)
+            other.connect_ex(deaf.getsockname())
+        with pytest.raises(Fault, match=r"no connection in 0\.2 s") as caught:
+            call(f"http://127.0.0.1:{deaf.getsockname()[1]}", lambda client: client.models())
+    assert caught.value.kind == "connection"
 
 
 def test_a_server_that_is_not_there_is_a_fault() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import socket
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from harness.errors import ConfigError, MissingExtraError, ServerError
 from serve import machine
 from serve.base_model import BaseModel
-from serve.command import RegistryNeeds, ServeConfig, command_line, lora_rank
+from serve.command import RegistryNeeds, ServeConfig, address, command_line, lora_rank
 from serve.launcher import free_port, prepare, registry_needs
 from serve.machine import Machine, detect_machine
+from serve.plugin_endpoint import AdapterEndpoints
 from serve.registry import Registry
 from tests.adapter_toys import make_adapter, make_base
 
@@ -138,6 +141,26 @@ def test_several_engines_share_one_api_process(base: BaseModel) -> None:
     for word in ("--data-parallel-size=2", "-dp", "--api-server-count"):
         with pytest.raises(ConfigError, match="give --data-parallel-size before the --; one API process holds"):
             command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
+
+
+def test_where_a_server_listens_is_no_option_of_vllm(base: BaseModel) -> None:
+    """Behind the -- it would pass by the check that other machines need a key."""
+    for word in ("--host=0.0.0.0", "--host", "--port"):
+        with pytest.raises(ConfigError, match="give it before the --"):
+            command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
+    with pytest.raises(ConfigError, match="one API process holds"):
+        command_line(config(base, extra=("--api_server_count=2",)), base, CPU, RegistryNeeds(), 1, {})
+    assert [address("::1", 1), address("localhost", 1)] == ["http://[::1]:1", "http://localhost:1"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", None])
+def test_the_server_itself_refuses_another_bind_without_a_key(
+    host: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ARC_BENCH_API_KEY", "ARC_BENCH_API_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="needs a key"):
+        asyncio.run(AdapterEndpoints().init_state(None, None, Namespace(host=host, port=1, uds=None)))
 
 
 def test_ranks_are_rounded_up_to_what_vllm_takes(base: BaseModel, tmp_path: Path) -> None:

@@ -206,6 +206,15 @@ def test_a_gate_that_cannot_be_computed_is_an_error_in_junit_too(
     assert "manifest.json is missing" in error.attrib["message"]
 
 
+def test_a_run_without_predictions_is_an_error_in_junit(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("a", SPEC, {"m": 0.6})
+    (run / "predictions.jsonl").unlink()
+    assert bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 1
+    assert suite(tmp_path / "gate.xml").attrib["errors"] == "1"
+
+
 def test_any_name_makes_valid_xml(tmp_path: Path) -> None:
     for verdict in (*Gate, None):
         write_junit(tmp_path / "gate.xml", 'a<b & "c" \x00\x1b\ud800 é', verdict, "<&>\x07]]>")

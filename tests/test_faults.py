@@ -15,7 +15,7 @@ from harness.runs import RunFolder
 from harness.scoring import score_run
 from tests.chat_answers import Body, echo, moody, random_faults
 from tests.chat_server import TINY_BASE, ChatServer, count_tokens
-from tests.sampling_toys import PATIENT, options, outcomes, sample, stable
+from tests.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 
@@ -152,6 +152,21 @@ def check_sides(run: Path) -> None:
     for record in RunFolder(run).predictions():
         by_side[tasks[record.task_id].test[0].input.height].add(record.outcome)
     assert by_side == {3: {"grid"}, 4: {"too_long"}}
+
+
+def test_no_server_can_ask_for_a_longer_pause_than_is_waited_for_it(tmp_path: Path) -> None:
+    first = [True]
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        if body.get("max_tokens") == 1 or not first:
+            return None
+        first.clear()
+        return 500, {"error": "tomorrow"}
+
+    with ChatServer(refuse=refuse, headers={"Retry-After": "86400"}) as server:
+        chosen = options(server, tmp_path / "run", models=("base",), policy=replace(QUICK, wait=0.3))
+        assert sample(chosen).finished
+    assert outcomes(tmp_path / "run") == {"grid": 20}
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path) -> None:

@@ -89,11 +89,12 @@ def test_the_arc_prize_folder_goes_by_pair_index_and_names_the_model() -> None:
     assert own.failures == {"error": 1, "unparsed": 2}
 
 
-def test_without_one_pair_index_for_each_output_the_order_decides(tmp_path: Path) -> None:
+@pytest.mark.parametrize("index", ["0", "[1]"])
+def test_without_one_pair_index_for_each_output_the_order_decides(tmp_path: Path, index: str) -> None:
     folder = tmp_path / "prize"
     shutil.copytree(SAVED / "arcprize", folder)
     path = folder / "b.json"
-    path.write_text(path.read_text().replace('"pair_index": 1', '"pair_index": 0'))
+    path.write_text(path.read_text().replace('"pair_index": 1', f'"pair_index": {index}'))
     own = open_saved(folder, TASKS).ballots[0]
     assert [vote.grid.to_rows() for vote in own.outputs["b"][0].votes()] == [[[5, 6]]]
 
@@ -146,6 +147,8 @@ A = {"attempt_1": [[1]]}
         ([{"task_id": "a", "idx": 0}], "entry 0: field 'grid' is missing"),
         ([[1]], "entry 0: expected an object, got"),
         ([{"task_id": "a", "idx": 0, "grid": [[1]], "n_tokens": "3"}], "n_tokens: expected a whole number"),
+        ([{"task_id": "a", "idx": 0, "grid": [[1]], "n_tokens": 10**400}], "n_tokens: expected a whole number"),
+        ([{"task_id": "a", "idx": 0, "grid": [[1]], "cumulative_logprob": -(10**400)}], "logprob: .* is too large"),
         ([{"task_id": "a", "idx": 0, "grid": [[1]], "cumulative_logprob": "x"}], "cumulative_logprob: expected a num"),
         ([{"task_id": "a", "idx": 0, "grid": {"answer": [[1]]}}], r"--format arcprize"),
         ([A], "one task's file of the ARC Prize layout; name the folder"),
@@ -184,6 +187,14 @@ def test_failures_keep_their_names(tmp_path: Path) -> None:
     value = {"a": [{f"attempt_{i + 1}": grid for i, grid in enumerate(grids)}]}
     own = open_saved(write(tmp_path / "x.json", value), TASKS).ballots[0]
     assert own.failures == {"unparsed": 3, "bad_shape": 4, "bad_value": 3}
+
+
+@pytest.mark.parametrize(("end", "lost"), [("\n", 0), ("", 0), ("\n{", 0), (None, 1)])
+def test_a_last_line_without_its_break_counts_if_it_is_whole(tmp_path: Path, end: str | None, lost: int) -> None:
+    text = (SAVED / "predictions.jsonl").read_text().rstrip("\n")
+    path = tmp_path / "x.jsonl"
+    path.write_text(text[:-1] if end is None else text + end)
+    assert len(list(FORMATS["lines"].read(path, OUTPUTS, []))) == len(text.splitlines()) - lost
 
 
 def test_what_must_be_named_is_asked_for(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from harness.errors import ServerError
-from serve.launcher import Server, free_port, stop, wait_until_ready
+from serve.launcher import Server, free_port, not_restored, stop, wait_until_ready
 
 
 def child(code: str, log: Path) -> tuple[subprocess.Popen[bytes], Server]:
@@ -54,6 +54,15 @@ def test_a_server_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
         wait_until_ready(process, server, seconds=0.5)
     stop(process.pid, 0, process)
     assert process.returncode is not None
+
+
+def test_adapters_that_were_not_restored_are_found_in_the_log(tmp_path: Path) -> None:
+    code = (
+        "import sys; from serve.plugin_endpoint import NOT_RESTORED, _log; _log.warning(NOT_RESTORED + '%s', 'a: gone')"
+    )
+    process, server = child(code + "; print('more')", tmp_path / "log")
+    process.wait(30)
+    assert not_restored(server.log) == ["a: gone"]
 
 
 STUBBORN = """

@@ -140,6 +140,13 @@ def test_vote_at_m_holds_its_range_for_thousands_of_predictions() -> None:
     assert np.all(found[:, -1] == 1)
 
 
+def test_vote_at_m_takes_numpys_numbers() -> None:
+    # These sizes are nobody else's, so that no cached value stands in; numpy's 64 bits would not hold C(131, 57).
+    found = vote_at_m(np.int64(43), np.array([20, 7]), np.int64(61), [1, 57, 131])
+    assert found[0, 0] == pytest.approx(43 / 131, abs=1e-12)
+    np.testing.assert_array_equal(vote_at_m(43, [20, 7], 61, [1, 57, 131]), found)
+
+
 @pytest.mark.parametrize("size", [0, 7])
 def test_a_subset_must_fit(size: int) -> None:
     with pytest.raises(ValueError, match="cannot be drawn from 6"):

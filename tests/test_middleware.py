@@ -187,6 +187,19 @@ def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Toys) -> 
     asyncio.run(scenario())
 
 
+def test_a_request_that_comes_as_a_drain_ends_is_refused(site: Toys) -> None:
+    """Between its arrival and its being counted the server found nothing in flight and went on to stop."""
+    count = site.service.request
+
+    def counted_late() -> Any:
+        assert site.service.drain(0.0)
+        return count()
+
+    site.service.request = counted_late  # type: ignore[method-assign]
+    assert asyncio.run(site.ask("POST", "/v1/completions", {"model": "toy-base"}))[0] == 503
+    assert site.inner.calls == []
+
+
 def _drain_with_one_left(service: Service) -> bool:
     with service.request():
         return service.drain(0.01)

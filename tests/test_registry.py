@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.errors import AdapterError
 from serve.base_model import BaseModel
-from serve.leases import LeaseFile, running_servers
+from serve.leases import LeaseFile, file_lock, running_servers
 from serve.registry import Registry
 from serve.validate import validate_adapter
 from serve.version import AdapterInUseError, AdapterRef, UnknownAdapterError
@@ -56,6 +59,18 @@ def test_adding_old_content_again_makes_it_the_newest(registry: Registry, tmp_pa
     assert registry.find("a").id == old.id
 
 
+def test_what_is_said_beside_the_weights_can_be_corrected(registry: Registry, tmp_path: Path) -> None:
+    source = make_adapter(tmp_path / "a")
+    for text in ('{"prompt": "wrong"}', '{"prompt": "right"}'):
+        (source / "manifest.json").write_text(text)
+        version = registry.add("a", source)
+        assert (version.folder / "manifest.json").read_text() == text
+    (source / "manifest.json").unlink()
+    again = registry.add("a", source)
+    assert again.id == version.id
+    assert (again.folder / "manifest.json").read_text() == '{"prompt": "right"}'
+
+
 def test_live_and_history(registry: Registry, tmp_path: Path) -> None:
     ids = [registry.add("a", make_adapter(tmp_path / str(seed), seed=seed)).version for seed in range(3)]
     assert registry.live("a").version is None
@@ -81,6 +96,8 @@ def test_a_changed_version_is_noticed(registry: Registry, tmp_path: Path) -> Non
     write_safetensors(weights, lora_tensors(seed=9))
     with pytest.raises(AdapterError, match="changed since it was added"):
         version.verify()
+    with pytest.raises(AdapterError, match="damaged; remove it and add it again"):
+        registry.add("a", tmp_path / "a")
 
 
 def test_links_inside_the_registry_are_refused(registry: Registry, tmp_path: Path) -> None:
@@ -123,6 +140,30 @@ def test_a_lease_of_a_dead_server_is_forgotten(registry: Registry, tmp_path: Pat
     assert registry.remove(version.id) == [version.id]
 
 
+def test_a_lease_just_being_taken_is_not_swept_away(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process looks for leftovers when the file is open and not locked yet."""
+    lock = fcntl.flock
+    others: list[threading.Thread] = []
+
+    def look() -> None:
+        with file_lock(registry.root / ".lock"):
+            running_servers(registry.root)
+
+    def interrupted(file: Any, how: int) -> None:
+        if file.name.endswith("8000.json") and not others:
+            others.append(threading.Thread(target=look))
+            others[0].start()
+            others[0].join(0.2)
+        lock(file, how)
+
+    registry.root.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    lease = LeaseFile(registry.root, "http://127.0.0.1:8000", 8000)
+    others[0].join()
+    assert [server.url for server in running_servers(registry.root)] == ["http://127.0.0.1:8000"]
+    lease.close()
+
+
 def test_gc_keeps_live_and_newest_and_clears_leftovers(registry: Registry, tmp_path: Path) -> None:
     versions = [registry.add("a", make_adapter(tmp_path / str(seed), seed=seed)) for seed in range(4)]
     for age, version in enumerate(versions):
@@ -133,6 +174,14 @@ def test_gc_keeps_live_and_newest_and_clears_leftovers(registry: Registry, tmp_p
     assert registry.gc(keep=1) == [versions[1].id, versions[2].id]
     assert not leftover.exists()
     assert [v.id for v in registry.versions("a")] == [versions[0].id, versions[3].id]
+
+
+def test_gc_keeps_what_rollback_brings_back(registry: Registry, tmp_path: Path) -> None:
+    versions = [registry.add("a", make_adapter(tmp_path / str(seed), seed=seed)) for seed in range(4)]
+    for live in versions[:3]:
+        registry.set_live("a", live.version)
+    assert set(registry.gc(keep=0)) == {versions[0].id, versions[3].id}
+    assert registry.previous("a").id == versions[1].id
 
 
 @given(st.text(max_size=80))

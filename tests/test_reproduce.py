@@ -28,6 +28,15 @@ def test_the_same_comes_out_of_the_same_server(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "again").manifest().config == RunFolder(tmp_path / "run").manifest().config
 
 
+def test_a_run_that_was_not_scored_is_scored_before_anything_is_asked(tmp_path: Path) -> None:
+    with ChatServer(moody) as server:
+        sample(options(server, tmp_path / "run"))
+        _, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+    assert agreement is not None
+    assert agreement.same_results
+    assert RunFolder(tmp_path / "run").results_path.exists()
+
+
 def test_another_answer_is_found(tmp_path: Path) -> None:
     def changed(body: Body) -> str:
         return "1" if body["model"] == "cross" and len(server.bodies) % 5 == 0 else echo(body)

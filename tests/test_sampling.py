@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,19 @@ def test_a_thousand_requests_are_really_in_flight(tmp_path: Path, by_ids: bool) 
     with ChatServer(hold=1024, tokens=by_ids) as server:
         sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=300", policy=policy))
     assert server.most_in_flight == 1024
+
+
+def test_a_low_limit_on_open_files_does_not_limit_the_requests_in_flight(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with ChatServer(hold=150) as server:
+            policy = replace(QUICK, max_in_flight=150, timeout=30.0)
+            sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=50", policy=policy))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert server.most_in_flight == 150
+    assert outcomes(tmp_path / "run") == {"grid": 200}
 
 
 def test_models_are_mixed_as_many_as_the_server_holds_adapters_and_no_result_depends_on_it(tmp_path: Path) -> None:

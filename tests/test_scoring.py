@@ -10,10 +10,10 @@ import pytest
 from harness.answers import run_answers
 from harness.datasets import iterate, open_dataset
 from harness.errors import DataError
-from harness.metrics import METRICS
+from harness.metrics import METRICS, OutputScore, average
 from harness.pairs import all_pairs, compare_pairs
 from harness.runs import RunFolder
-from harness.scoring import declared_tasks, score_run, score_saved
+from harness.scoring import ModelScores, declared_tasks, score_run, score_saved
 from harness.selection import select_models
 from harness.summary import summary_table
 from tests.conftest import MakeRun
@@ -126,6 +126,20 @@ def test_pairs_name_the_tasks_won_and_the_verdict_follows_p(make_run: MakeRun) -
         assert len(row.lost) == row.comparison.lost
         assert (row.comparison.verdict == "not resolved") == (row.comparison.p_holm >= 0.05)
     assert rows[0].comparison.verdict == "better"
+
+
+def test_what_only_the_order_of_adding_differs_in_is_not_won() -> None:
+    def model(name: str, rows: list[tuple[int, ...]]) -> ModelScores:
+        outputs = {
+            f"t{i}": [OutputScore(10, e, (), 10 - e, e / 10, e / 10, 0.0, 0.0) for e in row]
+            for i, row in enumerate(rows)
+        }
+        return ModelScores(name, average(outputs), outputs, {}, 0)
+
+    pair = model("a", [(1, 2, 3), (9, 1, 6)]), model("b", [(3, 2, 1), (6, 7, 1)])
+    (row,) = compare_pairs([pair], seed=0, metrics=("accuracy",))
+    assert (row.won, row.lost) == (("t1",), ())
+    assert (row.comparison.won, row.comparison.lost) == (1, 0)
 
 
 def test_runs_are_selected_by_name_and_their_differences_are_told(make_run: MakeRun) -> None:

@@ -151,6 +151,25 @@ def test_a_server_that_comes_late_and_reads_prompts_otherwise_gets_no_work(tmp_p
     assert other.requests == []
 
 
+def test_a_server_that_comes_late_is_asked_what_it_takes(tmp_path: Path) -> None:
+    """It refuses log-probabilities without naming them, which would make every prediction a refused one."""
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        return (400, {"error": {"message": "bad request"}}) if "logprobs" in body else None
+
+    with ChatServer(moody, seconds=0.01) as first, ChatServer(moody, refuse=refuse) as late:
+        late.down()
+        said = io.StringIO()
+        helper = later(lambda: (until(lambda: len(first.bodies) > 4), late.up()))
+        policy = replace(PATIENT, max_in_flight=1)
+        chosen = options(first, tmp_path / "run", servers=(first.url, late.url), n=24, policy=policy)
+        assert sample(chosen, said).finished
+        helper.join()
+    assert late.bodies
+    assert outcomes(tmp_path / "run")["refused"] == 0
+    assert f"{late.url} does not take 'logprobs'" in said.getvalue()
+
+
 def test_a_server_of_another_kind_is_recognised(tmp_path: Path) -> None:
     with ChatServer() as server, pytest.raises(ServerError, match="OpenAI-compatible"):
         sample(options(f"{server.url}/elsewhere", tmp_path / "run"))

@@ -29,7 +29,7 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
     """
     sharded = recipe.sharding == "fsdp"
     cycles = {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(checkpoints),
         use_cpu=not torch.accelerator.is_available(),
         max_steps=recipe.max_steps,
@@ -69,6 +69,9 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    # With several GPUs in sight, one process would take as many times the samples of a step (nn.DataParallel).
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def pass_limits(recipe: Recipe) -> PassLimits:

@@ -19,6 +19,8 @@ from harness.records import Environment, Record
 
 MANIFEST = "manifest.json"
 LOG = "log.jsonl"
+PARITY = "parity.json"
+"""What ``bench parity`` found of the weights in the folder."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors")
 
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from harness.errors import ConfigError, RunError
-from trainers.artifact import MANIFEST, read_manifest, write_json
+from trainers.artifact import MANIFEST, PARITY, read_manifest, write_json
 from trainers.recipe import Data, changed_keys
 
 STARTED = "training.json"
@@ -60,6 +60,6 @@ def _has_trained(output: Path) -> bool:
 
 def _clear(output: Path) -> None:
     """Remove what an earlier run of ours left in the folder, and nothing else."""
-    for name in (MANIFEST, STARTED):
+    for name in (MANIFEST, STARTED, PARITY):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

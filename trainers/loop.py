@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from trainers.artifact import save_weights
 from trainers.batches import Batch, Collator, split_passes
 from trainers.checkpoints import prune_best, write_best
 from trainers.failures import writing
-from trainers.lora import lora_config
+from trainers.lora import differences, lora_config
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
@@ -29,6 +30,9 @@ from trainers.signals import StopSignal
 from trainers.standing import has_ended, standing
 from trainers.stops import StopAtStep
 from trainers.validation import Validation
+
+_ON_EMBEDDINGS = re.compile(r"\.lora_embedding_|\.lm_head\.lora_")
+"""Names of LoRA weights that vLLM does not load; a regular expression in ``lora.targets`` may reach them."""
 
 
 @dataclass
@@ -157,6 +161,11 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         if self.recipe.validation is not None and self.args.should_save:
             prune_best(folder, self.state.log_history, self.recipe.validation)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Write this process's random state; the file that makes a checkpoint complete comes after those of all."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def write_weights(self, folder: Path) -> None:
         """Write what is to be served; where weights are sharded, all processes must take part."""
         state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
@@ -201,7 +210,7 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
     _drop_default_printer(trainer)
     if recipe.serveable:
-        _refuse_embeddings([name for name, _ in trainer.model.named_parameters() if "lora_embedding" in name])
+        _refuse_embeddings([name for name, _ in trainer.model.named_parameters() if _ON_EMBEDDINGS.search(name)])
     return trainer
 
 
@@ -218,9 +227,7 @@ def _with_adapter(model: Any, recipe: Recipe) -> PeftModel:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())[:300]
         raise ConfigError(f"adapter {recipe.adapter!r} cannot be loaded on {recipe.model!r}: {why}") from error
-    has, says = adapted.active_peft_config, lora_config(recipe.lora)
-    keys = {"rank": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
-    if differing := [f"lora.{k}={getattr(has, v)}" for k, v in keys.items() if getattr(has, v) != getattr(says, v)]:
+    if differing := differences(adapted.active_peft_config, recipe.lora):
         raise ConfigError(f"adapter {recipe.adapter!r} is another than the recipe says; set {', '.join(differing)}")
     return adapted
 
@@ -233,4 +240,4 @@ def _drop_default_printer(trainer: ArcTrainer) -> None:
 
 def _refuse_embeddings(names: Sequence[str]) -> None:
     if names:
-        raise ConfigError(f"recipe: lora.targets reach the embeddings ({names[0]}), which vLLM does not load")
+        raise ConfigError(f"recipe: lora.targets reach {names[0]}; vLLM loads no adapter on embeddings or output layer")

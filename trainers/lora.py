@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
 SERVEABLE_INITS = ("default", "gaussian", "orthogonal")
 KNOWN_INITS = (*SERVEABLE_INITS, "pissa", "olora")
+_OPTIONS = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "rslora": "use_rslora",
+    "dora": "use_dora",
+    "layers": "layers_to_transform",
+}
+"""Options whose names in PEFT are others."""
 _EMBEDDINGS = ("embed_tokens", "lm_head", "wte")
 
 
@@ -61,6 +71,27 @@ def check_lora(recipe: Recipe) -> None:
             + "; ".join(reasons)
             + ". Set serveable: false to train it anyway"
         )
+
+
+def differences(found: LoraConfig, lora: LoraRecipe) -> list[str]:
+    """What an adapter that is gone on from has and the recipe does not say, as overrides.
+
+    Its targets are compared where the recipe names them.
+    """
+    said = lora_config(lora)
+    names = {name: name for name in ("bias", "modules_to_save", "rank_pattern", "alpha_pattern")}
+    if lora.targets != "all-linear":
+        names["targets"] = "target_modules"
+    names = {**_OPTIONS, **names}
+    pairs = {key: (_plain(getattr(found, name)), _plain(getattr(said, name))) for key, name in names.items()}
+    return [f"lora.{key}={json.dumps(has)}" for key, (has, says) in pairs.items() if has != says]
+
+
+def _plain(value: object) -> object:
+    """A value of a PEFT configuration as JSON has it; what is empty is None."""
+    if isinstance(value, (set, list, tuple, dict)):
+        return (value if isinstance(value, dict) else sorted(value)) or None
+    return value
 
 
 def lora_config(lora: LoraRecipe) -> LoraConfig:

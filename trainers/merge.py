@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from harness.errors import AdapterError, ConfigError
-from trainers.artifact import write_json
+from trainers.artifact import model_digest, read_manifest, write_json
 from trainers.sft import find_base, load_tokenizer, require_extra
 
 
@@ -15,7 +15,7 @@ def merge(base: str, adapter: Path, output: Path) -> Path:
 
     Raises:
         MissingExtraError: torch or PEFT is not installed. ConfigError: the base or the output folder is not usable.
-        AdapterError: the adapter does not fit the base.
+        AdapterError: the adapter does not fit the base, or its manifest says that it was trained on another.
     """
     require_extra()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -23,10 +23,11 @@ def merge(base: str, adapter: Path, output: Path) -> Path:
         raise AdapterError(f"{adapter}: no adapter_config.json, so that it is no adapter folder")
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; name another folder")
+    where = find_base(base)
+    _check_base(where, adapter)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    where = find_base(base)
     try:
         model = AutoModelForCausalLM.from_pretrained(str(where), dtype="auto")
     except (OSError, ValueError) as error:
@@ -39,3 +40,22 @@ def merge(base: str, adapter: Path, output: Path) -> Path:
     load_tokenizer(where).save_pretrained(str(output))
     write_json(output / "merged.json", {"base": base, "adapter": str(adapter)})
     return output
+
+
+def _check_base(where: Path | str, adapter: Path) -> None:
+    """Refuse a base of the same shape but with other weights, which would merge without a word.
+
+    Only folders are compared with folders: the digest of a Hub model is its commit.
+
+    Raises:
+        AdapterError: the adapter was trained on other weights.
+    """
+    manifest = read_manifest(adapter)
+    if manifest is None or not isinstance(where, Path):
+        return
+    digest, trained_on = model_digest(where), manifest.base
+    if len(digest) == len(trained_on.digest) and digest != trained_on.digest:
+        raise AdapterError(
+            f"{adapter} was trained on {trained_on.name!r} (content {trained_on.digest}); "
+            f"that of {str(where)!r} is another ({digest})"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -64,7 +65,9 @@ def check_parity(
     manifest = read_manifest(adapter)
     if manifest is None or manifest.kind != "adapter":
         raise AdapterError(f"{adapter}: no finished adapter, so that there is nothing to compare")
-    recipe = make_recipe({**manifest.recipe, **({"model": base} if base else {})}, str(adapter))
+    # What was gone on from is part of the weights now, and may be gone.
+    changes = {"adapter": None, **({"model": base} if base else {})}
+    recipe = make_recipe({**manifest.recipe, **changes}, str(adapter))
     where = find_base(recipe.model)
     mixture = open_recipe_mixture(open_inputs(recipe), load_tokenizer(where))
     chosen = [mixture.draw(i).sample for i in range(samples)]
@@ -74,7 +77,9 @@ def check_parity(
 
 
 def _largest(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    return max(abs(x - y) for a, b in zip(one, other, strict=True) for x, y in zip(a, b, strict=True))
+    """The largest difference; what is no number anywhere is the largest of all, since ``max`` may pass over it."""
+    found = [abs(x - y) for a, b in zip(one, other, strict=True) for x, y in zip(a, b, strict=True)]
+    return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
 def _through_peft(base: str, adapter: Path, samples: Sequence[Sample]) -> tuple[list[list[float]], list[list[float]]]:

@@ -39,6 +39,8 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
         setup = set_up(inputs, recipe.model_copy(update={"max_steps": last}), folder)
         if first:
             remove_after(folder, begun)
+        if setup.validation is not None and setup.validation.left_out:
+            shown.note(setup.validation.as_text())
         with StopSignal() as stop, TrainingLog(output / LOG, begun) if first else nullcontext() as log:
             rows = VirtualRows.of(setup.mixture, range(last * recipe.batch_size))
             trainer = build_trainer(setup, rows, reports=Reports(log, shown), stop=stop)

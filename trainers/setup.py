@@ -98,10 +98,18 @@ def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
         context = getattr(config, "max_position_embeddings", None)
         if context is not None and recipe.max_seq_len > context:
             raise ConfigError(f"recipe: max_seq_len {recipe.max_seq_len} is over the model's context of {context}")
-        return AutoModelForCausalLM.from_pretrained(str(inputs.base), **options)
+        model, found = AutoModelForCausalLM.from_pretrained(str(inputs.base), output_loading_info=True, **options)
     except (OSError, ValueError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise ConfigError(f"model {str(inputs.base)!r} cannot be loaded: {why}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ConfigError(f"model {str(inputs.base)!r}: its weights have other shapes than its config.json") from error
+    if missing := sorted(found["missing_keys"]):
+        # They would be random numbers, and transformers says so in a warning only.
+        raise ConfigError(f"model {str(inputs.base)!r}: {len(missing)} weights are missing, such as {missing[0]}")
+    return model
 
 
 def _open_validation(recipe: Recipe, tokenizer: Any) -> Validation | None:

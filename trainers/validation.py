@@ -34,6 +34,13 @@ class Validation:
     tokens: PromptTokenizer
     pad_id: int
     micro_batch: int
+    left_out: int = 0
+    """Tasks of the dataset that were passed over: no known output, or too long."""
+
+    def as_text(self) -> str:
+        """One line on what is asked, and what is not."""
+        exact = f", {min(self.exact, len(self.questions))} of them for the exact grid" if self.exact else ""
+        return f"validation: {len(self.questions)} tasks{exact}; {self.left_out} have no known output or are too long"
 
     def measure(self, model: Any, accelerator: Any) -> dict[str, float]:
         """``loss``: the mean over all answer tokens, whatever the batch size; ``exact``: the share of exact grids."""
@@ -82,6 +89,9 @@ class Validation:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=room,
                 do_sample=False,
+                # A model's own settings may have these (Qwen's do), and they ruin grids.
+                repetition_penalty=1.0,
+                no_repeat_ngram_size=0,
                 eos_token_id=question.sample.ids[-1],
                 pad_token_id=self.pad_id,
             )
@@ -106,18 +116,19 @@ def open_validation(
     Raises:
         DataError: none has an output and fits.
     """
-    questions = []
+    questions: list[Question] = []
+    left_out = 0
     for index in range(len(dataset.ids)):
         task = dataset.task(index)
         answer = task.test[0].output if task.test else None
-        if answer is None:
+        sample = None if answer is None else tokens.sample(task, 0)
+        if answer is None or sample is None or len(sample.ids) > max_seq_len:
+            left_out += 1
             continue
-        sample = tokens.sample(task, 0)
-        if len(sample.ids) <= max_seq_len:
-            questions.append(Question(sample, answer))
+        questions.append(Question(sample, answer))
         if len(questions) == max_tasks:
             break
     if not questions:
         raise DataError(f"validation {dataset.spec!r}: no task with a known output fits in {max_seq_len} tokens")
     micro = max(1, 16_384 // max_seq_len)
-    return Validation(questions, exact_tasks, tokens, pad_id, micro)
+    return Validation(questions, exact_tasks, tokens, pad_id, micro, left_out)

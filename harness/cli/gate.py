@@ -47,7 +47,7 @@ def gate(
             verdict, told = _reach(run, metric, minimum or 0.0)
         else:
             verdict, told = _no_worse(run, baseline, metric, margin or 0.0, common)
-    except ArcBenchError as error:
+    except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, asked, None, str(error))
         raise

@@ -16,9 +16,6 @@ from trainers.cli import train as plain_train
 if TYPE_CHECKING:
     from trainers.parity import Parity
 
-RESULT = "parity.json"
-"""What the check found, beside the adapter's manifest."""
-
 
 @click.command()
 @click.argument("adapter", type=click.Path(path_type=Path))
@@ -74,11 +71,11 @@ def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> s
 
 def _check(adapter: Path, server: str, model: str, **options: Any) -> Parity:
     from serve.keys import USER_KEY, key_from_process
-    from trainers.artifact import write_json
+    from trainers.artifact import PARITY, write_json
     from trainers.parity import check_parity
 
     found = check_parity(adapter, server, model, key=key_from_process(USER_KEY), **options)
-    write_json(adapter / RESULT, {"server": server, "model": model, **asdict(found), "holds": found.holds})
+    write_json(adapter / PARITY, {"server": server, "model": model, **asdict(found), "holds": found.holds})
     return found
 
 

@@ -1,0 +1,166 @@
+"""What the trainer checks beside the recipe: GPUs in sight, adapters to go on from, bases to merge into, validation."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.datasets import TaskList, open_dataset
+from harness.encoding import parse_encoder
+from harness.errors import AdapterError, ConfigError, DataError
+from harness.prompt import load_prompt
+from harness.rng import Stream
+from harness.tokens import PromptTokenizer
+from tests.data_samples import random_task
+from tests.test_mixture import _without_outputs, tokenizer
+from tests.test_recipe import SMALL
+from trainers.artifact import PARITY, AdapterManifest, environment, model_digest, write_json, write_manifest
+from trainers.folder import STARTED, prepare_folder
+from trainers.merge import merge
+from trainers.parity import Parity, _largest
+from trainers.recipe import LoraRecipe, make_recipe
+from trainers.sft import find_base, load_tokenizer, open_inputs
+from trainers.validation import open_validation
+
+MINIMAL = "MinimalGridEncoder()"
+
+
+def test_one_process_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With several in sight, transformers would take as many times the samples of a step."""
+    import torch
+
+    from trainers.arguments import training_arguments
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    arguments = training_arguments(make_recipe(SMALL), 6, tmp_path, torch.float32)
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 6)
+
+
+@pytest.mark.parametrize(
+    ("saved", "named"),
+    [
+        ({}, []),
+        ({"r": 4, "lora_alpha": 5}, ["lora.rank=4", "lora.alpha=5"]),
+        ({"lora_dropout": 0.1}, ["lora.dropout=0.1"]),
+        ({"bias": "all"}, ['lora.bias="all"']),
+        ({"modules_to_save": ["lm_head"]}, ['lora.modules_to_save=["lm_head"]']),
+        ({"layers_to_transform": [0]}, ["lora.layers=[0]"]),
+        ({"rank_pattern": {"q_proj": 4}}, ['lora.rank_pattern={"q_proj": 4}']),
+        ({"target_modules": ["v_proj"]}, ['lora.targets=["v_proj"]']),
+    ],
+)
+def test_an_adapter_that_is_gone_on_from_is_what_the_recipe_says(saved: dict[str, Any], named: list[str]) -> None:
+    from trainers.lora import differences, lora_config
+
+    said = LoraRecipe(targets=["q_proj", "v_proj"])
+    found = lora_config(said)
+    for name, value in saved.items():
+        setattr(found, name, value)
+    assert differences(found, said) == named
+
+
+def test_weights_that_vllm_does_not_load_are_known_by_name() -> None:
+    from trainers.loop import _ON_EMBEDDINGS
+
+    for name, hit in (
+        ("base_model.model.lm_head.lora_A.default.weight", True),
+        ("base_model.model.model.embed_tokens.lora_embedding_A.default", True),
+        ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight", False),
+    ):
+        assert bool(_ON_EMBEDDINGS.search(name)) == hit
+
+
+def test_what_is_no_number_fails_parity() -> None:
+    assert _largest([[-1.0, -2.0]], [[-1.5, -2.0]]) == 0.5
+    for values in ([-1.0, math.nan], [math.nan, -1.0]):
+        assert not Parity(2, _largest([values], [[-1.0, -1.0]]), 0.5).holds
+
+
+def test_starting_over_forgets_the_parity_of_the_old_weights(tmp_path: Path) -> None:
+    for name in (STARTED, PARITY):
+        write_json(tmp_path / name, {})
+    assert not prepare_folder(tmp_path, {"seed": 1}, resume=False)
+    assert not (tmp_path / PARITY).exists()
+
+
+def test_an_adapter_is_not_merged_into_another_base(tmp_path: Path) -> None:
+    write_json(tmp_path / "adapter_config.json", {})
+    base = find_base("tiny")
+    assert isinstance(base, Path)
+    losses = {"first": 1, "last": 1, "mean_of_last_10": 1, "validation": {}}
+    counts = dict.fromkeys(("seed", "steps", "kept_step", "tokens", "answer_tokens", "padding", "seconds"), 0)
+    words = dict.fromkeys(("prompt", "prompt_digest", "encoder", "weights_sha256", "finished"), "")
+    rest = {"kind": "adapter", "recipe": {}, "datasets": [], "ended": "max_steps", "serveable": True}
+    there = {"environment": environment().model_dump(), "losses": losses, **counts, **words, **rest}
+    other = {"name": "other", "digest": model_digest(base)[::-1]}
+    write_manifest(tmp_path, AdapterManifest.model_validate({**there, "base": other}))
+    with pytest.raises(AdapterError, match="was trained on 'other'"):
+        merge("tiny", tmp_path, tmp_path / "merged")
+
+
+def _without_a_weight(model: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(model / "model.safetensors")
+    del weights["model.layers.0.mlp.down_proj.weight"]
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+
+
+def _of_other_shapes(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "intermediate_size": 2 * config["intermediate_size"]}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_without_a_weight, "1 weights are missing, such as model.layers.0.mlp.down_proj.weight"),
+        (_of_other_shapes, r"its weights have other shapes than its config\.json"),
+    ],
+)
+def test_a_base_that_would_be_random_in_part_is_refused(
+    tmp_path: Path, damage: Callable[[Path], None], expected: str
+) -> None:
+    import torch
+
+    from trainers.setup import _load_base
+
+    model = shutil.copytree(find_base("tiny"), tmp_path / "model")
+    damage(model)
+    inputs = open_inputs(make_recipe({**SMALL, "model": str(model), "max_seq_len": 100}))
+    with pytest.raises(ConfigError, match=expected):
+        _load_base(inputs, torch.float32)
+
+
+def test_greedy_answers_ignore_the_penalties_of_a_model() -> None:
+    """Qwen's own generation settings punish repetition, which ruins grids."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(find_base("tiny"))
+    tokens = PromptTokenizer(load_tokenizer(find_base("tiny")), load_prompt("compact-v0"), parse_encoder(MINIMAL))
+    held = open_dataset("toy/copy/evaluation#n=4")
+    found = open_validation(held, tokens, max_seq_len=512, max_tasks=4, exact_tasks=4, pad_id=0)
+    plain = found._exact(model, found.questions, "cpu")
+    model.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
+    assert found._exact(model, found.questions, "cpu") == plain > 1
+
+
+def test_validation_says_what_it_leaves_out() -> None:
+    tasks = [random_task(Stream("held out", k), 2, 5, f"t{k}") for k in range(6)]
+    given = TaskList("held", (*map(_without_outputs, tasks[:2]), *tasks[2:]))
+    tokens = PromptTokenizer(tokenizer(), load_prompt("compact-v0"), parse_encoder(MINIMAL))
+    lengths = sorted(len(tokens.sample(task, 0).ids) for task in tasks[2:])
+    options = {"max_tasks": 9, "exact_tasks": 5, "pad_id": 0}
+    found = open_validation(given, tokens, max_seq_len=lengths[1], **options)
+    assert (len(found.questions), found.left_out) == (2, 4)
+    expected = "validation: 2 tasks, 2 of them for the exact grid; 4 have no known output or are too long"
+    assert found.as_text() == expected
+    with pytest.raises(DataError, match="no task with a known output fits"):
+        open_validation(given, tokens, max_seq_len=lengths[0] - 1, **options)
