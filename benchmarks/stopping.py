@@ -179,6 +179,9 @@ INTRODUCTION = """\
 
 Written by `python -m benchmarks.stopping --write benchmarks/stopping.md RUN …`.
 
+- Under `risk=R` further draws are taken to come from a Pólya urn: the next draw repeats a grid with the weight of its
+  votes so far less 0.25, fails with that of the failures so far, and is a new grid with the rest (`change_bound` in
+  harness/stopping.py).
 - *Stopped*: test outputs that were left early. *Saved*: predictions that were not made, of all.
 - *Attempts changed*: of the outputs that were left, those of which the full run has other attempts, or in another
   order. `decided` promises none, `risk=R` a share below R. *Votes changed* are those among them that score differently.

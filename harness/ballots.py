@@ -34,6 +34,11 @@ class Ballot:
         """How many predictions were given, failures included."""
         return sum(map(len, self.groups.values())) + len(self.failed)
 
+    @property
+    def last(self) -> int:
+        """The highest place of a prediction, from 0; -1 where there is none."""
+        return max([vote.sample for own in self.groups.values() for vote in own] + self.failed, default=-1)
+
     def repeated(self) -> int | None:
         """A sample that is there more than once, None where each is there once."""
         samples = [vote.sample for vote in self.votes()] + self.failed
@@ -120,7 +125,7 @@ def collect(
 
 
 def check_counts(ballots: Sequence[Ballots], n: int, where: str) -> None:
-    """Refuse more predictions for a test output than ``n``.
+    """Refuse more predictions for a test output than ``n``, and one whose place among them is over ``n``.
 
     Raises:
         DataError: with the ids.
@@ -131,6 +136,13 @@ def check_counts(ballots: Sequence[Ballots], n: int, where: str) -> None:
         for task, cast in own.outputs.items()
         for index, ballot in enumerate(cast)
         if ballot.count > n
+    ]
+    found += [
+        f"{_of(own.model)}task {task}, test {index}: answer {ballot.last + 1} where {n} were due"
+        for own in ballots
+        for task, cast in own.outputs.items()
+        for index, ballot in enumerate(cast)
+        if ballot.count <= n <= ballot.last
     ]
     refuse(found, where, "more answers than it claims to hold (the run's N, --format kaggle, or -n)")
 

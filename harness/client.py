@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _KEEPALIVE = 2.0
 """Seconds; below the 5 of uvicorn, so that a reused connection is not just being closed by the server."""
 _CONNECT_SECONDS = 10.0
+_LOOK_SECONDS = 10.0
+"""For what a server answers without its model."""
 _BODY_LIMIT = 64 << 20
 _JSON = {"Content-Type": "application/json"}
 
@@ -58,13 +60,21 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def models(self, timeout: float = _CONNECT_SECONDS) -> list[ServedModel]:
+    async def version(self) -> str | None:
+        """What the server says under ``/version`` (vLLM does); None where it says nothing that can be read."""
+        try:
+            found = (await self._call("GET", "/version", None, _LOOK_SECONDS)).get("version")
+        except ServerError:
+            return None
+        return found if isinstance(found, str) and found else None
+
+    async def models(self) -> list[ServedModel]:
         """What the server lists under ``/v1/models``.
 
         Raises:
             Fault: no answer, or one that is no list of models. Refusal: 4xx.
         """
-        data = await self._call("GET", "/v1/models", None, timeout)
+        data = await self._call("GET", "/v1/models", None, _LOOK_SECONDS)
         entries = data.get("data")
         if not isinstance(entries, list) or not all(
             isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries

@@ -123,8 +123,17 @@ def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None =
     Raises:
         SpecError: the spec cannot be read. DataError: the file behind it is not what it must be.
     """
+    if not spec.isprintable():
+        raise SpecError(f"dataset {spec[:300]!r}: holds characters that no path should")
     source, *options = spec.split("#")
     selection = _parse_selection(spec, options)
+    try:
+        return _open(spec, source, selection, strict, progress)
+    except OSError as error:
+        raise DataError(f"dataset {spec[:300]!r}: {error.strerror or error}") from error
+
+
+def _open(spec: str, source: str, selection: dict[str, str], strict: bool, progress: Progress | None) -> Dataset:
     if source.startswith("toy/"):
         tasks = _toy(spec, source, int(selection.get("n", TOY_TASKS)), int(selection.get("seed", 0)))
         dataset: Dataset = TaskList(spec, tasks, "generated")
@@ -137,7 +146,7 @@ def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None =
 
 
 def _open_barc(spec: str, source: str, strict: bool, progress: Progress | None) -> Dataset | None:
-    if match := re.fullmatch(r"barc-(\d+)-(\d+)-(.+)", source):
+    if match := re.fullmatch(r"barc-([0-9]{1,18})-([0-9]{1,18})-(.+)", source):
         n, max_examples = int(match[1]), int(match[2])
         if n < 1 or max_examples < VIRTUAL_MIN_PAIRS:
             raise SpecError(
@@ -171,7 +180,7 @@ def _parse_selection(spec: str, options: Sequence[str]) -> dict[str, str]:
     selection: dict[str, str] = {}
     for option in options:
         key, _, value = option.partition("=")
-        if key not in ("n", "seed", "ids") or not value or (key != "ids" and not re.fullmatch("[0-9]+", value)):
+        if key not in ("n", "seed", "ids") or not value or (key != "ids" and not re.fullmatch("[0-9]{1,18}", value)):
             raise SpecError(f"dataset {spec!r}: selection {option!r} is not one of n=NUMBER, seed=NUMBER, ids=FILE")
         if key in selection:
             raise SpecError(f"dataset {spec!r}: {key}= is given twice")

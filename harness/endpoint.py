@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from harness.client import Client
 from harness.errors import ServerError
-from harness.jobs import Divide, GivenUp, Job, Lost, Policy
+from harness.jobs import CONVICTED, Divide, GivenUp, Job, Lost, Policy
 from harness.presence import Presence
 from harness.replies import Fault, Refusal, Reply
 from harness.requests import ChatRequest, Request, TokenRequest, greeting
@@ -29,20 +29,31 @@ class Endpoint(Presence):
         self._last_success = -1.0
         self._quiet_until = 0.0
 
+    async def ready(self) -> None:
+        """Until the server is there and does not ask to be left alone."""
+        while not self.up.is_set() or self._quiet_until > monotonic():
+            await self.up.wait()
+            await asyncio.sleep(self._quiet_until - monotonic())
+
     async def ask(self, job: Job) -> list[Reply | None]:
         """The answers, one a prediction, after as many attempts as it takes; None where a prompt does not fit.
 
         Of several answers some may be broken off (``Reply.broken_off``), never all.
 
         Raises:
-            Lost: the server went away. Divide: ask one by one. GivenUp: only this request fails.
+            Lost: the server went away, or wants to be left alone. Divide: ask one by one. GivenUp: only this
+                request fails.
             Refusal: 4xx for this request. ServerError: the server refuses everything.
         """
+        sent = False
         while True:
-            while (pause := self._quiet_until - monotonic()) > 0:
-                await asyncio.sleep(pause * (1 + 0.25 * job.jitter()))
             if not self.up.is_set():
+                if sent:
+                    self._lose(job)
                 raise Lost
+            if self._quiet_until > monotonic():
+                raise Lost
+            sent = True
             try:
                 replies = await self._attempt(job.request)
                 if all(reply is not None and reply.broken_off for reply in replies):
@@ -122,10 +133,10 @@ class Endpoint(Presence):
             self._quiet_until = max(self._quiet_until, now + min(pause, self.policy.wait))
             if now - job.first_fault > self.policy.wait:
                 await self._give_up(job, fault)
-            return
-        job.attempts += 1
-        if fault.kind in ("connection", "abort") and not await self.answers():
             raise Lost
+        job.attempts += 1
+        if fault.kind in ("connection", "timeout", "abort") and not await self.answers():
+            self._lose(job)
         # A connection is also lost when the server dies of a prompt: the second time it is not chance.
         if len(job.numbers) > 1 and (fault.kind != "connection" or job.attempts > 1):
             raise Divide
@@ -133,6 +144,18 @@ class Endpoint(Presence):
             await self._give_up(job, fault)
         pause = self.policy.pause(job, job.attempts) if fault.retry_after is None else fault.retry_after
         await asyncio.sleep(min(pause, self.policy.wait))
+
+    def _lose(self, job: Job) -> NoReturn:
+        """The server went away with the job: chance, or what the job does to servers; often enough it is that.
+
+        A job is alone in flight before it is blamed (``Job.is_suspect``).
+        """
+        job.losses += 1
+        if len(job.numbers) > 1 and job.losses >= CONVICTED - 1:
+            raise Divide from None
+        if job.losses >= CONVICTED:
+            raise GivenUp(f"servers went away {job.losses} times while they had this request: {self.reason}") from None
+        raise Lost from None
 
     def _object(self, job: Job, refusal: Refusal) -> NoReturn:
         """A refusal of the key, route or model: never a wrong prediction, but a server that must be mended."""
@@ -152,6 +175,6 @@ class Endpoint(Presence):
             except ServerError as error:
                 job.forgive()
                 self.fall(str(error), job.request.model)
-                raise Lost from None
+                self._lose(job)
             self._last_success = monotonic()
         raise GivenUp(str(fault))

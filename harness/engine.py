@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from harness.answers import run_answers
@@ -30,6 +30,7 @@ COMMIT_SECONDS = 0.5
 _DRAIN_SECONDS = 30.0
 _NOTICES = 20
 """Different reasons of failure that are shown."""
+_MORE = "further reasons are not shown; predictions.jsonl has every such prediction as refused or error"
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -44,10 +45,12 @@ class Engine:
         endpoints: Sequence[Endpoint],
         log: PredictionLog,
         display: Display,
+        answered_as: Mapping[str, Collection[str]],
     ) -> None:
+        """``answered_as`` has the names under which servers answered in earlier sessions, by model."""
         self.plan = plan
         self.board = Board(Tally(model.name, plan.per_model, config.n) for model in config.models)
-        self.answered_as: dict[str, set[str]] = {model.name: set() for model in config.models}
+        self.answered_as: dict[str, set[str]] = {m.name: set(answered_as.get(m.name, ())) for m in config.models}
         self.warnings: list[str] = []
         """What was noticed that the report is to tell."""
         self._asking = asking
@@ -83,8 +86,11 @@ class Engine:
             tally = self.board.tallies[answer.model]
             tally.add((answer.task_id, answer.test_index), truth, answer.outcome, answer.grid, answer.mean_logprob)
 
-    async def run(self, models_at_once: int, policy: Policy) -> None:
-        """Sample until all is done, a signal comes, or nothing more can be done."""
+    async def run(self, models_at_once: int, policy: Policy, save: Callable[[], None]) -> None:
+        """Sample until all is done, a signal comes, or nothing more can be done.
+
+        ``save`` is called before predictions are committed, to keep what this session learned beside them.
+        """
         size = self._asking.size(policy.max_in_flight)
         work = Work(self._jobs(models_at_once, size), size)
         async with asyncio.TaskGroup() as group:
@@ -100,7 +106,7 @@ class Engine:
             self.board.seconds_left = lambda: servers.seconds_left
             spawn(self._display.show(self.board))
             spawn(work.build_ahead())
-            spawn(self._commit_often())
+            spawn(self._commit_often(save))
             for endpoint in self._endpoints:
                 spawn(self._feed(endpoint, work, Room(policy.max_in_flight, size), spawn))
             with _on_interrupt(lambda: self._drain(work, spawn)):
@@ -123,7 +129,7 @@ class Engine:
         """Give a server what is due, as long as it has room."""
         while True:
             await room.wait()
-            await endpoint.up.wait()
+            await endpoint.ready()
             job = await work.take()
             room.add(-len(job.numbers))
             spawn(self._ask(endpoint, work, room, job))
@@ -169,9 +175,10 @@ class Engine:
         self._record(draw, outcome, grid, reply)
 
     def _fail(self, job: Job, outcome: Outcome, reason: str) -> None:
-        if reason not in self._refusals and len(self._refusals) < _NOTICES:
+        if reason not in self._refusals and len(self._refusals) <= _NOTICES:
             self._refusals.add(reason)
-            self._display.notice(f"{outcome}: {reason}")
+            shown = len(self._refusals) <= _NOTICES
+            self._display.notice(f"{outcome}: {reason}" if shown else _MORE)
         for number in job.numbers:
             self._record(self._open[number], outcome, None, None)
 
@@ -193,9 +200,10 @@ class Engine:
         if spared := rounds.next(draw.number, standing.votes.values(), standing.failures):
             tally.leave(output, spared)
 
-    async def _commit_often(self) -> None:
+    async def _commit_often(self, save: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
+            save()
             await asyncio.to_thread(self._log.commit)
 
     def _drain(self, work: Work, spawn: Spawn) -> None:

@@ -16,7 +16,7 @@ RESAMPLES = 9_999
 FEWEST_FOR_BCA = 5
 """Tasks above 0 and below 1 that BCa needs; with fewer its coverage falls far below the nominal one."""
 FEW_TASKS = 50
-"""Below this many tasks a table flags the row."""
+"""Below this many tasks the note under a table says so."""
 SMALL_SAMPLE = 30
 """Below this many tasks a bootstrap at the nominal level covers too seldom, and a higher one is used."""
 
@@ -33,7 +33,7 @@ class Interval:
 
     @property
     def few_tasks(self) -> bool:
-        """Whether the row is to be flagged for its small number of tasks."""
+        """Whether there are so few tasks that the note under a table says so."""
         return self.tasks < FEW_TASKS
 
 

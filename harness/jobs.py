@@ -8,6 +8,8 @@ from harness.requests import Request
 from harness.rng import Stream
 
 _LONGEST_BACKOFF = 30.0
+SUSPECT, CONVICTED = 2, 4
+"""After so many losses of its server a job is asked alone; after so many in all it is given up."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Job:
     request: Request
     attempts: int = 0
     first_fault: float | None = None
+    losses: int = 0
+    """How often a server went away while it had the job."""
+
+    @property
+    def is_suspect(self) -> bool:
+        """It may be what servers die of: nothing else is to be in flight with it, so that nothing else is blamed."""
+        return self.losses >= SUSPECT
 
     def forgive(self) -> None:
         """The faults were the server's: start counting anew."""
@@ -53,7 +62,7 @@ class Job:
 
 
 class Lost(Exception):
-    """The server is away; the job is to be given to whoever is free."""
+    """The server is away, or wants to be left alone; the job is to be given to whoever is free."""
 
 
 class Divide(Exception):
@@ -61,4 +70,4 @@ class Divide(Exception):
 
 
 class GivenUp(Exception):
-    """All attempts failed though the server answers others."""
+    """All attempts failed though the server answers others, or servers went away each time."""

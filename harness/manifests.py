@@ -10,6 +10,7 @@ from harness.engine import Engine
 from harness.environment import describe_environment
 from harness.errors import ConfigError
 from harness.records import Manifest, RunConfig, ServedModel
+from harness.runs import RunFolder
 
 
 def served_models(endpoints: Sequence[Endpoint]) -> dict[str, ServedModel]:
@@ -30,12 +31,15 @@ def served_models(endpoints: Sequence[Endpoint]) -> dict[str, ServedModel]:
 def begun(config: RunConfig, endpoints: Sequence[Endpoint], warnings: Sequence[str]) -> Manifest:
     """The manifest before anything is asked."""
     served = served_models(endpoints)
+    models = [served[model.name] for model in config.models if model.name in served]
+    bases = {model.parent: served[model.parent] for model in models if model.parent in served}
     return Manifest(
         format=1,
         config=config,
         environment=describe_environment(),
         servers=[endpoint.client.url for endpoint in endpoints],
-        served=[served[model.name] for model in config.models if model.name in served],
+        served=[*models, *(base for base in bases.values() if base not in models)],
+        server_versions=_versions(endpoints),
         warnings=list(warnings),
         without=_without(endpoints),
         answered_as={},
@@ -45,16 +49,39 @@ def begun(config: RunConfig, endpoints: Sequence[Endpoint], warnings: Sequence[s
     )
 
 
-def closed(manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) -> Manifest:
-    """The manifest after a session; ``finished`` only when every prediction is there."""
+class Keeper:
+    """Keeps what a session learns in its manifest on disk, so that a kill does not lose it."""
+
+    def __init__(self, folder: RunFolder, manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) -> None:
+        self._folder, self._manifest = folder, manifest
+        self._engine, self._endpoints = engine, endpoints
+
+    def save(self) -> None:
+        """Write the manifest if something new turned up."""
+        self._write(_learned(self._manifest, self._engine, self._endpoints))
+
+    def close(self) -> None:
+        """The same at the end of a session; ``finished`` only when every prediction is there."""
+        end = {"finished": now() if self._engine.board.complete else None}
+        self._write(_learned(self._manifest, self._engine, self._endpoints).model_copy(update=end))
+
+    def _write(self, manifest: Manifest) -> None:
+        if manifest != self._manifest:
+            self._folder.write_manifest(manifest)
+            self._manifest = manifest
+
+
+def _learned(manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) -> Manifest:
     answered = {
-        name: sorted({*manifest.answered_as.get(name, []), *names}) for name, names in engine.answered_as.items()
+        name: sorted({*manifest.answered_as.get(name, []), *names})
+        for name, names in engine.answered_as.items()
+        if names
     }
     changes = {
         "warnings": list(dict.fromkeys([*manifest.warnings, *engine.warnings])),
         "without": sorted({*manifest.without, *_without(endpoints)}),
-        "answered_as": answered,
-        "finished": now() if engine.board.complete else None,
+        "answered_as": manifest.answered_as | answered,
+        "server_versions": manifest.server_versions | _versions(endpoints),
     }
     return manifest.model_copy(update=changes)
 
@@ -62,6 +89,10 @@ def closed(manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) ->
 def now() -> str:
     """The time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions(endpoints: Sequence[Endpoint]) -> dict[str, str]:
+    return {endpoint.client.url: endpoint.version for endpoint in endpoints if endpoint.version is not None}
 
 
 def _without(endpoints: Sequence[Endpoint]) -> list[str]:

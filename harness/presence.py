@@ -22,6 +22,7 @@ class Presence:
 
     Attributes:
         served: the models that it lists, by name.
+        version: of the server's software, as it says; None where it does not.
         hashes: by model, the content hash that the run was begun with, where servers give one.
         samples: chat requests with the token ids that the run sends instead; a server that would read them otherwise
             is as good as away.
@@ -32,6 +33,7 @@ class Presence:
         self.client = client
         self.policy = policy
         self.served: dict[str, ServedModel] = {}
+        self.version: str | None = None
         self.hashes: dict[str, str] = {}
         self.samples: tuple[tuple[ChatRequest, list[int]], ...] = ()
         self.up = asyncio.Event()
@@ -54,6 +56,7 @@ class Presence:
                 await self._patiently(partial(self.client.negotiate, model))
         except (Fault, Refusal) as error:
             raise ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}") from None
+        self.version = await self.client.version()
         self._greeted = True
         self.up.set()
 
@@ -96,6 +99,7 @@ class Presence:
                 await self.check_samples()
                 if model is not None:
                     await self.client.ask(greeting(model))
+                self.version = await self.client.version() or self.version
             except ServerError as error:
                 self.reason = str(error)
             else:

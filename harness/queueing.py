@@ -56,6 +56,8 @@ class Work:
         self._jobs = jobs
         self._ready: deque[Job] = deque()
         self._returned: deque[Job] = deque()
+        self._suspects: deque[Job] = deque()
+        """What servers may die of: asked one by one, when nothing else is left."""
         self._exhausted = False
         self._dry = False
         self.stopped = False
@@ -79,13 +81,14 @@ class Work:
 
     def finish(self, job: Job, remaining: Iterable[Job] = ()) -> None:
         """A job that was taken is done, but for what is to be done by whoever is free."""
-        self._returned.extend(remaining)
+        for other in remaining:
+            (self._suspects if other.is_suspect else self._returned).append(other)
         self.by_model[job.request.model] -= len(job.numbers)
         if self._dry:
             self._dry = False
             self._low.set()
             self._more.set()
-        if self._returned:
+        if self._returned or self._suspects:
             self._more.set()
         self._settle()
 
@@ -112,7 +115,9 @@ class Work:
             return self._returned.popleft()
         if len(self._ready) <= self._ahead // 2:
             self._low.set()
-        return self._ready.popleft() if self._ready else self._build()
+        if (job := self._ready.popleft() if self._ready else self._build()) is not None:
+            return job
+        return self._suspects.popleft() if self._suspects and self.in_flight == 0 else None
 
     def _build(self) -> Job | None:
         if self._exhausted or self._dry:
@@ -126,6 +131,6 @@ class Work:
         return job
 
     def _settle(self) -> None:
-        idle = self.stopped or (self._exhausted and not self._ready and not self._returned)
+        idle = self.stopped or (self._exhausted and not (self._ready or self._returned or self._suspects))
         if idle and self.in_flight == 0:
             self.over.set()

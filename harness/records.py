@@ -134,6 +134,9 @@ class Manifest(Record):
     environment: Environment
     servers: list[str]
     served: list[ServedModel]
+    """The run's models, and the bases of its adapters."""
+    server_versions: dict[str, str] = {}
+    """By URL, the version of the server's software where it gives one; the last one seen."""
     warnings: list[str]
     without: list[str]
     """Request parameters that a server refused, so that requests went without them."""

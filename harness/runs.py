@@ -93,6 +93,7 @@ class RunFolder:
                     "warnings": list(dict.fromkeys([*old.warnings, *manifest.warnings])),
                     "without": sorted({*old.without, *manifest.without}),
                     "answered_as": old.answered_as,
+                    "server_versions": old.server_versions | manifest.server_versions,
                 }
             )
         self.write_manifest(manifest)

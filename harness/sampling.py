@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter, process_time
@@ -15,7 +15,7 @@ from harness.datasets import open_dataset
 from harness.endpoint import Endpoint
 from harness.engine import Engine
 from harness.errors import ArcBenchError, ServerError
-from harness.manifests import begun, closed, served_models
+from harness.manifests import Keeper, begun, served_models
 from harness.plan import Plan
 from harness.predictions import PredictionLog, drop_errors
 from harness.progress import Display
@@ -54,11 +54,17 @@ class SampleSummary:
         return self.done == self.total
 
 
-def sample_run(options: RunOptions, display: Display | None = None, repeat: RunConfig | None = None) -> SampleSummary:
+def sample_run(
+    options: RunOptions,
+    display: Display | None = None,
+    repeat: RunConfig | None = None,
+    on_begin: Callable[[], None] = lambda: None,
+) -> SampleSummary:
     """Make every prediction of a run that is not there yet; Ctrl-C ends it early with everything saved.
 
     Args:
         repeat: the configuration that must come out, where a run is repeated; prompts and encoders are taken from it.
+        on_begin: called when sampling begins; what fails from then on may be cured by going on.
 
     Raises:
         ConfigError: an option is wrong. RunError: the folder is in the way, differs, or cannot be written.
@@ -70,12 +76,14 @@ def sample_run(options: RunOptions, display: Display | None = None, repeat: RunC
     _allow_files(len(options.servers) * options.policy.max_in_flight + _OTHER_FILES)
     try:
         with _rare_collections():
-            return asyncio.run(_sample(options, folder, display or Display(), repeat))
+            return asyncio.run(_sample(options, folder, display or Display(), repeat, on_begin))
     except BaseExceptionGroup as group:
         raise _first_error(group) from None
 
 
-async def _sample(options: RunOptions, folder: RunFolder, display: Display, repeat: RunConfig | None) -> SampleSummary:
+async def _sample(
+    options: RunOptions, folder: RunFolder, display: Display, repeat: RunConfig | None, on_begin: Callable[[], None]
+) -> SampleSummary:
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
     tasks = declare_tasks(dataset, options.limit)
@@ -95,13 +103,15 @@ async def _sample(options: RunOptions, folder: RunFolder, display: Display, repe
         stack.enter_context(folder.locked())
         manifest, log = _begin(options, folder, begun(config, endpoints, warnings), display)
         stack.callback(log.close)
-        engine = Engine(plan, config, asking, endpoints, log, display)
+        engine = Engine(plan, config, asking, endpoints, log, display, manifest.answered_as)
+        keeper = Keeper(folder, manifest, engine, endpoints)
         at_once = models_at_once(options, (model for e in endpoints for model in e.served.values()))
         start = perf_counter()
-        await engine.run(at_once, options.policy)
+        on_begin()
+        await engine.run(at_once, options.policy, keeper.save)
         asking_seconds = perf_counter() - start
         log.commit()
-        folder.write_manifest(closed(manifest, engine, endpoints))
+        keeper.close()
     tallies = engine.board.tallies.values()
     done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
     asked = sum(tally.answered for tally in tallies)

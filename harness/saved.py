@@ -84,6 +84,8 @@ def _open_run(folder: RunFolder, spec: str | None) -> Saved:
 
 
 def _open_file(path: Path, spec: str, form: Format, n: int | None) -> Saved:
+    if path.is_dir() and form.name != "arcprize":
+        raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
     claimed = form.attempts if n is None else n
     tasks = list(iterate(open_dataset(spec)))
     outputs = {task.id: len(task.test) for task in tasks}

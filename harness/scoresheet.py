@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.errors import ConfigError
 from harness.intervals import CONFIDENCE, RESAMPLES
 from harness.records import Results, RuledResults
 from harness.rulescores import RuleScores, rule_results, rules_named, rules_text, score_rules, unusable
 from harness.saved import Saved
 from harness.scoring import ModelScores, make_results, score_ballots
+from harness.stopped import refuse_other_rules
 from harness.summary import details, summary_table
 
 
@@ -35,11 +35,8 @@ def score_saved_predictions(
         ConfigError: an unknown rule, or one that the predictions do not allow.
         DataError: an output of the dataset is not known.
     """
-    if rules is not None and saved.schedule is not None:
-        raise ConfigError(
-            f"the run stopped early ({saved.schedule.stop}) where the vote was decided; another rule could have chosen "
-            "among the predictions that were not drawn: leave out --rules"
-        )
+    if rules is not None:
+        refuse_other_rules(saved.schedule, "--rules")
     scored = [score_ballots(ballots, saved.tasks, saved.n, saved.schedule) for ballots in saved.ballots]
     results = make_results(scored, saved.n, saved.seed, confidence, resamples)
     results = results.model_copy(update={"cost": saved.costs})

@@ -14,7 +14,7 @@ from harness.records import Manifest
 from harness.runs import RunFolder
 from harness.scoring import ModelScores, collect_run, declared_tasks, score_saved
 from harness.stopped import not_available, told_unknown
-from harness.stopping import of_run
+from harness.stopping import Schedule, of_run
 
 _SHOWN = 8
 
@@ -37,6 +37,10 @@ class SelectedModel:
     ballots: Ballots
     tasks: list[Task]
     seed: int
+    schedule: Schedule | None
+    """The rounds of a run that stopped early."""
+    warnings: list[str]
+    """That the run is unfinished."""
 
 
 def select_models(names: Sequence[str], common: bool = False) -> Selected:
@@ -104,7 +108,8 @@ def select_model(name: str) -> SelectedModel:
     manifest = folder.manifest()
     tasks = declared_tasks(manifest)
     chosen = next(own for own in collect_run(folder, manifest, tasks) if model in (None, own.model))
-    return SelectedModel(chosen, tasks, manifest.config.seed)
+    early = of_run(manifest.config)
+    return SelectedModel(chosen, tasks, manifest.config.seed, early, _unfinished({path: manifest}))
 
 
 def common_tasks(scored: Sequence[ModelScores]) -> list[ModelScores]:
@@ -151,13 +156,17 @@ def _task_differences(manifests: Mapping[Path, Manifest]) -> str:
     return "; ".join(told)
 
 
-def _warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
-    configs = [manifest.config for manifest in manifests.values()]
-    warnings = [
+def _unfinished(manifests: Mapping[Path, Manifest]) -> list[str]:
+    return [
         f"{path} is unfinished; what was not sampled counts as missing"
         for path, manifest in manifests.items()
         if manifest.finished is None
     ]
+
+
+def _warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
+    configs = [manifest.config for manifest in manifests.values()]
+    warnings = _unfinished(manifests)
     fields = {
         "dataset_digest": "the dataset's content", "n": "n", "seed": "seed", "samples_per_view": "samples_per_view",
         "augment": "augment", "lenient": "lenient", "temperature": "temperature",

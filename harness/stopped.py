@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from harness.ballots import Ballot
+from harness.errors import ConfigError
 from harness.grid import Grid
 from harness.metrics import METRICS, STRICT_METRICS, OutputScore, score_votes
 from harness.records import Stopping
@@ -28,6 +29,19 @@ def score_ballot(ballot: Ballot, truth: Grid, n: int, schedule: Schedule | None 
         return every
     first = score_votes([vote for vote in votes if vote.sample < schedule.first], truth, schedule.first)
     return replace(first, vote_1=every.vote_1, vote_2=every.vote_2)
+
+
+def refuse_other_rules(schedule: Schedule | None, option: str) -> None:
+    """Refuse selection rules beside the vote, which ``option`` names, for a run that stopped early.
+
+    Raises:
+        ConfigError: it did (``schedule`` is not None).
+    """
+    if schedule is not None:
+        raise ConfigError(
+            f"the run stopped early ({schedule.stop}) where the vote was decided; another rule could have chosen "
+            f"among the predictions that were not drawn: leave out {option}"
+        )
 
 
 def spared(ballot: Ballot, schedule: Schedule) -> int:

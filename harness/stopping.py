@@ -26,7 +26,9 @@ FINEST, COARSEST = 8, 4
 """A later round is from 1/8 to 1/4 of what the first one leaves: finer ones spare little more, and idle a server."""
 
 CONCENTRATION, DISCOUNT = 0.5, 0.25
-"""The urn of ``change_bound``; chosen so that the measured error stays below the promise (benchmarks/stopping.md)."""
+"""The urn of ``change_bound``; chosen so that the measured error is below the promise, within its standard error.
+
+Measured in benchmarks/stopping.md.."""
 
 Floats = NDArray[np.float64]
 

@@ -14,6 +14,7 @@ from harness.rng import Stream
 from harness.rules import Rule
 from harness.runs import write_atomically
 from harness.selection import SelectedModel
+from harness.stopped import refuse_other_rules
 from harness.voting import draw_attempts
 
 ATTEMPTS = ("attempt_1", "attempt_2")
@@ -46,7 +47,13 @@ class Checked:
 
 
 def make_submission(selected: SelectedModel, rule: Rule) -> Made:
-    """The two best-ranked grids for each test output; ties are drawn by the run's seed, the task and the output."""
+    """The two best-ranked grids for each test output; ties are drawn by the run's seed, the task and the output.
+
+    Raises:
+        ConfigError: a rule other than the vote, and the run stopped early.
+    """
+    if rule.name != "vote":
+        refuse_other_rules(selected.schedule, "--rule")
     content: Submission = {}
     single = empty = outputs = 0
     for task, own in selected.ballots.outputs.items():

@@ -86,7 +86,7 @@ def footnote(results: Results) -> str:
     )
     methods = {m.method for result in results.models.values() for m in result.metrics.values()}
     if "wilson" in methods:
-        text += f"; {WILSON_MARK} Wilson's interval, where fewer than 5 tasks lie above 0 or below 1"
+        text += f"; {WILSON_MARK} Wilson's interval, where fewer than 5 tasks lie above 0 or below 1, or all are equal"
     if "bca-small" in methods:
         text += f"; BCa with fewer than {SMALL_SAMPLE} tasks at the higher level that Student's t asks for"
     if min(tasks) < FEW_TASKS:

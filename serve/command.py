@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import ConfigError, ServerError
 from serve.base_model import BaseModel
 from serve.machine import Machine
+from serve.passed_on import check_passed_on
 
 ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
 """Environment variable that tells the server where its registry is."""
@@ -22,8 +23,6 @@ NOT_RESTORED = "not restored: "
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
-_OWN = ("--data-parallel-size", "-dp", "--api-server-count", "-asc")
-_ADDRESS = ("--host", "--port")
 _GIB = 1 << 30
 _LONGEST = 32_768
 
@@ -45,7 +44,7 @@ class ServeConfig:
         gpu_memory: the share of GPU memory that vLLM may use.
         shutdown_seconds: how long a stopping server lets requests in flight finish.
         data_parallel_size: engines behind the one address, each with the whole model and every adapter.
-        extra: further vLLM options, which win over ours.
+        extra: further vLLM options, which win over ours; some are refused (``check_passed_on``).
     """
 
     model: str | Path
@@ -93,13 +92,7 @@ def command_line(
         ConfigError: options that contradict each other.
         ServerError: the memory asked for the cache is not there.
     """
-    names = [word.split("=")[0].replace("_", "-") for word in config.extra]  # vLLM takes both spellings
-    if own := [name for name in names if name in _OWN]:
-        raise ConfigError(
-            f"{own[0]}: give --data-parallel-size before the --; one API process holds the adapters of all engines"
-        )
-    if own := [name for name in names if name in _ADDRESS]:
-        raise ConfigError(f"{own[0]}: give it before the --; where a server listens decides whether it needs a key")
+    check_passed_on(config.extra)
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

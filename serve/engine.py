@@ -28,8 +28,12 @@ class VllmEngine:
         """Load an adapter folder under a name that was never used for other weights."""
         from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 
+        numbers = self._models.lora_id_counter
+        before = numbers.value
         result = await self._models.load_lora_adapter(LoadLoRAAdapterRequest(lora_name=model, lora_path=folder))
         if not isinstance(result, str):
+            if numbers.value > before:  # the engines were asked, and of several some may have it
+                await self._client.remove_lora(numbers.value)
             raise AdapterError(f"{model}: vLLM refused it: {result.error.message}")
 
     async def unload(self, model: str) -> None:

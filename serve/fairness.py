@@ -2,7 +2,9 @@
 
 vLLM serves waiting requests of a loaded adapter first, so that with ``--max-loras`` busy adapters a further one waits
 for as long as they stay busy (over 20 s was measured). Here each adapter holds a slot for a quantum; once others wait
-and its quantum is over, its new requests queue, those in flight finish, and the slot goes to who has waited longest.
+and the quantum of who has held one longest is over, its new requests queue, those in flight finish, and the slot goes
+to who has waited longest. Only as many adapters stop as others wait. A wait is thus bounded by the quantum and the
+longest answer in flight for each turn before it.
 """
 
 from __future__ import annotations
@@ -68,10 +70,15 @@ class SlotGate:
             if not self._free_slot():
                 return False
             turn = self._turns[adapter] = _Turn(self._clock())
-        elif self._queues and self._clock() - turn.started >= self._quantum:
+        elif adapter in self._queues or (self._clock() - turn.started >= self._quantum and self._must_yield(adapter)):
             return False
         turn.requests += 1
         return True
+
+    def _must_yield(self, adapter: str) -> bool:
+        """Whether it is among those that have held a slot longest, as many as others wait for one."""
+        newcomers = sum(name not in self._turns for name in self._queues)
+        return adapter in sorted(self._turns, key=lambda name: self._turns[name].started)[:newcomers]
 
     def _free_slot(self) -> bool:
         """Make room: an adapter without requests gives its slot away."""

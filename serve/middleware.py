@@ -118,12 +118,14 @@ def _check_key(service: Service, path: str, admin: bool, headers: dict[str, str]
     keys = service.keys
     if path in ("/health", "/ready"):
         return
-    if keys.user is None and keys.admin is None:
-        # Without keys only this machine is let in, and a web page that resolves its own name to it is not.
+    if (keys.admin if admin and keys.admin else keys.user) is None:
+        # Without a key only this machine is let in, and a web page that resolves its own name to it is not.
         host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
         if not is_loopback(host.strip("[]")):
             raise Refusal(
-                403, "PermissionDeniedError", "This server has no keys and answers to localhost or 127.0.0.1 only"
+                403,
+                "PermissionDeniedError",
+                "No key is set for this route, which answers to localhost or 127.0.0.1 only",
             )
         return
     shown = bearer(headers.get("authorization"))

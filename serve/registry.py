@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,11 +97,12 @@ class Registry:
     def versions(self, name: str) -> list[AdapterVersion]:
         """The versions of a name, oldest first; none where it is unknown."""
         home = self.root / AdapterRef.parse(name).name
-        if not home.is_dir() or home.is_symlink():
-            return []
-        found = [
-            _version(name, p) for p in home.iterdir() if VERSION.fullmatch(p.name) and p.is_dir() and not p.is_symlink()
-        ]
+        found = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for path in [] if home.is_symlink() else [home / own for own in os.listdir(home) if VERSION.fullmatch(own)]:
+                with suppress(FileNotFoundError):  # removed by another process since
+                    if stat.S_ISDIR(path.lstat().st_mode):
+                        found.append(_version(name, path))
         return sorted(found, key=lambda v: (v.added, v.version))
 
     def find(self, text: str) -> AdapterVersion:

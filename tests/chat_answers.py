@@ -11,7 +11,10 @@ from aiohttp import web
 
 from harness.rng import Stream
 
-FAULTS = ("http_500", "http_503", "http_429", "reset", "not_json", "html", "no_choice", "two_choices", "abort", "null")
+FAULTS = (
+    "http_500", "http_503", "http_429", "http_408", "reset", "not_json", "html", "no_choice", "two_choices", "abort",
+    "null", "slow",
+)  # fmt: skip
 Body = dict[str, Any]
 
 

@@ -58,6 +58,11 @@ class ChatServer:
         self.models = {"base": own, "cross": own} if models is None else models
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
         self.hold, self.headers = hold, headers
+        self.slow = 1.0
+        """Seconds that the fault ``slow`` takes; then the answer is right."""
+        self.version: str | None = None
+        self.hangs = False
+        """It takes requests, but from the first that is no greeting on it answers nothing at all."""
         self.answered_as: Callable[[Body], str] = lambda body: str(body["model"])
         self.bodies: list[Body] = []
         """Chats in the order of arrival, but for greetings; one for each prompt of a list."""
@@ -100,6 +105,7 @@ class ChatServer:
         app = web.Application(client_max_size=1 << 24)
         app.router.add_get("/v1/models", self._list)
         app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_get("/version", self._version)
         if self.tokenizer is not None:
             app.router.add_post("/v1/completions", self._generate)
         if self.tokenize:
@@ -121,7 +127,15 @@ class ChatServer:
     async def _list(self, request: web.Request) -> web.Response:
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
             return json_response({"error": {"message": "invalid key"}}, 401)
+        await self._hang()
         return json_response({"object": "list", "data": [{"id": name, **extra} for name, extra in self.models.items()]})
+
+    async def _hang(self) -> None:
+        while self.hangs and self.bodies:
+            await asyncio.sleep(0.05)
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return json_response({} if self.version is None else {"version": self.version})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -152,6 +166,7 @@ class ChatServer:
             self.bodies += chats
             self.requests.append(body)
         number, self._number = self._number, self._number + 1
+        await self._hang()
         while not greeting and self.most_in_flight < self.hold:
             await asyncio.sleep(0.05)
         if self.seconds:
@@ -166,7 +181,9 @@ class ChatServer:
         right = reply(body if self.logprobs else {**body, "logprobs": None}, answers)
         right["model"] = self.answered_as(body)
         injected = {i: text[1:] for i, (text, _) in enumerate(answers) if text.startswith("!") and text[1:] in FAULTS}
-        if (fault := self.faults(number)) is not None:
+        if (fault := self.faults(number)) == "slow":
+            await asyncio.sleep(self.slow)
+        elif fault is not None:
             return faulty(fault, request, right, number % len(answers))
         if injected:
             place, fault = next(iter(injected.items()))

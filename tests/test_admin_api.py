@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,24 @@ def test_remove_and_gc_spare_what_the_server_knows(site: Site) -> None:
         assert (await site.ask("POST", "/admin/adapters/gc", {"adapter": "a"}))[0] == 400
 
     asyncio.run(scenario())
+
+
+def test_the_listing_survives_versions_that_disappear_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process removes one version after its name was read, and then a whole name."""
+    read_names = os.listdir
+    gone = [ids_of(site, "a")[0].replace("@", "/"), "b"]
+
+    def removed_after(folder: Path) -> list[str]:
+        found = read_names(folder)
+        for place in gone:
+            shutil.rmtree(site.registry.root / place, ignore_errors=True)
+        return found
+
+    left = ids_of(site, "a")[1]
+    monkeypatch.setattr(os, "listdir", removed_after)
+    status, listing = asyncio.run(site.ask("GET", "/admin/adapters"))
+    assert status == 200
+    assert [[row["id"] for row in adapter["versions"]] for adapter in listing["adapters"]] == [[left]]
 
 
 def test_a_full_disk_is_told_and_moves_no_name(site: Site) -> None:

@@ -143,11 +143,16 @@ def test_several_engines_share_one_api_process(base: BaseModel) -> None:
             command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
 
 
-def test_where_a_server_listens_is_no_option_of_vllm(base: BaseModel) -> None:
-    """Behind the -- it would pass by the check that other machines need a key."""
-    for word in ("--host=0.0.0.0", "--host", "--port"):
+def test_options_that_would_undo_a_promise_are_refused_behind_the_dashes(base: BaseModel) -> None:
+    """--host would pass by the check that other machines need a key; vLLM's parser takes abbreviations."""
+    for word in ("--host=0.0.0.0", "--host", "--port", "--hos", "--po=1"):
         with pytest.raises(ConfigError, match="give it before the --"):
             command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
+    for word in ("--generation-config", "--generation_config=auto", "--generation-conf"):
+        with pytest.raises(ConfigError, match=r"is always vllm here"):
+            command_line(config(base, extra=(word, "auto")), base, CPU, RegistryNeeds(), 1, {})
+    kept = command_line(config(base, extra=("--override-generation-config", "{}")), base, CPU, RegistryNeeds(), 1, {})
+    assert kept.argv[-2:] == ("--override-generation-config", "{}")
     with pytest.raises(ConfigError, match="one API process holds"):
         command_line(config(base, extra=("--api_server_count=2",)), base, CPU, RegistryNeeds(), 1, {})
     assert [address("::1", 1), address("localhost", 1)] == ["http://[::1]:1", "http://localhost:1"]

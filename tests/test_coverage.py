@@ -66,3 +66,28 @@ def test_the_simulation_scores_as_the_harness_does(simulation: ModuleType) -> No
     assert np.all(table["accuracy"] <= table["correct_pixels"] + 1e-12)
     units = table["accuracy"] * 8 * OUTPUTS_MULTIPLE
     assert np.array_equal(units, np.rint(units))
+
+
+def published(title: str) -> list[dict[str, str]]:
+    """The rows of the first table of benchmarks/coverage.md after a line that begins with ``title``."""
+    text = (Path(__file__).parent.parent / "benchmarks" / "coverage.md").read_text(encoding="utf-8")
+    (after,) = [part for part in text.split("\n\n") if part.startswith(title)]
+    head, _, *rows = text[text.index(after) + len(after) :].strip().split("\n\n")[0].splitlines()
+    names = [cell.strip() for cell in head.strip("|").split("|")]
+    return [dict(zip(names, map(str.strip, row.strip("|").split("|")), strict=True)) for row in rows]
+
+
+def test_the_published_coverage_is_what_is_promised() -> None:
+    text = (Path(__file__).parent.parent / "benchmarks" / "coverage.md").read_text(encoding="utf-8")
+    assert "over 2000 replicates" in text
+    large = published("400 tasks;")
+    assert [row["N"] for row in large] == ["8", "32", "128"]
+    for row in large:
+        assert all(93 <= float(row[name]) <= 97 for name in METRICS), row
+        assert float(row["per prediction"]) < (50 if int(row["N"]) >= 32 else 93), row
+    few = [row for row in published("Few tasks") if row["interval"] == "harness"]
+    assert {"10", "20", "30", "50", "120"} <= {row["tasks"] for row in few}
+    for row in few:
+        assert all(float(row[name]) >= 93 for name in METRICS), row
+    plain = [row for row in published("Few tasks") if row["interval"] == "BCa always" and row["tasks"] == "10"]
+    assert min(float(plain[0][name]) for name in METRICS) < 93  # the bound can fail

@@ -48,6 +48,42 @@ def test_a_cold_adapter_gets_its_turn_after_the_quantum() -> None:
     asyncio.run(scenario())
 
 
+def test_one_that_waits_stops_one_hot_adapter_and_not_both() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        gate = SlotGate(2, quantum=1.0, clock=clock)
+        order: list[str] = []
+        done = {name: asyncio.Event() for name in ("old", "young", "cold", "late")}
+
+        async def request(name: str) -> None:
+            async with gate.turn(name):
+                order.append(name)
+                await done[name].wait()
+
+        tasks = []
+
+        async def ask(name: str, seconds: float) -> None:
+            clock.now = seconds
+            tasks.append(asyncio.create_task(request(name)))
+            await asyncio.sleep(0)
+
+        for name, seconds in (("old", 0.0), ("young", 0.5), ("cold", 1.0)):
+            await ask(name, seconds)
+        await ask("old", 2.0)  # both turns are over, one slot is wanted: the older turn ends
+        await ask("young", 2.0)
+        assert order == ["old", "young", "young"]
+        await ask("late", 2.0)  # a second slot is wanted
+        await ask("young", 2.0)
+        assert order == ["old", "young", "young"]
+        for event in done.values():
+            event.set()
+        await asyncio.gather(*tasks)
+        assert order[3] == "cold"
+        assert sorted(order) == ["cold", "late", "old", "old", "young", "young", "young"]
+
+    asyncio.run(scenario())
+
+
 def test_enough_slots_make_nobody_wait() -> None:
     async def scenario() -> None:
         gate = SlotGate(3)

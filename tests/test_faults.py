@@ -31,7 +31,7 @@ def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_f
         faults = random_faults(seed, percent)
         # A server that resets the very first connections counts as absent, which ends a run that has not begun.
         server.faults = lambda i: faults(i) if server.bodies else None
-        assert sample(options(server, folder / "rough", policy=PATIENT)).finished
+        assert sample(options(server, folder / "rough", policy=replace(PATIENT, timeout=0.5))).finished
     assert RunFolder(folder / "rough").manifest().config.api == ("completions" if tokens else "chat")
     assert stable(folder / "rough") == stable(folder / "calm")
     calm, rough = (score_run(folder / name) for name in ("calm", "rough"))

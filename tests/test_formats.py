@@ -116,6 +116,20 @@ def test_kaggle_claims_two_attempts_and_a_claim_can_be_named(tmp_path: Path) -> 
         open_saved(SAVED / "arc24_task_results.json", TASKS, n=2)
 
 
+def test_an_attempt_number_over_what_the_form_allows_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", {"a": [{"attempt_1": [[1]], "attempt_3": [[2]]}]})
+    for form, n in (("kaggle", None), ("attempts", 2)):
+        with pytest.raises(DataError, match="task a, test 0: answer 3 where 2 were due"):
+            open_saved(path, TASKS, form, n)
+    assert open_saved(path, TASKS, "attempts").ballots[0].outputs["a"][0].count == 2
+
+
+@pytest.mark.parametrize("form", ["lines", "arc24", "attempts", "kaggle"])
+def test_a_folder_where_a_file_is_meant_is_told(form: str) -> None:
+    with pytest.raises(DataError, match=f"arcprize: is a folder; --format {form} reads a file"):
+        open_saved(SAVED / "arcprize", TASKS, form)
+
+
 def test_extra_tasks_and_wrong_numbers_of_outputs_are_named_together(tmp_path: Path) -> None:
     value = {"a": [{}, {}], "b": [{}], "e": [{}], "f": [{}], "c": [{"attempt_1": [[1]]}]}
     with pytest.raises(DataError) as caught:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, norm, t
 
 from harness.intervals import intervals, small_sample_level, wilson
-from harness.resampling import resampled_means, to_units
+from harness.resampling import ROUNDED, resampled_means, to_units
 from tests.stats_samples import ones, scipy_ends, scores
 
 
@@ -139,3 +139,13 @@ def test_equal_fractions_on_every_task_give_wilsons() -> None:
 def test_impossible_input_is_refused(values: list[float], options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"values must|must be within|denominator|cannot use"):
         intervals(values, **options)  # type: ignore[arg-type]
+
+
+def test_rounded_values_sum_exactly_on_as_many_tasks_as_is_said() -> None:
+    tasks = int(2**53 // ROUNDED)
+    assert tasks == 9_007
+    units, scale = to_units(np.random.default_rng(0).uniform(0.9, 1, tasks))
+    assert scale[0] == ROUNDED
+    drawn = np.random.default_rng(3).integers(0, tasks, (50, tasks))
+    ((_, means),) = resampled_means(units, 3, 50)
+    assert [float(mean) for mean in means[0]] == [sum(int(units[0, i]) for i in row) / tasks for row in drawn]

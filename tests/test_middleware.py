@@ -167,6 +167,25 @@ def test_a_server_without_keys_answers_this_machine_only(site: Toys, host: str, 
     assert asyncio.run(site.ask("GET", "/v1/models", host=host))[0] == status
 
 
+@pytest.mark.parametrize(
+    ("keys", "method", "path", "shown", "status"),
+    [
+        (Keys(None, "admin-key-1"), "POST", "/v1/completions", "", 403),
+        (Keys(None, "admin-key-1"), "GET", "/admin/adapters", "Bearer admin-key-1", 200),
+        (Keys("user-key-1", None), "GET", "/admin/adapters", "Bearer user-key-1", 403),
+    ],
+)
+def test_what_has_no_key_answers_this_machine_only(
+    site: Toys, keys: Keys, method: str, path: str, shown: str, status: int
+) -> None:
+    """A web page whose name was pointed at this machine gets nothing that a key does not open."""
+    site.service.keys = keys
+    body = {"model": "toy-base"} if method == "POST" else None
+    assert asyncio.run(site.ask(method, path, body, host="evil.example", authorization=shown))[0] == status
+    if status == 403 and keys.user is None:
+        assert asyncio.run(site.ask(method, path, body, authorization=shown))[0] == 200
+
+
 def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Toys) -> None:
     async def scenario() -> None:
         site.inner.hold = asyncio.Event()

@@ -108,6 +108,9 @@ def _without_outputs(task: Task) -> Task:
 def test_datasets_that_cannot_supply() -> None:
     tasks = tuple(random_task(Stream("n", k), 2, 5, f"t{k}") for k in range(8))
     mixture(TaskList("half", (*tasks[:4], *map(_without_outputs, tasks[4:])))).check()
+    late = (*map(_without_outputs, tasks[1:] * 3), tasks[0])
+    with pytest.raises(DataError, match="'rare' cannot supply the mixture"):
+        mixture(TaskList("rare", tuple(replace(task, id=f"r{k}") for k, task in enumerate(late)))).check()
     silent = mixture(TaskList("silent", tuple(map(_without_outputs, tasks))))
     for act in (silent.check, lambda: silent.draw(0)):
         with pytest.raises(DataError, match=r"'silent' cannot supply.* had no output; use a dataset with known"):

@@ -85,7 +85,7 @@ def test_a_share_of_the_tasks() -> None:
 
 
 def test_initialisations_of_the_script() -> None:
-    for name in ("gaussian", "olora", "pissa", "pissa_niter_16"):
+    for name in ("gaussian", "olora", "pissa"):
         recipe = from_options([*PATHS, "--lora_weight_initialization", name])
         assert recipe.lora is not None
         assert recipe.lora.init == name

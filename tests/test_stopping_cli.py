@@ -111,3 +111,12 @@ def test_the_attempts_of_a_submission_are_those_of_the_full_run(
         status, _, err = bench(capsys, "submit", runs / name, "-o", tmp_path / f"{name}.json")
         assert status == 0, err
     assert (tmp_path / "early.json").read_bytes() == (tmp_path / "full.json").read_bytes()
+
+
+def test_a_submission_by_another_rule_is_refused(
+    capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
+    status, _, err = bench(capsys, "submit", runs / "early", "-o", tmp_path / "s.json", "--rule", "first")
+    assert (status, (tmp_path / "s.json").exists()) == (2, False)
+    assert "another rule could have chosen among the predictions that were not drawn: leave out --rule" in err
+    assert bench(capsys, "submit", runs / "full", "-o", tmp_path / "s.json", "--rule", "first")[0] == 0

@@ -117,6 +117,17 @@ def test_tasks_without_known_outputs_can_be_submitted(
     assert check_submission(tmp_path / "s.json", loaded(str(challenges))).problems == []
 
 
+def test_an_unfinished_run_is_told(capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("a", SPEC, {"m": 0.5})
+    manifest = run / "manifest.json"
+    told = json.loads(manifest.read_text())
+    for finished in (None, "2026-01-01T00:00:00+00:00"):
+        manifest.write_text(json.dumps({**told, "finished": finished}))
+        status, _, err = submit(capsys, run, "-o", tmp_path / "s.json")
+        assert status == 0
+        assert ("is unfinished; what was not sampled counts as missing" in err) == (finished is None)
+
+
 def test_another_rule_can_choose(make_run: MakeRun) -> None:
     selected = select_model(str(make_run("a", SPEC, {"m": 0.5})))
     made = make_submission(selected, rule_named("first"))

@@ -6,7 +6,10 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,16 +19,25 @@ from harness.encoding import parse_encoder
 from harness.errors import AdapterError, ConfigError, DataError
 from harness.prompt import load_prompt
 from harness.rng import Stream
-from harness.tokens import PromptTokenizer
-from tests.data_samples import random_task
+from harness.tokens import PromptTokenizer, Sample
+from tests.data_samples import random_task, task_json
 from tests.test_mixture import _without_outputs, tokenizer
 from tests.test_recipe import SMALL
-from trainers.artifact import PARITY, AdapterManifest, environment, model_digest, write_json, write_manifest
+from trainers.artifact import (
+    PARITY,
+    AdapterManifest,
+    DatasetRecord,
+    environment,
+    model_digest,
+    write_json,
+    write_manifest,
+)
 from trainers.folder import STARTED, prepare_folder
+from trainers.lora import check_lora
 from trainers.merge import merge
-from trainers.parity import Parity, _largest
-from trainers.recipe import LoraRecipe, make_recipe
-from trainers.sft import find_base, load_tokenizer, open_inputs
+from trainers.parity import Parity, _largest, _over_http
+from trainers.recipe import LoraRecipe, changed_keys, make_recipe
+from trainers.sft import find_base, load_tokenizer, open_inputs, train
 from trainers.validation import open_validation
 
 MINIMAL = "MinimalGridEncoder()"
@@ -53,7 +65,8 @@ def test_one_process_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"modules_to_save": ["lm_head"]}, ['lora.modules_to_save=["lm_head"]']),
         ({"layers_to_transform": [0]}, ["lora.layers=[0]"]),
         ({"rank_pattern": {"q_proj": 4}}, ['lora.rank_pattern={"q_proj": 4}']),
-        ({"target_modules": ["v_proj"]}, ['lora.targets=["v_proj"]']),
+        ({"init_lora_weights": "gaussian"}, []),
+        ({"init_lora_weights": "pissa"}, ['lora.init="pissa"']),
     ],
 )
 def test_an_adapter_that_is_gone_on_from_is_what_the_recipe_says(saved: dict[str, Any], named: list[str]) -> None:
@@ -77,10 +90,62 @@ def test_weights_that_vllm_does_not_load_are_known_by_name() -> None:
         assert bool(_ON_EMBEDDINGS.search(name)) == hit
 
 
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
+def test_an_adapter_on_other_modules_is_not_gone_on_from(tmp_path: Path, targets: str | list[str]) -> None:
+    from peft import get_peft_model
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    from trainers.continued import with_adapter
+    from trainers.lora import lora_config
+
+    base, folder = find_base("tiny"), tmp_path / "adapter"
+    recipe = make_recipe({**SMALL, "adapter": str(folder), "lora": {"targets": targets}})
+    assert recipe.lora is not None
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora_config(recipe.lora)).save_pretrained(folder)
+    with_adapter(AutoModelForCausalLM.from_pretrained(base), recipe)
+    other = recipe.model_copy(update={"lora": LoraRecipe(targets=["q_proj", "k_proj"])})
+    with pytest.raises(ConfigError, match=r'is another than the recipe says; set lora\.targets=\["'):
+        with_adapter(AutoModelForCausalLM.from_pretrained(base), other)
+    weights = load_file(folder / "adapter_model.safetensors")
+    kept = {name: value for name, value in weights.items() if ".layers.0." in name and ".q_proj." in name}
+    save_file(kept, folder / "adapter_model.safetensors")
+    with pytest.raises(ConfigError, match=r"its weights are not on the modules .* \d+ differ, such as model\.layers"):
+        with_adapter(AutoModelForCausalLM.from_pretrained(base), recipe)
+
+
+def test_an_initialisation_that_cannot_be_repeated_is_refused() -> None:
+    for serveable in (True, False):
+        data = {**SMALL, "lora": {"init": "pissa_niter_4"}, "serveable": serveable}
+        with pytest.raises(ConfigError, match="would find another base than was trained on; use pissa"):
+            check_lora(make_recipe(data))
+
+
 def test_what_is_no_number_fails_parity() -> None:
     assert _largest([[-1.0, -2.0]], [[-1.5, -2.0]]) == 0.5
     for values in ([-1.0, math.nan], [math.nan, -1.0]):
         assert not Parity(2, _largest([values], [[-1.0, -1.0]]), 0.5).holds
+
+
+def test_parity_asks_the_server_itself_and_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"choices": [{"prompt_logprobs": [null, {"5": {"logprob": -0.5}}]}]}')
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        assert _over_http(f"http://127.0.0.1:{server.server_port}", "m", Sample([4, 5], 1), None) == [-0.5]
+        thread.join()
 
 
 def test_starting_over_forgets_the_parity_of_the_old_weights(tmp_path: Path) -> None:
@@ -150,6 +215,47 @@ def test_greedy_answers_ignore_the_penalties_of_a_model() -> None:
     plain = found._exact(model, found.questions, "cpu")
     model.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
     assert found._exact(model, found.questions, "cpu") == plain > 1
+
+
+def test_validation_data_are_part_of_what_decides(tmp_path: Path) -> None:
+    held = tmp_path / "held.json"
+    data = {**SMALL, "validation": {"spec": str(held), "keep": "best", "prompt": "compact-v0"}}
+    found = []
+    for k in range(2):
+        held.write_text(json.dumps({"t": task_json(random_task(Stream("held out", k), 2, 5, "t"))}))
+        found.append(open_inputs(make_recipe(data)).decides())
+    assert changed_keys(*found) == ["validation (its content)"]
+    assert found[0]["prompt compact-v0 (its text)"] == load_prompt("compact-v0").digest
+
+
+@pytest.mark.parametrize("key", ["model", "adapter"])
+def test_what_is_trained_from_is_not_written_over(tmp_path: Path, key: str) -> None:
+    folder = shutil.copytree(find_base("tiny"), tmp_path / "there")
+    write_json(folder / "adapter_config.json", {})
+    with pytest.raises(ConfigError, match=f"is the folder of the {key} that is trained from"):
+        train(make_recipe({**SMALL, key: str(folder)}), tmp_path / "other" / ".." / "there")
+
+
+def test_a_dataset_says_what_it_gave() -> None:
+    counts = {"ids": 9, "drawn": 30, "too_long": 4, "no_output": 2, "dropped_pairs": 1, "tokens": 5, "answer_tokens": 3}
+    words = {"spec": "toy/copy", "prompt": "p", "prompt_digest": "d", "digest": "d"}
+    record = DatasetRecord.model_validate({**words, **counts, "declared_share": 0.5, "share": 0.45})
+    text = "30 samples, 45.0% (declared 50.0%); skipped: 4 too long, 2 without output; 1 pairs dropped"
+    assert record.as_text() == f"toy/copy: {text}"
+
+
+def test_the_heaviest_validation_is_known() -> None:
+    tokens = PromptTokenizer(tokenizer(), load_prompt("compact-v0"), parse_encoder(MINIMAL))
+    held = TaskList("held", tuple(random_task(Stream("held out", k), 2, 5, f"t{k}") for k in range(6)))
+    found = replace(open_validation(held, tokens, max_tasks=6, exact_tasks=2, max_seq_len=900, pad_id=0), micro_batch=3)
+    batch, asked = found.heaviest(2)
+    longest = sorted((len(q.sample.ids) for q in found.questions), reverse=True)[:3]
+    for process in range(2):
+        assert [len(q.sample.ids) for q in batch.questions[process::2]] == longest
+    assert (batch.exact, asked.exact) == (0, 2)
+    assert asked.questions[0] == asked.questions[1] == max(found.questions[:2], key=lambda q: len(q.sample.ids))
+    (only,) = replace(found, exact=0).heaviest(1)
+    assert len(only.questions) == 3
 
 
 def test_validation_says_what_it_leaves_out() -> None:

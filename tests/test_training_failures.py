@@ -107,6 +107,13 @@ def test_models_and_adapters_that_cannot_be_loaded(
     assert f"model '{model}' cannot be loaded" in refused(data, capsys)
 
 
+def test_a_hub_model_that_is_not_there(tmp_path: Path) -> None:
+    done = bench(command(recipe_data("nobody/no-such-model", tmp_path / "out")))
+    assert done.returncode == 2
+    expected = "error: model 'nobody/no-such-model' is neither a folder nor to be had from Hugging Face: "
+    assert last_line(done.stderr).startswith(expected)
+
+
 def test_datasets_without_outputs(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = [open_dataset("toy/copy#n=5").task(k) for k in range(5)]
     path = tmp_path / "silent.json"

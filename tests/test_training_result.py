@@ -56,6 +56,30 @@ def test_merged_model_answers_as_base_with_adapter(plain_run: Path, qwen: Path, 
         merge(str(qwen), qwen, tmp_path / "other")
 
 
+def test_merged_dora_answers_as_peft_does(qwen: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(qwen)
+    config = LoraConfig(r=4, target_modules="all-linear", use_dora=True, init_lora_weights=False, task_type="CAUSAL_LM")
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        alone = base(input_ids=ids).logits
+    made = get_peft_model(base, config)
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            if "lora_magnitude" in name:
+                weight.mul_(1.2)  # what training changes beside the directions
+    made.save_pretrained(tmp_path / "dora")
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(qwen), str(tmp_path / "dora"))
+    merged = AutoModelForCausalLM.from_pretrained(merge(str(qwen), tmp_path / "dora", tmp_path / "merged"))
+    with torch.no_grad():
+        expected = adapted(input_ids=ids).logits
+        assert torch.allclose(merged(input_ids=ids).logits, expected, atol=1e-3)
+        assert (alone - expected).abs().max() > 0.1
+
+
 def test_a_trained_adapter_solves_its_family_and_stops_by_itself(train_root: Path) -> None:
     """An answer counts as exact only where the model ended it itself."""
     check = {"spec": "toy/diagonal/evaluation#n=40", "exact_tasks": 40}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_killed_torn_and_stopped(train_root: Path, qwen: Path, whole_run: Path, 
     assert_same_bits(output, whole_run)
 
 
+def test_a_signal_to_the_process_group_spares_the_workers(train_root: Path, qwen: Path, whole_run: Path) -> None:
+    output = train_root / "group"
+    arguments = command(recipe_data(qwen, output, workers=2))
+    status, error = interrupted(arguments, output, 9, lambda p: os.killpg(p.pid, signal.SIGTERM))
+    assert status == 130, error
+    assert "stopped by SIGTERM after step" in last_line(error)
+    finished = bench(arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert_same_bits(output, whole_run)
+
+
 def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qwen: Path, whole_run: Path) -> None:
     """The limit on the size of files fails a write as a full disk does, with another errno."""
 
@@ -71,13 +83,14 @@ def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qw
 
 
 @pytest.mark.long
-def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path, workers: int) -> None:
     check = {"spec": "toy/cross/evaluation#n=5", "exact_tasks": 3, "keep": "best", "patience": 3}
-    data = recipe_data(qwen, train_root / "pair", validation=check, eval_steps=2, learning_rate=1e-2)
-    data |= {"scheduler": "constant", "warmup": 0}
+    data = recipe_data(qwen, train_root / f"pair{workers}", validation=check, eval_steps=2, learning_rate=1e-2)
+    data |= {"scheduler": "constant", "warmup": 0, "workers": workers}
     done = bench([*TORCHRUN, *command(data)])
     assert done.returncode == 0, done.stderr[-3000:]
-    output = train_root / "pair-cut"
+    whole, output = train_root / f"pair{workers}", train_root / f"pair{workers}-cut"
     arguments = [*TORCHRUN, *command({**data, "output_dir": str(output)})]
     status, _ = interrupted(arguments, output, 16, kill)
     assert status == -signal.SIGKILL
@@ -85,15 +98,18 @@ def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path) -> None:
     done = bench(arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "going on after step 7" in done.stderr
-    assert_same_bits(output, train_root / "pair")
-    assert manifest_of(output).kept_step == manifest_of(train_root / "pair").kept_step < manifest_of(output).steps
+    assert_same_bits(output, whole)
+    assert manifest_of(output).kept_step == manifest_of(whole).kept_step < manifest_of(output).steps
 
 
-def test_finished_is_returned_at_once_and_changed_is_refused(whole_run: Path, qwen: Path) -> None:
+def test_finished_is_returned_at_once_and_changed_is_refused(
+    whole_run: Path, qwen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = recipe_data(qwen, whole_run)
     before = (whole_run / "manifest.json").stat().st_mtime_ns
     assert train(make_recipe({**data, "workers": 1, "save_steps": 99}), whole_run) == whole_run
     assert (whole_run / "manifest.json").stat().st_mtime_ns == before
+    assert "is finished already; nothing was trained" in capsys.readouterr().err
     changed = {**data, "seed": 5, "lora": {"rank": 4, "dropout": 0.1}}
     with pytest.raises(ConfigError, match=r"another recipe; changed: lora\.rank, seed\. Give another output_dir"):
         train(make_recipe(changed), whole_run)

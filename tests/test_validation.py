@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.datasets import open_dataset
 from harness.errors import ConfigError, RunError
 from tests.test_recipe import SMALL
 from tests.train_runs import Data, command, interrupted, kill, losses_of, manifest_of, recipe_data, steps_of, trained
@@ -22,7 +23,7 @@ from trainers.recipe import ValidationRecipe, make_recipe
 from trainers.sft import train
 from trainers.standing import has_ended, standing
 
-CHECK = {"spec": "toy/cross/evaluation#n=6", "exact_tasks": 2, "patience": 3, "keep": "best"}
+CHECK: Data = {"spec": "toy/cross/evaluation#n=6", "exact_tasks": 2, "patience": 3, "keep": "best"}
 
 
 def part(by: str = "loss", patience: int | None = 2) -> ValidationRecipe:
@@ -118,11 +119,22 @@ def test_patience_ends_training_and_the_best_weights_are_kept(train_root: Path, 
     best = min(checks, key=checks.__getitem__)
     assert (manifest.ended, manifest.kept_step, manifest.steps) == ("patience", best, best + 6)
     assert manifest.losses.validation["loss"] == checks[best]
+    assert manifest.validation is not None
+    assert manifest.validation.digest == open_dataset(CHECK["spec"]).digest()
     assert best % 7
     assert f"step {best}" in (ended / "README.md").read_text(encoding="utf-8")
     short = trained(early(qwen, train_root / "short", max_steps=best, validation=None, report_to=[]))
     assert losses_of(short) == losses_of(ended)[:best]
     assert weights_digest(short) == weights_digest(ended)
+
+
+@pytest.mark.slow
+def test_a_lost_log_does_not_change_why_it_ended(train_root: Path, qwen: Path) -> None:
+    data = recipe_data(qwen, train_root / "lost", max_steps=9, save_steps=3)
+    _, _ = interrupted(command(data), train_root / "lost", 7, kill)
+    (train_root / "lost" / "log.jsonl").unlink()
+    manifest = manifest_of(trained(data))
+    assert (manifest.ended, manifest.steps, manifest.kept_step) == ("max_steps", 9, 9)
 
 
 @pytest.mark.slow

@@ -76,7 +76,9 @@ def interrupted(
     """Start, and act once the log has ``lines`` lines; (exit status, standard error) after the process has ended."""
     log = output / "log.jsonl"
     old = log.stat().st_ino if log.exists() else None  # a session that goes on writes the log anew
-    process = subprocess.Popen([sys.executable, *arguments], env=_env(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=_env(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     started = time.monotonic()
     while process.poll() is None and (not log.exists() or log.stat().st_ino == old or _lines(log) < lines):
         assert time.monotonic() - started < 600

@@ -54,6 +54,22 @@ class DatasetRecord(Record):
     changed: int = 0
     """Samples that a problem change made new tasks."""
 
+    def as_text(self) -> str:
+        """One line on what it gave."""
+        return (
+            f"{self.spec}: {self.drawn} samples, {self.share:.1%} (declared {self.declared_share:.1%}); skipped: "
+            f"{self.too_long} too long, {self.no_output} without output; {self.dropped_pairs} pairs dropped"
+        )
+
+
+class ValidationRecord(Record):
+    """The held-out dataset."""
+
+    spec: str
+    prompt: str
+    prompt_digest: str
+    digest: str
+
 
 class Losses(Record):
     """The training loss (mean over the answer tokens of a step), and the validation of the weights that were kept."""
@@ -75,6 +91,7 @@ class AdapterManifest(Record):
     prompt_digest: str
     encoder: str
     datasets: list[DatasetRecord]
+    validation: ValidationRecord | None = None
     seed: int
     steps: int
     """That were trained."""

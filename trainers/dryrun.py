@@ -20,7 +20,7 @@ from trainers.mixture import Mixture
 from trainers.progress import Progress, clock
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
-from trainers.setup import processes, set_up
+from trainers.setup import open_recipe_validation, processes, set_up
 from trainers.sft import Inputs, TrainingStopped
 from trainers.signals import StopSignal
 
@@ -76,7 +76,7 @@ class DryRun:
 
 
 def run_dry(inputs: Inputs, *, progress: bool) -> DryRun:
-    """Train two steps: the one with the most tokens, then the one with the largest forward pass.
+    """Train two steps: the one with the most tokens, then the one with the largest forward pass; validate once.
 
     The first brings the optimizer's state into being, so that the second has the peak of the whole run. Nothing is
     written but a folder for temporary files.
@@ -99,6 +99,10 @@ def run_dry(inputs: Inputs, *, progress: bool) -> DryRun:
             trainer = build_trainer(setup, rows, reports=Reports(None, watch), stop=stop)
             watch.note(f"training on steps {steps[0]} and {steps[1]}")
             trainer.train()
+        validation = open_recipe_validation(inputs, recipe, setup.tokenizer)
+        for part in validation.heaviest(processes()) if validation else ():
+            with trainer.compute_loss_context_manager():
+                part.measure(trainer.model, trainer.accelerator)
         if stop.came is not None:
             raise TrainingStopped(f"stopped by {stop.came.name}")
     return DryRun(schedule, _peak_memory(), watch.speed, schedule.tokens / watch.speed)

@@ -12,6 +12,7 @@ from trainers.artifact import (
     AdapterManifest,
     BaseModelRecord,
     DatasetRecord,
+    ValidationRecord,
     environment,
     losses,
     now,
@@ -27,26 +28,31 @@ from trainers.sft import Inputs
 from trainers.standing import Line, standing
 
 
-def finish(inputs: Inputs, mixture: Mixture, output: Path) -> None:
-    """Complete the folder that has the weights: card, curve, and the manifest last."""
+def finish(inputs: Inputs, mixture: Mixture, output: Path, last: int) -> AdapterManifest:
+    """Complete the folder that has the weights: card, curve, and the manifest last.
+
+    Args:
+        last: the step after which training ended.
+    """
     log = read_log(output / LOG)
-    manifest = _manifest(inputs, mixture, log, weights_digest(output))
+    manifest = _manifest(inputs, mixture, log, last, weights_digest(output))
     draw_curve(log, output / CURVE)
     (output / "README.md").write_text(card(output.name, manifest), encoding="utf-8")
     write_manifest(output, manifest)
     if not inputs.recipe.keep_checkpoints:
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    return manifest
 
 
-def kept_step(log: Sequence[Line], part: ValidationRecipe | None) -> int:
+def kept_step(log: Sequence[Line], part: ValidationRecipe | None, last: int) -> int:
     """The step whose weights are the result of a finished run."""
     best = standing(log, part) if part is not None and part.keep == "best" else None
-    return best.step if best else max(int(line["step"]) for line in log)
+    return best.step if best else last
 
 
-def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], sha: str) -> AdapterManifest:
+def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, sha: str) -> AdapterManifest:
     recipe = inputs.recipe
-    kept = kept_step(log, recipe.validation)
+    kept = kept_step(log, recipe.validation, last)
     steps = [line for line in log if "loss" in line]
     totals = [Counts() for _ in inputs.datasets]
     for line in steps:
@@ -62,10 +68,11 @@ def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], sha: str) -
         prompt_digest=load_prompt(inputs.prompts[0]).digest,
         encoder=recipe.encoder,
         datasets=_dataset_records(inputs, mixture, totals),
+        validation=_validation_record(inputs),
         seed=recipe.seed,
-        steps=len(steps),
+        steps=last,
         kept_step=kept,
-        ended="max_steps" if len(steps) == recipe.max_steps else "patience",
+        ended="max_steps" if last == recipe.max_steps else "patience",
         tokens=tokens,
         answer_tokens=sum(c.answer_tokens for c in totals),
         padding=round(1 - tokens / places, 4) if places else 0.0,
@@ -75,6 +82,16 @@ def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], sha: str) -
         serveable=recipe.serveable,
         environment=environment(),
         finished=now(),
+    )
+
+
+def _validation_record(inputs: Inputs) -> ValidationRecord | None:
+    if inputs.held_out is None:
+        return None
+    prompt = inputs.held_out_prompt
+    digest = load_prompt(prompt).digest
+    return ValidationRecord(
+        spec=inputs.held_out.spec, prompt=prompt, prompt_digest=digest, digest=inputs.held_out.digest()
     )
 
 

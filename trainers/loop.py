@@ -7,12 +7,11 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
 from trl import SFTTrainer
 
 from harness.errors import ConfigError, RunError
@@ -20,13 +19,14 @@ from trainers.arguments import pass_limits
 from trainers.artifact import save_weights
 from trainers.batches import Batch, Collator, split_passes
 from trainers.checkpoints import prune_best, write_best
+from trainers.continued import with_adapter
 from trainers.failures import writing
-from trainers.lora import differences, lora_config
+from trainers.lora import lora_config
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
 from trainers.setup import Setup
-from trainers.signals import StopSignal
+from trainers.signals import StopSignal, spare_worker
 from trainers.standing import has_ended, standing
 from trainers.stops import StopAtStep
 from trainers.validation import Validation
@@ -68,6 +68,13 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         self._clock = time.monotonic()
         super().__init__(*args, **kwargs)
 
+    def get_train_dataloader(self) -> Any:
+        """The loader of transformers, whose workers outlive the first signal."""
+        loader = super().get_train_dataloader()
+        inner = getattr(loader, "base_dataloader", loader)
+        inner.worker_init_fn = partial(spare_worker, inner.worker_init_fn)
+        return loader
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Forward and backward over the passes of a step; gradients are exchanged in the last pass only."""
         counts = torch.tensor(inputs["counts"])
@@ -104,6 +111,8 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         seconds, self._clock, self.tally, self.places = now - self._clock, now, None, 0
         logs |= {"padding": 1 - tokens / places, "tokens_per_second": tokens / seconds}
         logs["samples_per_second"] = samples / seconds
+        for name in ("mean_token_accuracy", "entropy"):
+            self._metrics["train"].pop(name, None)  # TRL's mean over passes, whatever the tokens in them
         super().log(logs, start_time)
         self.reports.progress.step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
         line = {
@@ -111,7 +120,6 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
             "grad_norm": logs.get("grad_norm"),
-            "token_accuracy": logs.get("mean_token_accuracy"),
             "counts": counts,
             "padding": round(logs["padding"], 4),
             "seconds": round(seconds, 4),
@@ -194,7 +202,7 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
     fresh = recipe.lora is not None and recipe.adapter is None
     try:
         trainer = ArcTrainer(
-            model=setup.model if recipe.adapter is None else _with_adapter(setup.model, recipe),
+            model=setup.model if recipe.adapter is None else with_adapter(setup.model, recipe),
             args=setup.arguments,
             data_collator=Collator(setup.pad_id, len(rows.mixture.sources), pass_limits(recipe)),
             train_dataset=rows,
@@ -212,24 +220,6 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
     if recipe.serveable:
         _refuse_embeddings([name for name, _ in trainer.model.named_parameters() if _ON_EMBEDDINGS.search(name)])
     return trainer
-
-
-def _with_adapter(model: Any, recipe: Recipe) -> PeftModel:
-    """The base with the adapter that is gone on from.
-
-    Raises:
-        ConfigError: it does not fit the base, or is another than the recipe says.
-    """
-    assert recipe.adapter is not None
-    assert recipe.lora is not None
-    try:
-        adapted = PeftModel.from_pretrained(model, recipe.adapter, is_trainable=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise ConfigError(f"adapter {recipe.adapter!r} cannot be loaded on {recipe.model!r}: {why}") from error
-    if differing := differences(adapted.active_peft_config, recipe.lora):
-        raise ConfigError(f"adapter {recipe.adapter!r} is another than the recipe says; set {', '.join(differing)}")
-    return adapted
 
 
 def _drop_default_printer(trainer: ArcTrainer) -> None:

@@ -57,8 +57,14 @@ def check_lora(recipe: Recipe) -> None:
         if recipe.adapter:
             raise ConfigError("recipe: adapter goes on with LoRA weights, so that lora must not be null")
         return
-    if lora.init not in KNOWN_INITS and not re.fullmatch(r"pissa_niter_[0-9]+", lora.init):
-        known = ", ".join((*KNOWN_INITS, "pissa_niter_NUMBER"))
+    if re.fullmatch(r"pissa_niter_[0-9]+", lora.init):
+        # PEFT draws the approximation anew whenever it loads the adapter, and takes it off the base.
+        raise ConfigError(
+            f"recipe: lora.init {lora.init} approximates the base's weights at random, so that resuming and merging "
+            "would find another base than was trained on; use pissa"
+        )
+    if lora.init not in KNOWN_INITS:
+        known = ", ".join(KNOWN_INITS)
         raise ConfigError(f"recipe: lora.init {lora.init!r} is not known; known: {known}")
     if isinstance(lora.targets, str):
         try:
@@ -76,18 +82,22 @@ def check_lora(recipe: Recipe) -> None:
 def differences(found: LoraConfig, lora: LoraRecipe) -> list[str]:
     """What an adapter that is gone on from has and the recipe does not say, as overrides.
 
-    Its targets are compared where the recipe names them.
+    Its targets are compared by its weights (``trainers.continued``), its initialisation where that changed the base.
     """
     said = lora_config(lora)
     names = {name: name for name in ("bias", "modules_to_save", "rank_pattern", "alpha_pattern")}
-    if lora.targets != "all-linear":
-        names["targets"] = "target_modules"
     names = {**_OPTIONS, **names}
-    pairs = {key: (_plain(getattr(found, name)), _plain(getattr(said, name))) for key, name in names.items()}
+    pairs = {key: (plain(getattr(found, name)), plain(getattr(said, name))) for key, name in names.items()}
+    pairs["init"] = _changed_base(found.init_lora_weights), _changed_base(lora.init)
     return [f"lora.{key}={json.dumps(has)}" for key, (has, says) in pairs.items() if has != says]
 
 
-def _plain(value: object) -> object:
+def _changed_base(init: bool | str) -> str:
+    """The initialisation, if it changes the base; once training has begun, all others are as the default."""
+    return init if isinstance(init, str) and init not in SERVEABLE_INITS else "default"
+
+
+def plain(value: object) -> object:
     """A value of a PEFT configuration as JSON has it; what is empty is None."""
     if isinstance(value, (set, list, tuple, dict)):
         return (value if isinstance(value, dict) else sorted(value)) or None

@@ -19,8 +19,8 @@ MAX_DRAWS = 200
 """Draws of one sample before its dataset counts as unable to supply."""
 CHECK_DRAWS = 50
 """Draws from each dataset with which a mixture is checked before training."""
-MAX_TOO_LONG = 0.9
-"""A dataset of which more than this share is too long cannot supply."""
+MAX_SKIPPED = 0.9
+"""A dataset of which more than this share is too long or without an output cannot supply."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,14 @@ class Mixture:
         """Try every dataset before training.
 
         Raises:
-            DataError: a dataset is empty, has no outputs, or too few of its samples fit.
+            DataError: a dataset is empty, or too few of its samples have an output and fit.
         """
         for which, source in enumerate(self.sources):
             if not len(source.dataset.ids):
                 raise DataError(f"dataset {source.dataset.spec!r} has no task")
             found = [self._attempt(which, Stream("check", self.seed, which, k), -1) for k in range(CHECK_DRAWS)]
             too_long, no_output = found.count("too_long"), found.count("no_output")
-            if too_long + no_output == CHECK_DRAWS or too_long > MAX_TOO_LONG * CHECK_DRAWS:
+            if too_long + no_output > MAX_SKIPPED * CHECK_DRAWS:
                 raise self._cannot_supply(which, CHECK_DRAWS, too_long, no_output)
 
     def _attempt(self, which: int, stream: Stream, index: int) -> Draw | str:
@@ -179,7 +179,8 @@ class Mixture:
 
     def _cannot_supply(self, which: int, draws: int, too_long: int, no_output: int) -> DataError:
         spec = self.sources[which].dataset.spec
-        remedy = "raise max_seq_len, set too_long: drop_pairs" if too_long else "use a dataset with known test outputs"
+        longer, known = "raise max_seq_len, set too_long: drop_pairs", "use a dataset with known test outputs"
+        remedy = ", ".join([longer] * (too_long > 0) + [known] * (no_output > 0))
         return DataError(
             f"dataset {spec!r} cannot supply the mixture: of {draws} draws {too_long} were over "
             f"{self.max_seq_len} tokens and {no_output} had no output; {remedy}, or leave it out"

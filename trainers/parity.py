@@ -21,6 +21,7 @@ TOLERANCE = 1e-3
 """The largest difference of a token's log-probability (nats) that float32 arithmetic explains."""
 CONTROL = 0.1
 """Base and adapter must differ by more than this somewhere, else the check could not fail."""
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # directly, as bench run asks its servers
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _over_http(server: str, model: str, sample: Sample, key: str | None) -> list
         f"{server.rstrip('/').removesuffix('/v1')}/v1/completions", json.dumps(body).encode(), headers
     )
     try:
-        with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310
+        with _open(request, timeout=120) as reply:
             answer: dict[str, Any] = json.load(reply)
         logs = answer["choices"][0]["prompt_logprobs"][sample.prompt_length :]
         pairs = zip(logs, sample.ids[sample.prompt_length :], strict=True)

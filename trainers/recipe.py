@@ -118,7 +118,7 @@ class LoraRecipe(Part):
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead of alpha / rank."""
     init: str = "default"
-    """default, gaussian, orthogonal, or (not serveable) pissa, pissa_niter_NUMBER, olora."""
+    """default, gaussian, orthogonal, or (not serveable) pissa, olora."""
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers: list[int] | None = None

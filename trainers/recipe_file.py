@@ -56,7 +56,7 @@ def _parse_yaml(text: str, where: str) -> object:
 
     try:
         return cast(object, yaml.safe_load(text))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number or a date that is none
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 

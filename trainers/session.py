@@ -14,7 +14,7 @@ from trainers.finish import finish, kept_step
 from trainers.folder import CHECKPOINTS
 from trainers.loop import ArcTrainer, Reports, build_trainer
 from trainers.optional import reporting
-from trainers.progress import Progress, TrainingLog, read_log
+from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
 from trainers.setup import set_up
@@ -56,7 +56,9 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
         with writing("the result", output):
             _write_result(trainer, recipe, output)
             if first:
-                finish(inputs, setup.mixture, output)
+                manifest = finish(inputs, setup.mixture, output, trainer.state.global_step)
+                for record in manifest.datasets:
+                    shown.note(record.as_text())
 
 
 def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
@@ -64,7 +66,7 @@ def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
     if recipe.validation is None or recipe.validation.keep == "last":
         trainer.write_weights(output)
     elif trainer.args.should_save:
-        step = kept_step(read_log(output / LOG), recipe.validation)
+        step = kept_step(trainer.state.log_history, recipe.validation, trainer.state.global_step)
         shutil.copytree(best_weights(output / CHECKPOINTS, step), output, dirs_exist_ok=True)
 
 

@@ -64,7 +64,7 @@ def set_up(inputs: Inputs, recipe: Recipe, checkpoints: Path) -> Setup:
     arguments = _arguments(recipe, checkpoints, dtype)
     tokenizer = load_tokenizer(inputs.base)
     mixture = open_recipe_mixture(inputs, tokenizer)
-    validation = _open_validation(recipe, tokenizer)
+    validation = open_recipe_validation(inputs, recipe, tokenizer)
     return Setup(recipe, arguments, tokenizer, mixture, _load_base(inputs, dtype), validation)
 
 
@@ -112,20 +112,18 @@ def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
     return model
 
 
-def _open_validation(recipe: Recipe, tokenizer: Any) -> Validation | None:
+def open_recipe_validation(inputs: Inputs, recipe: Recipe, tokenizer: Any) -> Validation | None:
     """The validation of a recipe, if it has one.
 
     Raises:
         DataError: none of its tasks has an output and fits.
     """
-    from harness.datasets import open_dataset
-
     part = recipe.validation
-    if part is None:
+    if part is None or inputs.held_out is None:
         return None
     return open_validation(
-        open_dataset(part.spec),
-        PromptTokenizer(tokenizer, load_prompt(part.prompt or recipe.prompt), parse_encoder(recipe.encoder)),
+        inputs.held_out,
+        PromptTokenizer(tokenizer, load_prompt(inputs.held_out_prompt), parse_encoder(recipe.encoder)),
         max_tasks=part.max_tasks,
         exact_tasks=part.exact_tasks,
         max_seq_len=recipe.max_seq_len,

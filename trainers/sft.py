@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,14 @@ class Inputs:
     datasets: tuple[Dataset, ...]
     prompts: tuple[str, ...]
     """The prompt of each dataset."""
+    held_out: Dataset | None = None
+    """What is validated on."""
+
+    @property
+    def held_out_prompt(self) -> str:
+        """The prompt of the validation."""
+        part = self.recipe.validation
+        return (part.prompt if part else None) or self.recipe.prompt
 
     def decides(self) -> Data:
         """Everything that decides what is learned: the recipe's keys and the content behind its names."""
@@ -49,14 +58,17 @@ class Inputs:
         for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
             content[f"datasets.{k} (its content)"] = dataset.digest()
             content[f"prompt {prompt} (its text)"] = load_prompt(prompt).digest
+        if self.held_out is not None:
+            content["validation (its content)"] = self.held_out.digest()
+            content[f"prompt {self.held_out_prompt} (its text)"] = load_prompt(self.held_out_prompt).digest
         return self.recipe.decides() | content
 
 
 def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
     """Train a recipe into the folder ``output`` and return it.
 
-    A folder that already holds the finished result of the same recipe is returned at once; one with an unfinished
-    run is gone on with from its newest complete checkpoint, to the same bits.
+    A folder that already holds the finished result of the same recipe is returned at once, with a word on stderr;
+    one with an unfinished run is gone on with from its newest complete checkpoint, to the same bits.
 
     Raises:
         MissingExtraError: torch, TRL or PEFT is not installed.
@@ -64,7 +76,10 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
         DataError: a dataset cannot supply. RunError: training failed. TrainingStopped: SIGTERM or Ctrl-C; saved.
     """
     inputs = _ready(recipe)
+    _check_own_folder(recipe, inputs.base, output)
     if prepare_folder(output, inputs.decides(), resume=recipe.resume):
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"{output} is finished already; nothing was trained", file=sys.stderr)
         return output
     from trainers.session import run_session
 
@@ -82,6 +97,13 @@ def dry_run(recipe: Recipe, *, progress: bool = True) -> DryRun:
     from trainers.dryrun import run_dry
 
     return run_dry(inputs, progress=progress)
+
+
+def _check_own_folder(recipe: Recipe, base: Path | str, output: Path) -> None:
+    """Refuse to write over what is trained from."""
+    for key, folder in (("model", base if isinstance(base, Path) else None), ("adapter", recipe.adapter)):
+        if folder is not None and Path(folder).resolve() == output.resolve():
+            raise ConfigError(f"output_dir {output} is the folder of the {key} that is trained from; name another one")
 
 
 def _ready(recipe: Recipe) -> Inputs:
@@ -114,7 +136,8 @@ def open_inputs(recipe: Recipe) -> Inputs:
     base = find_base(recipe.model)
     datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
     prompts = tuple(part.prompt or recipe.prompt for part in recipe.datasets)
-    return Inputs(recipe, base, _base_digest(base), _adapter_digest(recipe), datasets, prompts)
+    held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
+    return Inputs(recipe, base, _base_digest(base), _adapter_digest(recipe), datasets, prompts, held_out)
 
 
 def find_base(model: str) -> Path | str:

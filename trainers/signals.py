@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal:
@@ -22,7 +25,7 @@ class StopSignal:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOPS:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -35,3 +38,20 @@ class StopSignal:
         if self.came is not None:
             raise KeyboardInterrupt
         self.came = signal.Signals(number)
+
+
+def spare_worker(start: Callable[[int], object] | None, worker: int) -> None:
+    """Start a worker of a data loader that the first signal does not end.
+
+    A signal to the process group reaches it too, and without it the running step could not end. The main process
+    ends it. A second signal ends it at once: the interpreter's exit sends two before it waits for a worker.
+    """
+    if start is not None:
+        start(worker)
+    for number in STOPS:  # in the place of torch's own handlers, which end the worker
+        signal.signal(number, _only_the_first)
+
+
+def _only_the_first(number: int, frame: FrameType | None) -> None:
+    for each in STOPS:
+        signal.signal(each, signal.SIG_DFL)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.datasets import Dataset
@@ -41,6 +41,14 @@ class Validation:
         """One line on what is asked, and what is not."""
         exact = f", {min(self.exact, len(self.questions))} of them for the exact grid" if self.exact else ""
         return f"validation: {len(self.questions)} tasks{exact}; {self.left_out} have no known output or are too long"
+
+    def heaviest(self, processes: int) -> Iterator[Validation]:
+        """What asks most of memory, once for each process: the batch of the longest samples, and the longest answer."""
+        longest = sorted(self.questions, key=lambda q: -len(q.sample.ids))[: self.micro_batch]
+        yield replace(self, questions=[q for q in longest for _ in range(processes)], exact=0)
+        if self.exact:
+            asked = max(self.questions[: self.exact], key=lambda q: len(q.sample.ids))
+            yield replace(self, questions=[asked] * processes, exact=processes)
 
     def measure(self, model: Any, accelerator: Any) -> dict[str, float]:
         """``loss``: the mean over all answer tokens, whatever the batch size; ``exact``: the share of exact grids."""

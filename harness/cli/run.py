@@ -6,14 +6,16 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from harness.console import INTERRUPTED
-from harness.errors import ConfigError
 
 _KEY_VARIABLE = "ARC_BENCH_API_KEY"
+F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -46,6 +48,27 @@ class JsonObject(click.ParamType[dict[str, object]]):
         if not isinstance(found, dict):
             self.fail(f"{value!r} is not a JSON object", param, ctx)
         return found
+
+
+_POLICY = (
+    click.option(
+        "--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Predictions per server."
+    ),
+    click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="For one request."),
+    click.option(
+        "--retries", type=click.IntRange(0), default=5, show_default=True, help="Further attempts for a request."
+    ),
+    click.option(
+        "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a lost server."
+    ),
+)
+
+
+def policy_options(command: F) -> F:
+    """Give a command the options of a ``Policy``."""
+    for option in reversed(_POLICY):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -85,14 +108,9 @@ class JsonObject(click.ParamType[dict[str, object]]):
 @click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request.")
 @click.option("--chat-template-kwargs", type=JsonObject(), default="{}", help="JSON object for the chat template.")
 @click.option(
-    "--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Predictions per server."
-)
-@click.option(
     "--models-at-once", type=click.IntRange(1), help="Default: the server's --max-loras where it names it, else 1."
 )
-@click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="For one request.")
-@click.option("--retries", type=click.IntRange(0), default=5, show_default=True, help="Further attempts for a request.")
-@click.option("--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a lost server.")
+@policy_options
 def run(
     servers: tuple[str, ...],
     models: tuple[str, ...],
@@ -118,10 +136,11 @@ def run(
     policy = Policy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
     again = f"to go on: {_command()}"
+    begun: list[bool] = []
     try:
-        summary = sample_run(chosen)
-    except BaseException as error:
-        if chosen.out.joinpath("manifest.json").exists() and not isinstance(error, ConfigError):
+        summary = sample_run(chosen, on_begin=lambda: begun.append(True))
+    except BaseException:
+        if begun:  # What stands in the way of beginning is not cured by going on.
             click.echo(again, err=True)
         raise
     overhead = 1000 * summary.cpu_seconds / max(summary.asked, 1)
@@ -144,16 +163,29 @@ def run(
 @click.option("--server", "servers", multiple=True, help="Default: the servers of the run.")
 @click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
-def reproduce(run_folder: Path, out: Path, servers: tuple[str, ...], api_key: str | None, resume: bool) -> int:
+@policy_options
+def reproduce(
+    run_folder: Path,
+    out: Path,
+    servers: tuple[str, ...],
+    api_key: str | None,
+    resume: bool,
+    max_in_flight: int,
+    timeout: float,
+    retries: int,
+    wait: float,
+) -> int:
     """Make a run again from its manifest and say whether the same comes out (exit status 1 where not).
 
     \b
     Example:
       bench reproduce runs/first --out runs/again
     """
+    from harness.jobs import Policy
     from harness.reproduce import reproduce as repeat
 
-    summary, agreement = repeat(run_folder, out, servers, api_key, resume)
+    policy = Policy(max_in_flight, retries, timeout, wait)
+    summary, agreement = repeat(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
         click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_command()}", err=True)
         return INTERRUPTED

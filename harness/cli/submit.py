@@ -39,6 +39,8 @@ def _write(run: str, output: Path, rule_name: str) -> None:
 
     rule = rule_named(rule_name)
     selected = select_model(run)
+    for warning in selected.warnings:
+        click.echo(f"warning: {warning}", err=True)
     made = make_submission(selected, rule)
     write_submission(output, made, selected.tasks)
     if made.empty:

@@ -1,0 +1,35 @@
+"""The vLLM options that users may pass on behind the ``--``, and the few that they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.errors import ConfigError
+
+_REFUSED = {
+    ("--data-parallel-size", "-dp", "--api-server-count", "-asc"): (
+        "give --data-parallel-size before the --; one API process holds the adapters of all engines"
+    ),
+    ("--host", "--port"): "give it before the --; where a server listens decides whether it needs a key",
+    (
+        "--generation-config",
+    ): "is always vllm here; sampling options of the model's folder would change answers unasked",
+}
+
+
+def check_passed_on(extra: Sequence[str]) -> None:
+    """Refuse options that would undo what ``bench serve`` promises.
+
+    Raises:
+        ConfigError: which, and why.
+    """
+    for word in extra:
+        name = word.split("=")[0].replace("_", "-")  # vLLM takes both spellings
+        for options, why in _REFUSED.items():
+            if any(_means(name, option) for option in options):
+                raise ConfigError(f"{word.split('=')[0]}: {why}")
+
+
+def _means(name: str, option: str) -> bool:
+    """Whether vLLM's parser takes ``name`` for ``option``: it takes abbreviations too."""
+    return name == option or (len(name) > 3 and name.startswith("--") and option.startswith(name))

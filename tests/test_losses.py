@@ -1,0 +1,106 @@
+"""Servers that die of a prompt, hang, or want to be left alone; and what a session that is killed has learned."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import orjson
+import pytest
+
+from harness import client as client_module
+from harness.errors import RunError
+from harness.runs import RunFolder
+from tests.chat_answers import Body, echo, moody
+from tests.chat_server import ChatServer
+from tests.sampling_toys import PATIENT, QUICK, options, outcomes, sample, until
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
+def test_a_prompt_that_kills_its_server_is_given_up_and_no_other(tmp_path: Path, tokens: bool) -> None:
+    dead, over = threading.Event(), threading.Event()
+    poison: list[object] = []
+    deaths = []
+
+    def answer(body: Body) -> str:
+        poison.extend([] if poison else [body["messages"]])
+        if body["messages"] == poison[0]:
+            deaths.append(body)
+            runner, server._runner = server._runner, None
+            assert runner is not None
+            for connection in list(runner.server.connections):  # type: ignore[union-attr]
+                connection.transport.abort()  # type: ignore[union-attr]
+            asyncio.get_running_loop().create_task(runner.cleanup()).add_done_callback(lambda _: dead.set())
+        return echo(body)
+
+    def supervise() -> None:
+        while not over.is_set():
+            if dead.wait(0.01):
+                dead.clear()
+                over.wait(0.5)  # as long as a server takes to start, and more than it takes to see that it is away
+                server.up()
+
+    with ChatServer(answer, tokens=tokens) as server:
+        supervisor = threading.Thread(target=supervise)
+        supervisor.start()
+        sample(options(server, tmp_path / "run", models=("base",), policy=replace(PATIENT, wait=20.0)))
+        over.set()
+        supervisor.join()
+    assert outcomes(tmp_path / "run") == {"grid": 19, "error": 1}
+    assert len(deaths) <= 12
+
+
+def test_a_server_that_hangs_hands_its_work_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_LOOK_SECONDS", 0.5)
+    with ChatServer(moody) as hung, ChatServer(moody) as other:
+        hung.hangs = True
+        policy = replace(QUICK, timeout=1.0, retries=0, wait=30.0)
+        sample(options(hung, tmp_path / "run", servers=(hung.url, other.url), policy=policy))
+    assert outcomes(tmp_path / "run")["error"] == 0
+
+
+def test_a_server_that_wants_rest_leaves_its_work_to_others(tmp_path: Path) -> None:
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        return None if body.get("max_tokens") == 1 else (429, {"error": "later"})
+
+    with ChatServer(refuse=refuse, headers={"Retry-After": "20"}) as busy, ChatServer() as free:
+        start = monotonic()
+        policy = replace(QUICK, wait=30.0)
+        assert sample(options(busy, tmp_path / "run", servers=(busy.url, free.url), policy=policy)).finished
+    assert monotonic() - start < 15
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def test_a_swap_between_two_sessions_is_said_and_a_session_that_fails_keeps_what_it_learned(tmp_path: Path) -> None:
+    with ChatServer(moody, seconds=0.05) as server:
+        server.answered_as = lambda body: "base@0"
+        chosen = options(server, tmp_path / "run", models=("base",), policy=replace(QUICK, max_in_flight=1, wait=1.0))
+        killer = threading.Thread(target=lambda: (until(lambda: len(server.bodies) > 5), server.down()))
+        killer.start()
+        with pytest.raises(RunError, match="no server answered"):
+            sample(chosen)
+        killer.join()
+        assert RunFolder(tmp_path / "run").manifest().answered_as == {"base": ["base@0"]}
+        server.answered_as = lambda body: "base@1"
+        server.up()
+        sample(replace(chosen, resume=True))
+    assert any("base@0 and base@1" in warning for warning in RunFolder(tmp_path / "run").manifest().warnings)
+
+
+def test_versions_and_the_base_of_an_adapter_are_recorded_and_old_manifests_load(tmp_path: Path) -> None:
+    models: dict[str, Body] = {"base": {"root": "some/base"}, "cross": {"parent": "base"}}
+    with ChatServer(models=models) as server:
+        server.version = "1.2.3"
+        sample(options(server, tmp_path / "run", models=("cross",)))
+    folder = RunFolder(tmp_path / "run")
+    found = folder.manifest()
+    assert found.server_versions == {server.url: "1.2.3"}
+    assert [(m.name, m.root) for m in found.served] == [("cross", None), ("base", "some/base")]
+    old = orjson.loads(folder.manifest_path.read_bytes())
+    del old["server_versions"]
+    folder.manifest_path.write_bytes(orjson.dumps(old))
+    assert folder.manifest().server_versions == {}
