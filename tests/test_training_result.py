@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from harness.errors import AdapterError, ConfigError
 from serve import admin
 from serve.launcher import serving
 from serve.registry import Registry
-from tests.train_runs import BATCH, STEPS, manifest_of, recipe_data, trained
+from tests.train_runs import BATCH, FEW, STEPS, Data, manifest_of, recipe_data, trained
 from trainers.merge import merge
 from trainers.parity import check_parity
 
@@ -98,3 +100,32 @@ def test_the_server_has_the_model_that_was_trained(train_root: Path, qwen: Path,
         assert parity.holds, parity
         base = check_parity(plain_run, server.url, qwen.name)
         assert base.difference > 0.1
+
+
+def test_a_model_trained_whole_is_served_as_it_is(train_root: Path, qwen: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    changes = {**FEW, "lora": None, "learning_rate": 1e-2}
+    folder = trained(recipe_data(qwen, train_root / "whole-model", **changes))
+    ids = list(range(40))
+    with torch.no_grad():
+        expected, before = (
+            torch.log_softmax(AutoModelForCausalLM.from_pretrained(one)(input_ids=torch.tensor([ids])).logits[0], -1)
+            for one in (folder, qwen)
+        )
+    assert (expected - before).abs().max() > 0.1
+    body = {"model": folder.name, "prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    with serving(folder, None, log=train_root / "whole.log", dtype="float32") as server:
+        reply = asked(f"{server.url}/v1/completions", body)
+    found = reply["choices"][0]["prompt_logprobs"]
+    for place in range(1, len(ids)):
+        assert found[place][str(ids[place])]["logprob"] == pytest.approx(
+            float(expected[place - 1, ids[place]]), abs=1e-3
+        )
+
+
+def asked(url: str, body: Data) -> Data:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as reply:
+        return dict(json.load(reply))
