@@ -226,7 +226,7 @@ def test_an_adapter_cannot_take_the_name_of_the_base(toys: Toys, tmp_path: Path)
 ACTIONS = st.tuples(st.sampled_from(["load", "promote", "rollback", "unload", "use", "done"]), st.integers(0, 5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(ACTIONS, max_size=25))
 def test_whatever_is_done_a_version_in_use_stays_loaded(toys: Toys, actions: list[tuple[str, int]]) -> None:
     registry, base, versions = toys

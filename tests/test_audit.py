@@ -99,6 +99,7 @@ def test_unknown_outputs_are_told() -> None:
 KNOWN = ["0934a4d8", "136b0064", "16b78196", "981571dc", "aa4ec2a5", "da515329"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", ["free", "fixed"])
 def test_the_known_truth_about_the_arc_sets(background: str) -> None:
     """Found twice independently before this code was written."""

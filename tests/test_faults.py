@@ -21,9 +21,23 @@ APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completion
 
 
 @APIS
-@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), percent=st.integers(0, 60))
+@settings(max_examples=2)
 def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    check_faults(tokens, seed, percent, tmp_path_factory)
+
+
+@pytest.mark.slow
+@APIS
+@given(seed=st.integers(0, 2**32), percent=st.integers(0, 60))
+@settings(max_examples=25)
+def test_many_faults_change_nothing(
+    tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check_faults(tokens, seed, percent, tmp_path_factory)
+
+
+def check_faults(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("faults")
     with ChatServer(moody) as server:
         sample(options(server, folder / "calm"))

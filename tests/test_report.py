@@ -41,6 +41,7 @@ def test_figures_are_written_as_the_tables_show_them() -> None:
     assert [duration(s) for s in (47.4, 200, 7500)] == ["47 s", "3 min 20 s", "2 h 05 min"]
 
 
+@pytest.mark.slow
 def test_the_report_is_golden_and_another_process_writes_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [
         make_run("first", SPEC, {"base": 0.05, "adapter": 0.8}),

@@ -62,6 +62,7 @@ def in_browser(tmp_path: Path, page: Path, steps: Callable[[Page], Awaitable[Non
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
     page, table = written
     ids = [row.task for row in table.rows]
@@ -95,6 +96,7 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
     in_browser(tmp_path, page, steps)
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_in_itself_and_pictures_are_drawn(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
     page, _ = written
 
@@ -127,6 +129,7 @@ def test_the_page_is_whole_in_itself_and_pictures_are_drawn(written: tuple[Path,
     in_browser(tmp_path, page, steps)
 
 
+@pytest.mark.slow
 def test_without_script_everything_is_there_to_read(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
     page, table = written
 
