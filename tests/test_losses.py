@@ -58,8 +58,10 @@ def test_a_server_that_hangs_hands_its_work_to_others(tmp_path: Path, monkeypatc
     monkeypatch.setattr(client_module, "_LOOK_SECONDS", 0.5)
     with ChatServer(moody) as hung, ChatServer(moody) as other:
         hung.hangs = True
-        policy = replace(QUICK, timeout=1.0, retries=0, wait=30.0)
+        policy = replace(QUICK, timeout=1.0, retries=100, wait=30.0)
+        start = monotonic()
         sample(options(hung, tmp_path / "run", servers=(hung.url, other.url), policy=policy))
+        assert monotonic() - start < 50  # all attempts at the hanging server would take 100 s
     assert outcomes(tmp_path / "run")["error"] == 0
 
 
