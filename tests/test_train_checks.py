@@ -16,7 +16,7 @@ import pytest
 
 from harness.datasets import TaskList, open_dataset
 from harness.encoding import parse_encoder
-from harness.errors import AdapterError, ConfigError, DataError
+from harness.errors import AdapterError, ConfigError, DataError, RunError
 from harness.prompt import load_prompt
 from harness.rng import Stream
 from harness.tokens import PromptTokenizer, Sample
@@ -28,6 +28,7 @@ from trainers.artifact import (
     AdapterManifest,
     DatasetRecord,
     environment,
+    losses,
     model_digest,
     write_json,
     write_manifest,
@@ -270,3 +271,8 @@ def test_validation_says_what_it_leaves_out() -> None:
     assert found.as_text() == expected
     with pytest.raises(DataError, match="no task with a known output fits"):
         open_validation(given, tokens, max_seq_len=lengths[0] - 1, **options)
+
+
+def test_a_log_without_a_step_is_an_error_and_no_traceback() -> None:
+    with pytest.raises(RunError, match="has lost every step"):
+        losses([{"eval_loss": 0.5, "step": 3}], kept=3)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from harness.environment import describe_environment
-from harness.errors import AdapterError
+from harness.errors import AdapterError, RunError
 from harness.records import Environment, Record
 
 MANIFEST = "manifest.json"
@@ -195,8 +195,14 @@ def now() -> str:
 
 
 def losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:
-    """The losses of a log; the validation is the last one up to the step whose weights were kept."""
+    """The losses of a log; the validation is the last one up to the step whose weights were kept.
+
+    Raises:
+        RunError: the log has no step.
+    """
     steps = [line["loss"] for line in log if "loss" in line]
+    if not steps:
+        raise RunError("log.jsonl has lost every step, and nothing is left to train; train anew with -o resume=false")
     checks = [line for line in log if "eval_loss" in line and line["step"] <= kept]
     last = {k.removeprefix("eval_"): v for k, v in checks[-1].items() if k.startswith("eval_")} if checks else {}
     tail = steps[-10:]
