@@ -1,6 +1,6 @@
 """What a harness costs beside the model: CPU seconds and memory for the same requests, side by side.
 
-    python -m benchmarks.harness_overhead [--quick] [--requests 2000] [--repeats 5] [--work FOLDER]
+    python -m benchmarks.harness_overhead [--quick] [--requests 2048] [--repeats 5] [--work FOLDER]
 
 A local server of no latency (a process of its own) answers the same chats from `bench run`, lm-eval, inspect and a bare
 aiohttp loop, who take turns, each in a fresh process. Every repetition has a small and a large run of each side: their
@@ -140,7 +140,8 @@ in which all sides take turns; what a request costs is the difference to a run o
 
 `bench run` augments, renders, asks for log-probabilities (which the vote needs, and which make an answer 15 times as
 long; the other harnesses do not ask for them), decodes, inverts, stores durably and scores; the difference between it
-and the second bare loop is all of that. As token ids, the {SAMPLES} prompts of a test output share a request.
+and the second bare loop is all of that. As token ids, up to 16 of the {SAMPLES} prompts of a test output share a
+request.
 """
 
 
@@ -148,7 +149,7 @@ def main() -> None:
     """Measure what is not known yet, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few requests, once; the page is printed, not written")
-    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--requests", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--work", type=Path, default=Path("runs/harness-overhead"))

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from aiohttp import ClientError
+
 from benchmarks.swapping.adapters import NAMES, Adapters, make_adapters
 from benchmarks.swapping.contestants import Contestant, contestants
 from benchmarks.swapping.page import write_page
@@ -26,6 +28,10 @@ ADAPTERS = (0, 1, 4, 16)
 """How many adapters take turns in a throughput measurement; 0 for the base."""
 REGISTERED = (2, 8, 32)
 """How many adapters are loaded while one of them is swapped."""
+
+
+class Died(Exception):
+    """A contestant's server has died of what was asked of it; that is recorded as what was measured."""
 
 
 class Store:
@@ -42,11 +48,17 @@ class Store:
         """Measure what is not known under ``key``."""
         if key in self.known or time.monotonic() > self._end:
             return
-        line = {"key": key, **measure()}
+        died: OSError | ClientError | None = None
+        try:
+            line = {"key": key, **measure()}
+        except (OSError, ClientError) as error:
+            line, died = {"key": key, "died": True}, error
         print(json.dumps(line), file=sys.stderr, flush=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.known[key] = line
+        if died is not None:
+            raise Died(key) from died
 
 
 def keys(repeats: int) -> list[str]:
@@ -112,8 +124,13 @@ def main() -> int:
     repeats = 1 if options.quick else options.repeats
     work = options.work or Path("runs/benchmark-hot-swap" + ("-quick" if options.quick else ""))
     store = Store(work, options.minutes)
-    if any(key not in store.known for key in keys(repeats)):
-        measure_all(store, work, repeats, options.quick)
+    while any(key not in store.known for key in keys(repeats)):
+        try:
+            measure_all(store, work, repeats, options.quick)
+        except Died as death:
+            print(f"a server died: {death}; all are started anew", file=sys.stderr)
+        else:
+            break
     if missing := [key for key in keys(repeats) if key not in store.known]:
         print(f"{len(missing)} measurements are missing; the same command goes on")
         return 0

@@ -70,7 +70,9 @@ def measure(store: Store, setting: Setting, repeats: int, work: Path) -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
-        for repeat, rate in enumerate(json.loads(done.stdout.splitlines()[-1])):
+        for repeat, rate in enumerate(
+            json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("[")))
+        ):
             store.add(setting.name, "offline", repeat, rate)
 
 

@@ -99,7 +99,7 @@ def test_the_report_has_the_table_of_mixtures(folder: Path) -> None:
 @pytest.mark.slow
 def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder: Path) -> None:
     refused = subprocess.run(command(folder, "-o", "evaluation.n=4"), capture_output=True, text=True)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "changed: n" in refused.stderr
     report = (folder / "out" / "report.md").read_bytes()
     watched = [*(folder / "out").glob("trained/*/adapter_model.safetensors"), folder / "out" / "server.log"]

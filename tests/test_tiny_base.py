@@ -80,7 +80,7 @@ def test_the_shipped_model_scores_what_its_card_claims() -> None:
             assert held_out_accuracy(model, tokenizer, family, size, n=96) < 0.1, (family, size)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_script_makes_a_loadable_model_twice_the_same(tmp_path: Path) -> None:
     def make(name: str) -> bytes:
         options = ["--steps", "8", "--batch", "6", "--hidden", "64", "--layers", "2", "--mlp", "64"]

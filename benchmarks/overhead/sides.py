@@ -18,7 +18,7 @@ from harness.prompt import DEFAULT_PROMPT, load_prompt
 ROOT = Path(__file__).parent.parent.parent
 TINY_BASE = ROOT / "trainers" / "weights" / "tiny-base"
 PACKAGES = {"lm-eval": ("lm-eval[api]==0.4.13",), "inspect": ("inspect-ai==0.3.285", "openai==3.54.0")}
-SAMPLES = 8
+SAMPLES = 32
 """Predictions a task, each under a view of its own."""
 LENGTHS = range(1100, 1501)
 """Tokens of the prompts of the tasks that are taken."""
@@ -102,6 +102,8 @@ class Case:
                 lengths.append(length)
                 for chat in chats:
                     file.write(json.dumps({"messages": chat, "prompt": chat[-1]["content"], "target": "grid"}) + "\n")
+        if len(ids) * SAMPLES != self.requests:
+            raise SystemExit(f"there are {len(ids) * SAMPLES} requests, in steps of {SAMPLES}, and not {self.requests}")
         self.ids.write_text("\n".join(ids) + "\n", encoding="utf-8")
         return sum(lengths) / len(lengths)
 

@@ -165,6 +165,8 @@ def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
         enable_prefix_caching=False,
         generation_config="vllm",
         max_num_seqs=setting.in_flight,
+        gpu_memory_utilization=0.5,  # of the memory of one node of a CPU, most of which need not be free
+        kv_cache_memory_bytes=2 << 30,
     )
     parameters = SamplingParams(temperature=0.0, max_tokens=setting.max_tokens, logprobs=0)
     rates = []

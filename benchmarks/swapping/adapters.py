@@ -16,7 +16,9 @@ from trainers.tiny_base import shipped_path
 COUNT = 32
 RANK = 16
 PROMPTS, PROMPT_TOKENS = 4, 64
-CHECKED_TOKENS = 12
+CANDIDATES = 64
+"""Prompts to choose from: those are kept on which all models answer differently."""
+CHECKED_TOKENS = 16
 NAMES = tuple(f"n{i:02}" for i in range(COUNT))
 SECOND = "n00-second"
 """Key of the second version of the first name, with which it is swapped."""
@@ -52,8 +54,13 @@ def make_adapters(work: Path) -> Adapters:
         version = registry.add(key.partition("-")[0], source, base)
         ids[key], folders[key] = version.id, version.folder.resolve()
     vocabulary = int(base.config["vocab_size"])
-    prompts = [[Stream("prompt", i, j).below(vocabulary) for j in range(PROMPT_TOKENS)] for i in range(PROMPTS)]
-    return Adapters(shipped_path(), registry, ids, folders, prompts, _answers(work, folders, prompts))
+    drawn = [[Stream("prompt", i, j).below(vocabulary) for j in range(PROMPT_TOKENS)] for i in range(CANDIDATES)]
+    answers = _answers(work, folders, drawn)
+    told = [at for at in range(CANDIDATES) if len({tuple(of[at]) for of in answers.values()}) == len(answers)][:PROMPTS]
+    if len(told) < PROMPTS:
+        raise SystemExit("two models give the same answer to nearly every prompt; wrong answers could not be told")
+    expected = {key: [of[at] for at in told] for key, of in answers.items()}
+    return Adapters(shipped_path(), registry, ids, folders, [drawn[at] for at in told], expected)
 
 
 def _write(folder: Path, base: BaseModel, seed: int) -> None:
@@ -103,8 +110,5 @@ def _answers(work: Path, folders: dict[str, Path], prompts: list[list[int]]) -> 
         return [row[PROMPT_TOKENS:] for row in out.tolist()]
 
     found = {"base": of(None), **{key: of(folder) for key, folder in folders.items()}}
-    for at in range(len(prompts)):
-        if len({tuple(answers[at]) for answers in found.values()}) < len(found):
-            raise SystemExit(f"two models give the same answer to prompt {at}; wrong answers could not be told")
     path.write_text(json.dumps(found))
     return found

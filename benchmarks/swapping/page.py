@@ -40,9 +40,10 @@ def _head(repeats: int) -> str:
     )
 
 
-def _values(known: Known, repeats: int, field: str, key: str) -> list[float]:
+def _values(known: Known, repeats: int | Sequence[int], field: str, key: str) -> list[float]:
     """A field of one measurement over the repetitions; ``key`` has a {} for the repetition."""
-    return [float(known[key.format(repeat)][field]) for repeat in range(repeats)]
+    chosen = range(repeats) if isinstance(repeats, int) else repeats
+    return [float(known[key.format(repeat)][field]) for repeat in chosen]
 
 
 def _throughput(known: Known, repeats: int, many: Sequence[int]) -> str:
@@ -91,11 +92,17 @@ def _swaps(known: Known, repeats: int, registered: Sequence[int]) -> str:
     for way, (name, label) in WAYS.items():
         for count in registered:
             key = f"swap {name} {count} {{}} {way}"
-            swap = median(_values(known, repeats, "swap", key))
-            slowest = max(_values(known, repeats, "slowest", key))
-            sums = [int(sum(_values(known, repeats, f, key))) for f in ("requests", "failed", "wrong", "wrong_base")]
+            lived = [repeat for repeat in range(repeats) if "died" not in known[key.format(repeat)]]
+            died = f"{repeats - len(lived)} of {repeats} times the server died"
+            if not lived:
+                lines.append(f"| {label} | {count} | {died} | | | | | |")
+                continue
+            swap = median(_values(known, lived, "swap", key))
+            slowest = max(_values(known, lived, "slowest", key))
+            sums = [int(sum(_values(known, lived, f, key))) for f in ("requests", "failed", "wrong", "wrong_base")]
             cells = " | ".join(f"{n:,}" for n in sums)
-            lines.append(f"| {label} | {count} | {1000 * swap:.0f} ms | {1000 * slowest:.0f} ms | {cells} |")
+            name = label if len(lived) == repeats else f"{label} ({died})"
+            lines.append(f"| {name} | {count} | {1000 * swap:.0f} ms | {1000 * slowest:.0f} ms | {cells} |")
     text = (
         f"{IN_FLIGHT} requests in flight, half of them for the adapter that is swapped to and fro between two "
         "versions, the others for the other adapters and the base. An answer is wrong where its tokens are not those "
