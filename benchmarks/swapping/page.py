@@ -101,8 +101,8 @@ def _swaps(known: Known, repeats: int, registered: Sequence[int]) -> str:
             slowest = max(_values(known, lived, "slowest", key))
             sums = [int(sum(_values(known, lived, f, key))) for f in ("requests", "failed", "wrong", "wrong_base")]
             cells = " | ".join(f"{n:,}" for n in sums)
-            name = label if len(lived) == repeats else f"{label} ({died})"
-            lines.append(f"| {name} | {count} | {1000 * swap:.0f} ms | {1000 * slowest:.0f} ms | {cells} |")
+            shown = label if len(lived) == repeats else f"{label} ({died})"
+            lines.append(f"| {shown} | {count} | {1000 * swap:.0f} ms | {1000 * slowest:.0f} ms | {cells} |")
     text = (
         f"{IN_FLIGHT} requests in flight, half of them for the adapter that is swapped to and fro between two "
         "versions, the others for the other adapters and the base. An answer is wrong where its tokens are not those "
