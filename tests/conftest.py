@@ -23,6 +23,9 @@ from harness.records import (
 )
 from harness.rng import Stream
 from harness.runs import RunFolder
+from serve.base_model import BaseModel
+from serve.registry import Registry
+from tests.adapter_toys import make_base
 from tests.tiny_qwen import make_model
 from tests.train_runs import FEW, recipe_data, trained
 
@@ -47,6 +50,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder.parent.name}/{folder.name} beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A model folder of a few layers, without meaning."""
+    return BaseModel.open(make_base(tmp_path_factory.mktemp("models") / "toy-base"))
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """An empty adapter registry."""
+    return Registry(tmp_path / "adapters")
 
 
 def wrong_grid(grid: Grid, k: int) -> Grid:

@@ -20,15 +20,10 @@ from serve.launcher import free_port, prepare, registry_needs
 from serve.machine import Machine, detect_machine
 from serve.plugin_endpoint import AdapterEndpoints
 from serve.registry import Registry
-from tests.adapter_toys import make_adapter, make_base
+from tests.adapter_toys import make_adapter
 
 CPU = Machine("cpu", (0, 1), 16 << 30)
 GPU = Machine("cuda", tuple(range(16)), 64 << 30)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    return BaseModel.open(make_base(tmp_path_factory.mktemp("models") / "toy-base"))
 
 
 def options(argv: tuple[str, ...]) -> dict[str, str | None]:

@@ -23,16 +23,6 @@ from tests.adapter_toys import lora_tensors, make_adapter, make_base, write_safe
 from trainers.artifact import model_digest
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    return BaseModel.open(make_base(tmp_path_factory.mktemp("models") / "toy-base"))
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "adapters")
-
-
 def test_a_version_is_named_by_its_content_and_comes_back_as_added(
     registry: Registry, base: BaseModel, tmp_path: Path
 ) -> None:

@@ -17,17 +17,7 @@ from serve.base_model import BaseModel
 from serve.registry import Registry
 from serve.tensorfile import count_bad_numbers, read_header
 from serve.validate import validate_adapter
-from tests.adapter_toys import lora_tensors, make_adapter, make_base, write_safetensors
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
-    return BaseModel.open(make_base(tmp_path_factory.mktemp("models") / "toy-base"))
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(tmp_path / "adapters")
+from tests.adapter_toys import lora_tensors, make_adapter, write_safetensors
 
 
 @pytest.mark.parametrize(
