@@ -6,7 +6,7 @@ UV := $(BIN)/python -m uv
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-long check lint bench clean
+.PHONY: install demo test test-long check lint bench bench-quick clean
 
 install: $(READY)
 
@@ -41,7 +41,10 @@ check: lint
 	$(BIN)/python -m pytest -m "not slow" -q -n auto
 
 bench: $(READY)
-	for entry in $(basename $(notdir $(wildcard benchmarks/*.py))); do $(BIN)/python -m benchmarks.$$entry || exit 1; done
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks --quick
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

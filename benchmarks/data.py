@@ -1,162 +1,116 @@
-"""Reading BARC at size, and building prompts: this project's way against the plain one.
+"""Reading BARC at size: the line index beside a list of all rows and beside Hugging Face datasets.
 
-    python -m benchmarks.data [--megabytes 320] [--rows 400] [--json FILE]
+    python -m benchmarks.data [--quick]
 
-Writes a file of BARC's row form and published row size (about 28 KB), and times, each in a process of its own:
-building the index, opening it again, drawing random tasks; against ``json.loads`` of every line into a list. Then
-the leak audit against the file, and prompt tokens a second with and without the cached-segments lookup. Rates are
-by processor time, so that they mean one core whatever else the machine does.
+Files of BARC's row form and published row size (28 KB), of three sizes; every side in a process of its own, in
+turns: opening the file the first time, opening it again, drawing random tasks, and the leak audit. Writes
+benchmarks/data.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import multiprocessing
-import os
-import resource
+import shutil
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter, process_time
+from statistics import median
+from typing import Any
 
-from harness.grid import COLOURS, Grid
-from harness.rng import Stream
+from benchmarks.bulk.rows import ROW_BYTES, write_rows
+from benchmarks.bulk.sides import DRAWS
+from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions, work_folder
+from benchmarks.common.findings import Finding, Growth
+from benchmarks.common.processes import measured, module
+from benchmarks.common.store import Store
 
-Figures = dict[str, float]
-ROW_BYTES = 28_000
-DRAWS = 4_000
-
-
-def write_rows(path: Path, megabytes: int) -> int:
-    """Rows of 10 pairs whose text is 28 KB; returns how many. The cells are cut from random bytes, for speed."""
-    rng = Stream("benchmark")
-    noise = bytes(rng.below(COLOURS) for _ in range(60_000))
-    n = 0
-    with path.open("wb") as file:
-        while file.tell() < megabytes * 1_000_000:
-            examples = []
-            for _ in range(10):
-                height, width = rng.between(8, 22), rng.between(8, 22)
-                pair = []
-                for _ in range(2):
-                    start = rng.below(len(noise) - height * width)
-                    pair.append(Grid(height, width, noise[start : start + height * width]).to_rows())
-                examples.append(pair)
-            row = {"source": "", "examples": examples, "seeds": ["a.py", "b.py"]}
-            row["source"] = "# " * max(0, (ROW_BYTES - len(json.dumps(row))) // 2)
-            file.write(json.dumps(row).encode() + b"\n")
-            n += 1
-    return n
+BARC_ROWS = 400_000
+SIDES = ("first", "again", "list", "arrow first", "arrow again", "audit")
 
 
-def memory() -> Figures:
-    """Peak resident and present anonymous memory of this process, MB."""
-    status = Path("/proc/self/status").read_text() if Path("/proc/self/status").exists() else ""
-    anonymous = next((int(line.split()[1]) / 1000 for line in status.splitlines() if line.startswith("RssAnon")), 0.0)
-    return {"peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000, "anonymous_mb": anonymous}
+def measure(store: Store, folder: Path, megabytes: int, repeats: int) -> None:
+    """All sides on a file of one size; the file is made for it and removed."""
+    keys = [f"{side} {megabytes} {repeat}" for repeat in range(repeats) for side in SIDES]
+    if all(key in store.known for key in keys):
+        return
+    path, caches = folder / "rows.jsonl", folder / "caches"
+    write_rows(path, megabytes)
+    for repeat in range(repeats):
+        for turn in range(3):
+            kind = ("indexed", "list", "arrow")[(turn + repeat) % 3]
+            _measure_kind(store, kind, path, caches / kind, f"{megabytes} {repeat}")
+    path.unlink()
+    shutil.rmtree(caches)
 
 
-def open_rows(path: str) -> Figures:
-    """Open through the index, building it where it is not there yet, and draw random tasks."""
-    from harness.datasets import open_dataset
+def _measure_kind(store: Store, kind: str, path: Path, cache: Path, case: str) -> None:
+    def side(name: str) -> dict[str, Any]:
+        done = measured(module("benchmarks.bulk.sides", name, str(path), str(cache)), {"HF_HUB_OFFLINE": "1"})
+        figures: dict[str, Any] = done.last_line()
+        return figures
 
-    start = perf_counter()
-    dataset = open_dataset(path)
-    opened = perf_counter() - start
-    n = len(dataset.ids)
-    places = [Stream("place", i).below(n) for i in range(DRAWS)]
-    start, cpu = perf_counter(), process_time()
-    for i, place in enumerate(places):
-        dataset.task(place, Stream("draw", i))
-    rates = {
-        "tasks_per_second": DRAWS / (perf_counter() - start),
-        "tasks_per_cpu_second": DRAWS / (process_time() - cpu),
-    }
-    return {"seconds_to_open": opened, **rates, **memory()}
-
-
-def load_list(path: str) -> Figures:
-    """The plain way: every line through json.loads into a list."""
-    start, cpu = perf_counter(), process_time()
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    seconds = {"seconds_to_open": perf_counter() - start, "cpu_seconds_to_open": process_time() - cpu}
-    return {**seconds, "rows": len(rows), **memory()}
+    if kind == "list":
+        store.get(f"list {case}", lambda: side("list"))
+        return
+    shutil.rmtree(cache, ignore_errors=True)
+    prefix = "" if kind == "indexed" else "arrow "
+    first = store.known.get(f"{prefix}first {case}")
+    if first is None:
+        store.get(f"{prefix}first {case}", lambda: side(kind))
+    else:
+        side(kind)  # what follows needs the cache
+    store.get(f"{prefix}again {case}", lambda: side(kind))
+    if kind == "indexed":
+        store.get(f"audit {case}", lambda: side("audit"))
 
 
-def audit(path: str) -> Figures:
-    """400 evaluation tasks against every row."""
-    from harness.auditing import run_audit
-    from harness.datasets import open_dataset
+def main() -> int:
+    """Measure what is not known yet, and write the page."""
+    options = parser(__doc__, "data").parse_args()
+    sizes = (5, 10, 20) if options.quick else (80, 160, 320)
+    store, repeats = open_store(options), repetitions(options)
+    for size in sizes:
+        measure(store, work_folder(options), size, repeats)
 
-    evals = open_dataset("arc1/evaluation")
-    dataset = open_dataset(path)
-    start = process_time()
-    found = run_audit([dataset], [evals])
-    rate = found["free"].n_train / (process_time() - start)
-    return {"rows_per_cpu_second": rate, "minutes_for_400k_rows": 400_000 / rate / 60, **memory()}
+    def values(side: str, field: str, size: int = sizes[-1]) -> tuple[float, ...]:
+        return tuple(store.known[f"{side} {size} {repeat}"][field] for repeat in range(repeats))
 
+    def finding(what: str, field: str, side: str, name: str, peer: str, **more: Any) -> Finding:
+        memory = median(values(side, "memory")), median(values(peer, "memory"))
+        return Finding(
+            what, more.pop("unit", "s"), values(side, field), name, values(peer, field), memory=memory, **more
+        )
 
-def tokens(n_tasks: int) -> Figures:
-    """Samples of ARC-AGI-1 training tasks under fresh views, every one built once by either way."""
-    from harness.augment import training_view
-    from harness.datasets import open_dataset
-    from harness.encoding import DEFAULT_ENCODER, parse_encoder
-    from harness.prompt import load_prompt
-    from harness.tokens import PromptTokenizer
-    from trainers.tiny_tokenizer import build_tokenizer
-
-    dataset = open_dataset("arc1/training")
-    tasks = [dataset.task(i % len(dataset.ids)) for i in range(n_tasks)]
-    views = [training_view(Stream("view", i), len(task.train)).apply_task(task) for i, task in enumerate(tasks)]
-    tokenizer, prompt = build_tokenizer(), load_prompt("output-from-examples-v1")
-    figures: Figures = {}
-    for name, fast in (("tokenizer", False), ("cached_segments", True)):
-        start = perf_counter()
-        built = PromptTokenizer(tokenizer, prompt, parse_encoder(DEFAULT_ENCODER), fast=fast)
-        figures[f"{name}_start_seconds"] = perf_counter() - start
-        start = process_time()
-        samples = [built.sample(view, 0) for view in views]
-        figures[f"{name}_tokens_per_cpu_second"] = sum(len(sample.ids) for sample in samples) / (process_time() - start)
-        figures[f"{name}_checksum"] = float(sum(map(sum, (sample.ids for sample in samples))))
-    if figures["tokenizer_checksum"] != figures["cached_segments_checksum"]:
-        raise SystemExit("the two ways disagree")
-    return figures
-
-
-def alone(function: Callable[..., Figures], argument: str | int) -> Figures:
-    """Run in a fresh process, so that memory is its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, (argument,))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, default=320)
-    parser.add_argument("--rows", type=int, default=400, help="tasks of which prompts are built")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    options = parser.parse_args()
-    results: dict[str, Figures] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["ARC_BENCH_CACHE"] = str(Path(folder) / "cache")
-        path = Path(folder) / "rows.jsonl"
-        n = write_rows(path, options.megabytes)
-        print(f"{n} rows, {path.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
-        steps: list[tuple[str, Callable[..., Figures], str | int]] = [
-            ("index built, then random tasks", open_rows, str(path)),
-            ("index reopened, then random tasks", open_rows, str(path)),
-            ("json.loads of every line", load_list, str(path)),
-            ("audit against arc1/evaluation", audit, str(path)),
-            ("prompt building", tokens, options.rows),
-        ]
-        for name, function, argument in steps:
-            results[name] = alone(function, argument)
-            print(name, *(f"    {key}: {value:,.3f}" for key, value in results[name].items()), sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    arrow, plain = "Hugging Face datasets", "`json.loads` into a list"
+    findings = [
+        finding("opened the first time", "open", "first", plain, "list"),
+        finding("opened the first time", "open", "first", arrow, "arrow first"),
+        finding("opened again", "open", "again", plain, "list"),
+        finding("opened again", "open", "again", arrow, "arrow again"),
+        finding("random tasks", "draws_per_cpu_s", "again", arrow, "arrow again", unit="/CPU s", more_is_better=True),
+        finding("random tasks", "draws_per_cpu_s", "again", plain, "list", unit="/CPU s", more_is_better=True),
+    ]
+    rows = store.known[f"list {sizes[-1]} 0"]["rows"]
+    rates = values("audit", "rows_per_cpu_s")
+    parsed = tuple(rows / cpu for cpu in values("list", "open_cpu"))
+    findings.append(Finding("audit", "rows/CPU s", rates, "`json.loads` alone", parsed, more_is_better=True))
+    kinds = (("opened the first time", "first", "open", "s"), ("opened again", "again", "open", "s"))
+    kinds += (("memory after random tasks", "again", "memory", "MB"), ("memory with the list", "list", "memory", "MB"))
+    growths = [
+        Growth(what, "MB of the file", unit, sizes, tuple(median(values(side, field, size)) for size in sizes))
+        for what, side, field, unit in kinds
+    ]
+    costs = tuple(rows * size / sizes[-1] / median(values("audit", "rows_per_cpu_s", size)) for size in sizes)
+    growths.append(Growth("audit against 400 tasks", "MB of the file", "CPU s", sizes, costs))
+    text = f"""\
+A file of {rows:,} generated rows of {ROW_BYTES / 1000:.0f} KB with 10 pairs each, {sizes[-1]} MB. Seconds by the clock.
+After opening, {DRAWS:,} random tasks are drawn; all sides check the grids and draw the pairs alike. Memory is what the
+process then has without file pages."""
+    gigabytes = BARC_ROWS / rows * median(values("list", "memory")) / 1000
+    more = f"""\
+At BARC's size ({BARC_ROWS:,} rows) the list would take {gigabytes:.0f} GB, and the audit takes
+{BARC_ROWS / median(rates) / 60:.1f} minutes of one core."""
+    page = plain_page("Reading BARC at size", text, findings, growths, more)
+    return finish(options, page, findings, growths, versions=store.versions())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

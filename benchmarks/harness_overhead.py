@@ -1,33 +1,40 @@
 """What a harness costs beside the model: CPU seconds and memory for the same requests, side by side.
 
-    python -m benchmarks.harness_overhead [--quick] [--requests 2048] [--repeats 5] [--work FOLDER]
+    python -m benchmarks.harness_overhead [--quick] [--requests 2048]
 
 A local server of no latency (a process of its own) answers the same chats from `bench run`, lm-eval, inspect and a bare
-aiohttp loop, who take turns, each in a fresh process. Every repetition has a small and a large run of each side: their
-difference is what a request costs, free of start-up. What is measured is kept in ``--work``, so that the same command
-goes on where it stopped. Writes benchmarks/harness_overhead.md.
+aiohttp loop, who take turns, each in a fresh process. Every repetition has runs of three sizes of each side: what a
+request costs, free of start-up, is the difference between the largest and the smallest. Writes
+benchmarks/harness_overhead.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import psutil
 
-from benchmarks.overhead.sides import PACKAGES, SAMPLES, TINY_BASE, Case, launch
+from benchmarks.common import peers
+from benchmarks.common.entry import finish, open_store, parser, repetitions, work_folder
+from benchmarks.common.findings import Finding, Growth, growth_table
+from benchmarks.common.peers import PACKAGES
+from benchmarks.common.store import Store
+from benchmarks.overhead.sides import SAMPLES, TINY_BASE, Case, launch
 
-SIDES = ("bare loop", "bare loop, log-probabilities", "bench run", "bench run, token ids", "lm-eval", "inspect")
-PAGE = Path(__file__).with_suffix(".md")
+OURS = ("bench run", "bench run, token ids")
+BARE = ("bare loop", "bare loop, log-probabilities")
+GOAL = 0.4
+"""CPU seconds of `bench run` for 1,000 requests, at most."""
 Figures = dict[str, float]
 
 
@@ -83,58 +90,44 @@ def measure(side: str, case: Case, peers: Path, out: Path) -> Figures:
     }
 
 
-class Store:
-    """Measurements by (side, requests, repetition), one line each."""
-
-    def __init__(self, work: Path) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self.path = work / "measurements.jsonl"
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        self.known: dict[tuple[str, int, int], Figures] = {}
-        for line in map(json.loads, lines):
-            self.known[line["side"], line["requests"], line["repeat"]] = line["figures"]
-
-    def add(self, side: str, requests: int, repeat: int, figures: Figures) -> None:
-        """Keep a measurement."""
-        self.known[side, requests, repeat] = figures
-        with self.path.open("a", encoding="utf-8") as file:
-            line = {"side": side, "requests": requests, "repeat": repeat, "figures": figures}
-            file.write(json.dumps(line) + "\n")
+def each(store: Store, side: str, sizes: Sequence[int], repeats: int) -> tuple[float, ...]:
+    """CPU seconds of 1,000 requests, by repetition: from the smallest and the largest run."""
+    small, large = sizes[0], sizes[-1]
+    pairs = [(store.known[f"{side} {small} {i}"], store.known[f"{side} {large} {i}"]) for i in range(repeats)]
+    return tuple(1000 * (b["cpu"] - a["cpu"]) / (large - small) for a, b in pairs)
 
 
-def row(store: Store, side: str, small: Case, large: Case, repeats: int) -> list[str]:
-    """Medians over the repetitions; what a request costs is taken from the two runs of one repetition."""
-    pairs = [(store.known[side, small.requests, i], store.known[side, large.requests, i]) for i in range(repeats)]
-    more = large.requests - small.requests
-    each = statistics.median(1000 * (b["cpu"] - a["cpu"]) / more for a, b in pairs)
-    rate = statistics.median(large.requests / b["sending"] for _, b in pairs)
-    start_cpu, start_wall, whole, memory = (
-        statistics.median(b[key] for _, b in pairs) for key in ("first_cpu", "first_wall", "cpu", "memory")
+def values(store: Store, side: str, size: int, repeats: int, field: str) -> tuple[float, ...]:
+    """A figure of a side by repetition."""
+    return tuple(store.known[f"{side} {size} {i}"][field] for i in range(repeats))
+
+
+def row(store: Store, side: str, sizes: Sequence[int], repeats: int) -> list[str]:
+    """Medians over the repetitions."""
+    fields = ("first_cpu", "first_wall", "cpu", "sending", "memory")
+    start_cpu, start_wall, whole, sending, memory = (
+        median(values(store, side, sizes[-1], repeats, field)) for field in fields
     )
-    return [
-        side,
-        f"{each:.2f}",
-        f"{start_cpu:.1f}",
-        f"{start_wall:.1f}",
-        f"{whole:.1f}",
-        f"{rate:,.0f}",
-        f"{memory:.0f}",
-    ]
+    cells = [f"{median(each(store, side, sizes, repeats)):.2f}", f"{start_cpu:.1f}", f"{start_wall:.1f}"]
+    return [side, *cells, f"{whole:.1f}", f"{sizes[-1] / sending:,.0f}", f"{memory:.0f}"]
 
 
-def page(store: Store, small: Case, large: Case, repeats: int, tokens: float) -> str:
+def page(
+    store: Store, sides: Sequence[str], cases: Sequence[Case], repeats: int, tokens: float, growths: Sequence[Growth]
+) -> str:
     """The page of results."""
     header = ["", "CPU s per 1,000 requests", "CPU s to the first request", "s to the first request", "CPU s in all"]
     header += ["requests/s, first to last", "peak memory (MB)"]
-    rows = [header, ["---", *["---:"] * (len(header) - 1)], *(row(store, s, small, large, repeats) for s in SIDES)]
+    sizes = [case.requests for case in cases]
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *(row(store, s, sizes, repeats) for s in sides)]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
     versions = ", ".join(package for packages in PACKAGES.values() for package in packages)
     return f"""# What the harness costs beside the model
 
-`python -m benchmarks.harness_overhead`: {large.requests:,} chats of {tokens:,.0f} tokens on average, answers of 100
-tokens from a local server of no latency, {large.in_flight} in flight, {os.cpu_count()} cores, Python
+`python -m benchmarks.harness_overhead`: {sizes[-1]:,} chats of {tokens:,.0f} tokens on average, answers of 100
+tokens from a local server of no latency, {cases[-1].in_flight} in flight, {os.cpu_count()} cores, Python
 {platform.python_version()}, {versions}. Medians of {repeats} repetitions
-in which all sides take turns; what a request costs is the difference to a run of {small.requests} requests.
+in which all sides take turns; what a request costs is the difference to a run of {sizes[0]} requests.
 
 {table}
 
@@ -142,44 +135,52 @@ in which all sides take turns; what a request costs is the difference to a run o
 long; the other harnesses do not ask for them), decodes, inverts, stores durably and scores; the difference between it
 and the second bare loop is all of that. As token ids, up to 16 of the {SAMPLES} prompts of a test output share a
 request.
+
+How the cost of a whole process grows with the requests:
+
+{growth_table(growths)}
 """
 
 
-def main() -> None:
+def main() -> int:
     """Measure what is not known yet, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few requests, once; the page is printed, not written")
-    parser.add_argument("--requests", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--in-flight", type=int, default=256)
-    parser.add_argument("--work", type=Path, default=Path("runs/harness-overhead"))
-    parser.add_argument("--peers", type=Path, help="where the peers' environments are (made in --work otherwise)")
-    options = parser.parse_args()
-    work = options.work / "quick" if options.quick else options.work
-    repeats = 1 if options.quick else options.repeats
-    sizes = (32, 320) if options.quick else (64, options.requests)
-    small, large = (Case((work / "cases").resolve(), size, options.in_flight) for size in sizes)
-    small.prepare()
-    tokens = large.prepare()
-    peers = (options.peers or options.work / "peers").resolve()
-    store = Store(work)
-    for side in SIDES:  # once for nothing, so that environments are there and modules compiled
-        if not any(key[0] == side for key in store.known):
-            measure(side, small, peers, work.resolve() / "out")
+    made = parser(__doc__, "harness_overhead")
+    made.add_argument("--requests", type=int, default=2048)
+    made.add_argument("--in-flight", type=int, default=256)
+    peers.add_option(made)
+    options = made.parse_args()
+    store, repeats, work = open_store(options), repetitions(options), work_folder(options)
+    sizes = (32, 160, 320) if options.quick else (64, options.requests // 2, options.requests)
+    cases = [Case(work / "cases", size, options.in_flight) for size in sizes]
+    tokens = [case.prepare() for case in cases][-1]
+    sides = [*BARE, *OURS, *peers.present(options)]
+    environments = peers.folder(options)
+    for side in sides:  # once for nothing, so that environments are there and modules compiled
+        if not any(key.startswith(f"{side} {sizes[0]} ") for key in store.known):
+            measure(side, cases[0], environments, work / "out")
     for repeat in range(repeats):
-        for turn in range(len(SIDES)):
-            side = SIDES[(turn + repeat) % len(SIDES)]
-            for case in (small, large):
-                if (side, case.requests, repeat) not in store.known:
-                    figures = measure(side, case, peers, work.resolve() / "out")
-                    print(side, case.requests, json.dumps(figures), file=sys.stderr, flush=True)
-                    store.add(side, case.requests, repeat, figures)
-    text = page(store, small, large, repeats, tokens)
-    if options.quick:
-        print(text)
-    else:
-        PAGE.write_text(text, encoding="utf-8")
+        for turn in range(len(sides)):
+            side = sides[(turn + repeat) % len(sides)]
+            for case in cases:
+                key = f"{side} {case.requests} {repeat}"
+                store.get(key, partial(measure, side, case, environments, work / "out"))
+    findings = []
+    for ours in OURS:
+        for peer in (BARE[1], *sides[len(BARE) + len(OURS) :]):
+            memory = tuple(median(values(store, side, sizes[-1], repeats, "memory")) for side in (ours, peer))
+            both = (each(store, side, sizes, repeats) for side in (ours, peer))
+            findings.append(Finding(ours, "CPU s per 1,000", next(both), peer, next(both), memory=memory))  # type: ignore[arg-type]
+    growths = [
+        Growth(side, "requests", "CPU s", sizes, tuple(median(values(store, side, n, repeats, "cpu")) for n in sizes))
+        for side in sides
+    ]
+    costs = {ours: median(each(store, ours, sizes, repeats)) for ours in OURS}
+    goals = [
+        f"{ours}: {cost:.2f} CPU s per 1,000, where {GOAL} is wanted" for ours, cost in costs.items() if cost > GOAL
+    ]
+    text = page(store, sides, cases, repeats, tokens, growths)
+    return finish(options, text, findings, growths, goals, store.versions())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,28 +1,29 @@
 """Swapping adapters, and throughput with many of them: this server against a plain vLLM.
 
-    python -m benchmarks.hot_swap [--quick] [--repeats N] [--minutes M]
+    python -m benchmarks.hot_swap [--quick]
 
 Three servers of the tiny base run at once and are measured in turns, in changing order: ours, a plain vLLM with LoRA
-and its own load route (none of our plugins), and a plain vLLM of the base alone. What is measured is kept in
-``--work``, so that the same command goes on where it stopped. Writes benchmarks/hot_swap.md.
+and its own load route (none of our plugins), and a plain vLLM of the base alone. Writes benchmarks/hot_swap.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from aiohttp import ClientError
 
+from benchmarks.common.entry import finish, open_store, parser, repetitions, work_folder
+from benchmarks.common.findings import Finding, Growth
+from benchmarks.common.store import Line, Nothing, Store
 from benchmarks.swapping.adapters import NAMES, Adapters, make_adapters
 from benchmarks.swapping.contestants import Contestant, contestants
 from benchmarks.swapping.page import write_page
-from benchmarks.swapping.traffic import Line, first_tokens, swaps_under_load, throughput
+from benchmarks.swapping.traffic import first_tokens, swaps_under_load, throughput
 
 ADAPTERS = (0, 1, 4, 16)
 """How many adapters take turns in a throughput measurement; 0 for the base."""
@@ -34,31 +35,13 @@ class Died(Exception):
     """A contestant's server has died of what was asked of it; that is recorded as what was measured."""
 
 
-class Store:
-    """Measurements by what was measured, one line each; nothing new is begun once the time is over."""
-
-    def __init__(self, work: Path, minutes: float) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self.path = work / "measurements.jsonl"
-        self._end = time.monotonic() + 60 * minutes
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        self.known: dict[str, Line] = {line["key"]: line for line in map(json.loads, lines)}
-
-    def get(self, key: str, measure: Callable[[], Line]) -> None:
-        """Measure what is not known under ``key``."""
-        if key in self.known or time.monotonic() > self._end:
-            return
-        died: OSError | ClientError | None = None
-        try:
-            line = {"key": key, **measure()}
-        except (OSError, ClientError) as error:
-            line, died = {"key": key, "died": True}, error
-        print(json.dumps(line), file=sys.stderr, flush=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self.known[key] = line
-        if died is not None:
-            raise Died(key) from died
+def get(store: Store, key: str, measure: Callable[[], Line]) -> None:
+    """Measure what is not known under ``key``; the death of a server is a measurement, after which all start anew."""
+    try:
+        store.get(key, measure)
+    except (OSError, ClientError) as error:
+        store.put(key, {"died": True})
+        raise Died(key) from error
 
 
 def keys(repeats: int) -> list[str]:
@@ -91,7 +74,7 @@ def measure_all(store: Store, work: Path, repeats: int, quick: bool) -> None:
                 for name in [name for name in turn if name != "base"]:
                     measure_swaps(store, servers[name], adapters, many, repeat, 4 if quick else 16)
         for name, server in servers.items():
-            store.get(f"memory {name} {time.time():.0f}", partial(peak, server))
+            get(store, f"memory {name} {time.time():.0f}", partial(peak, server))
 
 
 def peak(server: Contestant) -> Line:
@@ -102,43 +85,84 @@ def peak(server: Contestant) -> Line:
 def measure_swaps(store: Store, server: Contestant, adapters: Adapters, many: int, repeat: int, swaps: int) -> None:
     """One contestant with so many adapters, once: loads on an idle server, and each way to swap under load."""
     names, run = list(NAMES[:many]), f"{server.name} {many} {repeat}"
-    store.get(f"first {run}", partial(first_tokens, server, names, (2, many, repeat)))
+    get(store, f"first {run}", partial(first_tokens, server, names, (2, many, repeat)))
     for way in server.swaps:
-        store.get(f"swap {run} {way}", partial(swaps_under_load, server, way, adapters, names, swaps))
+        get(store, f"swap {run} {way}", partial(swaps_under_load, server, way, adapters, names, swaps))
 
 
 def measure_throughput(store: Store, server: Contestant, many: int, repeat: int, count: int) -> None:
     """One contestant with so many adapters, once."""
     names, run = list(NAMES[:many]), f"{server.name} {many} {repeat}"
-    store.get(f"throughput {run}", partial(throughput, server, names, count, (1, many, repeat)))
+    get(store, f"throughput {run}", partial(throughput, server, names, count, (1, many, repeat)))
+
+
+def lost(store: Store, side: str, way: str, repeats: int) -> tuple[float, ...]:
+    """Requests that failed or were answered by another model than was asked for, by repetition."""
+    lines = [store.known[f"swap {side} {i} {way}"] for i in range(repeats)]
+    return tuple(float(sum(line.get(field, 0) for field in ("failed", "wrong", "wrong_base"))) for line in lines)
+
+
+def findings(store: Store, repeats: int) -> tuple[list[Finding], list[Growth]]:
+    """This server beside a plain vLLM."""
+
+    def values(key: str, field: str) -> tuple[float, ...]:
+        return tuple(store.known[key.format(repeat)][field] for repeat in range(repeats))
+
+    def peak_of(name: str) -> float:
+        return float(max(line["mib"] for key, line in store.known.items() if key.startswith(f"memory {name} ")))
+
+    peer, memory = "plain vLLM", (peak_of("ours"), peak_of("stock"))
+    found = []
+    for many in ADAPTERS:
+        what = f"throughput, {many} adapters" if many else "throughput, the base"
+        sides = [values(f"throughput {name} {many} {{}}", "per_second") for name in ("ours", "stock")]
+        found.append(Finding(what, "sequences/s", sides[0], peer, sides[1], more_is_better=True, memory=memory))
+    for many in REGISTERED:
+        sides = [
+            tuple(
+                map(sum, zip(*(values(f"first {name} {many} {{}}", f) for f in ("load", "first_token")), strict=True))
+            )
+            for name in ("ours", "stock")
+        ]
+        found.append(Finding(f"load and first token, {many} adapters", "s", sides[0], peer, sides[1]))
+    for many in REGISTERED:
+        ours = lost(store, f"ours {many}", "promote", repeats)
+        for way in ("unload, then load", "load in place"):
+            deaths = sum("died" in store.known[f"swap stock {many} {i} {way}"] for i in range(repeats))
+            other = f"{peer}, {way}" + (f" (died {deaths} times)" if deaths else "")
+            theirs = lost(store, f"stock {many}", way, repeats)
+            found.append(Finding(f"failed or wrong under swaps, {many} adapters", "requests", ours, other, theirs))
+    costs = (("`promote` under load", "swap ours {} {{}} promote", "swap"), ("load", "first ours {} {{}}", "load"))
+    growths = [
+        Growth(what, "adapters", "s", REGISTERED, tuple(median(values(key.format(many), field)) for many in REGISTERED))
+        for what, key, field in costs
+    ]
+    return found, growths
 
 
 def main() -> int:
     """Measure what is missing and write the page once nothing is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one short repetition; prints and writes no page")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after this time")
-    parser.add_argument("--work", type=Path, default=None, help="where measurements are kept")
-    options = parser.parse_args()
-    repeats = 1 if options.quick else options.repeats
-    work = options.work or Path("runs/benchmark-hot-swap" + ("-quick" if options.quick else ""))
-    store = Store(work, options.minutes)
-    while any(key not in store.known for key in keys(repeats)):
+    options = parser(__doc__, "hot_swap", repeats=3).parse_args()
+    store, repeats, work = open_store(options), repetitions(options), work_folder(options)
+    while any(key not in store.known for key in keys(repeats)) or not any("memory" in key for key in store.known):
         try:
             measure_all(store, work, repeats, options.quick)
         except Died as death:
             print(f"a server died: {death}; all are started anew", file=sys.stderr)
+        except Nothing:
+            missing = [key for key in keys(repeats) if key not in store.known]
+            print(f"{len(missing)} measurements are missing; the same command goes on")
+            return 0
         else:
             break
-    if missing := [key for key in keys(repeats) if key not in store.known]:
-        print(f"{len(missing)} measurements are missing; the same command goes on")
-        return 0
     page = write_page(store.known, repeats, ADAPTERS, REGISTERED)
-    print(page)
-    if not options.quick:
-        Path(__file__).with_suffix(".md").write_text(page, encoding="utf-8")
-    return 0
+    found, growths = findings(store, repeats)
+    goals = [
+        f"{finding.what}: {sum(finding.ours):.0f} of ours"
+        for finding in found
+        if finding.unit == "requests" and sum(finding.ours)
+    ]
+    return finish(options, page, found, growths, goals, store.versions())
 
 
 if __name__ == "__main__":

@@ -1,157 +1,128 @@
 """Scoring saved predictions: the whole command ``bench score`` against a plain script that computes the same.
 
-    python -m benchmarks.scoring [--predictions 1000000] [--repeats 3]
+    python -m benchmarks.scoring [--quick]
 
 Writes predictions of a simulated model for the 400 tasks of ARC-AGI-1's evaluation set, in our form and in arc24's
-two, and times in fresh processes, start-up included: the command, and a script as it is usually written (``json`` a
-line, a ``Counter`` of tuples for each test output, numpy, one ``scipy.stats.bootstrap`` a metric). Both must give
-the same metrics. Growth is fitted over three sizes. Goals: a million predictions in under 60 s and 600 MB. Prints
-Markdown, of which ``benchmarks/scoring.md`` keeps one run, and ends with status 1 where a goal is missed.
+two, and times in fresh processes, in turns, start-up included: the command, and a script as it is usually written
+(``json`` a line, a ``Counter`` of tuples for each test output, numpy, one ``scipy.stats.bootstrap`` a metric). Both
+must give the same metrics. Goals: a million predictions in under 60 s and 600 MB. Writes benchmarks/scoring.md, and
+ends with status 1 where a goal is missed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions, work_folder
+from benchmarks.common.findings import Finding, Growth
+from benchmarks.common.processes import measured, module
+from benchmarks.common.store import Store
 from benchmarks.predictions.files import SPEC, write_attempts, write_lines, write_task_results
 from harness.metrics import METRICS
+from harness.tables import markdown_table
 
 SECONDS, MEGABYTES = 60, 600
 """The goals of the command for a million predictions: less than this by the clock and at the peak of memory."""
-COMMAND = [sys.executable, "-m", "harness.cli", "score"]
+FORMS: dict[str, tuple[Callable[[Path, int], None], list[str]]] = {
+    "lines, --rules all": (write_lines, ["--rules", "all"]),
+    "arc24": (write_task_results, []),
+    "attempts": (write_attempts, []),
+}
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What one process took."""
-
-    wall: float
-    cpu: float
-    megabytes: float
-    values: dict[str, float]
-
-
-def measure(command: list[str]) -> Figures:
-    """Run a command that prints JSON, and what its process took."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+b") as out:
-        process = subprocess.Popen(command, stdout=out)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall = time.perf_counter() - start
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}")
-        out.seek(0)
-        found = json.load(out)
-    if "models" in found:
-        (model,) = found["models"].values()
-        found = {name: metric["value"] for name, metric in model["metrics"].items()}
-    return Figures(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, found)
-
-
-def by_command(path: Path, *options: str) -> Figures:
+def by_command(path: Path, *options: str) -> dict[str, Any]:
     """The whole command on a file."""
-    return measure([*COMMAND, str(path), "--dataset", SPEC, "--json", "-", *options])
+    done = measured(module("harness.cli", "score", str(path), "--dataset", SPEC, "--json", "-", *options))
+    (model,) = json.loads(done.output)["models"].values()
+    metrics = {name: metric["value"] for name, metric in model["metrics"].items()}
+    return {**done.figures(), "metrics": metrics}
 
 
-def by_script(path: Path) -> Figures:
+def by_script(path: Path) -> dict[str, Any]:
     """The plain script on a file, in a process of its own."""
-    return measure([sys.executable, "-m", "benchmarks.predictions.plain", str(path)])
+    done = measured(module("benchmarks.predictions.plain", str(path)))
+    return {**done.figures(), "metrics": done.last_line()}
 
 
-def median(runs: list[Figures]) -> Figures:
-    """Medians of times and memory."""
-    wall, cpu, megabytes = (
-        statistics.median(getattr(run, name) for run in runs) for name in ("wall", "cpu", "megabytes")
-    )
-    return Figures(wall, cpu, megabytes, runs[0].values)
+def measure(store: Store, folder: Path, sizes: tuple[int, ...], repeats: int) -> None:
+    """Both sides at every size, in turns, and the other forms once at the smallest."""
+    path = folder / "predictions.jsonl"
+    sides = {"command": by_command, "script": by_script}
+    for size in sizes:
+        if all(f"{side} {size} {repeat}" in store.known for side in sides for repeat in range(repeats)):
+            continue
+        write_lines(path, size)
+        for repeat in range(repeats):
+            for side in ("command", "script") if repeat % 2 == 0 else ("script", "command"):
+                store.get(f"{side} {size} {repeat}", partial(sides[side], path))
+        path.unlink()
+    for form, (write, more) in FORMS.items():
+        if f"{form} {sizes[0]}" not in store.known:
+            path = folder / ("x.jsonl" if write is write_lines else "x.json")
+            write(path, sizes[0])
+            store.put(f"{form} {sizes[0]}", by_command(path, *more))
+            path.unlink()
 
 
-def told(figures: Figures) -> str:
-    """Three cells of a table."""
-    return f"{figures.wall:.1f} | {figures.cpu:.1f} | {figures.megabytes:.0f}"
-
-
-def missed(total: int, figures: Figures, agree: bool) -> list[str]:
+def missed(total: int, wall: float, megabytes: float, agree: bool) -> list[str]:
     """The goals that these figures of the command miss on ``total`` predictions, in words."""
     found = [] if agree else ["the two sides give different metrics"]
-    if figures.wall >= SECONDS * max(1.0, total / 1e6):
-        found.append(f"{figures.wall:.0f} s for {total:,} predictions, where {SECONDS} a million are wanted")
-    if figures.megabytes >= MEGABYTES * max(1.0, total / 1e6):
-        found.append(f"{figures.megabytes:.0f} MB for {total:,} predictions, where {MEGABYTES} a million are wanted")
+    if wall >= SECONDS * max(1.0, total / 1e6):
+        found.append(f"{wall:.0f} s for {total:,} predictions, where {SECONDS} a million are wanted")
+    if megabytes >= MEGABYTES * max(1.0, total / 1e6):
+        found.append(f"{megabytes:.0f} MB for {total:,} predictions, where {MEGABYTES} a million are wanted")
     return found
 
 
-def compare_sides(folder: Path, total: int, repeats: int) -> list[str]:
-    """Print the table of both sides at three sizes; the goals missed at the largest."""
-    print("| predictions | file (MB) | side | seconds | processor seconds | peak memory (MB) |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    grown: list[tuple[int, Figures]] = []
-    agree = True
-    for size in (total // 4, total // 2, total):
-        path = folder / "predictions.jsonl"
-        write_lines(path, size)
-        # The two sides take turns, so that a busy machine slows both.
-        pairs = [(by_command(path), by_script(path)) for _ in range(repeats)]
-        ours, plain = median([pair[0] for pair in pairs]), median([pair[1] for pair in pairs])
-        megabytes = path.stat().st_size / 1e6
-        print(f"| {size:,} | {megabytes:,.0f} | bench score | {told(ours)} |")
-        print(f"| | | plain script | {told(plain)} |", flush=True)
-        grown.append((size, ours))
-        agree &= all(math.isclose(ours.values[name], plain.values[name], abs_tol=1e-9) for name in METRICS)
-    print(f"\nMetrics {'agree to 1e-9' if agree else 'DIFFER'}. {fit(grown)}\n")
-    return missed(total, grown[-1][1], agree)
-
-
-def fit(grown: list[tuple[int, Figures]]) -> str:
-    """How cost grows: a straight line through the smallest and the largest size, and how far the middle is off it."""
-    (small, first), (middle, between), (large, last) = grown
-    each = (last.cpu - first.cpu) / (large - small)
-    start = first.cpu - each * small
-    off = between.cpu / (start + each * middle) - 1
-    memory = (last.megabytes - first.megabytes) * (1 << 20) / (large - small)
-    line = f"{start:.1f} s and {1e6 * each:.0f} µs a prediction (the middle size is {100 * off:+.0f} % off that line)"
-    return f"Processor time of bench score: {line}; {memory:.0f} bytes of memory a prediction."
-
-
-def other_forms(folder: Path, total: int) -> None:
-    """Print the table of the command on other forms, and with all rules."""
-    print("| predictions | form | file (MB) | seconds | processor seconds | peak memory (MB) |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for form, write in (
-        ("lines, --rules all", write_lines),
-        ("arc24", write_task_results),
-        ("attempts", write_attempts),
-    ):
-        path = folder / ("x.jsonl" if write is write_lines else "x.json")
-        write(path, total)
-        figures = by_command(path, *(["--rules", "all"] if write is write_lines else []))
-        print(f"| {total:,} | {form} | {path.stat().st_size / 1e6:,.0f} | {told(figures)} |", flush=True)
-        path.unlink()
-
-
 def main() -> int:
-    """Measure and print; 1 where a goal is missed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--predictions", type=int, default=1_000_000)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        goals = compare_sides(Path(name), options.predictions, options.repeats)
-        other_forms(Path(name), options.predictions // 4)
-    for goal in goals:
-        print(f"missed: {goal}", file=sys.stderr)
-    return 1 if goals else 0
+    """Measure what is not known yet, and write the page; 1 where a goal is missed."""
+    made = parser(__doc__, "scoring")
+    made.add_argument("--predictions", type=int, help="of the largest file (default 1,000,000; quick: 40,000)")
+    options = made.parse_args()
+    total = options.predictions or (40_000 if options.quick else 1_000_000)
+    sizes = (total // 4, total // 2, total)
+    store, repeats = open_store(options), repetitions(options)
+    measure(store, work_folder(options), sizes, repeats)
+
+    def values(side: str, field: str, size: int = total) -> tuple[float, ...]:
+        return tuple(store.known[f"{side} {size} {repeat}"][field] for repeat in range(repeats))
+
+    both = [(store.known[f"command {size} 0"]["metrics"], store.known[f"script {size} 0"]["metrics"]) for size in sizes]
+    agree = all(math.isclose(a[name], b[name], abs_tol=1e-9) for a, b in both for name in METRICS)
+    memory = median(values("command", "memory")), median(values("script", "memory"))
+    findings = [
+        Finding(f"{total:,} predictions", unit, values("command", field), PEER, values("script", field), memory=memory)
+        for unit, field in (("s", "wall"), ("CPU s", "cpu"))
+    ]
+    growths = [
+        Growth(f"{name}, {what}", "predictions", unit, sizes, tuple(median(values(side, field, n)) for n in sizes))
+        for side, name in (("command", "`bench score`"), ("script", PEER))
+        for what, field, unit in (("time", "cpu", "CPU s"), ("memory", "memory", "MB"))
+    ]
+    rows = [
+        [form, *(f"{store.known[f'{form} {sizes[0]}'][field]:.1f}" for field in ("wall", "cpu", "memory"))]
+        for form in FORMS
+    ]
+    others = markdown_table(("form", "seconds", "CPU seconds", "peak memory (MB)"), rows)
+    text = f"""\
+Predictions of a simulated model for the 400 tasks of ARC-AGI-1's evaluation set, a kilobyte a line, scored by the whole
+command in a fresh process, start-up included. The *plain script* is the usual one (`json` a line, a `Counter` of tuples
+for each test output, numpy, one `scipy.stats.bootstrap` a metric). The metrics {"agree" if agree else "DIFFER"}.
+Goals: a million predictions in under {SECONDS} s and {MEGABYTES} MB."""
+    more = f"Other forms, {sizes[0]:,} predictions, once:\n\n{others}"
+    page = plain_page("Scoring saved predictions", text, findings, growths, more)
+    goals = missed(total, median(values("command", "wall")), memory[0], agree)
+    return finish(options, page, findings, growths, goals, store.versions())
+
+
+PEER = "plain script"
 
 
 if __name__ == "__main__":

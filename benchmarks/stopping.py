@@ -6,24 +6,28 @@ breaks the exchangeability that the risk's model assumes. Real run folders are r
 run of N = 128 also serves as one of 32, as its first draws are the same. Exits with 1 where ``decided`` changes a
 vote, or a risk is exceeded by more than three standard errors.
 
-    python -m benchmarks.stopping --write benchmarks/stopping.md
-    python -m benchmarks.stopping --quick
+    python -m benchmarks.stopping [--quick]
     python -m benchmarks.stopping runs/first runs/second
+
+What was replayed of named runs is kept, and stays in the page. Writes benchmarks/stopping.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 
+from benchmarks.common.entry import finish, open_store, parser
+from benchmarks.common.findings import Finding, Growth, findings_table, growth_table
+from benchmarks.common.store import Store
 from benchmarks.coverage import Population
 from benchmarks.replays.full_runs import VIEWS, Output, level, load, simulate
 from harness.stopping import Schedule, Stop, schedule
@@ -51,6 +55,8 @@ class Replay:
     """By output, its task and accuracy less the full run's: of the first round, and of all that was drawn."""
     seconds: float = 0.0
     """Processor time of the rule."""
+    drawn: list[float] = field(default_factory=list)
+    """By run, the share of the predictions that were made."""
 
 
 def replay(runs: Iterable[Sequence[Output]], rule: str) -> Replay:
@@ -58,8 +64,10 @@ def replay(runs: Iterable[Sequence[Output]], rule: str) -> Replay:
     result = Replay()
     for outputs in runs:
         plan = schedule(Stop.parse(rule), len(outputs[0].draws), len(outputs), VIEWS)
+        before = result.draws, result.spared
         for output in outputs:
             _replay(output, plan, result)
+        result.drawn.append(1 - (result.spared - before[1]) / (result.draws - before[0]))
     return result
 
 
@@ -127,57 +135,90 @@ def kept(rule: str, found: Replay) -> bool:
     return nothing if not risk else found.changed <= (risk + slack) * found.stopped
 
 
-def sections(replicates: int, runs: Sequence[Path]) -> list[tuple[str, list[Sequence[Output]]]]:
-    """What is replayed: a title, and full runs of one N."""
-    found: list[tuple[str, list[Sequence[Output]]]] = []
-    for n, share in ((32, 1), (128, 4)):
+Runs = list[Sequence[Output]]
+POINTS = ((32, 1), (64, 2), (128, 4))
+"""Predictions a test output, and the divisor of the number of runs that are simulated of it."""
+
+
+def simulated(n: int, count: int, uneven: bool) -> Runs:
+    """Full runs of 400 outputs."""
+    rng = np.random.default_rng([SEED, n, uneven])
+    return [simulate(Population(), 400, n, rng, uneven) for _ in range(count)]
+
+
+def sections(replicates: int, named: Sequence[Path]) -> list[tuple[str, Callable[[], Runs]]]:
+    """What is replayed: a title, and what gives full runs of one N."""
+    found: list[tuple[str, Callable[[], Runs]]] = []
+    for n, share in POINTS:
         for uneven in (False, True):
-            rng = np.random.default_rng([SEED, n, uneven])
             count = max(1, replicates // share)
-            simulated: list[Sequence[Output]] = [simulate(Population(), 400, n, rng, uneven) for _ in range(count)]
             kind = "symmetries of different difficulty" if uneven else "draws alike"
-            found.append((f"Simulated, {kind}, N = {n}: {count} runs of 400 outputs", simulated))
-    real = {name: outputs for run in runs for name, outputs in load(run).items()}
+            title = f"Simulated, {kind}, N = {n}: {count} runs of 400 outputs"
+            found.append((title, lambda n=n, count=count, uneven=uneven: simulated(n, count, uneven)))  # type: ignore[misc]
+    real = {name: outputs for run in named for name, outputs in load(run).items()}
     for n in sorted({32, *(len(outputs[0].draws) for outputs in real.values())} if real else ()):
-        cut = {
+        cut: dict[str, Sequence[Output]] = {
             name: [replace(output, draws=output.draws[:n]) for output in outputs]
             for name, outputs in real.items()
             if len(outputs[0].draws) >= n
         }
         if cut:
-            names = "; ".join(cut)
-            found.append((f"Real, N = {n}: {sum(map(len, cut.values()))} outputs ({names})", [*cut.values()]))
+            title = f"Real, N = {n}: {sum(map(len, cut.values()))} outputs ({'; '.join(cut)})"
+            found.append((title, lambda cut=cut: [*cut.values()]))  # type: ignore[misc]
     return found
 
 
+def measure(full: Runs) -> dict[str, Any]:
+    """A section's table, the rules that broke their promise, and what is used elsewhere."""
+    results = {rule: replay(full, rule) for rule in RULES}
+    table = markdown_table(HEADER, [row(rule, found) for rule, found in results.items()])
+    seconds = max(1000 * 1000 * found.seconds / found.draws for found in results.values())
+    return {
+        "text": f"{level(full)}; the rule took at most {seconds:.0f} ms per 1,000 draws.\n\n{table}",
+        "broken": [rule for rule, found in results.items() if not kept(rule, found)],
+        "drawn": {rule: found.drawn for rule, found in results.items()},
+        "ms": seconds,
+    }
+
+
 def main() -> int:
-    """Replay, print the tables; 1 where a promise is broken."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", type=Path, help="complete run folders, sampled without --stop")
-    parser.add_argument("--replicates", type=int, default=20, help="simulated runs of 400 outputs")
-    parser.add_argument("--quick", action="store_true", help="two simulated runs")
-    parser.add_argument("--write", type=Path, help="also write the tables to this Markdown file")
-    options = parser.parse_args()
-    parts, broken = [], 0
-    for title, full in sections(2 if options.quick else options.replicates, options.runs):
-        results = {rule: replay(full, rule) for rule in RULES}
-        table = markdown_table(HEADER, [row(rule, found) for rule, found in results.items()])
-        seconds = max(1000 * 1000 * found.seconds / found.draws for found in results.values())
-        parts.append(f"## {title}\n\n{level(full)}; the rule took at most {seconds:.0f} ms per 1,000 draws.\n\n{table}")
-        print(parts[-1], end="\n\n", flush=True)
-        for rule, found in results.items():
-            if not kept(rule, found):
-                broken += 1
-                print(f"{title}: {rule} broke its promise", file=sys.stderr)
-    if options.write:
-        options.write.write_text("\n\n".join([INTRODUCTION, *parts]) + "\n")
-    return 1 if broken else 0
+    """Replay what is not known yet, and write the page; 1 where a promise is broken."""
+    made = parser(__doc__, "stopping", repeats=1)
+    made.add_argument("runs", nargs="*", type=Path, help="complete run folders, sampled without --stop")
+    made.add_argument("--replicates", type=int, help="simulated runs of 400 outputs (default 20; quick: 2)")
+    options = made.parse_args()
+    replicates = options.replicates or (2 if options.quick else 20)
+    store = open_store(options)
+    asked = sections(replicates, options.runs)
+    for title, full in asked:
+        store.get(title, lambda full=full: measure(full()))  # type: ignore[misc]
+    titles = [title for title, _ in asked if title.startswith("Simulated")]
+    titles += [title for title in store.known if title.startswith("Real")]
+    findings, growths = _findings(store, titles)
+    parts = [f"## {title}\n\n{store.known[title]['text']}" for title in titles]
+    tables = f"{findings_table(findings)}\n\n{growth_table(growths)}"
+    broken = [f"{title}: {rule} broke its promise" for title in titles for rule in store.known[title]["broken"]]
+    page = "\n\n".join([INTRODUCTION, tables, *parts]) + "\n"
+    return finish(options, page, findings, growths, broken, store.versions())
+
+
+def _findings(store: Store, titles: Sequence[str]) -> tuple[list[Finding], list[Growth]]:
+    """Shares of the predictions that are made, beside making all; and the rule's own cost."""
+    findings, ms = [], []
+    for n, _ in POINTS:
+        title = next(title for title in titles if f"draws alike, N = {n}:" in title)
+        for rule in ("decided", "risk=0.05"):
+            drawn = tuple(100 * share for share in store.known[title]["drawn"][rule])
+            findings.append(Finding(f"{rule}, N = {n}", "% of draws", drawn, "every draw", (100.0,) * len(drawn)))
+        ms.append(store.known[title]["ms"])
+    sizes = tuple(float(n) for n, _ in POINTS)
+    return findings, [Growth("the slowest rule", "N", "CPU ms per 1,000 draws", sizes, tuple(ms))]
 
 
 INTRODUCTION = """\
 # Stopping early, replayed on full runs
 
-Written by `python -m benchmarks.stopping --write benchmarks/stopping.md RUN …`.
+Written by `python -m benchmarks.stopping`. A repetition of the first table is one simulated run of 400 outputs.
 
 - Under `risk=R` further draws are taken to come from a Pólya urn: the next draw repeats a grid with the weight of its
   votes so far less 0.25, fails with that of the failures so far, and is a new grid with the rest (`change_bound` in

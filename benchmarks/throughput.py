@@ -1,99 +1,104 @@
 """The share of a real vLLM's throughput that `bench run` leaves to its user.
 
-    python -m benchmarks.throughput [--quick] [--repeats 5] [--work FOLDER]
+    python -m benchmarks.throughput [--quick]
 
 On the tiny base and on a random model of about 90 million parameters: predictions a second of `bench run` and of a bare
 aiohttp client that sends the very same bodies to the same server, in turns, by token ids and by chats; and of offline
-``LLM.generate`` on the same token ids. What is measured is kept in ``--work``, so that the same command goes on where
-it stopped. Writes benchmarks/throughput.md.
+``LLM.generate`` on the same token ids. Writes benchmarks/throughput.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
+from benchmarks.common.entry import finish, open_store, parser, repetitions, work_folder
+from benchmarks.common.findings import Finding, Growth, growth_table
+from benchmarks.common.store import Store
 from benchmarks.share.sides import ROUTES, Setting, by_bare_client, by_harness, server
 
-PAGE = Path(__file__).with_suffix(".md")
 SETTINGS = (
     Setting("tiny base", tasks=60, samples=16, max_tokens=32, in_flight=64),
     Setting("random, 87 M", tasks=8, samples=16, max_tokens=32, in_flight=32),
 )
+SIDES = ("bare client", "bench run")
+IN_FLIGHT = (16, 32)
+"""Fewer requests in flight, at which the first setting's model is measured too."""
+GOAL = 0.97
+"""The share of the bare client's rate that `bench run` is to reach."""
 
 
-class Store:
-    """Rates by (model, side, repetition), one line each."""
-
-    def __init__(self, work: Path) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self.path = work / "measurements.jsonl"
-        self.known: dict[tuple[str, str, int], float] = {}
-        if self.path.exists():
-            for line in map(json.loads, self.path.read_text(encoding="utf-8").splitlines()):
-                self.known[line["model"], line["side"], line["repeat"]] = line["rate"]
-
-    def add(self, model: str, side: str, repeat: int, rate: float) -> None:
-        self.known[model, side, repeat] = rate
-        print(model, side, repeat, f"{rate:.2f}/s", file=sys.stderr, flush=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"model": model, "side": side, "repeat": repeat, "rate": rate}) + "\n")
+def key(setting: Setting, side: str, repeat: int) -> str:
+    """What a measurement is kept under."""
+    return f"{setting.name}, {setting.predictions}, {setting.in_flight} in flight: {side} {repeat}"
 
 
-def measure(store: Store, setting: Setting, repeats: int, work: Path) -> None:
-    """All sides of a setting, as far as they are not known yet."""
+def measure(store: Store, setting: Setting, fewer: Sequence[Setting], repeats: int, work: Path) -> None:
+    """All sides of a setting, and of the same with fewer requests in flight, as far as they are not known yet."""
     folder = setting.folder(work).resolve()
-    sides = [(side, api) for api in ROUTES for side in ("bare client", "bench run")]
-    due = [(repeat, *sides[(turn + repeat) % len(sides)]) for repeat in range(repeats) for turn in range(len(sides))]
-    due = [
-        (repeat, side, api) for repeat, side, api in due if (setting.name, f"{side}, {api}", repeat) not in store.known
-    ]
+    cases = [(setting, side, api) for api in ROUTES for side in SIDES]
+    due = [(repeat, *cases[(turn + repeat) % len(cases)]) for repeat in range(repeats) for turn in range(len(cases))]
+    few = range(min(3, repeats))
+    due += [(repeat, case, side, "completions") for repeat in few for case in fewer for side in SIDES]
+    due = [one for one in due if key(one[1], f"{one[2]}, {one[3]}", one[0]) not in store.known]
     if due:
         with server(folder, setting.in_flight, work / "server.log") as url:
             by_bare_client(setting, url, "completions", 1000, folder)  # warm-up
-            for repeat, side, api in due:
+            for repeat, case, side, api in due:
                 if side == "bench run":
-                    rate = by_harness(setting, url, api, repeat, work)
+                    rate = partial(by_harness, case, url, api, repeat, work)
                 else:
-                    rate = by_bare_client(setting, url, api, repeat, folder)
-                store.add(setting.name, f"{side}, {api}", repeat, rate)
-    if any((setting.name, "offline", repeat) not in store.known for repeat in range(repeats)):
+                    rate = partial(by_bare_client, case, url, api, repeat, folder)
+                store.get(key(case, f"{side}, {api}", repeat), lambda rate=rate: {"rate": rate()})  # type: ignore[misc]
+    if any(key(setting, "offline", repeat) not in store.known for repeat in range(repeats)):
         seeds = json.dumps(list(range(repeats)))
         words = [sys.executable, "-m", "benchmarks.share.sides", str(folder), json.dumps(asdict(setting)), seeds]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
-        for repeat, rate in enumerate(
-            json.loads(next(line for line in reversed(done.stdout.splitlines()) if line.startswith("[")))
-        ):
-            store.add(setting.name, "offline", repeat, rate)
+        found = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("["))
+        for repeat, rate_of in enumerate(json.loads(found)):
+            store.put(key(setting, "offline", repeat), {"rate": rate_of})
+
+
+def rates(store: Store, setting: Setting, side: str, repeats: int) -> tuple[float, ...]:
+    """Predictions a second by repetition."""
+    return tuple(store.known[key(setting, side, repeat)]["rate"] for repeat in range(repeats))
 
 
 def table(store: Store, setting: Setting, repeats: int) -> list[str]:
     """The rows of one model: medians, and the share of the bare client's rate within each repetition."""
-
-    def rates(side: str) -> list[float]:
-        return [store.known[setting.name, side, repeat] for repeat in range(repeats)]
-
-    offline = statistics.median(rates("offline"))
+    offline = median(rates(store, setting, "offline", repeats))
     rows = [f"| {setting.name} | `LLM.generate`, offline | {offline:.1f} | | |"]
     for api in ROUTES:
-        bare, ours = rates(f"bare client, {api}"), rates(f"bench run, {api}")
-        share = statistics.median(mine / theirs for mine, theirs in zip(ours, bare, strict=True))
-        rows.append(f"| | bare client, {api} | {statistics.median(bare):.1f} | | |")
-        mine = statistics.median(ours)
-        rows.append(f"| | `bench run`, {api} | {mine:.1f} | {share:.3f} | {mine / offline:.2f} |")
+        bare, ours = (rates(store, setting, f"{side}, {api}", repeats) for side in ("bare client", "bench run"))
+        share = median(mine / theirs for mine, theirs in zip(ours, bare, strict=True))
+        rows.append(f"| | bare client, {api} | {median(bare):.1f} | | |")
+        rows.append(f"| | `bench run`, {api} | {median(ours):.1f} | {share:.3f} | {median(ours) / offline:.2f} |")
     return rows
 
 
-def page(store: Store, settings: list[Setting], repeats: int) -> str:
+def findings(store: Store, setting: Setting, repeats: int) -> list[Finding]:
+    """`bench run` beside the bare client and beside offline generation."""
+    found = []
+    for api in ROUTES:
+        ours = rates(store, setting, f"bench run, {api}", repeats)
+        for side, goal in ((f"bare client, {api}", GOAL), ("offline", None)):
+            peer = "`LLM.generate`, offline" if side == "offline" else side
+            theirs = rates(store, setting, side, repeats)
+            found.append(Finding(f"{setting.name}, {api}", "predictions/s", ours, peer, theirs, True, goal=goal))
+    return found
+
+
+def page(store: Store, settings: Sequence[Setting], growths: Sequence[Growth], repeats: int) -> str:
     """The page of results."""
     rows = [row for setting in settings for row in table(store, setting, repeats)]
     asked = "; ".join(
@@ -112,30 +117,29 @@ taken within each repetition.
 | model | | predictions/s | share of the bare client | share of offline |
 | --- | --- | ---: | ---: | ---: |
 {lines}
+
+How the time of a prediction grows with the requests in flight, on the tiny base:
+
+{growth_table(growths)}
 """
 
 
-def main() -> None:
+def main() -> int:
     """Measure what is not known yet, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="the tiny base alone, few tasks, once; printed, not written"
-    )
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--work", type=Path, default=Path("runs/throughput"))
-    options = parser.parse_args()
-    work = options.work / "quick" if options.quick else options.work
-    repeats = 1 if options.quick else options.repeats
+    options = parser(__doc__, "throughput").parse_args()
+    store, repeats, work = open_store(options), repetitions(options), work_folder(options)
     settings = [replace(SETTINGS[0], tasks=12)] if options.quick else list(SETTINGS)
-    store = Store(work)
+    sizes, few = [replace(settings[0], in_flight=n) for n in IN_FLIGHT], min(3, repeats)
     for setting in settings:
-        measure(store, setting, repeats, work)
-    text = page(store, settings, repeats)
-    if options.quick:
-        print(text)
-    else:
-        PAGE.write_text(text, encoding="utf-8")
+        measure(store, setting, sizes if setting is settings[0] else (), repeats, work)
+    growths = []
+    for side in SIDES:
+        spent = [1000 / median(rates(store, s, f"{side}, completions", few)) for s in (*sizes, settings[0])]
+        growths.append(Growth(side, "in flight", "ms a prediction", (*IN_FLIGHT, settings[0].in_flight), tuple(spent)))
+    found = [finding for setting in settings for finding in findings(store, setting, repeats)]
+    text = page(store, settings, growths, repeats)
+    return finish(options, text, found, growths, versions=store.versions())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

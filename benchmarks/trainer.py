@@ -1,24 +1,26 @@
 """The trainer against plain SFTTrainer and against a bare loop: tokens a second, padding, memory.
 
-    python -m benchmarks.trainer [--quick] [--pairs N] [--device cuda --model qwen2.5-0.5b-shaped --out FILE]
+    python -m benchmarks.trainer [--quick] [--device cuda --model qwen2.5-0.5b-shaped --out FILE]
 
 Every contestant trains the same LoRA on the same samples of ARC-AGI-1 in a process of its own; they take turns, in
-changing order. What is measured is kept in ``--work``, so that the same command goes on where it stopped. Writes
-benchmarks/trainer.md.
+changing order. Writes benchmarks/trainer.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from benchmarks.training.page import write_page
+from benchmarks.common.entry import finish, open_store, parser, repetitions
+from benchmarks.common.findings import Finding, Growth
+from benchmarks.common.processes import measured, module
+from benchmarks.common.store import Line, Store
+from benchmarks.training.page import AIM, NAMES, Runs, rate, write_page
 from benchmarks.training.setting import SHAPES, Setting
 
 CONTESTANTS = ("trainer", "loop", "trl", "trl-keep")
@@ -26,44 +28,24 @@ GROWTH = (1024, 2048)
 """Further limits of length, beside the setting's own, at which the trainer and the loop are compared."""
 PEER_PAIRS = 3
 """Repetitions of SFTTrainer at most: it takes minutes, and its distance leaves no doubt."""
-Line = dict[str, Any]
 
 
-class Store:
-    """Measurements by what was measured, one line each."""
-
-    def __init__(self, work: Path) -> None:
-        self.path = work / "measurements.jsonl"
-        work.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        self.known: dict[str, Line] = {line["key"]: line for line in map(json.loads, lines)}
-
-    def get(self, key: Line, command: list[str], device: str) -> Line:
-        """What is known under a key, else what the command prints as its last line."""
-        text = json.dumps(key, sort_keys=True)
-        if text not in self.known:
-            print(f"measuring {text}", file=sys.stderr, flush=True)
-            line = {"key": text, **_run(command, device)}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            self.known[text] = line
-        return self.known[text]
-
-
-def _run(command: list[str], device: str) -> Line:
+def known(store: Store, key: Line, command: list[str], device: str) -> Line:
+    """What is known under a key, else what the command prints as its last line."""
     hidden = {} if device != "cpu" else {"CUDA_VISIBLE_DEVICES": ""}
-    env = {**os.environ, **hidden, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run([sys.executable, "-m", *command], env=env, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    line: Line = json.loads(done.stdout.splitlines()[-1])
-    return line
+    env = {**hidden, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+    def line() -> Line:
+        found: Line = measured(module(*command), env).last_line()
+        return found
+
+    return store.get(json.dumps(key, sort_keys=True), line)
 
 
 def measure(store: Store, setting: Setting, name: str, pair: int) -> Line:
     """One contestant once."""
     command = ["benchmarks.training.contestants", name, json.dumps(setting.describe()), str(store.path.parent)]
-    return store.get({"contestant": name, "pair": pair, **setting.describe()}, command, setting.device)
+    return known(store, {"contestant": name, "pair": pair, **setting.describe()}, command, setting.device)
 
 
 def contest(store: Store, setting: Setting, pairs: int) -> dict[str, list[Line]]:
@@ -89,16 +71,13 @@ def shorter_runs(store: Store, setting: Setting, longest: int, pairs: int) -> di
 
 def parse() -> argparse.Namespace:
     """The options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small model, one pair; prints and writes no page")
-    parser.add_argument("--pairs", type=int, default=5, help=f"repetitions; of SFTTrainer at most {PEER_PAIRS}")
-    parser.add_argument("--model", help=f"tiny, a folder, or one of {', '.join(SHAPES)}")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--workers", type=int, default=0, help="processes that make batches for the trainer")
-    parser.add_argument("--steps", type=int, help="timed steps")
-    parser.add_argument("--work", type=Path, default=Path("runs/benchmark-trainer"), help="where measurements are kept")
-    parser.add_argument("--out", type=Path, help="the page; on a CPU benchmarks/trainer.md, else trainer-gpu.md")
-    return parser.parse_args()
+    made = parser(__doc__, "trainer")
+    made.add_argument("--model", help=f"tiny, a folder, or one of {', '.join(SHAPES)}")
+    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    made.add_argument("--workers", type=int, default=0, help="processes that make batches for the trainer")
+    made.add_argument("--steps", type=int, help="timed steps")
+    made.add_argument("--out", type=Path, help="the page; by default benchmarks/trainer.md")
+    return made.parse_args()
 
 
 def chosen_setting(options: argparse.Namespace) -> Setting:
@@ -111,22 +90,45 @@ def chosen_setting(options: argparse.Namespace) -> Setting:
     return replace(setting, steps=options.steps or setting.steps)
 
 
+def findings(runs: Runs, growth: Mapping[int, Runs]) -> tuple[list[Finding], list[Growth]]:
+    """The trainer beside its peers, and how its cost grows with the length of a sample."""
+    found = []
+    for name in CONTESTANTS[1:]:
+        count = len(runs[name])
+        ours, theirs = (tuple(rate(line) for line in runs[who][:count]) for who in ("trainer", name))
+        memory = tuple(1000 * median(line["peak_gb"] for line in runs[who][:count]) for who in ("trainer", name))
+        goal = AIM if name == "loop" else None
+        found.append(Finding("training", "tokens/s", ours, NAMES[name], theirs, True, (memory[0], memory[1]), goal))
+    ours, theirs = (tuple(1 - line["tokens"] / line["places"] for line in runs[who]) for who in ("trainer", "trl"))
+    found.append(Finding("padding", "of all places", ours[: len(theirs)], NAMES["trl"], theirs))
+    growths = []
+    for name in ("trainer", "loop"):
+        lines = [one[name] for _, one in sorted(growth.items())]
+        lengths = tuple(median(line["tokens"] / line["samples"] for line in some) for some in lines)
+        spent = tuple(median(line["seconds"] / line["samples"] for line in some) for some in lines)
+        growths.append(Growth(NAMES[name], "mean tokens of a sample", "s a sample", lengths, spent))
+    return found, growths
+
+
 def main() -> int:
+    """Measure what is not known yet, and write the page."""
     options = parse()
-    setting, store = chosen_setting(options), Store(options.work)
-    pairs = 1 if options.quick else options.pairs
+    setting, store, pairs = chosen_setting(options), open_store(options), repetitions(options)
     runs = contest(store, setting, pairs)
-    growth = {n: shorter_runs(store, setting, n, pairs) for n in ((768, 896) if options.quick else GROWTH)}
+    growth: dict[int, Runs] = {
+        n: shorter_runs(store, setting, n, pairs) for n in ((768, 896) if options.quick else GROWTH)
+    }
     growth[setting.max_seq_len] = {name: runs[name] for name in ("trainer", "loop")}
-    command = ["benchmarks.training.ceiling", setting.model, setting.device, str(setting.threads), str(options.work)]
-    ceiling = store.get({"ceiling": setting.device, "model": setting.model}, command, setting.device)
+    work = str(store.path.parent)
+    command = ["benchmarks.training.ceiling", setting.model, setting.device, str(setting.threads), work]
+    ceiling = known(store, {"ceiling": setting.device, "model": setting.model}, command, setting.device)
     page = write_page(setting, runs, growth, ceiling)
-    print(page)
-    name = "trainer.md" if setting.device == "cpu" else "trainer-gpu.md"
-    out = options.out or (None if options.quick else Path(__file__).with_name(name))
-    if out is not None:
-        out.write_text(page, encoding="utf-8")
-    return 0
+    if options.out or setting.device != "cpu":
+        (options.out or Path(__file__).with_name("trainer-gpu.md")).write_text(page, encoding="utf-8")
+        print(page)
+        return 0
+    found, growths = findings(runs, growth)
+    return finish(options, page, found, growths, versions=store.versions())
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.common.peers import interpreter
 from benchmarks.overhead.server import MODEL
 from harness.augment import sampling_view
 from harness.chattokenizer import FileTokenizer
@@ -17,7 +17,6 @@ from harness.prompt import DEFAULT_PROMPT, load_prompt
 
 ROOT = Path(__file__).parent.parent.parent
 TINY_BASE = ROOT / "trainers" / "weights" / "tiny-base"
-PACKAGES = {"lm-eval": ("lm-eval[api]==0.4.13",), "inspect": ("inspect-ai==0.3.285", "openai==3.54.0")}
 SAMPLES = 32
 """Predictions a task, each under a view of its own."""
 LENGTHS = range(1100, 1501)
@@ -106,16 +105,6 @@ class Case:
             raise SystemExit(f"there are {len(ids) * SAMPLES} requests, in steps of {SAMPLES}, and not {self.requests}")
         self.ids.write_text("\n".join(ids) + "\n", encoding="utf-8")
         return sum(lengths) / len(lengths)
-
-
-def interpreter(peers: Path, name: str) -> Path:
-    """The Python of a peer's own environment, which is made where it is missing."""
-    python = peers / name / "bin" / "python"
-    if not (peers / name / ".ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(peers / name)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PACKAGES[name]], check=True)
-        (peers / name / ".ready").touch()
-    return python
 
 
 @dataclass(frozen=True)

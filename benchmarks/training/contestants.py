@@ -19,10 +19,11 @@ from benchmarks.training.setting import Setting, model_folder
 from harness.datasets import open_dataset
 from trainers.arguments import chosen_dtype, pass_limits
 from trainers.batches import Collator
+from trainers.inputs import load_tokenizer, open_inputs, open_recipe_mixture
 from trainers.lora import lora_config
 from trainers.mixture import Draw
 from trainers.recipe import Recipe
-from trainers.sft import load_tokenizer, open_inputs, open_recipe_mixture, train
+from trainers.sft import train
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def _wrap(text: str) -> str:
     return fill(text, WIDTH)
 
 
-def _rate(line: Line) -> float:
+def rate(line: Line) -> float:
+    """Tokens a second."""
     return float(line["tokens"] / line["seconds"])
 
 
@@ -79,7 +80,7 @@ def _contest(runs: Runs) -> str:
     for name, lines in runs.items():
         answers = median(line["answer_tokens"] / line["seconds"] for line in lines)
         padded = median(1 - line["tokens"] / line["places"] for line in lines)
-        cells = [NAMES[name], f"{median(map(_rate, lines)):,.0f}", f"{answers:,.0f}", f"{padded:.1%}"]
+        cells = [NAMES[name], f"{median(map(rate, lines)):,.0f}", f"{answers:,.0f}", f"{padded:.1%}"]
         cells += [f"{median(line[key] for line in lines):.2f}" for key in ("peak_gb", *["peak_gpu_gb"] * gpu)]
         rows.append(_row([*cells, str(len(lines))]))
     return "\n".join(rows)
@@ -92,7 +93,7 @@ def _row(cells: Sequence[str]) -> str:
 def _ratios(runs: Runs) -> str:
     rows = ["| tokens/s of `bench train` against | median of pairs | least | most |", "|---|---:|---:|---:|"]
     ours = runs["trainer"]
-    ratios = {name: [_rate(a) / _rate(b) for a, b in zip(ours, lines, strict=False)] for name, lines in runs.items()}
+    ratios = {name: [rate(a) / rate(b) for a, b in zip(ours, lines, strict=False)] for name, lines in runs.items()}
     for name in ("loop", "trl", "trl-keep"):
         values = [median(ratios[name]), min(ratios[name]), max(ratios[name])]
         rows.append(_row([NAMES[name], *(f"{value:.2f}" for value in values)]))
@@ -106,7 +107,7 @@ def _growth(growth: Mapping[int, Runs]) -> str:
     rows.append("|---:|---:|---:|---:|---:|")
     points = []
     for longest, runs in sorted(growth.items()):
-        ours, bare = (median(map(_rate, runs[name])) for name in ("trainer", "loop"))
+        ours, bare = (median(map(rate, runs[name])) for name in ("trainer", "loop"))
         mean = median(line["tokens"] / line["samples"] for line in runs["trainer"])
         points.append((mean, median(line["seconds"] / line["samples"] for line in runs["trainer"])))
         rows.append(_row([str(longest), f"{mean:,.0f}", f"{ours:,.0f}", f"{bare:,.0f}", f"{ours / bare:.2f}"]))
@@ -122,7 +123,7 @@ def _ceiling(runs: Runs, ceiling: Line, s: Setting) -> str:
     rows = ["| | needed (GFLOP/s) | share of the ceiling | 6·N·tokens as share |", "|---|---:|---:|---:|"]
     for name, lines in runs.items():
         done = median(4 * (layers * r["tokens"] + head * r["answer_tokens"]) / r["seconds"] for r in lines)
-        full = median(6 * layers * _rate(r) for r in lines)
+        full = median(6 * layers * rate(r) for r in lines)
         rows.append(_row([NAMES[name], f"{done / 1e9:,.1f}", f"{done / best:.1%}", f"{full / best:.1%}"]))
     where = ceiling["device"] + (f", {s.threads} thread" if s.device == "cpu" else "")
     said = (

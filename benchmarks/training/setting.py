@@ -40,7 +40,7 @@ class Setting:
     batch: int = 16
     max_seq_len: int = 4096
     warm: int = 1
-    steps: int = 3
+    steps: int = 2
     rank: int = 32
     workers: int = 0
     threads: int = 1

@@ -1,0 +1,125 @@
+"""All benchmarks one after the other, each beside its peer or limit in the same run.
+
+    python -m benchmarks [--quick] [--minutes M] [ENTRY ...]
+
+What is measured is kept in runs/benchmarks, so that the same command goes on where it stopped; --fresh begins anew.
+Each entry writes benchmarks/ENTRY.md and can be run by itself (``python -m benchmarks.ENTRY --help``); in the end
+benchmarks/RESULTS.md is written from what all have found. Exits with 1 where a goal is missed or an entry fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.entry import FOLDER, SUMMARY, WORK
+from benchmarks.common.findings import findings_table, from_json, growth_table
+from benchmarks.common.machine import describe_machine
+
+ENTRIES = {
+    "startup": "Start-up",
+    "data": "Reading BARC at size",
+    "prompts": "Building prompts",
+    "interval_speed": "Intervals",
+    "scoring": "Scoring saved predictions",
+    "stopping": "Stopping early",
+    "coverage": "Coverage of the intervals",
+    "harness_overhead": "The harness beside the model",
+    "throughput": "Share of a real vLLM's throughput",
+    "hot_swap": "Swapping adapters",
+    "trainer": "Training",
+}
+"""In the order in which they are run: the quick ones first."""
+RESULTS = FOLDER / "RESULTS.md"
+
+
+def run_entry(entry: str, folder: Path, options: argparse.Namespace, minutes: float) -> bool:
+    """Run one benchmark if it is not finished yet; returns whether it failed."""
+    if (folder / SUMMARY).exists():
+        print(f"{entry}: finished before", file=sys.stderr)
+        return False
+    start = time.monotonic()
+    command = [sys.executable, "-m", f"benchmarks.{entry}", "--work", str(options.work)]
+    command += ["--quick"] if options.quick else []
+    command += ["--minutes", f"{minutes:.2f}"] if minutes < 1e8 else []
+    with (folder.parent / f"{entry}.log").open("ab") as log:
+        status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+    told = "finished" if (folder / SUMMARY).exists() else "not finished" if status == 0 else f"failed ({status})"
+    print(f"{entry}: {told} in {time.monotonic() - start:.0f} s; {folder.parent / entry}.log", file=sys.stderr)
+    return not (folder / SUMMARY).exists() and status != 0
+
+
+def results(summaries: dict[str, dict[str, Any]]) -> str:
+    """The page of all results."""
+    parts = ["# Benchmarks: results", _HEAD.format(machine=describe_machine())]
+    growth, missed = [], []
+    for entry, title in ENTRIES.items():
+        if entry not in summaries:
+            continue
+        found = summaries[entry]
+        findings, growths = from_json(found)
+        versions = ", ".join(found["versions"])
+        said = f"[{entry}.md]({entry}.md), measured {found['measured']}" + (f" at {versions}" if versions else "")
+        parts += [f"## {title}", f"{said}.", findings_table(findings)]
+        if growths:
+            growth.append(f"**{title}**\n\n{growth_table(growths)}")
+        missed += [f"- {title}: {goal}" for goal in found["missed"]]
+    parts += ["## How cost grows with size", _GROWTH, *growth]
+    parts += ["## Goals missed", "\n".join(missed) if missed else "None."]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> int:
+    """Run what is not finished, and write RESULTS.md."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("entries", nargs="*", metavar="ENTRY", help=f"of {', '.join(ENTRIES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small and once; results are printed, no page is written")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after this time")
+    parser.add_argument("--work", type=Path, default=WORK, help=f"where measurements are kept (default {WORK})")
+    options = parser.parse_args()
+    if unknown := [entry for entry in options.entries if entry not in ENTRIES]:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
+    work = options.work / ("quick" if options.quick else "")
+    start, failed, summaries = time.monotonic(), [], {}
+    for entry in ENTRIES:
+        folder = work / entry
+        if not options.entries or entry in options.entries:
+            if options.fresh or options.quick:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            if run_entry(entry, folder, options, options.minutes - (time.monotonic() - start) / 60):
+                failed.append(entry)
+        if (folder / SUMMARY).exists():
+            summaries[entry] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    page = results(summaries)
+    if options.quick:
+        print(page)
+    else:
+        RESULTS.write_text(page, encoding="utf-8")
+    waiting = [entry for entry in ENTRIES if entry not in summaries]
+    if waiting:
+        print(f"not finished: {', '.join(waiting)}; the same command goes on", file=sys.stderr)
+    missed = not options.quick and any(found["missed"] for found in summaries.values())
+    return 1 if failed or missed else 0
+
+
+_HEAD = """\
+Written by `python -m benchmarks` (`make bench`). {machine}
+
+All sides of a row run in turns, in the same run; *times ahead* is the median over the repetitions of this project's
+figure against the other's in the same repetition, so that above 1 is better for this project, with the least and the
+most. Figures are medians. Peak memory is of this project's process / of the other's."""
+_GROWTH = "Least squares over the sizes shown: the exponent in logarithms, the line by relative errors."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Ways to open a file of rows and to take random ones from it, each in a process of its own.
+
+python -m benchmarks.bulk.sides SIDE FILE CACHE
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
+
+Figures = dict[str, float]
+DRAWS = 2_000
+
+
+def indexed(path: str, cache: str) -> Figures:
+    """This project: through its line index, which is built where the cache has none; tasks parsed, checked, drawn."""
+    from harness.datasets import open_dataset
+    from harness.rng import Stream
+
+    os.environ["ARC_BENCH_CACHE"] = cache
+    start, cpu = perf_counter(), process_time()
+    dataset = open_dataset(path)
+    opened = {"open": perf_counter() - start, "open_cpu": process_time() - cpu}
+    places = _places(len(dataset.ids))
+    cpu = process_time()
+    for i, place in enumerate(places):
+        dataset.task(place, Stream("draw", i))
+    return {**opened, "draws_per_cpu_s": DRAWS / (process_time() - cpu), "rows": len(dataset.ids)}
+
+
+def as_list(path: str, cache: str) -> Figures:
+    """Every line through json.loads into a list."""
+    start, cpu = perf_counter(), process_time()
+    with open(path, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    opened = {"open": perf_counter() - start, "open_cpu": process_time() - cpu}
+    return {**opened, "draws_per_cpu_s": _draws(rows), "rows": len(rows)}
+
+
+def as_arrow(path: str, cache: str) -> Figures:
+    """Hugging Face datasets: the file is turned into Arrow in its cache, or found there."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    start, cpu = perf_counter(), process_time()
+    rows = datasets.load_dataset("json", data_files=path, split="train", cache_dir=cache)
+    opened = {"open": perf_counter() - start, "open_cpu": process_time() - cpu}
+    return {**opened, "draws_per_cpu_s": _draws(rows), "rows": len(rows)}
+
+
+def audit(path: str, cache: str) -> Figures:
+    """The leak audit of 400 evaluation tasks against every row."""
+    from harness.auditing import run_audit
+    from harness.datasets import open_dataset
+
+    os.environ["ARC_BENCH_CACHE"] = cache
+    evals, dataset = open_dataset("arc1/evaluation"), open_dataset(path)
+    cpu = process_time()
+    found = run_audit([dataset], [evals])
+    return {"rows_per_cpu_s": found["free"].n_train / (process_time() - cpu)}
+
+
+def _draws(rows: Any) -> float:
+    """Tasks a second from random rows, made as this project makes them."""
+    from harness.grid import Grid, Pair
+    from harness.pools import Pool
+    from harness.rng import Stream
+
+    places = _places(len(rows))
+    cpu = process_time()
+    for i, place in enumerate(places):
+        pairs = tuple(Pair(*map(Grid.from_rows, pair)) for pair in rows[place]["examples"])
+        Pool(str(place), pairs).draw(Stream("draw", i))
+    return DRAWS / (process_time() - cpu)
+
+
+def _places(n: int) -> list[int]:
+    rng = random.Random(0)
+    return [rng.randrange(n) for _ in range(DRAWS)]
+
+
+def memory() -> Figures:
+    """Memory of this process that is not file pages, which the system can take back: MB; without /proc, the peak."""
+    path = Path("/proc/self/status")
+    if path.exists():
+        line = next(line for line in path.read_text().splitlines() if line.startswith("RssAnon"))
+        return {"memory": int(line.split()[1]) / 1000}
+    return {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}
+
+
+SIDES: dict[str, Callable[[str, str], Figures]] = {
+    "indexed": indexed,
+    "list": as_list,
+    "arrow": as_arrow,
+    "audit": audit,
+}
+
+if __name__ == "__main__":
+    print(json.dumps({**SIDES[sys.argv[1]](sys.argv[2], sys.argv[3]), **memory()}))

@@ -1,0 +1,128 @@
+"""How a result is told: this project beside a peer, repetition by repetition, and how cost grows with size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from harness.tables import markdown_table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure of this project and of a peer or limit, of the same repetitions.
+
+    Attributes:
+        what: is measured.
+        unit: of the figures; figures are compared within a repetition.
+        more_is_better: as of a rate; else less is, as of a time.
+        memory: peak of this project's process and of the peer's, MB; None where it says nothing.
+        goal: how many times ahead of the peer this project is to be, at least.
+    """
+
+    what: str
+    unit: str
+    ours: tuple[float, ...]
+    peer: str
+    theirs: tuple[float, ...]
+    more_is_better: bool = False
+    memory: tuple[float, float] | None = None
+    goal: float | None = None
+
+    @property
+    def ahead(self) -> list[float] | None:
+        """How many times better than the peer, by repetition; None where a figure is 0."""
+        pairs = list(zip(self.ours, self.theirs, strict=True))
+        if any(0 in pair for pair in pairs):
+            return None
+        return [ours / theirs if self.more_is_better else theirs / ours for ours, theirs in pairs]
+
+    def missed(self) -> str | None:
+        """The goal that is missed, in words."""
+        if self.goal is None or (ahead := self.ahead) is None or median(ahead) >= self.goal:
+            return None
+        return f"{self.what}: {median(ahead):.2f} times {self.peer}, where {self.goal:g} is wanted"
+
+    def cells(self) -> list[str]:
+        """A row of a table: see HEADER."""
+        ahead = self.ahead
+        times = "–" if ahead is None else f"{short(median(ahead))} ({short(min(ahead))}–{short(max(ahead))})"
+        memory = "" if self.memory is None else " / ".join(f"{value:,.0f}" for value in self.memory)
+        ours, theirs = (f"{short(median(values))} {self.unit}" for values in (self.ours, self.theirs))
+        return [self.what, ours, self.peer, theirs, times, memory, str(len(self.ours))]
+
+
+HEADER = ("", "this project", "beside", "its figure", "times ahead (least–most)", "peak memory (MB)", "repetitions")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Medians of a cost at several sizes."""
+
+    what: str
+    size: str
+    """What the sizes count."""
+    unit: str
+    sizes: tuple[float, ...]
+    costs: tuple[float, ...]
+
+    @property
+    def power(self) -> float:
+        """The exponent p of cost = c·size^p, by least squares in logarithms."""
+        return float(np.polyfit(np.log(self.sizes), np.log(self.costs), 1)[0])
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """(a, b) of cost = a + b·size, by least squares of the relative errors."""
+        sizes, costs = np.array(self.sizes), np.array(self.costs)
+        slope, start = np.polyfit(sizes, costs, 1, w=1 / costs)
+        return float(start), float(slope)
+
+    def cells(self) -> list[str]:
+        """A row of a table: see GROWTH_HEADER."""
+        points = ", ".join(f"{short(size)}: {short(cost)}" for size, cost in zip(self.sizes, self.costs, strict=True))
+        start, slope = self.line
+        line = f"{short(start)} {'+' if slope >= 0 else '-'} {short(abs(slope))} a unit of size"
+        return [self.what, f"{self.size}; {self.unit}", points, f"{self.power:.2f}", line]
+
+
+GROWTH_HEADER = ("cost", "size; unit", "medians", "power of the size", "as a line")
+
+
+def short(value: float) -> str:
+    """Three digits, or all before the point."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """The table of findings as Markdown."""
+    return markdown_table(HEADER, [finding.cells() for finding in findings])
+
+
+def growth_table(growths: Sequence[Growth]) -> str:
+    """The table of growth as Markdown."""
+    return markdown_table(GROWTH_HEADER, [growth.cells() for growth in growths])
+
+
+def to_json(findings: Sequence[Finding], growths: Sequence[Growth]) -> dict[str, Any]:
+    """Both as plain values."""
+    return {"findings": [asdict(f) for f in findings], "growths": [asdict(g) for g in growths]}
+
+
+def from_json(values: dict[str, Any]) -> tuple[list[Finding], list[Growth]]:
+    """What ``to_json`` wrote."""
+    findings = [
+        Finding(**{name: tuple(value) if isinstance(value, list) else value for name, value in item.items()})
+        for item in values["findings"]
+    ]
+    growths = [
+        Growth(**{name: tuple(value) if isinstance(value, list) else value for name, value in item.items()})
+        for item in values["growths"]
+    ]
+    return findings, growths

