@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/python -m uv
 GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+# Two slow tests at a time, but for a GPU, which two servers do not share.
+WORKERS := $(if $(GPU),0,2)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: install demo test test-long check lint bench bench-quick clean
@@ -26,7 +28,7 @@ demo: $(READY)
 	$(BIN)/bench demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long" --durations=15
+	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadgroup --durations=15
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long
@@ -36,6 +38,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -r harness trainers serve reports benchmarks -c pyproject.toml
 
 check: lint
 	$(BIN)/python -m pytest -m "not slow" -q -n auto

@@ -34,6 +34,7 @@ class Asking:
         self._plan = plan
         self._tokenizers = tokenizers
         self._greedy = config.temperature == 0
+        self._most = min(LIST, config.n)
         self._limits = {model.name: model.max_tokens for model in config.models}
         self._chats: dict[tuple[int, Asker], tuple[Message, ...]] = {}
         self._ids: dict[tuple[int, Asker], list[int]] = {}
@@ -47,7 +48,7 @@ class Asking:
         """How many predictions may share a request: several only as token ids and without seeds."""
         if self._tokenizers is None or not self._greedy:
             return 1
-        return max(1, min(LIST, max_in_flight // _IN_TURN))
+        return max(1, min(self._most, max_in_flight // _IN_TURN))
 
     def request(self, draws: Sequence[Draw]) -> Request:
         """The request for draws of one model: one draw, or several where ``size`` allows."""

@@ -89,13 +89,13 @@ def collect(
 
     Args:
         outputs: how many test outputs each declared task has, by task id in the order of the dataset.
-        models: whose answers, in order; answers of others are left out. None takes every model, by name.
+        models: whose answers, in order; answers of others are refused. None takes every model, by name.
         where: what the answers were read from, for messages.
         problems: what their reader found wrong; it may add to this while ``answers`` is read.
 
     Raises:
-        DataError: answers to tasks or outputs that were not declared, or a sample given twice, with the ids; or
-            any problem of the reader.
+        DataError: answers of models, or to tasks or outputs, that were not declared, or a sample given twice, with
+            the ids; or any problem of the reader.
     """
     gathered: dict[str, dict[str, tuple[Ballot, ...]]] = {model: _empty(outputs) for model in models or ()}
     failures: dict[str, Counter[str]] = {model: Counter() for model in models or ()}
@@ -104,18 +104,19 @@ def collect(
     for answer in answers:
         if answer.model not in gathered:
             if models is not None:
+                undeclared[f"answers of {answer.model}, which the run lacks"] = None
                 continue
             gathered[answer.model], failures[answer.model] = _empty(outputs), Counter()
         own = gathered[answer.model].get(answer.task_id, ())
         if answer.test_index >= len(own):
-            undeclared[f"task {answer.task_id}, test {answer.test_index}"] = None
+            undeclared[f"answers to task {answer.task_id}, test {answer.test_index}, which the dataset lacks"] = None
             continue
         own[answer.test_index].add(answer)
         if answer.grid is None:
             failures[answer.model][answer.outcome] += 1
         if answer.view is not None:
             views.add(answer.model)
-    found = [f"answers to {name}, which the dataset lacks" for name in undeclared]
+    found = list(undeclared)
     found += [f"{_of(model)}{problem}" for model in gathered for problem in _repeated(gathered[model])]
     refuse([*problems, *found], where, "mend it, or name the dataset that it answers")
     return [

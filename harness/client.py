@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,8 @@ class Client:
         self._sampling = sampling
         self._notice = notice
         self._limit_name = "max_tokens"
+        self._mark = secrets.token_hex(8)
+        self._numbers = itertools.count()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
@@ -132,14 +136,24 @@ class Client:
         while True:
             body = self._sampling.body(request, self.without, self._limit_name)
             route = ROUTES["chat" if isinstance(request, ChatRequest) else "completions"]
-            start = perf_counter()
+            start, name = perf_counter(), f"{self._mark}-{next(self._numbers)}-"
             try:
-                data = await self._call("POST", route, body, self._timeout)
+                data = await self._call("POST", route, body, self._timeout, {"X-Request-Id": name})
             except Refusal as refusal:
                 if not self._learn(refusal, body):
                     raise
                 continue
+            self._check_asked(data, name)
             return read_replies(data, request, perf_counter() - start)
+
+    def _check_asked(self, data: Mapping[str, Any], name: str) -> None:
+        """Refuse the answer to another request of this client, which something on the way has sent a second time.
+
+        vLLM makes the id of an answer from the request's X-Request-Id; other servers' ids say nothing.
+        """
+        answered = data.get("id")
+        if isinstance(answered, str) and self._mark in answered and name not in answered:
+            raise Fault("garbage", f"{self.url}: the answer to another request ({answered}, not {name})")
 
     def go_without(self, names: Sequence[str], why: str) -> None:
         """Leave out parameters that the server refuses, said once.
@@ -167,7 +181,9 @@ class Client:
         self.go_without(named, cut(str(refusal)))
         return bool(named)
 
-    async def _call(self, method: str, route: str, body: dict[str, object] | None, timeout: float) -> dict[str, Any]:
+    async def _call(
+        self, method: str, route: str, body: dict[str, object] | None, timeout: float, more: Mapping[str, str] = _JSON
+    ) -> dict[str, Any]:
         import aiohttp
 
         if self._session is None:
@@ -177,7 +193,7 @@ class Client:
         deadline = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)
         try:
             async with self._session.request(
-                method, self.url + route, data=data, headers=_JSON, timeout=deadline
+                method, self.url + route, data=data, headers={**_JSON, **more}, timeout=deadline
             ) as response:
                 content = await _read(response)
                 status, headers = response.status, response.headers

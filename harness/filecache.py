@@ -78,7 +78,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def plain_file(path: Path) -> Path:
-    """The file itself, or for a ``.gz`` its unpacked copy in the cache, made once and again when the file changes.
+    """The file itself, or for a ``.gz`` its unpacked copy in the cache, made once and again when either changes.
 
     Raises:
         DataError: it cannot be read or is not the gzip it claims to be.
@@ -88,19 +88,35 @@ def plain_file(path: Path) -> Path:
         return path
     folder = cache_dir() / "unpacked" / cache_key(path)
     target = folder / f"{size}-{mtime}" / path.stem
-    if target.exists():
+    if _is_as_written(target):
         return target
     log.warning("unpacking %s (%s) into %s, once", path, human_size(size), cache_dir())
-    stale = [old for old in folder.glob("*") if old.is_dir()]
+    stale = [old for old in folder.glob("*") if old.is_dir() and old != target.parent]
     try:
         with gzip.open(path) as source, written_whole(target) as file:
             shutil.copyfileobj(source, file, 1 << 20)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _bad_gzip(path, error) from None
+    with written_whole(_seal(target)) as file:
+        file.write(_state(target))
     for old in stale:
         shutil.rmtree(old, ignore_errors=True)
     log.warning("unpacked %s: %s", path, human_size(target.stat().st_size))
     return target
+
+
+def _seal(copy: Path) -> Path:
+    """The file beside an unpacked copy that says how it was left."""
+    return copy.with_name(f".{copy.name}.written")
+
+
+def _state(copy: Path) -> bytes:
+    return "{} {}".format(*fingerprint(copy)).encode()
+
+
+def _is_as_written(copy: Path) -> bool:
+    """Whether an unpacked copy is there, and nobody cut or changed it since it was made."""
+    return copy.exists() and _seal(copy).exists() and _seal(copy).read_bytes() == _state(copy)
 
 
 def human_size(size: float) -> str:

@@ -31,11 +31,6 @@ class Interval:
     method: str
     tasks: int
 
-    @property
-    def few_tasks(self) -> bool:
-        """Whether there are so few tasks that the note under a table says so."""
-        return self.tasks < FEW_TASKS
-
 
 def intervals(
     values: ArrayLike,

@@ -1,8 +1,8 @@
 """Random access to the lines of a large JSON-lines file: a memory map and a cached table of where its rows are.
 
 The table is built once at the speed of the disk, together with a checksum of the file, and kept in the cache folder
-under the file's path; it is rebuilt when the file's size or modification time differ. Nothing of it is held as
-Python objects, so that opening is instant and many processes share the pages.
+under the file's path; it is rebuilt when the file's size or modification time differ, or the table is damaged. Nothing
+of it is held as Python objects, so that opening takes milliseconds and many processes share the pages.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import mmap
 import struct
 import sys
+import zlib
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any, TypeAlias
 from harness.errors import DataError
 from harness.filecache import cache_dir, cache_key, fingerprint, log, written_whole
 
-VERSION = 2
-_HEAD = struct.Struct("<8sQ")
+VERSION = 3
+_HEAD = struct.Struct("<8sQQ")
+"""Magic word, length of the JSON head, CRC-32 of all that follows."""
 _MAGIC = b"arcbench"
 _STRIDE = 3
 """A row's place in the table: first byte, end, and its line number counted from 1."""
@@ -135,8 +137,9 @@ def _wanted(size: int, mtime: int) -> dict[str, Any]:
 def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)  # the table behind it stays aligned
+    content = text + table.tobytes()
     with written_whole(path) as file:
-        file.write(_HEAD.pack(_MAGIC, len(text)) + text + table.tobytes())
+        file.write(_HEAD.pack(_MAGIC, len(text), zlib.crc32(content)) + content)
 
 
 def _load(path: Path, size: int, mtime: int) -> tuple[dict[str, Any], Table] | None:
@@ -144,12 +147,12 @@ def _load(path: Path, size: int, mtime: int) -> tuple[dict[str, Any], Table] | N
     try:
         with path.open("rb") as file:
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        magic, length = _HEAD.unpack(view[: _HEAD.size])
-        body = _HEAD.size + length
-        head = json.loads(bytes(view[_HEAD.size : body]))
-        table = view[body:].cast("q")
+        magic, length, checksum = _HEAD.unpack(view[: _HEAD.size])
+        content = view[_HEAD.size :]
+        if magic != _MAGIC or zlib.crc32(content) != checksum:
+            return None
+        head = json.loads(bytes(content[:length]))
+        table = content[length:].cast("q")
     except (OSError, ValueError, struct.error, TypeError):  # none yet, or damaged: it is made again
         return None
-    if magic != _MAGIC or len(table) % _STRIDE or not _wanted(size, mtime).items() <= head.items():
-        return None
-    return head, table
+    return (head, table) if _wanted(size, mtime).items() <= head.items() else None

@@ -62,7 +62,9 @@ class Keeper:
 
     def close(self) -> None:
         """The same at the end of a session; ``finished`` only when every prediction is there."""
-        end = {"finished": now() if self._engine.board.complete else None}
+        end: dict[str, str | None] = {"finished": None}
+        if self._engine.board.complete:
+            end = {"finished": now(), "predictions_sha256": self._folder.predictions_sha256()}
         self._write(_learned(self._manifest, self._engine, self._endpoints).model_copy(update=end))
 
     def _write(self, manifest: Manifest) -> None:

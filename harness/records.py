@@ -146,6 +146,8 @@ class Manifest(Record):
     resumed: list[str]
     finished: str | None
     """UTC times in ISO 8601."""
+    predictions_sha256: str | None = None
+    """Of predictions.jsonl as the run left it; None until it has finished."""
 
 
 class Metric(Record):

@@ -15,6 +15,7 @@ from harness.errors import ServerError
 from harness.requests import ChatRequest, Request
 
 _SHOWN = 300
+_MOST_TOKENS = 1 << 53
 _CONTEXT = re.compile(
     r"context length|context window|context_length|maximum (sequence|model) length|too many tokens", re.I
 )
@@ -145,6 +146,7 @@ def read_replies(data: dict[str, Any], request: Request, seconds: float) -> list
     usage = data.get("usage")
     # The usage of several prompts is their sum.
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) and request.answers == 1 else None
+    tokens = tokens if type(tokens) is int and 0 <= tokens < _MOST_TOKENS else None
     model = str(data.get("model") or "")
     replies = []
     for choice in choices:
@@ -155,8 +157,8 @@ def read_replies(data: dict[str, Any], request: Request, seconds: float) -> list
                 text=text,
                 finish_reason=finish if isinstance(finish, str) else None,
                 model=model,
-                n_tokens=tokens if isinstance(tokens, int) else None if logprobs is None else len(logprobs),
-                cumulative_logprob=None if logprobs is None else math.fsum(logprobs),
+                n_tokens=tokens if tokens is not None else None if logprobs is None else len(logprobs),
+                cumulative_logprob=None if logprobs is None else _sum(logprobs),
                 seconds=seconds / request.answers,
             )
         )
@@ -199,6 +201,14 @@ def _completion_choice(choice: Any) -> tuple[str, list[float] | None]:
 def _numbers(values: list[Any]) -> list[float] | None:
     """The values where there are some and all are numbers, else None."""
     return values if values and set(map(type, values)) <= {float, int} else None
+
+
+def _sum(values: list[float]) -> float | None:
+    """The sum of finite numbers, None where it is none."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return None
 
 
 def cut(text: str) -> str:

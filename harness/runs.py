@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -45,9 +46,9 @@ class RunFolder:
         """manifest.json.
 
         Raises:
-            RunError: it is missing or not a manifest.
+            RunError: it is missing, not a manifest, or not the one that was written.
         """
-        return _read(self.manifest_path, Manifest)
+        return _read(self.manifest_path, Manifest, sealed=True)
 
     def results(self) -> Results:
         """results.json.
@@ -69,6 +70,27 @@ class RunFolder:
             except ValidationError as error:
                 raise RunError(f"{self.predictions_path}, line {number}: {_first(error)}") from None
 
+    def predictions_sha256(self) -> str:
+        """The SHA-256 of predictions.jsonl in hexadecimal."""
+        try:
+            with self.predictions_path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RunError(f"{self.predictions_path}: cannot be read ({error.strerror})") from None
+
+    def check_predictions(self, manifest: Manifest) -> None:
+        """Refuse predictions that changed since the run finished; of an unfinished run nothing is known.
+
+        Raises:
+            RunError: they are not what the run had saved.
+        """
+        told = None if manifest.finished is None else manifest.predictions_sha256
+        if told is not None and told != self.predictions_sha256():
+            raise RunError(
+                f"{self.predictions_path}: was changed since the run finished (its SHA-256 is not the one in "
+                f"{self.manifest_path.name}); restore it, or score it as it stands with --format lines"
+            )
+
     def begin(self, manifest: Manifest, resume: bool) -> Manifest:
         """Make the folder ready for sampling and write the manifest, before anything is asked. Call under ``locked``.
 
@@ -80,6 +102,7 @@ class RunFolder:
         """
         if self.manifest_path.exists() and resume:
             old = self.manifest()
+            self.check_predictions(old)
             if changes := config_changes(old.config, manifest.config):
                 raise RunError(
                     f"{self.path} was begun with another configuration; changed: {'; '.join(changes)}. "
@@ -115,8 +138,10 @@ class RunFolder:
             raise RunError(f"{self.path} holds {', '.join(sorted(found)[:3])} but no manifest.json: it is not a run")
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replace manifest.json in one step."""
-        write_atomically(self.manifest_path, orjson.dumps(manifest.model_dump(), option=orjson.OPT_INDENT_2))
+        """Replace manifest.json in one step, with a checksum of its content."""
+        fields = manifest.model_dump()
+        sealed = {**fields, "checksum": _checksum(fields)}
+        write_atomically(self.manifest_path, orjson.dumps(sealed, option=orjson.OPT_INDENT_2))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -126,17 +151,18 @@ class RunFolder:
             RunError: another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open("a+") as file:
+        with (self.path / _LOCK).open("ab+", buffering=0) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
+                holder = file.read(_SHOWN).decode(errors="replace").strip()
                 raise RunError(
-                    f"{self.path}: process {file.read().strip() or 'unknown'} is writing to this run; wait or stop it"
+                    f"{self.path}: process {holder or 'unknown'} is writing to this run; wait or stop it"
                 ) from None
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            with suppress(OSError):  # No room: the lock holds all the same, and the manifest will say so.
+                file.truncate(0)
+                file.write(b"%d\n" % os.getpid())
             yield
 
 
@@ -162,7 +188,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         Path(name).replace(path)
     except OSError as error:
         Path(name).unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot write ({error.strerror})") from None
+        raise RunError(f"{path}: cannot write ({error.strerror}); it is as it was") from None
 
 
 def _flat(config: RunConfig) -> dict[str, object]:
@@ -173,13 +199,40 @@ def _flat(config: RunConfig) -> dict[str, object]:
     return fields
 
 
-def _read(path: Path, kind: type[R]) -> R:
+def _read(path: Path, kind: type[R], sealed: bool = False) -> R:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        return kind.model_validate_json(_unsealed(path, content) if sealed else content)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {path.parent} is not a run, or it did not get that far") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
         raise RunError(f"{path}: {_first(error)}") from None
+
+
+def _checksum(fields: dict[str, object]) -> str:
+    return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _unsealed(path: Path, content: bytes) -> bytes:
+    """The content without its checksum, which it must fit; as it is where it has none.
+
+    Raises:
+        RunError: it was changed since it was written.
+    """
+    try:
+        fields = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return content  # validation says what is wrong
+    if not isinstance(fields, dict) or "checksum" not in fields:
+        return content
+    if fields.pop("checksum") != _checksum(fields):
+        raise RunError(
+            f"{path}: does not fit its checksum, so that it was changed since it was written; restore it, or take the "
+            'line "checksum" out of it if the change was meant'
+        )
+    return orjson.dumps(fields)
 
 
 def _first(error: ValidationError) -> str:

@@ -130,12 +130,14 @@ def collect_run(
 
     Raises:
         DataError: a broken line, or answers that these tasks and N do not allow.
+        RunError: there are no predictions, or the run had saved others.
     """
     path, config = folder.predictions_path, manifest.config
     outputs = {task.id: len(task.test) for task in tasks}
     answers = run_answers(path) if meter is None else meter.count(run_answers(path))
     ballots = collect(answers, outputs, [model.name for model in config.models], str(path))
     check_counts(ballots, config.n, str(path))
+    folder.check_predictions(manifest)
     return ballots
 
 

@@ -70,6 +70,13 @@ class RunOptions:
                 raise ConfigError(f"--{kind} {repeated} is given twice")
         if wrong := next((url for url in self.servers if not url.startswith(("http://", "https://"))), None):
             raise ConfigError(f"--server {wrong!r} is not a URL such as http://127.0.0.1:8000")
+        if any("@" in url for url in self.servers):
+            raise ConfigError(
+                "--server: an address with a user's name or password in it would be saved with the run; "
+                "give a key in ARC_BENCH_API_KEY"
+            )
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ConfigError("the API key holds something else than printable ASCII characters")
         if self.retry_errors and not self.resume:
             raise ConfigError("--retry-errors completes an existing run; use it with --resume")
         if self.temperature == 0 and self.samples_per_view > 1:

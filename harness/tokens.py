@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from harness.encoding import Encoder, GridText
@@ -108,7 +109,7 @@ class PromptTokenizer:
 
     def _checked_segments(self) -> SegmentTokenizer | None:
         """The fastest table that gives the tokenizer's own ids on a few random tasks; None where none does."""
-        tasks = [_random_task(Stream("tokens", n), n) for n in range(1, _CHECKS + 1)]
+        tasks = [_random_task(n) for n in range(1, _CHECKS + 1)]
         wanted = [[self._encode(text) for text in self._texts(task, 0)] for task in tasks]
         for path, cut in (("cells", True), ("cells", False), ("rows", True), ("rows", False)):
             segments = SegmentTokenizer(self._encode, self.encoder, self._layouts, cut=cut, by_cell=path == "cells")
@@ -165,8 +166,10 @@ class PromptTokenizer:
         )
 
 
-def _random_task(stream: Stream, n_train: int) -> Task:
-    """A task of random grids of any shape, with ``n_train`` train pairs (at least one)."""
+@cache
+def _random_task(n_train: int) -> Task:
+    """A task of random grids of any shape, with ``n_train`` train pairs (at least one); always the same."""
+    stream = Stream("tokens", n_train)
 
     def grid(height: int, width: int) -> Grid:
         return Grid(height, width, bytes(stream.below(COLOURS) for _ in range(height * width)))

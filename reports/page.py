@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from reports.markup import anchor, inline, to_html
-from reports.task_table import TaskCell, TaskTable
+from reports.task_table import STATES, TaskCell, TaskTable
 
 Part = str | TaskTable
 """Of a report: a piece of markdown, or a table that only the HTML page has."""
@@ -80,7 +80,7 @@ def _task_table(table: TaskTable, taken: set[str]) -> str:
             f'<tr data-state="{row.state}" data-place="{place}"><th scope="row" data-value="{task}">{label}</th>'
             f'<td class="number">{row.outputs}</td>{cells}</tr>'
         )
-    counts = ", ".join(f"{table.count(state)} {state}" for state in ("solved", "unsolved", "disagreeing"))
+    counts = ", ".join(f"{table.count(state)} {state}" for state in STATES)
     return (
         f'<h3 id="{anchor(f"every task {table.number}", taken)}">Every task</h3>\n'
         f"<p>Per model whether its two attempts solve the task (✓ or ✗), and the share of exact predictions. "

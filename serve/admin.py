@@ -9,7 +9,7 @@ import urllib.request
 from typing import Any
 
 from harness.errors import AdapterError, ServerError
-from serve.keys import ADMIN_KEY, USER_KEY, key_from_process
+from serve.keys import ADMIN_KEY, key_from_process
 
 _SECONDS = 600.0
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # directly, as bench run asks its servers
@@ -49,11 +49,6 @@ def list_adapters(url: str) -> dict[str, Any]:
     Versions stand oldest first; "previous" is what a rollback goes back to (raises as ``load``).
     """
     return _call(url, "/admin/adapters", None, ADMIN_KEY)
-
-
-def list_models(url: str) -> list[dict[str, Any]]:
-    """The cards of /v1/models: the base (kind "base"), live names ("alias") and loaded versions ("version")."""
-    return list(_call(url, "/v1/models", None, USER_KEY)["data"])
 
 
 def stage(url: str, version: str) -> dict[str, Any]:

@@ -90,6 +90,21 @@ class BaseModel:
         config = (self.folder / "config.json").read_bytes()
         return hashlib.sha256(config + weights.hexdigest().encode()).hexdigest()[:16]
 
+    def refuse_pickles(self) -> None:
+        """Refuse weights that are there in PyTorch's own format only: a pickle, and nothing to check adapters against.
+
+        Raises:
+            ServerError: they are.
+        """
+        if self.folder is None or self._weights:
+            return
+        pickles = sorted(path.name for ending in ("bin", "pt", "pth") for path in self.folder.glob(f"*.{ending}"))
+        if pickles:
+            raise ServerError(
+                f"{self.folder / pickles[0]}: is a pickle; only safetensors are served: load the model with "
+                "transformers and save it again with save_pretrained"
+            )
+
     @property
     def commit(self) -> str | None:
         """The commit of a model in the hub's cache."""

@@ -121,6 +121,7 @@ def start(
 def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
     """Check everything that can be checked before vLLM starts; gives port and command (raises as ``serving``)."""
     base = BaseModel.open(config.model)
+    base.refuse_pickles()
     Keys.from_environment(os.environ).check_bind(config.host)
     machine = machine or detect_machine()
     port = free_port(config.host, port)

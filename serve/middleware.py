@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import AsyncExitStack
+from typing import Any
 
 import orjson
 
@@ -17,6 +18,8 @@ from serve.version import UnknownAdapterError
 MODEL_ROUTES = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
 _PLAIN = {("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"), ("GET", "/metrics/"), ("GET", "/v1/models")}
 _PLAIN |= {("GET", "/version")}
+MAX_SEQUENCES = 16_384
+"""Answers that one request may ask for, prompts times ``n``; vLLM bounds each of the two only, to 16 million."""
 _log = logging.getLogger("vllm.arc_bench")
 
 
@@ -67,6 +70,7 @@ class AdapterMiddleware:
             asked = body.get("model") or service.base.name
             if not isinstance(asked, str):
                 raise Refusal(400, "BadRequestError", f"model: expected a string, got {type(asked).__name__}")
+            _check_sequences(body)
             async with AsyncExitStack() as held:
                 model, waited = await _take(service, asked, held)
                 data = orjson.dumps({**body, "model": model})
@@ -79,6 +83,18 @@ class AdapterMiddleware:
                     service.metrics.count_request(model, reply.status, reply.finished, waited)
                     service.metrics.count_tokens(model, inner["state"])
                     _log.debug("%s %s %d %.3f s", scope["path"], model, reply.status, time.monotonic() - started)
+
+
+def _check_sequences(body: dict[str, Any]) -> None:
+    """Refuse a request for too many answers; what vLLM makes of anything else in the body is its own affair."""
+    n, prompt = body.get("n"), body.get("prompt")
+    if n is not None and type(n) is not int:
+        raise Refusal(400, "BadRequestError", f"n: expected an integer, got {type(n).__name__}")
+    prompts = prompt if isinstance(prompt, list) else [prompt]
+    one = bool(prompts) and isinstance(prompts[0], int)  # of token ids
+    asked = (1 if one else len(prompts)) * max(1, n or 1)
+    if asked > MAX_SEQUENCES:
+        raise Refusal(400, "BadRequestError", f"{asked} answers are asked for at once; at most {MAX_SEQUENCES} may be")
 
 
 async def _take(service: Service, asked: str, held: AsyncExitStack) -> tuple[str, float]:

@@ -11,6 +11,8 @@ _REFUSED = {
         "give --data-parallel-size before the --; one API process holds the adapters of all engines"
     ),
     ("--host", "--port"): "give it before the --; where a server listens decides whether it needs a key",
+    ("--api-key",): "is seen in the list of processes; set ARC_BENCH_API_KEY, or ARC_BENCH_API_KEY_FILE to a file",
+    ("--enable-prompt-embeds",): "makes the server read PyTorch files out of requests",
     (
         "--generation-config",
     ): "is always vllm here; sampling options of the model's folder would change answers unasked",

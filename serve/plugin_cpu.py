@@ -9,16 +9,21 @@
 The last one's ``CPU Generator does not use offset`` was reported of other backends whose generators live on the CPU:
 RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
 
-vLLM calls ``register`` in each of its processes. On any other platform it does nothing.
+vLLM calls ``register`` in each of its processes. On any other platform it mends nothing. In a server of ours it also
+lets no engine outlive the server (``serve.orphans``).
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+
+from serve.command import ADAPTERS_DIR
+from serve.orphans import end_with_parent
 
 _log = logging.getLogger("vllm.arc_bench")
 _MARK = "_arc_bench"
@@ -28,6 +33,8 @@ def register() -> None:
     """Entry point of the group ``vllm.general_plugins``; may be called several times in a process."""
     from vllm.platforms import current_platform
 
+    if ADAPTERS_DIR in os.environ:  # the launcher sets it, and nobody else
+        end_with_parent()
     if not current_platform.is_cpu():
         return
     done = [name for name, mend in MENDS.items() if mend()]

@@ -25,6 +25,7 @@ from serve.metrics import Metrics
 from serve.pool import AdapterPool, PoolLimits
 from serve.registry import Registry
 from serve.service import Service, owner_is_gone
+from serve.wire import bound_heads
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,8 +44,9 @@ class AdapterEndpoints:
         self._tasks: list[asyncio.Task[None]] = []
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes under /admin/adapters."""
+        """Add the routes under /admin/adapters, before vLLM sets up what reads from the network."""
         attach_routes(app)
+        bound_heads()
 
     async def init_state(self, engine_client: EngineClient | None, state: Any, args: Namespace) -> None:
         """Open the registry, restore its live adapters, and take over the start of a shutdown."""
@@ -53,6 +55,7 @@ class AdapterEndpoints:
             keys.check_bind(args.host or "")  # again: what vLLM understood may differ from what the launcher saw
         client: Any = engine_client
         base = BaseModel.open(args.model)
+        base.refuse_pickles()  # again: of a hub model the files are known only now
         base = BaseModel(args.served_model_name[0] if args.served_model_name else base.name, base.folder)
         await asyncio.to_thread(lambda: base.hash)  # read every weight now, and not when a client asks
         service = Service(

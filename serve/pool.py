@@ -226,8 +226,12 @@ class AdapterPool:
             )
         try:
             await self._declared.add(version.id)
+            stamp = version.stamp()
             verified = await asyncio.to_thread(version.verify, self.base, self._limits.max_rank)
             await self._engine.load(version.id, str(version.folder))
+            if version.stamp() != stamp:  # the engine read the files after they were verified
+                await self._engine.unload(version.id)
+                raise AdapterError(f"{version.folder}: changed on disk while it was loaded; it was unloaded again")
         except (AdapterError, OSError):
             await self._declared.discard(version.id)
             raise

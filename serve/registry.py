@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from serve.version import (
     AdapterRef,
     AdapterVersion,
     UnknownAdapterError,
+    check_trained,
     content_hash,
 )
 
@@ -66,6 +68,7 @@ class Registry:
             try:
                 _copy_in(source, draft)
                 validate_adapter(draft, base)
+                check_trained(draft)
                 return self._settle(ref.name, draft)
             except AdapterError as error:
                 raise type(error)(str(error).replace(str(draft), str(source))) from error
@@ -81,12 +84,18 @@ class Registry:
                 raise AdapterError(f"{name}@{version}: the registered copy is damaged; remove it and add it again")
             if (draft / MANIFEST).exists():
                 os.replace(draft / MANIFEST, home / MANIFEST)  # what is said beside the weights is not in their hash
-            os.utime(home)  # added again, so that it is the newest
         else:
             draft.chmod(0o755)
             os.replace(draft, home)
-            _sync(home.parent)
+        self._make_newest(name, home)
+        _sync(home.parent)
         return _version(name, home)
+
+    def _make_newest(self, name: str, home: Path) -> None:
+        """Date a version now, or after all others of its name where the clock was set back since they were added."""
+        others = [v.folder.stat().st_mtime_ns for v in self.versions(name) if v.folder != home]
+        added = max([time.time_ns(), *(one + 1_000_000 for one in others)])
+        os.utime(home, ns=(added, added))
 
     def names(self) -> list[str]:
         """The names that have at least one version, sorted."""
@@ -129,11 +138,11 @@ class Registry:
         if not path.is_file():
             return Live(None, ())
         raw = read_object(path)
-        version, history = raw.get("version"), raw.get("history")
-        words = [version, *(history if isinstance(history, list) else [0])]
+        history = raw.get("history")
+        words = [raw.get("version", 0), *(history if isinstance(history, list) else [0])]
         if not all(w is None or (isinstance(w, str) and VERSION.fullmatch(w)) for w in words):
             raise AdapterError(f"{path}: damaged; expected a version and a history of versions")
-        return Live(version, tuple(w for w in words[1:] if w))
+        return Live(words[0], tuple(w for w in words[1:] if w))
 
     def set_live(self, name: str, version: str | None) -> Live:
         """Make ``version`` (None for no version) the live one of ``name``; the one before goes to the history."""

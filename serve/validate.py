@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import AdapterError
 from serve.base_model import BaseModel
+from serve.patterns import check_pattern, matches
 from serve.tensorfile import LARGEST, TensorInfo, count_bad_numbers, read_header
 
 CONFIG = "adapter_config.json"
@@ -22,7 +23,7 @@ WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "manifest.json"
 MAX_RANK = 512
 _MAX_JSON = 1 << 20
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
+_KEY = re.compile(r"base_model\.model\.(?P<module>.{1,300})\.lora_(?P<part>[AB])\.weight")
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _UNSUPPORTED = {
     "use_dora": "DoRA",
@@ -140,9 +141,18 @@ def _config_reasons(config: dict[str, Any]) -> list[str]:
     ]:
         if type(rank) is not int or not 0 < rank <= MAX_RANK:
             reasons.append(f"rank {where} is {rank!r}, expected 1 to {MAX_RANK}")
-    alpha = config.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
-        reasons.append(f"lora_alpha is {alpha!r}, expected a positive number")
+    alphas = config.get("alpha_pattern") or {}
+    for where, alpha in [
+        ("lora_alpha", config.get("lora_alpha")),
+        *(alphas.items() if isinstance(alphas, dict) else [("alpha_pattern", alphas)]),
+    ]:
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
+            reasons.append(f"{where} is {alpha!r}, expected a positive number")
+    for pattern in [p for found in (ranks, alphas) if isinstance(found, dict) for p in found]:
+        try:
+            check_pattern(pattern)
+        except AdapterError as error:
+            reasons.append(f"the pattern {error}")
     targets = config.get("target_modules")
     if not targets or not isinstance(targets, (str, list)):
         reasons.append(f"target_modules is {targets!r}, expected a list of module names or a pattern")
@@ -196,18 +206,10 @@ def _module_rank(path: Path, module: str, a: TensorInfo, b: TensorInfo, config: 
             f"{path}: {module}: A {_by(a.shape)} and B {_by(b.shape)} do not multiply (expected r x in, out x r)"
         )
     patterns = config.get("rank_pattern") or {}
-    expected = next((r for p, r in patterns.items() if _matches(path, p, module)), config["r"])
+    expected = next((r for p, r in patterns.items() if matches(p, module)), config["r"])
     if a.shape[0] != expected:
         raise AdapterError(f"{path}: {module}: rank {a.shape[0]}, but {CONFIG} says {expected}")
     return a.shape[0]
-
-
-def _matches(path: Path, pattern: str, module: str) -> bool:
-    """PEFT's rule: a pattern matches the end of a module name from a dot on."""
-    try:
-        return re.match(rf"(.*\.)?({pattern})$", module) is not None
-    except re.error as error:
-        raise AdapterError(f"{path.parent / CONFIG}: rank_pattern {pattern!r} is no pattern: {error}") from error
 
 
 def _check_fit(path: Path, modules: dict[str, tuple[TensorInfo, TensorInfo]], base: BaseModel) -> None:

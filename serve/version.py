@@ -71,6 +71,18 @@ class AdapterVersion:
         path = self.folder / MANIFEST
         return read_object(path) if path.is_file() else None
 
+    def stamp(self) -> list[tuple[int, int, int] | None]:
+        """Inode, size and time of writing (ns) of both files: other numbers where one was replaced or written to."""
+        found: list[tuple[int, int, int] | None] = []
+        for name in (CONFIG, WEIGHTS):
+            try:
+                info = (self.folder / name).stat()
+            except OSError:
+                found.append(None)
+            else:
+                found.append((info.st_ino, info.st_size, info.st_mtime_ns))
+        return found
+
     def verify(self, base: BaseModel | None = None, max_rank: int | None = None) -> VerifiedAdapter:
         """Check that the files are plain, unchanged since they were added, and fit ``base``; reads every byte.
 
@@ -111,3 +123,19 @@ def content_hash(folder: Path) -> str:
         except OSError as error:
             raise AdapterError(f"{folder / name}: cannot be read: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def check_trained(folder: Path) -> None:
+    """Check that both adapter files are those whose digests the trainer left in the folder's manifest, if it did.
+
+    Raises:
+        AdapterError: one has changed since.
+    """
+    said = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    for name, digest in ((CONFIG, said.get("config_sha256")), (WEIGHTS, said.get("weights_sha256"))):
+        with (folder / name).open("rb") as file:
+            if digest is not None and digest != hashlib.file_digest(file, "sha256").hexdigest():
+                raise AdapterError(
+                    f"{folder / name}: damaged or changed since training (its digest is not the one in {MANIFEST}); "
+                    f"train it again, or remove {MANIFEST} where the change is meant"
+                )

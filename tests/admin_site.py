@@ -30,6 +30,7 @@ from serve.middleware import AdapterMiddleware
 from serve.pool import AdapterPool, PoolLimits
 from serve.registry import Registry
 from serve.service import Service
+from serve.wire import BoundedHttp
 
 NO_KEYS = Keys(None, None)
 _ports = itertools.count(9000)
@@ -131,7 +132,7 @@ class Site:
         """Listen on a free port while the block runs; gives the address."""
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
-            server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", lifespan="off"))
+            server = uvicorn.Server(uvicorn.Config(self.app, http=BoundedHttp, log_level="error", lifespan="off"))
             thread = threading.Thread(target=server.run, args=([listener],))
             thread.start()
             try:

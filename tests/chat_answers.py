@@ -49,13 +49,18 @@ def random_faults(seed: int, percent: int) -> Callable[[int], str | None]:
     return fault
 
 
-def reply(body: Body, answers: list[tuple[str, str]]) -> Body:
-    """The body that answers a request with (text, finish_reason) for each prompt, in the form of its route."""
+def reply(body: Body, answers: list[tuple[str, str]], name: str = "0") -> Body:
+    """The body that answers a request with (text, finish_reason) for each prompt, in the form of its route.
+
+    Args:
+        name: the request's X-Request-Id, of which vLLM makes the id of its answer.
+    """
     make = _chat_choice if "messages" in body else _completion_choice
     # Log-probabilities are asked for by true on one route and by a number on the other.
     wanted = body.get("logprobs") is not None and body["logprobs"] is not False
     choices = [make(i, text, finish, wanted) for i, (text, finish) in enumerate(answers)]
     return {
+        "id": f"cmpl-{name}",
         "model": body["model"],
         "choices": choices,
         "usage": {"completion_tokens": sum(len(text) for text, _ in answers)},

@@ -178,7 +178,8 @@ class ChatServer:
                 return json_response(refusal[1], refusal[0], self.headers)
         found = ["Hi" if greeting else self.answer(chat) for chat in chats]
         answers = [answer if isinstance(answer, tuple) else (answer, "stop") for answer in found]
-        right = reply(body if self.logprobs else {**body, "logprobs": None}, answers)
+        asked = body if self.logprobs else {**body, "logprobs": None}
+        right = reply(asked, answers, request.headers.get("X-Request-Id", "0"))
         right["model"] = self.answered_as(body)
         injected = {i: text[1:] for i, (text, _) in enumerate(answers) if text.startswith("!") and text[1:] in FAULTS}
         if (fault := self.faults(number)) == "slow":

@@ -30,6 +30,12 @@ from tests.tiny_qwen import make_model
 from tests.train_runs import FEW, recipe_data, trained
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["tests.faults.matrix"]
+SHARED = {"shared_site": "server", "whole_run": "adapters", "plain_run": "adapters", "few_run": "adapters"}
+"""The groups of slow tests, by fixtures that are made for tests of several files."""
+# One thread each: those of several processes on few cores wait for each other by spinning, at twice the time and more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 # No example is judged by its time on a busy machine, and a submission is not judged by a new random draw.
 settings.register_profile("arc-bench", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("arc-bench")
@@ -37,10 +43,18 @@ settings.load_profile("arc-bench")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is long is slow too, so that ``-m "not slow"`` leaves the fast tests alone."""
+    """What is long is slow too, and what is slow has a group, which is one process's under ``--dist loadgroup``.
+
+    So that a server or an adapter that several slow tests share is not made twice, each file is a group, and so are
+    all tests that use a fixture of ``SHARED``.
+    """
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker("slow")
+        if item.get_closest_marker("slow"):
+            assert isinstance(item, pytest.Function)
+            group = next((SHARED[name] for name in item.fixturenames if name in SHARED), item.path.stem)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +151,15 @@ def manifest(spec: str, models: Sequence[str], n: int, seed: int = 0) -> Manifes
             "finished": "2026-01-01T00:01:00+00:00",
         }
     )
+
+
+def edit_manifest(run: Path, **changes: object) -> None:
+    """Write a run's manifest anew with other values, of its configuration where that has them."""
+    folder = RunFolder(run)
+    told = folder.manifest()
+    own = {name: value for name, value in changes.items() if name in RunConfig.model_fields}
+    rest = {name: value for name, value in changes.items() if name not in own}
+    folder.write_manifest(told.model_copy(update={"config": told.config.model_copy(update=own), **rest}))
 
 
 @pytest.fixture(scope="session")

@@ -231,7 +231,7 @@ async def attack(site: Site, requests: list[tuple[str, str, Any, str]]) -> None:
     assert set(site.pool.live.values()) <= site.engine.models == set(site.pool.loaded)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(requests=st.lists(SENSIBLE | HOSTILE, min_size=4, max_size=20))
 def test_hostile_requests_change_nothing_that_they_are_refused(
     origin: Path, tmp_path_factory: pytest.TempPathFactory, requests: list[tuple[str, str, Any, str]]

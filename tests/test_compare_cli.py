@@ -15,7 +15,8 @@ from harness.console import run_cli
 from harness.gate import Gate
 from harness.junit import write_junit
 from harness.metrics import METRICS
-from tests.conftest import MakeRun
+from harness.runs import RunFolder
+from tests.conftest import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=40"
 
@@ -71,11 +72,9 @@ def test_what_is_printed_names_verdicts_tasks_and_what_it_takes(
 def test_differing_runs_are_warned_of(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:
     one = make_run("one", SPEC, {"m": 0.5})
     two = make_run("two", SPEC, {"m": 0.5}, n=2, seed=5)
-    manifest = two / "manifest.json"
-    told = json.loads(manifest.read_text())
-    told["config"]["models"][0] |= {"prompt_digest": "other", "encoder": "GridShapeEncoder(MinimalGridEncoder())"}
-    told["finished"] = None
-    manifest.write_text(json.dumps(told))
+    (asked,) = RunFolder(two).manifest().config.models
+    other = {"prompt_digest": "other", "encoder": "GridShapeEncoder(MinimalGridEncoder())"}
+    edit_manifest(two, models=[asked.model_copy(update=other)], finished=None)
     status, _, err = bench(capsys, "compare", one, two)
     assert status == 0
     for word in ("differ in n (2, 4)", "differ in seed (0, 5)", "differ in prompt (d, other)", "differ in encoder"):

@@ -20,6 +20,7 @@ from harness.datasets import iterate, open_dataset
 from harness.encoding import DEFAULT_ENCODER, parse_encoder
 from harness.prompt import load_prompt
 from harness.tokens import PromptTokenizer
+from tests.conftest import edit_manifest
 from trainers.tiny_base import shipped_path
 
 TASKS = 12
@@ -77,6 +78,7 @@ def test_interrupt_stops_the_server_and_the_next_call_goes_on(finished: Path) ->
     whole = (run / "results.json").read_bytes()
     lines = (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
     (run / "results.json").unlink()
+    edit_manifest(run, finished=None)
     (run / "predictions.jsonl").write_bytes(b"".join(lines[:100]) + lines[100][:20])
     tokenizer = AutoTokenizer.from_pretrained(shipped_path())
     child = subprocess.Popen(

@@ -6,13 +6,15 @@ A few hundred damaged inputs for each reader always, a hundred thousand among th
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 import pytest
 
+from harness.cli.sweepfile import load_sweep
 from harness.datasets import iterate, open_dataset
 from harness.encoding import DEFAULT_ENCODER, parse_encoder
 from harness.errors import ArcBenchError
@@ -77,7 +79,10 @@ def barc_dataset(folder: Path) -> tuple[list[bytes], Reader]:
 def spec(folder: Path) -> tuple[list[bytes], Reader]:
     def read(data: bytes) -> object:
         text = data.decode(errors="replace")
-        return open_dataset(text).ids if "toy" not in text else None  # a toy spec may rightly ask for a billion tasks
+        if "toy" in text or os.path.isdir(text.partition("#")[0].strip()):
+            return None  # it may rightly ask for a billion generated tasks, or for all files of this machine
+        with chdir(folder):
+            return open_dataset(text).ids
 
     return [text.encode() for text in SPECS], read
 
@@ -110,6 +115,16 @@ def recipe(folder: Path) -> tuple[list[bytes], Reader]:
     return corpus_of(*sorted((ROOT / "examples").glob("train-*.yaml"))), read
 
 
+def sweep(folder: Path) -> tuple[list[bytes], Reader]:
+    path = folder / "sweep.yaml"
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return load_sweep(path)
+
+    return corpus_of(*sorted((ROOT / "examples").glob("iteration48*.yaml"))), read
+
+
 def override(folder: Path) -> tuple[list[bytes], Reader]:
     path = ROOT / "examples" / "train-toy-mix.yaml"
     words = [b"lora.rank=4", b"datasets.0.weight=0.3", b"model=tiny", b"validation.patience=2", b"report_to=[wandb]"]
@@ -118,9 +133,13 @@ def override(folder: Path) -> tuple[list[bytes], Reader]:
 
 def run_file(name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
     def of(folder: Path) -> tuple[list[bytes], Reader]:
-        write_run(folder, "run", "toy/copy/evaluation#n=2", {"m": 0.5}, n=2)
+        tasks = folder / "tasks.json"  # a generated dataset would take most of the time
+        tasks.write_text(json.dumps({name: task_json(random_task(Stream(name), 3, 1)) for name in "ab"}))
+        write_run(folder, "run", str(tasks), {"m": 0.5}, n=2)
         score_run(folder / "run", resamples=99)
         path = folder / "run" / name
+        if name == "manifest.json":  # without its checksum, by which any change would be refused
+            path.write_bytes(RunFolder(folder / "run").manifest().model_dump_json().encode())
         corpus = corpus_of(path)
 
         def read(data: bytes) -> object:
@@ -199,6 +218,7 @@ READERS = {
     "encoder": encoder_name,
     "answer": answer,
     "recipe": recipe,
+    "sweep": sweep,
     "override": override,
     "run manifest": run_file("manifest.json"),
     "run predictions": run_file("predictions.jsonl"),

@@ -21,6 +21,7 @@ from tests.data_samples import random_task
 from trainers.batches import IGNORED, Collator, PassLimits, cut_passes, pad_samples, samples_of_process, split_passes
 from trainers.checkpoints import newest_complete
 from trainers.mixture import CHECK_DRAWS, Counts, Mixture, count, open_mixture
+from trainers.sealed import SEAL, seal
 from trainers.tiny_tokenizer import build_tokenizer
 
 
@@ -42,10 +43,14 @@ def mixture(
     return open_mixture(opened, [prompt] * len(opened), chosen, tokenizer(), seed=seed, **options)
 
 
+@cache
+def some_tasks() -> TaskList:
+    return TaskList("some", tuple(random_task(Stream("mixed", k), 1 + k % 4, 8, f"t{k}") for k in range(30)))
+
+
 def mixed_lengths(seed: int = 0, **options: Any) -> Mixture:
     """A dataset in which about half the tasks do not fit, beside one that always fits."""
-    tasks = [random_task(Stream("mixed", k), 1 + k % 4, 8, f"t{k}") for k in range(30)]
-    return mixture(TaskList("some", tuple(tasks)), "toy/copy#n=9", seed=seed, max_seq_len=250, **options)
+    return mixture(some_tasks(), "toy/copy#n=9", seed=seed, max_seq_len=250, **options)
 
 
 @given(st.integers(0, 99), st.lists(st.integers(0, 10**9), min_size=1, max_size=6))
@@ -229,10 +234,11 @@ def _checkpoint(folder: Path, step: int) -> Path:
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"step": step, "moment": torch.zeros(200)}, path / name)
     (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    seal(path)
     return path
 
 
-TORN = ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors"]
+TORN = ["trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "adapter_model.safetensors", SEAL]
 
 
 @pytest.mark.parametrize("name", TORN)

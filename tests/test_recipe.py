@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from harness.errors import ConfigError, MissingExtraError
 from tests.conftest import ROOT
 from trainers.cli import _recipe, train
+from trainers.inputs import find_base
 from trainers.lora import check_lora
+from trainers.optional import require_extra
 from trainers.recipe import FREE_KEYS, Recipe, changed_keys, make_recipe
 from trainers.recipe_file import load_recipe
-from trainers.sft import find_base, require_extra
 from trainers.sft import train as train_recipe
 
 SMALL = {"model": "tiny", "output_dir": "out", "max_steps": 3, "datasets": [{"spec": "toy/cross"}]}

@@ -19,10 +19,10 @@ from harness.problem import EQUAL, KINDS, random_change
 from harness.rng import Stream
 from tests.data_samples import random_task
 from tests.test_mixture import mixed_lengths, mixture
+from trainers.inputs import load_tokenizer, open_inputs, open_recipe_mixture
 from trainers.mixture import Remake, count
 from trainers.preview import as_text, preview
 from trainers.recipe import make_recipe
-from trainers.sft import load_tokenizer, open_inputs, open_recipe_mixture
 
 TASKS = tuple(random_task(Stream("remake", k), 3, 4, f"t{k}") for k in range(6))
 SMALL: dict[str, Any] = {

@@ -20,7 +20,7 @@ from reports.provenance import provenance, warnings
 from reports.report import ReportOptions, write_report
 from reports.section_tables import cost, differences, duration, failures, losses
 from reports.verdict import verdict
-from tests.conftest import MakeRun
+from tests.conftest import MakeRun, edit_manifest
 
 GOLDEN = Path(__file__).parent / "fixtures" / "report.md"
 SPEC = "toy/cross/evaluation#n=20"
@@ -125,8 +125,7 @@ def test_losses_failures_and_cost_are_counted(make_run: MakeRun) -> None:
 
 def test_an_unfinished_run_is_reported_as_such(make_run: MakeRun) -> None:
     run = make_run("cut", SPEC, {"m": 0.5, "k": 0.4})
-    path = run / "manifest.json"
-    path.write_text(path.read_text().replace('"2026-01-01T00:01:00+00:00"', "null"))
+    edit_manifest(run, finished=None)
     lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
     (run / "predictions.jsonl").write_text("".join(lines[:50]))
     (section,) = load_sections([run])

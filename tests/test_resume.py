@@ -15,6 +15,7 @@ from harness.scoring import score_run
 from harness.settings import declare_tasks
 from tests.chat_answers import Body, moody
 from tests.chat_server import ChatServer
+from tests.conftest import edit_manifest
 from tests.sampling_toys import options, outcomes, sample, stable
 
 
@@ -55,7 +56,8 @@ def test_a_resumed_run_keeps_its_api(tmp_path: Path) -> None:
 
 
 def cut_to(run: Path, lines: int) -> None:
-    """Leave the first predictions only."""
+    """Leave the first predictions only, as of a run that has not finished."""
+    edit_manifest(run, finished=None)
     path = run / "predictions.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))
 

@@ -16,7 +16,7 @@ from harness.runs import RunFolder
 from harness.scoring import ModelScores, declared_tasks, score_run, score_saved
 from harness.selection import select_models
 from harness.summary import summary_table
-from tests.conftest import MakeRun
+from tests.conftest import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=24"
 
@@ -109,8 +109,7 @@ def test_more_answers_than_due_are_refused(make_run: MakeRun, sample: int, messa
 
 def test_a_changed_dataset_is_refused(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"good": 1.0})
-    path = run / "manifest.json"
-    path.write_text(path.read_text().replace(open_dataset(SPEC).digest(), "0" * 16))
+    edit_manifest(run, dataset_digest="0" * 16)
     with pytest.raises(DataError, match="its content changed since"):
         declared_tasks(RunFolder(run).manifest())
 

@@ -80,7 +80,7 @@ def test_means_over_predictions_are_of_the_first_round_and_pass_n_is_not_given(
     assert first == 8
     short = RunFolder(tmp_path)
     config = manifest.config.model_copy(update={"n": first, "stop": None})
-    short.write_manifest(manifest.model_copy(update={"config": config}))
+    short.write_manifest(manifest.model_copy(update={"config": config, "predictions_sha256": None}))
     lines = [r.model_dump_json() for r in stable(runs / "full", lambda r: r.sample_index < first)]
     short.predictions_path.write_text("\n".join(lines) + "\n")
     expected = score_run(tmp_path)

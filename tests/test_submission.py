@@ -18,7 +18,7 @@ from harness.saved import open_saved
 from harness.scoring import score_ballots, score_run
 from harness.selection import select_model
 from harness.submission import PLACEHOLDER, check_submission, make_submission
-from tests.conftest import ROOT, MakeRun
+from tests.conftest import ROOT, MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")
@@ -109,20 +109,15 @@ def test_tasks_without_known_outputs_can_be_submitted(
         for pair in task["test"]:
             del pair["output"]
     challenges.write_text(json.dumps(combined))
-    manifest = run / "manifest.json"
-    told = json.loads(manifest.read_text())
-    told["config"]["dataset_digest"] = open_dataset(str(challenges)).digest()
-    manifest.write_text(json.dumps(told))
+    edit_manifest(run, dataset_digest=open_dataset(str(challenges)).digest())
     assert submit(capsys, run, "-o", tmp_path / "s.json")[0] == 0
     assert check_submission(tmp_path / "s.json", loaded(str(challenges))).problems == []
 
 
 def test_an_unfinished_run_is_told(capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("a", SPEC, {"m": 0.5})
-    manifest = run / "manifest.json"
-    told = json.loads(manifest.read_text())
     for finished in (None, "2026-01-01T00:00:00+00:00"):
-        manifest.write_text(json.dumps({**told, "finished": finished}))
+        edit_manifest(run, finished=finished)
         status, _, err = submit(capsys, run, "-o", tmp_path / "s.json")
         assert status == 0
         assert ("is unfinished; what was not sampled counts as missing" in err) == (finished is None)

@@ -67,7 +67,7 @@ def test_the_shipped_model_scores_what_its_card_claims() -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from trainers.tiny_base import held_out_accuracy
+    from trainers.tiny_card import held_out_accuracy
 
     model = AutoModelForCausalLM.from_pretrained(shipped_path(), dtype=torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(shipped_path())

@@ -34,16 +34,18 @@ from trainers.artifact import (
     write_manifest,
 )
 from trainers.folder import STARTED, prepare_folder
+from trainers.inputs import find_base, load_tokenizer, open_inputs
 from trainers.lora import check_lora
 from trainers.merge import merge
 from trainers.parity import Parity, _largest, _over_http
 from trainers.recipe import LoraRecipe, changed_keys, make_recipe
-from trainers.sft import find_base, load_tokenizer, open_inputs, train
+from trainers.sft import train
 from trainers.validation import open_validation
 
 MINIMAL = "MinimalGridEncoder()"
 
 
+@pytest.mark.slow
 def test_one_process_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With several in sight, transformers would take as many times the samples of a step."""
     import torch
@@ -56,6 +58,7 @@ def test_one_process_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (arguments.n_gpu, arguments.train_batch_size) == (1, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("saved", "named"),
     [
@@ -80,6 +83,7 @@ def test_an_adapter_that_is_gone_on_from_is_what_the_recipe_says(saved: dict[str
     assert differences(found, said) == named
 
 
+@pytest.mark.slow
 def test_weights_that_vllm_does_not_load_are_known_by_name() -> None:
     from trainers.loop import _ON_EMBEDDINGS
 
@@ -91,6 +95,7 @@ def test_weights_that_vllm_does_not_load_are_known_by_name() -> None:
         assert bool(_ON_EMBEDDINGS.search(name)) == hit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
 def test_an_adapter_on_other_modules_is_not_gone_on_from(tmp_path: Path, targets: str | list[str]) -> None:
     from peft import get_peft_model
@@ -184,6 +189,7 @@ def _of_other_shapes(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({**config, "intermediate_size": 2 * config["intermediate_size"]}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -205,6 +211,7 @@ def test_a_base_that_would_be_random_in_part_is_refused(
         _load_base(inputs, torch.float32)
 
 
+@pytest.mark.slow
 def test_greedy_answers_ignore_the_penalties_of_a_model() -> None:
     """Qwen's own generation settings punish repetition, which ruins grids."""
     from transformers import AutoModelForCausalLM

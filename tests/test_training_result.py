@@ -86,7 +86,7 @@ def test_a_trained_adapter_solves_its_family_and_stops_by_itself(train_root: Pat
     """An answer counts as exact only where the model ended it itself."""
     check = {"spec": "toy/diagonal/evaluation#n=40", "exact_tasks": 40}
     data = recipe_data("tiny", train_root / "diagonal", datasets=["toy/diagonal#n=2000"], validation=check)
-    data |= {"batch_size": 32, "learning_rate": 4e-3, "lora": {"rank": 16}, "max_steps": 40, "save_steps": 40}
+    data |= {"batch_size": 16, "learning_rate": 4e-3, "lora": {"rank": 16}, "max_steps": 30, "save_steps": 30}
     assert manifest_of(trained(data)).losses.validation["exact"] > 0.7
 
 
@@ -116,7 +116,8 @@ def test_a_model_trained_whole_is_served_as_it_is(train_root: Path, qwen: Path) 
         )
     assert (expected - before).abs().max() > 0.1
     body = {"model": folder.name, "prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
-    with serving(folder, None, log=train_root / "whole.log", dtype="float32") as server:
+    eager = ("--enforce-eager",)  # without adapters vLLM would compile, for 15 s
+    with serving(folder, None, log=train_root / "whole.log", dtype="float32", extra=eager) as server:
         reply = asked(f"{server.url}/v1/completions", body)
     found = reply["choices"][0]["prompt_logprobs"]
     for place in range(1, len(ids)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from trl import SFTConfig
@@ -28,20 +29,12 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
         samples: of a step on each process. They come as one batch, which ``training_step`` takes in passes.
     """
     sharded = recipe.sharding == "fsdp"
-    cycles = {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
     arguments = SFTConfig(
+        **_optimization(recipe),
         output_dir=str(checkpoints),
         use_cpu=not torch.accelerator.is_available(),
-        max_steps=recipe.max_steps,
         per_device_train_batch_size=samples,
         gradient_accumulation_steps=1,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.scheduler,
-        lr_scheduler_kwargs=cycles,
-        warmup_steps=recipe.warmup if recipe.warmup < 1 else int(recipe.warmup),
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        optim=recipe.optimizer,
         seed=recipe.seed,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
@@ -58,7 +51,7 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
         project=PROJECT,
         save_strategy="steps",
         save_steps=recipe.save_steps,
-        save_total_limit=2,
+        save_total_limit=None,  # it goes by file times, so that a clock set back would cost the newest
         eval_strategy="steps" if recipe.validation else "no",
         eval_steps=recipe.eval_steps,
         dataloader_num_workers=recipe.workers,
@@ -72,6 +65,22 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
     # With several GPUs in sight, one process would take as many times the samples of a step (nn.DataParallel).
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def _optimization(recipe: Recipe) -> dict[str, Any]:
+    """Steps, optimizer and learning rate."""
+    return {
+        "max_steps": recipe.max_steps,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": recipe.scheduler,
+        "lr_scheduler_kwargs": (
+            {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
+        ),
+        "warmup_steps": recipe.warmup if recipe.warmup < 1 else int(recipe.warmup),
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "optim": recipe.optimizer,
+    }
 
 
 def pass_limits(recipe: Recipe) -> PassLimits:

@@ -107,6 +107,8 @@ class AdapterManifest(Record):
     """Of training steps; with a resumed run all its parts."""
     losses: Losses
     weights_sha256: str
+    config_sha256: str | None = None
+    """Of adapter_config.json."""
     serveable: bool
     environment: Environment
     finished: str
@@ -169,6 +171,38 @@ def weights_digest(folder: Path) -> str:
             while block := file.read(1 << 22):
                 sha.update(block)
     return sha.hexdigest()
+
+
+def config_digest(folder: Path) -> str | None:
+    """The SHA-256 of an adapter's configuration; None in a folder of a whole model."""
+    path = folder / "adapter_config.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def check_unchanged(folder: Path, manifest: AdapterManifest) -> None:
+    """Check that the weights and the adapter's configuration are those that training wrote; reads every byte.
+
+    Raises:
+        AdapterError: they are not.
+    """
+    same = manifest.config_sha256 in (None, config_digest(folder))
+    if not same or weights_digest(folder) != manifest.weights_sha256:
+        what = "weights are" if same else "adapter_config.json is"
+        raise AdapterError(
+            f"{folder}: its {what} not what training wrote (the digest in {MANIFEST} is another): damaged or changed. "
+            "Train it again with resume=false, or give another output_dir"
+        )
+
+
+def refuse_pickle(folder: Path) -> None:
+    """Refuse an adapter whose weights PEFT would read from a pickle.
+
+    Raises:
+        AdapterError: it has adapter_model.bin only.
+    """
+    pickled = folder / "adapter_model.bin"
+    if pickled.exists() and not (folder / "adapter_model.safetensors").is_file():
+        raise AdapterError(f"{pickled}: is a pickle, which can run code; save it with safe_serialization=True")
 
 
 def model_digest(folder: Path) -> str:

@@ -1,7 +1,7 @@
-"""Checkpoints: the newest that is complete, torn ones told apart, and the weights of the best step beside them.
+"""Checkpoints: the newest that is whole, damaged ones told apart, and the weights of the best step beside them.
 
-Transformers writes a checkpoint file by file, its ``trainer_state.json`` last. One that was cut short by a kill or a
-full disk must not be gone on from.
+Transformers writes a checkpoint file by file; it is sealed when all are there. One that was cut short by a kill or a
+full disk, or has changed since, must not be gone on from.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from typing import Any
 
 from harness.errors import RunError
 from trainers.recipe import ValidationRecipe
+from trainers.sealed import broken, seal
 from trainers.standing import Line, standing
 
 logger = logging.getLogger(__name__)
 
+STATE = "trainer_state.json"
 _WHOLE, _BEST = (re.compile(name + "-([0-9]+)") for name in ("checkpoint", "best"))
 
 
 def newest_complete(folder: Path) -> Path | None:
-    """The checkpoint with the highest step whose files are all there and open; torn ones are skipped with a warning."""
+    """The checkpoint with the highest step that is whole; others are skipped with a warning."""
     for step, path in sorted(_steps(folder, _WHOLE), reverse=True):
         if why := torn(path, step):
             logger.warning("skipping checkpoint %s: %s", path, why)
@@ -35,42 +37,22 @@ def newest_complete(folder: Path) -> Path | None:
 
 
 def torn(path: Path, step: int) -> str | None:
-    """What is wrong with a checkpoint folder; None where it is complete."""
-    import pickle
-    import zipfile
+    """What is wrong with a checkpoint folder; None where it is whole."""
+    if why := broken(path):
+        return why
+    found = json.loads((path / STATE).read_bytes())["global_step"] if (path / STATE).exists() else None
+    return None if found == step else f"{STATE} is of step {found}"
 
-    import torch
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        if state["global_step"] != step:
-            return f"trainer_state.json is of step {state['global_step']}"
-        sharded = ("pytorch_model_fsdp.bin", "optimizer.bin")
-        states = sharded if (path / sharded[0]).exists() else ("optimizer.pt",)
-        for name in (*states, "scheduler.pt"):
-            torch.load(path / name, map_location="cpu", weights_only=True)
-        if not (weights := sorted(path.glob("*.safetensors"))):
-            return "it has no weights"
-        for file in weights:
-            with safe_open(file, framework="pt") as tensors:
-                len(tensors.keys())
-        # The random states hold NumPy arrays, which only the trainer's own loader reads; the archive must be whole.
-        random = sorted(path.glob("rng_state*.pth"))
-        if not random or not all(map(zipfile.is_zipfile, random)):
-            return "its random state is missing or cut short"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename or '').name or error} is missing"
-    except (ValueError, KeyError, TypeError, EOFError, RuntimeError) as error:
-        return f"a file is damaged: {error}"
-    except (pickle.UnpicklingError, SafetensorError) as error:
-        return f"a file is cut short: {error}"
-    return None
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the ``keep`` checkpoints of the highest steps; clocks, which may jump, are not asked."""
+    for _, path in sorted(_steps(folder, _WHOLE), reverse=True)[keep:]:
+        shutil.rmtree(path)
 
 
 def history(checkpoint: Path) -> list[dict[str, Any]]:
     """What was logged up to a complete checkpoint, validations among it."""
-    state: dict[str, list[dict[str, Any]]] = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    state: dict[str, list[dict[str, Any]]] = json.loads((checkpoint / STATE).read_bytes())
     return state["log_history"]
 
 
@@ -78,11 +60,12 @@ def best_weights(folder: Path, step: int) -> Path:
     """Where the weights of the best validation lie.
 
     Raises:
-        RunError: they do not.
+        RunError: they do not, or have changed since.
     """
     path = folder / f"best-{step}"
-    if not path.is_dir():
-        raise RunError(f"{path} is missing, the weights of the best step; resume=false starts over")
+    why = broken(path) if path.is_dir() else "it is missing"
+    if why:
+        raise RunError(f"{path}, the weights of the best step: {why}; resume=false starts over")
     return path
 
 
@@ -92,6 +75,7 @@ def write_best(folder: Path, step: int, write: Callable[[Path], object]) -> None
     for old in (fresh, path):
         shutil.rmtree(old, ignore_errors=True)
     write(fresh)
+    seal(fresh)
     os.replace(fresh, path)
 
 

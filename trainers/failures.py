@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError  # only the error, which torch raises where it refuses a pickle  # nosec B403
 
 import torch
 from safetensors import SafetensorError
@@ -43,13 +44,19 @@ def explained(recipe: Recipe) -> Iterator[None]:
     """A lack of memory becomes a list of what to change, and what happened in a worker process becomes one line.
 
     Raises:
-        RunError: out of memory, or a worker was killed. DataError: a worker met a dataset that cannot supply.
+        RunError: out of memory, a worker was killed, or a checkpoint is not the trainer's.
+        DataError: a worker met a dataset that cannot supply.
     """
     try:
         yield
     except DataError as error:
         # A worker hands its error over as the text of a traceback, which ends with the message.
         raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
+    except UnpicklingError as error:
+        raise RunError(
+            "a checkpoint holds other things than tensors and plain values, which training does not write and which "
+            "may be code; nothing of it was run. resume=false starts over"
+        ) from error
     except (RuntimeError, MemoryError, OSError) as error:
         first = " ".join(str(error).split())[:200]
         if "DataLoader worker" in first:

@@ -13,6 +13,7 @@ from trainers.artifact import (
     BaseModelRecord,
     DatasetRecord,
     ValidationRecord,
+    config_digest,
     environment,
     losses,
     now,
@@ -21,10 +22,10 @@ from trainers.artifact import (
 )
 from trainers.card import CURVE, card, draw_curve
 from trainers.folder import CHECKPOINTS
+from trainers.inputs import Inputs
 from trainers.mixture import Counts, Mixture
 from trainers.progress import read_log
 from trainers.recipe import ValidationRecipe
-from trainers.sft import Inputs
 from trainers.standing import Line, standing
 
 
@@ -35,7 +36,7 @@ def finish(inputs: Inputs, mixture: Mixture, output: Path, last: int) -> Adapter
         last: the step after which training ended.
     """
     log = read_log(output / LOG)
-    manifest = _manifest(inputs, mixture, log, last, weights_digest(output))
+    manifest = _manifest(inputs, mixture, log, last, output)
     draw_curve(log, output / CURVE)
     (output / "README.md").write_text(card(output.name, manifest), encoding="utf-8")
     write_manifest(output, manifest)
@@ -50,7 +51,7 @@ def kept_step(log: Sequence[Line], part: ValidationRecipe | None, last: int) -> 
     return best.step if best else last
 
 
-def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, sha: str) -> AdapterManifest:
+def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, output: Path) -> AdapterManifest:
     recipe = inputs.recipe
     kept = kept_step(log, recipe.validation, last)
     steps = [line for line in log if "loss" in line]
@@ -78,7 +79,8 @@ def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, 
         padding=round(1 - tokens / places, 4) if places else 0.0,
         seconds=round(sum(line["seconds"] for line in steps), 3),
         losses=losses(log, kept),
-        weights_sha256=sha,
+        weights_sha256=weights_digest(output),
+        config_sha256=config_digest(output),
         serveable=recipe.serveable,
         environment=environment(),
         finished=now(),

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import ConfigError, RunError
-from trainers.artifact import MANIFEST, PARITY, read_manifest, write_json
+from trainers.artifact import MANIFEST, PARITY, check_unchanged, read_manifest, write_json
 from trainers.recipe import Data, changed_keys
 
 STARTED = "training.json"
 """Written when training starts: what decides the run, to compare with when it is gone on with."""
 CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
+
+
+@contextmanager
+def locked(output: Path) -> Iterator[None]:
+    """Hold the output folder (made where it is missing) for this run; the system lets go when the process dies.
+
+    Raises:
+        RunError: another process trains in it. ConfigError: it cannot be written.
+    """
+    if not _is_first():
+        yield
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file = (output / _LOCK).open("ab+", buffering=0)
+    except OSError as error:
+        raise ConfigError(f"output_dir {output} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with workers that are forked
+        except OSError:
+            file.seek(0)
+            holder = file.read(20).decode(errors="replace").strip()
+            raise RunError(f"{output}: process {holder} trains in this folder; wait or stop it") from None
+        file.truncate(0)
+        with suppress(OSError):  # no room: the lock holds all the same
+            file.write(f"{os.getpid()}\n".encode())
+        yield
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
@@ -24,8 +60,9 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
 
     Raises:
         ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
+        AdapterError: its finished weights are damaged.
     """
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = _is_first()
     started = output / STARTED
     decides = json.loads(json.dumps(decides))
     try:
@@ -40,7 +77,8 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
                     f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
                     "Give another output_dir, or resume=false to start over in it"
                 )
-            if read_manifest(output) is not None:
+            if (manifest := read_manifest(output)) is not None:
+                check_unchanged(output, manifest)
                 return True
         elif (output / MANIFEST).exists():
             raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")

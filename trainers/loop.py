@@ -18,13 +18,14 @@ from harness.errors import ConfigError, RunError
 from trainers.arguments import pass_limits
 from trainers.artifact import save_weights
 from trainers.batches import Batch, Collator, split_passes
-from trainers.checkpoints import prune_best, write_best
+from trainers.checkpoints import prune_best, prune_checkpoints, write_best
 from trainers.continued import with_adapter
 from trainers.failures import writing
 from trainers.lora import lora_config
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
+from trainers.sealed import seal
 from trainers.setup import Setup
 from trainers.signals import StopSignal, spare_worker
 from trainers.standing import has_ended, standing
@@ -162,15 +163,19 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint, and keep of the best weights those that a checkpoint knows."""
-        folder = Path(self.args.output_dir)
-        with writing(f"the checkpoint of step {self.state.global_step}", folder):
+        """Write a checkpoint, and keep the one before, and of the best weights those that a checkpoint knows."""
+        folder, step = Path(self.args.output_dir), self.state.global_step
+        with writing(f"the checkpoint of step {step}", folder):
             super()._save_checkpoint(model, trial)
-        if self.recipe.validation is not None and self.args.should_save:
-            prune_best(folder, self.state.log_history, self.recipe.validation)
+            if self.args.should_save:
+                seal(folder / f"checkpoint-{step}")
+        if self.args.should_save:
+            prune_checkpoints(folder, keep=2)
+            if self.recipe.validation is not None:
+                prune_best(folder, self.state.log_history, self.recipe.validation)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Write this process's random state; the file that makes a checkpoint complete comes after those of all."""
+        """Write this process's random state; the seal that makes a checkpoint whole comes after those of all."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 

@@ -6,8 +6,16 @@ import os
 from pathlib import Path
 
 from harness.errors import AdapterError, ConfigError
-from trainers.artifact import model_digest, read_manifest, write_json
-from trainers.sft import find_base, load_tokenizer, require_extra
+from trainers.artifact import (
+    AdapterManifest,
+    check_unchanged,
+    model_digest,
+    read_manifest,
+    refuse_pickle,
+    write_json,
+)
+from trainers.inputs import find_base, load_tokenizer
+from trainers.optional import require_extra
 
 
 def merge(base: str, adapter: Path, output: Path) -> Path:
@@ -15,21 +23,24 @@ def merge(base: str, adapter: Path, output: Path) -> Path:
 
     Raises:
         MissingExtraError: torch or PEFT is not installed. ConfigError: the base or the output folder is not usable.
-        AdapterError: the adapter does not fit the base, or its manifest says that it was trained on another.
+        AdapterError: the adapter does not fit the base, or by its manifest it was trained on another, or has changed.
     """
     require_extra()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not (adapter / "adapter_config.json").is_file():
         raise AdapterError(f"{adapter}: no adapter_config.json, so that it is no adapter folder")
+    refuse_pickle(adapter)
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; name another folder")
     where = find_base(base)
-    _check_base(where, adapter)
+    if manifest := read_manifest(adapter):
+        _check_base(where, adapter, manifest)
+        check_unchanged(adapter, manifest)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(where), dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(str(where), dtype="auto", use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"model {base!r} cannot be loaded: {error}") from error
     try:
@@ -42,7 +53,7 @@ def merge(base: str, adapter: Path, output: Path) -> Path:
     return output
 
 
-def _check_base(where: Path | str, adapter: Path) -> None:
+def _check_base(where: Path | str, adapter: Path, manifest: AdapterManifest) -> None:
     """Refuse a base of the same shape but with other weights, which would merge without a word.
 
     Only folders are compared with folders: the digest of a Hub model is its commit.
@@ -50,8 +61,7 @@ def _check_base(where: Path | str, adapter: Path) -> None:
     Raises:
         AdapterError: the adapter was trained on other weights.
     """
-    manifest = read_manifest(adapter)
-    if manifest is None or not isinstance(where, Path):
+    if not isinstance(where, Path):
         return
     digest, trained_on = model_digest(where), manifest.base
     if len(digest) == len(trained_on.digest) and digest != trained_on.digest:

@@ -1,4 +1,4 @@
-"""Packages that only some recipes need: TensorBoard, Weights & Biases, trackio, bitsandbytes."""
+"""The packages that training needs, and those that only some recipes need: TensorBoard, trackio, bitsandbytes …"""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, MissingExtraError
 from trainers.recipe import Recipe
 
+NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
 PROJECT = "arc-bench"
 """The project under which Weights & Biases and trackio show the runs."""
 EVENTS = "tensorboard"
 """The folder of TensorBoard's event files in the output folder."""
 _REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
+
+
+def require_extra() -> None:
+    """Check that the packages of the ``train`` extra are there.
+
+    Raises:
+        MissingExtraError: one is not; the message has the remedy.
+    """
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise MissingExtraError(
+            f'training needs {", ".join(missing)}, not installed here: pip install "arc-bench[train]"'
+        )
 
 
 def check_optional(recipe: Recipe) -> None:

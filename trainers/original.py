@@ -60,7 +60,7 @@ RENAMED = {
     "resume_from_checkpoint": "resume",
     "compose_new_task_probability": "change_probability",
 }
-_BARC = re.compile(r"barc-(\d+)-")
+_BARC = re.compile(r"barc-([0-9]{1,18})-")
 WITHOUT_MEANING = {
     "device_map": "one process trains on one device; launch several with torchrun",
     "n_gpus": "launch one process per GPU with torchrun; batch_size stays that of a step over all of them",

@@ -13,9 +13,9 @@ from typing import Any
 
 from harness.errors import AdapterError, ServerError
 from harness.tokens import Sample
-from trainers.artifact import read_manifest
+from trainers.artifact import read_manifest, refuse_pickle
+from trainers.inputs import find_base, load_tokenizer, open_inputs, open_recipe_mixture
 from trainers.recipe import make_recipe
-from trainers.sft import find_base, load_tokenizer, open_inputs, open_recipe_mixture
 
 TOLERANCE = 1e-3
 """The largest difference of a token's log-probability (nats) that float32 arithmetic explains."""
@@ -66,6 +66,7 @@ def check_parity(
     manifest = read_manifest(adapter)
     if manifest is None or manifest.kind != "adapter":
         raise AdapterError(f"{adapter}: no finished adapter, so that there is nothing to compare")
+    refuse_pickle(adapter)
     # What was gone on from is part of the weights now, and may be gone.
     changes = {"adapter": None, **({"model": base} if base else {})}
     recipe = make_recipe({**manifest.recipe, **changes}, str(adapter))
@@ -89,7 +90,8 @@ def _through_peft(base: str, adapter: Path, samples: Sequence[Sample]) -> tuple[
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), str(adapter))
+    bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    model = PeftModel.from_pretrained(bare, str(adapter))
     model.eval()
 
     def of(sample: Sample) -> list[float]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainers.batches import PassLimits, cut_passes
+from trainers.inputs import load_tokenizer, open_inputs, open_recipe_mixture
 from trainers.mixture import Counts, Draw, count
+from trainers.optional import require_extra
 from trainers.recipe import Recipe
-from trainers.sft import load_tokenizer, open_inputs, open_recipe_mixture, require_extra
 
 PERCENTILES = (50, 75, 90, 95, 99, 100)
 

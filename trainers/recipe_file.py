@@ -80,6 +80,6 @@ def _assign(data: Data, key: str, value: object) -> None:
 
 
 def _index(items: Sequence[object], part: str, key: str) -> int:
-    if not part.isdecimal() or int(part) >= len(items):
-        raise ConfigError(f"override {key!r}: {part!r} is not one of the {len(items)} positions, counted from 0")
+    if not part.isdecimal() or len(part) > 9 or int(part) >= len(items):
+        raise ConfigError(f"override {key!r}: {part[:80]!r} is not one of the {len(items)} positions, counted from 0")
     return int(part)

@@ -12,14 +12,15 @@ from trainers.checkpoints import best_weights, history, newest_complete, remove_
 from trainers.failures import explained, writing
 from trainers.finish import finish, kept_step
 from trainers.folder import CHECKPOINTS
+from trainers.inputs import Inputs
 from trainers.loop import ArcTrainer, Reports, build_trainer
 from trainers.optional import reporting
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
+from trainers.sealed import SEAL
 from trainers.setup import set_up
-from trainers.sft import Inputs, TrainingStopped
-from trainers.signals import StopSignal
+from trainers.signals import StopSignal, TrainingStopped
 from trainers.standing import has_ended, standing
 
 
@@ -67,14 +68,15 @@ def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
         trainer.write_weights(output)
     elif trainer.args.should_save:
         step = kept_step(trainer.state.log_history, recipe.validation, trainer.state.global_step)
-        shutil.copytree(best_weights(output / CHECKPOINTS, step), output, dirs_exist_ok=True)
+        best = best_weights(output / CHECKPOINTS, step)
+        shutil.copytree(best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SEAL))
 
 
 def _is_over(recipe: Recipe, checkpoint: Path) -> bool:
     """Whether patience had ended training at a checkpoint.
 
     Raises:
-        RunError: the best weights that the checkpoint knows are gone.
+        RunError: the best weights that the checkpoint knows are gone or damaged.
     """
     part = recipe.validation
     best = standing(history(checkpoint), part) if part else None

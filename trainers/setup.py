@@ -19,9 +19,9 @@ from harness.prompt import load_prompt
 from harness.tokens import PromptTokenizer
 from trainers.arguments import chosen_dtype, training_arguments
 from trainers.batches import samples_of_process
+from trainers.inputs import Inputs, load_tokenizer, open_recipe_mixture
 from trainers.mixture import Mixture
 from trainers.recipe import Recipe
-from trainers.sft import Inputs, load_tokenizer, open_recipe_mixture
 from trainers.validation import Validation, open_validation
 
 
@@ -98,7 +98,9 @@ def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
         context = getattr(config, "max_position_embeddings", None)
         if context is not None and recipe.max_seq_len > context:
             raise ConfigError(f"recipe: max_seq_len {recipe.max_seq_len} is over the model's context of {context}")
-        model, found = AutoModelForCausalLM.from_pretrained(str(inputs.base), output_loading_info=True, **options)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(inputs.base), output_loading_info=True, use_safetensors=True, **options
+        )
     except (OSError, ValueError, SafetensorError) as error:
         why = " ".join(str(error).split())
         raise ConfigError(f"model {str(inputs.base)!r} cannot be loaded: {why}") from error

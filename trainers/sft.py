@@ -2,66 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.datasets import Dataset, open_dataset
-from harness.errors import ArcBenchError, ConfigError, MissingExtraError
-from harness.prompt import load_prompt
-from trainers.folder import prepare_folder
+from harness.errors import ConfigError
+from trainers.folder import locked, prepare_folder
+from trainers.inputs import Inputs, open_inputs
 from trainers.lora import check_lora
-from trainers.optional import check_optional
-from trainers.recipe import Data, Recipe
+from trainers.optional import check_optional, require_extra
+from trainers.recipe import Recipe
 
 if TYPE_CHECKING:
     from trainers.dryrun import DryRun
-    from trainers.mixture import Mixture
-
-NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
-
-
-class TrainingStopped(ArcBenchError):
-    """A signal stopped the run; its checkpoint is saved."""
-
-    exit_code = 130
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a recipe names, opened."""
-
-    recipe: Recipe
-    base: Path | str
-    """A folder or a Hub id."""
-    base_digest: str
-    adapter_digest: str | None
-    """Of the adapter that is gone on from."""
-    datasets: tuple[Dataset, ...]
-    prompts: tuple[str, ...]
-    """The prompt of each dataset."""
-    held_out: Dataset | None = None
-    """What is validated on."""
-
-    @property
-    def held_out_prompt(self) -> str:
-        """The prompt of the validation."""
-        part = self.recipe.validation
-        return (part.prompt if part else None) or self.recipe.prompt
-
-    def decides(self) -> Data:
-        """Everything that decides what is learned: the recipe's keys and the content behind its names."""
-        content: Data = {"model (its content)": self.base_digest, "adapter (its content)": self.adapter_digest}
-        for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
-            content[f"datasets.{k} (its content)"] = dataset.digest()
-            content[f"prompt {prompt} (its text)"] = load_prompt(prompt).digest
-        if self.held_out is not None:
-            content["validation (its content)"] = self.held_out.digest()
-            content[f"prompt {self.held_out_prompt} (its text)"] = load_prompt(self.held_out_prompt).digest
-        return self.recipe.decides() | content
 
 
 def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
@@ -73,17 +27,19 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
     Raises:
         MissingExtraError: torch, TRL or PEFT is not installed.
         ConfigError: the recipe cannot be trained or served, or the folder holds a run of another recipe.
-        DataError: a dataset cannot supply. RunError: training failed. TrainingStopped: SIGTERM or Ctrl-C; saved.
+        DataError: a dataset cannot supply. RunError: training failed, or another process trains in the folder.
+        AdapterError: the finished adapter has changed on disk. TrainingStopped: SIGTERM or Ctrl-C; saved.
     """
     inputs = _ready(recipe)
     _check_own_folder(recipe, inputs.base, output)
-    if prepare_folder(output, inputs.decides(), resume=recipe.resume):
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"{output} is finished already; nothing was trained", file=sys.stderr)
-        return output
-    from trainers.session import run_session
+    with locked(output):
+        if prepare_folder(output, inputs.decides(), resume=recipe.resume):
+            if int(os.environ.get("RANK", "0")) == 0:
+                print(f"{output} is finished already; nothing was trained", file=sys.stderr)
+            return output
+        from trainers.session import run_session
 
-    run_session(inputs, output, progress=progress)
+        run_session(inputs, output, progress=progress)
     return output
 
 
@@ -113,121 +69,3 @@ def _ready(recipe: Recipe) -> Inputs:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return open_inputs(recipe)
-
-
-def require_extra() -> None:
-    """Check that the packages of the ``train`` extra are there.
-
-    Raises:
-        MissingExtraError: one is not; the message has the remedy.
-    """
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise MissingExtraError(
-            f'training needs {", ".join(missing)}, not installed here: pip install "arc-bench[train]"'
-        )
-
-
-def open_inputs(recipe: Recipe) -> Inputs:
-    """Find the base model and open the datasets of a recipe.
-
-    Raises:
-        ConfigError, SpecError, DataError: something that it names is not there.
-    """
-    base = find_base(recipe.model)
-    datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
-    prompts = tuple(part.prompt or recipe.prompt for part in recipe.datasets)
-    held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
-    return Inputs(recipe, base, _base_digest(base), _adapter_digest(recipe), datasets, prompts, held_out)
-
-
-def find_base(model: str) -> Path | str:
-    """The folder of a base model, or its Hub id: ``tiny`` is the shipped base.
-
-    Raises:
-        ConfigError: a path that is no model folder.
-    """
-    if model == "tiny":
-        from trainers.tiny_base import shipped_path
-
-        return shipped_path()
-    path = Path(model)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ConfigError(f"model {model!r}: the folder has no config.json, so that it is no model")
-        return path
-    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
-        raise ConfigError(f"model {model!r}: no such folder; give a folder, a Hugging Face id (owner/name), or tiny")
-    return model
-
-
-def _adapter_digest(recipe: Recipe) -> str | None:
-    from trainers.artifact import weights_digest
-
-    if recipe.adapter is None:
-        return None
-    folder = Path(recipe.adapter)
-    if not (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"adapter {recipe.adapter!r}: no adapter_config.json there, so that it is no adapter folder")
-    return weights_digest(folder)
-
-
-def _base_digest(base: Path | str) -> str:
-    from trainers.artifact import model_digest
-
-    if isinstance(base, Path):
-        return model_digest(base)
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(base)
-    except OSError as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"model {base!r} is neither a folder nor to be had from Hugging Face: {why}") from error
-    return str(getattr(config, "_commit_hash", None) or "unknown")
-
-
-def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
-    """The mixture of a recipe, checked.
-
-    Raises:
-        DataError: a dataset cannot supply.
-    """
-    from trainers.mixture import Remake, open_mixture
-
-    recipe = inputs.recipe
-    weights = recipe.change_weights.by_kind()
-    mixture = open_mixture(
-        inputs.datasets,
-        inputs.prompts,
-        [part.weight for part in recipe.datasets],
-        tokenizer,
-        encoder=recipe.encoder,
-        seed=recipe.seed,
-        max_seq_len=recipe.max_seq_len,
-        drop_pairs=recipe.too_long == "drop_pairs",
-        augment=recipe.augment,
-        remakes=[
-            Remake(
-                recipe.resplit if part.resplit is None else part.resplit,
-                recipe.change_probability if part.change_probability is None else part.change_probability,
-                weights,
-            )
-            for part in recipe.datasets
-        ],
-    )
-    mixture.check()
-    return mixture
-
-
-def load_tokenizer(base: Path | str) -> Any:
-    """The tokenizer of a base model.
-
-    Raises:
-        ConfigError: it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(base))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {error}") from error

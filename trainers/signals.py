@@ -8,7 +8,15 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from harness.errors import ArcBenchError
+
 STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+class TrainingStopped(ArcBenchError):
+    """A signal stopped the run; its checkpoint is saved."""
+
+    exit_code = 130
 
 
 class StopSignal:

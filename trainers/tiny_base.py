@@ -6,12 +6,14 @@ It exists so that the whole loop runs for real on a machine without weights or G
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.toy import SIZES, toy_task
+from harness.toy import SIZES
+from trainers.tiny_card import model_card
 from trainers.tiny_data import IGNORED, Curriculum, DenseEncoder
+from trainers.tiny_model import TinyBase, build_model, optimizers
 
 Report = Callable[[str], None]
 
@@ -19,28 +21,6 @@ Report = Callable[[str], None]
 def shipped_path() -> Path:
     """The folder of the tiny base that comes with the package."""
     return Path(__file__).parent / "weights" / "tiny-base"
-
-
-@dataclass(frozen=True)
-class TinyBase:
-    """How a tiny base is made; the defaults make the shipped one."""
-
-    hidden: int = 192
-    layers: int = 5
-    mlp: int = 384
-    head: int = 32
-    """vLLM's smallest head size on a CPU."""
-    rope_theta: float = 30.0
-    context: int = 16384
-    families: tuple[str, ...] = ("copy", "border", "corners", "edge", "recolour", "flip")
-    threshold: float = 0.7
-    steps: int = 3600
-    batch: int = 48
-    """Sequences of a step at the smallest size; larger grids get fewer, for about as many tokens (5 mark a grid)."""
-    muon_lr: float = 0.02
-    adamw_lr: float = 3e-3
-    seed: int = 0
-    device: str = "cpu"
 
 
 def train(config: TinyBase, report: Report) -> tuple[Any, Any]:
@@ -51,7 +31,6 @@ def train(config: TinyBase, report: Report) -> tuple[Any, Any]:
     """
     import torch
 
-    from trainers.tiny_model import build_model, optimizers
     from trainers.tiny_tokenizer import build_tokenizer
 
     torch.manual_seed(config.seed)
@@ -103,35 +82,10 @@ def _forward(model: Any, rows: list[tuple[list[int], list[int], int]], device: s
     return torch.nn.functional.cross_entropy(logits, targets), hits.all(2)[:, -1].tolist()
 
 
-def held_out_accuracy(
-    model: Any, tokenizer: Any, family: str, size: int, *, n: int = 256, control: bool = False
-) -> float:
-    """Share of n held-out tasks whose test answer is exact under greedy decoding.
-
-    Greedy decoding is exact iff every token is the most likely one after the right ones before it, so that one forward
-    pass answers. ``control`` shows examples of another rule of the family: what is left is guessing.
-    """
-    import torch
-
-    encoder = DenseEncoder(tokenizer)
-    tasks = [toy_task(family, "evaluation", 1, i, size=size, other_rule=control) for i in range(n)]
-    rows = [encoder.task(task) for task in tasks]
-    length = rows[0][2]
-    ids = torch.tensor([row[0] for row in rows], device=model.device)
-    with torch.no_grad():
-        best = model(input_ids=ids).logits.argmax(-1)
-    tail = len(encoder.end) - 1
-    stop = ids.shape[1] - tail
-    right = (best[:, stop - length - 1 : stop - 1] == ids[:, stop - length : stop]).all(1)
-    return float(right.float().mean())
-
-
 def save(model: Any, tokenizer: Any, config: TinyBase, output: Path, report: Report) -> None:
     """Write the model in bf16 with tokenizer and model card; the card's scores are measured on what was written."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from trainers.tiny_card import model_card
 
     model.config._attn_implementation = "sdpa"
     model.to(torch.bfloat16).save_pretrained(output)

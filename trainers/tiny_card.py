@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.toy import FAMILIES, SIZES
+from harness.toy import FAMILIES, SIZES, toy_task
+from trainers.tiny_data import DenseEncoder
 
 _HEAD = """\
 ---
@@ -44,8 +45,6 @@ Families marked *no* were never shown: they are what the demo's adapters learn.
 
 def model_card(model: Any, tokenizer: Any, config: dict[str, Any], n: int = 256) -> str:
     """The card as markdown; measures every family at every size, with controls where a family has several rules."""
-    from trainers.tiny_base import held_out_accuracy
-
     columns = " | ".join(f"{s}x{s} | control {s}x{s}" for s in SIZES)
     text = _HEAD.format(
         parameters=model.num_parameters(),
@@ -68,3 +67,26 @@ def model_card(model: Any, tokenizer: Any, config: dict[str, Any], n: int = 256)
         text += f"| {family.name} | {shown} | {family.summary} | {' | '.join(cells)} |\n"
     settings = "\n".join(f"- {key}: {value}" for key, value in config.items())
     return text + _TAIL.format(order=" → ".join(config["families"]), threshold=config["threshold"], settings=settings)
+
+
+def held_out_accuracy(
+    model: Any, tokenizer: Any, family: str, size: int, *, n: int = 256, control: bool = False
+) -> float:
+    """Share of n held-out tasks whose test answer is exact under greedy decoding.
+
+    Greedy decoding is exact iff every token is the most likely one after the right ones before it, so that one forward
+    pass answers. ``control`` shows examples of another rule of the family: what is left is guessing.
+    """
+    import torch
+
+    encoder = DenseEncoder(tokenizer)
+    tasks = [toy_task(family, "evaluation", 1, i, size=size, other_rule=control) for i in range(n)]
+    rows = [encoder.task(task) for task in tasks]
+    length = rows[0][2]
+    ids = torch.tensor([row[0] for row in rows], device=model.device)
+    with torch.no_grad():
+        best = model(input_ids=ids).logits.argmax(-1)
+    tail = len(encoder.end) - 1
+    stop = ids.shape[1] - tail
+    right = (best[:, stop - length - 1 : stop - 1] == ids[:, stop - length : stop]).all(1)
+    return float(right.float().mean())

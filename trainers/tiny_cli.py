@@ -26,7 +26,8 @@ def tiny_base(show: bool, output: Path | None, families: str | None, **options: 
     bench tiny-base -o my-base --steps 200
     bench tiny-base -o sibling --hidden 512 --layers 8 --mlp 1536 --device cuda
     """
-    from trainers.tiny_base import TinyBase, save, shipped_path, train
+    from trainers.tiny_base import save, shipped_path, train
+    from trainers.tiny_model import TinyBase
 
     if show:
         click.echo(shipped_path())

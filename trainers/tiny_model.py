@@ -1,13 +1,33 @@
-"""The network of the tiny base and its optimizers."""
+"""How a tiny base is made, its network, and its optimizers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from trainers.tiny_base import TinyBase
+from dataclasses import dataclass
+from typing import Any
 
 ATTENTION = "arc_bench_bf16"
+
+
+@dataclass(frozen=True)
+class TinyBase:
+    """How a tiny base is made; the defaults make the shipped one."""
+
+    hidden: int = 192
+    layers: int = 5
+    mlp: int = 384
+    head: int = 32
+    """vLLM's smallest head size on a CPU."""
+    rope_theta: float = 30.0
+    context: int = 16384
+    families: tuple[str, ...] = ("copy", "border", "corners", "edge", "recolour", "flip")
+    threshold: float = 0.7
+    steps: int = 3600
+    batch: int = 48
+    """Sequences of a step at the smallest size; larger grids get fewer, for about as many tokens (5 mark a grid)."""
+    muon_lr: float = 0.02
+    adamw_lr: float = 3e-3
+    seed: int = 0
+    device: str = "cpu"
 
 
 def build_model(config: TinyBase, vocabulary: int, end_of_turn: int) -> Any:

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -98,13 +99,35 @@ def by_trl(setting: Setting, recipe: Recipe, **changed: Any) -> Cost:
     Not default: ``max_length`` (1,024 would cut the answers away), accumulation up to the same samples a step, and on
     a CPU ``bf16=False`` and ``use_cpu`` (the others train in float32 there too).
     """
-    import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
 
-    clock: list[float] = []
-    tally = {"tokens": 0, "places": 0, "answers": 0}
+    tally, clock = Counter[str](), list[float]()
+    trainer_class, callback = _watched(setting, tally, clock)
+    base, dtype = _base(recipe, setting.device)
+    tokenizer = load_tokenizer(open_inputs(recipe).base)
+    draws = [d for step in _draws(recipe, setting) for d in step]
+    texts = [(d.sample.ids[: d.sample.prompt_length], d.sample.ids[d.sample.prompt_length :]) for d in draws]
+    rows = [{"prompt": tokenizer.decode(given), "completion": tokenizer.decode(asked)} for given, asked in texts]
+    assert recipe.lora is not None
+    trainer = trainer_class(
+        model=base,
+        args=_trl_arguments(setting, recipe, dtype, changed),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora_config(recipe.lora),
+        callbacks=[callback],
+    )
+    trainer.train()
+    seconds = clock[-1] - clock[setting.warm - 1]
+    first = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
+    return Cost(int(tally["tokens"]), int(tally["places"]), int(tally["answers"]), seconds, first)
+
+
+def _watched(setting: Setting, tally: Counter[str], clock: list[float]) -> tuple[Any, Any]:
+    """TRL's trainer that counts what the timed steps take, and a callback that keeps the time of each step's end."""
+    import torch
+    from transformers import TrainerCallback
+    from trl import SFTTrainer
 
     class Counting(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
@@ -120,40 +143,29 @@ def by_trl(setting: Setting, recipe: Recipe, **changed: Any) -> Cost:
                 torch.cuda.synchronize()
             clock.append(time.perf_counter())
 
-    base, dtype = _base(recipe, setting.device)
-    tokenizer = load_tokenizer(open_inputs(recipe).base)
-    draws = [d for step in _draws(recipe, setting) for d in step]
-    texts = [(d.sample.ids[: d.sample.prompt_length], d.sample.ids[d.sample.prompt_length :]) for d in draws]
-    rows = [{"prompt": tokenizer.decode(given), "completion": tokenizer.decode(asked)} for given, asked in texts]
-    each = SFTConfig(output_dir="unused", use_cpu=setting.device == "cpu").per_device_train_batch_size
-    arguments = SFTConfig(
+    return Counting, Clock()
+
+
+def _trl_arguments(setting: Setting, recipe: Recipe, dtype: Any, changed: dict[str, Any]) -> Any:
+    import torch
+    from trl import SFTConfig
+
+    on_cpu = setting.device == "cpu"
+    each = SFTConfig(output_dir="unused", use_cpu=on_cpu).per_device_train_batch_size
+    return SFTConfig(
         output_dir=str(recipe.output_dir),
         max_steps=setting.total,
         max_length=setting.max_seq_len,
         gradient_accumulation_steps=max(1, setting.batch // each),
         per_device_train_batch_size=min(each, setting.batch),
         report_to="none",
-        use_cpu=setting.device == "cpu",
+        use_cpu=on_cpu,
         bf16=dtype == torch.bfloat16,
         save_strategy="no",
         logging_steps=1,
         disable_tqdm=True,
         **changed,
     )
-    assert recipe.lora is not None
-    trainer = Counting(
-        model=base,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        peft_config=lora_config(recipe.lora),
-        callbacks=[Clock()],
-    )
-    trainer.train()
-    counts = {name: int(value) for name, value in tally.items()}
-    seconds = clock[-1] - clock[setting.warm - 1]
-    first = next(line["loss"] for line in trainer.state.log_history if "loss" in line)
-    return Cost(counts["tokens"], counts["places"], counts["answers"], seconds, first)
 
 
 def by_trl_without_checkpointing(setting: Setting, recipe: Recipe) -> Cost:

@@ -59,21 +59,27 @@ def _keep_evaluation(plan: Sweep) -> None:
     """Remember how the adapters are benched: rows that were benched in another way would not compare.
 
     Raises:
-        ConfigError: the folder holds a sweep with another evaluation.
+        ConfigError: the folder holds a sweep with another evaluation, or what it holds is damaged.
     """
+    from harness.runs import write_atomically
     from trainers.recipe import changed_keys, flatten
 
     path = plan.out / EVALUATION
     now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base"}))
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(
+                f"{path} is damaged ({error}); give another out, or remove it where the evaluation is the same"
+            ) from error
         if changed := changed_keys(before, now):
             raise ConfigError(
                 f"{plan.out} holds a sweep with another evaluation; changed: {', '.join(changed)}. "
                 "Give another out, or the same evaluation"
             )
     plan.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(now, indent=2) + "\n").encode())
 
 
 def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
@@ -90,7 +96,7 @@ def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
 
 def _bench(plan: Sweep) -> list[Path]:
     """The run folder of every model; a server is started only where one of them is not finished."""
-    from trainers.sft import find_base
+    from trainers.inputs import find_base
 
     base = find_base(str(plan.recipe["model"]))
     names = [model for row in plan.record().rows for model in row.models]

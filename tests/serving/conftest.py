@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,14 @@ import pytest
 from serve.launcher import Server, serving
 from serve.registry import Registry
 from tests.serving.world import World
+
+SECRET = "hf_tokenThatNobodyMaySee"
+CARELESS = {
+    "VLLM_SERVER_DEV_MODE": "1",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+    "HF_TOKEN": SECRET,
+}
+"""The environment of a server that vLLM itself would leave open: whatever is refused is refused by us."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +41,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World.make(tmp_path_factory.mktemp("world"))
 
 
+@contextmanager
+def own_threads() -> Iterator[pytest.MonkeyPatch]:
+    """Servers begun in this block choose their cores, where those of other tests have one thread each."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"):
+            patch.delenv(name, raising=False)
+        yield patch
+
+
 @pytest.fixture(scope="package")
 def shared_site(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("serve")
     registry = Registry(root / "adapters")
     options: dict[str, Any] = {"dtype": "float32", "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
-    with serving(world.model, registry.root, log=root / "log", **options) as server:
-        yield Site(world, server, registry)
+    with own_threads() as patch:
+        for name, value in CARELESS.items():
+            patch.setenv(name, value)
+        with serving(world.model, registry.root, log=root / "log", **options) as server:
+            yield Site(world, server, registry)
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import orjson
 import pytest
 
 from harness.rng import Stream
@@ -65,6 +67,18 @@ def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
     assert figure(site.url, "vllm:prefix_cache_hits_total") > before + 3 * 256
 
 
+@pytest.mark.parametrize(
+    ("route", "asked"),
+    [("completions", {"prompt": "x"}), ("chat/completions", {"messages": [{"role": "user", "content": "x"}]})],
+)
+def test_answers_carry_the_name_of_their_request(site: Site, route: str, asked: dict[str, object]) -> None:
+    """By which the harness tells the answer to another request (harness/client.py)."""
+    body = orjson.dumps({"model": "a", "max_tokens": 1, **asked})
+    head = {"Content-Type": "application/json", "X-Request-Id": "some-name-7-"}
+    with urllib.request.urlopen(urllib.request.Request(f"{site.url}/v1/{route}", body, head), timeout=120) as reply:
+        assert "some-name-7-" in orjson.loads(reply.read())["id"]
+
+
 def test_figures_per_adapter_are_published(site: Site) -> None:
     def seen() -> dict[str, float]:
         model = f'model="{site.world.ids["b1"]}"'
@@ -101,10 +115,7 @@ def test_figures_per_adapter_are_published(site: Site) -> None:
 
 def stream(url: str, body: dict[str, object]) -> str:
     """The text of a streamed answer."""
-    import json
-    import urllib.request
-
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, orjson.dumps(body), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as reply:
         return str(reply.read().decode())
 

@@ -27,7 +27,7 @@ from serve.base_model import BaseModel
 from serve.everywhere import change_everywhere
 from serve.leases import file_lock, running_servers
 from serve.registry import Registry
-from tests.serving.conftest import Site
+from tests.serving.conftest import Site, own_threads
 from tests.serving.load import Outcome, swap_under_load
 from tests.serving.world import BASE, PROMPTS, TOKENS, World, ask, figure, post
 from tests.tiny_qwen import make_lora
@@ -125,7 +125,8 @@ def life(shared_site: Site, world: World, tmp_path_factory: pytest.TempPathFacto
         registry.set_live(name[0], world.ids[name].partition("@")[2])
     two = ["--data-parallel-size", "2", "--max-lora-rank", "8", "--max-loras", "2", "--kv-cache-gib", "0.25"]
     try:
-        url = detach(world, registry, root / "first.log", *two)
+        with own_threads():
+            url = detach(world, registry, root / "first.log", *two)
         engines = two_engines(world, url, root / "first.log")
         beside = beside_another(shared_site, registry, url, root)
         world.set_live(url, "a2")

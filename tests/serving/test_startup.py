@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,17 @@ BENCH = [sys.executable, "-m", "harness.cli", "serve"]
 
 
 def test_a_wrong_option_is_told_with_the_log_and_leaves_nothing(world: World, tmp_path: Path) -> None:
-    command = [*BENCH, "--detach", "--adapters", str(tmp_path / "adapters"), str(world.model), "--", "--no-such-option"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    """Nor are keys shown, by the command that is printed or the end of the log that the error repeats."""
+    keys = {"ARC_BENCH_API_KEY": "user-key-0123456789", "ARC_BENCH_ADMIN_KEY": "admin-key-0123456789"}
+    place = ["--detach", "--adapters", str(tmp_path / "adapters"), "--host", "0.0.0.0", "--log", str(tmp_path / "log")]
+    command = [*BENCH, *place, str(world.model), "--", "--no-such-option"]
+    done = subprocess.run(command, env=os.environ | keys, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1
     assert "error: vLLM ended with status 2 before it was ready" in done.stderr
     assert "unrecognized arguments: --no-such-option" in done.stderr.split("the end of")[1]
+    assert "--host 0.0.0.0" in done.stderr
+    for key in keys.values():
+        assert key not in done.stdout + done.stderr + (tmp_path / "log").read_text()
     assert not [process for process in psutil.process_iter() if _registry(process) == str(tmp_path / "adapters")]
 
 

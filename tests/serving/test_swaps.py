@@ -25,15 +25,6 @@ def test_swaps_under_load_lose_and_mix_nothing(site: Site) -> None:
     assert admin.list_adapters(site.url)["swaps"] == before + outcome.swaps
 
 
-@pytest.mark.long
-def test_five_thousand_requests_under_swaps(site: Site) -> None:
-    outcome = swap_under_load(site.world, site.url, 5000, 32)
-    print(outcome)
-    assert outcome.wrong == []
-    assert outcome.requests >= 5000
-    assert outcome.swaps > 40
-
-
 def test_cold_adapters_do_not_starve_behind_two_busy_ones(site: Site) -> None:
     """Two adapters at a time are computed; c and d are asked now and then while a and b have eight in flight each."""
     done = Event()

@@ -52,6 +52,9 @@ def until(condition: Callable[[], bool]) -> None:
 def test_a_session_that_was_ended_is_completed_exactly(
     tmp_path: Path, calm: Path, share: float, end: signal.Signals
 ) -> None:
+    """kill -9 and SIGINT of a run that stops early itself: resumed, it asks for what is missing and equals an
+    undisturbed one.
+    """
     out, complete = tmp_path / "run", len(stable(calm))
     with ChatServer(torn, seconds=0.02) as server:
         with subprocess.Popen(command(server, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""Whatever fails, nothing is lost and nothing is added: requests that fail for a while, for ever, or do not fit."""
+"""Requests that fail for a while, for ever, or do not fit: nothing is lost and nothing is added."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from harness.runs import RunFolder
 from harness.scoring import score_run
 from tests.chat_answers import Body, echo, moody, random_faults
 from tests.chat_server import TINY_BASE, ChatServer, count_tokens
+from tests.faults.matrix import count
 from tests.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
@@ -24,6 +25,9 @@ APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completion
 @given(seed=st.integers(0, 2**32), percent=st.integers(0, 60))
 @settings(max_examples=2)
 def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Requests that fail at random (12 kinds of fault, up to 60 %) leave the predictions and the scores of a calm
+    run.
+    """
     check_faults(tokens, seed, percent, tmp_path_factory)
 
 
@@ -34,6 +38,7 @@ def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_f
 def test_many_faults_change_nothing(
     tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
+    """Many more random faults leave the predictions and the scores of a calm run."""
     check_faults(tokens, seed, percent, tmp_path_factory)
 
 
@@ -51,11 +56,13 @@ def check_faults(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest
     calm, rough = (score_run(folder / name) for name in ("calm", "rough"))
     assert rough.models == calm.models
     assert len(outcomes(folder / "calm")) >= 2
+    count()
 
 
 @APIS
 @pytest.mark.parametrize("fault", ["http_500", "reset", "not_json", "no_choice", "two_choices", "abort"])
 def test_a_prediction_that_always_fails_is_recorded_and_stops_nothing(tmp_path: Path, fault: str, tokens: bool) -> None:
+    """A prediction that fails at every try is recorded as an error; all others are made."""
     poisoned: list[object] = []
 
     def answer(body: Body) -> str:
@@ -71,6 +78,7 @@ def test_a_prediction_that_always_fails_is_recorded_and_stops_nothing(tmp_path: 
 
 
 def test_of_a_list_only_the_answer_that_was_broken_off_is_asked_for_again(tmp_path: Path) -> None:
+    """Of a list of prompts only the one whose answer was broken off is asked again."""
     with ChatServer(tokens=True) as server:
         server.faults = lambda i: "abort" if len(server.requests) == 1 else None
         sample(options(server, tmp_path / "run", models=("base",)))
@@ -82,6 +90,7 @@ def test_of_a_list_only_the_answer_that_was_broken_off_is_asked_for_again(tmp_pa
 
 @pytest.mark.parametrize("fault", ["no_choice", "two_choices", "http_500"])
 def test_a_list_that_fails_is_divided(tmp_path: Path, fault: str) -> None:
+    """A list of prompts that fails is asked again one by one, and every prediction is made."""
     with ChatServer(tokens=True) as server:
         server.faults = lambda i: fault if len(server.requests) == 1 else None
         sample(options(server, tmp_path / "run", models=("base",)))
@@ -90,6 +99,8 @@ def test_a_list_that_fails_is_divided(tmp_path: Path, fault: str) -> None:
 
 
 def test_the_last_open_request_cannot_hold_up_the_run(tmp_path: Path) -> None:
+    """A server that only ever answers 500 to the last open request cannot hold up the run."""
+
     def refuse(body: Body) -> tuple[int, Body] | None:
         return None if body["messages"][-1]["content"] == "Hello" else (500, {"error": "always"})
 
@@ -100,6 +111,8 @@ def test_the_last_open_request_cannot_hold_up_the_run(tmp_path: Path) -> None:
 
 @APIS
 def test_refusals_are_recorded_and_shown_once(tmp_path: Path, tokens: bool) -> None:
+    """Requests that a server refuses (400) are recorded as refused, and the reason is shown once."""
+
     def refuse(body: Body) -> tuple[int, Body] | None:
         text = body["messages"][0]["content"] if body["messages"] else ""
         return (400, {"error": {"message": "no threes"}}) if "3" in text else None
@@ -137,6 +150,7 @@ class SmallContext:
 def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_is(
     tmp_path: Path, listed: bool, tokenize: bool
 ) -> None:
+    """Prompts beyond the context are recorded as too long, and the others get the room there is."""
     small = SmallContext()
     models: dict[str, Body] = {"base": {"max_model_len": small.limit} if listed else {}, "cross": {"parent": "base"}}
     with ChatServer(models=models, tokenize=tokenize, refuse=small.refuse) as server:
@@ -147,6 +161,7 @@ def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_
 
 
 def test_as_token_ids_nothing_is_sent_that_does_not_fit(tmp_path: Path) -> None:
+    """As token ids nothing is sent that does not fit into the context."""
     models: dict[str, Body] = {"base": {"root": str(TINY_BASE)}}
     with ChatServer(models=models, tokens=True) as server:
         sample(options(server, tmp_path / "free", models=("base",), dataset="toy/copy/evaluation#n=20"))
@@ -169,6 +184,7 @@ def check_sides(run: Path) -> None:
 
 
 def test_no_server_can_ask_for_a_longer_pause_than_is_waited_for_it(tmp_path: Path) -> None:
+    """A server that asks for a day of rest is asked again after the time that the user waits."""
     first = [True]
 
     def refuse(body: Body) -> tuple[int, Body] | None:

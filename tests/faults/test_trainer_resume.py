@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness.errors import ConfigError
+from tests.faults.matrix import count
 from tests.train_runs import TORCHRUN, bench, command, interrupted, kill, last_line, manifest_of, recipe_data, steps_of
 from trainers.artifact import read_manifest, weights_digest
 from trainers.recipe import make_recipe
@@ -31,6 +32,7 @@ def steps_kept(output: Path) -> list[int]:
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_killed_torn_and_stopped(train_root: Path, qwen: Path, whole_run: Path, workers: int) -> None:
+    """Killed, its newest checkpoint torn, then stopped: training resumes to the bit-equal adapter and log."""
     output = train_root / f"cut{workers}"
     arguments = command(recipe_data(qwen, output, workers=workers))
     status, _ = interrupted(arguments, output, 16, kill)
@@ -47,9 +49,11 @@ def test_killed_torn_and_stopped(train_root: Path, qwen: Path, whole_run: Path, 
     finished = bench(arguments)
     assert finished.returncode == 0, finished.stderr
     assert_same_bits(output, whole_run)
+    count(3)
 
 
 def test_a_signal_to_the_process_group_spares_the_workers(train_root: Path, qwen: Path, whole_run: Path) -> None:
+    """A signal to the whole process group stops after the step, saved; resumed to the bit-equal adapter."""
     output = train_root / "group"
     arguments = command(recipe_data(qwen, output, workers=2))
     status, error = interrupted(arguments, output, 9, lambda p: os.killpg(p.pid, signal.SIGTERM))
@@ -61,7 +65,10 @@ def test_a_signal_to_the_process_group_spares_the_workers(train_root: Path, qwen
 
 
 def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qwen: Path, whole_run: Path) -> None:
-    """The limit on the size of files fails a write as a full disk does, with another errno."""
+    """A full disk at a line of the log or at a checkpoint ends training with one error; resumed, it ends bit-equal.
+
+    The limit on the size of files fails a write as a full disk does, with another errno.
+    """
 
     def limit(bytes_a_file: int, process: psutil.Process) -> None:
         process.rlimit(psutil.RLIMIT_FSIZE, (bytes_a_file, resource.RLIM_INFINITY))
@@ -80,11 +87,13 @@ def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qw
     assert finished.returncode == 0, finished.stderr
     assert f"going on after step {before}" in finished.stderr
     assert_same_bits(output, whole_run)
+    count(2)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path, workers: int) -> None:
+    """Two training processes killed with their launcher resume to the bit-equal best weights."""
     check = {"spec": "toy/cross/evaluation#n=5", "exact_tasks": 3, "keep": "best", "patience": 3}
     data = recipe_data(qwen, train_root / f"pair{workers}", validation=check, eval_steps=2, learning_rate=1e-2)
     data |= {"scheduler": "constant", "warmup": 0, "workers": workers}
@@ -105,6 +114,7 @@ def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path, workers:
 def test_finished_is_returned_at_once_and_changed_is_refused(
     whole_run: Path, qwen: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A finished folder is returned as it is; one of another recipe is refused, naming the changed keys."""
     data = recipe_data(qwen, whole_run)
     before = (whole_run / "manifest.json").stat().st_mtime_ns
     assert train(make_recipe({**data, "workers": 1, "save_steps": 99}), whole_run) == whole_run
@@ -113,3 +123,4 @@ def test_finished_is_returned_at_once_and_changed_is_refused(
     changed = {**data, "seed": 5, "lora": {"rank": 4, "dropout": 0.1}}
     with pytest.raises(ConfigError, match=r"another recipe; changed: lora\.rank, seed\. Give another output_dir"):
         train(make_recipe(changed), whole_run)
+    count(2)

@@ -14,6 +14,7 @@ import pytest
 
 from harness.rng import Stream
 from harness.runs import RunFolder
+from tests.faults.matrix import count
 from tests.kill_toys import check_equal, command, undisturbed
 
 pytestmark = pytest.mark.long
@@ -77,6 +78,7 @@ def disturb(moment: int, server: ServerProcess, out: Path, stream: Stream) -> st
 
 
 def test_kill_matrix(tmp_path: Path) -> None:
+    """kill -9 of harness, server or both at 100 random moments: the completed run equals an undisturbed one."""
     calm = {api: undisturbed(tmp_path / f"calm-{api}", tokens=api == "completions") for api in ("chat", "completions")}
     seen = []
     with served() as server:
@@ -85,6 +87,7 @@ def test_kill_matrix(tmp_path: Path) -> None:
             seen.append(disturb(moment, server, out, Stream("kill", moment)))
             print(moment, seen[-1], flush=True)
             check_equal(out, calm[RunFolder(out).manifest().config.api])
+            count()
     amid = [said for said in seen if " 0 saved" not in said and " 64 saved" not in said]
     print(f"{len(amid)} of {MOMENTS} in the middle of sampling")
     assert len(amid) >= MOMENTS // 5

@@ -22,6 +22,7 @@ from tests.sampling_toys import PATIENT, QUICK, options, outcomes, sample, until
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 def test_a_prompt_that_kills_its_server_is_given_up_and_no_other(tmp_path: Path, tokens: bool) -> None:
+    """A prompt that kills its server at every try is given up, and no other prediction is lost."""
     dead, over = threading.Event(), threading.Event()
     poison: list[object] = []
     deaths = []
@@ -55,6 +56,7 @@ def test_a_prompt_that_kills_its_server_is_given_up_and_no_other(tmp_path: Path,
 
 
 def test_a_server_that_hangs_hands_its_work_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes requests and never answers loses its work to the others, without an error."""
     monkeypatch.setattr(client_module, "_LOOK_SECONDS", 0.5)
     with ChatServer(moody) as hung, ChatServer(moody) as other:
         hung.hangs = True
@@ -66,6 +68,8 @@ def test_a_server_that_hangs_hands_its_work_to_others(tmp_path: Path, monkeypatc
 
 
 def test_a_server_that_wants_rest_leaves_its_work_to_others(tmp_path: Path) -> None:
+    """A server that answers "later" to everything leaves its work to the others."""
+
     def refuse(body: Body) -> tuple[int, Body] | None:
         return None if body.get("max_tokens") == 1 else (429, {"error": "later"})
 
@@ -78,6 +82,7 @@ def test_a_server_that_wants_rest_leaves_its_work_to_others(tmp_path: Path) -> N
 
 
 def test_a_swap_between_two_sessions_is_said_and_a_session_that_fails_keeps_what_it_learned(tmp_path: Path) -> None:
+    """A server that dies amid a session and comes back with another adapter is named in the warnings of the run."""
     with ChatServer(moody, seconds=0.05) as server:
         server.answered_as = lambda body: "base@0"
         chosen = options(server, tmp_path / "run", models=("base",), policy=replace(QUICK, max_in_flight=1, wait=1.0))
@@ -94,6 +99,7 @@ def test_a_swap_between_two_sessions_is_said_and_a_session_that_fails_keeps_what
 
 
 def test_versions_and_the_base_of_an_adapter_are_recorded_and_old_manifests_load(tmp_path: Path) -> None:
+    """A manifest without the fields of later versions is read."""
     models: dict[str, Body] = {"base": {"root": "some/base"}, "cross": {"parent": "base"}}
     with ChatServer(models=models) as server:
         server.version = "1.2.3"
@@ -103,6 +109,7 @@ def test_versions_and_the_base_of_an_adapter_are_recorded_and_old_manifests_load
     assert found.server_versions == {server.url: "1.2.3"}
     assert [(m.name, m.root) for m in found.served] == [("cross", None), ("base", "some/base")]
     old = orjson.loads(folder.manifest_path.read_bytes())
-    del old["server_versions"]
+    for later in ("server_versions", "predictions_sha256", "checksum"):
+        del old[later]
     folder.manifest_path.write_bytes(orjson.dumps(old))
     assert folder.manifest().server_versions == {}

@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.cli import cli
+from harness.console import run_cli
+from tests.faults.matrix import count
 from tests.test_demo import servers_of
+from tests.train_runs import last_line
 
 SWEEP: dict[str, Any] = {
     "original": "toy/cross#n=50",
@@ -64,6 +68,7 @@ def killed_once(folder: Path, reached: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 def test_killed_three_times_it_finishes_and_nothing_is_done_twice(folder: Path) -> None:
+    """kill -9 of a sweep amid training, amid a run and before its report: it finishes, and does nothing twice."""
     out = folder / "out"
     first, lines = out / "trained" / NAMES[0], out / "bench" / NAMES[1] / "predictions.jsonl"
     killed_once(folder, lambda: (first / "manifest.json").exists())
@@ -84,10 +89,12 @@ def test_killed_three_times_it_finishes_and_nothing_is_done_twice(folder: Path) 
         keys = [(one["task_id"], one["test_index"], one["sample_index"]) for one in records]
         assert len(keys) == len(set(keys)) == 12 * 8
     assert not servers_of(out)
+    count(3)
 
 
 @pytest.mark.slow
 def test_the_report_has_the_table_of_mixtures(folder: Path) -> None:
+    """The report of a sweep that was killed has its table of mixtures and every picture."""
     report = (folder / "out" / "report.md").read_text()
     header = next(line for line in report.splitlines() if line.startswith("| original datasets weight"))
     assert [cell.strip() for cell in header.strip("|").split("|")][1:5] == ["accuracy", "pass_n", "vote_2", "vote_1"]
@@ -98,6 +105,7 @@ def test_the_report_has_the_table_of_mixtures(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder: Path) -> None:
+    """Another evaluation in a sweep's folder is refused; a finished sweep started again changes nothing."""
     refused = subprocess.run(command(folder, "-o", "evaluation.n=4"), capture_output=True, text=True)
     assert refused.returncode == 2
     assert "changed: n" in refused.stderr
@@ -108,3 +116,14 @@ def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder:
     assert again.returncode == 0, again.stderr
     assert [path.stat().st_mtime_ns for path in watched] == before
     assert (folder / "out" / "report.md").read_bytes() == report
+
+
+@pytest.mark.parametrize("left", [0, 1, 40])
+def test_a_torn_evaluation_is_told(tmp_path: Path, left: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep that cannot read how its adapters were benched refuses to go on, with one error that names the file."""
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, "out": str(tmp_path / "out")}))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "evaluation.json").write_text('{"dataset": "toy/cross/evaluation#n=12", "n": 8}'[:left])
+    assert run_cli(cli, ["sweep", str(tmp_path / "sweep.yaml")]) == 2
+    assert "evaluation.json is damaged" in last_line(capsys.readouterr().err)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]

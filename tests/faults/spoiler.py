@@ -1,0 +1,106 @@
+"""A proxy that passes requests on to a test's server and spoils the bytes of some answers on their way back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import orjson
+
+from tests.chat_server import ChatServer
+from tests.sampling_toys import PATIENT
+
+Spoil = Callable[[bytes, bytes, asyncio.StreamWriter], Awaitable[None]]
+"""Writes to the client in its own way what the server answered: the head with its empty line, and the body."""
+
+SOON = replace(PATIENT, timeout=0.4)
+"""How to ask a server that may keep silent."""
+
+
+class Spoiler:
+    """Serves on a free port from a thread of its own, in front of ``server``.
+
+    Args:
+        spoil: how answers to predictions are spoiled.
+        every: each so many-th of them is, from the first on; 1 spoils all.
+    """
+
+    def __init__(self, server: ChatServer, spoil: Spoil, every: int = 2) -> None:
+        self._server, self._spoil, self._every = server, spoil, every
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._open: set[asyncio.Task[None]] = set()
+        self._asked = 0
+        self.spoiled = 0
+        self.url = ""
+
+    def __enter__(self) -> Spoiler:
+        self._thread.start()
+        self._listener = self._do(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, action):
+        return asyncio.run_coroutine_threadsafe(action, self._loop).result(30)
+
+    async def _end(self) -> None:
+        self._listener.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                while not writer.is_closing():
+                    await self._one(reader, writer)
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(_length(head))
+        answer_head, answer = await self._passed_on(head, body)
+        if b"completions" in head.split(b"\r\n")[0] and orjson.loads(body).get("max_tokens") != 1:
+            self._asked += 1
+            if (self._asked - 1) % self._every == 0:
+                self.spoiled += 1
+                await self._spoil(answer_head, answer, writer)
+                await writer.drain()
+                return
+        writer.write(answer_head + answer)
+        await writer.drain()
+
+    async def _passed_on(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        writer.write(head + body)
+        answer_head = await reader.readuntil(b"\r\n\r\n")
+        answer = await reader.readexactly(_length(answer_head))
+        writer.close()
+        return answer_head, answer
+
+
+def _length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            return int(line.split(b":")[1])
+    return 0
+
+
+def told_length(head: bytes, length: int) -> bytes:
+    """The head with another Content-Length."""
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
+    return b"\r\n".join([*lines[:-2], b"Content-Length: %d" % length, b"", b""])

@@ -1,0 +1,243 @@
+"""Adapters damaged or replaced on disk: as training wrote them, in the registry, and while they are loaded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.errors import AdapterError
+from harness.rng import Stream
+from serve.base_model import BaseModel
+from serve.leases import LeaseFile, file_lock, running_servers
+from serve.registry import Registry
+from serve.version import VERSION, AdapterVersion, UnknownAdapterError
+from tests.adapter_toys import make_adapter
+from tests.admin_site import FakeEngine, Site
+from tests.faults.damage import damaged, damages
+from tests.faults.matrix import count
+from tests.train_runs import FEW, last_line, manifest_of, recipe_data
+from trainers.artifact import check_unchanged
+from trainers.recipe import make_recipe
+from trainers.sft import train
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+JUMPS = (-(10**9), -60, 60, 10**9)
+"""Seconds by which a clock is set."""
+
+
+def said_by(action: Callable[[], str | None]) -> str | None:
+    """What an action gives, or what it refuses with."""
+    try:
+        return action()
+    except AdapterError as error:
+        return str(error)
+
+
+def two_versions(registry: Registry, base: BaseModel, root: Path) -> list[AdapterVersion]:
+    return [registry.add("a", make_adapter(root / f"a{seed}", seed), base) for seed in (0, 1)]
+
+
+def test_a_damaged_version_is_never_loaded(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
+    """A registered version cut short, with one bit flipped, empty or gone is not loaded, and not added to."""
+    version, _ = two_versions(registry, base, tmp_path)
+    for name in FILES:
+        content = (version.folder / name).read_bytes()
+        for what, left in damages(content, Stream("registered", name), cuts=4, flips=8):
+            with damaged(version.folder / name, left):
+                with pytest.raises(AdapterError, match=f"{version.version}"):
+                    raise AssertionError(f"{name}, {what}: {version.verify(base)}")
+                with pytest.raises(AdapterError, match=r"damaged|cannot be read"):
+                    raise AssertionError(f"{name}, {what}: {registry.add('a', tmp_path / 'a0', base)}")
+            count()
+    assert version.verify(base).facts.rank == 4
+
+
+def test_a_live_version_changed_on_disk(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
+    """A version replaced on disk while it is served stays as loaded; loading it again is refused with a message."""
+    one, two = two_versions(registry, base, tmp_path)
+    site = Site(base, registry)
+
+    async def scenario() -> None:
+        assert (await site.ask("POST", "/admin/adapters/promote", {"adapter": one.id}))[0] == 200
+        with site.pool.use("a") as used:
+            for name in FILES:
+                (one.folder / name).unlink()
+                shutil.copyfile(two.folder / name, one.folder / name)
+            assert used == one.id
+            assert site.engine.models == {one.id}
+            # Asked for again, what is loaded answers; its files are not read.
+            assert (await site.ask("POST", "/admin/adapters/load", {"adapter": one.id}))[0] == 200
+            status, answer = await site.ask("POST", "/v1/completions", {"model": "a", "prompt": "x"})
+            assert (status, answer["body"]["model"]) == (200, one.id)
+        assert (await site.ask("POST", "/admin/adapters/promote", {"adapter": two.id}))[0] == 200
+        while one.id in site.engine.models:
+            await asyncio.sleep(0.001)
+        for action, body in (("rollback", "a"), ("promote", one.id), ("load", one.id)):
+            status, answer = await site.ask("POST", f"/admin/adapters/{action}", {"adapter": body})
+            assert (status, "changed since it was added" in answer["error"]["message"]) == (422, True), answer
+            count()
+        assert site.pool.resolve("a") == two.id
+        assert site.engine.models == {two.id}
+
+    asyncio.run(scenario())
+    site.lease.close()
+
+
+class Replacing(FakeEngine):
+    """Reads an adapter just after somebody has replaced a file of it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    async def load(self, model: str, folder: str) -> None:
+        path = Path(folder) / FILES[1]
+        content, when = path.read_bytes(), path.stat()
+        if self.how == "renamed over":
+            path.with_suffix(".new").write_bytes(content)
+            os.replace(path.with_suffix(".new"), path)
+            os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+        elif self.how == "written to":
+            path.chmod(0o644)
+            path.write_bytes(content[:-1] + b"\1")
+        elif self.how == "cut short":
+            path.chmod(0o644)
+            path.write_bytes(content[:-1])
+            os.utime(path, ns=(when.st_atime_ns, when.st_mtime_ns))
+        await super().load(model, folder)
+
+
+@pytest.mark.parametrize("how", ["renamed over", "written to", "cut short"])
+def test_replaced_between_verification_and_loading(
+    registry: Registry, base: BaseModel, tmp_path: Path, how: str
+) -> None:
+    """A file replaced between its verification and the engine's reading of it: refused, and unloaded again."""
+    one, _ = two_versions(registry, base, tmp_path)
+    site = Site(base, registry)
+    site.engine = site.pool._engine = Replacing(how)
+    with pytest.raises(AdapterError, match="changed on disk while it was loaded"):
+        asyncio.run(site.pool.load(one.id))
+    assert site.engine.models == set()
+    assert site.pool.loaded == {}
+    assert running_servers(registry.root)[0].versions == ()
+    site.lease.close()
+
+
+def test_a_damaged_live_file(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
+    """live.json cut short or flipped in one bit is refused, or names a version that is not there; never another."""
+    one, two = two_versions(registry, base, tmp_path)
+    registry.set_live("a", one.version)
+    registry.set_live("a", two.version)
+    path = registry.root / "a" / "live.json"
+    for what, left in damages(path.read_bytes(), Stream("live"), cuts=40, flips=200):
+        if left is None or left + b"\n" == path.read_bytes():
+            continue  # without the file no version is live, which the file's absence says
+        with damaged(path, left):
+            live = said_by(lambda: registry.live("a").version)
+            assert live == two.version or live not in (None, one.version), what
+            if live != two.version:
+                with pytest.raises(UnknownAdapterError):
+                    registry.find(f"a@{live}")
+                assert VERSION.fullmatch(str(live)) or str(path) in str(live)
+        count()
+    assert registry.live("a").version == two.version
+
+
+@pytest.mark.slow
+def test_a_damaged_training_result_is_not_registered(few_run: Path, qwen: Path, tmp_path: Path) -> None:
+    """A trained folder damaged in its adapter is refused by registry and trainer."""
+    output = Path(shutil.copytree(few_run, tmp_path / "trained"))
+    recipe = make_recipe(recipe_data(qwen, output, micro_batch_size=1, **FEW))
+    assert train(recipe, output) == output
+    base, registry = BaseModel.open(qwen), Registry(tmp_path / "adapters")
+    for name in FILES:
+        for what, left in damages((output / name).read_bytes(), Stream("trained", name), cuts=10, flips=30):
+            with damaged(output / name, left):
+                with pytest.raises(AdapterError, match=str(output)):
+                    raise AssertionError(f"{name}, {what}: {registry.add('a', output, base)}")
+                with pytest.raises(AdapterError, match="not what training wrote"):
+                    train(recipe, output)
+            count()
+    again = make_recipe(recipe_data(qwen, tmp_path / "more", adapter=str(output), **FEW))
+    with damaged(output / FILES[1], (output / FILES[1]).read_bytes()[:-1] + b"\1"):
+        with pytest.raises(AdapterError, match="not what training wrote"):
+            train(again, tmp_path / "more")
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "harness.cli",
+                "adapters",
+                "add",
+                "a",
+                str(output),
+                "--adapters",
+                str(tmp_path / "r"),
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "damaged or changed since training" in last_line(done.stderr)
+    assert registry.versions("a") == []
+    assert registry.add("a", output, base).verify(base)
+
+
+@pytest.mark.slow
+def test_a_damaged_manifest_changes_no_weights(few_run: Path, qwen: Path, tmp_path: Path) -> None:
+    """manifest.json of a trained folder cut short or flipped: refused with our own error, or the same weights."""
+    output = Path(shutil.copytree(few_run, tmp_path / "trained"))
+    registry, base = Registry(tmp_path / "adapters"), BaseModel.open(qwen)
+    expected = registry.add("whole", output, base).version
+    for _, left in damages((output / "manifest.json").read_bytes(), Stream("manifest"), cuts=20, flips=100):
+        if left is not None:
+            with damaged(output / "manifest.json", left):
+                added = said_by(lambda: registry.add("a", output, base).version)
+                assert added == expected or str(output) in str(added)
+                read = said_by(lambda: check_unchanged(output, manifest_of(output)))
+                assert read is None or str(output) in read
+            count()
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_the_newest_version_whatever_the_clock_says(
+    registry: Registry, base: BaseModel, tmp_path: Path, jump: int
+) -> None:
+    """Added after the clock was set, a version is the newest: found by its name, kept when others are deleted."""
+    one, two = two_versions(registry, base, tmp_path)
+    for version in (one, two):
+        when = version.added - jump  # as if the clock had been set by the jump since
+        os.utime(version.folder, (when, when))
+    three = registry.add("a", make_adapter(tmp_path / "a3", 3), base)
+    assert registry.find("a").id == three.id
+    back = registry.add("a", tmp_path / "a0", base)
+    assert (back.id, registry.find("a").id) == (one.id, one.id)
+    registry.gc(keep=1)
+    assert [version.id for version in registry.versions("a")] == [one.id]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_leases_know_no_clock(registry: Registry, base: BaseModel, tmp_path: Path, jump: int) -> None:
+    """A lease neither expires nor outlives its server when the clock jumps: it lives as long as the process."""
+    one, _ = two_versions(registry, base, tmp_path)
+    lease = LeaseFile(registry.root, "http://127.0.0.1:9", 9)
+    lease.write([one.id])
+    path = registry.root / ".servers" / "9.json"
+    when = path.stat().st_mtime + jump
+    os.utime(path, (when, when))
+    with file_lock(registry.root / ".lock"):
+        assert [server.versions for server in running_servers(registry.root)] == [(one.id,)]
+    with pytest.raises(AdapterError, match="knows it; unload it there first"):
+        registry.remove(one.id)
+    lease._file.close()  # what the system does when the process dies
+    assert json.loads(path.read_text())["versions"] == [one.id]
+    assert registry.remove(one.id) == [one.id]
+    assert not path.exists()

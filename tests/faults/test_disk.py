@@ -1,0 +1,145 @@
+"""Disks without room, by the system's limit on the size of files and by a small disk of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.answers import run_answers
+from harness.datasets import open_dataset
+from harness.errors import RunError
+from harness.grid import Grid
+from harness.predictions import PredictionLog, drop_errors
+from harness.records import PredictionRecord
+from tests.chat_answers import moody
+from tests.chat_server import ChatServer
+from tests.conftest import record
+from tests.faults.disks import FULL, largest_file, small_disk
+from tests.faults.files import bench, read_by
+from tests.kill_toys import check_equal, command, undisturbed
+from tests.sampling_toys import options, sample, stable
+
+TASK = open_dataset("toy/copy#n=1").task(0)
+KINDS = pytest.mark.parametrize("kind", FULL)
+
+
+def line(sample: int, outcome: str = "grid") -> PredictionRecord:
+    return record("base", TASK, 0, sample, Grid(1, 2, bytes((1, 2))) if outcome == "grid" else None, outcome)
+
+
+def written(path: Path, lines: list[PredictionRecord]) -> bytes:
+    log = PredictionLog(path)
+    for own in lines:
+        log.append(own)
+    log.close()
+    return path.read_bytes()
+
+
+def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
+    """Predictions that do not fit are kept in memory, those that fit are on disk, and none is lost when there is room
+    again.
+    """
+    path = tmp_path / "predictions.jsonl"
+    before = written(path, [line(0), line(1)])
+    log = PredictionLog(path)
+    for own in range(2, 5):
+        log.append(line(own))
+    with largest_file(len(before) + 100), pytest.raises(RunError, match=r"3 predictions are not saved.*--resume"):
+        log.commit()
+    assert path.read_bytes() == before
+    room = len(before) + len(before) // 2 + 10
+    with largest_file(room), pytest.raises(RunError, match=r"last 2 predictions are not saved"):
+        log.commit()
+    assert [answer.sample for answer in run_answers(path)] == list(range(3))
+    log.append(line(5))
+    log.close()
+    assert [answer.sample for answer in run_answers(path)] == list(range(6))
+
+
+def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) -> None:
+    """--retry-errors without room leaves the predictions as they were."""
+    path = tmp_path / "predictions.jsonl"
+    made = [line(i, "error" if i % 2 else "grid").model_copy(update={"text": 'says "error"'}) for i in range(6)]
+    before = written(path, made)
+    with largest_file(100), pytest.raises(RunError, match="as it was"):
+        drop_errors(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["predictions.jsonl"]
+    assert drop_errors(path) == 3
+    assert path.read_bytes() == b"".join(before.splitlines(keepends=True)[::2])
+    assert drop_errors(path) == 0
+    assert drop_errors(tmp_path / "missing.jsonl") == 0
+
+
+@KINDS
+@pytest.mark.parametrize("free", [0, 4096, 8192, 12288])
+def test_sampling_without_room(tmp_path: Path, calm: Path, kind: str, free: int) -> None:
+    """A run on a disk that fills up ends with our own error and whole lines saved; with room it is resumed to what an
+    undisturbed run gives.
+    """
+    with ChatServer(moody) as server:
+        with FULL[kind](tmp_path / "full", free) as disk:
+            with pytest.raises(RunError, match=r"cannot write \((File too large|No space left on device)\)"):
+                sample(options(server, disk / "run"))
+            shutil.copytree(disk / "run", tmp_path / "run")
+        saved = b"".join(path.read_bytes() for path in (tmp_path / "run").glob("predictions.jsonl"))
+        assert saved.endswith(b"\n") or not saved
+        assert sample(options(server, tmp_path / "run", resume=True)).asked == 40 - saved.count(b"\n")
+    assert stable(tmp_path / "run") == stable(calm)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, calm: Path) -> Path:
+    """A run with its results."""
+    run = tmp_path_factory.mktemp("scored") / "run"
+    shutil.copytree(calm, run)
+    assert bench("score", run)[0] == 0
+    return run
+
+
+@KINDS
+@pytest.mark.parametrize("reader", ["score", "submit", pytest.param("report", marks=pytest.mark.slow)])
+def test_writing_results_without_room(tmp_path: Path, scored: Path, kind: str, reader: str) -> None:
+    """bench score, submit and report on a full disk end with our own error; what they would replace is as it was, and
+    nothing half-written lies under its name.
+    """
+    into = tmp_path / "full"
+    with FULL[kind](into, 0 if kind == "disk" else 100) as disk:
+        kept = disk / {"report": "report.md", "submit": "submission.json", "score": "run/results.json"}[reader]
+        kept.parent.mkdir(exist_ok=True)
+        kept.touch()
+        run = scored
+        if reader == "score":
+            run = disk / "run"
+            for name in ("manifest.json", "predictions.jsonl"):
+                (run / name).symlink_to(scored / name)
+        status, _, err = read_by(reader, run, disk)
+        assert (status, err.startswith("error: "), kept.read_bytes()) == (1, True, b""), err
+        assert [p.name for p in kept.parent.iterdir() if p.name.startswith(".tmp-")] == []
+
+
+@pytest.mark.slow
+def test_bench_run_without_room(tmp_path: Path) -> None:
+    """The command bench run on such a disk says what to do, without a traceback; resumed it equals an undisturbed
+    run.
+    """
+    whole = undisturbed(tmp_path / "calm")
+    with ChatServer(moody, seconds=0.03) as server:
+        with small_disk(tmp_path / "full", 16384) as disk:
+            full = subprocess.run(command(server.url, disk / "run"), capture_output=True, text=True, check=False)
+            shutil.copytree(disk / "run", tmp_path / "run")
+        assert full.returncode == 1
+        assert "cannot write (" in full.stderr
+        assert "Make room and repeat the command with --resume" in full.stderr
+        assert "Traceback" not in full.stderr
+        saved = (tmp_path / "run" / "predictions.jsonl").read_bytes()
+        assert saved.endswith(b"\n")
+        kept = saved.count(b"\n")
+        done = subprocess.run(
+            command(server.url, tmp_path / "run", "--resume"), capture_output=True, text=True, check=True
+        )
+    assert f"{64 - kept} predictions in" in done.stderr
+    check_equal(tmp_path / "run", whole)

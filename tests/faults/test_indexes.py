@@ -1,0 +1,144 @@
+"""Indexes of large files and copies in the cache that were cut, or of which a bit was turned over."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.datasets import iterate, open_dataset
+from harness.errors import DataError
+from harness.grid import Task
+from harness.lineindex import LineIndex, index_path
+from harness.rng import Stream
+from tests.data_samples import barc_row
+from tests.faults.disks import FULL
+from tests.faults.files import cut, some, turned
+from tests.faults.matrix import count
+
+ROWS = 8
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(barc_row(Stream("rows", i), 8)) + "\n" for i in range(ROWS)))
+    return path
+
+
+def tasks_of(path: Path) -> tuple[list[Task], str]:
+    """All tasks, and the digest that a run would record."""
+    dataset = open_dataset(str(path))
+    return list(iterate(dataset)), dataset.digest()
+
+
+def opened(path: Path) -> tuple[list[bytes], list[int], str]:
+    index = LineIndex(path)
+    return [index.row(i) for i in range(len(index))], [index.line_number(i) for i in range(len(index))], index.sha256
+
+
+def check_index(rows: Path, bits: int, step: int) -> None:
+    calm = opened(rows)
+    kept = index_path(rows)
+    data = kept.read_bytes()
+    for content in [*turned(data, some("index", 8 * len(data), bits)), *cut(data, range(0, len(data), step))]:
+        kept.write_bytes(content)
+        assert opened(rows) == calm
+        assert kept.read_bytes() == data, "it was made again"
+        count()
+
+
+def test_a_damaged_index_is_made_again(rows: Path) -> None:
+    """An index of which a bit was turned over, or that was cut, is made again; all rows are the same."""
+    check_index(rows, 100, 4)
+
+
+@pytest.mark.long
+def test_every_bit_of_an_index(rows: Path) -> None:
+    """Every bit and every length of an index: it is made again."""
+    check_index(rows, 1 << 30, 1)
+
+
+def test_an_index_of_another_file(rows: Path, tmp_path: Path) -> None:
+    """A whole index that belongs to another file, or to an earlier state of this one, is made again."""
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(rows.read_bytes().split(b"\n", 1)[1])
+    calm = opened(rows)
+    opened(other)
+    for foreign in (index_path(other).read_bytes(), index_path(other).read_bytes()[:-24]):
+        index_path(rows).write_bytes(foreign)
+        assert opened(rows) == calm
+        count()
+    rows.write_bytes(other.read_bytes())
+    assert opened(rows) == opened(other)
+
+
+def test_a_damaged_unpacked_copy_is_made_again(rows: Path, tmp_path: Path, cache: Path) -> None:
+    """The unpacked copy of a .gz, cut or changed by anybody since, is unpacked again; the tasks are the same."""
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(rows.read_bytes()))
+    calm = tasks_of(packed)
+    (copy,) = cache.glob("unpacked/*/*/packed.jsonl")
+    data = copy.read_bytes()
+    for content in [*turned(data, some("copy", 8 * len(data), 10)), *cut(data, some("cut copy", len(data), 10))]:
+        copy.write_bytes(content)
+        assert tasks_of(packed) == calm
+        count()
+    for seal in copy.parent.glob(".*"):
+        seal.write_bytes(b"")
+        assert tasks_of(packed) == calm
+        count()
+
+
+def check_packed(rows: Path, times: int) -> None:
+    packed = rows.with_suffix(".jsonl.gz")
+    data = gzip.compress(rows.read_bytes())
+    packed.write_bytes(data)
+    calm = tasks_of(packed)
+    for content in [*turned(data, some("gz", 8 * len(data), times)), *cut(data, some("cut gz", len(data), times))]:
+        packed.write_bytes(content)
+        found: object
+        try:
+            found = tasks_of(packed)
+        except DataError as error:
+            found = calm if packed.name in str(error) else error
+        assert found == calm
+        count()
+
+
+def test_a_damaged_gz_is_refused(rows: Path) -> None:
+    """A .gz of rows of which a bit was turned over, or that was cut, is refused and named, or gives the same tasks."""
+    check_packed(rows, 20)
+
+
+@pytest.mark.slow
+def test_a_gz_damaged_at_many_places_is_refused(rows: Path) -> None:
+    """A .gz of rows damaged at more places is refused and named, or gives the same tasks."""
+    check_packed(rows, 150)
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_no_room_for_an_index(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Without room for its index a file opens all the same; without room for its copy a .gz is refused, and nothing
+    half-written stays.
+    """
+    packed = tmp_path / "packed.jsonl.gz"
+    packed.write_bytes(gzip.compress(rows.read_bytes()))
+    calm, unpacked = tasks_of(rows), tasks_of(packed)
+    with FULL[kind](tmp_path / "full", 0) as disk:
+        monkeypatch.setenv("ARC_BENCH_CACHE", str(disk / "cache"))
+        assert tasks_of(rows) == calm
+        with pytest.raises(DataError, match=r"File too large|No space left"):
+            tasks_of(packed)
+        assert [p for p in (disk / "cache").rglob("*") if p.is_file()] == []
+    monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "roomy"))
+    assert (tasks_of(rows), tasks_of(packed)) == (calm, unpacked)
+    count(2)

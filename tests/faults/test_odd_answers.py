@@ -1,0 +1,136 @@
+"""Servers whose answers are HTTP and yet wrong: no JSON, other choices, other grids, numbers that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+
+from harness.runs import RunFolder
+from harness.scoring import score_run
+from tests.chat_answers import Body, echo, moody
+from tests.chat_server import ChatServer
+from tests.faults.matrix import count, mostly_slow
+from tests.faults.spoiler import SOON, Spoil, Spoiler, told_length
+from tests.sampling_toys import QUICK, options, outcomes, sample, stable
+
+
+def altered(change: Callable[[Body], object], old: bytes = b"", new: bytes = b"") -> Spoil:
+    """The right answer with its JSON changed, and then its bytes."""
+
+    async def spoil(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+        data = orjson.loads(body)
+        change(data)
+        body = orjson.dumps(data).replace(old, new)
+        writer.write(told_length(head, len(body)) + body)
+
+    return spoil
+
+
+def logprobs(value: object) -> Callable[[Body], object]:
+    """A change of every log-probability."""
+
+    def change(data: Body) -> None:
+        for choice in data["choices"]:
+            own = choice["logprobs"]
+            if "content" in own:
+                own["content"] = [{**token, "logprob": value} for token in own["content"]]
+            else:
+                own["token_logprobs"] = [value for _ in own["token_logprobs"]]
+
+    return change
+
+
+def usage(value: object) -> Callable[[Body], object]:
+    """A change of the number of tokens."""
+    return lambda data: data["usage"].update(completion_tokens=value)
+
+
+def keep(data: Body) -> None:
+    """No change."""
+
+
+BROKEN: dict[str, Spoil] = {
+    "logprob NaN": altered(keep, b"-0.5", b"NaN"),
+    "logprob -Infinity": altered(keep, b"-0.5", b"-Infinity"),
+    "logprob 1e999": altered(keep, b"-0.5", b"-1e999"),
+    "half a surrogate": altered(keep, b'"stop"', b'"\\ud800"'),
+    "no utf-8": altered(keep, b'"stop"', b'"\xff"'),
+    "no choices": altered(lambda data: data.pop("choices")),
+    "choices an object": altered(lambda data: data.update(choices={"0": data["choices"][0]})),
+    "choices of null": altered(lambda data: data.update(choices=[None for _ in data["choices"]])),
+    "a choice too few": altered(lambda data: data["choices"].pop()),
+    "a choice too many": altered(lambda data: data["choices"].append(data["choices"][0])),
+    "nested too deep": altered(lambda data: data.update(choices=0), b":0", b":" + b"[" * 50_000),
+    "a list": altered(keep, b'{"model"', b'[{"model"'),
+    "an error with status 200": altered(lambda data: (data.clear(), data.update(error={"message": "out of memory"}))),
+}
+
+
+@pytest.mark.parametrize("fault", mostly_slow(BROKEN, "logprob NaN", "a choice too few", "nested too deep"))
+def test_broken_answers(tmp_path: Path, calm: Path, fault: Spoil) -> None:
+    """Answers that are no JSON, or lack choices or have too many, are asked for again: the run equals a calm one."""
+    with ChatServer(moody) as server, Spoiler(server, fault, every=5) as spoiler:
+        assert sample(options(spoiler.url, tmp_path / "run", policy=SOON)).finished
+    assert stable(tmp_path / "run") == stable(calm)
+    count(spoiler.spoiled)
+
+
+ODD: dict[str, Spoil] = {
+    "tokens below 0": altered(usage(-5)),
+    "tokens of 64 bits": altered(usage((1 << 64) - 1)),
+    "tokens true": altered(usage(True)),
+    "tokens half": altered(usage(1.5)),
+    "tokens a text": altered(usage("many")),
+    "tokens over 64 bits": altered(usage(7), b":7", b":123456789012345678901234567890"),
+    "no usage": altered(lambda data: data.pop("usage")),
+    "usage a list": altered(lambda data: data.update(usage=[1])),
+    "logprobs null": altered(logprobs(None)),
+    "logprobs texts": altered(logprobs("-0.5")),
+    "logprobs true": altered(logprobs(True)),
+    "logprobs huge": altered(logprobs(-1.7e308)),
+    "logprobs missing": altered(lambda data: [choice.pop("logprobs") for choice in data["choices"]]),
+    "no model": altered(lambda data: data.pop("model")),
+    "model a list": altered(lambda data: data.update(model=["a"])),
+    "unknown fields": altered(lambda data: data.update(kv_transfer_params={"a": 1}, choices_2=[])),
+}
+
+
+@pytest.mark.parametrize("tokens", mostly_slow({"chat": False, "completions": True}, "chat"))
+@pytest.mark.parametrize("fault", mostly_slow(ODD, "tokens below 0", "logprobs huge", "logprobs texts", "no model"))
+def test_unusable_numbers(tmp_path: Path, calm: Path, fault: Spoil, tokens: bool) -> None:
+    """Numbers and names that make no sense beside a good answer are left out: the same grids, and a run to score."""
+    with ChatServer(moody, tokens=tokens) as server, Spoiler(server, fault, every=1) as spoiler:
+        assert sample(options(spoiler.url, tmp_path / "run", policy=QUICK)).finished
+    told, expected = (
+        [(r.key, r.outcome, r.grid, r.text, r.finish_reason) for r in stable(run)] for run in (tmp_path / "run", calm)
+    )
+    assert told == expected
+    assert set(score_run(tmp_path / "run", resamples=99).models) == {"base", "cross"}
+    count(spoiler.spoiled)
+
+
+def test_other_grids(tmp_path: Path) -> None:
+    """A server that answers every prompt with a wrong grid is believed: all are saved, none counts as right."""
+    with ChatServer(lambda body: echo(body).translate(str.maketrans("0123456789", "1234567890"))) as server:
+        sample(options(server, tmp_path / "run"))
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+    for model in score_run(tmp_path / "run", resamples=99).models.values():
+        assert [model.metrics[name].value for name in ("accuracy", "vote_2", "pass_n")] == [0.0, 0.0, 0.0]
+    count(40)
+
+
+def test_another_model_answers(tmp_path: Path) -> None:
+    """A server that names another model in some answers is recorded and warned of; nothing is asked again."""
+    said = io.StringIO()
+    with ChatServer() as server, Spoiler(server, altered(lambda data: data.update(model="other")), every=4) as spoiler:
+        sample(options(spoiler.url, tmp_path / "run", models=("base",)), said)
+    manifest = RunFolder(tmp_path / "run").manifest()
+    assert manifest.answered_as == {"base": ["base", "other"]}
+    assert any("base was answered by base and other" in warning for warning in manifest.warnings)
+    assert "warning: base was answered by base and other" in said.getvalue()
+    count(spoiler.spoiled)

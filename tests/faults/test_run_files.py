@@ -1,0 +1,225 @@
+"""Files of a run that were cut, or of which a bit was turned over."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.answers import run_answers
+from harness.errors import ArcBenchError
+from harness.predictions import PredictionLog
+from tests.chat_answers import moody
+from tests.chat_server import ChatServer
+from tests.conftest import edit_manifest
+from tests.faults.files import READERS, cut, read_by, some, turned
+from tests.faults.matrix import count, mostly_slow
+from tests.sampling_toys import options, sample, stable
+
+FILES = ("manifest.json", "predictions.jsonl")
+SMALL = {"dataset": "toy/copy/evaluation#n=2", "n": 2}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, two tasks, two predictions each."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with ChatServer(moody) as server:
+        sample(options(server, out, **SMALL))
+    return out
+
+
+@pytest.fixture
+def run(tmp_path: Path, whole: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def damaged(run: Path, times: int) -> Iterator[tuple[Path, bytes]]:
+    """Each file of a run with a bit turned over, and cut, ``times`` times each; whole again afterwards."""
+    for name in FILES:
+        path = run / name
+        data = path.read_bytes()
+        changed = [
+            *turned(data, some(f"bits of {name}", 8 * len(data), times)),
+            *cut(data, some(f"sizes of {name}", len(data), times)),
+        ]
+        for content in changed:
+            path.write_bytes(content)
+            yield path, content
+        path.write_bytes(data)
+
+
+def check_readers(run: Path, readers: tuple[str, ...], times: int) -> None:
+    calm = {reader: read_by(reader, run, run.parent) for reader in readers}
+    assert {status for status, _, _ in calm.values()} <= {0, 3}  # 3: too few tasks for the gate to tell
+    for path, content in damaged(run, times):
+        for reader in readers:
+            status, out, err = read_by(reader, run, run.parent)
+            refused = status == 1 and err.startswith("error: ") and path.name in err
+            assert refused or (status, out) == calm[reader][:2], (path, content, err)
+        count(len(readers))
+
+
+def test_a_damaged_run_is_refused(run: Path) -> None:
+    """A finished run with a bit turned over, or cut: bench score and compare refuse it and name the file, or give the
+    undisturbed result.
+    """
+    check_readers(run, ("score", "compare"), 8)
+
+
+@pytest.mark.slow
+def test_a_damaged_run_is_refused_by_every_reader(run: Path) -> None:
+    """A finished run damaged at more places is refused by bench score, compare, gate, submit and report alike."""
+    check_readers(run, tuple(READERS), 25)
+
+
+@pytest.mark.long
+def test_every_bit_of_a_run(run: Path) -> None:
+    """Every bit and every length of manifest.json and predictions.jsonl of a finished run: bench compare refuses it."""
+    check_readers(run, ("compare",), 1 << 30)
+
+
+def check_resume(run: Path, times: int) -> None:
+    calm = stable(run)
+    with ChatServer(moody) as server:
+        chosen = options(server, run, **SMALL, resume=True)
+        for path, content in damaged(run, times):
+            other = run / FILES[path.name == FILES[0]]
+            kept = other.read_bytes()
+            refused = ""
+            try:
+                sample(chosen)
+            except ArcBenchError as error:
+                refused = str(error)
+            if refused:
+                assert path.name in refused
+                assert path.read_bytes() == content, "what is refused is left as it is"
+            else:
+                assert stable(run) == calm
+            other.write_bytes(kept)
+            count()
+
+
+def test_a_damaged_run_is_not_resumed(run: Path) -> None:
+    """A finished run that was cut or changed is not resumed: the file is named, and left as it is."""
+    check_resume(run, 3)
+
+
+@pytest.mark.slow
+def test_a_damaged_run_is_not_resumed_at_many_places(run: Path) -> None:
+    """A finished run damaged at more places is not resumed."""
+    check_resume(run, 60)
+
+
+@pytest.mark.parametrize("reader", mostly_slow({name: name for name in READERS}, "score"))
+def test_a_damaged_unfinished_run(run: Path, reader: str) -> None:
+    """An unfinished run with a bit of its predictions turned over: the command refuses it, naming the line, or runs
+    through; never a traceback. A digit that changed within a valid line cannot be told.
+    """
+    edit_manifest(run, finished=None, predictions_sha256=None)
+    path = run / "predictions.jsonl"
+    data = path.read_bytes()
+    for content in turned(data, some(f"unfinished {reader}", 8 * len(data), 10 if reader == "report" else 40)):
+        path.write_bytes(content)
+        status, _, err = read_by(reader, run, run.parent)
+        assert status in (0, 1, 3), err
+        if status == 1:
+            assert err.startswith("error: ")
+            assert path.name in err
+        count()
+
+
+def test_every_byte_of_the_last_line(run: Path) -> None:
+    """A last line torn at every byte is left out by readers, and dropped by the next writer."""
+    path = run / "predictions.jsonl"
+    data = path.read_bytes()
+    start = data.rindex(b"\n", 0, -1) + 1
+    for content in cut(data, range(start, len(data))):
+        path.write_bytes(content)
+        assert sum(1 for _ in run_answers(path)) == data.count(b"\n") - 1
+        PredictionLog(path).close()
+        assert path.read_bytes() == data[:start]
+        count()
+
+
+def check_torn(run: Path, sizes: list[int]) -> None:
+    calm = stable(run)
+    path = run / "predictions.jsonl"
+    data = path.read_bytes()
+    edit_manifest(run, finished=None, predictions_sha256=None)
+    told = (run / "manifest.json").read_bytes()
+    with ChatServer(moody) as server:
+        chosen = options(server, run, **SMALL, resume=True)
+        for content in cut(data, sizes):
+            path.write_bytes(content)
+            (run / "manifest.json").write_bytes(told)
+            assert sample(chosen).asked == data.count(b"\n") - content.count(b"\n")
+            assert stable(run) == calm
+            count()
+
+
+def test_a_torn_run_is_completed(run: Path) -> None:
+    """Predictions torn at any byte: the resumed run asks for what is missing alone, and equals an undisturbed one."""
+    check_torn(run, some("torn", (run / "predictions.jsonl").stat().st_size, 5))
+
+
+@pytest.mark.long
+def test_a_run_torn_at_every_byte_of_its_last_line_is_completed(run: Path) -> None:
+    """Predictions torn at every byte of the last line: the resumed run equals an undisturbed one."""
+    data = (run / "predictions.jsonl").read_bytes()
+    check_torn(run, list(range(data.rindex(b"\n", 0, -1) + 1, len(data))))
+
+
+def lines_of(run: Path) -> list[bytes]:
+    return (run / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("change", ["lost", "doubled", "of another run", "null bytes"])
+def test_lines_that_are_lost_or_added(run: Path, change: str) -> None:
+    """A line that is lost, there twice, of a model that the run lacks, or nulls: a finished run is refused by readers
+    and resume alike; an unfinished one is refused or asks for what is lost.
+    """
+    calm, lines = stable(run), lines_of(run)
+    for finished in (True, False):
+        for place in (0, len(lines) // 2, len(lines) - 1):
+            line = lines[place]
+            instead = {
+                "lost": b"",
+                "doubled": line * 2,
+                "of another run": line.replace(b'"model":"', b'"model":"x'),
+                "null bytes": bytes(len(line) - 1) + b"\n",
+            }[change]
+            changed = b"".join([*lines[:place], instead, *lines[place + 1 :]])
+            (run / "predictions.jsonl").write_bytes(changed)
+            status, _, err = read_by("compare", run, run.parent)
+            if finished or change != "lost":
+                assert (status, "predictions.jsonl" in err) == (1, True)
+            else:
+                assert (status, "unfinished" in err) == (0, True)
+            count()
+        edit_manifest(run, finished=None, predictions_sha256=None)
+    (run / "predictions.jsonl").write_bytes(changed)
+    with ChatServer(moody) as server:
+        chosen = options(server, run, **SMALL, resume=True)
+        if change == "lost":
+            assert sample(chosen).asked == 1
+            assert stable(run) == calm
+        else:
+            with pytest.raises(ArcBenchError, match=r"predictions\.jsonl"):
+                sample(chosen)
+    count()
+
+
+def test_damaged_results_and_leftovers_change_nothing(run: Path) -> None:
+    """results.json, the lock file and temporary files of a killed process, with any content, change no result."""
+    read_by("score", run, run.parent)
+    calm = {reader: read_by(reader, run, run.parent) for reader in ("score", "compare")}
+    for name in ("results.json", ".lock", ".tmp-abc", ".tmp-predictions.jsonl"):
+        for content in (b"", b"{", b'{"models": {}}', b"\xff\x00" * 50):
+            for reader, expected in calm.items():
+                (run / name).write_bytes(content)
+                assert read_by(reader, run, run.parent) == expected
+                count()

@@ -1,0 +1,106 @@
+"""Checkpoints that are cut short, have a bit flipped or lost a file, of every kind of file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.errors import RunError
+from harness.rng import Stream
+from tests.faults.damage import damaged, damages
+from tests.faults.matrix import count
+from tests.faults.training import check_equal, ran, said, small
+from tests.train_runs import Data, last_line
+from trainers.artifact import MANIFEST
+from trainers.checkpoints import best_weights, newest_complete, torn
+
+pytestmark = pytest.mark.slow
+
+NEWEST, BEFORE, BEST = "checkpoint-6", "checkpoint-4", "best-6"
+KINDS = [
+    "adapter_model.safetensors", "adapter_config.json", "optimizer.pt", "scheduler.pt", "rng_state.pth",
+    "trainer_state.json", "training_args.bin", "tokenizer.json", "files.json",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with its last two checkpoints."""
+    data = small(qwen, tmp_path_factory.mktemp("checkpoints") / "whole", keep_checkpoints=True)
+    assert ran(data) == 0, said(data)
+    return Path(data["output_dir"])
+
+
+def unfinished(whole: Path, qwen: Path, output: Path) -> Data:
+    """A copy of the run as if it was killed before its result."""
+    shutil.copytree(whole, output)
+    (output / MANIFEST).unlink()
+    return small(qwen, output, keep_checkpoints=True)
+
+
+def test_a_damaged_checkpoint_is_skipped(whole: Path) -> None:
+    """A checkpoint of which any file is cut, flipped in one bit, empty or gone is skipped for the one before it."""
+    folder = whole / "checkpoints"
+    assert newest_complete(folder) == folder / NEWEST
+    files = sorted(path for path in (folder / NEWEST).iterdir())
+    assert set(KINDS) <= {path.name for path in files}
+    for path in files:
+        for what, content in damages(path.read_bytes(), Stream("checkpoint", path.name), cuts=5, flips=8):
+            with damaged(path, content):
+                assert newest_complete(folder) == folder / BEFORE, (path.name, what)
+                said_why = torn(folder / NEWEST, 6) or ""
+                assert path.name in said_why or path.name == "files.json", said_why
+            count()
+    assert newest_complete(folder) == folder / NEWEST
+
+
+def test_damaged_best_weights_are_refused(whole: Path) -> None:
+    """Best weights of which any file is cut, flipped in one bit, empty or gone are refused by name."""
+    folder = whole / "checkpoints"
+    assert best_weights(folder, 6) == folder / BEST
+    for path in sorted((folder / BEST).iterdir()):
+        for what, content in damages(path.read_bytes(), Stream("best", path.name), cuts=3, flips=4):
+            with damaged(path, content), pytest.raises(RunError, match=r"best-6, the weights of the best step: .*over"):
+                raise AssertionError(f"{path.name}, {what}: {best_weights(folder, 6)}")
+            count()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", KINDS)
+def test_training_goes_on_from_the_checkpoint_before(whole: Path, qwen: Path, tmp_path: Path, name: str) -> None:
+    """With a bit of its newest checkpoint flipped, training goes on from the one before to the bit-equal adapter."""
+    data = unfinished(whole, qwen, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / NEWEST / name
+    *_, (_, content) = damages(path.read_bytes(), Stream("resumed", name), cuts=0, flips=1)
+    assert content is not None
+    path.write_bytes(content)
+    assert ran(data) == 0, said(data)
+    assert "skipping checkpoint" in said(data)
+    assert "going on after step 4" in said(data)
+    check_equal(tmp_path / "run", whole)
+
+
+@pytest.mark.long
+def test_training_starts_over_where_no_checkpoint_is_whole(whole: Path, qwen: Path, tmp_path: Path) -> None:
+    """With both checkpoints damaged, training says so and starts over, to the bit-equal adapter."""
+    data = unfinished(whole, qwen, tmp_path / "run")
+    for name in (NEWEST, BEFORE):
+        (tmp_path / "run" / "checkpoints" / name / "optimizer.pt").write_bytes(b"")
+        count()
+    assert ran(data) == 0, said(data)
+    assert said(data).count("skipping checkpoint") == 2
+    assert "going on" not in said(data)
+    check_equal(tmp_path / "run", whole)
+
+
+@pytest.mark.long
+def test_training_does_not_end_with_damaged_best_weights(whole: Path, qwen: Path, tmp_path: Path) -> None:
+    """Where the best weights are damaged, a resumed training ends with one error that names them, and no result."""
+    data = unfinished(whole, qwen, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / BEST / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert ran(data) == 1
+    assert "best-6, the weights of the best step: adapter_model.safetensors is damaged" in last_line(said(data))
+    assert not (tmp_path / "run" / MANIFEST).exists()

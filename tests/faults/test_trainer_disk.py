@@ -1,0 +1,114 @@
+"""A disk that fills up and a clock that jumps while a real trainer runs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.faults.matrix import count
+from tests.faults.training import check_equal, ran, said, small
+from tests.train_runs import Data, last_line
+from trainers.artifact import MANIFEST
+
+pytestmark = pytest.mark.long
+
+FILE_LIMITS = [40_000, 90_000, 200_000, 400_000]
+DISK_SIZES = [32, 256, 512, 768, 1024, 1280, 1536, 2048, 2560, 3072]
+"""KiB."""
+
+
+@pytest.fixture(scope="module")
+def whole(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = small(qwen, tmp_path_factory.mktemp("room") / "whole", keep_checkpoints=True)
+    assert ran(data) == 0, said(data)
+    return Path(data["output_dir"])
+
+
+def check_failed(data: Data) -> None:
+    """One error line that says what to do, and no finished result."""
+    error = last_line(said(data))
+    assert error.startswith("error: "), said(data)
+    assert "cannot be written" in error, error
+    assert not (Path(data["output_dir"]) / MANIFEST).exists()
+
+
+def limit_files(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize("size", FILE_LIMITS)
+def test_files_over_a_limit(whole: Path, qwen: Path, tmp_path: Path, size: int) -> None:
+    """A file that cannot grow (quota, limit) ends training with one error; with room it resumes bit-equal."""
+    data = small(qwen, tmp_path / "run", keep_checkpoints=True)
+    assert ran(data, partial(limit_files, size)) in (1, 2)
+    check_failed(data)
+    assert ran(data) == 0, said(data)
+    check_equal(tmp_path / "run", whole)
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], None]]:
+    """A disk of its own at a folder; gives what makes it large."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], check=True)
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True) and None
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk(whole: Path, qwen: Path, tmp_path: Path) -> None:
+    """A disk that is full at any moment ends training with one error; after room is made it resumes bit-equal."""
+    failed = 0
+    for kib in DISK_SIZES:
+        with small_disk(tmp_path / f"disk{kib}", kib) as enlarge:
+            data = small(qwen, tmp_path / f"disk{kib}" / "run", keep_checkpoints=True)
+            (tmp_path / f"disk{kib}" / "run.said").symlink_to(tmp_path / f"said{kib}")
+            status = ran(data)
+            if status == 0:
+                break
+            assert status in (1, 2)
+            check_failed(data)
+            failed += 1
+            enlarge()
+            assert ran(data) == 0, said(data)
+            check_equal(tmp_path / f"disk{kib}" / "run", whole)
+    print(f"{failed} sizes were too small")
+    assert failed >= 4
+    count(failed)
+
+
+def jump(checkpoints: str) -> None:
+    """From now on the clock jumps by years, back and forth, and newer checkpoints bear older times."""
+    real, jumps = time.time, iter(range(10**9))
+    time.time = lambda: real() + (-1) ** next(jumps) * 1e8
+
+    def date() -> None:
+        while True:
+            for path in Path(checkpoints).glob("checkpoint-*"):
+                then = 10**9 - 10**7 * int(path.name.split("-")[1])
+                try:
+                    os.utime(path, (then, then))
+                except FileNotFoundError:
+                    continue
+            time.sleep(0.001)
+
+    threading.Thread(target=date, daemon=True).start()
+
+
+def test_a_clock_that_jumps(whole: Path, qwen: Path, tmp_path: Path) -> None:
+    """While the clock jumps back and forth by years, training keeps its newest checkpoints and ends bit-equal."""
+    data = small(qwen, tmp_path / "run", keep_checkpoints=True)
+    assert ran(data, partial(jump, str(tmp_path / "run" / "checkpoints"))) == 0, said(data)
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").glob("ch*")} == {"checkpoint-4", "checkpoint-6"}
+    check_equal(tmp_path / "run", whole)

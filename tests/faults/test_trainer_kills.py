@@ -1,0 +1,119 @@
+"""kill -9 of a real trainer, at its changes to the disk one after another and at random moments."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from time import monotonic
+
+import pytest
+
+from harness.rng import Stream
+from serve.registry import Registry
+from tests.faults.matrix import count
+from tests.faults.training import SECONDS, check_equal, check_half, counted, dying_at, ran, said, small, started
+from tests.train_runs import Data, last_line
+from trainers.artifact import read_manifest
+
+pytestmark = pytest.mark.long
+
+KILLED = -9
+EVERY = 3
+"""Each so many-th change to the output folder is a moment to be killed at."""
+RANDOM = 12
+WATCHED = [
+    "checkpoints/checkpoint-4/adapter_model.safetensors", "checkpoints/checkpoint-4/optimizer.pt",
+    "checkpoints/checkpoint-4/rng_state.pth", "checkpoints/checkpoint-4/trainer_state.json",
+    "checkpoints/checkpoint-4/files.json.tmp", "checkpoints/best.tmp/adapter_model.safetensors",
+    "adapter_model.safetensors", "loss.png", "README.md", "manifest.json.tmp", "manifest.json",
+]  # fmt: skip
+"""Files that are killed at as soon as they are seen: before, amid or after their writing."""
+
+
+@dataclass(frozen=True)
+class Calm:
+    """An undisturbed run: its folder, how many changes to the disk it made, and the seconds it took."""
+
+    model: Path
+    output: Path
+    changes: int
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def calm(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    root = tmp_path_factory.mktemp("calm")
+    assert ran(small(qwen, root / "first")) == 0  # with it torch is imported, once
+    began = monotonic()
+    changes = counted(small(qwen, root / "run"))
+    return Calm(qwen, root / "run", changes, monotonic() - began)
+
+
+def check_resumed(data: Data, calm: Calm, registry: Registry) -> None:
+    output = Path(data["output_dir"])
+    check_half(output, calm.output, registry)
+    assert ran(data) == 0, said(data)
+    check_equal(output, calm.output)
+    count()
+    shutil.rmtree(output)
+
+
+def test_killed_before_changes_to_the_disk(calm: Calm, tmp_path: Path) -> None:
+    """Killed before any change to its folder, training resumes to the bit-equal adapter; no half is taken for whole."""
+    registry = Registry(tmp_path / "adapters")
+    for event in range(1 + Stream("first").below(EVERY), calm.changes + 1, EVERY):
+        data = small(calm.model, tmp_path / f"run{event}")
+        assert ran(data, dying_at(data, event)) == KILLED, event
+        check_resumed(data, calm, registry)
+
+
+@pytest.mark.parametrize("path", WATCHED)
+def test_killed_while_a_file_is_written(calm: Calm, tmp_path: Path, path: str) -> None:
+    """Killed while a checkpoint, the best weights or the result is being written, training resumes bit-equal."""
+    data = small(calm.model, tmp_path / "run")
+    process, watched = started(data), tmp_path / "run" / path
+    while process.is_alive() and not watched.exists():
+        pass
+    process.kill()
+    process.join()
+    check_resumed(data, calm, Registry(tmp_path / "adapters"))
+
+
+def test_killed_at_random_moments(calm: Calm, tmp_path: Path) -> None:
+    """Killed twice at random moments, training resumes to the bit-equal adapter; a finished one stays as it is."""
+    registry, unfinished = Registry(tmp_path / "adapters"), 0
+    for moment in range(RANDOM):
+        data = small(calm.model, tmp_path / f"run{moment}")
+        stream = Stream("random moments", moment)
+        for _ in range(2):
+            process = started(data)
+            Event().wait(calm.seconds * stream.uniform())
+            process.kill()
+            process.join()
+            unfinished += read_manifest(tmp_path / f"run{moment}") is None
+        count()
+        check_resumed(data, calm, registry)
+    assert unfinished >= RANDOM // 3  # how many depends on the machine; 11 of 24 where this was written
+
+
+def test_two_trainers_in_one_folder(calm: Calm, tmp_path: Path) -> None:
+    """A second trainer in a folder that is trained in is refused by name of the first, which ends undisturbed."""
+    data = small(calm.model, tmp_path / "run")
+    first = started(data)
+    while not (tmp_path / "run" / "log.jsonl").exists():
+        assert first.is_alive()
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGSTOP)  # so that it does not end before the second begins
+    second = started(data, terminal=tmp_path / "second")
+    second.join(SECONDS)
+    os.kill(first.pid, signal.SIGCONT)
+    assert second.exitcode == 1
+    assert last_line((tmp_path / "second").read_text()).endswith(
+        f"process {first.pid} trains in this folder; wait or stop it"
+    )
+    first.join(SECONDS)
+    check_equal(tmp_path / "run", calm.output)

@@ -1,0 +1,158 @@
+"""What a recipe names, opened: base model, datasets and mixture; heavy packages are imported where they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.datasets import Dataset, open_dataset
+from harness.errors import ConfigError
+from harness.prompt import load_prompt
+from trainers.recipe import Data, Recipe
+
+if TYPE_CHECKING:
+    from trainers.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a recipe names, opened."""
+
+    recipe: Recipe
+    base: Path | str
+    """A folder or a Hub id."""
+    base_digest: str
+    adapter_digest: str | None
+    """Of the adapter that is gone on from."""
+    datasets: tuple[Dataset, ...]
+    prompts: tuple[str, ...]
+    """The prompt of each dataset."""
+    held_out: Dataset | None = None
+    """What is validated on."""
+
+    @property
+    def held_out_prompt(self) -> str:
+        """The prompt of the validation."""
+        part = self.recipe.validation
+        return (part.prompt if part else None) or self.recipe.prompt
+
+    def decides(self) -> Data:
+        """Everything that decides what is learned: the recipe's keys and the content behind its names."""
+        content: Data = {"model (its content)": self.base_digest, "adapter (its content)": self.adapter_digest}
+        for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
+            content[f"datasets.{k} (its content)"] = dataset.digest()
+            content[f"prompt {prompt} (its text)"] = load_prompt(prompt).digest
+        if self.held_out is not None:
+            content["validation (its content)"] = self.held_out.digest()
+            content[f"prompt {self.held_out_prompt} (its text)"] = load_prompt(self.held_out_prompt).digest
+        return self.recipe.decides() | content
+
+
+def open_inputs(recipe: Recipe) -> Inputs:
+    """Find the base model and open the datasets of a recipe.
+
+    Raises:
+        ConfigError, SpecError, DataError: something that it names is not there.
+    """
+    base = find_base(recipe.model)
+    datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
+    prompts = tuple(part.prompt or recipe.prompt for part in recipe.datasets)
+    held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
+    return Inputs(recipe, base, _base_digest(base), _adapter_digest(recipe), datasets, prompts, held_out)
+
+
+def find_base(model: str) -> Path | str:
+    """The folder of a base model, or its Hub id: ``tiny`` is the shipped base.
+
+    Raises:
+        ConfigError: a path that is no model folder.
+    """
+    if model == "tiny":
+        from trainers.tiny_base import shipped_path
+
+        return shipped_path()
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model {model!r}: the folder has no config.json, so that it is no model")
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise ConfigError(f"model {model!r}: no such folder; give a folder, a Hugging Face id (owner/name), or tiny")
+    return model
+
+
+def _adapter_digest(recipe: Recipe) -> str | None:
+    from trainers.artifact import check_unchanged, read_manifest, refuse_pickle, weights_digest
+
+    if recipe.adapter is None:
+        return None
+    folder = Path(recipe.adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"adapter {recipe.adapter!r}: no adapter_config.json there, so that it is no adapter folder")
+    refuse_pickle(folder)
+    if manifest := read_manifest(folder):
+        check_unchanged(folder, manifest)
+    return weights_digest(folder)
+
+
+def _base_digest(base: Path | str) -> str:
+    from trainers.artifact import model_digest
+
+    if isinstance(base, Path):
+        return model_digest(base)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except OSError as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"model {base!r} is neither a folder nor to be had from Hugging Face: {why}") from error
+    return str(getattr(config, "_commit_hash", None) or "unknown")
+
+
+def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
+    """The mixture of a recipe, checked.
+
+    Raises:
+        DataError: a dataset cannot supply.
+    """
+    from trainers.mixture import Remake, open_mixture
+
+    recipe = inputs.recipe
+    weights = recipe.change_weights.by_kind()
+    mixture = open_mixture(
+        inputs.datasets,
+        inputs.prompts,
+        [part.weight for part in recipe.datasets],
+        tokenizer,
+        encoder=recipe.encoder,
+        seed=recipe.seed,
+        max_seq_len=recipe.max_seq_len,
+        drop_pairs=recipe.too_long == "drop_pairs",
+        augment=recipe.augment,
+        remakes=[
+            Remake(
+                recipe.resplit if part.resplit is None else part.resplit,
+                recipe.change_probability if part.change_probability is None else part.change_probability,
+                weights,
+            )
+            for part in recipe.datasets
+        ],
+    )
+    mixture.check()
+    return mixture
+
+
+def load_tokenizer(base: Path | str) -> Any:
+    """The tokenizer of a base model.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(base))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {error}") from error
