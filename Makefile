@@ -28,7 +28,7 @@ demo: $(READY)
 	$(BIN)/bench demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadgroup --durations=15
+	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=15
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long

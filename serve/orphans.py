@@ -14,10 +14,10 @@ _NAME = "arc-bench-parent"
 
 def end_with_parent() -> None:
     """In a child process of vLLM, start a thread that ends it when its parent is gone; may be called several times."""
-    parent = multiprocessing.parent_process()
-    if parent is None or parent.pid is None or any(thread.name == _NAME for thread in threading.enumerate()):
+    if multiprocessing.parent_process() is None or any(thread.name == _NAME for thread in threading.enumerate()):
         return
-    threading.Thread(target=_watch, args=(parent.pid,), name=_NAME, daemon=True).start()
+    # Who started this process, and not its parent in multiprocessing's sense, which a fork server would differ from.
+    threading.Thread(target=_watch, args=(os.getppid(),), name=_NAME, daemon=True).start()
 
 
 def _watch(parent: int) -> None:

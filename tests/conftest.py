@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,6 @@ from tests.train_runs import FEW, recipe_data, trained
 
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ["tests.faults.matrix"]
-SHARED = {"shared_site": "server", "whole_run": "adapters", "plain_run": "adapters", "few_run": "adapters"}
-"""The groups of slow tests, by fixtures that are made for tests of several files."""
 # One thread each: those of several processes on few cores wait for each other by spinning, at twice the time and more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -43,18 +42,31 @@ settings.load_profile("arc-bench")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is long is slow too, and what is slow has a group, which is one process's under ``--dist loadgroup``.
-
-    So that a server or an adapter that several slow tests share is not made twice, each file is a group, and so are
-    all tests that use a fixture of ``SHARED``.
-    """
+    """What is long is slow too, so that ``-m "not slow"`` leaves the fast tests alone."""
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker("slow")
-        if item.get_closest_marker("slow"):
-            assert isinstance(item, pytest.Function)
-            group = next((SHARED[name] for name in item.fixturenames if name in SHARED), item.path.stem)
-            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """Under ``--dist loadscope`` a process takes whole files, and all of those that share a server or an adapter."""
+    if config.option.dist != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    @cache
+    def scope(file: str) -> str:
+        if file.startswith("tests/serving/"):
+            return "the shared server"
+        trained = re.search(r"\b(whole|plain|few)_run\b", (ROOT / file).read_text(encoding="utf-8"))
+        return "the shared adapters" if trained else file
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid.partition("::")[0])
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,8 @@ def test_models_and_adapters_that_cannot_be_loaded(
     other = {"lora": {"rank": 4, "alpha": 5}, "adapter": str(adapter)}
     assert "set lora.rank=8, lora.alpha=32" in refused({**data, **other}, capsys)
     (adapter / "adapter_model.safetensors").write_bytes(b"short")
+    assert f"{adapter}: its weights are not what training wrote" in refused({**data, "adapter": str(adapter)}, capsys)
+    (adapter / "manifest.json").unlink()
     assert f"adapter '{adapter}' cannot be loaded on" in refused({**data, "adapter": str(adapter)}, capsys)
     weights.write_bytes(weights.read_bytes()[:1000])
     assert f"model '{model}' cannot be loaded" in refused(data, capsys)

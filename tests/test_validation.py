@@ -162,7 +162,7 @@ def test_killed_between_its_end_and_its_result_it_is_only_finished(train_root: P
     assert weights_digest(output) == weights_digest(ended)
     (output / "manifest.json").unlink()
     shutil.rmtree(output / "checkpoints" / f"best-{manifest_of(ended).kept_step}")
-    with pytest.raises(RunError, match=r"is missing, the weights of the best step; resume=false starts over"):
+    with pytest.raises(RunError, match=r"the weights of the best step: it is missing; resume=false starts over"):
         train(recipe, output, progress=False)
 
 

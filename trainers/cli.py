@@ -133,7 +133,7 @@ def merge(base: str, adapter: Path, output: Path) -> None:
     """Write base and adapter as one full model, for where adapters cannot be served.
 
     \b
-    bench merge tiny runs/demo/adapters/cross -o merged
+    bench merge tiny runs/demo/trained/cross -o merged
     """
     from trainers.merge import merge as merge_adapter
 
