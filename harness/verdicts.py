@@ -40,7 +40,7 @@ def comparison_footnote(found: Sequence[Paired]) -> str:
     """What the columns of the table are, in a sentence."""
     return (
         "Percentage points, paired by task; p by sign flips or McNemar's exact test, Holm-corrected over these "
-        f"{len(found)} comparisons; resolvable: the smallest difference that this many tasks resolve at 80 % power."
+        f"{len(found)} comparison{"s" * (len(found) != 1)}; resolvable: the smallest difference that this many tasks resolve at 80 % power."
     )
 
 

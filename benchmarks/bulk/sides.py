@@ -32,7 +32,7 @@ def indexed(path: str, cache: str) -> Figures:
     cpu = process_time()
     for i, place in enumerate(places):
         dataset.task(place, Stream("draw", i))
-    return {**opened, "draws_per_cpu_s": DRAWS / (process_time() - cpu), "rows": len(dataset.ids)}
+    return {**opened, "draws_per_cpu_s": DRAWS / (process_time() - cpu), "rows": len(dataset.ids), **memory()}
 
 
 def as_list(path: str, cache: str) -> Figures:
@@ -41,7 +41,7 @@ def as_list(path: str, cache: str) -> Figures:
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     opened = {"open": perf_counter() - start, "open_cpu": process_time() - cpu}
-    return {**opened, "draws_per_cpu_s": _draws(rows), "rows": len(rows)}
+    return {**opened, "draws_per_cpu_s": _draws(rows), "rows": len(rows), **memory()}
 
 
 def as_arrow(path: str, cache: str) -> Figures:
@@ -52,7 +52,7 @@ def as_arrow(path: str, cache: str) -> Figures:
     start, cpu = perf_counter(), process_time()
     rows = datasets.load_dataset("json", data_files=path, split="train", cache_dir=cache)
     opened = {"open": perf_counter() - start, "open_cpu": process_time() - cpu}
-    return {**opened, "draws_per_cpu_s": _draws(rows), "rows": len(rows)}
+    return {**opened, "draws_per_cpu_s": _draws(rows), "rows": len(rows), **memory()}
 
 
 def audit(path: str, cache: str) -> Figures:
@@ -87,7 +87,7 @@ def _places(n: int) -> list[int]:
 
 
 def memory() -> Figures:
-    """Memory of this process that is not file pages, which the system can take back: MB; without /proc, the peak."""
+    """What this process holds now, MB: without file pages, which the system can take back; the peak without /proc."""
     path = Path("/proc/self/status")
     if path.exists():
         line = next(line for line in path.read_text().splitlines() if line.startswith("RssAnon"))
@@ -103,4 +103,4 @@ SIDES: dict[str, Callable[[str, str], Figures]] = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps({**SIDES[sys.argv[1]](sys.argv[2], sys.argv[3]), **memory()}))
+    print(json.dumps(SIDES[sys.argv[1]](sys.argv[2], sys.argv[3])))

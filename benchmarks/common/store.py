@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from harness.environment import describe_environment
 
+ROOT = Path(__file__).parent.parent.parent
 Line = dict[str, Any]
 
 
@@ -20,6 +22,16 @@ class Nothing(SystemExit):
     def __init__(self, key: str) -> None:
         print(f"the time is over; {key} and what follows are measured when the command is run again", file=sys.stderr)
         super().__init__(0)
+
+
+def _version() -> str:
+    """The commit, with a + where code has changed since; pages, which benchmarks write themselves, are no code."""
+    about = describe_environment()
+    if about.commit is None:
+        return about.version
+    command = ["git", "status", "--porcelain", "--", "*.py", "pyproject.toml"]
+    changed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return about.commit[:10] + ("+" if changed else "")
 
 
 class Store:
@@ -41,8 +53,7 @@ class Store:
             self.path.write_bytes(kept)
         for line in map(json.loads, kept.splitlines()):
             self.known[line["key"]] = line
-        about = describe_environment()
-        self._version = f"{(about.commit or about.version)[:10]}{'+' if about.dirty else ''}"
+        self._version = _version()
 
     def get(self, key: str, measure: Callable[[], Mapping[str, Any]]) -> Line:
         """What is known under a key, else what ``measure`` gives.
