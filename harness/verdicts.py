@@ -38,9 +38,10 @@ def _row(row: Paired) -> list[str]:
 
 def comparison_footnote(found: Sequence[Paired]) -> str:
     """What the columns of the table are, in a sentence."""
+    over = "one comparison" if len(found) == 1 else f"these {len(found)} comparisons"
     return (
-        "Percentage points, paired by task; p by sign flips or McNemar's exact test, Holm-corrected over these "
-        f"{len(found)} comparison{"s" * (len(found) != 1)}; resolvable: the smallest difference that this many tasks resolve at 80 % power."
+        "Percentage points, paired by task; p by sign flips or McNemar's exact test, Holm-corrected over "
+        f"{over}; resolvable: the smallest difference that this many tasks resolve at 80 % power."
     )
 
 
