@@ -26,7 +26,7 @@ from benchmarks.common.store import Store
 from benchmarks.share.sides import ROUTES, Setting, by_bare_client, by_harness, server
 
 SETTINGS = (
-    Setting("tiny base", tasks=60, samples=16, max_tokens=32, in_flight=64),
+    Setting("tiny base", tasks=200, samples=16, max_tokens=32, in_flight=64),
     Setting("random, 87 M", tasks=8, samples=16, max_tokens=32, in_flight=32),
 )
 SIDES = ("bare client", "bench run")

@@ -1,26 +1,40 @@
-"""A vLLM whose API process was killed leaves no engine behind, which would hold its memory for ever."""
+"""Nothing of a vLLM outlives those whom it serves: an engine its API process, and that the process that owns it."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
 
+from serve.command import OWNER_PID
+
 _SECONDS = 1.0
 _NAME = "arc-bench-parent"
+_log = logging.getLogger("vllm.arc_bench")
 
 
 def end_with_parent() -> None:
-    """In a child process of vLLM, start a thread that ends it when its parent is gone; may be called several times."""
-    if multiprocessing.parent_process() is None or any(thread.name == _NAME for thread in threading.enumerate()):
+    """Start a thread that ends this process of vLLM when its parent is gone; may be called several times.
+
+    In the API process that is the owner whom the launcher named, if it did; also while vLLM is still starting.
+    """
+    if any(thread.name == _NAME for thread in threading.enumerate()):
         return
-    # Who started this process, and not its parent in multiprocessing's sense, which a fork server would differ from.
-    threading.Thread(target=_watch, args=(os.getppid(),), name=_NAME, daemon=True).start()
+    if multiprocessing.parent_process() is not None:
+        # Who started this process: with a fork server not its parent in multiprocessing's sense.
+        watched = os.getppid(), signal.SIGKILL  # it serves nobody any more, and may be stuck waiting for its parent
+    elif owner := os.environ.get(OWNER_PID):
+        watched = int(owner), signal.SIGTERM  # requests in flight may finish
+    else:
+        return
+    threading.Thread(target=_watch, args=watched, name=_NAME, daemon=True).start()
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int, then: signal.Signals) -> None:
     while os.getppid() == parent:
         time.sleep(_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)  # it serves nobody any more, and may be stuck waiting for its parent
+    _log.warning("the process that owns this one (%d) is gone; ending", parent)
+    os.kill(os.getpid(), then)

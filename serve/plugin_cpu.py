@@ -10,7 +10,7 @@ The last one's ``CPU Generator does not use offset`` was reported of other backe
 RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
 
 vLLM calls ``register`` in each of its processes. On any other platform it mends nothing. In a server of ours it also
-lets no engine outlive the server (``serve.orphans``).
+lets no process outlive its owner (``serve.orphans``).
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from serve.admin_routes import attach_routes
 from serve.base_model import BaseModel
-from serve.command import ADAPTERS_DIR, NOT_RESTORED, OWNER_PID, address
+from serve.command import ADAPTERS_DIR, NOT_RESTORED, address
 from serve.engine import VllmEngine
 from serve.fairness import SlotGate
 from serve.keys import Keys
@@ -24,7 +23,7 @@ from serve.leases import LeaseFile
 from serve.metrics import Metrics
 from serve.pool import AdapterPool, PoolLimits
 from serve.registry import Registry
-from serve.service import Service, owner_is_gone
+from serve.service import Service
 from serve.wire import bound_heads
 
 if TYPE_CHECKING:
@@ -39,9 +38,6 @@ class AdapterEndpoints:
 
     name = "arc_bench_adapters"
     required_tasks = ("generate",)
-
-    def __init__(self) -> None:
-        self._tasks: list[asyncio.Task[None]] = []
 
     def attach_router(self, app: FastAPI) -> None:
         """Add the routes under /admin/adapters, before vLLM sets up what reads from the network."""
@@ -80,8 +76,6 @@ class AdapterEndpoints:
             _log.info("adapters restored: %s", ", ".join(service.pool.live.values()) or "none are live")
         state.arc_bench = service
         drain_before_shutdown(client, service)
-        if owner := os.environ.get(OWNER_PID):
-            self._tasks.append(asyncio.create_task(end_with(int(owner))))
 
 
 def drain_before_shutdown(client: Any, service: Service) -> None:
@@ -96,11 +90,3 @@ def drain_before_shutdown(client: Any, service: Service) -> None:
         stop(timeout=None if timeout is None else max(0.0, patience - (time.monotonic() - started)))
 
     client.shutdown = shutdown
-
-
-async def end_with(owner: int) -> None:
-    """End this server when the process that started it is gone, however it went."""
-    while not owner_is_gone(owner):
-        await asyncio.sleep(1.0)
-    _log.warning("the process that owns this server (%d) is gone; shutting down", owner)
-    os.kill(os.getpid(), signal.SIGTERM)

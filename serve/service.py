@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -90,8 +89,3 @@ class Service:
             "manifest": verified.manifest,
         }
         return self._card(name, entry.version.id, self.base.name, own)
-
-
-def owner_is_gone(owner: int) -> bool:
-    """Whether the process that was to own this server has ended (its children pass to another parent)."""
-    return os.getppid() != owner

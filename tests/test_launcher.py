@@ -89,14 +89,16 @@ def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
 
 
 OWNED = """
-import asyncio, sys
-from serve.plugin_endpoint import end_with
+import threading
+from serve.orphans import end_with_parent
+end_with_parent()
 print("watching", flush=True)
-asyncio.run(end_with(int(sys.argv[1])))
+threading.Event().wait(300)
 """
 OWNER = """
 import os, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], start_new_session=True)
+env = {**os.environ, "ARC_BENCH_OWNER_PID": str(os.getpid())}
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=env, start_new_session=True)
 print(child.pid, flush=True)
 child.wait()
 """
