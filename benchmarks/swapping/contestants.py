@@ -130,7 +130,10 @@ def _post(url: str, body: dict[str, Any]) -> None:
         with urllib.request.urlopen(request, timeout=120) as reply:
             reply.read()
     except urllib.error.HTTPError as error:
-        raise SystemExit(f"{url}: {error.read().decode()}") from error
+        told = f"{url}: {error.read().decode()}"
+        if error.code >= 500:  # its engine has died; that is a result (see hot_swap.Died)
+            raise ConnectionError(told) from error
+        raise SystemExit(told) from error
 
 
 __all__ = ["SECOND", "Contestant", "contestants"]
