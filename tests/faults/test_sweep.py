@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import yaml
 
 from harness.cli import cli
 from harness.console import run_cli
+from harness.rng import Stream
 from tests.faults.matrix import count
+from tests.sampling_toys import until
 from tests.test_demo import servers_of
 from tests.train_runs import last_line
 
@@ -127,3 +130,52 @@ def test_a_torn_evaluation_is_told(tmp_path: Path, left: int, capsys: pytest.Cap
     assert run_cli(cli, ["sweep", str(tmp_path / "sweep.yaml")]) == 2
     assert "evaluation.json is damaged" in last_line(capsys.readouterr().err)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
+
+
+def working_in(folder: Path) -> list[str]:
+    """Command lines of processes that were given a path in a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if f"{folder}/".encode() in (words := entry.read_bytes()):
+                found.append(words.decode())
+    return found
+
+
+def predicted(run: Path) -> list[Any]:
+    """The grids of a run by key."""
+    records = [json.loads(line) for line in (run / "predictions.jsonl").read_bytes().splitlines()]
+    return sorted([one["task_id"], one["test_index"], one["sample_index"], one["grid"]] for one in records)
+
+
+@pytest.mark.long
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    """kill -9 of a sweep at random moments, alone or with its children: no server is left, it ends as a calm one."""
+    one = {**SWEEP, "original_weight": [1], "seeds": [0], "evaluation": {**SWEEP["evaluation"], "base": False}}
+    for name in ("calm", "killed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.yaml").write_text(yaml.safe_dump({**one, "out": str(tmp_path / name / "out")}))
+    began = time.monotonic()
+    subprocess.run(command(tmp_path / "calm"), check=True, capture_output=True)
+    seconds, folder = time.monotonic() - began, tmp_path / "killed"
+    moments = [Stream("sweep", k).uniform() for k in range(6)]
+    for k, moment in enumerate(moments):
+        with (tmp_path / "output").open("ab") as output:
+            child = subprocess.Popen(command(folder), stdout=output, stderr=output, start_new_session=True)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(moment * seconds)
+        with suppress(ProcessLookupError):  # it is through
+            (os.killpg if k % 2 else os.kill)(child.pid, signal.SIGKILL)
+        child.wait()
+        # What it had started goes on alone and ends: its server at once, a trainer or a run when it is done.
+        until(lambda: not servers_of(folder / "out") and not working_in(folder / "out"), seconds=240)
+        count()
+    finished = subprocess.run(command(folder), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    digests = [
+        json.loads((tmp_path / name / "out" / "trained" / "w100-s0" / "manifest.json").read_bytes())["weights_sha256"]
+        for name in ("calm", "killed")
+    ]
+    assert digests[0] == digests[1]
+    assert predicted(folder / "out" / "bench" / "w100-s0") == predicted(tmp_path / "calm" / "out" / "bench" / "w100-s0")
+    assert (folder / "out" / "report.md").exists()
