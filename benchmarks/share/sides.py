@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import shutil
 import sys
 import time
@@ -155,7 +156,13 @@ async def send(session: aiohttp.ClientSession, url: str, remaining: Iterator[byt
 
 
 def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
-    """Predictions a second of ``LLM.generate`` on the same token ids, once for each seed after a warm-up."""
+    """Predictions a second of ``LLM.generate`` on the same token ids, once for each seed after a warm-up.
+
+    The engine has what `bench serve` gives it: all cores (vLLM by itself leaves some to others), prompts in one piece.
+    """
+    from serve.machine import detect_machine
+
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in detect_machine().cores)
     from vllm import LLM, SamplingParams
 
     llm = LLM(
@@ -165,6 +172,8 @@ def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
         enable_prefix_caching=False,
         generation_config="vllm",
         max_num_seqs=setting.in_flight,
+        max_num_batched_tokens=8192,
+        enable_chunked_prefill=False,
         gpu_memory_utilization=0.5,  # of the memory of one node of a CPU, most of which need not be free
         kv_cache_memory_bytes=2 << 30,
     )
