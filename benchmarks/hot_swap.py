@@ -69,7 +69,7 @@ def measure_all(store: Store, work: Path, repeats: int, quick: bool) -> None:
             turn = turn[repeat % 3 :] + turn[: repeat % 3]
             for many in ADAPTERS:
                 for name in turn if many == 0 else [name for name in turn if name != "base"]:
-                    measure_throughput(store, servers[name], many, repeat, 32 if quick else 192)
+                    measure_throughput(store, servers[name], many, repeat, 32 if quick else 576)
             for many in REGISTERED:
                 for name in [name for name in turn if name != "base"]:
                     measure_swaps(store, servers[name], adapters, many, repeat, 4 if quick else 16)
