@@ -112,7 +112,8 @@ def page(store: Store, settings: Sequence[Setting], growths: Sequence[Growth], r
 {asked}.
 Medians of {repeats} repetitions in which the sides take turns; the bare client sends the very bodies that `bench run`
 sends (lists of 16 prompts as token ids, or single chats, both with log-probabilities), as many at once. The share is
-taken within each repetition. Offline generation has the server's engine arguments and all cores.
+taken within each repetition. Offline generation has the server's engine arguments and all cores; what
+the bare client loses to it is vLLM's HTTP server, which weighs the more the smaller the model is.
 
 | model | | predictions/s | share of the bare client | share of offline |
 | --- | --- | ---: | ---: | ---: |
