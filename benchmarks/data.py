@@ -23,6 +23,11 @@ from benchmarks.common.processes import measured, module
 from benchmarks.common.store import Store
 
 BARC_ROWS = 400_000
+WHY = (
+    "each drawing parses the row anew (orjson, a quarter of the time, which is the difference); the list holds all "
+    "rows parsed, at the memory shown"
+)
+"""By a profile; the rest is the making and checking of grids, which both sides do alike."""
 SIDES = ("first", "again", "list", "arrow first", "arrow again", "audit")
 
 
@@ -65,7 +70,7 @@ def _measure_kind(store: Store, kind: str, path: Path, cache: Path, case: str) -
 def main() -> int:
     """Measure what is not known yet, and write the page."""
     options = parser(__doc__, "data").parse_args()
-    sizes = (5, 10, 20) if options.quick else (80, 160, 320)
+    sizes = (5, 20) if options.quick else (80, 160, 320)
     store, repeats = open_store(options), repetitions(options)
     for size in sizes:
         measure(store, work_folder(options), size, repeats)
@@ -86,7 +91,7 @@ def main() -> int:
         finding("opened again", "open", "again", plain, "list"),
         finding("opened again", "open", "again", arrow, "arrow again"),
         finding("random tasks", "draws_per_cpu_s", "again", arrow, "arrow again", unit="/CPU s", more_is_better=True),
-        finding("random tasks", "draws_per_cpu_s", "again", plain, "list", unit="/CPU s", more_is_better=True),
+        finding("random tasks", "draws_per_cpu_s", "again", plain, "list", unit="/CPU s", more_is_better=True, why=WHY),
     ]
     rows = store.known[f"list {sizes[-1]} 0"]["rows"]
     rates = values("audit", "rows_per_cpu_s")

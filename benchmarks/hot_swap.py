@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,10 +26,34 @@ from benchmarks.swapping.contestants import Contestant, contestants
 from benchmarks.swapping.page import write_page
 from benchmarks.swapping.traffic import first_tokens, swaps_under_load, throughput
 
-ADAPTERS = (0, 1, 4, 16)
-"""How many adapters take turns in a throughput measurement; 0 for the base."""
-REGISTERED = (2, 8, 32)
-"""How many adapters are loaded while one of them is swapped."""
+
+@dataclass(frozen=True)
+class Extent:
+    """What is measured.
+
+    Attributes:
+        repeats: repetitions.
+        taking_turns: how many adapters do so in a measurement of throughput; 0 for the base.
+        loaded: how many adapters are, while one of them is swapped.
+        requests: of a measurement of throughput.
+        swaps: of a measurement under load.
+        base: whether a plain vLLM of the base alone is measured too.
+    """
+
+    repeats: int
+    taking_turns: tuple[int, ...] = (0, 1, 4, 16)
+    loaded: tuple[int, ...] = (2, 8, 32)
+    requests: int = 576
+    swaps: int = 16
+    base: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """The adapters."""
+        return list(NAMES[: max(*self.taking_turns, *self.loaded)])
+
+
+QUICK = Extent(1, (0, 1, 4), (2, 8), requests=32, swaps=4, base=False)
 
 
 class Died(Exception):
@@ -44,35 +69,36 @@ def get(store: Store, key: str, measure: Callable[[], Line]) -> None:
         raise Died(key) from error
 
 
-def keys(repeats: int) -> list[str]:
+def keys(extent: Extent) -> list[str]:
     """Everything that is to be measured."""
     found = []
-    for repeat in range(repeats):
-        for many in ADAPTERS:
-            found += [f"throughput {name} {many} {repeat}" for name in ("ours", "stock", "base")[: 2 if many else 3]]
-        for many in REGISTERED:
+    for repeat in range(extent.repeats):
+        for many in extent.taking_turns:
+            names = ("ours", "stock", "base") if many == 0 and extent.base else ("ours", "stock")
+            found += [f"throughput {name} {many} {repeat}" for name in names]
+        for many in extent.loaded:
             found += [f"first {name} {many} {repeat}" for name in ("ours", "stock")]
             ways = (("ours", "promote"), ("stock", "unload, then load"), ("stock", "load in place"))
             found += [f"swap {name} {many} {repeat} {way}" for name, way in ways]
     return found
 
 
-def measure_all(store: Store, work: Path, repeats: int, quick: bool) -> None:
+def measure_all(store: Store, work: Path, extent: Extent) -> None:
     """Start the servers and measure what is missing."""
-    adapters = make_adapters(work)
-    with contestants(adapters, work) as servers:
+    adapters = make_adapters(work, extent.names)
+    with contestants(adapters, work, extent.base) as servers:
         for name in ("ours", "stock"):
-            for key in NAMES[1 if name == "stock" else 0 :]:
+            for key in extent.names[1 if name == "stock" else 0 :]:
                 servers[name].load(key)
-        for repeat in range(repeats):
-            turn = ["ours", "stock", "base"]
-            turn = turn[repeat % 3 :] + turn[: repeat % 3]
-            for many in ADAPTERS:
+        for repeat in range(extent.repeats):
+            turn = list(servers)
+            turn = turn[repeat % len(turn) :] + turn[: repeat % len(turn)]
+            for many in extent.taking_turns:
                 for name in turn if many == 0 else [name for name in turn if name != "base"]:
-                    measure_throughput(store, servers[name], many, repeat, 32 if quick else 576)
-            for many in REGISTERED:
+                    measure_throughput(store, servers[name], many, repeat, extent.requests)
+            for many in extent.loaded:
                 for name in [name for name in turn if name != "base"]:
-                    measure_swaps(store, servers[name], adapters, many, repeat, 4 if quick else 16)
+                    measure_swaps(store, servers[name], adapters, many, repeat, extent.swaps)
         for name, server in servers.items():
             get(store, f"memory {name} {time.time():.0f}", partial(peak, server))
 
@@ -102,8 +128,9 @@ def lost(store: Store, side: str, way: str, repeats: int) -> tuple[float, ...]:
     return tuple(float(sum(line.get(field, 0) for field in ("failed", "wrong", "wrong_base"))) for line in lines)
 
 
-def findings(store: Store, repeats: int) -> tuple[list[Finding], list[Growth]]:
+def findings(store: Store, extent: Extent) -> tuple[list[Finding], list[Growth]]:
     """This server beside a plain vLLM."""
+    repeats = extent.repeats
 
     def values(key: str, field: str) -> tuple[float, ...]:
         return tuple(store.known[key.format(repeat)][field] for repeat in range(repeats))
@@ -113,11 +140,11 @@ def findings(store: Store, repeats: int) -> tuple[list[Finding], list[Growth]]:
 
     peer, memory = "plain vLLM", (peak_of("ours"), peak_of("stock"))
     found = []
-    for many in ADAPTERS:
+    for many in extent.taking_turns:
         what = f"throughput, {many} adapters" if many else "throughput, the base"
         sides = [values(f"throughput {name} {many} {{}}", "per_second") for name in ("ours", "stock")]
         found.append(Finding(what, "sequences/s", sides[0], peer, sides[1], more_is_better=True, memory=memory))
-    for many in REGISTERED:
+    for many in extent.loaded:
         sides = [
             tuple(
                 map(sum, zip(*(values(f"first {name} {many} {{}}", f) for f in ("load", "first_token")), strict=True))
@@ -125,7 +152,7 @@ def findings(store: Store, repeats: int) -> tuple[list[Finding], list[Growth]]:
             for name in ("ours", "stock")
         ]
         found.append(Finding(f"load and first token, {many} adapters", "s", sides[0], peer, sides[1]))
-    for many in REGISTERED:
+    for many in extent.loaded:
         ours = lost(store, f"ours {many}", "promote", repeats)
         for way in ("unload, then load", "load in place"):
             deaths = sum("died" in store.known[f"swap stock {many} {i} {way}"] for i in range(repeats))
@@ -134,7 +161,7 @@ def findings(store: Store, repeats: int) -> tuple[list[Finding], list[Growth]]:
             found.append(Finding(f"failed or wrong under swaps, {many} adapters", "requests", ours, other, theirs))
     costs = (("`promote` under load", "swap ours {} {{}} promote", "swap"), ("load", "first ours {} {{}}", "load"))
     growths = [
-        Growth(what, "adapters", "s", REGISTERED, tuple(median(values(key.format(many), field)) for many in REGISTERED))
+        Growth(what, "adapters", "s", extent.loaded, tuple(median(values(key.format(n), field)) for n in extent.loaded))
         for what, key, field in costs
     ]
     return found, growths
@@ -143,20 +170,21 @@ def findings(store: Store, repeats: int) -> tuple[list[Finding], list[Growth]]:
 def main() -> int:
     """Measure what is missing and write the page once nothing is."""
     options = parser(__doc__, "hot_swap", repeats=3).parse_args()
-    store, repeats, work = open_store(options), repetitions(options), work_folder(options)
-    while any(key not in store.known for key in keys(repeats)) or not any("memory" in key for key in store.known):
+    store, work = open_store(options), work_folder(options)
+    extent = QUICK if options.quick else Extent(repetitions(options))
+    while any(key not in store.known for key in keys(extent)) or not any("memory" in key for key in store.known):
         try:
-            measure_all(store, work, repeats, options.quick)
+            measure_all(store, work, extent)
         except Died as death:
             print(f"a server died: {death}; all are started anew", file=sys.stderr)
         except Nothing:
-            missing = [key for key in keys(repeats) if key not in store.known]
+            missing = [key for key in keys(extent) if key not in store.known]
             print(f"{len(missing)} measurements are missing; the same command goes on")
             return 0
         else:
             break
-    page = write_page(store.known, repeats, ADAPTERS, REGISTERED)
-    found, growths = findings(store, repeats)
+    page = write_page(store.known, extent.repeats, extent.taking_turns, extent.loaded)
+    found, growths = findings(store, extent)
     goals = [
         f"{finding.what}: {sum(finding.ours):.0f} of ours"
         for finding in found

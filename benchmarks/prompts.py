@@ -66,7 +66,7 @@ def main() -> int:
     if options.side:
         print(json.dumps(build(options.side[0], int(options.side[1]))))
         return 0
-    sizes = (50, 100, 200) if options.quick else (500, 1000, 2000)
+    sizes = (50, 200) if options.quick else (500, 1000, 2000)
     store, repeats, names = open_store(options), repetitions(options), list(SIDES)
 
     def measure(side: str, size: int) -> dict[str, float | str]:

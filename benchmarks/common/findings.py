@@ -22,6 +22,7 @@ class Finding:
         more_is_better: as of a rate; else less is, as of a time.
         memory: peak of this project's process and of the peer's, MB; None where it says nothing.
         goal: how many times ahead of the peer this project is to be, at least.
+        why: what a profile shows of the difference, to be told where this project is behind.
     """
 
     what: str
@@ -32,6 +33,7 @@ class Finding:
     more_is_better: bool = False
     memory: tuple[float, float] | None = None
     goal: float | None = None
+    why: str = ""
 
     @property
     def ahead(self) -> list[float] | None:
@@ -47,6 +49,12 @@ class Finding:
             return None
         return f"{self.what}: {median(ahead):.2f} times {self.peer}, where {self.goal:g} is wanted"
 
+    def behind(self) -> str | None:
+        """Where this project is behind by 3 % and more, and why, in words."""
+        if (ahead := self.ahead) is None or median(ahead) >= BEHIND:
+            return None
+        return f"{self.what} beside {self.peer}: {median(ahead):.2f} times; {self.why or 'not explained yet'}"
+
     def cells(self) -> list[str]:
         """A row of a table: see HEADER."""
         ahead = self.ahead
@@ -56,6 +64,8 @@ class Finding:
         return [self.what, ours, self.peer, theirs, times, memory, str(len(self.ours))]
 
 
+BEHIND = 0.97
+"""Below so many times the peer, a difference is looked into."""
 HEADER = ("", "this project", "beside", "its figure", "times ahead (least–most)", "peak memory (MB)", "repetitions")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +43,12 @@ class Adapters:
     expected: dict[str, list[list[int]]]
 
 
-def make_adapters(work: Path) -> Adapters:
+def make_adapters(work: Path, names: Sequence[str]) -> Adapters:
     """Random LoRA of rank 16 on all linear layers of the tiny base, made once in ``work``."""
     base = BaseModel.open(shipped_path())
     registry = Registry(work / "adapters")
     ids, folders = {}, {}
-    for seed, key in enumerate((*NAMES, SECOND)):
+    for seed, key in enumerate((*names, SECOND)):
         source = work / "sources" / key
         if not (source / "adapter_config.json").exists():
             _write(source, base, seed)

@@ -55,8 +55,8 @@ class Contestant:
 
 
 @contextmanager
-def contestants(adapters: Adapters, work: Path) -> Iterator[dict[str, Contestant]]:
-    """All three servers, up while the block runs; the same limits, memory, threads and type (float32) for each."""
+def contestants(adapters: Adapters, work: Path, with_base: bool) -> Iterator[dict[str, Contestant]]:
+    """The servers, up while the block runs; the same limits, memory, threads and type (float32) for each."""
     binding = ",".join(map(str, detect_machine().cores))
     limits = [
         "--dtype",
@@ -85,13 +85,15 @@ def contestants(adapters: Adapters, work: Path) -> Iterator[dict[str, Contestant
         opened = {**env, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
         first = {NAMES[0]: adapters.folders[NAMES[0]]}
         plain = stack.enter_context(stock_vllm(adapters.base, first, work / "stock.log", [*limits, *lora], opened))
-        bare = stack.enter_context(stock_vllm(adapters.base, {}, work / "base.log", limits, env))
         base = adapters.base.name
-        yield {
+        servers = {
             "ours": _ours(own.url, own.pid, base, adapters),
             "stock": _stock(plain.url, plain.pid, base, adapters),
-            "base": Contestant("base", bare.url, base, bare.pid, _cannot, _cannot, {}),
         }
+        if with_base:
+            bare = stack.enter_context(stock_vllm(adapters.base, {}, work / "base.log", limits, env))
+            servers["base"] = Contestant("base", bare.url, base, bare.pid, _cannot, _cannot, {})
+        yield servers
 
 
 def _ours(url: str, pid: int, base: str, adapters: Adapters) -> Contestant:

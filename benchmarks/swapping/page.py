@@ -52,7 +52,8 @@ def _throughput(known: Known, repeats: int, many: Sequence[int]) -> str:
         "| adapters | ours | plain vLLM | times | plain vLLM, base alone | of it |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
-    alone = _values(known, repeats, "per_second", "throughput base 0 {}")
+    nothing = [float("nan")] * repeats
+    alone = _values(known, repeats, "per_second", "throughput base 0 {}") if "throughput base 0 0" in known else nothing
     for count in many:
         ours, stock = (
             _values(known, repeats, "per_second", f"throughput {name} {count} {{}}") for name in ("ours", "stock")
@@ -116,7 +117,7 @@ def _memory(known: Known) -> str:
     lines = ["| server | MiB |", "|---|---:|"]
     for name, label in names.items():
         peaks = [line["mib"] for key, line in known.items() if key.startswith(f"memory {name} ")]
-        lines.append(f"| {label} | {max(peaks):,} |")
+        lines += [f"| {label} | {max(peaks):,} |"] if peaks else []
     text = (
         "The sum of the processes' peaks; the cache of 512 MiB and the libraries that they share are counted in each."
     )
