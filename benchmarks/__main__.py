@@ -58,7 +58,8 @@ def run_entry(entry: str, folder: Path, options: argparse.Namespace, minutes: fl
 def results(summaries: dict[str, dict[str, Any]]) -> str:
     """The page of all results."""
     parts = ["# Benchmarks: results", _HEAD.format(machine=describe_machine())]
-    growth, behind, missed = [], [], []
+    growth, missed = [], []
+    behind: dict[str, list[str]] = {}
     for entry, title in ENTRIES.items():
         if entry not in summaries:
             continue
@@ -69,10 +70,13 @@ def results(summaries: dict[str, dict[str, Any]]) -> str:
         parts += [f"## {title}", f"{said}.", findings_table(findings)]
         if growths:
             growth.append(f"**{title}**\n\n{growth_table(growths)}")
-        behind += [f"- {title}: {told}" for finding in findings if (told := finding.behind())]
+        for finding in findings:
+            if told := finding.behind():
+                behind.setdefault(f"{title}: {finding.why or 'not explained yet'}", []).append(told)
         missed += [f"- {title}: {goal}" for goal in found["missed"]]
     parts += ["## How cost grows with size", _GROWTH, *growth]
-    parts += ["## Where this project is behind, and why", "\n".join(behind) if behind else "Nowhere."]
+    reasons = [f"- {why}. {'; '.join(told)}." for why, told in behind.items()]
+    parts += ["## Where this project is behind, and why", "\n".join(reasons) or "Nowhere."]
     parts += ["## Goals missed", "\n".join(missed) if missed else "None."]
     return "\n\n".join(parts) + "\n"
 

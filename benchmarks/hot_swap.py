@@ -26,6 +26,8 @@ from benchmarks.swapping.contestants import Contestant, contestants
 from benchmarks.swapping.page import write_page
 from benchmarks.swapping.traffic import first_tokens, swaps_under_load, throughput
 
+WHY = "every byte of an adapter is hashed and checked before it is loaded"
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -151,7 +153,7 @@ def findings(store: Store, extent: Extent) -> tuple[list[Finding], list[Growth]]
             )
             for name in ("ours", "stock")
         ]
-        found.append(Finding(f"load and first token, {many} adapters", "s", sides[0], peer, sides[1]))
+        found.append(Finding(f"load and first token, {many} adapters", "s", sides[0], peer, sides[1], why=WHY))
     for many in extent.loaded:
         ours = lost(store, f"ours {many}", "promote", repeats)
         for way in ("unload, then load", "load in place"):

@@ -50,10 +50,10 @@ class Finding:
         return f"{self.what}: {median(ahead):.2f} times {self.peer}, where {self.goal:g} is wanted"
 
     def behind(self) -> str | None:
-        """Where this project is behind by 3 % and more, and why, in words."""
+        """Where this project is behind by more than 3 %, in words."""
         if (ahead := self.ahead) is None or median(ahead) >= BEHIND:
             return None
-        return f"{self.what} beside {self.peer}: {median(ahead):.2f} times; {self.why or 'not explained yet'}"
+        return f"{self.what} beside {self.peer}: {median(ahead):.2f} times"
 
     def cells(self) -> list[str]:
         """A row of a table: see HEADER."""
