@@ -31,7 +31,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not long" -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=15
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=15
 
 lint: $(READY)
 	$(BIN)/ruff check .

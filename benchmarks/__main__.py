@@ -87,7 +87,7 @@ def main() -> int:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("entries", nargs="*", metavar="ENTRY", help=f"of {', '.join(ENTRIES)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="small and once; results are printed, no page is written")
+    parser.add_argument("--quick", action="store_true", help="small, once, in five minutes; no page, no new peers")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after this time")
     parser.add_argument("--work", type=Path, default=WORK, help=f"where measurements are kept (default {WORK})")
@@ -121,9 +121,10 @@ def main() -> int:
 _HEAD = """\
 Written by `python -m benchmarks` (`make bench`). {machine}
 
-All sides of a row run in turns, in the same run; *times ahead* is the median over the repetitions of this project's
-figure against the other's in the same repetition, so that above 1 is better for this project, with the least and the
-most. Figures are medians. Peak memory is of this project's process / of the other's."""
+All sides of a row run in the same run, in turns (offline generation after the server's); *times ahead* is the median
+over the repetitions of this project's figure against the other's in the same repetition, so that above 1 is better for
+this project, with the least and the most. Figures are medians. Peak memory is of this project's process / of the
+other's."""
 _GROWTH = "Least squares over the sizes shown: the exponent in logarithms, the line by relative errors."
 
 

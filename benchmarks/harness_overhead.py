@@ -34,8 +34,8 @@ from benchmarks.overhead.sides import SAMPLES, TINY_BASE, Case, launch
 OURS = ("bench run", "bench run, token ids")
 BARE = ("bare loop", "bare loop, log-probabilities")
 GOAL = 0.4
-WHY = "the loop makes no prompts and does nothing with the answers: no store, no votes, no scores"
 """CPU seconds of `bench run` for 1,000 requests, at most."""
+WHY = "the loop makes no prompts and does nothing with the answers: no store, no votes, no scores"
 Figures = dict[str, float]
 
 

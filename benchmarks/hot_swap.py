@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import nan
 from pathlib import Path
 from statistics import median
 
@@ -27,6 +28,7 @@ from benchmarks.swapping.page import write_page
 from benchmarks.swapping.traffic import first_tokens, swaps_under_load, throughput
 
 WHY = "every byte of an adapter is hashed and checked before it is loaded"
+"""What a load does more than a plain vLLM's."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ def measure_throughput(store: Store, server: Contestant, many: int, repeat: int,
 
 
 def lost(store: Store, side: str, way: str, repeats: int) -> tuple[float, ...]:
-    """Requests that failed or were answered by another model than was asked for, by repetition."""
+    """Requests that failed or were answered by another model than was asked for, by repetition; nan for a death."""
     lines = [store.known[f"swap {side} {i} {way}"] for i in range(repeats)]
-    return tuple(float(sum(line.get(field, 0) for field in ("failed", "wrong", "wrong_base"))) for line in lines)
+    return tuple(float(sum(line.get(field, nan) for field in ("failed", "wrong", "wrong_base"))) for line in lines)
 
 
 def findings(store: Store, extent: Extent) -> tuple[list[Finding], list[Growth]]:
@@ -147,21 +149,20 @@ def findings(store: Store, extent: Extent) -> tuple[list[Finding], list[Growth]]
         sides = [values(f"throughput {name} {many} {{}}", "per_second") for name in ("ours", "stock")]
         found.append(Finding(what, "sequences/s", sides[0], peer, sides[1], more_is_better=True, memory=memory))
     for many in extent.loaded:
-        sides = [
-            tuple(
-                map(sum, zip(*(values(f"first {name} {many} {{}}", f) for f in ("load", "first_token")), strict=True))
-            )
-            for name in ("ours", "stock")
-        ]
+        sides = [values(f"first {name} {many} {{}}", "first_token") for name in ("ours", "stock")]
         found.append(Finding(f"load and first token, {many} adapters", "s", sides[0], peer, sides[1], why=WHY))
     for many in extent.loaded:
         ours = lost(store, f"ours {many}", "promote", repeats)
         for way in ("unload, then load", "load in place"):
             deaths = sum("died" in store.known[f"swap stock {many} {i} {way}"] for i in range(repeats))
-            other = f"{peer}, {way}" + (f" (died {deaths} times)" if deaths else "")
+            other = f"{peer}, {way}" + (f" (died {deaths} of {repeats} times)" if deaths else "")
             theirs = lost(store, f"stock {many}", way, repeats)
             found.append(Finding(f"failed or wrong under swaps, {many} adapters", "requests", ours, other, theirs))
-    costs = (("`promote` under load", "swap ours {} {{}} promote", "swap"), ("load", "first ours {} {{}}", "load"))
+    costs = (
+        ("`promote` under load", "swap ours {} {{}} promote", "swap"),
+        ("load", "first ours {} {{}}", "load"),
+        ("load and first token", "first ours {} {{}}", "first_token"),
+    )
     growths = [
         Growth(what, "adapters", "s", extent.loaded, tuple(median(values(key.format(n), field)) for n in extent.loaded))
         for what, key, field in costs

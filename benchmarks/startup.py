@@ -20,8 +20,8 @@ from benchmarks.common.processes import measured, module
 COMMANDS = ((), ("run",), ("train",), ("serve",), ("score",), ("report",))
 """Commands of `bench` whose help is asked for."""
 GOAL = 1 / 3
-WHY = "a page of help makes click import shutil, and the file of the command is read; nothing else is"
 """`bench --help` may take three times as long as an interpreter that imports click and nothing else."""
+WHY = "a page of help makes click import shutil, and the file of the command is read; nothing else is"
 
 
 def main() -> int:

@@ -82,13 +82,14 @@ def rates(store: Store, setting: Setting, side: str, repeats: int) -> tuple[floa
 def table(store: Store, setting: Setting, repeats: int) -> list[str]:
     """The rows of one model: medians, and the share of the bare client's rate within each repetition."""
     known = key(setting, "offline", 0) in store.known
-    offline = median(rates(store, setting, "offline", repeats)) if known else float("nan")
-    rows = [f"| {setting.name} | `LLM.generate`, offline | {offline:.1f} | | |"]
+    offline = rates(store, setting, "offline", repeats) if known else (float("nan"),) * repeats
+    rows = [f"| {setting.name} | `LLM.generate`, offline | {median(offline):.1f} | | |"]
     for api in ROUTES:
         bare, ours = (rates(store, setting, f"{side}, {api}", repeats) for side in ("bare client", "bench run"))
         share = median(mine / theirs for mine, theirs in zip(ours, bare, strict=True))
         rows.append(f"| | bare client, {api} | {median(bare):.1f} | | |")
-        rows.append(f"| | `bench run`, {api} | {median(ours):.1f} | {share:.3f} | {median(ours) / offline:.2f} |")
+        of_offline = median(mine / theirs for mine, theirs in zip(ours, offline, strict=True))
+        rows.append(f"| | `bench run`, {api} | {median(ours):.1f} | {share:.3f} | {of_offline:.2f} |")
     return rows
 
 
@@ -131,8 +132,9 @@ def page(store: Store, settings: Sequence[Setting], growths: Sequence[Growth], r
 {asked}.
 Medians of {repeats} repetitions in which the sides take turns; the bare client sends the very bodies that `bench run`
 sends (lists of 16 prompts as token ids, or single chats, both with log-probabilities), as many at once. The share is
-taken within each repetition. Offline generation has the server's engine arguments and all cores; what
-the bare client loses to it is vLLM's HTTP server, which weighs the more the smaller the model is.
+taken within each repetition. Offline generation has the server's engine arguments and all cores, and
+runs in the same run, but all its repetitions after the server's (each start takes half a minute). What the bare client
+loses to it is vLLM's HTTP server, which weighs the more the smaller the model is.
 
 | model | | predictions/s | share of the bare client | share of offline |
 | --- | --- | ---: | ---: | ---: |

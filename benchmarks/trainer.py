@@ -27,8 +27,8 @@ CONTESTANTS = ("trainer", "loop", "trl", "trl-keep")
 GROWTH = (1024, 2048)
 """Further limits of length, beside the setting's own, at which the trainer and the loop are compared."""
 PEER_PAIRS = 3
-WHY = "a profile shows the same passes at the same cost; the rest is drawing the samples, which the loop has beforehand"
 """Repetitions of SFTTrainer at most: it takes minutes, and its distance leaves no doubt."""
+WHY = "a profile shows the same passes at the same cost; the rest is drawing the samples, which the loop has beforehand"
 
 
 def known(store: Store, key: Line, command: list[str], device: str) -> Line:

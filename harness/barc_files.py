@@ -69,7 +69,7 @@ def fetch_barc() -> list[Path]:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError:
-        raise MissingExtraError("bench data fetch needs huggingface_hub; install arc-bench[train]") from None
+        raise MissingExtraError("bench data fetch needs huggingface_hub; pip install -e '.[train]'") from None
     paths = []
     for repo, names in HF_FILES.items():
         for name in names:

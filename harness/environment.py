@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,13 +26,19 @@ def describe_environment() -> Environment:
         commit=commit,
         dirty=None if status is None else bool(status),
         python=platform.python_version(),
-        packages={name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        packages={name: found for name in _PACKAGES if (found := installed_version(name)) is not None},
         host=socket.gethostname(),
         platform=platform.platform(),
     )
 
 
-def _version(name: str) -> str | None:
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed distribution; None where it is not."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from harness.endpoint import Endpoint
 from harness.engine import Engine
-from harness.environment import describe_environment
+from harness.environment import describe_environment, now
 from harness.errors import ConfigError
 from harness.records import Manifest, RunConfig, ServedModel
 from harness.runs import RunFolder
@@ -86,11 +85,6 @@ def _learned(manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) 
         "server_versions": manifest.server_versions | _versions(endpoints),
     }
     return manifest.model_copy(update=changes)
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _versions(endpoints: Sequence[Endpoint]) -> dict[str, str]:

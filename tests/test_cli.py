@@ -84,5 +84,5 @@ def test_a_package_of_an_extra_that_is_missing_is_named_with_its_remedy(tmp_path
     for words in (["tiny-base", "-o", str(tmp_path / "new")], ["train", "examples/train-toy.yaml"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 1, words
-        assert 'pip install "arc-bench[train]"' in done.stderr, (words, done.stderr)
+        assert 'pip install -e ".[train]"' in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr

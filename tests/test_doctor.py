@@ -35,9 +35,9 @@ def test_a_healthy_machine_gets_no_advice() -> None:
         (replace(HEALTHY, packages=GPU), "problem", "CUDA build, but there is no GPU", "serve-cpu"),
         (replace(HEALTHY, gpus=["H200"]), "problem", "torch does not see it", "reinstall torch"),
         (replace(HEALTHY, cpu_flags=frozenset({"sse4_2"})), "problem", "no AVX2", "another machine"),
-        (replace(HEALTHY, gpus=["H200"], cuda_usable=True), "note", "leaves the GPU unused", "arc-bench[serve]"),
-        (replace(HEALTHY, packages={}), "note", "bench train: torch", "arc-bench[train]"),
-        (replace(HEALTHY, packages={}), "note", "vLLM is not installed", "arc-bench[serve-cpu]"),
+        (replace(HEALTHY, gpus=["H200"], cuda_usable=True), "note", "leaves the GPU unused", '-e ".[serve]'),
+        (replace(HEALTHY, packages={}), "note", "bench train: torch", '-e ".[train]'),
+        (replace(HEALTHY, packages={}), "note", "vLLM is not installed", '-e ".[serve-cpu]'),
         (
             replace(HEALTHY, packages={**CPU, "torch": "2.12.0+cpu"}),
             "note",
@@ -47,6 +47,13 @@ def test_a_healthy_machine_gets_no_advice() -> None:
         (replace(HEALTHY, memory=2 * GIB), "note", "2.0 GiB of memory", "kernel"),
         (replace(HEALTHY, disk=GIB), "note", "1.0 GiB of disk", "room"),
         (replace(HEALTHY, port_taken=True), "note", "port 8000 is taken", "--port"),
+        (replace(HEALTHY, driver_answers=False), "problem", "nvidia-smi does not answer", "restart"),
+        (
+            replace(HEALTHY, packages=GPU, gpus=["GTX 1070, 8192 MiB, 550.54"], cuda_usable=True),
+            "note",
+            "8192 MiB",
+            "gradient_checkpointing",
+        ),
         (replace(HEALTHY, offline=True), "note", "switched off", "HF_HUB_OFFLINE"),
     ],
 )

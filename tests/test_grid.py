@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.errors import GridError
 from harness.grid import Grid, OversizeError
@@ -16,6 +18,25 @@ def test_rows_and_back(grid: Grid) -> None:
     assert Grid.of(grid.rows()) == grid
     assert [bytes(column) for column in zip(*grid.rows(), strict=True)] == grid.columns()
     assert grid.shape == (len(grid.to_rows()), len(grid.to_rows()[0]))
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.integers(-2, 12), st.just(10**30), st.floats(), st.text(max_size=2)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+)
+
+
+@given(st.one_of(JSON, st.integers(0, 31).flatmap(lambda w: st.lists(st.just([1] * w), max_size=32)), grids()))
+def test_rows_from_json_are_read_alike(value: object) -> None:
+    rows = value.to_rows() if isinstance(value, Grid) else value
+
+    def told(read: Callable[[object], Grid]) -> object:
+        try:
+            return read(rows)
+        except GridError as error:
+            return type(error), str(error)
+
+    assert told(Grid.from_json) == told(Grid.from_rows)
 
 
 def test_a_grid_is_a_value() -> None:

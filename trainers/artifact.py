@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -221,11 +220,6 @@ def environment() -> Environment:
             continue
     known = describe_environment()
     return known.model_copy(update={"packages": {**known.packages, **found}})
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.environment import now
 from harness.prompt import load_prompt
 from trainers.artifact import (
     LOG,
@@ -16,7 +17,6 @@ from trainers.artifact import (
     config_digest,
     environment,
     losses,
-    now,
     weights_digest,
     write_manifest,
 )

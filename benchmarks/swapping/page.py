@@ -36,7 +36,8 @@ def _head(repeats: int) -> str:
         "limits of length, cache and adapters and the same thread binding, its own load route, and none of our plugins "
         "(`VLLM_PLUGINS` empty). Ours alone has `--no-enable-chunked-prefill --max-num-batched-tokens 8192`, which it "
         "chooses on every CPU; plain vLLM keeps its own defaults there. All servers "
-        f"are up at once and are measured in turns, in changing order, {repeats} times; figures are medians."
+        f"are up at once and are measured in turns, in changing order, {repeats} times (one takes about four minutes); "
+        "figures are medians."
     )
 
 
@@ -80,7 +81,8 @@ def _first(known: Known, repeats: int, registered: Sequence[int]) -> str:
         lines.append(f"| {count} | {' | '.join(cells)} |")
     text = (
         "An idle server is asked to load an adapter that it does not have, and then for one token of it; so many "
-        "adapters after one another. Ours hashes and validates every byte, writes down what is live, and loads."
+        "adapters after one another. The time to the token includes the load. Ours hashes and validates every byte, "
+        "writes down what is live, and loads."
     )
     return "\n\n".join(["## To the first token of an adapter not loaded", _wrap(text), "\n".join(lines)])
 

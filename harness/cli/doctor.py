@@ -49,12 +49,14 @@ def gather_facts(port: int) -> Facts:
 
     from harness.diagnosis import Facts
 
+    gpus = _gpus()
     packages = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
     return Facts(
         python=sys.version_info[:3],
         packages=packages,
         pinned=_pinned(),
-        gpus=_gpus(),
+        gpus=gpus or (),
+        driver_answers=gpus is not None,
         cuda_usable=_cuda_usable() if "torch" in packages else None,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         cpu_flags=_cpu_flags(),
@@ -76,18 +78,26 @@ def _pinned() -> dict[str, str]:
     return {match[1].lower(): match[2] for match in found if match}
 
 
-def _gpus() -> list[str]:
+def _gpus() -> list[str] | None:
+    """Name, memory and driver of each; None where the driver hangs."""
     if which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return None
     return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
 
 
 def _cuda_usable() -> bool:
     """Asked of torch in a process of its own: a broken build may end it."""
     code = "import torch; raise SystemExit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False).returncode == 0
+    try:
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 0
 
 
 def _cpu_flags() -> frozenset[str] | None:

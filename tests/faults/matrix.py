@@ -71,7 +71,7 @@ class Matrix:
     def on_page(self, text: str) -> str:
         """The page with the tables of this session in place of those of the same sections in ``text``."""
         for name, long in _SECTIONS.items():
-            if rows := [row for row in self.rows.values() if row.long is long]:
+            if rows := [row for _, row in sorted(self.rows.items()) if row.long is long]:
                 begin, end = f"<!-- counted by {name} -->\n", f"<!-- end of {name} -->\n"
                 before, _, rest = text.partition(begin)
                 text = before + begin + _tables(name, rows) + end + rest.partition(end)[2]

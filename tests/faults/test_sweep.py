@@ -158,7 +158,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     began = time.monotonic()
     subprocess.run(command(tmp_path / "calm"), check=True, capture_output=True)
     seconds, folder = time.monotonic() - began, tmp_path / "killed"
-    moments = [Stream("sweep", k).uniform() for k in range(6)]
+    moments, killed = [Stream("sweep", k).uniform() for k in range(6)], 0
     for k, moment in enumerate(moments):
         with (tmp_path / "output").open("ab") as output:
             child = subprocess.Popen(command(folder), stdout=output, stderr=output, start_new_session=True)
@@ -169,7 +169,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         child.wait()
         # What it had started goes on alone and ends: its server at once, a trainer or a run when it is done.
         until(lambda: not servers_of(folder / "out") and not working_in(folder / "out"), seconds=240)
-        count()
+        count(int(child.returncode < 0))
+        killed += child.returncode < 0
+    assert killed >= 2
     finished = subprocess.run(command(folder), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
     digests = [

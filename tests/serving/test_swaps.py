@@ -28,12 +28,13 @@ def test_swaps_under_load_lose_and_mix_nothing(site: Site) -> None:
 def test_cold_adapters_do_not_starve_behind_two_busy_ones(site: Site) -> None:
     """Two adapters at a time are computed; c and d are asked now and then while a and b have eight in flight each."""
     done = Event()
-    hot = {"a": 0, "b": 0}
+    hot: dict[str, list[float]] = {"a": [], "b": []}
 
     def busy(model: str) -> None:
         while not done.is_set():
+            started = time.monotonic()
             ask(site.url, model, PROMPTS[0], max_tokens=60)
-            hot[model] += 1
+            hot[model].append(time.monotonic() - started)
 
     def cold(model: str) -> list[float]:
         waits = []
@@ -53,5 +54,6 @@ def test_cold_adapters_do_not_starve_behind_two_busy_ones(site: Site) -> None:
         for future in running:
             future.result()
     told = "; ".join(f"{model} {', '.join(f'{wait:.2f}' for wait in waits[model])} s" for model in waits)
-    print(f"cold adapters answered after {told}, while a and b answered {hot['a']} and {hot['b']} requests")
-    assert max(map(max, waits.values())) < 5
+    print(f"cold adapters answered after {told}, while a and b answered {list(map(len, hot.values()))}")
+    # A turn of a second for each, and what is in flight when it ends; without turns they wait until a and b are done.
+    assert max(map(max, waits.values())) < 2 + 2 * max(map(max, hot.values()))
