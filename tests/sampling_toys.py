@@ -45,9 +45,14 @@ def sample(chosen: RunOptions, said: io.StringIO | None = None) -> SampleSummary
     return sample_run(chosen, Display(io.StringIO() if said is None else said))
 
 
-def stable(run: Path) -> list[PredictionRecord]:
+def api(run: Path) -> str:
+    """The route by which a run asked."""
+    return RunFolder(run).manifest().config.api
+
+
+def stable(run: Path, wanted: Callable[[PredictionRecord], bool] = lambda record: True) -> list[PredictionRecord]:
     """The predictions of a run by key, without their times."""
-    found = [record.model_copy(update={"seconds": 0.0}) for record in RunFolder(run).predictions()]
+    found = [r.model_copy(update={"seconds": 0.0}) for r in RunFolder(run).predictions() if wanted(r)]
     return sorted(found, key=lambda record: record.key)
 
 

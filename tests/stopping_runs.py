@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from harness.jobs import Policy
-from harness.progress import Display
-from harness.records import PredictionRecord
 from harness.runs import RunFolder
-from harness.sampling import SampleSummary, sample_run
 from harness.settings import RunOptions
 from tests.chat_answers import Body, echo
 from tests.chat_server import ChatServer
@@ -42,16 +37,6 @@ def options(server: ChatServer, out: Path, **changes: object) -> RunOptions:
         encoder="MinimalGridEncoder()", policy=QUICK,
     )  # fmt: skip
     return replace(chosen, **changes)  # type: ignore[arg-type]
-
-
-def sample(chosen: RunOptions, said: io.StringIO | None = None) -> SampleSummary:
-    return sample_run(chosen, Display(io.StringIO() if said is None else said))
-
-
-def stable(run: Path, wanted: Callable[[PredictionRecord], bool] = lambda record: True) -> list[PredictionRecord]:
-    """The predictions of a run by key, without their times."""
-    found = [r.model_copy(update={"seconds": 0.0}) for r in RunFolder(run).predictions() if wanted(r)]
-    return sorted(found, key=lambda record: record.key)
 
 
 def cut(run: Path, into: Path, lines: int) -> None:

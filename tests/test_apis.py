@@ -12,16 +12,11 @@ import pytest
 
 from harness.chattokenizer import FileTokenizer, tokenizer_folder
 from harness.errors import ConfigError
-from harness.runs import RunFolder
 from tests.chat_answers import Body, moody
 from tests.chat_server import TINY_BASE, ChatServer
-from tests.sampling_toys import QUICK, options, sample, stable
+from tests.sampling_toys import QUICK, api, options, sample, stable
 
 KNOWN: Body = {"root": str(TINY_BASE), "max_model_len": 4096}
-
-
-def api(run: Path) -> str:
-    return RunFolder(run).manifest().config.api
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "samples_per_view": 2}, {"max_tokens": 5}])

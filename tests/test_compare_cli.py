@@ -9,22 +9,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.cli import cli
 from harness.comparison import holm, tasks_needed
-from harness.console import run_cli
 from harness.gate import Gate
 from harness.junit import write_junit
 from harness.metrics import METRICS
 from harness.runs import RunFolder
+from tests.commands import bench
 from tests.conftest import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=40"
-
-
-def bench(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    status = run_cli(cli, [*map(str, words)])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def test_every_metric_of_every_pair_is_compared_and_corrected_together(

@@ -26,7 +26,7 @@ from harness.scoring import score_run
 from tests.chat_answers import garbage
 from tests.chat_server import TINY_BASE, ChatServer
 from tests.conftest import manifest
-from tests.sampling_toys import QUICK, options, oracle, outcomes, sample, stable
+from tests.sampling_toys import QUICK, api, options, oracle, outcomes, sample, stable
 
 TASKS = ("toy/edge/evaluation#n=6", "compact-v0", "MinimalGridEncoder()")
 ARC = (
@@ -40,10 +40,6 @@ ARC = (
 def tokens(request: pytest.FixtureRequest) -> bool:
     """Whether the server speaks token ids."""
     return bool(request.param)
-
-
-def api(run: Path) -> str:
-    return RunFolder(run).manifest().config.api
 
 
 @pytest.mark.parametrize(("dataset", "prompt", "encoder"), [TASKS, ARC])

@@ -10,14 +10,8 @@ import pytest
 from harness.cli import cli
 from harness.console import run_cli
 from tests.chat_server import ChatServer
+from tests.commands import bench
 from tests.stopping_runs import torn
-
-
-def bench(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    """The exit status of a command, and what it wrote to the two outputs."""
-    status = run_cli(cli, [*map(str, words)])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
 
 
 def run_words(server: ChatServer, out: Path, *more: str) -> list[str]:

@@ -15,7 +15,8 @@ from harness.runs import RunFolder
 from harness.scoring import score_run
 from tests.chat_answers import random_faults
 from tests.chat_server import ChatServer
-from tests.stopping_runs import MODELS, QUICK, cut, options, sample, stable, torn
+from tests.sampling_toys import sample, stable
+from tests.stopping_runs import MODELS, QUICK, cut, options, torn
 
 RULES = ("decided", "risk=0.2")
 PLANNED = len(MODELS) * 20 * 16

@@ -13,7 +13,8 @@ import pytest
 
 from harness.runs import RunFolder
 from tests.chat_server import ChatServer
-from tests.stopping_runs import stable, torn
+from tests.sampling_toys import stable
+from tests.stopping_runs import torn
 
 pytestmark = pytest.mark.slow
 
