@@ -12,6 +12,8 @@ import time
 from serve.command import OWNER_PID
 
 _SECONDS = 1.0
+_PATIENCE = 60.0
+"""For requests in flight. A vLLM that is still starting hangs for ever where SIGTERM meets it between its processes."""
 _NAME = "arc-bench-parent"
 _log = logging.getLogger("vllm.arc_bench")
 
@@ -38,3 +40,8 @@ def _watch(parent: int, then: signal.Signals) -> None:
         time.sleep(_SECONDS)
     _log.warning("the process that owns this one (%d) is gone; ending", parent)
     os.kill(os.getpid(), then)
+    time.sleep(_PATIENCE)
+    _log.warning("it did not end in %g s; killed", _PATIENCE)
+    if os.getpgrp() == os.getpid():  # as the launcher starts it: its engines go with it
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)

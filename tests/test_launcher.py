@@ -89,8 +89,12 @@ def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
 
 
 OWNED = """
-import threading
+import signal, sys, threading
+import serve.orphans
 from serve.orphans import end_with_parent
+if sys.argv[1:]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    serve.orphans._PATIENCE = 1
 end_with_parent()
 print("watching", flush=True)
 threading.Event().wait(300)
@@ -98,15 +102,16 @@ threading.Event().wait(300)
 OWNER = """
 import os, subprocess, sys
 env = {**os.environ, "ARC_BENCH_OWNER_PID": str(os.getpid())}
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=env, start_new_session=True)
+child = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], env=env, start_new_session=True)
 print(child.pid, flush=True)
 child.wait()
 """
 
 
 @pytest.mark.slow
-def test_a_server_ends_with_a_killed_owner() -> None:
-    with subprocess.Popen([sys.executable, "-c", OWNER, OWNED], stdout=subprocess.PIPE, text=True) as owner:
+@pytest.mark.parametrize("deaf", [[], ["deaf"]], ids=["by SIGTERM", "deaf to SIGTERM"])
+def test_a_server_ends_with_a_killed_owner(deaf: list[str]) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, OWNED, *deaf], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         server = psutil.Process(int(owner.stdout.readline()))
         assert owner.stdout.readline() == "watching\n"
