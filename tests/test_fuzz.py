@@ -6,6 +6,7 @@ A few hundred damaged inputs for each reader always, a hundred thousand among th
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -84,8 +85,8 @@ def spec(folder: Path) -> tuple[list[bytes], Reader]:
         if "toy" in text:  # it may rightly ask for a billion generated tasks
             text = re.sub(r"\d{3,}", "99", text)
         with chdir(folder):
-            named = Path(text.partition("#")[0].strip())
-            if "\0" not in str(named) and named.is_dir() and not named.resolve().is_relative_to(folder):
+            named = text.partition("#")[0].strip()
+            if os.path.isdir(named) and not Path(named).resolve().is_relative_to(folder):
                 return UNREAD  # and for all files of this machine
             return open_dataset(text).ids
 

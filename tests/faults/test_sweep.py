@@ -175,9 +175,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     finished = subprocess.run(command(folder), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
     digests = [
-        json.loads((tmp_path / name / "out" / "trained" / "w100-s0" / "manifest.json").read_bytes())["weights_sha256"]
+        json.loads((tmp_path / name / "out" / "trained" / "w100" / "manifest.json").read_bytes())["weights_sha256"]
         for name in ("calm", "killed")
     ]
     assert digests[0] == digests[1]
-    assert predicted(folder / "out" / "bench" / "w100-s0") == predicted(tmp_path / "calm" / "out" / "bench" / "w100-s0")
+    assert predicted(folder / "out" / "bench" / "w100") == predicted(tmp_path / "calm" / "out" / "bench" / "w100")
     assert (folder / "out" / "report.md").exists()
