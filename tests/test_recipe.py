@@ -147,7 +147,7 @@ def test_options_that_cannot_train() -> None:
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     require_extra()
     monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(MissingExtraError, match=r'trl.*pip install "arc-bench\[train\]"'):
+    with pytest.raises(MissingExtraError, match=r'trl.*pip install -e "\.\[train\]"'):
         require_extra()
 
 
