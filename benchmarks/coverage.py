@@ -236,9 +236,9 @@ def measure_differences(population: Population, replicates: int) -> dict[str, An
 def main() -> int:
     """Simulate what is not known yet, and write the page."""
     made = parser(__doc__, "coverage", repeats=1)
-    made.add_argument("--replicates", type=int, help="simulated benchmarks (default 2,000; quick: 50)")
+    made.add_argument("--replicates", type=int, help="simulated benchmarks (default 2,000; quick: 25)")
     options = made.parse_args()
-    replicates = options.replicates or (50 if options.quick else 2_000)
+    replicates = options.replicates or (25 if options.quick else 2_000)
     store, population = open_store(options), Population()
     found = store.get(f"coverage {replicates}", lambda: measure_coverage(population, replicates))
     differences = store.get(f"differences {replicates}", lambda: measure_differences(population, replicates))

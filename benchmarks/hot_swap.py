@@ -57,7 +57,7 @@ class Extent:
         return list(NAMES[: max(*self.taking_turns, *self.loaded)])
 
 
-QUICK = Extent(1, (0, 1, 4), (2, 8), requests=32, swaps=4, base=False)
+QUICK = Extent(1, (0, 4), (2, 4), requests=32, swaps=4, base=False)
 
 
 class Died(Exception):

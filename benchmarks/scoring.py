@@ -84,9 +84,9 @@ def missed(total: int, wall: float, megabytes: float, agree: bool) -> list[str]:
 def main() -> int:
     """Measure what is not known yet, and write the page; 1 where a goal is missed."""
     made = parser(__doc__, "scoring")
-    made.add_argument("--predictions", type=int, help="of the largest file (default 1,000,000; quick: 40,000)")
+    made.add_argument("--predictions", type=int, help="of the largest file (default 1,000,000; quick: 20,000)")
     options = made.parse_args()
-    total = options.predictions or (40_000 if options.quick else 1_000_000)
+    total = options.predictions or (20_000 if options.quick else 1_000_000)
     sizes = (total // 4, total // 2, total)
     store, repeats = open_store(options), repetitions(options)
     measure(store, work_folder(options), sizes, repeats)
