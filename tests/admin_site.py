@@ -7,7 +7,6 @@ import itertools
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from serve.pool import AdapterPool, PoolLimits
 from serve.registry import Registry
 from serve.service import Service
 from serve.wire import BoundedHttp
+from tests.sampling_toys import until
 
 NO_KEYS = Keys(None, None)
 _ports = itertools.count(9000)
@@ -136,9 +136,8 @@ class Site:
             thread = threading.Thread(target=server.run, args=([listener],))
             thread.start()
             try:
-                while not server.started:
-                    assert thread.is_alive()
-                    time.sleep(0.005)
+                until(lambda: server.started or not thread.is_alive())
+                assert server.started
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
                 server.should_exit = True
