@@ -16,7 +16,7 @@ from harness.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")
 _TEMPLATE = "chat_template.jinja"
@@ -28,40 +28,50 @@ class FileTokenizer:
     Args:
         folder: where the files lie.
         template_kwargs: handed to the chat template, as ``chat_template_kwargs`` of a request are.
+        template: the text of a chat template to use instead of the folder's own.
 
     Raises:
         MissingExtraError: the package ``tokenizers`` is not installed.
         ConfigError: a file is missing or cannot be read; the message names it.
     """
 
-    def __init__(self, folder: Path, template_kwargs: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, folder: Path, template_kwargs: Mapping[str, object] | None = None, *, template: str | None = None
+    ) -> None:
         self._tokenizer = _read_tokenizer(folder / _FILES[0])
         config = _read_json(folder / _FILES[1])
-        self._template = _compile(_template_text(folder, config), folder)
+        self._template = _compile(_template_text(folder, config) if template is None else template, folder)
         self._special = {name: _token_text(config.get(name)) for name in config if name.endswith("_token")}
         self._kwargs = dict(template_kwargs or {})
 
     @property
     def all_special_ids(self) -> set[int]:
         """The ids of special tokens."""
-        return {id_ for id_, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        return {id_ for id_, token in self.added_tokens_decoder.items() if token.special}
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """By id, the tokens that were added to the vocabulary."""
+        return dict(self._tokenizer.get_added_tokens_decoder())
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: object
     ) -> str:
         """The conversation as text (``tokenize`` must be False)."""
         if tokenize:
             raise ValueError("only text is made here; encode it afterwards")
-        given = {**self._special, **self._kwargs}
+        given = {"tools": None, "documents": None, **self._special, **self._kwargs, **variables}
         return str(self._template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **given))
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The ids of a text."""
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of ids, special tokens included."""
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+    def decode(
+        self, token_ids: Sequence[int], *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
+    ) -> str:
+        """The text of ids; blanks are never tidied up."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
 
 def tokenizer_folder(root: str) -> Path | None:

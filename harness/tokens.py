@@ -1,51 +1,29 @@
 """Prompts and training samples as token ids, the same for trainer and harness.
 
-The prompt is the tokenizer's own chat template over the prompt's messages. A sample is the prompt followed by the
-assistant's turn up to and including its end-of-turn token: what a served model reads and is to write. Where a
-check against the tokenizer allows it, ids come from tables (``harness.segments``): the same ids, many times faster.
+The prompt is the chat template over the prompt's messages. A sample is the prompt followed by the assistant's turn up
+to and including its end-of-turn token: what a served model reads and is to write. Where a check against the tokenizer
+allows it, ids come from tables (``harness.segments``): the same ids, many times faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
 
 from harness.encoding import Encoder, GridText
 from harness.errors import ConfigError
 from harness.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
-from harness.prompt import Message, Prompt
+from harness.prompt import Prompt
 from harness.rng import Stream
 from harness.segments import Layout, SegmentTokenizer, SlotEncoder, skeleton
+from harness.template import TemplateSettings
+from harness.turns import ChatTokenizer, TemplateRefusal, Turn, find_turn, lost_text, render, text_of
 
+_AS_IT_IS = TemplateSettings()
 _PROBE_GRID = Grid(2, 3, bytes((0, 1, 2, 3, 4, 5)))
 _CHECKS = 8
 """Random tasks on which a table must agree with the tokenizer, with 1 to this many train pairs."""
 _PROBE = Task("probe", (Pair(_PROBE_GRID, _PROBE_GRID),) * 2, (Pair(_PROBE_GRID, _PROBE_GRID),))
-
-
-class ChatTokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer."""
-
-    @property
-    def all_special_ids(self) -> Collection[int]:
-        """The ids of special tokens; the end of a turn is one of them."""
-        ...
-
-    def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> object:
-        """The conversation as text (``tokenize`` is always False here)."""
-        ...
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of a text."""
-        ...
-
-    def decode(self, token_ids: Sequence[int]) -> object:
-        """The text of ids."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +38,41 @@ class PromptTokenizer:
     """Builds the token ids of one prompt text with one grid encoder for one tokenizer.
 
     Args:
+        settings: the variables of the chat template.
         fast: use tables where a check against the tokenizer passes; the ids are the same either way.
 
     Raises:
-        ConfigError: the tokenizer has no chat template, or the template does not extend the prompt when the
-            assistant answers (some templates rewrite earlier turns), or it ends the turn with no special token.
+        TemplateRefusal: the tokenizer has no chat template, or it does not take the prompt's messages.
+        ConfigError: the tokenizer does not keep the text of the prompt.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, prompt: Prompt, encoder: Encoder, *, fast: bool = True) -> None:
-        self.tokenizer, self.prompt, self.encoder = tokenizer, prompt, encoder
-        self._end = self._end_of_turn()
-        given, learned = self._texts(_PROBE, 0)
-        self._splits = self._encode(given) + self._encode(learned) == self._encode(given + learned)
+    def __init__(
+        self,
+        tokenizer: ChatTokenizer,
+        prompt: Prompt,
+        encoder: Encoder,
+        *,
+        settings: TemplateSettings = _AS_IT_IS,
+        fast: bool = True,
+    ) -> None:
+        self.tokenizer, self.prompt, self.encoder, self.settings = tokenizer, prompt, encoder, settings
+        self._check_text(self.prompt_text(_PROBE, 0))
+        self._turn = self._find_turn()
+        self._joined = self._is_joined()
         self.path = "tokenizer"
         """How ids are made: ``cells`` or ``rows`` (by table), or ``tokenizer``."""
-        self._segments = self._checked_segments() if fast and self._splits else None
+        self._segments = self._checked_segments() if fast and not self._joined else None
+
+    @property
+    def turn(self) -> Turn:
+        """How the template writes the assistant's turn.
+
+        Raises:
+            ConfigError: the template cannot be trained on; prompts can be asked all the same.
+        """
+        if isinstance(self._turn, ConfigError):
+            raise self._turn
+        return self._turn
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
         """The ids a model is given for one test pair: chat template with the opening of the assistant's turn."""
@@ -86,26 +84,68 @@ class PromptTokenizer:
         """The ids of prompt and answer for one test pair.
 
         Raises:
-            SpecError: the test pair has no output.
+            SpecError: the test pair has no output. ConfigError: the chat template cannot be trained on.
         """
+        if isinstance(self._turn, ConfigError):
+            raise self._turn
         if self._segments is not None:
             self.prompt.answer_grid(task, test_index)  # raises where it is not known
             ids = self._segments.prompt_ids(task, test_index)
             return Sample(ids + self._segments.answer_ids(task, test_index), len(ids))
         given, learned = self._texts(task, test_index)
         ids = self._encode(given)
-        if self._splits:
-            return Sample(ids + self._encode(learned), len(ids))
-        whole = self._encode(given + learned)
-        if whole[: len(ids)] != ids:
-            raise ConfigError(
-                f"prompt {self.prompt.name!r}: the tokenizer merges the end of the prompt with the start of the answer"
-            )
-        return Sample(whole, len(ids))
+        if self._joined:
+            whole = self._encode(given + learned)
+            if whole[: len(ids)] == ids:
+                return Sample(whole, len(ids))
+        return Sample(ids + self._encode(learned), len(ids))
 
     def prompt_text(self, task: Task, test_index: int) -> str:
         """The text behind ``prompt_ids``."""
-        return self._render(self.prompt.messages(task, test_index, self.encoder), opened=True)
+        messages = self.prompt.messages(task, test_index, self.encoder)
+        try:
+            return render(self.tokenizer, messages, self.settings, opened=True)
+        except TemplateRefusal as error:
+            raise TemplateRefusal(f"prompt {self.prompt.name!r}: the chat template does not take it: {error}") from None
+
+    def _check_text(self, text: str) -> None:
+        """Refuse a tokenizer that drops characters, as one with a cut vocabulary does without a word."""
+        read = text_of(self.tokenizer, self._encode(text))
+        if (place := lost_text(text, read)) is not None:
+            raise ConfigError(
+                f"prompt {self.prompt.name!r}: the tokenizer loses text: {_around(text, place)} comes back as "
+                f"{_around(read, place)}; use a prompt and an encoder of characters that it knows, or another tokenizer"
+            )
+
+    def _find_turn(self) -> Turn | ConfigError:
+        """The assistant's turn, which must be the same for any task; or why it cannot be learned."""
+        try:
+            turns = {
+                find_turn(
+                    self.tokenizer,
+                    self.prompt.messages(task, 0, self.encoder),
+                    self.prompt.answer(task, 0, self.encoder),
+                    self.settings,
+                )
+                for task in (_PROBE, _random_task(2))
+            }
+        except ConfigError as error:
+            return self._untrainable(str(error))
+        turn = turns.pop()
+        return turn if not turns else self._untrainable("it writes the assistant's turn in several ways")
+
+    def _is_joined(self) -> bool:
+        """Whether prompt and answer must be tokenized together, as they are not the same ids apart.
+
+        Where their seam is one token together, the model still reads the prompt alone when it is asked: then apart.
+        """
+        given, learned = self._texts(_PROBE, 0)
+        ids, answer, whole = self._encode(given), self._encode(learned), self._encode(given + learned)
+        if ids + answer == whole or whole[: len(ids)] == ids:
+            return ids + answer != whole
+        if text_of(self.tokenizer, answer) != learned and isinstance(self._turn, Turn):
+            self._turn = self._untrainable("the tokenizer merges the end of the prompt with the start of the answer")
+        return False
 
     def _checked_segments(self) -> SegmentTokenizer | None:
         """The fastest table that gives the tokenizer's own ids on a few random tasks; None where none does."""
@@ -123,46 +163,21 @@ class PromptTokenizer:
         return Layout(given), Layout(learned)
 
     def _texts(self, task: Task, test_index: int, encoder: GridText | None = None) -> tuple[str, str]:
-        """The prompt, and the assistant's turn up to and including its end-of-turn token."""
+        """The prompt, and the answer with what the template writes around it up to its end-of-turn token."""
         messages = self.prompt.messages(task, test_index, encoder or self.encoder)
         answer = self.prompt.answer(task, test_index, encoder or self.encoder)
-        given = self._render(messages, opened=True)
-        whole = self._render((*messages, Message("assistant", answer)), opened=False)
-        learned = whole[len(given) :]
-        end = learned.find(self._end, learned.find(answer) + len(answer))
-        if not whole.startswith(given) or answer not in learned or end < 0:
-            raise self._bad_template(f"with the answer it renders {_tail(whole)}, without it {_tail(given)}")
-        return given, learned[: end + len(self._end)]
-
-    def _end_of_turn(self) -> str:
-        """The text of the special token with which the template closes the assistant's turn."""
-        messages = self.prompt.messages(_PROBE, 0, self.encoder)
-        answer = self.prompt.answer(_PROBE, 0, self.encoder)
-        whole = self._render((*messages, Message("assistant", answer)), opened=False)
-        after = whole.rpartition(answer)[2]
-        special = set(self.tokenizer.all_special_ids)
-        for token in self._encode(after):
-            if token in special:
-                return str(self.tokenizer.decode([token]))
-        raise self._bad_template(f"no special token ends the assistant's turn: {_tail(whole)}")
-
-    def _render(self, messages: Sequence[Message], *, opened: bool) -> str:
-        from jinja2 import TemplateError
-
-        conversation = [{"role": m.role, "content": m.content} for m in messages]
-        try:
-            text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=opened)
-        except (TemplateError, ValueError) as error:  # ValueError: the tokenizer has no chat template
-            raise self._bad_template(str(error)) from error
-        return str(text)
+        given = render(self.tokenizer, messages, self.settings, opened=True)
+        if isinstance(self._turn, ConfigError):
+            return given, answer
+        return given, self._turn.lead + answer + self._turn.end
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def _bad_template(self, why: str) -> ConfigError:
+    def _untrainable(self, why: str) -> ConfigError:
         return ConfigError(
             f"prompt {self.prompt.name!r}: the tokenizer's chat template cannot be trained on ({why}); "
-            "use a tokenizer whose template appends the assistant's turn to the prompt"
+            "name another with chat_template"
         )
 
 
@@ -182,5 +197,5 @@ def _random_task(n_train: int) -> Task:
     return Task("random", tuple(pairs[:-1]), (pairs[-1],))
 
 
-def _tail(text: str) -> str:
-    return repr("…" + text[-60:])
+def _around(text: str, place: int) -> str:
+    return repr(text[max(0, place - 10) : place + 30])

@@ -33,10 +33,11 @@ def tokenizer() -> Any:
 
 def _byte_level(split_digits: bool, use_regex: bool) -> Any:
     """A byte-level BPE that merges digits into threes, and without its regex also across line breaks."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
+    bpe.decoder = decoders.ByteLevel()
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
     digits = pre_tokenizers.Digits(individual_digits=True)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, level]) if split_digits else level
@@ -115,8 +116,9 @@ def test_a_table_is_used_only_where_it_agrees(split_digits: bool, use_regex: boo
 def test_a_template_that_does_not_fit_is_refused(template: str | None, why: str) -> None:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = template
+    prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder(DEFAULT_ENCODER)
     with pytest.raises(ConfigError, match=why):
-        PromptTokenizer(tokenizer, load_prompt("output-from-examples-v1"), parse_encoder(DEFAULT_ENCODER))
+        PromptTokenizer(tokenizer, prompt, encoder).sample(TASKS[0], 0)
 
 
 def test_a_template_may_begin_the_answer_itself(tokenizer: Any) -> None:

@@ -1,0 +1,154 @@
+"""What the families' templates make of a prompt and an answer, and what ends it, read by trainer and harness alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.chattokenizer import FileTokenizer
+from harness.encoding import DEFAULT_ENCODER, parse_encoder
+from harness.errors import ConfigError
+from harness.prompt import load_prompt
+from harness.rng import Stream
+from harness.template import TemplateSettings
+from harness.tokens import PromptTokenizer
+from harness.turns import TemplateRefusal, lost_text, reads_clock, text_of
+from tests.data_samples import random_task
+from tests.families.make import FAMILIES, make_tokenizer
+
+ENCODER = parse_encoder(DEFAULT_ENCODER)
+PROMPT = load_prompt("output-from-examples-v1")
+DAY = TemplateSettings(date="2026-11-29")
+TASKS = [random_task(Stream("families", k), 1 + k % 3, 12) for k in range(6)]
+ENDS = {
+    **dict.fromkeys(("qwen2", "qwen3", "qwen3-base", "qwen3-thinking"), "<|im_end|>"),
+    **dict.fromkeys(("llama3", "llama3-base-chat"), "<|eot_id|>"),
+    "gemma3": "<end_of_turn>",
+    "mistral": "</s>",
+    "phi": "<|end|>",
+    "r1": "<|end_of_sentence|>",
+}
+LEADS = {
+    **dict.fromkeys(("qwen3", "qwen3-base"), "<think>\n\n</think>\n\n"),
+    **dict.fromkeys(("qwen3-thinking", "r1"), "\n</think>\n\n"),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    return {name: make_tokenizer(name, root / name) for name in FAMILIES}
+
+
+def both(folder: Path) -> tuple[Any, FileTokenizer]:
+    """The tokenizer as the trainer and as the harness opens it."""
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(folder)
+    kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    text = "### Input\n\n0123 4 5\n12345<think>\n\n</think>"
+    assert theirs.encode(text, add_special_tokens=False) == kept.encode(text, add_special_tokens=False).ids
+    return theirs, FileTokenizer(folder)
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_every_family_can_be_trained_and_ends_its_turn(folders: dict[str, Path], name: str) -> None:
+    theirs, ours = both(folders[name])
+    for fast in (True, False):
+        trainer = PromptTokenizer(theirs, PROMPT, ENCODER, settings=DAY, fast=fast)
+        harness = PromptTokenizer(ours, PROMPT, ENCODER, settings=DAY, fast=fast)
+        assert trainer.turn == harness.turn
+        assert text_of(theirs, [trainer.turn.end_id]) == ENDS[name]
+        assert trainer.turn.lead == LEADS.get(name, "")
+        assert trainer.turn.opens_thought == (name in ("qwen3-thinking", "r1"))
+        for task in TASKS:
+            sample = trainer.sample(task, 0)
+            assert sample == harness.sample(task, 0)
+            asked = [{"role": m.role, "content": m.content} for m in PROMPT.messages(task, 0, ENCODER)]
+            ids = theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False, **DAY.arguments())
+            assert sample.ids[: sample.prompt_length] == ids == harness.prompt_ids(task, 0)
+            learned = text_of(theirs, sample.ids[sample.prompt_length :])
+            assert learned == LEADS.get(name, "") + PROMPT.answer(task, 0, ENCODER) + ENDS[name]
+            assert sample.ids.count(sample.ids[-1]) >= 1
+            assert sample.ids[-1] == trainer.turn.end_id
+
+
+def test_thinking_switched_off_moves_the_empty_thought_into_the_prompt(folders: dict[str, Path]) -> None:
+    theirs, _ = both(folders["qwen3"])
+    off = PromptTokenizer(theirs, PROMPT, ENCODER, settings=TemplateSettings({"enable_thinking": False}))
+    assert off.turn.lead == ""
+    assert off.prompt_text(TASKS[0], 0).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert off.sample(TASKS[0], 0).ids == PromptTokenizer(theirs, PROMPT, ENCODER).sample(TASKS[0], 0).ids
+
+
+def test_a_day_is_fixed_for_templates_that_write_it(folders: dict[str, Path]) -> None:
+    for name in ENDS:
+        for tokenizer in both(folders[name]):
+            assert reads_clock(tokenizer, {}) == name.startswith("llama3"), name
+    theirs, _ = both(folders["llama3"])
+    assert not reads_clock(theirs, {"date_string": "1 Jan 2020"})  # the user says it
+    for day, written in (("2026-11-29", "29 Nov 2026"), ("2024-02-01", "01 Feb 2024")):
+        settings = TemplateSettings(date=day)
+        text = PromptTokenizer(theirs, PROMPT, ENCODER, settings=settings).prompt_text(TASKS[0], 0)
+        assert f"Today Date: {written}\n" in text
+        asked = [{"role": m.role, "content": m.content} for m in PROMPT.messages(TASKS[0], 0, ENCODER)]
+        sent = settings.request_kwargs()  # what a server is told gives the same text
+        assert theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True, **sent) == text
+    kept = TemplateSettings({"date_string": "1 Jan 2020"}, "2026-11-29")
+    assert "Today Date: 1 Jan 2020\n" in PromptTokenizer(theirs, PROMPT, ENCODER, settings=kept).prompt_text(
+        TASKS[0], 0
+    )
+
+
+def test_what_cannot_be_asked_is_refused_and_says_so(folders: dict[str, Path]) -> None:
+    with pytest.raises(TemplateRefusal, match="does not take it: System role not supported"):
+        PromptTokenizer(both(folders["gemma2"])[0], PROMPT, ENCODER)
+    with pytest.raises(TemplateRefusal, match="has no chat template; name one with chat_template"):
+        PromptTokenizer(both_without_template(folders["llama3-base"]), PROMPT, ENCODER)
+
+
+def both_without_template(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_template_that_cannot_be_trained_on_can_be_asked(folders: dict[str, Path]) -> None:
+    theirs, _ = both(folders["qwen2"])
+    theirs.chat_template = theirs.chat_template.replace("content + '<|im_end|>", "content + '")
+    tokens = PromptTokenizer(theirs, PROMPT, ENCODER)
+    assert tokens.path == "cells"
+    assert text_of(theirs, tokens.prompt_ids(TASKS[0], 0)) == tokens.prompt_text(TASKS[0], 0)
+    with pytest.raises(ConfigError, match=r"cannot be trained on \(no special token ends"):
+        tokens.sample(TASKS[0], 0)
+
+
+def test_a_tokenizer_that_loses_text_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A vocabulary cut down to digits drops all else, and a byte-level one without its decoder gives no text back."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    cut = Tokenizer(models.BPE({**{str(d): d for d in range(10)}, "Ċ": 10}, []))
+    cut.pre_tokenizer, cut.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=cut, eos_token="<|im_end|>")
+    tokenizer.chat_template = both(folders["qwen2"])[0].chat_template
+    with pytest.raises(ConfigError, match=r"the tokenizer loses text: '<\|im_start\|>system"):
+        PromptTokenizer(tokenizer, PROMPT, ENCODER)
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "place"),
+    [
+        ("1 2\n", "1 2\n", None),
+        ("1 2", " 1  2 ", None),
+        ("1 2", "12", 1),
+        ("ab", "a", 1),
+        ("ab", "axb", 1),
+        ("", "", None),
+    ],
+)
+def test_lost_text_is_found_at_its_place(text: str, read: str, place: int | None) -> None:
+    assert lost_text(text, read) == place
