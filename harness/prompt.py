@@ -16,6 +16,7 @@ from harness.encoding import Encoder, GridText
 from harness.errors import SpecError
 from harness.grid import Grid, Task
 from harness.lenient import decode_lenient
+from harness.thoughts import answer_text
 
 PROMPT_DIR = Path(__file__).parent / "prompts"
 DEFAULT_PROMPT = "output-from-examples-v1"
@@ -76,11 +77,12 @@ class Prompt:
         return self.name.startswith("input-")
 
     def decode(self, text: str, encoder: Encoder, *, lenient: bool = False) -> Grid:
-        """The grid of a model's answer; ``lenient`` reads what the original scripts would have read.
+        """The grid of a model's answer, behind its thoughts; ``lenient`` reads what the original scripts would have read.
 
         Raises:
             GridError: the named failure, ``unparsed``, ``bad_shape`` or ``bad_value``.
         """
+        text = answer_text(text)
         lead = self._lead().match(text)
         body = text[lead.end() :] if lead else text
         return decode_lenient(body, encoder) if lenient else encoder.decode(body)
@@ -104,6 +106,13 @@ class Prompt:
 def prompt_names() -> list[str]:
     """The names of the shipped prompts."""
     return sorted(path.stem for path in PROMPT_DIR.glob("*.txt"))
+
+
+def without_system(name: str) -> str | None:
+    """The shipped prompt that asks the same without a system message; None where there is none, or no such message."""
+    head, _, version = name.rpartition("-")
+    other = f"{head}-nosystem-{version}"
+    return other if other in prompt_names() else None
 
 
 @cache
