@@ -42,6 +42,10 @@ class TemplateSettings:
         return {} if day is None else {"strftime_now": lambda form: moment(day, form)}
 
 
+AS_IT_IS = TemplateSettings()
+"""No variables, and today's date."""
+
+
 def moment(day: str, form: str) -> str:
     """Midnight of a day, formatted."""
     return datetime.combine(Date.fromisoformat(day), time()).strftime(form)

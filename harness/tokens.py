@@ -7,19 +7,19 @@ allows it, ids come from tables (``harness.segments``): the same ids, many times
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
 from harness.encoding import Encoder, GridText
 from harness.errors import ConfigError
 from harness.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
-from harness.prompt import Prompt
+from harness.prompt import Prompt, load_prompt, without_system
 from harness.rng import Stream
 from harness.segments import Layout, SegmentTokenizer, SlotEncoder, skeleton
-from harness.template import TemplateSettings
+from harness.template import AS_IT_IS, TemplateSettings
 from harness.turns import ChatTokenizer, TemplateRefusal, Turn, find_turn, lost_text, render, text_of
 
-_AS_IT_IS = TemplateSettings()
 _PROBE_GRID = Grid(2, 3, bytes((0, 1, 2, 3, 4, 5)))
 _CHECKS = 8
 """Random tasks on which a table must agree with the tokenizer, with 1 to this many train pairs."""
@@ -52,11 +52,15 @@ class PromptTokenizer:
         prompt: Prompt,
         encoder: Encoder,
         *,
-        settings: TemplateSettings = _AS_IT_IS,
+        settings: TemplateSettings = AS_IT_IS,
         fast: bool = True,
     ) -> None:
         self.tokenizer, self.prompt, self.encoder, self.settings = tokenizer, prompt, encoder, settings
-        self._check_text(self.prompt_text(_PROBE, 0))
+        text = self.prompt_text(_PROBE, 0)
+        self._check_text(text)
+        systems = [m.content.strip() for m in prompt.messages(_PROBE, 0, encoder) if m.role == "system"]
+        self.keeps_system = all(system in text for system in systems)
+        """Whether the template writes the system message, if the prompt has one; some drop it."""
         self._turn = self._find_turn()
         self._joined = self._is_joined()
         self.path = "tokenizer"
@@ -179,6 +183,22 @@ class PromptTokenizer:
             f"prompt {self.prompt.name!r}: the tokenizer's chat template cannot be trained on ({why}); "
             "name another with chat_template"
         )
+
+
+def usable_prompt(tokenizer: ChatTokenizer, prompt: Prompt, encoder: Encoder, settings: TemplateSettings) -> Prompt:
+    """The prompt, or the one that asks the same without a system message where the template takes or keeps none."""
+    other = without_system(prompt.name)
+    if other is None:
+        return prompt
+    try:
+        if PromptTokenizer(tokenizer, prompt, encoder, settings=settings, fast=False).keeps_system:
+            return prompt
+    except TemplateRefusal:
+        pass
+    with suppress(TemplateRefusal):
+        PromptTokenizer(tokenizer, load_prompt(other), encoder, settings=settings, fast=False)
+        return load_prompt(other)
+    return prompt
 
 
 @cache

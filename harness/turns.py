@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from harness.errors import ConfigError
 from harness.prompt import Message
 from harness.template import TemplateSettings, moment
+from harness.thoughts import is_open_thought
 
 _OPEN_THOUGHT = re.compile(r"<think>\s*\Z")
 _CLOSED = "\n</think>\n\n"
@@ -68,7 +69,7 @@ class Turn:
     @property
     def opens_thought(self) -> bool:
         """Whether the prompt leaves a thought open, which the model must close before it answers."""
-        return _OPEN_THOUGHT.search(self.opening) is not None
+        return is_open_thought(self.opening)
 
     @property
     def learns_thought(self) -> bool:

@@ -19,7 +19,7 @@ from harness.problem import EQUAL, KINDS, random_change
 from harness.rng import Stream
 from tests.data_samples import random_task
 from tests.test_mixture import mixed_lengths, mixture
-from trainers.inputs import load_tokenizer, open_inputs, open_recipe_mixture
+from trainers.inputs import open_inputs, open_recipe_mixture
 from trainers.mixture import Remake, count
 from trainers.preview import as_text, preview
 from trainers.recipe import make_recipe
@@ -105,7 +105,7 @@ def test_a_dataset_may_differ_from_its_recipe() -> None:
     datasets = [{"spec": "toy/cross#n=9"}, {"spec": "toy/copy#n=9", "resplit": False, "change_probability": 0}]
     recipe = make_recipe({**SMALL, "datasets": datasets, "resplit": True, "change_probability": 1})
     inputs = open_inputs(recipe)
-    mix = open_recipe_mixture(inputs, load_tokenizer(inputs.base))
+    mix = open_recipe_mixture(inputs)
     one, other = count([mix.draw(i) for i in range(60)], 2)
     assert (one.resplit, one.changed) == (one.drawn, one.drawn)
     assert (other.resplit, other.changed) == (0, 0)

@@ -33,8 +33,9 @@ from trainers.artifact import (
     write_json,
     write_manifest,
 )
+from trainers.chat import load_tokenizer
 from trainers.folder import STARTED, prepare_folder
-from trainers.inputs import find_base, load_tokenizer, open_inputs
+from trainers.inputs import find_base, open_inputs
 from trainers.lora import check_lora
 from trainers.merge import merge
 from trainers.parity import Parity, _largest, _over_http

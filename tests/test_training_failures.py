@@ -18,7 +18,7 @@ from harness.errors import DataError, RunError
 from tests.data_samples import task_json
 from tests.test_recipe import SMALL
 from tests.train_runs import Data, bench, command, last_line, recipe_data
-from trainers.inputs import load_tokenizer
+from trainers.chat import load_tokenizer
 from trainers.mixture import open_mixture
 from trainers.progress import read_log
 from trainers.recipe import make_recipe

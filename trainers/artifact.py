@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from harness.environment import describe_environment
 from harness.errors import AdapterError, RunError
@@ -89,6 +89,15 @@ class AdapterManifest(Record):
     """The prompt under which the adapter is to be asked: that of the first dataset."""
     prompt_digest: str
     encoder: str
+    stop_token_ids: list[int] = Field(default_factory=list)
+    """The tokens that end an answer: what a server must stop at, whatever eos its base has."""
+    chat_template: str | None = None
+    """The text of the chat template, where the base's own was not used."""
+    chat_template_digest: str | None = None
+    """The first 16 hex digits of the SHA-256 of the template that was used."""
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
+    template_date: str | None = None
+    """The date that the chat template was given for today; None where it does not write one."""
     datasets: list[DatasetRecord]
     validation: ValidationRecord | None = None
     seed: int

@@ -99,7 +99,7 @@ def run_dry(inputs: Inputs, *, progress: bool) -> DryRun:
             trainer = build_trainer(setup, rows, reports=Reports(None, watch), stop=stop)
             watch.note(f"training on steps {steps[0]} and {steps[1]}")
             trainer.train()
-        validation = open_recipe_validation(inputs, recipe, setup.tokenizer)
+        validation = open_recipe_validation(inputs, recipe)
         for part in validation.heaviest(processes()) if validation else ():
             with trainer.compute_loss_context_manager():
                 part.measure(trainer.model, trainer.accelerator)

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path
 
 from harness.errors import ConfigError, RunError
@@ -17,6 +18,8 @@ from trainers.recipe import Data, changed_keys
 STARTED = "training.json"
 """Written when training starts: what decides the run, to compare with when it is gone on with."""
 CHECKPOINTS = "checkpoints"
+TEMPLATE_KEY, DATE_KEY = "chat template (its text)", "template_date"
+"""What STARTED has since chat templates are recorded; a run of before goes on without."""
 _LOCK = ".lock"
 
 
@@ -73,7 +76,9 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
             if first:
                 _clear(output)
         elif started.exists() and _has_trained(output):
-            changed = changed_keys(json.loads(started.read_text(encoding="utf-8")), decides)
+            before = json.loads(started.read_text(encoding="utf-8"))
+            unknown = {TEMPLATE_KEY, DATE_KEY} if TEMPLATE_KEY not in before else set()
+            changed = changed_keys(before, {k: v for k, v in decides.items() if k not in unknown})
             if changed:
                 raise ConfigError(
                     f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
@@ -91,6 +96,18 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
     except ValueError as error:
         raise RunError(f"{started} cannot be read ({error}); give another output_dir, or resume=false") from error
     return False
+
+
+def first_day(output: Path) -> str | None:
+    """The date that the run in a folder began with; of a run that did not record it, that of its last start."""
+    started = output / STARTED
+    if not started.is_file() or not _has_trained(output):
+        return None
+    try:
+        recorded = json.loads(started.read_text(encoding="utf-8")).get(DATE_KEY)
+        return str(recorded or date.fromtimestamp(started.stat().st_mtime).isoformat())
+    except (OSError, ValueError, AttributeError):  # said when the folder is prepared
+        return None
 
 
 def _has_trained(output: Path) -> bool:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.datasets import Dataset, open_dataset
 from harness.errors import ConfigError
 from harness.prompt import load_prompt
+from harness.turns import Turn
+from trainers.artifact import check_unchanged, model_digest, read_manifest, refuse_pickle, weights_digest
+from trainers.chat import Chat, open_chat, today
+from trainers.folder import DATE_KEY, TEMPLATE_KEY, first_day
 from trainers.recipe import Data, Recipe
 
 if TYPE_CHECKING:
@@ -27,15 +31,21 @@ class Inputs:
     """Of the adapter that is gone on from."""
     datasets: tuple[Dataset, ...]
     prompts: tuple[str, ...]
-    """The prompt of each dataset."""
-    held_out: Dataset | None = None
+    """The prompt of each dataset, one that the chat template takes."""
+    chat: Chat
+    turns: tuple[Turn, ...]
+    """How the chat template writes the answers to them."""
+    held_out: Dataset | None
     """What is validated on."""
+    held_out_prompt: str
+    """The prompt of the validation."""
+    advice: tuple[str, ...] = ()
+    """What a user should know before training, one line each."""
 
     @property
-    def held_out_prompt(self) -> str:
-        """The prompt of the validation."""
-        part = self.recipe.validation
-        return (part.prompt if part else None) or self.recipe.prompt
+    def stop_token_ids(self) -> list[int]:
+        """The tokens that end an answer, which a server must be asked to stop at."""
+        return sorted({turn.end_id for turn in self.turns})
 
     def decides(self) -> Data:
         """Everything that decides what is learned: the recipe's keys and the content behind its names."""
@@ -46,20 +56,55 @@ class Inputs:
         if self.held_out is not None:
             content["validation (its content)"] = self.held_out.digest()
             content[f"prompt {self.held_out_prompt} (its text)"] = load_prompt(self.held_out_prompt).digest
+        content[TEMPLATE_KEY] = self.chat.digest
+        if self.chat.settings.date is not None:
+            content[DATE_KEY] = self.chat.settings.date
         return self.recipe.decides() | content
 
 
-def open_inputs(recipe: Recipe) -> Inputs:
-    """Find the base model and open the datasets of a recipe.
+def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None = None) -> Inputs:
+    """Find the base model, its tokenizer and chat template, and open the datasets of a recipe.
+
+    Args:
+        output: the folder of the run, the recipe's own where None: a run that goes on there keeps its date.
+        template: the text of the chat template where it is known, instead of the one that the recipe names.
 
     Raises:
         ConfigError, SpecError, DataError: something that it names is not there.
     """
     base = find_base(recipe.model)
     datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
-    prompts = tuple(part.prompt or recipe.prompt for part in recipe.datasets)
     held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
-    return Inputs(recipe, base, _base_digest(base), _adapter_digest(recipe), datasets, prompts, held_out)
+    base_digest, adapter_digest = _base_digest(base), _adapter_digest(recipe)
+    chat = open_chat(base, recipe, _day(recipe, output or recipe.output_dir), template)
+    asked = [part.prompt or recipe.prompt for part in recipe.datasets]
+    asked.append((recipe.validation.prompt if recipe.validation else None) or recipe.prompt)
+    usable = {name: chat.usable_prompt(name) for name in dict.fromkeys(asked)}
+    used = [usable[name] for name in asked]
+    turns = chat.turns(used if held_out else used[:-1])
+    return Inputs(
+        recipe,
+        base,
+        base_digest,
+        adapter_digest,
+        datasets,
+        tuple(used[:-1]),
+        chat,
+        tuple(turns),
+        held_out,
+        used[-1],
+        tuple(chat.advice(turns, asked, used)),
+    )
+
+
+def _day(recipe: Recipe, output: Path) -> str:
+    """The date for a template that writes it: the recipe's, else that of the first start, else the adapter's."""
+    if recipe.template_date is not None:
+        return recipe.template_date.isoformat()
+    if recipe.resume and (begun := first_day(output)) is not None:
+        return begun
+    manifest = read_manifest(Path(recipe.adapter)) if recipe.adapter else None
+    return (manifest.template_date if manifest else None) or today()
 
 
 def find_base(model: str) -> Path | str:
@@ -83,8 +128,6 @@ def find_base(model: str) -> Path | str:
 
 
 def _adapter_digest(recipe: Recipe) -> str | None:
-    from trainers.artifact import check_unchanged, read_manifest, refuse_pickle, weights_digest
-
     if recipe.adapter is None:
         return None
     folder = Path(recipe.adapter)
@@ -97,8 +140,6 @@ def _adapter_digest(recipe: Recipe) -> str | None:
 
 
 def _base_digest(base: Path | str) -> str:
-    from trainers.artifact import model_digest
-
     if isinstance(base, Path):
         return model_digest(base)
     from transformers import AutoConfig
@@ -111,7 +152,7 @@ def _base_digest(base: Path | str) -> str:
     return str(getattr(config, "_commit_hash", None) or "unknown")
 
 
-def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
+def open_recipe_mixture(inputs: Inputs) -> Mixture:
     """The mixture of a recipe, checked.
 
     Raises:
@@ -125,8 +166,9 @@ def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
         inputs.datasets,
         inputs.prompts,
         [part.weight for part in recipe.datasets],
-        tokenizer,
+        inputs.chat.tokenizer,
         encoder=recipe.encoder,
+        settings=inputs.chat.settings,
         seed=recipe.seed,
         max_seq_len=recipe.max_seq_len,
         drop_pairs=recipe.too_long == "drop_pairs",
@@ -142,17 +184,3 @@ def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
     )
     mixture.check()
     return mixture
-
-
-def load_tokenizer(base: Path | str) -> Any:
-    """The tokenizer of a base model.
-
-    Raises:
-        ConfigError: it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(base))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {error}") from error

@@ -14,7 +14,8 @@ from trainers.artifact import (
     refuse_pickle,
     write_json,
 )
-from trainers.inputs import find_base, load_tokenizer
+from trainers.chat import load_tokenizer
+from trainers.inputs import find_base
 from trainers.optional import require_extra
 
 

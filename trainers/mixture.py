@@ -13,7 +13,9 @@ from harness.grid import Task
 from harness.problem import EQUAL, Kind, random_change
 from harness.prompt import load_prompt
 from harness.rng import Stream
-from harness.tokens import ChatTokenizer, PromptTokenizer, Sample
+from harness.template import AS_IT_IS, TemplateSettings
+from harness.tokens import PromptTokenizer, Sample
+from harness.turns import ChatTokenizer
 
 MAX_DRAWS = 200
 """Draws of one sample before its dataset counts as unable to supply."""
@@ -209,6 +211,7 @@ def open_mixture(
     tokenizer: ChatTokenizer,
     *,
     encoder: str,
+    settings: TemplateSettings = AS_IT_IS,
     seed: int,
     max_seq_len: int,
     drop_pairs: bool = False,
@@ -221,7 +224,9 @@ def open_mixture(
         SpecError, ConfigError: an unknown prompt or encoder, or a chat template that cannot be trained on.
     """
     grids = parse_encoder(encoder)
-    tokens = {name: PromptTokenizer(tokenizer, load_prompt(name), grids) for name in dict.fromkeys(prompts)}
+    tokens = {
+        name: PromptTokenizer(tokenizer, load_prompt(name), grids, settings=settings) for name in dict.fromkeys(prompts)
+    }
     sources = [
         Source(dataset, tokens[prompt], float(len(dataset.ids)) if weight is None else weight, remake)
         for dataset, prompt, weight, remake in zip(

@@ -14,7 +14,7 @@ from typing import Any
 from harness.errors import AdapterError, ServerError
 from harness.tokens import Sample
 from trainers.artifact import read_manifest, refuse_pickle
-from trainers.inputs import find_base, load_tokenizer, open_inputs, open_recipe_mixture
+from trainers.inputs import find_base, open_inputs, open_recipe_mixture
 from trainers.recipe import make_recipe
 
 TOLERANCE = 1e-3
@@ -68,10 +68,10 @@ def check_parity(
         raise AdapterError(f"{adapter}: no finished adapter, so that there is nothing to compare")
     refuse_pickle(adapter)
     # What was gone on from is part of the weights now, and may be gone.
-    changes = {"adapter": None, **({"model": base} if base else {})}
+    changes = {"adapter": None, "template_date": manifest.template_date, **({"model": base} if base else {})}
     recipe = make_recipe({**manifest.recipe, **changes}, str(adapter))
     where = find_base(recipe.model)
-    mixture = open_recipe_mixture(open_inputs(recipe), load_tokenizer(where))
+    mixture = open_recipe_mixture(open_inputs(recipe, template=manifest.chat_template))
     chosen = [mixture.draw(i).sample for i in range(samples)]
     adapted, plain = _through_peft(str(where), adapter, chosen)
     served = [_over_http(server, model, sample, key) for sample in chosen]

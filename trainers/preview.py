@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainers.batches import PassLimits, cut_passes
-from trainers.inputs import load_tokenizer, open_inputs, open_recipe_mixture
+from trainers.inputs import open_inputs, open_recipe_mixture
 from trainers.mixture import Counts, Draw, count
 from trainers.optional import require_extra
 from trainers.recipe import Recipe
@@ -64,8 +64,8 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     """
     require_extra()
     inputs = open_inputs(recipe)
-    tokenizer = load_tokenizer(inputs.base)
-    mixture = open_recipe_mixture(inputs, tokenizer)
+    tokenizer = inputs.chat.tokenizer
+    mixture = open_recipe_mixture(inputs)
     size = recipe.batch_size
     drawn = [mixture.draw(i) for i in range(-(-draws // size) * size)]
     steps = [drawn[k : k + size] for k in range(0, len(drawn), size)][: recipe.max_steps]

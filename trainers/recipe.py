@@ -6,10 +6,20 @@ Unknown keys are refused with a suggestion. ``trainers.recipe_file`` reads recip
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date as Date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from harness.encoding import DEFAULT_ENCODER
 from harness.errors import ConfigError
@@ -26,6 +36,30 @@ FREE_KEYS = frozenset(
     }
 )
 """Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+"""Chat templates that a recipe may name, for base models that have none."""
+_BY_CONTENT = frozenset({"chat_template", "template_date"})
+"""Keys that decide by what they come to, which is recorded beside the recipe."""
+_NOT_VARIABLES = frozenset(
+    {
+        *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"),
+        *("continue_final_message", "return_dict", "return_tensors", "return_assistant_tokens_mask"),
+        *("padding", "truncation", "max_length", "tokenizer_kwargs"),
+    }
+)
+
+
+def _template_path(name: str) -> str:
+    """The name of a shipped template, or the absolute path of a file, whatever folder a later command runs in."""
+    return name if (TEMPLATES / f"{name}.jinja").is_file() else str(Path(name).expanduser().absolute())
+
+
+def _as_variables(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if wrong := sorted(_NOT_VARIABLES & values.keys()):
+        raise ValueError(f"{', '.join(wrong)}: no variable of a chat template, but set for every prompt")
+    return values
 
 
 def _as_list(value: object) -> object:
@@ -137,6 +171,12 @@ class Recipe(Part):
     datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(as_datasets)]
     prompt: str = DEFAULT_PROMPT
     encoder: str = DEFAULT_ENCODER
+    chat_template: Annotated[str, AfterValidator(_template_path)] | None = None
+    """A file with a chat template instead of the model's own, or ``chatml``: for base models, which have none."""
+    chat_template_kwargs: Annotated[dict[str, JsonValue], AfterValidator(_as_variables)] = Field(default_factory=dict)
+    """Variables of the chat template, such as ``{enable_thinking: false}``; the adapter is asked with them too."""
+    template_date: Date | None = None
+    """The date that a chat template takes for today, if it writes it; by default that of the run's first start."""
     augment: bool = True
     """Show every sample under a fresh random symmetry, colour permutation and order of the train pairs."""
     resplit: bool = False
@@ -214,7 +254,10 @@ class Recipe(Part):
 
     def decides(self) -> Data:
         """The keys that decide what is learned, flat (``lora.rank``), as JSON values."""
-        return flatten({k: v for k, v in self.model_dump(mode="json").items() if k not in FREE_KEYS})
+        values = self.model_dump(mode="json")
+        if not self.chat_template_kwargs:
+            del values["chat_template_kwargs"]  # runs of before this key was known go on
+        return flatten({k: v for k, v in values.items() if k not in FREE_KEYS | _BY_CONTENT})
 
 
 def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as hf_logging
 from trl import SFTConfig
 
-from harness.encoding import parse_encoder
 from harness.errors import ConfigError
-from harness.prompt import load_prompt
-from harness.tokens import PromptTokenizer
 from trainers.arguments import chosen_dtype, training_arguments
 from trainers.batches import samples_of_process
-from trainers.inputs import Inputs, load_tokenizer, open_recipe_mixture
+from trainers.inputs import Inputs, open_recipe_mixture
 from trainers.mixture import Mixture
 from trainers.recipe import Recipe
 from trainers.validation import Validation, open_validation
@@ -62,10 +59,20 @@ def set_up(inputs: Inputs, recipe: Recipe, checkpoints: Path) -> Setup:
         torch.set_num_threads(recipe.threads)
     dtype = chosen_dtype(recipe)
     arguments = _arguments(recipe, checkpoints, dtype)
-    tokenizer = load_tokenizer(inputs.base)
-    mixture = open_recipe_mixture(inputs, tokenizer)
-    validation = open_recipe_validation(inputs, recipe, tokenizer)
-    return Setup(recipe, arguments, tokenizer, mixture, _load_base(inputs, dtype), validation)
+    inputs = _on_one_day(inputs)
+    mixture = open_recipe_mixture(inputs)
+    validation = open_recipe_validation(inputs, recipe)
+    return Setup(recipe, arguments, inputs.chat.tokenizer, mixture, _load_base(inputs, dtype), validation)
+
+
+def _on_one_day(inputs: Inputs) -> Inputs:
+    """The inputs with the date of the first process, as the others may have started after midnight."""
+    if processes() == 1 or inputs.chat.settings.date is None:
+        return inputs
+    days = [inputs.chat.settings.date]
+    torch.distributed.broadcast_object_list(days)
+    settings = replace(inputs.chat.settings, date=days[0])
+    return replace(inputs, chat=replace(inputs.chat, settings=settings))
 
 
 def _arguments(recipe: Recipe, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
@@ -114,7 +121,7 @@ def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
     return model
 
 
-def open_recipe_validation(inputs: Inputs, recipe: Recipe, tokenizer: Any) -> Validation | None:
+def open_recipe_validation(inputs: Inputs, recipe: Recipe) -> Validation | None:
     """The validation of a recipe, if it has one.
 
     Raises:
@@ -125,11 +132,12 @@ def open_recipe_validation(inputs: Inputs, recipe: Recipe, tokenizer: Any) -> Va
         return None
     return open_validation(
         inputs.held_out,
-        PromptTokenizer(tokenizer, load_prompt(inputs.held_out_prompt), parse_encoder(recipe.encoder)),
+        inputs.chat.prompt_tokens(inputs.held_out_prompt),
         max_tasks=part.max_tasks,
         exact_tasks=part.exact_tasks,
         max_seq_len=recipe.max_seq_len,
-        pad_id=_pad_id(tokenizer),
+        pad_id=_pad_id(inputs.chat.tokenizer),
+        eos_ids=inputs.chat.eos_ids,
     )
 
 

@@ -30,13 +30,14 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
         DataError: a dataset cannot supply. RunError: training failed, or another process trains in the folder.
         AdapterError: the finished adapter has changed on disk. TrainingStopped: SIGTERM or Ctrl-C; saved.
     """
-    inputs = _ready(recipe)
+    inputs = _ready(recipe, output)
     _check_own_folder(recipe, inputs.base, output)
     with locked(output):
         if prepare_folder(output, inputs.decides(), resume=recipe.resume):
             if int(os.environ.get("RANK", "0")) == 0:
                 print(f"{output} is finished already; nothing was trained", file=sys.stderr)
             return output
+        _tell(inputs)
         from trainers.session import run_session
 
         run_session(inputs, output, progress=progress)
@@ -49,7 +50,8 @@ def dry_run(recipe: Recipe, *, progress: bool = True) -> DryRun:
     Raises:
         RunError: out of memory; the message says what to change. Else as ``train``.
     """
-    inputs = _ready(recipe)
+    inputs = _ready(recipe, None)
+    _tell(inputs)
     from trainers.dryrun import run_dry
 
     return run_dry(inputs, progress=progress)
@@ -62,10 +64,17 @@ def _check_own_folder(recipe: Recipe, base: Path | str, output: Path) -> None:
             raise ConfigError(f"output_dir {output} is the folder of the {key} that is trained from; name another one")
 
 
-def _ready(recipe: Recipe) -> Inputs:
+def _tell(inputs: Inputs) -> None:
+    """Print what a user should know before training."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        for line in inputs.advice:
+            print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def _ready(recipe: Recipe, output: Path | None) -> Inputs:
     require_extra()
     check_lora(recipe)
     check_optional(recipe)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return open_inputs(recipe)
+    return open_inputs(recipe, output)

@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny base: a byte-level BPE with a ChatML template, learned from the shipped prompts alone."""
+"""The tokenizer of the tiny base: a byte-level BPE with a ChatML template, learned from shipped prompts alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+_PROMPTS = (
+    "compact-v0", "input-from-inputs-v0", "output-from-examples-v0", "output-from-examples-v1",
+    "output-from-outputs-v0",
+)  # fmt: skip
+"""What the shipped tokenizer was learned from; prompts that came later would change its ids."""
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -32,7 +37,7 @@ def build_tokenizer() -> Any:
     bpe.pre_tokenizer = pre_tokenizers.Sequence([split, in_bytes])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=alphabet, show_progress=False)
-    texts = [path.read_text(encoding="utf-8") for path in sorted(PROMPT_DIR.glob("*.txt"))]
+    texts = [(PROMPT_DIR / f"{name}.txt").read_text(encoding="utf-8") for name in _PROMPTS]
     texts += ["system user assistant\n"] * 8 + ["```grid shape: 12x12\n1 0\n```\n"] * 20
     bpe.train_from_iterator(texts, trainer)
     model = json.loads(bpe.to_str())["model"]

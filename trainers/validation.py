@@ -36,6 +36,8 @@ class Validation:
     micro_batch: int
     left_out: int = 0
     """Tasks of the dataset that were passed over: no known output, or too long."""
+    eos_ids: frozenset[int] = frozenset()
+    """Tokens at which a server stops beside the one that ends the template's turn."""
 
     def as_text(self) -> str:
         """One line on what is asked, and what is not."""
@@ -100,24 +102,40 @@ class Validation:
                 # A model's own settings may have these (Qwen's do), and they ruin grids.
                 repetition_penalty=1.0,
                 no_repeat_ngram_size=0,
-                eos_token_id=question.sample.ids[-1],
+                eos_token_id=self._stops(question),
                 pad_token_id=self.pad_id,
             )
-            text = str(self.tokens.tokenizer.decode(out[0, ids.shape[1] :].tolist()))
-            right += self._is_answer(text, question)
+            right += self._is_answer(out[0, ids.shape[1] :].tolist(), question)
         return right
 
-    def _is_answer(self, text: str, question: Question) -> bool:
-        end = str(self.tokens.tokenizer.decode([question.sample.ids[-1]]))
-        answer, stopped, _ = text.partition(end)
+    def _stops(self, question: Question) -> list[int]:
+        """Where a server ends the answer, asked to stop at the template's end of turn."""
+        return sorted({*self.eos_ids, question.sample.ids[-1]})
+
+    def _is_answer(self, ids: Sequence[int], question: Question) -> bool:
+        """Whether a generated answer has stopped and is the grid, read as a server sends it: without special tokens."""
+        stops = self._stops(question)
+        end = next((k for k, token in enumerate(ids) if token in stops), None)
+        if end is None:
+            return False
+        text = str(
+            self.tokens.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
         try:
-            return bool(stopped) and self.tokens.prompt.decode(answer, self.tokens.encoder) == question.answer
+            return self.tokens.prompt.decode(text, self.tokens.encoder) == question.answer
         except GridError:
             return False
 
 
 def open_validation(
-    dataset: Dataset, tokens: PromptTokenizer, *, max_tasks: int, exact_tasks: int, max_seq_len: int, pad_id: int
+    dataset: Dataset,
+    tokens: PromptTokenizer,
+    *,
+    max_tasks: int,
+    exact_tasks: int,
+    max_seq_len: int,
+    pad_id: int,
+    eos_ids: frozenset[int] = frozenset(),
 ) -> Validation:
     """The first answered tasks of a dataset that fit.
 
@@ -139,4 +157,4 @@ def open_validation(
     if not questions:
         raise DataError(f"validation {dataset.spec!r}: no task with a known output fits in {max_seq_len} tokens")
     micro = max(1, 16_384 // max_seq_len)
-    return Validation(questions, exact_tasks, tokens, pad_id, micro, left_out)
+    return Validation(questions, exact_tasks, tokens, pad_id, micro, left_out, eos_ids)

@@ -20,7 +20,7 @@ from benchmarks.training.setting import Setting, model_folder
 from harness.datasets import open_dataset
 from trainers.arguments import chosen_dtype, pass_limits
 from trainers.batches import Collator
-from trainers.inputs import load_tokenizer, open_inputs, open_recipe_mixture
+from trainers.inputs import open_inputs, open_recipe_mixture
 from trainers.lora import lora_config
 from trainers.mixture import Draw
 from trainers.recipe import Recipe
@@ -104,7 +104,7 @@ def by_trl(setting: Setting, recipe: Recipe, **changed: Any) -> Cost:
     tally, clock = Counter[str](), list[float]()
     trainer_class, callback = _watched(setting, tally, clock)
     base, dtype = _base(recipe, setting.device)
-    tokenizer = load_tokenizer(open_inputs(recipe).base)
+    tokenizer = open_inputs(recipe).chat.tokenizer
     draws = [d for step in _draws(recipe, setting) for d in step]
     texts = [(d.sample.ids[: d.sample.prompt_length], d.sample.ids[d.sample.prompt_length :]) for d in draws]
     rows = [{"prompt": tokenizer.decode(given), "completion": tokenizer.decode(asked)} for given, asked in texts]
@@ -196,7 +196,7 @@ def _base(recipe: Recipe, device: str) -> tuple[Any, Any]:
 def _draws(recipe: Recipe, setting: Setting) -> list[list[Draw]]:
     """The samples of each step."""
     inputs = open_inputs(recipe)
-    mixture = open_recipe_mixture(inputs, load_tokenizer(inputs.base))
+    mixture = open_recipe_mixture(inputs)
     size = setting.batch
     return [[mixture.draw(i) for i in range(k * size, (k + 1) * size)] for k in range(setting.total)]
 
