@@ -25,10 +25,16 @@ class Asking:
     Args:
         tokenizers: makes the token ids for each way to ask; None sends chats.
         why_chats: why token ids are not sent, where they were wanted.
+        templates: by digest, the chat templates that adapters bring along.
     """
 
     def __init__(
-        self, plan: Plan, config: RunConfig, tokenizers: Tokenizers | None = None, why_chats: str = ""
+        self,
+        plan: Plan,
+        config: RunConfig,
+        tokenizers: Tokenizers | None = None,
+        why_chats: str = "",
+        templates: Mapping[str, str] | None = None,
     ) -> None:
         self.why_chats = why_chats
         self._plan = plan
@@ -36,6 +42,8 @@ class Asking:
         self._greedy = config.temperature == 0
         self._most = min(LIST, config.n)
         self._limits = {model.name: model.max_tokens for model in config.models}
+        self._stops = {model.name: tuple(model.stop_token_ids or ()) for model in config.models}
+        self._templates = templates or {}
         self._chats: dict[tuple[int, Asker], tuple[Message, ...]] = {}
         self._ids: dict[tuple[int, Asker], list[int]] = {}
 
@@ -55,9 +63,17 @@ class Asking:
         first = draws[0]
         limit = self._limits[first.model]
         seed = None if self._greedy else first.seed
+        stops = self._stops[first.model]
         if self._tokenizers is None:
-            return ChatRequest(first.model, self.messages(first), limit, seed)
-        return TokenRequest(first.model, tuple(map(self.ids, draws)), limit, seed)
+            template = self._template(self._plan.askers[first.model])
+            return ChatRequest(first.model, self.messages(first), limit, seed, stops, template)
+        return TokenRequest(first.model, tuple(map(self.ids, draws)), limit, seed, stops)
+
+    def _template(self, asker: Asker) -> dict[str, object]:
+        """What a chat says about its template."""
+        kwargs, text = asker.settings.request_kwargs(), self._templates.get(asker.template or "")
+        fields: dict[str, object] = {"chat_template_kwargs": kwargs} if kwargs else {}
+        return fields if text is None else {**fields, "chat_template": text}
 
     def messages(self, draw: Draw) -> tuple[Message, ...]:
         """The chat that asks for a draw."""

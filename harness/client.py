@@ -6,15 +6,18 @@ import itertools
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from harness.address import bases, canonical
 from harness.errors import ServerError
 from harness.records import ServedModel
-from harness.replies import Fault, Refusal, Reply, checked_body, cut, read_replies
-from harness.requests import NEUTRAL, ROUTES, ChatRequest, Request, Sampling, greeting, plain
+from harness.refusals import Fault, Refusal, cut
+from harness.replies import Reply, checked_body, read_replies
+from harness.requests import NEUTRAL, OPTIONAL, ROUTES, ChatRequest, Request, Sampling, plain
 from harness.served import read_models
 
 if TYPE_CHECKING:
@@ -33,19 +36,23 @@ class Client:
     """Talks to one server. Use as an async context manager; every await has a deadline.
 
     Args:
-        url: the server, with or without ``/v1``.
-        notice: called once for each parameter that the server refuses and requests go without.
+        url: the server, with or without ``/v1``; other paths are taken as given.
+        notice: called once for each parameter that the server refuses and requests go without, and for what else a
+            user should know of the server.
     """
 
     def __init__(
         self, url: str, key: str | None, timeout: float, sampling: Sampling, notice: Callable[[str], None]
     ) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1")
+        self.url = canonical(url)
         self.without: set[str] = set()
+        self.notice = notice
+        self._bases = bases(self.url)
+        """Where the routes may lie; one once that is known."""
+        self._lists_models = True
         self._key = key
         self._timeout = timeout
         self._sampling = sampling
-        self._notice = notice
         self._limit_name = "max_tokens"
         self._mark = secrets.token_hex(8)
         self._numbers = itertools.count()
@@ -67,24 +74,39 @@ class Client:
     async def version(self) -> str | None:
         """What the server says under ``/version`` (vLLM does); None where it says nothing that can be read."""
         try:
-            found = (await self._call("GET", "/version", None, _LOOK_SECONDS)).get("version")
+            found = (await self._call("GET", self._beside("/version"), None, _LOOK_SECONDS)).get("version")
         except ServerError:
             return None
         return found if isinstance(found, str) and found else None
 
-    async def models(self) -> list[ServedModel]:
-        """What the server lists under ``/v1/models``.
+    async def models(self) -> list[ServedModel] | None:
+        """What the server lists under ``/models``; None where it has no such list, which is said once.
 
         Raises:
-            Fault: no answer, or one that is no list of models. Refusal: 4xx.
+            Fault: no answer, or one that is no list of models. Refusal: 4xx but for 404 and 405.
         """
-        data = await self._call("GET", "/v1/models", None, _LOOK_SECONDS)
-        entries = data.get("data")
-        if not isinstance(entries, list) or not all(
-            isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
-        ):
-            raise Fault("garbage", f"{self.url}/v1/models did not answer with a list of models")
-        return read_models(entries)
+        missing: Refusal | None = None
+        for base in self._bases:
+            try:
+                data = await self._call("GET", f"{base}/models", None, _LOOK_SECONDS)
+            except Refusal as refusal:
+                if refusal.status not in (404, 405):
+                    raise
+                missing = missing or refusal
+                continue
+            entries = data["data"] or [] if "data" in data else None
+            if not isinstance(entries, list) or not all(
+                isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
+            ):
+                raise Fault("garbage", f"{base}/models did not answer with a list of models")
+            self._bases = (base,)
+            return read_models(entries)
+        if self._lists_models:
+            self._lists_models = False
+            self.notice(
+                f"{self.url} lists no models ({missing} at {self._bases[0]}/models); it is asked for them all the same"
+            )
+        return None
 
     async def tokenize(self, request: ChatRequest) -> list[int]:
         """The token ids that a chat request's prompt has by the server's ``/tokenize`` (vLLM has it).
@@ -92,20 +114,31 @@ class Client:
         Raises:
             Fault, Refusal: the server has no such route, or did not answer.
         """
-        body = {"model": request.model, "messages": plain(request.messages), **self._sampling.template}
-        data = await self._call("POST", "/tokenize", body, self._timeout)
-        ids = data.get("tokens")
-        if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
-            raise Fault("garbage", f"{self.url}/tokenize did not answer with token ids")
-        return ids
+        return await self._ids({"model": request.model, "messages": plain(request.messages), **request.template})
 
-    async def negotiate(self, model: str) -> None:
-        """Ask for a word, so that what this server does not take is known before the run.
+    async def tokenize_text(self, model: str, text: str) -> list[int]:
+        """The token ids that a text has by the server's ``/tokenize``.
 
         Raises:
-            Fault, Refusal: the server does not answer even the plainest request.
+            Fault, Refusal: the server has no such route, or did not answer.
         """
-        request = greeting(model)
+        return await self._ids({"model": model, "prompt": text, "add_special_tokens": False})
+
+    async def _ids(self, body: dict[str, object]) -> list[int]:
+        where = self._beside("/tokenize")
+        data = await self._call("POST", where, body, self._timeout)
+        ids = data.get("tokens")
+        if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
+            raise Fault("garbage", f"{where} did not answer with token ids")
+        return ids
+
+    async def negotiate(self, request: Request) -> None:
+        """Ask for one token, so that what this server does not take is known before the run.
+
+        Raises:
+            Fault, Refusal: the server does not answer even the plainest form of the request.
+        """
+        request = replace(request, max_tokens=1)
         try:
             await self.ask(request)
             return
@@ -115,7 +148,7 @@ class Client:
             why = cut(str(refusal))
         # The message named no parameter: find the least that must go.
         before = set(self.without)
-        for names in (["logprobs"], list(NEUTRAL)):
+        for names in (["logprobs"], list(OPTIONAL), list(NEUTRAL), [*NEUTRAL, *OPTIONAL]):
             self.without = before | set(names)
             try:
                 await self.ask(request)
@@ -135,16 +168,38 @@ class Client:
         """
         while True:
             body = self._sampling.body(request, self.without, self._limit_name)
-            route = ROUTES["chat" if isinstance(request, ChatRequest) else "completions"]
             start, name = perf_counter(), f"{self._mark}-{next(self._numbers)}-"
             try:
-                data = await self._call("POST", route, body, self._timeout, {"X-Request-Id": name})
+                data = await self._post(request, body, name)
+                self._check_asked(data, name)
+                return read_replies(data, request, perf_counter() - start)
             except Refusal as refusal:
+                if refusal.is_cut and request.answers == 1:
+                    return [Reply("", "length", request.model, None, None, perf_counter() - start)]
                 if not self._learn(refusal, body):
                     raise
-                continue
-            self._check_asked(data, name)
-            return read_replies(data, request, perf_counter() - start)
+
+    async def _post(self, request: Request, body: dict[str, object], name: str) -> dict[str, Any]:
+        """The answer to a request; where the server's routes lie is found by the first one that is no 404."""
+        route = ROUTES["chat" if isinstance(request, ChatRequest) else "completions"]
+        missing: Refusal | None = None
+        for base in self._bases:
+            try:
+                data = await self._call("POST", base + route, body, self._timeout, {"X-Request-Id": name})
+            except Refusal as refusal:
+                if refusal.status not in (404, 405):
+                    self._bases = (base,)
+                    raise
+                missing = missing or refusal
+            else:
+                self._bases = (base,)
+                return data
+        assert missing is not None
+        raise missing
+
+    def _beside(self, route: str) -> str:
+        """A route of vLLM's that lies beside ``/v1``."""
+        return self._bases[0].removesuffix("/v1") + route
 
     def _check_asked(self, data: Mapping[str, Any], name: str) -> None:
         """Refuse the answer to another request of this client, which something on the way has sent a second time.
@@ -166,23 +221,23 @@ class Client:
                 if name in NEUTRAL and (value := self._sampling.value(name)) != NEUTRAL[name]:
                     raise ServerError(f"{self.url} refuses {name} = {value}, which was asked for ({why})")
                 self.without.add(name)
-                self._notice(f"{self.url} does not take {name!r}; requests go without it ({why})")
+                self.notice(f"{self.url} does not take {name!r}; requests go without it ({why})")
 
     def _learn(self, refusal: Refusal, body: Mapping[str, object]) -> bool:
         """Whether the request can be repeated in another form after this refusal."""
-        if refusal.status not in (400, 422) or refusal.is_context:
+        if refusal.status not in (400, 422) or refusal.is_context or refusal.ends_run:
             return False
         if "max_completion_tokens" in refusal.named and "messages" in body and "max_tokens" in body:
             self._limit_name = "max_completion_tokens"
             return True
         # Only what this very request carried: others in flight may have learned the same already.
-        optional = [name for name in (*NEUTRAL, "seed") if name in body and name not in self._sampling.extra_body]
+        optional = [n for n in (*NEUTRAL, *OPTIONAL, "seed") if n in body and n not in self._sampling.extra_body]
         named = [name for name in optional if re.search(rf"\b{name}\b", refusal.named)]
         self.go_without(named, cut(str(refusal)))
         return bool(named)
 
     async def _call(
-        self, method: str, route: str, body: dict[str, object] | None, timeout: float, more: Mapping[str, str] = _JSON
+        self, method: str, where: str, body: dict[str, object] | None, timeout: float, more: Mapping[str, str] = _JSON
     ) -> dict[str, Any]:
         import aiohttp
 
@@ -193,19 +248,19 @@ class Client:
         deadline = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)
         try:
             async with self._session.request(
-                method, self.url + route, data=data, headers={**_JSON, **more}, timeout=deadline
+                method, where, data=data, headers={**_JSON, **more}, timeout=deadline, allow_redirects=False
             ) as response:
                 content = await _read(response)
                 status, headers = response.status, response.headers
         except aiohttp.ConnectionTimeoutError:
             raise Fault("connection", f"{self.url}: no connection in {connect:g} s") from None
         except TimeoutError:
-            raise Fault("timeout", f"{self.url}{route}: no answer in {timeout:g} s") from None
+            raise Fault("timeout", f"{where}: no answer in {timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Fault("connection", f"{self.url}: {str(error) or type(error).__name__}") from None
         except ValueError as error:
-            raise Fault("garbage", f"{self.url}{route}: {error}") from None
-        return checked_body(status, content, headers.get("Retry-After"), self.url + route)
+            raise Fault("garbage", f"{where}: {error}") from None
+        return checked_body(status, content, headers, where)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

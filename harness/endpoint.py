@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import NoReturn
 
 from harness.client import Client
 from harness.errors import ServerError
+from harness.fitting import Fitting, TooLong, Uneven
 from harness.jobs import CONVICTED, Divide, GivenUp, Job, Lost, Policy
 from harness.presence import Presence
-from harness.replies import Fault, Refusal, Reply
-from harness.requests import ChatRequest, Request, TokenRequest, greeting
-
-_TEMPLATE_TOKENS = 128
-_MESSAGE_TOKENS = 16
-"""Allowances for what a chat template adds to a prompt, on the safe side: a count decides where it is close."""
+from harness.refusals import Fault, Refusal
+from harness.replies import Reply
+from harness.requests import Request, greeting
 
 
 class Endpoint(Presence):
@@ -25,9 +22,11 @@ class Endpoint(Presence):
 
     def __init__(self, client: Client, models: Sequence[str], policy: Policy) -> None:
         super().__init__(client, models, policy)
-        self._counts_tokens = True
+        self.fitting = Fitting(client, lambda: self.served)
         self._last_success = -1.0
         self._quiet_until = 0.0
+        self._told_to_wait = 0
+        """How often in a row the server asked to be left alone; what is in flight at that moment counts once."""
 
     async def ready(self) -> None:
         """Until the server is there and does not ask to be left alone."""
@@ -68,68 +67,26 @@ class Endpoint(Presence):
                 raise
             else:
                 self._last_success = monotonic()
+                self._told_to_wait = 0
                 return replies
 
     async def _attempt(self, request: Request) -> list[Reply | None]:
-        fitted = await self._fit(request)
-        if fitted is None:
-            return [None]
         try:
-            return [*await self.client.ask(fitted)]
-        except Refusal as refusal:
-            if not refusal.is_context or fitted.answers > 1:
-                raise
-        if fitted.max_tokens is None:
+            return [*await self.fitting.ask(request)]
+        except TooLong:
             return [None]
-        try:  # Without a bound of ours the server gives what is left of its context.
-            return [*await self.client.ask(replace(fitted, max_tokens=None))]
-        except Refusal as refusal:
-            if refusal.is_context:
-                return [None]
-            raise
-
-    async def _fit(self, request: Request) -> Request | None:
-        """The request with ``max_tokens`` cut to the room behind its prompt; None where there is no room.
-
-        Raises:
-            Divide: there is not the same room behind all prompts.
-        """
-        limit = self.served[request.model].max_model_len if request.model in self.served else None
-        if limit is None or request.max_tokens is None:
-            return request
-        room = await self._room(request, limit)
-        if room is None or room >= request.max_tokens:
-            return request
-        if request.answers > 1:
-            raise Divide
-        return replace(request, max_tokens=room) if room > 0 else None
-
-    async def _room(self, request: Request, limit: int) -> int | None:
-        """The tokens left behind the longest prompt, or a lower bound that is enough; None where nobody knows."""
-        if isinstance(request, TokenRequest):
-            return limit - max(map(len, request.prompts))
-        size = sum(len(m.content.encode()) + _MESSAGE_TOKENS for m in request.messages) + _TEMPLATE_TOKENS
-        if request.max_tokens is not None and size + request.max_tokens <= limit:
-            return limit - size
-        return None if (ids := await self._tokenize(request)) is None else limit - len(ids)
-
-    async def _tokenize(self, request: ChatRequest) -> list[int] | None:
-        if not self._counts_tokens:
-            return None
-        try:
-            return await self.client.tokenize(request)
-        except (Refusal, Fault) as error:
-            if isinstance(error, Fault) and error.kind != "garbage":
-                raise
-            self._counts_tokens = False
-            return None
+        except Uneven:
+            raise Divide from None
 
     async def _bear(self, job: Job, fault: Fault) -> None:
         """Wait as the fault demands, or raise what ends this server's tries at the job."""
         now = monotonic()
         job.first_fault = now if job.first_fault is None else job.first_fault
         if fault.kind == "busy":
-            pause = self.policy.pause(job, 2) if fault.retry_after is None else fault.retry_after
+            if self._quiet_until <= now:
+                self._told_to_wait += 1
+            # A server may ask for no pause at all, and mean it for ever.
+            pause = max(self.policy.pause(job, self._told_to_wait + 1), fault.retry_after or 0.0)
             self._quiet_until = max(self._quiet_until, now + min(pause, self.policy.wait))
             if now - job.first_fault > self.policy.wait:
                 await self._give_up(job, fault)
@@ -142,7 +99,7 @@ class Endpoint(Presence):
             raise Divide
         if job.attempts > self.policy.retries:
             await self._give_up(job, fault)
-        pause = self.policy.pause(job, job.attempts) if fault.retry_after is None else fault.retry_after
+        pause = max(self.policy.pause(job, job.attempts), fault.retry_after or 0.0)
         await asyncio.sleep(min(pause, self.policy.wait))
 
     def _lose(self, job: Job) -> NoReturn:
@@ -160,8 +117,8 @@ class Endpoint(Presence):
     def _object(self, job: Job, refusal: Refusal) -> NoReturn:
         """A refusal of the key, route or model: never a wrong prediction, but a server that must be mended."""
         job.attempts += 1
-        if refusal.status in (401, 403) or job.attempts > self.policy.retries:
-            raise ServerError(f"{self.client.url} refuses model {job.request.model!r}: {refusal}")
+        if refusal.ends_run or job.attempts > self.policy.retries:
+            raise ServerError(f"{self.client.url} refuses requests for model {job.request.model!r}: {refusal}")
         self.fall(str(refusal), job.request.model)
         raise Lost
 

@@ -19,11 +19,14 @@ from harness.progress import Board, Display
 from harness.queueing import Room, Work
 from harness.recording import prediction_line
 from harness.records import Outcome, RunConfig
-from harness.replies import Refusal, Reply
+from harness.refusals import Refusal
+from harness.replies import Reply
 from harness.rounds import Rounds
 from harness.servers import Servers
 from harness.stopping import of_run
 from harness.tallies import Tally
+from harness.thoughts import is_open_thought
+from harness.unmeasured import Watch
 
 COMMIT_SECONDS = 0.5
 """Predictions are durable after at most this long (and the time that the disk takes)."""
@@ -58,11 +61,13 @@ class Engine:
         self._log = log
         self._display = display
         self._refusals: set[str] = set()
-        self._said_no_logprobs = False
+        self._said: set[str] = set()
+        self._limits = {model.name: model.max_tokens for model in config.models}
         self._open: dict[int, Draw] = {}
         """What was built and is not stored yet."""
         self._done = bytearray(len(plan))
         self._remember()
+        self.watch = Watch(self.board.tallies.values(), self._limits)
         schedule = of_run(config)
         self._rounds = None if schedule is None else Rounds(plan, schedule, self._done)
         if self._rounds is not None:
@@ -161,24 +166,37 @@ class Engine:
         if reply.model not in (names := self.answered_as[draw.model]):
             names.add(reply.model)
             if len(names) > 1:
-                self.warnings.append(
-                    f"{draw.model} was answered by {' and '.join(sorted(names))}: swapped during the run"
-                )
-                self._display.notice(f"warning: {self.warnings[-1]}")
-        if reply.cumulative_logprob is None and reply.text and not self._said_no_logprobs:
-            self._said_no_logprobs = True
-            self._display.notice("the server gives no log-probabilities; tied votes count by their expectation")
+                by = " and ".join(sorted(names))
+                self._say_once(f"warning: {draw.model} was answered by {by}: swapped during the run")
+        if reply.cumulative_logprob is None and reply.text:
+            self._say_once("the server gives no log-probabilities; tied votes count by their expectation")
+        if reply.reasoned or (reply.cut_off and is_open_thought(reply.text)):
+            limit = self._limits[draw.model]
+            self._say_once(
+                f"warning: {draw.model} thinks before it answers, and some of its answers are empty or cut off at "
+                f"{limit} tokens; --max-tokens gives it more, --chat-template-kwargs '{{\"enable_thinking\": false}}' "
+                "turns thinking off where its template can"
+            )
         outcome: Outcome = "truncated"
         grid = None
-        if reply.finish_reason != "length":
+        if not reply.cut_off:
             outcome, grid = self.plan.askers[draw.model].read(reply.text, draw.augmentation)
         self._record(draw, outcome, grid, reply)
+
+    def _say_once(self, text: str) -> None:
+        """Show a line the first time; warnings are also kept for the report."""
+        if text not in self._said:
+            self._said.add(text)
+            self._display.notice(text)
+            if text.startswith("warning: "):
+                self.warnings.append(text.removeprefix("warning: "))
 
     def _fail(self, job: Job, outcome: Outcome, reason: str) -> None:
         if reason not in self._refusals and len(self._refusals) <= _NOTICES:
             self._refusals.add(reason)
             shown = len(self._refusals) <= _NOTICES
             self._display.notice(f"{outcome}: {reason}" if shown else _MORE)
+        self.watch.note(job.request.model, reason)
         for number in job.numbers:
             self._record(self._open[number], outcome, None, None)
 
@@ -190,6 +208,8 @@ class Engine:
         tally.answered += 1
         logprob = None if reply is None else reply.mean_logprob
         tally.add((draw.task.id, draw.test_index), draw.task.test[draw.test_index].output, outcome, grid, logprob)
+        if grid is None:
+            self.watch.check(tally)
         if self._rounds is not None and self._rounds.answered(draw.number):
             self._go_on(self._rounds, draw)
 

@@ -8,6 +8,7 @@ from harness.requests import Request
 from harness.rng import Stream
 
 _LONGEST_BACKOFF = 30.0
+_MOST_DOUBLINGS = 60
 SUSPECT, CONVICTED = 2, 4
 """After so many losses of its server a job is asked alone; after so many in all it is given up."""
 
@@ -29,7 +30,8 @@ class Policy:
 
     def pause(self, job: Job, attempt: int) -> float:
         """Seconds to wait before another attempt: doubling, with jitter from a quarter to the whole."""
-        return min(_LONGEST_BACKOFF, self.backoff * 2.0 ** (attempt - 1)) * (0.25 + 0.75 * job.jitter())
+        doubled = self.backoff * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
+        return min(_LONGEST_BACKOFF, doubled) * (0.25 + 0.75 * job.jitter())
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -11,9 +12,10 @@ from harness.encoding import Encoder, parse_encoder
 from harness.errors import GridError
 from harness.grid import MAX_SIDE, Grid, Pair, Task
 from harness.prompt import Message, Prompt, load_prompt
-from harness.records import Outcome, RunConfig
+from harness.records import ModelConfig, Outcome, RunConfig
 from harness.rng import Stream
 from harness.segments import Layout, SlotEncoder, skeleton, slots
+from harness.template import TemplateSettings
 
 _SEEDS = 2**31
 _REMEMBERED = 1024
@@ -44,6 +46,10 @@ class Asker:
     encoder: Encoder
     lenient: bool = False
     """Read answers as the original scripts did (harness.lenient)."""
+    settings: TemplateSettings = field(default_factory=TemplateSettings)
+    """The variables of the chat template."""
+    template: str | None = None
+    """The digest of a chat template that the models bring along."""
     _layouts: dict[int, list[tuple[str, Layout]]] = field(default_factory=dict, repr=False)
     """By number of train pairs, the messages with slots for grids: a template is rendered once for all tasks."""
 
@@ -84,9 +90,8 @@ class Plan:
         self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
         self._models = {model.name: i for i, model in enumerate(config.models)}
         self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
-        ways = {(m.prompt, m.encoder): None for m in config.models}
-        asked = {way: Asker(load_prompt(way[0]), parse_encoder(way[1]), config.lenient) for way in ways}
-        self.askers = {m.name: asked[m.prompt, m.encoder] for m in config.models}
+        asked: dict[tuple[object, ...], Asker] = {}
+        self.askers = {m.name: asked.setdefault(_way(m), _asker(m, config)) for m in config.models}
         """How each model is asked; models that are asked alike share one."""
         self._drawn = lru_cache(_REMEMBERED)(self._draw_anew)
 
@@ -142,6 +147,19 @@ class Plan:
             return identity(len(task.train)), seed
         view = sample // self._config.samples_per_view
         return sampling_view(self._config.seed, task.id, view, len(task.train)), seed
+
+
+def _way(model: ModelConfig) -> tuple[object, ...]:
+    """What decides the prompts of a model: models of one way are asked alike."""
+    kwargs = json.dumps(model.chat_template_kwargs, sort_keys=True)
+    return model.prompt, model.encoder, kwargs, model.chat_template, model.template_date
+
+
+def _asker(model: ModelConfig, config: RunConfig) -> Asker:
+    settings = TemplateSettings({**model.chat_template_kwargs, **config.chat_template_kwargs}, model.template_date)
+    return Asker(
+        load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient, settings, model.chat_template
+    )
 
 
 def _failure(error: GridError) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
@@ -11,10 +12,19 @@ from harness.client import Client
 from harness.errors import ServerError
 from harness.jobs import Job, Policy
 from harness.records import ServedModel
-from harness.replies import Fault, Refusal
-from harness.requests import ChatRequest, greeting
+from harness.refusals import Fault, Refusal
+from harness.requests import ChatRequest, Request, greeting
 
 _LONGEST_PROBE_PAUSE = 5.0
+_SAID_AFTER = (10.0, 60.0)
+"""Seconds until it is said that a server has not answered its first request, and between later reminders."""
+
+
+class NoSystemRole(ServerError):
+    """A server refuses a prompt of the run, and takes the same prompt without its system message."""
+
+    def __init__(self, url: str, model: str, why: str) -> None:
+        super().__init__(f"{url} takes no system message for {model!r} ({why})")
 
 
 class Presence:
@@ -26,6 +36,7 @@ class Presence:
         hashes: by model, the content hash that the run was begun with, where servers give one.
         samples: chat requests with the token ids that the run sends instead; a server that would read them otherwise
             is as good as away.
+        trials: a request of the run for each model, by which is found what the server takes.
         on_down: told when it goes, with the model whose request showed it (None for any).
     """
 
@@ -36,29 +47,66 @@ class Presence:
         self.version: str | None = None
         self.hashes: dict[str, str] = {}
         self.samples: tuple[tuple[ChatRequest, list[int]], ...] = ()
+        self.trials: tuple[Request, ...] = ()
         self.up = asyncio.Event()
         self.down_since = monotonic()
-        self.reason = "not asked yet"
+        self.reason = "it has not answered its first request"
         self.on_down: Callable[[Presence, str | None], None] = lambda presence, model: None
         self._models = tuple(models)
-        self._greeted = False
+        self._tried = False
         self._check: asyncio.Task[bool] | None = None
 
     async def greet(self) -> None:
-        """Learn what the server has and takes.
+        """Learn what the server has.
 
         Raises:
             ServerError: it does not answer, is not OpenAI-compatible, or lacks a model of the run.
         """
         try:
             await self._patiently(self._list)
-            for model in self._models:
-                await self._patiently(partial(self.client.negotiate, model))
         except (Fault, Refusal) as error:
-            raise ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}") from None
+            raise self._foreign(error) from None
         self.version = await self.client.version()
-        self._greeted = True
         self.up.set()
+
+    async def try_out(self) -> None:
+        """Ask one request of the run for each model (``trials``), so that what the server does not take is known.
+
+        Raises:
+            NoSystemRole: it refuses system messages. ServerError: it does not answer.
+        """
+        try:
+            for request in self.trials:
+                await self._patiently(partial(self._try, request))
+        except (Fault, Refusal) as error:
+            raise self._foreign(error) from None
+        self._tried = True
+
+    async def _try(self, request: Request) -> None:
+        try:
+            await self.client.negotiate(request)
+            return
+        except Refusal as refusal:
+            if refusal.is_systematic:
+                raise
+            why = str(refusal)
+            plain = None if refusal.is_context or not isinstance(request, ChatRequest) else request.without_system()
+        if plain is not None and await self._takes(plain):
+            raise NoSystemRole(self.client.url, request.model, why)
+        # Only this prompt may be what is refused.
+        await self.client.negotiate(greeting(request.model))
+
+    async def _takes(self, request: Request) -> bool:
+        try:
+            await self.client.negotiate(request)
+        except Refusal:
+            return False
+        return True
+
+    def _foreign(self, error: ServerError) -> ServerError:
+        if isinstance(error, Refusal) and error.ends_run:
+            return ServerError(f"{self.client.url} refuses this user: {error}")
+        return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
 
     async def check_samples(self) -> None:
         """Make sure that the server reads chats as the token ids that are sent instead.
@@ -92,10 +140,10 @@ class Presence:
             pause = min(2 * pause, _LONGEST_PROBE_PAUSE)
             try:
                 await self._list()
-                if not self._greeted:
-                    for name in self._models:
-                        await self.client.negotiate(name)
-                    self._greeted = True
+                if not self._tried:
+                    for request in self.trials:
+                        await self._try(request)
+                    self._tried = True
                 await self.check_samples()
                 if model is not None:
                     await self.client.ask(greeting(model))
@@ -108,15 +156,30 @@ class Presence:
     async def _patiently(self, action: Callable[[], Awaitable[None]]) -> None:
         """Repeat what fails in a way that may pass; a server that nobody can connect to is not waited for here."""
         job = Job((0,), greeting(""))
-        while True:
-            try:
-                await action()
-                return
-            except Fault as fault:
-                job.attempts += 1
-                if fault.kind == "connection" or job.attempts > self.policy.retries:
-                    raise
-            await asyncio.sleep(self.policy.pause(job, job.attempts))
+        reminder = asyncio.create_task(self._remind())
+        try:
+            while True:
+                try:
+                    await action()
+                    return
+                except Fault as fault:
+                    job.attempts += 1
+                    if fault.kind == "connection" or job.attempts > self.policy.retries:
+                        raise
+                    self.reason = str(fault)
+                await asyncio.sleep(self.policy.pause(job, job.attempts))
+        finally:
+            reminder.cancel()
+
+    async def _remind(self) -> None:
+        """Say from time to time that the server has not answered yet; runs until cancelled."""
+        start = monotonic()
+        for pause in itertools.chain(_SAID_AFTER, itertools.repeat(_SAID_AFTER[-1])):
+            await asyncio.sleep(pause)
+            self.client.notice(
+                f"still waiting for {self.client.url}, {monotonic() - start:.0f} s so far: {self.reason} "
+                f"(each try may take {self.policy.timeout:g} s, --timeout; there are {self.policy.retries} more, --retries)"
+            )
 
     async def _look(self) -> bool:
         try:
@@ -126,7 +189,10 @@ class Presence:
         return self.up.is_set()
 
     async def _list(self) -> None:
-        served = {model.name: model for model in await self.client.models()}
+        listed = await self.client.models()
+        if listed is None:  # It has no list; it answers, and knows its models.
+            listed = [self.served.get(name, ServedModel(name=name)) for name in self._models]
+        served = {model.name: model for model in listed}
         if missing := [name for name in self._models if name not in served]:
             raise ServerError(
                 f"{self.client.url} has no model {', '.join(map(repr, missing))}; it has: {', '.join(served) or 'none'}"

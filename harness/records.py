@@ -63,6 +63,14 @@ class ModelConfig(Record):
     max_tokens: Annotated[int, Field(gt=0)]
     hash: str | None
     """The content hash that the server gives, None where it gives none."""
+    stop_token_ids: list[int] | None = None
+    """Sent with every request; None where the end of a turn is not known, and in runs of older versions."""
+    chat_template_kwargs: dict[str, JsonValue] = {}
+    """Of the adapter's manifest; those of the run overrule them."""
+    chat_template: str | None = None
+    """The digest of a chat template that the adapter brings along; None leaves the server its own."""
+    template_date: str | None = None
+    """What a chat template that asks for the date is told; None where it does not, or is left the clock."""
 
 
 class StopConfig(Record):
@@ -110,6 +118,11 @@ class ServedModel(Record):
     base: str | None = None
     prompt: str | None = None
     encoder: str | None = None
+    stop_token_ids: list[int] | None = None
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    chat_template: str | None = None
+    """The text of a chat template that the adapter was trained with instead of its base's."""
+    template_date: str | None = None
     max_loras: int | None = None
     """How many adapters the server computes in one batch."""
 

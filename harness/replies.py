@@ -1,55 +1,21 @@
-"""What an OpenAI-compatible server answers, read into typed values, and its typed ways to fail."""
+"""What an OpenAI-compatible server answers, read into typed values."""
 
 from __future__ import annotations
 
+import json
 import math
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
-from harness.errors import ServerError
+from harness.refusals import Fault, Refusal, cut, failure, read_error
 from harness.requests import ChatRequest, Request
 
-_SHOWN = 300
 _MOST_TOKENS = 1 << 53
-_CONTEXT = re.compile(
-    r"context length|context window|context_length|maximum (sequence|model) length|too many tokens", re.I
-)
-_NO_MODEL = re.compile(r"model.{0,80}(not exist|not found|unknown)|unknown model|no such model", re.I | re.S)
-
-FaultKind = Literal["connection", "timeout", "busy", "server", "garbage", "abort"]
-
-
-class Fault(ServerError):
-    """One attempt failed in a way that may pass: the request can be sent again."""
-
-    def __init__(self, kind: FaultKind, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.retry_after = retry_after
-
-
-class Refusal(ServerError):
-    """The server answered 4xx: the same request would be refused again."""
-
-    def __init__(self, status: int, message: str, parameter: str = "") -> None:
-        super().__init__(f"HTTP {status}: {message}")
-        self.status = status
-        self.named = f"{message} {parameter}"
-
-    @property
-    def is_context(self) -> bool:
-        """The prompt, or the prompt with its answer, is longer than the model's context."""
-        return self.status in (400, 413, 422) and bool(_CONTEXT.search(self.named))
-
-    @property
-    def is_systematic(self) -> bool:
-        """It is about the key, the route or the model, and so about every request."""
-        return self.status in (401, 403, 404, 405) or bool(_NO_MODEL.search(self.named))
+_CUT_OFF = frozenset(("length", "max_tokens", "model_length", "max_output_tokens", "max_length", "token_limit"))
+"""How servers say that an answer reached its bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +29,8 @@ class Reply:
     cumulative_logprob: float | None
     seconds: float
     """From sending the request to its last byte, divided among the prompts that shared the request."""
+    reasoned: bool = False
+    """The server sent thoughts in a field of their own, and no answer."""
 
     @property
     def mean_logprob(self) -> float | None:
@@ -72,26 +40,29 @@ class Reply:
         )
 
     @property
+    def cut_off(self) -> bool:
+        """The answer reached the bound on its tokens or the end of the context."""
+        return self.finish_reason is not None and self.finish_reason.lower() in _CUT_OFF
+
+    @property
     def broken_off(self) -> bool:
         """The server stopped in the middle: it is shutting down, and the answer is to be asked for again."""
         return self.finish_reason == "abort"
 
 
-def checked_body(status: int, content: bytes, retry_after: str | None, where: str) -> dict[str, Any]:
+def checked_body(status: int, content: bytes, headers: Mapping[str, str], where: str) -> dict[str, Any]:
     """The JSON object of a 200 answer.
 
     Raises:
-        Fault: 408, 429, 5xx or not a JSON object. Refusal: any other 4xx.
+        Fault: a status that may pass, or not a JSON object. Refusal: any other 4xx, or a redirect.
     """
-    if status in (408, 429) or status >= 500:
-        kind: FaultKind = "busy" if status in (429, 503) else "server"
-        raise Fault(kind, f"{where}: HTTP {status}: {_message(content)[0]}", _seconds(retry_after))
+    if 300 <= status < 400:
+        raise Refusal(status, f"{where} redirects to {cut(headers.get('Location', 'nowhere'))}; give that address")
     if status >= 400:
-        raise Refusal(status, *_message(content))
-    try:
-        data = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        data = None
+        raise failure(status, read_error(content), headers.get("Retry-After"), where)
+    data = _read_json(content)
+    if isinstance(data, list) and where.endswith("/models"):
+        data = {"data": data}  # Together's form
     if status != 200 or not isinstance(data, dict):
         raise Fault(
             "garbage", f"{where}: HTTP {status} with {cut(content.decode(errors='replace'))!r}, not a JSON object"
@@ -99,33 +70,16 @@ def checked_body(status: int, content: bytes, retry_after: str | None, where: st
     return data
 
 
-def _message(content: bytes) -> tuple[str, str]:
-    """The message of an error answer, and the parameter that it names (OpenAI's, FastAPI's, or plain text)."""
+def _read_json(content: bytes) -> object:
+    """The JSON value; also of almost JSON, with NaN, half a surrogate or bytes that are no UTF-8. None where it is none."""
     try:
-        data = orjson.loads(content)
+        return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return cut(content.decode(errors="replace")), ""
-    error = data.get("error", data) if isinstance(data, dict) else data
-    if isinstance(error, dict):
-        message = error.get("message") or error.get("detail") or error
-        return cut(message if isinstance(message, str) else orjson.dumps(message).decode()), str(
-            error.get("param") or ""
-        )
-    return cut(str(error)), ""
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds, given as seconds or as a date."""
-    if retry_after is None:
-        return None
+        pass
     try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        return json.loads(content.decode("utf-8-sig", errors="replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
 
 
 def read_replies(data: dict[str, Any], request: Request, seconds: float) -> list[Reply]:
@@ -134,9 +88,12 @@ def read_replies(data: dict[str, Any], request: Request, seconds: float) -> list
     An answer that the server broke off is among them, with ``finish_reason`` abort.
 
     Raises:
-        Fault: not as many choices as prompts, or one that is no choice.
+        Fault: not as many choices as prompts, one that is no choice or has neither text nor finish_reason, or an
+            error that may pass. Refusal: an error that will not.
     """
     choices = data.get("choices")
+    if not choices and data.get("error"):
+        raise failure(200, data, None, "the answer is an error")
     if not isinstance(choices, list) or len(choices) != request.answers:
         found = len(choices) if isinstance(choices, list) else "no list of"
         raise Fault("garbage", f"expected {request.answers} choices, got {found}")
@@ -147,19 +104,24 @@ def read_replies(data: dict[str, Any], request: Request, seconds: float) -> list
     # The usage of several prompts is their sum.
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) and request.answers == 1 else None
     tokens = tokens if type(tokens) is int and 0 <= tokens < _MOST_TOKENS else None
-    model = str(data.get("model") or "")
+    model = _clean(str(data.get("model") or ""))
     replies = []
     for choice in choices:
+        if isinstance(choice, dict) and choice.get("error"):
+            raise failure(200, choice, None, "the answer is an error")
         text, logprobs = read(choice)
-        finish = choice.get("finish_reason")
+        finish = _finish(choice)
+        if finish == "error" or (finish is None and not text.strip()):
+            raise Fault("server", f"an answer with finish_reason {choice.get('finish_reason')} and text {cut(text)!r}")
         replies.append(
             Reply(
                 text=text,
-                finish_reason=finish if isinstance(finish, str) else None,
+                finish_reason=finish,
                 model=model,
                 n_tokens=tokens if tokens is not None else None if logprobs is None else len(logprobs),
                 cumulative_logprob=None if logprobs is None else _sum(logprobs),
                 seconds=seconds / request.answers,
+                reasoned=not text and _has_thoughts(choice),
             )
         )
     return replies
@@ -179,15 +141,45 @@ def _ordered(choices: list[Any]) -> list[dict[str, Any]]:
 
 def _chat_choice(choice: Any) -> tuple[str, list[float] | None]:
     message = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
+    content = _content(message.get("content")) if isinstance(message, dict) else None
+    if content is None:
         raise Fault("garbage", f"a choice without a message: {cut(str(choice))}")
     data = choice.get("logprobs")
-    content = data.get("content") if isinstance(data, dict) else None
+    tokens = data.get("content") if isinstance(data, dict) else None
     try:
-        values = [entry["logprob"] for entry in content or ()]
+        values = [entry["logprob"] for entry in tokens or ()]
     except (TypeError, KeyError):
         values = []
-    return message.get("content") or "", _numbers(values)
+    return _clean(content), _numbers(values)
+
+
+def _content(content: object) -> str | None:
+    """A message's content as text: null is none, of a list of parts the text counts. None where it is something else."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part if isinstance(part, str) else _part(part) for part in parts]
+    return None if None in texts else "".join(text for text in texts if text)
+
+
+def _part(part: object) -> str | None:
+    """The text of a part of a content; parts of other types, such as thoughts, are no part of the answer."""
+    if not isinstance(part, dict) or not isinstance(kind := part.get("type", "text"), str):
+        return None
+    if kind not in ("text", "output_text"):
+        return ""
+    text = part.get("text")
+    return text if isinstance(text, str) else None
+
+
+def _has_thoughts(choice: dict[str, Any]) -> bool:
+    """Whether a choice has thoughts beside its content."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return False
+    return any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking")) or bool(
+        message.get("content")
+    )
 
 
 def _completion_choice(choice: Any) -> tuple[str, list[float] | None]:
@@ -195,12 +187,30 @@ def _completion_choice(choice: Any) -> tuple[str, list[float] | None]:
         raise Fault("garbage", f"a choice without a text: {cut(str(choice))}")
     data = choice.get("logprobs")
     values = data.get("token_logprobs") if isinstance(data, dict) else None
-    return choice["text"], _numbers(values if isinstance(values, list) else [])
+    return _clean(choice["text"]), _numbers(values if isinstance(values, list) else [])
+
+
+def _finish(choice: dict[str, Any]) -> str | None:
+    """A choice's finish_reason; SGLang has it as an object in some of its answers."""
+    finish = choice.get("finish_reason")
+    if isinstance(finish, dict):
+        finish = finish.get("type")
+    return _clean(finish) if isinstance(finish, str) and finish else None
+
+
+def _clean(text: str) -> str:
+    """The text with halves of surrogate pairs, which no file can hold, replaced."""
+    return text if text.isascii() else text.encode("utf-8", errors="replace").decode()
 
 
 def _numbers(values: list[Any]) -> list[float] | None:
-    """The values where there are some and all are numbers, else None."""
-    return values if values and set(map(type, values)) <= {float, int} else None
+    """The values where there are some and all are finite numbers, else None."""
+    if not values or not set(map(type, values)) <= {float, int}:
+        return None
+    try:
+        return values if all(map(math.isfinite, values)) else None
+    except OverflowError:
+        return None
 
 
 def _sum(values: list[float]) -> float | None:
@@ -209,9 +219,3 @@ def _sum(values: list[float]) -> float | None:
         return math.fsum(values)
     except OverflowError:
         return None
-
-
-def cut(text: str) -> str:
-    """A server's text on one line, of bounded length, to be shown."""
-    text = " ".join(text.split())
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

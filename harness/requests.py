@@ -10,7 +10,7 @@ from harness.prompt import Message
 from harness.records import RunConfig
 
 Api = Literal["chat", "completions"]
-ROUTES: Mapping[Api, str] = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+ROUTES: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
 NEUTRAL: Mapping[str, object] = {
     "top_p": 1.0,
     "min_p": 0.0,
@@ -21,6 +21,8 @@ NEUTRAL: Mapping[str, object] = {
     "logprobs": True,
 }
 """Sent explicitly, so that a model's own generation config changes nothing; left out where a server refuses one."""
+OPTIONAL = ("stop_token_ids",)
+"""Sent where it is known, and left out where a server refuses it."""
 RESERVED = (
     "model", "messages", "prompt", "n", "best_of", "stream", "echo", "suffix", "seed", "max_tokens",
     "max_completion_tokens", "temperature", "top_p", "min_p", "logprobs",
@@ -36,6 +38,9 @@ class ChatRequest:
     messages: tuple[Message, ...]
     max_tokens: int | None
     seed: int | None
+    stop_token_ids: tuple[int, ...] = ()
+    template: Mapping[str, object] = field(default_factory=dict)
+    """What it says about the chat template: ``chat_template_kwargs`` and ``chat_template``, where there are any."""
 
     @property
     def answers(self) -> int:
@@ -46,6 +51,11 @@ class ChatRequest:
         """The request for some of the answers."""
         return self
 
+    def without_system(self) -> ChatRequest | None:
+        """The request without its system messages; None where it has none."""
+        others = tuple(message for message in self.messages if message.role != "system")
+        return replace(self, messages=others) if len(others) < len(self.messages) else None
+
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
@@ -55,6 +65,7 @@ class TokenRequest:
     prompts: tuple[list[int], ...]
     max_tokens: int | None
     seed: int | None
+    stop_token_ids: tuple[int, ...] = ()
 
     @property
     def answers(self) -> int:
@@ -82,37 +93,33 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     extra_body: Mapping[str, object] = field(default_factory=dict)
-    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
 
     @staticmethod
     def of(config: RunConfig) -> Sampling:
         """The sampling parameters of a run."""
-        return Sampling(config.temperature, config.top_p, config.min_p, config.extra_body, config.chat_template_kwargs)
+        return Sampling(config.temperature, config.top_p, config.min_p, config.extra_body)
 
     def value(self, name: str) -> object:
         """What is sent of one of NEUTRAL."""
         chosen = {"top_p": self.top_p, "min_p": self.min_p}
         return chosen.get(name, NEUTRAL[name])
 
-    @property
-    def template(self) -> dict[str, object]:
-        """What a request says about the chat template."""
-        return {"chat_template_kwargs": dict(self.chat_template_kwargs)} if self.chat_template_kwargs else {}
-
     def body(self, request: Request, without: Collection[str], limit_name: str = "max_tokens") -> dict[str, object]:
         """The JSON body of a request.
 
         Args:
-            without: parameters that the server does not take: some of NEUTRAL, or the seed.
+            without: parameters that the server does not take: some of NEUTRAL and OPTIONAL, or the seed.
             limit_name: what the server calls the bound on an answer's tokens.
         """
         body: dict[str, object] = {"model": request.model, "temperature": self.temperature}
         body |= {name: self.value(name) for name in NEUTRAL if name not in without}
         if request.seed is not None and "seed" not in without:
             body["seed"] = request.seed
+        if request.stop_token_ids and "stop_token_ids" not in without:
+            body["stop_token_ids"] = list(request.stop_token_ids)
         if isinstance(request, ChatRequest):
             body["messages"] = plain(request.messages)
-            body |= self.template
+            body |= request.template
             if request.max_tokens is not None:
                 body[limit_name] = request.max_tokens
         else:

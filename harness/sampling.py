@@ -89,17 +89,18 @@ async def _sample(
     tasks = declare_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
         endpoints = await _meet(options, display, stack)
-        served = served_models(endpoints)
-        config, warnings = complete(options, dataset, tasks, served, repeat)
+        api = _api(options, folder, repeat)
+        try:
+            config, plan, asking, warnings = await _agree(options, dataset, tasks, endpoints, repeat, api)
+        except NoSystemRole as error:
+            display.notice(f"warning: {error}; {NO_SYSTEM}")
+            options = without_system_message(options, served_models(endpoints), repeat, error)
+            config, plan, asking, warnings = await _agree(options, dataset, tasks, endpoints, repeat, api)
+            warnings.insert(0, f"{error}; {NO_SYSTEM}")
         for warning in warnings:
             display.notice(f"warning: {warning}")
-        for endpoint in endpoints:
-            endpoint.hashes = {model.name: model.hash for model in config.models if model.hash is not None}
-        plan = Plan(config, tasks)
-        asking = await choose_api(_api(options, folder, repeat), plan, config, endpoints)
         if asking.why_chats:
             display.notice(f"asking through chat completions: {asking.why_chats}")
-        config = config.model_copy(update={"api": asking.api})
         stack.enter_context(folder.locked())
         manifest, log = _begin(options, folder, begun(config, endpoints, warnings), display)
         stack.callback(log.close)
@@ -112,6 +113,8 @@ async def _sample(
         asking_seconds = perf_counter() - start
         log.commit()
         keeper.close()
+    if engine.board.complete:
+        engine.watch.check_all(engine.board.tallies.values())
     tallies = engine.board.tallies.values()
     done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
     asked = sum(tally.answered for tally in tallies)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from harness.records import ServedModel
@@ -34,6 +35,10 @@ def read_model(entry: dict[str, Any]) -> ServedModel:
         base=_text(own.get("base")),
         prompt=_text(manifest.get("prompt")),
         encoder=_text(manifest.get("encoder")),
+        stop_token_ids=_numbers(manifest.get("stop_token_ids")),
+        chat_template_kwargs=_table(manifest.get("chat_template_kwargs")) or None,
+        chat_template=_text(manifest.get("chat_template")),
+        template_date=_day(manifest.get("template_date")),
         max_loras=_number(own.get("max_loras")),
     )
 
@@ -44,6 +49,17 @@ def _table(value: object) -> dict[str, Any]:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _numbers(value: object) -> list[int] | None:
+    return value if isinstance(value, list) and value and all(type(v) is int and v >= 0 for v in value) else None
+
+
+def _day(value: object) -> str | None:
+    try:
+        return date.fromisoformat(value).isoformat() if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def _number(value: object) -> int | None:

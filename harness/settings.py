@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
 
+from harness.address import canonical
 from harness.datasets import Dataset
-from harness.encoding import DEFAULT_ENCODER, parse_encoder
-from harness.errors import ConfigError, DataError, RunError, SpecError
+from harness.encoding import parse_encoder
+from harness.errors import ConfigError, DataError, RunError
 from harness.grid import Task
 from harness.jobs import Policy
-from harness.plan import Asker
 from harness.prompt import DEFAULT_PROMPT, load_prompt
-from harness.records import ModelConfig, RunConfig, ServedModel, StopConfig
+from harness.records import RunConfig, ServedModel, StopConfig
 from harness.requests import RESERVED, Api
 from harness.runs import config_changes
 from harness.stopping import Stop, schedule, view_cycle
+from harness.ways import Wanted, again, models_asked
 
 ApiChoice = Literal["auto", "chat", "completions"]
 
@@ -57,6 +58,21 @@ class RunOptions:
     """With ``resume``: ask again for the predictions that were given up with ``error``."""
     policy: Policy = field(default_factory=Policy)
 
+    default_prompt: str = DEFAULT_PROMPT
+    """For models that neither the user nor a manifest gives one."""
+
+    @property
+    def wanted(self) -> Wanted:
+        """How the user wants all models to be asked."""
+        return Wanted(
+            self.prompt,
+            self.encoder,
+            self.default_prompt,
+            self.max_tokens,
+            "stop_token_ids" in self.extra_body,
+            self.chat_template_kwargs,
+        )
+
     def check(self) -> None:
         """Refuse what cannot be meant.
 
@@ -65,16 +81,10 @@ class RunOptions:
         """
         if not self.servers:
             raise ConfigError("no server given; name one with --server URL")
-        for kind, values in (("server", self.servers), ("model", self.models)):
+        servers = tuple(map(canonical, self.servers))
+        for kind, values in (("server", servers), ("model", self.models)):
             if repeated := next((v for v in values if values.count(v) > 1), None):
                 raise ConfigError(f"--{kind} {repeated} is given twice")
-        if wrong := next((url for url in self.servers if not url.startswith(("http://", "https://"))), None):
-            raise ConfigError(f"--server {wrong!r} is not a URL such as http://127.0.0.1:8000")
-        if any("@" in url for url in self.servers):
-            raise ConfigError(
-                "--server: an address with a user's name or password in it would be saved with the run; "
-                "give a key in ARC_BENCH_API_KEY"
-            )
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ConfigError("the API key holds something else than printable ASCII characters")
         if self.retry_errors and not self.resume:
@@ -120,20 +130,25 @@ def complete(
     served: Mapping[str, ServedModel],
     repeat: RunConfig | None = None,
     api: Api = "chat",
+    begun: RunConfig | None = None,
 ) -> tuple[RunConfig, list[str]]:
     """The configuration that decides the run's predictions, and warnings about it.
 
     Args:
         repeat: a configuration to come out again: it says how each model is asked.
         api: the route of its requests; what a run really takes may only be seen later.
+        begun: the configuration of a run that is resumed.
 
     Raises:
         RunError: ``repeat`` cannot come out, as a dataset, prompt or model is another by now.
     """
     warnings: list[str] = []
-    asked = _asked(options, served, warnings) if repeat is None else {m.name: m for m in repeat.models}
+    if repeat is None:
+        models = models_asked(options.models, options.wanted, served, begun, warnings)
+    else:
+        models = [again(model, options.max_tokens, served.get(model.name)) for model in repeat.models]
     config = RunConfig(
-        models=[_model(name, asked[name], options.max_tokens, served.get(name)) for name in options.models],
+        models=models,
         dataset=options.dataset,
         dataset_digest=dataset.digest(),
         task_ids=[task.id for task in tasks],
@@ -164,64 +179,6 @@ def _stop(options: RunOptions, tasks: Sequence[Task], warnings: list[str]) -> St
     if not plan.looks:
         warnings.append(f"--stop {rule} spares nothing with {options.n} predictions a test output")
     return StopConfig(rule=str(rule), rounds=list(plan.looks))
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How a model is to be asked."""
-
-    prompt: str
-    encoder: str
-    max_tokens: int | None = None
-
-
-def _asked(options: RunOptions, served: Mapping[str, ServedModel], warnings: list[str]) -> dict[str, _Way]:
-    """By model: the user's choice, else its own manifest's, else what all others' manifests agree on, else the default.
-
-    A model without a manifest is asked as the others are, so that a base and its adapters compare.
-    """
-    named = [served[name] for name in options.models if name in served]
-    prompts = _common([m.prompt for m in named], DEFAULT_PROMPT)
-    encoders = _common([m.encoder for m in named], DEFAULT_ENCODER)
-    ways = {}
-    for name in options.models:
-        model = served.get(name, ServedModel(name=name))
-        prompt = options.prompt or _usable(model.prompt, load_prompt, name, warnings) or prompts
-        encoder = options.encoder or _usable(model.encoder, parse_encoder, name, warnings) or encoders
-        for kind, chosen, trained in (("prompt", prompt, model.prompt), ("encoder", encoder, model.encoder)):
-            if trained is not None and chosen != trained:
-                warnings.append(f"{name} was trained with {kind} {trained}, but is asked with {chosen}")
-        ways[name] = _Way(prompt, encoder)
-    return ways
-
-
-def _model(name: str, way: _Way | ModelConfig, max_tokens: int | None, served: ServedModel | None) -> ModelConfig:
-    prompt = load_prompt(way.prompt)
-    return ModelConfig(
-        name=name,
-        prompt=way.prompt,
-        prompt_digest=prompt.digest,
-        encoder=way.encoder,
-        max_tokens=max_tokens or way.max_tokens or Asker(prompt, parse_encoder(way.encoder)).longest_answer,
-        hash=None if served is None else served.hash,
-    )
-
-
-def _common(values: Sequence[str | None], default: str) -> str:
-    given = {value for value in values if value is not None}
-    return given.pop() if len(given) == 1 else default
-
-
-def _usable(value: str | None, parse: Callable[[str], object], model: str, warnings: list[str]) -> str | None:
-    """A manifest's prompt or encoder, or None with a warning where this version does not know it."""
-    if value is None:
-        return None
-    try:
-        parse(value)
-    except SpecError as error:
-        warnings.append(f"the manifest of {model} is not understood: {error}")
-        return None
-    return value
 
 
 def models_at_once(options: RunOptions, served: Iterable[ServedModel]) -> int:

@@ -69,6 +69,8 @@ class Tally:
     """With those of earlier sessions of the run."""
     answered: int = 0
     """Those of this session."""
+    begun: int = 0
+    """Test outputs that have predictions."""
     failures: Counter[str] = field(default_factory=Counter)
     standings: dict[Output, Standing] = field(default_factory=dict)
     """Test outputs that were begun and lack predictions."""
@@ -85,6 +87,7 @@ class Tally:
         standing = self.standings.get(output)
         if standing is None:
             standing = self.standings[output] = Standing(truth)
+            self.begun += 1
         standing.add(grid, mean_logprob)
         self._changed.add(output)
         if standing.drawn >= self.n:

@@ -14,8 +14,8 @@ from harness import client as client_module
 from harness.client import Client
 from harness.errors import ServerError
 from harness.prompt import Message
-from harness.replies import Fault, Refusal
-from harness.requests import NEUTRAL, ChatRequest, Sampling
+from harness.refusals import Fault, Refusal
+from harness.requests import NEUTRAL, ChatRequest, Sampling, greeting
 from harness.served import read_model
 from tests.chat_answers import Body, garbage
 from tests.chat_server import ChatServer
@@ -95,7 +95,7 @@ def test_a_server_that_refuses_without_saying_what_gets_the_least_plain_request(
         return (400, {"error": {"message": "bad request"}}) if body.keys() & NEUTRAL.keys() else None
 
     async def negotiated(client: Client) -> set[str]:
-        await client.negotiate("base")
+        await client.negotiate(greeting("base"))
         return client.without
 
     with ChatServer(refuse=refuse) as server:

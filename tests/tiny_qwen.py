@@ -1,4 +1,4 @@
-"""A random Qwen2 model with a byte tokenizer, and random LoRA adapters on it, for tests that start a real server."""
+"""Random small models with a byte tokenizer, and random LoRA adapters on them, for tests that start a real server."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ CHAT = (
 )
 
 
-def make_model(folder: Path, seed: int = 0) -> Path:
-    """Save a model of 0.3 M parameters in float32; its logits are spread so that greedy answers are well apart."""
+def make_model(folder: Path, seed: int = 0, *, family: str = "qwen2", tied: bool = True) -> Path:
+    """Save a model of 0.3 M parameters in float32; its logits are spread so that greedy answers are well apart.
+
+    Args:
+        family: transformers' model type. vLLM wraps the LM head for LoRA in ``qwen3`` and ``llama``, not in ``qwen2``.
+        tied: whether the LM head shares the weights of the embeddings.
+    """
     import torch
     from tokenizers.pre_tokenizers import ByteLevel
-    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
 
     tokenizer = Qwen2Tokenizer(vocab={c: i for i, c in enumerate(sorted(ByteLevel.alphabet()))}, merges=[])
     tokenizer.add_special_tokens(
@@ -23,38 +28,40 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = AutoConfig.for_model(
+        family,
         vocab_size=320,
         hidden_size=128,
         intermediate_size=192,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,
+        head_dim=32,
         max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         initializer_range=0.2,
         eos_token_id=tokenizer.eos_token_id,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 
-def make_lora(folder: Path, model: Path, seed: int, *, rank: int = 8) -> Path:
-    """Save a random LoRA on all linear layers, large enough to change most answers."""
+def make_lora(folder: Path, model: Path, seed: int, *, rank: int = 8, targets: str | list[str] = "all-linear") -> Path:
+    """Save a random LoRA on all linear layers (or ``targets``), large enough to change most answers."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     peft = get_peft_model(
-        base, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        base, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, task_type="CAUSAL_LM")
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in peft.named_parameters():
             if "lora_" in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
-    peft.save_pretrained(folder)
+    peft.save_pretrained(folder, save_embedding_layers=False)
     return folder
 
 

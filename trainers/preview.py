@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.encoding import parse_encoder
+from harness.turns import text_of
 from trainers.batches import PassLimits, cut_passes
-from trainers.inputs import open_inputs, open_recipe_mixture
+from trainers.inputs import Inputs, open_inputs, open_recipe_mixture
 from trainers.mixture import Counts, Draw, count
 from trainers.optional import require_extra
 from trainers.recipe import Recipe
@@ -38,6 +40,43 @@ class SourceShare:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How tokenizer and chat template read a sample."""
+
+    cells: int
+    """Tokens of a row of ten cells."""
+    digits: int
+    """The most digits that share a token."""
+    stops: dict[int, str]
+    """The tokens that end an answer."""
+    eos: list[int]
+    """The tokens at which the model's own files stop."""
+    thinks: str
+    """``no``, ``learned`` (an empty thought, with the answer), ``prompt`` (an empty one there) or ``opened`` there."""
+
+    def as_text(self) -> str:
+        """Three short lines."""
+        together = "one token each" if self.digits == 1 else f"up to {self.digits} share a token"
+        stops = ", ".join(f"{text!r} ({token})" for token, text in self.stops.items())
+        eos = ", ".join(map(str, self.eos)) or "none"
+        return "\n".join(
+            (
+                f"digits: {together}; a row of 10 cells takes {self.cells} tokens",
+                f"an answer ends with {stops}; the model's own files stop at {eos}",
+                f"thoughts: {_THOUGHTS[self.thinks]}",
+            )
+        )
+
+
+_THOUGHTS = {
+    "no": "the template has none",
+    "learned": "an empty one is learned with the answer",
+    "prompt": "the prompt has an empty one",
+    "opened": "the prompt opens one, which is learned to be closed at once",
+}
+
+
+@dataclass(frozen=True)
 class Preview:
     """The first samples of a run; lengths in tokens."""
 
@@ -52,6 +91,9 @@ class Preview:
     longest_step: int
     longest_step_tokens: int
     longest_sample: int
+    reading: Reading
+    advice: list[str]
+    """What a user should know before training."""
 
 
 def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
@@ -87,14 +129,30 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
         longest_step=max(range(len(totals)), key=totals.__getitem__) + 1,
         longest_step_tokens=max(totals),
         longest_sample=lengths[-1],
+        reading=_reading(inputs),
+        advice=list(inputs.advice),
+    )
+
+
+def _reading(inputs: Inputs) -> Reading:
+    tokenizer, turn = inputs.chat.tokenizer, inputs.turns[0]
+    row = parse_encoder(inputs.recipe.encoder).line(1, bytes(range(10)))
+    pieces = [text_of(tokenizer, [token]) for token in tokenizer.encode(row, add_special_tokens=False)]
+    written = "</think>" in turn.opening
+    thinks = "opened" if turn.opens_thought else "learned" if turn.learns_thought else "prompt" if written else "no"
+    return Reading(
+        len(pieces),
+        max(sum(letter.isdigit() for letter in piece) for piece in pieces),
+        {token: text_of(tokenizer, [token]) for token in inputs.stop_token_ids},
+        sorted(inputs.chat.eos_ids),
+        thinks,
     )
 
 
 def _shown(spec: str, draw: Draw, tokenizer: Any) -> Shown:
     ids, start = draw.sample.ids, draw.sample.prompt_length
-    return Shown(
-        spec, draw.task_id, len(ids), len(ids) - start, tokenizer.decode(ids[:start]), tokenizer.decode(ids[start:])
-    )
+    prompt, answer = text_of(tokenizer, ids[:start]), text_of(tokenizer, ids[start:])
+    return Shown(spec, draw.task_id, len(ids), len(ids) - start, prompt, answer)
 
 
 def _padding(steps: Sequence[Sequence[Draw]], limits: PassLimits) -> float:
@@ -127,4 +185,6 @@ def as_text(shown: Preview) -> str:
             + (f", {c.resplit} split anew" if c.resplit else "")
             + (f", {c.changed} changed to new tasks" if c.changed else "")
         )
+    parts.append(shown.reading.as_text())
+    parts += [f"warning: {line}" for line in shown.advice]
     return "\n".join(parts)
