@@ -20,6 +20,9 @@ OWNER_PID = "ARC_BENCH_OWNER_PID"
 """Environment variable that names the process without which the server must not live on."""
 NOT_RESTORED = "not restored: "
 """Stands in the server's log before the name of a live adapter that it could not load, and the reason."""
+SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
+"""What vLLM's own ``vllm serve`` runs for one API process. (The console script asks for the version of a distribution
+``vllm``, which the CPU build is not; ``vllm.entrypoints.openai.api_server`` is deprecated.)"""
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
@@ -111,7 +114,8 @@ def command_line(
     env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *given]))
     env[ADAPTERS_DIR] = str(config.adapters.resolve()) if config.adapters is not None else ""
     env[OWNER_PID] = ""
-    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    env |= safe_import_path(environ)
+    argv = [sys.executable, "-P", "-m", SERVER_MODULE]
     for name, value in options.items():
         argv += [name] if value is None else [name, value]
     return Command((*argv, *config.extra), env)
@@ -130,6 +134,18 @@ def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str
         "--disable-uvicorn-access-log": None,
         "--disable-fastapi-docs": None,
     }
+
+
+def safe_import_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep Python, and every Python it starts, from importing out of the current directory.
+
+    A ``serve.py`` or ``vllm/`` in the user's folder would else take the place of the installed package. Empty parts of
+    PYTHONPATH mean the current directory too.
+    """
+    changes = {"PYTHONSAFEPATH": "1"}
+    if paths := environ.get("PYTHONPATH"):
+        changes["PYTHONPATH"] = os.pathsep.join(path for path in paths.split(os.pathsep) if path not in ("", "."))
+    return changes
 
 
 def address(host: str, port: int) -> str:

@@ -43,7 +43,7 @@ def config(base: BaseModel, **changes: Any) -> ServeConfig:
 def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
     needs = RegistryNeeds(names=3, versions=5, max_rank=12)
     command = command_line(config(base, adapters=tmp_path, dtype="float32"), base, CPU, needs, 8123, {})
-    assert command.argv[:3] == (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+    assert command.argv[:4] == (sys.executable, "-P", "-m", "vllm.entrypoints.launchers.api_server.entry")
     found = options(command.argv)
     assert found == {
         "--model": str(base.folder),
@@ -71,6 +71,7 @@ def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
         "HF_HUB_OFFLINE": "1",
         "ARC_BENCH_ADAPTERS": str(tmp_path.resolve()),
         "ARC_BENCH_OWNER_PID": "",
+        "PYTHONSAFEPATH": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "0,1",
         "VLLM_PLUGINS": "arc_bench_cpu_fixes,arc_bench_adapters",
     }

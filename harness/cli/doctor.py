@@ -94,7 +94,7 @@ def _cuda_usable() -> bool:
     """Asked of torch in a process of its own: a broken build may end it."""
     code = "import torch; raise SystemExit(not torch.cuda.is_available())"
     try:
-        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
+        asked = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return False
     return asked.returncode == 0
