@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError, ServerError
 from serve.base_model import BaseModel
+from serve.dtypes import FLOAT32, served_dtype
 from serve.machine import Machine
 from serve.passed_on import check_passed_on
 
@@ -38,7 +39,8 @@ class ServeConfig:
         model: a model folder or a hub id.
         adapters: the registry folder; None serves the base alone.
         host: only loopback without a key.
-        dtype: vLLM's --dtype ("auto", "float32", ...); only in float32 are answers the same at any concurrency.
+        dtype: vLLM's --dtype ("auto", "float32", ...), or "exact": float32 where the machine serves adapters in it
+            (see serve.dtypes). Only in float32 are answers the same at any concurrency.
         max_model_len: the longest prompt and answer together, in tokens.
         max_loras: how many adapters compute in one batch; more take turns.
         max_cpu_loras: how many versions may be loaded at all.
@@ -96,6 +98,9 @@ def command_line(
         ServerError: the memory asked for the cache is not there.
     """
     check_passed_on(config.extra)
+    with_adapters = config.adapters is not None
+    dtype = served_dtype(config.dtype, machine, base.config, config.extra, with_adapters=with_adapters)
+    config = replace(config, dtype=dtype)
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -127,7 +132,7 @@ def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str
         "--served-model-name": base.name,
         "--host": config.host,
         "--port": str(port),
-        "--dtype": config.dtype or "auto",
+        "--dtype": str(config.dtype),
         "--generation-config": "vllm",
         "--middleware": "serve.middleware.AdapterMiddleware",
         "--shutdown-timeout": str(config.shutdown_seconds),
@@ -248,10 +253,5 @@ def _bytes_per_token(base: BaseModel, dtype: str | None) -> int:
     c: dict[str, Any] = base.config
     heads = c.get("num_attention_heads") or 1
     width = c.get("head_dim") or c.get("hidden_size", 0) // heads
-    size = (
-        4
-        if dtype in ("float32", "float")
-        or (dtype in (None, "auto") and "32" in str(c.get("dtype", c.get("torch_dtype"))))
-        else 2
-    )
+    size = 4 if dtype in FLOAT32 else 2  # "auto" takes a float32 checkpoint in 16 bits too
     return 2 * int(base.layers or 0) * int(c.get("num_key_value_heads") or heads) * int(width) * size

@@ -7,12 +7,14 @@ import importlib.metadata
 import socket
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import ConfigError, MissingExtraError, ServerError
+from harness.gpus import Gpu
 from serve import machine
 from serve.base_model import BaseModel
 from serve.command import RegistryNeeds, ServeConfig, address, command_line, lora_rank
@@ -233,8 +235,69 @@ def test_a_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MissingExtraError, match=r'pip install -e "\.\[serve\]".*-e "\.\[serve-cpu\]"'):
         detect_machine()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1" if name == "vllm" else absent(name))
-    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "list_gpus", list)
     with pytest.raises(ServerError, match="shows no NVIDIA GPU"):
         detect_machine()
-    monkeypatch.setattr(machine, "has_gpu", lambda: True)
-    assert detect_machine().device == "cuda"
+    monkeypatch.setattr(machine, "list_gpus", lambda: None)
+    with pytest.raises(ServerError, match="nvidia-smi did not answer within 20 s: the driver hangs"):
+        detect_machine()
+    monkeypatch.setattr(machine, "list_gpus", lambda: [Gpu(0, "GPU-a", "L4")])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert detect_machine() == replace(detect_machine(), device="cuda", gpus=(Gpu(0, "GPU-a", "L4"),))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(ServerError, match="CUDA_VISIBLE_DEVICES=1 leaves none of the 1 GPUs; unset it"):
+        detect_machine()
+
+
+def gpu_machine(capability: tuple[int, int] | None, count: int = 1) -> Machine:
+    gpus = tuple(Gpu(i, f"GPU-{i}", "Toy", 24 << 30, 24 << 30, "580", capability) for i in range(count))
+    return replace(GPU, gpus=gpus)
+
+
+@pytest.mark.parametrize("machine", [GPU, gpu_machine((9, 0)), gpu_machine((7, 5)), gpu_machine(None)])
+@pytest.mark.parametrize("how", ["dtype", "behind"])
+@pytest.mark.parametrize("dtype", ["float32", "float"])
+def test_adapters_in_float32_on_a_gpu_are_refused(
+    base: BaseModel, tmp_path: Path, machine: Machine, how: str, dtype: str
+) -> None:
+    given: dict[str, Any] = (
+        {"dtype": dtype} if how == "dtype" else {"extra": ("--max-num-seqs", "8", f"--dtyp={dtype}")}
+    )
+    with pytest.raises(
+        ConfigError, match=f"--dtype {dtype}: on an NVIDIA GPU .* leave --dtype out, or give --dtype ex"
+    ):
+        prepare(config(base, adapters=tmp_path, **given), None, machine)
+    with pytest.raises(ConfigError, match="on an NVIDIA GPU"):
+        prepare(config(base, **given | {"extra": (*given.get("extra", ()), "--enable-lora")}), None, machine)
+    _, alone = prepare(config(base, **given), None, machine)
+    _, on_cpu = prepare(config(base, adapters=tmp_path, **given), None, CPU)
+    assert options(alone.argv)["--dtype"] == options(on_cpu.argv)["--dtype"] == dtype
+
+
+def test_exact_is_float32_wherever_the_machine_serves_it(base: BaseModel, tmp_path: Path) -> None:
+    def served(machine: Machine, **changes: Any) -> str | None:
+        found = command_line(config(base, **changes), base, machine, RegistryNeeds(), 1, {})
+        return options(found.argv)["--dtype"]
+
+    assert served(CPU, dtype="exact", adapters=tmp_path) == "float32"
+    assert served(CPU, dtype="exact") == served(GPU, dtype="exact") == "float32"
+    assert served(GPU, dtype="exact", adapters=tmp_path) == served(GPU, adapters=tmp_path) == "auto"
+    with pytest.raises(ConfigError, match="--dtype fp16: choose from exact, auto, half"):
+        served(CPU, dtype="fp16")
+
+
+def test_what_an_old_gpu_does_not_compute_is_refused(base: BaseModel, tmp_path: Path) -> None:
+    """vLLM's ``auto`` falls back on float16 by itself; bfloat16, and float16 where a model has none, end it."""
+    old = gpu_machine((7, 5))
+    with pytest.raises(ConfigError, match=r"Toy has compute capability 7\.5, and bfloat16 needs 8\.0; .* float16$"):
+        prepare(config(base, dtype="bfloat16"), None, old)
+    for fine in ({"dtype": "float16"}, {}, {"dtype": "exact"}):
+        prepare(config(base, adapters=tmp_path, **fine), None, old)
+    gemma = BaseModel(base.name, base.folder)
+    gemma.config["model_type"] = "gemma2"
+    with pytest.raises(ConfigError, match="does not compute models of type gemma2 in float16; their adapters need ano"):
+        command_line(config(base, adapters=tmp_path), gemma, old, RegistryNeeds(), 1, {})
+    with pytest.raises(ConfigError, match="give --dtype float32"):
+        command_line(config(base, dtype="bfloat16"), gemma, old, RegistryNeeds(), 1, {})
+    for newer in (gpu_machine((8, 0)), gpu_machine(None)):
+        command_line(config(base, adapters=tmp_path, dtype="bfloat16"), gemma, newer, RegistryNeeds(), 1, {})
