@@ -13,7 +13,7 @@ from harness.errors import ConfigError, ServerError
 from serve.base_model import BaseModel
 from serve.dtypes import FLOAT32, served_dtype
 from serve.machine import Machine
-from serve.passed_on import check_passed_on
+from serve.passed_on import check_passed_on, passed_on_value
 
 ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
 """Environment variable that tells the server where its registry is."""
@@ -27,6 +27,8 @@ SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
+_WEIGHTS_ELSEWHERE = ("--load-format", "--download-dir")
+"""vLLM's options with which the weights need not be in the model's folder or in the usual cache."""
 _GIB = 1 << 30
 _LONGEST = 32_768
 
@@ -95,9 +97,11 @@ def command_line(
 
     Raises:
         ConfigError: options that contradict each other.
-        ServerError: the memory asked for the cache is not there.
+        ServerError: the memory asked for the cache is not there, or weights are missing.
     """
     check_passed_on(config.extra)
+    if not any(passed_on_value(config.extra, option) for option in _WEIGHTS_ELSEWHERE):
+        base.check_weights(environ)
     with_adapters = config.adapters is not None
     dtype = served_dtype(config.dtype, machine, base.config, config.extra, with_adapters=with_adapters)
     config = replace(config, dtype=dtype)

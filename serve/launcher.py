@@ -29,6 +29,7 @@ from serve.command import (
 )
 from serve.keys import Keys
 from serve.machine import Machine, detect_machine
+from serve.passed_on import passed_on_value
 from serve.registry import Registry
 
 START_SECONDS = 900.0
@@ -120,7 +121,7 @@ def start(
 
 def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
     """Check everything that can be checked before vLLM starts; gives port and command (raises as ``serving``)."""
-    base = BaseModel.open(config.model)
+    base = BaseModel.open(config.model, passed_on_value(config.extra, "--revision"))
     base.refuse_pickles()
     Keys.from_environment(os.environ).check_bind(config.host)
     machine = machine or detect_machine()
