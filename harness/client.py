@@ -6,6 +6,7 @@ import itertools
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from harness.errors import ServerError
 from harness.records import ServedModel
 from harness.replies import Fault, Refusal, Reply, checked_body, cut, read_replies
 from harness.requests import NEUTRAL, ROUTES, ChatRequest, Request, Sampling, greeting, plain
-from harness.served import read_models
+from harness.served import log_on_this_machine, read_models
 
 if TYPE_CHECKING:
     import aiohttp
@@ -35,12 +36,16 @@ class Client:
     Args:
         url: the server, with or without ``/v1``.
         notice: called once for each parameter that the server refuses and requests go without.
+
+    Attributes:
+        log: the file of the server's output, where the server runs on this machine and names it.
     """
 
     def __init__(
         self, url: str, key: str | None, timeout: float, sampling: Sampling, notice: Callable[[str], None]
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/v1")
+        self.log: Path | None = None
         self.without: set[str] = set()
         self._key = key
         self._timeout = timeout
@@ -84,6 +89,7 @@ class Client:
             isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
         ):
             raise Fault("garbage", f"{self.url}/v1/models did not answer with a list of models")
+        self.log = log_on_this_machine(self.url, entries)
         return read_models(entries)
 
     async def tokenize(self, request: ChatRequest) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -11,14 +10,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import AdapterError, ServerError
+from harness.server_log import root_cause
 from serve.base_model import BaseModel
 from serve.command import (
+    LOG_PATH,
     NOT_RESTORED,
     Command,
     RegistryNeeds,
@@ -34,20 +35,8 @@ from serve.registry import Registry
 
 START_SECONDS = 900.0
 _LOG_LINES = 25
+_ENDING_SECONDS = 10.0
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # servers are asked directly
-_KNOWN_CAUSES = (
-    (r"[Aa]ddress already in use", "the port was taken in the meantime; choose another with --port"),
-    (
-        r"No available memory for the cache blocks|larger than the available KV cache"
-        r"|less than desired \w+ memory utilization|CUDA out of memory|can't allocate memory|Cannot allocate memory",
-        "the KV cache does not fit in memory; lower --kv-cache-gib (GPU: --gpu-memory) or --max-model-len, "
-        "or end other programs",
-    ),
-    (
-        r"operator torchvision::nms does not exist",
-        "torchvision is not the build of this torch; pip uninstall torchvision",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +78,21 @@ def serving(
     try:
         wait_until_ready(process, server, progress=progress)
         yield server
+    except Exception as error:
+        # What failed may have failed because the server ended: then the server's reason is the one to tell.
+        if ended(process, server):
+            raise ServerError(death_notice(process.returncode, log, "while it served")) from error
+        raise
     finally:
         stop(process.pid, config.shutdown_seconds, process)
+
+
+def ended(process: subprocess.Popen[bytes], server: Server) -> bool:
+    """Return whether a server that should run has ended, or is ending because its engine has (it gets ten seconds)."""
+    if process.poll() is None and not answers(server.url + "/health"):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_ENDING_SECONDS)
+    return process.poll() is not None
 
 
 def start(
@@ -105,7 +107,7 @@ def start(
     port, command = prepare(config, port)
     if show is not None:
         show(" ".join([*(f"{k}={v}" for k, v in sorted(command.env.items())), *command.argv]))
-    env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env)}
+    env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env), LOG_PATH: str(log.resolve())}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -262,11 +264,8 @@ def not_restored(log: Path) -> list[str]:
 
 
 def death_notice(status: int, log: Path, when: str) -> str:
-    """Why a server ended, as far as its log tells, and the log's last lines."""
+    """Return why a server ended: the root cause that its log names, and the log's last lines."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    text = log_end(log, 400)
-    cause = next((remedy for pattern, remedy in _KNOWN_CAUSES if re.search(pattern, text)), None)
-    if cause is None and (errors := re.findall(r"^.*?((?:\w+\.)*\w*Error: .+)$", text, re.MULTILINE)):
-        cause = errors[-1][:500]
+    cause = root_cause(log)
     said = f": {cause}" if cause else ""
     return f"vLLM {how} {when}{said}\nthe end of {log}:\n{log_end(log)}"

@@ -23,6 +23,7 @@ class Service:
     Attributes:
         pool: None where the server was started without a registry.
         max_model_len: the longest prompt and answer together, in tokens.
+        log: the file of the server's output, told to clients only where the server listens on loopback.
     """
 
     base: BaseModel
@@ -32,6 +33,7 @@ class Service:
     pool: AdapterPool | None
     gate: SlotGate | None
     metrics: Metrics
+    log: str | None = None
     started: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
     in_flight: int = 0
@@ -57,7 +59,7 @@ class Service:
 
     def model_list(self) -> dict[str, Any]:
         """The answer of GET /v1/models: base, live names and loaded versions, with our own facts under "arc_bench"."""
-        own = {"kind": "base", "hash": self.base.hash, "max_loras": self._max_loras}
+        own = {"kind": "base", "hash": self.base.hash, "max_loras": self._max_loras, "log": self.log}
         base = self._card(self.base.name, self.model_path, None, own)
         cards = [base]
         if self.pool is not None:
