@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/python -m uv
-GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+# nvidia-smi hangs for ever where the driver does.
+GPU_SECONDS ?= 20
+GPU := $(shell limit=$$(command -v timeout) && limit="$$limit -k 5 $(GPU_SECONDS)"; $$limit nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 # Two slow tests at a time, but for a GPU, which two servers do not share.
 WORKERS := $(if $(GPU),0,2)
 export HF_HUB_DISABLE_TELEMETRY := 1

@@ -36,8 +36,9 @@ class Gpu:
         return ", ".join(part for part in (self.name, memory, self.driver) if part)
 
 
-def list_gpus(seconds: float = SECONDS) -> list[Gpu] | None:
+def list_gpus(seconds: float | None = None) -> list[Gpu] | None:
     """The GPUs in nvidia-smi's order; empty without a GPU or driver, None where nvidia-smi does not end in time."""
+    seconds = SECONDS if seconds is None else seconds
     for fields in (_FIELDS, _OLD_FIELDS):
         status, text = _ask(f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", seconds=seconds)
         if status is None:

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from harness.errors import ConfigError, ServerError
+from harness.errors import ConfigError
 from serve.base_model import BaseModel
-from serve.dtypes import FLOAT32, served_dtype
+from serve.dtypes import served_dtype
 from serve.machine import Machine
+from serve.memory import GIB, check_gpus, cpu_cache
 from serve.passed_on import check_passed_on, passed_on_value
 
 ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
@@ -31,7 +31,6 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
 _WEIGHTS_ELSEWHERE = ("--load-format", "--download-dir")
 """vLLM's options with which the weights need not be in the model's folder or in the usual cache."""
-_GIB = 1 << 30
 _LONGEST = 32_768
 
 
@@ -118,7 +117,9 @@ def command_line(
         options |= {"--data-parallel-size": str(config.data_parallel_size), "--api-server-count": "1"}
     if config.adapters is not None:
         options |= _lora_options(config, needs)
-    device_options, device_env = _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config)
+    device_options, device_env = (
+        _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config, machine)
+    )
     options |= device_options
     env = {key: value for key, value in (env | device_env).items() if key not in environ}
     given = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
@@ -201,19 +202,9 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
 def _cpu(
     config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
 ) -> tuple[dict[str, str | None], dict[str, str]]:
-    engines = config.data_parallel_size
-    wanted = int((config.kv_cache_gib or _cache_gib(base, machine.free_memory // engines, length)) * _GIB)
-    if engines * wanted > machine.free_memory:
-        each = f" for each of {engines} engines" if engines > 1 else ""
-        raise ServerError(
-            f"the KV cache of {wanted / _GIB:.1f} GiB{each} does not fit: {machine.free_memory / _GIB:.1f} GiB of "
-            "memory are free; ask for less with --kv-cache-gib, or end other programs"
-        )
-    if length is not None and (needed := length * _bytes_per_token(base, config.dtype)) > wanted:
-        raise ServerError(
-            f"a KV cache of {wanted / _GIB:.2f} GiB does not hold one sequence of {length} tokens, which takes "
-            f"{needed / _GIB:.2f} GiB; raise --kv-cache-gib or lower --max-model-len"
-        )
+    wanted = cpu_cache(
+        base, str(config.dtype), config.kv_cache_gib, length, config.data_parallel_size, machine.free_memory
+    )
     options: dict[str, str | None] = {
         "--kv-cache-memory-bytes": str(wanted),
         "--max-num-batched-tokens": str(max(8192, length or 0)),
@@ -236,28 +227,14 @@ def _binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
     )
 
 
-def _cuda(config: ServeConfig) -> tuple[dict[str, str | None], dict[str, str]]:
+def _cuda(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None], dict[str, str]]:
+    check_gpus(machine.gpus, config.gpu_memory, config.data_parallel_size, config.extra)
     options: dict[str, str | None] = {"--gpu-memory-utilization": str(config.gpu_memory)}
     if config.kv_cache_gib is not None:
-        options["--kv-cache-memory-bytes"] = str(int(config.kv_cache_gib * _GIB))
+        options["--kv-cache-memory-bytes"] = str(int(config.kv_cache_gib * GIB))
     return options, {}
 
 
 def _default_length(base: BaseModel) -> int | None:
     longest = base.config.get("max_position_embeddings")
     return min(longest, _LONGEST) if isinstance(longest, int) else None
-
-
-def _cache_gib(base: BaseModel, free_memory: int, length: int | None) -> float:
-    """Room for four of the longest sequences, at least 1 GiB and at most a quarter of the free memory."""
-    wanted = 4 * (length or 0) * _bytes_per_token(base, "float32") / _GIB
-    return min(max(1.0, wanted), free_memory / 4 / _GIB)
-
-
-def _bytes_per_token(base: BaseModel, dtype: str | None) -> int:
-    """Keys and values of one token over all layers; 0 where config.json does not say."""
-    c: dict[str, Any] = base.config
-    heads = c.get("num_attention_heads") or 1
-    width = c.get("head_dim") or c.get("hidden_size", 0) // heads
-    size = 4 if dtype in FLOAT32 else 2  # "auto" takes a float32 checkpoint in 16 bits too
-    return 2 * int(base.layers or 0) * int(c.get("num_key_value_heads") or heads) * int(width) * size

@@ -301,3 +301,39 @@ def test_what_an_old_gpu_does_not_compute_is_refused(base: BaseModel, tmp_path: 
         command_line(config(base, dtype="bfloat16"), gemma, old, RegistryNeeds(), 1, {})
     for newer in (gpu_machine((8, 0)), gpu_machine(None)):
         command_line(config(base, adapters=tmp_path, dtype="bfloat16"), gemma, newer, RegistryNeeds(), 1, {})
+
+
+def busy(count: int, *free_gib: float) -> Machine:
+    gpus = (Gpu(i, f"GPU-{i}", "NVIDIA L4", 24 << 30, int(free * 2**30)) for i, free in enumerate(free_gib))
+    return replace(GPU, gpus=tuple(gpus)[:count])
+
+
+def test_a_second_server_on_a_gpu_is_told_how_to_share_it(base: BaseModel) -> None:
+    """vLLM would say minutes later that the memory is not there."""
+    taken = busy(2, 2.5, 23.9)
+    with pytest.raises(ServerError) as caught:
+        prepare(config(base), None, taken)
+    assert str(caught.value) == (
+        "GPU 0 (NVIDIA L4): 2.5 of 24.0 GiB are free, and this server would take 21.6 (--gpu-memory 0.9); end what "
+        "uses the GPU (nvidia-smi shows it), or give every server its part: two of them with --gpu-memory 0.45 each; "
+        "beside what runs now, up to 0.1 fits"
+    )
+    prepare(config(base, gpu_memory=0.1), None, taken)
+    prepare(config(base, extra=("--gpu-memory-utilization=0.1",)), None, taken)
+    prepare(config(base), None, busy(2, 23.9, 2.5))  # the second GPU is not used
+    for both in ({"data_parallel_size": 2}, {"extra": ("-tp", "2")}, {"extra": ("--pipeline_parallel_size=2",)}):
+        with pytest.raises(ServerError, match=r"GPU 1 \(NVIDIA L4\): 2\.5 of"):
+            prepare(config(base, **both), None, busy(2, 23.9, 2.5))
+    for unknown in (GPU, replace(GPU, gpus=(Gpu(0, "GPU-a", "NVIDIA GB10"),))):
+        prepare(config(base), None, unknown)
+
+
+def test_more_gpus_than_there_are_are_refused(base: BaseModel) -> None:
+    one, four = {"data_parallel_size": 2}, {"data_parallel_size": 2, "extra": ("--tensor-parallel-size", "2")}
+    with pytest.raises(ConfigError, match=r"2 GPUs are asked for \(--data-parallel-size 2, and 1 for .* sees 1;"):
+        prepare(config(base, **one), None, gpu_machine((9, 0)))
+    with pytest.raises(ConfigError, match=r"4 GPUs are asked for \(--data-parallel-size 2, and 2 for .* sees 3;"):
+        prepare(config(base, **four), None, gpu_machine((9, 0), 3))
+    prepare(config(base, **four), None, gpu_machine((9, 0), 4))
+    ray = {**four, "extra": (*four["extra"], "--distributed-executor-backend", "ray")}  # type: ignore[misc]
+    prepare(config(base, **ray), None, gpu_machine((9, 0), 1))

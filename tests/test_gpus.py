@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.common import machine
+from harness.cli import doctor
 from harness.gpus import Gpu, list_gpus, visible_gpus
 
 GIB = 1 << 30
@@ -79,6 +81,24 @@ def test_a_hanging_nvidia_smi_is_left_alone(smi: Path, body: str) -> None:
     assert time.monotonic() - started < 3
     listed = subprocess.run(["pgrep", "-f", str(smi)], capture_output=True, text=True, check=False)
     assert not listed.stdout
+
+
+def test_doctor_and_make_survive_a_hanging_or_failing_nvidia_smi(smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both say that there is no GPU, or that the driver hangs; the benchmarks' page too."""
+    root = Path(__file__).parent.parent
+
+    def made() -> str:
+        words = ["make", "-s", "--eval", "shown: ; @echo [$(GPU)]", "shown", "GPU_SECONDS=1"]
+        return subprocess.run(words, cwd=root, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    monkeypatch.setattr("harness.gpus.SECONDS", 0.3)
+    write(smi, "sleep 600\n")
+    assert (doctor._gpus(), made(), machine._gpus()) == (None, "[]", "no GPU")
+    write(smi, "echo NVIDIA-SMI has failed\nexit 9\n")
+    assert (doctor._gpus(), made(), machine._gpus()) == ([], "[]", "no GPU")
+    write(smi, f'case "$1" in -L) echo "GPU 0: NVIDIA L4 (UUID: GPU-1)";; *) {printing(TWO)};; esac\n')
+    assert doctor._gpus() == ["NVIDIA A100 80GB PCIe, 81920 MiB, 580.65.06"] * 2
+    assert (made(), machine._gpus()) == ("[yes]", "GPU: NVIDIA A100 80GB PCIe, NVIDIA A100 80GB PCIe")
 
 
 GPUS = [Gpu(i, f"GPU-{i}{i}{i}", "A100") for i in range(3)]

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
-from shutil import disk_usage, which
+from shutil import disk_usage
 from typing import TYPE_CHECKING
 
 import click
@@ -80,14 +80,10 @@ def _pinned() -> dict[str, str]:
 
 def _gpus() -> list[str] | None:
     """Name, memory and driver of each; None where the driver hangs."""
-    if which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired:
-        return None
-    return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
+    from harness.gpus import list_gpus
+
+    gpus = list_gpus()
+    return None if gpus is None else [gpu.as_text() for gpu in gpus]
 
 
 def _cuda_usable() -> bool:
