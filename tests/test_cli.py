@@ -99,6 +99,6 @@ def test_a_damaged_compiled_file_is_no_interrupt(capsys: pytest.CaptureFixture[s
         marshal.loads(b"\xe3")
 
     assert run_cli(command, []) == 1
-    error = capsys.readouterr().err
+    error = capsys.readouterr().err.lstrip()
     assert error.startswith("error: a compiled Python file is damaged (")
     assert "-name '*.pyc' -delete" in error
