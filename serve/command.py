@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from serve.base_model import BaseModel
+from serve.compiler import EAGER, EAGER_ENV, NOTICE, chosen_by_user
 from serve.dtypes import served_dtype
 from serve.machine import Machine
 from serve.memory import GIB, check_gpus, cpu_cache
@@ -81,10 +82,11 @@ class RegistryNeeds:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: the arguments and the environment's changes (added to the caller's own)."""
+    """What to run: the arguments, the environment's changes (added to the caller's own), and what to tell the user."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    notices: tuple[str, ...] = ()
 
 
 def command_line(
@@ -118,7 +120,9 @@ def command_line(
     if config.adapters is not None:
         options |= _lora_options(config, needs)
     device_options, device_env = (
-        _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config, machine)
+        _cpu(config, base, machine, length, eager=not (machine.compiles or chosen_by_user(config.extra, environ)))
+        if machine.device == "cpu"
+        else _cuda(config, machine)
     )
     options |= device_options
     env = {key: value for key, value in (env | device_env).items() if key not in environ}
@@ -130,7 +134,8 @@ def command_line(
     argv = [sys.executable, "-P", "-m", SERVER_MODULE]
     for name, value in options.items():
         argv += [name] if value is None else [name, value]
-    return Command((*argv, *config.extra), env)
+    notices = (NOTICE,) if "--enforce-eager" in options else ()
+    return Command((*argv, *config.extra), env, notices)
 
 
 def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str, str | None]:
@@ -200,7 +205,7 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
 
 
 def _cpu(
-    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
+    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None, *, eager: bool
 ) -> tuple[dict[str, str | None], dict[str, str]]:
     wanted = cpu_cache(
         base, str(config.dtype), config.kv_cache_gib, length, config.data_parallel_size, machine.free_memory
@@ -211,7 +216,8 @@ def _cpu(
         # A request with a seed kills a CPU engine that splits its prompt; serve.plugin_cpu mends that too.
         "--no-enable-chunked-prefill": None,
     }
-    return options, {"VLLM_CPU_OMP_THREADS_BIND": _binding(config, machine.cores)}
+    env = {"VLLM_CPU_OMP_THREADS_BIND": _binding(config, machine.cores)}
+    return (options | EAGER, env | EAGER_ENV) if eager else (options, env)
 
 
 def _binding(config: ServeConfig, cores: tuple[int, ...]) -> str:

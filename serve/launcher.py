@@ -74,7 +74,7 @@ def serving(
         ConfigError: options that contradict each other.
     """
     config = ServeConfig(model=model, adapters=adapters, **options)
-    process, server = start(config, port, log, owned=True)
+    process, server = start(config, port, log, owned=True, notice=progress)
     try:
         wait_until_ready(process, server, progress=progress)
         yield server
@@ -96,15 +96,24 @@ def ended(process: subprocess.Popen[bytes], server: Server) -> bool:
 
 
 def start(
-    config: ServeConfig, port: int | None, log: Path, *, owned: bool, show: Callable[[str], None] | None = None
+    config: ServeConfig,
+    port: int | None,
+    log: Path,
+    *,
+    owned: bool,
+    show: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> tuple[subprocess.Popen[bytes], Server]:
     """Start the server in a session of its own and return at once (raises as ``serving``).
 
     Args:
         owned: whether it ends when this process does, even by SIGKILL.
         show: called with the command line.
+        notice: called with each line that the user should know of how the server will run.
     """
     port, command = prepare(config, port)
+    for line in command.notices if notice is not None else ():
+        notice(f"note: {line}")
     if show is not None:
         show(" ".join([*(f"{k}={v}" for k, v in sorted(command.env.items())), *command.argv]))
     env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env), LOG_PATH: str(log.resolve())}

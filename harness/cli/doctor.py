@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import click
 
 if TYPE_CHECKING:
     from harness.diagnosis import Facts
+    from serve.compiler import compiles_here
 
 SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
@@ -48,6 +50,7 @@ def gather_facts(port: int) -> Facts:
     import psutil
 
     from harness.diagnosis import Facts
+    from serve.compiler import compiles_here
 
     gpus = _gpus()
     packages = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
@@ -64,6 +67,9 @@ def gather_facts(port: int) -> Facts:
         disk=disk_usage(Path.cwd()).free,
         port=port,
         port_taken=_is_taken(port),
+        libnuma=_has_library("libnuma.so.1"),
+        compiles=compiles_here(),
+        cache_writable=_takes_files(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")),
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
 
@@ -103,6 +109,20 @@ def _cpu_flags() -> frozenset[str] | None:
         return None
     found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
     return frozenset(found[1].split()) if found else None
+
+
+def _has_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _takes_files(folder: Path) -> bool:
+    """Return whether files can be made in a folder, or in the nearest one above it that exists."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _is_taken(port: int) -> bool:
