@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.dtypes import plain_words
 from tests.sampling_toys import until
 
 
@@ -22,8 +23,8 @@ class PlainVllm:
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
-            "--served-model-name", name, "--port", str(self.port), "--dtype", "float32", "--max-model-len", "2048",
-            "--enforce-eager",
+            "--served-model-name", name, "--port", str(self.port), *plain_words(with_adapters=False),
+            "--max-model-len", "2048", "--enforce-eager",
         ]  # fmt: skip
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
