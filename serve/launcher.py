@@ -275,6 +275,7 @@ def not_restored(log: Path) -> list[str]:
 def death_notice(status: int, log: Path, when: str) -> str:
     """Return why a server ended: the root cause that its log names, and the log's last lines."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    how += " (the kernel does that where memory runs out: see dmesg)" if status == -signal.SIGKILL else ""
     cause = root_cause(log)
     said = f": {cause}" if cause else ""
     return f"vLLM {how} {when}{said}\nthe end of {log}:\n{log_end(log)}"

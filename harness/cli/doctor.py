@@ -19,7 +19,6 @@ import click
 
 if TYPE_CHECKING:
     from harness.diagnosis import Facts
-    from serve.compiler import compiles_here
 
 SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
