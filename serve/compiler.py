@@ -1,92 +1,92 @@
-"""Whether PyTorch can compile C++ on this machine, tried once: vLLM's CPU backend compiles kernels while it runs."""
+"""Whether this machine compiles what torch generates: a C++ compiler and the headers of Python."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import shlex
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from shutil import which
 
-from harness.filecache import cache_dir, written_whole
-
+_SOURCE = '#include <Python.h>\n#include <vector>\nextern "C" int probe() { return (int)std::vector<int>(3).size(); }\n'
 _SECONDS = 60.0
-_SOURCE = """\
-#include <Python.h>
-#include <omp.h>
-#include <cmath>
-#include <vector>
-extern "C" double kernel(int n) {
-    std::vector<double> x(n, 2.0);
-    #pragma omp parallel for
-    for (int i = 0; i < n; i++) x[i] = std::sqrt(x[i]);
-    return x.empty() ? Py_MATH_PI : x[0];
-}
-"""
-"""Includes what every kernel of PyTorch's inductor includes."""
+_CACHE = "arc-bench/compiler.json"
+EAGER = {"--enforce-eager": None}
+"""vLLM's option that serves without compiling the model."""
+EAGER_ENV = {"TORCHDYNAMO_DISABLE": "1", "TORCH_COMPILE_DISABLE": "1"}
+"""vLLM compiles some functions (log-probabilities, LoRA's embeddings) even with that option; torch then leaves them."""
+NOTICE = (
+    "no C++ compiler with the headers of Python was found: the server runs without compiling (vLLM's eager mode), "
+    "which is slower; for compiled mode install them and start again "
+    "(Debian, Ubuntu: apt-get install g++ python3-dev; Fedora: dnf install gcc-c++ python3-devel; Arch: pacman -S gcc)"
+)
 
 
-def compiler_fault() -> str | None:
-    """Return why PyTorch cannot compile C++ here, or None where it can.
+def compiles(environ: Mapping[str, str]) -> bool:
+    """Return whether a C++ file that includes ``Python.h`` compiles, by compiling one.
 
-    A small file is compiled and loaded. Success is remembered in the cache folder until the compiler, Python or its
-    headers change; a failure is tried again each time, since installing a package may have mended it.
+    The compiler is torch's choice: ``CXX``, else g++ (clang++ on macOS). The answer is kept in XDG_CACHE_HOME for as
+    long as the compiler, the headers and Python stay the same.
     """
-    name = os.environ.get("CXX", "g++")  # as torch._inductor.config.cpp.cxx
-    compiler = shutil.which(name)
-    if compiler is None:
-        return f"no C++ compiler ({name} is not there)"
-    headers = Path(sysconfig.get_path("include", scheme="posix_prefix"))  # as torch._inductor.cpp_builder
-    remembered = cache_dir() / "compiler.json"
-    state = json.dumps([_stamp(Path(compiler)), _stamp(headers / "Python.h"), sys.version, tempfile.gettempdir()])
+    command = shlex.split(environ.get("CXX", "")) or ["clang++" if sys.platform == "darwin" else "g++"]
+    program = which(command[0], path=environ.get("PATH"))
+    include = Path(sysconfig.get_path("include"))
+    if program is None or not (include / "Python.h").is_file():
+        return False
+    key = [*command, *_identity(Path(program)), *_identity(include / "Python.h"), sys.version]
+    cache = Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "/")) / ".cache") / _CACHE
     try:
-        if remembered.read_text(encoding="utf-8") == state:
-            return None
-    except (OSError, UnicodeDecodeError):
-        pass  # not tried yet, or damaged
-    fault = _try(compiler, headers)
-    if fault is None:
-        try:
-            with written_whole(remembered) as file:
-                file.write(state.encode())
-        except OSError:
-            pass  # then it is tried again the next time
-    return fault
-
-
-def _stamp(path: Path) -> list[str | int]:
-    """Path, size and modification time of a file; the path alone where there is none."""
+        known = json.loads(cache.read_text(encoding="utf-8"))
+        if isinstance(known, dict) and known.get("key") == key:
+            return known.get("compiles") is True
+    except (OSError, ValueError):
+        pass  # never asked here, or a damaged file: asked again
+    answer = _compile([program, *command[1:]], include)
     try:
-        stat = path.stat()
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(json.dumps({"key": key, "compiles": answer}), encoding="utf-8")
     except OSError:
-        return [str(path)]
-    return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        pass  # it is asked again at the next start
+    return answer
 
 
-def _try(compiler: str, headers: Path) -> str | None:
-    """Compile and load the file; return what went wrong."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="arc-bench-") as folder:
-            source, library = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
-            source.write_text(_SOURCE)
-            options = ["-shared", "-fPIC", "-std=c++20", "-fopenmp", f"-I{headers}", "-o", str(library)]
-            _run([compiler, str(source), *options])
-            _run([sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", str(library)])
-    except subprocess.CalledProcessError as error:
-        if "Python.h" in error.stderr:
-            version = ".".join(map(str, sys.version_info[:2]))
-            return f"no Python.h of Python {version} in {headers}"
-        lines = error.stderr.strip().splitlines() or [f"status {error.returncode}"]
-        return f"{compiler} fails: {next((line for line in lines if 'error' in line.lower()), lines[-1])[:300]}"
-    except subprocess.TimeoutExpired:
-        return f"{compiler} did not end in {_SECONDS:g} s"
-    except OSError as error:
-        return f"{compiler} fails: {error}"
-    return None
+def _identity(path: Path) -> list[str]:
+    return [str(path.resolve()), str(path.stat().st_mtime_ns), str(path.stat().st_size)]
 
 
-def _run(command: list[str]) -> None:
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS)
+def _compile(command: list[str], include: Path) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text(_SOURCE, encoding="utf-8")
+        words = [
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-fopenmp",
+            f"-I{include}",
+            str(source),
+            "-o",
+            str(source.with_suffix(".so")),
+        ]
+        try:
+            done = subprocess.run([*command, *words], capture_output=True, timeout=_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return done.returncode == 0
+
+
+def decides_about_compiling(extra: tuple[str, ...]) -> bool:
+    """Return whether options that the user passes on to vLLM say how the model is to be compiled."""
+    names = {word.split("=")[0].replace("_", "-") for word in extra}
+    options = {"--enforce-eager", "--no-enforce-eager", "--compilation-config", "-cc"}
+    return bool(names & options) or any(word.startswith("-O") for word in extra)
+
+
+def compiles_here() -> bool:
+    """Return ``compiles`` in this process's environment."""
+    return compiles(os.environ)

@@ -32,6 +32,7 @@ class PlainVllm:
     def start(self) -> None:
         """Start, without waiting until it is ready."""
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        env |= {} if compiles_here() else EAGER_ENV
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log, env=env, start_new_session=True)
 
