@@ -112,8 +112,9 @@ def start(
         notice: called with each line that the user should know of how the server will run.
     """
     port, command = prepare(config, port)
-    for line in command.notices if notice is not None else ():
-        notice(f"note: {line}")
+    if notice is not None:
+        for line in command.notices:
+            notice(f"note: {line}")
     if show is not None:
         show(" ".join([*(f"{k}={v}" for k, v in sorted(command.env.items())), *command.argv]))
     env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env), LOG_PATH: str(log.resolve())}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from serve.compiler import EAGER_ENV, compiles_here
 from tests.dtypes import plain_words
 from tests.sampling_toys import until
 
