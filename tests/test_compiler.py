@@ -26,6 +26,15 @@ def script(folder: Path, name: str, text: str) -> Path:
     return path
 
 
+@pytest.fixture
+def headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a Python.h, for programs that only stand for a compiler."""
+    folder = tmp_path / "headers"
+    folder.mkdir()
+    (folder / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(folder))
+
+
 def environment(tmp_path: Path, **more: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path / "cache"), **more}
 
@@ -35,6 +44,7 @@ def test_no_compiler_at_all(tmp_path: Path) -> None:
     assert not compiles(environment(tmp_path, CXX=str(tmp_path / "absent")))
 
 
+@pytest.mark.usefixtures("headers")
 def test_a_compiler_is_tried_and_the_answer_kept_until_it_changes(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     compiler = script(tmp_path, "c++", f"echo called >> {calls}; exit 1")
@@ -50,6 +60,7 @@ def test_a_compiler_is_tried_and_the_answer_kept_until_it_changes(tmp_path: Path
     assert compiles(asked)
 
 
+@pytest.mark.usefixtures("headers")
 def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     compiler = script(tmp_path, "c++", "exit 0")
     (tmp_path / "cache").write_text("a file, and no folder")
