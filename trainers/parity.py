@@ -101,13 +101,16 @@ class Parity:
     def as_text(self) -> str:
         """One line with the figures that decide and their bounds."""
         verdict = "the server has the model that was trained" if self.holds else "PARITY FAILED"
-        figures = (
+        return f"parity over {self.tokens} answer tokens, server in {self.dtype}: {verdict}; {self.figures()}"
+
+    def figures(self) -> str:
+        """The figures that decide, each with its bound."""
+        if self.odds is not None:
+            return self.odds.as_text()
+        return (
             f"largest difference {self.difference:.1e} (at most {TOLERANCE:g}), "
             f"control (base against adapter) {self.control:.2f} (above {CONTROL:g})"
-            if self.odds is None
-            else self.odds.as_text()
         )
-        return f"parity over {self.tokens} answer tokens, server in {self.dtype}: {verdict}; {figures}"
 
 
 def check_parity(

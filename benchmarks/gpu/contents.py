@@ -14,6 +14,7 @@ from benchmarks.gpu.swaps import swap_under_load
 from benchmarks.training.setting import SHAPES, Setting, model_folder
 from serve.launcher import Server, serving
 from serve.operate import add_adapter
+from trainers.parity import Odds, Parity
 from trainers.tiny_base import shipped_path
 
 AIM = 0.9
@@ -37,7 +38,7 @@ def train_beside_a_loop(check: Check) -> Figures:
     lines: dict[str, dict[str, Any]] = {}
     for name in ("trainer", "loop"):
         words = ["benchmarks.training.contestants", name, json.dumps(setting.describe()), str(check.work)]
-        lines[name] = json.loads(check.run(*words).splitlines()[-1])
+        lines[name] = json.loads(check.run(*words)[0].splitlines()[-1])
     rate = {name: line["tokens"] / line["seconds"] for name, line in lines.items()}
     apart = abs(lines["trainer"]["first_loss"] - lines["loop"]["first_loss"])
     share = rate["trainer"] / rate["loop"]
@@ -133,18 +134,23 @@ def _loaded_with_parity(
     check: Check, running: Server, versions: dict[str, str], folders: dict[str, Path], samples: int = 8
 ) -> Figures:
     figures = {}
-    few = ["--samples", str(samples)]
     for name, version in versions.items():
         check.run("harness.cli", "adapters", "load", version, "--server", running.url)
-        text = check.run("harness.cli", "parity", str(folders[name]), "--server", running.url, "--model", name, *few)
-        figures[f"parity of {name}"] = " ".join(text.split())
+        figures[f"parity of {name}"] = _parity(check, running, folders[name], name, samples, wanted=0)
     return figures
 
 
 def _wrong_parity(check: Check, running: Server, folders: dict[str, Path]) -> Figures:
     one, other = list(folders)
-    words = ["parity", str(folders[one]), "--server", running.url, "--model", other]
-    return {"told": " ".join(check.run("harness.cli", *words, wanted=1).split()[-40:])}
+    return {f"{other} asked for {one}": _parity(check, running, folders[one], other, 8, wanted=1)}
+
+
+def _parity(check: Check, running: Server, folder: Path, model: str, samples: int, *, wanted: int) -> str:
+    """The figures that decide, each with its bound in parentheses."""
+    words = ["--server", running.url, "--model", model, "--samples", str(samples), "--json"]
+    found = json.loads(check.run("harness.cli", "parity", str(folder), *words, wanted=wanted)[0].splitlines()[-1])
+    odds = found["odds"] and Odds(**found["odds"])
+    return f"in {found['dtype']}: {Parity(**{**found, 'odds': odds}).figures()}"
 
 
 def _swaps(check: Check, running: Server, versions: list[str]) -> Figures:
@@ -180,7 +186,7 @@ def _bench_tiny(check: Check, running: Server) -> Figures:
 def _bench(check: Check, running: Server, models: list[str], words: list[str], out: Path) -> str:
     asked = [word for model in models for word in ("--model", model)]
     prompt = ["--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()"] if "bench-tiny" in out.name else []
-    text = check.run("harness.cli", "run", "--server", running.url, *asked, *words, *prompt, "--out", str(out))
+    _, text = check.run("harness.cli", "run", "--server", running.url, *asked, *words, *prompt, "--out", str(out))
     told = re.search(r"^(\d+) predictions in ([0-9.]+) s", text, re.MULTILINE)
     if told is None:
         raise StepFailed(f"bench run said nothing of its predictions:\n{text[-1000:]}")

@@ -52,8 +52,8 @@ class Check:
         """Seconds until the time is over."""
         return self.ends - time.monotonic()
 
-    def run(self, *words: str, wanted: int = 0) -> str:
-        """Run a module of this checkout in a process group of its own; returns stdout and stderr together.
+    def run(self, *words: str, wanted: int = 0) -> tuple[str, str]:
+        """Run a module of this checkout in a process group of its own; returns stdout and stderr.
 
         Raises:
             StepFailed: it ended with another status than ``wanted``, or the time was over.
@@ -64,22 +64,22 @@ class Check:
             [sys.executable, "-m", *words],
             env=env,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             start_new_session=True,
         ) as child:
             try:
-                output, _ = child.communicate(timeout=max(1.0, self.left()))
+                output, errors = child.communicate(timeout=max(1.0, self.left()))
             except subprocess.TimeoutExpired:
                 raise StepFailed(f"{' '.join(words[:2])}: not done when the time was over") from None
             finally:
                 if child.poll() is None:
                     os.killpg(child.pid, signal.SIGKILL)
         if child.returncode != wanted:
-            end = "\n".join(output.strip().splitlines()[-15:])
+            end = "\n".join((output + errors).strip().splitlines()[-15:])
             raise StepFailed(f"{' '.join(words[:2])} ended with status {child.returncode}, not {wanted}:\n{end}")
-        return output
+        return output, errors
 
     def step(self, name: str, do: Callable[[Check], Figures]) -> bool:
         """Do a step and note how it went; whatever ends it is its failure, and the next one still runs."""

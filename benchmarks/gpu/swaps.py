@@ -55,7 +55,9 @@ async def _scenario(url: str, versions: Sequence[str], prompts: Sequence[list[in
             started = time.perf_counter()
             await asyncio.to_thread(admin.promote, url, versions[(k + 1) % 2])
             seconds.append(time.perf_counter() - started)
-            await asyncio.sleep(0.2)
+            reached = len(seen) + IN_FLIGHT
+            while len(seen) < reached and not any(task.done() for task in tasks):
+                await asyncio.sleep(0.01)
         done = True
         await asyncio.gather(*tasks)
     answered = [(at, version, ids) for at, version, ids in seen if version]
