@@ -23,7 +23,7 @@ extern "C" int probe() { return (int)std::vector<int>(omp_get_max_threads()).siz
 """
 _SECONDS = 60.0
 _CACHE = "arc-bench/compiler.json"
-EAGER = {"--enforce-eager": None}
+EAGER: dict[str, str | None] = {"--enforce-eager": None}
 """vLLM's option that serves without compiling the model."""
 EAGER_ENV = {"TORCHDYNAMO_DISABLE": "1", "TORCH_COMPILE_DISABLE": "1"}
 """vLLM compiles some functions (log-probabilities, LoRA's embeddings) even with that option; torch then leaves them."""
