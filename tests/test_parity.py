@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ServerError
-from trainers.parity import Logs, Odds, Parity, compare_odds, server_dtype
+from trainers.odds import Logs, Odds, compare_odds
+from trainers.parity import Parity, server_dtype
 
 SIZE = 4 * 2.0**-8
 

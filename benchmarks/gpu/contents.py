@@ -14,7 +14,8 @@ from benchmarks.gpu.swaps import swap_under_load
 from benchmarks.training.setting import SHAPES, Setting, model_folder
 from serve.launcher import Server, serving
 from serve.operate import add_adapter
-from trainers.parity import Odds, Parity
+from trainers.odds import Odds
+from trainers.parity import Parity
 from trainers.tiny_base import shipped_path
 
 AIM = 0.9
