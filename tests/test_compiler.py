@@ -1,4 +1,4 @@
-"""Whether a machine compiles for vLLM's CPU backend, found by really compiling; and what make checks beforehand."""
+"""Whether a machine compiles for vLLM's CPU backend, found by really compiling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from serve.command import RegistryNeeds, ServeConfig, command_line
 from serve.compiler import NOTICE, compiler_fault, compiles
 from serve.machine import Machine
-from tests.conftest import ROOT, BaseModel
+from tests.conftest import BaseModel
 
 WITHOUT = Machine("cpu", (0, 1), 16 << 30, compiles=False)
 
@@ -140,19 +140,3 @@ def test_a_user_who_decides_about_compiling_the_model_is_left_alone(base: BaseMo
     assert command.env["TORCHDYNAMO_DISABLE"] == "1"  # what vLLM compiles beside the model would end it
     assert "TORCH_COMPILE_DISABLE" not in command.env
     assert command.notices == ()
-
-
-def test_prerequisites_are_there_or_named_with_their_remedy(tmp_path: Path) -> None:
-    """The library is looked for as the system would; without it, and without root's apt, the commands are printed."""
-    tool = ROOT / "tools" / "prerequisites.py"
-    code = (
-        "import runpy, ctypes, os, sys\nsys.argv = ['x']\nos.geteuid = lambda: 1000\n"
-        f"{{}}\nrunpy.run_path({str(tool)!r}, run_name='__main__')"
-    )
-    gone = "ctypes.CDLL = lambda name: (_ for _ in ()).throw(OSError(name))"
-    done = subprocess.run([sys.executable, "-c", code.format(gone)], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: the system library libnuma.so.1 is missing")
-    assert "install" in done.stderr
-    assert subprocess.run([sys.executable, tool, "--gpu"]).returncode == 0
-    assert done.stdout == ""
