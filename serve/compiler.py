@@ -59,7 +59,7 @@ def compiler_fault(environ: Mapping[str, str]) -> str | None:
             return None
     except (OSError, ValueError):
         pass  # never tried here, or a damaged file
-    fault = _try(program, headers, Path(target))
+    fault = _try([program, "-std=c++20", "-fopenmp"], headers, Path(target), "probe.cpp", _SOURCE)
     if fault is None:
         try:
             with written_whole(cache) as file:
@@ -74,23 +74,39 @@ def _identity(path: Path) -> list[str]:
     return [str(path.resolve()), str(stat.st_mtime_ns), str(stat.st_size)]
 
 
-def _try(program: str, headers: Path, target: Path) -> str | None:
-    """Compile and load the file where torch would; return what went wrong."""
+def triton_fault(environ: Mapping[str, str]) -> str | None:
+    """Return why Triton cannot compile here, or None: vLLM's CUDA build needs it for the driver and its kernels.
+
+    The compiler is Triton's choice: ``CC``, else gcc, else clang.
+    """
+    path = environ.get("PATH")
+    program = environ.get("CC") or which("gcc", path=path) or which("clang", path=path)
+    if program is None:
+        return "no C compiler: there is neither gcc nor clang"
+    try:
+        target = Path(tempfile.gettempdir())
+    except OSError as error:
+        return f"nothing can be compiled: {error.strerror}"
+    return _try([program], Path(sysconfig.get_path("include")), target, "probe.c", "#include <Python.h>\n")
+
+
+def _try(compiler: list[str], headers: Path, target: Path, name: str, text: str) -> str | None:
+    """Compile and load a file below ``target``; return what went wrong."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="arc-bench-", dir=target) as folder:
-            source, library = Path(folder, "probe.cpp"), str(Path(folder, "probe.so"))
-            source.write_text(_SOURCE, encoding="utf-8")
-            _run([program, "-shared", "-fPIC", "-std=c++20", "-fopenmp", f"-I{headers}", str(source), "-o", library])
+            source, library = Path(folder, name), str(Path(folder, "probe.so"))
+            source.write_text(text, encoding="utf-8")
+            _run([*compiler, "-shared", "-fPIC", f"-I{headers}", str(source), "-o", library])
             _run([sys.executable, "-I", "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", library])
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"status {error.returncode}"]
         said = next((line for line in lines if "error: " in line), lines[-1])
-        return f"{program} does not compile what torch needs: {said[:300]}"
+        return f"{compiler[0]} does not compile what is needed: {said[:300]}"
     except subprocess.TimeoutExpired:
-        return f"{program} did not end in {_SECONDS:g} s"
+        return f"{compiler[0]} did not end in {_SECONDS:g} s"
     except OSError as error:
-        return f"nothing can be compiled in {target}: {error.strerror or error}"
+        return f"nothing can be compiled: {error.filename or target}: {error.strerror or error}"
     return None
 
 

@@ -12,7 +12,7 @@ from shutil import which
 import pytest
 
 from serve.command import RegistryNeeds, ServeConfig, command_line
-from serve.compiler import NOTICE, compiler_fault, compiles
+from serve.compiler import NOTICE, compiler_fault, compiles, triton_fault
 from serve.machine import Machine
 from tests.conftest import BaseModel
 
@@ -89,7 +89,22 @@ def test_where_nothing_can_be_written_nothing_compiles(tmp_path: Path) -> None:
     compiler = works(tmp_path, "c++", tmp_path / "calls")
     (tmp_path / "file").touch()
     asked = environment(tmp_path, CXX=str(compiler), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "file/below"))
-    assert str(compiler_fault(asked)).startswith("nothing can be compiled in")
+    assert str(compiler_fault(asked)).startswith(f"nothing can be compiled: {tmp_path}/file")
+
+
+@pytest.mark.usefixtures("headers")
+def test_triton_takes_cc_else_gcc_else_clang(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    asked = environment(tmp_path, PATH=f"{folder}")
+    assert "neither gcc nor clang" in str(triton_fault(asked))
+    copies = f'for last; do :; done; /bin/cp {_struct.__file__} "$last"'
+    script(folder, "clang", copies)
+    assert triton_fault(asked) is None
+    script(folder, "gcc", "exit 1")
+    assert str(triton_fault(asked)).startswith(f"{folder}/gcc does not compile")
+    assert triton_fault({**asked, "CC": str(script(folder, "mine", copies))}) is None
+    assert "absent" in str(triton_fault({**asked, "CC": str(folder / "absent")}))
 
 
 @pytest.mark.usefixtures("headers")
