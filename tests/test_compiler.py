@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import _struct
 import os
 import subprocess
 import sys
 from pathlib import Path
 from shutil import which
 
+import orjson.orjson
 import pytest
 
 from serve.command import RegistryNeeds, ServeConfig, command_line
@@ -16,6 +16,8 @@ from serve.compiler import NOTICE, compiler_fault, compiles, triton_fault
 from serve.machine import Machine
 from tests.conftest import BaseModel
 
+LIBRARY = orjson.orjson.__file__
+"""A library that can be loaded, whichever Python this is (some have their own modules built in)."""
 WITHOUT = Machine("cpu", (0, 1), 16 << 30, compiles=False)
 
 
@@ -42,7 +44,7 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
 
 def works(folder: Path, name: str, count: Path) -> Path:
     """A program that stands for a compiler that works: what it writes can be loaded."""
-    return script(folder, name, f'echo called >> {count}; for last; do :; done; cp {_struct.__file__} "$last"')
+    return script(folder, name, f'echo called >> {count}; for last; do :; done; cp {LIBRARY} "$last"')
 
 
 def test_no_compiler_at_all(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_triton_takes_cc_else_gcc_else_clang(tmp_path: Path) -> None:
     folder.mkdir()
     asked = environment(tmp_path, PATH=f"{folder}")
     assert "neither gcc nor clang" in str(triton_fault(asked))
-    copies = f'for last; do :; done; /bin/cp {_struct.__file__} "$last"'
+    copies = f'for last; do :; done; /bin/cp {LIBRARY} "$last"'
     script(folder, "clang", copies)
     assert triton_fault(asked) is None
     script(folder, "gcc", "exit 1")
