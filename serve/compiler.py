@@ -29,7 +29,7 @@ EAGER_ENV = {"TORCHDYNAMO_DISABLE": "1", "TORCH_COMPILE_DISABLE": "1"}
 """vLLM compiles some functions (log-probabilities, LoRA's embeddings) even with that option; torch then leaves them."""
 NOTICE = (
     "no C++ compiler with the headers of Python was found: the server runs without compiling (vLLM's eager mode), "
-    "which is slower; for compiled mode install them and start again "
+    "which costs nothing with adapters and a tenth of the speed without; for compiled mode install them "
     "(Debian, Ubuntu: apt-get install g++ python3-dev; Fedora: dnf install gcc-c++ python3-devel; Arch: pacman -S gcc)"
 )
 
