@@ -148,7 +148,7 @@ def _shared_memory() -> int | None:
     """Free bytes of /dev/shm; 0 where it is not there or cannot be written, None where the system is not Linux."""
     if sys.platform != "linux":
         return None
-    folder = Path("/dev/shm")  # noqa: S108  # POSIX shared memory lies there
+    folder = Path("/dev/shm")  # noqa: S108  # only looked at, for POSIX shared memory  # nosec B108
     return disk_usage(folder).free if folder.is_dir() and _takes_files(folder) else 0
 
 
