@@ -3,17 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/python -m uv
-GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+# nvidia-smi hangs for ever where the driver does.
+GPU_SECONDS ?= 20
+GPU := $(shell limit=$$(command -v timeout) && limit="$$limit -k 5 $(GPU_SECONDS)"; $$limit nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 # Two slow tests at a time, but for a GPU, which two servers do not share.
 WORKERS := $(if $(GPU),0,2)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-long check lint bench bench-quick clean
+.PHONY: install demo test test-long check lint bench bench-quick gpu-check clean
 
 install: $(READY)
 
-$(READY): pyproject.toml Makefile
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+$(READY): pyproject.toml Makefile tools/prerequisites.py
+	@$(PYTHON) tools/prerequisites.py $(if $(GPU),--gpu)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 ifeq ($(GPU),yes)
@@ -48,6 +50,9 @@ bench: $(READY)
 
 bench-quick: $(READY)
 	$(BIN)/python -m benchmarks --quick
+
+gpu-check: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ from harness.errors import ServerError
 from harness.records import ServedModel
 from harness.refusals import Fault, Refusal, cut
 from harness.replies import Reply, checked_body, read_replies
-from harness.requests import NEUTRAL, OPTIONAL, ROUTES, ChatRequest, Request, Sampling, plain
-from harness.served import read_models
+from harness.requests import NEUTRAL, OPTIONAL, ROUTES, ChatRequest, Request, Sampling, greeting, plain
+from harness.served import log_on_this_machine, read_models
 
 if TYPE_CHECKING:
     import aiohttp
@@ -39,12 +40,16 @@ class Client:
         url: the server, with or without ``/v1``; other paths are taken as given.
         notice: called once for each parameter that the server refuses and requests go without, and for what else a
             user should know of the server.
+
+    Attributes:
+        log: the file of the server's output, where the server runs on this machine and names it.
     """
 
     def __init__(
         self, url: str, key: str | None, timeout: float, sampling: Sampling, notice: Callable[[str], None]
     ) -> None:
         self.url = canonical(url)
+        self.log: Path | None = None
         self.without: set[str] = set()
         self.notice = notice
         self._bases = bases(self.url)
@@ -85,28 +90,7 @@ class Client:
         Raises:
             Fault: no answer, or one that is no list of models. Refusal: 4xx but for 404 and 405.
         """
-        missing: Refusal | None = None
-        for base in self._bases:
-            try:
-                data = await self._call("GET", f"{base}/models", None, _LOOK_SECONDS)
-            except Refusal as refusal:
-                if refusal.status not in (404, 405):
-                    raise
-                missing = missing or refusal
-                continue
-            entries = data["data"] or [] if "data" in data else None
-            if not isinstance(entries, list) or not all(
-                isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
-            ):
-                raise Fault("garbage", f"{base}/models did not answer with a list of models")
-            self._bases = (base,)
-            return read_models(entries)
-        if self._lists_models:
-            self._lists_models = False
-            self.notice(
-                f"{self.url} lists no models ({missing} at {self._bases[0]}/models); it is asked for them all the same"
-            )
-        return None
+        self.url = canonical(url)
 
     async def tokenize(self, request: ChatRequest) -> list[int]:
         """The token ids that a chat request's prompt has by the server's ``/tokenize`` (vLLM has it).

@@ -26,6 +26,16 @@ def run_cli(command: click.Command, argv: list[str] | None = None) -> int:
     return _guarded(lambda: command.main(arguments, prog_name="bench", standalone_mode=False), debug)
 
 
+def _unexpected_end(error: EOFError) -> str:
+    """Say what an EOFError means: most often a compiled module that was cut short when a disk was full."""
+    if "marshal" in str(error):
+        return (
+            f"a compiled Python file is damaged ({error}), as after a full disk; delete them, Python makes them again: "
+            f"find {sys.prefix} -name '*.pyc' -delete"
+        )
+    return f"a file or stream ended too early: {error or 'no more data'} (--debug shows where)"
+
+
 def _guarded(action: Callable[[], object], debug: bool) -> int:
     try:
         status = action()
@@ -34,7 +44,12 @@ def _guarded(action: Callable[[], object], debug: bool) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if isinstance(stop.__cause__, EOFError):  # click makes Abort of it too; it is no interrupt
+            if debug:
+                raise
+            click.echo(f"error: {_unexpected_end(stop.__cause__)}", err=True)
+            return 1
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except ModuleNotFoundError as error:

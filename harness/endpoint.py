@@ -111,7 +111,8 @@ class Endpoint(Presence):
         if len(job.numbers) > 1 and job.losses >= CONVICTED - 1:
             raise Divide from None
         if job.losses >= CONVICTED:
-            raise GivenUp(f"servers went away {job.losses} times while they had this request: {self.reason}") from None
+            lost = f"servers went away {job.losses} times while they had this request"
+            raise GivenUp(f"{lost}: {self.explain()}") from None
         raise Lost from None
 
     def _object(self, job: Job, refusal: Refusal) -> NoReturn:

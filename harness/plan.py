@@ -157,9 +157,7 @@ def _way(model: ModelConfig) -> tuple[object, ...]:
 
 def _asker(model: ModelConfig, config: RunConfig) -> Asker:
     settings = TemplateSettings({**model.chat_template_kwargs, **config.chat_template_kwargs}, model.template_date)
-    return Asker(
-        load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient, settings, model.chat_template
-    )
+    return Asker(load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient, settings, model.chat_template)
 
 
 def _failure(error: GridError) -> Outcome:

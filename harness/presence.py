@@ -14,6 +14,7 @@ from harness.jobs import Job, Policy
 from harness.records import ServedModel
 from harness.refusals import Fault, Refusal
 from harness.requests import ChatRequest, Request, greeting
+from harness.server_log import root_cause
 
 _LONGEST_PROBE_PAUSE = 5.0
 _SAID_AFTER = (10.0, 60.0)
@@ -123,6 +124,11 @@ class Presence:
         if self._check is None or self._check.done():
             self._check = asyncio.create_task(self._look())
         return await asyncio.shield(self._check)
+
+    def explain(self) -> str:
+        """Return why the server does not answer, and the root cause that its log names where this machine has it."""
+        cause = root_cause(self.client.log) if self.client.log is not None else None
+        return self.reason if cause is None else f"{self.reason}; its log {self.client.log} says: {cause}"
 
     def fall(self, reason: str, model: str | None) -> None:
         """Take the server for away."""

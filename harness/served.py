@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from harness.records import ServedModel
 
@@ -41,6 +44,15 @@ def read_model(entry: dict[str, Any]) -> ServedModel:
         template_date=_day(manifest.get("template_date")),
         max_loras=_number(own.get("max_loras")),
     )
+
+
+def log_on_this_machine(url: str, entries: Sequence[dict[str, Any]]) -> Path | None:
+    """Return the log file that a server of ours names, where it answers on loopback and this user may read the file."""
+    if urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    named = (_text(_table(entry.get("arc_bench")).get("log")) for entry in entries)
+    path = next((Path(name) for name in named if name is not None), None)
+    return path if path is not None and path.is_file() and os.access(path, os.R_OK) else None
 
 
 def _table(value: object) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Servers:
         spawn(self._watch())
 
     def _lost(self, endpoint: Presence, model: str | None) -> None:
-        self._notice(f"{endpoint.client.url} does not answer: {endpoint.reason}")
+        self._notice(f"{endpoint.client.url} does not answer: {endpoint.explain()}")
         self._spawn(self._bring_back(endpoint, model))
 
     async def _bring_back(self, endpoint: Presence, model: str | None) -> None:
@@ -55,6 +55,6 @@ class Servers:
         while True:
             left = self.seconds_left
             if left is not None and left <= 0:
-                reasons = "; ".join(endpoint.reason for endpoint in self.endpoints)
+                reasons = "; ".join(endpoint.explain() for endpoint in self.endpoints)
                 raise RunError(f"no server answered for {self._policy.wait:g} s ({reasons})")
             await asyncio.sleep(0.2)

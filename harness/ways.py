@@ -63,9 +63,7 @@ def models_asked(
     return [_model(model, shared, wanted, before.get(name), warnings) for name, model in known.items()]
 
 
-def again(
-    model: ModelConfig, max_tokens: int | None, served: ServedModel | None
-) -> ModelConfig:
+def again(model: ModelConfig, max_tokens: int | None, served: ServedModel | None) -> ModelConfig:
     """How a model is asked that is to be asked as it was; with what its prompt and weights are by now."""
     update: dict[str, object] = {
         "prompt_digest": load_prompt(model.prompt).digest,
@@ -96,7 +94,9 @@ def _model(
     for name, value in wanted.chat_template_kwargs.items():
         if has_manifest and kwargs.get(name) != value:
             trained = repr(kwargs[name]) if name in kwargs else "nothing"
-            warnings.append(f"{model.name} was trained with {name} = {trained} in its template, but is asked with {value!r}")
+            warnings.append(
+                f"{model.name} was trained with {name} = {trained} in its template, but is asked with {value!r}"
+            )
     found = ModelConfig(
         name=model.name,
         prompt=prompt.name,

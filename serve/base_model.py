@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AdapterError, ServerError
+from harness.errors import AdapterError, ConfigError, ServerError
+from harness.hub import cached_snapshot, is_whole, missing_weights, refuse_offline
 from serve.tensorfile import TensorInfo, read_header
 
 _BLOCK = 4 << 20
@@ -22,13 +24,15 @@ class BaseModel:
     Attributes:
         name: what the server calls it and what adapters give as their base (a folder name or a hub id).
         folder: where config.json and the weights are, or None where it is known by its hub id only.
+        partial: the cached snapshot of a hub model without all its weights, as ``bench preview`` leaves it.
     """
 
     name: str
     folder: Path | None
+    partial: Path | None = None
 
     @staticmethod
-    def open(model: str | Path) -> BaseModel:
+    def open(model: str | Path, revision: str | None = None) -> BaseModel:
         """The model of a folder, or of a hub id (only its name is known unless the local cache has its files).
 
         Raises:
@@ -40,14 +44,20 @@ class BaseModel:
             return BaseModel(_folder_name(folder.resolve()), folder.resolve())
         if isinstance(model, Path) or folder.exists() or text.startswith((".", "/", "~")) or text.count("/") > 1:
             raise ServerError(f"{text}: no model here (a model folder holds config.json and *.safetensors)")
-        return BaseModel(text, _cached_snapshot(text))
+        try:
+            snapshot = cached_snapshot(text, revision)
+        except ConfigError as error:
+            raise ServerError(str(error)) from error
+        whole = snapshot is not None and is_whole(snapshot)
+        return BaseModel(text, snapshot if whole else None, None if whole else snapshot)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json, empty where the folder is not known."""
-        if self.folder is None:
+        """config.json, empty where it is not on this machine."""
+        folder = self.folder or self.partial
+        if folder is None:
             return {}
-        path = self.folder / "config.json"
+        path = folder / "config.json"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -105,6 +115,21 @@ class BaseModel:
                 "transformers and save it again with save_pretrained"
             )
 
+    def check_weights(self, environ: Mapping[str, str]) -> None:
+        """Refuse a folder without all its weights, and a hub model that would be downloaded where that is switched off.
+
+        Raises:
+            ServerError: what is missing, and what to do.
+        """
+        if self.folder is not None:
+            if lacking := missing_weights(self.folder):
+                raise ServerError(f"{self.folder}: the model has {lacking}; copy or download the whole of it")
+            return
+        try:
+            refuse_offline(self.name, self.partial, environ)
+        except ConfigError as error:
+            raise ServerError(str(error)) from error
+
     @property
     def commit(self) -> str | None:
         """The commit of a model in the hub's cache."""
@@ -126,17 +151,3 @@ def _folder_name(folder: Path) -> str:
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
     return folder.name
-
-
-def _cached_snapshot(model: str) -> Path | None:
-    """The folder of a hub model that was downloaded before, without any network access."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
-    except ImportError:
-        return None
-    try:
-        found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError as error:
-        raise ServerError(f"{model}: neither a model folder nor a Hugging Face id: {error}") from error
-    return Path(found).parent if isinstance(found, str) else None

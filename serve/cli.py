@@ -25,7 +25,10 @@ _ADAPTERS = click.option(
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Other than this machine only with ARC_BENCH_API_KEY set."
 )
-@click.option("--dtype", help="vLLM's --dtype, e.g. float32 (the same answers at any concurrency).")
+@click.option(
+    "--dtype",
+    help="vLLM's --dtype; exact is float32 (the same answers at any concurrency), and auto for adapters on a GPU.",
+)
 @click.option("--max-model-len", type=click.IntRange(1), help="Longest prompt and answer together, in tokens.")
 @click.option("--max-loras", type=click.IntRange(1), help="Adapters computed in one batch; more take turns.")
 @click.option("--max-cpu-loras", type=click.IntRange(1), help="Adapter versions that may be loaded at all.")

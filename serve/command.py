@@ -5,25 +5,33 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from harness.errors import ConfigError, ServerError
+from harness.errors import ConfigError
 from serve.base_model import BaseModel
+from serve.compiler import EAGER, EAGER_ENV, NOTICE, decides_about_compiling
+from serve.dtypes import served_dtype
 from serve.machine import Machine
-from serve.passed_on import check_passed_on
+from serve.memory import GIB, check_gpus, cpu_cache
+from serve.passed_on import check_passed_on, passed_on_value
 
 ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
 """Environment variable that tells the server where its registry is."""
 OWNER_PID = "ARC_BENCH_OWNER_PID"
 """Environment variable that names the process without which the server must not live on."""
+LOG_PATH = "ARC_BENCH_LOG"
+"""Environment variable that tells the server where its output goes, so that a client on this machine can read it."""
 NOT_RESTORED = "not restored: "
 """Stands in the server's log before the name of a live adapter that it could not load, and the reason."""
+SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
+"""What vLLM's own ``vllm serve`` runs for one API process. (The console script asks for the version of a distribution
+``vllm``, which the CPU build is not; ``vllm.entrypoints.openai.api_server`` is deprecated.)"""
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What --max-lora-rank can be; a larger one than needed costs speed."""
-_GIB = 1 << 30
+_WEIGHTS_ELSEWHERE = ("--load-format", "--download-dir")
+"""vLLM's options with which the weights need not be in the model's folder or in the usual cache."""
 _LONGEST = 32_768
 
 
@@ -35,7 +43,8 @@ class ServeConfig:
         model: a model folder or a hub id.
         adapters: the registry folder; None serves the base alone.
         host: only loopback without a key.
-        dtype: vLLM's --dtype ("auto", "float32", ...); only in float32 are answers the same at any concurrency.
+        dtype: vLLM's --dtype ("auto", "float32", ...), or "exact": float32 where the machine serves adapters in it
+            (see serve.dtypes). Only in float32 are answers the same at any concurrency.
         max_model_len: the longest prompt and answer together, in tokens.
         max_loras: how many adapters compute in one batch; more take turns.
         max_cpu_loras: how many versions may be loaded at all.
@@ -73,10 +82,11 @@ class RegistryNeeds:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: the arguments and the environment's changes (added to the caller's own)."""
+    """What to run: the arguments, the environment's changes (added to the caller's own), and what to tell the user."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    notices: tuple[str, ...] = ()
 
 
 def command_line(
@@ -90,9 +100,14 @@ def command_line(
 
     Raises:
         ConfigError: options that contradict each other.
-        ServerError: the memory asked for the cache is not there.
+        ServerError: the memory asked for the cache is not there, or weights are missing.
     """
     check_passed_on(config.extra)
+    if not any(passed_on_value(config.extra, option) for option in _WEIGHTS_ELSEWHERE):
+        base.check_weights(environ)
+    with_adapters = config.adapters is not None
+    dtype = served_dtype(config.dtype, machine, base.config, config.extra, with_adapters=with_adapters)
+    config = replace(config, dtype=dtype)
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -104,17 +119,21 @@ def command_line(
         options |= {"--data-parallel-size": str(config.data_parallel_size), "--api-server-count": "1"}
     if config.adapters is not None:
         options |= _lora_options(config, needs)
-    device_options, device_env = _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config)
+    device_options, device_env = (
+        _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config, machine)
+    )
     options |= device_options
     env = {key: value for key, value in (env | device_env).items() if key not in environ}
     given = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
     env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *given]))
     env[ADAPTERS_DIR] = str(config.adapters.resolve()) if config.adapters is not None else ""
     env[OWNER_PID] = ""
-    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    env |= safe_import_path(environ)
+    argv = [sys.executable, "-P", "-m", SERVER_MODULE]
     for name, value in options.items():
         argv += [name] if value is None else [name, value]
-    return Command((*argv, *config.extra), env)
+    notices = (NOTICE,) if "--enforce-eager" in options else ()
+    return Command((*argv, *config.extra), env, notices)
 
 
 def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str, str | None]:
@@ -123,13 +142,25 @@ def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str
         "--served-model-name": base.name,
         "--host": config.host,
         "--port": str(port),
-        "--dtype": config.dtype or "auto",
+        "--dtype": str(config.dtype),
         "--generation-config": "vllm",
         "--middleware": "serve.middleware.AdapterMiddleware",
         "--shutdown-timeout": str(config.shutdown_seconds),
         "--disable-uvicorn-access-log": None,
         "--disable-fastapi-docs": None,
     }
+
+
+def safe_import_path(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep Python, and every Python it starts, from importing out of the current directory.
+
+    A ``serve.py`` or ``vllm/`` in the user's folder would else take the place of the installed package. Empty parts of
+    PYTHONPATH mean the current directory too.
+    """
+    changes = {"PYTHONSAFEPATH": "1"}
+    if paths := environ.get("PYTHONPATH"):
+        changes["PYTHONPATH"] = os.pathsep.join(path for path in paths.split(os.pathsep) if path not in ("", "."))
+    return changes
 
 
 def address(host: str, port: int) -> str:
@@ -174,26 +205,20 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
 def _cpu(
     config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
 ) -> tuple[dict[str, str | None], dict[str, str]]:
-    engines = config.data_parallel_size
-    wanted = int((config.kv_cache_gib or _cache_gib(base, machine.free_memory // engines, length)) * _GIB)
-    if engines * wanted > machine.free_memory:
-        each = f" for each of {engines} engines" if engines > 1 else ""
-        raise ServerError(
-            f"the KV cache of {wanted / _GIB:.1f} GiB{each} does not fit: {machine.free_memory / _GIB:.1f} GiB of "
-            "memory are free; ask for less with --kv-cache-gib, or end other programs"
-        )
-    if length is not None and (needed := length * _bytes_per_token(base, config.dtype)) > wanted:
-        raise ServerError(
-            f"a KV cache of {wanted / _GIB:.2f} GiB does not hold one sequence of {length} tokens, which takes "
-            f"{needed / _GIB:.2f} GiB; raise --kv-cache-gib or lower --max-model-len"
-        )
+    wanted = cpu_cache(
+        base, str(config.dtype), config.kv_cache_gib, length, config.data_parallel_size, machine.free_memory
+    )
     options: dict[str, str | None] = {
         "--kv-cache-memory-bytes": str(wanted),
         "--max-num-batched-tokens": str(max(8192, length or 0)),
         # A request with a seed kills a CPU engine that splits its prompt; serve.plugin_cpu mends that too.
         "--no-enable-chunked-prefill": None,
     }
-    return options, {"VLLM_CPU_OMP_THREADS_BIND": _binding(config, machine.cores)}
+    env = {"VLLM_CPU_OMP_THREADS_BIND": _binding(config, machine.cores)}
+    if machine.compiles:
+        return options, env
+    # What the user says of vLLM's own compiling stands; the functions that vLLM compiles all the same cannot be.
+    return options if decides_about_compiling(config.extra) else options | EAGER, env | EAGER_ENV
 
 
 def _binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
@@ -209,33 +234,14 @@ def _binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
     )
 
 
-def _cuda(config: ServeConfig) -> tuple[dict[str, str | None], dict[str, str]]:
+def _cuda(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None], dict[str, str]]:
+    check_gpus(machine.gpus, config.gpu_memory, config.data_parallel_size, config.extra)
     options: dict[str, str | None] = {"--gpu-memory-utilization": str(config.gpu_memory)}
     if config.kv_cache_gib is not None:
-        options["--kv-cache-memory-bytes"] = str(int(config.kv_cache_gib * _GIB))
+        options["--kv-cache-memory-bytes"] = str(int(config.kv_cache_gib * GIB))
     return options, {}
 
 
 def _default_length(base: BaseModel) -> int | None:
     longest = base.config.get("max_position_embeddings")
     return min(longest, _LONGEST) if isinstance(longest, int) else None
-
-
-def _cache_gib(base: BaseModel, free_memory: int, length: int | None) -> float:
-    """Room for four of the longest sequences, at least 1 GiB and at most a quarter of the free memory."""
-    wanted = 4 * (length or 0) * _bytes_per_token(base, "float32") / _GIB
-    return min(max(1.0, wanted), free_memory / 4 / _GIB)
-
-
-def _bytes_per_token(base: BaseModel, dtype: str | None) -> int:
-    """Keys and values of one token over all layers; 0 where config.json does not say."""
-    c: dict[str, Any] = base.config
-    heads = c.get("num_attention_heads") or 1
-    width = c.get("head_dim") or c.get("hidden_size", 0) // heads
-    size = (
-        4
-        if dtype in ("float32", "float")
-        or (dtype in (None, "auto") and "32" in str(c.get("dtype", c.get("torch_dtype"))))
-        else 2
-    )
-    return 2 * int(base.layers or 0) * int(c.get("num_key_value_heads") or heads) * int(width) * size

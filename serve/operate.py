@@ -25,7 +25,7 @@ def serve_until_stopped(
 ) -> None:
     """Serve in the foreground until the server dies or this process is interrupted (raises as ``serving``)."""
     config = ServeConfig(model=model, adapters=adapters, **options)
-    process, server = start(config, port, log, owned=True, show=say)
+    process, server = start(config, port, log, owned=True, show=say, notice=say)
     try:
         wait_until_ready(process, server, progress=say)
         _warn(server, say)
@@ -39,7 +39,7 @@ def serve_until_stopped(
 def serve_detached(model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any) -> None:
     """Start a server, wait until it is ready, and leave it running (raises as ``serving``)."""
     config = ServeConfig(model=model, adapters=adapters, **options)
-    process, server = start(config, port, log, owned=False, show=say)
+    process, server = start(config, port, log, owned=False, show=say, notice=say)
     try:
         wait_until_ready(process, server, progress=say)
     except BaseException:

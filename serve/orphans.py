@@ -21,14 +21,20 @@ _log = logging.getLogger("vllm.arc_bench")
 def end_with_parent() -> None:
     """Start a thread that ends this process of vLLM when its parent is gone; may be called several times.
 
-    In the API process that is the owner whom the launcher named, if it did; also while vLLM is still starting.
+    Two kinds of processes are guarded, and no other child of vLLM (such as the one in which it inspects a model's
+    class, ``python -m vllm.model_executor.models.registry``, which also loads general plugins):
+
+    - the API process, for as long as the owner lives that the launcher named. It leads the session in which the
+      launcher started it, and it takes the owner out of the environment, so that none of its children inherits it;
+    - processes that vLLM starts through ``multiprocessing`` (engines and workers), for as long as their parent lives.
     """
+    owner = os.environ.pop(OWNER_PID, "")
     if any(thread.name == _NAME for thread in threading.enumerate()):
         return
     if multiprocessing.parent_process() is not None:
         # Who started this process: with a fork server not its parent in multiprocessing's sense.
         watched = os.getppid(), signal.SIGKILL  # it serves nobody any more, and may be stuck waiting for its parent
-    elif owner := os.environ.get(OWNER_PID):
+    elif owner and os.getsid(0) == os.getpid():
         watched = int(owner), signal.SIGTERM  # requests in flight may finish
     else:
         return

@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -27,6 +27,8 @@ from serve.orphans import end_with_parent
 
 _log = logging.getLogger("vllm.arc_bench")
 _MARK = "_arc_bench"
+_warned: set[str] = set()
+"""Mends that could not be applied in this process, each warned of once."""
 
 
 def register() -> None:
@@ -37,8 +39,26 @@ def register() -> None:
         end_with_parent()
     if not current_platform.is_cpu():
         return
-    done = [name for name, mend in MENDS.items() if mend()]
+    done = [name for name, mend in MENDS.items() if _applies(name, mend)]
     _log.info("CPU workarounds in use: %s", ", ".join(done) or "none needed")
+
+
+def _applies(name: str, mend: Callable[[], bool]) -> bool:
+    """Apply one mend; where vLLM no longer has a name that it needs, warn once and leave vLLM as it is."""
+    try:
+        return mend()
+    except (ImportError, AttributeError, TypeError, OSError) as error:  # OSError: no source to inspect
+        if name not in _warned:
+            _warned.add(name)
+            _log.warning("not mended: %s; this version of vLLM differs from the one that was tested: %r", name, error)
+        return False
+
+
+def _require(names: Mapping[Any, tuple[str, ...]]) -> None:
+    """Raise AttributeError where a module or class of vLLM lacks one of these names, before anything is replaced."""
+    for owner, wanted in names.items():
+        for name in wanted:
+            getattr(owner, name)
 
 
 def base_rows_get_an_adapter() -> bool:
@@ -83,13 +103,15 @@ def mend_operators() -> bool:
 
     if not base_rows_get_an_adapter():
         return False
+    modules = (lora_ops, torch_ops, punica_cpu)
     # The sgmv operators call these by their module's name, so that they are mended with them.
     new = {
         "bgmv_shrink": cpu_lora.apply_shrink,
         "bgmv_expand": cpu_lora.apply_expand,
         "bgmv_expand_slice": cpu_lora.apply_expand_slice,
     }
-    for module in (lora_ops, torch_ops, punica_cpu):
+    _require({module: tuple(new) for module in modules})
+    for module in modules:
         for name, function in new.items():
             setattr(module, name, function)
     return True
@@ -103,6 +125,7 @@ def mend_linear_layers() -> bool:
 
     if not weights_are_copied_per_token():
         return False
+    _require({PunicaWrapperCPU: ("add_lora_linear", "token_lora_indices")})
     stock_update = PunicaWrapperCPU.update_metadata
 
     @wraps(stock_update)
@@ -136,8 +159,9 @@ def mend_seeds() -> bool:
 
     if not seeds_break_with_chunked_prefill() or hasattr(CPUModelRunner._sample, _MARK):
         return False
-    CPUModelRunner._sample = _keep_states(CPUModelRunner._sample)
-    CPUModelRunner._bookkeeping_sync = _hide_unfinished(CPUModelRunner._bookkeeping_sync)
+    sample, bookkeeping = CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync
+    CPUModelRunner._sample = _keep_states(sample)
+    CPUModelRunner._bookkeeping_sync = _hide_unfinished(bookkeeping)
     return True
 
 

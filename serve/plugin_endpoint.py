@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from serve.admin_routes import attach_routes
 from serve.base_model import BaseModel
-from serve.command import ADAPTERS_DIR, NOT_RESTORED, address
+from serve.command import ADAPTERS_DIR, LOG_PATH, NOT_RESTORED, address
 from serve.engine import VllmEngine
 from serve.fairness import SlotGate
-from serve.keys import Keys
+from serve.keys import Keys, is_loopback
 from serve.leases import LeaseFile
 from serve.metrics import Metrics
 from serve.pool import AdapterPool, PoolLimits
@@ -62,6 +62,8 @@ class AdapterEndpoints:
             pool=None,
             gate=None,
             metrics=Metrics.make(),
+            dtype=str(client.model_config.dtype).removeprefix("torch."),
+            log=os.environ.get(LOG_PATH) if is_loopback(args.host or "") else None,
         )
         lora = client.vllm_config.lora_config
         if (root := os.environ.get(ADAPTERS_DIR)) and lora is not None:

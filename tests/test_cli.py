@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import marshal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from harness.cli import COMMANDS, cli
+from harness.console import run_cli
 from tests.conftest import ROOT
 
 
@@ -86,3 +89,16 @@ def test_a_package_of_an_extra_that_is_missing_is_named_with_its_remedy(tmp_path
         assert done.returncode == 1, words
         assert 'pip install -e ".[train]"' in done.stderr, (words, done.stderr)
         assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_compiled_file_is_no_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    """Click turns EOFError into Abort, as it does with Ctrl-C."""
+
+    @click.command()
+    def command() -> None:
+        marshal.loads(b"\xe3")
+
+    assert run_cli(command, []) == 1
+    error = capsys.readouterr().err.lstrip()
+    assert error.startswith("error: a compiled Python file is damaged (")
+    assert "-name '*.pyc' -delete" in error

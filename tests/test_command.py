@@ -7,12 +7,14 @@ import importlib.metadata
 import socket
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.errors import ConfigError, MissingExtraError, ServerError
+from harness.gpus import Gpu
 from serve import machine
 from serve.base_model import BaseModel
 from serve.command import RegistryNeeds, ServeConfig, address, command_line, lora_rank
@@ -43,7 +45,7 @@ def config(base: BaseModel, **changes: Any) -> ServeConfig:
 def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
     needs = RegistryNeeds(names=3, versions=5, max_rank=12)
     command = command_line(config(base, adapters=tmp_path, dtype="float32"), base, CPU, needs, 8123, {})
-    assert command.argv[:3] == (sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+    assert command.argv[:4] == (sys.executable, "-P", "-m", "vllm.entrypoints.launchers.api_server.entry")
     found = options(command.argv)
     assert found == {
         "--model": str(base.folder),
@@ -71,6 +73,7 @@ def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
         "HF_HUB_OFFLINE": "1",
         "ARC_BENCH_ADAPTERS": str(tmp_path.resolve()),
         "ARC_BENCH_OWNER_PID": "",
+        "PYTHONSAFEPATH": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "0,1",
         "VLLM_PLUGINS": "arc_bench_cpu_fixes,arc_bench_adapters",
     }
@@ -232,8 +235,105 @@ def test_a_missing_vllm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MissingExtraError, match=r'pip install -e "\.\[serve\]".*-e "\.\[serve-cpu\]"'):
         detect_machine()
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1" if name == "vllm" else absent(name))
-    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "list_gpus", list)
     with pytest.raises(ServerError, match="shows no NVIDIA GPU"):
         detect_machine()
-    monkeypatch.setattr(machine, "has_gpu", lambda: True)
-    assert detect_machine().device == "cuda"
+    monkeypatch.setattr(machine, "list_gpus", lambda: None)
+    with pytest.raises(ServerError, match="nvidia-smi did not answer within 20 s: the driver hangs"):
+        detect_machine()
+    monkeypatch.setattr(machine, "list_gpus", lambda: [Gpu(0, "GPU-a", "L4")])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert detect_machine() == replace(detect_machine(), device="cuda", gpus=(Gpu(0, "GPU-a", "L4"),))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(ServerError, match="CUDA_VISIBLE_DEVICES=1 leaves none of the 1 GPUs; unset it"):
+        detect_machine()
+
+
+def gpu_machine(capability: tuple[int, int] | None, count: int = 1) -> Machine:
+    gpus = tuple(Gpu(i, f"GPU-{i}", "Toy", 24 << 30, 24 << 30, "580", capability) for i in range(count))
+    return replace(GPU, gpus=gpus)
+
+
+@pytest.mark.parametrize("machine", [GPU, gpu_machine((9, 0)), gpu_machine((7, 5)), gpu_machine(None)])
+@pytest.mark.parametrize("how", ["dtype", "behind"])
+@pytest.mark.parametrize("dtype", ["float32", "float"])
+def test_adapters_in_float32_on_a_gpu_are_refused(
+    base: BaseModel, tmp_path: Path, machine: Machine, how: str, dtype: str
+) -> None:
+    given: dict[str, Any] = (
+        {"dtype": dtype} if how == "dtype" else {"extra": ("--max-num-seqs", "8", f"--dtyp={dtype}")}
+    )
+    with pytest.raises(
+        ConfigError, match=f"--dtype {dtype}: on an NVIDIA GPU .* leave --dtype out, or give --dtype ex"
+    ):
+        prepare(config(base, adapters=tmp_path, **given), None, machine)
+    with pytest.raises(ConfigError, match="on an NVIDIA GPU"):
+        prepare(config(base, **given | {"extra": (*given.get("extra", ()), "--enable-lora")}), None, machine)
+    _, alone = prepare(config(base, **given), None, machine)
+    _, on_cpu = prepare(config(base, adapters=tmp_path, **given), None, CPU)
+    assert options(alone.argv)["--dtype"] == options(on_cpu.argv)["--dtype"] == dtype
+
+
+def test_exact_is_float32_wherever_the_machine_serves_it(base: BaseModel, tmp_path: Path) -> None:
+    def served(machine: Machine, **changes: Any) -> str | None:
+        found = command_line(config(base, **changes), base, machine, RegistryNeeds(), 1, {})
+        return options(found.argv)["--dtype"]
+
+    assert served(CPU, dtype="exact", adapters=tmp_path) == "float32"
+    assert served(CPU, dtype="exact") == served(GPU, dtype="exact") == "float32"
+    assert served(GPU, dtype="exact", adapters=tmp_path) == served(GPU, adapters=tmp_path) == "auto"
+    with pytest.raises(ConfigError, match="--dtype fp16: choose from exact, auto, half"):
+        served(CPU, dtype="fp16")
+
+
+def test_what_an_old_gpu_does_not_compute_is_refused(base: BaseModel, tmp_path: Path) -> None:
+    """vLLM's ``auto`` falls back on float16 by itself; bfloat16, and float16 where a model has none, end it."""
+    old = gpu_machine((7, 5))
+    with pytest.raises(ConfigError, match=r"Toy has compute capability 7\.5, and bfloat16 needs 8\.0; .* float16$"):
+        prepare(config(base, dtype="bfloat16"), None, old)
+    for fine in ({"dtype": "float16"}, {}, {"dtype": "exact"}):
+        prepare(config(base, adapters=tmp_path, **fine), None, old)
+    gemma = BaseModel(base.name, base.folder)
+    gemma.config["model_type"] = "gemma2"
+    with pytest.raises(ConfigError, match="does not compute models of type gemma2 in float16; their adapters need ano"):
+        command_line(config(base, adapters=tmp_path), gemma, old, RegistryNeeds(), 1, {})
+    with pytest.raises(ConfigError, match="give --dtype float32"):
+        command_line(config(base, dtype="bfloat16"), gemma, old, RegistryNeeds(), 1, {})
+    for newer in (gpu_machine((8, 0)), gpu_machine(None)):
+        command_line(config(base, adapters=tmp_path, dtype="bfloat16"), gemma, newer, RegistryNeeds(), 1, {})
+
+
+def busy(count: int, *free_gib: float) -> Machine:
+    gpus = (Gpu(i, f"GPU-{i}", "NVIDIA L4", 24 << 30, int(free * 2**30)) for i, free in enumerate(free_gib))
+    return replace(GPU, gpus=tuple(gpus)[:count])
+
+
+def test_a_second_server_on_a_gpu_is_told_how_to_share_it(base: BaseModel) -> None:
+    """vLLM would say minutes later that the memory is not there."""
+    taken = busy(2, 2.5, 23.9)
+    with pytest.raises(ServerError) as caught:
+        prepare(config(base), None, taken)
+    assert str(caught.value) == (
+        "GPU 0 (NVIDIA L4): 2.5 of 24.0 GiB are free, and this server would take 21.6 (--gpu-memory 0.9); end what "
+        "uses the GPU (nvidia-smi shows it), or give every server its part: two of them with --gpu-memory 0.45 each; "
+        "beside what runs now, up to 0.1 fits"
+    )
+    prepare(config(base, gpu_memory=0.1), None, taken)
+    prepare(config(base, extra=("--gpu-memory-utilization=0.1",)), None, taken)
+    prepare(config(base), None, busy(2, 23.9, 2.5))  # the second GPU is not used
+    for both in ({"data_parallel_size": 2}, {"extra": ("-tp", "2")}, {"extra": ("--pipeline_parallel_size=2",)}):
+        with pytest.raises(ServerError, match=r"GPU 1 \(NVIDIA L4\): 2\.5 of"):
+            prepare(config(base, **both), None, busy(2, 23.9, 2.5))
+    for unknown in (GPU, replace(GPU, gpus=(Gpu(0, "GPU-a", "NVIDIA GB10"),))):
+        prepare(config(base), None, unknown)
+
+
+def test_more_gpus_than_there_are_are_refused(base: BaseModel) -> None:
+    one, four = {"data_parallel_size": 2}, {"data_parallel_size": 2, "extra": ("--tensor-parallel-size", "2")}
+    with pytest.raises(ConfigError, match=r"2 GPUs are asked for \(--data-parallel-size 2, and 1 for .* sees 1;"):
+        prepare(config(base, **one), None, gpu_machine((9, 0)))
+    with pytest.raises(ConfigError, match=r"4 GPUs are asked for \(--data-parallel-size 2, and 2 for .* sees 3;"):
+        prepare(config(base, **four), None, gpu_machine((9, 0), 3))
+    prepare(config(base, **four), None, gpu_machine((9, 0), 4))
+    ray = {**four, "extra": (*four["extra"], "--distributed-executor-backend", "ray")}  # type: ignore[misc]
+    prepare(config(base, **ray), None, gpu_machine((9, 0), 1))

@@ -98,3 +98,14 @@ def test_the_mended_layers_equal_stock_where_stock_is_right() -> None:
         assert got["rows"] < tolerance * got["size"]
         assert got["base_stock"] > 1
         assert got["base_mended"] == 0
+
+
+@pytest.mark.slow
+def test_a_name_that_vllm_no_longer_has_leaves_its_mend_out_with_one_warning() -> None:
+    told = subprocess.run([sys.executable, "-m", "tests.cpu_missing_names"], capture_output=True, text=True, check=True)
+    cases = json.loads(told.stdout.splitlines()[-1])
+    assert len(cases) == 18
+    for name, seen in cases.items():
+        assert seen["torn"] == [], name
+        assert len(seen["warnings"]) == 3 - len(seen["applied"]) >= 1, (name, seen)
+        assert all(line.startswith("not mended: ") for line in seen["warnings"])

@@ -108,6 +108,28 @@ child.wait()
 """
 
 
+FOREIGN_CHILD = """
+import os, subprocess, sys
+from serve.orphans import end_with_parent
+end_with_parent()
+assert "ARC_BENCH_OWNER_PID" not in os.environ
+os.environ["ARC_BENCH_OWNER_PID"] = sys.argv[1]  # even where it reaches a child
+code = "import time; from serve.orphans import end_with_parent; end_with_parent(); time.sleep(3)"
+print(subprocess.run([sys.executable, "-c", code]).returncode, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_child_of_the_server_that_is_not_ours_is_left_alone() -> None:
+    """vLLM inspects an architecture in a child of its API process, which loads our plugin with the same environment."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, FOREIGN_CHILD, str(os.getpid())], stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        assert owner.stdout.readline() == "0\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("deaf", [[], ["deaf"]], ids=["by SIGTERM", "deaf to SIGTERM"])
 def test_a_server_ends_with_a_killed_owner(deaf: list[str]) -> None:

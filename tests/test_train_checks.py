@@ -10,6 +10,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,6 +58,26 @@ def test_one_process_takes_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     arguments = training_arguments(make_recipe(SMALL), 6, tmp_path, torch.float32)
     assert (arguments.n_gpu, arguments.train_batch_size) == (1, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("major", "auto"), [(7, "float32"), (8, "bfloat16"), (9, "bfloat16")])
+def test_auto_takes_no_emulated_bfloat16(monkeypatch: pytest.MonkeyPatch, major: int, auto: str) -> None:
+    """On a V100 or T4, torch calls bfloat16 supported, because it emulates it."""
+    import torch
+
+    from trainers.arguments import chosen_dtype
+    from trainers.failures import memory_advice
+
+    recipe = make_recipe({key: value for key, value in SMALL.items() if key != "dtype"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    assert torch.cuda.is_bf16_supported()
+    assert chosen_dtype(recipe) == getattr(torch, auto)
+    assert ("dtype=float16" in memory_advice(recipe)) is (major < 8)
+    assert chosen_dtype(recipe.model_copy(update={"dtype": "bfloat16"})) == torch.bfloat16
 
 
 @pytest.mark.slow

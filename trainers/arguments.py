@@ -14,12 +14,21 @@ from trainers.recipe import Recipe
 
 
 def chosen_dtype(recipe: Recipe) -> torch.dtype:
-    """The dtype of a recipe on this machine."""
+    """The dtype of a recipe on this machine; ``auto`` is bfloat16 where the GPU computes in it, else float32.
+
+    On a GPU below compute capability 8.0 (V100, T4) torch emulates bfloat16, which is slow. float16 is fast there, but
+    needs its loss scaled and can overflow, so that a recipe has to ask for it.
+    """
     if recipe.dtype != "auto":
         dtype = getattr(torch, recipe.dtype)
         assert isinstance(dtype, torch.dtype)
         return dtype
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if gpu_has_bfloat16() else torch.float32
+
+
+def gpu_has_bfloat16() -> bool:
+    """Whether this process has a GPU that computes in bfloat16, and does not only emulate it."""
+    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from harness.errors import DataError, RunError
-from trainers.arguments import chosen_dtype
+from trainers.arguments import chosen_dtype, gpu_has_bfloat16
 from trainers.progress import CHECKPOINTS_STAY
 from trainers.recipe import Recipe
 
@@ -80,7 +80,7 @@ def memory_advice(recipe: Recipe) -> str:
         same.append("gradient_checkpointing=true")
     other = []
     if chosen_dtype(recipe) == torch.float32:
-        other.append("dtype=bfloat16")
+        other.append("dtype=bfloat16" if gpu_has_bfloat16() or not torch.cuda.is_available() else "dtype=float16")
     if recipe.lora is None:
         other.append("lora={} instead of training all weights")
     elif not recipe.quantize_4bit:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.datasets import Dataset, open_dataset
 from harness.errors import ConfigError
+from harness.hub import cached_snapshot, missing_weights, refuse_offline
 from harness.prompt import load_prompt
 from harness.turns import Turn
 from trainers.artifact import check_unchanged, model_digest, read_manifest, refuse_pickle, weights_digest
@@ -125,6 +127,18 @@ def find_base(model: str) -> Path | str:
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise ConfigError(f"model {model!r}: no such folder; give a folder, a Hugging Face id (owner/name), or tiny")
     return model
+
+
+def check_weights(base: Path | str) -> None:
+    """Check that the weights of a base model are here, or may be downloaded.
+
+    Raises:
+        ConfigError: they are not; the message says what is missing, and what to do.
+    """
+    if isinstance(base, str):
+        refuse_offline(base, cached_snapshot(base), os.environ)
+    elif lacking := missing_weights(base):
+        raise ConfigError(f"model {str(base)!r} cannot be loaded: it has {lacking}; copy or download the whole of it")
 
 
 def _adapter_digest(recipe: Recipe) -> str | None:

@@ -15,7 +15,7 @@ from trainers.artifact import (
     write_json,
 )
 from trainers.chat import load_tokenizer
-from trainers.inputs import find_base
+from trainers.inputs import check_weights, find_base
 from trainers.optional import require_extra
 
 
@@ -34,6 +34,7 @@ def merge(base: str, adapter: Path, output: Path) -> Path:
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; name another folder")
     where = find_base(base)
+    check_weights(where)
     if manifest := read_manifest(adapter):
         _check_base(where, adapter, manifest)
         check_unchanged(adapter, manifest)

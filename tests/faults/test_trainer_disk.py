@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ def check_failed(data: Data) -> None:
 
 
 def limit_files(size: int) -> None:
+    sys.dont_write_bytecode = True  # a .pyc that the limit cuts short would break the environment (see disks.py)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 

@@ -64,7 +64,9 @@ def test_a_signal_to_the_process_group_spares_the_workers(train_root: Path, qwen
     assert_same_bits(output, whole_run)
 
 
-def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qwen: Path, whole_run: Path) -> None:
+def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(
+    train_root: Path, qwen: Path, whole_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk at a line of the log or at a checkpoint ends training with one error; resumed, it ends bit-equal.
 
     The limit on the size of files fails a write as a full disk does, with another errno.
@@ -73,6 +75,8 @@ def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(train_root: Path, qw
     def limit(bytes_a_file: int, process: psutil.Process) -> None:
         process.rlimit(psutil.RLIMIT_FSIZE, (bytes_a_file, resource.RLIM_INFINITY))
 
+    # A .pyc that the limit cuts short would break the environment (see disks.py).
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     output = train_root / "full"
     arguments = command(recipe_data(qwen, output))
     status, error = interrupted(arguments, output, 9, lambda p: limit(1, p))
