@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer_config.json")
+_SETTINGS = ("generation_config.json", "config.json")
 _TEMPLATE = "chat_template.jinja"
 
 
@@ -92,6 +93,24 @@ def tokenizer_folder(root: str) -> Path | None:
     except HFValidationError:  # a path of another machine is no hub id
         return None
     return Path(found[0]).parent if isinstance(found[0], str) and isinstance(found[1], str) else None
+
+
+def eos_ids(folder: Path) -> frozenset[int]:
+    """The tokens at which a server stops that goes by a model's own files: the tokenizer's eos, and the model's.
+
+    The model's are those of generation_config.json, or of config.json where there is no such file.
+
+    Raises:
+        MissingExtraError, ConfigError: as ``FileTokenizer``.
+    """
+    eos = _token_text(_read_json(folder / _FILES[1]).get("eos_token"))
+    ids = [_read_tokenizer(folder / _FILES[0]).token_to_id(eos)] if isinstance(eos, str) else []
+    path = next((path for name in _SETTINGS if (path := folder / name).is_file()), None)
+    settings = {} if path is None else _read_json(path)
+    text = settings.get("text_config")
+    found = settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
+    ids += found if isinstance(found, list) else [found]
+    return frozenset(id_ for id_ in ids if type(id_) is int)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:

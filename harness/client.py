@@ -18,7 +18,7 @@ from harness.errors import ServerError
 from harness.records import ServedModel
 from harness.refusals import Fault, Refusal, cut
 from harness.replies import Reply, checked_body, read_replies
-from harness.requests import NEUTRAL, OPTIONAL, ROUTES, ChatRequest, Request, Sampling, greeting, plain
+from harness.requests import NEUTRAL, OPTIONAL, ROUTES, ChatRequest, Request, Sampling, plain
 from harness.served import log_on_this_machine, read_models
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Client:
         self.notice = notice
         self._bases = bases(self.url)
         """Where the routes may lie; one once that is known."""
-        self._lists_models = True
+        self._lists_models: bool | None = None
+        """Whether it has a list of models; None while nobody knows."""
         self._key = key
         self._timeout = timeout
         self._sampling = sampling
@@ -88,9 +89,30 @@ class Client:
         """What the server lists under ``/models``; None where it has no such list, which is said once.
 
         Raises:
-            Fault: no answer, or one that is no list of models. Refusal: 4xx but for 404 and 405.
+            Fault: no answer, or one that is no list of models. Refusal: 4xx; 404 and 405 only where there was a list.
         """
-        self.url = canonical(url)
+        garbage: Fault | None = None
+        for base in self._bases:
+            try:
+                data = await self._call("GET", f"{base}/models", None, _LOOK_SECONDS)
+                entries = _entries(data, f"{base}/models")
+            except Refusal as refusal:
+                if refusal.status not in (404, 405) or self._lists_models:
+                    raise
+            except Fault as fault:
+                if fault.kind != "garbage":
+                    raise
+                garbage = garbage or fault
+            else:
+                self._bases, self._lists_models = (base,), True
+                self.log = log_on_this_machine(self.url, entries)
+                return read_models(entries)
+        if garbage is not None:
+            raise garbage
+        if self._lists_models is None:
+            self._lists_models = False
+            self.notice(f"{self.url} has no list of models ({self._bases[0]}/models: 404); --model is taken as given")
+        return None
 
     async def tokenize(self, request: ChatRequest) -> list[int]:
         """The token ids that a chat request's prompt has by the server's ``/tokenize`` (vLLM has it).
@@ -245,6 +267,18 @@ class Client:
         except ValueError as error:
             raise Fault("garbage", f"{where}: {error}") from None
         return checked_body(status, content, headers, where)
+
+
+def _entries(data: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """The entries of a list of models.
+
+    Raises:
+        Fault: it is none.
+    """
+    entries = data.get("data")
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):
+        raise Fault("garbage", f"{where} did not answer with a list of models")
+    return entries
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -15,6 +15,7 @@ from harness.errors import RunError
 from harness.records import PredictionRecord
 
 _BLOCK = 1 << 16
+_RETRIED = (b'"error"', b'"refused"')
 Key = tuple[str, str, int, int]
 
 
@@ -90,9 +91,10 @@ class PredictionLog:
 
 
 def drop_errors(path: Path) -> int:
-    """Take the predictions that were given up (outcome ``error``) out of the file, in one step; returns how many.
+    """Take the predictions that were given up or refused out of the file, in one step; returns how many.
 
-    What was dropped counts as never made. Call it while nobody else writes to the file.
+    Older versions recorded what was about the account or the server as refused, too. What was
+    dropped counts as never made. Call it while nobody else writes to the file.
 
     Raises:
         RunError: it cannot be written; the file is as it was.
@@ -104,7 +106,7 @@ def drop_errors(path: Path) -> int:
     try:
         with beside.open("wb") as file:
             for line in whole_lines(path):
-                if b'"error"' in line and orjson.loads(line)["outcome"] == "error":
+                if any(word in line for word in _RETRIED) and orjson.loads(line)["outcome"] in ("error", "refused"):
                     dropped += 1
                 else:
                     file.write(line)

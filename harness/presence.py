@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
@@ -22,10 +23,15 @@ _SAID_AFTER = (10.0, 60.0)
 
 
 class NoSystemRole(ServerError):
-    """A server refuses a prompt of the run, and takes the same prompt without its system message."""
+    """A server or a chat template takes a prompt of the run only without its system message."""
 
-    def __init__(self, url: str, model: str, why: str) -> None:
-        super().__init__(f"{url} takes no system message for {model!r} ({why})")
+
+@dataclass(frozen=True)
+class TextSample:
+    """The text of a prompt, where the token ids behind it are not those of a chat that could be sent."""
+
+    model: str
+    text: str
 
 
 class Presence:
@@ -35,8 +41,8 @@ class Presence:
         served: the models that it lists, by name.
         version: of the server's software, as it says; None where it does not.
         hashes: by model, the content hash that the run was begun with, where servers give one.
-        samples: chat requests with the token ids that the run sends instead; a server that would read them otherwise
-            is as good as away.
+        samples: chat requests, or texts, with the token ids that the run sends instead; a server that reads them
+            otherwise is treated as unavailable.
         trials: a request of the run for each model, by which is found what the server takes.
         on_down: told when it goes, with the model whose request showed it (None for any).
     """
@@ -47,7 +53,7 @@ class Presence:
         self.served: dict[str, ServedModel] = {}
         self.version: str | None = None
         self.hashes: dict[str, str] = {}
-        self.samples: tuple[tuple[ChatRequest, list[int]], ...] = ()
+        self.samples: tuple[tuple[ChatRequest | TextSample, list[int]], ...] = ()
         self.trials: tuple[Request, ...] = ()
         self.up = asyncio.Event()
         self.down_since = monotonic()
@@ -93,7 +99,7 @@ class Presence:
             why = str(refusal)
             plain = None if refusal.is_context or not isinstance(request, ChatRequest) else request.without_system()
         if plain is not None and await self._takes(plain):
-            raise NoSystemRole(self.client.url, request.model, why)
+            raise NoSystemRole(f"{self.client.url} takes no system message for {request.model!r} ({why})")
         # Only this prompt may be what is refused.
         await self.client.negotiate(greeting(request.model))
 
@@ -110,13 +116,17 @@ class Presence:
         return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
 
     async def check_samples(self) -> None:
-        """Make sure that the server reads chats as the token ids that are sent instead.
+        """Make sure that the server reads chats, or texts, as the token ids that are sent instead.
 
         Raises:
             Fault, Refusal: it does not say. ServerError: it reads them otherwise.
         """
         for request, ids in self.samples:
-            if await self.client.tokenize(request) != ids:
+            if isinstance(request, TextSample):
+                read = await self.client.tokenize_text(request.model, request.text)
+            else:
+                read = await self.client.tokenize(request)
+            if read != ids:
                 raise ServerError(f"{self.client.url} reads prompts for {request.model} as other tokens than this run")
 
     async def answers(self) -> bool:
@@ -184,7 +194,8 @@ class Presence:
             await asyncio.sleep(pause)
             self.client.notice(
                 f"still waiting for {self.client.url}, {monotonic() - start:.0f} s so far: {self.reason} "
-                f"(each try may take {self.policy.timeout:g} s, --timeout; there are {self.policy.retries} more, --retries)"
+                f"(each try may take {self.policy.timeout:g} s, --timeout, and there are {self.policy.retries} more, "
+                "--retries)"
             )
 
     async def _look(self) -> bool:

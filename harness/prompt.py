@@ -77,7 +77,7 @@ class Prompt:
         return self.name.startswith("input-")
 
     def decode(self, text: str, encoder: Encoder, *, lenient: bool = False) -> Grid:
-        """The grid of a model's answer, behind its thoughts; ``lenient`` reads what the original scripts would have read.
+        """The grid of a model's answer, behind its thoughts; ``lenient`` reads what the original scripts would have.
 
         Raises:
             GridError: the named failure, ``unparsed``, ``bad_shape`` or ``bad_value``.

@@ -167,7 +167,7 @@ def _read(body: object) -> _Told:
     more = error.get("metadata")
     raw = _text(more["raw"]) if isinstance(more, dict) and more.get("raw") else ""
     rest = [raw, *(str(error.get(name) or "") for name in ("param", "type", "code", "status"))]
-    code = next((int(c) for c in (error.get("code"), error.get("status")) if str(c).isdecimal()), 0)
+    code = next((int(c) for c in map(str, (error.get("code"), error.get("status"))) if c.isdecimal()), 0)
     shown = f"{message} ({raw})" if raw else message
     return _Told(cut(shown), " ".join([message, *rest])[:_READ], code if 400 <= code < 600 else None)
 

@@ -71,7 +71,7 @@ def checked_body(status: int, content: bytes, headers: Mapping[str, str], where:
 
 
 def _read_json(content: bytes) -> object:
-    """The JSON value; also of almost JSON, with NaN, half a surrogate or bytes that are no UTF-8. None where it is none."""
+    """The JSON value, or None where it is none; NaN, half surrogates and bytes that are no UTF-8 are read too."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -154,7 +154,7 @@ def _chat_choice(choice: Any) -> tuple[str, list[float] | None]:
 
 
 def _content(content: object) -> str | None:
-    """A message's content as text: null is none, of a list of parts the text counts. None where it is something else."""
+    """A message's content as text; null is none, of a list the text parts count. None where it is something else."""
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]

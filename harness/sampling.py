@@ -10,20 +10,19 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from time import perf_counter, process_time
 
+from harness.agreement import Wish, agree
 from harness.client import Client
 from harness.datasets import open_dataset
 from harness.endpoint import Endpoint
 from harness.engine import Engine
 from harness.errors import ArcBenchError, ServerError
-from harness.manifests import Keeper, begun, served_models
-from harness.plan import Plan
+from harness.manifests import Keeper, begun
 from harness.predictions import PredictionLog, drop_errors
 from harness.progress import Display
 from harness.records import Manifest, RunConfig
 from harness.requests import Sampling
 from harness.runs import RunFolder
-from harness.settings import ApiChoice, RunOptions, complete, declare_tasks, models_at_once
-from harness.verify import choose_api
+from harness.settings import RunOptions, declare_tasks, models_at_once
 
 _OTHER_FILES = 256
 """Open files of a run beside its connections."""
@@ -89,22 +88,18 @@ async def _sample(
     tasks = declare_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
         endpoints = await _meet(options, display, stack)
-        api = _api(options, folder, repeat)
-        try:
-            config, plan, asking, warnings = await _agree(options, dataset, tasks, endpoints, repeat, api)
-        except NoSystemRole as error:
-            display.notice(f"warning: {error}; {NO_SYSTEM}")
-            options = without_system_message(options, served_models(endpoints), repeat, error)
-            config, plan, asking, warnings = await _agree(options, dataset, tasks, endpoints, repeat, api)
-            warnings.insert(0, f"{error}; {NO_SYSTEM}")
-        for warning in warnings:
+        wish = Wish(options, dataset, tasks, repeat, _begun(options, folder))
+        settled = await agree(wish, endpoints)
+        config, asking = settled.config, settled.asking
+        for warning in settled.warnings:
             display.notice(f"warning: {warning}")
         if asking.why_chats:
             display.notice(f"asking through chat completions: {asking.why_chats}")
         stack.enter_context(folder.locked())
-        manifest, log = _begin(options, folder, begun(config, endpoints, warnings), display)
+        manifest, log = _begin(options, folder, begun(config, endpoints, settled.warnings), display)
         stack.callback(log.close)
-        engine = Engine(plan, config, asking, endpoints, log, display, manifest.answered_as)
+        engine = Engine(settled.plan, config, asking, endpoints, log, display, manifest.answered_as)
+        engine.watch.without = {name for endpoint in endpoints for name in endpoint.client.without}
         keeper = Keeper(folder, manifest, engine, endpoints)
         at_once = models_at_once(options, (model for e in endpoints for model in e.served.values()))
         start = perf_counter()
@@ -127,9 +122,7 @@ async def _meet(options: RunOptions, display: Display, stack: AsyncExitStack) ->
     Raises:
         ServerError: none answers.
     """
-    sampling = Sampling(
-        options.temperature, options.top_p, options.min_p, options.extra_body, options.chat_template_kwargs
-    )
+    sampling = Sampling(options.temperature, options.top_p, options.min_p, options.extra_body)
     endpoints = []
     for url in options.servers:
         client = Client(url, options.api_key, options.policy.timeout, sampling, display.notice)
@@ -164,13 +157,8 @@ def _begin(
     return manifest, PredictionLog(folder.predictions_path)
 
 
-def _api(options: RunOptions, folder: RunFolder, repeat: RunConfig | None) -> ApiChoice:
-    """The wanted API: a run that is repeated or resumed keeps its own, unless the user says otherwise."""
-    if repeat is not None:
-        return repeat.api
-    if options.api == "auto" and options.resume and folder.manifest_path.exists():
-        return folder.manifest().config.api
-    return options.api
+def _begun(options: RunOptions, folder: RunFolder) -> RunConfig | None:
+    return folder.manifest().config if options.resume and folder.manifest_path.exists() else None
 
 
 def _allow_files(count: int) -> None:

@@ -15,7 +15,7 @@ from harness.encoding import parse_encoder
 from harness.errors import ConfigError, DataError, RunError
 from harness.grid import Task
 from harness.jobs import Policy
-from harness.prompt import DEFAULT_PROMPT, load_prompt
+from harness.prompt import load_prompt
 from harness.records import RunConfig, ServedModel, StopConfig
 from harness.requests import RESERVED, Api
 from harness.runs import config_changes
@@ -58,20 +58,10 @@ class RunOptions:
     """With ``resume``: ask again for the predictions that were given up with ``error``."""
     policy: Policy = field(default_factory=Policy)
 
-    default_prompt: str = DEFAULT_PROMPT
-    """For models that neither the user nor a manifest gives one."""
-
-    @property
-    def wanted(self) -> Wanted:
+    def wanted(self, no_system: bool = False) -> Wanted:
         """How the user wants all models to be asked."""
-        return Wanted(
-            self.prompt,
-            self.encoder,
-            self.default_prompt,
-            self.max_tokens,
-            "stop_token_ids" in self.extra_body,
-            self.chat_template_kwargs,
-        )
+        own_stops = "stop_token_ids" in self.extra_body
+        return Wanted(self.prompt, self.encoder, self.max_tokens, own_stops, self.chat_template_kwargs, no_system)
 
     def check(self) -> None:
         """Refuse what cannot be meant.
@@ -131,6 +121,7 @@ def complete(
     repeat: RunConfig | None = None,
     api: Api = "chat",
     begun: RunConfig | None = None,
+    no_system: bool = False,
 ) -> tuple[RunConfig, list[str]]:
     """The configuration that decides the run's predictions, and warnings about it.
 
@@ -138,13 +129,14 @@ def complete(
         repeat: a configuration to come out again: it says how each model is asked.
         api: the route of its requests; what a run really takes may only be seen later.
         begun: the configuration of a run that is resumed.
+        no_system: prompts are replaced by those that ask the same without a system message.
 
     Raises:
         RunError: ``repeat`` cannot come out, as a dataset, prompt or model is another by now.
     """
     warnings: list[str] = []
     if repeat is None:
-        models = models_asked(options.models, options.wanted, served, begun, warnings)
+        models = models_asked(options.models, options.wanted(no_system), served, begun, warnings)
     else:
         models = [again(model, options.max_tokens, served.get(model.name)) for model in repeat.models]
     config = RunConfig(

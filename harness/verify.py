@@ -6,23 +6,19 @@ machine has the models' own tokenizer, which then says what ends an answer and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 
 from harness.asking import Asking
-from harness.chattokenizer import FileTokenizer, eos_ids, tokenizer_folder
-from harness.errors import ArcBenchError, ConfigError, ServerError
+from harness.base import Base, Unverified
+from harness.errors import ConfigError, ServerError
 from harness.grid import Task
-from harness.plan import Asker, Draw, Plan
-from harness.presence import Presence, TextSample
-from harness.records import ModelConfig, RunConfig
-from harness.requests import ChatRequest, TokenRequest
+from harness.plan import Draw, Plan
+from harness.presence import Presence
+from harness.records import RunConfig
+from harness.requests import TokenRequest
 from harness.settings import ApiChoice
-from harness.template import TemplateSettings
-from harness.tokens import PromptTokenizer
-from harness.turns import reads_clock
+from harness.ways import template_digest
 
 SAMPLES = 4
 """Prompts of each way to ask that a server must tokenize as this run does."""
@@ -32,10 +28,6 @@ SHARED_FIELDS = frozenset((
     "include_stop_str_in_output", "priority",
 ))  # fmt: skip
 """Fields of ``extra_body`` that mean the same on both routes; with others, chats are sent."""
-
-
-class Unverified(ServerError):
-    """Why token ids cannot be sent."""
 
 
 @dataclass(frozen=True)
@@ -62,103 +54,89 @@ async def settle(
 
     Raises:
         ConfigError: completions were asked for, and cannot be sent; the message says why.
+        NoSystemRole: the models' chat template takes or keeps no system message.
     """
     templates = _templates(servers)
-    present = [server for server in servers if server.up.is_set()]
-    eos, warnings = None, list[str]()
-    for server in servers:
-        server.samples = ()
+    base, plan, ways, why = None, None, None, ""
+    warnings: list[str] = []
     try:
-        folder = _folder(present, config)
-        eos = eos_ids(folder)
-        base = _Base(folder, templates)
-        config = config if kept else base.dated(config)
+        base = Base(servers, config, templates)
+        if not kept:
+            config = base.dated(config)
+            base.check_system(Plan(config, tasks))
         plan = Plan(config, tasks)
-        ways = base.ways(plan)
-        try:
-            await _prove(Asking(plan, config, templates=templates), Asking(plan, config, ways), plan, config, servers)
-        except Unverified:
-            warnings += _unsent(config, plan, ways, eos)
-            raise
-        config = config if kept else _with_stops(config, plan, ways)
-        warnings += base.warnings(config, plan, ways, present)
-        if choice == "chat":
-            return _settled(config, plan, templates, eos, warnings, "", servers)
-        if others := sorted(config.extra_body.keys() - SHARED_FIELDS):
-            raise Unverified(f"extra-body sets {', '.join(others)}, which may concern chats alone")
-        await _check_route(present, config.models[0].name)
+        base.read(plan)
+        await _prove(base, Asking(plan, config, templates=templates), plan, config)
+        if not kept:
+            config = base.with_stops(plan, config)
+        warnings += base.warnings(plan, config, chats=choice == "chat")
+        if choice != "chat":
+            await _check_route(base, config)
+            ways = base.ways
     except Unverified as error:
         if choice == "completions":
             raise ConfigError(f"--api completions: {error}; --api chat asks without token ids") from None
         why = "" if choice == "chat" else str(error)
-        return _settled(config, Plan(config, tasks), templates, eos, warnings, why, servers)
-    return Settled(config.model_copy(update={"api": "completions"}), plan, Asking(plan, config, ways), eos, warnings)
+    plan = Plan(config, tasks) if plan is None else plan
+    if base is not None:
+        warnings += base.on_stops(plan, config)
+    if ways is None:
+        for server in servers:
+            server.samples = ()
+        warnings += _untrusted(config)
+    config = config.model_copy(update={"api": "chat" if ways is None else "completions"})
+    asking = Asking(plan, config, ways, why, templates)
+    return Settled(config, plan, asking, None if base is None else base.eos, list(dict.fromkeys(warnings)))
 
 
-def _settled(
-    config: RunConfig,
-    plan: Plan,
-    templates: Mapping[str, str],
-    eos: frozenset[int] | None,
-    warnings: list[str],
-    why: str,
-    servers: Sequence[Presence],
-) -> Settled:
-    """A run that sends chats."""
-    for server in servers:
-        server.samples = ()
-    warnings += [
+def _templates(servers: Sequence[Presence]) -> dict[str, str]:
+    """By digest, the chat templates that adapters bring along."""
+    texts = [model.chat_template for server in servers for model in server.served.values()]
+    return {template_digest(text): text for text in texts if text is not None}
+
+
+def _untrusted(config: RunConfig) -> list[str]:
+    """What a user should know of chats to models that bring a template along."""
+    return [
         f"{model.name} brings a chat template along, which servers take with a chat only where they trust requests "
         "(vLLM: --trust-request-chat-template); --api completions needs no such trust"
         for model in config.models
         if model.chat_template is not None
     ]
-    config = config.model_copy(update={"api": "chat"})
-    return Settled(config, plan, Asking(plan, config, None, why, templates), eos, warnings)
 
 
-class _Base:
-    """The tokenizer of the models' base on this machine; whether it is the right one is seen later."""
+async def _prove(base: Base, chats: Asking, plan: Plan, config: RunConfig) -> None:
+    """Make sure that the servers read chats as the base's token ids.
 
-    def __init__(self, folder: Path, templates: Mapping[str, str]) -> None:
-        try:
-            texts: dict[str | None, str | None] = {None: None, **templates}
-            self._tokenizers = {digest: _tokenizer(folder, text) for digest, text in texts.items()}
-        except ArcBenchError as error:
-            raise Unverified(str(error)) from None
+    Raises:
+        Unverified: one does not, or does not say.
+    """
+    samples = tuple(base.sample(chats, draw, plan.askers[draw.model]) for draw in _draws(plan, config))
+    for server in base.servers:
+        server.samples = samples
+    try:
+        for server in base.present:
+            await server.check_samples()
+    except ServerError as error:
+        raise Unverified(str(error)) from None
 
-    def dated(self, config: RunConfig) -> RunConfig:
-        """The configuration with today's date for models whose template asks for it."""
-        today = datetime.now(UTC).date().isoformat()
-        models = [
-            model.model_copy(update={"template_date": today})
-            if model.template_date is None and self._reads_clock(model.chat_template, _kwargs(model, config))
-            else model
-            for model in config.models
-        ]
-        return config.model_copy(update={"models": models})
 
-    def ways(self, plan: Plan) -> dict[Asker, PromptTokenizer]:
-        """What makes the token ids for each way to ask."""
-        try:
-            return {
-                asker: PromptTokenizer(self._of(asker.template), asker.prompt, asker.encoder, settings=asker.settings)
-                for asker in plan.askers.values()
-            }
-        except ArcBenchError as error:
-            raise Unverified(str(error)) from None
+def _draws(plan: Plan, config: RunConfig) -> Iterator[Draw]:
+    """Some draws of each model, spread over the tasks."""
+    places = range(0, plan.per_model, -(-plan.per_model // SAMPLES))
+    return (plan.draw(i * plan.per_model + place) for i in range(len(config.models)) for place in places)
 
-    def warnings(
-        self, config: RunConfig, plan: Plan, ways: Mapping[Asker, PromptTokenizer], servers: Sequence[Presence]
-    ) -> list[str]:
-        """What a user should know of the models' templates."""
-        return []
 
-    def _of(self, template: str | None) -> FileTokenizer:
-        found = self._tokenizers.get(template)
-        if found is None:
-            raise Unverified("an adapter's chat template is not what it was when the run was begun")
-        return found
+async def _check_route(base: Base, config: RunConfig) -> None:
+    """Make sure that token ids can be sent.
 
-    def _reads_clock(self, template: str | None, settings: TemplateSettings) -> bool:
-        return reads_clock(self._of(template), settings.request_kwargs())
+    Raises:
+        Unverified: they cannot.
+    """
+    if others := sorted(config.extra_body.keys() - SHARED_FIELDS):
+        raise Unverified(f"extra-body sets {', '.join(others)}, which may concern chats alone")
+    try:
+        for server in base.present:
+            await server.client.ask(TokenRequest(config.models[0].name, (server.samples[0][1][:1],), 1, None))
+    except ServerError as error:
+        raise Unverified(str(error)) from None

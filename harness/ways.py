@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from harness.encoding import DEFAULT_ENCODER, parse_encoder
 from harness.errors import SpecError
 from harness.plan import Asker
-from harness.prompt import load_prompt
+from harness.prompt import DEFAULT_PROMPT, load_prompt, without_system
 from harness.records import ModelConfig, RunConfig, ServedModel
 
 T = TypeVar("T")
@@ -24,11 +24,12 @@ class Wanted:
 
     prompt: str | None
     encoder: str | None
-    default_prompt: str
     max_tokens: int | None
     own_stops: bool
     """The user sends stop_token_ids of their own."""
     chat_template_kwargs: Mapping[str, JsonValue]
+    no_system: bool = False
+    """Prompts are replaced by those that ask the same without a system message."""
 
 
 def models_asked(
@@ -38,7 +39,7 @@ def models_asked(
     begun: RunConfig | None,
     warnings: list[str],
 ) -> list[ModelConfig]:
-    """How each model is asked: the user's choice, else its manifest's, else what all manifests agree on, else a default.
+    """How each model is asked: as the user says, else as its manifest says, else as all manifests, else by default.
 
     A model without a manifest is asked as the others are, so that a base and its adapters compare.
 
@@ -48,7 +49,7 @@ def models_asked(
     """
     known = {name: _understood(served.get(name, ServedModel(name=name)), warnings) for name in names}
     own = list(known.values())
-    prompt = _common([m.prompt for m in own]) or wanted.default_prompt
+    prompt = _common([m.prompt for m in own]) or DEFAULT_PROMPT
     encoder = _common([m.encoder for m in own]) or DEFAULT_ENCODER
     shared = ServedModel(
         name="",
@@ -85,7 +86,10 @@ def _model(
 ) -> ModelConfig:
     has_manifest = model.prompt is not None or model.stop_token_ids is not None
     other = model if has_manifest else shared
-    prompt = load_prompt(wanted.prompt or model.prompt or shared.prompt or wanted.default_prompt)
+    prompt = load_prompt(wanted.prompt or model.prompt or shared.prompt or DEFAULT_PROMPT)
+    other_prompt = without_system(prompt.name)
+    if other_prompt is not None and (wanted.no_system or (before is not None and before.prompt == other_prompt)):
+        prompt = load_prompt(other_prompt)
     encoder = wanted.encoder or model.encoder or shared.encoder or DEFAULT_ENCODER
     kwargs = other.chat_template_kwargs or {}
     for kind, chosen, trained in (("prompt", prompt.name, model.prompt), ("encoder", encoder, model.encoder)):
