@@ -84,10 +84,19 @@ class Presence:
         """
         try:
             for request in self.trials:
-                await self._patiently(partial(self._try, request))
+                await self._try_patiently(request)
         except (Fault, Refusal) as error:
             raise self._foreign(error) from None
         self._tried = True
+
+    async def _try_patiently(self, request: Request) -> None:
+        try:
+            await self._patiently(partial(self._try, request))
+        except Fault as fault:
+            if fault.kind in ("connection", "busy"):
+                raise
+            # Only this prompt may be what fails.
+            await self._patiently(partial(self.client.negotiate, greeting(request.model)))
 
     async def _try(self, request: Request) -> None:
         try:
@@ -111,6 +120,8 @@ class Presence:
         return True
 
     def _foreign(self, error: ServerError) -> ServerError:
+        if isinstance(error, Fault) and error.kind == "busy":
+            return ServerError(f"{self.client.url} was busy for {self.policy.wait:g} s (--wait): {error}")
         if isinstance(error, Refusal) and error.ends_run:
             return ServerError(f"{self.client.url} refuses this user: {error}")
         return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
@@ -158,7 +169,7 @@ class Presence:
                 await self._list()
                 if not self._tried:
                     for request in self.trials:
-                        await self._try(request)
+                        await self._try_patiently(request)
                     self._tried = True
                 await self.check_samples()
                 if model is not None:
@@ -170,8 +181,12 @@ class Presence:
                 self.up.set()
 
     async def _patiently(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Repeat what fails in a way that may pass; a server that nobody can connect to is not waited for here."""
-        job = Job((0,), greeting(""))
+        """Repeat what fails in a way that may pass; a server that nobody can connect to is not waited for here.
+
+        Being told to wait is no attempt, but is not obeyed for longer than ``policy.wait``.
+        """
+        job, start = Job((0,), greeting("")), monotonic()
+        pauses = 0
         reminder = asyncio.create_task(self._remind())
         try:
             while True:
@@ -179,11 +194,14 @@ class Presence:
                     await action()
                     return
                 except Fault as fault:
-                    job.attempts += 1
-                    if fault.kind == "connection" or job.attempts > self.policy.retries:
+                    pauses += 1
+                    job.attempts += fault.kind != "busy"
+                    pause = max(self.policy.pause(job, pauses), fault.retry_after or 0.0)
+                    left = start + self.policy.wait - monotonic()
+                    if fault.kind == "connection" or job.attempts > self.policy.retries or left <= 0:
                         raise
                     self.reason = str(fault)
-                await asyncio.sleep(self.policy.pause(job, job.attempts))
+                await asyncio.sleep(min(pause, left))
         finally:
             reminder.cancel()
 

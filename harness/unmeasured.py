@@ -25,7 +25,7 @@ class Watch:
     def __init__(self, tallies: Iterable[Tally], limits: Mapping[str, int]) -> None:
         self._limits = limits
         self._reasons: dict[str, str] = {}
-        self._insisted = {tally.model for tally in tallies if _is_enough(tally) and _is_nothing(tally)}
+        self._insisted = {tally.model for tally in tallies if _is_hopeless(tally)}
         self.without: Collection[str] = ()
         """Parameters that a server does not take."""
 
@@ -39,7 +39,7 @@ class Watch:
         Raises:
             RunError: why, and what to do.
         """
-        if tally.model not in self._insisted and tally.done < tally.total and _is_enough(tally) and _is_nothing(tally):
+        if tally.model not in self._insisted and tally.done < tally.total and _is_hopeless(tally):
             raise RunError(
                 f"stopped: {self._why(tally)}. With --resume the run goes on all the same, with --retry-errors "
                 "after it asks again for what was refused or given up"
@@ -77,8 +77,10 @@ class Watch:
         return text
 
 
-def _is_enough(tally: Tally) -> bool:
-    return tally.done >= FIRST and tally.begun >= OUTPUTS
+def _is_hopeless(tally: Tally) -> bool:
+    """Whether the first answers are enough to see that none will be; prompts that are too long say nothing of others."""
+    asked = tally.done - tally.failures["too_long"]
+    return asked >= FIRST and tally.begun >= OUTPUTS and _is_nothing(tally)
 
 
 def _is_nothing(tally: Tally) -> bool:

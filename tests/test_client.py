@@ -51,18 +51,19 @@ def test_an_answer_is_read_with_its_log_probabilities() -> None:
 
 
 def test_parameters_are_sent_explicitly_and_neutral() -> None:
-    sampling = Sampling(0.7, 0.9, 0.1, {"top_k": 40}, {"enable_thinking": False})
+    sampling = Sampling(0.7, 0.9, 0.1, {"top_k": 40})
+    request = replace(REQUEST, seed=5, stop_token_ids=(7,), template={"chat_template_kwargs": {"a": 1}})
     with ChatServer() as server:
         call(server, lambda client: client.ask(REQUEST))
-        call(server, lambda client: client.ask(replace(REQUEST, seed=5)), sampling=sampling)
+        call(server, lambda client: client.ask(request), sampling=sampling)
     plain, chosen = server.bodies
     assert plain == {
         "model": "base", "messages": [{"role": "user", "content": "12\n34"}], "max_tokens": 20, "temperature": 0.0,
         "top_p": 1.0, "min_p": 0.0, "top_k": -1, "presence_penalty": 0.0, "frequency_penalty": 0.0,
         "repetition_penalty": 1.0, "logprobs": True,
     }  # fmt: skip
-    changed = {"temperature": 0.7, "top_p": 0.9, "min_p": 0.1, "top_k": 40, "seed": 5}
-    assert chosen == {**plain, **changed, "chat_template_kwargs": {"enable_thinking": False}}
+    changed = {"temperature": 0.7, "top_p": 0.9, "min_p": 0.1, "top_k": 40, "seed": 5, "stop_token_ids": [7]}
+    assert chosen == {**plain, **changed, "chat_template_kwargs": {"a": 1}}
 
 
 @pytest.mark.parametrize("name", sorted(NEUTRAL))

@@ -23,7 +23,7 @@ from harness.records import PredictionRecord
 from harness.replies import Reply
 from harness.runs import RunFolder
 from harness.scoring import score_run
-from tests.chat_answers import garbage
+from tests.chat_answers import Body, garbage
 from tests.chat_server import TINY_BASE, ChatServer
 from tests.conftest import manifest
 from tests.sampling_toys import QUICK, api, options, oracle, outcomes, sample, stable
@@ -89,9 +89,15 @@ def test_every_prediction_is_made_once_and_asked_alike_of_every_model(tmp_path: 
 
 
 def test_answers_at_the_limit_are_truncated_whatever_they_hold(tmp_path: Path, tokens: bool) -> None:
-    with ChatServer(lambda body: (body["messages"][-1]["content"], "length"), tokens=tokens) as server:
+    def answer(body: Body) -> tuple[str, str]:
+        text = body["messages"][-1]["content"]
+        return text, "length" if text[0] in "01234" else "stop"
+
+    with ChatServer(answer, tokens=tokens) as server:
         sample(options(server, tmp_path / "run"))
-    assert outcomes(tmp_path / "run") == {"truncated": 40}
+        cut = sum(chat["messages"][-1]["content"][0] in "01234" for chat in server.bodies)
+    assert 0 < cut < 40
+    assert outcomes(tmp_path / "run") == {"truncated": cut, "grid": 40 - cut}
 
 
 @pytest.mark.slow

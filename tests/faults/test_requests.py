@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.datasets import iterate, open_dataset
+from harness.errors import RunError
 from harness.runs import RunFolder
 from harness.scoring import score_run
 from tests.chat_answers import Body, echo, moody, random_faults
@@ -104,7 +105,7 @@ def test_the_last_open_request_cannot_hold_up_the_run(tmp_path: Path) -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         return None if body["messages"][-1]["content"] == "Hello" else (500, {"error": "always"})
 
-    with ChatServer(refuse=refuse) as server:
+    with ChatServer(refuse=refuse) as server, pytest.raises(RunError, match="no answer in 1 predictions"):
         sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1))
     assert outcomes(tmp_path / "run") == {"error": 1}
 
