@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from harness.datasets import Dataset
 from harness.endpoint import Endpoint
-from harness.errors import ServerError
+from harness.errors import RunError, ServerError
 from harness.grid import Task
 from harness.manifests import served_models
 from harness.presence import NoSystemRole
@@ -54,7 +54,9 @@ async def agree(wish: Wish, endpoints: Sequence[Endpoint]) -> Settled:
         return await _settle(wish, endpoints, no_system=False)
     except NoSystemRole as error:
         config, again = (wish.complete(endpoints, no_system)[0] for no_system in (False, True))
-        if wish.repeat is not None or again == config:
+        if wish.repeat is not None:
+            raise RunError(f"the run cannot be repeated: {error}") from None
+        if again == config:
             names = ", ".join(sorted({model.prompt for model in config.models}))
             raise ServerError(
                 f"{error}; there is no prompt that asks the same as {names} without one: choose another with --prompt"

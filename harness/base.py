@@ -139,9 +139,9 @@ class Base:
             turn = self._unstopped(plan, config, model)
             if turn is not None:
                 line = (
-                    f"an answer ends with {turn.end.strip()!r} (token {turn.end_id}), which is not among the eos tokens of "
-                    f"the model's own files ({known}), and servers are not asked to stop there: if answers are "
-                    f"truncated, begin a run with --extra-body '{{\"stop_token_ids\": [{turn.end_id}]}}'"
+                    f"an answer ends with {turn.end.strip()!r} (token {turn.end_id}), which is not among the eos "
+                    f"tokens of the model's own files ({known}), and servers are not asked to stop there: if answers "
+                    f"are truncated, begin a run with --extra-body '{{\"stop_token_ids\": [{turn.end_id}]}}'"
                 )
             elif ends := [id_ for id_ in model.stop_token_ids or () if id_ not in self.eos]:
                 line = (

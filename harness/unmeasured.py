@@ -78,7 +78,7 @@ class Watch:
 
 
 def _is_hopeless(tally: Tally) -> bool:
-    """Whether the first answers are enough to see that none will be; prompts that are too long say nothing of others."""
+    """Whether the first answers show that there will be none; prompts that are too long say nothing of others."""
     asked = tally.done - tally.failures["too_long"]
     return asked >= FIRST and tally.begun >= OUTPUTS and _is_nothing(tally)
 

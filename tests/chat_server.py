@@ -19,7 +19,12 @@ from harness.chattokenizer import FileTokenizer
 from tests.chat_answers import FAULTS, Body, echo, faulty, json_response, moody, reply
 
 TINY_BASE = Path(__file__).parent.parent / "trainers" / "weights" / "tiny-base"
-_TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n", re.DOTALL)
+_TURN = re.compile(
+    r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n|<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n(.*?)<\|eot_id\|>"
+    r"|<start_of_turn>(\w+)\n(.*?)<end_of_turn>\n",
+    re.DOTALL,
+)
+"""The turns of ChatML, Llama and Gemma."""
 
 
 class ChatServer:
@@ -27,14 +32,17 @@ class ChatServer:
 
     Args:
         answer: the text, or the text and its finish_reason, for a chat; ``!fault`` for one of FAULTS.
-        tokens: also serve /v1/completions and /tokenize for the tiny base's tokenizer, as vLLM would; what is asked
-            as token ids is answered like the chat that they are.
+        tokens: also serve /v1/completions and /tokenize for the base's tokenizer, as vLLM would; what is asked as token
+            ids is answered like the chat that they are.
+        base: the folder of that tokenizer.
         faults: the fault for request number i, or None.
         refuse: a (status, body) that refuses a chat, or None; asked for greetings too.
         seconds: how long each answer takes.
         hold: answers wait until so many requests are there at once.
         tokenize: serve /tokenize with a token a character.
         headers: sent with refusals.
+        prefix: where the routes of the API lie.
+        lists: serve the list of models.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class ChatServer:
         *,
         models: Mapping[str, Body] | None = None,
         tokens: bool = False,
+        base: Path = TINY_BASE,
         faults: Callable[[int], str | None] = lambda i: None,
         refuse: Callable[[Body], tuple[int, Body] | None] = lambda body: None,
         seconds: float = 0.0,
@@ -51,13 +60,15 @@ class ChatServer:
         tokenize: bool = False,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        prefix: str = "/v1",
+        lists: bool = True,
     ) -> None:
         self.answer, self.faults, self.refuse = answer, faults, refuse
-        self.tokenizer = FileTokenizer(TINY_BASE) if tokens else None
-        own: Body = {"root": str(TINY_BASE), "max_model_len": 4096} if tokens else {}
+        self.tokenizer = FileTokenizer(base) if tokens else None
+        own: Body = {"root": str(base), "max_model_len": 4096} if tokens else {}
         self.models = {"base": own, "cross": own} if models is None else models
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
-        self.hold, self.headers = hold, headers
+        self.hold, self.headers, self.prefix, self.lists = hold, headers, prefix, lists
         self.slow = 1.0
         """Seconds that the fault ``slow`` takes; then the answer is right."""
         self.version: str | None = None
@@ -103,11 +114,12 @@ class ChatServer:
 
     async def _up(self) -> None:
         app = web.Application(client_max_size=1 << 24)
-        app.router.add_get("/v1/models", self._list)
-        app.router.add_post("/v1/chat/completions", self._generate)
+        if self.lists:
+            app.router.add_get(f"{self.prefix}/models", self._list)
+        app.router.add_post(f"{self.prefix}/chat/completions", self._generate)
         app.router.add_get("/version", self._version)
         if self.tokenizer is not None:
-            app.router.add_post("/v1/completions", self._generate)
+            app.router.add_post(f"{self.prefix}/completions", self._generate)
         if self.tokenize:
             app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
@@ -139,7 +151,12 @@ class ChatServer:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
-        ids = list(range(count_tokens(body))) if self.tokenizer is None else token_ids(self.tokenizer, body["messages"])
+        if self.tokenizer is None:
+            ids = list(range(count_tokens(body)))
+        elif "prompt" in body:
+            ids = self.tokenizer.encode(body["prompt"], add_special_tokens=body["add_special_tokens"])
+        else:
+            ids = token_ids(self.tokenizer, body["messages"], body.get("chat_template_kwargs", {}))
         return json_response({"count": len(ids), "tokens": ids})
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
@@ -205,15 +222,16 @@ def count_tokens(body: Body) -> int:
     return sum(len(message["content"]) + 4 for message in body["messages"])
 
 
-def token_ids(tokenizer: FileTokenizer, messages: list[dict[str, str]]) -> list[int]:
+def token_ids(tokenizer: FileTokenizer, messages: list[dict[str, str]], kwargs: Body) -> list[int]:
     """The ids of a chat with the opening of the assistant's turn."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **kwargs)
     return tokenizer.encode(text, add_special_tokens=False)
 
 
 def messages_of(tokenizer: FileTokenizer, ids: list[int]) -> list[dict[str, str]]:
     """The chat that ids are."""
-    return [{"role": role, "content": content} for role, content in _TURN.findall(tokenizer.decode(ids))]
+    turns = [[part for part in turn.groups() if part is not None] for turn in _TURN.finditer(tokenizer.decode(ids))]
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def main() -> None:
