@@ -153,7 +153,7 @@ def _begin(
     if options.retry_errors:
         folder.results_path.unlink(missing_ok=True)  # of what is no longer there
         dropped = drop_errors(folder.predictions_path)
-        display.notice(f"asking again for {dropped} predictions that were given up")
+        display.notice(f"asking again for {dropped} predictions that were given up or refused")
     return manifest, PredictionLog(folder.predictions_path)
 
 

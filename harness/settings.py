@@ -55,7 +55,7 @@ class RunOptions:
     models_at_once: int | None = None
     """How many models' requests are mixed; None for as many adapters as the servers say they compute at once."""
     retry_errors: bool = False
-    """With ``resume``: ask again for the predictions that were given up with ``error``."""
+    """With ``resume``: ask again for the predictions that were given up or refused."""
     policy: Policy = field(default_factory=Policy)
 
     def wanted(self, no_system: bool = False) -> Wanted:

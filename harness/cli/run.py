@@ -80,7 +80,9 @@ def policy_options(command: F) -> F:
 @click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions per test output.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
-@click.option("--retry-errors", is_flag=True, help="With --resume: ask again for predictions that were given up.")
+@click.option(
+    "--retry-errors", is_flag=True, help="With --resume: ask again for predictions that were given up or refused."
+)
 @click.option("--limit", type=click.IntRange(1), help="The first so many tasks only.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides views, sampling and intervals.")
 @click.option("--prompt", help="Default: the adapter's own, else output-from-examples-v1.")

@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from harness import replies
+from harness import refusals
 from tests.chat_answers import Body, moody
 from tests.chat_server import ChatServer
 from tests.faults.matrix import count
@@ -53,7 +53,7 @@ def jumps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return looks[-1]
 
     monkeypatch.setattr(time, "time", look)
-    monkeypatch.setattr(replies, "time", look)
+    monkeypatch.setattr(refusals, "time", look)
     return looks
 
 
