@@ -13,6 +13,10 @@ OUTPUTS = 4
 _NOTHING = ("refused", "truncated", "too_long", "error")
 
 
+class NothingMeasured(RunError):
+    """A run is complete, and has no answer of one of its models."""
+
+
 class Watch:
     """Ends a run that measures nothing of one of its models.
 
@@ -49,10 +53,10 @@ class Watch:
         """Raise where a finished run has measured nothing of a model.
 
         Raises:
-            RunError: which model, why, and what to do.
+            NothingMeasured: which model, why, and what to do.
         """
         if empty := [self._why(tally) for tally in tallies if tally.done and _is_nothing(tally)]:
-            raise RunError(
+            raise NothingMeasured(
                 f"{'; '.join(empty)}. So nothing was measured, and no table is shown; all predictions are saved "
                 "(bench score counts them as failures, --resume --retry-errors asks again for what was refused or "
                 "given up)"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli import main
 from harness.errors import RunError, ServerError
 from harness.runs import RunFolder
 from harness.tallies import Tally
 from harness.unmeasured import FIRST, OUTPUTS, Watch
 from tests.chat_answers import Body, echo
 from tests.chat_server import ChatServer
+from tests.commands import bench
 from tests.sampling_toys import options, outcomes, sample
 
 LONG = "toy/copy/evaluation#n=60"
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Callable[[Body], str | tuple[str, str]], Callable[[Body],
 def test_a_run_without_an_answer_ends_early_with_the_reason(tmp_path: Path, kind: str, tokens: bool) -> None:
     answer, refuse, why = CASES[kind]
     with ChatServer(answer, refuse=refuse, tokens=tokens) as server:
-        chosen = options(server, tmp_path / "run", dataset=LONG)
+        chosen = options(server, tmp_path / "run", models=("base",), dataset=LONG)
         with pytest.raises(RunError, match=why):
             sample(chosen)
         counts = outcomes(tmp_path / "run")
@@ -51,11 +51,11 @@ def test_a_run_without_an_answer_ends_early_with_the_reason(tmp_path: Path, kind
         assert FIRST <= counts[kind] < 200
         with pytest.raises(RunError, match="nothing was measured"):  # to resume it means to insist
             sample(replace(chosen, resume=True))
-        assert outcomes(tmp_path / "run") == {kind: 480}
+        assert outcomes(tmp_path / "run") == {kind: 240}
         server.refuse, server.answer = (lambda body: None), echo
         if kind == "refused":
             assert sample(replace(chosen, resume=True, retry_errors=True)).finished
-            assert outcomes(tmp_path / "run") == {"grid": 480}
+            assert outcomes(tmp_path / "run") == {"grid": 240}
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -66,11 +66,12 @@ def test_the_command_shows_no_table_of_a_short_run_either(
     run = tmp_path / "run"
     with ChatServer(answer, refuse=refuse) as server:
         words = ["--server", server.url, "--model", "base", "--dataset", "toy/copy#n=2", "-n", "1", "--out", str(run)]
-        status = main(["run", *words, "--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()"])
-    shown = capsys.readouterr()
+        more = ["--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()"]
+        status, out, err = bench(capsys, "run", *words, *more)
     assert status == 1
-    assert shown.out == ""
-    assert why in shown.err
+    assert out == ""
+    assert why in err
+    assert "to go on" not in err
     assert not RunFolder(run).results_path.exists()
     assert RunFolder(run).manifest().finished is not None
 

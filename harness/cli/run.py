@@ -134,6 +134,7 @@ def run(
     from harness.scoring import score_run
     from harness.settings import RunOptions
     from harness.summary import summary_table
+    from harness.unmeasured import NothingMeasured
 
     policy = Policy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
@@ -141,6 +142,8 @@ def run(
     begun: list[bool] = []
     try:
         summary = sample_run(chosen, on_begin=lambda: begun.append(True))
+    except NothingMeasured:  # It is complete.
+        raise
     except BaseException:
         if begun:  # What stands in the way of beginning is not cured by going on.
             click.echo(again, err=True)
