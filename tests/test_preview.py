@@ -10,6 +10,7 @@ import pytest
 from harness.cli import cli
 from harness.console import run_cli
 from tests.data_samples import random_task, task_json
+from tests.families.make import make_family
 from tests.test_recipe import SMALL
 from trainers.preview import PERCENTILES, Preview, as_text, preview
 from trainers.recipe import make_recipe
@@ -69,3 +70,29 @@ def test_what_was_dropped_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert shown["longest_sample"] <= 250
     assert shown["samples"] == []
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "kwargs", "digits", "end", "stops_alone", "thinks"),
+    [
+        ("qwen2", {}, 1, "<|im_end|>", True, "no"),
+        ("qwen3-base", {}, 1, "<|im_end|>", False, "learned"),
+        ("qwen3", {"enable_thinking": False}, 1, "<|im_end|>", True, "prompt"),
+        ("qwen3-thinking", {}, 1, "<|im_end|>", True, "opened"),
+        ("llama3", {}, 3, "<|eot_id|>", True, "no"),
+        ("gemma2", {}, 1, "<end_of_turn>", False, "no"),
+        ("phi", {}, 3, "<|end|>", False, "no"),
+    ],
+)
+def test_how_the_model_reads_a_sample_is_shown(
+    tmp_path: Path, family: str, kwargs: dict[str, object], digits: int, end: str, stops_alone: bool, thinks: str
+) -> None:
+    data = {**SMALL, "model": str(make_family(family, tmp_path / "base")), "datasets": "toy/cross#n=9"}
+    shown = preview(make_recipe({**data, "chat_template_kwargs": kwargs, "max_seq_len": 2048}), samples=1, draws=4)
+    reading, text = shown.reading, as_text(shown)
+    assert (reading.digits, list(reading.stops.values()), reading.thinks) == (digits, [end], thinks)
+    assert (set(reading.stops) <= set(reading.eos)) == stops_alone
+    assert ("one token each" if digits == 1 else "up to 3 share a token") in text
+    assert f"an answer ends with {end!r}" in text
+    assert any("not among the model's eos tokens" in line for line in shown.advice) != stops_alone
+    assert shown.samples[0].answer.endswith(end)
