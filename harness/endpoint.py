@@ -14,7 +14,7 @@ from harness.jobs import CONVICTED, Divide, GivenUp, Job, Lost, Policy
 from harness.presence import Presence
 from harness.refusals import Fault, Refusal
 from harness.replies import Reply
-from harness.requests import Request, greeting
+from harness.requests import Request
 
 
 class Endpoint(Presence):
@@ -129,7 +129,7 @@ class Endpoint(Presence):
             raise Divide
         if job.first_fault is None or self._last_success < job.first_fault:
             try:
-                await self.client.ask(greeting(job.request.model))
+                await self.client.ask(self.greeting(job.request.model))
             except ServerError as error:
                 job.forgive()
                 self.fall(str(error), job.request.model)

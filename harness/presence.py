@@ -14,7 +14,7 @@ from harness.errors import ServerError
 from harness.jobs import Job, Policy
 from harness.records import ServedModel
 from harness.refusals import Fault, Refusal
-from harness.requests import ChatRequest, Request, greeting
+from harness.requests import ChatRequest, Request, TokenRequest, greeting
 from harness.server_log import root_cause
 
 _LONGEST_PROBE_PAUSE = 5.0
@@ -89,6 +89,13 @@ class Presence:
             raise self._foreign(error) from None
         self._tried = True
 
+    def greeting(self, model: str) -> Request:
+        """The smallest request by the run's route; a model without a chat template can be asked by token ids alone."""
+        trial = next((request for request in self.trials if request.model == model), None)
+        if isinstance(trial, TokenRequest):
+            return TokenRequest(model, (trial.prompts[0][:1],), 1, None)
+        return greeting(model)
+
     async def _try_patiently(self, request: Request) -> None:
         try:
             await self._patiently(partial(self._try, request))
@@ -96,7 +103,7 @@ class Presence:
             if fault.kind in ("connection", "busy"):
                 raise
             # Only this prompt may be what fails.
-            await self._patiently(partial(self.client.negotiate, greeting(request.model)))
+            await self._patiently(partial(self.client.negotiate, self.greeting(request.model)))
 
     async def _try(self, request: Request) -> None:
         try:
@@ -110,7 +117,7 @@ class Presence:
         if plain is not None and await self._takes(plain):
             raise NoSystemRole(f"{self.client.url} takes no system message for {request.model!r} ({why})")
         # Only this prompt may be what is refused.
-        await self.client.negotiate(greeting(request.model))
+        await self.client.negotiate(self.greeting(request.model))
 
     async def _takes(self, request: Request) -> bool:
         try:
@@ -124,6 +131,11 @@ class Presence:
             return ServerError(f"{self.client.url} was busy for {self.policy.wait:g} s (--wait): {error}")
         if isinstance(error, Refusal) and error.ends_run:
             return ServerError(f"{self.client.url} refuses this user: {error}")
+        if isinstance(error, Refusal) and error.lacks_template:
+            return ServerError(
+                f"{self.client.url} has no chat template for its model: start it with one (bench serve MODEL -- "
+                f"--chat-template FILE), or ask an adapter that brings its own along by --api completions ({error})"
+            )
         return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
 
     async def check_samples(self) -> None:
@@ -173,7 +185,7 @@ class Presence:
                     self._tried = True
                 await self.check_samples()
                 if model is not None:
-                    await self.client.ask(greeting(model))
+                    await self.client.ask(self.greeting(model))
                 self.version = await self.client.version() or self.version
             except ServerError as error:
                 self.reason = str(error)

@@ -40,6 +40,11 @@ _ANSWER_LIMIT = re.compile(
 _CUT = re.compile(r"max_tokens or model output limit was reached|could not finish the message", re.I)
 _NO_MODEL = re.compile(r"model.{0,80}(not exist|not found|unknown)|unknown model|no such model", re.I | re.S)
 _TEMPLATE = re.compile(r"jinja|chat.?template|template error|roles? (must|is|are|not)|system (role|message)", re.I)
+_NO_TEMPLATE = re.compile(
+    r"(default|without|no|have a|define a|missing|provide a) chat.?template"
+    r"|chat.?template (is )?not (set|found|defined)",
+    re.I,
+)
 _NO_FUNDS = re.compile(
     r"insufficient.{0,20}(quota|balance|credit|fund)|credit balance|out of credits|billing.?hard.?limit|arrear"
     r"|(account|organi[sz]ation|project|workspace).{0,60}(suspend|disabled|deactivat|inactive|standing|overdue|blocked)",
@@ -95,6 +100,11 @@ class Refusal(ServerError):
     def is_cut(self) -> bool:
         """The bound on the answer's tokens was reached before there was an answer (OpenAI's reasoning models)."""
         return self.status == 400 and bool(_CUT.search(self.named))
+
+    @property
+    def lacks_template(self) -> bool:
+        """The server's model has no chat template (vLLM, SGLang, TGI)."""
+        return bool(_NO_TEMPLATE.search(self.named))
 
     @property
     def is_systematic(self) -> bool:

@@ -16,6 +16,7 @@ from harness.errors import RunError, ServerError
 from harness.records import Manifest
 from harness.reproduce import reproduce
 from harness.runs import RunFolder
+from harness.unmeasured import NothingMeasured
 from tests.chat_answers import Body
 from tests.chat_server import TINY_BASE, ChatServer
 from tests.families import templates
@@ -175,16 +176,41 @@ def test_an_adapter_with_a_template_of_its_own_is_asked_as_token_ids(tmp_path: P
     """Its base has none, so that the server could read no chat."""
     base = make_tokenizer("llama3-base", tmp_path / "base")
     models = adapter(base, chat_template=templates.LLAMA3, template_date="2020-05-04", stop_token_ids=[7])
-    with ChatServer(models=models, base=base, tokens=False) as server:
-        server.tokenizer, server.tokenize = FileTokenizer(base, template=templates.LLAMA3), True
-        server.down()
-        server.up()
+    with ChatServer(models=models, tokens=True, refuse=no_chats) as server:
+        server.tokenizer = FileTokenizer(base, template=templates.LLAMA3)
         sample(options(server, tmp_path / "run", models=("cross",)))
     assert outcomes(tmp_path / "run") == {"grid": 20}
     ids = FileTokenizer(base, template=templates.LLAMA3)
     assert all("Today Date: 04 May 2020\n" in ids.decode(body["prompt"][0]) for body in server.requests)
     (model,) = manifest(tmp_path / "run").config.models
     assert model.chat_template is not None
+
+
+_NO_TEMPLATE = "default chat template is no longer allowed, so you must provide a chat template"
+
+
+def no_chats(body: Body) -> tuple[int, Body] | None:
+    """As a server whose model has no chat template; only chats ask for log-probabilities this way."""
+    return (400, {"error": {"message": _NO_TEMPLATE}}) if body.get("logprobs") is True else None
+
+
+def test_without_a_chat_template_a_server_is_never_greeted_by_chat(tmp_path: Path) -> None:
+    """A request that always fails ends as an error: the greeting shows that the server is not gone."""
+    base = make_tokenizer("llama3-base", tmp_path / "base")
+    models = adapter(base, chat_template=templates.LLAMA3)
+    with ChatServer(lambda body: "!http_500", models=models, base=TINY_BASE, tokens=True, refuse=no_chats) as server:
+        server.tokenizer = FileTokenizer(base, template=templates.LLAMA3)
+        with pytest.raises(NothingMeasured, match="1 error"):
+            sample(options(server, tmp_path / "run", models=("cross",), dataset="toy/copy#n=1", n=1))
+    assert outcomes(tmp_path / "run") == {"error": 1}
+
+
+def test_a_server_without_a_chat_template_is_told(tmp_path: Path) -> None:
+    with (
+        ChatServer(refuse=lambda body: no_chats({"logprobs": True})) as server,
+        pytest.raises(ServerError, match="no chat template for its model"),
+    ):
+        sample(options(server, tmp_path / "run"))
 
 
 def test_a_chat_brings_the_adapters_template_along(tmp_path: Path) -> None:

@@ -1,22 +1,28 @@
-"""``bench run`` against a real vLLM: the same predictions by either route."""
+"""``bench run`` against a real vLLM: the same predictions by either route, also where template and eos have quirks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.chattokenizer import FileTokenizer
+from harness.errors import RunError
 from harness.jobs import Policy
 from harness.records import PredictionRecord
 from harness.runs import RunFolder
+from harness.settings import RunOptions
 from serve import admin
 from serve.base_model import BaseModel
 from serve.launcher import serving
 from serve.registry import Registry
 from tests.chat_server import TINY_BASE
 from tests.dtypes import SERVE, tolerance
+from tests.families.make import make_family
+from tests.plain_vllm import PlainVllm
 from tests.sampling_toys import options, sample, stable
 from tests.tiny_qwen import make_lora
 
@@ -60,3 +66,43 @@ def test_our_server_says_how_many_adapters_it_holds(url: str, tmp_path: Path) ->
     sample(options(url, tmp_path / "run", models=("tiny-base", "random"), dataset="toy/copy#n=1", n=2))
     served = RunFolder(tmp_path / "run").manifest().served
     assert [model.max_loras for model in served if model.parent is None] == [2]
+
+
+@pytest.mark.slow
+def test_a_template_with_a_date_and_a_base_that_would_not_stop(tmp_path: Path) -> None:
+    """The server writes the run's date into chats, and ends answers at the token that it is asked to stop at."""
+    model = make_family("llama3-base-chat", tmp_path / "llama")
+    server = PlainVllm(model, "llama", tmp_path / "log")
+    server.start()
+    try:
+        server.wait()
+        chosen = options(server.url, tmp_path / "chat", models=("llama",), n=4, max_tokens=24, policy=Policy())
+        for api in ("chat", "completions"):
+            with pytest.raises(RunError, match="gave no answer"):  # A random model has none.
+                sample(replace(chosen, out=tmp_path / api, api=api))
+        (asked,) = RunFolder(tmp_path / "completions").manifest().config.models
+        check_alike(stable(tmp_path / "chat"), stable(tmp_path / "completions"))
+        _check_stops(server.url, tmp_path, chosen, stable(tmp_path / "completions"))
+    finally:
+        server.kill()
+    assert asked.template_date is not None
+    assert asked.stop_token_ids == FileTokenizer(model).encode("<|eot_id|>", add_special_tokens=False)
+
+
+def _check_stops(url: str, folder: Path, chosen: RunOptions, free: list[PredictionRecord]) -> None:
+    """The same answers, up to a token that one of them has, on both routes."""
+    text = next(record.text for record in free if record.text)
+    tokenizer = FileTokenizer(folder / "llama")
+    stop = tokenizer.encode(text, add_special_tokens=False)[-1]
+    cut: dict[str, list[PredictionRecord]] = {}
+    for api in ("chat", "completions"):
+        out = folder / f"{api}-stop"
+        with suppress(RunError):
+            sample(replace(chosen, out=out, api=api, extra_body={"stop_token_ids": [stop]}))
+        cut[api] = stable(out)
+    check_alike(cut["chat"], cut["completions"])
+    assert any(record.finish_reason == "stop" for record in cut["chat"])
+    for one, other in zip(cut["chat"], free, strict=True):
+        assert other.text is not None
+        assert one.text is not None
+        assert other.text.startswith(one.text)
