@@ -76,7 +76,7 @@ def test_a_template_with_a_date_and_a_base_that_would_not_stop(tmp_path: Path) -
     server.start()
     try:
         server.wait()
-        chosen = options(server.url, tmp_path / "chat", models=("llama",), n=4, max_tokens=24, policy=Policy())
+        chosen = options(server.url, tmp_path / "chat", models=("llama",), n=3, max_tokens=24, policy=Policy())
         for api in ("chat", "completions"):
             with pytest.raises(RunError, match="gave no answer"):  # A random model has none.
                 sample(replace(chosen, out=tmp_path / api, api=api))
