@@ -191,6 +191,9 @@ def _asked(options: RunOptions, served: Mapping[str, ServedModel], warnings: lis
         for kind, chosen, trained in (("prompt", prompt, model.prompt), ("encoder", encoder, model.encoder)):
             if trained is not None and chosen != trained:
                 warnings.append(f"{name} was trained with {kind} {trained}, but is asked with {chosen}")
+            given = options.prompt if kind == "prompt" else options.encoder
+            if trained is None and given is None and model.parent is not None:  # an adapter
+                warnings.append(f"{name}: nothing says with which {kind} it was trained; it is asked with {chosen}")
         ways[name] = _Way(prompt, encoder)
     return ways
 
