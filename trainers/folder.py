@@ -18,6 +18,8 @@ STARTED = "training.json"
 """Written when training starts: what decides the run, to compare with when it is gone on with."""
 CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
+_CONTENT = "{} (its content)"
+"""The key of the digest of what stands behind ``model``, ``adapter``, ``datasets.0.spec`` or ``validation.spec``."""
 
 
 @contextmanager
@@ -54,11 +56,12 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
+def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | None = None) -> bool:
     """Make the output folder ready to start or go on in; True where it already holds the finished result.
 
     Args:
         decides: everything that decides what is learned, flat.
+        commit: of a base from the hub, by which older versions recorded it.
 
     Raises:
         ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
@@ -73,8 +76,8 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
             if first:
                 _clear(output)
         elif started.exists() and _has_trained(output):
-            changed = changed_keys(json.loads(started.read_text(encoding="utf-8")), decides)
-            if changed:
+            before = json.loads(started.read_text(encoding="utf-8"))
+            if changed := _really_changed(before, decides, commit):
                 raise ConfigError(
                     f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
                     "Give another output_dir, or resume=false to start over in it"
@@ -91,6 +94,18 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
     except ValueError as error:
         raise RunError(f"{started} cannot be read ({error}); give another output_dir, or resume=false") from error
     return False
+
+
+def _really_changed(before: Data, after: Data, commit: str | None) -> list[str]:
+    """The keys that differ, but for names of a base, an adapter or data that have moved: their content is the same."""
+    if commit is not None and before.get(_CONTENT.format("model")) == commit:
+        before = {**before, _CONTENT.format("model"): after.get(_CONTENT.format("model"))}
+
+    def has_moved(key: str) -> bool:
+        contents = [data.get(_CONTENT.format(key.removesuffix(".spec"))) for data in (before, after)]
+        return contents[0] is not None and contents[0] == contents[1]
+
+    return [key for key in changed_keys(before, after) if not has_moved(key)]
 
 
 def _has_trained(output: Path) -> bool:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.datasets import Dataset, open_dataset
-from harness.errors import ConfigError
-from harness.hub import cached_snapshot, missing_weights, refuse_offline
+from harness.errors import AdapterError, ConfigError
+from harness.hub import cached_snapshot, loaded_weights, missing_weights, refuse_offline
 from harness.prompt import load_prompt
 from trainers.recipe import Data, Recipe
 
 if TYPE_CHECKING:
+    from trainers.artifact import AdapterManifest
     from trainers.mixture import Mixture
 
 
@@ -24,7 +26,6 @@ class Inputs:
     recipe: Recipe
     base: Path | str
     """A folder or a Hub id."""
-    base_digest: str
     adapter_digest: str | None
     """Of the adapter that is gone on from."""
     datasets: tuple[Dataset, ...]
@@ -32,6 +33,20 @@ class Inputs:
     """The prompt of each dataset."""
     held_out: Dataset | None = None
     """What is validated on."""
+
+    @cached_property
+    def base_digest(self) -> str:
+        """16 hex digits over configuration and weights of the base; a Hub model is downloaded for it.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+        return base_digest(self.base)
+
+    @property
+    def base_commit(self) -> str | None:
+        """The commit of a base from the hub, by which older versions recorded it."""
+        return None if isinstance(self.base, Path) else hub_folder(self.base).name
 
     @property
     def held_out_prompt(self) -> str:
@@ -61,7 +76,7 @@ def open_inputs(recipe: Recipe) -> Inputs:
     datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
     prompts = tuple(part.prompt or recipe.prompt for part in recipe.datasets)
     held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
-    return Inputs(recipe, base, _base_digest(base), _adapter_digest(recipe), datasets, prompts, held_out)
+    return Inputs(recipe, base, _adapter_digest(recipe, base), datasets, prompts, held_out)
 
 
 def find_base(model: str) -> Path | str:
@@ -96,7 +111,7 @@ def check_weights(base: Path | str) -> None:
         raise ConfigError(f"model {str(base)!r}: has {lacking}; copy or download the whole of it")
 
 
-def _adapter_digest(recipe: Recipe) -> str | None:
+def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:
     from trainers.artifact import check_unchanged, read_manifest, refuse_pickle, weights_digest
 
     if recipe.adapter is None:
@@ -107,22 +122,57 @@ def _adapter_digest(recipe: Recipe) -> str | None:
     refuse_pickle(folder)
     if manifest := read_manifest(folder):
         check_unchanged(folder, manifest)
+        check_same_base(base, folder, manifest)
     return weights_digest(folder)
 
 
-def _base_digest(base: Path | str) -> str:
+def check_same_base(base: Path | str, adapter: Path, manifest: AdapterManifest) -> None:
+    """Refuse a base of the same shape but with other weights than an adapter was trained on.
+
+    A Hub model that an older version recorded by its commit is not compared.
+
+    Raises:
+        AdapterError: the adapter was trained on other weights.
+    """
+    trained_on = manifest.base
+    if len(trained_on.digest) == 16 and (digest := base_digest(base)) != trained_on.digest:
+        raise AdapterError(
+            f"{adapter} was trained on {trained_on.name!r} (content {trained_on.digest}); "
+            f"that of {str(base)!r} is another ({digest})"
+        )
+
+
+def base_digest(base: Path | str) -> str:
+    """16 hex digits over configuration and weights of a folder, or of a Hub model, which is downloaded if need be.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
     from trainers.artifact import model_digest
 
     if isinstance(base, Path):
         return model_digest(base)
-    from transformers import AutoConfig
+    folder = hub_folder(base)
+    return model_digest(folder, loaded_weights(folder))
+
+
+def hub_folder(model: str) -> Path:
+    """The folder in the cache with configuration and weights of a Hub model; what is missing is downloaded.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
     try:
-        config = AutoConfig.from_pretrained(base)
+        config = cached_file(model, "config.json")
+        if cached_file(model, "model.safetensors", _raise_exceptions_for_missing_entries=False) is None:
+            index = cached_file(model, "model.safetensors.index.json")
+            get_checkpoint_shard_files(model, index)
     except OSError as error:
         why = " ".join(str(error).split())
-        raise ConfigError(f"model {base!r} is neither a folder nor to be had from Hugging Face: {why}") from error
-    return str(getattr(config, "_commit_hash", None) or "unknown")
+        raise ConfigError(f"model {model!r} is neither a folder nor to be had from Hugging Face: {why}") from error
+    return Path(config).parent
 
 
 def open_recipe_mixture(inputs: Inputs, tokenizer: Any) -> Mixture:
