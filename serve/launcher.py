@@ -112,8 +112,9 @@ def start(
         notice: called with each line that the user should know of how the server will run.
     """
     port, command = prepare(config, port)
-    for line in command.notices if notice is not None else ():
-        notice(f"note: {line}")
+    if notice is not None:
+        for line in command.notices:
+            notice(f"note: {line}")
     if show is not None:
         show(" ".join([*(f"{k}={v}" for k, v in sorted(command.env.items())), *command.argv]))
     env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env), LOG_PATH: str(log.resolve())}
@@ -275,6 +276,7 @@ def not_restored(log: Path) -> list[str]:
 def death_notice(status: int, log: Path, when: str) -> str:
     """Return why a server ended: the root cause that its log names, and the log's last lines."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    how += " (the kernel does that where memory runs out: see dmesg)" if status == -signal.SIGKILL else ""
     cause = root_cause(log)
     said = f": {cause}" if cause else ""
     return f"vLLM {how} {when}{said}\nthe end of {log}:\n{log_end(log)}"

@@ -44,6 +44,11 @@ def passed_on_value(extra: Sequence[str], option: str, short: str | None = None)
     return value
 
 
+def is_passed_on(extra: Sequence[str], option: str) -> bool:
+    """Return whether ``extra`` names an option, or a part of one as in "--option.part=value"."""
+    return any(_means(_name(word).partition(".")[0], option) for word in extra)
+
+
 def _name(word: str) -> str:
     return word.split("=")[0].replace("_", "-")  # vLLM takes both spellings
 

@@ -63,6 +63,7 @@ class AdapterEndpoints:
             pool=None,
             gate=None,
             metrics=Metrics.make(),
+            dtype=str(client.model_config.dtype).removeprefix("torch."),
             log=os.environ.get(LOG_PATH) if is_loopback(args.host or "") else None,
         )
         lora = client.vllm_config.lora_config

@@ -23,6 +23,7 @@ class Service:
     Attributes:
         pool: None where the server was started without a registry.
         max_model_len: the longest prompt and answer together, in tokens.
+        dtype: in which the server computes, such as "bfloat16".
         log: the file of the server's output, told to clients only where the server listens on loopback.
     """
 
@@ -33,6 +34,7 @@ class Service:
     pool: AdapterPool | None
     gate: SlotGate | None
     metrics: Metrics
+    dtype: str | None = None
     log: str | None = None
     started: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
@@ -59,7 +61,13 @@ class Service:
 
     def model_list(self) -> dict[str, Any]:
         """The answer of GET /v1/models: base, live names and loaded versions, with our own facts under "arc_bench"."""
-        own = {"kind": "base", "hash": self.base.hash, "max_loras": self._max_loras, "log": self.log}
+        own = {
+            "kind": "base",
+            "hash": self.base.hash,
+            "max_loras": self._max_loras,
+            "dtype": self.dtype,
+            "log": self.log,
+        }
         base = self._card(self.base.name, self.model_path, None, own)
         cards = [base]
         if self.pool is not None:
@@ -88,6 +96,7 @@ class Service:
             "base": self.base.name,
             "base_hash": self.base.hash,
             "max_loras": self._max_loras,
+            "dtype": self.dtype,
             "manifest": verified.manifest,
         }
         return self._card(name, entry.version.id, self.base.name, own)

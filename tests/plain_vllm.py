@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from serve.compiler import EAGER_ENV, compiles_here
+from tests.dtypes import plain_words
 from tests.sampling_toys import until
 
 
@@ -22,8 +24,8 @@ class PlainVllm:
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
-            "--served-model-name", name, "--port", str(self.port), "--dtype", "float32", "--max-model-len", "2048",
-            "--enforce-eager",
+            "--served-model-name", name, "--port", str(self.port), *plain_words(with_adapters=False),
+            "--max-model-len", "2048", "--enforce-eager",
         ]  # fmt: skip
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -31,6 +33,7 @@ class PlainVllm:
     def start(self) -> None:
         """Start, without waiting until it is ready."""
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        env |= {} if compiles_here() else EAGER_ENV
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log, env=env, start_new_session=True)
 

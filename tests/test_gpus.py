@@ -7,11 +7,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.common import machine
 from harness.cli import doctor
 from harness.gpus import Gpu, list_gpus, visible_gpus
+from tests.sampling_toys import until
 
 GIB = 1 << 30
 TWO = """\
@@ -79,8 +81,7 @@ def test_a_hanging_nvidia_smi_is_left_alone(smi: Path, body: str) -> None:
     started = time.monotonic()
     assert list_gpus(0.3) is None
     assert time.monotonic() - started < 3
-    listed = subprocess.run(["pgrep", "-f", str(smi)], capture_output=True, text=True, check=False)
-    assert not listed.stdout
+    until(lambda: not any(str(smi) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])))
 
 
 def test_doctor_and_make_survive_a_hanging_or_failing_nvidia_smi(smi: Path, monkeypatch: pytest.MonkeyPatch) -> None:

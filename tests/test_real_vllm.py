@@ -16,6 +16,7 @@ from serve.base_model import BaseModel
 from serve.launcher import serving
 from serve.registry import Registry
 from tests.chat_server import TINY_BASE
+from tests.dtypes import SERVE, tolerance
 from tests.sampling_toys import options, sample, stable
 from tests.tiny_qwen import make_lora
 
@@ -27,7 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     adapter = make_lora(root / "lora", TINY_BASE, 1)
     registry = Registry(root / "adapters")
     version = registry.add("random", adapter, BaseModel.open(TINY_BASE)).id
-    with serving(TINY_BASE, registry.root, log=root / "log", dtype="float32", max_loras=2) as server:
+    with serving(TINY_BASE, registry.root, log=root / "log", max_loras=2, **SERVE) as server:
         admin.load(server.url, version)
         yield server.url
 
@@ -36,7 +37,7 @@ def check_alike(found: list[PredictionRecord], expected: list[PredictionRecord])
     """Equal in everything but the last digits of log-probabilities, which depend on who shares a batch."""
     assert len(found) == len(expected)
     for one, two in zip(found, expected, strict=True):
-        assert one.cumulative_logprob == pytest.approx(two.cumulative_logprob, abs=1e-3)
+        assert one.cumulative_logprob == pytest.approx(two.cumulative_logprob, abs=tolerance())
         assert one.model_copy(update={"cumulative_logprob": two.cumulative_logprob}) == two
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.cli.sweep import _check_server, sweep
 from harness.cli.sweepfile import load_sweep
 from harness.errors import ConfigError
+from serve import machine as serve_machine
+from serve.machine import Machine
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BASIC: dict[str, Any] = {
@@ -89,3 +93,31 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str)
 def test_the_examples_are_the_experiment(name: str) -> None:
     sweep = load_sweep(EXAMPLES / name)
     assert [row.label for row in sweep.record().rows] == ["100 %", "50 %", "33.3 %", "20 %", "0 %"]
+
+
+@pytest.mark.parametrize(
+    ("serve", "gpu", "told"),
+    [
+        ({"dtype": "fp16"}, False, "--dtype fp16: choose from exact, auto"),
+        ({"dtype": "float32"}, True, "vLLM computes adapters in bfloat16 or float16 only; leave --dtype out"),
+        ({"extra": ["--dtype", "float32"]}, True, "vLLM computes adapters in bfloat16 or float16 only"),
+        ({"extra": ["--port", "1"]}, False, "--port: give it before the --"),
+    ],
+)
+def test_what_could_not_be_served_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: dict[str, Any], gpu: bool, told: str
+) -> None:
+    if gpu:
+        monkeypatch.setattr(serve_machine, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
+    path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), serve=serve)
+    result = CliRunner().invoke(sweep, [str(path)])
+    assert isinstance(result.exception, ConfigError)
+    assert told in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tiny_example_can_be_served_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_machine, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
+    _check_server(load_sweep(EXAMPLES / "iteration48-tiny.yaml"))
+    with pytest.raises(ConfigError, match="on an NVIDIA GPU"):
+        _check_server(load_sweep(EXAMPLES / "iteration48-tiny.yaml", ["serve.dtype=float32"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from harness.errors import AdapterError, ConfigError
 from serve import admin
 from serve.launcher import serving
 from serve.registry import Registry
-from tests.train_runs import BATCH, FEW, STEPS, Data, manifest_of, recipe_data, trained
+from tests.dtypes import SERVE
+from tests.train_runs import BATCH, FEW, STEPS, Data, bench, command, manifest_of, recipe_data, trained
 from trainers.merge import merge
 from trainers.parity import check_parity
 
@@ -93,13 +95,43 @@ def test_a_trained_adapter_solves_its_family_and_stops_by_itself(train_root: Pat
 def test_the_server_has_the_model_that_was_trained(train_root: Path, qwen: Path, plain_run: Path) -> None:
     registry = Registry(train_root / "adapters")
     version = registry.add("plain", plain_run)
-    with serving(qwen, registry.root, log=train_root / "server.log", dtype="float32") as server:
+    with serving(qwen, registry.root, log=train_root / "server.log", **SERVE) as server:
         admin.load(server.url, version.id)
         parity = check_parity(plain_run, server.url, "plain")
         assert parity.tokens > 50
         assert parity.holds, parity
         base = check_parity(plain_run, server.url, qwen.name)
         assert base.difference > 0.1
+
+
+def test_a_server_in_16_bits_is_judged_by_what_rounding_explains(
+    train_root: Path, qwen: Path, plain_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The right adapter passes, as the end of a training too; the base and an alpha half as large again do not."""
+    louder = shutil.copytree(plain_run, train_root / "louder")
+    settings = json.loads((louder / "adapter_config.json").read_text())
+    (louder / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 1.5 * settings["lora_alpha"]}))
+    (louder / "manifest.json").unlink()
+    registry = Registry(train_root / "rounded")
+    wrong = registry.add("louder", louder).id
+    with serving(qwen, registry.root, log=train_root / "rounded.log", **{**SERVE, "dtype": "bfloat16"}) as server:
+        admin.load(server.url, wrong)
+        recipe = command(recipe_data(qwen, plain_run, lora={"rank": 8}, learning_rate=1e-2))
+        done = bench([*recipe, "--server", server.url, "--adapters", str(registry.root)])
+        assert done.returncode == 0, done.stderr
+        assert "server in bfloat16: the server has the model that was trained" in done.stderr
+        right = json.loads((plain_run / "parity.json").read_text())
+        with capsys.disabled():
+            print(right)
+        assert (right["dtype"], right["holds"]) == ("bfloat16", True)
+        for model in (wrong, qwen.name):
+            found = check_parity(plain_run, server.url, model)
+            assert not found.holds, found
+            other = bench(["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", model])
+            assert (other.returncode, "PARITY FAILED" in other.stderr) == (1, True)
+        exact = bench(["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", "plain",
+                       "--dtype", "float32"])  # fmt: skip
+        assert "or the server computes in 16 bits (then give bench parity its --dtype)" in exact.stderr
 
 
 def test_a_model_trained_whole_is_served_as_it_is(train_root: Path, qwen: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -66,8 +67,13 @@ def commands() -> list[tuple[ServeConfig, Machine, tuple[str, ...]]]:
 def parsed() -> list[tuple[ServeConfig, Machine, tuple[str, ...], dict[str, Any]]]:
     made = commands()
     text = json.dumps([words for _, _, words in made])
+    # Offline, vLLM looks hub ids up in the cache while it parses; other tests of this process may have switched it on.
+    online = {
+        name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    }
     done = subprocess.run(
         [sys.executable, "-m", "tests.vllm_parser"],
+        env=online,
         input=text,
         capture_output=True,
         text=True,

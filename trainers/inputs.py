@@ -108,7 +108,7 @@ def check_weights(base: Path | str) -> None:
     if isinstance(base, str):
         refuse_offline(base, cached_snapshot(base), os.environ)
     elif lacking := missing_weights(base):
-        raise ConfigError(f"model {str(base)!r}: has {lacking}; copy or download the whole of it")
+        raise ConfigError(f"model {str(base)!r} cannot be loaded: it has {lacking}; copy or download the whole of it")
 
 
 def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:

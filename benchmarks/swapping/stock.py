@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from serve.compiler import EAGER_ENV, compiles_here
 from serve.launcher import Server, free_port, stop, wait_until_ready
 
 
@@ -33,6 +34,7 @@ def stock_vllm(
     if adapters:
         argv += ["--enable-lora", "--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
     plain = {"VLLM_PLUGINS": "", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **(env or {})}
+    plain |= {} if compiles_here() else EAGER_ENV  # else it dies of the first request for log-probabilities
     with log.open("wb") as output:
         process = subprocess.Popen(
             argv,

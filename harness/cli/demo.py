@@ -180,7 +180,7 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
     registry = out / "adapters"
     show("serve", str(shipped_path()), "--adapters", str(registry))
     with serving(
-        shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="float32"
+        shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="exact"
     ) as server:
         click.echo(f"serving at {server.url}")
         for lesson, folder in zip(LESSONS, adapters, strict=True):

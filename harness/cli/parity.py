@@ -19,21 +19,28 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("adapter", type=click.Path(path_type=Path))
-@click.option("--server", required=True, help="Address of a running server, in float32.")
+@click.option("--server", required=True, help="Address of a running server.")
 @click.option("--model", required=True, help="What the server calls the adapter.")
 @click.option("--samples", default=8, show_default=True, type=click.IntRange(1), help="Training samples to compare.")
 @click.option("--base", help="The base model, where it has moved since training.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="In which the server computes  [default: as our server says, else float32]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def parity(adapter: Path, server: str, model: str, samples: int, base: str | None, as_json: bool) -> None:
+def parity(
+    adapter: Path, server: str, model: str, samples: int, base: str | None, dtype: str | None, as_json: bool
+) -> None:
     """Compare the log-probabilities of a trained adapter through PEFT with those that a server gives.
 
-    Exit status 1 where they differ by more than float32 explains, or where base and adapter hardly differ, so that
-    nothing could be told. The figures are also written to parity.json in ADAPTER.
+    Exit status 1 where they differ by more than the arithmetic of the server's dtype explains, or where base and
+    adapter hardly differ, so that nothing could be told. The figures are also written to parity.json in ADAPTER.
 
     \b
     bench parity runs/demo/trained/cross --server http://127.0.0.1:8000 --model cross
     """
-    found = _check(adapter, server, model, samples=samples, base=base)
+    found = _check(adapter, server, model, samples=samples, base=base, dtype=dtype)
     click.echo(json.dumps(asdict(found)) if as_json else found.as_text())
     _fail_unless_it_holds(found, server)
 
@@ -82,7 +89,10 @@ def _check(adapter: Path, server: str, model: str, **options: Any) -> Parity:
 def _fail_unless_it_holds(found: Parity, server: str) -> None:
     """Raises AdapterError where the check failed."""
     if not found.holds:
-        raise AdapterError(f"{found.as_text()}; was {server} started with --dtype float32?")
+        hint = "another adapter or base may be loaded there"
+        if found.odds is None:
+            hint = f"{hint}, or the server computes in 16 bits (then give bench parity its --dtype)"
+        raise AdapterError(f"{found.as_text()}; {hint}")
 
 
 train = click.Command(

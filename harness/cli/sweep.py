@@ -38,6 +38,7 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     if dry_run:
         _describe(plan)
         return
+    _check_server(plan)
     _keep_evaluation(plan)
     with terminated_as_interrupt():
         for lesson in plan.lessons():
@@ -55,6 +56,26 @@ def _describe(plan: Sweep) -> None:
         done = "trained" if trained else f"{recipe.max_steps} steps"
         click.echo(f"{lesson.name}: {parts}; seed {recipe.seed}; {done}")
     click.echo(f"each benched with {plan.evaluation.n} predictions an output on {plan.evaluation.dataset}")
+
+
+def _check_server(plan: Sweep) -> None:
+    """Refuse before training what could not be served after it.
+
+    Raises:
+        MissingExtraError, ServerError: no vLLM here, or none that fits the machine.
+        ConfigError: options of the server that it does not take, or a dtype in which it computes no adapters.
+    """
+    from serve.base_model import BaseModel
+    from serve.dtypes import served_dtype
+    from serve.machine import detect_machine
+    from serve.passed_on import check_passed_on
+    from trainers.inputs import find_base
+
+    if all((folder / "results.json").is_file() for folder in _folders(plan).values()):
+        return
+    check_passed_on(plan.serve.extra)
+    model = BaseModel.open(find_base(str(plan.recipe["model"]))).config
+    served_dtype(plan.serve.dtype, detect_machine(), model, plan.serve.extra, with_adapters=True)
 
 
 def _keep_evaluation(plan: Sweep) -> None:
@@ -100,15 +121,26 @@ def _bench(plan: Sweep) -> list[Path]:
     """The run folder of every model; a server is started only where one of them is not finished."""
     from trainers.inputs import find_base
 
-    base = find_base(str(plan.recipe["model"]))
-    names = [model for row in plan.record().rows for model in row.models]
-    folders = {name: plan.out / "bench" / name for name in names}
-    if plan.evaluation.base:
-        folders[base.name if isinstance(base, Path) else base] = plan.out / "bench-base"
+    base, folders = find_base(str(plan.recipe["model"])), _folders(plan)
     open_runs = {name: f for name, f in folders.items() if not is_finished(f, _wanted(plan, name, base))}
     if open_runs:
-        _serve_and_run(plan, base, names, open_runs)
+        _serve_and_run(plan, base, open_runs)
     return list(folders.values())
+
+
+def _folders(plan: Sweep) -> dict[str, Path]:
+    """The run folder of each model, the base among them where it is benched."""
+    from trainers.inputs import find_base
+
+    folders = {name: plan.out / "bench" / name for name in _names(plan)}
+    if plan.evaluation.base:
+        base = find_base(str(plan.recipe["model"]))
+        folders[base.name if isinstance(base, Path) else base] = plan.out / "bench-base"
+    return folders
+
+
+def _names(plan: Sweep) -> list[str]:
+    return [model for row in plan.record().rows for model in row.models]
 
 
 def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
@@ -119,12 +151,12 @@ def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
     return Wanted({name: hashes}, e.dataset, e.n, e.seed, prompt, encoder, e.max_tokens)
 
 
-def _serve_and_run(plan: Sweep, base: Path | str, names: list[str], folders: dict[str, Path]) -> None:
+def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
     """Serve all adapters, and make the runs in ``folders``, by model."""
     from serve.launcher import serving
     from serve.operate import add_adapter
 
-    registry = plan.out / "adapters"
+    names, registry = _names(plan), plan.out / "adapters"
     versions = {}
     for name in names:
         folder = plan.out / "trained" / name

@@ -32,6 +32,7 @@ class ServeOptions(Part):
     """How the server is started; see ``bench serve --help``. None is chosen from the machine and the adapters."""
 
     dtype: str | None = None
+    """``exact`` is float32 where the machine serves adapters in it."""
     max_model_len: Annotated[int, Field(gt=0)] | None = None
     max_loras: Annotated[int, Field(gt=0)] | None = None
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None

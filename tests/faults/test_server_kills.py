@@ -16,6 +16,7 @@ from serve.launcher import free_port, start, stop, wait_until_ready
 from serve.leases import file_lock, running_servers
 from serve.registry import Registry
 from tests.chat_server import TINY_BASE
+from tests.dtypes import SERVE
 from tests.faults.matrix import count
 from tests.kill_toys import core
 from tests.plain_vllm import PlainVllm
@@ -80,7 +81,7 @@ def test_one_process_of_our_server_killed(tmp_path: Path, victim: str) -> None:
     registry = Registry(tmp_path / "adapters")
     version = registry.add("random", make_lora(tmp_path / "lora", TINY_BASE, 1), BaseModel.open(TINY_BASE)).version
     registry.set_live("random", version)
-    config = ServeConfig(model=TINY_BASE, adapters=registry.root, dtype="float32", max_loras=2)
+    config = ServeConfig(model=TINY_BASE, adapters=registry.root, max_loras=2, **SERVE)
     port, out = free_port("127.0.0.1", None), tmp_path / "run"
     process, server = start(config, port, tmp_path / "log", owned=True)
     wait_until_ready(process, server)

@@ -13,6 +13,7 @@ from harness.errors import ArcBenchError
 from serve import admin
 from serve.launcher import serving
 from serve.registry import Registry
+from tests.dtypes import SERVE
 from tests.faults.matrix import count
 from tests.sampling_toys import until
 from tests.serving.conftest import Site
@@ -31,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("swapping")
     world, registry = World.make(root), Registry(root / "adapters")
     world.publish(registry)
-    options = {"dtype": "float32", "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
+    options = {**SERVE, "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
     with serving(world.model, registry.root, log=root / "log", **options) as server:
         world.set_live(server.url, "a1", "b1", "c1", "d1")
         yield Site(world, server, registry)

@@ -20,6 +20,7 @@ import yaml
 from harness.cli import cli
 from harness.console import run_cli
 from harness.rng import Stream
+from tests.dtypes import DTYPE
 from tests.faults.matrix import count
 from tests.sampling_toys import until
 from tests.test_demo import servers_of
@@ -34,7 +35,7 @@ SWEEP: dict[str, Any] = {
         "model": "tiny", "prompt": "compact-v0", "encoder": "MinimalGridEncoder()", "max_steps": 3, "batch_size": 4,
         "max_seq_len": 512, "dtype": "float32", "lora": {"rank": 4},
     },
-    "serve": {"dtype": "float32"},
+    "serve": {"dtype": DTYPE},
     "evaluation": {"dataset": "toy/cross/evaluation#n=12", "n": 8, "base": True},
 }  # fmt: skip
 NAMES = ["w100-s0", "w100-s1", "w0-s0", "w0-s1"]

@@ -37,9 +37,11 @@ class Outcome:
 
 
 def swap_under_load(world: World, url: str, requests: int, in_flight: int) -> Outcome:
-    """Promote, roll back, unload and load without a pause until ``requests`` are answered.
+    """Promote, roll back, unload and load without a pause until ``requests`` are answered, and one by each version.
 
     Three adapters and the base are asked; a and b are swapped between two versions each, c is unloaded and loaded.
+    A version is live for so short a time that on a slow machine none of 300 answers may be its own: then more are
+    asked for, ten times as many at most.
     """
     done = Event()
     seen: list[tuple[str, int, list[int]]] = []
@@ -52,11 +54,17 @@ def swap_under_load(world: World, url: str, requests: int, in_flight: int) -> Ou
             model, tokens = ask(url, ASKED[i % len(ASKED)], PROMPTS[at])
             seen.append((model, at, tokens))
 
+    versions = {BASE, *(world.ids[name] for name in ("a1", "a2", "b1", "b2", "d1"))}
+
+    def enough() -> bool:
+        by_all = versions <= {model for model, *_ in seen}
+        return len(seen) >= (requests if by_all else 10 * requests)
+
     rounds = 0
     with ThreadPoolExecutor(in_flight) as threads:
         running = [threads.submit(traffic, worker) for worker in range(in_flight)]
         try:
-            while len(seen) < requests and not any(future.done() for future in running):
+            while not enough() and not any(future.done() for future in running):
                 for name in ("a2", "b2"):
                     admin.promote(url, world.ids[name])
                 admin.unload(url, "c")

@@ -11,8 +11,9 @@ import pytest
 from harness.rng import Stream
 from serve import admin
 from serve.machine import detect_machine
+from tests.dtypes import is_exact
 from tests.serving.conftest import Site
-from tests.serving.world import BASE, PROMPTS, TOKENS, ask, figure, get_text, post
+from tests.serving.world import BASE, PROMPTS, TOKENS, ask, figure, get_text, is_answer, post
 from tests.tiny_qwen import greedy_answers
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,9 @@ def test_base_and_adapters_answer_as_peft_does(site: Site) -> None:
     a1 = site.world.ids["a1"]
     for model, version in ((BASE, BASE), ("a", a1), ("b", site.world.ids["b1"]), (a1, a1)):
         for at, prompt in enumerate(PROMPTS):
-            assert ask(site.url, model, prompt) == (version, site.world.expected[version][at])
+            answered, tokens = ask(site.url, model, prompt)
+            assert answered == version
+            assert site.world.is_right(version, at, tokens)
 
 
 def test_base_requests_beside_adapters_are_the_bases(site: Site) -> None:
@@ -37,7 +40,8 @@ def test_a_seed_decides_the_sample(site: Site) -> None:
     def sample(seed: int) -> list[int]:
         return ask(site.url, "a", PROMPTS[0], temperature=1.0, seed=seed)[1]
 
-    with ThreadPoolExecutor(8) as threads:
+    # In 16 bits a sample also depends on what shares its batch.
+    with ThreadPoolExecutor(8 if is_exact() else 1) as threads:
         draws = list(threads.map(sample, [1, 2, 1, 2, 3, 1]))
     assert draws[0] == draws[2] == draws[5]
     assert draws[1] == draws[3]
@@ -54,8 +58,10 @@ def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
 
     def check(name: str) -> None:
         for _ in range(2):
-            for prompt, tokens in zip(prompts, expected[name], strict=True):
-                assert ask(site.url, "a", prompt) == (world.ids[name], tokens)
+            for at, prompt in enumerate(prompts):
+                answered, tokens = ask(site.url, "a", prompt)
+                assert answered == world.ids[name]
+                assert is_answer(tokens, name, {one: known[at] for one, known in expected.items()})
 
     for _ in range(2):
         check("a1")

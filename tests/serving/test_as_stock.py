@@ -11,6 +11,7 @@ from openai import APIStatusError, NotFoundError, OpenAI
 
 from benchmarks.swapping.stock import stock_vllm
 from serve.launcher import Server
+from tests.dtypes import plain_words, tolerance
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, World, post
 
@@ -51,7 +52,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def stock(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     adapters = {name: world.folders[f"{name}1"] for name in "ab"}
-    options = ["--dtype", "float32", "--max-model-len", "2048", "--max-loras", "2", "--max-lora-rank", "16"]
+    options = [*plain_words(with_adapters=True), "--max-model-len", "2048", "--max-loras", "2", "--max-lora-rank", "16"]
     options += ["--kv-cache-memory-bytes", str(256 << 20)]
     with stock_vllm(world.model, adapters, tmp_path_factory.mktemp("stock") / "log", options) as server:
         yield server
@@ -76,9 +77,9 @@ def shown(answer: Any) -> dict[str, Any]:
 
 
 def alike(one: Any, two: Any) -> bool:
-    """Equal, with log-probabilities up to what the order of float32 sums explains."""
+    """Equal, with log-probabilities up to what the order of sums explains."""
     if isinstance(one, float) and isinstance(two, float):
-        return abs(one - two) < 1e-3
+        return abs(one - two) < tolerance()
     if isinstance(one, dict) and isinstance(two, dict):
         return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
     if isinstance(one, list) and isinstance(two, list):
@@ -187,5 +188,5 @@ def test_log_probabilities_equal_stocks(site: Site, stock: Server) -> None:
     differences = [abs(x - y) for one, two in zip(ours, plain, strict=True) for x, y in zip(one, two, strict=True)]
     apart = [abs(x - y) for one, two in zip(ours[::2], ours[1::2], strict=True) for x, y in zip(one, two, strict=True)]
     print(f"{len(differences)} log-probabilities, largest difference {max(differences):.1e} (a to b: {max(apart):.1f})")
-    assert max(differences) < 1e-3
+    assert max(differences) < tolerance()
     assert max(apart) > 1

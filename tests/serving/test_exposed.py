@@ -78,7 +78,7 @@ def test_what_is_not_listed_is_closed_on_the_running_server(site: Site) -> None:
     for path in [*sorted(routes_of(site) - open_here), "/invocations?x", "/v1/completions/../../sleep", "/%73leep"]:
         for method in METHODS[:5]:
             assert send(site.url, method, path, body.encode(), "application/json")[0] == 404, (method, path)
-    assert ask(site.url, "a", PROMPTS[0])[1] == site.world.expected[site.world.ids["a1"]][0]
+    assert site.world.is_right(site.world.ids["a1"], 0, ask(site.url, "a", PROMPTS[0])[1])
 
 
 def test_a_page_that_points_its_name_at_this_machine_gets_nothing(site: Site) -> None:
@@ -116,7 +116,7 @@ def test_what_has_no_end_is_cut_off(site: Site, part: str) -> None:
     allowed = (MAX_BODY if part == "body" else 0) + (12 << 20)
     with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as client:
         assert flood(client, ENDLESS[part], JUNK, 2 * allowed)[0] < allowed
-    assert ask(site.url, BASE, PROMPTS[0])[1] == site.world.expected[BASE][0]
+    assert site.world.is_right(BASE, 0, ask(site.url, BASE, PROMPTS[0])[1])
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ from serve.base_model import BaseModel
 from serve.everywhere import change_everywhere
 from serve.leases import file_lock, running_servers
 from serve.registry import Registry
+from tests.dtypes import WORDS, is_exact
 from tests.serving.conftest import Site, own_threads
 from tests.serving.load import Outcome, swap_under_load
-from tests.serving.world import BASE, PROMPTS, TOKENS, World, ask, figure, post
+from tests.serving.world import BASE, PROMPTS, World, ask, figure, post
 from tests.tiny_qwen import make_lora
 
 pytestmark = pytest.mark.slow
@@ -81,7 +82,7 @@ class Restarted:
 
 def detach(world: World, registry: Registry, log: Path, *options: str) -> str:
     """Start a server with the command and give its address."""
-    fixed = ["--detach", "--adapters", str(registry.root), "--dtype", "float32", "--log", str(log), str(world.model)]
+    fixed = ["--detach", "--adapters", str(registry.root), *WORDS, "--log", str(log), str(world.model)]
     done = subprocess.run([*BENCH, *fixed, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return next(word for word in done.stderr.split() if word.startswith("http://"))
@@ -258,7 +259,7 @@ def test_a_killed_server_is_restored(life: Life, world: World) -> None:
 
 
 def test_a_prompt_in_chunks_draws_the_sample_of_one_in_one_piece(life: Life) -> None:
-    assert life.restarted.in_chunks == life.restarted.one_piece
+    assert life.restarted.in_chunks == life.restarted.one_piece or not is_exact()
 
 
 def test_a_stopping_server_loses_nothing_and_leaves_nothing(life: Life, world: World) -> None:
@@ -271,5 +272,5 @@ def test_a_stopping_server_loses_nothing_and_leaves_nothing(life: Life, world: W
         for model, tokens in answers:
             assert model == world.ids[expected["abcd"[i % 4]]]
             assert len(tokens) == LONG + 10 * i
-            assert tokens[:TOKENS] == world.expected[model][i % len(PROMPTS)]
+            assert world.is_right(model, i % len(PROMPTS), tokens)
     assert life.restarted.survivors == []
