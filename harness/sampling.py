@@ -102,7 +102,7 @@ async def _sample(
         if asking.why_chats:
             display.notice(f"asking through chat completions: {asking.why_chats}")
         stack.enter_context(folder.locked())
-        manifest, log = _begin(options, folder, begun(config, endpoints, warnings), display)
+        manifest, log = _begin(options, folder, begun(config, tasks, endpoints, warnings), display)
         stack.callback(log.close)
         engine = Engine(plan, config, asking, endpoints, log, display, manifest.answered_as)
         keeper = Keeper(folder, manifest, engine, endpoints)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.errors import AdapterError, ConfigError, ServerError
-from harness.hub import cached_snapshot, is_whole, missing_weights, refuse_offline
+from harness.hub import cached_snapshot, is_whole, loaded_weights, missing_weights, refuse_offline
 from serve.tensorfile import TensorInfo, read_header
 
 _BLOCK = 4 << 20
@@ -25,11 +25,13 @@ class BaseModel:
         name: what the server calls it and what adapters give as their base (a folder name or a hub id).
         folder: where config.json and the weights are, or None where it is known by its hub id only.
         partial: the cached snapshot of a hub model without all its weights, as ``bench preview`` leaves it.
+        source: the hub id, where it is served under another name.
     """
 
     name: str
     folder: Path | None
     partial: Path | None = None
+    source: str | None = None
 
     @staticmethod
     def open(model: str | Path, revision: str | None = None) -> BaseModel:
@@ -90,10 +92,23 @@ class BaseModel:
         SHA-256 over config.json and the hex SHA-256 of all safetensors files in the order of their names; reads every
         byte (about 10 s for 15 GB).
         """
+        return self._digest(self._weights)
+
+    @cached_property
+    def hashes(self) -> frozenset[str]:
+        """``hash``, and the same over those files alone that transformers loads: a repository may hold others."""
+        if self.folder is None or self.hash is None:
+            return frozenset()
+        names = loaded_weights(self.folder)
+        loaded = [path for path in self._weights if path.name in names]
+        other = self._digest(loaded) if loaded and loaded != self._weights else self.hash
+        return frozenset({self.hash, other or self.hash})
+
+    def _digest(self, files: Sequence[Path]) -> str | None:
         if self.folder is None:
             return None
         weights = hashlib.sha256()
-        for path in self._weights:
+        for path in files:
             with path.open("rb") as file:
                 while block := file.read(_BLOCK):
                     weights.update(block)
@@ -139,11 +154,10 @@ class BaseModel:
     def _weights(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors")) if self.folder else []
 
-    def is_named(self, other: str) -> bool:
-        """Whether an adapter's ``base_model_name_or_path`` means this model: by name or by folder."""
-        if other.rstrip("/").rsplit("/", 1)[-1] == self.name.rsplit("/", 1)[-1]:
-            return True
-        return self.folder is not None and Path(other).expanduser().resolve() == self.folder
+    @property
+    def identity(self) -> str:
+        """What adapters' names of their base are compared with: the folder, or the hub id."""
+        return str(self.folder) if self.folder is not None else self.source or self.name
 
 
 def _folder_name(folder: Path) -> str:

@@ -89,11 +89,18 @@ def _check_layout(path: Path, tensors: dict[str, TensorInfo], base: int, size: i
 
 def count_bad_numbers(path: Path, tensor: TensorInfo) -> int:
     """How many entries of a floating point tensor are NaN, or beyond LARGEST in size (infinities among them)."""
-    count = prod(tensor.shape)
-    if count == 0:
-        return 0
+    numbers = _numbers(path, tensor)
+    return len(numbers) - int(np.count_nonzero(np.abs(numbers) <= LARGEST))
+
+
+def largest_number(path: Path, tensor: TensorInfo) -> float:
+    """The largest absolute value of a floating point tensor, 0 for an empty one."""
+    numbers = _numbers(path, tensor)
+    return float(np.abs(numbers).max()) if len(numbers) else 0.0
+
+
+def _numbers(path: Path, tensor: TensorInfo) -> np.ndarray:
+    """The entries of a floating point tensor, flat."""
     kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-    data = np.fromfile(path, dtype=kinds[tensor.dtype], count=count, offset=tensor.start)
-    if tensor.dtype == "BF16":
-        data = (data.astype("<u4") << 16).view("<f4")
-    return count - int(np.count_nonzero(np.abs(data) <= LARGEST))
+    numbers = np.fromfile(path, dtype=kinds[tensor.dtype], count=prod(tensor.shape), offset=tensor.start)
+    return (numbers.astype("<u4") << 16).view("<f4") if tensor.dtype == "BF16" else numbers

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import AdapterError
+from serve import targets
 from serve.base_model import BaseModel
 from serve.registry import Registry
 from serve.tensorfile import count_bad_numbers, read_header
@@ -196,3 +197,103 @@ def test_overlapping_tensors_are_refused(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(head)) + head + b"\0" * 12)
     with pytest.raises(AdapterError, match="share bytes"):
         read_header(path)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("zero", ["lora_A", "lora_B", "both by halves"])
+def test_an_adapter_that_changes_nothing_is_refused(
+    registry: Registry, base: BaseModel, tmp_path: Path, zero: str, dtype: str
+) -> None:
+    source = make_adapter(tmp_path / "a")
+    tensors = lora_tensors(0)
+    for name in tensors:
+        if zero in name or (zero == "both by halves" and ("lora_A" in name) == ("q_proj" in name)):
+            tensors[name] *= 1e-12 if dtype == "F32" else 0
+    write_safetensors(source / "adapter_model.safetensors", tensors, dtype)
+    with pytest.raises(AdapterError, match="changes nothing: lora_A or lora_B is zero in all of its 4 modules"):
+        registry.add("a", source, base)
+    assert not (registry.root / "a").exists()
+
+
+def test_modules_that_change_nothing_are_told(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
+    source = make_adapter(tmp_path / "a")
+    tensors = lora_tensors(0)
+    tensors["base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"][:] = 0
+    write_safetensors(source / "adapter_model.safetensors", tensors)
+    said: list[str] = []
+    registry.add("a", source, base, warn=said.append)
+    assert said[0] == "1 of 4 modules change nothing: lora_B is zero (model.layers.1.self_attn.v_proj)"
+
+
+@pytest.mark.parametrize(
+    ("change", "left_out"),
+    [
+        ({"target_modules": ["q_proj"]}, "2 of the 4.*layers.0.self_attn.v_proj, model.layers.1.self_attn.v_proj"),
+        ({"target_modules": r".*\.q_proj"}, "2 of the 4"),
+        ({"exclude_modules": ["self_attn.v_proj"]}, "2 of the 4"),
+        ({"exclude_modules": r".*layers\.0.*"}, "2 of the 4.*layers.0.self_attn.q_proj, .*layers.0.self_attn.v_proj"),
+        ({"layers_to_transform": [1]}, "2 of the 4.*layers.0"),
+        ({"layers_to_transform": 0, "layers_pattern": "layers"}, "2 of the 4.*layers.1"),
+        ({"layers_to_transform": [0, 1], "layers_pattern": ["blocks"]}, "4 of the 4"),
+    ],
+)
+def test_weights_that_peft_would_leave_out_are_refused(
+    base: BaseModel, tmp_path: Path, change: dict[str, Any], left_out: str
+) -> None:
+    with pytest.raises(AdapterError, match=f"leaves out {left_out}.*vLLM would apply them and PEFT would not"):
+        validate_adapter(make_adapter(tmp_path / "a", **change), base)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target_modules": ["model.layers.0.self_attn.q_proj", "v_proj", "layers.1.self_attn.q_proj"]},
+        {"target_modules": r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:mlp))"},
+        {"layers_to_transform": [0, 1], "layers_pattern": None},
+        {"exclude_modules": ["proj"]},
+    ],
+)
+def test_targets_that_fit_pass(base: BaseModel, tmp_path: Path, change: dict[str, Any]) -> None:
+    assert validate_adapter(make_adapter(tmp_path / "a", **change), base).warnings == ()
+
+
+def test_a_pattern_of_targets_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "_SECONDS", 0.5)
+    with pytest.raises(AdapterError, match="target_modules is a pattern that takes over 0 s to match"):
+        validate_adapter(make_adapter(tmp_path / "a", target_modules=r"((\w|\.)+)+!"))
+
+
+def test_modules_without_weights_are_told(base: BaseModel, tmp_path: Path) -> None:
+    source = make_adapter(tmp_path / "a")
+    assert validate_adapter(source, base).warnings == ()
+    some = {name: t for name, t in lora_tensors(0).items() if "layers.1.self_attn.v" not in name}
+    write_safetensors(source / "adapter_model.safetensors", some)
+    (warning,) = validate_adapter(source, base).warnings
+    assert "1 modules of adapter_config.json have no weights (model.layers.1.self_attn.v_proj)" in warning
+    (warning,) = validate_adapter(make_adapter(tmp_path / "all", target_modules="all-linear"), base).warnings
+    assert warning.startswith("10 modules of adapter_config.json have no weights (model.layers.0.self_attn.k_proj, ")
+    layers = make_adapter(tmp_path / "b", layers=1, layers_to_transform=[0])
+    assert validate_adapter(layers, base).warnings == ()
+
+
+@pytest.mark.slow
+def test_targets_are_found_as_peft_finds_them() -> None:
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    random = np.random.default_rng(0)
+    modules = [f"model.layers.{k}.{part}" for k in (0, 1, 12) for part in ("self_attn.q_proj", "mlp.experts.1.up_proj")]
+    modules += ["layers.1.q_proj", "q_proj", "model.vision.blocks.1.xq_proj", "lm_head"]
+    choices: dict[str, list[Any]] = {
+        "target_modules": [["q_proj"], ["up_proj", "lm_head"], ["layers.1.q_proj"], r".*(q|up)_proj", r"q_proj", ["x"]],
+        "exclude_modules": [None, [], ["q_proj"], ["experts.1.up_proj"], r".*\.12\..*", ["lm_head", "q_proj"]],
+        "layers_to_transform": [None, 1, [0, 12], []],
+        "layers_pattern": [None, "layers", ["blocks", "experts"], []],
+    }
+    for _ in range(400):
+        config = {key: values[random.integers(len(values))] for key, values in choices.items()}
+        if isinstance(config["target_modules"], str) or config["layers_to_transform"] is None:
+            config |= {"layers_to_transform": None, "layers_pattern": None}  # PEFT takes no others together
+        lora = LoraConfig(**config)
+        expected = [m for m in modules if not check_target_module_exists(lora, m)]
+        assert targets.not_applied(config, modules) == expected, config
