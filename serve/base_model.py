@@ -71,19 +71,41 @@ class BaseModel:
     @property
     def layers(self) -> int | None:
         """The number of transformer layers, where config.json says it."""
-        value = self.config.get("num_hidden_layers")
+        value = self._text_config.get("num_hidden_layers")
         return value if isinstance(value, int) else None
+
+    @property
+    def architecture(self) -> str | None:
+        """The class of the model, where config.json says it."""
+        named = self.config.get("architectures")
+        return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+    @property
+    def has_tied_head(self) -> bool:
+        """Whether the output layer has the weights of the embeddings."""
+        return not any(name.endswith("lm_head.weight") for name in self.tensors)
+
+    @property
+    def _text_config(self) -> dict[str, Any]:
+        """The part of config.json on the language model, which in a model that reads pictures too is an entry."""
+        text = self.config.get("text_config")
+        return text if isinstance(text, dict) else self.config
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
         """Every weight by name; empty where the model has no safetensors files."""
-        found: dict[str, TensorInfo] = {}
+        return {name: tensor for header in self._headers.values() for name, tensor in header.items()}
+
+    @cached_property
+    def _headers(self) -> dict[Path, dict[str, TensorInfo]]:
         try:
-            for path in self._weights:
-                found |= read_header(path)
+            return {path: read_header(path) for path in self._weights}
         except AdapterError as error:
             raise ServerError(str(error)) from error
-        return found
+
+    def file_of(self, tensor: TensorInfo) -> Path:
+        """The file that holds one of ``tensors``."""
+        return next(path for path in self._weights if any(tensor is own for own in self._headers[path].values()))
 
     @cached_property
     def hash(self) -> str | None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AdapterError
+from harness.served_classes import refuse_embedding_lora
 from serve.base_model import BaseModel
+from serve.fit import by, check_copies, check_fit, has_embedding_name
 from serve.jsonfile import read_object
 from serve.origin import INSIST, is_accepted, other_base
 from serve.patterns import check_pattern, matches
@@ -26,7 +28,11 @@ MANIFEST = "manifest.json"
 MAX_RANK = 512
 _NO_EFFECT = 1e-10
 """Largest entry of A times largest of B, below which a module's change is lost in any arithmetic."""
-_KEY = re.compile(r"base_model\.model\.(?P<module>.{1,300})\.lora_(?P<part>[AB])\.weight")
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>.{1,300})\.lora_(?:(?P<part>[AB])\.weight|embedding_(?P<embedding>[AB]))"
+)
+_COPY = re.compile(r"base_model\.model\.(?P<module>.{1,300})\.base_layer\.weight")
+"""A copy of a layer of the base, which PEFT saves beside LoRA on embeddings and vLLM does not read."""
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _UNSUPPORTED = {
     "use_dora": "DoRA",
@@ -99,8 +105,12 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
     rank = max(_module_rank(weights, module, a, b, config) for module, (a, b) in modules.items())
     if max_rank is not None and rank > max_rank:
         raise AdapterError(f"{folder}: rank {rank} is above this server's --max-lora-rank {max_rank}")
-    if base is not None and base.tensors:
-        _check_fit(weights, modules, base)
+    if base is not None:
+        if reason := refuse_embedding_lora(modules, base.architecture):
+            raise AdapterError(f"{weights}: {reason}")
+        if base.tensors:
+            check_fit(weights, modules, base)
+            check_copies(weights, {m["module"]: tensors[m[0]] for m in map(_COPY.fullmatch, tensors) if m}, base)
     warnings += check_targets(folder, config, sorted(modules), base)
     for name, tensor in tensors.items():
         if bad := count_bad_numbers(weights, tensor):
@@ -183,16 +193,21 @@ def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, tuple[Tens
     """Module name to its A and B matrices."""
     parts: dict[str, dict[str, TensorInfo]] = {}
     for name, tensor in tensors.items():
-        if "lora_embedding" in name or re.search(r"\.(embed_tokens|lm_head)\.lora_", name):
-            raise AdapterError(f"{path}: {name}: vLLM does not serve LoRA on embeddings or lm_head")
         match = _KEY.fullmatch(name)
-        if match is None:
+        copied = _COPY.fullmatch(name)
+        if match is None and (copied is None or not has_embedding_name(copied["module"], head=True)):
             raise AdapterError(
                 f"{path}: {name}: not a LoRA matrix (expected base_model.model.MODULE.lora_A.weight or lora_B)"
             )
         if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
             raise AdapterError(f"{path}: {name}: dtype {tensor.dtype} is not floating point")
-        parts.setdefault(match["module"], {})[match["part"]] = tensor
+        if match is None:
+            continue
+        if has_embedding_name(match["module"]) != (match["embedding"] is not None):
+            raise AdapterError(
+                f"{path}: {name}: lora_embedding_A and lora_embedding_B are for embeddings, and only they"
+            )
+        parts.setdefault(match["module"], {})[match["part"] or match["embedding"]] = tensor
     if not parts:
         raise AdapterError(f"{path}: holds no LoRA matrix at all")
     for module, found in parts.items():
@@ -204,44 +219,10 @@ def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, tuple[Tens
 def _module_rank(path: Path, module: str, a: TensorInfo, b: TensorInfo, config: dict[str, Any]) -> int:
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
         raise AdapterError(
-            f"{path}: {module}: A {_by(a.shape)} and B {_by(b.shape)} do not multiply (expected r x in, out x r)"
+            f"{path}: {module}: A {by(a.shape)} and B {by(b.shape)} do not multiply (expected r x in, out x r)"
         )
     patterns = config.get("rank_pattern") or {}
     expected = next((r for p, r in patterns.items() if matches(p, module)), config["r"])
     if a.shape[0] != expected:
         raise AdapterError(f"{path}: {module}: rank {a.shape[0]}, but {CONFIG} says {expected}")
     return a.shape[0]
-
-
-def _check_fit(path: Path, modules: dict[str, tuple[TensorInfo, TensorInfo]], base: BaseModel) -> None:
-    known = {
-        name.removeprefix("model.").rpartition(".")[0]: tensor
-        for name, tensor in base.tensors.items()
-        if _is_weight(name)
-    }
-    for module, (a, b) in modules.items():
-        weight = known.get(module.removeprefix("model."))
-        if weight is None:
-            raise AdapterError(f"{path}: {module}: {base.name} has no such module{_layer_hint(module, base.layers)}")
-        if weight.dtype not in ("F32", "F16", "BF16", "F64") or len(weight.shape) != 2:
-            continue  # a quantised base: its shapes say nothing about the layer's width
-        out, inner = weight.shape
-        if a.shape[1] != inner or b.shape[0] != out:
-            raise AdapterError(
-                f"{path}: {module}: fits a layer of {b.shape[0]}x{a.shape[1]}, but that of {base.name} is {out}x{inner}"
-            )
-
-
-def _is_weight(name: str) -> bool:
-    return name.endswith((".weight", ".qweight"))
-
-
-def _layer_hint(module: str, layers: int | None) -> str:
-    match = re.search(r"layers\.(\d+)\.", module)
-    if match and layers is not None and int(match[1]) >= layers:
-        return f" (layer {match[1]}, but its layers are 0-{layers - 1})"
-    return ""
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

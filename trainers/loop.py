@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from trainers.batches import Batch, Collator, split_passes
 from trainers.checkpoints import prune_best, prune_checkpoints, write_best
 from trainers.continued import with_adapter
 from trainers.failures import writing
-from trainers.lora import lora_config
+from trainers.lora import lora_config, outside_language_model
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
@@ -31,9 +29,6 @@ from trainers.signals import StopSignal, spare_worker
 from trainers.standing import has_ended, standing
 from trainers.stops import StopAtStep
 from trainers.validation import Validation
-
-_ON_EMBEDDINGS = re.compile(r"\.lora_embedding_|\.lm_head\.lora_")
-"""Names of LoRA weights that vLLM does not load; a regular expression in ``lora.targets`` may reach them."""
 
 
 @dataclass
@@ -213,7 +208,9 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
             train_dataset=rows,
             eval_dataset=rows if setup.validation else None,
             processing_class=setup.tokenizer,
-            peft_config=lora_config(recipe.lora) if fresh and recipe.lora is not None else None,
+            peft_config=lora_config(recipe.lora, outside_language_model(setup.model))
+            if fresh and recipe.lora is not None
+            else None,
             callbacks=[StopAtStep(stop)],
             recipe=recipe,
             reports=reports,
@@ -222,8 +219,6 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
     except ValueError as error:
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
     _drop_default_printer(trainer)
-    if recipe.serveable:
-        _refuse_embeddings([name for name, _ in trainer.model.named_parameters() if _ON_EMBEDDINGS.search(name)])
     return trainer
 
 
@@ -231,8 +226,3 @@ def _drop_default_printer(trainer: ArcTrainer) -> None:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-
-
-def _refuse_embeddings(names: Sequence[str]) -> None:
-    if names:
-        raise ConfigError(f"recipe: lora.targets reach {names[0]}; vLLM loads no adapter on embeddings or output layer")
