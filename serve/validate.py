@@ -108,6 +108,11 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
     if base is not None:
         if reason := refuse_embedding_lora(modules, base.architecture):
             raise AdapterError(f"{weights}: {reason}")
+        if config.get("ensure_weight_tying") and any(has_embedding_name(module, head=True) for module in modules):
+            raise AdapterError(
+                f"{weights}: its LoRA is shared by embeddings and output layer (ensure_weight_tying), where vLLM has "
+                "one for each; train it without"
+            )
         if base.tensors:
             check_fit(weights, modules, base)
             check_copies(weights, {m["module"]: tensors[m[0]] for m in map(_COPY.fullmatch, tensors) if m}, base)

@@ -191,6 +191,14 @@ def test_lora_on_embeddings_that_does_not_fit(
         validate_adapter(with_weights(tmp_path / "a", shapes), of_class(own_base, "LlamaForCausalLM"))
 
 
+def test_lora_that_is_shared_with_the_output_layer_is_refused(own_base: BaseModel, tmp_path: Path) -> None:
+    source = with_weights(tmp_path / "a", ON_EMBEDDINGS)
+    config = json.loads((source / "adapter_config.json").read_text())
+    (source / "adapter_config.json").write_text(json.dumps(config | {"ensure_weight_tying": True}))
+    with pytest.raises(AdapterError, match="ensure_weight_tying"):
+        validate_adapter(source, of_class(own_base, "LlamaForCausalLM"))
+
+
 def test_a_copy_of_the_embeddings_must_be_that_of_the_base(own_base: BaseModel, tmp_path: Path) -> None:
     own = np.random.default_rng(0).normal(size=(40, 64))  # as make_base draws them
     truncated = ((own.astype("<f4").view("<u4") >> 16) << 16).view("<f4")

@@ -1,4 +1,4 @@
-"""A class whose output layer vLLM wraps for LoRA: adapters on embeddings and output layer, and prompts' log-probabilities."""
+"""A class whose output layer vLLM wraps for LoRA: adapters on it and on embeddings, and prompts' log-probabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.serving.conftest import own_threads
 from tests.serving.world import PROMPTS, post
 from tests.tiny_qwen import make_lora, make_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")]
 
 TARGETS: dict[str, str | list[str]] = {
     "linear": "all-linear",
