@@ -71,7 +71,7 @@ class BaseModel:
     @property
     def layers(self) -> int | None:
         """The number of transformer layers, where config.json says it."""
-        value = self._text_config.get("num_hidden_layers")
+        value = self.text_config.get("num_hidden_layers")
         return value if isinstance(value, int) else None
 
     @property
@@ -86,7 +86,7 @@ class BaseModel:
         return not any(name.endswith("lm_head.weight") for name in self.tensors)
 
     @property
-    def _text_config(self) -> dict[str, Any]:
+    def text_config(self) -> dict[str, Any]:
         """The part of config.json on the language model, which in a model that reads pictures too is an entry."""
         text = self.config.get("text_config")
         return text if isinstance(text, dict) else self.config

@@ -243,5 +243,5 @@ def _cuda(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None],
 
 
 def _default_length(base: BaseModel) -> int | None:
-    longest = base.config.get("max_position_embeddings")
+    longest = base.text_config.get("max_position_embeddings")
     return min(longest, _LONGEST) if isinstance(longest, int) else None

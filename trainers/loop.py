@@ -63,6 +63,9 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         self.places = 0
         self._clock = time.monotonic()
         super().__init__(*args, **kwargs)
+        # Some classes say that they take no count of tokens (Gemma 3n); TRL, which computes the loss itself, would then
+        # divide each pass by its own count.
+        self.model_accepts_loss_kwargs = True
 
     def get_train_dataloader(self) -> Any:
         """The loader of transformers, whose workers outlive the first signal."""
@@ -76,7 +79,9 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         counts = torch.tensor(inputs["counts"])
         self.tally = counts if self.tally is None else self.tally + counts
         self.places += inputs["input_ids"].numel()
-        *first, last = self._as_many_on_every_process(inputs["passes"])
+        passes = self._as_many_on_every_process(inputs["passes"])
+        self.current_gradient_accumulation_steps = len(passes)  # a mixture of experts averages its own loss over them
+        *first, last = passes
         losses = []
         for part in first:
             with self.accelerator.no_sync(model=model):
