@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,8 @@ from harness.errors import AdapterError, ConfigError, ServerError
 from harness.hub import cached_snapshot, is_whole, loaded_weights, missing_weights, refuse_offline
 from serve.tensorfile import TensorInfo, read_header
 
+LANGUAGE_MODEL = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
+"""What the names of weights begin with in a language model that is a part of a model; older files have it reversed."""
 _BLOCK = 4 << 20
 
 
@@ -79,6 +82,19 @@ class BaseModel:
         """The class of the model, where config.json says it."""
         named = self.config.get("architectures")
         return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+    @cached_property
+    def is_composite(self) -> bool:
+        """Whether the language model is a part of it, beside one that reads pictures or sound."""
+        return any(LANGUAGE_MODEL.match(name) for name in self.tensors)
+
+    @property
+    def has_other_tokenizer(self) -> bool:
+        """Whether vLLM might choose mistral-common's tokenizer files, where training reads those of transformers."""
+        folder = self.folder or self.partial
+        if folder is None or not (folder / "tokenizer_config.json").is_file():
+            return False
+        return (folder / "tekken.json").is_file() or any(folder.glob("tokenizer.model.v*"))
 
     @property
     def has_tied_head(self) -> bool:

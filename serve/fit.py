@@ -8,10 +8,9 @@ from pathlib import Path
 
 from harness.errors import AdapterError
 from harness.served_classes import EMBEDDINGS, HEAD
-from serve.base_model import BaseModel
+from serve.base_model import LANGUAGE_MODEL, BaseModel
 from serve.tensorfile import TensorInfo, are_close
 
-_LANGUAGE_MODEL = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
 _TOWERS = re.compile(
     r"(?:.*\.)?(?:vision_tower|vision_model|vision_encoder|visual|audio_tower|multi_modal_projector|embed_(?:vision|audio))\."
 )
@@ -73,7 +72,7 @@ def by(shape: tuple[int, ...]) -> str:
 def _weights(base: BaseModel) -> dict[str, TensorInfo]:
     """The weights of a base by module, without what stands before ``layers`` in a checkpoint of any age."""
     known = {
-        _LANGUAGE_MODEL.sub("", name.rpartition(".")[0], 1).removeprefix("model."): tensor
+        LANGUAGE_MODEL.sub("", name.rpartition(".")[0], 1).removeprefix("model."): tensor
         for name, tensor in base.tensors.items()
         if name.endswith((".weight", ".qweight"))
     }
@@ -87,8 +86,8 @@ def _plain(module: str, base: BaseModel) -> str:
 
     With a model that reads pictures too, vLLM finds the layers under ``language_model`` only.
     """
-    match = _LANGUAGE_MODEL.match(module)
-    if (match is None) == _is_composite(base) and module != HEAD:
+    match = LANGUAGE_MODEL.match(module)
+    if (match is None) == base.is_composite and module != HEAD:
         return f"?{module}"
     return module[match.end() :] if match else module.removeprefix("model.")
 
@@ -97,10 +96,5 @@ def _hint(module: str, base: BaseModel) -> str:
     match = re.search(r"layers\.(\d+)\.", module)
     if match and base.layers is not None and int(match[1]) >= base.layers:
         return f" (layer {match[1]}, but its layers are 0-{base.layers - 1})"
-    where = "model.language_model" if _is_composite(base) else "model"
+    where = "model.language_model" if base.is_composite else "model"
     return f" (vLLM finds its layers under {where}.layers)" if match else ""
-
-
-def _is_composite(base: BaseModel) -> bool:
-    """Whether the language model is a part of it."""
-    return any(_LANGUAGE_MODEL.match(name) for name in base.tensors)
