@@ -13,6 +13,11 @@ ArcBenchError                exit status 1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+SHOWN = 5
+"""How many ids a message names."""
+
 
 class ArcBenchError(Exception):
     """Base of every error that is reported to the user without a traceback."""
@@ -56,3 +61,8 @@ class ServerError(ArcBenchError):
 
 class RunError(ArcBenchError):
     """A run folder is in the way, incomplete, or was made with another configuration."""
+
+
+def some_of(ids: Sequence[str], shown: int = SHOWN) -> str:
+    """Return a count and the first few ids for a message: ``760 (a, b, c, d, e, …)``."""
+    return f"{len(ids)} ({', '.join(ids[:shown])}{', …' if len(ids) > shown else ''})"

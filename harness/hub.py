@@ -33,6 +33,17 @@ def missing_weights(folder: Path) -> str | None:
     return None if names else "no *.safetensors"
 
 
+def loaded_weights(folder: Path) -> set[str]:
+    """Return the names of the files that transformers loads: ``model.safetensors``, or those of its index."""
+    if (folder / "model.safetensors").exists():
+        return {"model.safetensors"}
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+        return {str(name) for name in index["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
 def cached_snapshot(model: str, revision: str | None = None) -> Path | None:
     """Return the cached folder of a hub model, which may lack its weights; None where nothing of it is cached.
 

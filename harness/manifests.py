@@ -8,6 +8,8 @@ from harness.endpoint import Endpoint
 from harness.engine import Engine
 from harness.environment import describe_environment, now
 from harness.errors import ConfigError
+from harness.grid import Task
+from harness.pools import content_digest
 from harness.records import Manifest, RunConfig, ServedModel
 from harness.runs import RunFolder
 
@@ -27,7 +29,7 @@ def served_models(endpoints: Sequence[Endpoint]) -> dict[str, ServedModel]:
     return found
 
 
-def begun(config: RunConfig, endpoints: Sequence[Endpoint], warnings: Sequence[str]) -> Manifest:
+def begun(config: RunConfig, tasks: Sequence[Task], endpoints: Sequence[Endpoint], warnings: Sequence[str]) -> Manifest:
     """The manifest before anything is asked."""
     served = served_models(endpoints)
     models = [served[model.name] for model in config.models if model.name in served]
@@ -45,6 +47,7 @@ def begun(config: RunConfig, endpoints: Sequence[Endpoint], warnings: Sequence[s
         started=now(),
         resumed=[],
         finished=None,
+        task_digests=[content_digest(task) for task in tasks],
     )
 
 

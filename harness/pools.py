@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 from harness.errors import DataError
-from harness.grid import Pair, Task
+from harness.grid import Grid, Pair, Task
 from harness.rng import Stream
 
 TRAIN_PAIRS = (3, 5)
 """How many train pairs a task drawn from a list of pairs has; one more is its test."""
 MIN_PAIRS = TRAIN_PAIRS[0] + 1
 """The fewest pairs from which a task can be drawn."""
+SHOWN_DIGITS = 16
+"""How many digits of a ``content_digest`` are of what a prompt shows; the rest is of the test outputs."""
 
 
 class Source(Protocol):
@@ -132,7 +134,25 @@ class SourceList:
         return SourceList(spec, tuple(self.sources[i] for i in indices), self.origin)
 
 
+def content_digest(task: Task) -> str:
+    """Return 32 hex digits that name a task's content: 16 of what a prompt shows, then 16 of the test outputs.
+
+    The id does not count. SHA-256 over the train pairs and test inputs, and over the test outputs.
+    """
+    shown = b"".join(map(pair_bytes, task.train)) + b"?" + b"".join(_grid_bytes(pair.input) for pair in task.test)
+    outputs = b"".join(_grid_bytes(pair.output) for pair in task.test)
+    return "".join(hashlib.sha256(part).hexdigest()[:SHOWN_DIGITS] for part in (shown, outputs))
+
+
+def unlabelled(task: Task) -> Task:
+    """Return the task without its test outputs."""
+    return replace(task, test=tuple(replace(pair, output=None) for pair in task.test))
+
+
 def pair_bytes(pair: Pair) -> bytes:
     """A pair as bytes, different for different pairs."""
-    grids = (pair.input, pair.output)
-    return b"".join(b"-" if g is None else bytes((g.height, g.width)) + g.cells for g in grids)
+    return _grid_bytes(pair.input) + _grid_bytes(pair.output)
+
+
+def _grid_bytes(grid: Grid | None) -> bytes:
+    return b"-" if grid is None else bytes((grid.height, grid.width)) + grid.cells

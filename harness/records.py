@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Outcome = Literal["grid", "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing"]
 FAILURES: tuple[Outcome, ...] = (
@@ -159,8 +159,16 @@ class Manifest(Record):
     resumed: list[str]
     finished: str | None
     """UTC times in ISO 8601."""
+    task_digests: list[str] | None = None
+    """``content_digest`` of each of the configuration's tasks, in its order; None in older runs."""
     predictions_sha256: str | None = None
     """Of predictions.jsonl as the run left it; None until it has finished."""
+
+    @model_validator(mode="after")
+    def _one_digest_per_task(self) -> Manifest:
+        if self.task_digests is not None and len(self.task_digests) != len(self.config.task_ids):
+            raise ValueError(f"{len(self.task_digests)} task_digests for {len(self.config.task_ids)} task_ids")
+        return self
 
 
 class Metric(Record):

@@ -96,7 +96,7 @@ async def _sample(
         if asking.why_chats:
             display.notice(f"asking through chat completions: {asking.why_chats}")
         stack.enter_context(folder.locked())
-        manifest, log = _begin(options, folder, begun(config, endpoints, settled.warnings), display)
+        manifest, log = _begin(options, folder, begun(config, tasks, endpoints, settled.warnings), display)
         stack.callback(log.close)
         engine = Engine(settled.plan, config, asking, endpoints, log, display, manifest.answered_as)
         engine.watch.without = {name for endpoint in endpoints for name in endpoint.client.without}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +10,11 @@ from harness.answers import Answer
 from harness.ballots import UNNAMED, Ballots, check_counts, collect
 from harness.costs import CostMeter
 from harness.datasets import iterate, open_dataset
-from harness.errors import ConfigError, DataError
+from harness.errors import ArcBenchError, ConfigError, DataError, some_of
 from harness.formats import FORMATS, Format, format_named, recognise
 from harness.grid import Task
-from harness.records import Cost
+from harness.pools import SHOWN_DIGITS, content_digest
+from harness.records import Cost, Manifest
 from harness.runs import RunFolder
 from harness.scoring import collect_run, declared_tasks
 from harness.stopping import Schedule, of_run
@@ -41,6 +42,8 @@ class Saved:
     """The rounds of a run that stopped early."""
     costs: dict[str, Cost] | None = None
     """What the predictions of a run cost, by model."""
+    warnings: tuple[str, ...] = ()
+    """What could not be checked."""
 
 
 def open_saved(path: Path, spec: str | None = None, form: str | None = None, n: int | None = None) -> Saved:
@@ -76,11 +79,37 @@ def _run_folder(path: Path) -> RunFolder | None:
 def _open_run(folder: RunFolder, spec: str | None) -> Saved:
     manifest = folder.manifest()
     tasks = declared_tasks(manifest) if spec is None else list(iterate(open_dataset(spec)))
+    warnings = () if spec is None else _check_same_tasks(folder, manifest, tasks, spec)
     meter = CostMeter()
     ballots = collect_run(folder, manifest, tasks, meter)
     config = manifest.config
     own = folder if spec is None else None
-    return Saved(RUN, tasks, ballots, config.n, config.seed, own, of_run(config), meter.costs())
+    return Saved(RUN, tasks, ballots, config.n, config.seed, own, of_run(config), meter.costs(), warnings)
+
+
+def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], spec: str) -> tuple[str, ...]:
+    """Check that the tasks of another dataset that have ids of the run are those that the run was asked.
+
+    Returns:
+        A warning where that cannot be told: a run of an older version whose own dataset is not there.
+
+    Raises:
+        DataError: under an id of the run stands another task.
+    """
+    digests = manifest.task_digests
+    if digests is None:
+        try:
+            digests = [content_digest(task) for task in declared_tasks(manifest)]
+        except ArcBenchError as error:
+            return (f"{folder.path}: it cannot be checked that {spec} has the tasks that were asked ({error})",)
+    sampled = {name: one[:SHOWN_DIGITS] for name, one in zip(manifest.config.task_ids, digests, strict=True)}
+    other = [t.id for t in tasks if t.id in sampled and content_digest(t)[:SHOWN_DIGITS] != sampled[t.id]]
+    if other:
+        raise DataError(
+            f"{folder.path} was asked other tasks than {spec} has under the ids {some_of(other)}: its answers say "
+            "nothing about them"
+        )
+    return ()
 
 
 def _open_file(path: Path, spec: str, form: Format, n: int | None) -> Saved:

@@ -41,7 +41,8 @@ def score_saved_predictions(
     results = make_results(scored, saved.n, saved.seed, confidence, resamples)
     results = results.model_copy(update={"cost": saved.costs})
     parts = [summary_table(results), details(results)]
-    warnings = [
+    warnings = list(saved.warnings)
+    warnings += [
         f"{'' if len(saved.ballots) == 1 else own.model + ': '}{len(own.missing)} of {len(saved.tasks)} tasks have no "
         f"prediction and count as wrong: {', '.join(own.missing)}"
         for own in saved.ballots

@@ -9,11 +9,12 @@ from pathlib import Path
 from harness.answers import run_answers
 from harness.ballots import Ballots, check_counts, collect
 from harness.costs import CostMeter
-from harness.datasets import iterate, open_dataset
-from harness.errors import DataError
+from harness.datasets import Dataset, open_dataset
+from harness.errors import DataError, some_of
 from harness.grid import Grid, Task
 from harness.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 from harness.metrics import METRICS, OutputScore, TaskScores, average
+from harness.pools import content_digest, unlabelled
 from harness.records import Manifest, Metric, ModelResult, Results, Stopping
 from harness.runs import RunFolder, write_atomically
 from harness.stopped import score_ballot, stopping
@@ -116,9 +117,16 @@ def write_results(folder: RunFolder, results: Results) -> None:
     write_atomically(folder.results_path, plain.model_dump_json(indent=2).encode() + b"\n")
 
 
-def score_saved(folder: RunFolder, manifest: Manifest, meter: CostMeter | None = None) -> list[ModelScores]:
-    """The scores of every model of a run, from its predictions and its declared tasks; ``meter`` counts their cost."""
-    tasks = declared_tasks(manifest)
+def score_saved(
+    folder: RunFolder, manifest: Manifest, meter: CostMeter | None = None, tasks: Sequence[Task] | None = None
+) -> list[ModelScores]:
+    """Return the scores of every model of a run.
+
+    Args:
+        meter: counts what the predictions cost.
+        tasks: the declared tasks, where they were read before.
+    """
+    tasks = declared_tasks(manifest) if tasks is None else tasks
     config = manifest.config
     return [score_ballots(own, tasks, config.n, of_run(config)) for own in collect_run(folder, manifest, tasks, meter)]
 
@@ -142,20 +150,51 @@ def collect_run(
 
 
 def declared_tasks(manifest: Manifest) -> list[Task]:
-    """The tasks that a run declared, from its dataset.
+    """Return the tasks that a run declared, read from its dataset again.
 
     Raises:
-        DataError: the dataset is not the one that was sampled.
+        DataError: they are not what the run sampled. Test outputs that were not known then may be known now.
     """
     config = manifest.config
     dataset = open_dataset(config.dataset)
-    if dataset.digest() != config.dataset_digest:
+    if manifest.task_digests is None and dataset.digest() != config.dataset_digest:
         raise DataError(
             f"dataset {config.dataset} has digest {dataset.digest()}, but the run sampled {config.dataset_digest}: "
             "its content changed since; score against the original"
         )
-    wanted = set(config.task_ids)
-    return [task for task in iterate(dataset) if task.id in wanted]
+    tasks = named_tasks(dataset, config.task_ids)
+    if manifest.task_digests is not None:
+        sampled = dict(zip(config.task_ids, manifest.task_digests, strict=True))
+        changed = [t.id for t in tasks if sampled[t.id] not in (content_digest(t), content_digest(unlabelled(t)))]
+        if changed:
+            raise DataError(
+                f"dataset {config.dataset}: of the run's {len(tasks)} tasks {some_of(changed)} have another content "
+                "than the run sampled: its content changed since; score against the original"
+            )
+    return tasks
+
+
+def named_tasks(dataset: Dataset, ids: Sequence[str]) -> list[Task]:
+    """Return the tasks with these ids, in that order; a dataset that has them in the same order is read no further.
+
+    Raises:
+        DataError: the dataset lacks some.
+    """
+    places: list[int] = []
+    for index, name in enumerate(dataset.ids):
+        if len(places) == len(ids):
+            break
+        if name == ids[len(places)]:
+            places.append(index)
+    if len(places) < len(ids):  # in another order by now
+        known = {name: index for index, name in enumerate(dataset.ids)}
+        if missing := [name for name in ids if name not in known]:
+            raise DataError(
+                f"dataset {dataset.spec}: of the run's {len(ids)} tasks {some_of(missing)} are not there: its content "
+                "changed since; score against the original"
+            )
+        places = [known[name] for name in ids]
+    return [dataset.task(index) for index in places]
 
 
 def make_results(

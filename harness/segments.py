@@ -1,17 +1,19 @@
 """Token ids by table: a prompt put together from the cached ids of its fixed text and of the rows of its grids.
 
 A tokenizer works through every character; here the fixed text between two grids is looked up, and a row becomes ids
-cell by cell through a table. That is only right where the tokenizer never merges across the cuts (before a row, before
-the line break that ends it, and for the table between cells), so that the caller must compare with the tokenizer first.
+through a table of cells, or of two or three cells where the tokenizer makes one token of as many digits (Llama 3).
+That is only right where the tokenizer never merges across the cuts (before a row, before the line break that ends it,
+and for the table between cells or groups of them), so that the caller must compare with the tokenizer first.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import product
 
 from harness.encoding import Encoder, GridText
-from harness.grid import MAX_SIDE, Grid, Pair, Task
+from harness.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
 
 Encode = Callable[[str], list[int]]
 _SLOT = re.compile("\ue000([0-9]+)\ue001")
@@ -61,38 +63,62 @@ class RowTable:
     """The ids of rows.
 
     Args:
-        by_cell: look cells up one by one; else whole rows are tokenised and kept.
+        cells: how many cells from the left are looked up at a time: 1, or as many as the tokenizer has digits in a
+            token; 0 for whole rows, which are tokenized and kept.
     """
 
-    def __init__(self, encode: Encode, encoder: Encoder, *, by_cell: bool) -> None:
-        self._encode, self._encoder, self._by_cell = encode, encoder, by_cell
+    def __init__(self, encode: Encode, encoder: Encoder, *, cells: int) -> None:
+        self._encode, self._encoder, self._cells = encode, encoder, cells
         self._rows: dict[tuple[int, bytes], list[int]] = {}
-        first = encode(encoder.line(1, b"\0"))
-        self._break = encode(encoder.line(1, b"\0") + "\n")[len(first) :]
-        if by_cell:
-            self._first = [[encode(encoder.line(i, bytes((c,)))) for c in range(10)] for i in range(1, MAX_SIDE + 1)]
-            self._next = [encode(encoder.line(1, bytes((0, c))))[len(first) :] for c in range(10)]
-            self._single = [ids[0] for ids in self._next] if all(len(ids) == 1 for ids in self._next) else None
+        self._bodies: dict[bytes, list[int]] = {}
+        zeros = bytes(max(1, cells))
+        before = len(encode(encoder.line(1, zeros)))
+        self._break = encode(encoder.line(1, zeros) + "\n")[before:]
+        groups = [bytes(group) for n in range(1, cells + 1) for group in product(range(COLOURS), repeat=n)]
+        self._groups = {group: encode(encoder.line(1, zeros + group))[before:] for group in groups}
+        """By cells, their ids behind others."""
+        alone = all(len(ids) == 1 for ids in self._groups.values())
+        self._tokens = {group: ids[0] for group, ids in self._groups.items()} if alone else {}
+        self._single = list(self._tokens.values()) if cells == 1 else []
+        # The first cells of a row have a table for each row's number where they are single, else its start alone.
+        firsts = groups if cells == 1 else [b""]
+        self._first = [{group: self._line(i, group) for group in firsts} for i in range(1, MAX_SIDE + 1) if cells]
 
     def add(self, ids: list[int], grid: Grid) -> None:
         """Append the ids of a grid's rows, the last one without its line break."""
-        if self._by_cell and self._single is not None:
-            single, after = self._single, self._break
+        after, single, bodies = self._break, self._single, self._bodies
+        begin = 1 if self._cells == 1 else 0
+        if single:
             for first, row in zip(self._first, grid.rows(), strict=False):
-                ids += first[row[0]]
+                ids += first[row[:1]]
                 ids += [single[c] for c in row[1:]]
                 ids += after
+        elif self._cells:
+            for first, row in zip(self._first, grid.rows(), strict=False):
+                ids += first[row[:begin]]
+                body = row[begin:]
+                ids += bodies.get(body) or self._body(body)
         else:
-            for number, row in enumerate(grid.rows()):
-                ids += self._cells(number, row) if self._by_cell else self._row(number, row)
-                ids += self._break
-        del ids[len(ids) - len(self._break) :]
+            for number, row in enumerate(grid.rows(), 1):
+                ids += self._row(number, row)
+                ids += after
+        del ids[len(ids) - len(after) :]
 
-    def _cells(self, number: int, row: bytes) -> list[int]:
-        ids = list(self._first[number][row[0]])
-        for c in row[1:]:
-            ids += self._next[c]
+    def _body(self, cells: bytes) -> list[int]:
+        """The ids of a row behind its start, with the line break; rows come again and again within a task."""
+        if len(self._bodies) >= MAX_CACHED:
+            self._bodies.clear()
+        size, groups, tokens = self._cells, self._groups, self._tokens
+        places = range(0, len(cells), size)
+        if tokens:
+            ids = [tokens[cells[place : place + size]] for place in places]
+        else:
+            ids = [id_ for place in places for id_ in groups[cells[place : place + size]]]
+        self._bodies[cells] = ids = ids + self._break
         return ids
+
+    def _line(self, number: int, row: bytes) -> list[int]:
+        return self._encode(self._encoder.line(number, row))
 
     def _row(self, number: int, row: bytes) -> list[int]:
         key = (number, row)
@@ -100,7 +126,7 @@ class RowTable:
         if ids is None:
             if len(self._rows) >= MAX_CACHED:
                 self._rows.clear()
-            ids = self._rows[key] = self._encode(self._encoder.line(number + 1, row))
+            ids = self._rows[key] = self._line(number, row)
         return ids
 
 
@@ -110,7 +136,7 @@ class SegmentTokenizer:
     Args:
         layouts: gives for a number of train pairs the layouts of the prompt and of the answer.
         cut: also cut before the head of a grid, which then is looked up by its shape alone.
-        by_cell: see ``RowTable``.
+        cells: see ``RowTable``.
     """
 
     def __init__(
@@ -120,12 +146,12 @@ class SegmentTokenizer:
         layouts: Callable[[int], tuple[Layout, Layout]],
         *,
         cut: bool,
-        by_cell: bool,
+        cells: int,
     ) -> None:
         self._encode, self._encoder, self._layouts, self._cut = encode, encoder, layouts, cut
         self._known: dict[int, tuple[Layout, Layout]] = {}
         self._texts: dict[str, list[int]] = {}
-        self._table = RowTable(encode, encoder, by_cell=by_cell)
+        self._table = RowTable(encode, encoder, cells=cells)
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
         """The ids of the prompt."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.ballots import Ballots
-from harness.errors import ConfigError, RunError
+from harness.errors import ConfigError, RunError, some_of
 from harness.grid import Task
 from harness.metrics import average
+from harness.pools import content_digest
 from harness.records import Manifest
 from harness.runs import RunFolder
 from harness.scoring import ModelScores, collect_run, declared_tasks, score_saved
 from harness.stopped import not_available, told_unknown
 from harness.stopping import Schedule, of_run
-
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,20 @@ def select_models(names: Sequence[str], common: bool = False) -> Selected:
     """The models that ``RUN[@MODEL]`` strings name, in order; a RUN alone gives all of its models.
 
     Args:
-        common: where the runs declared different tasks, score those that all have, instead of refusing.
+        common: where the runs declared different tasks, score those that all have, instead of refusing. A task is
+            the same where id and content are.
 
     Raises:
-        RunError: no such run or model, or the task lists differ.
+        RunError: no such run or model, the tasks differ, or none is common to all.
     """
     paths = list(dict.fromkeys(_split(name)[0] for name in names))
     manifests = {path: RunFolder(path).manifest() for path in paths}
-    if not common and (differing := _task_differences(manifests)):
-        raise RunError(f"{differing}; --common compares the tasks that all have")
-    by_path = {path: score_saved(RunFolder(path), manifest) for path, manifest in manifests.items()}
+    tasks = {path: declared_tasks(manifest) for path, manifest in manifests.items()}
+    contents = {path: {task.id: content_digest(task) for task in own} for path, own in tasks.items()}
+    shared = _shared_ids(contents)
+    if not common and (differing := _task_differences(contents)):
+        raise RunError(f"{differing}; --common compares the {len(shared)} tasks that all have")
+    by_path = {path: score_saved(RunFolder(path), own, tasks=tasks[path]) for path, own in manifests.items()}
     folders = [path.name for path in paths]
     scored: list[ModelScores] = []
     for name in names:
@@ -65,7 +68,14 @@ def select_models(names: Sequence[str], common: bool = False) -> Selected:
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
         scored += [replace(s, model=label + s.model) for s in by_path[path] if model in (None, s.model)]
     seed = manifests[paths[0]].config.seed
-    return Selected(common_tasks(scored) if common else scored, seed, _warnings(manifests))
+    warnings = _warnings(manifests)
+    if partial := [
+        f"{len(shared)} of the {len(own)} of {path}" for path, own in contents.items() if len(own) > len(shared)
+    ]:
+        warnings.append(
+            f"compared are the {len(shared)} tasks that all runs have (id and content): {', '.join(partial)}"
+        )
+    return Selected(common_tasks(scored, shared), seed, warnings)
 
 
 def require_one_model(name: str) -> None:
@@ -112,15 +122,8 @@ def select_model(name: str) -> SelectedModel:
     return SelectedModel(chosen, tasks, manifest.config.seed, early, _unfinished({path: manifest}))
 
 
-def common_tasks(scored: Sequence[ModelScores]) -> list[ModelScores]:
-    """The models scored on the tasks that all of them have; failures by kind are not known for a part and left empty.
-
-    Raises:
-        RunError: there is no such task.
-    """
-    shared = set.intersection(*(set(scores.outputs) for scores in scored))
-    if not shared:
-        raise RunError("the runs have no task in common, so that nothing can be paired")
+def common_tasks(scored: Sequence[ModelScores], shared: Set[str]) -> list[ModelScores]:
+    """Return the models scored on some of their tasks; failures by kind are not known for a part and left empty."""
     kept = []
     for scores in scored:
         outputs = {task: own for task, own in scores.outputs.items() if task in shared}
@@ -142,17 +145,37 @@ def _check_known(path: Path, model: str | None, manifest: Manifest) -> list[str]
     return known
 
 
-def _task_differences(manifests: Mapping[Path, Manifest]) -> str:
-    """Which tasks one run declared and another did not; empty where there are none."""
-    (first, manifest), *others = manifests.items()
-    declared = set(manifest.config.task_ids)
+def _shared_ids(contents: Mapping[Path, Mapping[str, str]]) -> set[str]:
+    """Return the ids under which every run has the same content.
+
+    Args:
+        contents: by run, ``content_digest`` by task id.
+
+    Raises:
+        RunError: there are none.
+    """
+    first, *others = contents.values()
+    shared = {name for name, digest in first.items() if all(other.get(name) == digest for other in others)}
+    if not shared:
+        same_ids = set.intersection(*(set(own) for own in contents.values()))
+        why = f"; {len(same_ids)} ids are the same, but stand for other tasks in each" if same_ids else ""
+        raise RunError(f"{', '.join(map(str, contents))} have no task in common, so that nothing can be paired{why}")
+    return shared
+
+
+def _task_differences(contents: Mapping[Path, Mapping[str, str]]) -> str:
+    """Return which tasks one run declared and another did not, in words; empty where all declared the same."""
+    (first, declared), *others = contents.items()
     told = []
-    for path, other in others:
-        own = set(other.config.task_ids)
-        for lacking, having, ids in ((path, first, declared - own), (first, path, own - declared)):
+    for path, own in others:
+        for lacking, having, ids in (
+            (path, first, declared.keys() - own.keys()),
+            (first, path, own.keys() - declared.keys()),
+        ):
             if ids:
-                shown = ", ".join(sorted(ids)[:_SHOWN]) + (" …" if len(ids) > _SHOWN else "")
-                told.append(f"{lacking} did not declare {len(ids)} tasks of {having} ({shown})")
+                told.append(f"{lacking} did not declare tasks of {having}: {some_of(sorted(ids))}")
+        if other := sorted(name for name in declared.keys() & own.keys() if declared[name] != own[name]):
+            told.append(f"{path} and {first} mean other tasks by the ids {some_of(other)}")
     return "; ".join(told)
 
 
@@ -168,7 +191,7 @@ def _warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
     configs = [manifest.config for manifest in manifests.values()]
     warnings = _unfinished(manifests)
     fields = {
-        "dataset_digest": "the dataset's content", "n": "n", "seed": "seed", "samples_per_view": "samples_per_view",
+        "n": "n", "seed": "seed", "samples_per_view": "samples_per_view",
         "augment": "augment", "lenient": "lenient", "temperature": "temperature",
     }  # fmt: skip
     for field, word in fields.items():

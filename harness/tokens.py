@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from itertools import product
 
 from harness.encoding import Encoder, GridText
 from harness.errors import ConfigError
-from harness.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
+from harness.grid import Grid, Pair, Task
+from harness.probes import probe_tasks, random_task
 from harness.prompt import Prompt, load_prompt, without_system
-from harness.rng import Stream
 from harness.segments import Layout, SegmentTokenizer, SlotEncoder, skeleton
 from harness.template import AS_IT_IS, TemplateSettings
 from harness.turns import ChatTokenizer, TemplateRefusal, Turn, find_turn, lost_text, render, text_of
 
 _PROBE_GRID = Grid(2, 3, bytes((0, 1, 2, 3, 4, 5)))
-_CHECKS = 8
-"""Random tasks on which a table must agree with the tokenizer, with 1 to this many train pairs."""
+_TABLES = {"cells": 1, "triples": 3, "pairs": 2, "rows": 0}
+"""Tables by name, the fastest first, with the cells that are looked up at a time."""
 _PROBE = Task("probe", (Pair(_PROBE_GRID, _PROBE_GRID),) * 2, (Pair(_PROBE_GRID, _PROBE_GRID),))
 
 
@@ -64,7 +64,7 @@ class PromptTokenizer:
         self._turn = self._find_turn()
         self._joined = self._is_joined()
         self.path = "tokenizer"
-        """How ids are made: ``cells`` or ``rows`` (by table), or ``tokenizer``."""
+        """How ids are made: by table of ``cells``, ``pairs`` or ``triples`` of cells or ``rows``, or ``tokenizer``."""
         self._segments = self._checked_segments() if fast and not self._joined else None
 
     @property
@@ -131,7 +131,7 @@ class PromptTokenizer:
                     self.prompt.answer(task, 0, self.encoder),
                     self.settings,
                 )
-                for task in (_PROBE, _random_task(2))
+                for task in (_PROBE, random_task(2))
             }
         except ConfigError as error:
             return self._untrainable(str(error))
@@ -152,12 +152,13 @@ class PromptTokenizer:
         return False
 
     def _checked_segments(self) -> SegmentTokenizer | None:
-        """The fastest table that gives the tokenizer's own ids on a few random tasks; None where none does."""
-        tasks = [_random_task(n) for n in range(1, _CHECKS + 1)]
+        """The fastest table that gives the tokenizer's own ids on all probes; None where none does."""
+        tasks = probe_tasks()
         wanted = [[self._encode(text) for text in self._texts(task, 0)] for task in tasks]
-        for path, cut in (("cells", True), ("cells", False), ("rows", True), ("rows", False)):
-            segments = SegmentTokenizer(self._encode, self.encoder, self._layouts, cut=cut, by_cell=path == "cells")
-            if wanted == [[segments.prompt_ids(task, 0), segments.answer_ids(task, 0)] for task in tasks]:
+        for (path, cells), cut in product(_TABLES.items(), (True, False)):
+            segments = SegmentTokenizer(self._encode, self.encoder, self._layouts, cut=cut, cells=cells)
+            made = ([segments.prompt_ids(task, 0), segments.answer_ids(task, 0)] for task in tasks)
+            if all(ids == own for ids, own in zip(made, wanted, strict=True)):
                 self.path = path
                 return segments
         return None
@@ -199,22 +200,6 @@ def usable_prompt(tokenizer: ChatTokenizer, prompt: Prompt, encoder: Encoder, se
         PromptTokenizer(tokenizer, load_prompt(other), encoder, settings=settings, fast=False)
         return load_prompt(other)
     return prompt
-
-
-@cache
-def _random_task(n_train: int) -> Task:
-    """A task of random grids of any shape, with ``n_train`` train pairs (at least one); always the same."""
-    stream = Stream("tokens", n_train)
-
-    def grid(height: int, width: int) -> Grid:
-        return Grid(height, width, bytes(stream.below(COLOURS) for _ in range(height * width)))
-
-    sides = [(stream.between(1, MAX_SIDE), stream.between(1, 12)) for _ in range(2 * n_train)]
-    grids = [
-        grid(*side) for side in [*sides, (1, 1), (MAX_SIDE, MAX_SIDE), (1, MAX_SIDE), (MAX_SIDE, 1)][-2 * n_train - 2 :]
-    ]
-    pairs = [Pair(source, target) for source, target in zip(grids[::2], grids[1::2], strict=True)]
-    return Task("random", tuple(pairs[:-1]), (pairs[-1],))
 
 
 def _around(text: str, place: int) -> str:

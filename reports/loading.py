@@ -11,6 +11,7 @@ from harness.costs import CostMeter
 from harness.errors import RunError
 from harness.grid import Task
 from harness.pairs import Paired, against_first, all_pairs, compare_pairs
+from harness.pools import content_digest
 from harness.records import Cost, Manifest, ModelConfig, Results
 from harness.runs import RunFolder
 from harness.scoring import ModelScores, declared_tasks, make_results, score_saved
@@ -27,6 +28,8 @@ class LoadedRun:
     """The name of its folder, with its parent's where two have the same."""
     folder: RunFolder
     manifest: Manifest
+    tasks: tuple[Task, ...]
+    """The tasks that it declared."""
     scored: list[ModelScores]
     cost: Mapping[str, Cost]
     """What each model's predictions cost, by its name in the run."""
@@ -105,15 +108,16 @@ def load_sections(paths: Sequence[Path], baseline: str | None = None) -> list[Se
         folder = RunFolder(path)
         manifest = folder.manifest()
         config = manifest.config
-        key = (config.dataset_digest, tuple(config.task_ids), config.n, config.seed, config.augment)
+        tasks = declared_tasks(manifest)
+        key = (tuple((task.id, content_digest(task)) for task in tasks), config.n, config.seed, config.augment)
         if not folder.predictions_path.exists():
             raise RunError(
                 f"{folder.predictions_path} is missing: the run stopped before its first prediction, or the file is "
                 "lost; complete the run with bench run --resume"
             )
         meter = CostMeter()
-        scored = score_saved(folder, manifest, meter)
-        groups.setdefault(key, []).append(LoadedRun(name, folder, manifest, scored, meter.costs()))
+        scored = score_saved(folder, manifest, meter, tasks)
+        groups.setdefault(key, []).append(LoadedRun(name, folder, manifest, tuple(tasks), scored, meter.costs()))
     datasets = [runs[0].manifest.config.dataset for runs in groups.values()]
     sections = [_section(tuple(runs), datasets, baseline) for runs in groups.values()]
     if baseline is not None and baseline not in (known := all_models(sections)):
@@ -152,7 +156,7 @@ def _section(runs: tuple[LoadedRun, ...], datasets: Sequence[str], baseline: str
         config.dataset,
         heading,
         runs,
-        tuple(declared_tasks(runs[0].manifest)),
+        runs[0].tasks,
         scored,
         make_results(scored, config.n, config.seed),
         baseline,

@@ -145,9 +145,17 @@ async def _change(request: Request) -> Response:
     except OSError as error:  # a full or unwritable disk
         return _refused(500, f"{service.pool.registry.root}: {error.strerror}")
     _log.info("%s %s", name, ", ".join(ids))
-    return JSONResponse(
-        {"action": name, "adapters": ids, "live": service.pool.live, "seconds": time.monotonic() - started}
-    )
+    warnings = _warnings(service.pool, ids)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    answer = {"action": name, "adapters": ids, "live": service.pool.live, "seconds": time.monotonic() - started}
+    return JSONResponse({**answer, "warnings": warnings})
+
+
+def _warnings(pool: AdapterPool, ids: list[str]) -> list[str]:
+    """What is to be known of versions that are loaded now."""
+    loaded = pool.loaded
+    return [f"{i}: {warning}" for i in ids if i in loaded for warning in loaded[i].verified.facts.warnings]
 
 
 def _refused(status: int, message: str) -> Response:

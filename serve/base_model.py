@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.errors import AdapterError, ConfigError, ServerError
-from harness.hub import cached_snapshot, is_whole, missing_weights, refuse_offline
+from harness.hub import cached_snapshot, is_whole, loaded_weights, missing_weights, refuse_offline
 from serve.tensorfile import TensorInfo, read_header
 
+LANGUAGE_MODEL = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
+"""What the names of weights begin with in a language model that is a part of a model; older files have it reversed."""
 _BLOCK = 4 << 20
 
 
@@ -25,11 +28,13 @@ class BaseModel:
         name: what the server calls it and what adapters give as their base (a folder name or a hub id).
         folder: where config.json and the weights are, or None where it is known by its hub id only.
         partial: the cached snapshot of a hub model without all its weights, as ``bench preview`` leaves it.
+        source: the hub id, where it is served under another name.
     """
 
     name: str
     folder: Path | None
     partial: Path | None = None
+    source: str | None = None
 
     @staticmethod
     def open(model: str | Path, revision: str | None = None) -> BaseModel:
@@ -69,19 +74,54 @@ class BaseModel:
     @property
     def layers(self) -> int | None:
         """The number of transformer layers, where config.json says it."""
-        value = self.config.get("num_hidden_layers")
+        value = self.text_config.get("num_hidden_layers")
         return value if isinstance(value, int) else None
+
+    @property
+    def architecture(self) -> str | None:
+        """The class of the model, where config.json says it."""
+        named = self.config.get("architectures")
+        return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+
+    @cached_property
+    def is_composite(self) -> bool:
+        """Whether the language model is a part of it, beside one that reads pictures or sound."""
+        return any(LANGUAGE_MODEL.match(name) for name in self.tensors)
+
+    @property
+    def has_other_tokenizer(self) -> bool:
+        """Whether vLLM might choose mistral-common's tokenizer files, where training reads those of transformers."""
+        folder = self.folder or self.partial
+        if folder is None or not (folder / "tokenizer_config.json").is_file():
+            return False
+        return (folder / "tekken.json").is_file() or any(folder.glob("tokenizer.model.v*"))
+
+    @property
+    def has_tied_head(self) -> bool:
+        """Whether the output layer has the weights of the embeddings."""
+        return not any(name.endswith("lm_head.weight") for name in self.tensors)
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        """The part of config.json on the language model, which in a model that reads pictures too is an entry."""
+        text = self.config.get("text_config")
+        return text if isinstance(text, dict) else self.config
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
         """Every weight by name; empty where the model has no safetensors files."""
-        found: dict[str, TensorInfo] = {}
+        return {name: tensor for header in self._headers.values() for name, tensor in header.items()}
+
+    @cached_property
+    def _headers(self) -> dict[Path, dict[str, TensorInfo]]:
         try:
-            for path in self._weights:
-                found |= read_header(path)
+            return {path: read_header(path) for path in self._weights}
         except AdapterError as error:
             raise ServerError(str(error)) from error
-        return found
+
+    def file_of(self, tensor: TensorInfo) -> Path:
+        """The file that holds one of ``tensors``."""
+        return next(path for path in self._weights if any(tensor is own for own in self._headers[path].values()))
 
     @cached_property
     def hash(self) -> str | None:
@@ -90,10 +130,23 @@ class BaseModel:
         SHA-256 over config.json and the hex SHA-256 of all safetensors files in the order of their names; reads every
         byte (about 10 s for 15 GB).
         """
+        return self._digest(self._weights)
+
+    @cached_property
+    def hashes(self) -> frozenset[str]:
+        """``hash``, and the same over those files alone that transformers loads: a repository may hold others."""
+        if self.folder is None or self.hash is None:
+            return frozenset()
+        names = loaded_weights(self.folder)
+        loaded = [path for path in self._weights if path.name in names]
+        other = self._digest(loaded) if loaded and loaded != self._weights else self.hash
+        return frozenset({self.hash, other or self.hash})
+
+    def _digest(self, files: Sequence[Path]) -> str | None:
         if self.folder is None:
             return None
         weights = hashlib.sha256()
-        for path in self._weights:
+        for path in files:
             with path.open("rb") as file:
                 while block := file.read(_BLOCK):
                     weights.update(block)
@@ -139,11 +192,10 @@ class BaseModel:
     def _weights(self) -> list[Path]:
         return sorted(self.folder.glob("*.safetensors")) if self.folder else []
 
-    def is_named(self, other: str) -> bool:
-        """Whether an adapter's ``base_model_name_or_path`` means this model: by name or by folder."""
-        if other.rstrip("/").rsplit("/", 1)[-1] == self.name.rsplit("/", 1)[-1]:
-            return True
-        return self.folder is not None and Path(other).expanduser().resolve() == self.folder
+    @property
+    def identity(self) -> str:
+        """What adapters' names of their base are compared with: the folder, or the hub id."""
+        return str(self.folder) if self.folder is not None else self.source or self.name
 
 
 def _folder_name(folder: Path) -> str:

@@ -99,14 +99,33 @@ def adapters() -> None:
 @click.option(
     "--base", help="The model it must fit  [default: the one that adapter_config.json names, if it is on this machine]"
 )
-def add_command(name: str, folder: Path, adapters: Path | None, base: str | None) -> None:
+@click.option(
+    "--accept-base", is_flag=True, help="Register it for --base though it names another model: you know that it fits."
+)
+@click.option("--prompt", help="The prompt that it was trained with, where its manifest does not say.")
+@click.option("--grid-encoder", "encoder", help="The encoder that it was trained with, likewise.")
+def add_command(
+    name: str,
+    folder: Path,
+    adapters: Path | None,
+    base: str | None,
+    accept_base: bool,
+    prompt: str | None,
+    encoder: str | None,
+) -> None:
     """Validate the adapter in FOLDER and register it under NAME; prints NAME@VERSION.
 
     Example: bench adapters add flips runs/flips/adapter --adapters adapters
     """
     from serve import operate
 
-    click.echo(operate.add_adapter(_registry(adapters), name, folder, base, _say).id)
+    if accept_base and base is None:
+        raise click.UsageError("--accept-base needs --base, the model that it is for")
+    root = _registry(adapters)
+    version = operate.add_adapter(
+        root, name, folder, base, _say, accept_base=accept_base, prompt=prompt, encoder=encoder
+    )
+    click.echo(version.id)
 
 
 @adapters.command("remove")
@@ -228,6 +247,8 @@ def _change(action: str, adapter: str, servers: tuple[str, ...], adapters: Path 
             click.echo(json.dumps({"server": url, **answer}))
         else:
             click.echo(f"{url}  {action} {', '.join(answer['adapters'])}  {answer['seconds']:.2f} s")
+        for warning in answer.get("warnings", ()):
+            _say(f"warning: {warning}")
 
 
 def _registry(adapters: Path | None) -> Path:

@@ -110,6 +110,8 @@ def command_line(
     config = replace(config, dtype=dtype)
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
+    if base.has_other_tokenizer and passed_on_value(config.extra, "--tokenizer-mode") is None:
+        options["--tokenizer-mode"] = "hf"  # as in training; mistral-common's knows no chat template
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     if base.folder is not None:
         env["HF_HUB_OFFLINE"] = "1"
@@ -243,5 +245,5 @@ def _cuda(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None],
 
 
 def _default_length(base: BaseModel) -> int | None:
-    longest = base.config.get("max_position_embeddings")
+    longest = base.text_config.get("max_position_embeddings")
     return min(longest, _LONGEST) if isinstance(longest, int) else None

@@ -8,6 +8,8 @@ own rows. Rows of the base are left alone. Shrinking is done in float32 and expa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,38 @@ def group_rows(slots: torch.Tensor) -> Groups:
     if len(found) == 1:
         return [(found[0], None)] if found[0] >= 0 else []
     return [(slot, (slots == slot).nonzero().squeeze(1)) for slot in found if slot >= 0]
+
+
+class PromptRows:
+    """Where the prompt starts, among the tokens of a batch, whose logits are computed beside those of the next tokens.
+
+    For ``prompt_logprobs`` vLLM computes the logits of one request's prompt after another, but maps rows of logits to
+    adapters as for the next tokens: one row per request of the batch.
+    """
+
+    _first: int | None = None
+
+    @classmethod
+    @contextmanager
+    def start_at(cls, first: int) -> Iterator[None]:
+        """Compute logits of a prompt whose first row in this step is ``first``."""
+        cls._first = first
+        try:
+            yield
+        finally:
+            cls._first = None
+
+    @classmethod
+    def slots(cls, rows: int, sampled: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Return the slots of ``rows`` rows of logits.
+
+        Args:
+            sampled: one slot per row of logits for next tokens.
+            tokens: one slot per token of the batch.
+        """
+        if cls._first is not None:
+            return tokens[cls._first : cls._first + rows]
+        return sampled.expand(rows) if len(sampled) == 1 else sampled
 
 
 def add_lora(
@@ -137,8 +171,11 @@ def apply_expand_slice(
     slice_size: int,
     add_inputs: bool = True,
 ) -> None:
-    """``bgmv_expand_slice``: the same from column ``slice_offset`` on; rows without an adapter are left alone."""
-    columns = output[: slots.shape[0], slice_offset : slice_offset + slice_size]
+    """``bgmv_expand_slice``: the same from column ``slice_offset`` on; rows without an adapter are left alone.
+
+    One slot stands for all rows, as in the operator that is replaced.
+    """
+    columns = output[:, slice_offset : slice_offset + slice_size]
     for slot, rows in group_rows(slots):
         matrix = weights[slot].view(weights.shape[-2:]).to(output.dtype).t()
         chosen = slice(None) if rows is None else rows

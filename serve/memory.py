@@ -97,7 +97,7 @@ def _default_gib(base: BaseModel, free_memory: int, length: int | None) -> float
 
 def _bytes_per_token(base: BaseModel, dtype: str) -> int:
     """Keys and values of one token over all layers; 0 where config.json does not say."""
-    c: dict[str, Any] = base.config
+    c: dict[str, Any] = base.text_config
     heads = c.get("num_attention_heads") or 1
     width = c.get("head_dim") or c.get("hidden_size", 0) // heads
     size = 4 if dtype in FLOAT32 else 2  # "auto" takes a float32 checkpoint in 16 bits too

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.encoding import parse_encoder
 from harness.errors import ServerError
+from harness.prompt import load_prompt
 from serve.base_model import BaseModel
 from serve.command import ServeConfig
 from serve.everywhere import Answers, change_everywhere
@@ -80,17 +82,36 @@ def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> l
     return [lease.url for lease in found]
 
 
-def add_adapter(root: Path, name: str, folder: Path, base: str | None, say: Say | None = None) -> AdapterVersion:
+def add_adapter(
+    root: Path,
+    name: str,
+    folder: Path,
+    base: str | None,
+    say: Say | None = None,
+    *,
+    accept_base: bool = False,
+    prompt: str | None = None,
+    encoder: str | None = None,
+) -> AdapterVersion:
     """Register an adapter; it is checked against ``base``, or the base that it names itself, where that is at hand.
 
     Args:
         base: a model folder or a hub id; None for the folder or cached hub model that the adapter names.
-        say: told where the base is not at hand, so that layers and shapes are checked only when a server loads it.
+        say: called with each warning, such as that the base is not at hand, so that layers and shapes are checked only
+            when a server loads it.
+        accept_base: register it for ``base`` though it names another.
+        prompt: under which it is to be asked, where its manifest does not say.
+        encoder: likewise.
 
     Raises:
         AdapterError: it cannot be served.
+        SpecError: an unknown prompt or encoder.
         ServerError: ``base`` is no model.
     """
+    if prompt is not None:
+        load_prompt(prompt)
+    if encoder is not None:
+        parse_encoder(encoder)
     model = BaseModel.open(base) if base is not None else None
     if model is None:
         named = read_config(folder).get("base_model_name_or_path")
@@ -100,7 +121,11 @@ def add_adapter(root: Path, name: str, folder: Path, base: str | None, say: Say 
             model = None
     if say and (model is None or model.folder is None):
         say("the base is not on this machine: layers and shapes will be checked when a server loads it")
-    return Registry(root).add(name, folder, model)
+    given = {key: value for key, value in (("prompt", prompt), ("encoder", encoder)) if value is not None}
+    tell = say or (lambda line: None)
+    return Registry(root).add(
+        name, folder, model, accept=accept_base, asked_with=given, warn=lambda line: tell(f"warning: {name}: {line}")
+    )
 
 
 def list_registry(root: Path) -> dict[str, Any]:

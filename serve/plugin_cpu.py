@@ -1,9 +1,10 @@
-"""vLLM general plugin: mends three defects of the CPU backend, each only where a probe shows that it is still there.
+"""vLLM general plugin: mends four defects of the CPU backend, each only where a probe shows that it is still there.
 
 | defect | what happens without | upstream |
 |---|---|---|
 | base requests beside LoRA requests | the last adapter answers | vllm-project/vllm#48421, #49656 (open) |
 | weights copied for every token | a quarter of the speed | no report found; #48421 keeps the copies |
+| ``prompt_logprobs`` where LoRA wraps the head | the engine dies, or another adapter answers | no report found |
 | seeds with a prompt split into chunks | the engine dies | no report found for vLLM itself (see below) |
 
 The last one's ``CPU Generator does not use offset`` was reported of other backends whose generators live on the CPU:
@@ -93,6 +94,13 @@ def seeds_break_with_chunked_prefill() -> bool:
     return False
 
 
+def prompt_rows_have_no_adapter() -> bool:
+    """Probe: whether logits of a prompt are computed under the mapping to adapters that is meant for next tokens."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    return "lora" not in inspect.getsource(GPUModelRunner._get_prompt_logprobs_dict)
+
+
 def mend_operators() -> bool:
     """Replace the gathering operators by grouped ones that leave the base's rows alone."""
     from vllm.lora.ops import torch_ops
@@ -153,6 +161,60 @@ def mend_linear_layers() -> bool:
     return True
 
 
+def mend_prompt_logits() -> bool:
+    """Give each row of a prompt's logits the adapter of its own token, where a class has LoRA on its output layer."""
+    from vllm.lora.punica_wrapper import punica_cpu
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    from serve import cpu_lora
+
+    if not prompt_rows_have_no_adapter() or hasattr(CPUModelRunner._get_prompt_logprobs_dict, _MARK):
+        return False
+    _require(
+        {
+            PunicaWrapperCPU: ("add_lora_logits", "sampler_indices", "token_lora_indices"),
+            punica_cpu: ("bgmv_shrink", "bgmv_expand"),
+        }
+    )
+
+    def add_lora_logits(
+        self: Any, y: Any, x: Any, lora_a_stacked: Any, lora_b_stacked: Any, scale: float, **kwargs: Any
+    ) -> None:
+        flat_y, flat_x = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+        slots = cpu_lora.PromptRows.slots(len(flat_x), self.sampler_indices, self.token_lora_indices)
+        buffer = flat_x.new_zeros((len(flat_x), lora_b_stacked.shape[-1])).float()
+        cpu_lora.apply_shrink(flat_x, lora_a_stacked, buffer, slots, scale)
+        cpu_lora.apply_expand(buffer, lora_b_stacked, flat_y, slots)
+
+    CPUModelRunner._get_prompt_logprobs_dict = _one_prompt_at_a_time(CPUModelRunner._get_prompt_logprobs_dict)
+    PunicaWrapperCPU.add_lora_logits = add_lora_logits
+    return True
+
+
+def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute the log-probabilities of each request's prompt alone, so that it is known whose rows they are."""
+    from serve.cpu_lora import PromptRows
+
+    @wraps(stock)
+    def prompt_logprobs(self: Any, hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
+        requested, results = self.num_prompt_logprobs, {}
+        try:
+            for name in [name for name in requested if name in num_scheduled_tokens]:
+                first = int(self.query_start_loc.np[self.input_batch.req_id_to_index[name]])
+                self.num_prompt_logprobs = alone = {name: requested[name]}
+                with PromptRows.start_at(first):
+                    results |= stock(self, hidden_states, num_scheduled_tokens)
+                if not alone:  # all of its prompt is done
+                    del requested[name]
+        finally:
+            self.num_prompt_logprobs = requested
+        return results
+
+    setattr(prompt_logprobs, _MARK, True)
+    return prompt_logprobs
+
+
 def mend_seeds() -> bool:
     """Put the generators of unfinished prompts back by their whole state, which CPU generators do have."""
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
@@ -202,6 +264,7 @@ def _hide_unfinished(stock: Callable[..., Any]) -> Callable[..., Any]:
 MENDS: dict[str, Callable[[], bool]] = {
     "LoRA layers without copies": mend_linear_layers,
     "base rows beside LoRA rows": mend_operators,
+    "prompt log-probabilities where LoRA wraps the head": mend_prompt_logits,
     "seeds with chunked prefill": mend_seeds,
 }
 """In this order: replacing the operators would hide from the first probe that they copied weights."""

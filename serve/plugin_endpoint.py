@@ -52,7 +52,8 @@ class AdapterEndpoints:
         client: Any = engine_client
         base = BaseModel.open(args.model)
         base.refuse_pickles()  # again: of a hub model the files are known only now
-        base = BaseModel(args.served_model_name[0] if args.served_model_name else base.name, base.folder)
+        served_as = args.served_model_name[0] if args.served_model_name else base.name
+        base = BaseModel(served_as, base.folder, source=base.identity)
         await asyncio.to_thread(lambda: base.hash)  # read every weight now, and not when a client asks
         service = Service(
             base=base,

@@ -15,15 +15,18 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import AdapterError
+from serve.asking import complete_manifest, unknown_asking
 from serve.base_model import BaseModel
+from serve.jsonfile import read_object
 from serve.leases import file_lock, leased_versions
-from serve.validate import CONFIG, MANIFEST, WEIGHTS, read_object, validate_adapter
+from serve.origin import ACCEPTED, accept_base
+from serve.validate import CONFIG, MANIFEST, WEIGHTS, validate_adapter
 from serve.version import (
     NAME,
     VERSION,
@@ -52,8 +55,22 @@ class Registry:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def add(self, name: str, source: Path, base: BaseModel | None = None) -> AdapterVersion:
+    def add(
+        self,
+        name: str,
+        source: Path,
+        base: BaseModel | None = None,
+        *,
+        accept: bool = False,
+        asked_with: Mapping[str, str] | None = None,
+        warn: Callable[[str], None] = lambda warning: None,
+    ) -> AdapterVersion:
         """Validate the adapter in ``source`` and copy it in; adding the same content again changes nothing.
+
+        Args:
+            accept: the user insists that ``base`` is the right one, whatever the adapter says.
+            asked_with: ``prompt`` and ``encoder`` that a user gives; they stand over those of a manifest.
+            warn: called with what the user should know of the adapter.
 
         Raises:
             AdapterError: the adapter cannot be served, or the name is odd.
@@ -67,9 +84,15 @@ class Registry:
             draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
             try:
                 _copy_in(source, draft)
-                validate_adapter(draft, base)
+                if accept and base is not None:
+                    accept_base(draft, base)
+                complete_manifest(source, draft, asked_with or {})
+                facts = validate_adapter(draft, base)
                 check_trained(draft)
-                return self._settle(ref.name, draft)
+                version = self._settle(ref.name, draft)
+                for warning in (*facts.warnings, *unknown_asking(version.folder)):
+                    warn(warning)
+                return version
             except AdapterError as error:
                 raise type(error)(str(error).replace(str(draft), str(source))) from error
             finally:
@@ -82,8 +105,9 @@ class Registry:
         if home.exists():
             if content_hash(home)[:12] != version:
                 raise AdapterError(f"{name}@{version}: the registered copy is damaged; remove it and add it again")
-            if (draft / MANIFEST).exists():
-                os.replace(draft / MANIFEST, home / MANIFEST)  # what is said beside the weights is not in their hash
+            for beside in (MANIFEST, ACCEPTED):  # what is said beside the weights is not in their hash
+                if (draft / beside).exists():
+                    os.replace(draft / beside, home / beside)
         else:
             draft.chmod(0o755)
             os.replace(draft, home)

@@ -19,6 +19,8 @@ from harness.errors import AdapterError
 LARGEST = 65504.0
 """The largest float16. A weight beyond it is damage, and overflows where a model computes in that type."""
 _MAX_HEADER = 64 << 20
+_CHUNK = 4 << 20
+"""Numbers that are compared at a time."""
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _BYTES |= {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
 
@@ -89,11 +91,35 @@ def _check_layout(path: Path, tensors: dict[str, TensorInfo], base: int, size: i
 
 def count_bad_numbers(path: Path, tensor: TensorInfo) -> int:
     """How many entries of a floating point tensor are NaN, or beyond LARGEST in size (infinities among them)."""
-    count = prod(tensor.shape)
-    if count == 0:
-        return 0
+    numbers = _numbers(path, tensor)
+    return len(numbers) - int(np.count_nonzero(np.abs(numbers) <= LARGEST))
+
+
+def largest_number(path: Path, tensor: TensorInfo) -> float:
+    """The largest absolute value of a floating point tensor, 0 for an empty one."""
+    numbers = _numbers(path, tensor)
+    return float(np.abs(numbers).max()) if len(numbers) else 0.0
+
+
+def are_close(one: tuple[Path, TensorInfo], other: tuple[Path, TensorInfo]) -> bool:
+    """Whether two floating point tensors of one shape are equal but for the rounding of the coarser type."""
+    (path, first), (other_path, second) = one, other
+    coarse = {"BF16": 2.0**-8, "F16": 2.0**-10}
+    tolerance = (
+        max(coarse.get(tensor.dtype, 2.0**-20) for tensor in (first, second)) if first.dtype != second.dtype else 0.0
+    )
+    for start in range(0, prod(first.shape), _CHUNK):
+        a, b = (_numbers(p, t, start, _CHUNK).astype("<f8") for p, t in ((path, first), (other_path, second)))
+        if not bool(np.all(np.abs(a - b) <= tolerance * np.abs(b) + tolerance * 1e-6)):
+            return False
+    return True
+
+
+def _numbers(path: Path, tensor: TensorInfo, start: int = 0, count: int | None = None) -> np.ndarray:
+    """The entries of a floating point tensor, flat; ``count`` of them from ``start`` on."""
     kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-    data = np.fromfile(path, dtype=kinds[tensor.dtype], count=count, offset=tensor.start)
-    if tensor.dtype == "BF16":
-        data = (data.astype("<u4") << 16).view("<f4")
-    return count - int(np.count_nonzero(np.abs(data) <= LARGEST))
+    left = prod(tensor.shape) - start
+    count = left if count is None else min(count, left)
+    offset = tensor.start + start * _BYTES[tensor.dtype]
+    numbers = np.fromfile(path, dtype=kinds[tensor.dtype], count=count, offset=offset)
+    return (numbers.astype("<u4") << 16).view("<f4") if tensor.dtype == "BF16" else numbers

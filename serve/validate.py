@@ -6,7 +6,6 @@ then poison cached blocks of other requests), so every load passes through here 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -14,16 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AdapterError
+from harness.served_classes import refuse_embedding_lora
 from serve.base_model import BaseModel
+from serve.fit import by, check_copies, check_fit, has_embedding_name
+from serve.jsonfile import read_object
+from serve.origin import INSIST, is_accepted, other_base
 from serve.patterns import check_pattern, matches
-from serve.tensorfile import LARGEST, TensorInfo, count_bad_numbers, read_header
+from serve.targets import check_targets, some
+from serve.tensorfile import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "manifest.json"
 MAX_RANK = 512
-_MAX_JSON = 1 << 20
-_KEY = re.compile(r"base_model\.model\.(?P<module>.{1,300})\.lora_(?P<part>[AB])\.weight")
+_NO_EFFECT = 1e-10
+"""Largest entry of A times largest of B, below which a module's change is lost in any arithmetic."""
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>.{1,300})\.lora_(?:(?P<part>[AB])\.weight|embedding_(?P<embedding>[AB]))"
+)
+_COPY = re.compile(r"base_model\.model\.(?P<module>.{1,300})\.base_layer\.weight")
+"""A copy of a layer of the base, which PEFT saves beside LoRA on embeddings and vLLM does not read."""
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
 _UNSUPPORTED = {
     "use_dora": "DoRA",
@@ -35,17 +44,29 @@ _UNSUPPORTED = {
     "use_qalora": "QA-LoRA",
     "use_bdlora": "block-diagonal LoRA",
     "target_parameters": "LoRA on bare parameters (target_parameters)",
+    "kasa_config": "KaSA",
+    "arrow_config": "Arrow routing",
+    "monteclora_config": "MonteCLoRA",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """What an adapter is: its largest rank, the base it names, the kinds of module it changes, its size in bytes."""
+    """What an adapter is.
+
+    Attributes:
+        rank: the largest.
+        base: the base that it names.
+        targets: the kinds of module that it changes.
+        size: bytes of its weights.
+        warnings: what a user should know of it, though it can be served.
+    """
 
     rank: int
     base: str
     targets: tuple[str, ...]
     size: int
+    warnings: tuple[str, ...] = ()
 
 
 def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int | None = None) -> AdapterFacts:
@@ -61,8 +82,12 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
     """
     config = read_config(folder)
     reasons = _config_reasons(config)
-    if base is not None and (reason := _other_base(config, folder, base)):
-        reasons.append(reason)
+    manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    warnings = []
+    if base is not None and not is_accepted(folder, base):
+        reason, warning = other_base(config, manifest, base)
+        reasons += [f"{reason}; {INSIST}"] if reason else []
+        warnings += [warning] if warning else []
     facts_base = str(config.get("base_model_name_or_path") or "")
     if reasons:
         raise AdapterError(f"{folder}: cannot be served: {'; '.join(reasons)}")
@@ -80,14 +105,25 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
     rank = max(_module_rank(weights, module, a, b, config) for module, (a, b) in modules.items())
     if max_rank is not None and rank > max_rank:
         raise AdapterError(f"{folder}: rank {rank} is above this server's --max-lora-rank {max_rank}")
-    if base is not None and base.tensors:
-        _check_fit(weights, modules, base)
+    if base is not None:
+        if reason := refuse_embedding_lora(modules, base.architecture):
+            raise AdapterError(f"{weights}: {reason}")
+        if config.get("ensure_weight_tying") and any(has_embedding_name(module, head=True) for module in modules):
+            raise AdapterError(
+                f"{weights}: its LoRA is shared by embeddings and output layer (ensure_weight_tying), where vLLM has "
+                "one for each; train it without"
+            )
+        if base.tensors:
+            check_fit(weights, modules, base)
+            check_copies(weights, {m["module"]: tensors[m[0]] for m in map(_COPY.fullmatch, tensors) if m}, base)
+    warnings += check_targets(folder, config, sorted(modules), base)
     for name, tensor in tensors.items():
         if bad := count_bad_numbers(weights, tensor):
             found = f"{bad} of {math.prod(tensor.shape)} numbers of {name}"
             raise AdapterError(f"{weights}: {found} are NaN, infinite or beyond {LARGEST:.0f}")
     targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in modules}))
-    return AdapterFacts(rank, facts_base, targets, weights.stat().st_size)
+    warnings += _check_effect(weights, modules)
+    return AdapterFacts(rank, facts_base, targets, weights.stat().st_size, tuple(warnings))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -99,25 +135,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
     return read_object(folder / CONFIG)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of at most 1 MiB.
-
-    Raises:
-        AdapterError: missing, too large, or not an object.
-    """
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            raise AdapterError(f"{path}: {path.stat().st_size} bytes is too large for a configuration")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdapterError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise AdapterError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _config_reasons(config: dict[str, Any]) -> list[str]:
@@ -162,36 +179,40 @@ def _config_reasons(config: dict[str, Any]) -> list[str]:
     return reasons
 
 
-def _other_base(config: dict[str, Any], folder: Path, base: BaseModel) -> str | None:
-    """Why the adapter is not of this base: by the digest in its trainer's manifest, or else by the base's name."""
-    manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    recorded = manifest.get("base")
-    digest = recorded.get("digest") if isinstance(recorded, dict) else None
-    # A folder is recorded by 16 digits of its content, a hub model by the 40 of its commit.
-    length = len(digest) if isinstance(digest, str) else 0
-    ours = base.hash if length == 16 else base.commit if length == 40 else None
-    named = config.get("base_model_name_or_path")
-    if ours is not None:
-        return None if digest == ours else f"it was trained on {named!r} of digest {digest}, but this base has {ours}"
-    if isinstance(named, str) and named and not base.is_named(named):
-        return f"it was trained on {named!r}, but this base is {base.name!r}"
-    return None
+def _check_effect(weights: Path, modules: dict[str, tuple[TensorInfo, TensorInfo]]) -> list[str]:
+    """Refuse an adapter that changes nothing; a warning where a part of it does not.
+
+    Raises:
+        AdapterError: in every module lora_A or lora_B is zero.
+    """
+    idle = [m for m, ab in modules.items() if math.prod(largest_number(weights, one) for one in ab) < _NO_EFFECT]
+    if len(idle) == len(modules):
+        raise AdapterError(
+            f"{weights}: changes nothing: lora_A or lora_B is zero in all of its {len(modules)} modules. Was it saved "
+            "before training, or by DeepSpeed or FSDP without gathering its weights?"
+        )
+    return [f"{len(idle)} of {len(modules)} modules change nothing: lora_B is zero ({some(idle)})"] if idle else []
 
 
 def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, tuple[TensorInfo, TensorInfo]]:
     """Module name to its A and B matrices."""
     parts: dict[str, dict[str, TensorInfo]] = {}
     for name, tensor in tensors.items():
-        if "lora_embedding" in name or re.search(r"\.(embed_tokens|lm_head)\.lora_", name):
-            raise AdapterError(f"{path}: {name}: vLLM does not serve LoRA on embeddings or lm_head")
         match = _KEY.fullmatch(name)
-        if match is None:
+        copied = _COPY.fullmatch(name)
+        if match is None and (copied is None or not has_embedding_name(copied["module"], head=True)):
             raise AdapterError(
                 f"{path}: {name}: not a LoRA matrix (expected base_model.model.MODULE.lora_A.weight or lora_B)"
             )
         if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
             raise AdapterError(f"{path}: {name}: dtype {tensor.dtype} is not floating point")
-        parts.setdefault(match["module"], {})[match["part"]] = tensor
+        if match is None:
+            continue
+        if has_embedding_name(match["module"]) != (match["embedding"] is not None):
+            raise AdapterError(
+                f"{path}: {name}: lora_embedding_A and lora_embedding_B are for embeddings, and only they"
+            )
+        parts.setdefault(match["module"], {})[match["part"] or match["embedding"]] = tensor
     if not parts:
         raise AdapterError(f"{path}: holds no LoRA matrix at all")
     for module, found in parts.items():
@@ -203,44 +224,10 @@ def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, tuple[Tens
 def _module_rank(path: Path, module: str, a: TensorInfo, b: TensorInfo, config: dict[str, Any]) -> int:
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
         raise AdapterError(
-            f"{path}: {module}: A {_by(a.shape)} and B {_by(b.shape)} do not multiply (expected r x in, out x r)"
+            f"{path}: {module}: A {by(a.shape)} and B {by(b.shape)} do not multiply (expected r x in, out x r)"
         )
     patterns = config.get("rank_pattern") or {}
     expected = next((r for p, r in patterns.items() if matches(p, module)), config["r"])
     if a.shape[0] != expected:
         raise AdapterError(f"{path}: {module}: rank {a.shape[0]}, but {CONFIG} says {expected}")
     return a.shape[0]
-
-
-def _check_fit(path: Path, modules: dict[str, tuple[TensorInfo, TensorInfo]], base: BaseModel) -> None:
-    known = {
-        name.removeprefix("model.").rpartition(".")[0]: tensor
-        for name, tensor in base.tensors.items()
-        if _is_weight(name)
-    }
-    for module, (a, b) in modules.items():
-        weight = known.get(module.removeprefix("model."))
-        if weight is None:
-            raise AdapterError(f"{path}: {module}: {base.name} has no such module{_layer_hint(module, base.layers)}")
-        if weight.dtype not in ("F32", "F16", "BF16", "F64") or len(weight.shape) != 2:
-            continue  # a quantised base: its shapes say nothing about the layer's width
-        out, inner = weight.shape
-        if a.shape[1] != inner or b.shape[0] != out:
-            raise AdapterError(
-                f"{path}: {module}: fits a layer of {b.shape[0]}x{a.shape[1]}, but that of {base.name} is {out}x{inner}"
-            )
-
-
-def _is_weight(name: str) -> bool:
-    return name.endswith((".weight", ".qweight"))
-
-
-def _layer_hint(module: str, layers: int | None) -> str:
-    match = re.search(r"layers\.(\d+)\.", module)
-    if match and layers is not None and int(match[1]) >= layers:
-        return f" (layer {match[1]}, but its layers are 0-{layers - 1})"
-    return ""
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

@@ -11,7 +11,8 @@ from typing import Any
 
 from harness.errors import AdapterError
 from serve.base_model import BaseModel
-from serve.validate import CONFIG, MANIFEST, WEIGHTS, AdapterFacts, read_object, validate_adapter
+from serve.jsonfile import read_object
+from serve.validate import CONFIG, MANIFEST, WEIGHTS, AdapterFacts, validate_adapter
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERSION = re.compile(r"[0-9a-f]{12}")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from harness.datasets import open_dataset
+from harness.datasets import iterate, open_dataset
 from harness.grid import Grid, Task
+from harness.pools import content_digest
 from harness.predictions import PredictionLog
 from harness.records import (
     AugmentationRecord,
@@ -161,6 +162,7 @@ def manifest(spec: str, models: Sequence[str], n: int, seed: int = 0) -> Manifes
             "started": "2026-01-01T00:00:00+00:00",
             "resumed": [],
             "finished": "2026-01-01T00:01:00+00:00",
+            "task_digests": [content_digest(task) for task in iterate(dataset)],
         }
     )
 

@@ -23,6 +23,9 @@ OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 ATTRIBUTES = [
     *((module, name) for module in (lora_ops, torch_ops, punica_cpu) for name in OPERATORS),
     *((PunicaWrapperCPU, name) for name in ("add_lora_linear", "update_metadata", "token_lora_indices")),
+    (PunicaWrapperCPU, "add_lora_logits"),
+    (PunicaWrapperCPU, "sampler_indices"),
+    (CPUModelRunner, "_get_prompt_logprobs_dict"),
     (CPUModelRunner, "_sample"),
     (CPUModelRunner, "_bookkeeping_sync"),
 ]

@@ -22,7 +22,12 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from serve import cpu_lora, plugin_cpu
 
 MIXED, ADAPTERS = (0, -1, 2, 2, 1, -1, 0), (0, 1, 2, 2, 1, 0, 0)
-PROBES = ("base_rows_get_an_adapter", "weights_are_copied_per_token", "seeds_break_with_chunked_prefill")
+PROBES = (
+    "base_rows_get_an_adapter",
+    "weights_are_copied_per_token",
+    "prompt_rows_have_no_adapter",
+    "seeds_break_with_chunked_prefill",
+)
 
 
 def random(dtype: torch.dtype, seed: int, *shape: int) -> torch.Tensor:
@@ -46,18 +51,24 @@ def parts() -> list[Any]:
     """Everything that a workaround may replace."""
     names = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
     found = [getattr(module, name, None) for module in (lora_ops, torch_ops, punica_cpu) for name in names]
-    return [*found, PunicaWrapperCPU.add_lora_linear, PunicaWrapperCPU.update_metadata, CPUModelRunner._sample]
+    found += [getattr(PunicaWrapperCPU, name) for name in ("add_lora_linear", "update_metadata", "add_lora_logits")]
+    return [*found, CPUModelRunner._sample, CPUModelRunner._get_prompt_logprobs_dict]
 
 
 @contextmanager
 def mended_vllm() -> Iterator[None]:
-    """Operators that spare the base's rows and copy nothing, and no rewinding of generators."""
-    stock = lora_ops.bgmv_shrink, GPUModelRunner._bookkeeping_sync
-    lora_ops.bgmv_shrink, GPUModelRunner._bookkeeping_sync = cpu_lora.apply_shrink, lambda self: None
+    """Operators that spare the base's rows and copy nothing, prompts' logits by adapter, no rewinding of generators."""
+    names = ("_bookkeeping_sync", "_get_prompt_logprobs_dict")
+    shrink, stock = lora_ops.bgmv_shrink, [getattr(GPUModelRunner, name) for name in names]
+    lora_ops.bgmv_shrink = cpu_lora.apply_shrink
+    GPUModelRunner._bookkeeping_sync = lambda self: None
+    GPUModelRunner._get_prompt_logprobs_dict = lambda self: self.set_active_loras()
     try:
         yield
     finally:
-        lora_ops.bgmv_shrink, GPUModelRunner._bookkeeping_sync = stock
+        lora_ops.bgmv_shrink = shrink
+        for name, value in zip(names, stock, strict=True):
+            setattr(GPUModelRunner, name, value)
 
 
 def main() -> None:

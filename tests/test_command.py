@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import json
+import shutil
 import socket
 import sys
 from argparse import Namespace
@@ -40,6 +42,33 @@ def options(argv: tuple[str, ...]) -> dict[str, str | None]:
 
 def config(base: BaseModel, **changes: Any) -> ServeConfig:
     return ServeConfig(model=base.folder or base.name, **changes)
+
+
+def test_the_tokenizer_is_the_one_of_training(base: BaseModel, tmp_path: Path) -> None:
+    """vLLM would else read Mistral's own tokenizer files where both are there."""
+    assert base.folder is not None
+    folder = Path(shutil.copytree(base.folder, tmp_path / "mistral"))
+    mode = "--tokenizer-mode"
+    for name, wanted in (("tekken.json", None), ("tokenizer_config.json", "hf")):
+        (folder / name).write_text("{}")
+        own = BaseModel.open(folder)
+        command = command_line(config(own), own, CPU, RegistryNeeds(), 1, {})
+        assert options(command.argv).get(mode) == wanted
+    for given in ((mode, "mistral"), (f"{mode}=mistral",)):
+        command = command_line(config(own, extra=given), own, CPU, RegistryNeeds(), 1, {})
+        assert command.argv.count(mode) == given.count(mode)
+        assert "hf" not in command.argv
+
+
+def test_the_length_of_a_language_model_inside_another(base: BaseModel, tmp_path: Path) -> None:
+    assert base.folder is not None
+    folder = Path(shutil.copytree(base.folder, tmp_path / "composite"))
+    text = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+    own = BaseModel.open(folder)
+    plain, inside = (command_line(config(b), b, CPU, RegistryNeeds(), 1, {}) for b in (base, own))
+    for option in ("--max-model-len", "--kv-cache-memory-bytes"):
+        assert options(plain.argv)[option] == options(inside.argv)[option]
 
 
 def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:

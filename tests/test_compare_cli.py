@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from harness.comparison import holm, tasks_needed
+from harness.datasets import iterate, open_dataset
 from harness.gate import Gate
 from harness.junit import write_junit
 from harness.metrics import METRICS
 from harness.runs import RunFolder
+from reports.loading import load_sections
 from tests.commands import bench
 from tests.conftest import MakeRun, edit_manifest
+from tests.data_samples import task_json
 
 SPEC = "toy/cross/evaluation#n=40"
 
@@ -82,15 +86,69 @@ def test_different_tasks_are_refused_unless_the_common_ones_are_asked_for(
     one, two = make_run("one", SPEC, {"m": 0.9}), make_run("two", "toy/cross/evaluation#n=30", {"m": 0.1})
     status, out, err = bench(capsys, "compare", one, two)
     assert (status, out) == (1, "")
-    assert f"{two} did not declare 10 tasks of {one} (cross-000030, cross-000031" in err
-    assert "--common compares the tasks that all have" in err
+    assert f"{two} did not declare tasks of {one}: 10 (cross-000030, cross-000031" in err
+    assert "--common compares the 30 tasks that all have" in err
     status, out, err = bench(capsys, "compare", one, two, "--common", "--metric", "accuracy", "--json", "-")
     assert status == 0
     assert json.loads(out)[0]["comparison"]["tasks"] == 30
-    assert "the runs differ in the dataset's content" in err
+    assert f"compared are the 30 tasks that all runs have (id and content): 30 of the 40 of {one}" in err
     other = make_run("other", "toy/diagonal/evaluation#n=5", {"m": 0.9})
     status, _, err = bench(capsys, "compare", one, other, "--common")
     assert (status, "no task in common" in err) == (1, True)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_tasks_pair_by_content_and_not_by_id_alone(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, old: bool
+) -> None:
+    one = make_run("one", "toy/copy/evaluation#n=20#seed=1", {"m": 0.9})
+    two = make_run("two", "toy/copy/training#n=20#seed=2", {"m": 0.1})
+    if old:  # what runs of older versions lack
+        for run in (one, two):
+            edit_manifest(run, task_digests=None)
+    ids = [RunFolder(run).manifest().config.task_ids for run in (one, two)]
+    assert ids[0] == ids[1]
+    for words in (
+        ("compare", one, two),
+        ("compare", one, two, "--common"),
+        ("gate", one, "--baseline", two, "--margin", "0.1"),
+    ):
+        status, out, err = bench(capsys, *words)
+        assert (status != 0, out) == (True, "")
+        assert "have no task in common, so that nothing can be paired; 20 ids are the same" in err
+
+
+def test_the_tasks_of_one_content_are_compared_with_their_count(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    tasks: dict[str, Any] = {task.id: task_json(task) for task in iterate(open_dataset("toy/cross/evaluation#n=12"))}
+    first.write_text(json.dumps(tasks))
+    for changed in list(tasks)[:4]:  # one cell of one test output
+        tasks[changed]["test"][0]["output"][0][0] = (tasks[changed]["test"][0]["output"][0][0] + 1) % 10
+    second.write_text(json.dumps(tasks))
+    one, two = make_run("one", str(first), {"m": 0.9}), make_run("two", str(second), {"m": 0.1})
+    status, out, err = bench(capsys, "compare", one, two)
+    assert (status, out) == (1, "")
+    assert f"{two} and {one} mean other tasks by the ids 4 (cross-000000, cross-000001" in err
+    status, out, err = bench(capsys, "compare", one, two, "--common", "--metric", "accuracy", "--json", "-")
+    assert status == 0
+    (row,) = json.loads(out)
+    assert row["comparison"]["tasks"] == 8
+    assert not {*row["won"], *row["lost"]} & set(list(tasks)[:4])
+    assert f"compared are the 8 tasks that all runs have (id and content): 8 of the 12 of {one}" in err
+    assert len(load_sections([one, two])) == 2  # a report puts them in sections of their own
+
+
+def test_one_content_in_two_files_is_compared(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    path = tmp_path / "copy.json"
+    path.write_text(json.dumps({t.id: task_json(t) for t in iterate(open_dataset("toy/cross/evaluation#n=12"))}))
+    one, two = make_run("one", str(path), {"m": 0.9}), make_run("two", "toy/cross/evaluation#n=12", {"m": 0.1})
+    edit_manifest(two, dataset_digest="0" * 16)  # the order of the tasks, or those that a --limit left out
+    assert bench(capsys, "compare", one, two)[::2] == (0, "")
+    assert len(load_sections([one, two])) == 1
 
 
 def test_runs_of_one_name_in_two_folders_keep_apart(

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.cpu_lora import RowsBySlot, add_lora, apply_expand, apply_expand_slice, apply_shrink, group_rows
+from serve.cpu_lora import PromptRows, RowsBySlot, add_lora, apply_expand, apply_expand_slice, apply_shrink, group_rows
 
 SLOTS = st.lists(st.integers(-1, 3), min_size=1, max_size=12)
 
@@ -76,6 +76,26 @@ def test_the_operators_leave_rows_of_the_base_alone(slots: list[int], seed: int,
         torch.testing.assert_close(got, want)
 
 
+@given(SLOTS, st.integers(1, 5))
+def test_one_slot_stands_for_all_rows_and_a_prompt_has_the_slots_of_its_tokens(slots: list[int], rows: int) -> None:
+    tokens = torch.tensor(slots)
+    assert PromptRows.slots(len(slots), tokens, tokens[:0]).tolist() == slots
+    assert PromptRows.slots(rows, tokens[:1], tokens).tolist() == slots[:1] * rows
+    for first in range(len(slots)):
+        with PromptRows.start_at(first):
+            assert PromptRows.slots(rows, tokens[:1], tokens).tolist() == slots[first : first + rows]
+
+
+@given(st.integers(-1, 3), st.integers(0, 99), st.booleans())
+def test_one_slot_is_that_of_all_rows(slot: int, seed: int, add: bool) -> None:
+    x, weights, one = random(seed, 5, 6), random(seed + 1, 4, 1, 3, 6), torch.tensor([slot])
+    for apply in (apply_expand, lambda *a: apply_expand_slice(*a[:4], 0, 3, a[4])):
+        got, want = (random(seed + 2, 5, 8) for _ in range(2))
+        apply(x, weights, got, one, add)
+        apply(x, weights, want, one.expand(5), add)
+        torch.testing.assert_close(got, want)
+
+
 @pytest.mark.slow
 def test_the_mended_layers_equal_stock_where_stock_is_right() -> None:
     done = subprocess.run(
@@ -87,6 +107,7 @@ def test_the_mended_layers_equal_stock_where_stock_is_right() -> None:
     assert result["probes"] == {
         "base_rows_get_an_adapter": True,
         "weights_are_copied_per_token": True,
+        "prompt_rows_have_no_adapter": True,
         "seeds_break_with_chunked_prefill": True,
     }
     assert result["still_wrong"] is False
@@ -104,8 +125,8 @@ def test_the_mended_layers_equal_stock_where_stock_is_right() -> None:
 def test_a_name_that_vllm_no_longer_has_leaves_its_mend_out_with_one_warning() -> None:
     told = subprocess.run([sys.executable, "-m", "tests.cpu_missing_names"], capture_output=True, text=True, check=True)
     cases = json.loads(told.stdout.splitlines()[-1])
-    assert len(cases) == 18
+    assert len(cases) == 21
     for name, seen in cases.items():
         assert seen["torn"] == [], name
-        assert len(seen["warnings"]) == 3 - len(seen["applied"]) >= 1, (name, seen)
+        assert len(seen["warnings"]) == 4 - len(seen["applied"]) >= 1, (name, seen)
         assert all(line.startswith("not mended: ") for line in seen["warnings"])

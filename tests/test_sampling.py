@@ -154,6 +154,18 @@ def test_prompt_and_encoder_come_from_the_adapters_manifest(tmp_path: Path) -> N
     assert outcomes(tmp_path / "run") == {"grid": 40}
 
 
+def test_an_adapter_that_does_not_say_how_to_ask_it_is_told(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with ChatServer(models={"base": {}, "a": {"parent": "base"}}) as server:
+        sample(
+            options(server, tmp_path / "run", models=("base", "a"), prompt=None, encoder="MinimalGridEncoder()"), said
+        )
+        assert "a: nothing says with which prompt it was trained; it is asked with" in said.getvalue()
+        assert said.getvalue().count("nothing says") == 1
+        sample(options(server, tmp_path / "other", models=("base", "a")), said)  # the user says both
+    assert said.getvalue().count("nothing says") == 1
+
+
 def test_the_default_bound_holds_the_largest_answer(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
         sample(options(server, tmp_path / "run"))

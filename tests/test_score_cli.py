@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from harness.cli import cli
 from harness.console import run_cli
+from harness.datasets import iterate, open_dataset
 from harness.metrics import METRICS
 from harness.records import Results, RuledResults
 from harness.runs import RunFolder
 from harness.scoring import score_run
-from tests.conftest import ROOT, MakeRun
+from tests.conftest import ROOT, MakeRun, edit_manifest
+from tests.data_samples import task_json
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")
@@ -100,6 +103,35 @@ def test_a_run_held_against_another_dataset_leaves_its_results_alone(
     status, out, err = score(capsys, run, "--dataset", "toy/cross/evaluation#n=10")
     assert (status, out) == (1, "")
     assert "answers to task cross-000010, test 0, which the dataset lacks" in err
+
+
+def test_a_run_says_nothing_about_other_tasks_under_its_ids(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("a", "toy/copy/evaluation#n=8", {"m": 0.9})
+    for old in (False, True):
+        if old:  # what runs of older versions lack
+            edit_manifest(run, task_digests=None)
+        status, out, err = score(capsys, run, "--dataset", "toy/copy/training#n=8#seed=2")
+        assert (status, out) == (1, "")
+        assert "was asked other tasks than toy/copy/training#n=8#seed=2 has under the ids 8 (copy-000000" in err
+        assert score(capsys, run, "--dataset", "toy/copy/evaluation#n=9")[0] == 0
+    edit_manifest(run, dataset=str(tmp_path / "gone.json"))
+    status, _, err = score(capsys, run, "--dataset", "toy/copy/evaluation#n=9")
+    assert status == 0
+    assert "it cannot be checked that toy/copy/evaluation#n=9 has the tasks that were asked" in err
+
+
+def test_other_outputs_for_the_same_inputs_are_scored(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run("a", "toy/copy/evaluation#n=8", {"m": 1.0}, fails=0.0)
+    corrected = {task.id: task_json(task) for task in iterate(open_dataset("toy/copy/evaluation#n=8"))}
+    first: Any = corrected["copy-000000"]
+    first["test"][0]["output"] = [[0]]
+    (tmp_path / "corrected.json").write_text(json.dumps(corrected))
+    found = results(capsys, run, "--dataset", tmp_path / "corrected.json")
+    assert found.models["m"].metrics["accuracy"].value == pytest.approx(7 / 8)
 
 
 def test_saved_lines_of_several_models_are_scored_by_name(

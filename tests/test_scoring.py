@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
 
 from harness.answers import run_answers
 from harness.datasets import iterate, open_dataset
 from harness.errors import DataError
+from harness.grid import Task
 from harness.metrics import METRICS, OutputScore, average
 from harness.pairs import all_pairs, compare_pairs
+from harness.pools import SHOWN_DIGITS, content_digest, unlabelled
+from harness.rng import Stream
 from harness.runs import RunFolder
 from harness.scoring import ModelScores, declared_tasks, score_run, score_saved
 from harness.selection import select_models
 from harness.summary import summary_table
 from tests.conftest import MakeRun, edit_manifest
+from tests.data_samples import random_task, task_json, tasks
 
 SPEC = "toy/cross/evaluation#n=24"
 
@@ -107,11 +114,54 @@ def test_more_answers_than_due_are_refused(make_run: MakeRun, sample: int, messa
         score_run(run)
 
 
-def test_a_changed_dataset_is_refused(make_run: MakeRun) -> None:
-    run = make_run("a", SPEC, {"good": 1.0})
-    edit_manifest(run, dataset_digest="0" * 16)
-    with pytest.raises(DataError, match="its content changed since"):
-        declared_tasks(RunFolder(run).manifest())
+def saved_tasks(path: Path, tasks: Sequence[Task]) -> Path:
+    path.write_text(json.dumps({task.id: task_json(task) for task in tasks}))
+    return path
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_changed_dataset_is_refused(make_run: MakeRun, tmp_path: Path, old: bool) -> None:
+    declared = list(iterate(open_dataset(SPEC)))
+    path = saved_tasks(tmp_path / "tasks.json", declared)
+    run = make_run("a", str(path), {"good": 1.0})
+    if old:  # what runs of older versions lack
+        edit_manifest(run, task_digests=None)
+    assert declared_tasks(RunFolder(run).manifest()) == declared
+    for changed in (declared[:-1], [*declared[:-1], replace(declared[0], id=declared[-1].id)]):
+        saved_tasks(path, changed)
+        with pytest.raises(DataError, match="its content changed since"):
+            declared_tasks(RunFolder(run).manifest())
+
+
+def test_only_declared_tasks_must_be_as_they_were(make_run: MakeRun, tmp_path: Path) -> None:
+    declared = list(iterate(open_dataset(SPEC)))
+    path = saved_tasks(tmp_path / "tasks.json", declared)
+    run = make_run("a", str(path), {"good": 1.0})
+    saved_tasks(path, [*random_tasks(3), *reversed(declared)])  # others, and another order
+    assert declared_tasks(RunFolder(run).manifest()) == declared
+
+
+def test_outputs_that_come_later_are_taken(make_run: MakeRun, tmp_path: Path) -> None:
+    declared = list(iterate(open_dataset(SPEC)))
+    path = saved_tasks(tmp_path / "tasks.json", declared)
+    run = make_run("a", str(path), {"good": 1.0}, fails=0.0)
+    edit_manifest(run, task_digests=[content_digest(unlabelled(task)) for task in declared])
+    assert score_run(run).models["good"].metrics["accuracy"].value == 1.0
+
+
+def random_tasks(count: int) -> list[Task]:
+    return [random_task(Stream("more", k), 3, name=f"more-{k}") for k in range(count)]
+
+
+@given(one=tasks(), two=tasks())
+def test_a_digest_names_the_content(one: Task, two: Task) -> None:
+    assert (content_digest(one) == content_digest(two)) == (one == replace(two, id=one.id))
+    assert content_digest(one) == content_digest(replace(one, id="other"))
+    shown = content_digest(one)[:SHOWN_DIGITS]
+    assert content_digest(unlabelled(one))[:SHOWN_DIGITS] == shown
+    assert content_digest(unlabelled(one)) != content_digest(one)
+    pairs = replace(one, train=one.train + one.test[:1], test=one.test[1:] or one.test)
+    assert content_digest(pairs)[:SHOWN_DIGITS] != shown
 
 
 def test_pairs_name_the_tasks_won_and_the_verdict_follows_p(make_run: MakeRun) -> None:

@@ -109,7 +109,7 @@ def test_tasks_without_known_outputs_can_be_submitted(
         for pair in task["test"]:
             del pair["output"]
     challenges.write_text(json.dumps(combined))
-    edit_manifest(run, dataset_digest=open_dataset(str(challenges)).digest())
+    edit_manifest(run, dataset_digest=open_dataset(str(challenges)).digest(), task_digests=None)
     assert submit(capsys, run, "-o", tmp_path / "s.json")[0] == 0
     assert check_submission(tmp_path / "s.json", loaded(str(challenges))).problems == []
 

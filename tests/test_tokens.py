@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness.augment import training_view
 from harness.datasets import open_dataset
@@ -13,6 +16,7 @@ from harness.prompt import load_prompt, prompt_names
 from harness.rng import Stream
 from harness.tokens import PromptTokenizer
 from tests.data_samples import random_task
+from tests.families.make import make_tokenizer
 from trainers.tiny_tokenizer import CHATML, build_tokenizer
 
 ENCODERS = (
@@ -101,6 +105,60 @@ def test_a_table_is_used_only_where_it_agrees(split_digits: bool, use_regex: boo
         ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
         assert tokens.prompt_ids(task, 0) == ids
         assert tokens.sample(task, 0).ids[: len(ids)] == ids
+
+
+GROUPING = {"llama3": "triples", "phi": "triples", "qwen3": "cells", "gemma3": "cells", "mistral": "cells"}
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    from transformers import AutoTokenizer
+
+    root = tmp_path_factory.mktemp("grouping")
+    return {name: AutoTokenizer.from_pretrained(make_tokenizer(name, root / name)) for name in GROUPING}
+
+
+@cache
+def _both_ways(tokenizer: Any, encoder: str) -> tuple[PromptTokenizer, PromptTokenizer]:
+    prompt = load_prompt("output-from-examples-v1")
+    fast, plain = (PromptTokenizer(tokenizer, prompt, parse_encoder(encoder), fast=fast) for fast in (True, False))
+    return fast, plain
+
+
+@st.composite
+def _grids(draw: st.DrawFn) -> Grid:
+    height, width = draw(st.integers(1, 30)), draw(st.integers(1, 30))
+    colours = draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))  # few, so that they stand beside each other
+    cells = draw(st.lists(st.sampled_from(colours), min_size=height * width, max_size=height * width))
+    return Grid(height, width, bytes(cells))
+
+
+@pytest.mark.parametrize("name", GROUPING)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(grids=st.lists(_grids(), min_size=4, max_size=4), encoder=st.sampled_from(ENCODERS))
+def test_tables_of_grouped_digits_give_the_ids_of_the_tokenizer(
+    families: dict[str, Any], name: str, grids: list[Grid], encoder: str
+) -> None:
+    fast, plain = _both_ways(families[name], encoder)
+    if encoder in (DEFAULT_ENCODER, "MinimalGridEncoder()"):
+        assert fast.path == GROUPING[name]
+    task = Task("t", (Pair(grids[0], grids[1]),), (Pair(grids[2], grids[3]),))
+    assert fast.sample(task, 0) == plain.sample(task, 0)
+
+
+def test_a_token_for_one_run_of_digits_is_noticed() -> None:
+    """Only ten zeros in a row are one token more: random grids would not show it."""
+    from tokenizers import AddedToken
+
+    tokenizer = build_tokenizer()
+    assert PromptTokenizer(tokenizer, load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()")).path == "cells"
+    tokenizer.add_tokens([AddedToken("7" * 10, normalized=False)])
+    tokens = PromptTokenizer(tokenizer, load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"))
+    assert tokens.path in ("rows", "tokenizer")
+    grid = Grid(3, 12, bytes([7]) * 36)
+    task = Task("t", (Pair(grid, grid),), (Pair(grid, grid),))
+    plain = PromptTokenizer(tokenizer, load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"), fast=False)
+    assert tokens.prompt_ids(task, 0) == plain.prompt_ids(task, 0)
 
 
 @pytest.mark.parametrize(

@@ -106,18 +106,6 @@ def test_an_adapter_that_is_gone_on_from_is_what_the_recipe_says(saved: dict[str
 
 
 @pytest.mark.slow
-def test_weights_that_vllm_does_not_load_are_known_by_name() -> None:
-    from trainers.loop import _ON_EMBEDDINGS
-
-    for name, hit in (
-        ("base_model.model.lm_head.lora_A.default.weight", True),
-        ("base_model.model.model.embed_tokens.lora_embedding_A.default", True),
-        ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight", False),
-    ):
-        assert bool(_ON_EMBEDDINGS.search(name)) == hit
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
 def test_an_adapter_on_other_modules_is_not_gone_on_from(tmp_path: Path, targets: str | list[str]) -> None:
     from peft import get_peft_model

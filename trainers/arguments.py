@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
     sharded = recipe.sharding == "fsdp"
     arguments = SFTConfig(
         **_optimization(recipe),
-        output_dir=str(checkpoints),
+        output_dir=os.path.abspath(checkpoints),  # it would take a ~ that begins a relative path for the home folder
         use_cpu=not torch.accelerator.is_available(),
         per_device_train_batch_size=samples,
         gradient_accumulation_steps=1,

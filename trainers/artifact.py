@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ class BaseModelRecord(Record):
 
     name: str
     digest: str
-    """SHA-256 (16 hex digits) over config and weights of a folder, or the commit of a Hub model."""
+    """SHA-256 (16 hex digits) over config and weights; the commit of a Hub model in manifests of older versions."""
 
 
 class DatasetRecord(Record):
@@ -171,10 +171,12 @@ def save_weights(model: Any, tokenizer: Any, folder: Path, state: Mapping[str, A
         write_json(config, data)
 
 
-def weights_digest(folder: Path) -> str:
-    """The SHA-256 over all safetensors files of a folder, in the order of their names."""
+def weights_digest(folder: Path, names: Collection[str] | None = None) -> str:
+    """The SHA-256 over the safetensors files of a folder, or those of the given names, in the order of their names."""
     sha = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
+        if names is not None and path.name not in names:
+            continue
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 sha.update(block)
@@ -213,10 +215,10 @@ def refuse_pickle(folder: Path) -> None:
         raise AdapterError(f"{pickled}: is a pickle, which can run code; save it with safe_serialization=True")
 
 
-def model_digest(folder: Path) -> str:
-    """16 hex digits that identify a model folder by its configuration and weights."""
+def model_digest(folder: Path, names: Collection[str] | None = None) -> str:
+    """16 hex digits that identify a model folder by its configuration and weights (those files alone, where named)."""
     config = (folder / "config.json").read_bytes()
-    return hashlib.sha256(config + weights_digest(folder).encode()).hexdigest()[:16]
+    return hashlib.sha256(config + weights_digest(folder, names).encode()).hexdigest()[:16]
 
 
 def environment() -> Environment:

@@ -129,15 +129,18 @@ def preview(
 @click.argument("base")
 @click.argument("adapter", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the full model.")
-def merge(base: str, adapter: Path, output: Path) -> None:
-    """Write base and adapter as one full model, for where adapters cannot be served.
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of its weights  [default: the base's own]"
+)
+def merge(base: str, adapter: Path, output: Path, dtype: str | None) -> None:
+    """Write base and adapter as one full model, for where adapters cannot be served, and compare it with PEFT.
 
     \b
     bench merge tiny runs/demo/trained/cross -o merged
     """
     from trainers.merge import merge as merge_adapter
 
-    click.echo(merge_adapter(base, adapter, output))
+    click.echo(merge_adapter(base, adapter, output, dtype=dtype))
 
 
 def _print_dry_run(recipe: Recipe, progress: bool, as_json: bool) -> None:

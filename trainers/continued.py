@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from harness.errors import ConfigError
-from trainers.lora import differences, lora_config, plain
+from trainers.lora import differences, lora_config, outside_language_model, plain
 from trainers.recipe import LoraRecipe, Recipe
 
 _LORA = re.compile(r"base_model\.model\.(.+)\.lora_(?:embedding_)?A")
@@ -40,7 +40,7 @@ def with_adapter(model: Any, recipe: Recipe) -> PeftModel:
 
 def _check(found: LoraConfig, there: set[str], recipe: Recipe, lora: LoraRecipe, model: Any) -> None:
     differing = differences(found, lora)
-    if not differing and reached_modules(model, lora_config(lora)) != reached_modules(model, found):
+    if not differing and reached_modules(model, lora_config(lora), outside=False) != reached_modules(model, found):
         differing = [f"lora.targets={json.dumps(plain(found.target_modules))}"]
     if differing:
         raise ConfigError(f"adapter {recipe.adapter!r} is another than the recipe says; set {', '.join(differing)}")
@@ -51,14 +51,19 @@ def _check(found: LoraConfig, there: set[str], recipe: Recipe, lora: LoraRecipe,
         )
 
 
-def reached_modules(model: Any, lora: LoraConfig) -> set[str]:
+def reached_modules(model: Any, lora: LoraConfig, *, outside: bool = True) -> set[str]:
     """The names of the modules that an adapter reaches in a model of this configuration, as PEFT finds them.
+
+    Args:
+        outside: also those that are beside the language model, in a model that reads pictures too.
 
     Raises:
         ValueError: there is none.
     """
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(model)
+    if not outside:
+        lora = replace(lora, exclude_modules=outside_language_model(empty))
     # What an initialisation does to weights needs weights; here are none.
     return set(get_peft_model(empty, replace(lora, init_lora_weights=True)).targeted_module_names)
 

@@ -21,6 +21,8 @@ CHECKPOINTS = "checkpoints"
 TEMPLATE_KEY, DATE_KEY = "chat template (its text)", "template_date"
 """What STARTED has since chat templates are recorded; a run of before goes on without."""
 _LOCK = ".lock"
+_CONTENT = "{} (its content)"
+"""The key of the digest of what stands behind ``model``, ``adapter``, ``datasets.0.spec`` or ``validation.spec``."""
 
 
 @contextmanager
@@ -57,11 +59,12 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
+def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | None = None) -> bool:
     """Make the output folder ready to start or go on in; True where it already holds the finished result.
 
     Args:
         decides: everything that decides what is learned, flat.
+        commit: of a base from the hub, by which older versions recorded it.
 
     Raises:
         ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
@@ -78,8 +81,8 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool) -> bool:
         elif started.exists() and _has_trained(output):
             before = json.loads(started.read_text(encoding="utf-8"))
             unknown = {TEMPLATE_KEY, DATE_KEY} if TEMPLATE_KEY not in before else set()
-            changed = changed_keys(before, {k: v for k, v in decides.items() if k not in unknown})
-            if changed:
+            known = {key: value for key, value in decides.items() if key not in unknown}
+            if changed := _really_changed(before, known, commit):
                 raise ConfigError(
                     f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
                     "Give another output_dir, or resume=false to start over in it"
@@ -108,6 +111,18 @@ def first_day(output: Path) -> str | None:
         return str(recorded or date.fromtimestamp(started.stat().st_mtime).isoformat())
     except (OSError, ValueError, AttributeError):  # said when the folder is prepared
         return None
+
+
+def _really_changed(before: Data, after: Data, commit: str | None) -> list[str]:
+    """The keys that differ, but for names of a base, an adapter or data that have moved: their content is the same."""
+    if commit is not None and before.get(_CONTENT.format("model")) == commit:
+        before = {**before, _CONTENT.format("model"): after.get(_CONTENT.format("model"))}
+
+    def has_moved(key: str) -> bool:
+        contents = [data.get(_CONTENT.format(key.removesuffix(".spec"))) for data in (before, after)]
+        return contents[0] is not None and contents[0] == contents[1]
+
+    return [key for key in changed_keys(before, after) if not has_moved(key)]
 
 
 def _has_trained(output: Path) -> bool:

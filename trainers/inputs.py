@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.datasets import Dataset, open_dataset
-from harness.errors import ConfigError
-from harness.hub import cached_snapshot, missing_weights, refuse_offline
+from harness.errors import AdapterError, ConfigError
+from harness.hub import cached_snapshot, loaded_weights, missing_weights, refuse_offline
 from harness.prompt import load_prompt
 from harness.turns import Turn
 from trainers.artifact import check_unchanged, model_digest, read_manifest, refuse_pickle, weights_digest
@@ -18,6 +19,7 @@ from trainers.folder import DATE_KEY, TEMPLATE_KEY, first_day
 from trainers.recipe import Data, Recipe
 
 if TYPE_CHECKING:
+    from trainers.artifact import AdapterManifest
     from trainers.mixture import Mixture
 
 
@@ -28,7 +30,6 @@ class Inputs:
     recipe: Recipe
     base: Path | str
     """A folder or a Hub id."""
-    base_digest: str
     adapter_digest: str | None
     """Of the adapter that is gone on from."""
     datasets: tuple[Dataset, ...]
@@ -43,6 +44,20 @@ class Inputs:
     """The prompt of the validation."""
     advice: tuple[str, ...] = ()
     """What a user should know before training, one line each."""
+
+    @cached_property
+    def base_digest(self) -> str:
+        """16 hex digits over configuration and weights of the base; a Hub model is downloaded for it.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+        return base_digest(self.base)
+
+    @property
+    def base_commit(self) -> str | None:
+        """The commit of a base from the hub, by which older versions recorded it."""
+        return None if isinstance(self.base, Path) else hub_folder(self.base).name
 
     @property
     def stop_token_ids(self) -> list[int]:
@@ -77,7 +92,7 @@ def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None
     base = find_base(recipe.model)
     datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
     held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
-    base_digest, adapter_digest = _base_digest(base), _adapter_digest(recipe)
+    adapter_digest = _adapter_digest(recipe, base)
     chat = open_chat(base, recipe, _day(recipe, output or recipe.output_dir), template)
     asked = [part.prompt or recipe.prompt for part in recipe.datasets]
     asked.append((recipe.validation.prompt if recipe.validation else None) or recipe.prompt)
@@ -87,7 +102,6 @@ def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None
     return Inputs(
         recipe,
         base,
-        base_digest,
         adapter_digest,
         datasets,
         tuple(used[:-1]),
@@ -141,7 +155,7 @@ def check_weights(base: Path | str) -> None:
         raise ConfigError(f"model {str(base)!r} cannot be loaded: it has {lacking}; copy or download the whole of it")
 
 
-def _adapter_digest(recipe: Recipe) -> str | None:
+def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:
     if recipe.adapter is None:
         return None
     folder = Path(recipe.adapter)
@@ -150,20 +164,55 @@ def _adapter_digest(recipe: Recipe) -> str | None:
     refuse_pickle(folder)
     if manifest := read_manifest(folder):
         check_unchanged(folder, manifest)
+        check_same_base(base, folder, manifest)
     return weights_digest(folder)
 
 
-def _base_digest(base: Path | str) -> str:
+def check_same_base(base: Path | str, adapter: Path, manifest: AdapterManifest) -> None:
+    """Refuse a base of the same shape but with other weights than an adapter was trained on.
+
+    A Hub model that an older version recorded by its commit is not compared.
+
+    Raises:
+        AdapterError: the adapter was trained on other weights.
+    """
+    trained_on = manifest.base
+    if len(trained_on.digest) == 16 and (digest := base_digest(base)) != trained_on.digest:
+        raise AdapterError(
+            f"{adapter} was trained on {trained_on.name!r} (content {trained_on.digest}); "
+            f"that of {str(base)!r} is another ({digest})"
+        )
+
+
+def base_digest(base: Path | str) -> str:
+    """16 hex digits over configuration and weights of a folder, or of a Hub model, which is downloaded if need be.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
     if isinstance(base, Path):
         return model_digest(base)
-    from transformers import AutoConfig
+    folder = hub_folder(base)
+    return model_digest(folder, loaded_weights(folder))
+
+
+def hub_folder(model: str) -> Path:
+    """The folder in the cache with configuration and weights of a Hub model; what is missing is downloaded.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
     try:
-        config = AutoConfig.from_pretrained(base)
+        config = cached_file(model, "config.json")
+        if cached_file(model, "model.safetensors", _raise_exceptions_for_missing_entries=False) is None:
+            index = cached_file(model, "model.safetensors.index.json")
+            get_checkpoint_shard_files(model, index)
     except OSError as error:
         why = " ".join(str(error).split())
-        raise ConfigError(f"model {base!r} is neither a folder nor to be had from Hugging Face: {why}") from error
-    return str(getattr(config, "_commit_hash", None) or "unknown")
+        raise ConfigError(f"model {model!r} is neither a folder nor to be had from Hugging Face: {why}") from error
+    return Path(config).parent
 
 
 def open_recipe_mixture(inputs: Inputs) -> Mixture:

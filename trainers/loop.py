@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from trainers.batches import Batch, Collator, split_passes
 from trainers.checkpoints import prune_best, prune_checkpoints, write_best
 from trainers.continued import with_adapter
 from trainers.failures import writing
-from trainers.lora import lora_config
+from trainers.lora import lora_config, outside_language_model
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
@@ -31,9 +29,6 @@ from trainers.signals import StopSignal, spare_worker
 from trainers.standing import has_ended, standing
 from trainers.stops import StopAtStep
 from trainers.validation import Validation
-
-_ON_EMBEDDINGS = re.compile(r"\.lora_embedding_|\.lm_head\.lora_")
-"""Names of LoRA weights that vLLM does not load; a regular expression in ``lora.targets`` may reach them."""
 
 
 @dataclass
@@ -68,6 +63,9 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         self.places = 0
         self._clock = time.monotonic()
         super().__init__(*args, **kwargs)
+        # Some classes say that they take no count of tokens (Gemma 3n); TRL, which computes the loss itself, would then
+        # divide each pass by its own count.
+        self.model_accepts_loss_kwargs = True
 
     def get_train_dataloader(self) -> Any:
         """The loader of transformers, whose workers outlive the first signal."""
@@ -81,7 +79,9 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         counts = torch.tensor(inputs["counts"])
         self.tally = counts if self.tally is None else self.tally + counts
         self.places += inputs["input_ids"].numel()
-        *first, last = self._as_many_on_every_process(inputs["passes"])
+        passes = self._as_many_on_every_process(inputs["passes"])
+        self.current_gradient_accumulation_steps = len(passes)  # a mixture of experts averages its own loss over them
+        *first, last = passes
         losses = []
         for part in first:
             with self.accelerator.no_sync(model=model):
@@ -213,7 +213,9 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
             train_dataset=rows,
             eval_dataset=rows if setup.validation else None,
             processing_class=setup.tokenizer,
-            peft_config=lora_config(recipe.lora) if fresh and recipe.lora is not None else None,
+            peft_config=lora_config(recipe.lora, outside_language_model(setup.model))
+            if fresh and recipe.lora is not None
+            else None,
             callbacks=[StopAtStep(stop)],
             recipe=recipe,
             reports=reports,
@@ -222,8 +224,6 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
     except ValueError as error:
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
     _drop_default_printer(trainer)
-    if recipe.serveable:
-        _refuse_embeddings([name for name, _ in trainer.model.named_parameters() if _ON_EMBEDDINGS.search(name)])
     return trainer
 
 
@@ -231,8 +231,3 @@ def _drop_default_printer(trainer: ArcTrainer) -> None:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-
-
-def _refuse_embeddings(names: Sequence[str]) -> None:
-    if names:
-        raise ConfigError(f"recipe: lora.targets reach {names[0]}; vLLM loads no adapter on embeddings or output layer")

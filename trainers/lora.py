@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.served_classes import EMBEDDINGS, HEAD, refuse_embedding_lora
+from trainers.inputs import find_base
 from trainers.recipe import LoraRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -23,11 +27,16 @@ _OPTIONS = {
     "layers": "layers_to_transform",
 }
 """Options whose names in PEFT are others."""
-_EMBEDDINGS = ("embed_tokens", "lm_head", "wte")
+_EMBEDDINGS = (f"model.{EMBEDDINGS}", f"model.language_model.{EMBEDDINGS}", "transformer.wte", HEAD)
+"""Embeddings and output layer under the names that they have in models."""
 
 
-def unserveable(lora: LoraRecipe, max_rank: int) -> list[str]:
-    """Why vLLM would refuse to load this adapter; empty where it loads (vLLM 0.32)."""
+def unserveable(lora: LoraRecipe, max_rank: int, architecture: str | None) -> list[str]:
+    """Why vLLM would refuse to load this adapter; empty where it loads (vLLM 0.32).
+
+    Args:
+        architecture: the class of the base model, where it is known.
+    """
     reasons = []
     if lora.dora:
         reasons.append("lora.dora: vLLM has no DoRA")
@@ -37,13 +46,35 @@ def unserveable(lora: LoraRecipe, max_rank: int) -> list[str]:
         reasons.append("lora.modules_to_save: vLLM loads no full layers with an adapter")
     if lora.init not in SERVEABLE_INITS:
         reasons.append(f"lora.init: {lora.init} changes the base weights, which the server does not")
-    targets = [lora.targets] if isinstance(lora.targets, str) else lora.targets
-    if touched := [t for t in targets if any(t.endswith(name) for name in _EMBEDDINGS)]:
-        reasons.append(f"lora.targets: {', '.join(touched)}: vLLM takes no adapter on embeddings or output layer")
+    if reason := refuse_embedding_lora(_targeted_embeddings(lora.targets), architecture):
+        reasons.append(f"lora.targets: {reason}")
     rank = max((lora.rank, *lora.rank_pattern.values()))
     if rank > max_rank:
         reasons.append(f"lora.rank: {rank} is over max_lora_rank {max_rank} (the server's --max-lora-rank)")
     return reasons
+
+
+def _targeted_embeddings(targets: str | Sequence[str]) -> list[str]:
+    """Those of ``_EMBEDDINGS`` that targets name, as PEFT reads them."""
+    if isinstance(targets, str):
+        return [name for name in _EMBEDDINGS if re.fullmatch(targets, name)]
+    return [name for name in _EMBEDDINGS if any(f".{name}".endswith(f".{target}") for target in targets)]
+
+
+def served_class(base: Path | str) -> str | None:
+    """The class by which vLLM serves a base model; None where config.json does not say it.
+
+    Raises:
+        ConfigError: a model of the Hub whose config.json cannot be had.
+    """
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(str(base), "config.json")
+        named = json.loads(Path(str(path)).read_text(encoding="utf-8")).get("architectures")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model {str(base)!r}: its config.json cannot be read: {error}") from error
+    return str(named[0]) if named else None
 
 
 def check_lora(recipe: Recipe) -> None:
@@ -71,7 +102,9 @@ def check_lora(recipe: Recipe) -> None:
             re.compile(lora.targets)
         except re.error as error:
             raise ConfigError(f"recipe: lora.targets {lora.targets!r} is no regular expression: {error}") from None
-    if recipe.serveable and (reasons := unserveable(lora, recipe.max_lora_rank)):
+    touches = recipe.serveable and _targeted_embeddings(lora.targets)
+    architecture = served_class(find_base(recipe.model)) if touches else None
+    if recipe.serveable and (reasons := unserveable(lora, recipe.max_lora_rank, architecture)):
         raise ConfigError(
             "recipe: the adapter could not be served: "
             + "; ".join(reasons)
@@ -104,8 +137,25 @@ def plain(value: object) -> object:
     return value
 
 
-def lora_config(lora: LoraRecipe) -> LoraConfig:
-    """The options as PEFT takes them."""
+def outside_language_model(model: Any) -> str | None:
+    """Return a pattern of the modules beside the language model in one that also reads pictures or sound.
+
+    Their layers may have the names of the language model's, and are neither trained nor served.
+    """
+    inner = model.base_model
+    if not hasattr(inner, "language_model"):
+        return None
+    prefix = f"{model.base_model_prefix}." if inner is not model else ""
+    others = [name for name, _ in inner.named_children() if name != "language_model"]
+    return rf"{re.escape(prefix)}({'|'.join(map(re.escape, others))})(\..*)?" if others else None
+
+
+def lora_config(lora: LoraRecipe, excluded: str | None = None) -> LoraConfig:
+    """The options as PEFT takes them.
+
+    Args:
+        excluded: a pattern of modules that are left alone whatever the targets are.
+    """
     from peft import LoraConfig
 
     return LoraConfig(
@@ -114,6 +164,7 @@ def lora_config(lora: LoraRecipe) -> LoraConfig:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
+        exclude_modules=excluded,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
         bias=lora.bias,

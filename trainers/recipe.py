@@ -5,6 +5,8 @@ Unknown keys are refused with a suggestion. ``trainers.recipe_file`` reads recip
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from datetime import date as Date
 from pathlib import Path
@@ -66,6 +68,37 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def expand_home(value: object) -> object:
+    """A path that begins with ``~`` with the home folder in its place; any other value as it is.
+
+    Raises:
+        ValueError: that user has no home folder.
+    """
+    if not isinstance(value, str) or not value.startswith("~"):
+        return value
+    path = os.path.expanduser(value)
+    if path.startswith("~"):
+        raise ValueError(f"{value!r}: no home folder is known for {value.split('/')[0]!r}")
+    return path
+
+
+def expand_spec(value: object) -> object:
+    """A dataset spec with the home folder in place of ``~``, in its path and in that of ``#ids=``.
+
+    Raises:
+        ValueError: as ``expand_home``.
+    """
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"(^(?:barc-\d+-\d+-)?|#ids=)(~[^#]*)", lambda found: f"{found[1]}{expand_home(found[2])}", value)
+
+
+Spec = Annotated[str, BeforeValidator(expand_spec)]
+"""A dataset spec."""
+Location = Annotated[str, BeforeValidator(expand_home)]
+"""A path, or a name that is no path."""
+
+
 def as_datasets(value: object) -> object:
     """One dataset or several; a bare spec stands for a dataset without further options."""
     items = value if isinstance(value, list) else [value]
@@ -81,7 +114,7 @@ class Part(BaseModel):
 class DatasetRecipe(Part):
     """One dataset of the mixture."""
 
-    spec: str
+    spec: Spec
     """A dataset spec, such as ``arc1/training`` or ``toy/cross#n=2000``."""
     prompt: str | None = None
     """The prompt of its samples; the recipe's own where None."""
@@ -119,7 +152,7 @@ class ChangeWeights(Part):
 class ValidationRecipe(Part):
     """A held-out dataset that is asked every ``eval_steps`` and after the last step."""
 
-    spec: str
+    spec: Spec
     prompt: str | None = None
     max_tasks: Annotated[int, Field(gt=0)] = 64
     """At most this many tasks, the first of the dataset; their first test output, without augmentation."""
@@ -165,9 +198,9 @@ class LoraRecipe(Part):
 class Recipe(Part):
     """A training run. Lengths are in tokens, sizes in samples; ``batch_size`` is that of one optimizer step in all."""
 
-    model: str
+    model: Location
     """``tiny`` (the shipped base), a folder, or a Hugging Face model id."""
-    output_dir: Path
+    output_dir: Annotated[Path, BeforeValidator(expand_home)]
     datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(as_datasets)]
     prompt: str = DEFAULT_PROMPT
     encoder: str = DEFAULT_ENCODER
@@ -184,7 +217,7 @@ class Recipe(Part):
     change_probability: Share = 0.0
     """How often a task becomes a new one, by a change of all its inputs or of all its outputs."""
     change_weights: ChangeWeights = Field(default_factory=ChangeWeights)
-    adapter: str | None = None
+    adapter: Location | None = None
     """Go on from this adapter folder instead of a fresh adapter."""
     lora: LoraRecipe | None = Field(default_factory=LoraRecipe)
     """None trains all weights, which gives a full model instead of an adapter."""

@@ -102,7 +102,7 @@ def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
         )
     try:
         config = AutoConfig.from_pretrained(str(inputs.base))
-        context = getattr(config, "max_position_embeddings", None)
+        context = getattr(config.get_text_config(), "max_position_embeddings", None)
         if context is not None and recipe.max_seq_len > context:
             raise ConfigError(f"recipe: max_seq_len {recipe.max_seq_len} is over the model's context of {context}")
         model, found = AutoModelForCausalLM.from_pretrained(

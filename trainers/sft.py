@@ -33,7 +33,8 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
     inputs = _ready(recipe, output)
     _check_own_folder(recipe, inputs.base, output)
     with locked(output):
-        if prepare_folder(output, inputs.decides(), resume=recipe.resume):
+        decides = inputs.decides()
+        if prepare_folder(output, decides, resume=recipe.resume, commit=inputs.base_commit):
             if int(os.environ.get("RANK", "0")) == 0:
                 print(f"{output} is finished already; nothing was trained", file=sys.stderr)
             return output

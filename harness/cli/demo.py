@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.benched import Wanted, adapter_hash, base_hashes, is_finished, resumable
 from harness.cli.steps import in_own_process, show, terminated_as_interrupt
 from harness.grid import Task
 
@@ -86,8 +87,8 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
     with terminated_as_interrupt():
         adapters = [_train(out, lesson) for lesson in LESSONS]
         runs = _runs(out, tasks)
-        if any(not _finished(run) for run in runs):
-            _serve_and_run(out, adapters, runs, port)
+        if unfinished := [run for run in runs if not is_finished(run.folder, _wanted(run, adapters))]:
+            _serve_and_run(out, adapters, unfinished, port)
         report = out / "report.md"
         in_own_process(
             "report",
@@ -163,8 +164,12 @@ def _small_tasks(out: Path, count: int) -> Path:
     return path
 
 
-def _finished(run: Run) -> bool:
-    return (run.folder / "results.json").is_file()
+def _wanted(run: Run, adapters: Sequence[Path]) -> Wanted:
+    """What a run must have been to be taken as done, with the weights that were trained last."""
+    from trainers.tiny_base import shipped_path
+
+    hashes = {shipped_path().name: base_hashes(shipped_path()), **{path.name: adapter_hash(path) for path in adapters}}
+    return Wanted(hashes, run.spec, VIEWS, SEED, PROMPT, ENCODER, run.max_tokens)
 
 
 def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], port: int | None) -> None:
@@ -185,12 +190,11 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
             word for name in (shipped_path().name, *(lesson.name for lesson in LESSONS)) for word in ("--model", name)
         ]
         for run in runs:
-            if not _finished(run):
-                resume = ["--resume"] if run.folder.exists() else []
-                how = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
-                limit = ["--max-tokens", str(run.max_tokens)] if run.max_tokens else []
-                where = ["--out", str(run.folder), *resume]
-                in_own_process("run", "--server", server.url, *models, "--dataset", run.spec, *how, *limit, *where)
+            how = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
+            limit = ["--max-tokens", str(run.max_tokens)] if run.max_tokens else []
+            resume = ["--resume"] if resumable(run.folder, _wanted(run, adapters)) else []
+            where = ["--out", str(run.folder), *resume]
+            in_own_process("run", "--server", server.url, *models, "--dataset", run.spec, *how, *limit, *where)
 
 
 def _closing(out: Path) -> Path:

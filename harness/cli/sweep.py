@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.benched import Wanted, adapter_hash, base_hashes, is_finished, resumable
 from harness.cli.steps import in_own_process, show, terminated_as_interrupt
 from harness.errors import ConfigError
 
@@ -51,7 +52,8 @@ def _describe(plan: Sweep) -> None:
         recipe = lesson.recipe
         total = sum(part.weight or 0 for part in recipe.datasets)
         parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
-        done = "trained" if (Path(lesson.recipe.output_dir) / "manifest.json").exists() else f"{recipe.max_steps} steps"
+        trained = recipe.resume and (Path(recipe.output_dir) / "manifest.json").exists()
+        done = "trained" if trained else f"{recipe.max_steps} steps"
         click.echo(f"{lesson.name}: {parts}; seed {recipe.seed}; {done}")
     click.echo(f"each benched with {plan.evaluation.n} predictions an output on {plan.evaluation.dataset}")
 
@@ -117,9 +119,12 @@ def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
 
 def _bench(plan: Sweep) -> list[Path]:
     """The run folder of every model; a server is started only where one of them is not finished."""
-    folders = _folders(plan)
-    if any(not (folder / "results.json").is_file() for folder in folders.values()):
-        _serve_and_run(plan, folders)
+    from trainers.inputs import find_base
+
+    base, folders = find_base(str(plan.recipe["model"])), _folders(plan)
+    open_runs = {name: f for name, f in folders.items() if not is_finished(f, _wanted(plan, name, base))}
+    if open_runs:
+        _serve_and_run(plan, base, open_runs)
     return list(folders.values())
 
 
@@ -138,13 +143,20 @@ def _names(plan: Sweep) -> list[str]:
     return [model for row in plan.record().rows for model in row.models]
 
 
-def _serve_and_run(plan: Sweep, folders: dict[str, Path]) -> None:
+def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
+    """What the run of a model must have been, with the weights that were trained last."""
+    e, trained = plan.evaluation, plan.out / "trained" / name
+    hashes = adapter_hash(trained) if trained.is_dir() else base_hashes(base)
+    prompt, encoder = _prompt_and_encoder(plan)
+    return Wanted({name: hashes}, e.dataset, e.n, e.seed, prompt, encoder, e.max_tokens)
+
+
+def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
+    """Serve all adapters, and make the runs in ``folders``, by model."""
     from serve.launcher import serving
     from serve.operate import add_adapter
-    from trainers.inputs import find_base
 
-    base, names = find_base(str(plan.recipe["model"])), _names(plan)
-    registry = plan.out / "adapters"
+    names, registry = _names(plan), plan.out / "adapters"
     versions = {}
     for name in names:
         folder = plan.out / "trained" / name
@@ -158,18 +170,24 @@ def _serve_and_run(plan: Sweep, folders: dict[str, Path]) -> None:
         for name in names:
             in_own_process("adapters", "promote", versions[name], "--server", server.url)
         for name, folder in folders.items():
-            if not (folder / "results.json").is_file():
-                in_own_process("run", "--server", server.url, "--model", name, *_asked(plan, folder))
+            resume = ["--resume"] if resumable(folder, _wanted(plan, name, base)) else []
+            where = ["--out", str(folder), *resume]
+            in_own_process("run", "--server", server.url, "--model", name, *_asked(plan), *where)
 
 
-def _asked(plan: Sweep, folder: Path) -> list[str]:
-    """The options of ``bench run`` for one model: prompt and encoder as all adapters of the sweep were trained."""
-    e, recipe = plan.evaluation, next(plan.lessons()).recipe
+def _prompt_and_encoder(plan: Sweep) -> tuple[str, str]:
+    recipe = next(plan.lessons()).recipe
+    return recipe.datasets[0].prompt or recipe.prompt, recipe.encoder
+
+
+def _asked(plan: Sweep) -> list[str]:
+    """The options of ``bench run``, the same for all models."""
+    e, (prompt, encoder) = plan.evaluation, _prompt_and_encoder(plan)
     words = ["--dataset", e.dataset, "-n", str(e.n), "--seed", str(e.seed), "--temperature", f"{e.temperature:g}"]
-    words += ["--prompt", recipe.datasets[0].prompt or recipe.prompt, "--grid-encoder", recipe.encoder]
+    words += ["--prompt", prompt, "--grid-encoder", encoder]
     words += ["--limit", str(e.limit)] if e.limit else []
     words += ["--max-tokens", str(e.max_tokens)] if e.max_tokens else []
-    return [*words, "--out", str(folder), *(["--resume"] if folder.exists() else [])]
+    return words
 
 
 def _report(plan: Sweep, runs: list[Path]) -> None:

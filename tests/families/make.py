@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,14 @@ _SHAPE = {
     "max_position_embeddings": 4096,
 }
 """Of every model; 32 is vLLM's smallest head on a CPU."""
+_PICTURES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class Family:
     tied: bool = False
     more: dict[str, Any] = field(default_factory=dict)
     """Further entries of the model's configuration."""
+    pictures: dict[str, Any] | None = None
+    """The configuration of the part that reads pictures, in a model of which the language model is a part."""
 
 
 def _qwen(template: str | None, eos: str, tied: bool = False, model: str = "Qwen3ForCausalLM") -> Family:
@@ -84,6 +94,9 @@ FAMILIES: dict[str, Family] = {
     "llama3-base-chat": _llama(templates.LLAMA3, "<|end_of_text|>", ("<|end_of_text|>",)),
     "llama3-base": _llama(None, "<|end_of_text|>", ("<|end_of_text|>",)),
     "gemma3": _gemma("Gemma3ForCausalLM", templates.GEMMA3, "<eos>", ("<eos>",)),
+    "gemma3-pictures": replace(
+        _gemma("Gemma3ForConditionalGeneration", templates.GEMMA3, "<eos>", ("<eos>",)), pictures=_PICTURES
+    ),
     "gemma2": _gemma("Gemma2ForCausalLM", templates.GEMMA2, "<eos>", ("<eos>",)),
     "mistral": Family(
         "MistralForCausalLM",
@@ -148,6 +161,13 @@ def make_family(name: str, folder: Path, *, seed: int = 0, tokenizer: Path | Non
     shape = {**_SHAPE, "vocab_size": -(-known.get_vocab_size() // 64) * 64, "tie_word_embeddings": family.tied}
     shape |= {"eos_token_id": eos if len(eos) > 1 else eos[0], "initializer_range": 0.1, **family.more, **changes}
     network = getattr(transformers, family.model)
+    if family.pictures is not None:
+        shape = {
+            "text_config": shape,
+            "vision_config": family.pictures,
+            "mm_tokens_per_image": 4,
+            **{key: shape[key] for key in ("tie_word_embeddings", "eos_token_id", "initializer_range")},
+        }
     torch.manual_seed(seed)
     network(network.config_class(**shape)).to(torch.float32).save_pretrained(folder)
     return folder

@@ -122,6 +122,28 @@ def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder:
     assert (folder / "out" / "report.md").read_bytes() == report
 
 
+def weights(run: Path) -> str:
+    """The content hash of the one model of a run."""
+    return str(json.loads((run / "manifest.json").read_bytes())["config"]["models"][0]["hash"])
+
+
+@pytest.mark.slow
+def test_adapters_that_were_trained_anew_are_benched_anew(folder: Path) -> None:
+    """A sweep whose recipe changed trains again, benches the new adapters, and keeps the old runs aside."""
+    bench, base = folder / "out" / "bench", folder / "out" / "bench-base" / "predictions.jsonl"
+    old, kept = {name: weights(bench / name) for name in NAMES}, base.stat().st_mtime_ns
+    again = subprocess.run(
+        command(folder, "-o", "recipe.max_steps=4", "-o", "recipe.resume=false"), capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr[-3000:]
+    for name in NAMES:
+        assert weights(bench / name) != old[name]
+        assert weights(bench / f"{name}.before-1") == old[name]
+    assert base.stat().st_mtime_ns == kept, "the base, which is the same, was benched again"
+    report = (folder / "out" / "report.md").read_text()
+    assert all(weights(bench / name)[:12] in report and old[name][:12] not in report for name in NAMES)
+
+
 @pytest.mark.parametrize("left", [0, 1, 40])
 def test_a_torn_evaluation_is_told(tmp_path: Path, left: int, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep that cannot read how its adapters were benched refuses to go on, with one error that names the file."""

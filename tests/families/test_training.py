@@ -1,0 +1,79 @@
+"""What training makes of models that differ from plain text models: pictures beside text, losses of their own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from serve.base_model import BaseModel
+from serve.registry import Registry
+from tests.families.make import constant_tasks, make_family
+from tests.train_runs import Data, bench, command, losses_of, manifest_of, recipe_data, trained
+
+pytestmark = pytest.mark.slow
+
+
+NO_COUNT = """
+from transformers import Qwen2ForCausalLM
+Qwen2ForCausalLM.accepts_loss_kwargs = False
+from harness.cli import main
+main()
+"""
+"""``bench`` with a class of models that does not take the number of tokens of a step."""
+
+
+def recipe(model: Path, output: Path, **changes: object) -> Data:
+    """A few steps on constant answers."""
+    tasks = constant_tasks(output.parent / "tasks.json")
+    few = {"datasets": [str(tasks)], "augment": False, "max_steps": 3, "batch_size": 8, "max_seq_len": 600}
+    return recipe_data(model, output, **{**few, "workers": 0, "learning_rate": 1e-3, **changes})
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that reads pictures beside text."""
+    return make_family("gemma3-pictures", tmp_path_factory.mktemp("pictures") / "model")
+
+
+@pytest.fixture(scope="module")
+def one_pass(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained with all samples of a step in one pass."""
+    output = tmp_path_factory.mktemp("whole") / "out"
+    return trained(recipe(pictures, output, micro_batch_size=8, max_padding=0.9))
+
+
+def test_the_loss_is_the_mean_over_tokens_in_any_number_of_passes(tmp_path: Path) -> None:
+    """Also for a class that says that it takes no count of tokens (Gemma 3n, 4): here a small one is made to say so."""
+    model = make_family("qwen2", tmp_path / "model")
+    losses = []
+    for size in (8, 1):
+        data = recipe(model, tmp_path / str(size), micro_batch_size=size, max_padding=0.9)
+        _, _, *words = command(data)
+        done = bench(["-c", NO_COUNT, *words])
+        assert done.returncode == 0, done.stderr
+        losses.append(losses_of(tmp_path / str(size)))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    assert losses[0][0] < 12
+
+
+def test_only_the_language_model_is_trained_and_it_can_be_registered(
+    pictures: Path, one_pass: Path, tmp_path: Path
+) -> None:
+    with safe_open(one_pass / "adapter_model.safetensors", "np") as file:
+        names = list(file.keys())
+    assert names
+    assert all(name.startswith("base_model.model.model.language_model.layers.") for name in names)
+    registry = Registry(tmp_path / "adapters")
+    warnings: list[str] = []
+    assert registry.add("learned", one_pass, BaseModel.open(pictures), warn=warnings.append).version
+    assert warnings == []
+    assert manifest_of(one_pass).stop_token_ids != []
+    assert json.loads((one_pass / "adapter_config.json").read_text())["exclude_modules"]
+
+
+def test_training_goes_on_from_it(pictures: Path, one_pass: Path, tmp_path: Path) -> None:
+    further = trained(recipe(pictures, tmp_path / "further", adapter=str(one_pass), micro_batch_size=8))
+    assert losses_of(further)[0] < losses_of(one_pass)[0]
