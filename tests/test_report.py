@@ -149,10 +149,11 @@ def test_what_a_reader_must_know_is_told_as_warnings(make_run: MakeRun) -> None:
         "two: adapter k was trained with another encoder",
         "two: the server refused the parameter logprobs; asked without",
         "two: k was answered by several versions: k@1, k@2",
-        "the runs differ in temperature",
-        "the runs differ in top_p",
-        "the runs differ in lenient",
-        "the models were asked with another prompt",
+        "the runs differ in lenient (False, True)",
+        "the runs differ in temperature (0.0, 0.7)",
+        "the runs differ in top_p (0.9, 1.0)",
+        "the runs differ in the parameters that servers refused (logprobs; none)",
+        "the models differ in prompt (d, other)",
     ]
     command = provenance(section.runs)[-1]
     assert "--model k --dataset" in command
