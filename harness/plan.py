@@ -8,9 +8,9 @@ from functools import cached_property, lru_cache
 
 from harness.augment import Augmentation, identity, sampling_view
 from harness.encoding import Encoder, parse_encoder
-from harness.errors import GridError
+from harness.errors import GridError, SpecError
 from harness.grid import MAX_SIDE, Grid, Pair, Task
-from harness.prompt import Message, Prompt, load_prompt
+from harness.prompt import Message, Prompt, load_prompt, prompt_names
 from harness.records import Outcome, RunConfig
 from harness.rng import Stream
 from harness.segments import Layout, SlotEncoder, skeleton, slots
@@ -79,12 +79,19 @@ class Plan:
     """All predictions of a run, numbered model by model, test output by test output, sample by sample."""
 
     def __init__(self, config: RunConfig, tasks: Sequence[Task]) -> None:
+        """Number the predictions of a configuration.
+
+        Raises:
+            SpecError: a prompt is not known, or never shows the test input.
+        """
         self._config = config
         self._tasks = tuple(tasks)
         self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
         self._models = {model.name: i for i, model in enumerate(config.models)}
         self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
         ways = {(m.prompt, m.encoder): None for m in config.models}
+        for prompt in {way[0] for way in ways}:
+            _check_asks(load_prompt(prompt))
         asked = {way: Asker(load_prompt(way[0]), parse_encoder(way[1]), config.lenient) for way in ways}
         self.askers = {m.name: asked[m.prompt, m.encoder] for m in config.models}
         """How each model is asked; models that are asked alike share one."""
@@ -142,6 +149,20 @@ class Plan:
             return identity(len(task.train)), seed
         view = sample // self._config.samples_per_view
         return sampling_view(self._config.seed, task.id, view, len(task.train)), seed
+
+
+def _check_asks(prompt: Prompt) -> None:
+    """Refuse a prompt under which every answer would be a guess.
+
+    Raises:
+        SpecError: it never shows the test input.
+    """
+    if not prompt.shows_test_input:
+        others = ", ".join(name for name in prompt_names() if load_prompt(name).shows_test_input)
+        raise SpecError(
+            f"prompt {prompt.name} never shows the test input, so that its output cannot be predicted (it is for "
+            f"training only); choose one with --prompt: {others}"
+        )
 
 
 def _failure(error: GridError) -> Outcome:

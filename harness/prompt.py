@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ PROMPT_DIR = Path(__file__).parent / "prompts"
 DEFAULT_PROMPT = "output-from-examples-v1"
 _ROLE = re.compile(r"^<<(system|user|assistant)>>\n", re.MULTILINE)
 _ANSWER = "\x00answer\x00"
+_TEST_INPUT = "\x00test input\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,12 @@ class Prompt:
         return self._asks_input or task.test[test_index].output is not None
 
     @property
+    def shows_test_input(self) -> bool:
+        """Whether the chat shows the input whose output is to be predicted; prompts that do not are for training."""
+        rendered = _template(self.text).render(train=[], test={"input": _TEST_INPUT}, answer=_ANSWER)
+        return any(_TEST_INPUT in content for content in _ROLE.split(rendered)[2:-1:2])
+
+    @property
     def _asks_input(self) -> bool:
         return self.name.startswith("input-")
 
@@ -104,6 +112,11 @@ class Prompt:
 def prompt_names() -> list[str]:
     """The names of the shipped prompts."""
     return sorted(path.stem for path in PROMPT_DIR.glob("*.txt"))
+
+
+def asking_prompt(names: Sequence[str]) -> str:
+    """Return the prompt under which a model is to be asked that was trained with these: the first that shows the input."""
+    return next((name for name in names if load_prompt(name).shows_test_input), names[0])
 
 
 @cache
