@@ -115,7 +115,7 @@ def prompt_names() -> list[str]:
 
 
 def asking_prompt(names: Sequence[str]) -> str:
-    """Return the prompt under which a model is to be asked that was trained with these: the first that shows the input."""
+    """Return the first of the prompts of a training that shows the test input: the model is to be asked with it."""
     return next((name for name in names if load_prompt(name).shows_test_input), names[0])
 
 

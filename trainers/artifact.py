@@ -86,7 +86,7 @@ class AdapterManifest(Record):
     recipe: dict[str, Any]
     base: BaseModelRecord
     prompt: str
-    """The prompt under which the adapter is to be asked: that of the first dataset whose prompt shows the test input."""
+    """The prompt under which the adapter is to be asked: the first of its datasets' that shows the test input."""
     prompt_digest: str
     encoder: str
     datasets: list[DatasetRecord]

@@ -6,13 +6,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import ConfigError, RunError
 from trainers.artifact import MANIFEST, PARITY, check_unchanged, read_manifest, write_json
-from trainers.recipe import Data, changed_keys
+from trainers.recipe import PASS_KEYS, Data, changed_keys
 
 STARTED = "training.json"
 """Written when training starts: what decides the run, to compare with when it is gone on with."""
@@ -77,14 +78,17 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | N
                 _clear(output)
         elif started.exists() and _has_trained(output):
             before = json.loads(started.read_text(encoding="utf-8"))
-            if changed := _really_changed(before, decides, commit):
+            changed = _really_changed(before, decides, commit)
+            if deciding := [key for key in changed if key not in PASS_KEYS]:
                 raise ConfigError(
-                    f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
+                    f"{output} holds a run of another recipe; changed: {', '.join(deciding)}. "
                     "Give another output_dir, or resume=false to start over in it"
                 )
             if (manifest := read_manifest(output)) is not None:
                 check_unchanged(output, manifest)
                 return True
+            if first:
+                _tell_passes(before, decides, changed)
         elif (output / MANIFEST).exists():
             raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")
         if first:
@@ -94,6 +98,16 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | N
     except ValueError as error:
         raise RunError(f"{started} cannot be read ({error}); give another output_dir, or resume=false") from error
     return False
+
+
+def _tell_passes(before: Data, after: Data, changed: Sequence[str]) -> None:
+    """Say that a run is resumed with other passes; runs of older versions did not record theirs."""
+    if known := [f"{key} {before[key]} -> {after[key]}" for key in changed if key in before]:
+        print(
+            f"warning: resuming with {', '.join(known)}: dropout, where there is any, draws other masks from here on, "
+            "so that the result is not that of the run as it was begun; without dropout only rounding differs",
+            file=sys.stderr,
+        )
 
 
 def _really_changed(before: Data, after: Data, commit: str | None) -> list[str]:
