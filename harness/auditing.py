@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ Watch = Callable[[Dataset, Material], Material]
 """Wraps the training data while it is read, to show progress."""
 
 
+_LIST = re.compile(r"clean_(train_)?ids(\.[0-9]+)?\.txt")
 BACKGROUNDS = ("free", "fixed")
 """Whether a bijection of colours may move colour 0."""
 
@@ -72,10 +74,14 @@ def run_audit(train: Sequence[Dataset], evals: Sequence[Dataset], watch: Watch |
     return {way: Audit(tuple(train), tuple(evals), tuple(found[way]), unknown, n_train) for way in BACKGROUNDS}
 
 
-def write_clean_ids(audit: Audit, folder: Path) -> list[Path]:
-    """``clean_ids.txt`` for the evaluation set, ``clean_train_ids.txt`` for the training set; numbered where several.
+def write_clean_ids(audit: Audit, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Write the ids without a finding, and remove the lists of earlier audits that this one does not write.
 
+    ``clean_ids.txt`` is for the evaluation set, ``clean_train_ids.txt`` for the training set; numbered where several.
     An empty list is not written: it would select nothing.
+
+    Returns:
+        The files that were written, and those that were removed.
     """
     parts: list[tuple[str, Iterable[str]]] = []
     for stem, ids, n in (
@@ -89,4 +95,7 @@ def write_clean_ids(audit: Audit, folder: Path) -> list[Path]:
             with written_whole(folder / name) as file:
                 file.write(text.encode())
             written.append(folder / name)
-    return written
+    stale = [path for path in sorted(folder.glob("clean_*.txt")) if _LIST.fullmatch(path.name) and path not in written]
+    for path in stale:
+        path.unlink()
+    return written, stale

@@ -93,10 +93,14 @@ def compare(
     tests = sign_tests(units, scale, seed, resamples)
     rows = zip(units, scale, ends, tests, flipped, strict=True)
     found = [_comparison(*row) for row in rows]
-    corrected = holm([c.p for c in found])
+    return corrected(found, flipped)
+
+
+def corrected(found: Sequence[Comparison], lower_is_better: Sequence[bool]) -> list[Comparison]:
+    """Return the same comparisons with Holm's correction over all of them, and the verdicts that follow from it."""
     return [
         replace(c, p_holm=p, verdict=_verdict(c.delta, p, lower))
-        for c, p, lower in zip(found, corrected, flipped, strict=True)
+        for c, p, lower in zip(found, holm([c.p for c in found]), lower_is_better, strict=True)
     ]
 
 

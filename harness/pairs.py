@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.comparison import Comparison, compare
+from harness.comparison import Comparison, compare, corrected
 from harness.errors import RunError
 from harness.metrics import LOWER_IS_BETTER
 from harness.scoring import ModelScores
@@ -76,6 +76,13 @@ def compare_pairs(
         [metric in LOWER_IS_BETTER for metric in (cell[0] for cell in cells)],
     )
     return [_paired(*cell, comparison) for cell, comparison in zip(cells, found, strict=True)]
+
+
+def correct_together(groups: Sequence[Sequence[Paired]]) -> list[list[Paired]]:
+    """Return groups of comparisons that are read together, with Holm's correction over all of them."""
+    rows = [row for group in groups for row in group]
+    found = iter(corrected([row.comparison for row in rows], [row.metric in LOWER_IS_BETTER for row in rows]))
+    return [[replace(row, comparison=next(found)) for row in group] for group in groups]
 
 
 def _paired(metric: str, model: ModelScores, baseline: ModelScores, comparison: Comparison) -> Paired:

@@ -9,9 +9,9 @@ from functools import cached_property, lru_cache
 
 from harness.augment import Augmentation, identity, sampling_view
 from harness.encoding import Encoder, parse_encoder
-from harness.errors import GridError
+from harness.errors import GridError, SpecError
 from harness.grid import MAX_SIDE, Grid, Pair, Task
-from harness.prompt import Message, Prompt, load_prompt
+from harness.prompt import Message, Prompt, load_prompt, prompt_names
 from harness.records import ModelConfig, Outcome, RunConfig
 from harness.rng import Stream
 from harness.segments import Layout, SlotEncoder, skeleton, slots
@@ -85,11 +85,18 @@ class Plan:
     """All predictions of a run, numbered model by model, test output by test output, sample by sample."""
 
     def __init__(self, config: RunConfig, tasks: Sequence[Task]) -> None:
+        """Number the predictions of a configuration.
+
+        Raises:
+            SpecError: a prompt is not known, or never shows the test input.
+        """
         self._config = config
         self._tasks = tuple(tasks)
         self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
         self._models = {model.name: i for i, model in enumerate(config.models)}
         self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
+        for prompt in {model.prompt for model in config.models}:
+            _check_asks(load_prompt(prompt))
         asked: dict[tuple[object, ...], Asker] = {}
         self.askers = {m.name: asked.setdefault(_way(m), _asker(m, config)) for m in config.models}
         """How each model is asked; models that are asked alike share one."""
@@ -158,6 +165,20 @@ def _way(model: ModelConfig) -> tuple[object, ...]:
 def _asker(model: ModelConfig, config: RunConfig) -> Asker:
     settings = TemplateSettings({**model.chat_template_kwargs, **config.chat_template_kwargs}, model.template_date)
     return Asker(load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient, settings, model.chat_template)
+
+
+def _check_asks(prompt: Prompt) -> None:
+    """Refuse a prompt under which every answer would be a guess.
+
+    Raises:
+        SpecError: it never shows the test input.
+    """
+    if not prompt.shows_test_input:
+        others = ", ".join(name for name in prompt_names() if load_prompt(name).shows_test_input)
+        raise SpecError(
+            f"prompt {prompt.name} never shows the test input, so that its output cannot be predicted (it is for "
+            f"training only); choose one with --prompt: {others}"
+        )
 
 
 def _failure(error: GridError) -> Outcome:

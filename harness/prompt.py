@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ PROMPT_DIR = Path(__file__).parent / "prompts"
 DEFAULT_PROMPT = "output-from-examples-v1"
 _ROLE = re.compile(r"^<<(system|user|assistant)>>\n", re.MULTILINE)
 _ANSWER = "\x00answer\x00"
+_TEST_INPUT = "\x00test input\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ class Prompt:
         return self._asks_input or task.test[test_index].output is not None
 
     @property
+    def shows_test_input(self) -> bool:
+        """Whether the chat shows the input whose output is to be predicted; prompts that do not are for training."""
+        rendered = _template(self.text).render(train=[], test={"input": _TEST_INPUT}, answer=_ANSWER)
+        return any(_TEST_INPUT in content for content in _ROLE.split(rendered)[2:-1:2])
+
+    @property
     def _asks_input(self) -> bool:
         return self.name.startswith("input-")
 
@@ -113,6 +121,11 @@ def without_system(name: str) -> str | None:
     head, _, version = name.rpartition("-")
     other = f"{head}-nosystem-{version}"
     return other if other in prompt_names() else None
+
+
+def asking_prompt(names: Sequence[str]) -> str:
+    """Return the first of the prompts of a training that shows the test input: the model is to be asked with it."""
+    return next((name for name in names if load_prompt(name).shows_test_input), names[0])
 
 
 @cache

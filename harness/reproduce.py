@@ -14,7 +14,7 @@ from harness.progress import Display
 from harness.records import Results
 from harness.runs import RunFolder
 from harness.sampling import SampleSummary, sample_run
-from harness.scoring import score_run
+from harness.scoring import run_results, score_run
 from harness.settings import RunOptions
 
 _SHOWN = 5
@@ -54,8 +54,7 @@ def reproduce(
     config = manifest.config
     if manifest.finished is None:
         raise RunError(f"{run} is not finished, so that there is nothing to compare with; complete it with --resume")
-    if not RunFolder(run).results_path.exists():
-        score_run(run)  # before anything is asked, as there would be nothing to compare with in the end
+    run_results(run)  # before anything is asked, as there would be nothing to compare with in the end
     options = RunOptions(
         servers=servers or tuple(manifest.servers),
         models=tuple(model.name for model in config.models),
@@ -81,7 +80,10 @@ def reproduce(
 
 
 def compare_runs(run: Path, other: Path) -> Agreement:
-    """Prediction by prediction, and the results (``other`` is scored and its results.json written)."""
+    """Prediction by prediction, and the results (``other`` is scored and its results.json written).
+
+    The results of ``run`` are computed anew: its results.json may be of other resamples, or older than its predictions.
+    """
     found = {_key(answer): hash((answer.outcome, answer.grid)) for answer in _answers(other)}
     total = same = 0
     first: list[Key] = []
@@ -91,8 +93,7 @@ def compare_runs(run: Path, other: Path) -> Agreement:
             same += 1
         elif len(first) < _SHOWN:
             first.append(_key(answer))
-    results = score_run(other)
-    return Agreement(total, same, _core(RunFolder(run).results()) == _core(results), tuple(first))
+    return Agreement(total, same, _core(run_results(run)) == _core(score_run(other)), tuple(first))
 
 
 def _answers(run: Path) -> Iterator[Answer]:

@@ -101,14 +101,23 @@ def score_run(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMP
     Raises:
         DataError: a file of the run is missing or broken, or the dataset is not the one that was sampled.
     """
+    results = run_results(run, confidence, resamples)
+    write_results(RunFolder(run), results)
+    return results
+
+
+def run_results(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Results:
+    """Return what ``score_run`` would write, and write nothing.
+
+    Raises:
+        DataError: as ``score_run``.
+    """
     folder = RunFolder(run)
     manifest = folder.manifest()
     meter = CostMeter()
     scored = score_saved(folder, manifest, meter)
     results = make_results(scored, manifest.config.n, manifest.config.seed, confidence, resamples)
-    results = results.model_copy(update={"cost": meter.costs()})
-    write_results(folder, results)
-    return results
+    return results.model_copy(update={"cost": meter.costs()})
 
 
 def write_results(folder: RunFolder, results: Results) -> None:

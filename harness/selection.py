@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.ballots import Ballots
+from harness.confounds import confounds
 from harness.errors import ConfigError, RunError, some_of
 from harness.grid import Task
 from harness.metrics import average
@@ -68,7 +69,7 @@ def select_models(names: Sequence[str], common: bool = False) -> Selected:
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
         scored += [replace(s, model=label + s.model) for s in by_path[path] if model in (None, s.model)]
     seed = manifests[paths[0]].config.seed
-    warnings = _warnings(manifests)
+    warnings = _warnings(manifests, names)
     if partial := [
         f"{len(shared)} of the {len(own)} of {path}" for path, own in contents.items() if len(own) > len(shared)
     ]:
@@ -187,25 +188,16 @@ def _unfinished(manifests: Mapping[Path, Manifest]) -> list[str]:
     ]
 
 
-def _warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
-    configs = [manifest.config for manifest in manifests.values()]
-    warnings = _unfinished(manifests)
-    fields = {
-        "n": "n", "seed": "seed", "samples_per_view": "samples_per_view",
-        "augment": "augment", "lenient": "lenient", "temperature": "temperature",
-    }  # fmt: skip
-    for field, word in fields.items():
-        values = {str(getattr(config, field)) for config in configs}
-        if len(values) > 1:
-            warnings.append(f"the runs differ in {word} ({', '.join(sorted(values))})")
-    rules = {"none" if config.stop is None else config.stop.rule for config in configs}
-    if len(rules) > 1:
-        warnings.append(f"the runs differ in their stopping rules ({', '.join(sorted(rules))})")
+def _warnings(manifests: Mapping[Path, Manifest], names: Sequence[str]) -> list[str]:
+    """Return what speaks against comparing the models that ``names`` (``RUN[@MODEL]``) chose."""
+    chosen = {
+        (path, model.name): model
+        for path, wanted in map(_split, names)
+        for model in manifests[path].config.models
+        if wanted in (None, model.name)
+    }
+    warnings = _unfinished(manifests) + confounds(list(manifests.values()), list(chosen.values()))
     for path, manifest in manifests.items():
         if (early := of_run(manifest.config)) is not None:
             warnings += [f"{path} stopped early: {text}" for text in told_unknown(not_available(early))]
-    for field, word in {"prompt_digest": "prompt", "encoder": "encoder"}.items():
-        values = {str(getattr(model, field)) for config in configs for model in config.models}
-        if len(values) > 1:
-            warnings.append(f"the models differ in {word} ({', '.join(sorted(values))})")
     return warnings

@@ -36,9 +36,15 @@ def _row(row: Paired) -> list[str]:
             p_value(c.p), p_value(c.p_holm), resolvable, c.verdict]  # fmt: skip
 
 
-def comparison_footnote(found: Sequence[Paired]) -> str:
-    """What the columns of the table are, in a sentence."""
+def comparison_footnote(found: Sequence[Paired], family: int | None = None) -> str:
+    """What the columns of the table are, in a sentence.
+
+    Args:
+        family: how many comparisons were corrected together, where that is more than these.
+    """
     over = "one comparison" if len(found) == 1 else f"these {len(found)} comparisons"
+    if family is not None and family > len(found):
+        over = f"the {family} comparisons of all datasets here"
     return (
         "Percentage points, paired by task; p by sign flips or McNemar's exact test, Holm-corrected over "
         f"{over}; resolvable: the smallest difference that this many tasks resolve at 80 % power."

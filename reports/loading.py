@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from harness.costs import CostMeter
 from harness.errors import RunError
 from harness.grid import Task
-from harness.pairs import Paired, against_first, all_pairs, compare_pairs
+from harness.pairs import Paired, against_first, all_pairs, compare_pairs, correct_together
 from harness.pools import content_digest
 from harness.records import Cost, Manifest, ModelConfig, Results
 from harness.runs import RunFolder
@@ -49,6 +48,10 @@ class Section:
     results: Results
     baseline: str | None = None
     """The model that all others are compared with, the first one of many; None compares every pair."""
+    pairs: tuple[Paired, ...] = ()
+    """Its comparisons, Holm-corrected over those of all sections of the report."""
+    family: int = 0
+    """How many those are."""
 
     @property
     def n(self) -> int:
@@ -70,9 +73,8 @@ class Section:
         """The models with all N predictions of every output."""
         return [s for s in self.scored if s.stopping is None or s.stopping.first_round == self.n]
 
-    @cached_property
-    def pairs(self) -> list[Paired]:
-        """The comparisons of this section, Holm-corrected together."""
+    def compared(self) -> list[Paired]:
+        """Return the comparisons of this section, Holm-corrected by themselves."""
         if self.every_pair:
             return compare_pairs(all_pairs(self.scored), self.seed)
         first = sorted(self.scored, key=lambda scores: scores.model != self.reference)
@@ -122,7 +124,9 @@ def load_sections(paths: Sequence[Path], baseline: str | None = None) -> list[Se
     sections = [_section(tuple(runs), datasets, baseline) for runs in groups.values()]
     if baseline is not None and baseline not in (known := all_models(sections)):
         raise RunError(f"no run has a model {baseline!r} to be the baseline; they have: {', '.join(known)}")
-    return sections
+    compared = correct_together([section.compared() for section in sections])
+    family = sum(map(len, compared))
+    return [replace(s, pairs=tuple(rows), family=family) for s, rows in zip(sections, compared, strict=True)]
 
 
 def all_models(sections: Sequence[Section]) -> list[str]:

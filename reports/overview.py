@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.pairs import correct_together
 from harness.scoring import score_intervals
 from harness.summary import WILSON_MARK
 from harness.sweeprecord import SweepRecord
 from harness.tables import markdown_table, with_interval
 from reports.loading import Section, all_models
 from reports.reference import Row, load_reference, reference_parts
-from reports.sweep import mean_over_seeds, sweep_parts
+from reports.sweep import compare_mixtures, mean_over_seeds, sweep_parts
 
 
 def overview(sections: Sequence[Section], metric: str) -> str:
@@ -37,7 +38,14 @@ def sweep_tables(sections: Sequence[Section], record: SweepRecord) -> list[str]:
         RunError: there is none.
     """
     whole = [section for section in sections if _has_sweep(section, record)]
-    return [part for section in whole or sections[:1] for part in sweep_parts(section, record)]
+    chosen = whole or sections[:1]
+    compared = correct_together([compare_mixtures(section, record) for section in chosen])
+    family = sum(map(len, compared))
+    return [
+        part
+        for section, rows in zip(chosen, compared, strict=True)
+        for part in sweep_parts(section, record, rows, family)
+    ]
 
 
 def beside_published(sections: Sequence[Section], name: str, record: SweepRecord | None) -> list[str]:

@@ -7,22 +7,12 @@ from collections.abc import Sequence
 
 import orjson
 
+from harness.confounds import confounds
 from harness.datasets import open_dataset
-from harness.records import ModelConfig, RunConfig
+from harness.records import RunConfig
 from harness.tables import markdown_table
 from reports.loading import LoadedRun, Section
 
-_SAME_RUN = (
-    "temperature",
-    "top_p",
-    "min_p",
-    "samples_per_view",
-    "lenient",
-    "extra_body",
-    "chat_template_kwargs",
-    "stop",
-)
-_SAME_MODEL = ("prompt_digest", "encoder", "max_tokens")
 _SHORT = 12
 """Digits shown of a hash."""
 
@@ -38,18 +28,9 @@ def warnings(section: Section) -> list[str]:
             for model, names in manifest.answered_as.items()
             if len(names) > 1
         ]
-    configs = [run.manifest.config for run in section.runs]
-    told += [f"the runs differ in {name}" for name in _SAME_RUN if _several(configs, name)]
-    models = [model for config in configs for model in config.models]
-    told += [f"the models were asked with another {_WORDS[name]}" for name in _SAME_MODEL if _several(models, name)]
+    manifests = [run.manifest for run in section.runs]
+    told += confounds(manifests, [model for manifest in manifests for model in manifest.config.models])
     return list(dict.fromkeys(told))
-
-
-_WORDS = {"prompt_digest": "prompt", "encoder": "grid encoder", "max_tokens": "limit of tokens"}
-
-
-def _several(records: Sequence[RunConfig] | Sequence[ModelConfig], field: str) -> bool:
-    return any(getattr(record, field) != getattr(records[0], field) for record in records[1:])
 
 
 def provenance(runs: Sequence[LoadedRun]) -> list[str]:

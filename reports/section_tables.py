@@ -24,7 +24,7 @@ def differences(section: Section) -> list[str]:
     if not rows:
         return []
     which = "Every pair of models" if section.every_pair else f"Every model against **{section.reference}**"
-    about = f"{which}. {comparison_footnote(rows)}"
+    about = f"{which}. {comparison_footnote(rows, section.family)}"
     told = [row for row in rows if row.comparison.verdict != "not resolved" or row.comparison.low is not None]
     parts = [about, *([comparison_table(told)] if told else [])]
     return parts + _rest([row for row in rows if row not in told])

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from harness.errors import RunError
 from harness.intervals import Interval
 from harness.metrics import TaskScores
-from harness.pairs import HEADLINE, against_first, compare_pairs
+from harness.pairs import HEADLINE, Paired, against_first, compare_pairs
 from harness.scoring import ModelScores, score_intervals
 from harness.summary import WILSON_MARK
 from harness.sweeprecord import SweepRecord, SweepRow
 from harness.tables import markdown_table, percent, with_interval
-from harness.verdicts import comparison_table, sentence
+from harness.verdicts import comparison_footnote, comparison_table, sentence
 from reports.loading import Section
 
 
@@ -34,14 +34,24 @@ def read_sweep(path: Path) -> SweepRecord:
         raise RunError(f"{path}: not the record of a sweep: {' '.join(str(error).split())[:300]}") from None
 
 
-def sweep_parts(section: Section, record: SweepRecord) -> list[str]:
-    """Markdown: the verdict in words, the table, the differences to the first row, and the spread over seeds.
+def compare_mixtures(section: Section, record: SweepRecord) -> list[Paired]:
+    """Compare each mixture with the first, Holm-corrected over this section alone.
 
     Raises:
         RunError: an adapter of the sweep is not in the runs.
     """
     rows = [_row_scores(section, row) for row in record.rows]
-    found = compare_pairs(against_first(rows), section.seed) if len(rows) > 1 else []
+    return compare_pairs(against_first(rows), section.seed) if len(rows) > 1 else []
+
+
+def sweep_parts(section: Section, record: SweepRecord, found: Sequence[Paired], family: int) -> list[str]:
+    """Markdown: the verdict in words, the table, the differences to the first row, and the spread over seeds.
+
+    Args:
+        found: what ``compare_mixtures`` gives, corrected over all sections.
+        family: how many comparisons were corrected together.
+    """
+    rows = [_row_scores(section, row) for row in record.rows]
     told = [sentence(row) for row in found if row.metric == "vote_2" and row.comparison.verdict != "not resolved"]
     first = record.rows[0].label
     verdict = "; ".join(told) if told else f"no mixture differs from {first} by more than chance explains"
@@ -54,7 +64,7 @@ def sweep_parts(section: Section, record: SweepRecord) -> list[str]:
     if len(record.seeds) > 1:
         parts += ["### Training seeds", _spread(section, record)]
     if found:
-        parts += [f"### Differences to {first}", comparison_table(found)]
+        parts += [f"### Differences to {first}", comparison_table(found), comparison_footnote(found, family)]
     return parts
 
 

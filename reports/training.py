@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,7 +126,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
             if not line.endswith(b"\n"):
                 break
             try:
-                lines.append(orjson.loads(line))
-            except orjson.JSONDecodeError as error:
+                lines.append(json.loads(line))  # takes the NaN and Infinity that older versions wrote
+            except ValueError as error:
                 raise DataError(f"{path}, line {number}: not JSON ({error})") from None
     return lines

@@ -46,23 +46,32 @@ def standing(section: Section) -> str:
     lead = f"{_listed(map(_bold, leaders))} {'has' if len(leaders) == 1 else 'share'} the highest {METRIC}"
     lead += f", {_level(section, leaders[0])}"
     if section.baseline is None:
-        return f"{lead}{_led(section, leaders[0], others)}."
+        return f"{lead}{_led(section, leaders, others)}."
     rest = [name for name in names if name != section.baseline]
     return f"{lead}. Against {_bold(section.baseline)} ({_level(section, section.baseline)}): {_against(section, rest)}"
 
 
-def _led(section: Section, leader: str, others: Sequence[str]) -> str:
-    """How far the other models are behind the leader."""
-    found = {name: _compare(section, leader, name) for name in others}
-    behind = [_gap(section, leader, name) for name, c in found.items() if c.verdict != "not resolved"]
-    near = [name for name, c in found.items() if c.verdict == "not resolved"]
-    open_gaps = [_gap(section, leader, name) for name in near]
-    limit = _resolvable(section, [found[name] for name in near])
+def _led(section: Section, leaders: Sequence[str], others: Sequence[str]) -> str:
+    """How far the other models are behind the leaders; *behind* is what is resolved against every one of them."""
+    found = {name: {leader: _compare(section, leader, name) for leader in leaders} for name in others}
+    ahead = {name: [m for m, c in rows.items() if c.verdict != "not resolved"] for name, rows in found.items()}
+    behind = [name for name in others if len(ahead[name]) == len(leaders)]
+    near = [name for name in others if name not in behind]
+    limit = _resolvable(section, [c for name in near for c in found[name].values()])
+    gaps = {name: _gap(section, leaders[0], name) for name in others}
+    open_gaps = [
+        f"{gaps[name]}{f' for {_listed(map(_bold, _without(leaders, ahead[name])))}' if ahead[name] else ''}"
+        for name in near
+    ]
     if not behind:
-        gaps = f"the gap to {_listed(open_gaps)} is" if len(near) == 1 else f"the gaps to {_listed(open_gaps)} are"
-        return f", but {gaps} not resolved{limit}"
-    text = f": better than {_listed(behind)}"
+        text = f"the gap to {_listed(open_gaps)} is" if len(near) == 1 else f"the gaps to {_listed(open_gaps)} are"
+        return f", but {text} not resolved{limit}"
+    text = f": better than {_listed(gaps[name] for name in behind)}"
     return f"{text}, not resolved against {_listed(open_gaps)}{limit}" if near else text
+
+
+def _without(names: Sequence[str], left_out: Sequence[str]) -> list[str]:
+    return [name for name in names if name not in left_out]
 
 
 def _against(section: Section, others: Sequence[str]) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.errors import SpecError
+from harness.prompt import asking_prompt
 from serve.jsonfile import read_object
 from serve.validate import MANIFEST
 
 _STARTED = "training.json"
 """What the trainer writes into its output folder at the start: the recipe's keys, flat."""
+_DATASET = re.compile(r"datasets\.\d+\.spec")
 _OF_THE_RESULT = {
     *("weights_sha256", "config_sha256", "steps", "kept_step", "ended", "losses"),
     *("tokens", "answer_tokens", "padding", "seconds", "finished"),
@@ -63,7 +67,7 @@ def manifest_of_checkpoint(folder: Path) -> dict[str, Any]:
     if not (output / _STARTED).is_file():
         return {}
     recipe = read_object(output / _STARTED)
-    prompt = recipe.get("datasets.0.prompt") or recipe.get("prompt")
+    prompt = _prompt(recipe)
     return {
         "prompt": prompt,
         "prompt_digest": recipe.get(f"prompt {prompt} (its text)"),
@@ -72,6 +76,16 @@ def manifest_of_checkpoint(folder: Path) -> dict[str, Any]:
         "seed": recipe.get("seed"),
         "checkpoint": folder.name,
     }
+
+
+def _prompt(recipe: Mapping[str, Any]) -> object:
+    """The prompt that the trainer would write into the manifest; the first dataset's where one is not known here."""
+    count = sum(bool(_DATASET.fullmatch(key)) for key in recipe)
+    names = [recipe.get(f"datasets.{k}.prompt") or recipe.get("prompt") for k in range(max(count, 1))]
+    try:
+        return asking_prompt([str(name) for name in names])
+    except SpecError:
+        return names[0]
 
 
 def unknown_asking(folder: Path) -> list[str]:

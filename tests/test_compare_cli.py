@@ -17,6 +17,7 @@ from harness.junit import write_junit
 from harness.metrics import METRICS
 from harness.runs import RunFolder
 from reports.loading import load_sections
+from reports.provenance import warnings as report_warnings
 from tests.commands import bench
 from tests.conftest import MakeRun, edit_manifest
 from tests.data_samples import task_json
@@ -78,6 +79,39 @@ def test_differing_runs_are_warned_of(capsys: pytest.CaptureFixture[str], make_r
         assert word in err
     assert f"{two} is unfinished" in err
     assert "dataset" not in err
+
+
+@pytest.mark.parametrize(
+    ("of", "field", "value", "shown"),
+    [
+        ("run", "top_p", 0.9, "(0.9, 1.0)"),
+        ("run", "min_p", 0.1, "(0.0, 0.1)"),
+        ("run", "temperature", 0.5, "(0.0, 0.5)"),
+        ("run", "api", "completions", "(chat, completions)"),
+        ("run", "extra_body", {"repetition_penalty": 1.3}, '({"repetition_penalty": 1.3}, {})'),
+        ("run", "chat_template_kwargs", {"enable_thinking": False}, '({"enable_thinking": false}, {})'),
+        ("run", "samples_per_view", 2, "(1, 2)"),
+        ("run", "augment", False, "(False, True)"),
+        ("run", "lenient", True, "(False, True)"),
+        ("model", "max_tokens", 7, "(7, 9)"),
+        ("manifest", "without", ["min_p"], "the parameters that servers refused (min_p; none)"),
+    ],
+)
+def test_each_difference_of_configuration_is_told(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, of: str, field: str, value: object, shown: str
+) -> None:
+    one, two = make_run("one", SPEC, {"m": 0.5, "k": 0.4}), make_run("two", SPEC, {"m": 0.5, "k": 0.4})
+    models = RunFolder(two).manifest().config.models
+    changed = [models[0].model_copy(update={field: value}), models[1]]
+    edit_manifest(two, **({"models": changed} if of == "model" else {field: value}))
+    words = ("--metric", "accuracy", "--json", "-")
+    (line,) = bench(capsys, "compare", f"{one}@m", f"{two}@m", *words)[2].splitlines()
+    assert (field if of != "manifest" else "parameters") in line
+    assert shown in line
+    assert bench(capsys, "compare", f"{one}@k", f"{two}@k", *words)[2] == ("" if of == "model" else line + "\n")
+    assert bench(capsys, "gate", f"{two}@m", "--baseline", f"{one}@m", "--margin", "1")[2] == line + "\n"
+    (section,) = load_sections([one, two]) if field != "augment" else (None,)
+    assert section is None or line.removeprefix("warning: ") in report_warnings(section)
 
 
 def test_different_tasks_are_refused_unless_the_common_ones_are_asked_for(

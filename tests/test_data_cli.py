@@ -140,6 +140,19 @@ def test_audit_of_several_sets(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "409 training tasks read; 5 evaluation tasks have a finding" in text
 
 
+def test_no_list_of_an_earlier_audit_is_left(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    mine = tmp_path / "clean_ids.mine.txt"
+    mine.write_text("copy-000000\n")
+    for words in (("--eval", "toy/cross#n=3"), ("--eval", "toy/cross#n=3", "--eval", "toy/edge#n=2")):
+        bench(capsys, "audit", "--train", "toy/copy#n=3", *words)
+    assert not (tmp_path / "clean_ids.txt").exists()
+    text = bench(capsys, "audit", "--train", "toy/copy#n=3", "--eval", "toy/copy#n=3")
+    assert "3 evaluation tasks have a finding" in text
+    assert list(tmp_path.iterdir()) == [mine]
+    for name in ("clean_ids.1.txt", "clean_ids.2.txt", "clean_train_ids.txt"):
+        assert f"removed {name}, the list of an earlier audit" in text
+
+
 def test_audit_takes_only_known_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--eval" in bench(capsys, "audit", "--train", "toy/copy", status=2)
     assert "nope" in bench(capsys, "audit", "--train", "nope", "--eval", "toy/copy", status=2)

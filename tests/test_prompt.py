@@ -7,7 +7,7 @@ import pytest
 from harness.encoding import DEFAULT_ENCODER, parse_encoder
 from harness.errors import GridError, SpecError
 from harness.grid import Grid, Pair, Task
-from harness.prompt import load_prompt, prompt_names
+from harness.prompt import asking_prompt, load_prompt, prompt_names
 from harness.rng import Stream
 from tests.data_samples import random_task
 
@@ -68,6 +68,13 @@ def test_prompts_show_what_their_names_say() -> None:
         assert ("01\n23" in text) == (not name.startswith("output-from-outputs")), name
         assert ("8\n9" in text) == (not name.startswith("input-from-inputs")), name
         assert ("33" in text) == (name.startswith(("output-from-examples", "compact"))), name
+        assert load_prompt(name).shows_test_input == ("33" in text)
+
+
+def test_an_adapter_is_asked_with_the_first_of_its_prompts_that_shows_the_test_input() -> None:
+    assert asking_prompt(["input-from-inputs-v0", "compact-v0", "output-from-examples-v1"]) == "compact-v0"
+    assert asking_prompt(["output-from-examples-v1", "compact-v0"]) == "output-from-examples-v1"
+    assert asking_prompt(["input-from-inputs-v0", "output-from-outputs-v0"]) == "input-from-inputs-v0"
 
 
 def test_the_answer_stands_under_its_heading() -> None:

@@ -105,8 +105,15 @@ def test_changed_keys_name_exactly_what_changed(names: dict[str, None], data: st
 
 def test_free_keys_decide_nothing() -> None:
     assert set(Recipe.model_fields) > FREE_KEYS
-    free = {"workers": 2, "save_steps": 3, "micro_batch_size": 1, "output_dir": "b", "resume": False}
+    free = {"workers": 2, "save_steps": 3, "gradient_checkpointing": True, "output_dir": "b", "resume": False}
     assert changed_keys(make_recipe(SMALL).decides(), make_recipe({**SMALL, **free}).decides()) == []
+
+
+def test_float16_on_4_bit_weights_is_refused() -> None:
+    for dtype in ("auto", "float32", "bfloat16"):
+        assert make_recipe({**SMALL, "quantize_4bit": True, "dtype": dtype}).quantize_4bit
+    with pytest.raises(ConfigError, match="dtype: float16 scales the loss"):
+        make_recipe({**SMALL, "quantize_4bit": True, "dtype": "float16"})
 
 
 @pytest.mark.parametrize(
@@ -210,7 +217,7 @@ def test_options_with_dashes_over_a_recipe_file(tmp_path: Path, capsys: pytest.C
 
 def test_other_original_options() -> None:
     arguments = "--output_dir o --train_datasets a.json output-from-examples-v0 --adapter_path ad --warmup_ratio 0.1"
-    arguments += " --lr_scheduler_type cosine --report_to tensorboard --torch_dtype float16 --use_4bit_quantization"
+    arguments += " --lr_scheduler_type cosine --report_to tensorboard --torch_dtype bfloat16 --use_4bit_quantization"
     arguments += (
         " --save_steps 5 --optim adamw_torch --remove_train_samples_to_fit_max_seq_len --gradient_checkpointing"
     )
@@ -219,7 +226,7 @@ def test_other_original_options() -> None:
     assert recipe.lora is not None
     assert (recipe.adapter, recipe.warmup, recipe.scheduler, recipe.report_to) == ("ad", 0.1, "cosine", ["tensorboard"])
     assert (recipe.dtype, recipe.quantize_4bit, recipe.save_steps, recipe.optimizer) == (
-        "float16",
+        "bfloat16",
         True,
         5,
         "adamw_torch",

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import AdapterError
+from serve.asking import manifest_of_checkpoint
 from serve.base_model import BaseModel
 from serve.leases import LeaseFile, file_lock, running_servers
 from serve.origin import same_name
@@ -393,6 +394,11 @@ def test_a_checkpoint_is_asked_as_its_run_was_trained(registry: Registry, base: 
     assert (manifest["prompt"], manifest["encoder"]) == ("compact-v0", "MinimalGridEncoder()")
     assert manifest["checkpoint"] == "checkpoint-5"
     assert said == []
+    auxiliary = {"datasets.0.spec": "x", "datasets.0.prompt": "input-from-inputs-v0", "datasets.1.spec": "y",
+                 "datasets.1.prompt": None, "prompt": "compact-v0", "prompt compact-v0 (its text)": "t"}  # fmt: skip
+    (output / "training.json").write_text(json.dumps(flat | auxiliary))
+    assert manifest_of_checkpoint(step)["prompt"] == "compact-v0"
+    assert manifest_of_checkpoint(step)["prompt_digest"] == "t"
     finished = {
         "prompt": "other-v0",
         "encoder": "E",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.comparison import compare
+from harness.comparison import compare, holm
 from harness.errors import ConfigError, DataError, RunError
 from harness.intervals import Interval
 from harness.records import StopConfig
@@ -85,6 +86,51 @@ def test_the_verdict_is_a_paragraph_of_who_leads_and_what_is_resolved(make_run: 
         load_sections([section.runs[0].folder.path], baseline="z")
 
 
+def solving(make_run: MakeRun, name: str, solved: dict[str, range], spec: str = "toy/cross/evaluation#n=60") -> Path:
+    """A run in which each model solves these tasks, by number, and no others."""
+    run = make_run(name, spec, dict.fromkeys(solved, 1.0), n=1, fails=0)
+    path = run / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if int(line["task_id"].split("-")[1]) not in solved[line["model"]]:
+            line.update(outcome="unparsed", grid=None)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+@pytest.mark.parametrize("order", ["acb", "cab", "bca"])
+def test_what_is_said_of_tied_leaders_holds_for_each_of_them(make_run: MakeRun, order: str) -> None:
+    """A and c solve 50 tasks each, b 40: a wins 10 and loses none (p 0.002), c wins 20 and loses 10 (p 0.099)."""
+    solved = {"a": range(50), "b": range(40), "c": range(10, 60)}
+    (section,) = load_sections([solving(make_run, "r", {name: solved[name] for name in order})])
+    first, second = [name for name in order if name != "b"]
+    assert f"**{first}** and **{second}** share the highest vote_2, 83.3 %" in verdict([section])
+    assert "but the gap to **b** (+16.7) for **c** is not resolved" in verdict([section])
+    assert "better than" not in verdict([section]).split(" In parentheses")[0]
+    solved["d"] = range(5)
+    (section,) = load_sections([solving(make_run, "s", {name: solved[name] for name in f"{order}d"})])
+    assert "better than **d** (+75.0), not resolved against **b** (+16.7) for **c** (" in verdict([section])
+
+
+def test_comparisons_of_all_datasets_are_corrected_together(make_run: MakeRun) -> None:
+    """Ten won and none lost is p 0.002: resolved among 4 comparisons, and not among 40."""
+    specs = [f"toy/{family}/evaluation#n=60" for family in ("cross", "copy", "border", "corners", "edge")]
+    solved = {"a": range(40), "b": range(50)}
+    runs = [solving(make_run, spec.split("/")[1], solved if spec == specs[0] else {"a": range(9), "b": range(9)}, spec)
+            for spec in specs]  # fmt: skip
+    (alone,) = load_sections(runs[:1])
+    assert {row.comparison.verdict for row in alone.pairs} == {"better"}
+    assert "better than" in verdict([alone])
+    assert "Holm-corrected over these 4 comparisons" in differences(alone)[0]
+    sections = load_sections([*runs, *(solving(make_run, f"{k}", {"a": range(k), "b": range(k)},
+                              f"toy/cross/evaluation#n=60#seed={k}") for k in range(2, 9))])  # fmt: skip
+    rows = [row.comparison for section in sections for row in section.pairs]
+    assert [c.p_holm for c in rows] == holm([c.p for c in rows])
+    assert {c.verdict for c in rows} == {"not resolved"}
+    assert {section.family for section in sections} == {len(rows)} == {48}
+    assert all("Holm-corrected over the 48 comparisons of all datasets here" in differences(s)[0] for s in sections)
+
+
 def test_comparisons_that_say_nothing_are_a_line_not_rows(make_run: MakeRun) -> None:
     (section,) = load_sections([make_run("r", SPEC, {"a": 1.0, "b": 1.0, "c": 0.9}, n=8, fails=0)])
     parts = differences(section)
@@ -149,10 +195,11 @@ def test_what_a_reader_must_know_is_told_as_warnings(make_run: MakeRun) -> None:
         "two: adapter k was trained with another encoder",
         "two: the server refused the parameter logprobs; asked without",
         "two: k was answered by several versions: k@1, k@2",
-        "the runs differ in temperature",
-        "the runs differ in top_p",
-        "the runs differ in lenient",
-        "the models were asked with another prompt",
+        "the runs differ in lenient (False, True)",
+        "the runs differ in temperature (0.0, 0.7)",
+        "the runs differ in top_p (0.9, 1.0)",
+        "the runs differ in the parameters that servers refused (logprobs; none)",
+        "the models differ in prompt (d, other)",
     ]
     command = provenance(section.runs)[-1]
     assert "--model k --dataset" in command

@@ -135,6 +135,14 @@ def test_without_hashes_the_name_of_the_folder_counts(make_run: MakeRun, tmp_pat
     assert (tmp_path / "report-losses.svg").exists()
 
 
+def test_a_log_with_a_norm_that_is_not_finite_is_read(make_run: MakeRun, tmp_path: Path) -> None:
+    """As versions wrote it that did not end at such a step."""
+    folder = trained_folder(tmp_path / "trained" / "m", b"weights")
+    (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "grad_norm": Infinity}\n{"step": 2, "loss": 1.5}\n')
+    found = find_training([tmp_path / "trained"], load_sections([make_run("r", SPEC, {"m": 0.5})]))
+    assert found["m"].losses == ((1, 2.0), (2, 1.5))
+
+
 def test_training_that_is_not_there_or_broken_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     sections = load_sections([make_run("r", SPEC, {"m": 0.5})])
     folder = trained_folder(tmp_path / "trained" / "x", b"weights")

@@ -14,6 +14,7 @@ from harness.runs import RunFolder
 from harness.scoring import score_run
 from tests.chat_answers import Body, echo, moody
 from tests.chat_server import ChatServer
+from tests.commands import bench
 from tests.sampling_toys import options, sample
 
 
@@ -28,13 +29,18 @@ def test_the_same_comes_out_of_the_same_server(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "again").manifest().config == RunFolder(tmp_path / "run").manifest().config
 
 
-def test_a_run_that_was_not_scored_is_scored_before_anything_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [None, ("--resamples", "200"), ("--confidence", "0.9"), ("--rules", "all")])
+def test_how_a_run_was_scored_is_no_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...] | None
+) -> None:
     with ChatServer(moody) as server:
         sample(options(server, tmp_path / "run"))
+        if words is not None:
+            assert bench(capsys, "score", tmp_path / "run", *words)[0] == 0
         _, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
     assert agreement is not None
+    assert agreement.same == agreement.predictions
     assert agreement.same_results
-    assert RunFolder(tmp_path / "run").results_path.exists()
 
 
 def test_another_answer_is_found(tmp_path: Path) -> None:

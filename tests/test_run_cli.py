@@ -43,3 +43,17 @@ def test_a_run_made_again_asks_as_hard_as_it_is_told(tmp_path: Path) -> None:
         again = ["reproduce", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--retries", "0"]
         assert run_cli(cli, again) == 1
         assert 8 <= len(server.bodies) - asked <= 8 + 3
+
+
+@pytest.mark.parametrize("name", ["input-from-inputs-v0", "output-from-outputs-v0"])
+def test_a_prompt_without_the_test_input_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with ChatServer() as server:
+        typed = words(server, tmp_path / "run")
+        typed[typed.index("compact-v0")] = name
+        assert run_cli(cli, typed) == 2
+    err = capsys.readouterr().err
+    assert f"prompt {name} never shows the test input" in err
+    assert "choose one with --prompt: compact-v0, output-from-examples-v0" in err
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,8 @@ from harness.intervals import intervals
 from harness.metrics import METRICS
 from harness.sweeprecord import SweepRecord, SweepRow
 from reports.loading import load_sections
-from reports.sweep import mean_over_seeds, read_sweep, sweep_parts
+from reports.overview import sweep_tables
+from reports.sweep import mean_over_seeds, read_sweep
 from tests.conftest import MakeRun
 
 SPEC = "toy/cross/evaluation#n=60"
@@ -31,7 +32,7 @@ SEEDED = SweepRecord(
 def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) -> None:
     runs = [make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()]
     (section,) = load_sections(runs)
-    text = "\n\n".join(sweep_parts(section, SEEDED))
+    text = "\n\n".join(sweep_tables([section], SEEDED))
     assert "3 mixtures, 2 training runs each" in text
     assert "**0 %** is worse than **100 %**" in text
     assert "**50 %**" not in text.split("\n\n")[1]
@@ -50,10 +51,24 @@ def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) 
 def test_one_training_run_is_said_to_be_one(make_run: MakeRun) -> None:
     runs = [make_run(name, SPEC, {name: skill}) for name, skill in (("a", 0.6), ("b", 0.6))]
     rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
-    text = "\n\n".join(sweep_parts(load_sections(runs)[0], SweepRecord(header="w", rows=rows, seeds=[0])))
+    text = "\n\n".join(sweep_tables(load_sections(runs), SweepRecord(header="w", rows=rows, seeds=[0])))
     assert "each row is one training run" in text
     assert "Training seeds" not in text
     assert "no mixture differs from 100 % by more than chance explains" in text
+
+
+def test_mixtures_on_several_datasets_are_corrected_together(make_run: MakeRun) -> None:
+    specs = (SPEC, "toy/copy/evaluation#n=60")
+    runs = [
+        make_run(f"{name}{k}", spec, {name: skill})
+        for k, spec in enumerate(specs)
+        for name, skill in (("a", 0.6), ("b", 0.6))
+    ]
+    rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
+    record = SweepRecord(header="w", rows=rows, seeds=[0])
+    one, both = (sweep_tables(load_sections(some), record) for some in (runs[:2], runs))
+    assert "Holm-corrected over these 4 comparisons" in one[-1]
+    assert sum("Holm-corrected over the 8 comparisons of all datasets here" in part for part in both) == 2
 
 
 def test_the_mean_of_one_seed_is_itself_and_values_stay_whole(make_run: MakeRun) -> None:
@@ -70,7 +85,7 @@ def test_what_is_missing_is_named(make_run: MakeRun, tmp_path: Path) -> None:
     section = load_sections([make_run("a", SPEC, {"a": 0.5})])[0]
     record = SweepRecord(header="w", rows=[SweepRow(label="x", models=["a", "z"])], seeds=[0, 1])
     with pytest.raises(RunError, match="z is in none of the runs; they have: a"):
-        sweep_parts(section, record)
+        sweep_tables([section], record)
     (tmp_path / "sweep.json").write_text('{"rows": []}')
     with pytest.raises(RunError, match="not the record of a sweep"):
         read_sweep(tmp_path / "sweep.json")

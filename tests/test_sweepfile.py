@@ -89,6 +89,36 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str)
         load_sweep(write(tmp_path / "s.yaml", **changes))
 
 
+V1, COMPACT = "output-from-examples-v1", "compact-v0"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "chosen", "expected"),
+    [
+        (("input-from-inputs-v0", COMPACT), None, COMPACT),
+        ((COMPACT, "output-from-outputs-v0"), None, COMPACT),
+        ((COMPACT, COMPACT), V1, V1),
+        ((COMPACT, V1), V1, V1),
+        ((COMPACT, V1), None, f"several prompts ({COMPACT}, {V1}); say with evaluation.prompt"),
+        (("input-from-inputs-v0", "output-from-outputs-v0"), None, "no prompt that shows the test input"),
+        ((COMPACT, COMPACT), "input-from-inputs-v0", "input-from-inputs-v0 never shows the test input"),
+    ],
+)
+def test_all_adapters_are_asked_with_a_prompt_that_shows_the_test_input(
+    tmp_path: Path, prompts: tuple[str, str], chosen: str | None, expected: str
+) -> None:
+    rows = [{"name": f"m{k}", "datasets": [{"spec": "toy/cross", "prompt": p}]} for k, p in enumerate(prompts)]
+    evaluation = {"dataset": "toy/cross/evaluation#n=5", "n": 2, **({"prompt": chosen} if chosen else {})}
+    path = write(
+        tmp_path / "s.yaml", mixtures=rows, evaluation=evaluation, original_weight=None, original=None, added=None
+    )
+    if expected in (V1, COMPACT):
+        assert load_sweep(path).asking_prompt() == expected
+        return
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        load_sweep(path)
+
+
 @pytest.mark.parametrize("name", ["iteration48.yaml", "iteration48-tiny.yaml"])
 def test_the_examples_are_the_experiment(name: str) -> None:
     sweep = load_sweep(EXAMPLES / name)

@@ -171,6 +171,29 @@ def test_starting_over_forgets_the_parity_of_the_old_weights(tmp_path: Path) -> 
     assert not (tmp_path / PARITY).exists()
 
 
+@pytest.mark.parametrize("key", ["tokens_a_pass", "micro_batch_size", "max_padding"])
+def test_a_run_that_is_resumed_with_other_passes_is_told_what_that_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
+    begun = {"seed": 1, "tokens_a_pass": 9, "micro_batch_size": None, "max_padding": 0.5}
+    write_json(tmp_path / STARTED, begun)
+    assert not prepare_folder(tmp_path, begun, resume=True)
+    assert capsys.readouterr().err == ""
+    assert not prepare_folder(tmp_path, {**begun, key: 0.25}, resume=True)
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"warning: resuming with {key} {begun[key]} -> 0.25: dropout, where there is any, draws other"
+    )
+    assert not prepare_folder(tmp_path, {**begun, key: 0.25}, resume=True)  # is how it was begun by now
+    assert capsys.readouterr().err == ""
+    write_json(tmp_path / STARTED, {"seed": 1})  # as older versions wrote it
+    assert not prepare_folder(tmp_path, {**begun, key: 0.25}, resume=True)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ConfigError, match="of another recipe; changed: seed"):
+        prepare_folder(tmp_path, {**begun, "seed": 2, key: 1}, resume=True)
+
+
 def test_an_adapter_is_not_merged_into_another_base(tmp_path: Path) -> None:
     write_json(tmp_path / "adapter_config.json", {})
     base = find_base("tiny")

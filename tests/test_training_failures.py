@@ -154,7 +154,8 @@ def test_out_of_memory_says_what_to_change(train_root: Path, qwen: Path) -> None
     assert done.returncode == 1
     last = last_line(done.stderr)
     assert last.startswith("error: out of memory (")
-    same = "with the same result: tokens_a_pass=500000, micro_batch_size=1, gradient_checkpointing=true. "
+    same = "with the same result but for other draws of dropout: tokens_a_pass=500000, micro_batch_size=1, "
+    same += "gradient_checkpointing=true. "
     other = "Then, with another: dtype=bfloat16, quantize_4bit=true, max_seq_len=400, lora.rank=4, or a smaller model"
     assert last.endswith(f"Change, in this order, {same}{other}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -45,3 +46,11 @@ def test_log_drops_what_comes_after_the_step_it_goes_on_from(tmp_path: Path) -> 
         log.write({"step": 3, "loss": 0.5})
         log.sync()
     assert [(line["step"], line["loss"]) for line in read_log(path)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
+
+
+def test_a_norm_that_is_not_finite_is_null_and_a_log_that_has_one_is_rewritten(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "grad_norm": Infinity}\n')  # as older versions wrote it
+    with TrainingLog(path, from_step=1) as log:
+        log.write({"step": 2, "grad_norm": math.nan})
+    assert path.read_text() == '{"step": 1, "grad_norm": null}\n{"step": 2, "grad_norm": null}\n'

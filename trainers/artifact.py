@@ -86,7 +86,7 @@ class AdapterManifest(Record):
     recipe: dict[str, Any]
     base: BaseModelRecord
     prompt: str
-    """The prompt under which the adapter is to be asked: that of the first dataset."""
+    """The prompt under which the adapter is to be asked: the first of its datasets' that shows the test input."""
     prompt_digest: str
     encoder: str
     stop_token_ids: list[int] = Field(default_factory=list)

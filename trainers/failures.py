@@ -88,7 +88,7 @@ def memory_advice(recipe: Recipe) -> str:
     other.append(f"max_seq_len={max(1, recipe.max_seq_len // 2)}")
     if recipe.lora is not None and recipe.lora.rank > 1:
         other.append(f"lora.rank={recipe.lora.rank // 2}")
-    free = (
-        f"Change, in this order, with the same result: {', '.join(same)}. Then, with another: " if same else "Change: "
-    )
+    dropout = recipe.lora is None or recipe.lora.dropout > 0
+    result = "the same result but for other draws of dropout" if dropout else "the same result"
+    free = f"Change, in this order, with {result}: {', '.join(same)}. Then, with another: " if same else "Change: "
     return f"{free}{', '.join(other)}, or a smaller model"

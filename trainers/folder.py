@@ -6,14 +6,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
 from harness.errors import ConfigError, RunError
 from trainers.artifact import MANIFEST, PARITY, check_unchanged, read_manifest, write_json
-from trainers.recipe import Data, changed_keys
+from trainers.recipe import PASS_KEYS, Data, changed_keys
 
 STARTED = "training.json"
 """Written when training starts: what decides the run, to compare with when it is gone on with."""
@@ -82,14 +83,17 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | N
             before = json.loads(started.read_text(encoding="utf-8"))
             unknown = {TEMPLATE_KEY, DATE_KEY} if TEMPLATE_KEY not in before else set()
             known = {key: value for key, value in decides.items() if key not in unknown}
-            if changed := _really_changed(before, known, commit):
+            changed = _really_changed(before, known, commit)
+            if deciding := [key for key in changed if key not in PASS_KEYS]:
                 raise ConfigError(
-                    f"{output} holds a run of another recipe; changed: {', '.join(changed)}. "
+                    f"{output} holds a run of another recipe; changed: {', '.join(deciding)}. "
                     "Give another output_dir, or resume=false to start over in it"
                 )
             if (manifest := read_manifest(output)) is not None:
                 check_unchanged(output, manifest)
                 return True
+            if first:
+                _tell_passes(before, decides, changed)
         elif (output / MANIFEST).exists():
             raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")
         if first:
@@ -111,6 +115,16 @@ def first_day(output: Path) -> str | None:
         return str(recorded or date.fromtimestamp(started.stat().st_mtime).isoformat())
     except (OSError, ValueError, AttributeError):  # said when the folder is prepared
         return None
+
+
+def _tell_passes(before: Data, after: Data, changed: Sequence[str]) -> None:
+    """Say that a run is resumed with other passes; runs of older versions did not record theirs."""
+    if known := [f"{key} {before[key]} -> {after[key]}" for key in changed if key in before]:
+        print(
+            f"warning: resuming with {', '.join(known)}: dropout, where there is any, draws other masks from here on, "
+            "so that the result is not that of the run as it was begun; without dropout only rounding differs",
+            file=sys.stderr,
+        )
 
 
 def _really_changed(before: Data, after: Data, commit: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from harness.datasets import Dataset, open_dataset
 from harness.errors import AdapterError, ConfigError
 from harness.hub import cached_snapshot, loaded_weights, missing_weights, refuse_offline
-from harness.prompt import load_prompt
+from harness.prompt import asking_prompt, load_prompt
 from harness.turns import Turn
 from trainers.artifact import check_unchanged, model_digest, read_manifest, refuse_pickle, weights_digest
 from trainers.chat import Chat, open_chat, today
@@ -58,6 +58,11 @@ class Inputs:
     def base_commit(self) -> str | None:
         """The commit of a base from the hub, by which older versions recorded it."""
         return None if isinstance(self.base, Path) else hub_folder(self.base).name
+
+    @property
+    def asking_prompt(self) -> str:
+        """The prompt under which the result is to be asked."""
+        return asking_prompt(self.prompts)
 
     @property
     def stop_token_ids(self) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,6 +105,12 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             return
         step = self.state.global_step
         _check_finite("loss", logs["loss"], step)
+        norm = logs.get("grad_norm")
+        if norm is not None and not math.isfinite(norm):
+            if not self.args.fp16:  # there the loss is scaled, and a step that overflows is left out
+                _check_finite("norm of the gradient", norm, step)
+            logs = {key: value for key, value in logs.items() if key != "grad_norm"}
+            norm = None
         device = self.args.device
         counts = self.accelerator.reduce(self.tally.to(device), "sum").tolist()
         (places,) = self.accelerator.reduce(torch.tensor([self.places], device=device), "sum").tolist()
@@ -120,7 +127,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             "step": step,
             "loss": logs["loss"],
             "learning_rate": logs["learning_rate"],
-            "grad_norm": logs.get("grad_norm"),
+            "grad_norm": norm,
             "counts": counts,
             "padding": round(logs["padding"], 4),
             "seconds": round(seconds, 4),
@@ -205,9 +212,11 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
     """
     recipe = setup.recipe
     fresh = recipe.lora is not None and recipe.adapter is None
+    model = setup.model if recipe.adapter is None else with_adapter(setup.model, recipe)
+    begun = {} if fresh else {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
     try:
         trainer = ArcTrainer(
-            model=setup.model if recipe.adapter is None else with_adapter(setup.model, recipe),
+            model=model,
             args=setup.arguments,
             data_collator=Collator(setup.pad_id, len(rows.mixture.sources), pass_limits(recipe)),
             train_dataset=rows,
@@ -224,7 +233,20 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
     except ValueError as error:
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
     _drop_default_printer(trainer)
+    if recipe.quantize_4bit:
+        _keep_float32(trainer.model, begun)
     return trainer
+
+
+def _keep_float32(model: Any, begun: Mapping[str, torch.Tensor]) -> None:
+    """Hold an adapter on 4-bit weights in float32, in which PEFT loads a checkpoint: TRL rounds it to bfloat16.
+
+    Args:
+        begun: by name, the weights of an adapter that is continued, before they were rounded.
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:
+            weight.data = begun.get(name, weight.data).float()
 
 
 def _drop_default_printer(trainer: ArcTrainer) -> None:

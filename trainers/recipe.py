@@ -34,10 +34,14 @@ Share = Annotated[float, Field(ge=0, le=1)]
 FREE_KEYS = frozenset(
     {
         *("output_dir", "resume", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"),
-        *("tokens_a_pass", "micro_batch_size", "max_padding", "gradient_checkpointing"),
+        "gradient_checkpointing",
     }
 )
 """Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
+PASS_KEYS = frozenset({"tokens_a_pass", "micro_batch_size", "max_padding"})
+"""Top-level keys that decide how a step is cut into forward passes, each of which draws its own dropout.
+
+Without dropout they decide rounding only. A run may be resumed with others, and is told so."""
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -230,7 +234,7 @@ class Recipe(Part):
     batch_size: Annotated[int, Field(gt=0)] = 16
     """Samples of one optimizer step over all processes, whatever their number."""
     tokens_a_pass: Annotated[int, Field(gt=0)] = 16384
-    """Tokens in one forward pass of one process at most; it bounds memory and does not change the result."""
+    """Tokens in one forward pass of one process at most; it bounds memory. Dropout is drawn pass by pass."""
     micro_batch_size: Annotated[int, Field(gt=0)] | None = None
     """Samples in one forward pass at most."""
     max_padding: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -278,6 +282,12 @@ class Recipe(Part):
         given = [d.weight is not None for d in self.datasets]
         if any(given) and not all(given):
             raise ValueError("datasets: some have a weight and some have none; give every one a weight, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _scales_no_loss_in_4bit(self) -> Recipe:
+        if self.quantize_4bit and self.dtype == "float16":
+            raise ValueError("dtype: float16 scales the loss, which training on 4-bit weights does not take; use auto")
         return self
 
     @model_validator(mode="after")

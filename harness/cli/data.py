@@ -174,8 +174,11 @@ def audit(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(audits[background].total().as_dict(), indent=2) + "\n")
         click.echo(f"wrote {json_file}")
-    for path in write_clean_ids(audits[background], out):
+    written, removed = write_clean_ids(audits[background], out)
+    for path in written:
         click.echo(f"wrote {path}")
+    for path in removed:
+        click.echo(f"removed {path}, the list of an earlier audit: this one has none of that name")
 
 
 @data.command()

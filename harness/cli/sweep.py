@@ -71,7 +71,7 @@ def _check_server(plan: Sweep) -> None:
     from serve.passed_on import check_passed_on
     from trainers.inputs import find_base
 
-    if all((folder / "results.json").is_file() for folder in _folders(plan).values()):
+    if _is_done(plan):
         return
     check_passed_on(plan.serve.extra)
     model = BaseModel.open(find_base(str(plan.recipe["model"]))).config
@@ -88,7 +88,9 @@ def _keep_evaluation(plan: Sweep) -> None:
     from trainers.recipe import changed_keys, flatten
 
     path = plan.out / EVALUATION
-    now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base"}))
+    now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base", "prompt"}))
+    if plan.evaluation.prompt is not None:
+        now["prompt"] = plan.evaluation.prompt
     if path.exists():
         try:
             before = json.loads(path.read_bytes())
@@ -128,6 +130,17 @@ def _bench(plan: Sweep) -> list[Path]:
     return list(folders.values())
 
 
+def _is_done(plan: Sweep) -> bool:
+    """Whether everything is trained and benched; what ``resume: false`` trains anew is not."""
+    from trainers.inputs import find_base
+
+    base, recipe = find_base(str(plan.recipe["model"])), next(plan.lessons()).recipe
+    trained = all((plan.out / "trained" / name / "manifest.json").exists() for name in _names(plan))
+    if not (recipe.resume and trained):
+        return False
+    return all(is_finished(folder, _wanted(plan, name, base)) for name, folder in _folders(plan).items())
+
+
 def _folders(plan: Sweep) -> dict[str, Path]:
     """The run folder of each model, the base among them where it is benched."""
     from trainers.inputs import find_base
@@ -147,8 +160,7 @@ def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
     """What the run of a model must have been, with the weights that were trained last."""
     e, trained = plan.evaluation, plan.out / "trained" / name
     hashes = adapter_hash(trained) if trained.is_dir() else base_hashes(base)
-    prompt, encoder = _prompt_and_encoder(plan)
-    return Wanted({name: hashes}, e.dataset, e.n, e.seed, prompt, encoder, e.max_tokens)
+    return Wanted({name: hashes}, e.dataset, e.n, e.seed, plan.asking_prompt(), plan.encoder, e.max_tokens)
 
 
 def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
@@ -175,16 +187,11 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
             in_own_process("run", "--server", server.url, "--model", name, *_asked(plan), *where)
 
 
-def _prompt_and_encoder(plan: Sweep) -> tuple[str, str]:
-    recipe = next(plan.lessons()).recipe
-    return recipe.datasets[0].prompt or recipe.prompt, recipe.encoder
-
-
 def _asked(plan: Sweep) -> list[str]:
     """The options of ``bench run``, the same for all models."""
-    e, (prompt, encoder) = plan.evaluation, _prompt_and_encoder(plan)
+    e = plan.evaluation
     words = ["--dataset", e.dataset, "-n", str(e.n), "--seed", str(e.seed), "--temperature", f"{e.temperature:g}"]
-    words += ["--prompt", prompt, "--grid-encoder", encoder]
+    words += ["--prompt", plan.asking_prompt(), "--grid-encoder", plan.encoder]
     words += ["--limit", str(e.limit)] if e.limit else []
     words += ["--max-tokens", str(e.max_tokens)] if e.max_tokens else []
     return words

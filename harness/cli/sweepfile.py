@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
 from harness.errors import ConfigError
+from harness.prompt import load_prompt
 from harness.sweeprecord import SweepRecord, SweepRow
 from trainers.explain import explain_errors
 from trainers.recipe import DatasetRecipe, Part, Recipe, as_datasets, make_recipe
@@ -50,6 +51,8 @@ class Evaluation(Part):
     limit: Annotated[int, Field(gt=0)] | None = None
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     temperature: Annotated[float, Field(ge=0)] = 0.0
+    prompt: str | None = None
+    """None: the prompt of the datasets, where all that show the test input have the same."""
     base: bool = False
     """Whether the base model is benched too."""
 
@@ -119,6 +122,29 @@ class Sweep(Part):
         """The name of an adapter on the server."""
         return row if len(self.seeds) == 1 else f"{row}-s{seed}"
 
+    @property
+    def encoder(self) -> str:
+        """The grid encoder that all adapters are trained and benched with."""
+        return next(self.lessons()).recipe.encoder
+
+    def asking_prompt(self) -> str:
+        """Return the prompt under which all adapters are benched, so that rows compare.
+
+        Raises:
+            ConfigError: the recipe is wrong, or the adapters are trained with several prompts and none is chosen.
+            SpecError: a prompt is not known.
+        """
+        recipes = [lesson.recipe for lesson in self.lessons()]
+        trained = list(dict.fromkeys(part.prompt or recipe.prompt for recipe in recipes for part in recipe.datasets))
+        shown = [name for name in trained if load_prompt(name).shows_test_input]
+        if self.evaluation.prompt is None and len(shown) != 1:
+            several = f"several prompts ({', '.join(shown)})" if shown else "no prompt that shows the test input"
+            raise ConfigError(f"the adapters are trained with {several}; say with evaluation.prompt which one asks all")
+        chosen = self.evaluation.prompt or shown[0]
+        if not load_prompt(chosen).shows_test_input:
+            raise ConfigError(f"evaluation.prompt {chosen} never shows the test input; it is for training only")
+        return chosen
+
     def lessons(self) -> Iterator[Lesson]:
         """Every adapter to be trained.
 
@@ -166,6 +192,5 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         sweep = Sweep.model_validate(load_data(path, overrides))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain_errors(error, Sweep)}") from None
-    for _ in sweep.lessons():
-        pass
+    sweep.asking_prompt()
     return sweep
