@@ -249,7 +249,7 @@ def test_a_gate_that_cannot_be_computed_is_an_error_in_junit_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     status, _, err = bench(capsys, "gate", tmp_path, "--min", "0.5", "--junit", tmp_path / "gate.xml")
-    assert status == 1
+    assert status == 4  # not 1, which says FAIL
     assert "manifest.json is missing" in err
     error = suite(tmp_path / "gate.xml")[0].find("error")
     assert error is not None
@@ -261,7 +261,7 @@ def test_a_run_without_predictions_is_an_error_in_junit(
 ) -> None:
     run = make_run("a", SPEC, {"m": 0.6})
     (run / "predictions.jsonl").unlink()
-    assert bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 1
+    assert bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 4
     assert suite(tmp_path / "gate.xml").attrib["errors"] == "1"
 
 
