@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -77,7 +78,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _text(line: Line) -> str:
-    return json.dumps(line) + "\n"
+    """A line as JSON, which has no NaN and no infinity: null stands for them."""
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+    return json.dumps(plain, allow_nan=False) + "\n"
 
 
 class Progress:
