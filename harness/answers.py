@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ def run_answers(predictions: Path, unended: bool = False) -> Iterator[Answer]:
     with predictions.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             torn = not line.endswith(b"\n")
+            if number == 1:
+                line = line.removeprefix(BOM_UTF8)
             if torn and not unended:
                 return
             where = f"{predictions}, line {number}"

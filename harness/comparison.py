@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.intervals import CONFIDENCE, RESAMPLES
-from harness.resampling import ROUNDED, Floats, resampled_means, to_units
+from harness.resampling import ROUNDED, Floats, natural, resampled_means, to_units
 
 SIGNIFICANCE = 0.05
 FEWEST_DIFFERING = 10
@@ -176,7 +176,7 @@ def _random_flips(units: Floats, slack: Floats, seed: int, flips: int) -> Floats
     """How many of the random flips reach the observed |sum|; the same flips for every row."""
     observed = np.abs(units.sum(axis=1)) - slack
     # A stream of its own, so that the test does not lean on the interval's draws.
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([natural(seed), 1])
     reached: Floats = np.zeros(len(units))
     block = max(1, _BLOCK // max(units.shape))
     for start in range(0, flips, block):

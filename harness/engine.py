@@ -114,7 +114,7 @@ class Engine:
             spawn(self._commit_often(save))
             for endpoint in self._endpoints:
                 spawn(self._feed(endpoint, work, Room(policy.max_in_flight, size), spawn))
-            with _on_interrupt(lambda: self._drain(work, spawn)):
+            with _on_interrupt(lambda number: self._drain(work, spawn, number)):
                 await work.over.wait()
             for task in tuple(tasks):
                 task.cancel()
@@ -226,8 +226,12 @@ class Engine:
             save()
             await asyncio.to_thread(self._log.commit)
 
-    def _drain(self, work: Work, spawn: Spawn) -> None:
-        """Let what is in flight finish; a second signal, or too long a wait, leaves it."""
+    def _drain(self, work: Work, spawn: Spawn, number: int) -> None:
+        """Let what is in flight finish; too long a wait, or Ctrl-C after the first signal, leaves it.
+
+        SIGTERM after the first signal changes nothing: who started this process may pass on what the terminal has sent
+        to all of its processes already.
+        """
 
         async def give_up() -> None:
             await asyncio.sleep(_DRAIN_SECONDS)
@@ -239,18 +243,18 @@ class Engine:
                 f"stopping: waiting for {work.in_flight} predictions in flight; Ctrl-C again leaves them"
             )
             spawn(give_up())
-        else:
+        elif number == signal.SIGINT:
             work.over.set()
 
 
 @contextmanager
-def _on_interrupt(action: Callable[[], None]) -> Iterator[None]:
-    """Call ``action`` on SIGINT and SIGTERM; does nothing outside the main thread, which alone may handle signals."""
+def _on_interrupt(action: Callable[[int], None]) -> Iterator[None]:
+    """Call ``action`` with the number of each SIGINT and SIGTERM; nothing outside the main thread, which alone may."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
     with suppress(ValueError, RuntimeError):
         for number in signals:
-            loop.add_signal_handler(number, action)
+            loop.add_signal_handler(number, action, number)
     try:
         yield
     finally:

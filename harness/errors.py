@@ -2,13 +2,15 @@
 
 ArcBenchError                exit status 1
 ├── DataError                a dataset, run file or picture source is not what it must be
-│   └── GridError            one grid is not a grid (carries the METRICS name of the failure)
+│   ├── GridError            one grid is not a grid (carries the METRICS name of the failure)
+│   └── UnknownOutputError   tasks have no outputs to score against
 ├── ConfigError              a recipe, manifest or option is wrong            (exit status 2)
 │   └── SpecError            a dataset spec or encoder string cannot be read  (exit status 2)
 ├── MissingExtraError        a package of an optional extra is not installed
 ├── AdapterError             an adapter cannot be registered or served
 ├── ServerError              the model server did not start, died or refused
-└── RunError                 a run folder is in the way, incomplete or differs
+├── RunError                 a run folder is in the way, incomplete or differs
+└── NotComputableError       a gate says neither PASS nor FAIL              (exit status 4)
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ class GridError(DataError):
         self.kind = kind
 
 
+class UnknownOutputError(DataError):
+    """Tasks have no outputs to score against."""
+
+
 class ConfigError(ArcBenchError):
     """A recipe, option or manifest is wrong."""
 
@@ -61,6 +67,12 @@ class ServerError(ArcBenchError):
 
 class RunError(ArcBenchError):
     """A run folder is in the way, incomplete, or was made with another configuration."""
+
+
+class NotComputableError(ArcBenchError):
+    """A gate cannot be computed, which is neither PASS nor FAIL."""
+
+    exit_code = 4
 
 
 def some_of(ids: Sequence[str], shown: int = SHOWN) -> str:

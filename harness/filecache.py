@@ -6,8 +6,8 @@ import gzip
 import hashlib
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,15 +48,24 @@ def fingerprint(path: Path) -> tuple[int, int]:
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete, whatever other processes write at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, draft = new_file(path.parent, f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-        Path(name).chmod(0o644)  # a temporary file is its owner's alone
-        os.replace(name, path)
+        os.replace(draft, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
+
+
+def new_file(folder: Path, prefix: str) -> tuple[int, Path]:
+    """Make a file with a name of its own and the permissions that the umask leaves; mkstemp's are the owner's alone.
+
+    Returns:
+        Its descriptor, open for writing, and its path.
+    """
+    path = folder / f"{prefix}{secrets.token_hex(8)}"
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
 
 
 def read_bytes(path: Path) -> bytes:

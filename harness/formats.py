@@ -93,14 +93,17 @@ def read_arcprize(path: Path, outputs: Mapping[str, int], problems: list[str]) -
     """The ARC Prize layout: a folder with a file for each task, ``[{"attempt_1": {"answer": grid, …}, …}, …]``.
 
     An attempt that is null was given up after retries (``error``). ``metadata.pair_index`` names the test
-    output where it does so for all of them, else their order does; ``metadata.model`` names the model.
+    output where it does so for all of them, else their order does; ``metadata.model`` names the model. Where the
+    indices name some outputs only, the others are missing: older runners left out pairs without any attempt.
     """
     for file in _task_files(path):
         task = file.name.removesuffix(".json")
         found = [_object(element.value, f"{file}, test {element.index}") for element in elements(file)]
-        if not _right_number(task, len(found), outputs, problems):
+        places = _pair_indices(found, outputs.get(task, 0))
+        if places is None:
+            _right_number(task, len(found), outputs, problems)
             continue
-        for index, attempts in zip(_pair_indices(found), found, strict=True):
+        for index, attempts in zip(places, found, strict=True):
             for sample, value in _attempts(attempts, f"{file}, test {index}"):
                 where = f"{file}, test {index}, attempt_{sample + 1}"
                 if value is None:
@@ -218,12 +221,17 @@ def _metadata(attempt: object, name: str) -> object:
     return metadata.get(name) if isinstance(metadata, dict) else None
 
 
-def _pair_indices(found: list[dict[str, object]]) -> list[int]:
-    """Which test output each entry answers: what the metadata say where that is one for each, else their order."""
-    order = list(range(len(found)))
-    told = [[_metadata(attempt, "pair_index") for attempt in attempts.values() if attempt] for attempts in found]
+def _pair_indices(entries: list[dict[str, object]], outputs: int) -> list[int] | None:
+    """Which test output each entry answers: what the metadata say where they do for each, else the order.
+
+    Returns:
+        Indices below ``outputs``; None where there are fewer or more entries than outputs and nothing says which.
+    """
+    told = [[_metadata(attempt, "pair_index") for attempt in attempts.values() if attempt] for attempts in entries]
     named = [own[0] for own in told if own and type(own[0]) is int and all(index == own[0] for index in own)]
-    return named if sorted(named) == order else order
+    if len(named) == len(entries) == len(set(named)) and named and min(named) >= 0 and max(named) < outputs:
+        return named
+    return list(range(outputs)) if len(entries) == outputs else None
 
 
 def _parsed(answer: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +21,36 @@ _CUT_NUMBER = 2
 """Characters that a number may have behind a shorter number: ``1.`` and ``1e+`` begin with 1."""
 
 
-class _RepeatedName(ValueError):
-    """An object names a field twice, so that a plain reader would lose one."""
-
-
 def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _RepeatedName(next(name for name in names if names.count(name) > 1))
-    return found
+    """Return an object, or raise ValueError where it names a field twice: a plain reader would lose one of them."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"the name {twice!r} is there twice in one object")
+    return members
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_members)
+
+
+def parse_json(content: bytes, where: str) -> object:
+    """Return the value of a whole JSON text in UTF-8, with or without a byte order mark.
+
+    Raises:
+        DataError: it is not JSON (naming ``where`` and the line), or an object in it names a field twice.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise DataError(f"{where}: not JSON as expected (nested too deep)") from None
+    except ValueError as error:  # a repeated name, or a number of thousands of digits
+        raise DataError(f"{where}: not JSON as expected ({error})") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +155,9 @@ class _Reader:
                     continue
                 line = self.line + self.text.count("\n", self.at, error.pos)
                 raise DataError(f"{self.path}, line {line}: not JSON ({error.msg})") from None
-            except _RepeatedName as error:
-                raise self._wrong(f"the name {str(error)!r} is there twice in one object") from None
             except RecursionError:
                 raise self._wrong("nested too deep") from None
-            except ValueError as error:  # a number of thousands of digits
+            except ValueError as error:  # a repeated name, or a number of thousands of digits
                 raise self._wrong(str(error)) from None
             length = end - self.at
             # A number may go on in the next block, even where it is cut behind its point or exponent.

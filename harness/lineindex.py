@@ -14,6 +14,7 @@ import struct
 import sys
 import zlib
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -54,7 +55,8 @@ class LineIndex:
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.cached = index_path(path)
-        head, self._table = _load(self.cached, size, mtime) or self._build(size, mtime, progress)
+        wanted = _wanted(size, mtime, self._data[: len(BOM_UTF8)] == BOM_UTF8)
+        head, self._table = _load(self.cached, wanted) or self._build(wanted, progress)
         self.sha256: str = head["sha256"]
         self.n_bad: int = head["n_bad"]
         self.bad: list[tuple[int, str]] = [(line, reason) for line, reason in head["bad"]]
@@ -82,9 +84,9 @@ class LineIndex:
     def __reduce__(self) -> tuple[type[LineIndex], tuple[Path, None, bool]]:
         return LineIndex, (self.path, None, self.strict)
 
-    def _build(self, size: int, mtime: int, progress: Progress | None) -> tuple[dict[str, Any], Table]:
-        scan = _Scan(self._data, progress)
-        head = {**_wanted(size, mtime), "sha256": scan.sha.hexdigest(), "n_bad": scan.n_bad, "bad": scan.bad}
+    def _build(self, wanted: dict[str, Any], progress: Progress | None) -> tuple[dict[str, Any], Table]:
+        scan = _Scan(self._data, progress, wanted.get("start", 0))
+        head = {**wanted, "sha256": scan.sha.hexdigest(), "n_bad": scan.n_bad, "bad": scan.bad}
         try:
             _save(self.cached, head, scan.table)
         except OSError as error:
@@ -100,11 +102,11 @@ def index_path(path: Path) -> Path:
 class _Scan:
     """One pass over a file: where its rows are, which lines are no rows, and its checksum."""
 
-    def __init__(self, data: mmap.mmap, progress: Progress | None) -> None:
+    def __init__(self, data: mmap.mmap, progress: Progress | None, start: int) -> None:
         self.table, self.sha = array("q"), hashlib.sha256()
         self.bad: list[tuple[int, str]] = []
         self.n_bad = 0
-        start = line = hashed = 0
+        line = hashed = 0
         size = len(data)
         while start < size:
             end = data.find(b"\n", start)
@@ -129,9 +131,10 @@ class _Scan:
                 self.bad.append((line, "truncated, it does not end with '}'" if torn else "not a JSON object"))
 
 
-def _wanted(size: int, mtime: int) -> dict[str, Any]:
-    """What the head of a fresh table says."""
-    return {"version": VERSION, "byte_order": sys.byteorder, "size": size, "mtime_ns": mtime}
+def _wanted(size: int, mtime: int, marked: bool) -> dict[str, Any]:
+    """What the head of a fresh table says; ``marked``: rows start behind a byte order mark."""
+    start = {"start": len(BOM_UTF8)} if marked else {}
+    return {"version": VERSION, "byte_order": sys.byteorder, "size": size, "mtime_ns": mtime, **start}
 
 
 def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
@@ -142,7 +145,7 @@ def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
         file.write(_HEAD.pack(_MAGIC, len(text), zlib.crc32(content)) + content)
 
 
-def _load(path: Path, size: int, mtime: int) -> tuple[dict[str, Any], Table] | None:
+def _load(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], Table] | None:
     """The kept table, or None where there is none for this very file."""
     try:
         with path.open("rb") as file:
@@ -155,4 +158,4 @@ def _load(path: Path, size: int, mtime: int) -> tuple[dict[str, Any], Table] | N
         table = content[length:].cast("q")
     except (OSError, ValueError, struct.error, TypeError):  # none yet, or damaged: it is made again
         return None
-    return (head, table) if _wanted(size, mtime).items() <= head.items() else None
+    return (head, table) if wanted.items() <= head.items() else None

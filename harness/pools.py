@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,8 @@ TRAIN_PAIRS = (3, 5)
 """How many train pairs a task drawn from a list of pairs has; one more is its test."""
 MIN_PAIRS = TRAIN_PAIRS[0] + 1
 """The fewest pairs from which a task can be drawn."""
+OVERSIZE = "pair: a side over 30"
+"""Why a pair is left out, for counts."""
 SHOWN_DIGITS = 16
 """How many digits of a ``content_digest`` are of what a prompt shows; the rest is of the test outputs."""
 
@@ -62,6 +65,8 @@ class Pool:
     examples: tuple[Pair, ...]
     low: int = TRAIN_PAIRS[0]
     high: int = TRAIN_PAIRS[1]
+    oversize: int = 0
+    """How many pairs with a side over 30 were left out."""
 
     def draw(self, stream: Stream) -> Task:
         return draw_task(self.id, self.examples, stream, self.low, self.high)
@@ -112,6 +117,12 @@ class SourceList:
     @cached_property
     def ids(self) -> Sequence[str]:
         return [source.id for source in self.sources]
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """What was left out, by reason."""
+        oversize = sum(source.oversize for source in self.sources if isinstance(source, Pool))
+        return Counter({OVERSIZE: oversize} if oversize else {})
 
     def task(self, index: int, stream: Stream | None = None) -> Task:
         source = self.sources[index]

@@ -97,16 +97,17 @@ def drop_errors(path: Path) -> int:
     dropped counts as never made. Call it while nobody else writes to the file.
 
     Raises:
-        RunError: it cannot be written; the file is as it was.
+        RunError: a line is damaged, or it cannot be written; the file is as it was.
     """
-    import orjson
-
     dropped = 0
     beside = path.with_name(f".tmp-{path.name}")
     try:
         with beside.open("wb") as file:
-            for line in whole_lines(path):
-                if any(word in line for word in _RETRIED) and orjson.loads(line)["outcome"] in ("error", "refused"):
+            for number, line in enumerate(whole_lines(path), 1):
+                if any(word in line for word in _RETRIED) and _outcome(line, f"{path}, line {number}") in (
+                    "error",
+                    "refused",
+                ):
                     dropped += 1
                 else:
                     file.write(line)
@@ -119,6 +120,15 @@ def drop_errors(path: Path) -> int:
     finally:
         beside.unlink(missing_ok=True)
     return dropped
+
+
+def _outcome(line: bytes, where: str) -> object:
+    import orjson
+
+    try:
+        return orjson.loads(line)["outcome"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{where}: not a prediction ({error!r}); restore the file or run the benchmark again") from None
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:

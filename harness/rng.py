@@ -9,6 +9,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _WORD = 1 << 64
+MAX_SEED = (1 << 63) - 1
+"""The largest seed that a run's files can hold."""
 
 
 class Stream:

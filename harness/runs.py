@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import RunError
+from harness.filecache import new_file
 from harness.predictions import whole_lines
 from harness.records import Manifest, PredictionRecord, Results, RunConfig
 
@@ -126,10 +126,12 @@ class RunFolder:
         """Refuse a folder that must not be written to, before any server is asked.
 
         Raises:
-            RunError: the folder holds something and ``resume`` is not set, or is not a run.
+            RunError: the folder holds something and ``resume`` is not set, or is not there or no run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; --out must name a folder")
+        if resume and not self.path.exists():
+            raise RunError(f"{self.path}: there is no run to resume; correct --out, or leave out --resume to begin one")
         found = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
         found = {name for name in found if name != _LOCK and not name.startswith(".tmp-")}
         if found and not resume:
@@ -178,16 +180,17 @@ def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a crash, meets the old content or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    draft = None
     try:
+        handle, draft = new_file(path.parent, ".tmp-")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        draft.replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        if draft is not None:
+            draft.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot write ({error.strerror}); it is as it was") from None
 
 

@@ -10,7 +10,7 @@ from harness.answers import run_answers
 from harness.ballots import Ballots, check_counts, collect
 from harness.costs import CostMeter
 from harness.datasets import Dataset, open_dataset
-from harness.errors import DataError, some_of
+from harness.errors import DataError, UnknownOutputError, some_of
 from harness.grid import Grid, Task
 from harness.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 from harness.metrics import METRICS, OutputScore, TaskScores, average
@@ -49,7 +49,7 @@ def score_ballots(ballots: Ballots, tasks: Sequence[Task], n: int, schedule: Sch
         schedule: the rounds of a run that stopped early (harness.stopped).
 
     Raises:
-        DataError: a task whose output is not known.
+        UnknownOutputError: a task whose output is not known.
     """
     truths = true_outputs(tasks)
     outputs = {
@@ -66,20 +66,16 @@ def score_ballots(ballots: Ballots, tasks: Sequence[Task], n: int, schedule: Sch
 
 
 def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
-    """By task id, the exact outputs.
+    """Return the exact outputs of each task, by its id.
 
     Raises:
-        DataError: one is not known.
+        UnknownOutputError: some are not known.
     """
-    truths: dict[str, list[Grid]] = {}
-    for task in tasks:
-        truths[task.id] = own = []
-        for index, pair in enumerate(task.test):
-            if pair.output is None:
-                raise DataError(
-                    f"task {task.id}, test {index}: no output to score against; name a dataset with solutions"
-                )
-            own.append(pair.output)
+    truths = {task.id: [pair.output for pair in task.test if pair.output is not None] for task in tasks}
+    if unknown := [task.id for task in tasks if len(truths[task.id]) < len(task.test)]:
+        raise UnknownOutputError(
+            f"of {len(tasks)} tasks {some_of(unknown)} have no output to score against; name a dataset with solutions"
+        )
     return truths
 
 

@@ -134,8 +134,22 @@ def common_tasks(scored: Sequence[ModelScores], shared: Set[str]) -> list[ModelS
 
 
 def _split(name: str) -> tuple[Path, str | None]:
-    path, at, model = name.partition("@")
-    return Path(path), model if at else None
+    """Return the run and the model that ``RUN[@MODEL]`` names; an ``@`` may be part of either.
+
+    Raises:
+        ConfigError: it can be read in two ways.
+    """
+    places = [place for place, character in enumerate(name) if character == "@"]
+    readings = [(Path(name), None), *((Path(name[:place]), name[place + 1 :]) for place in places)]
+    runs = [(path, model) for path, model in readings if RunFolder(path).manifest_path.is_file()]
+    if len(runs) > 1:
+        runs = [
+            (p, m) for p, m in runs if m is None or m in [own.name for own in RunFolder(p).manifest().config.models]
+        ]
+    if len(runs) > 1:
+        ways = " or ".join(str(p) if m is None else f"model {m} of {p}" for p, m in runs)
+        raise ConfigError(f"{name} may be {ways}; write the run as {runs[0][0]}/ or a model as RUN/@MODEL")
+    return runs[0] if runs else readings[min(1, len(places))]
 
 
 def _check_known(path: Path, model: str | None, manifest: Manifest) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
 
 from harness.address import canonical
-from harness.datasets import Dataset
+from harness.datasets import Dataset, iterate
 from harness.encoding import parse_encoder
 from harness.errors import ConfigError, DataError, RunError
 from harness.grid import Task
@@ -99,8 +100,7 @@ def declare_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
     Raises:
         DataError: there are none, or two have the same id.
     """
-    count = len(dataset.ids) if limit is None else min(limit, len(dataset.ids))
-    tasks = [dataset.task(index) for index in range(count)]
+    tasks = list(islice(iterate(dataset), limit))
     if not any(task.test for task in tasks):
         raise DataError(f"dataset {dataset.spec} has no test inputs to answer")
     seen: set[str] = set()

@@ -1,43 +1,54 @@
 """ARC's JSON files, in every form that circulates, checked to the last cell.
 
 One task: ``{"train": [...], "test": [...]}``, with or without ``name`` and other fields. Combined: ``{id: task}``,
-where ``*challenges.json`` takes its outputs from ``*solutions.json`` beside it. re-arc: ``{id: [pair, ...]}``, or one
-``[pair, ...]`` a file. Variants: ``{id: [task, ...]}``. No test: ``{"train": [...], "n_train": 4}``, where a test is
-drawn from the pairs each time.
+where ``*challenges.json`` takes its outputs from ``*solutions.json`` beside it, or a list of tasks with an ``id`` each.
+re-arc: ``{id: [pair, ...]}``, or one ``[pair, ...]`` a file. Variants: ``{id: [task, ...]}``. No test:
+``{"train": [...], "n_train": 4}``, where a test is drawn from the pairs each time.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from harness.errors import DataError
-from harness.filecache import read_bytes
-from harness.grid import Grid, Pair, Task
+from harness.filecache import log, read_bytes
+from harness.grid import Grid, OversizeError, Pair, Task
+from harness.jsonstream import parse_json
 from harness.pools import MIN_PAIRS, Pool, Source, Variants, Whole
 
 JSON_ENDINGS = (".json", ".json.gz")
+_ID_FIELDS = ("id", "task_id", "name")
+"""Where a task of a list may have its id, the first one that it has."""
 
 
-def read_sources(path: Path) -> tuple[Source, ...]:
+def read_sources(path: Path, strict: bool = False) -> tuple[Source, ...]:
     """Every task of a file or folder, in the order of the file or of the names.
+
+    Args:
+        strict: a pair of a list of pairs that is over 30x30 is an error; else it is left out and counted.
 
     Raises:
         DataError: naming the file, the task, the field and what was expected.
     """
-    return tuple(_folder(path) if path.is_dir() else _file(path))
+    sources = tuple(_folder(path, strict) if path.is_dir() else _file(path, strict))
+    if blemished := [source for source in sources if isinstance(source, Pool) and source.oversize]:
+        count = sum(source.oversize for source in blemished)
+        log.warning("%s: %d pairs with a side over 30 are left out, the first in task %s", path, count, blemished[0].id)
+    return sources
 
 
-def _folder(folder: Path) -> Iterator[Source]:
+def _folder(folder: Path, strict: bool) -> Iterator[Source]:
     root = folder / "tasks" if (folder / "tasks").is_dir() else folder  # re-arc keeps a metadata.json beside its tasks
-    files = sorted(path for path in root.rglob("*") if path.name.endswith(JSON_ENDINGS) and path.is_file())
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    files = sorted(_files_below(root, ()))
     if not files:
         raise DataError(f"{folder}: no .json files; expected a folder of one-task files")
     seen: dict[str, Path] = {}
     for path in files:
         data = _parse(path)
-        if not isinstance(data, list) and not _is_task(data):
+        if _is_list_of_tasks(data) or (not isinstance(data, list) and not _is_task(data)):
             raise DataError(
                 f"{path}: expected one task with 'train' (a folder holds one-task files); name the file itself"
             )
@@ -45,20 +56,62 @@ def _folder(folder: Path) -> Iterator[Source]:
         if name in seen:
             raise DataError(f"{path}: task id {name} is taken by {seen[name]}; ids are the file names")
         seen[name] = path
-        yield _source(name, data, str(path))
+        yield _source(name, data, str(path), strict)
 
 
-def _file(path: Path) -> Iterator[Source]:
+def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+    """The JSON files of a folder and of those in it, through links; hidden ones are left out.
+
+    Args:
+        above: the real paths of the folders that lead here, so that a link to one of them is not followed.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files_below(path, (*above, real))
+        elif path.name.endswith(JSON_ENDINGS) and path.is_file():
+            yield path
+        elif path.is_symlink() and not path.exists():
+            raise DataError(f"{path}: a link to {os.readlink(path)}, which is not there; mend or remove it")
+
+
+def _file(path: Path, strict: bool) -> Iterator[Source]:
     data = _parse(path)
-    if isinstance(data, list) or _is_task(data):
-        yield _source(task_name(path), data, str(path))
+    if _is_list_of_tasks(data):
+        data = _by_id(data, path)
+    elif isinstance(data, list) or _is_task(data):
+        yield _source(task_name(path), data, str(path), strict)
         return
     if not isinstance(data, dict) or not data:
         raise DataError(f"{path}: expected an object of task id to task, got {_kind(data)}")
     if (sibling := _solutions_of(path)) is not None:
         _merge_solutions(data, path, sibling)
     for name, value in data.items():
-        yield _source(name, value, str(path))
+        yield _source(name, value, str(path), strict)
+
+
+def _by_id(tasks: list[dict[str, object]], path: Path) -> dict[str, object]:
+    """The combined form of a list of tasks."""
+    by_id: dict[str, object] = {}
+    for index, task in enumerate(tasks):
+        name = _own_id(task)
+        if name is None:
+            raise DataError(
+                f"{path}, entry {index}: a list of tasks needs an 'id' in each (a text); forms of one task are written "
+                "{id: [task, …]}"
+            )
+        if name in by_id:
+            raise DataError(f"{path}, entry {index}: task id {name} is there twice")
+        by_id[name] = task
+    return by_id
+
+
+def _own_id(task: dict[str, object]) -> str | None:
+    return next((name for field in _ID_FIELDS if isinstance(name := task.get(field), str) and name), None)
 
 
 def read_task(name: str, data: dict[str, object], where: str) -> Task:
@@ -79,17 +132,15 @@ def task_name(path: Path) -> str:
 
 
 def _parse(path: Path) -> object:
-    import orjson
-
-    content = read_bytes(path)
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
+    return parse_json(read_bytes(path), str(path))
 
 
-def _is_task(data: object) -> bool:
+def _is_task(data: object) -> TypeGuard[dict[str, object]]:
     return isinstance(data, dict) and isinstance(data.get("train"), list)
+
+
+def _is_list_of_tasks(data: object) -> TypeGuard[list[dict[str, object]]]:
+    return isinstance(data, list) and bool(data) and all(map(_is_task, data))
 
 
 def _solutions_of(path: Path) -> Path | None:
@@ -120,16 +171,13 @@ def _merge_solutions(data: dict[str, object], path: Path, sibling: Path) -> None
                 raise DataError(f"{sibling}, task {name}, test {i}: another output than in {path}")
 
 
-def _source(name: str, data: object, where: str) -> Source:
+def _source(name: str, data: object, where: str, strict: bool = False) -> Source:
+    _check_id(name, where)
     place = f"{where}, task {name}"
+    if _is_list_of_tasks(data):
+        return _variants(name, data, where, strict)
     if isinstance(data, list) and data:
-        if all(_is_task(option) for option in data):
-            options = (_source(name, option, f"{where}, variant {i}") for i, option in enumerate(data))
-            return Variants(name, tuple(options))
-        pairs = _pairs(data, place, "pair")
-        if len(pairs) < MIN_PAIRS:
-            raise DataError(f"{place}: {len(pairs)} pairs; a task drawn from a list of pairs needs {MIN_PAIRS}")
-        return Pool(name, pairs)
+        return _pool(name, data, place, strict)
     if not isinstance(data, dict):
         raise DataError(f"{place}: expected a task with 'train' and 'test' or a list of pairs, got {_kind(data)}")
     for field in ("train", "test"):
@@ -137,6 +185,40 @@ def _source(name: str, data: object, where: str) -> Source:
             raise DataError(f"{place}, field {field!r}: expected a list of pairs, got {_kind(data.get(field))}")
     train = _pairs(data["train"], place, "train")
     return _no_test(name, train, data["n_train"], place) if "test" not in data else _whole(name, train, data, place)
+
+
+def _check_id(name: str, where: str) -> None:
+    """Refuse an id that no file of ids (a line each) could hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}, task {name!r}: an id must be text in UTF-8") from None
+    if not name.strip() or "\n" in name or "\r" in name:
+        raise DataError(f"{where}, task {name!r}: an id must be one line with something in it")
+
+
+def _variants(name: str, tasks: list[dict[str, object]], where: str, strict: bool) -> Variants:
+    ids = {task.get(field) for task in tasks for field in ("id", "task_id") if isinstance(task.get(field), str)}
+    if len(ids) > 1:
+        raise DataError(
+            f"{where}, {name}: holds tasks with ids of their own, where forms of one task were expected; write "
+            "{id: task, …} or a list of these tasks alone"
+        )
+    return Variants(name, tuple(_source(name, task, f"{where}, variant {i}", strict) for i, task in enumerate(tasks)))
+
+
+def _pool(name: str, items: list[object], place: str, strict: bool) -> Pool:
+    """A list of pairs, without those over 30x30, which re-arc as published has."""
+    pairs: list[Pair] = []
+    for i, item in enumerate(items):
+        try:
+            pairs.append(_pair(item, f"{place}, pair {i}", need_output=True))
+        except OversizeError:
+            if strict:
+                raise
+    if len(pairs) < MIN_PAIRS:
+        raise DataError(f"{place}: {len(pairs)} pairs; a task drawn from a list of pairs needs {MIN_PAIRS}")
+    return Pool(name, tuple(pairs), oversize=len(items) - len(pairs))
 
 
 def _no_test(name: str, pairs: tuple[Pair, ...], n_train: object, place: str) -> Pool:

@@ -36,7 +36,10 @@ def report(runs: tuple[Path, ...], output: Path, tasks: str | None, closing: Pat
     from reports.report import ReportOptions, write_report
 
     chosen = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
-    ending = closing.read_text(encoding="utf-8") if closing else ""
+    try:
+        ending = closing.read_text(encoding="utf-8") if closing else ""
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(f"{closing} is not text in UTF-8 ({error.reason})", param_hint="--closing") from None
     made = ReportOptions(tasks=chosen, closing=ending, **options)  # type: ignore[arg-type]
     for page in write_report(runs, output, made):
         click.echo(f"wrote {page}")

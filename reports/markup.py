@@ -15,7 +15,7 @@ _HEADING = re.compile(r"(#{1,4}) (.+)")
 _RULE = re.compile(r":?-+:?")
 
 Embed = Callable[[str], str]
-"""From the name of a picture to its address in the page."""
+"""From the name of a picture to its address in the page; empty where it is not the report's, and stays text."""
 
 
 def to_html(text: str, embed: Embed, taken: set[str]) -> str:
@@ -96,9 +96,9 @@ def _block(lines: list[str], embed: Embed, taken: set[str]) -> str:
     if first.startswith("- "):
         return f"<ul>{''.join(f'<li>{inline(item)}</li>' for item in _items(lines))}</ul>"
     text = " ".join(line.strip() for line in lines)
-    if match := _IMAGE.fullmatch(text):
+    if (match := _IMAGE.fullmatch(text)) and (address := embed(match["name"])):
         alt = escape(match["alt"], quote=True)
-        return f'<p class="picture"><img src="{escape(embed(match["name"]), quote=True)}" alt="{alt}"></p>'
+        return f'<p class="picture"><img src="{escape(address, quote=True)}" alt="{alt}"></p>'
     return f"<p>{inline(text)}</p>"
 
 

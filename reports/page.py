@@ -31,8 +31,10 @@ def html_page(title: str, parts: Sequence[Part], pictures: Mapping[str, bytes]) 
     def embed(name: str) -> str:
         vector = name.removesuffix(".png") + ".svg"
         chosen = vector if vector in pictures else name
+        if chosen not in pictures:  # a picture that the closing text names
+            return ""
         kind = _KINDS[chosen.rpartition(".")[2]]
-        return f"data:{kind};base64,{b64encode(pictures[chosen]).decode()}" if chosen in pictures else ""
+        return f"data:{kind};base64,{b64encode(pictures[chosen]).decode()}"
 
     for part in parts:
         if isinstance(part, TaskTable):

@@ -178,8 +178,9 @@ class AdapterPool:
             if ref.version and self._live.get(ref.name) == text:
                 raise AdapterInUseError(f"{text}: is live; promote another version or unload all of {ref.name}")
             if ref.version is None and ref.name in self._live:
-                del self._live[ref.name]
+                # The disk first: where it cannot be written, the name stays live and its versions loaded.
                 await asyncio.to_thread(self.registry.set_live, ref.name, None)
+                del self._live[ref.name]
             tasks = [self._retire(i) for i in doomed]
         await asyncio.gather(*tasks)
         return doomed

@@ -109,7 +109,7 @@ class Registry:
                 if (draft / beside).exists():
                     os.replace(draft / beside, home / beside)
         else:
-            draft.chmod(0o755)
+            draft.chmod(stat.S_IMODE(home.parent.stat().st_mode))  # mkdtemp's are the owner's alone
             os.replace(draft, home)
         self._make_newest(name, home)
         _sync(home.parent)
@@ -273,7 +273,7 @@ def _copy_in(source: Path, draft: Path) -> None:
             (draft / name).touch()  # seen, so that the refusal can name it; never read
             continue
         shutil.copyfile(path, draft / name)
-        (draft / name).chmod(0o444)
+        (draft / name).chmod(0o444 & stat.S_IMODE((draft / name).stat().st_mode))
         _sync(draft / name)
     if (draft / MANIFEST).exists():
         read_object(draft / MANIFEST)

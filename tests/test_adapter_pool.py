@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,6 +169,33 @@ def test_unload_of_a_name_waits_and_survives_a_restart(pool: AdapterPool, toys: 
         assert engine(pool).models == set()
 
     asyncio.run(scenario())
+
+
+def test_where_the_registry_cannot_be_written_names_stay_as_they_were(pool: AdapterPool, toys: Toys) -> None:
+    registry, _, versions = toys
+    one, two, _ = versions["a"]
+    in_the_way = registry.root / "a" / f".live-{os.getpid()}.json"  # where live.json is written before it is renamed
+
+    async def scenario() -> None:
+        await pool.load(one.id)
+        await pool.load(two.id)
+        in_the_way.mkdir()
+        for change in (pool.unload("a"), pool.promote(two.id)):
+            with pytest.raises(OSError, match="directory"):
+                await change
+            assert pool.resolve("a") == one.id
+            assert {one.id, two.id} <= engine(pool).models
+            assert registry.live("a").version == one.version
+        in_the_way.rmdir()
+        assert sorted(await pool.unload("a")) == sorted([one.id, two.id])
+        with pytest.raises(UnknownAdapterError):
+            pool.resolve("a")
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        if in_the_way.exists():
+            in_the_way.rmdir()
 
 
 def test_restore_loads_what_was_live_and_tells_what_it_cannot(pool: AdapterPool, toys: Toys) -> None:

@@ -281,3 +281,12 @@ def test_real_rows(shared_data: Path) -> None:
     assert len(list(iterate(dataset))) == 100
     assert {len(pairs) for _, pairs in dataset.material()} <= set(range(8, 11))
     assert not dataset.skipped
+
+
+def test_a_byte_order_mark_costs_no_row(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "rows.jsonl", barc_lines(3))
+    plain = list(iterate(rows(path)))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for _ in range(2):  # from the file, then from the kept index
+        marked = rows(path)
+        assert (list(iterate(marked)), marked.skipped) == (plain, Counter())

@@ -16,6 +16,7 @@ from harness.gate import Gate
 from harness.junit import write_junit
 from harness.metrics import METRICS
 from harness.runs import RunFolder
+from harness.selection import select_models
 from reports.loading import load_sections
 from reports.provenance import warnings as report_warnings
 from tests.commands import bench
@@ -283,7 +284,7 @@ def test_a_gate_that_cannot_be_computed_is_an_error_in_junit_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     status, _, err = bench(capsys, "gate", tmp_path, "--min", "0.5", "--junit", tmp_path / "gate.xml")
-    assert status == 1
+    assert status == 4  # not 1, which says FAIL
     assert "manifest.json is missing" in err
     error = suite(tmp_path / "gate.xml")[0].find("error")
     assert error is not None
@@ -295,7 +296,7 @@ def test_a_run_without_predictions_is_an_error_in_junit(
 ) -> None:
     run = make_run("a", SPEC, {"m": 0.6})
     (run / "predictions.jsonl").unlink()
-    assert bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 1
+    assert bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 4
     assert suite(tmp_path / "gate.xml").attrib["errors"] == "1"
 
 
@@ -303,3 +304,23 @@ def test_any_name_makes_valid_xml(tmp_path: Path) -> None:
     for verdict in (*Gate, None):
         write_junit(tmp_path / "gate.xml", 'a<b & "c" \x00\x1b\ud800 é', verdict, "<&>\x07]]>")
         assert suite(tmp_path / "gate.xml")[0].attrib["name"] == 'a<b & "c" ��� é'
+
+
+def test_an_at_sign_may_be_part_of_a_run_or_a_model(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    plain, signed = make_run("a", SPEC, {"b": 0.9, "m@1f": 0.1}), make_run("a@c", SPEC, {"b": 0.5})
+    for name, models in (
+        (f"{signed}", ["b"]),
+        (f"{signed}@b", ["b"]),
+        (f"{plain}@b", ["b"]),
+        (f"{plain}@m@1f", ["m@1f"]),
+        (f"{plain}", ["b", "m@1f"]),
+    ):
+        assert [scores.model for scores in select_models((name,)).scored] == models, name
+    make_run("a@b", SPEC, {"x": 0.5})
+    status, _, err = bench(capsys, "compare", f"{plain}@b", f"{plain}@m@1f")
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"may be {plain}@b or model b of {plain}" in err
+    assert [scores.model for scores in select_models((f"{plain}@b/",)).scored] == ["x"]
+    assert [scores.model for scores in select_models((f"{plain}/@b",)).scored] == ["b"]

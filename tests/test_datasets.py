@@ -11,6 +11,7 @@ import pytest
 from harness.datasets import iterate, open_dataset
 from harness.errors import DataError, SpecError
 from harness.filecache import read_bytes
+from harness.pools import SourceList
 from harness.rng import Stream
 from tests.data_samples import pair_json, random_task, task_json
 
@@ -272,3 +273,96 @@ def test_the_files_that_circulate(shared_data: Path) -> None:
     re_arc = open_dataset(str(shared_data / "re_arc_24.json.gz"))
     assert {len(pairs) for _, pairs in re_arc.material()} == {24}
     assert {len(task.train) for task in iterate(re_arc)} == {3, 4, 5}
+
+
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
+    data = {task.id: task_json(task) for task in TASKS}
+    plain = open_dataset(write(tmp_path / "a.json", data))
+    marked = tmp_path / "b.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + json.dumps(data).encode())
+    assert open_dataset(str(marked)).digest() == plain.digest()
+    ids = tmp_path / "ids.txt"
+    ids.write_bytes(b"\xef\xbb\xbft2\r\nt0\r\n")
+    assert open_dataset(f"{marked}#ids={ids}").ids == ["t2", "t0"]
+
+
+@pytest.mark.parametrize("field", ["id", "task_id", "name"])
+def test_a_list_of_tasks_is_tasks(tmp_path: Path, field: str) -> None:
+    spec = write(tmp_path / "list.json", [{field: task.id, **task_json(task)} for task in TASKS])
+    assert list(iterate(open_dataset(spec))) == TASKS
+
+
+def test_lists_of_tasks_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    named = [{"id": task.id, **task_json(task)} for task in TASKS]
+    for name, content, words in (
+        ("unnamed", [task_json(task) for task in TASKS], "needs an 'id' in each"),
+        ("one-unnamed", [*named, task_json(TASKS[0])], "entry 6: a list of tasks needs an 'id'"),
+        ("twice", [*named, named[2]], "entry 6: task id t2 is there twice"),
+        ("splits", {"training": named}, "training: holds tasks with ids of their own"),
+    ):
+        with pytest.raises(DataError, match=words):
+            open_dataset(write(tmp_path / f"{name}.json", content))
+    write(tmp_path / "folder" / "list.json", named)
+    with pytest.raises(DataError, match="name the file itself"):
+        open_dataset(str(tmp_path / "folder"))
+
+
+def test_linked_folders_are_followed_once_and_dangling_links_are_named(tmp_path: Path) -> None:
+    for task in TASKS[1:]:
+        write(tmp_path / "real" / f"{task.id}.json", task_json(task))
+    write(tmp_path / "set" / "t0.json", task_json(TASKS[0]))
+    (tmp_path / "set" / "evaluation").symlink_to("../real")
+    (tmp_path / "real" / "around").symlink_to("../set")
+    assert {task.id for task in iterate(open_dataset(str(tmp_path / "set")))} == {task.id for task in TASKS}
+    (tmp_path / "set" / "t9.json").symlink_to("gone.json")
+    with pytest.raises(DataError, match=r"t9\.json: a link to gone\.json, which is not there"):
+        open_dataset(str(tmp_path / "set"))
+
+
+def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
+    task = json.dumps(task_json(TASKS[0]))
+    for name, text in (
+        ("ids", f'{{"a": {task}, "a": {task}}}'),
+        ("fields", f'{{"a": {task[:-1]}, "test": []}}}}'),
+        ("solutions_challenges", f'{{"a": {task}}}'),
+    ):
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "solutions_solutions.json").write_text('{"a": [[[1]]], "a": [[[1]]]}')
+    for name in ("ids", "fields", "solutions_challenges"):
+        with pytest.raises(DataError, match="is there twice"):
+            open_dataset(str(tmp_path / f"{name}.json"))
+
+
+def test_a_pair_over_30x30_is_left_out_of_a_list_of_pairs_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = {"input": [[0] * 31], "output": [[1]]}
+    spec = write(tmp_path / "re_arc.json", {"a": POOL, "b": [*POOL[:3], large, *POOL[3:5]]})
+    dataset = open_dataset(spec)
+    assert "1 pairs with a side over 30 are left out, the first in task b" in caplog.text
+    assert isinstance(dataset, SourceList)
+    assert dataset.skipped == {"pair: a side over 30": 1}
+    assert dataset.select([0], "x").skipped == {}
+    plain = open_dataset(write(tmp_path / "plain.json", {"a": POOL, "b": POOL[:5]}))
+    assert (plain.digest(), list(iterate(plain))) == (dataset.digest(), list(iterate(dataset)))
+    with pytest.raises(DataError, match="task b, pair 3, field 'input': 1x31 is over 30x30"):
+        open_dataset(spec, strict=True)
+    with pytest.raises(DataError, match="task a: 3 pairs"):
+        open_dataset(write(tmp_path / "few.json", {"a": [*POOL[:3], large]}))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\rb", "\ud800"])
+def test_ids_that_no_line_can_hold_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="an id must be"):
+        open_dataset(write(tmp_path / "ids.json", {name: task_json(TASKS[0])}))
+
+
+def test_ids_with_blanks_and_paths_with_signs_come_back(tmp_path: Path) -> None:
+    data = {name: task_json(task) for name, task in zip(("5c2a 1", "x (1)", " a", "b", "c", "d"), TASKS, strict=True)}
+    spec = write(tmp_path / "set#1" / "a#b.json", data)
+    assert len(open_dataset(f"{spec}#n=3").ids) == 3
+    ids = tmp_path / "my#ids.txt"
+    ids.write_text("5c2a 1\n a\nb c\n\nx (1)\n")
+    assert open_dataset(f"{spec}#ids={ids}#n=4").ids == ["5c2a 1", " a", "b", "c"]
+    with pytest.raises(SpecError, match=r"'#m=1' is not one of n=NUMBER"):
+        open_dataset("arc1/training#m=1")

@@ -160,12 +160,14 @@ def test_lenient_still_wants_a_grid() -> None:
         "GridWithSeparationEncoder('ñ')",
         "__import__('os').system('true')",
         "MinimalGridEncoder() + MinimalGridEncoder()",
+        "RowNumberEncoder(" * 2000 + "MinimalGridEncoder()" + ")" * 2000,
     ],
 )
 def test_an_unknown_encoder_lists_the_known_ones(name: str) -> None:
     with pytest.raises(SpecError) as error:
         parse_encoder(name)
     assert all(known in str(error.value) for known in KNOWN_ENCODERS)
+    assert len(str(error.value)) < 1000
     assert error.value.exit_code == 2
 
 

@@ -12,6 +12,7 @@ import pytest
 from harness.answers import Answer
 from harness.errors import ConfigError, DataError
 from harness.formats import FORMATS, format_named, recognise
+from harness.grid import Grid
 from harness.saved import FORM_NAMES, Saved, open_saved
 from tests.conftest import ROOT
 
@@ -219,3 +220,30 @@ def test_what_must_be_named_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a folder with a file for each task"):
         open_saved(SAVED / "submission.json", TASKS, "arcprize")
     assert FORM_NAMES == ("run", "lines", "arc24", "attempts", "kaggle", "arcprize")
+
+
+@pytest.mark.parametrize(("indices", "answered"), [([1], {1}), ([0], {0}), ([1, 0], {0, 1})])
+def test_an_arc_prize_file_without_some_pairs_leaves_them_missing(
+    tmp_path: Path, indices: list[int], answered: set[int]
+) -> None:
+    (tmp_path / "s").mkdir()
+    entries = [{"attempt_1": {"answer": [[i]], "metadata": {"pair_index": i}}} for i in indices]
+    write(tmp_path / "s" / "b.json", entries)
+    found = {a.test_index: a.grid for a in FORMATS["arcprize"].read(tmp_path / "s", OUTPUTS, [])}
+    assert found == {i: Grid.from_rows([[i]]) for i in answered}
+
+
+@pytest.mark.parametrize("indices", [[2], [-1], [None], [0, 0, 1], [0, 1, 2]])
+def test_pairs_that_the_dataset_cannot_place_are_told(tmp_path: Path, indices: list[int | None]) -> None:
+    (tmp_path / "s").mkdir()
+    entries = [{"attempt_1": {"answer": [[1]], "metadata": {"pair_index": i}}} for i in indices]
+    write(tmp_path / "s" / "b.json", entries)
+    problems: list[str] = []
+    assert list(FORMATS["arcprize"].read(tmp_path / "s", OUTPUTS, problems)) == []
+    assert problems == [f"task b: {len(indices)} test outputs, where the dataset has 2"]
+
+
+def test_a_byte_order_mark_loses_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + (SAVED / "predictions.jsonl").read_bytes())
+    assert list(FORMATS["lines"].read(path, OUTPUTS, [])) == answers("predictions.jsonl", "lines")

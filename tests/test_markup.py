@@ -35,6 +35,7 @@ def test_the_forms_of_a_report() -> None:
     assert inline("see [here](https://example.org/a_b), [there](#part) and [x](javascript:alert)") == (
         'see <a href="https://example.org/a_b">here</a>, <a href="#part">there</a> and [x](javascript:alert)'
     )
+    assert to_html("![a photo](x.jpg)", lambda name: "", set()) == "<p>![a photo](x.jpg)</p>"
     assert html("text\n- item") == "<p>text</p>\n<ul><li>item</li></ul>"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from harness.console import run_cli
 from harness.errors import ConfigError, DataError, RunError
 from harness.intervals import wilson
 from harness.runs import RunFolder
@@ -19,7 +20,7 @@ from reports.loading import load_sections
 from reports.reference import load_reference, reference_names, reference_parts
 from reports.report import ReportOptions, write_report
 from reports.section_tables import cost
-from reports.training import find_training
+from reports.training import _trainings, find_training
 from serve.version import content_hash
 from tests.conftest import MakeRun
 
@@ -148,9 +149,25 @@ def test_training_that_is_not_there_or_broken_is_named(make_run: MakeRun, tmp_pa
     folder = trained_folder(tmp_path / "trained" / "x", b"weights")
     with pytest.raises(RunError, match="trained: none of the 1 trained adapters there is a model of these runs"):
         find_training([tmp_path / "trained"], sections)
+    (folder / "log.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": null}\n{"step": 3, "loss": 2}\n')
+    assert [one.losses for one in _trainings(tmp_path / "trained")] == [((3, 2.0),)]  # NaN: of older versions
     (folder / "log.jsonl").write_text('{"step": 1}\nbroken\n')
     with pytest.raises(DataError, match=r"x/log\.jsonl, line 2: not JSON"):
         find_training([tmp_path / "trained"], sections)
     (folder / "manifest.json").write_text('{"losses": {}, "steps": 1}')
     with pytest.raises(DataError, match=r"x/manifest\.json: seconds: Field required"):
         find_training([tmp_path / "trained"], sections)
+
+
+@pytest.mark.slow
+def test_a_closing_may_name_a_picture_and_must_be_text(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(make_run("r", SPEC, {"m": 0.5})), "-o", str(tmp_path / "r.md"), "--html", "--tasks", TASK, "--closing"]
+    (tmp_path / "end.md").write_text("## End\n\n![a photo](x.jpg)\n")
+    assert run_cli(report, [*words, str(tmp_path / "end.md")]) == 0
+    assert "![a photo](x.jpg)" in (tmp_path / "r.html").read_text()
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    capsys.readouterr()
+    assert run_cli(report, [*words, str(tmp_path / "x.jpg")]) == 2
+    assert "x.jpg is not text in UTF-8" in capsys.readouterr().err

@@ -91,6 +91,21 @@ def test_what_was_given_up_is_asked_for_again_on_request_and_never_twice(tmp_pat
     assert RunFolder(tmp_path / "run").manifest().finished is not None
 
 
+@pytest.mark.parametrize("damage", [b'{"outcome": "error"', b'{"error": 1}', b'["error"]'])
+def test_a_damaged_line_is_named_when_errors_are_asked_for_again(tmp_path: Path, damage: bytes) -> None:
+    with ChatServer() as server:
+        chosen = options(server, tmp_path / "run")
+        sample(chosen)
+        edit_manifest(tmp_path / "run", finished=None)
+        path = tmp_path / "run" / "predictions.jsonl"
+        content = path.read_bytes() + damage + b"\n"
+        path.write_bytes(content)
+        number = content.count(b"\n")
+        with pytest.raises(RunError, match=rf"predictions\.jsonl, line {number}: not a prediction"):
+            sample(replace(chosen, resume=True, retry_errors=True))
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -31,7 +31,7 @@ def test_selection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("zzz", "lacks: zzz"), ("", "names no task"), ("007bbfb7 007bbfb7", "twice")]
+    ("text", "words"), [("zzz", r"lacks: 1 \(zzz\)"), ("", "names no task"), ("007bbfb7 007bbfb7", "twice")]
 )
 def test_bad_id_files(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "ids.txt"

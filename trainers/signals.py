@@ -20,7 +20,9 @@ class TrainingStopped(ArcBenchError):
 
 
 class StopSignal:
-    """Remembers the first SIGTERM or SIGINT while it is entered; a second one interrupts at once.
+    """Remembers the first SIGTERM or SIGINT while it is entered; SIGINT as a second one interrupts at once.
+
+    SIGTERM as a second one changes nothing: who started this process may pass on what the terminal has sent to all.
 
     Handlers can only be set in the main thread; elsewhere nothing is caught.
     """
@@ -43,9 +45,10 @@ class StopSignal:
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.came is not None:
+        if self.came is None:
+            self.came = signal.Signals(number)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.came = signal.Signals(number)
 
 
 def spare_worker(start: Callable[[int], object] | None, worker: int) -> None:

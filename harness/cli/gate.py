@@ -32,11 +32,13 @@ def gate(
 ) -> int:
     """PASS (exit 0) if the whole interval reaches what is asked, FAIL (1) if none of it does, else INCONCLUSIVE (3).
 
+    What cannot be computed ends with 4, and wrong options with 2.
+
     \b
     bench gate runs/mine@adapter --metric vote_2 --min 0.20
     bench gate runs/new --baseline runs/old --metric accuracy --margin 0.01 --junit gate.xml
     """
-    from harness.errors import ArcBenchError
+    from harness.errors import ArcBenchError, ConfigError, NotComputableError
     from harness.junit import write_junit
 
     if (minimum is None) == (baseline is None) or (baseline is None) != (margin is None):
@@ -50,7 +52,9 @@ def gate(
     except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, asked, None, str(error))
-        raise
+        if isinstance(error, ConfigError):
+            raise
+        raise NotComputableError(str(error)) from error
     click.echo(f"{verdict.name}: {told}")
     if junit is not None:
         write_junit(junit, asked, verdict, told)

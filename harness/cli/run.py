@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from harness.console import INTERRUPTED
+from harness.rng import MAX_SEED
 
 _KEY_VARIABLE = "ARC_BENCH_API_KEY"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,7 +85,13 @@ def policy_options(command: F) -> F:
     "--retry-errors", is_flag=True, help="With --resume: ask again for predictions that were given up or refused."
 )
 @click.option("--limit", type=click.IntRange(1), help="The first so many tasks only.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides views, sampling and intervals.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, MAX_SEED),
+    default=0,
+    show_default=True,
+    help="Decides views, sampling and intervals.",
+)
 @click.option("--prompt", help="Default: the adapter's own, else output-from-examples-v1.")
 @click.option("--grid-encoder", "encoder", help="Default: the adapter's own, else shape, row numbers and digits.")
 @click.option("--augment/--no-augment", default=True, help="Show every sample another view of the task (default).")
@@ -129,6 +136,7 @@ def run(
       bench run --server http://127.0.0.1:8000 --model base --model cross \\
         --dataset arc1/evaluation -n 32 --out runs/first
     """
+    from harness.errors import UnknownOutputError
     from harness.jobs import Policy
     from harness.sampling import sample_run
     from harness.scoring import score_run
@@ -156,7 +164,15 @@ def run(
     if not summary.finished:
         click.echo(f"{summary.done} of {summary.total} predictions are saved; {again}", err=True)
         return INTERRUPTED
-    results = score_run(chosen.out)
+    try:
+        results = score_run(chosen.out)
+    except UnknownOutputError as error:  # as of Kaggle's test challenges: the run is finished all the same
+        where = shlex.quote(str(chosen.out))
+        click.echo(
+            f"not scored: {error}: bench score {where} --dataset DATASET; bench submit {where} -o submission.json",
+            err=True,
+        )
+        return 0
     click.echo(summary_table(results))
     click.echo(f"written: {summary.folder.results_path}")
     return 0
@@ -165,7 +181,7 @@ def run(
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the new run goes.")
-@click.option("--server", "servers", multiple=True, help="Default: the servers of the run.")
+@click.option("--server", "servers", multiple=True, help="Default: the servers of the run; a key is not sent to them.")
 @click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
 @policy_options
@@ -186,10 +202,15 @@ def reproduce(
     Example:
       bench reproduce runs/first --out runs/again
     """
+    from harness.errors import ConfigError
     from harness.jobs import Policy
     from harness.reproduce import reproduce as repeat
+    from harness.runs import RunFolder
 
     policy = Policy(max_in_flight, retries, timeout, wait)
+    if api_key and not servers:  # a run folder may come from anybody
+        named = " ".join(f"--server {url}" for url in RunFolder(run_folder).manifest().servers)
+        raise ConfigError(f"a key is only sent to servers that you name; where you trust those of the run: {named}")
     summary, agreement = repeat(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
         click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_command()}", err=True)

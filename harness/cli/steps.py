@@ -34,15 +34,28 @@ def in_own_process(*words: str, launcher: Sequence[str] = ()) -> None:
         try:
             status = child.wait()
         except KeyboardInterrupt:
-            # The terminal sends the interrupt to the child too; it saves its work and ends by itself.
-            child.send_signal(signal.SIGTERM)
-            child.wait()
+            _stop(child)
             raise
     if status:
         click.echo(
             f"\nstopped: bench {words[0]} ended with status {status}; the same command goes on from here", err=True
         )
         raise click.exceptions.Exit(status)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Wait until a step that was interrupted has saved its work.
+
+    The terminal sends an interrupt to the step too, others to this process alone. SIGTERM is right for both: after
+    another signal it changes nothing, so that only a second Ctrl-C makes the step leave what is in flight.
+    """
+    while True:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait()
+            return
+        except KeyboardInterrupt:
+            continue
 
 
 @contextmanager

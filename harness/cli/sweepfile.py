@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 
 from harness.errors import ConfigError
 from harness.prompt import load_prompt
+from harness.rng import MAX_SEED
 from harness.sweeprecord import SweepRecord, SweepRow
 from trainers.explain import explain_errors
 from trainers.recipe import DatasetRecipe, Part, Recipe, as_datasets, make_recipe
@@ -47,7 +48,7 @@ class Evaluation(Part):
 
     dataset: str
     n: Annotated[int, Field(gt=0)] = 32
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     limit: Annotated[int, Field(gt=0)] | None = None
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     temperature: Annotated[float, Field(ge=0)] = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,8 @@ def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int, tokens: bool) 
             process.kill()
         saved = (out / "predictions.jsonl").read_bytes().count(b"\n") if out.exists() else 0
         asked = len(server.bodies)
-        done = subprocess.run(command(server.url, out, "--resume"), capture_output=True, text=True, check=True)
+        resume = ["--resume"] if out.exists() else []
+        done = subprocess.run(command(server.url, out, *resume), capture_output=True, text=True, check=True)
         assert len(server.bodies) - asked == PLANNED - saved
     assert f"{PLANNED - saved} predictions in" in done.stderr
     check_equal(out, calm)
@@ -61,16 +63,24 @@ def test_the_harness_and_the_server_both_killed(tmp_path: Path, calm: Path) -> N
     check_equal(out, calm)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: Path, number: signal.Signals) -> None:
-    """SIGINT and SIGTERM: what is in flight is waited for and saved, and how to go on is said."""
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]]
+)
+def test_an_interrupt_drains_saves_and_says_how_to_go_on(
+    tmp_path: Path, calm: Path, numbers: list[signal.Signals]
+) -> None:
+    """SIGINT and SIGTERM, and SIGTERM after either as a parent process passes it on: what is in flight is waited for
+    and saved, and how to go on is said.
+    """
     out = tmp_path / "run"
-    with ChatServer(moody, seconds=0.05) as server:
+    with ChatServer(moody, seconds=0.3) as server:
         with subprocess.Popen(
             command(server.url, out, "--api-key", "secret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
             until(lambda: len(server.bodies) >= 12)
-            process.send_signal(number)
+            for number in numbers:
+                process.send_signal(number)
+                time.sleep(0.05)
             _, said = process.communicate(timeout=30)
         assert process.returncode == 130
         assert "--resume" in said
@@ -78,6 +88,7 @@ def test_an_interrupt_drains_saves_and_says_how_to_go_on(tmp_path: Path, calm: P
         asked = len(server.bodies)
         assert len(stable(out)) == asked  # What was in flight was waited for and saved.
         assert not (out / "results.json").exists()
+        server.seconds = 0.0
         subprocess.run(command(server.url, out, "--resume"), capture_output=True, check=True)
         assert len(server.bodies) == PLANNED
     check_equal(out, calm)

@@ -73,7 +73,8 @@ def disturb(moment: int, server: ServerProcess, out: Path, stream: Stream) -> st
     lines = (out / "predictions.jsonl").read_bytes().count(b"\n") if (out / "predictions.jsonl").exists() else 0
     # A server that is killed before it is greeted ends the run; one that is killed later is waited for.
     if not (out / "results.json").exists():
-        subprocess.run([*arguments, "--resume"], check=True, capture_output=True)
+        resume = ["--resume"] if out.exists() else []
+        subprocess.run([*arguments, *resume], check=True, capture_output=True)
     return f"{whom} killed, {api}, {lines} saved"
 
 
