@@ -116,7 +116,7 @@ def reads_clock(tokenizer: ChatTokenizer, kwargs: Mapping[str, JsonValue]) -> bo
             tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **{"strftime_now": strftime_now, **kwargs}
             )
-        except Exception:  # noqa: BLE001, S112  # a template may fail in any way; rendering a prompt says how
+        except Exception:  # noqa: BLE001, S112 # nosec B112 # a template may fail in any way; rendering says how
             continue
     return bool(asked)
 

@@ -61,7 +61,23 @@ def models_asked(
         template_date=_common([m.template_date for m in own]),
     )
     before = {} if begun is None else {model.name: model for model in begun.models}
-    return [_model(model, shared, wanted, before.get(name), warnings) for name, model in known.items()]
+    found = [_model(model, shared, wanted, before.get(name), warnings) for name, model in known.items()]
+    for model in found:
+        _warn_unknown(model, served.get(model.name), wanted, warnings)
+    return found
+
+
+def _warn_unknown(model: ModelConfig, served: ServedModel | None, wanted: Wanted, warnings: list[str]) -> None:
+    """Warn where neither the user nor the manifest of an adapter says how to ask it."""
+    if served is None or served.parent is None:  # a base
+        return
+    for kind, trained, given in (
+        ("prompt", served.prompt, wanted.prompt),
+        ("encoder", served.encoder, wanted.encoder),
+    ):
+        if trained is None and given is None:
+            chosen = getattr(model, kind)
+            warnings.append(f"{model.name}: nothing says with which {kind} it was trained; it is asked with {chosen}")
 
 
 def again(model: ModelConfig, max_tokens: int | None, served: ServedModel | None) -> ModelConfig:

@@ -58,7 +58,7 @@ def test_a_prompt_without_the_test_input_is_refused_before_anything_is_made(
         assert run_cli(cli, typed) == 2
     err = capsys.readouterr().err
     assert f"prompt {name} never shows the test input" in err
-    assert "choose one with --prompt: compact-v0, output-from-examples-v0" in err
+    assert "choose one with --prompt: compact-v0, output-from-examples-nosystem-v0" in err
     assert not (tmp_path / "run").exists()
 
 

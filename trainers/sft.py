@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
 from trainers.folder import locked, prepare_folder
-from trainers.inputs import Inputs, check_weights, open_inputs
+from trainers.inputs import Inputs, check_weights, find_base, open_inputs
 from trainers.lora import check_lora
 from trainers.optional import check_optional, require_extra
 from trainers.recipe import Recipe
@@ -78,6 +78,5 @@ def _ready(recipe: Recipe, output: Path | None) -> Inputs:
     check_optional(recipe)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    inputs = open_inputs(recipe, output)
-    check_weights(inputs.base)
-    return inputs
+    check_weights(find_base(recipe.model))  # first: of a hub model that is here in part, other files may be missing too
+    return open_inputs(recipe, output)
