@@ -355,3 +355,4 @@ def test_a_server_that_allows_fewer_answer_tokens_is_asked_for_fewer(tmp_path: P
         sample(options(server, tmp_path / "run", models=("base",)), said)
     assert outcomes(tmp_path / "run") == {"grid": 20}
     assert said.getvalue().count("allows base at most") == 1
+    assert len(told(tmp_path / "run", "allows base at most")) == 1
