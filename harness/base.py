@@ -73,9 +73,10 @@ class Base:
         Raises:
             NoSystemRole: it does not.
         """
-        trained = {(name, model.prompt) for server in self.present for name, model in server.served.items()}
-        for name, asker in plan.askers.items():
-            if any((other, asker.prompt.name) in trained for other in plan.askers):
+        served = {name: model for server in self.present for name, model in server.served.items()}
+        trained = {served[name].prompt for name in plan.askers}
+        for asker, name in {asker: name for name, asker in plan.askers.items()}.items():
+            if asker.prompt.name in trained:
                 continue
             tokenizer = self._tokenizer(asker.template)
             try:

@@ -41,6 +41,8 @@ class Fitting:
         self._counts_tokens = True
         self.allowed: dict[str, int] = {}
         """By model, the most answer tokens that the server was seen to allow, where that is less than was asked."""
+        self.warnings: list[str] = []
+        """For the report."""
 
     async def ask(self, request: Request) -> list[Reply]:
         """The answers to a request, whose bound is lowered to what the server allows.
@@ -94,10 +96,11 @@ class Fitting:
         """Ask for no more from now on, said once."""
         if bound < self.allowed.get(model, asked):
             self.allowed[model] = bound
-            self._client.notice(
-                f"warning: {self._client.url} allows {model} at most {bound} answer tokens instead of {asked} ({why}); "
-                "longer answers are truncated"
+            self.warnings.append(
+                f"{self._client.url} allows {model} at most {bound} answer tokens instead of {asked} ({why}); longer "
+                "answers are truncated"
             )
+            self._client.notice(f"warning: {self.warnings[-1]}")
 
     async def _takes(self, request: Request) -> bool:
         try:

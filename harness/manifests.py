@@ -81,8 +81,9 @@ def _learned(manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) 
         for name, names in engine.answered_as.items()
         if names
     }
+    limits = [warning for endpoint in endpoints for warning in endpoint.fitting.warnings]
     changes = {
-        "warnings": list(dict.fromkeys([*manifest.warnings, *engine.warnings])),
+        "warnings": list(dict.fromkeys([*manifest.warnings, *engine.warnings, *limits])),
         "without": sorted({*manifest.without, *_without(endpoints)}),
         "answered_as": manifest.answered_as | answered,
         "server_versions": manifest.server_versions | _versions(endpoints),

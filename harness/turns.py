@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -112,12 +113,10 @@ def reads_clock(tokenizer: ChatTokenizer, kwargs: Mapping[str, JsonValue]) -> bo
 
     for roles in (("system", "user"), ("user",)):
         messages = [{"role": role, "content": "?"} for role in roles]
-        try:
+        with suppress(Exception):  # A template may fail in any way; rendering a prompt says how.
             tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **{"strftime_now": strftime_now, **kwargs}
             )
-        except Exception:  # noqa: BLE001, S112 # nosec B112 # a template may fail in any way; rendering says how
-            continue
     return bool(asked)
 
 

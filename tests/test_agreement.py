@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import presence
 from harness.chattokenizer import FileTokenizer, eos_ids
 from harness.errors import RunError, ServerError
 from harness.records import Manifest
@@ -355,3 +356,12 @@ def test_a_server_that_allows_fewer_answer_tokens_is_asked_for_fewer(tmp_path: P
         sample(options(server, tmp_path / "run", models=("base",)), said)
     assert outcomes(tmp_path / "run") == {"grid": 20}
     assert said.getvalue().count("allows base at most") == 1
+    assert len(told(tmp_path / "run", "allows base at most")) == 1
+
+
+def test_a_server_that_takes_long_to_answer_first_is_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_SAID_AFTER", (0.1, 10.0))
+    said = io.StringIO()
+    with ChatServer(seconds=0.5) as server:
+        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), said)
+    assert f"still waiting for {server.url}, 0 s so far: it has not answered its first request" in said.getvalue()

@@ -125,3 +125,20 @@ def test_an_error_with_status_200_counts_by_its_own_code(body: object, kind: str
 def test_a_prompt_that_a_server_repeats_is_not_shown() -> None:
     body = {"detail": [{"loc": ["body", "messages"], "msg": "Input should be a list", "input": "secret prompt"}]}
     assert "secret" not in str(failure(422, body, None, "here"))
+
+
+@pytest.mark.parametrize(
+    ("message", "lacks"),
+    [
+        ("As of transformers v4.44, default chat template is no longer allowed, so you must provide a template", True),
+        ("Cannot use chat template functions because tokenizer.chat_template is not set", True),
+        ("Template error: template not found", False),
+        ("This model does not have a chat template", True),
+        ("Conversation roles must alternate user/assistant", False),
+        ("Chat template is not supported for the system role", False),
+    ],
+)
+def test_a_model_without_a_chat_template_is_known(message: str, lacks: bool) -> None:
+    found = failure(400, {"error": {"message": message}}, None, "here")
+    assert isinstance(found, Refusal)
+    assert found.lacks_template == lacks

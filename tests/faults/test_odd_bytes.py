@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.unmeasured import NothingMeasured
 from tests.chat_answers import moody
 from tests.chat_server import ChatServer
 from tests.faults.matrix import count, mostly_slow
@@ -125,6 +126,7 @@ def test_spoiled_for_ever(tmp_path: Path, spoil: Spoil) -> None:
     policy = replace(QUICK, retries=1, timeout=0.3, wait=1.0)
     with ChatServer() as server, Spoiler(server, spoil, every=1) as spoiler:
         chosen = options(spoiler.url, tmp_path / "run", models=("base",), dataset="toy/copy#n=2", n=2, policy=policy)
-        assert sample(chosen).finished
+        with pytest.raises(NothingMeasured):
+            sample(chosen)
     assert outcomes(tmp_path / "run") == {"error": 4}
     count(spoiler.spoiled)
