@@ -29,7 +29,7 @@ def recipe(model: Path, output: Path, **changes: object) -> Data:
     """A few steps on constant answers."""
     tasks = constant_tasks(output.parent / "tasks.json")
     few = {"datasets": [str(tasks)], "augment": False, "max_steps": 3, "batch_size": 8, "max_seq_len": 600}
-    return recipe_data(model, output, **{**few, "workers": 0, "learning_rate": 1e-3, **changes})
+    return recipe_data(model, output, **{**few, "workers": 0, "lora": {"rank": 8}, "learning_rate": 1e-3, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def one_pass(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loss_is_the_mean_over_tokens_in_any_number_of_passes(tmp_path: Path) -> None:
-    """Also for a class that says that it takes no count of tokens (Gemma 3n, 4): here a small one is made to say so."""
+    """Also for a class that takes no count of tokens, as those of Gemma 3n and 4 say: a small one is made to say so."""
     model = make_family("qwen2", tmp_path / "model")
     losses = []
     for size in (8, 1):
