@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 PROMPT, ENCODER = "output-from-examples-v1", "GridShapeEncoder(MinimalGridEncoder())"
 SERVED = ("qwen3-base", "llama3-base-chat", "gemma3", "mistral")
-NOT_EOS = ("qwen3-base", "llama3-base-chat", "llama3-base", "gemma3", "gemma2", "phi")
+NOT_EOS = ("qwen3-base", "llama3-base-chat", "gemma3", "gemma2", "phi")
 """Whose answers end with a token at which their own files do not stop."""
 MORE: dict[str, dict[str, Any]] = {
     "llama3-base": {"chat_template": "chatml"},
@@ -120,7 +120,7 @@ def test_a_preview_tells_what_is_to_be_known(family: Family) -> None:
     warned = any("not among the model's eos tokens" in line for line in shown.advice)
     assert warned == (family.name in NOT_EOS)
     assert any("takes no system message" in line for line in shown.advice) == (family.name == "gemma2")
-    assert any("writes the date" in line for line in shown.advice) == family.name.startswith("llama3-base-chat")
+    assert any("writes the date" in line for line in shown.advice) == (family.name in ("llama3", "llama3-base-chat"))
 
 
 def test_every_answer_is_right_in_validation(family: Family) -> None:
@@ -178,7 +178,7 @@ def test_every_answer_of_a_server_is_right(family: Family, tmp_path: Path) -> No
         ask_over_http(family, url)
         found = check_parity(family.output, url, "learned", samples=4)
         assert found.holds, found.as_text()
-        assert [card["name"] for card in admin.status(url)["adapters"]] == ["learned"]
+        assert "learned" in json.dumps(admin.list_adapters(url))
 
 
 def ask_over_http(family: Family, url: str) -> None:
