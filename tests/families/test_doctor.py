@@ -70,3 +70,30 @@ def test_a_template_of_the_recipe_and_files_that_are_missing(tmp_path: Path) -> 
     assert "problem train, serve: model" in text
     assert "heads of size 16 are too small" in text
     assert "vLLM has no class NobodyForCausalLM" in text
+
+
+@pytest.mark.parametrize(
+    ("loaded_as", "level"), [("LlamaTokenizer", "problem preview, train"), ("Qwen2Tokenizer", "note train, run")]
+)
+def test_a_tokenizer_that_transformers_loads_otherwise_than_its_file(
+    loaded_as: str, level: str, tmp_path: Path
+) -> None:
+    """A byte-level BPE under Llama's own class loses its blanks; under Qwen's, digits are cut otherwise."""
+    folder = make_family("llama3", tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": loaded_as}))
+    status, lines = told(str(folder))
+    assert any(
+        line.startswith(level) and f"loads its tokenizer as {loaded_as}, which reads text otherwise" in line
+        for line in lines
+    ), lines
+    assert status == int(level.startswith("problem"))
+
+
+def test_mistrals_own_tokenizer_file_beside_that_of_transformers(tmp_path: Path) -> None:
+    folder = make_family("mistral", tmp_path / "model")
+    _, before = told(str(folder))
+    (folder / "tekken.json").write_text("{}")
+    status, lines = told(str(folder))
+    hint = [line for line in lines if "--tokenizer-mode hf" in line]
+    assert (status, len(hint), [line for line in lines if line not in hint]) == (0, 1, before)

@@ -46,6 +46,8 @@ NOT_EOS = ("qwen3-base", "llama3-base-chat", "gemma3", "gemma2", "phi")
 MORE: dict[str, dict[str, Any]] = {
     "llama3-base": {"chat_template": "chatml"},
     "qwen3": {"chat_template_kwargs": {"enable_thinking": False}},
+    # With an output layer of its own, of a class for which vLLM serves LoRA there.
+    "llama3-base-chat": {"lora": {"rank": 16, "alpha": 32, "targets": r".*(_proj|embed_tokens|lm_head)"}},
 }
 """What a recipe must say beside what all say."""
 TASKS = 6

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from harness.errors import ConfigError
 from serve.base_model import BaseModel
 from serve.registry import Registry
-from tests.families.make import constant_tasks, make_family
+from tests.families.make import FAMILIES, constant_tasks, make_family
 from tests.train_runs import Data, bench, command, losses_of, manifest_of, recipe_data, trained
+from trainers.lora import check_lora
+from trainers.recipe import make_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +75,21 @@ def test_only_the_language_model_is_trained_and_it_can_be_registered(
     assert warnings == []
     assert manifest_of(one_pass).stop_token_ids != []
     assert json.loads((one_pass / "adapter_config.json").read_text())["exclude_modules"]
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "embed_tokens"], ["lm_head"], r".*(q_proj|lm_head)"])
+@pytest.mark.parametrize(("name", "served"), [("qwen3", True), ("llama3", True), ("mistral", False), ("qwen2", False)])
+def test_adapters_on_embeddings_and_output_layer_are_for_some_classes(
+    name: str, served: bool, targets: str | list[str], tmp_path: Path
+) -> None:
+    model = make_family(name, tmp_path / name)
+    data = recipe(model, tmp_path / "out", lora={"targets": targets})
+    check_lora(make_recipe({**data, "serveable": False}))
+    if served:
+        check_lora(make_recipe(data))
+        return
+    with pytest.raises(ConfigError, match=f"which vLLM does not serve for {FAMILIES[name].model} "):
+        check_lora(make_recipe(data))
 
 
 def test_training_goes_on_from_it(pictures: Path, one_pass: Path, tmp_path: Path) -> None:
