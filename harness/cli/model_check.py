@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.diagnosis import Finding
+from harness.encoding import parse_encoder
 from harness.errors import ArcBenchError, ConfigError
+from harness.prompt import load_prompt
 from harness.served_classes import MOST_TOKENS
 
 if TYPE_CHECKING:
@@ -50,9 +52,11 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
     from serve.base_model import BaseModel
     from trainers.inputs import check_weights, find_base
 
+    load_prompt(prompt)
+    parse_encoder(encoder)
     where = find_base(model)
-    base = BaseModel.open(where)
     findings = list(_reading(where, prompt, encoder, template))
+    base = BaseModel.open(where)  # after reading, which leaves the files of a hub model in the cache
     try:
         check_weights(where)
         base.refuse_pickles()
@@ -86,8 +90,6 @@ def _reading(where: Path | str, prompt: str, encoder: str, template: str | None)
 
 
 def _reading_of(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
-    from harness.encoding import parse_encoder
-
     row = parse_encoder(encoder).line(1, bytes(range(10)))
     try:
         used = chat.usable_prompt(prompt)
@@ -109,6 +111,8 @@ def _reading_of(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
 
 
 def _serving(base: BaseModel) -> Iterator[Finding]:
+    if not base.config:  # not on this machine, which was said
+        return
     text, name = base.text_config, base.architecture
     heads = text.get("num_attention_heads")
     width = text.get("head_dim") or (text["hidden_size"] // heads if heads and text.get("hidden_size") else None)
