@@ -198,7 +198,8 @@ def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(stock)
     def prompt_logprobs(self: Any, hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
-        requested, results = self.num_prompt_logprobs, {}
+        requested: dict[str, int] = self.num_prompt_logprobs
+        results: dict[str, Any] = {}
         try:
             for name in [name for name in requested if name in num_scheduled_tokens]:
                 first = int(self.query_start_loc.np[self.input_batch.req_id_to_index[name]])

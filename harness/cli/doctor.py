@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.encoding import DEFAULT_ENCODER
+from harness.prompt import DEFAULT_PROMPT
+
 if TYPE_CHECKING:
     from harness.diagnosis import Facts
 
@@ -25,17 +28,30 @@ SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
 
 @click.command()
+@click.argument("model", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Where you want to serve.")
+@click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="What MODEL is asked with.")
+@click.option("--encoder", default=DEFAULT_ENCODER, show_default=True, help="How grids are written for MODEL.")
+@click.option("--chat-template", help="For MODEL, as in a recipe: chatml, or a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(port: int, as_json: bool) -> int:
+def doctor(model: str | None, port: int, prompt: str, encoder: str, chat_template: str | None, as_json: bool) -> int:
     """Check Python, packages, vLLM's build, GPU, memory, disk and port; exit status 1 where something is broken.
+
+    With MODEL (a folder, a Hugging Face id, or tiny) say instead what of the model, its tokenizer and its chat
+    template will not work, or needs setting, in preview, train, serve and run.
 
     \b
     bench doctor
+    bench doctor models/Qwen3-4B-Base
     """
     from harness.diagnosis import diagnose
 
-    findings = diagnose(gather_facts(port))
+    if model is None:
+        findings = diagnose(gather_facts(port))
+    else:
+        from harness.cli.model_check import check_model
+
+        findings = check_model(model, prompt, encoder, chat_template)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     for finding in [] if as_json else findings:

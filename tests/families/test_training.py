@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from harness.errors import ConfigError
 from serve.base_model import BaseModel
 from serve.registry import Registry
-from tests.families.make import constant_tasks, make_family
+from tests.families.make import FAMILIES, constant_tasks, make_family
 from tests.train_runs import Data, bench, command, losses_of, manifest_of, recipe_data, trained
+from trainers.lora import check_lora
+from trainers.recipe import make_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +32,7 @@ def recipe(model: Path, output: Path, **changes: object) -> Data:
     """A few steps on constant answers."""
     tasks = constant_tasks(output.parent / "tasks.json")
     few = {"datasets": [str(tasks)], "augment": False, "max_steps": 3, "batch_size": 8, "max_seq_len": 600}
-    return recipe_data(model, output, **{**few, "workers": 0, "learning_rate": 1e-3, **changes})
+    return recipe_data(model, output, **{**few, "workers": 0, "lora": {"rank": 8}, "learning_rate": 1e-3, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def one_pass(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_loss_is_the_mean_over_tokens_in_any_number_of_passes(tmp_path: Path) -> None:
-    """Also for a class that says that it takes no count of tokens (Gemma 3n, 4): here a small one is made to say so."""
+    """Also for a class that takes no count of tokens, as those of Gemma 3n and 4 say: a small one is made to say so."""
     model = make_family("qwen2", tmp_path / "model")
     losses = []
     for size in (8, 1):
@@ -72,6 +75,21 @@ def test_only_the_language_model_is_trained_and_it_can_be_registered(
     assert warnings == []
     assert manifest_of(one_pass).stop_token_ids != []
     assert json.loads((one_pass / "adapter_config.json").read_text())["exclude_modules"]
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "embed_tokens"], ["lm_head"], r".*(q_proj|lm_head)"])
+@pytest.mark.parametrize(("name", "served"), [("qwen3", True), ("llama3", True), ("mistral", False), ("qwen2", False)])
+def test_adapters_on_embeddings_and_output_layer_are_for_some_classes(
+    name: str, served: bool, targets: str | list[str], tmp_path: Path
+) -> None:
+    model = make_family(name, tmp_path / name)
+    data = recipe(model, tmp_path / "out", lora={"targets": targets})
+    check_lora(make_recipe({**data, "serveable": False}))
+    if served:
+        check_lora(make_recipe(data))
+        return
+    with pytest.raises(ConfigError, match=f"which vLLM does not serve for {FAMILIES[name].model} "):
+        check_lora(make_recipe(data))
 
 
 def test_training_goes_on_from_it(pictures: Path, one_pass: Path, tmp_path: Path) -> None:

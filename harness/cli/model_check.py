@@ -1,0 +1,168 @@
+"""``bench doctor MODEL``: what of a model, its tokenizer and chat template will not work, or needs setting."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.diagnosis import Finding
+from harness.encoding import parse_encoder
+from harness.errors import ArcBenchError, ConfigError
+from harness.prompt import load_prompt
+from harness.served_classes import MOST_TOKENS
+
+if TYPE_CHECKING:
+    from serve.base_model import BaseModel
+    from trainers.chat import Chat
+
+_CLASS = """
+import json, sys
+from vllm.model_executor.models.registry import ModelRegistry
+found = ModelRegistry.models.get(sys.argv[1])
+if found is None:
+    told = {"unknown": True}
+else:
+    try:
+        loaded = found.load_model_cls()
+        told = {"lora": bool(getattr(loaded, "supports_lora", False))}
+        told["modules"] = sorted(getattr(loaded, "embedding_modules", None) or {})
+    except ImportError as error:
+        told = {"fault": str(error)}
+print(json.dumps(told))
+"""
+"""Asked of vLLM in a process of its own, which it writes its log into."""
+_SMALLEST_HEAD = 32
+"""What vLLM's attention on a CPU takes at least."""
+
+
+def check_model(model: str, prompt: str, encoder: str, template: str | None) -> list[Finding]:
+    """Look at a model as preview, train, serve and run will.
+
+    Args:
+        template: the chat template of the recipe, if it names one.
+
+    Raises:
+        ArcBenchError: there is no such model, prompt or encoder.
+    """
+    from serve.base_model import BaseModel
+    from trainers.inputs import check_weights, find_base
+
+    load_prompt(prompt)
+    parse_encoder(encoder)
+    where = find_base(model)
+    findings = list(_reading(where, prompt, encoder, template))
+    base = BaseModel.open(where)  # after reading, which leaves the files of a hub model in the cache
+    try:
+        check_weights(where)
+        base.refuse_pickles()
+        findings.append(Finding("ok", "train, serve: the weights are here, or can be downloaded"))
+    except ArcBenchError as error:
+        findings.append(Finding("problem", f"train, serve: {error}"))
+    return findings + list(_serving(base))
+
+
+def _reading(where: Path | str, prompt: str, encoder: str, template: str | None) -> Iterator[Finding]:
+    """Tokenizer and chat template, which preview and train refuse or warn of."""
+    from trainers.chat import open_chat, today
+    from trainers.inputs import find_base
+    from trainers.recipe import make_recipe
+
+    data: dict[str, Any] = {"model": str(where), "output_dir": "out", "datasets": ["toy/copy"], "max_steps": 1}
+    recipe = make_recipe({**data, "prompt": prompt, "encoder": encoder, "chat_template": template})
+    try:
+        chat = open_chat(find_base(recipe.model), recipe, today())
+    except ConfigError as error:
+        yield Finding("problem", f"preview, train: {error}")
+        if "no chat template" in str(error):
+            yield Finding("note", "run: the base cannot be asked by chat", "ask an adapter that has learned a template")
+        return
+    yield from _reading_of(chat, prompt, encoder)
+    if isinstance(where, Path) and not (where / "tokenizer.json").is_file():
+        yield Finding(
+            "note", "run: there is no tokenizer.json, so that prompts are sent as chats and not as token ids",
+            "save the tokenizer with transformers' save_pretrained",
+        )  # fmt: skip
+
+
+def _reading_of(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
+    row = parse_encoder(encoder).line(1, bytes(range(10)))
+    try:
+        used = chat.usable_prompt(prompt)
+        tokens = chat.prompt_tokens(used)
+        length = len(chat.tokenizer.encode(row, add_special_tokens=False))
+        made = "the tokenizer, many times slower" if tokens.path == "tokenizer" else f"a table of {tokens.path}"
+        yield Finding("ok", f"preview, train: a row of 10 cells takes {length} tokens; prompts are made by {made}")
+    except ConfigError as error:
+        yield Finding("problem", f"preview, train, run: {error}")
+        return
+    try:
+        turn = tokens.turn
+    except ConfigError as error:
+        yield Finding("problem", f"train: {error}")
+        yield from (Finding("note", f"preview: {line}") for line in chat.warnings)
+        return
+    yield Finding("ok", f"train: an answer ends with {turn.end.strip()!r} (token {turn.end_id})")
+    yield from (Finding("note", f"train, run: {line}") for line in chat.advice([turn], [prompt], [used]))
+
+
+def _serving(base: BaseModel) -> Iterator[Finding]:
+    if not base.config:  # not on this machine, which was said
+        return
+    text, name = base.text_config, base.architecture
+    heads = text.get("num_attention_heads")
+    width = text.get("head_dim") or (text["hidden_size"] // heads if heads and text.get("hidden_size") else None)
+    if base.has_other_tokenizer:
+        yield Finding("ok", "serve: vLLM is told to read the tokenizer of transformers (--tokenizer-mode hf)")
+    if isinstance(width, int) and width < _SMALLEST_HEAD:
+        yield Finding("note", f"serve: heads of size {width} are too small for vLLM on a CPU", "serve it on a GPU")
+    if base.is_composite:
+        yield Finding(
+            "ok", "train: adapters are on the language model only; what reads pictures or sound stays as it is"
+        )
+    if name is None:
+        yield Finding("note", "serve: config.json names no class (architectures)", "vLLM will not know the model")
+    elif find_spec("vllm") is None:
+        yield Finding("note", f"serve: vLLM is not installed, so that {name} was not looked up")
+    else:
+        yield from _in_vllm(name, text.get("vocab_size"))
+
+
+def _in_vllm(name: str, tokens: object) -> Iterator[Finding]:
+    """What the installed vLLM says of a class."""
+    argv = [sys.executable, "-P", "-c", _CLASS, name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    try:
+        told = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        yield Finding("problem", f"serve: vLLM cannot be asked: {last}", "bench doctor looks at the installation")
+        return
+    if told.get("unknown"):
+        yield Finding(
+            "note", f"serve: vLLM has no class {name} of its own; it may serve the model through transformers, which "
+            "was not tried", "try bench serve before you train",
+        )  # fmt: skip
+    elif fault := told.get("fault"):
+        yield Finding("problem", f"serve: vLLM's {name} cannot be loaded: {fault}", "install what is missing")
+    elif not told["lora"]:
+        yield Finding("problem", f"serve: vLLM's {name} takes no adapters", "bench merge, and serve the merged model")
+    else:
+        yield from _on_embeddings(name, told["modules"], tokens)
+
+
+def _on_embeddings(name: str, modules: list[str], tokens: object) -> Iterator[Finding]:
+    if "lm_head" in modules and isinstance(tokens, int) and tokens > MOST_TOKENS:
+        yield Finding(
+            "problem", f"serve: vLLM's {name} takes adapters up to {MOST_TOKENS:,} tokens; the model has {tokens:,}",
+            "bench merge, and serve the merged model",
+        )  # fmt: skip
+        return
+    also = f", also on {' and '.join(modules)}" if modules else ""
+    yield Finding("ok", f"serve: vLLM's {name} takes adapters on all linear layers{also}")
+    if not modules:
+        yield Finding("note", "train: adapters on embeddings and output layer could not be served", "leave them out")

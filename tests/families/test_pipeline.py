@@ -1,0 +1,200 @@
+"""From preview to answers, a family at a time: trained to answer a constant, a right pipeline answers it always.
+
+Every family is previewed, trained, validated, registered, merged, and asked through transformers. Those in ``SERVED``,
+one for each class that vLLM has for them, are also served and asked over HTTP by chat and by token ids, and compared
+by log-probability. ``bench run`` on the families' servers is to be added where ``ask_over_http`` stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.datasets import open_dataset
+from harness.encoding import parse_encoder
+from harness.prompt import load_prompt
+from harness.tokens import PromptTokenizer
+from serve import admin
+from serve.base_model import BaseModel
+from serve.launcher import serving
+from serve.registry import Registry
+from tests.dtypes import SERVE
+from tests.families.make import FAMILIES, constant_tasks, make_family
+from tests.serving.conftest import own_threads
+from tests.serving.world import post
+from trainers.artifact import AdapterManifest, read_manifest
+from trainers.inputs import open_inputs
+from trainers.merge import merge
+from trainers.parity import check_parity
+from trainers.preview import preview
+from trainers.progress import read_log
+from trainers.recipe import Recipe, make_recipe
+from trainers.sft import train
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+PROMPT, ENCODER = "output-from-examples-v1", "GridShapeEncoder(MinimalGridEncoder())"
+SERVED = ("qwen3-base", "llama3-base-chat", "gemma3", "mistral")
+NOT_EOS = ("qwen3-base", "llama3-base-chat", "gemma3", "gemma3-pictures", "gemma2", "phi")
+"""Whose answers end with a token at which their own files do not stop."""
+MORE: dict[str, dict[str, Any]] = {
+    "llama3-base": {"chat_template": "chatml"},
+    "qwen3": {"chat_template_kwargs": {"enable_thinking": False}},
+    # With an output layer of its own, of a class for which vLLM serves LoRA there.
+    "llama3-base-chat": {"lora": {"rank": 16, "alpha": 32, "targets": r".*(_proj|embed_tokens|lm_head)"}},
+}
+"""What a recipe must say beside what all say."""
+TASKS = 6
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family's model, trained."""
+
+    name: str
+    base: Path
+    recipe: Recipe
+    output: Path
+
+    @property
+    def manifest(self) -> AdapterManifest:
+        """Of the adapter."""
+        found = read_manifest(self.output)
+        assert found is not None
+        return found
+
+    def prompts(self) -> list[tuple[list[dict[str, str]], list[int], str]]:
+        """Messages, token ids and answer of each task."""
+        inputs = open_inputs(self.recipe)
+        prompt, encoder = load_prompt(inputs.prompts[0]), parse_encoder(self.recipe.encoder)
+        tokens = PromptTokenizer(inputs.chat.tokenizer, prompt, encoder, settings=inputs.chat.settings)
+        dataset, found = open_dataset(self.recipe.datasets[0].spec), []
+        for task in (dataset.task(k) for k in range(TASKS)):
+            messages = [{"role": m.role, "content": m.content} for m in prompt.messages(task, 0, encoder)]
+            found.append((messages, tokens.prompt_ids(task, 0), prompt.answer(task, 0, encoder)))
+        return found
+
+    def read(self, text: str) -> str:
+        """The grid in an answer, as text."""
+        prompt, encoder = load_prompt(open_inputs(self.recipe).prompts[0]), parse_encoder(self.recipe.encoder)
+        return encoder.encode(prompt.decode(text, encoder))
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    name, root = request.param, tmp_path_factory.mktemp("family")
+    base, tasks = make_family(name, root / name), constant_tasks(root / "tasks.json")
+    recipe = make_recipe(
+        {
+            "model": str(base),
+            "output_dir": str(root / "out"),
+            "datasets": [str(tasks)],
+            "prompt": PROMPT,
+            "encoder": ENCODER,
+            "augment": False,
+            "max_steps": 60,
+            "batch_size": 8,
+            "max_seq_len": 1500,
+            "learning_rate": 2e-2,
+            "warmup": 5,
+            "workers": 0,
+            "threads": 1,
+            "dtype": "float32",
+            "lora": {"rank": 16, "alpha": 32},
+            "validation": {"spec": str(tasks), "exact_tasks": TASKS},
+            "eval_steps": 60,
+            "save_steps": 60,
+            **MORE.get(name, {}),
+        }
+    )
+    return Family(name, base, recipe, train(recipe, root / "out", progress=False))
+
+
+def test_a_preview_tells_what_is_to_be_known(family: Family) -> None:
+    shown = preview(family.recipe, samples=1, draws=8)
+    assert (set(shown.reading.stops) <= set(shown.reading.eos)) == (family.name not in NOT_EOS)
+    warned = any("not among the model's eos tokens" in line for line in shown.advice)
+    assert warned == (family.name in NOT_EOS)
+    assert any("takes no system message" in line for line in shown.advice) == (family.name == "gemma2")
+    assert any("writes the date" in line for line in shown.advice) == (family.name in ("llama3", "llama3-base-chat"))
+
+
+def test_every_answer_is_right_in_validation(family: Family) -> None:
+    last = [line for line in read_log(family.output / "log.jsonl") if "eval_exact" in line][-1]
+    assert last["eval_exact"] == 1
+
+
+def test_every_answer_is_right_through_transformers_and_when_merged(family: Family, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    merged = merge(str(family.base), family.output, tmp_path / "merged")
+    bare = AutoModelForCausalLM.from_pretrained(family.base, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(family.base)
+    stops = family.manifest.stop_token_ids
+    for model in (
+        PeftModel.from_pretrained(bare, str(family.output)),
+        AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32),
+    ):
+        for _, ids, answer in family.prompts():
+            given = torch.tensor([ids])
+            with torch.no_grad():
+                out = model.eval().generate(
+                    input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=60, do_sample=False,
+                    eos_token_id=stops, pad_token_id=0,
+                )  # fmt: skip
+            made = out[0, len(ids) :].tolist()
+            assert made[-1] in stops
+            assert family.read(tokenizer.decode(made, skip_special_tokens=True)) in answer
+
+
+def test_it_can_be_registered(family: Family, tmp_path: Path) -> None:
+    warnings: list[str] = []
+    version = Registry(tmp_path / "adapters").add(
+        "learned", family.output, BaseModel.open(family.base), warn=warnings.append
+    )
+    assert (version.name, warnings) == ("learned", [])
+
+
+@contextmanager
+def server_of(family: Family, root: Path) -> Iterator[str]:
+    """The address of a server with the adapter ``learned``."""
+    registry = Registry(root / "adapters")
+    registry.set_live("learned", registry.add("learned", family.output, BaseModel.open(family.base)).version)
+    options: dict[str, Any] = {**SERVE, "max_loras": 1, "max_lora_rank": 16, "kv_cache_gib": 0.5}
+    with own_threads(), serving(family.base, registry.root, log=root / "log", **options) as server:
+        yield server.url
+
+
+def test_every_answer_of_a_server_is_right(family: Family, tmp_path: Path) -> None:
+    if family.name not in SERVED:
+        pytest.skip("another family with the same class is served")
+    with server_of(family, tmp_path) as url:
+        ask_over_http(family, url)
+        found = check_parity(family.output, url, "learned", samples=4)
+        assert found.holds, found.as_text()
+        assert "learned" in json.dumps(admin.list_adapters(url))
+
+
+def ask_over_http(family: Family, url: str) -> None:
+    """Ask every task by chat, with what the manifest says, and by token ids; both stop at the end of the turn."""
+    stops, variables = family.manifest.stop_token_ids, open_inputs(family.recipe).chat.settings.request_kwargs()
+    body = {"model": "learned", "temperature": 0, "max_tokens": 60, "stop_token_ids": stops}
+    for messages, ids, answer in family.prompts():
+        status, chat = post(
+            f"{url}/v1/chat/completions", {**body, "messages": messages, "chat_template_kwargs": variables}
+        )
+        assert status == 200, chat
+        status, plain = post(f"{url}/v1/completions", {**body, "prompt": ids})
+        assert status == 200, plain
+        choices = chat["choices"][0], plain["choices"][0]
+        assert [choice["finish_reason"] for choice in choices] == ["stop", "stop"]
+        for text in (choices[0]["message"]["content"], choices[1]["text"]):
+            assert family.read(text) in answer, json.dumps(text)
