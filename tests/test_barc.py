@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -19,6 +20,8 @@ from harness.datasets import iterate, open_dataset
 from harness.errors import DataError, SpecError
 from harness.lineindex import LineIndex, index_path
 from harness.rng import Stream
+from harness.scoring import score_run
+from tests.conftest import edit_manifest, write_run
 from tests.data_samples import barc_lines, write_lines
 
 N = 30
@@ -290,3 +293,30 @@ def test_a_byte_order_mark_costs_no_row(tmp_path: Path) -> None:
     for _ in range(2):  # from the file, then from the kept index
         marked = rows(path)
         assert (list(iterate(marked)), marked.skipped) == (plain, Counter())
+
+
+def test_virtual_ids_are_made_on_demand(rows_file: Path) -> None:
+    few, many = open_dataset(f"barc-7-8-{rows_file}"), open_dataset(f"barc-400000-8-{rows_file}")
+    assert list(few.ids) == [f"barc-{i}" for i in range(7)]
+    assert (len(many.ids), many.ids[399_999]) == (400_000, "barc-399999")
+    for index in (-1, 400_000):
+        with pytest.raises(IndexError):
+            many.ids[index]
+    began = time.process_time()
+    for _ in range(1000):  # as training samples do
+        assert len(many.ids) == 400_000
+    assert time.process_time() - began < 1  # 40 ms each where all were made
+
+
+def test_scoring_the_first_tasks_reads_no_others(
+    rows_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = write_run(tmp_path, "run", f"{rows_file}#n=3", {"m": 0.5})
+    lines = rows_file.read_text().splitlines()
+    lines[5] = '{"examples": []}'  # told when it is read
+    write_lines(rows_file, lines)
+    edit_manifest(run, dataset=str(rows_file), dataset_digest=open_dataset(str(rows_file)).digest())
+    assert score_run(run).models["m"].tasks == 3
+    assert "line 6" not in caplog.text
+    list(iterate(open_dataset(str(rows_file))))
+    assert "line 6" in caplog.text
