@@ -147,7 +147,8 @@ def _alike(below: Floats, tie: float, ahead: Floats, times: int, j: int, places:
     mass = float(below.sum())
     most = places // j
     powers = _powers(below / mass, max(0, times - top + 1 - most), times, places)
-    ways, factor = [], np.ones(1)
+    ways: list[Floats] = []
+    factor: Floats = np.ones(1)
     for number in range(top):
         rest = times - number
         if rest < 0:
@@ -160,22 +161,27 @@ def _alike(below: Floats, tie: float, ahead: Floats, times: int, j: int, places:
             power = powers[rest - tied]
             own[tied, : len(power)] = chance * power
         ways.append(_times(own, factor, places))
-        factor = np.convolve(factor, ahead)[: places + 1]
+        factor = _convolved(factor, ahead, places)
     return ways
 
 
 def _powers(chances: Floats, first: int, last: int, places: int) -> dict[int, Floats]:
     """The distributions of the sums of ``first`` to ``last`` independent draws, up to ``places``."""
-    power, square, bits = np.ones(1), chances, first
+    power: Floats = np.ones(1)
+    square, bits = chances, first
     while bits:
         if bits & 1:
-            power = np.convolve(power, square)[: places + 1]
+            power = _convolved(power, square, places)
         bits >>= 1
-        square = np.convolve(square, square)[: places + 1] if bits else square
+        square = _convolved(square, square, places) if bits else square
     found = {first: power}
     for number in range(first + 1, last + 1):
-        found[number] = power = np.convolve(power, chances)[: places + 1]
+        found[number] = power = _convolved(power, chances, places)
     return found
+
+
+def _convolved(one: Floats, other: Floats, places: int) -> Floats:
+    return np.asarray(np.convolve(one, other)[: places + 1], np.float64)
 
 
 def _add(ways: Floats, below: Floats, tie: float, j: int, places: int) -> Floats:

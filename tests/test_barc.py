@@ -16,13 +16,19 @@ import pytest
 
 from harness.barc import BarcDataset, VirtualBarc
 from harness.barc_rows import BadRow
+from harness.catalogue import find_task
 from harness.datasets import iterate, open_dataset
+from harness.encoding import parse_encoder
 from harness.errors import DataError, SpecError
 from harness.lineindex import LineIndex, index_path
+from harness.prompt import load_prompt
 from harness.rng import Stream
 from harness.scoring import score_run
+from harness.tokens import PromptTokenizer
 from tests.conftest import edit_manifest, write_run
 from tests.data_samples import barc_lines, write_lines
+from tests.test_mixture import tokenizer
+from trainers.validation import open_validation
 
 N = 30
 
@@ -320,3 +326,15 @@ def test_scoring_the_first_tasks_reads_no_others(
     assert "line 6" not in caplog.text
     list(iterate(open_dataset(str(rows_file))))
     assert "line 6" in caplog.text
+
+
+def test_a_bad_row_ends_neither_a_validation_nor_a_look_at_the_first_task(tmp_path: Path) -> None:
+    lines = barc_lines(3)
+    lines[0] = '{"examples": []}'
+    dataset = open_dataset(str(write_lines(tmp_path / "rows.jsonl", lines)))
+    assert find_task(dataset, None).id == "rows-2"
+    tokens = PromptTokenizer(tokenizer(), load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"))
+    found = open_validation(dataset, tokens, max_tasks=9, exact_tasks=1, max_seq_len=4096, pad_id=0)
+    assert (len(found.questions), found.left_out) == (2, 0)
+    with pytest.raises(BadRow, match="line 1"):
+        find_task(dataset, "rows-1")
