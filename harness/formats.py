@@ -92,9 +92,9 @@ def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -
 def read_arcprize(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
     """The ARC Prize layout: a folder with a file for each task, ``[{"attempt_1": {"answer": grid, …}, …}, …]``.
 
-    An attempt that is null was given up after retries (``error``); an entry that is null has none. ``metadata.pair_index``
-    names the test output where it does so for all of them, else their order does; ``metadata.model`` names the model.
-    Where the indices name some outputs only, the others are missing: older runners left out pairs without any attempt.
+    An attempt that is null was given up after retries (``error``); an entry that is null has none. The test output is
+    that of ``metadata.pair_index`` where all have one, else of their order; ``metadata.model`` names the model. Where
+    the indices name some outputs only, the others are missing: older runners left out pairs without any attempt.
     """
     for file in _task_files(path):
         task = file.name.removesuffix(".json")
