@@ -71,7 +71,7 @@ def _parse_yaml(text: str, where: str) -> object:
             return super().construct_mapping(node, deep)
 
     try:
-        return cast(object, yaml.load(text, Loader))  # noqa: S506  # nosec B506 (a SafeLoader)
+        return cast(object, Loader(text).get_single_data())
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number or a date that is none
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
