@@ -38,6 +38,21 @@ class RowIds(Sequence[str]):
         return file.row_id(row)
 
 
+@dataclass(frozen=True)
+class VirtualIds(Sequence[str]):
+    """Ids ``barc-0`` … made on demand: a training sample asks how many there are."""
+
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        return f"barc-{index}"
+
+
 @dataclass
 class BarcDataset:
     """Rows of one or several files; each draw of a task shows other pairs of its row."""
@@ -124,7 +139,7 @@ class VirtualBarc:
 
     @property
     def ids(self) -> Sequence[str]:
-        return [f"barc-{i}" for i in range(self.n)]
+        return VirtualIds(self.n)
 
     @property
     def skipped(self) -> Counter[str]:

@@ -60,8 +60,8 @@ def find_task(dataset: Dataset, task_id: str | None) -> Task:
     Raises:
         DataError: there is no such task.
     """
-    if task_id is None:
-        return dataset.task(0)
+    if task_id is None and (first := next(iterate(dataset), None)) is not None:
+        return first
     for index, name in enumerate(dataset.ids):
         if name == task_id:
             return dataset.task(index)

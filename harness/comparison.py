@@ -160,8 +160,11 @@ def sign_tests(units: Floats, scale: Floats, seed: int, flips: int) -> list[tupl
 
 def mcnemar(won: int, lost: int) -> float:
     """McNemar's exact two-sided p: a fair coin over the tasks that differ (1 where none does)."""
-    n = int(won) + int(lost)
-    tail = sum(math.comb(n, i) for i in range(min(won, lost) + 1))
+    n, fewer = int(won) + int(lost), min(int(won), int(lost))
+    tail = ways = 1  # of choosing i of n; whole numbers, so that the result is exact to the last bit
+    for i in range(fewer):
+        ways = ways * (n - i) // (i + 1)
+        tail += ways
     return min(1.0, 2 * tail / (1 << n))
 
 

@@ -17,6 +17,12 @@ from numpy.typing import NDArray
 from harness.voting import tie_share
 
 Floats = NDArray[np.float64]
+_NEGLIGIBLE = 1e-24
+"""Chances below this are left out: all of them together change no digit of a result."""
+_MANY = 3
+"""So many groups of one size are worth the binomial theorem."""
+_SMALL_SHARE, _SMALLEST_MASS = 1e-12, 1e-200
+"""Where it would lose digits."""
 
 
 def curve_points(n: int) -> tuple[int, ...]:
@@ -86,52 +92,153 @@ def _vote_curve(exact: int, sizes: tuple[int, ...], failures: int, ms: tuple[int
 
 
 def _vote_point(exact: int, sizes: tuple[int, ...], failures: int, m: int, ks: tuple[int, ...]) -> Floats:
+    """vote_k@m for one m: the expectation over how many exact predictions are drawn.
+
+    Each prediction is drawn with chance m / n, independently; dividing by the chance of m drawn in all gives the draw
+    without replacement, and keeps every term within a float's range for any n.
+    """
     n = exact + sum(sizes) + failures
     if m == n:
         ahead, tied = sum(size > exact for size in sizes), sizes.count(exact)
         return np.array([tie_share(ahead, tied, k) for k in ks])
     total = np.zeros(len(ks))
     for j in range(1, min(exact, m) + 1):
+        weight = _binomial(exact, m / n)[j]
+        if weight < _NEGLIGIBLE:
+            continue
         # Groups below j votes can neither lead nor tie: with the failures they are one pool that fills places.
         rivals = Counter(size for size in sizes if size >= j)
         pool = failures + sum(size for size in sizes if size < j)
-        ways = _standings(rivals, j, m - j, max(ks), m / n)
-        weight = _binomial(exact, m / n)[j]
         fill = _binomial(pool, m / n)[: m - j + 1]
-        filled = ways[:, :, m - j - len(fill) + 1 :] @ fill[::-1]
-        total += weight * (_tie_shares(ways.shape[0], ways.shape[1], ks) * filled).sum(axis=(1, 2))
+        for ahead, ways in enumerate(_standings(rivals, j, m - j, max(ks), m / n)):
+            chances = _filled(ways, fill, j, m - j)
+            shares = np.clip((np.array(ks)[:, None] - ahead) / (np.arange(len(chances)) + 1), 0.0, 1.0)
+            total += weight * (shares @ chances)
     point: Floats = np.clip(total / _binomial(n, m / n)[m], 0.0, 1.0)
     return point
 
 
-def _standings(rivals: Counter[int], j: int, places: int, top: int, p: float) -> Floats:
-    """Weights by (rivals ahead of j votes, rivals tied at j, places taken), fewer than ``top`` ahead.
+def _standings(rivals: Counter[int], j: int, places: int, top: int, p: float) -> list[Floats]:
+    """Weights of what rivals may draw, by how many of them are ahead of j votes: an array for 0 … ``top`` − 1.
 
-    Each prediction is taken with chance p, independently; dividing by the chance of m taken in all gives
-    the draw without replacement, and keeps every term within a float's range for any n.
+    Returns:
+        Arrays by (rivals tied at j, draws of all rivals that are not tied); what cannot fit into ``places`` is left
+        out, and a chance that no sum of them could show.
     """
-    ways = np.zeros((top, rivals.total() + 1, places + 1))
-    ways[0, 0, 0] = 1.0
-    seen = 0
-    for size, times in sorted(rivals.items()):
-        weights = _binomial(size, p)
+    ways = [np.ones((1, 1)), *(np.zeros((1, 1)) for _ in range(top - 1))]
+    for place, (size, times) in enumerate(sorted(rivals.items(), key=lambda item: -item[1])):
+        weights = _binomial(size, p)[: places + 1]
+        below, tie = weights[:j], float(weights[j]) if j < len(weights) else 0.0
+        ahead = np.where(weights < _NEGLIGIBLE, 0.0, weights)
+        ahead[: j + 1] = 0.0
+        if place == 0 and times >= _MANY and below.sum() > max(_SMALL_SHARE * tie, _SMALLEST_MASS):
+            ways = _alike(below, tie, ahead, times, j, places, top)
+            continue
         for _ in range(times):
-            seen += 1
-            after = np.zeros_like(ways)
-            for t in range(min(size, places) + 1):
-                source = ways[:, :seen, : places + 1 - t] * weights[t]
-                if t < j:
-                    after[:, :seen, t:] += source
-                elif t == j:
-                    after[:, 1 : seen + 1, t:] += source
-                else:
-                    after[1:, :seen, t:] += source[:-1]
+            after = [_add(own, below, tie, j, places) for own in ways]
+            for number in range(1, top):
+                after[number] = _sum(after[number], _times(ways[number - 1], ahead, places))
             ways = after
     return ways
 
 
+def _alike(below: Floats, tie: float, ahead: Floats, times: int, j: int, places: int, top: int) -> list[Floats]:
+    """``_standings`` of rivals of one size, by the binomial theorem: how many are ahead, tied and below."""
+    mass = float(below.sum())
+    most = places // j
+    powers = _powers(below / mass, max(0, times - top + 1 - most), times, places)
+    ways: list[Floats] = []
+    factor: Floats = np.ones(1)
+    for number in range(top):
+        rest = times - number
+        if rest < 0:
+            ways.append(np.zeros((1, 1)))
+            continue
+        chances = _chances(rest, tie / (mass + tie)) if tie else np.ones(1)
+        chances = math.comb(times, number) * (mass + tie) ** rest * chances[: most + 1]
+        own = np.zeros((len(chances), len(powers[rest])))
+        for tied, chance in enumerate(chances.tolist()):
+            power = powers[rest - tied]
+            own[tied, : len(power)] = chance * power
+        ways.append(_times(own, factor, places))
+        factor = _convolved(factor, ahead, places)
+    return ways
+
+
+def _powers(chances: Floats, first: int, last: int, places: int) -> dict[int, Floats]:
+    """The distributions of the sums of ``first`` to ``last`` independent draws, up to ``places``."""
+    power: Floats = np.ones(1)
+    square, bits = chances, first
+    while bits:
+        if bits & 1:
+            power = _convolved(power, square, places)
+        bits >>= 1
+        square = _convolved(square, square, places) if bits else square
+    found = {first: power}
+    for number in range(first + 1, last + 1):
+        found[number] = power = _convolved(power, chances, places)
+    return found
+
+
+def _convolved(one: Floats, other: Floats, places: int) -> Floats:
+    return np.asarray(np.convolve(one, other)[: places + 1], np.float64)
+
+
+def _add(ways: Floats, below: Floats, tie: float, j: int, places: int) -> Floats:
+    """One rival more, which draws fewer than j, or exactly j."""
+    lower = _times(ways, below, places)
+    after = np.zeros((min(len(ways), places // j) + 1, max(lower.shape[1], ways.shape[1])))
+    after[: len(lower), : lower.shape[1]] = lower
+    after[1:, : ways.shape[1]] += tie * ways[: len(after) - 1]
+    return after
+
+
+def _times(ways: Floats, weights: Floats, places: int) -> Floats:
+    """The draws that are not tied, and those of one rival with these weights: a convolution of each row."""
+    used = np.flatnonzero(weights)
+    if not len(used):
+        return np.zeros((1, 1))
+    first, last = int(used[0]), int(used[-1])
+    rows, width = len(ways), ways.shape[1] + last - first
+    # One convolution of all rows, with zeros between them.
+    padded = np.zeros((rows, width))
+    padded[:, : ways.shape[1]] = ways
+    found = np.convolve(padded.ravel(), weights[first : last + 1])[: rows * width].reshape(rows, width)
+    after = np.zeros((rows, min(width + first, places + 1)))
+    after[:, first:] = found[:, : after.shape[1] - first]
+    return _trimmed(after)
+
+
+def _trimmed(ways: Floats) -> Floats:
+    """Without the last rows and columns where they show nothing."""
+    shown = ways >= _NEGLIGIBLE
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return ways[: rows[-1] + 1, : columns[-1] + 1] if len(rows) else np.zeros((1, 1))
+
+
+def _sum(one: Floats, other: Floats) -> Floats:
+    """The sum of two arrays as if both were as large as the larger."""
+    total = np.zeros(np.maximum(one.shape, other.shape))
+    for part in (one, other):
+        total[: part.shape[0], : part.shape[1]] += part
+    return total
+
+
+def _filled(ways: Floats, fill: Floats, j: int, places: int) -> Floats:
+    """By the number of tied rivals, the chance that the pool draws all places that the rivals leave."""
+    tied, others = np.ogrid[: ways.shape[0], : ways.shape[1]]
+    left = places - j * tied - others
+    possible = (left >= 0) & (left < len(fill))
+    chances: Floats = np.where(possible, ways * fill[np.where(possible, left, 0)], 0.0).sum(axis=1)
+    return chances
+
+
 @lru_cache(maxsize=4096)
 def _binomial(size: int, p: float) -> Floats:
+    return _chances(size, p)
+
+
+def _chances(size: int, p: float) -> Floats:
     """The chances of 0 … size successes of ``size`` trials, 0 < p < 1."""
     log_p, log_q = math.log(p), math.log1p(-p)
     logs = np.empty(size + 1)
@@ -142,11 +249,6 @@ def _binomial(size: int, p: float) -> Floats:
         ways = ways * (size - t) // (t + 1)
     chances: Floats = np.exp(logs)
     return chances
-
-
-def _tie_shares(most_ahead: int, most_tied: int, ks: tuple[int, ...]) -> Floats:
-    ahead, tied = np.arange(most_ahead)[:, None], np.arange(most_tied)
-    return np.stack([np.clip((k - ahead) / (tied + 1), 0.0, 1.0) for k in ks])
 
 
 def _check_sizes(sizes: Sequence[int], n: int) -> None:

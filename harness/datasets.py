@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from harness.grid import Pair, Task
 from harness.lineindex import Progress
 from harness.pools import SourceList, Whole, pair_bytes
 from harness.rng import Stream
+from harness.specs import read_ids, split_spec
 from harness.taskfiles import JSON_ENDINGS, read_sources, read_task
 from harness.toy import FAMILIES, toy_task
 
@@ -26,8 +26,6 @@ TOY_TASKS = 400
 """How many tasks ``toy/<family>`` has unless ``#n=`` says otherwise."""
 ARC_SPECS = ("arc1/training", "arc1/evaluation", "arc2/training", "arc2/evaluation")
 BARC_ENDINGS = (".jsonl", ".jsonl.gz")
-_OPTION = re.compile("#(?=(?:n|seed|ids)=)")
-"""Where a selection begins; any other ``#`` belongs to a path."""
 
 
 class Dataset(Protocol):
@@ -128,8 +126,7 @@ def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None =
     """
     if not spec.isprintable():
         raise SpecError(f"dataset {spec[:300]!r}: holds characters that no path should")
-    source, *options = _OPTION.split(spec)
-    selection = _parse_selection(spec, options)
+    source, selection = split_spec(spec)
     try:
         return _open(spec, source, selection, strict, progress)
     except OSError as error:
@@ -184,26 +181,12 @@ def _open_json(spec: str, source: str, strict: bool) -> Dataset:
     return TaskList(spec, tasks, source) if len(tasks) == len(sources) else SourceList(spec, sources, source)
 
 
-def _parse_selection(spec: str, options: Sequence[str]) -> dict[str, str]:
-    selection: dict[str, str] = {}
-    for option in options:
-        key, _, value = option.partition("=")
-        if key not in ("n", "seed", "ids") or not value or (key != "ids" and not re.fullmatch("[0-9]{1,18}", value)):
-            raise SpecError(f"dataset {spec!r}: selection {option!r} is not one of n=NUMBER, seed=NUMBER, ids=FILE")
-        if key in selection:
-            raise SpecError(f"dataset {spec!r}: {key}= is given twice")
-        selection[key] = value
-    if selection.get("n") and not int(selection["n"]):
-        raise SpecError(f"dataset {spec!r}: n=0 leaves no task")
-    return selection
-
-
 def _select(spec: str, dataset: Dataset, selection: dict[str, str]) -> Dataset:
     names = (dataset.rows if isinstance(dataset, VirtualBarc) else dataset).ids
     chosen: Sequence[int] = range(len(names))
     if "ids" in selection:
         place = {name: i for i, name in enumerate(names)}
-        wanted = _read_ids(spec, selection["ids"], place)
+        wanted = read_ids(spec, selection["ids"], place)
         if missing := [name for name in wanted if name not in place]:
             raise DataError(f"{spec}: {selection['ids']} names tasks that the dataset lacks: {some_of(missing)}")
         chosen = [place[name] for name in wanted]
@@ -214,28 +197,6 @@ def _select(spec: str, dataset: Dataset, selection: dict[str, str]) -> Dataset:
         drawn = Stream("select", int(selection["seed"])).permutation(len(chosen))[:n]
         chosen = [chosen[i] for i in sorted(drawn)]
     return dataset.select(chosen[:n], spec)
-
-
-def _read_ids(spec: str, name: str, known: Container[str]) -> list[str]:
-    """The ids in a file, one a line; a line that is no id is taken for several with blanks between them."""
-    try:
-        lines = Path(name).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{spec}: cannot read the ids in {name}: {error}") from None
-    wanted = [one for line in lines for one in ([line] if line in known else _words(line.strip(), known))]
-    if not wanted:
-        raise DataError(f"{spec}: {name} names no task")
-    if len(set(wanted)) < len(wanted):
-        twice = next(one for one, times in Counter(wanted).items() if times > 1)
-        raise DataError(f"{spec}: {name} names task {twice} twice")
-    return wanted
-
-
-def _words(line: str, known: Container[str]) -> list[str]:
-    words = line.split()
-    if line and (line in known or any(word not in known for word in words)):
-        return [line]
-    return words
 
 
 def _toy(spec: str, source: str, n: int, seed: int) -> tuple[Task, ...]:

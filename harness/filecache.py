@@ -44,6 +44,29 @@ def fingerprint(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+def files_below(folder: Path, endings: tuple[str, ...], above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The files of a folder and of those in it with one of these endings, through links; hidden ones are left out.
+
+    Args:
+        above: the real paths of the folders that lead here, so that a link to one of them is not followed.
+
+    Raises:
+        DataError: a link leads nowhere.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from files_below(path, endings, (*above, real))
+        elif path.name.endswith(endings) and path.is_file():
+            yield path
+        elif path.is_symlink() and not path.exists():
+            raise DataError(f"{path}: a link to {os.readlink(path)}, which is not there; mend or remove it")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete, whatever other processes write at the same time."""

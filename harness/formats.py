@@ -92,18 +92,18 @@ def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -
 def read_arcprize(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
     """The ARC Prize layout: a folder with a file for each task, ``[{"attempt_1": {"answer": grid, …}, …}, …]``.
 
-    An attempt that is null was given up after retries (``error``). ``metadata.pair_index`` names the test
-    output where it does so for all of them, else their order does; ``metadata.model`` names the model. Where the
-    indices name some outputs only, the others are missing: older runners left out pairs without any attempt.
+    An attempt that is null was given up after retries (``error``); an entry that is null has none. The test output is
+    that of ``metadata.pair_index`` where all have one, else of their order; ``metadata.model`` names the model. Where
+    the indices name some outputs only, the others are missing: older runners left out pairs without any attempt.
     """
     for file in _task_files(path):
         task = file.name.removesuffix(".json")
-        found = [_object(element.value, f"{file}, test {element.index}") for element in elements(file)]
-        places = _pair_indices(found, outputs.get(task, 0))
+        entries = [{} if e.value is None else _object(e.value, f"{file}, test {e.index}") for e in elements(file)]
+        places = _pair_indices(entries, outputs.get(task, 0))
         if places is None:
-            _right_number(task, len(found), outputs, problems)
+            _right_number(task, len(entries), outputs, problems)
             continue
-        for index, attempts in zip(places, found, strict=True):
+        for index, attempts in zip(places, entries, strict=True):
             for sample, value in _attempts(attempts, f"{file}, test {index}"):
                 where = f"{file}, test {index}, attempt_{sample + 1}"
                 if value is None:
@@ -227,10 +227,11 @@ def _pair_indices(entries: list[dict[str, object]], outputs: int) -> list[int] |
     Returns:
         Indices below ``outputs``; None where there are fewer or more entries than outputs and nothing says which.
     """
-    told = [[_metadata(attempt, "pair_index") for attempt in attempts.values() if attempt] for attempts in entries]
+    told = [[_metadata(attempt, "pair_index") for attempt in entry.values() if attempt] for entry in entries if entry]
     named = [own[0] for own in told if own and type(own[0]) is int and all(index == own[0] for index in own)]
-    if len(named) == len(entries) == len(set(named)) and named and min(named) >= 0 and max(named) < outputs:
-        return named
+    if len(named) == len(told) == len(set(named)) and named and min(named) >= 0 and max(named) < outputs:
+        places = iter(named)
+        return [next(places) if entry else 0 for entry in entries]  # an empty entry answers nothing
     return list(range(outputs)) if len(entries) == outputs else None
 
 

@@ -118,14 +118,23 @@ def _newcomers(leader: int, unseen: float, mass: float, left: int) -> float:
 def _reaching(lead: int, own: float, log_rival: Floats, rest: float, mass: float, left: int) -> float:
     """Sum over all x, y with y ≥ lead + x of the chance that the leader gets x draws and the rival y.
 
+    The chance of (x, y) is a product of three weights, of x, y and left − x − y. Each is multiplied by the chances of a
+    negative binomial distribution of mean left in all, which keeps them within a float's range and cancels out.
+
     Args:
         log_rival: log of the urn's weight of y = 0 … left draws on the rival.
         own, rest, mass: the urn's weights of the leader, of all else than the two, and altogether.
     """
-    x, y = np.ogrid[: left + 1, : left + 1]
-    counts = (y >= lead + x) & (x + y <= left)
-    logs = _log_ways(own, left)[x] + log_rival[y] + _log_ways(rest, left)[np.maximum(left - x - y, 0)]
-    return float(np.exp(logs[counts] - _log_ways(mass, left)[left]).sum())
+    tilt, stay = math.log(max(left, 1) / (mass + left)), math.log(mass / (mass + left))
+    draws = np.arange(left + 1) * tilt
+    leader = np.exp(_log_ways(own, left) + draws + own * stay)
+    rival = np.exp(log_rival + draws + (mass - own - rest) * stay)
+    others = np.exp(_log_ways(rest, left) + draws + rest * stay)[::-1]
+    total = sum(
+        float(leader[x]) * float(rival[lead + x : left - x + 1] @ others[lead + 2 * x :])
+        for x in range((left - lead) // 2 + 1)
+    )
+    return total / math.exp(float(_log_ways(mass, left)[left]) + left * tilt + mass * stay)
 
 
 @lru_cache(maxsize=1 << 12)

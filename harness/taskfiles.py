@@ -8,13 +8,12 @@ re-arc: ``{id: [pair, ...]}``, or one ``[pair, ...]`` a file. Variants: ``{id: [
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
 from harness.errors import DataError
-from harness.filecache import log, read_bytes
+from harness.filecache import files_below, log, read_bytes
 from harness.grid import Grid, OversizeError, Pair, Task
 from harness.jsonstream import parse_json
 from harness.pools import MIN_PAIRS, Pool, Source, Variants, Whole
@@ -42,7 +41,7 @@ def read_sources(path: Path, strict: bool = False) -> tuple[Source, ...]:
 
 def _folder(folder: Path, strict: bool) -> Iterator[Source]:
     root = folder / "tasks" if (folder / "tasks").is_dir() else folder  # re-arc keeps a metadata.json beside its tasks
-    files = sorted(_files_below(root, ()))
+    files = sorted(files_below(root, JSON_ENDINGS))
     if not files:
         raise DataError(f"{folder}: no .json files; expected a folder of one-task files")
     seen: dict[str, Path] = {}
@@ -57,26 +56,6 @@ def _folder(folder: Path, strict: bool) -> Iterator[Source]:
             raise DataError(f"{path}: task id {name} is taken by {seen[name]}; ids are the file names")
         seen[name] = path
         yield _source(name, data, str(path), strict)
-
-
-def _files_below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    """The JSON files of a folder and of those in it, through links; hidden ones are left out.
-
-    Args:
-        above: the real paths of the folders that lead here, so that a link to one of them is not followed.
-    """
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _files_below(path, (*above, real))
-        elif path.name.endswith(JSON_ENDINGS) and path.is_file():
-            yield path
-        elif path.is_symlink() and not path.exists():
-            raise DataError(f"{path}: a link to {os.readlink(path)}, which is not there; mend or remove it")
 
 
 def _file(path: Path, strict: bool) -> Iterator[Source]:

@@ -105,8 +105,7 @@ def _trainings(folder: Path) -> Iterator[Training]:
 
 
 def _series(lines: Sequence[dict[str, object]], key: str) -> tuple[tuple[int, float], ...]:
-    told = [line for line in lines if line.get(key) is not None and "step" in line]
-    return tuple((int(str(line["step"])), float(str(line[key]))) for line in told)
+    return tuple((int(str(line["step"])), float(str(line[key]))) for line in lines if key in line and "step" in line)
 
 
 def _object(path: Path) -> dict[str, object]:
@@ -127,7 +126,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
             if not line.endswith(b"\n"):
                 break
             try:
-                lines.append(json.loads(line, parse_constant=lambda name: None))  # older logs have NaN
-            except (ValueError, RecursionError) as error:
+                lines.append(json.loads(line))  # takes the NaN and Infinity that older versions wrote
+            except ValueError as error:
                 raise DataError(f"{path}, line {number}: not JSON ({error})") from None
     return lines

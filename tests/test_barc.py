@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -15,11 +16,19 @@ import pytest
 
 from harness.barc import BarcDataset, VirtualBarc
 from harness.barc_rows import BadRow
+from harness.catalogue import find_task
 from harness.datasets import iterate, open_dataset
+from harness.encoding import parse_encoder
 from harness.errors import DataError, SpecError
 from harness.lineindex import LineIndex, index_path
+from harness.prompt import load_prompt
 from harness.rng import Stream
+from harness.scoring import score_run
+from harness.tokens import PromptTokenizer
+from tests.conftest import edit_manifest, write_run
 from tests.data_samples import barc_lines, write_lines
+from tests.test_mixture import tokenizer
+from trainers.validation import open_validation
 
 N = 30
 
@@ -290,3 +299,42 @@ def test_a_byte_order_mark_costs_no_row(tmp_path: Path) -> None:
     for _ in range(2):  # from the file, then from the kept index
         marked = rows(path)
         assert (list(iterate(marked)), marked.skipped) == (plain, Counter())
+
+
+def test_virtual_ids_are_made_on_demand(rows_file: Path) -> None:
+    few, many = open_dataset(f"barc-7-8-{rows_file}"), open_dataset(f"barc-400000-8-{rows_file}")
+    assert list(few.ids) == [f"barc-{i}" for i in range(7)]
+    assert (len(many.ids), many.ids[399_999]) == (400_000, "barc-399999")
+    for index in (-1, 400_000):
+        with pytest.raises(IndexError):
+            many.ids[index]
+    began = time.process_time()
+    for _ in range(1000):  # as training samples do
+        assert len(many.ids) == 400_000
+    assert time.process_time() - began < 1  # 40 ms each where all were made
+
+
+def test_scoring_the_first_tasks_reads_no_others(
+    rows_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = write_run(tmp_path, "run", f"{rows_file}#n=3", {"m": 0.5})
+    lines = rows_file.read_text().splitlines()
+    lines[5] = '{"examples": []}'  # told when it is read
+    write_lines(rows_file, lines)
+    edit_manifest(run, dataset=str(rows_file), dataset_digest=open_dataset(str(rows_file)).digest())
+    assert score_run(run).models["m"].tasks == 3
+    assert "line 6" not in caplog.text
+    list(iterate(open_dataset(str(rows_file))))
+    assert "line 6" in caplog.text
+
+
+def test_a_bad_row_ends_neither_a_validation_nor_a_look_at_the_first_task(tmp_path: Path) -> None:
+    lines = barc_lines(3)
+    lines[0] = '{"examples": []}'
+    dataset = open_dataset(str(write_lines(tmp_path / "rows.jsonl", lines)))
+    assert find_task(dataset, None).id == "rows-2"
+    tokens = PromptTokenizer(tokenizer(), load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"))
+    found = open_validation(dataset, tokens, max_tasks=9, exact_tasks=1, max_seq_len=4096, pad_id=0)
+    assert (len(found.questions), found.left_out) == (2, 0)
+    with pytest.raises(BadRow, match="line 1"):
+        find_task(dataset, "rows-1")

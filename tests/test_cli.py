@@ -50,7 +50,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         (["train", "no-such-recipe.yaml"], 2, "no-such-recipe.yaml"),
         (["demo", "--out", "harness"], 2, "is not empty and no demo made it"),
         (["score", "tests"], 1, "manifest.json is missing"),
-        (["gate", "tests", "--min", "0.2"], 1, "manifest.json is missing"),
+        (["gate", "tests", "--min", "0.2"], 4, "manifest.json is missing"),
         (["serve", "no/such/model"], 1, "no/such/model"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -25,6 +26,15 @@ def test_mcnemar_check_value() -> None:
     found = compare(np.r_[ones(12, 12), np.zeros(4), np.ones(84)], np.r_[np.zeros(12), np.ones(88)])[0]
     assert (found.won, found.lost, found.p_method) == (12, 4, "mcnemar")
     assert found.p == mcnemar(12, 4)
+
+
+def test_mcnemar_is_exact_and_quick_for_any_number_of_tasks() -> None:
+    for won, lost in itertools.product(range(0, 60, 3), repeat=2):
+        tail = sum(math.comb(won + lost, i) for i in range(min(won, lost) + 1))
+        assert mcnemar(won, lost) == min(1.0, 2 * tail / 2 ** (won + lost))
+    began = time.process_time()
+    assert mcnemar(10_150, 9_850) == pytest.approx(binomtest(9_850, 20_000).pvalue, rel=1e-10)
+    assert time.process_time() - began < 2  # 25 s where each binomial coefficient was computed for itself
 
 
 @given(st.lists(st.integers(-6, 6), min_size=1, max_size=8))

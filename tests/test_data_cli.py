@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -213,3 +214,13 @@ def test_help_is_quick_and_has_examples() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     for name, command in data.commands.items():
         assert f"bench data {name}" in (command.help or ""), name
+
+
+def test_written_files_have_what_the_umask_leaves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for mask, mode in ((0o077, 0o600), (0o022, 0o644)):
+        before = os.umask(mask)
+        try:
+            bench(capsys, "export", "toy/copy#n=2", "-o", "a.json")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "a.json").stat().st_mode & 0o777 == mode

@@ -233,6 +233,16 @@ def test_an_arc_prize_file_without_some_pairs_leaves_them_missing(
     assert found == {i: Grid.from_rows([[i]]) for i in answered}
 
 
+@pytest.mark.parametrize(("at", "place"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_an_arc_prize_entry_that_is_null_is_missing(tmp_path: Path, at: int, place: int) -> None:
+    (tmp_path / "s").mkdir()
+    entries: list[object] = [None, None]
+    entries[at] = {"attempt_1": {"answer": [[place]], "metadata": {"pair_index": place}}}
+    write(tmp_path / "s" / "b.json", entries)
+    (found,) = FORMATS["arcprize"].read(tmp_path / "s", OUTPUTS, [])
+    assert (found.test_index, found.grid) == (place, Grid.from_rows([[place]]))
+
+
 @pytest.mark.parametrize("indices", [[2], [-1], [None], [0, 0, 1], [0, 1, 2]])
 def test_pairs_that_the_dataset_cannot_place_are_told(tmp_path: Path, indices: list[int | None]) -> None:
     (tmp_path / "s").mkdir()

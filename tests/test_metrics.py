@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from harness.curves import curve_points, pass_at_k, vote_at_m
 from harness.grid import Grid
@@ -32,6 +34,32 @@ def brute_vote(exact: int, wrong: list[int], failures: int, m: int, k: int) -> f
         ahead, tied = sum(o > votes for o in others), sum(o == votes for o in others)
         total += min(max((k - ahead) / (tied + 1), 0), 1) if votes else 0
     return total / math.comb(len(items), m)
+
+
+def plain_vote_at_m(exact: int, wrong: list[int], failures: int, m: int, ks: tuple[int, ...]) -> list[float]:
+    """vote_k@m by one array of all standings, to which rival after rival is added: slow with many rivals."""
+    n = exact + sum(wrong) + failures
+    total = np.zeros(len(ks))
+    for j in range(1, min(exact, m) + 1):
+        rivals, top = [size for size in wrong if size >= j], max(ks)
+        ways = np.zeros((top, len(rivals) + 1, m - j + 1))  # ahead of j votes, tied at j, drawn in all
+        ways[0, 0, 0] = 1.0
+        for size in rivals:
+            after = np.zeros_like(ways)
+            for t in range(min(size, m - j) + 1):
+                source = ways[:, :, : m - j + 1 - t] * binom.pmf(t, size, m / n)
+                if t < j:
+                    after[:, :, t:] += source
+                elif t == j:
+                    after[:, 1:, t:] += source[:, :-1]
+                else:
+                    after[1:, :, t:] += source[:-1]
+            ways = after
+        filled = ways @ binom.pmf(np.arange(m - j, -1, -1), n - exact - sum(rivals), m / n)
+        ahead, tied = np.arange(top)[:, None], np.arange(len(rivals) + 1)
+        shares = np.stack([np.clip((k - ahead) / (tied + 1), 0.0, 1.0) for k in ks])
+        total += binom.pmf(j, exact, m / n) * (shares * filled).sum(axis=(1, 2))
+    return list(total / binom.pmf(m, n, m / n))
 
 
 def test_the_metrics_of_one_output() -> None:
@@ -120,6 +148,32 @@ def test_vote_at_m_equals_enumeration(exact: int, wrong: list[int], failures: in
     sizes = range(1, n + 1)
     expected = [[brute_vote(exact, wrong, failures, m, k) for m in sizes] for k in (1, 2, 3)]
     np.testing.assert_allclose(vote_at_m(exact, wrong, failures, sizes, (1, 2, 3)), expected, rtol=0, atol=1e-12)
+
+
+@given(
+    st.integers(1, 12),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 8)), max_size=4),
+    st.integers(0, 20),
+    st.floats(0, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_vote_at_m_equals_the_plain_way_with_many_alike(
+    exact: int, groups: list[tuple[int, int]], failures: int, share: float
+) -> None:
+    wrong = [size for size, times in groups for _ in range(times)]
+    n = exact + sum(wrong) + failures
+    m = min(n - 1, 1 + int(share * n))
+    if m >= 1:
+        found = vote_at_m(exact, wrong, failures, [m], (1, 2, 3))[:, 0]
+        np.testing.assert_allclose(found, plain_vote_at_m(exact, wrong, failures, m, (1, 2, 3)), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(("exact", "wrong"), [(24, [1] * 1000), (24, [2] * 500), (24, [10] * 100), (30, [30] * 33)])
+def test_a_curve_over_a_thousand_predictions_takes_no_second(exact: int, wrong: list[int]) -> None:
+    n, began = 1024, time.process_time()
+    found = vote_at_m(exact, wrong, n - exact - sum(wrong), curve_points(n))
+    assert time.process_time() - began < 0.5  # over a second where rivals were added one by one
+    assert np.all((found >= 0) & (found <= 1))
 
 
 def test_vote_at_m_with_one_draw_is_accuracy_and_with_many_attempts_is_pass() -> None:

@@ -69,6 +69,19 @@ def test_file_then_values_then_overrides(tmp_path: Path) -> None:
     assert load_recipe(path, ["lora=null"]).lora is None
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    head = "model: tiny\noutput_dir: out\nprompt: compact-v0\ndatasets: [toy/cross]\n"
+    for text, line in (
+        (f"{head}max_steps: 3\nseed: 1\nmax_steps: 4\n", 7),
+        (f"{head}max_steps: 3\nlora: {{rank: 4, alpha: 8, rank: 8}}\n", 6),
+    ):
+        with pytest.raises(ConfigError, match=rf"is there twice.*line {line}") as error:
+            load_recipe(write(tmp_path, text))
+        assert "\n" not in str(error.value)
+    shared = f"{head}max_steps: 3\nlora: &a {{rank: 4}}\n"
+    assert load_recipe(write(tmp_path, shared.replace("&a {rank: 4}", "{<<: {rank: 4}, alpha: 8}"))).lora is not None
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
     for text, expected in (("- 1", "expected keys and values"), ("a: [", "not valid YAML")):
         with pytest.raises(ConfigError, match=expected):

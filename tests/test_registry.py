@@ -427,3 +427,17 @@ def test_an_adapter_without_manifest_warns_unless_the_user_says_how_to_ask(
     assert registry.find("a").manifest == {"prompt": "compact-v0", "encoder": "E"}
     registry.add("a", source, base, warn=said.append)  # once said, it is known
     assert said == []
+
+
+def test_what_is_registered_has_what_the_umask_leaves(registry: Registry, tmp_path: Path) -> None:
+    source = make_adapter(tmp_path / "a")
+    before = os.umask(0o077)
+    try:
+        version = registry.add("private", source)
+        os.umask(0o022)
+        shared = registry.add("shared", make_adapter(tmp_path / "b", seed=1))
+    finally:
+        os.umask(before)
+    for folder, folder_mode, file_mode in ((version.folder, 0o700, 0o400), (shared.folder, 0o755, 0o444)):
+        assert folder.stat().st_mode & 0o777 == folder_mode
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {file_mode}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
@@ -137,6 +140,50 @@ def test_the_risk_is_the_sum_of_its_events_under_the_urn(state: tuple[tuple[int,
     bound = change_bound(counts, failures, left)
     assert bound == pytest.approx(min(events, 1.0), abs=2e-9)
     assert bound >= changed - 2e-9
+
+
+def plain_bound(counts: tuple[int, ...], failures: int, left: int) -> float:
+    """change_bound with every sum written out over all pairs of draws."""
+    first, second, *others = (*sorted(counts, reverse=True), 0, 0)
+    mass = sum(counts) + failures + CONCENTRATION
+
+    def log_ways(weight: float) -> np.ndarray:
+        x = np.arange(1, left + 1)
+        with np.errstate(divide="ignore"):
+            return np.concatenate(([0.0], np.cumsum(np.log((weight + x - 1) / x))))
+
+    def reaching(lead: int, own: float, log_rival: np.ndarray, rest: float) -> float:
+        x, y = np.ogrid[: left + 1, : left + 1]
+        counted = (y >= lead + x) & (x + y <= left)
+        logs = log_ways(own)[x] + log_rival[y] + log_ways(rest)[np.maximum(left - x - y, 0)]
+        return float(np.exp(logs[counted] - log_ways(mass)[left]).sum())
+
+    def overtaking(leader: int, rival: int) -> float:
+        own, other = max(leader - DISCOUNT, 0.0), max(rival - DISCOUNT, 0.0)
+        return reaching(leader - rival, own, log_ways(other), mass - own - other)
+
+    total = overtaking(first, second) + sum(overtaking(second, count) for count in others if count)
+    own, sizes = max(second - DISCOUNT, 0.0), np.arange(2, left + 1)
+    grown = np.concatenate(([0.0], np.cumsum(np.log((sizes - 1 - DISCOUNT) / sizes))))
+    unseen = CONCENTRATION + DISCOUNT * np.count_nonzero(counts)
+    log_new = np.concatenate(([-math.inf], math.log(unseen) + grown))[: left + 1]
+    return round(min(total + reaching(second, own, log_new, mass - own + DISCOUNT), 1.0), 9)
+
+
+@given(
+    st.lists(st.integers(0, 80), max_size=8).map(tuple), st.integers(0, 40), st.sampled_from([1, 2, 3, 7, 16, 50, 120])
+)
+@settings(deadline=None)
+def test_the_risk_equals_its_sums_written_out(counts: tuple[int, ...], failures: int, left: int) -> None:
+    expected = plain_bound(counts, failures, left)
+    assert change_bound(counts, failures, left) == pytest.approx(expected, rel=0, abs=1.1e-9)  # both are rounded
+
+
+def test_a_look_at_a_long_run_does_not_hold_up_the_event_loop() -> None:
+    began = time.process_time()
+    for second in range(100, 200, 10):  # no two alike, which would be remembered
+        change_bound([260, second, 20, 5, 3, 1], 11, 501)
+    assert (time.process_time() - began) / 10 < 0.01  # 27 ms where all pairs of draws were listed
 
 
 @given(urns)

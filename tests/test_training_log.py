@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import orjson
 import pytest
 
 from trainers.progress import Progress, TrainingLog, clock, read_log
@@ -46,12 +45,3 @@ def test_log_drops_what_comes_after_the_step_it_goes_on_from(tmp_path: Path) -> 
         log.write({"step": 3, "loss": 0.5})
         log.sync()
     assert [(line["step"], line["loss"]) for line in read_log(path)] == [(1, 1.0), (2, 1.0), (3, 0.5)]
-
-
-def test_what_is_not_finite_is_null_in_the_log(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1, "loss": 1.0, "grad_norm": NaN}\n')  # as older versions wrote
-    with TrainingLog(path, 1) as log:
-        for step, norm in enumerate((float("inf"), float("-inf"), float("nan"), 0.5), 2):
-            log.write({"step": step, "loss": 1.0, "grad_norm": norm})
-    assert [orjson.loads(line)["grad_norm"] for line in path.read_bytes().splitlines()] == [None] * 4 + [0.5]

@@ -78,7 +78,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _text(line: Line) -> str:
-    """A line as JSON, which has no NaN and no infinity: null stands for them."""
+    """A line as JSON, which has no word for a number that is not finite (older versions wrote such norms): null."""
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
     return json.dumps(plain, allow_nan=False) + "\n"
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from harness.errors import ConfigError
 from trainers.recipe import Data, Recipe, make_recipe
+
+_MERGE = "tag:yaml.org,2002:merge"
+"""``<<``, which may be there several times."""
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Recipe:
@@ -54,8 +57,21 @@ def _read_yaml(path: Path) -> Data:
 def _parse_yaml(text: str, where: str) -> object:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """YAML in which a key that is there twice is an error: yaml's own loaders keep the last one without a word."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                    continue
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
     try:
-        return cast(object, yaml.safe_load(text))
+        return cast(object, Loader(text).get_single_data())
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number or a date that is none
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.datasets import Dataset
+from harness.datasets import Dataset, iterate
 from harness.errors import DataError, GridError
 from harness.grid import Grid
 from harness.tokens import PromptTokenizer, Sample
@@ -144,8 +144,7 @@ def open_validation(
     """
     questions: list[Question] = []
     left_out = 0
-    for index in range(len(dataset.ids)):
-        task = dataset.task(index)
+    for task in iterate(dataset):
         answer = task.test[0].output if task.test else None
         sample = None if answer is None else tokens.sample(task, 0)
         if answer is None or sample is None or len(sample.ids) > max_seq_len:
