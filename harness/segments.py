@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import chain, product
 
 from harness.encoding import Encoder, GridText
 from harness.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
@@ -70,7 +70,7 @@ class RowTable:
     def __init__(self, encode: Encode, encoder: Encoder, *, cells: int) -> None:
         self._encode, self._encoder, self._cells = encode, encoder, cells
         self._rows: dict[tuple[int, bytes], list[int]] = {}
-        self._bodies: dict[bytes, list[int]] = {}
+        self._cut = re.compile(b".{1,%d}" % max(1, cells), re.DOTALL).findall
         zeros = bytes(max(1, cells))
         before = len(encode(encoder.line(1, zeros)))
         self._break = encode(encoder.line(1, zeros) + "\n")[before:]
@@ -80,42 +80,37 @@ class RowTable:
         alone = all(len(ids) == 1 for ids in self._groups.values())
         self._tokens = {group: ids[0] for group, ids in self._groups.items()} if alone else {}
         self._single = list(self._tokens.values()) if cells == 1 else []
-        # The first cells of a row have a table for each row's number where they are single, else its start alone.
-        firsts = groups if cells == 1 else [b""]
-        self._first = [{group: self._line(i, group) for group in firsts} for i in range(1, MAX_SIDE + 1) if cells]
+        # Where cells are single, the first of a row has a table for each row's number; else there is its start alone.
+        numbers = range(1, MAX_SIDE + 1)
+        self._first = [{group: self._line(i, group) for group in groups} for i in numbers] if cells == 1 else []
+        self._start = [self._line(i, b"") for i in numbers] if cells > 1 else []
 
     def add(self, ids: list[int], grid: Grid) -> None:
         """Append the ids of a grid's rows, the last one without its line break."""
-        after, single, bodies = self._break, self._single, self._bodies
-        begin = 1 if self._cells == 1 else 0
-        if single:
+        after, single, groups = self._break, self._single, self._groups
+        if self._cells > 1:
+            for start, row in zip(self._start, grid.rows(), strict=False):
+                ids += start
+                if self._tokens:
+                    ids += map(self._tokens.__getitem__, self._cut(row))
+                else:
+                    ids += chain.from_iterable(map(groups.__getitem__, self._cut(row)))
+                ids += after
+        elif single:
             for first, row in zip(self._first, grid.rows(), strict=False):
                 ids += first[row[:1]]
-                ids += [single[c] for c in row[1:]]
+                ids += map(single.__getitem__, row[1:])
                 ids += after
         elif self._cells:
             for first, row in zip(self._first, grid.rows(), strict=False):
-                ids += first[row[:begin]]
-                body = row[begin:]
-                ids += bodies.get(body) or self._body(body)
+                ids += first[row[:1]]
+                ids += chain.from_iterable(map(groups.__getitem__, self._cut(row[1:])))
+                ids += after
         else:
             for number, row in enumerate(grid.rows(), 1):
                 ids += self._row(number, row)
                 ids += after
         del ids[len(ids) - len(after) :]
-
-    def _body(self, cells: bytes) -> list[int]:
-        """The ids of a row behind its start, with the line break; rows come again and again within a task."""
-        if len(self._bodies) >= MAX_CACHED:
-            self._bodies.clear()
-        size, groups, tokens = self._cells, self._groups, self._tokens
-        places = range(0, len(cells), size)
-        if tokens:
-            ids = [tokens[cells[place : place + size]] for place in places]
-        else:
-            ids = [id_ for place in places for id_ in groups[cells[place : place + size]]]
-        self._bodies[cells] = ids = ids + self._break
-        return ids
 
     def _line(self, number: int, row: bytes) -> list[int]:
         return self._encode(self._encoder.line(number, row))

@@ -69,13 +69,12 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
 def _reading(where: Path | str, prompt: str, encoder: str, template: str | None) -> Iterator[Finding]:
     """Tokenizer and chat template, which preview and train refuse or warn of."""
     from trainers.chat import open_chat, today
-    from trainers.inputs import find_base
     from trainers.recipe import make_recipe
 
     data: dict[str, Any] = {"model": str(where), "output_dir": "out", "datasets": ["toy/copy"], "max_steps": 1}
     recipe = make_recipe({**data, "prompt": prompt, "encoder": encoder, "chat_template": template})
     try:
-        chat = open_chat(find_base(recipe.model), recipe, today())
+        chat = open_chat(where, recipe, today())
     except ConfigError as error:
         yield Finding("problem", f"preview, train: {error}")
         if "no chat template" in str(error):

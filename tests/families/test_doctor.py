@@ -10,27 +10,26 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli.doctor import doctor
-from tests.families.make import make_family
+from harness.cli.model_check import _reading
+from harness.encoding import DEFAULT_ENCODER
+from harness.prompt import DEFAULT_PROMPT
+from tests.families.make import make_family, make_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
+READ: dict[str, tuple[str, ...]] = {
+    "llama3-base": ("problem preview, train: model", "set chat_template", "note run: the base cannot be asked by chat"),
+    "llama3-base-chat": ("a table of triples", "the chat template writes the date"),
+    "gemma2": ("output-from-examples-nosystem-v1 is used instead",),
+    "r1": ("opens a thought (<think>) before every answer",),
+    "mistral": ("a table of cells", "an answer ends with '</s>' (token 2)"),
+}
 TOLD: dict[str, tuple[str, ...]] = {
     "qwen3-base": (
         "note train, run: the chat template ends an answer with '<|im_end|>'",
         "note train, run: the chat template writes an empty thought",
         "ok serve: vLLM's Qwen3ForCausalLM takes adapters on all linear layers, also on embed_tokens and lm_head",
     ),
-    "llama3-base": (
-        "problem preview, train: model",
-        "set chat_template in the recipe",
-        "note run: the base cannot be asked by chat",
-    ),
-    "llama3-base-chat": ("a table of triples", "the chat template writes the date"),
-    "gemma2": (
-        "output-from-examples-nosystem-v1 is used instead",
-        "note train: adapters on embeddings and output layer could not be served",
-    ),
-    "r1": ("opens a thought (<think>) before every answer",),
     "gemma3-pictures": ("adapters are on the language model only",),
 }
 
@@ -42,31 +41,42 @@ def told(*words: str) -> tuple[int, list[str]]:
     return int(done.return_value), [f"{f['level']} {f['what']} {f['advice']}" for f in found]
 
 
+def read(folder: Path) -> list[str]:
+    """The findings on tokenizer and template alone: looking a class up in vLLM takes ten seconds."""
+    found = _reading(folder, DEFAULT_PROMPT, DEFAULT_ENCODER, None)
+    return [f"{one.level} {one.what} {one.advice}" for one in found]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_tokenizer_and_template_need_is_told(name: str, tmp_path: Path) -> None:
+    lines = read(make_family(name, tmp_path / name))
+    for expected in READ[name]:
+        assert any(expected in line for line in lines), lines
+    assert any(line.startswith("problem") for line in lines) == (name == "llama3-base")
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_what_needs_setting_is_told(name: str, tmp_path: Path) -> None:
-    folder = make_family(name, tmp_path / name)
-    status, lines = told(str(folder))
+    status, lines = told(str(make_family(name, tmp_path / name)))
     text = "\n".join(lines)
     for expected in TOLD[name]:
         assert expected in text, text
     assert status == int(any(line.startswith("problem") for line in lines))
     if name == "gemma3-pictures" and find_spec("torchvision") is None:
         assert "problem serve: vLLM's Gemma3ForConditionalGeneration cannot be loaded: No module named" in text
-    elif name != "llama3-base":
+    else:
         assert status == 0
 
 
 def test_a_template_of_the_recipe_and_files_that_are_missing(tmp_path: Path) -> None:
     folder = make_family("llama3-base", tmp_path / "model")
-    status, lines = told(str(folder), "--chat-template", "chatml")
-    assert status == 0, lines
-    assert any("an answer ends with" in line for line in lines)
     (folder / "model.safetensors").unlink()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "head_dim": 16, "architectures": ["NobodyForCausalLM"]}))
     status, lines = told(str(folder), "--chat-template", "chatml")
     text = "\n".join(lines)
     assert status == 1
+    assert "ok train: an answer ends with" in text
     assert "problem train, serve: model" in text
     assert "heads of size 16 are too small" in text
     assert "vLLM has no class NobodyForCausalLM" in text
@@ -79,21 +89,21 @@ def test_a_tokenizer_that_transformers_loads_otherwise_than_its_file(
     loaded_as: str, level: str, tmp_path: Path
 ) -> None:
     """A byte-level BPE under Llama's own class loses its blanks; under Qwen's, digits are cut otherwise."""
-    folder = make_family("llama3", tmp_path / "model")
+    folder = make_tokenizer("llama3", tmp_path / "model")
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": loaded_as}))
-    status, lines = told(str(folder))
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    lines = read(folder)
     assert any(
         line.startswith(level) and f"loads its tokenizer as {loaded_as}, which reads text otherwise" in line
         for line in lines
     ), lines
-    assert status == int(level.startswith("problem"))
 
 
 def test_mistrals_own_tokenizer_file_beside_that_of_transformers(tmp_path: Path) -> None:
     folder = make_family("mistral", tmp_path / "model")
-    _, before = told(str(folder))
+    before = read(folder)
     (folder / "tekken.json").write_text("{}")
     status, lines = told(str(folder))
-    hint = [line for line in lines if "--tokenizer-mode hf" in line]
-    assert (status, len(hint), [line for line in lines if line not in hint]) == (0, 1, before)
+    assert (status, lines[: len(before)]) == (0, before)
+    assert any("--tokenizer-mode hf" in line for line in lines)
