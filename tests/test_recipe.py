@@ -134,6 +134,31 @@ def test_patterns_of_lora_are_regular_expressions(key: str) -> None:
         check_lora(make_recipe({**SMALL, "lora": {key: {"(": 3}}}))
 
 
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    recipe = make_recipe(
+        {
+            **SMALL,
+            "model": "~/base",
+            "adapter": "~/ad",
+            "output_dir": "~/out",
+            "datasets": ["~/d.json#n=3", "barc-40-10-~/b.jsonl", "arc1/training#ids=~/ids.txt", "./~/d.json"],
+            "validation": {"spec": "~/v.json"},
+        }
+    )
+    assert (recipe.model, recipe.adapter, recipe.output_dir) == ("/home/me/base", "/home/me/ad", Path("/home/me/out"))
+    assert [part.spec for part in recipe.datasets] == [
+        "/home/me/d.json#n=3",
+        "barc-40-10-/home/me/b.jsonl",
+        "arc1/training#ids=/home/me/ids.txt",
+        "./~/d.json",
+    ]
+    assert recipe.validation is not None
+    assert recipe.validation.spec == "/home/me/v.json"
+    with pytest.raises(ConfigError, match="no home folder is known for '~nobody-of-this-name'"):
+        make_recipe({**SMALL, "output_dir": "~nobody-of-this-name/x"})
+
+
 def test_float16_on_4_bit_weights_is_refused() -> None:
     for dtype in ("auto", "float32", "bfloat16"):
         assert make_recipe({**SMALL, "quantize_4bit": True, "dtype": dtype}).quantize_4bit

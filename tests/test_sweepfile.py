@@ -61,6 +61,14 @@ def test_every_mixture_keeps_the_declared_share(tmp_path_factory: pytest.TempPat
         assert given_weights.get("toy/cross", 0) == pytest.approx(share)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    sweep = load_sweep(write(tmp_path / "s.yaml", out="~/x", evaluation={"dataset": "~/t.json#ids=~/i.txt", "n": 2}))
+    assert sweep.out == Path("/home/me/x")
+    assert sweep.evaluation.dataset == "/home/me/t.json#ids=/home/me/i.txt"
+    assert next(sweep.lessons()).recipe.output_dir == Path("/home/me/x/trained/w100")
+
+
 def test_mixtures_written_out(tmp_path: Path) -> None:
     rows = [{"name": "only", "datasets": "toy/cross"}, {"name": "both", "datasets": ["toy/cross", "toy/copy"]}]
     sweep = load_sweep(write(tmp_path / "s.yaml", mixtures=rows, original_weight=None, original=None, added=None))

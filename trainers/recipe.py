@@ -249,9 +249,7 @@ class Recipe(Part):
     def _decays_after_warmup(self) -> Recipe:
         warmup = math.ceil(self.warmup * self.max_steps) if self.warmup < 1 else int(self.warmup)
         if self.scheduler == "polynomial" and warmup >= self.max_steps:
-            raise ValueError(
-                f"scheduler: polynomial needs steps after warm-up, which takes {warmup} of {self.max_steps}"
-            )
+            raise ValueError(f"scheduler: polynomial needs steps after warm-up ({warmup} of {self.max_steps} steps)")
         return self
 
     @model_validator(mode="after")
