@@ -10,7 +10,7 @@ import pytest
 from harness.errors import AdapterError
 from trainers.merge import merge
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings|Setting .save_embed")]
 
 
 def make_adapter(folder: Path, base: Path, targets: list[str], scale: float = 0.05) -> Path:
