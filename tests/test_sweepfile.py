@@ -154,6 +154,19 @@ def test_what_could_not_be_served_is_refused_before_training(
     assert not (tmp_path / "out").exists()
 
 
+def test_results_of_an_earlier_run_do_not_stand_for_a_finished_sweep(tmp_path: Path) -> None:
+    """What could not be served is refused before training, though every run folder has a results.json."""
+    path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), serve={"dtype": "fp16"})
+    for name in ("w100", "w25", "w0"):
+        folder = tmp_path / "out" / "bench" / name
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text("{}")
+    result = CliRunner().invoke(sweep, [str(path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "--dtype fp16: choose from exact, auto" in str(result.exception)
+    assert not (tmp_path / "out" / "trained").exists()
+
+
 def test_the_tiny_example_can_be_served_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve_machine, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
     _check_server(load_sweep(EXAMPLES / "iteration48-tiny.yaml"))
