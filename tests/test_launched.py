@@ -66,7 +66,7 @@ def test_a_recipe_is_trained_as_it_says_whatever_a_launcher_left(
 ) -> None:
     for name, value in {**LEFT, "ACCELERATE_TORCH_DEVICE": "meta", "ACCELERATE_USE_FSDP": "true"}.items():
         monkeypatch.setenv(name, value)
-    assert losses_of(trained(recipe_data(qwen, train_root / "left", **FEW))) == losses_of(few_run)
+    assert losses_of(trained(recipe_data(qwen, train_root / "left", micro_batch_size=1, **FEW))) == losses_of(few_run)
 
 
 @pytest.mark.slow
