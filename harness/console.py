@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import io
+import json
 import sys
 from collections.abc import Callable
 
@@ -19,11 +22,26 @@ def run_cli(command: click.Command, argv: list[str] | None = None) -> int:
 
     0 done, 1 failed, 2 wrong use, 130 interrupted.
     """
+    _take_every_character()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
     return _guarded(lambda: command.main(arguments, prog_name="bench", standalone_mode=False), debug)
+
+
+def _take_every_character() -> None:
+    """Let outputs in Latin-1 and the like take every character: what they lack is written as JSON escapes it."""
+    codecs.register_error("json_escape", _as_json_escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="json_escape")
+
+
+def _as_json_escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _unexpected_end(error: EOFError) -> str:

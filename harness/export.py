@@ -20,7 +20,8 @@ def export(dataset: Dataset, path: Path) -> list[Path]:
     then go to ``...solutions.json`` beside it, as Kaggle has it; where none is known there is no such file.
 
     Raises:
-        ConfigError: the name does not end in ``.json``. DataError: solutions of some tasks only.
+        ConfigError: the name does not end in ``.json``, or other solutions lie beside it.
+        DataError: solutions of some tasks only.
     """
     import orjson
 
@@ -34,12 +35,18 @@ def export(dataset: Dataset, path: Path) -> list[Path]:
         if all(pair.output is not None for pair in task.test):
             solutions[task.id] = [pair.output.to_rows() for pair in task.test if pair.output is not None]
     files = {path: tasks}
+    beside = path.with_name(path.name.removesuffix(CHALLENGES) + "solutions.json")
+    if apart and not solutions and beside.exists():
+        raise ConfigError(
+            f"{beside} would be read as the solutions of {dataset.spec}, which has none; remove it, or export to "
+            "another name"
+        )
     if apart and solutions:
         if lacking := [name for name in tasks if name not in solutions]:
             raise DataError(
                 f"{dataset.spec}: task {lacking[0]} has no outputs while others do; export to a plain .json"
             )
-        files[path.with_name(path.name.removesuffix(CHALLENGES) + "solutions.json")] = solutions
+        files[beside] = solutions
     for name, content in files.items():
         with written_whole(name) as file:
             file.write(orjson.dumps(content) + b"\n")

@@ -67,9 +67,10 @@ def by_view(votes: Sequence[Vote]) -> list[Group]:
 
 
 def by_count_minus_nll(votes: Sequence[Vote]) -> list[Group]:
-    """By count minus the group's mean negative log-likelihood of a whole answer (the rule NVARC used in 2025).
+    """By count minus the group's mean negative log-likelihood of a whole answer.
 
-    Grids with an unknown log-likelihood come last, tied.
+    Grids with an unknown log-likelihood come last, tied. The mean is over the views that gave the grid; NVARC's rule,
+    which this is not, scores every grid under the same views.
     """
     members = group_votes(votes)
     keys = {}

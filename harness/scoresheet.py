@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.errors import some_of
 from harness.intervals import CONFIDENCE, RESAMPLES
 from harness.records import Results, RuledResults
 from harness.rulescores import RuleScores, rule_results, rules_named, rules_text, score_rules, unusable
@@ -43,8 +44,8 @@ def score_saved_predictions(
     parts = [summary_table(results), details(results)]
     warnings = list(saved.warnings)
     warnings += [
-        f"{'' if len(saved.ballots) == 1 else own.model + ': '}{len(own.missing)} of {len(saved.tasks)} tasks have no "
-        f"prediction and count as wrong: {', '.join(own.missing)}"
+        f"{'' if len(saved.ballots) == 1 else own.model + ': '}of {len(saved.tasks)} tasks {some_of(own.missing)} have "
+        "no prediction and count as wrong"
         for own in saved.ballots
         if own.missing
     ]

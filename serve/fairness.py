@@ -3,8 +3,8 @@
 vLLM serves waiting requests of a loaded adapter first, so that with ``--max-loras`` busy adapters a further one waits
 for as long as they stay busy (over 20 s was measured). Here each adapter holds a slot for a quantum; once others wait
 and the quantum of who has held one longest is over, its new requests queue, those in flight finish, and the slot goes
-to who has waited longest. Only as many adapters stop as others wait. A wait is thus bounded by the quantum and the
-longest answer in flight for each turn before it.
+to who has waited longest. Only as many adapters stop as others wait. A wait takes the quantum and the longest answer
+in flight for each turn before it, however long that answer is.
 """
 
 from __future__ import annotations

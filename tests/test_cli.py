@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import marshal
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +104,26 @@ def test_a_damaged_compiled_file_is_no_interrupt(capsys: pytest.CaptureFixture[s
     error = capsys.readouterr().err.lstrip()
     assert error.startswith("error: a compiled Python file is damaged (")
     assert "-name '*.pyc' -delete" in error
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_an_output_that_lacks_a_character_gets_it_as_an_escape(tmp_path: Path, encoding: str) -> None:
+    """Solving one task of two ends in a table with the sign † of Wilson's interval."""
+    grids = {"aé→🙂": [[1]], "b": [[2]]}
+    tasks = {k: {"train": [{"input": g, "output": g}], "test": [{"input": g, "output": g}]} for k, g in grids.items()}
+    (tmp_path / "t.json").write_text(json.dumps(tasks), encoding="utf-8")
+    answers = {k: [{"attempt_1": [[1]], "attempt_2": [[1]]}] for k in grids}
+    (tmp_path / "s.json").write_text(json.dumps(answers), encoding="utf-8")
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+
+    def said(*words: str) -> str:
+        argv = [sys.executable, "-m", "harness.cli", *words]
+        done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, check=True)
+        return done.stdout.decode(encoding)
+
+    mark = "†" if encoding == "utf-8" else "\\u2020"
+    assert f"50.0 %{mark} [" in said("score", "s.json", "--dataset", "t.json")
+    shown = said("data", "show", "t.json", "aé→🙂", "--color", "never")
+    name = "aé→🙂" if encoding == "utf-8" else "aé\\u2192\\ud83d\\ude42"
+    assert name in shown
+    assert json.loads(f'"{name}"') == "aé→🙂"

@@ -102,6 +102,18 @@ def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "nowhere" in bench(capsys, "stats", "toy/copy#n=1", "--tokenizer", "./nowhere", status=2)
 
 
+def test_solutions_of_an_earlier_export_are_not_taken_for_those_of_tasks_without(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bench(capsys, "export", "toy/copy#n=4", "-o", "b_challenges.json")
+    (tmp_path / "b_solutions.json").unlink()
+    bench(capsys, "export", "toy/copy#n=4#seed=2", "-o", "a_challenges.json")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    told = bench(capsys, "export", "b_challenges.json", "-o", "a_challenges.json", status=2)
+    assert "a_solutions.json would be read as the solutions of b_challenges.json, which has none" in told
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_stats_without_outputs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     build_tokenizer().save_pretrained(tmp_path / "tokenizer")
     bench(capsys, "export", "toy/copy#n=4", "-o", "a_challenges.json")

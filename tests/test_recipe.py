@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,55 @@ def test_free_keys_decide_nothing() -> None:
     assert set(Recipe.model_fields) > FREE_KEYS
     free = {"workers": 2, "save_steps": 3, "gradient_checkpointing": True, "output_dir": "b", "resume": False}
     assert changed_keys(make_recipe(SMALL).decides(), make_recipe({**SMALL, **free}).decides()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"learning_rate": math.inf}, "learning_rate"),
+        ({"warmup": math.inf}, "warmup"),
+        ({"weight_decay": math.inf}, "weight_decay"),
+        ({"lora": {"alpha": math.inf}}, "lora.alpha"),
+        ({"lora": {"alpha_pattern": {"q_proj": math.nan}}}, "lora.alpha_pattern"),
+        ({"threads": 10**14}, "threads"),
+        ({"scheduler": "polynomial", "max_steps": 1}, r"polynomial needs steps after warm-up \(1 of 1 steps"),
+        ({"scheduler": "polynomial", "warmup": 9, "max_steps": 9}, "9 of 9 steps"),
+    ],
+)
+def test_numbers_that_a_library_would_stumble_over_are_refused(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make_recipe({**SMALL, **changes})
+
+
+@pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
+def test_patterns_of_lora_are_regular_expressions(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"recipe: lora\.{key} '\(' is no regular expression: missing \)"):
+        check_lora(make_recipe({**SMALL, "lora": {key: {"(": 3}}}))
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    recipe = make_recipe(
+        {
+            **SMALL,
+            "model": "~/base",
+            "adapter": "~/ad",
+            "output_dir": "~/out",
+            "datasets": ["~/d.json#n=3", "barc-40-10-~/b.jsonl", "arc1/training#ids=~/ids.txt", "./~/d.json"],
+            "validation": {"spec": "~/v.json"},
+        }
+    )
+    assert (recipe.model, recipe.adapter, recipe.output_dir) == ("/home/me/base", "/home/me/ad", Path("/home/me/out"))
+    assert [part.spec for part in recipe.datasets] == [
+        "/home/me/d.json#n=3",
+        "barc-40-10-/home/me/b.jsonl",
+        "arc1/training#ids=/home/me/ids.txt",
+        "./~/d.json",
+    ]
+    assert recipe.validation is not None
+    assert recipe.validation.spec == "/home/me/v.json"
+    with pytest.raises(ConfigError, match="no home folder is known for '~nobody-of-this-name'"):
+        make_recipe({**SMALL, "output_dir": "~nobody-of-this-name/x"})
 
 
 def test_float16_on_4_bit_weights_is_refused() -> None:

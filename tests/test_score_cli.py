@@ -53,7 +53,7 @@ def test_the_json_is_results_json_under_an_unnamed_model(capsys: pytest.CaptureF
     assert accuracy["per_output"] == pytest.approx((2 + 1 + 1) / 15)
     assert set(accuracy) == {"value", "low", "high", "method", "per_output", "strict"}
     assert model["metrics"]["pass_n"]["strict"] == 0.5
-    assert "1 of 4 tasks have no prediction and count as wrong: d" in err
+    assert "of 4 tasks 1 (d) have no prediction and count as wrong\n" in err
 
 
 def test_kaggles_score_is_vote_2_per_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +90,15 @@ def test_a_run_needs_no_dataset_and_its_results_are_rewritten(
     status, _, _ = score(capsys, run, "--rules", "logprob,first")
     assert status == 0
     assert RunFolder(run).results() == found
+
+
+def test_a_warning_names_five_tasks_and_counts_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tasks = {f"t{k:03}": task_json(t) for k, t in enumerate(iterate(open_dataset("toy/copy/evaluation#n=80")))}
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    answer: Any = tasks["t000"]
+    (tmp_path / "s.json").write_text(json.dumps({"t000": [{"attempt_1": answer["test"][0]["output"]}]}))
+    _, _, err = score(capsys, tmp_path / "s.json", "--dataset", tmp_path / "tasks.json")
+    assert "of 80 tasks 79 (t001, t002, t003, t004, t005, …) have no prediction and count as wrong\n" in err
 
 
 def test_a_run_held_against_another_dataset_leaves_its_results_alone(

@@ -61,6 +61,14 @@ def test_every_mixture_keeps_the_declared_share(tmp_path_factory: pytest.TempPat
         assert given_weights.get("toy/cross", 0) == pytest.approx(share)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    sweep = load_sweep(write(tmp_path / "s.yaml", out="~/x", evaluation={"dataset": "~/t.json#ids=~/i.txt", "n": 2}))
+    assert sweep.out == Path("/home/me/x")
+    assert sweep.evaluation.dataset == "/home/me/t.json#ids=/home/me/i.txt"
+    assert next(sweep.lessons()).recipe.output_dir == Path("/home/me/x/trained/w100")
+
+
 def test_mixtures_written_out(tmp_path: Path) -> None:
     rows = [{"name": "only", "datasets": "toy/cross"}, {"name": "both", "datasets": ["toy/cross", "toy/copy"]}]
     sweep = load_sweep(write(tmp_path / "s.yaml", mixtures=rows, original_weight=None, original=None, added=None))
@@ -144,6 +152,19 @@ def test_what_could_not_be_served_is_refused_before_training(
     assert isinstance(result.exception, ConfigError)
     assert told in str(result.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_results_of_an_earlier_run_do_not_stand_for_a_finished_sweep(tmp_path: Path) -> None:
+    """What could not be served is refused before training, though every run folder has a results.json."""
+    path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), serve={"dtype": "fp16"})
+    for name in ("w100", "w25", "w0"):
+        folder = tmp_path / "out" / "bench" / name
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text("{}")
+    result = CliRunner().invoke(sweep, [str(path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "--dtype fp16: choose from exact, auto" in str(result.exception)
+    assert not (tmp_path / "out" / "trained").exists()
 
 
 def test_the_tiny_example_can_be_served_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -192,6 +193,38 @@ def test_a_run_that_is_resumed_with_other_passes_is_told_what_that_changes(
     assert capsys.readouterr().err == ""
     with pytest.raises(ConfigError, match="of another recipe; changed: seed"):
         prepare_folder(tmp_path, {**begun, "seed": 2, key: 1}, resume=True)
+
+
+def test_what_has_moved_is_the_same_where_its_content_is(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
+    begun = {
+        "model": "/a", "model (its content)": "1" * 16, "adapter": "/b", "adapter (its content)": "2",
+        "datasets.0.spec": "/c", "datasets.0 (its content)": "3",
+        "validation.spec": "/d", "validation (its content)": "4",
+    }  # fmt: skip
+    moved = {key: f"/moved{value}" if "(" not in key else value for key, value in begun.items()}
+    for key in ("model", "adapter", "datasets.0.spec", "validation.spec"):
+        content = f"{key.removesuffix('.spec')} (its content)"
+        write_json(tmp_path / STARTED, begun)
+        both = ", ".join(sorted((key, content)))
+        with pytest.raises(ConfigError, match=rf"changed: {re.escape(both)}\. Give"):
+            prepare_folder(tmp_path, {**moved, content: "other"}, resume=True)
+        write_json(tmp_path / STARTED, {**begun, content: None})  # nothing says what it was
+        with pytest.raises(ConfigError, match=re.escape(f"changed: {key}")):
+            prepare_folder(tmp_path, {**begun, key: "/x", content: None}, resume=True)
+    write_json(tmp_path / STARTED, begun)
+    assert not prepare_folder(tmp_path, moved, resume=True)
+    assert not prepare_folder(tmp_path, begun, resume=True)
+
+
+def test_a_hub_base_of_an_older_run_is_known_by_its_commit(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
+    write_json(tmp_path / STARTED, {"model": "a/b", "model (its content)": "c" * 40})
+    now = {"model": "a/b", "model (its content)": "1" * 16}
+    with pytest.raises(ConfigError, match=r"changed: model \(its content\)"):
+        prepare_folder(tmp_path, now, resume=True, commit="d" * 40)
+    assert not prepare_folder(tmp_path, now, resume=True, commit="c" * 40)
+    assert not prepare_folder(tmp_path, now, resume=True, commit="e" * 40)  # recorded by its content by now
 
 
 def test_an_adapter_is_not_merged_into_another_base(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Batches: a step's samples in forward passes of like length, and their padding.
 
 The samples of an optimizer step are sorted by length and cut into passes that waste little on padding. The step's
-gradient is the same in any cut, since its loss is normalised over all answer tokens of the step.
+gradient is the same in any cut, since its loss is normalised over all answer tokens of the step; only dropout, which is
+drawn pass by pass, and rounding differ.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from trainers.arguments import pass_limits
 from trainers.batches import cut_passes, samples_of_process
 from trainers.failures import explained
 from trainers.inputs import Inputs
+from trainers.launched import processes
 from trainers.loop import Reports, build_trainer
 from trainers.mixture import Mixture
 from trainers.progress import Progress, clock
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
-from trainers.setup import open_recipe_validation, processes, set_up
+from trainers.setup import open_recipe_validation, set_up
 from trainers.signals import StopSignal, TrainingStopped
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError, RunError
 from trainers.artifact import MANIFEST, PARITY, check_unchanged, read_manifest, write_json
+from trainers.launched import is_first
 from trainers.recipe import PASS_KEYS, Data, changed_keys
 
 STARTED = "training.json"
@@ -33,7 +34,7 @@ def locked(output: Path) -> Iterator[None]:
     Raises:
         RunError: another process trains in it. ConfigError: it cannot be written.
     """
-    if not _is_first():
+    if not is_first():
         yield
         return
     try:
@@ -56,10 +57,6 @@ def locked(output: Path) -> Iterator[None]:
         yield
 
 
-def _is_first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | None = None) -> bool:
     """Make the output folder ready to start or go on in; True where it already holds the finished result.
 
@@ -71,7 +68,7 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | N
         ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
         AdapterError: its finished weights are damaged.
     """
-    first = _is_first()
+    first = is_first()
     started = output / STARTED
     decides = json.loads(json.dumps(decides))
     try:

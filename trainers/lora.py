@@ -97,11 +97,13 @@ def check_lora(recipe: Recipe) -> None:
     if lora.init not in KNOWN_INITS:
         known = ", ".join(KNOWN_INITS)
         raise ConfigError(f"recipe: lora.init {lora.init!r} is not known; known: {known}")
-    if isinstance(lora.targets, str):
+    patterns = [("targets", lora.targets)] if isinstance(lora.targets, str) else []
+    patterns += [(key, p) for key in ("rank_pattern", "alpha_pattern") for p in getattr(lora, key)]
+    for key, pattern in patterns:
         try:
-            re.compile(lora.targets)
+            re.compile(pattern)
         except re.error as error:
-            raise ConfigError(f"recipe: lora.targets {lora.targets!r} is no regular expression: {error}") from None
+            raise ConfigError(f"recipe: lora.{key} {pattern!r} is no regular expression: {error}") from None
     touches = recipe.serveable and _targeted_embeddings(lora.targets)
     architecture = served_class(find_base(recipe.model)) if touches else None
     if recipe.serveable and (reasons := unserveable(lora, recipe.max_lora_rank, architecture)):

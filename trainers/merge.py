@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 from harness.errors import AdapterError, ConfigError
@@ -37,7 +38,10 @@ def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -
         check_unchanged(adapter, manifest)
     from trainers.merged import write_merged
 
-    agreement = write_merged(where, adapter, output, dtype)
+    with warnings.catch_warnings():
+        # PEFT's advice about tied embeddings, which are untied here where they must be, and compared.
+        warnings.filterwarnings("ignore", ".*(no longer tied|tie_word_embeddings)")
+        agreement = write_merged(where, adapter, output, dtype)
     load_tokenizer(where).save_pretrained(str(output))
     write_json(output / "merged.json", {"base": base, "adapter": str(adapter), **vars(agreement)})
     return output

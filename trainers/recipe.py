@@ -5,6 +5,7 @@ Unknown keys are refused with a suggestion. ``trainers.recipe_file`` reads recip
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -110,9 +111,9 @@ def as_datasets(value: object) -> object:
 
 
 class Part(BaseModel):
-    """Base of a recipe and its parts: unknown keys are refused, values are frozen."""
+    """Base of a recipe and its parts: unknown keys and infinite numbers are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetRecipe(Part):
@@ -262,7 +263,7 @@ class Recipe(Part):
     """``fsdp`` spreads weights and optimizer over the GPUs instead of repeating them on each."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that make batches besides each training process."""
-    threads: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     """CPU threads of torch; None leaves torch's choice."""
     logging_steps: Annotated[int, Field(gt=0)] = 10
     """Steps between two printed lines where there is no terminal; log.jsonl has every step."""
@@ -282,6 +283,13 @@ class Recipe(Part):
         given = [d.weight is not None for d in self.datasets]
         if any(given) and not all(given):
             raise ValueError("datasets: some have a weight and some have none; give every one a weight, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _decays_after_warmup(self) -> Recipe:
+        warmup = math.ceil(self.warmup * self.max_steps) if self.warmup < 1 else int(self.warmup)
+        if self.scheduler == "polynomial" and warmup >= self.max_steps:
+            raise ValueError(f"scheduler: polynomial needs steps after warm-up ({warmup} of {self.max_steps} steps)")
         return self
 
     @model_validator(mode="after")

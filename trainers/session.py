@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +12,7 @@ from trainers.failures import explained, writing
 from trainers.finish import finish, kept_step
 from trainers.folder import CHECKPOINTS
 from trainers.inputs import Inputs
+from trainers.launched import is_first
 from trainers.loop import ArcTrainer, Reports, build_trainer
 from trainers.optional import reporting
 from trainers.progress import Progress, TrainingLog
@@ -31,7 +31,7 @@ def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
         ConfigError, DataError, RunError, TrainingStopped: see ``trainers.sft.train``.
     """
     recipe, folder = inputs.recipe, output / CHECKPOINTS
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = is_first()
     checkpoint = newest_complete(folder) if recipe.resume else None
     begun = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     last = begun if checkpoint and _is_over(recipe, checkpoint) else recipe.max_steps

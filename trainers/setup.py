@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Trainer
+from transformers.training_args import OptimizerNames
 from transformers.utils import logging as hf_logging
 from trl import SFTConfig
 
@@ -17,6 +18,7 @@ from harness.errors import ConfigError
 from trainers.arguments import chosen_dtype, training_arguments
 from trainers.batches import samples_of_process
 from trainers.inputs import Inputs, open_recipe_mixture
+from trainers.launched import processes
 from trainers.mixture import Mixture
 from trainers.recipe import Recipe
 from trainers.validation import Validation, open_validation
@@ -37,11 +39,6 @@ class Setup:
     def pad_id(self) -> int:
         """The token that fills a batch; it is known by its place, so that any token will do."""
         return _pad_id(self.tokenizer)
-
-
-def processes() -> int:
-    """How many training processes were launched."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def set_up(inputs: Inputs, recipe: Recipe, checkpoints: Path) -> Setup:
@@ -80,12 +77,34 @@ def _arguments(recipe: Recipe, checkpoints: Path, dtype: torch.dtype) -> SFTConf
     if recipe.sharding == "fsdp" and (processes() < 2 or not torch.cuda.is_available()):
         raise ConfigError("recipe: sharding: fsdp needs GPUs and at least two processes (torchrun --nproc_per_node N)")
     samples = samples_of_process(recipe.batch_size, processes())
-    arguments = training_arguments(recipe, samples, checkpoints, dtype)
+    _check_optimizer_name(recipe.optimizer)
+    try:
+        arguments = training_arguments(recipe, samples, checkpoints, dtype)
+    except ValueError as error:
+        raise ConfigError(f"recipe: the trainer does not take it: {' '.join(str(error).split())}") from error
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except (ImportError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"recipe: optimizer {recipe.optimizer} cannot be used here: {why}") from error
     if arguments.world_size != processes():
         raise ConfigError(
             f"{processes()} processes were launched, but {arguments.world_size} found each other: use torchrun"
         )
     return arguments
+
+
+def _check_optimizer_name(name: str) -> None:
+    """Refuse an optimizer that transformers does not know.
+
+    Raises:
+        ConfigError: the message has the names that are nearest.
+    """
+    known = [member.value for member in OptimizerNames]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"recipe: optimizer {name!r} is not known; {hint}")
 
 
 def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.errors import ConfigError
 from trainers.folder import locked, prepare_folder
 from trainers.inputs import Inputs, check_weights, find_base, open_inputs
+from trainers.launched import ignore_launchers, is_first
 from trainers.lora import check_lora
 from trainers.optional import check_optional, require_extra
 from trainers.recipe import Recipe
@@ -35,7 +36,7 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
     with locked(output):
         decides = inputs.decides()
         if prepare_folder(output, decides, resume=recipe.resume, commit=inputs.base_commit):
-            if int(os.environ.get("RANK", "0")) == 0:
+            if is_first():
                 print(f"{output} is finished already; nothing was trained", file=sys.stderr)
             return output
         _tell(inputs)
@@ -67,13 +68,14 @@ def _check_own_folder(recipe: Recipe, base: Path | str, output: Path) -> None:
 
 def _tell(inputs: Inputs) -> None:
     """Print what a user should know before training."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if is_first():
         for line in inputs.advice:
             print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def _ready(recipe: Recipe, output: Path | None) -> Inputs:
     require_extra()
+    ignore_launchers()
     check_lora(recipe)
     check_optional(recipe)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -136,7 +136,7 @@ def _train(out: Path, lesson: Lesson) -> Path:
         "threads": 1,
     }
     recipe.parent.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     in_own_process("train", str(recipe))
     return folder
 
@@ -160,7 +160,7 @@ def _small_tasks(out: Path, count: int) -> Path:
 
     path = out / "arc1-small-answers.txt"
     ids = [task.id for task in sorted(iterate(open_dataset("arc1/evaluation")), key=size)[:count]]
-    path.write_text("\n".join(ids) + "\n")
+    path.write_text("\n".join(ids) + "\n", encoding="utf-8")
     return path
 
 
@@ -200,5 +200,5 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
 def _closing(out: Path) -> Path:
     """The end of the report: how to go on from here."""
     path = out / "how-to-go-on.md"
-    path.write_text(_GO_ON.format(out=out))
+    path.write_text(_GO_ON.format(out=out), encoding="utf-8")
     return path

@@ -14,7 +14,7 @@ from harness.prompt import load_prompt
 from harness.rng import MAX_SEED
 from harness.sweeprecord import SweepRecord, SweepRow
 from trainers.explain import explain_errors
-from trainers.recipe import DatasetRecipe, Part, Recipe, as_datasets, make_recipe
+from trainers.recipe import DatasetRecipe, Part, Recipe, Spec, as_datasets, expand_home, make_recipe
 from trainers.recipe_file import load_data
 
 ROW_KEYS = ("output_dir", "datasets", "seed")
@@ -46,7 +46,7 @@ class ServeOptions(Part):
 class Evaluation(Part):
     """What every adapter is asked, with equal draws; see ``bench run --help``."""
 
-    dataset: str
+    dataset: Spec
     n: Annotated[int, Field(gt=0)] = 32
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     limit: Annotated[int, Field(gt=0)] | None = None
@@ -61,7 +61,7 @@ class Evaluation(Part):
 class Sweep(Part):
     """A sweep: every mixture x every seed is trained, all are served by one server, benched, and set in one table."""
 
-    out: Path
+    out: Annotated[Path, BeforeValidator(expand_home)]
     recipe: dict[str, JsonValue]
     """What all adapters share: any key of a recipe except output_dir, datasets and seed."""
     original: Annotated[list[DatasetRecipe], BeforeValidator(as_datasets)] = Field(default_factory=list)
