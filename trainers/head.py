@@ -13,15 +13,19 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from trainers.batches import IGNORED
 
 
+def has_adapted_head(model: Any) -> bool:
+    """Whether the output layer of a model has an adapter."""
+    return isinstance(model, PeftModel) and isinstance(model.get_output_embeddings(), BaseTunerLayer)
+
+
 @contextmanager
 def hidden_head_adapter(model: Any) -> Iterator[bool]:
     """Let TRL's constructor see the output layer without its adapter, which it refuses; gives whether it has one."""
-    head = model.get_output_embeddings() if isinstance(model, PeftModel) else None
-    if not isinstance(head, BaseTunerLayer):
+    if not has_adapted_head(model):
         yield False
         return
     base = model.get_base_model()
-    base.get_output_embeddings = head.get_base_layer
+    base.get_output_embeddings = model.get_output_embeddings().get_base_layer
     try:
         yield True
     finally:
