@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from trl import SFTTrainer
 
 from harness.errors import ConfigError, RunError
@@ -20,7 +21,8 @@ from trainers.batches import Batch, Collator, split_passes
 from trainers.checkpoints import prune_best, prune_checkpoints, write_best
 from trainers.continued import with_adapter
 from trainers.failures import writing
-from trainers.lora import lora_config, outside_language_model
+from trainers.head import answer_loss, hidden_head_adapter
+from trainers.lora import lora_config, outside_language_model, targets_head
 from trainers.progress import Progress, TrainingLog
 from trainers.recipe import Recipe
 from trainers.rows import VirtualRows
@@ -63,7 +65,8 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         self.tally: torch.Tensor | None = None
         self.places = 0
         self._clock = time.monotonic()
-        super().__init__(*args, **kwargs)
+        with hidden_head_adapter(kwargs["model"]) as self.has_adapted_head:
+            super().__init__(*args, **kwargs)
         # Some classes say that they take no count of tokens (Gemma 3n); TRL, which computes the loss itself, would then
         # divide each pass by its own count.
         self.model_accepts_loss_kwargs = True
@@ -89,6 +92,15 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
                 losses.append(super().training_step(model, part, num_items_in_batch))
         losses.append(super().training_step(model, last, num_items_in_batch))
         return torch.stack(losses).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss by TRL, but where the output layer has an adapter: TRL computes with that layer's weights alone."""
+        if not self.has_adapted_head:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = answer_loss(model, inputs) / num_items_in_batch
+        return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
 
     def _as_many_on_every_process(self, passes: list[Batch]) -> list[Batch]:
         """Split passes until all processes have as many: TRL exchanges its metrics in every pass."""
@@ -211,10 +223,13 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
         ConfigError: the LoRA targets do not fit the model.
     """
     recipe = setup.recipe
-    fresh = recipe.lora is not None and recipe.adapter is None
     model = setup.model if recipe.adapter is None else with_adapter(setup.model, recipe)
+    fresh = recipe.lora is not None and recipe.adapter is None
     begun = {} if fresh else {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+    config = lora_config(recipe.lora, outside_language_model(model)) if fresh and recipe.lora is not None else None
     try:
+        if config is not None and recipe.lora is not None and targets_head(recipe.lora):
+            model, config = get_peft_model(model, config), None
         trainer = ArcTrainer(
             model=model,
             args=setup.arguments,
@@ -222,9 +237,7 @@ def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: St
             train_dataset=rows,
             eval_dataset=rows if setup.validation else None,
             processing_class=setup.tokenizer,
-            peft_config=lora_config(recipe.lora, outside_language_model(setup.model))
-            if fresh and recipe.lora is not None
-            else None,
+            peft_config=config,
             callbacks=[StopAtStep(stop)],
             recipe=recipe,
             reports=reports,

@@ -61,6 +61,11 @@ def _targeted_embeddings(targets: str | Sequence[str]) -> list[str]:
     return [name for name in _EMBEDDINGS if any(f".{name}".endswith(f".{target}") for target in targets)]
 
 
+def targets_head(lora: LoraRecipe) -> bool:
+    """Whether the output layer gets an adapter."""
+    return HEAD in _targeted_embeddings(lora.targets)
+
+
 def served_class(base: Path | str) -> str | None:
     """The class by which vLLM serves a base model; None where config.json does not say it.
 

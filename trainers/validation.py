@@ -10,7 +10,7 @@ from harness.datasets import Dataset, iterate
 from harness.errors import DataError, GridError
 from harness.grid import Grid
 from harness.tokens import PromptTokenizer, Sample
-from trainers.batches import pad_samples
+from trainers.batches import IGNORED, pad_samples
 
 SLACK = 8
 """Tokens that a generated answer may be longer than the true one."""
@@ -74,14 +74,19 @@ class Validation:
 
     def _loss(self, model: Any, questions: Sequence[Question], device: Any) -> tuple[float, int]:
         """(sum of the negative log-probabilities, number) of the answer tokens."""
-        total, n_tokens = 0.0, 0
+        from trainers.head import answer_loss, has_adapted_head
+
+        total, n_tokens, adapted = 0.0, 0, has_adapted_head(model)
         samples = sorted((q.sample for q in questions), key=lambda s: len(s.ids))
         for k in range(0, len(samples), self.micro_batch):
             some = samples[k : k + self.micro_batch]
             batch = pad_samples([s.ids for s in some], [s.prompt_length for s in some], self.pad_id)
-            out = model(
-                **{name: value.to(device) for name, value in batch.items()}, use_cache=False, fused_lm_head=True
-            )
+            batch = {name: value.to(device) for name, value in batch.items()}
+            if adapted:
+                total += float(answer_loss(model, batch))
+                n_tokens += int((batch["labels"] != IGNORED).sum())
+                continue
+            out = model(**batch, use_cache=False, fused_lm_head=True)
             total -= float(out.log_probs.double().sum())
             n_tokens += int(out.label_mask.sum())
         return total, n_tokens

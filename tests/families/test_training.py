@@ -77,6 +77,27 @@ def test_only_the_language_model_is_trained_and_it_can_be_registered(
     assert json.loads((one_pass / "adapter_config.json").read_text())["exclude_modules"]
 
 
+def test_the_loss_with_an_adapter_on_the_output_layer_is_that_of_the_model(tmp_path: Path) -> None:
+    """TRL computes with the layer's own weights. Also: in any number of passes, gone on from, and validated."""
+    model = make_family("llama3", tmp_path / "model")
+    lora = {"rank": 8, "targets": ["q_proj", "embed_tokens", "lm_head"]}
+    check = {"spec": str(constant_tasks(tmp_path / "tasks.json")), "exact_tasks": 0}
+    losses = []
+    for size in (8, 1):
+        data = recipe(
+            model, tmp_path / str(size), lora=lora, micro_batch_size=size, max_padding=0.9, learning_rate=1e-2
+        )
+        losses.append(losses_of(trained({**data, "validation": check, "eval_steps": 3})))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    validated = manifest_of(tmp_path / "8").losses.validation["loss"]
+    assert losses[0][2] > validated
+    further = trained(recipe(model, tmp_path / "further", lora=lora, adapter=str(tmp_path / "8"), max_steps=1))
+    assert losses_of(further)[0] == pytest.approx(validated, abs=0.1)
+    with safe_open(tmp_path / "8" / "adapter_model.safetensors", "np") as file:
+        changed = {name for name in file.keys() if "_B" in name and abs(file.get_tensor(name)).max() > 0}
+    assert {"base_model.model.lm_head.lora_B.weight", "base_model.model.model.embed_tokens.lora_embedding_B"} < changed
+
+
 @pytest.mark.parametrize("targets", [["q_proj", "embed_tokens"], ["lm_head"], r".*(q_proj|lm_head)"])
 @pytest.mark.parametrize(("name", "served"), [("qwen3", True), ("llama3", True), ("mistral", False), ("qwen2", False)])
 def test_adapters_on_embeddings_and_output_layer_are_for_some_classes(
