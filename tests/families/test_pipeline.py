@@ -1,8 +1,8 @@
 """From preview to answers, a family at a time: trained to answer a constant, a right pipeline answers it always.
 
 Every family is previewed, trained, validated, registered, merged, and asked through transformers. Those in ``SERVED``,
-one for each class that vLLM has for them, are also served and asked over HTTP by chat and by token ids, and compared
-by log-probability. ``bench run`` on the families' servers is to be added where ``ask_over_http`` stands.
+one for each class that vLLM has for them, are also served, asked over HTTP by chat and by token ids, compared by
+log-probability, and benched by every route.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 
+from harness.cli import cli
+from harness.console import run_cli
 from harness.datasets import open_dataset
 from harness.encoding import parse_encoder
 from harness.prompt import load_prompt
+from harness.runs import RunFolder
 from harness.tokens import PromptTokenizer
 from serve import admin
 from serve.base_model import BaseModel
@@ -180,6 +183,7 @@ def test_every_answer_of_a_server_is_right(family: Family, tmp_path: Path) -> No
         ask_over_http(family, url)
         found = check_parity(family.output, url, "learned", samples=4)
         assert found.holds, found.as_text()
+        bench_by_every_route(family, url, tmp_path)
         assert "learned" in json.dumps(admin.list_adapters(url))
 
 
@@ -198,3 +202,16 @@ def ask_over_http(family: Family, url: str) -> None:
         assert [choice["finish_reason"] for choice in choices] == ["stop", "stop"]
         for text in (choices[0]["message"]["content"], choices[1]["text"]):
             assert family.read(text) in answer, json.dumps(text)
+
+
+def bench_by_every_route(family: Family, url: str, root: Path) -> None:
+    """``bench run`` scores 100 % under views that leave the answer as it is, whichever way it asks."""
+    words = ["run", "--server", url, "--model", "learned", "--dataset", family.recipe.datasets[0].spec, "-n", "2"]
+    words += ["--limit", str(TASKS), "--no-augment"]
+    used = {}
+    for api in ("auto", "chat", "completions"):
+        out = root / f"run-{api}"
+        assert run_cli(cli, [*words, "--api", api, "--out", str(out)]) == 0
+        used[api] = RunFolder(out).manifest().config.api
+        assert RunFolder(out).results().models["learned"].metrics["accuracy"].value == 1.0
+    assert used == {"auto": "completions", "chat": "chat", "completions": "completions"}
