@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from harness.address import canonical
 from harness.errors import AdapterError, ServerError
 from serve import admin
 from serve.version import AdapterRef
@@ -19,10 +20,12 @@ def change_everywhere(action: str, adapter: str, urls: Sequence[str]) -> Answers
     Raises:
         AdapterError: a server refused, or they disagree about the version; where it was to become live, no name has
             moved anywhere.
+        ConfigError: an address is no URL.
         ServerError: a server cannot be reached; the message says on which ones a name has moved already, if on any.
     """
     changes = {"load": admin.load, "unload": admin.unload, "promote": admin.promote, "rollback": admin.rollback}
     change = changes[action]
+    urls = list(dict.fromkeys(map(canonical, urls)))  # one server under two spellings is one
     if len(urls) == 1:
         return [(urls[0], change(urls[0], adapter))]
     listings = {url: admin.list_adapters(url) for url in urls}

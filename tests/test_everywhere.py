@@ -125,3 +125,10 @@ def test_a_server_that_fails_after_another_has_switched_is_told(apart: Fleet) ->
     with pytest.raises(ServerError) as caught:
         change_everywhere("promote", apart.ids[0], apart.urls)
     assert f"moved on: {apart.urls[0]}" in str(caught.value)
+
+
+def test_a_server_under_two_spellings_is_changed_once(apart: Fleet) -> None:
+    one, _ = apart.urls
+    answers = change_everywhere("load", apart.ids[0], [f"{one}/", one, f"{one}/v1"])
+    assert [url for url, _ in answers] == [one]
+    assert apart.loaded() == [{apart.ids[0]}, set()]
