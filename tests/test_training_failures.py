@@ -112,7 +112,7 @@ def test_models_and_adapters_that_cannot_be_loaded(
 def test_a_hub_model_that_is_not_there(tmp_path: Path) -> None:
     done = bench(command(recipe_data("nobody/no-such-model", tmp_path / "out")))
     assert done.returncode == 2
-    expected = "error: model 'nobody/no-such-model' is neither a folder nor to be had from Hugging Face: "
+    expected = "error: model nobody/no-such-model: it is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids the "
     assert last_line(done.stderr).startswith(expected)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl import SFTConfig
 
 from trainers.batches import PassLimits
 from trainers.optional import PROJECT
 from trainers.recipe import Recipe
+from trainers.trl_classes import SFTConfig
 
 
 def chosen_dtype(recipe: Recipe) -> torch.dtype:

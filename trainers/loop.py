@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from peft import get_peft_model
-from trl import SFTTrainer
 
 from harness.errors import ConfigError, RunError
 from trainers.arguments import pass_limits
@@ -31,6 +30,7 @@ from trainers.setup import Setup
 from trainers.signals import StopSignal, spare_worker
 from trainers.standing import has_ended, standing
 from trainers.stops import StopAtStep
+from trainers.trl_classes import SFTTrainer
 from trainers.validation import Validation
 
 

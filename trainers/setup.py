@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Trainer
 from transformers.training_args import OptimizerNames
 from transformers.utils import logging as hf_logging
-from trl import SFTConfig
 
 from harness.errors import ConfigError
 from trainers.arguments import chosen_dtype, training_arguments
@@ -21,6 +20,7 @@ from trainers.inputs import Inputs, open_recipe_mixture
 from trainers.launched import processes
 from trainers.mixture import Mixture
 from trainers.recipe import Recipe
+from trainers.trl_classes import SFTConfig
 from trainers.validation import Validation, open_validation
 
 
