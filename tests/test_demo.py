@@ -23,7 +23,7 @@ from harness.tokens import PromptTokenizer
 from tests.conftest import edit_manifest
 from trainers.tiny_base import shipped_path
 
-TASKS = 12
+TASKS = 16
 COMMAND = [sys.executable, "-m", "harness.cli", "demo", "--tasks", str(TASKS), "--out"]
 
 
