@@ -32,6 +32,8 @@ from tests.tiny_qwen import make_model
 from tests.train_runs import FEW, recipe_data, trained
 
 ROOT = Path(__file__).parent.parent
+# HOME and all caches were made empty in tests/__init__.py, before anything else was imported.
+assert "arc-bench-home-" in os.environ["HOME"], "tests run with an empty HOME of their own"
 pytest_plugins = ["tests.faults.matrix"]
 # One thread each: those of several processes on few cores wait for each other by spinning, at twice the time and more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -70,7 +70,7 @@ def test_damaged_best_weights_are_refused(whole: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_training_goes_on_from_the_checkpoint_before(whole: Path, qwen: Path, tmp_path: Path, name: str) -> None:
-    """With a bit of its newest checkpoint flipped, training goes on from the one before to the bit-equal adapter."""
+    """With a bit of its newest checkpoint flipped, training resumes from the previous one and ends bit-equal."""
     data = unfinished(whole, qwen, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / NEWEST / name
     *_, (_, content) = damages(path.read_bytes(), Stream("resumed", name), cuts=0, flips=1)
