@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from benchmarks.common.entry import finish, open_store, parser
 from benchmarks.common.findings import Finding, Growth, findings_table, growth_table
-from harness.comparison import compare, resolvable_difference
-from harness.intervals import bca, intervals, wilson
-from harness.metrics import METRICS, OUTPUTS_MULTIPLE
-from harness.resampling import to_units
+from harness.stats.bootstrap import to_units
+from harness.stats.intervals import bca, intervals, wilson
+from harness.stats.paired_test import compare, resolvable_difference
+from harness.voting.metrics import METRICS, OUTPUTS_MULTIPLE
 
 Floats = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions
 from benchmarks.common.findings import Finding, Growth
 from benchmarks.common.processes import measured, module
-from harness.intervals import intervals
+from harness.stats.intervals import intervals
 
 TIMES, MEGABYTES = 30, 600
 """The goals: times faster than scipy at least, and peak memory below."""

@@ -37,7 +37,7 @@ def grouping_tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from trainers.tiny_tokenizer import CHATML
+    from trainers.tiny.tokenizer import CHATML
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     groups = [str(n).zfill(width) for width in (2, 3) for n in range(10**width)]
@@ -53,13 +53,13 @@ def grouping_tokenizer() -> Any:
 
 def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
     """Tokens built a processor second, seconds to get ready, and a digest of the ids."""
-    from harness.augment import training_view
-    from harness.datasets import open_dataset
-    from harness.encoding import DEFAULT_ENCODER, parse_encoder
-    from harness.prompt import DEFAULT_PROMPT, load_prompt
-    from harness.rng import Stream
-    from harness.tokens import PromptTokenizer
-    from trainers.tiny_tokenizer import build_tokenizer
+    from harness.core.augmentation import training_view
+    from harness.core.random_stream import Stream
+    from harness.data.dataset import open_dataset
+    from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+    from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt
+    from harness.prompts.prompt_tokenizer import PromptTokenizer
+    from trainers.tiny.tokenizer import build_tokenizer
 
     dataset = open_dataset("arc1/training")
     tasks = [dataset.task(i % len(dataset.ids)) for i in range(n_tasks)]

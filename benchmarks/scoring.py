@@ -25,8 +25,8 @@ from benchmarks.common.findings import Finding, Growth
 from benchmarks.common.processes import measured, module
 from benchmarks.common.store import Store
 from benchmarks.predictions.files import SPEC, write_attempts, write_lines, write_task_results
-from harness.metrics import METRICS
-from harness.tables import markdown_table
+from harness.results.table_format import markdown_table
+from harness.voting.metrics import METRICS
 
 SECONDS, MEGABYTES = 60, 600
 """The goals of the command for a million predictions: less than this by the clock and at the peak of memory."""

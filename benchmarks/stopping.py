@@ -30,9 +30,9 @@ from benchmarks.common.findings import Finding, Growth, findings_table, growth_t
 from benchmarks.common.store import Store
 from benchmarks.coverage import Population
 from benchmarks.replays.full_runs import VIEWS, Output, level, load, simulate
-from harness.stopping import Schedule, Stop, schedule
-from harness.tables import markdown_table
-from harness.voting import rank, share_in_top, tie_sets
+from harness.results.table_format import markdown_table
+from harness.voting.early_stopping import Schedule, Stop, schedule
+from harness.voting.ranking import rank, share_in_top, tie_sets
 
 RULES = ("decided", "risk=0.01", "risk=0.05", "risk=0.1", "risk=0.2")
 SEED = 20_260
@@ -222,7 +222,7 @@ Written by `python -m benchmarks.stopping`. A repetition of the first table is o
 
 - Under `risk=R` further draws are taken to come from a Pólya urn: the next draw repeats a grid with the weight of its
   votes so far less 0.25, fails with that of the failures so far, and is a new grid with the rest (`change_bound` in
-  harness/stopping.py).
+  harness/voting/early_stopping.py).
 - *Stopped*: test outputs whose sampling stopped early. *Saved*: share of all predictions that were not sampled.
 - *Attempts changed*: of the stopped outputs, those of which the full run has other attempts, or in another
   order. `decided` promises none, `risk=R` a share below R. *Votes changed* are those among them that score differently.

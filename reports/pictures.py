@@ -6,19 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.curves_plot import curves_figure
-from reports.differences_plot import differences_figure
-from reports.gallery import gather_top
-from reports.gallery_layout import lay_out_task
-from reports.gallery_picture import task_picture
-from reports.instructive import Shown
-from reports.intervals_plot import intervals_figure
-from reports.loading import Section, all_models
-from reports.losses_plot import losses_figure
-from reports.rates_plot import rate_pairs, rates_figure
-from reports.reliability_plot import reliability_figure
-from reports.style import render, styled
-from reports.training import Training
+from reports.gallery.choose import Shown
+from reports.gallery.draw import task_picture
+from reports.gallery.layout import lay_out_task
+from reports.gallery.votes import gather_top
+from reports.loading.runs import Section, all_models
+from reports.loading.training import Training
+from reports.plots.curves import curves_figure
+from reports.plots.differences import differences_figure
+from reports.plots.intervals import intervals_figure
+from reports.plots.losses import losses_figure
+from reports.plots.rates import rate_pairs, rates_figure
+from reports.plots.reliability import reliability_figure
+from reports.plots.style import render, styled
 
 GALLERY_DPI = 110
 

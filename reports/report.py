@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ConfigError, RunError
-from harness.runs import write_atomically
-from harness.summary import summary_table
-from harness.sweeprecord import SweepRecord
-from reports.instructive import Shown, choose_tasks, named_tasks
-from reports.loading import Section, load_sections
-from reports.overview import beside_published, overview, sweep_tables
-from reports.page import Part, html_page, task_heading
+from harness.core.errors import ConfigError, RunError
+from harness.results.summary_table import summary_table
+from harness.runs.folder import write_atomically
+from harness.runs.sweep_schema import SweepRecord
+from reports.gallery.choose import Shown, choose_tasks, named_tasks
+from reports.html.page import Part, html_page, task_heading
+from reports.html.task_table import task_table
+from reports.loading.runs import Section, load_sections
+from reports.loading.training import Training, find_training
 from reports.pictures import Pictures, draw_pictures, task_kind
-from reports.provenance import provenance, warnings
-from reports.section_tables import cost, differences, failures, losses
-from reports.sweep import read_sweep
-from reports.task_table import task_table
-from reports.training import Training, find_training
-from reports.verdict import unfinished, verdict
+from reports.sections.overview import beside_published, overview, sweep_tables
+from reports.sections.provenance import provenance, warnings
+from reports.sections.sweep import read_sweep
+from reports.sections.tables import cost, differences, failures, losses
+from reports.sections.verdict import unfinished, verdict
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ def serve(
 
     Example: bench serve models/base --adapters adapters --port 8000 -- --max-num-seqs 64
     """
-    from serve import operate
-    from serve.launcher import free_port
+    from serve.launch import operate
+    from serve.launch.process import free_port
 
     if stop_it:
         if adapters is None:
@@ -117,7 +117,7 @@ def add_command(
 
     Example: bench adapters add flips runs/flips/adapter --adapters adapters
     """
-    from serve import operate
+    from serve.launch import operate
 
     if accept_base and base is None:
         raise click.UsageError("--accept-base needs --base, the model that it is for")
@@ -136,7 +136,7 @@ def remove_command(adapter: str, adapters: Path | None) -> None:
 
     Example: bench adapters remove flips@1a2b3c4d5e6f --adapters adapters
     """
-    from serve.registry import Registry
+    from serve.registry.store import Registry
 
     for removed in Registry(_registry(adapters)).remove(adapter):
         click.echo(f"removed {removed}")
@@ -152,7 +152,7 @@ def gc_command(adapters: Path | None, keep: int) -> None:
 
     Example: bench adapters gc --adapters adapters --keep 2
     """
-    from serve.registry import Registry
+    from serve.registry.store import Registry
 
     removed = Registry(_registry(adapters)).gc(keep)
     for version in removed:
@@ -176,7 +176,8 @@ def list_command(servers: tuple[str, ...], adapters: Path | None, as_json: bool)
 
     Example: bench adapters list --server http://127.0.0.1:8000
     """
-    from serve import admin, operate
+    from serve.client import admin
+    from serve.launch import operate
 
     if servers:
         found = {url: admin.list_adapters(url) for url in servers}
@@ -238,7 +239,7 @@ def rollback_command(name: str, servers: tuple[str, ...], adapters: Path | None,
 
 
 def _change(action: str, adapter: str, servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
-    from serve import operate
+    from serve.launch import operate
 
     if not servers and adapters is None:
         raise click.UsageError("give --server URL (or --adapters DIR, for the servers that run on that registry)")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.core.errors import ConfigError
 
 USER_KEY = "ARC_BENCH_API_KEY"
 ADMIN_KEY = "ARC_BENCH_ADMIN_KEY"

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 
-from serve.command import OWNER_PID
+from serve.launch.command import OWNER_PID
 
 _SECONDS = 1.0
 _PATIENCE = 60.0

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from harness.datasets import iterate, open_dataset
-from harness.grid import Grid, Task
-from harness.pools import content_digest
-from harness.predictions import PredictionLog
-from harness.records import (
+from harness.core.grid import Grid, Task
+from harness.core.random_stream import Stream
+from harness.data.dataset import iterate, open_dataset
+from harness.data.task_sources import content_digest
+from harness.runs.folder import RunFolder
+from harness.runs.prediction_log import PredictionLog
+from harness.runs.schema import (
     AugmentationRecord,
     Environment,
     Manifest,
@@ -23,13 +25,11 @@ from harness.records import (
     PredictionRecord,
     RunConfig,
 )
-from harness.rng import Stream
-from harness.runs import RunFolder
-from serve.base_model import BaseModel
-from serve.registry import Registry
-from tests.adapter_toys import make_base
-from tests.tiny_qwen import make_model
-from tests.train_runs import FEW, recipe_data, trained
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
+from tests.support.adapter_toys import make_base
+from tests.support.tiny_qwen import make_model
+from tests.support.train_runs import FEW, recipe_data, trained
 
 ROOT = Path(__file__).parent.parent
 # HOME and all caches were made empty in tests/__init__.py, before anything else was imported.

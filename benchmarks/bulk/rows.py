@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.grid import COLOURS, Grid
-from harness.rng import Stream
+from harness.core.grid import COLOURS, Grid
+from harness.core.random_stream import Stream
 
 ROW_BYTES = 28_000
 

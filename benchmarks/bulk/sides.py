@@ -21,8 +21,8 @@ DRAWS = 2_000
 
 def indexed(path: str, cache: str) -> Figures:
     """This project: through its line index, which is built where the cache has none; tasks parsed, checked, drawn."""
-    from harness.datasets import open_dataset
-    from harness.rng import Stream
+    from harness.core.random_stream import Stream
+    from harness.data.dataset import open_dataset
 
     os.environ["ARC_BENCH_CACHE"] = cache
     start, cpu = perf_counter(), process_time()
@@ -57,8 +57,8 @@ def as_arrow(path: str, cache: str) -> Figures:
 
 def audit(path: str, cache: str) -> Figures:
     """The leak audit of 400 evaluation tasks against every row."""
-    from harness.auditing import run_audit
-    from harness.datasets import open_dataset
+    from harness.data.dataset import open_dataset
+    from harness.inspection.leak_audit import run_audit
 
     os.environ["ARC_BENCH_CACHE"] = cache
     evals, dataset = open_dataset("arc1/evaluation"), open_dataset(path)
@@ -69,9 +69,9 @@ def audit(path: str, cache: str) -> Figures:
 
 def _draws(rows: Any) -> float:
     """Tasks a second from random rows, made as this project makes them."""
-    from harness.grid import Grid, Pair
-    from harness.pools import Pool
-    from harness.rng import Stream
+    from harness.core.grid import Grid, Pair
+    from harness.core.random_stream import Stream
+    from harness.data.task_sources import Pool
 
     places = _places(len(rows))
     cpu = process_time()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.tables import markdown_table
+from harness.results.table_format import markdown_table
 
 
 @dataclass(frozen=True)

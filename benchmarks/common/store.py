@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.environment import describe_environment
+from harness.runs.environment import describe_environment
 
 ROOT = Path(__file__).parent.parent.parent
 Line = dict[str, Any]

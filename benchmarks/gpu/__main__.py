@@ -19,8 +19,8 @@ from pathlib import Path
 from benchmarks.common.entry import FOLDER
 from benchmarks.gpu.contents import serve_big, serve_tiny, train_beside_a_loop, train_tiny
 from benchmarks.gpu.steps import Check, Figures, StepFailed, page
-from harness.gpus import list_gpus
-from serve.machine import detect_machine
+from harness.core.gpus import list_gpus
+from serve.launch.machine import detect_machine
 
 
 def look_at_the_machine(check: Check) -> Figures:

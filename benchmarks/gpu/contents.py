@@ -12,11 +12,11 @@ from typing import Any
 from benchmarks.gpu.steps import Check, Figures, StepFailed
 from benchmarks.gpu.swaps import swap_under_load
 from benchmarks.training.setting import SHAPES, Setting, model_folder
-from serve.launcher import Server, serving
-from serve.operate import add_adapter
-from trainers.odds import Odds
-from trainers.parity import Parity
-from trainers.tiny_base import shipped_path
+from serve.launch.operate import add_adapter
+from serve.launch.process import Server, serving
+from trainers.commands.log_odds import Odds
+from trainers.commands.parity import Parity
+from trainers.tiny.train import shipped_path
 
 AIM = 0.9
 """The share of the bare loop's tokens a second that the trainer is to reach on a GPU."""
@@ -155,8 +155,8 @@ def _parity(check: Check, running: Server, folder: Path, model: str, samples: in
 
 
 def _swaps(check: Check, running: Server, versions: list[str]) -> Figures:
-    from trainers.inputs import load_tokenizer, open_inputs, open_recipe_mixture
-    from trainers.recipe import make_recipe
+    from trainers.model.inputs import load_tokenizer, open_inputs, open_recipe_mixture
+    from trainers.recipe.schema import make_recipe
 
     data = json.loads((check.work / "cross.json").read_text(encoding="utf-8"))
     recipe = make_recipe(data, "the check")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.common.machine import describe_machine
-from harness.environment import describe_environment
+from harness.runs.environment import describe_environment
 
 Figures = Mapping[str, str]
 """What a step has found: each figure with its name."""

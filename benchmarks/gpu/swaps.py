@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from serve import admin
+from serve.client import admin
 
 IN_FLIGHT, TOKENS = 16, 16
 Answers = dict[str, list[list[int]]]

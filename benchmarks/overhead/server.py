@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.chattokenizer import FileTokenizer
-from harness.encoding import DEFAULT_ENCODER, parse_encoder
-from harness.grid import Grid
+from harness.core.grid import Grid
+from harness.prompts.file_tokenizer import FileTokenizer
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 
 MODEL = "canned"
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"

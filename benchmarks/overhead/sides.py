@@ -9,11 +9,11 @@ from pathlib import Path
 
 from benchmarks.common.peers import interpreter
 from benchmarks.overhead.server import MODEL
-from harness.augment import sampling_view
-from harness.chattokenizer import FileTokenizer
-from harness.datasets import open_dataset
-from harness.encoding import DEFAULT_ENCODER, parse_encoder
-from harness.prompt import DEFAULT_PROMPT, load_prompt
+from harness.core.augmentation import sampling_view
+from harness.data.dataset import open_dataset
+from harness.prompts.file_tokenizer import FileTokenizer
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt
 
 ROOT = Path(__file__).parent.parent.parent
 TINY_BASE = ROOT / "trainers" / "weights" / "tiny-base"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from harness.datasets import iterate, open_dataset
-from harness.grid import Grid, Task
+from harness.core.grid import Grid, Task
+from harness.data.dataset import iterate, open_dataset
 
 SPEC = "arc1/evaluation"
 POPULAR = 12

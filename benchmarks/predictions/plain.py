@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.predictions.files import load_tasks
-from harness.metrics import METRICS
+from harness.voting.metrics import METRICS
 
 
 def plain_script(path: Path) -> dict[str, float]:

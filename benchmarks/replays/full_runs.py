@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.coverage import DISTRACTORS, Population
-from harness.grid import Grid
-from harness.runs import RunFolder
-from harness.scoring import collect_run, declared_tasks, true_outputs
-from harness.symmetry import SYMMETRIES
-from harness.voting import Vote, rank, share_in_top
+from harness.core.grid import Grid
+from harness.core.symmetry import SYMMETRIES
+from harness.runs.folder import RunFolder
+from harness.scoring.run_scores import collect_run, declared_tasks, true_outputs
+from harness.voting.ranking import Vote, rank, share_in_top
 
 VIEWS = len(SYMMETRIES)
 

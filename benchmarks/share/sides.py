@@ -23,7 +23,7 @@ import orjson
 if TYPE_CHECKING:
     import aiohttp
 
-    from harness.settings import RunOptions
+    from harness.sampling.options import RunOptions
 
 TINY_BASE = Path(__file__).parent.parent.parent / "trainers" / "weights" / "tiny-base"
 LENGTH = 2048
@@ -78,8 +78,8 @@ def make_random_model(folder: Path) -> None:
 
 def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> RunOptions:
     """The run that is measured; each seed has prompts of its own."""
-    from harness.jobs import Policy
-    from harness.settings import RunOptions
+    from harness.client.retry import Policy
+    from harness.sampling.options import RunOptions
 
     return RunOptions(
         servers=(url,),
@@ -98,8 +98,8 @@ def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> R
 
 def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> float:
     """Predictions a second of `bench run`, from the first request to the last answer."""
-    from harness.progress import Display
-    from harness.sampling import sample_run
+    from harness.sampling.progress_display import Display
+    from harness.sampling.session import sample_run
 
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
@@ -109,13 +109,13 @@ def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> f
 
 def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     """The bodies that `bench run` sends."""
-    from harness.asking import Asking
-    from harness.chattokenizer import FileTokenizer
-    from harness.datasets import iterate, open_dataset
-    from harness.plan import Plan
-    from harness.requests import Sampling
-    from harness.settings import complete
-    from harness.tokens import PromptTokenizer
+    from harness.client.request import Sampling
+    from harness.data.dataset import iterate, open_dataset
+    from harness.prompts.file_tokenizer import FileTokenizer
+    from harness.prompts.prompt_tokenizer import PromptTokenizer
+    from harness.sampling.options import complete
+    from harness.sampling.plan import Plan
+    from harness.sampling.request_builder import Asking
 
     options = run_options(setting, "http://unused", api, seed, Path("unused"))
     dataset = open_dataset(options.dataset)
@@ -160,7 +160,7 @@ def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
 
     The engine has what `bench serve` gives it: all cores (vLLM by itself leaves some to others), prompts in one piece.
     """
-    from serve.machine import detect_machine
+    from serve.launch.machine import detect_machine
 
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(core) for core in detect_machine().cores)
     from vllm import LLM, SamplingParams
@@ -191,7 +191,7 @@ def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
 @contextmanager
 def server(folder: Path, in_flight: int, log: Path) -> Iterator[str]:
     """A real vLLM without prefix caching, so that no side profits from another's prompts."""
-    from serve.launcher import serving
+    from serve.launch.process import serving
 
     extra = ("--no-enable-prefix-caching", "--served-model-name", "model", "--max-num-seqs", str(in_flight))
     with serving(folder, log=log, dtype="bfloat16", max_model_len=LENGTH, extra=extra) as running:

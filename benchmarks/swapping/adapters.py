@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.rng import Stream
-from serve.base_model import BaseModel
-from serve.registry import Registry
-from trainers.tiny_base import shipped_path
+from harness.core.random_stream import Stream
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
+from trainers.tiny.train import shipped_path
 
 COUNT = 32
 RANK = 16

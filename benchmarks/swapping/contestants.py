@@ -15,9 +15,9 @@ import psutil
 
 from benchmarks.swapping.adapters import NAMES, RANK, SECOND, Adapters
 from benchmarks.swapping.stock import stock_vllm
-from serve import admin
-from serve.launcher import serving
-from serve.machine import detect_machine
+from serve.client import admin
+from serve.launch.machine import detect_machine
+from serve.launch.process import serving
 
 SLOTS = 16
 LENGTH = 1024

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serve.compiler import EAGER_ENV, compiles_here
-from serve.launcher import Server, free_port, stop, wait_until_ready
+from serve.launch.compiler import EAGER_ENV, compiles_here
+from serve.launch.process import Server, free_port, stop, wait_until_ready
 
 
 @contextmanager

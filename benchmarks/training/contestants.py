@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.setting import Setting, model_folder
-from harness.datasets import open_dataset
-from trainers.arguments import chosen_dtype, pass_limits
-from trainers.batches import Collator
-from trainers.inputs import open_inputs, open_recipe_mixture
-from trainers.lora import lora_config
-from trainers.mixture import Draw
-from trainers.recipe import Recipe
-from trainers.sft import train
+from harness.data.dataset import open_dataset
+from trainers.data.mixture import Draw
+from trainers.data.passes import Collator
+from trainers.model.inputs import open_inputs, open_recipe_mixture
+from trainers.model.lora import lora_config
+from trainers.recipe.schema import Recipe
+from trainers.run.api import train
+from trainers.run.trl_config import chosen_dtype, pass_limits
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Cost:
 
 def by_trainer(setting: Setting, recipe: Recipe) -> Cost:
     """This project's trainer, from the recipe to the finished folder; the costs are those of its own log."""
-    from trainers.progress import read_log
+    from trainers.store.log import read_log
 
     output = train(recipe, recipe.output_dir, progress=False)
     log = read_log(output / "log.jsonl")

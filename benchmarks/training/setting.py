@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.encoding import DEFAULT_ENCODER
-from harness.prompt import DEFAULT_PROMPT
-from trainers.recipe import Recipe, make_recipe
+from harness.prompts.grid_encoder import DEFAULT_ENCODER
+from harness.prompts.prompt_template import DEFAULT_PROMPT
+from trainers.recipe.schema import Recipe, make_recipe
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def model_folder(name: str, work: Path) -> Path | str:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from trainers.tiny_tokenizer import build_tokenizer
+    from trainers.tiny.tokenizer import build_tokenizer
 
     folder, shape = work / name, SHAPES[name]
     if (folder / "tokenizer.json").exists():  # written last

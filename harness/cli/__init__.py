@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from harness import __version__
-from harness.console import run_cli
+from harness.cli.entry import run_cli
 
 
 def _demo() -> click.Command:
@@ -23,13 +23,13 @@ def _train() -> click.Command:
 
 
 def _preview() -> click.Command:
-    from trainers.cli import preview
+    from trainers.commands.cli import preview
 
     return preview
 
 
 def _merge() -> click.Command:
-    from trainers.cli import merge
+    from trainers.commands.cli import merge
 
     return merge
 
@@ -41,7 +41,7 @@ def _parity() -> click.Command:
 
 
 def _tiny_base() -> click.Command:
-    from trainers.tiny_cli import tiny_base
+    from trainers.commands.tiny_cli import tiny_base
 
     return tiny_base
 

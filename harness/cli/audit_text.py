@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.audit import KINDS, Findings
-from harness.auditing import Audit
-from harness.datasets import Dataset
+from harness.data.dataset import Dataset
+from harness.inspection.leak_audit import Audit
+from harness.inspection.leak_detection import KINDS, Findings
 
 _TITLES = {
     "same_task": "same task (equal sets of pairs)",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from harness.datasets import open_dataset
-from harness.prompt import load_prompt
-from harness.records import Manifest
-from harness.runs import RunFolder
+from harness.data.dataset import open_dataset
+from harness.prompts.prompt_template import load_prompt
+from harness.runs.folder import RunFolder
+from harness.runs.schema import Manifest
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def resumable(folder: Path, wanted: Wanted) -> bool:
 
 def adapter_hash(folder: Path) -> frozenset[str]:
     """Return the content hash under which a trained adapter is registered and served."""
-    from serve.version import content_hash
+    from serve.registry.version import content_hash
 
     return frozenset({content_hash(folder)})
 
@@ -97,6 +97,6 @@ def base_hashes(base: Path | str) -> frozenset[str]:
     Raises:
         ServerError: it is no model.
     """
-    from serve.base_model import BaseModel
+    from serve.registry.base import BaseModel
 
     return BaseModel.open(str(base)).hashes

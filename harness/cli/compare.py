@@ -39,11 +39,17 @@ def compare(
     """
     import json
 
-    from harness.metrics import METRICS
-    from harness.pairs import against_first, all_pairs, compare_pairs
-    from harness.runs import write_atomically
-    from harness.selection import select_models
-    from harness.verdicts import comparison_footnote, comparison_table, comparisons_json, plan_table, won_and_lost
+    from harness.results.comparison_table import (
+        comparison_footnote,
+        comparison_table,
+        comparisons_json,
+        plan_table,
+        won_and_lost,
+    )
+    from harness.runs.folder import write_atomically
+    from harness.scoring.paired_comparison import against_first, all_pairs, compare_pairs
+    from harness.scoring.run_selector import select_models
+    from harness.voting.metrics import METRICS
 
     if unknown := [name for name in metrics if name not in METRICS]:
         raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(METRICS)}")

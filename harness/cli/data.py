@@ -14,22 +14,22 @@ from harness.cli.bar import bar, watched
 from harness.cli.repeated import RepeatedOptions
 
 if TYPE_CHECKING:
-    from harness.audit import Material
-    from harness.datasets import Dataset
+    from harness.data.dataset import Dataset
+    from harness.inspection.leak_detection import Material
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 STRICT_OPTION = click.option("--strict", is_flag=True, help="A damaged line of a .jsonl is an error, not a warning.")
 
 
 def _open(spec: str, strict: bool) -> Dataset:
-    from harness.datasets import open_dataset
+    from harness.data.dataset import open_dataset
 
     with bar(f"indexing {spec}") as progress:
         return open_dataset(spec, strict=strict, progress=progress)
 
 
 def _watch(dataset: Dataset, material: Material) -> Material:
-    from harness.auditing import material_ids
+    from harness.inspection.leak_audit import material_ids
 
     return watched(f"auditing {dataset.spec}", material, len(material_ids(dataset)))
 
@@ -51,7 +51,7 @@ def list_(as_json: bool) -> None:
     \b
     bench data list
     """
-    from harness.catalogue import named_datasets
+    from harness.inspection.dataset_catalogue import named_datasets
 
     rows = named_datasets()
     if as_json:
@@ -74,19 +74,19 @@ def show(spec: str, task_id: str | None, output: Path | None, color: str) -> Non
     bench data show arc1/evaluation 00576224
     bench data show toy/border -o border.png
     """
-    from harness.catalogue import find_task
-    from harness.datasets import open_dataset
+    from harness.data.dataset import open_dataset
+    from harness.inspection.dataset_catalogue import find_task
 
     task = find_task(open_dataset(spec), task_id)
     if output is not None:
-        from harness.picture import save_task
+        from harness.inspection.task_picture import save_task
 
         save_task(task, output)
         click.echo(f"wrote {output}")
         return
     from shutil import get_terminal_size
 
-    from harness.draw import task_lines
+    from harness.inspection.terminal_drawing import task_lines
 
     colour = color == "always" or (color == "auto" and _colours_wanted())
     for line in task_lines(task, colour=colour, width=get_terminal_size().columns):
@@ -115,7 +115,7 @@ def stats(
     \b
     bench data stats arc1/training --tokenizer Qwen/Qwen2.5-0.5B-Instruct --max-length 4096
     """
-    from harness.catalogue import dataset_stats, load_tokens
+    from harness.inspection.dataset_catalogue import dataset_stats, load_tokens
 
     tokens = None if tokenizer is None else load_tokens(tokenizer, prompt, encoder)
     found = dataset_stats(_open(spec, strict), tokens, max_length, partial(watched, "reading"))
@@ -163,8 +163,8 @@ def audit(
     bench data audit --train arc2/training --eval arc1/evaluation --json leaks.json
     bench run --dataset arc1/evaluation#ids=clean_ids.txt ...
     """
-    from harness.auditing import run_audit, write_clean_ids
     from harness.cli.audit_text import audit_lines
+    from harness.inspection.leak_audit import run_audit, write_clean_ids
 
     train, evals = ([_open(spec, strict) for spec in specs] for specs in (train_specs, eval_specs))
     audits = run_audit(train, evals, _watch)
@@ -193,7 +193,7 @@ def index(files: tuple[str, ...], check: bool, strict: bool) -> None:
     \b
     bench data index data_100k.jsonl --check
     """
-    from harness.catalogue import check_rows, open_rows
+    from harness.inspection.dataset_catalogue import check_rows, open_rows
 
     for name in files:
         with bar(f"indexing {name}") as progress:
@@ -215,8 +215,8 @@ def fetch(what: str) -> None:
     \b
     bench data fetch barc
     """
-    from harness.barc_files import fetch_barc
-    from harness.catalogue import open_rows
+    from harness.data.barc_download import fetch_barc
+    from harness.inspection.dataset_catalogue import open_rows
 
     for path in fetch_barc():
         with bar(f"indexing {path.name}") as progress:
@@ -236,7 +236,7 @@ def export(spec: str, output: Path, strict: bool) -> None:
     \b
     bench data export arc1/training -o arc-agi_training_challenges.json
     """
-    from harness.export import export as write
+    from harness.data.export import export as write
 
     for path in write(_open(spec, strict), output):
         click.echo(f"wrote {path}")

@@ -12,7 +12,7 @@ import click
 
 from harness.cli.benched import Wanted, adapter_hash, base_hashes, is_finished, resumable
 from harness.cli.steps import in_own_process, show, terminated_as_interrupt
-from harness.grid import Task
+from harness.core.grid import Task
 
 MARKER = "demo.json"
 SEED = 7
@@ -152,7 +152,7 @@ def _runs(out: Path, tasks: int) -> list[Run]:
 
 def _small_tasks(out: Path, count: int) -> Path:
     """A file with the ids of the ARC-AGI-1 evaluation tasks that have the smallest answers, quick on a CPU."""
-    from harness.datasets import iterate, open_dataset
+    from harness.data.dataset import iterate, open_dataset
 
     def size(task: Task) -> tuple[int, int, str]:
         grids = [grid for pair in (*task.train, *task.test) for grid in (pair.input, pair.output) if grid]
@@ -166,7 +166,7 @@ def _small_tasks(out: Path, count: int) -> Path:
 
 def _wanted(run: Run, adapters: Sequence[Path]) -> Wanted:
     """What a run must have been to be taken as done, with the weights that were trained last."""
-    from trainers.tiny_base import shipped_path
+    from trainers.tiny.train import shipped_path
 
     hashes = {shipped_path().name: base_hashes(shipped_path()), **{path.name: adapter_hash(path) for path in adapters}}
     return Wanted(hashes, run.spec, VIEWS, SEED, PROMPT, ENCODER, run.max_tokens)
@@ -174,8 +174,8 @@ def _wanted(run: Run, adapters: Sequence[Path]) -> Wanted:
 
 def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], port: int | None) -> None:
     """Start one server on the bare base, swap every adapter in while it serves, and sample all that is missing."""
-    from serve.launcher import serving
-    from trainers.tiny_base import shipped_path
+    from serve.launch.process import serving
+    from trainers.tiny.train import shipped_path
 
     registry = out / "adapters"
     show("serve", str(shipped_path()), "--adapters", str(registry))

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.encoding import DEFAULT_ENCODER
-from harness.prompt import DEFAULT_PROMPT
+from harness.prompts.grid_encoder import DEFAULT_ENCODER
+from harness.prompts.prompt_template import DEFAULT_PROMPT
 
 if TYPE_CHECKING:
-    from harness.diagnosis import Facts
+    from harness.cli.doctor_checks import Facts
 
 SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
@@ -44,7 +44,7 @@ def doctor(model: str | None, port: int, prompt: str, encoder: str, chat_templat
     bench doctor
     bench doctor models/Qwen3-4B-Base
     """
-    from harness.diagnosis import diagnose
+    from harness.cli.doctor_checks import diagnose
 
     if model is None:
         findings = diagnose(gather_facts(port))
@@ -65,8 +65,8 @@ def gather_facts(port: int) -> Facts:
     """What this machine and this environment are."""
     import psutil
 
-    from harness.diagnosis import Facts
-    from serve.compiler import compiler_fault, triton_fault
+    from harness.cli.doctor_checks import Facts
+    from serve.launch.compiler import compiler_fault, triton_fault
 
     gpus = _gpus()
     packages = {str(d.metadata["Name"]).lower(): d.version for d in distributions()}
@@ -105,7 +105,7 @@ def _pinned() -> dict[str, str]:
 
 def _gpus() -> list[str] | None:
     """Name, memory and driver of each; None where the driver hangs."""
-    from harness.gpus import list_gpus
+    from harness.core.gpus import list_gpus
 
     gpus = list_gpus()
     return None if gpus is None else [gpu.as_text() for gpu in gpus]

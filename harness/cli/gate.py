@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from harness.gate import Gate
+    from harness.stats.gate import Gate
 
 
 @click.command()
@@ -38,8 +38,8 @@ def gate(
     bench gate runs/mine@adapter --metric vote_2 --min 0.20
     bench gate runs/new --baseline runs/old --metric accuracy --margin 0.01 --junit gate.xml
     """
-    from harness.errors import ArcBenchError, ConfigError, NotComputableError
-    from harness.junit import write_junit
+    from harness.core.errors import ArcBenchError, ConfigError, NotComputableError
+    from harness.results.junit_xml import write_junit
 
     if (minimum is None) == (baseline is None) or (baseline is None) != (margin is None):
         raise click.UsageError("give either --min, or --baseline with --margin")
@@ -62,12 +62,12 @@ def gate(
 
 
 def _reach(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
-    from harness.errors import ConfigError
-    from harness.gate import gate_interval
-    from harness.metrics import LOWER_IS_BETTER
-    from harness.scoring import score_intervals
-    from harness.selection import require_measured, require_one_model, select_models
-    from harness.tables import percent, with_interval
+    from harness.core.errors import ConfigError
+    from harness.results.table_format import percent, with_interval
+    from harness.scoring.run_scores import score_intervals
+    from harness.scoring.run_selector import require_measured, require_one_model, select_models
+    from harness.stats.gate import gate_interval
+    from harness.voting.metrics import LOWER_IS_BETTER
 
     _check_metric(metric)
     if metric in LOWER_IS_BETTER:
@@ -83,11 +83,11 @@ def _reach(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
 
 
 def _no_worse(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
-    from harness.gate import gain_bounds, gate_margin
-    from harness.metrics import LOWER_IS_BETTER
-    from harness.pairs import compare_pairs
-    from harness.selection import require_measured, require_one_model, select_models
-    from harness.tables import points
+    from harness.results.table_format import points
+    from harness.scoring.paired_comparison import compare_pairs
+    from harness.scoring.run_selector import require_measured, require_one_model, select_models
+    from harness.stats.gate import gain_bounds, gate_margin
+    from harness.voting.metrics import LOWER_IS_BETTER
 
     _check_metric(metric)
     for name in (run, baseline):
@@ -107,8 +107,8 @@ def _no_worse(run: str, baseline: str, metric: str, margin: float, common: bool)
 
 
 def _check_metric(metric: str) -> None:
-    from harness.errors import ConfigError
-    from harness.metrics import METRICS
+    from harness.core.errors import ConfigError
+    from harness.voting.metrics import METRICS
 
     if metric not in METRICS:
         raise ConfigError(f"there is no metric {metric!r}; choose one of {', '.join(METRICS)}")

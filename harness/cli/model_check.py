@@ -10,15 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.diagnosis import Finding
-from harness.encoding import parse_encoder
-from harness.errors import ArcBenchError, ConfigError
-from harness.prompt import load_prompt
-from harness.served_classes import MOST_TOKENS
+from harness.cli.doctor_checks import Finding
+from harness.core.errors import ArcBenchError, ConfigError
+from harness.core.vllm_classes import MOST_TOKENS
+from harness.prompts.grid_encoder import parse_encoder
+from harness.prompts.prompt_template import load_prompt
 
 if TYPE_CHECKING:
-    from serve.base_model import BaseModel
-    from trainers.chat import Chat
+    from serve.registry.base import BaseModel
+    from trainers.model.chat_template import Chat
 
 _CLASS = """
 import json, sys
@@ -49,8 +49,8 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
     Raises:
         ArcBenchError: there is no such model, prompt or encoder.
     """
-    from serve.base_model import BaseModel
-    from trainers.inputs import check_weights, find_base
+    from serve.registry.base import BaseModel
+    from trainers.model.inputs import check_weights, find_base
 
     load_prompt(prompt)
     parse_encoder(encoder)
@@ -68,8 +68,8 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
 
 def _reading(where: Path | str, prompt: str, encoder: str, template: str | None) -> Iterator[Finding]:
     """Tokenizer and chat template, which preview and train refuse or warn of."""
-    from trainers.chat import open_chat, today
-    from trainers.recipe import make_recipe
+    from trainers.model.chat_template import open_chat, today
+    from trainers.recipe.schema import make_recipe
 
     data: dict[str, Any] = {"model": str(where), "output_dir": "out", "datasets": ["toy/copy"], "max_steps": 1}
     recipe = make_recipe({**data, "prompt": prompt, "encoder": encoder, "chat_template": template})

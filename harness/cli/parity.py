@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import AdapterError
-from trainers.cli import train as plain_train
+from harness.core.errors import AdapterError
+from trainers.commands.cli import train as plain_train
 
 if TYPE_CHECKING:
-    from trainers.parity import Parity
+    from trainers.commands.parity import Parity
 
 
 @click.command()
@@ -57,10 +57,10 @@ def _train_and_check(server: str | None, adapters: Path | None, as_json: bool, d
 
 def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> str:
     """Register, load and check what was trained; a line that says what came out, or why there is nothing to check."""
-    from serve import admin
-    from serve.launcher import answers
-    from serve.operate import add_adapter
-    from trainers.artifact import read_manifest
+    from serve.client import admin
+    from serve.launch.operate import add_adapter
+    from serve.launch.process import answers
+    from trainers.store.manifest import read_manifest
 
     if server is None or adapters is None:
         return "no server given, parity not checked"
@@ -78,8 +78,8 @@ def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> s
 
 def _check(adapter: Path, server: str, model: str, **options: Any) -> Parity:
     from serve.keys import USER_KEY, key_from_process
-    from trainers.artifact import PARITY, write_json
-    from trainers.parity import check_parity
+    from trainers.commands.parity import check_parity
+    from trainers.store.manifest import PARITY, write_json
 
     found = check_parity(adapter, server, model, key=key_from_process(USER_KEY), **options)
     write_json(adapter / PARITY, {"server": server, "model": model, **asdict(found), "holds": found.holds})

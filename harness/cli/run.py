@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import click
 
-from harness.console import INTERRUPTED
-from harness.rng import MAX_SEED
+from harness.cli.entry import INTERRUPTED
+from harness.core.random_stream import MAX_SEED
 
 _KEY_VARIABLE = "ARC_BENCH_API_KEY"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -136,13 +136,13 @@ def run(
       bench run --server http://127.0.0.1:8000 --model base --model cross \\
         --dataset arc1/evaluation -n 32 --out runs/first
     """
-    from harness.errors import UnknownOutputError
-    from harness.jobs import Policy
-    from harness.sampling import sample_run
-    from harness.scoring import score_run
-    from harness.settings import RunOptions
-    from harness.summary import summary_table
-    from harness.unmeasured import NothingMeasured
+    from harness.client.retry import Policy
+    from harness.core.errors import UnknownOutputError
+    from harness.results.summary_table import summary_table
+    from harness.sampling.options import RunOptions
+    from harness.sampling.session import sample_run
+    from harness.scoring.run_scores import score_run
+    from harness.scoring.unmeasured_models import NothingMeasured
 
     policy = Policy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
@@ -202,10 +202,10 @@ def reproduce(
     Example:
       bench reproduce runs/first --out runs/again
     """
-    from harness.errors import ConfigError
-    from harness.jobs import Policy
-    from harness.reproduce import reproduce as repeat
-    from harness.runs import RunFolder
+    from harness.client.retry import Policy
+    from harness.core.errors import ConfigError
+    from harness.runs.folder import RunFolder
+    from harness.sampling.reproduction import reproduce as repeat
 
     policy = Policy(max_in_flight, retries, timeout, wait)
     if api_key and not servers:  # a run folder may come from anybody

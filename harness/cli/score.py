@@ -53,10 +53,10 @@ def score(
     bench score runs/mine --rules all
     bench score submission.json --dataset arc1/evaluation --json results.json
     """
-    from harness.runs import write_atomically
-    from harness.saved import open_saved
-    from harness.scoresheet import score_saved_predictions
-    from harness.scoring import write_results
+    from harness.results.score_sheet import score_saved_predictions
+    from harness.runs.folder import write_atomically
+    from harness.scoring.prediction_loader import open_saved
+    from harness.scoring.run_scores import write_results
 
     saved = open_saved(predictions, dataset, form, n)
     sheet = score_saved_predictions(saved, rules, confidence, resamples)

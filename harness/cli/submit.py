@@ -33,9 +33,9 @@ def submit(run: str | None, output: Path | None, rule: str, check: Path | None, 
 
 
 def _write(run: str, output: Path, rule_name: str) -> None:
-    from harness.rules import rule_named
-    from harness.selection import select_model
-    from harness.submission import make_submission, write_submission
+    from harness.results.kaggle_submission import make_submission, write_submission
+    from harness.scoring.run_selector import select_model
+    from harness.voting.selection_rules import rule_named
 
     rule = rule_named(rule_name)
     selected = select_model(run)
@@ -53,8 +53,8 @@ def _write(run: str, output: Path, rule_name: str) -> None:
 
 
 def _check(path: Path, dataset: str) -> int:
-    from harness.datasets import iterate, open_dataset
-    from harness.submission import check_submission
+    from harness.data.dataset import iterate, open_dataset
+    from harness.results.kaggle_submission import check_submission
 
     tasks = list(iterate(open_dataset(dataset)))
     found = check_submission(path, tasks)

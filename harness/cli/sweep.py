@@ -10,7 +10,7 @@ import click
 
 from harness.cli.benched import Wanted, adapter_hash, base_hashes, is_finished, resumable
 from harness.cli.steps import in_own_process, show, terminated_as_interrupt
-from harness.errors import ConfigError
+from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.cli.sweepfile import Sweep
@@ -65,11 +65,11 @@ def _check_server(plan: Sweep) -> None:
         MissingExtraError, ServerError: no vLLM here, or none that fits the machine.
         ConfigError: options of the server that it does not take, or a dtype in which it computes no adapters.
     """
-    from serve.base_model import BaseModel
-    from serve.dtypes import served_dtype
-    from serve.machine import detect_machine
-    from serve.passed_on import check_passed_on
-    from trainers.inputs import find_base
+    from serve.launch.dtypes import served_dtype
+    from serve.launch.machine import detect_machine
+    from serve.launch.passed_on import check_passed_on
+    from serve.registry.base import BaseModel
+    from trainers.model.inputs import find_base
 
     if _is_done(plan):
         return
@@ -84,8 +84,8 @@ def _keep_evaluation(plan: Sweep) -> None:
     Raises:
         ConfigError: the folder holds a sweep with another evaluation, or what it holds is damaged.
     """
-    from harness.runs import write_atomically
-    from trainers.recipe import changed_keys, flatten
+    from harness.runs.folder import write_atomically
+    from trainers.recipe.schema import changed_keys, flatten
 
     path = plan.out / EVALUATION
     now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base", "prompt"}))
@@ -121,7 +121,7 @@ def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
 
 def _bench(plan: Sweep) -> list[Path]:
     """The run folder of every model; a server is started only where one of them is not finished."""
-    from trainers.inputs import find_base
+    from trainers.model.inputs import find_base
 
     base, folders = find_base(str(plan.recipe["model"])), _folders(plan)
     open_runs = {name: f for name, f in folders.items() if not is_finished(f, _wanted(plan, name, base))}
@@ -132,7 +132,7 @@ def _bench(plan: Sweep) -> list[Path]:
 
 def _is_done(plan: Sweep) -> bool:
     """Whether everything is trained and benched; what ``resume: false`` trains anew is not."""
-    from trainers.inputs import find_base
+    from trainers.model.inputs import find_base
 
     base, recipe = find_base(str(plan.recipe["model"])), next(plan.lessons()).recipe
     trained = all((plan.out / "trained" / name / "manifest.json").exists() for name in _names(plan))
@@ -143,7 +143,7 @@ def _is_done(plan: Sweep) -> bool:
 
 def _folders(plan: Sweep) -> dict[str, Path]:
     """The run folder of each model, the base among them where it is benched."""
-    from trainers.inputs import find_base
+    from trainers.model.inputs import find_base
 
     folders = {name: plan.out / "bench" / name for name in _names(plan)}
     if plan.evaluation.base:
@@ -165,8 +165,8 @@ def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
 
 def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
     """Serve all adapters, and make the runs in ``folders``, by model."""
-    from serve.launcher import serving
-    from serve.operate import add_adapter
+    from serve.launch.operate import add_adapter
+    from serve.launch.process import serving
 
     names, registry = _names(plan), plan.out / "adapters"
     versions = {}

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
-from harness.errors import ConfigError
-from harness.prompt import load_prompt
-from harness.rng import MAX_SEED
-from harness.sweeprecord import SweepRecord, SweepRow
-from trainers.explain import explain_errors
-from trainers.recipe import DatasetRecipe, Part, Recipe, Spec, as_datasets, expand_home, make_recipe
-from trainers.recipe_file import load_data
+from harness.core.errors import ConfigError
+from harness.core.random_stream import MAX_SEED
+from harness.prompts.prompt_template import load_prompt
+from harness.runs.sweep_schema import SweepRecord, SweepRow
+from trainers.recipe.explain import explain_errors
+from trainers.recipe.schema import DatasetRecipe, Part, Recipe, Spec, as_datasets, expand_home, make_recipe
+from trainers.recipe.yaml_file import load_data
 
 ROW_KEYS = ("output_dir", "datasets", "seed")
 """Keys of a recipe that the sweep itself decides."""

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from harness.cli.doctor import doctor
 from harness.cli.model_check import _reading
-from harness.encoding import DEFAULT_ENCODER
-from harness.prompt import DEFAULT_PROMPT
+from harness.prompts.grid_encoder import DEFAULT_ENCODER
+from harness.prompts.prompt_template import DEFAULT_PROMPT
 from tests.families.make import make_family, make_tokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

@@ -17,28 +17,28 @@ from typing import Any
 import pytest
 
 from harness.cli import cli
-from harness.console import run_cli
-from harness.datasets import open_dataset
-from harness.encoding import parse_encoder
-from harness.prompt import load_prompt
-from harness.runs import RunFolder
-from harness.tokens import PromptTokenizer
-from serve import admin
-from serve.base_model import BaseModel
-from serve.launcher import serving
-from serve.registry import Registry
-from tests.dtypes import SERVE
+from harness.cli.entry import run_cli
+from harness.data.dataset import open_dataset
+from harness.prompts.grid_encoder import parse_encoder
+from harness.prompts.prompt_template import load_prompt
+from harness.prompts.prompt_tokenizer import PromptTokenizer
+from harness.runs.folder import RunFolder
+from serve.client import admin
+from serve.launch.process import serving
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
 from tests.serving.conftest import own_threads
 from tests.serving.world import post
-from trainers.artifact import AdapterManifest, read_manifest
-from trainers.inputs import open_inputs
-from trainers.merge import merge
-from trainers.parity import check_parity
-from trainers.preview import preview
-from trainers.progress import read_log
-from trainers.recipe import Recipe, make_recipe
-from trainers.sft import train
+from tests.support.dtypes import SERVE
+from trainers.commands.merge import merge
+from trainers.commands.parity import check_parity
+from trainers.commands.preview import preview
+from trainers.model.inputs import open_inputs
+from trainers.recipe.schema import Recipe, make_recipe
+from trainers.run.api import train
+from trainers.store.log import read_log
+from trainers.store.manifest import AdapterManifest, read_manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

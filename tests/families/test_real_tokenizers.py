@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.chattokenizer import FileTokenizer
-from harness.encoding import DEFAULT_ENCODER, parse_encoder
-from harness.prompt import load_prompt
-from harness.rng import Stream
-from harness.template import TemplateSettings
-from harness.tokens import PromptTokenizer
-from tests.data_samples import random_task
+from harness.core.random_stream import Stream
+from harness.prompts.chat_template import TemplateSettings
+from harness.prompts.file_tokenizer import FileTokenizer
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+from harness.prompts.prompt_template import load_prompt
+from harness.prompts.prompt_tokenizer import PromptTokenizer
+from tests.support.data_samples import random_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from harness.chattokenizer import FileTokenizer
-from harness.encoding import DEFAULT_ENCODER, parse_encoder
-from harness.errors import ConfigError
-from harness.prompt import load_prompt
-from harness.rng import Stream
-from harness.template import TemplateSettings
-from harness.tokens import PromptTokenizer
-from harness.turns import TemplateRefusal, lost_text, reads_clock, text_of
-from tests.data_samples import random_task
+from harness.core.errors import ConfigError
+from harness.core.random_stream import Stream
+from harness.prompts.chat_template import TemplateSettings
+from harness.prompts.end_of_turn import TemplateRefusal, lost_text, reads_clock, text_of
+from harness.prompts.file_tokenizer import FileTokenizer
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+from harness.prompts.prompt_template import load_prompt
+from harness.prompts.prompt_tokenizer import PromptTokenizer
 from tests.families.make import FAMILIES, make_tokenizer
+from tests.support.data_samples import random_task
 
 ENCODER = parse_encoder(DEFAULT_ENCODER)
 PROMPT = load_prompt("output-from-examples-v1")

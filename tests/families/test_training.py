@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from harness.errors import ConfigError
-from serve.base_model import BaseModel
-from serve.registry import Registry
+from harness.core.errors import ConfigError
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
-from tests.train_runs import Data, bench, command, losses_of, manifest_of, recipe_data, trained
-from trainers.lora import check_lora
-from trainers.recipe import make_recipe
+from tests.support.train_runs import Data, bench, command, losses_of, manifest_of, recipe_data, trained
+from trainers.model.lora import check_lora
+from trainers.recipe.schema import make_recipe
 
 pytestmark = pytest.mark.slow
 

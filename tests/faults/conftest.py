@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chat_answers import moody
-from tests.chat_server import ChatServer
 from tests.faults.matrix import count
-from tests.sampling_toys import options, sample
+from tests.support.chat_answers import moody
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import options, sample
 
 
 @pytest.fixture

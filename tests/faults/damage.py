@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.rng import Stream
+from harness.core.random_stream import Stream
 
 
 def damages(content: bytes, stream: Stream, cuts: int, flips: int) -> Iterator[tuple[str, bytes | None]]:

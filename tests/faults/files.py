@@ -8,8 +8,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from harness.cli import cli
-from harness.console import run_cli
-from harness.rng import Stream
+from harness.cli.entry import run_cli
+from harness.core.random_stream import Stream
 
 READERS = {
     "score": ("score", "RUN", "--json", "-", "--resamples", "100"),

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import orjson
 
-from tests.chat_server import ChatServer
-from tests.sampling_toys import PATIENT
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import PATIENT
 
 Spoil = Callable[[bytes, bytes, asyncio.StreamWriter], Awaitable[None]]
 """Writes to the client in its own way what the server answered: the head with its empty line, and the body."""

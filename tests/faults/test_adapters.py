@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import AdapterError
-from harness.rng import Stream
-from serve.base_model import BaseModel
-from serve.leases import LeaseFile, file_lock, running_servers
-from serve.registry import Registry
-from serve.version import VERSION, AdapterVersion, UnknownAdapterError
-from tests.adapter_toys import make_adapter
-from tests.admin_site import FakeEngine, Site
+from harness.core.errors import AdapterError
+from harness.core.random_stream import Stream
+from serve.registry.base import BaseModel
+from serve.registry.leases import LeaseFile, file_lock, running_servers
+from serve.registry.store import Registry
+from serve.registry.version import VERSION, AdapterVersion, UnknownAdapterError
 from tests.faults.damage import damaged, damages
 from tests.faults.matrix import count
-from tests.train_runs import FEW, last_line, manifest_of, recipe_data
-from trainers.artifact import check_unchanged
-from trainers.recipe import make_recipe
-from trainers.sft import train
+from tests.support.adapter_toys import make_adapter
+from tests.support.admin_site import FakeEngine, Site
+from tests.support.train_runs import FEW, last_line, manifest_of, recipe_data
+from trainers.recipe.schema import make_recipe
+from trainers.run.api import train
+from trainers.store.manifest import check_unchanged
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 JUMPS = (-(10**9), -60, 60, 10**9)

@@ -12,12 +12,12 @@ from time import monotonic
 
 import pytest
 
-from harness import refusals
-from tests.chat_answers import Body, moody
-from tests.chat_server import ChatServer
+from harness.client import error_response as refusals
 from tests.faults.matrix import count
-from tests.kill_toys import check_equal, command, undisturbed
-from tests.sampling_toys import QUICK, options, outcomes, sample, stable, until
+from tests.support.chat_answers import Body, moody
+from tests.support.chat_server import ChatServer
+from tests.support.kill_toys import check_equal, command, undisturbed
+from tests.support.sampling_toys import QUICK, options, outcomes, sample, stable, until
 
 DAYS = (0.0, 400.0, -400.0, 0.5, -0.5, 20_000.0)
 JUMPING = """

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.answers import run_answers
-from harness.datasets import open_dataset
-from harness.errors import RunError
-from harness.grid import Grid
-from harness.predictions import PredictionLog, drop_errors
-from harness.records import PredictionRecord
-from tests.chat_answers import moody
-from tests.chat_server import ChatServer
+from harness.core.errors import RunError
+from harness.core.grid import Grid
+from harness.data.dataset import open_dataset
+from harness.runs.prediction_log import PredictionLog, drop_errors
+from harness.runs.prediction_reader import run_answers
+from harness.runs.schema import PredictionRecord
 from tests.conftest import record
 from tests.faults.disks import FULL, largest_file, small_disk
 from tests.faults.files import bench, read_by
-from tests.kill_toys import check_equal, command, undisturbed
-from tests.sampling_toys import options, sample, stable
+from tests.support.chat_answers import moody
+from tests.support.chat_server import ChatServer
+from tests.support.kill_toys import check_equal, command, undisturbed
+from tests.support.sampling_toys import options, sample, stable
 
 TASK = open_dataset("toy/copy#n=1").task(0)
 KINDS = pytest.mark.parametrize("kind", FULL)

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.datasets import iterate, open_dataset
-from harness.errors import DataError
-from harness.grid import Task
-from harness.lineindex import LineIndex, index_path
-from harness.rng import Stream
-from tests.data_samples import barc_row
+from harness.core.errors import DataError
+from harness.core.grid import Task
+from harness.core.random_stream import Stream
+from harness.data.dataset import iterate, open_dataset
+from harness.data.line_index import LineIndex, index_path
 from tests.faults.disks import FULL
 from tests.faults.files import cut, some, turned
 from tests.faults.matrix import count
+from tests.support.data_samples import barc_row
 
 ROWS = 8
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chat_answers import moody
-from tests.chat_server import ChatServer
-from tests.kill_toys import PLANNED, check_equal, command, undisturbed
-from tests.sampling_toys import stable, until
+from tests.support.chat_answers import moody
+from tests.support.chat_server import ChatServer
+from tests.support.kill_toys import PLANNED, check_equal, command, undisturbed
+from tests.support.sampling_toys import stable, until
 
 pytestmark = pytest.mark.slow
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.rng import Stream
-from harness.runs import RunFolder
+from harness.core.random_stream import Stream
+from harness.runs.folder import RunFolder
 from tests.faults.matrix import count
-from tests.kill_toys import check_equal, command, undisturbed
+from tests.support.kill_toys import check_equal, command, undisturbed
 
 pytestmark = pytest.mark.long
 
@@ -27,7 +27,7 @@ ANSWER = "0.4"
 
 
 class ServerProcess:
-    """``tests.chat_server`` as a process on a port of its own."""
+    """``tests.support.chat_server`` as a process on a port of its own."""
 
     def __init__(self) -> None:
         with socket.socket() as probe:
@@ -37,7 +37,7 @@ class ServerProcess:
         self.start()
 
     def start(self) -> None:
-        arguments = [sys.executable, "-m", "tests.chat_server", str(self.port), ANSWER, "--tokens"]
+        arguments = [sys.executable, "-m", "tests.support.chat_server", str(self.port), ANSWER, "--tokens"]
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == str(self.port)

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import RunError
-from harness.runs import RunFolder
-from tests.chat_answers import moody
-from tests.chat_server import ChatServer
+from harness.core.errors import RunError
+from harness.runs.folder import RunFolder
 from tests.faults.matrix import count
-from tests.kill_toys import command
-from tests.sampling_toys import options, sample, stable, until
+from tests.support.chat_answers import moody
+from tests.support.chat_server import ChatServer
+from tests.support.kill_toys import command
+from tests.support.sampling_toys import options, sample, stable, until
 
 HOLDER = """
 import sys
 from pathlib import Path
-from harness.errors import RunError
-from harness.runs import RunFolder
+from harness.core.errors import RunError
+from harness.runs.folder import RunFolder
 try:
     with RunFolder(Path(sys.argv[1])).locked():
         print("held", flush=True)

@@ -11,12 +11,12 @@ from time import monotonic
 import orjson
 import pytest
 
-from harness import client as client_module
-from harness.errors import RunError
-from harness.runs import RunFolder
-from tests.chat_answers import Body, echo, moody
-from tests.chat_server import ChatServer
-from tests.sampling_toys import PATIENT, QUICK, options, outcomes, sample, until
+from harness.client import http_client as client_module
+from harness.core.errors import RunError
+from harness.runs.folder import RunFolder
+from tests.support.chat_answers import Body, echo, moody
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import PATIENT, QUICK, options, outcomes, sample, until
 
 
 @pytest.mark.slow

@@ -10,13 +10,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from harness.runs import RunFolder
-from harness.scoring import score_run
-from tests.chat_answers import Body, echo, moody
-from tests.chat_server import ChatServer
+from harness.runs.folder import RunFolder
+from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count, mostly_slow
 from tests.faults.spoiler import SOON, Spoil, Spoiler, told_length
-from tests.sampling_toys import QUICK, options, outcomes, sample, stable
+from tests.support.chat_answers import Body, echo, moody
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import QUICK, options, outcomes, sample, stable
 
 
 def altered(change: Callable[[Body], object], old: bytes = b"", new: bytes = b"") -> Spoil:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.unmeasured import NothingMeasured
-from tests.chat_answers import moody
-from tests.chat_server import ChatServer
+from harness.scoring.unmeasured_models import NothingMeasured
 from tests.faults.matrix import count, mostly_slow
 from tests.faults.spoiler import SOON, Spoil, Spoiler, told_length
-from tests.sampling_toys import QUICK, options, outcomes, sample, stable
+from tests.support.chat_answers import moody
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import QUICK, options, outcomes, sample, stable
 
 
 async def cut_short(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:

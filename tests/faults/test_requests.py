@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.datasets import iterate, open_dataset
-from harness.errors import RunError
-from harness.runs import RunFolder
-from harness.scoring import score_run
-from tests.chat_answers import Body, echo, moody, random_faults
-from tests.chat_server import TINY_BASE, ChatServer, count_tokens
+from harness.core.errors import RunError
+from harness.data.dataset import iterate, open_dataset
+from harness.runs.folder import RunFolder
+from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count
-from tests.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable
+from tests.support.chat_answers import Body, echo, moody, random_faults
+from tests.support.chat_server import TINY_BASE, ChatServer, count_tokens
+from tests.support.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.answers import run_answers
-from harness.errors import ArcBenchError
-from harness.predictions import PredictionLog
-from tests.chat_answers import moody
-from tests.chat_server import ChatServer
+from harness.core.errors import ArcBenchError
+from harness.runs.prediction_log import PredictionLog
+from harness.runs.prediction_reader import run_answers
 from tests.conftest import edit_manifest
 from tests.faults.files import READERS, cut, read_by, some, turned
 from tests.faults.matrix import count, mostly_slow
-from tests.sampling_toys import options, sample, stable
+from tests.support.chat_answers import moody
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import options, sample, stable
 
 FILES = ("manifest.json", "predictions.jsonl")
 SMALL = {"dataset": "toy/copy/evaluation#n=2", "n": 2}

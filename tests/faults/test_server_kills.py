@@ -9,20 +9,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.runs import RunFolder
-from serve.base_model import BaseModel
-from serve.command import ServeConfig
-from serve.launcher import free_port, start, stop, wait_until_ready
-from serve.leases import file_lock, running_servers
-from serve.registry import Registry
-from tests.chat_server import TINY_BASE
-from tests.dtypes import SERVE
+from harness.runs.folder import RunFolder
+from serve.launch.command import ServeConfig
+from serve.launch.process import free_port, start, stop, wait_until_ready
+from serve.registry.base import BaseModel
+from serve.registry.leases import file_lock, running_servers
+from serve.registry.store import Registry
 from tests.faults.matrix import count
-from tests.kill_toys import core
-from tests.plain_vllm import PlainVllm
-from tests.sampling_toys import stable, until
-from tests.test_real_vllm import check_alike
-from tests.tiny_qwen import make_lora
+from tests.sampling.test_real_vllm import check_alike
+from tests.support.chat_server import TINY_BASE
+from tests.support.dtypes import SERVE
+from tests.support.kill_toys import core
+from tests.support.plain_vllm import PlainVllm
+from tests.support.sampling_toys import stable, until
+from tests.support.tiny_qwen import make_lora
 
 pytestmark = pytest.mark.long
 

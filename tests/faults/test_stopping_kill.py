@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.runs import RunFolder
-from tests.chat_server import ChatServer
-from tests.sampling_toys import stable
-from tests.stopping_runs import torn
+from harness.runs.folder import RunFolder
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import stable
+from tests.support.stopping_runs import torn
 
 pytestmark = pytest.mark.slow
 

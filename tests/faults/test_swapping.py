@@ -9,16 +9,16 @@ from threading import Event
 
 import pytest
 
-from harness.errors import ArcBenchError
-from serve import admin
-from serve.launcher import serving
-from serve.registry import Registry
-from tests.dtypes import SERVE
+from harness.core.errors import ArcBenchError
+from serve.client import admin
+from serve.launch.process import serving
+from serve.registry.store import Registry
 from tests.faults.matrix import count
-from tests.sampling_toys import until
 from tests.serving.conftest import Site
 from tests.serving.load import swap_under_load
 from tests.serving.world import BASE, PROMPTS, World, ask
+from tests.support.dtypes import SERVE
+from tests.support.sampling_toys import until
 
 pytestmark = pytest.mark.long
 

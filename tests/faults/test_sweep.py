@@ -18,13 +18,13 @@ import pytest
 import yaml
 
 from harness.cli import cli
-from harness.console import run_cli
-from harness.rng import Stream
-from tests.dtypes import DTYPE
+from harness.cli.entry import run_cli
+from harness.core.random_stream import Stream
+from tests.cli.test_demo import servers_of
 from tests.faults.matrix import count
-from tests.sampling_toys import until
-from tests.test_demo import servers_of
-from tests.train_runs import last_line
+from tests.support.dtypes import DTYPE
+from tests.support.sampling_toys import until
+from tests.support.train_runs import last_line
 
 SWEEP: dict[str, Any] = {
     "original": "toy/cross#n=50",

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import RunError
-from harness.rng import Stream
+from harness.core.errors import RunError
+from harness.core.random_stream import Stream
 from tests.faults.damage import damaged, damages
 from tests.faults.matrix import count
 from tests.faults.training import check_equal, ran, said, small
-from tests.train_runs import Data, last_line
-from trainers.artifact import MANIFEST
-from trainers.checkpoints import best_weights, newest_complete, torn
+from tests.support.train_runs import Data, last_line
+from trainers.store.checkpoints import best_weights, newest_complete, torn
+from trainers.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow
 

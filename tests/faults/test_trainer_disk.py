@@ -17,8 +17,8 @@ import pytest
 
 from tests.faults.matrix import count
 from tests.faults.training import check_equal, ran, said, small
-from tests.train_runs import Data, last_line
-from trainers.artifact import MANIFEST
+from tests.support.train_runs import Data, last_line
+from trainers.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.long
 

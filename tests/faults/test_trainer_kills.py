@@ -12,12 +12,12 @@ from time import monotonic
 
 import pytest
 
-from harness.rng import Stream
-from serve.registry import Registry
+from harness.core.random_stream import Stream
+from serve.registry.store import Registry
 from tests.faults.matrix import count
 from tests.faults.training import SECONDS, check_equal, check_half, counted, dying_at, ran, said, small, started
-from tests.train_runs import Data, last_line
-from trainers.artifact import read_manifest
+from tests.support.train_runs import Data, last_line
+from trainers.store.manifest import read_manifest
 
 pytestmark = pytest.mark.long
 

@@ -10,12 +10,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.errors import ConfigError
+from harness.core.errors import ConfigError
 from tests.faults.matrix import count
-from tests.train_runs import TORCHRUN, bench, command, interrupted, kill, last_line, manifest_of, recipe_data, steps_of
-from trainers.artifact import read_manifest, weights_digest
-from trainers.recipe import make_recipe
-from trainers.sft import train
+from tests.support.train_runs import (
+    TORCHRUN,
+    bench,
+    command,
+    interrupted,
+    kill,
+    last_line,
+    manifest_of,
+    recipe_data,
+    steps_of,
+)
+from trainers.recipe.schema import make_recipe
+from trainers.run.api import train
+from trainers.store.manifest import read_manifest, weights_digest
 
 pytestmark = pytest.mark.slow
 

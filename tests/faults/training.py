@@ -13,14 +13,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AdapterError
-from serve.registry import Registry
-from tests.train_runs import Data, command, manifest_of, recipe_data, steps_of
-from trainers.artifact import check_unchanged, read_manifest, weights_digest
+from harness.core.errors import AdapterError
+from serve.registry.store import Registry
+from tests.support.train_runs import Data, command, manifest_of, recipe_data, steps_of
+from trainers.store.manifest import check_unchanged, read_manifest, weights_digest
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["trainers.session", "peft", "harness.cli", "tests.faults.training"])
+FORKS.set_forkserver_preload(["trainers.run.session", "peft", "harness.cli", "tests.faults.training"])
 CHECK = {"spec": "toy/cross/evaluation#n=2", "keep": "best"}
 SECONDS = 300
 """That a run may take on a busy machine."""
@@ -66,7 +66,7 @@ def _train(words: list[str], terminal: str, arm: Arm | None) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     from harness.cli import cli
-    from harness.console import run_cli
+    from harness.cli.entry import run_cli
 
     if arm is not None:
         arm()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from serve.launcher import Server, serving
-from serve.registry import Registry
-from tests.dtypes import SERVE
+from serve.launch.process import Server, serving
+from serve.registry.store import Registry
 from tests.serving.world import World
+from tests.support.dtypes import SERVE
 
 SECRET = "hf_tokenThatNobodyMaySee"
 CARELESS = {

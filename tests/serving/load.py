@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 
-from serve import admin
+from serve.client import admin
 from tests.serving.world import BASE, PROMPTS, World, ask
 
 ASKED = ("a", BASE, "b", "d", "a")

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import orjson
 import pytest
 
-from harness.rng import Stream
-from serve import admin
-from serve.machine import detect_machine
-from tests.dtypes import is_exact
+from harness.core.random_stream import Stream
+from serve.client import admin
+from serve.launch.machine import detect_machine
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, TOKENS, ask, figure, get_text, is_answer, post
-from tests.tiny_qwen import greedy_answers
+from tests.support.dtypes import is_exact
+from tests.support.tiny_qwen import greedy_answers
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
     [("completions", {"prompt": "x"}), ("chat/completions", {"messages": [{"role": "user", "content": "x"}]})],
 )
 def test_answers_carry_the_name_of_their_request(site: Site, route: str, asked: dict[str, object]) -> None:
-    """By which the harness tells the answer to another request (harness/client.py)."""
+    """By which the harness tells the answer to another request (harness/client/http_client.py)."""
     body = orjson.dumps({"model": "a", "max_tokens": 1, **asked})
     head = {"Content-Type": "application/json", "X-Request-Id": "some-name-7-"}
     with urllib.request.urlopen(urllib.request.Request(f"{site.url}/v1/{route}", body, head), timeout=120) as reply:

@@ -10,10 +10,10 @@ import pytest
 from openai import APIStatusError, NotFoundError, OpenAI
 
 from benchmarks.swapping.stock import stock_vllm
-from serve.launcher import Server
-from tests.dtypes import plain_words, tolerance
+from serve.launch.process import Server
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, World, post
+from tests.support.dtypes import plain_words, tolerance
 
 pytestmark = pytest.mark.slow
 

@@ -13,18 +13,18 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from serve.admin_routes import ADMIN_ROUTES
-from serve.asgi import MAX_BODY
-from serve.base_model import BaseModel
 from serve.keys import Keys
-from serve.middleware import MODEL_ROUTES
-from serve.registry import Registry
-from tests.adapter_toys import make_base
-from tests.admin_site import Site as StandIn
-from tests.hostile import ENDLESS, JUNK, flood
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
+from serve.server.admin_routes import ADMIN_ROUTES
+from serve.server.http_json import MAX_BODY
+from serve.server.middleware import MODEL_ROUTES
 from tests.serving.conftest import SECRET, Site
 from tests.serving.test_refusals import send
 from tests.serving.world import BASE, PROMPTS, ask, post
+from tests.support.adapter_toys import make_base
+from tests.support.admin_site import Site as StandIn
+from tests.support.hostile import ENDLESS, JUNK, flood
 
 pytestmark = pytest.mark.slow
 

@@ -20,18 +20,18 @@ from threading import Event
 import psutil
 import pytest
 
-from harness.errors import ArcBenchError, ServerError
-from harness.rng import Stream
-from serve import admin
-from serve.base_model import BaseModel
-from serve.everywhere import change_everywhere
-from serve.leases import file_lock, running_servers
-from serve.registry import Registry
-from tests.dtypes import WORDS, is_exact
+from harness.core.errors import ArcBenchError, ServerError
+from harness.core.random_stream import Stream
+from serve.client import admin
+from serve.client.many_servers import change_everywhere
+from serve.registry.base import BaseModel
+from serve.registry.leases import file_lock, running_servers
+from serve.registry.store import Registry
 from tests.serving.conftest import Site, own_threads
 from tests.serving.load import Outcome, swap_under_load
 from tests.serving.world import BASE, PROMPTS, World, ask, figure, post
-from tests.tiny_qwen import make_lora
+from tests.support.dtypes import WORDS, is_exact
+from tests.support.tiny_qwen import make_lora
 
 pytestmark = pytest.mark.slow
 

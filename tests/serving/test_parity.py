@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from serve.launcher import free_port
+from serve.launch.process import free_port
 from tests.serving.conftest import Site
 from tests.serving.world import BASE
-from trainers.parity import Parity
+from trainers.commands.parity import Parity
 
 pytestmark = pytest.mark.slow
 

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from harness.errors import AdapterError
-from serve import admin
-from serve.asgi import MAX_BODY
-from serve.base_model import BaseModel
-from serve.tensorfile import read_header
-from serve.version import content_hash
-from tests.adapter_toys import write_safetensors
+from harness.core.errors import AdapterError
+from serve.client import admin
+from serve.registry.base import BaseModel
+from serve.registry.tensor_header import read_header
+from serve.registry.version import content_hash
+from serve.server.http_json import MAX_BODY
+from tests.serve.test_admin_api import HOSTILE
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, ask, post
-from tests.test_admin_api import HOSTILE
+from tests.support.adapter_toys import write_safetensors
 
 pytestmark = pytest.mark.slow
 

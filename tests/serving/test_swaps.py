@@ -8,7 +8,7 @@ from threading import Event
 
 import pytest
 
-from serve import admin
+from serve.client import admin
 from tests.serving.conftest import Site
 from tests.serving.load import swap_under_load
 from tests.serving.world import BASE, PROMPTS, ask

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from serve.base_model import BaseModel
-from serve.launcher import serving
-from serve.registry import Registry
-from tests.dtypes import SERVE, tolerance
+from serve.launch.process import serving
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
 from tests.serving.conftest import own_threads
 from tests.serving.world import PROMPTS, post
-from tests.tiny_qwen import make_lora, make_model
+from tests.support.dtypes import SERVE, tolerance
+from tests.support.tiny_qwen import make_lora, make_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")]
 

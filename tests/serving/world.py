@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.rng import Stream
-from serve import admin
-from serve.base_model import BaseModel
-from serve.registry import Registry
-from serve.version import content_hash
-from tests.dtypes import is_exact
-from tests.tiny_qwen import greedy_answers, make_lora, make_model
+from harness.core.random_stream import Stream
+from serve.client import admin
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
+from serve.registry.version import content_hash
+from tests.support.dtypes import is_exact
+from tests.support.tiny_qwen import greedy_answers, make_lora, make_model
 
 BASE = "tiny"
 NAMES = ("a1", "a2", "b1", "b2", "c1", "d1")

@@ -1,0 +1,88 @@
+"""What the Hugging Face cache has of a model, and whether a folder has all its weights; without network or torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.core.errors import ConfigError
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "tekken.json")
+_NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
+
+
+def missing_weights(folder: Path) -> str | None:
+    """Return what a model folder lacks of its weights, such as "no model-00002-of-00003.safetensors"; None for nothing.
+
+    Pickles do not count: nothing here loads them.
+    """
+    names = {path.name for path in folder.glob("*.safetensors") if path.is_file()}  # a link's target may be gone
+    expected: set[str] = set()
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            expected |= set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return f"{index.name} that cannot be read"
+    for match in filter(None, map(_NUMBERED.fullmatch, names)):
+        start, digits, count = match.groups()
+        expected |= {f"{start}-{k:0{len(digits)}}-of-{count}.safetensors" for k in range(1, int(count) + 1)}
+    if lacking := sorted(expected - names):
+        return f"no {lacking[0]}" + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
+    return None if names else "no *.safetensors"
+
+
+def loaded_weights(folder: Path) -> set[str]:
+    """Return the names of the files that transformers loads: ``model.safetensors``, or those of its index."""
+    if (folder / "model.safetensors").exists():
+        return {"model.safetensors"}
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+        return {str(name) for name in index["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def cached_snapshot(model: str, revision: str | None = None) -> Path | None:
+    """Return the cached folder of a hub model, which may lack its weights; None where nothing of it is cached.
+
+    Raises:
+        ConfigError: ``model`` cannot be a hub id.
+    """
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        path = try_to_load_from_cache(model, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise ConfigError(f"{model}: neither a model folder nor a Hugging Face id: {error}") from error
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def is_whole(snapshot: Path) -> bool:
+    """Whether a cached snapshot can be loaded without a download: it has all weights and a tokenizer."""
+    return missing_weights(snapshot) is None and any((snapshot / name).is_file() for name in _TOKENIZERS)
+
+
+def is_offline(environ: Mapping[str, str]) -> bool:
+    """Whether huggingface_hub is told not to use the network."""
+    value = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def refuse_offline(model: str, snapshot: Path | None, environ: Mapping[str, str]) -> None:
+    """Refuse a hub model that would have to be downloaded where that is switched off.
+
+    Raises:
+        ConfigError: the message says what is cached, and what can be done.
+    """
+    if not is_offline(environ) or (snapshot is not None and is_whole(snapshot)):
+        return
+    lacking = (missing_weights(snapshot) or "no tokenizer") if snapshot is not None else None
+    held = "it is not in the Hugging Face cache" if lacking is None else f"the Hugging Face cache has {lacking} of it"
+    raise ConfigError(
+        f"model {model}: {held}, and HF_HUB_OFFLINE forbids the download; unset HF_HUB_OFFLINE, or give a model folder"
+    )

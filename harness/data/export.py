@@ -1,0 +1,63 @@
+"""Datasets written in ARC's combined JSON form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.core.errors import ConfigError, DataError
+from harness.core.files import written_whole
+from harness.core.grid import Pair, Task
+from harness.data.dataset import Dataset, iterate
+
+CHALLENGES = "challenges.json"
+JsonPair = dict[str, list[list[int]]]
+
+
+def export(dataset: Dataset, path: Path) -> list[Path]:
+    """Write every task in its fixed draw, and return the files written.
+
+    ``NAME.json`` holds tasks with their outputs. A name that ends in ``challenges.json`` holds no test outputs, which
+    then go to ``...solutions.json`` beside it, as Kaggle has it; where none is known there is no such file.
+
+    Raises:
+        ConfigError: the name does not end in ``.json``, or other solutions lie beside it.
+        DataError: solutions of some tasks only.
+    """
+    import orjson
+
+    if path.suffix != ".json":
+        raise ConfigError(f"{path}: the combined form is written to a name that ends in .json")
+    apart = path.name.endswith(CHALLENGES)
+    tasks: dict[str, object] = {}
+    solutions: dict[str, object] = {}
+    for task in iterate(dataset):
+        tasks[task.id] = _task(task, apart)
+        if all(pair.output is not None for pair in task.test):
+            solutions[task.id] = [pair.output.to_rows() for pair in task.test if pair.output is not None]
+    files = {path: tasks}
+    beside = path.with_name(path.name.removesuffix(CHALLENGES) + "solutions.json")
+    if apart and not solutions and beside.exists():
+        raise ConfigError(
+            f"{beside} would be read as the solutions of {dataset.spec}, which has none; remove it, or export to "
+            "another name"
+        )
+    if apart and solutions:
+        if lacking := [name for name in tasks if name not in solutions]:
+            raise DataError(
+                f"{dataset.spec}: task {lacking[0]} has no outputs while others do; export to a plain .json"
+            )
+        files[beside] = solutions
+    for name, content in files.items():
+        with written_whole(name) as file:
+            file.write(orjson.dumps(content) + b"\n")
+    return list(files)
+
+
+def _task(task: Task, apart: bool) -> dict[str, list[JsonPair]]:
+    test = [{"input": pair.input.to_rows()} if apart else _pair(pair) for pair in task.test]
+    return {"train": [_pair(pair) for pair in task.train], "test": test}
+
+
+def _pair(pair: Pair) -> JsonPair:
+    known = {} if pair.output is None else {"output": pair.output.to_rows()}
+    return {"input": pair.input.to_rows(), **known}

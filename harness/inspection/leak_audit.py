@@ -1,0 +1,101 @@
+"""One audit from specs to files: every training set against every evaluation set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.files import written_whole
+from harness.data.dataset import Dataset, iterate
+from harness.inspection.leak_detection import Auditor, Findings, Material, merge
+
+Watch = Callable[[Dataset, Material], Material]
+"""Wraps the training data while it is read, to show progress."""
+
+
+_LIST = re.compile(r"clean_(train_)?ids(\.[0-9]+)?\.txt")
+BACKGROUNDS = ("free", "fixed")
+"""Whether a bijection of colours may move colour 0."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found with one way of looking at the background."""
+
+    train: tuple[Dataset, ...]
+    evals: tuple[Dataset, ...]
+    found: tuple[tuple[Findings, ...], ...]
+    """``found[t][e]``: training set t against evaluation set e."""
+    no_output: tuple[str, ...]
+    """Evaluation tasks of which a test pair could not be compared, its output being unknown."""
+    n_train: int
+    """Training tasks read."""
+
+    def total(self) -> Findings:
+        """All findings as one."""
+        return merge(found for row in self.found for found in row)
+
+    def clean_eval_ids(self, which: int) -> list[str]:
+        """The ids of an evaluation set without any finding, in order."""
+        leaked = merge(row[which] for row in self.found).leaked
+        return [name for name in self.evals[which].ids if name not in leaked]
+
+    def clean_train_ids(self, which: int) -> Iterator[str]:
+        """The ids of a training set that share nothing with any evaluation set, in order."""
+        leaking = merge(self.found[which]).leaking
+        return (name for name in material_ids(self.train[which]) if name not in leaking)
+
+
+def material_ids(dataset: Dataset) -> Sequence[str]:
+    """The ids that ``material`` gives and ``#ids=`` takes: those of the rows, for virtual tasks."""
+    from harness.data.barc_dataset import VirtualBarc
+
+    return dataset.rows.ids if isinstance(dataset, VirtualBarc) else dataset.ids
+
+
+def run_audit(train: Sequence[Dataset], evals: Sequence[Dataset], watch: Watch | None = None) -> dict[str, Audit]:
+    """Read every training set once and look every pair of it up in all evaluation sets, for both of BACKGROUNDS."""
+    tasks = [list(iterate(dataset)) for dataset in evals]
+    auditors = {way: [Auditor(some, fixed_background=way == "fixed") for some in tasks] for way in BACKGROUNDS}
+    found: dict[str, list[tuple[Findings, ...]]] = {way: [] for way in BACKGROUNDS}
+    n_train = 0
+    for dataset in train:
+        rows = {way: tuple(Findings() for _ in evals) for way in BACKGROUNDS}
+        for name, pairs in watch(dataset, dataset.material()) if watch else dataset.material():
+            n_train += 1
+            for way, row in rows.items():
+                for auditor, findings in zip(auditors[way], row, strict=True):
+                    auditor.look(name, pairs, findings)
+        for way, row in rows.items():
+            found[way].append(row)
+    unknown = tuple(name for auditor in auditors["free"] for name in auditor.no_output)
+    return {way: Audit(tuple(train), tuple(evals), tuple(found[way]), unknown, n_train) for way in BACKGROUNDS}
+
+
+def write_clean_ids(audit: Audit, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Write the ids without a finding, and remove the lists of earlier audits that this one does not write.
+
+    ``clean_ids.txt`` is for the evaluation set, ``clean_train_ids.txt`` for the training set; numbered where several.
+    An empty list is not written: it would select nothing.
+
+    Returns:
+        The files that were written, and those that were removed.
+    """
+    parts: list[tuple[str, Iterable[str]]] = []
+    for stem, ids, n in (
+        ("clean_ids", audit.clean_eval_ids, len(audit.evals)),
+        ("clean_train_ids", audit.clean_train_ids, len(audit.train)),
+    ):
+        parts += [(f"{stem}.txt" if n == 1 else f"{stem}.{which + 1}.txt", ids(which)) for which in range(n)]
+    written = []
+    for name, names in parts:
+        if text := "".join(f"{task}\n" for task in names):
+            with written_whole(folder / name) as file:
+                file.write(text.encode())
+            written.append(folder / name)
+    stale = [path for path in sorted(folder.glob("clean_*.txt")) if _LIST.fullmatch(path.name) and path not in written]
+    for path in stale:
+        path.unlink()
+    return written, stale

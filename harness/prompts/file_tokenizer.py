@@ -1,0 +1,168 @@
+"""A tokenizer and its chat template from a model's own files, without the weight of transformers.
+
+What it makes is only trusted where a server gives the same ids (harness.sampling.api_selection), so that a file
+which this reads otherwise than transformers would does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from harness.core.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from tokenizers import AddedToken, Tokenizer
+
+_FILES = ("tokenizer.json", "tokenizer_config.json")
+_SETTINGS = ("generation_config.json", "config.json")
+_TEMPLATE = "chat_template.jinja"
+
+
+class FileTokenizer:
+    """The ``tokenizer.json`` of a model folder with its chat template; a ``ChatTokenizer``.
+
+    Args:
+        folder: where the files lie.
+        template_kwargs: handed to the chat template, as ``chat_template_kwargs`` of a request are.
+        template: the text of a chat template to use instead of the folder's own.
+
+    Raises:
+        MissingExtraError: the package ``tokenizers`` is not installed.
+        ConfigError: a file is missing or cannot be read; the message names it.
+    """
+
+    def __init__(
+        self, folder: Path, template_kwargs: Mapping[str, object] | None = None, *, template: str | None = None
+    ) -> None:
+        self._tokenizer = _read_tokenizer(folder / _FILES[0])
+        config = _read_json(folder / _FILES[1])
+        self._template = _compile(_template_text(folder, config) if template is None else template, folder)
+        self._special = {name: _token_text(config.get(name)) for name in config if name.endswith("_token")}
+        self._kwargs = dict(template_kwargs or {})
+
+    @property
+    def all_special_ids(self) -> set[int]:
+        """The ids of special tokens."""
+        return {id_ for id_, token in self.added_tokens_decoder.items() if token.special}
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, AddedToken]:
+        """By id, the tokens that were added to the vocabulary."""
+        return dict(self._tokenizer.get_added_tokens_decoder())
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: object
+    ) -> str:
+        """The conversation as text (``tokenize`` must be False)."""
+        if tokenize:
+            raise ValueError("only text is made here; encode it afterwards")
+        given = {"tools": None, "documents": None, **self._special, **self._kwargs, **variables}
+        return str(self._template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **given))
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The ids of a text."""
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(
+        self, token_ids: Sequence[int], *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
+    ) -> str:
+        """The text of ids; blanks are never tidied up."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
+
+
+def tokenizer_folder(root: str) -> Path | None:
+    """Where the tokenizer of a model lies that a server names: its folder, or the local cache of its hub id.
+
+    None where this machine has neither; nothing is downloaded.
+    """
+    folder = Path(root).expanduser()
+    if all((folder / name).is_file() for name in _FILES):
+        return folder
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        found = [try_to_load_from_cache(root, name) for name in _FILES]
+    except HFValidationError:  # a path of another machine is no hub id
+        return None
+    return Path(found[0]).parent if isinstance(found[0], str) and isinstance(found[1], str) else None
+
+
+def eos_ids(folder: Path) -> frozenset[int]:
+    """The tokens at which a server stops that goes by a model's own files: the tokenizer's eos, and the model's.
+
+    The model's are those of generation_config.json, or of config.json where there is no such file.
+
+    Raises:
+        MissingExtraError, ConfigError: as ``FileTokenizer``.
+    """
+    eos = _token_text(_read_json(folder / _FILES[1]).get("eos_token"))
+    ids = [_read_tokenizer(folder / _FILES[0]).token_to_id(eos)] if isinstance(eos, str) else []
+    path = next((path for name in _SETTINGS if (path := folder / name).is_file()), None)
+    settings = {} if path is None else _read_json(path)
+    text = settings.get("text_config")
+    found = settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
+    ids += found if isinstance(found, list) else [found]
+    return frozenset(id_ for id_ in ids if type(id_) is int)
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise MissingExtraError("the package 'tokenizers' is not installed (pip install tokenizers)") from None
+    try:
+        return Tokenizer.from_buffer(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected an object")
+    return data
+
+
+def _template_text(folder: Path, config: Mapping[str, Any]) -> str:
+    """The chat template, from its own file or the configuration (there alone, or the ``default`` of several)."""
+    if (folder / _TEMPLATE).is_file():
+        return (folder / _TEMPLATE).read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+    if not isinstance(template, str):
+        raise ConfigError(f"{folder} has no chat template")
+    return template
+
+
+def _token_text(value: object) -> object:
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _compile(text: str, folder: Path) -> Template:
+    """The template in the environment that transformers gives it."""
+    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    env.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    env.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    try:
+        return env.from_string(text)
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"the chat template of {folder}: {error}") from None

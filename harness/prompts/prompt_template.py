@@ -1,0 +1,149 @@
+"""Prompts: one renderer for trainer and harness, so that a model is asked what it was trained on.
+
+A prompt is a versioned Jinja template in ``harness/prompts/NAME.txt``. Lines ``<<system>>``, ``<<user>>`` and
+``<<assistant>>`` begin the messages of a chat; the last message is the assistant's answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from harness.core.errors import SpecError
+from harness.core.grid import Grid, Task
+from harness.prompts.grid_encoder import Encoder, GridText
+from harness.prompts.lenient_decoder import decode_lenient
+from harness.prompts.reasoning import answer_text
+
+PROMPT_DIR = Path(__file__).parent
+DEFAULT_PROMPT = "output-from-examples-v1"
+_ROLE = re.compile(r"^<<(system|user|assistant)>>\n", re.MULTILINE)
+_ANSWER = "\x00answer\x00"
+_TEST_INPUT = "\x00test input\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A named prompt; ``digest`` identifies its exact text in manifests."""
+
+    name: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the template."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    def messages(self, task: Task, test_index: int, encoder: GridText) -> tuple[Message, ...]:
+        """What the model is asked for one test pair: all messages but the answer."""
+        return self._render(task, test_index, encoder)[:-1]
+
+    def answer(self, task: Task, test_index: int, encoder: GridText) -> str:
+        """What the model should answer.
+
+        Raises:
+            SpecError: the test pair's output is not known.
+        """
+        grid = self.answer_grid(task, test_index)
+        return self._render(task, test_index, encoder)[-1].content.replace(_ANSWER, encoder.encode(grid))
+
+    def answer_grid(self, task: Task, test_index: int) -> Grid:
+        """The grid of the answer: the test pair's output, or its input for prompts that ask for an input.
+
+        Raises:
+            SpecError: it is not known.
+        """
+        if not self.has_answer(task, test_index):
+            raise SpecError(f"task {task.id}: test {test_index} has no output, so that nothing can be learned from it")
+        pair = task.test[test_index]
+        return pair.input if self._asks_input or pair.output is None else pair.output
+
+    def has_answer(self, task: Task, test_index: int) -> bool:
+        """Whether the answer is known."""
+        return self._asks_input or task.test[test_index].output is not None
+
+    @property
+    def shows_test_input(self) -> bool:
+        """Whether the chat shows the input whose output is to be predicted; prompts that do not are for training."""
+        rendered = _template(self.text).render(train=[], test={"input": _TEST_INPUT}, answer=_ANSWER)
+        return any(_TEST_INPUT in content for content in _ROLE.split(rendered)[2:-1:2])
+
+    @property
+    def _asks_input(self) -> bool:
+        return self.name.startswith("input-")
+
+    def decode(self, text: str, encoder: Encoder, *, lenient: bool = False) -> Grid:
+        """The grid of a model's answer, behind its thoughts; ``lenient`` reads what the original scripts would have.
+
+        Raises:
+            GridError: the named failure, ``unparsed``, ``bad_shape`` or ``bad_value``.
+        """
+        text = answer_text(text)
+        lead = self._lead().match(text)
+        body = text[lead.end() :] if lead else text
+        return decode_lenient(body, encoder) if lenient else encoder.decode(body)
+
+    def _lead(self) -> re.Pattern[str]:
+        """What stands before the grid of an answer; a template's expression may be any text within its line."""
+        last = _ROLE.split(self.text)[-1]
+        parts = re.split(r"\{\{.*?\}\}", last.partition("{{ answer }}")[0])
+        return re.compile(r"[^\n]*".join(map(re.escape, parts)))
+
+    def _render(self, task: Task, test_index: int, encoder: GridText) -> tuple[Message, ...]:
+        def pair(source: Grid, target: Grid | None) -> dict[str, str]:
+            return {"input": encoder.encode(source), "output": "" if target is None else encoder.encode(target)}
+
+        test = {"input": encoder.encode(task.test[test_index].input)}
+        train = [pair(p.input, p.output) for p in task.train]
+        parts = _ROLE.split(_template(self.text).render(train=train, test=test, answer=_ANSWER))
+        return tuple(Message(r, c.strip("\n")) for r, c in zip(parts[1::2], parts[2::2], strict=True))
+
+
+def prompt_names() -> list[str]:
+    """The names of the shipped prompts."""
+    return sorted(path.stem for path in PROMPT_DIR.glob("*.txt"))
+
+
+def without_system(name: str) -> str | None:
+    """The shipped prompt that asks the same without a system message; None where there is none, or no such message."""
+    head, _, version = name.rpartition("-")
+    other = f"{head}-nosystem-{version}"
+    return other if other in prompt_names() else None
+
+
+def asking_prompt(names: Sequence[str]) -> str:
+    """Return the first of the prompts of a training that shows the test input: the model is to be asked with it."""
+    return next((name for name in names if load_prompt(name).shows_test_input), names[0])
+
+
+@cache
+def load_prompt(name: str) -> Prompt:
+    """A shipped prompt by name.
+
+    Raises:
+        SpecError: unknown name; the message lists the known ones.
+    """
+    if name not in prompt_names():
+        raise SpecError(f"prompt {name!r} is not known; known: {', '.join(prompt_names())}")
+    return Prompt(name, (PROMPT_DIR / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+@cache
+def _template(text: str):  # type: ignore[no-untyped-def]
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    return env.from_string(text)

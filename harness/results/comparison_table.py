@@ -1,0 +1,92 @@
+"""Comparisons as a table and as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from harness.results.table_format import difference_interval, markdown_table, p_value, points
+from harness.scoring.paired_comparison import Paired
+from harness.stats.paired_test import Comparison
+
+HEADER = (
+    "metric",
+    "model",
+    "against",
+    "difference",
+    "interval",
+    "won / lost",
+    "p",
+    "p (Holm)",
+    "resolvable",
+    "verdict",
+)
+
+
+def comparison_table(found: Sequence[Paired]) -> str:
+    """One row a comparison; differences and the smallest resolvable one in percentage points."""
+    return markdown_table(HEADER, [_row(row) for row in found], left=3)
+
+
+def _row(row: Paired) -> list[str]:
+    c = row.comparison
+    resolvable = "–" if c.resolvable is None else f"{100 * c.resolvable:.1f}"
+    tasks = f"{c.won} / {c.lost} of {c.tasks}"
+    return [row.metric, row.model, row.baseline, points(c.delta), difference_interval(c), tasks,
+            p_value(c.p), p_value(c.p_holm), resolvable, c.verdict]  # fmt: skip
+
+
+def comparison_footnote(found: Sequence[Paired], family: int | None = None) -> str:
+    """What the columns of the table are, in a sentence.
+
+    Args:
+        family: how many comparisons were corrected together, where that is more than these.
+    """
+    over = "one comparison" if len(found) == 1 else f"these {len(found)} comparisons"
+    if family is not None and family > len(found):
+        over = f"the {family} comparisons of all datasets here"
+    return (
+        "Percentage points, paired by task; p by sign flips or McNemar's exact test, Holm-corrected over "
+        f"{over}; resolvable: the smallest difference that this many tasks resolve at 80 % power."
+    )
+
+
+def won_and_lost(row: Paired, shown: int | None = None) -> str:
+    """The verdict in words with the tasks won and lost by id, ``shown`` of each at most; 'no task differs' if so."""
+    c = row.comparison
+    head = f"{row.metric}: {row.model} against {row.baseline}: {c.verdict}, {points(c.delta)} points"
+    if not c.differing:
+        return f"{head}; no task differs"
+    needed = c.tasks_for(c.delta)
+    if c.verdict == "not resolved" and needed is not None:
+        head += f" (a difference of this size takes about {needed:,} tasks)"
+    return f"{head}; wins {_ids(row.won, shown)}; loses {_ids(row.lost, shown)}"
+
+
+def plan_table(found: Sequence[Paired], difference: float) -> str:
+    """How many tasks resolve ``difference`` (a share) at 80 % power, metric by metric, as far as these runs tell."""
+    rows = []
+    for row in found:
+        needed = row.comparison.tasks_for(difference)
+        told = "no task differs" if needed is None else f"{needed:,}"
+        rows.append([row.metric, row.model, row.baseline, f"{100 * row.comparison.sd:.1f}", told])
+    header = ["metric", "model", "against", "sd of the paired differences", f"tasks for {100 * difference:g} points"]
+    return markdown_table(header, rows, left=3)
+
+
+def comparisons_json(found: Sequence[Paired]) -> list[dict[str, object]]:
+    """The comparisons for another program: all fields, ids, and the tasks that would resolve the difference seen."""
+    return [{**asdict(row), "tasks_needed": row.comparison.tasks_for(row.comparison.delta)} for row in found]
+
+
+def _ids(ids: Sequence[str], shown: int | None) -> str:
+    cut = "" if shown is None or len(ids) <= shown else " …"
+    return f"{len(ids)}: {', '.join(ids[:shown])}{cut}" if ids else "none"
+
+
+def sentence(row: Paired) -> str:
+    """One comparison in words."""
+    c: Comparison = row.comparison
+    if c.verdict == "not resolved":
+        return f"**{row.model}** against **{row.baseline}**: {points(c.delta)} points of {row.metric}, not resolved"
+    return f"**{row.model}** is {c.verdict} than **{row.baseline}** by {abs(100 * c.delta):.1f} points of {row.metric}"

@@ -1,0 +1,94 @@
+"""The table that every command shows at its end: models by metrics, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.results.table_format import markdown_table, percent, with_interval
+from harness.runs.schema import ModelResult, Results
+from harness.scoring.early_stopped_scores import told_unknown
+from harness.scoring.paired_comparison import HEADLINE
+from harness.stats.intervals import FEW_TASKS, SMALL_SAMPLE
+from harness.voting.metrics import selection
+
+WILSON_MARK = "†"
+
+
+def summary_table(results: Results) -> str:
+    """Models, best vote_2 first, by the headline metrics, with the footnote that says what the brackets are."""
+    names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
+    rows = [[name, *metric_cells(results.models[name]), str(failed(results.models[name]))] for name in names]
+    parts = [markdown_table(["model", *HEADLINE, "failed"], rows), footnote(results)]
+    return "\n\n".join([*parts, *told_stopping(results, names)])
+
+
+def told_stopping(results: Results, names: Sequence[str]) -> list[str]:
+    """What stopping early spared each of these models, and what cannot be told because of it."""
+    told = []
+    for name in names:
+        if (early := results.models[name].stopping) is None:
+            continue
+        text = (
+            f"{name} stopped early ({early.rule}): {early.not_drawn:,} of {results.models[name].outputs * results.n:,} "
+            f"predictions ({percent(early.share)}) were spared, on {early.outputs} of {results.models[name].outputs} "
+            "test outputs"
+        )
+        if early.first_round < results.n:
+            text += f"; means over predictions are of the first {early.first_round} of each"
+        told.append("; ".join([text, *told_unknown(early.not_available)]) + ".")
+    return told
+
+
+def details(results: Results) -> str:
+    """For each model every metric, per task with its interval, per output (Kaggle's) and strict, and its failures."""
+    parts = []
+    for name, result in results.models.items():
+        rows = [
+            [metric, with_interval(m), m.method, percent(m.per_output), "–" if m.strict is None else percent(m.strict)]
+            for metric, m in result.metrics.items()
+        ]
+        table = markdown_table(["metric", "mean over tasks", "interval", "per output", "all outputs right"], rows)
+        about = f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} predictions due"
+        parts += [f"{about}; {_kept(result)}; {_failures(result)}.", table]
+    return "\n\n".join(parts)
+
+
+def _kept(result: ModelResult) -> str:
+    if "pass_n" not in result.metrics:
+        return "what sampling would have found is not known"
+    kept = selection(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
+    return "sampling found nothing" if kept is None else f"two votes keep {percent(kept)} of what sampling found"
+
+
+def _failures(result: ModelResult) -> str:
+    kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
+    return f"without a grid: {kinds}" if kinds else "every prediction is a grid"
+
+
+def metric_cells(result: ModelResult) -> list[str]:
+    """The headline metrics of one model with intervals, a dash for what is not available; Wilson's are marked."""
+    found = [result.metrics.get(name) for name in HEADLINE]
+    return ["–" if m is None else with_interval(m, WILSON_MARK if m.method == "wilson" else "") for m in found]
+
+
+def failed(result: ModelResult) -> int:
+    """How many predictions gave no grid, whatever the reason."""
+    return sum(result.failures.values())
+
+
+def footnote(results: Results) -> str:
+    """How the numbers were made, in one sentence or two."""
+    tasks = {result.tasks for result in results.models.values()}
+    text = (
+        f"N = {results.n} predictions a test output, {'/'.join(map(str, sorted(tasks)))} tasks; brackets: "
+        f"{100 * results.confidence:g} % intervals over tasks (BCa bootstrap, {results.resamples:,} resamples, "
+        f"seed {results.seed})"
+    )
+    methods = {m.method for result in results.models.values() for m in result.metrics.values()}
+    if "wilson" in methods:
+        text += f"; {WILSON_MARK} Wilson's interval, where fewer than 5 tasks lie above 0 or below 1, or all are equal"
+    if "bca-small" in methods:
+        text += f"; BCa with fewer than {SMALL_SAMPLE} tasks at the higher level that Student's t asks for"
+    if min(tasks) < FEW_TASKS:
+        text += f". Fewer than {FEW_TASKS} tasks: read the intervals, not the values"
+    return text + "."

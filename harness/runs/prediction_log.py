@@ -1,0 +1,150 @@
+"""predictions.jsonl: appended as predictions arrive, durable in groups, whole after any crash."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO
+
+from harness.core.errors import RunError
+from harness.runs.schema import PredictionRecord
+
+_BLOCK = 1 << 16
+_RETRIED = (b'"error"', b'"refused"')
+Key = tuple[str, str, int, int]
+
+
+class PredictionLog:
+    """Appends predictions to ``predictions.jsonl``; ``commit`` makes all appended ones durable at once.
+
+    Opening drops a torn last line. A commit that fails (a full disk) leaves whole lines only.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO = self.path.open("ab", buffering=0)
+        self._safe = _end_of_last_line(self.path)
+        self._waiting: list[bytes] = []
+        self._lock = threading.Lock()
+        os.ftruncate(self._file.fileno(), self._safe)
+
+    def append(self, record: PredictionRecord) -> None:
+        """Take a prediction; it is durable after the next ``commit``."""
+        self.append_line(record.model_dump_json().encode() + b"\n")
+
+    def append_line(self, line: bytes) -> None:
+        """``append`` of a record that is a line of JSON already, with its line break."""
+        self._waiting.append(line)
+
+    def commit(self) -> None:
+        """Write, flush and fsync what was appended; may be called in another thread than ``append``.
+
+        Raises:
+            RunError: it cannot be written; what was committed before is intact, and nothing appended is forgotten.
+        """
+        with self._lock:
+            # Appending only adds behind these, so that the list may grow meanwhile.
+            if count := len(self._waiting):
+                self._write(count)
+
+    def _write(self, count: int) -> None:
+        """Write the first ``count`` waiting lines; of those that do not all fit, the ones that do."""
+        lines = self._waiting[:count]
+        data = memoryview(b"".join(lines))
+        written = 0
+        try:
+            os.ftruncate(self._file.fileno(), self._safe)  # the remains of a write that failed
+            while written < len(data):
+                written += self._file.write(data[written:]) or 0
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            ends = list(accumulate(map(len, lines)))
+            whole = bisect_right(ends, written) if written < len(data) else 0
+            self._keep(lines[:whole])
+            raise RunError(
+                f"{self.path}: cannot write ({error.strerror}); the last {count - whole} predictions are not saved, "
+                "all before are. Make room and repeat the command with --resume"
+            ) from None
+        self._safe += len(data)
+        del self._waiting[:count]
+
+    def _keep(self, lines: Sequence[bytes]) -> None:
+        """After a failed write: nothing stays but what is whole."""
+        size = sum(map(len, lines))
+        with suppress(OSError):
+            os.ftruncate(self._file.fileno(), self._safe + size)
+            self._safe += size
+            del self._waiting[: len(lines)]
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Commit and close."""
+        try:
+            self.commit()
+        finally:
+            self._file.close()
+
+
+def drop_errors(path: Path) -> int:
+    """Take the predictions that were given up or refused out of the file, in one step; returns how many.
+
+    Older versions recorded what was about the account or the server as refused, too. What was
+    dropped counts as never made. Call it while nobody else writes to the file.
+
+    Raises:
+        RunError: a line is damaged, or it cannot be written; the file is as it was.
+    """
+    dropped = 0
+    beside = path.with_name(f".tmp-{path.name}")
+    try:
+        with beside.open("wb") as file:
+            for number, line in enumerate(whole_lines(path), 1):
+                if any(word in line for word in _RETRIED) and _outcome(line, f"{path}, line {number}") in (
+                    "error",
+                    "refused",
+                ):
+                    dropped += 1
+                else:
+                    file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if dropped:
+            beside.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be rewritten ({error.strerror}); it is as it was. Make room") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return dropped
+
+
+def _outcome(line: bytes, where: str) -> object:
+    import orjson
+
+    try:
+        return orjson.loads(line)["outcome"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{where}: not a prediction ({error!r}); restore the file or run the benchmark again") from None
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file that end; none where there is no file."""
+    if path.exists():
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _end_of_last_line(path: Path) -> int:
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            if (found := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + found + 1
+            end = start
+    return 0

@@ -1,0 +1,150 @@
+"""What a run shows while it samples: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import TextIO
+
+from harness.voting.live_tally import Tally
+
+_LIVE_SECONDS = 0.25
+PLAIN_SECONDS = 30.0
+_RATE_SECONDS = 60.0
+
+
+class Board:
+    """The state of a run as it is shown."""
+
+    def __init__(self, tallies: Iterable[Tally]) -> None:
+        self.tallies = {tally.model: tally for tally in tallies}
+        self.in_flight: Callable[[str], int] = lambda model: 0
+        """Predictions of a model that are in flight."""
+        self.seconds_left: Callable[[], float | None] = lambda: None
+        """Until waiting for a server ends; None while one answers."""
+        self._paces = {model: _Pace() for model in self.tallies}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every prediction that is due is there."""
+        return all(tally.done == tally.total for tally in self.tallies.values())
+
+    def status(self) -> str:
+        """The whole run on one line."""
+        left = self.seconds_left()
+        if left is not None:
+            return f"no server answers; giving up in {_clock(max(left, 0.0))}"
+        rate = sum(self.rate(model) for model in self.tallies)
+        flying = sum(self.in_flight(model) for model in self.tallies)
+        todo = sum(tally.total - tally.done for tally in self.tallies.values())
+        eta = _clock(todo / rate) if rate > 0 else "unknown time"
+        return f"{rate:.1f} predictions/s, {flying} in flight, {eta} left"
+
+    def rate(self, model: str) -> float:
+        """Predictions a second over the last minute."""
+        return self._paces[model].rate(self.tallies[model].answered)
+
+    def cells(self, model: str) -> dict[str, str]:
+        """One model's state by what it says, "" where there is nothing to say; vote_2 is of the outputs begun."""
+        tally = self.tallies[model]
+        vote = tally.vote_2()
+        rate, flying = self.rate(model), self.in_flight(model)
+        busy = tally.done < tally.total and (flying > 0 or rate > 0)
+        return {
+            "done": f"{tally.done}/{tally.total}",
+            "vote_2": "" if vote is None else f"{100 * vote:.1f} %",
+            "rate": f"{rate:.1f}/s" if busy else "",
+            "in flight": f"{flying}" if busy else "",
+            "left": _clock((tally.total - tally.done) / rate) if busy and rate > 0 else "",
+            "failures": ", ".join(f"{count} {kind}" for kind, count in sorted(tally.failures.items())),
+        }
+
+
+class _Pace:
+    """A rate over the last minute."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int]] = deque([(monotonic(), 0)])
+
+    def rate(self, answered: int) -> float:
+        now = monotonic()
+        if now - self._samples[-1][0] > 1.0:
+            self._samples.append((now, answered))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_SECONDS:
+            self._samples.popleft()
+        start, before = self._samples[0]
+        return (answered - before) / max(now - start, 1e-3)
+
+
+class Display:
+    """Shows a board until it is stopped; ``notice`` prints a line above it.
+
+    Args:
+        plain_seconds: how often lines are printed where the stream is not a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, plain_seconds: float = PLAIN_SECONDS) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._plain_seconds = plain_seconds
+        self._print: Callable[[str], None] = self._line
+
+    def notice(self, text: str) -> None:
+        """Print a line that stays."""
+        self._print(text)
+
+    async def show(self, board: Board) -> None:
+        """Run until cancelled."""
+        if self._stream.isatty():
+            await self._show_live(board)
+        shown = dict.fromkeys(board.tallies, 0)
+        while True:
+            await asyncio.sleep(self._plain_seconds)
+            for model, tally in board.tallies.items():
+                if tally.answered > shown[model]:
+                    shown[model] = tally.answered
+                    said = (f"{name} {cell}" for name, cell in board.cells(model).items() if cell)
+                    self._line(f"{model}: {', '.join(said)}")
+            self._line(board.status())
+
+    async def _show_live(self, board: Board) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(file=self._stream)
+        with Live(_table(board), console=console, auto_refresh=False) as live:
+            self._print = lambda text: console.print(text, markup=False, highlight=False)
+            try:
+                while True:
+                    await asyncio.sleep(_LIVE_SECONDS)
+                    live.update(_table(board), refresh=True)
+            finally:
+                live.update(_table(board), refresh=True)
+                self._print = self._line
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+def _table(board: Board):  # type: ignore[no-untyped-def]
+    """A row a model and the status below."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("model", "", *next(iter(board.cells(model) for model in board.tallies), ())):
+        table.add_column(name, no_wrap=name not in ("model", "failures"))
+    for model, tally in board.tallies.items():
+        bar = ProgressBar(total=tally.total, completed=tally.done, width=8)
+        table.add_row(model, bar, *board.cells(model).values())
+    return Group(table, Text(board.status()))
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

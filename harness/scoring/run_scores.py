@@ -1,0 +1,233 @@
+"""From saved answers to scores: per model the metrics of every task, then means with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.core.errors import DataError, UnknownOutputError, some_of
+from harness.core.grid import Grid, Task
+from harness.data.dataset import Dataset, open_dataset
+from harness.data.task_sources import content_digest, unlabelled
+from harness.runs.folder import RunFolder, write_atomically
+from harness.runs.prediction_reader import run_answers
+from harness.runs.schema import Manifest, Metric, ModelResult, Results, Stopping
+from harness.scoring.costs import CostMeter
+from harness.scoring.early_stopped_scores import score_ballot, stopping
+from harness.scoring.prediction_groups import Ballots, check_counts, collect
+from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
+from harness.voting.early_stopping import Schedule, of_run
+from harness.voting.metrics import METRICS, OutputScore, TaskScores, average
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScores:
+    """What one model scored on the declared tasks of a run."""
+
+    model: str
+    tasks: TaskScores
+    outputs: dict[str, list[OutputScore]]
+    """By task id, each test output's score."""
+    failures: dict[str, int]
+    """Failures by kind, those never drawn as ``missing``."""
+    predictions: int
+    """Predictions due: outputs x n, less those that stopping early spared."""
+    stopping: Stopping | None = None
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics that these predictions tell, in the order of METRICS."""
+        unknown = () if self.stopping is None else self.stopping.not_available
+        return tuple(name for name in METRICS if name not in unknown)
+
+
+def score_ballots(ballots: Ballots, tasks: Sequence[Task], n: int, schedule: Schedule | None = None) -> ModelScores:
+    """Score what one model answered.
+
+    Args:
+        schedule: the rounds of a run that stopped early (harness.scoring.early_stopped_scores).
+
+    Raises:
+        UnknownOutputError: a task whose output is not known.
+    """
+    truths = true_outputs(tasks)
+    outputs = {
+        task: [score_ballot(ballot, truth, n, schedule) for ballot, truth in zip(own, truths[task], strict=True)]
+        for task, own in ballots.outputs.items()
+    }
+    every = [ballot for own in ballots.outputs.values() for ballot in own]
+    early = None if schedule is None else stopping(every, schedule)
+    due = n * len(every) - (0 if early is None else early.not_drawn)
+    given = sum(ballot.count for ballot in every)
+    failures = {**ballots.failures, "missing": ballots.failures.get("missing", 0) + due - given}
+    kinds = {kind: count for kind, count in sorted(failures.items()) if count}
+    return ModelScores(ballots.model, average(outputs), outputs, kinds, due, early)
+
+
+def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
+    """Return the exact outputs of each task, by its id.
+
+    Raises:
+        UnknownOutputError: some are not known.
+    """
+    truths = {task.id: [pair.output for pair in task.test if pair.output is not None] for task in tasks}
+    if unknown := [task.id for task in tasks if len(truths[task.id]) < len(task.test)]:
+        raise UnknownOutputError(
+            f"of {len(tasks)} tasks {some_of(unknown)} have no output to score against; name a dataset with solutions"
+        )
+    return truths
+
+
+def score_intervals(
+    scored: Sequence[ModelScores], seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> list[dict[str, Interval]]:
+    """For each model the interval of every measured metric; rows of one number of tasks share their resamples."""
+    found: list[dict[str, Interval]] = []
+    for scores in scored:
+        rows = intervals(scores.tasks.values, scores.tasks.denominator, seed, confidence, resamples)
+        named = dict(zip(METRICS, rows, strict=True))
+        found.append({name: named[name] for name in scores.measured})
+    return found
+
+
+def score_run(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Results:
+    """Score a run folder and write its results.json; the seed of the run seeds the intervals.
+
+    Raises:
+        DataError: a file of the run is missing or broken, or the dataset is not the one that was sampled.
+    """
+    results = run_results(run, confidence, resamples)
+    write_results(RunFolder(run), results)
+    return results
+
+
+def run_results(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Results:
+    """Return what ``score_run`` would write, and write nothing.
+
+    Raises:
+        DataError: as ``score_run``.
+    """
+    folder = RunFolder(run)
+    manifest = folder.manifest()
+    meter = CostMeter()
+    scored = score_saved(folder, manifest, meter)
+    results = make_results(scored, manifest.config.n, manifest.config.seed, confidence, resamples)
+    return results.model_copy(update={"cost": meter.costs()})
+
+
+def write_results(folder: RunFolder, results: Results) -> None:
+    """Replace results.json in one step; what only ``bench score`` adds (selection rules) is left out."""
+    plain = Results.model_validate(results.model_dump(include=set(Results.model_fields)))
+    write_atomically(folder.results_path, plain.model_dump_json(indent=2).encode() + b"\n")
+
+
+def score_saved(
+    folder: RunFolder, manifest: Manifest, meter: CostMeter | None = None, tasks: Sequence[Task] | None = None
+) -> list[ModelScores]:
+    """Return the scores of every model of a run.
+
+    Args:
+        meter: counts what the predictions cost.
+        tasks: the declared tasks, where they were read before.
+    """
+    tasks = declared_tasks(manifest) if tasks is None else tasks
+    config = manifest.config
+    return [score_ballots(own, tasks, config.n, of_run(config)) for own in collect_run(folder, manifest, tasks, meter)]
+
+
+def collect_run(
+    folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], meter: CostMeter | None = None
+) -> list[Ballots]:
+    """The answers of every model of a run, gathered by these tasks and held against the run's N.
+
+    Raises:
+        DataError: a broken line, or answers that these tasks and N do not allow.
+        RunError: there are no predictions, or the run had saved others.
+    """
+    path, config = folder.predictions_path, manifest.config
+    outputs = {task.id: len(task.test) for task in tasks}
+    answers = run_answers(path) if meter is None else meter.count(run_answers(path))
+    ballots = collect(answers, outputs, [model.name for model in config.models], str(path))
+    check_counts(ballots, config.n, str(path))
+    folder.check_predictions(manifest)
+    return ballots
+
+
+def declared_tasks(manifest: Manifest) -> list[Task]:
+    """Return the tasks that a run declared, read from its dataset again.
+
+    Raises:
+        DataError: they are not what the run sampled. Test outputs that were not known then may be known now.
+    """
+    config = manifest.config
+    dataset = open_dataset(config.dataset)
+    if manifest.task_digests is None and dataset.digest() != config.dataset_digest:
+        raise DataError(
+            f"dataset {config.dataset} has digest {dataset.digest()}, but the run sampled {config.dataset_digest}: "
+            "its content changed since; score against the original"
+        )
+    tasks = named_tasks(dataset, config.task_ids)
+    if manifest.task_digests is not None:
+        sampled = dict(zip(config.task_ids, manifest.task_digests, strict=True))
+        changed = [t.id for t in tasks if sampled[t.id] not in (content_digest(t), content_digest(unlabelled(t)))]
+        if changed:
+            raise DataError(
+                f"dataset {config.dataset}: of the run's {len(tasks)} tasks {some_of(changed)} have another content "
+                "than the run sampled: its content changed since; score against the original"
+            )
+    return tasks
+
+
+def named_tasks(dataset: Dataset, ids: Sequence[str]) -> list[Task]:
+    """Return the tasks with these ids, in that order; a dataset that has them in the same order is read no further.
+
+    Raises:
+        DataError: the dataset lacks some.
+    """
+    places: list[int] = []
+    for index, name in enumerate(dataset.ids):
+        if len(places) == len(ids):
+            break
+        if name == ids[len(places)]:
+            places.append(index)
+    if len(places) < len(ids):  # in another order by now
+        known = {name: index for index, name in enumerate(dataset.ids)}
+        if missing := [name for name in ids if name not in known]:
+            raise DataError(
+                f"dataset {dataset.spec}: of the run's {len(ids)} tasks {some_of(missing)} are not there: its content "
+                "changed since; score against the original"
+            )
+        places = [known[name] for name in ids]
+    return [dataset.task(index) for index in places]
+
+
+def make_results(
+    scored: Sequence[ModelScores], n: int, seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> Results:
+    """The content of results.json."""
+    rows = score_intervals(scored, seed, confidence, resamples)
+    models = {scores.model: _model_result(scores, row) for scores, row in zip(scored, rows, strict=True)}
+    return Results(models=models, n=n, seed=seed, confidence=confidence, resamples=resamples)
+
+
+def _model_result(scores: ModelScores, row: dict[str, Interval]) -> ModelResult:
+    metrics = {
+        name: Metric(
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            method=found.method,
+            per_output=scores.tasks.per_output[name],
+            strict=scores.tasks.strict.get(name),
+        )
+        for name, found in row.items()
+    }
+    return ModelResult(
+        tasks=len(scores.outputs),
+        outputs=sum(map(len, scores.outputs.values())),
+        predictions=scores.predictions,
+        failures=scores.failures,
+        metrics=metrics,
+        stopping=scores.stopping,
+    )

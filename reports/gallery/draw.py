@@ -1,0 +1,111 @@
+"""The picture of one task of the gallery, drawn from its layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.core.grid import COLOURS, Grid
+from harness.inspection.terminal_drawing import PALETTE
+from reports.gallery.layout import BOX, GAP, TITLE, Layout, Placed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FONT = 7.5
+_LINE = "#555555"
+_POINTS = 72.0
+"""In an inch."""
+
+Segment = tuple[tuple[float, float], tuple[float, float]]
+
+
+def task_picture(layout: Layout) -> Figure:
+    """The picture of a layout; its one axes are in inches, y downwards."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(layout.width, layout.height))
+    panel = figure.add_axes((0, 0, 1, 1))
+    for y in layout.rules:
+        panel.plot([0, layout.width], [y, y], color="0.8", linewidth=0.8)
+    for placed in layout.tiles:
+        _draw_tile(panel, placed)
+    panel.set(xlim=(0, layout.width), ylim=(layout.height, 0))
+    panel.set_axis_off()
+    return figure
+
+
+def _draw_tile(panel: Axes, placed: Placed) -> None:
+    tile, x, y = placed.tile, placed.x, placed.y
+    if tile.group:
+        panel.text(x, y, tile.group, fontsize=_FONT, fontweight="bold", va="top")
+        y += TITLE
+    panel.text(x, y, tile.caption, fontsize=_FONT, va="top")
+    if tile.grid is None:
+        return
+    y += TITLE
+    _draw_grid(panel, tile.grid, x, y, tile.cell)
+    if tile.truth is not None:
+        _mark(panel, tile.grid, tile.truth, x, y, tile.cell)
+    if tile.arrow:
+        middle = y + tile.cell * tile.grid.height / 2
+        panel.text(x + BOX + GAP / 2, middle, "→", fontsize=9, ha="center", va="center")
+
+
+def _draw_grid(panel: Axes, grid: Grid, x: float, y: float, cell: float) -> None:
+    """Cells in ARC's colours with thin lines between; all lines at once, for a gallery has thousands."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import ListedColormap
+
+    right, bottom = x + cell * grid.width, y + cell * grid.height
+    panel.imshow(
+        grid.to_rows(), cmap=ListedColormap([tuple(part / 255 for part in colour) for colour in PALETTE]),
+        vmin=-0.5, vmax=COLOURS - 0.5, extent=(x, right, bottom, y), interpolation="nearest", aspect="auto",
+    )  # fmt: skip
+    lines = [((x, y + i * cell), (right, y + i * cell)) for i in range(1, grid.height)]
+    lines += [((x + j * cell, y), (x + j * cell, bottom)) for j in range(1, grid.width)]
+    panel.add_collection(LineCollection(lines, colors=_LINE, linewidths=min(0.6, 8 / max(grid.shape))))
+    _frame(panel, grid, x, y, cell, edgecolor=_LINE, linewidth=0.8)
+
+
+def _frame(panel: Axes, grid: Grid, x: float, y: float, cell: float, **how: Any) -> None:
+    from matplotlib.patches import Rectangle
+
+    panel.add_patch(Rectangle((x, y), cell * grid.width, cell * grid.height, fill=False, zorder=3, **how))
+
+
+def _mark(panel: Axes, grid: Grid, truth: Grid, x: float, y: float, cell: float) -> None:
+    """Outline what differs from the truth; the frame of an exact grid is heavy, that of another shape dashed."""
+    from matplotlib.collections import LineCollection
+
+    if grid.shape != truth.shape or grid == truth:
+        style = "-" if grid == truth else (0, (3, 2))
+        wide = min(2.0, _POINTS * cell * 0.2)
+        _frame(panel, grid, x, y, cell, edgecolor="black", linewidth=wide, linestyle=style)
+        return
+    edges = [
+        ((x + a * cell, y + b * cell), (x + c * cell, y + d * cell)) for (a, b), (c, d) in difference_edges(grid, truth)
+    ]
+    # White on black is seen on every colour; thinner where cells are small.
+    width = min(1.6, max(0.7, _POINTS * cell * 0.12))
+    for colour, wide in (("black", 2.6 * width), ("white", width)):
+        panel.add_collection(LineCollection(edges, colors=colour, linewidths=wide, capstyle="projecting", zorder=4))
+
+
+def difference_edges(grid: Grid, truth: Grid) -> Sequence[Segment]:
+    """The outline of the cells in which two grids of one shape differ: segments (column, row) between cell corners."""
+    height, width = grid.shape
+    differs = [a != b for a, b in zip(grid.cells, truth.cells, strict=True)]
+
+    def at(i: int, j: int) -> bool:
+        return 0 <= i < height and 0 <= j < width and differs[i * width + j]
+
+    edges: list[Segment] = []
+    for i in range(height + 1):
+        for j in range(width + 1):
+            if j < width and at(i, j) != at(i - 1, j):
+                edges.append(((j, i), (j + 1, i)))
+            if i < height and at(i, j) != at(i, j - 1):
+                edges.append(((j, i), (j, i + 1)))
+    return edges

@@ -1,0 +1,271 @@
+"""vLLM general plugin: mends four defects of the CPU backend, each only where a probe shows that it is still there.
+
+| defect | what happens without | upstream |
+|---|---|---|
+| base requests beside LoRA requests | the last adapter answers | vllm-project/vllm#48421, #49656 (open) |
+| weights copied for every token | a quarter of the speed | no report found; #48421 keeps the copies |
+| ``prompt_logprobs`` where LoRA wraps the head | the engine dies, or another adapter answers | no report found |
+| seeds with a prompt split into chunks | the engine dies | no report found for vLLM itself (see below) |
+
+The last one's ``CPU Generator does not use offset`` was reported of other backends whose generators live on the CPU:
+RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
+
+vLLM calls ``register`` in each of its processes. On any other platform it mends nothing. In a server of ours it also
+lets no process outlive its owner (``serve.orphans``).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from serve.launch.command import ADAPTERS_DIR
+from serve.orphans import end_with_parent
+
+_log = logging.getLogger("vllm.arc_bench")
+_MARK = "_arc_bench"
+_warned: set[str] = set()
+"""Mends that could not be applied in this process, each warned of once."""
+
+
+def register() -> None:
+    """Entry point of the group ``vllm.general_plugins``; may be called several times in a process."""
+    from vllm.platforms import current_platform
+
+    if ADAPTERS_DIR in os.environ:  # the launcher sets it, and nobody else
+        end_with_parent()
+    if not current_platform.is_cpu():
+        return
+    done = [name for name, mend in MENDS.items() if _applies(name, mend)]
+    _log.info("CPU workarounds in use: %s", ", ".join(done) or "none needed")
+
+
+def _applies(name: str, mend: Callable[[], bool]) -> bool:
+    """Apply one mend; where vLLM no longer has a name that it needs, warn once and leave vLLM as it is."""
+    try:
+        return mend()
+    except (ImportError, AttributeError, TypeError, OSError) as error:  # OSError: no source to inspect
+        if name not in _warned:
+            _warned.add(name)
+            _log.warning("not mended: %s; this version of vLLM differs from the one that was tested: %r", name, error)
+        return False
+
+
+def _require(names: Mapping[Any, tuple[str, ...]]) -> None:
+    """Raise AttributeError where a module or class of vLLM lacks one of these names, before anything is replaced."""
+    for owner, wanted in names.items():
+        for name in wanted:
+            getattr(owner, name)
+
+
+def base_rows_get_an_adapter() -> bool:
+    """Probe: whether the CPU operators give a row without an adapter (slot -1) the last adapter's output."""
+    import torch
+    from vllm.lora.ops.torch_ops import lora_ops
+
+    output = torch.zeros(2, 1)
+    slots = torch.tensor([-1, 0])
+    lora_ops.bgmv_shrink(torch.ones(2, 3), torch.ones(1, 1, 1, 3), output, slots)
+    return bool(output[0, 0] != 0)
+
+
+def weights_are_copied_per_token() -> bool:
+    """Probe: whether the CPU operators index the stacked weights with the tokens' slots."""
+    from vllm.lora.ops.torch_ops import lora_ops
+
+    return "[lora_indices_tensor]" in inspect.getsource(lora_ops.bgmv_shrink)
+
+
+def seeds_break_with_chunked_prefill() -> bool:
+    """Probe: whether vLLM rewinds generators by their offset, which CPU generators do not have."""
+    import torch
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    if "get_offset" not in inspect.getsource(GPUModelRunner._bookkeeping_sync):
+        return False
+    try:
+        torch.Generator("cpu").get_offset()
+    except RuntimeError:
+        return True
+    return False
+
+
+def prompt_rows_have_no_adapter() -> bool:
+    """Probe: whether logits of a prompt are computed under the mapping to adapters that is meant for next tokens."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    return "lora" not in inspect.getsource(GPUModelRunner._get_prompt_logprobs_dict)
+
+
+def mend_operators() -> bool:
+    """Replace the gathering operators by grouped ones that leave the base's rows alone."""
+    from vllm.lora.ops import torch_ops
+    from vllm.lora.ops.torch_ops import lora_ops
+    from vllm.lora.punica_wrapper import punica_cpu
+
+    from serve.cpu import lora_ops as cpu_lora
+
+    if not base_rows_get_an_adapter():
+        return False
+    modules = (lora_ops, torch_ops, punica_cpu)
+    # The sgmv operators call these by their module's name, so that they are mended with them.
+    new = {
+        "bgmv_shrink": cpu_lora.apply_shrink,
+        "bgmv_expand": cpu_lora.apply_expand,
+        "bgmv_expand_slice": cpu_lora.apply_expand_slice,
+    }
+    _require({module: tuple(new) for module in modules})
+    for module in modules:
+        for name, function in new.items():
+            setattr(module, name, function)
+    return True
+
+
+def mend_linear_layers() -> bool:
+    """Compute a LoRA layer without copies per token, sorting the batch's rows once a step and not once a layer."""
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    from serve.cpu import lora_ops as cpu_lora
+
+    if not weights_are_copied_per_token():
+        return False
+    _require({PunicaWrapperCPU: ("add_lora_linear", "token_lora_indices")})
+    stock_update = PunicaWrapperCPU.update_metadata
+
+    @wraps(stock_update)
+    def update_metadata(self: Any, *args: Any, **kwargs: Any) -> None:
+        stock_update(self, *args, **kwargs)
+        self._arc_bench_rows = cpu_lora.RowsBySlot.of(self.token_lora_indices)
+
+    def add_lora_linear(
+        self: Any,
+        y: Any,
+        x: Any,
+        lora_a_stacked: Any,
+        lora_b_stacked: Any,
+        scale: float,
+        output_slices: tuple[int, ...],
+        *,
+        buffer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        flat_y, flat_x = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+        cpu_lora.add_lora(flat_y, flat_x, lora_a_stacked, lora_b_stacked, scale, output_slices, self._arc_bench_rows)
+
+    PunicaWrapperCPU.update_metadata = update_metadata
+    PunicaWrapperCPU.add_lora_linear = add_lora_linear
+    return True
+
+
+def mend_prompt_logits() -> bool:
+    """Give each row of a prompt's logits the adapter of its own token, where a class has LoRA on its output layer."""
+    from vllm.lora.punica_wrapper import punica_cpu
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    from serve.cpu import lora_ops as cpu_lora
+
+    if not prompt_rows_have_no_adapter() or hasattr(CPUModelRunner._get_prompt_logprobs_dict, _MARK):
+        return False
+    _require(
+        {
+            PunicaWrapperCPU: ("add_lora_logits", "sampler_indices", "token_lora_indices"),
+            punica_cpu: ("bgmv_shrink", "bgmv_expand"),
+        }
+    )
+
+    def add_lora_logits(
+        self: Any, y: Any, x: Any, lora_a_stacked: Any, lora_b_stacked: Any, scale: float, **kwargs: Any
+    ) -> None:
+        flat_y, flat_x = y.view(-1, y.shape[-1]), x.reshape(-1, x.shape[-1])
+        slots = cpu_lora.PromptRows.slots(len(flat_x), self.sampler_indices, self.token_lora_indices)
+        buffer = flat_x.new_zeros((len(flat_x), lora_b_stacked.shape[-1])).float()
+        cpu_lora.apply_shrink(flat_x, lora_a_stacked, buffer, slots, scale)
+        cpu_lora.apply_expand(buffer, lora_b_stacked, flat_y, slots)
+
+    CPUModelRunner._get_prompt_logprobs_dict = _one_prompt_at_a_time(CPUModelRunner._get_prompt_logprobs_dict)
+    PunicaWrapperCPU.add_lora_logits = add_lora_logits
+    return True
+
+
+def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute the log-probabilities of each request's prompt alone, so that it is known whose rows they are."""
+    from serve.cpu.lora_ops import PromptRows
+
+    @wraps(stock)
+    def prompt_logprobs(self: Any, hidden_states: Any, num_scheduled_tokens: dict[str, int]) -> dict[str, Any]:
+        requested: dict[str, int] = self.num_prompt_logprobs
+        results: dict[str, Any] = {}
+        try:
+            for name in [name for name in requested if name in num_scheduled_tokens]:
+                first = int(self.query_start_loc.np[self.input_batch.req_id_to_index[name]])
+                self.num_prompt_logprobs = alone = {name: requested[name]}
+                with PromptRows.start_at(first):
+                    results |= stock(self, hidden_states, num_scheduled_tokens)
+                if not alone:  # all of its prompt is done
+                    del requested[name]
+        finally:
+            self.num_prompt_logprobs = requested
+        return results
+
+    setattr(prompt_logprobs, _MARK, True)
+    return prompt_logprobs
+
+
+def mend_seeds() -> bool:
+    """Put the generators of unfinished prompts back by their whole state, which CPU generators do have."""
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    if not seeds_break_with_chunked_prefill() or hasattr(CPUModelRunner._sample, _MARK):
+        return False
+    sample, bookkeeping = CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync
+    CPUModelRunner._sample = _keep_states(sample)
+    CPUModelRunner._bookkeeping_sync = _hide_unfinished(bookkeeping)
+    return True
+
+
+def _unfinished(runner: Any) -> dict[int, Any]:
+    """Batch row to generator, for the requests whose prompt goes on in the next step."""
+    batch = runner.input_batch
+    mask = runner.discard_request_mask.np[: batch.num_reqs]
+    return {row: batch.generators[row] for row in mask.nonzero()[0].tolist() if row in batch.generators}
+
+
+def _keep_states(stock: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(stock)
+    def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before = [(generator, generator.get_state()) for generator in _unfinished(self).values()]
+        output = stock(self, *args, **kwargs)
+        for generator, state in before:
+            generator.set_state(state)
+        return output
+
+    setattr(sample, _MARK, True)
+    return sample
+
+
+def _hide_unfinished(stock: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(stock)
+    def bookkeeping(self: Any, *args: Any, **kwargs: Any) -> Any:
+        hidden = _unfinished(self)
+        for row in hidden:
+            del self.input_batch.generators[row]
+        try:
+            return stock(self, *args, **kwargs)
+        finally:
+            self.input_batch.generators.update(hidden)
+
+    return bookkeeping
+
+
+MENDS: dict[str, Callable[[], bool]] = {
+    "LoRA layers without copies": mend_linear_layers,
+    "base rows beside LoRA rows": mend_operators,
+    "prompt log-probabilities where LoRA wraps the head": mend_prompt_logits,
+    "seeds with chunked prefill": mend_seeds,
+}
+"""In this order: replacing the operators would hide from the first probe that they copied weights."""

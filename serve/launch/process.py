@@ -1,0 +1,282 @@
+"""Start a vLLM server, wait for it with an eye on its log, and always stop its whole process group."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.client.server_log import root_cause
+from harness.core.errors import AdapterError, ServerError
+from serve.keys import Keys
+from serve.launch.command import (
+    LOG_PATH,
+    NOT_RESTORED,
+    Command,
+    RegistryNeeds,
+    ServeConfig,
+    address,
+    command_line,
+    owned_by_this_process,
+)
+from serve.launch.machine import Machine, detect_machine
+from serve.launch.passed_on import passed_on_value
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
+
+START_SECONDS = 900.0
+_LOG_LINES = 25
+_ENDING_SECONDS = 10.0
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # servers are asked directly
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: its address without a path, the process to stop (a group of its own), and its log file."""
+
+    url: str
+    pid: int
+    log: Path
+
+
+@contextmanager
+def serving(
+    model: str | Path,
+    adapters: Path | None = None,
+    *,
+    log: Path,
+    port: int | None = None,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Iterator[Server]:
+    """Serve ``model`` while the block runs.
+
+    Args:
+        model: a model folder or a hub id.
+        adapters: the registry folder; what is live in it is loaded at the start.
+        log: where the server's output goes (written anew).
+        port: None chooses a free one.
+        progress: called now and then with a line to show while the server starts.
+        options: fields of ServeConfig.
+
+    Raises:
+        ServerError: the model is missing, the port is taken, or the server did not start (with the end of its log).
+        MissingExtraError: vLLM is not installed.
+        ConfigError: options that contradict each other.
+    """
+    config = ServeConfig(model=model, adapters=adapters, **options)
+    process, server = start(config, port, log, owned=True, notice=progress)
+    try:
+        wait_until_ready(process, server, progress=progress)
+        yield server
+    except Exception as error:
+        # What failed may have failed because the server ended: then the server's reason is the one to tell.
+        if ended(process, server):
+            raise ServerError(death_notice(process.returncode, log, "while it served")) from error
+        raise
+    finally:
+        stop(process.pid, config.shutdown_seconds, process)
+
+
+def ended(process: subprocess.Popen[bytes], server: Server) -> bool:
+    """Return whether a server that should run has ended, or is ending because its engine has (it gets ten seconds)."""
+    if process.poll() is None and not answers(server.url + "/health"):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_ENDING_SECONDS)
+    return process.poll() is not None
+
+
+def start(
+    config: ServeConfig,
+    port: int | None,
+    log: Path,
+    *,
+    owned: bool,
+    show: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> tuple[subprocess.Popen[bytes], Server]:
+    """Start the server in a session of its own and return at once (raises as ``serving``).
+
+    Args:
+        owned: whether it ends when this process does, even by SIGKILL.
+        show: called with the command line.
+        notice: called with each line that the user should know of how the server will run.
+    """
+    port, command = prepare(config, port)
+    if notice is not None:
+        for line in command.notices:
+            notice(f"note: {line}")
+    if show is not None:
+        show(" ".join([*(f"{k}={v}" for k, v in sorted(command.env.items())), *command.argv]))
+    env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env), LOG_PATH: str(log.resolve())}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command.argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return process, Server(address(config.host, port), process.pid, log)
+
+
+def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
+    """Check everything that can be checked before vLLM starts; gives port and command (raises as ``serving``)."""
+    base = BaseModel.open(config.model, passed_on_value(config.extra, "--revision"))
+    base.refuse_pickles()
+    Keys.from_environment(os.environ).check_bind(config.host)
+    machine = machine or detect_machine()
+    port = free_port(config.host, port)
+    needs = registry_needs(config.adapters) if config.adapters is not None else RegistryNeeds()
+    return port, command_line(config, base, machine, needs, port, os.environ)
+
+
+def registry_needs(root: Path) -> RegistryNeeds:
+    """How many names and versions a registry holds, and the largest rank among those that can be read."""
+    registry = Registry(root)
+    root.mkdir(parents=True, exist_ok=True)
+    names = registry.names()
+    versions = [v for name in names for v in registry.versions(name)]
+    return RegistryNeeds(len(names), len(versions), max((_rank(v.folder) for v in versions), default=0))
+
+
+def _rank(folder: Path) -> int:
+    from serve.registry.validate import read_config
+
+    try:
+        config = read_config(folder)
+    except AdapterError:
+        return 0
+    pattern = config.get("rank_pattern")
+    ranks = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]
+    return max((r for r in ranks if isinstance(r, int)), default=0)
+
+
+def free_port(host: str, port: int | None) -> int:
+    """``port`` if it can be listened on, or a free one for None.
+
+    Raises:
+        ServerError: it is taken, or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port or 0))
+        except OSError as error:
+            what = f"port {port}" if port else "a free port"
+            hint = (
+                "choose another with --port, or leave --port out to have a free one chosen" if port else "check --host"
+            )
+            raise ServerError(f"cannot listen on {what} of {host}: {error.strerror}; {hint}") from error
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(
+    process: subprocess.Popen[bytes],
+    server: Server,
+    *,
+    seconds: float = START_SECONDS,
+    progress: Callable[[str], None] | None = None,
+    path: str = "/ready",
+) -> None:
+    """Wait until the server answers ``path`` (a plain vLLM has /health only).
+
+    Raises:
+        ServerError: its process ended (noticed within half a second), or the time is over.
+    """
+    started = time.monotonic()
+    said = started
+    while not answers(server.url + path):
+        if process.poll() is not None:
+            raise ServerError(death_notice(process.returncode, server.log, "before it was ready"))
+        now = time.monotonic()
+        if now - started > seconds:
+            raise ServerError(
+                f"vLLM was not ready after {seconds:.0f} s; the end of {server.log}:\n{log_end(server.log)}"
+            )
+        if progress is not None and now - said >= 5:
+            progress(f"vLLM is starting, {now - started:.0f} s (log: {server.log})")
+            said = now
+        time.sleep(0.25)
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of ``url`` answers 200 within two seconds."""
+    try:
+        with _open(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def stop(pid: int, patience: float, process: subprocess.Popen[bytes] | None = None) -> None:
+    """End a server and every process of its group: SIGTERM to the server, which drains, then SIGKILL to what is left.
+
+    Args:
+        pid: the server's process, which leads its own group.
+        patience: seconds that requests in flight may take; some more are allowed for the shutdown itself.
+        process: the child, if it is one of this process.
+    """
+    try:
+        _signal(os.kill, pid, signal.SIGTERM)
+        deadline = time.monotonic() + patience + 30
+        while time.monotonic() < deadline and _runs(pid, process):
+            time.sleep(0.05)
+    finally:  # an impatient second Ctrl-C lands here
+        _signal(os.killpg, pid, signal.SIGKILL)
+        if process is not None:
+            process.wait()
+
+
+def _runs(pid: int, process: subprocess.Popen[bytes] | None) -> bool:
+    if process is not None:
+        return process.poll() is None
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # in a container nobody may reap it
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(send: Callable[[int, int], None], pid: int, number: int) -> bool:
+    try:
+        send(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def log_end(log: Path, lines: int = _LOG_LINES) -> str:
+    """The last lines of a log."""
+    try:
+        return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    except OSError as error:
+        return f"(cannot be read: {error.strerror})"
+
+
+def not_restored(log: Path) -> list[str]:
+    """What the log says of live adapters that could not be loaded at the start: their names and why."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.partition(NOT_RESTORED)[2] for line in lines if NOT_RESTORED in line]
+
+
+def death_notice(status: int, log: Path, when: str) -> str:
+    """Return why a server ended: the root cause that its log names, and the log's last lines."""
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    how += " (the kernel does that where memory runs out: see dmesg)" if status == -signal.SIGKILL else ""
+    cause = root_cause(log)
+    said = f": {cause}" if cause else ""
+    return f"vLLM {how} {when}{said}\nthe end of {log}:\n{log_end(log)}"

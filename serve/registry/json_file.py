@@ -1,0 +1,30 @@
+"""JSON objects out of files that others wrote, of bounded size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import AdapterError
+
+_MAX_JSON = 1 << 20
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of at most 1 MiB.
+
+    Raises:
+        AdapterError: missing, too large, or not an object.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise AdapterError(f"{path}: {path.stat().st_size} bytes is too large for a configuration")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AdapterError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise AdapterError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value

@@ -1,0 +1,159 @@
+"""Which of an adapter's weights PEFT applies, by adapter_config.json. vLLM applies all that are in the file."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import AdapterError
+from serve.registry.base import BaseModel
+from serve.registry.patterns import check_pattern
+
+_SECONDS = 20.0
+_ANY_LAYERS = r".*?\.[^.]*\.(\d+)\."
+_MATCH = (
+    "import json, re, sys; d = json.load(sys.stdin); json.dump([bool(re.fullmatch(d[0], m)) for m in d[1]], sys.stdout)"
+)
+
+
+def not_applied(config: dict[str, Any], modules: Sequence[str]) -> list[str]:
+    """Return the modules that have weights, but which PEFT leaves alone (``check_target_module_exists`` in PEFT 0.21).
+
+    Args:
+        config: adapter_config.json.
+        modules: names as in the weights' file, without ``base_model.model.`` and ``.lora_A.weight``.
+
+    Raises:
+        AdapterError: a field has an unexpected type, or a pattern takes too long.
+    """
+    targeted = _targeted(config, modules)
+    excluded = set(_named(config.get("exclude_modules"), modules, "exclude_modules"))
+    return [module for module in modules if module not in targeted or module in excluded]
+
+
+def check_targets(folder: Path, config: dict[str, Any], modules: list[str], base: BaseModel | None) -> list[str]:
+    """Refuse weights that PEFT would leave out and vLLM would apply; give a warning for modules without weights.
+
+    Raises:
+        AdapterError: there are such weights; the message names the modules.
+    """
+    if ignored := not_applied(config, modules):
+        raise AdapterError(
+            f"{folder}: adapter_config.json leaves out {len(ignored)} of the {len(modules)} modules that have weights "
+            f"({some(ignored)}): vLLM would apply them and PEFT would not. Correct target_modules, exclude_modules or "
+            "layers_to_transform, or remove those weights"
+        )
+    if base is None or not base.tensors or not (bare := without_weights(config, modules, base)):
+        return []
+    return [f"{len(bare)} modules of adapter_config.json have no weights ({some(bare)}): was the adapter saved whole?"]
+
+
+def without_weights(config: dict[str, Any], modules: Sequence[str], base: BaseModel) -> list[str]:
+    """Return the modules of the base, beside those of the adapter, that the configuration names but have no weights.
+
+    Experts are left out: PEFT sees them as one tensor where a model's files have one for each.
+
+    Raises:
+        AdapterError: as ``not_applied``.
+    """
+    stems = {module.partition("layers.")[0] for module in modules}
+    there = set(modules)
+    candidates = []
+    for name, tensor in base.tensors.items():
+        module, _, kind = name.rpartition(".")
+        layer = re.search(r"(?:^|\.)layers\.(\d+)\.", module)
+        if kind != "weight" or len(tensor.shape) != 2 or layer is None or ".experts." in module:
+            continue
+        inside = base.layers is None or int(layer[1]) < base.layers
+        if inside and module not in there and module.partition("layers.")[0] in stems:
+            candidates.append(module)
+    left_alone = set(not_applied(config, candidates))
+    return [module for module in candidates if module not in left_alone]
+
+
+def some(names: Sequence[str]) -> str:
+    """Name a few, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def _targeted(config: dict[str, Any], modules: Sequence[str]) -> set[str]:
+    targets = config.get("target_modules")
+    if targets == "all-linear":
+        return set(modules)
+    named = _named(targets, modules, "target_modules")
+    layers = config.get("layers_to_transform")
+    if not isinstance(targets, list) or layers is None or layers == []:
+        return set(named)
+    chosen = layers if isinstance(layers, list) else [layers]
+    # A module that is named in full is applied in whatever layer it is.
+    return {m for m in named if m in targets or _layer(config, m) in chosen}
+
+
+def _layer(config: dict[str, Any], module: str) -> int | None:
+    """The layer of a module as PEFT finds it: the first number in its name, or the one after ``layers_pattern``."""
+    patterns = config.get("layers_pattern")
+    named = [patterns] if isinstance(patterns, str) and patterns else patterns or []
+    if not isinstance(named, list):
+        raise AdapterError(f"layers_pattern is {patterns!r}, expected a name or a list of names")
+    for pattern in named:
+        _check(pattern, "layers_pattern")
+    for expression in [rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in named] or [_ANY_LAYERS]:
+        if match := re.match(expression, module):
+            return int(match[1])
+    return None
+
+
+def _named(value: object, modules: Sequence[str], key: str) -> list[str]:
+    """The modules that ``target_modules`` or ``exclude_modules`` names: a list of endings, or one pattern."""
+    if not value:
+        return []
+    if isinstance(value, str):
+        return _fully_matching(value, modules, key)
+    if isinstance(value, list) and all(isinstance(ending, str) for ending in value):
+        exact, endings = set(value), tuple(f".{ending}" for ending in value)
+        return [m for m in modules if m in exact or m.endswith(endings)]
+    raise AdapterError(f"{key} is {value!r}, expected a list of module names or a pattern")
+
+
+def _fully_matching(pattern: str, modules: Sequence[str], key: str) -> list[str]:
+    """The modules that a pattern matches from end to end; one that may take for ever is tried in a child process."""
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise AdapterError(f"{key} {pattern[:200]!r} is no pattern: {error}") from error
+    try:
+        check_pattern(pattern)
+    except AdapterError:
+        return _matching_in_child(pattern, modules, key)
+    return [m for m in modules if re.fullmatch(pattern, m)]
+
+
+def _matching_in_child(pattern: str, modules: Sequence[str], key: str) -> list[str]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _MATCH],
+            input=json.dumps([pattern, list(modules)]).encode(),
+            capture_output=True,
+            timeout=_SECONDS,
+            check=True,
+        )
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        raise AdapterError(
+            f"{key} is a pattern that takes over {_SECONDS:.0f} s to match; write the names as a list"
+        ) from None
+    return [m for m, found in zip(modules, json.loads(done.stdout), strict=True) if found]
+
+
+def _check(pattern: object, key: str) -> None:
+    if not isinstance(pattern, str):
+        raise AdapterError(f"{key} is {pattern!r}, expected names or patterns")
+    try:
+        check_pattern(pattern)
+    except AdapterError as error:
+        raise AdapterError(f"{key}: the pattern {error}") from None

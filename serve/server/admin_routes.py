@@ -1,0 +1,164 @@
+"""The routes under /admin/adapters: what a server knows, and every change that needs no files from the client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel as Schema
+from pydantic import ConfigDict, Field, ValidationError
+
+from harness.core.errors import AdapterError
+from serve.registry.version import AdapterVersion
+from serve.server.http_json import Refusal, admin_status, read_json
+from serve.server.pool import AdapterPool
+from serve.server.state import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request, Response
+
+_log = logging.getLogger("vllm.arc_bench")
+
+
+class Change(Schema):
+    """The body of promote, rollback, unload and remove."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    adapter: str = Field(max_length=100)
+
+
+class LoadChange(Change):
+    """The body of load."""
+
+    live: bool = True
+    """False: the version is made ready and no name moves."""
+
+
+class Sweep(Schema):
+    """The body of gc."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    keep: int = Field(1, ge=0, le=1_000_000)
+
+
+async def _load(pool: AdapterPool, body: LoadChange) -> list[str]:
+    return _ids(await pool.load(body.adapter, live=body.live))
+
+
+async def _unload(pool: AdapterPool, body: Change) -> list[str]:
+    return await pool.unload(body.adapter)
+
+
+async def _promote(pool: AdapterPool, body: Change) -> list[str]:
+    return _ids(await pool.promote(body.adapter))
+
+
+async def _rollback(pool: AdapterPool, body: Change) -> list[str]:
+    return _ids(await pool.rollback(body.adapter))
+
+
+async def _remove(pool: AdapterPool, body: Change) -> list[str]:
+    return await asyncio.to_thread(pool.registry.remove, body.adapter)
+
+
+async def _gc(pool: AdapterPool, body: Sweep) -> list[str]:
+    return await asyncio.to_thread(pool.registry.gc, body.keep)
+
+
+def _ids(version: AdapterVersion) -> list[str]:
+    return [version.id]
+
+
+Action = Callable[[AdapterPool, Any], Awaitable[list[str]]]
+ACTIONS: dict[str, tuple[type[Schema], Action]] = {
+    "load": (LoadChange, _load),
+    "unload": (Change, _unload),
+    "promote": (Change, _promote),
+    "rollback": (Change, _rollback),
+    "remove": (Change, _remove),
+    "gc": (Sweep, _gc),
+}
+"""POST /admin/adapters/NAME: its body and what it does; it gives the ids that it was about."""
+ADMIN_ROUTES = {("GET", "/admin/adapters"), *(("POST", f"/admin/adapters/{name}") for name in ACTIONS)}
+
+
+def attach_routes(app: FastAPI) -> None:
+    """Add the routes; the middleware has checked key and route before they run."""
+    from starlette.routing import Route
+
+    app.router.routes.append(Route("/admin/adapters", _list, methods=["GET"]))
+    for name in ACTIONS:
+        app.router.routes.append(Route(f"/admin/adapters/{name}", _change, methods=["POST"]))
+
+
+async def _list(request: Request) -> Response:
+    from fastapi.responses import JSONResponse
+
+    service: Service = request.app.state.arc_bench
+    if service.pool is None:
+        return _refused(409, "this server was started without --adapters")
+    try:
+        names = await asyncio.to_thread(service.pool.registry.names)
+        adapters = [await _row(service.pool, name) for name in sorted({*names, *service.pool.live})]
+    except AdapterError as error:
+        return _refused(admin_status(error), str(error))
+    return JSONResponse({"base": service.base.name, "swaps": service.pool.swaps, "adapters": adapters})
+
+
+async def _row(pool: AdapterPool, name: str) -> dict[str, Any]:
+    """One name with its versions, oldest first, and the one that a rollback would go back to."""
+    found = await asyncio.to_thread(pool.registry.versions, name)
+    previous = await asyncio.to_thread(pool.registry.history, name)
+    loaded, live = pool.loaded, pool.live.get(name)
+    versions = []
+    for version in found:
+        entry = loaded.get(version.id)
+        state = "registered" if entry is None else "retiring" if entry.retiring else "loaded"
+        row: dict[str, Any] = {"id": version.id, "state": "live" if live == version.id else state}
+        if entry is not None:
+            row |= {"rank": entry.verified.facts.rank, "requests": entry.requests, "served": entry.served}
+        versions.append(row)
+    return {"name": name, "live": live, "previous": previous[0].id if previous else None, "versions": versions}
+
+
+async def _change(request: Request) -> Response:
+    from fastapi.responses import JSONResponse
+
+    service: Service = request.app.state.arc_bench
+    name = request.url.path.rpartition("/")[2]
+    schema, action = ACTIONS[name]
+    started = time.monotonic()
+    if service.pool is None:
+        return _refused(409, "this server was started without --adapters")
+    try:
+        body = schema.model_validate(await read_json(request.scope, request.receive))
+        ids = await action(service.pool, body)
+    except Refusal as refusal:
+        return _refused(refusal.status, str(refusal))
+    except ValidationError as error:
+        return _refused(400, "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+    except AdapterError as error:
+        return _refused(admin_status(error), str(error))
+    except OSError as error:  # a full or unwritable disk
+        return _refused(500, f"{service.pool.registry.root}: {error.strerror}")
+    _log.info("%s %s", name, ", ".join(ids))
+    warnings = _warnings(service.pool, ids)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    answer = {"action": name, "adapters": ids, "live": service.pool.live, "seconds": time.monotonic() - started}
+    return JSONResponse({**answer, "warnings": warnings})
+
+
+def _warnings(pool: AdapterPool, ids: list[str]) -> list[str]:
+    """What is to be known of versions that are loaded now."""
+    loaded = pool.loaded
+    return [f"{i}: {warning}" for i in ids if i in loaded for warning in loaded[i].verified.facts.warnings]
+
+
+def _refused(status: int, message: str) -> Response:
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": {"message": message, "type": "AdapterError", "param": None, "code": status}}, status)

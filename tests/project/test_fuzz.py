@@ -1,0 +1,272 @@
+"""Whatever a file, a spec or an answer holds, its reader takes it or refuses it with an error of our own.
+
+A few hundred damaged inputs for each reader always, a hundred thousand among the long tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import chdir, suppress
+from pathlib import Path
+
+import pytest
+
+from harness.cli.sweepfile import load_sweep
+from harness.core.errors import ArcBenchError
+from harness.core.grid import Grid
+from harness.core.random_stream import Stream
+from harness.data.dataset import iterate, open_dataset
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+from harness.prompts.lenient_decoder import decode_lenient
+from harness.results.kaggle_submission import check_submission
+from harness.runs.folder import RunFolder
+from harness.scoring.prediction_formats import FORMATS
+from harness.scoring.prediction_loader import open_saved
+from harness.scoring.run_scores import score_run
+from serve.registry.store import Registry
+from serve.registry.validate import validate_adapter
+from tests.conftest import ROOT, write_run
+from tests.support.adapter_toys import make_adapter
+from tests.support.data_samples import barc_lines, random_task, task_json
+from tests.support.mutations import mutated
+from trainers.recipe.yaml_file import load_recipe
+from trainers.store.log import read_log
+from trainers.store.manifest import read_manifest
+
+Reader = Callable[[bytes], object]
+UNREAD = object()
+"""What a reader gives for an input that it was not given."""
+SAVED = ROOT / "tests" / "fixtures" / "saved"
+TASKS = str(SAVED / "tasks.json")
+GRID = Grid.from_rows([[1, 2, 3], [4, 5, 6]])
+ENCODERS = (DEFAULT_ENCODER, "MinimalGridEncoder()", "GridCodeBlockEncoder(RepeatNumberEncoder())")
+SPECS = (
+    "arc1/training#n=3", "toy/cross/evaluation#n=2#seed=7", "arc2/evaluation#ids=FILE", "barc-400-10-a.jsonl",
+    "barc0/100k-gpt4-description-gpt4omini-code_generated_problems", "folder/tasks_challenges.json", "a.jsonl.gz",
+)  # fmt: skip
+
+
+def corpus_of(*paths: Path) -> list[bytes]:
+    return [path.read_bytes() for path in paths]
+
+
+def json_dataset(folder: Path) -> tuple[list[bytes], Reader]:
+    task = task_json(random_task(Stream("fuzz"), 4, 3))
+    pairs = task["train"]
+    forms = [{"a": task, "b": task}, {"a": pairs}, {"a": [task, task]}, {"a": {"train": pairs, "n_train": 1}}, task]
+    path = folder / "tasks.json"
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return list(iterate(open_dataset(str(path))))
+
+    return [json.dumps(form).encode() for form in forms], read
+
+
+def barc_dataset(folder: Path) -> tuple[list[bytes], Reader]:
+    path = folder / "rows.jsonl"
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        for leftover in folder.glob("rows.jsonl.*"):
+            leftover.unlink()
+        return list(iterate(open_dataset(str(path))))
+
+    return ["\n".join(barc_lines(2, 3)).encode()], read
+
+
+def spec(folder: Path) -> tuple[list[bytes], Reader]:
+    def read(data: bytes) -> object:
+        text = data.decode(errors="replace")
+        if "toy" in text:  # it may rightly ask for a billion generated tasks
+            text = re.sub(r"\d{3,}", "99", text)
+        with chdir(folder):
+            named = text.partition("#")[0].strip()
+            if os.path.isdir(named) and not Path(named).resolve().is_relative_to(folder):
+                return UNREAD  # and for all files of this machine
+            return open_dataset(text).ids
+
+    return [text.encode() for text in SPECS], read
+
+
+def encoder_name(folder: Path) -> tuple[list[bytes], Reader]:
+    return [text.encode() for text in ENCODERS], lambda data: parse_encoder(data.decode(errors="replace"))
+
+
+def answer(folder: Path) -> tuple[list[bytes], Reader]:
+    encoders = [parse_encoder(text) for text in ENCODERS]
+
+    def read(data: bytes) -> object:
+        text = data.decode(errors="replace")
+        for encoder in encoders:
+            for decode in (encoder.decode, lambda text, encoder=encoder: decode_lenient(text, encoder)):
+                with suppress(ArcBenchError):
+                    decode(text)
+        return None
+
+    return [encoder.encode(GRID).encode() for encoder in encoders], read
+
+
+def recipe(folder: Path) -> tuple[list[bytes], Reader]:
+    path = folder / "recipe.yaml"
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return load_recipe(path, ["max_steps=3"])
+
+    return corpus_of(*sorted((ROOT / "examples").glob("train-*.yaml"))), read
+
+
+def sweep(folder: Path) -> tuple[list[bytes], Reader]:
+    path = folder / "sweep.yaml"
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return load_sweep(path)
+
+    return corpus_of(*sorted((ROOT / "examples").glob("iteration48*.yaml"))), read
+
+
+def override(folder: Path) -> tuple[list[bytes], Reader]:
+    path = ROOT / "examples" / "train-toy-mix.yaml"
+    words = [b"lora.rank=4", b"datasets.0.weight=0.3", b"model=tiny", b"validation.patience=2", b"report_to=[wandb]"]
+    return words, lambda data: load_recipe(path, [data.decode(errors="replace")])
+
+
+def run_file(name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
+    def of(folder: Path) -> tuple[list[bytes], Reader]:
+        tasks = folder / "tasks.json"  # a generated dataset would take most of the time
+        tasks.write_text(json.dumps({name: task_json(random_task(Stream(name), 3, 1)) for name in "ab"}))
+        write_run(folder, "run", str(tasks), {"m": 0.5}, n=2)
+        score_run(folder / "run", resamples=99)
+        path = folder / "run" / name
+        if name == "manifest.json":  # without its checksum, by which any change would be refused
+            path.write_bytes(RunFolder(folder / "run").manifest().model_dump_json().encode())
+        corpus = corpus_of(path)
+
+        def read(data: bytes) -> object:
+            path.write_bytes(data)
+            run = RunFolder(folder / "run")
+            if name == "results.json":
+                return run.results()
+            return open_saved(folder / "run")
+
+        return corpus, read
+
+    return of
+
+
+def saved(form: str, name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
+    def of(folder: Path) -> tuple[list[bytes], Reader]:
+        path = folder / Path(name).name
+        target = path
+        if form == "arcprize":
+            shutil.copytree(SAVED / "arcprize", folder / "arcprize")
+            path, target = folder / "arcprize" / "a.json", folder / "arcprize"
+        corpus = corpus_of(SAVED / name)
+
+        def read(data: bytes) -> object:
+            path.write_bytes(data)
+            if form == "kaggle":
+                check_submission(path, list(iterate(open_dataset(TASKS))))
+            return open_saved(target, TASKS, form if form in FORMATS else None)
+
+        return corpus, read
+
+    return of
+
+
+def adapter(name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
+    def of(folder: Path) -> tuple[list[bytes], Reader]:
+        made = make_adapter(folder / "adapter")
+        corpus = corpus_of(made / name)
+
+        def read(data: bytes) -> object:
+            (made / name).write_bytes(data)
+            return validate_adapter(made)
+
+        return corpus, read
+
+    return of
+
+
+def live(folder: Path) -> tuple[list[bytes], Reader]:
+    registry = Registry(folder / "registry")
+    version = registry.add("a", make_adapter(folder / "adapter"))
+    registry.set_live("a", version.version)
+    path = folder / "registry" / "a" / "live.json"
+    corpus = corpus_of(path)
+
+    def read(data: bytes) -> object:
+        path.write_bytes(data)
+        return registry.live("a")
+
+    return corpus, read
+
+
+def trained(folder: Path) -> tuple[list[bytes], Reader]:
+    def read(data: bytes) -> object:
+        (folder / "manifest.json").write_bytes(data)
+        (folder / "log.jsonl").write_bytes(data)
+        return read_manifest(folder), read_log(folder / "log.jsonl")
+
+    return [b'{"recipe": {"model": "tiny"}, "steps": 3}', b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n'], read
+
+
+READERS = {
+    "json dataset": json_dataset,
+    "barc dataset": barc_dataset,
+    "dataset spec": spec,
+    "encoder": encoder_name,
+    "answer": answer,
+    "recipe": recipe,
+    "sweep": sweep,
+    "override": override,
+    "run manifest": run_file("manifest.json"),
+    "run predictions": run_file("predictions.jsonl"),
+    "run results": run_file("results.json"),
+    "arc24": saved("arc24", "arc24_task_results.json"),
+    "attempts": saved("attempts", "arc24.json"),
+    "submission": saved("kaggle", "submission.json"),
+    "arcprize": saved("arcprize", "arcprize/a.json"),
+    "adapter config": adapter("adapter_config.json"),
+    "adapter weights": adapter("adapter_model.safetensors"),
+    "live version": live,
+    "trained folder": trained,
+}
+
+
+def check(name: str, folder: Path, count: int, seed: int) -> None:
+    corpus, read = READERS[name](folder)
+    for original in corpus:
+        try:
+            read(original)
+        except ArcBenchError:
+            assert name in ("dataset spec", "trained folder"), f"{name}: a valid input was refused"
+    given = refused = 0
+    for data in mutated(corpus, 2 * count, seed):
+        if given == count:
+            break
+        try:
+            given += read(data) is not UNREAD
+        except ArcBenchError:
+            given, refused = given + 1, refused + 1
+        except BaseException as error:
+            raise AssertionError(f"{name}: {type(error).__name__} for {data[:2000]!r}") from error
+    assert given == count
+    assert name == "answer" or refused > count / 20, "hardly anything was refused: are the inputs damaged at all?"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path, 150, seed=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", READERS)
+def test_a_hundred_thousand_damaged_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
+    check(name, tmp_path, 100_000, seed=2)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import GridError, SpecError
+from harness.core.grid import Grid, Pair, Task
+from harness.core.random_stream import Stream
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+from harness.prompts.prompt_template import asking_prompt, load_prompt, prompt_names
+from tests.support.data_samples import random_task
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "prompts"
+ENCODERS = (DEFAULT_ENCODER, "MinimalGridEncoder()", "GridWithSeparationEncoder('|')")
+TASK = Task(
+    "golden",
+    (
+        Pair(Grid.from_rows([[0, 1], [2, 3]]), Grid.from_rows([[4]])),
+        Pair(Grid.from_rows([[5, 6, 7]]), Grid.from_rows([[8], [9]])),
+    ),
+    (
+        Pair(Grid.from_rows([[1, 1]]), Grid.from_rows([[2, 2]])),
+        Pair(Grid.from_rows([[3, 3]]), Grid.from_rows([[4, 4]])),
+    ),
+)
+
+
+def rendered(name: str) -> str:
+    prompt, encoder = load_prompt(name), parse_encoder(DEFAULT_ENCODER)
+    parts = [f"<<{m.role}>>\n{m.content}\n" for m in prompt.messages(TASK, 1, encoder)]
+    return "".join([*parts, f"<<assistant, the answer>>\n{prompt.answer(TASK, 1, encoder)}\n"])
+
+
+def test_the_prompts_that_are_shipped() -> None:
+    assert set(prompt_names()) >= {
+        "output-from-examples-v0",
+        "output-from-examples-v1",
+        "input-from-inputs-v0",
+        "output-from-outputs-v0",
+        "compact-v0",
+    }
+
+
+@pytest.mark.parametrize("name", prompt_names())
+def test_a_prompt_never_changes_under_its_name(name: str) -> None:
+    """An adapter is only served as it was trained while this holds: a new text gets a new version."""
+    assert rendered(name) == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", prompt_names())
+@pytest.mark.parametrize("encoder_name", ENCODERS)
+def test_the_answer_is_read_back_and_not_given_away(name: str, encoder_name: str) -> None:
+    prompt, encoder = load_prompt(name), parse_encoder(encoder_name)
+    for k in range(20):
+        task = random_task(Stream("prompt", k), 3)
+        text = prompt.answer(task, 0, encoder)
+        assert prompt.decode(text, encoder) == prompt.answer_grid(task, 0)
+        assert prompt.decode(text, encoder, lenient=True) == prompt.answer_grid(task, 0)
+        other = Task(task.id, task.train, (Pair(task.test[0].input, Grid(30, 30, bytes(900))),))
+        assert prompt.messages(task, 0, encoder) == prompt.messages(other, 0, encoder)
+
+
+def test_prompts_show_what_their_names_say() -> None:
+    encoder = parse_encoder("MinimalGridEncoder()")
+    seen = {name: "".join(m.content for m in load_prompt(name).messages(TASK, 1, encoder)) for name in prompt_names()}
+    for name, text in seen.items():
+        assert ("01\n23" in text) == (not name.startswith("output-from-outputs")), name
+        assert ("8\n9" in text) == (not name.startswith("input-from-inputs")), name
+        assert ("33" in text) == (name.startswith(("output-from-examples", "compact"))), name
+        assert load_prompt(name).shows_test_input == ("33" in text)
+
+
+def test_an_adapter_is_asked_with_the_first_of_its_prompts_that_shows_the_test_input() -> None:
+    assert asking_prompt(["input-from-inputs-v0", "compact-v0", "output-from-examples-v1"]) == "compact-v0"
+    assert asking_prompt(["output-from-examples-v1", "compact-v0"]) == "output-from-examples-v1"
+    assert asking_prompt(["input-from-inputs-v0", "output-from-outputs-v0"]) == "input-from-inputs-v0"
+
+
+def test_the_answer_stands_under_its_heading() -> None:
+    encoder = parse_encoder(DEFAULT_ENCODER)
+    for name in ("output-from-examples-v0", "output-from-examples-v1"):
+        prompt = load_prompt(name)
+        roles = [m.role for m in prompt.messages(TASK, 0, encoder)]
+        assert roles == ["system", "user"]
+        user = prompt.messages(TASK, 0, encoder)[1].content
+        assert [user.count(f"## Example {i}\n") for i in (1, 2, 3)] == [1, 1, 0]
+        assert user.count("### Input\n") == 3
+        assert user.index("## Test case") > user.rindex("### Output")
+        assert prompt.answer(TASK, 0, encoder).startswith("### Output\n\n```grid shape: 1x2\n")
+
+
+def test_an_unknown_output_cannot_be_learned_but_asked() -> None:
+    task = Task("open", TASK.train, (Pair(TASK.test[0].input, None),))
+    encoder = parse_encoder(DEFAULT_ENCODER)
+    prompt = load_prompt("output-from-examples-v1")
+    assert prompt.messages(task, 0, encoder) == prompt.messages(TASK, 0, encoder)
+    assert not prompt.has_answer(task, 0)
+    with pytest.raises(SpecError, match="task open: test 0 has no output"):
+        prompt.answer(task, 0, encoder)
+    assert load_prompt("input-from-inputs-v0").answer_grid(task, 0) == TASK.test[0].input
+
+
+def test_failures_keep_their_names() -> None:
+    prompt = load_prompt("output-from-examples-v1")
+    with pytest.raises(GridError) as error:
+        prompt.decode("### Output\n\n```grid shape: 1x1\n1 12\n```", parse_encoder(DEFAULT_ENCODER))
+    assert error.value.kind == "bad_shape"
+
+
+def test_names_and_digests() -> None:
+    assert len({load_prompt(name).digest for name in prompt_names()}) == len(prompt_names())
+    with pytest.raises(SpecError, match="output-from-examples-v1"):
+        load_prompt("output-from-examples-v9")

@@ -1,0 +1,261 @@
+"""The report's text: golden, the same every time, and honest about what is missing, broken or not comparable."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import ConfigError, DataError, RunError
+from harness.results.table_format import difference_interval, markdown_table, p_value, percent, points, with_interval
+from harness.runs.folder import RunFolder
+from harness.runs.schema import StopConfig
+from harness.stats.intervals import Interval
+from harness.stats.paired_test import compare, holm
+from reports.loading.runs import load_sections
+from reports.report import ReportOptions, write_report
+from reports.sections.provenance import provenance, warnings
+from reports.sections.tables import cost, differences, duration, failures, losses
+from reports.sections.verdict import verdict
+from tests.conftest import MakeRun, edit_manifest
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "report.md"
+SPEC = "toy/cross/evaluation#n=20"
+OTHER = "toy/copy/evaluation#n=20"
+
+
+def test_figures_are_written_as_the_tables_show_them() -> None:
+    assert percent(0.1334) == "13.3 %"
+    assert with_interval(Interval(0.133, 0.111, 0.159, "bca", 400)) == "13.3 % [11.1, 15.9]"
+    assert points(-0.012) == "-1.2"
+    assert p_value(0.0004) == "< 0.001"
+    assert p_value(0.0768) == "0.077"
+    few = compare([1.0, 0.0, 0.0], [0.0, 0.0, 0.0])[0]
+    assert difference_interval(few) == "too few tasks differ"
+    assert markdown_table(["a", "b"], [["x", "1"], ["yy|", "22"]]) == (
+        "| a    |   b |\n| ---- | --: |\n| x    |   1 |\n| yy\\| |  22 |"
+    )
+    assert [duration(s) for s in (47.4, 200, 7500)] == ["47 s", "3 min 20 s", "2 h 05 min"]
+
+
+@pytest.mark.slow
+def test_the_report_is_golden_and_another_process_writes_the_same_bytes(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [
+        make_run("first", SPEC, {"base": 0.05, "adapter": 0.8}),
+        make_run("second", OTHER, {"base": 0.6, "adapter": 0.6}),
+    ]
+    closing = tmp_path / "closing.md"
+    closing.write_text("## Closing\n\nwords\n")
+    options = ReportOptions(html=True, closing=closing.read_text())
+    pages = write_report(runs, tmp_path / "one" / "report.md", options)
+    assert [page.name for page in pages] == ["report.md", "report.html"]
+    words = ["report", *map(str, runs), "-o", str(tmp_path / "two" / "report.md"), "--html", "--closing", str(closing)]
+    done = subprocess.run([sys.executable, "-m", "harness.cli", *words], capture_output=True, text=True, check=True)
+    assert done.stdout == "".join(f"wrote {tmp_path / 'two' / page.name}\n" for page in pages)
+    files = {path.name for path in (tmp_path / "one").iterdir()}
+    assert files == {path.name for path in (tmp_path / "two").iterdir()}
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    text = (tmp_path / "one" / "report.md").read_text()
+    # Every picture that the page shows is there, and nothing else.
+    assert set(re.findall(r"\(([^()]+\.(?:png|svg))\)", text)) | {"report.md", "report.html"} == files
+    assert text == GOLDEN.read_text()
+
+
+def test_the_verdict_is_a_paragraph_of_who_leads_and_what_is_resolved(make_run: MakeRun) -> None:
+    (section,) = load_sections([make_run("r", "toy/cross/evaluation#n=60", {"a": 0.1, "b": 0.6, "c": 0.65}, n=8)])
+    text = verdict([section])
+    assert "\n" not in text
+    results = section.results.models
+    leader = max(results, key=lambda name: results[name].metrics["vote_2"].value)
+    assert f"**{leader}** has the highest vote_2, {with_interval(results[leader].metrics['vote_2'])}" in text
+    assert "better than **a**" in text
+    assert "not resolved against" in text
+    lost = sum(sum(result.failures.values()) for result in results.values())
+    assert f"{lost} of the 1,440 predictions ({percent(lost / 1440)}) failed, most often as `unparsed`" in text
+    (against,) = load_sections([section.runs[0].folder.path], baseline="a")
+    assert not against.every_pair
+    assert {row.baseline for row in against.pairs} == {"a"}
+    level = with_interval(results["a"].metrics["vote_2"])
+    assert f"Against **a** ({level}): better: **b** (+" in verdict([against])
+    with pytest.raises(RunError, match="no run has a model 'z' to be the baseline; they have: a, b, c"):
+        load_sections([section.runs[0].folder.path], baseline="z")
+
+
+def solving(make_run: MakeRun, name: str, solved: dict[str, range], spec: str = "toy/cross/evaluation#n=60") -> Path:
+    """A run in which each model solves these tasks, by number, and no others."""
+    run = make_run(name, spec, dict.fromkeys(solved, 1.0), n=1, fails=0)
+    path = run / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if int(line["task_id"].split("-")[1]) not in solved[line["model"]]:
+            line.update(outcome="unparsed", grid=None)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+@pytest.mark.parametrize("order", ["acb", "cab", "bca"])
+def test_what_is_said_of_tied_leaders_holds_for_each_of_them(make_run: MakeRun, order: str) -> None:
+    """A and c solve 50 tasks each, b 40: a wins 10 and loses none (p 0.002), c wins 20 and loses 10 (p 0.099)."""
+    solved = {"a": range(50), "b": range(40), "c": range(10, 60)}
+    (section,) = load_sections([solving(make_run, "r", {name: solved[name] for name in order})])
+    first, second = [name for name in order if name != "b"]
+    assert f"**{first}** and **{second}** share the highest vote_2, 83.3 %" in verdict([section])
+    assert "but the gap to **b** (+16.7) for **c** is not resolved" in verdict([section])
+    assert "better than" not in verdict([section]).split(" In parentheses")[0]
+    solved["d"] = range(5)
+    (section,) = load_sections([solving(make_run, "s", {name: solved[name] for name in f"{order}d"})])
+    assert "better than **d** (+75.0), not resolved against **b** (+16.7) for **c** (" in verdict([section])
+
+
+def test_comparisons_of_all_datasets_are_corrected_together(make_run: MakeRun) -> None:
+    """Ten won and none lost is p 0.002: resolved among 4 comparisons, and not among 40."""
+    specs = [f"toy/{family}/evaluation#n=60" for family in ("cross", "copy", "border", "corners", "edge")]
+    solved = {"a": range(40), "b": range(50)}
+    runs = [solving(make_run, spec.split("/")[1], solved if spec == specs[0] else {"a": range(9), "b": range(9)}, spec)
+            for spec in specs]  # fmt: skip
+    (alone,) = load_sections(runs[:1])
+    assert {row.comparison.verdict for row in alone.pairs} == {"better"}
+    assert "better than" in verdict([alone])
+    assert "Holm-corrected over these 4 comparisons" in differences(alone)[0]
+    sections = load_sections([*runs, *(solving(make_run, f"{k}", {"a": range(k), "b": range(k)},
+                              f"toy/cross/evaluation#n=60#seed={k}") for k in range(2, 9))])  # fmt: skip
+    rows = [row.comparison for section in sections for row in section.pairs]
+    assert [c.p_holm for c in rows] == holm([c.p for c in rows])
+    assert {c.verdict for c in rows} == {"not resolved"}
+    assert {section.family for section in sections} == {len(rows)} == {48}
+    assert all("Holm-corrected over the 48 comparisons of all datasets here" in differences(s)[0] for s in sections)
+
+
+def test_comparisons_that_say_nothing_are_a_line_not_rows(make_run: MakeRun) -> None:
+    (section,) = load_sections([make_run("r", SPEC, {"a": 1.0, "b": 1.0, "c": 0.9}, n=8, fails=0)])
+    parts = differences(section)
+    nothing = sum(not row.comparison.differing for row in section.pairs)
+    assert nothing > 4
+    assert any(part.startswith(f"In {nothing} further comparisons no task differs at all: ") for part in parts)
+    few = next(part for part in parts if part.startswith("Not resolved, and fewer than 10 tasks differ"))
+    rows = [r for r in section.pairs if r.comparison.differing and r.comparison.low is None]
+    assert few.count(" against ") == len(rows) > 0
+    assert nothing + len(rows) + "\n".join(parts).count("\n| accuracy") == len(section.pairs)
+
+
+def test_many_models_are_compared_with_one_only(make_run: MakeRun) -> None:
+    (section,) = load_sections([make_run("r", SPEC, {f"m{k}": 0.5 for k in range(7)}, n=2)])
+    assert len(section.pairs) == 6 * 4
+    assert {row.baseline for row in section.pairs} == {"m0"}
+    assert "Every model against **m0**." in differences(section)[0]
+
+
+def test_losses_failures_and_cost_are_counted(make_run: MakeRun) -> None:
+    (section,) = load_sections([make_run("r", SPEC, {"a": 0.5, "b": 0.4})])
+    result = section.results.models["a"].metrics
+    gap = 100 * (result["pass_n"].value - result["vote_2"].value)
+    row = next(line for line in losses(section).splitlines() if line.startswith("| a "))
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == [
+        percent(result["pass_n"].value),
+        percent(result["vote_2"].value),
+        percent(result["vote_2"].value / result["pass_n"].value),
+        f"{gap:.1f}",
+    ]
+    lost = section.results.models["a"].failures["unparsed"]
+    assert re.search(rf"\| a +\| +80 \| +{lost} \| +{percent(lost / 80)} \| +{lost} \|", failures(section))
+    table, told = cost(section, {})
+    # 80 predictions of 4 tokens and a quarter of a second each; the run took a minute.
+    assert re.search(r"\| a +\| +80 \| +320 \| +20 \| +16 \| +– \|", table)
+    assert "Run r took 1 min 00 s in all, 11 tokens a second." in told
+
+
+def test_an_unfinished_run_is_reported_as_such(make_run: MakeRun) -> None:
+    run = make_run("cut", SPEC, {"m": 0.5, "k": 0.4})
+    edit_manifest(run, finished=None)
+    lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join(lines[:50]))
+    (section,) = load_sections([run])
+    text = verdict([section])
+    assert "**Unfinished**: cut: 110 of 160 predictions are missing (m 30, k 80)" in text
+    assert "bench run … --resume" in text
+    assert "(not finished)" in provenance(section.runs)[0]
+    assert re.search(r"\| missing \|\n", failures(section))
+
+
+def test_what_a_reader_must_know_is_told_as_warnings(make_run: MakeRun) -> None:
+    runs = [make_run("one", SPEC, {"m": 0.5}), make_run("two", SPEC, {"k": 0.5})]
+    folder = RunFolder(runs[1])
+    old = folder.manifest()
+    model = old.config.models[0].model_copy(update={"prompt_digest": "other"})
+    config = old.config.model_copy(update={"temperature": 0.7, "top_p": 0.9, "models": [model], "lenient": True})
+    changes = {"config": config, "warnings": ["adapter k was trained with another encoder"], "without": ["logprobs"]}
+    folder.write_manifest(old.model_copy(update={**changes, "answered_as": {"k": ["k@1", "k@2"]}}))
+    (section,) = load_sections(runs)
+    assert warnings(section) == [
+        "two: adapter k was trained with another encoder",
+        "two: the server refused the parameter logprobs; asked without",
+        "two: k was answered by several versions: k@1, k@2",
+        "the runs differ in lenient (False, True)",
+        "the runs differ in temperature (0.0, 0.7)",
+        "the runs differ in top_p (0.9, 1.0)",
+        "the runs differ in the parameters that servers refused (logprobs; none)",
+        "the models differ in prompt (d, other)",
+    ]
+    command = provenance(section.runs)[-1]
+    assert "--model k --dataset" in command
+    for words in ("--temperature 0.7", "--top-p 0.9", "--lenient", "bench reproduce two --out AGAIN"):
+        assert words in command
+
+
+def test_a_run_that_stopped_early_shows_dashes_for_what_it_cannot_tell(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("early", SPEC, {"m": 0.9, "k": 0.5}, n=16)
+    folder = RunFolder(run)
+    old = folder.manifest()
+    stop = StopConfig(rule="risk=0.2", rounds=[8, 12])
+    folder.write_manifest(old.model_copy(update={"config": old.config.model_copy(update={"stop": stop})}))
+    (page,) = write_report([run], tmp_path / "report.md", ReportOptions(tasks=("cross-000003",)))
+    text = page.read_text()
+    assert "pass_n" not in load_sections([run])[0].results.models["m"].metrics
+    assert re.search(r"\| m +\| +– \| +\d+\.\d % \| +– \| +– \|", text)
+    assert "m stopped early (risk=0.2)" in text
+    assert "--stop risk=0.2" in text
+    assert not (tmp_path / "report-reliability.png").exists()
+
+
+def test_models_and_runs_of_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run("one", SPEC, {"m": 0.5}), make_run("two", SPEC, {"m": 0.6, "k": 0.1})]
+    (section,) = load_sections(runs)
+    assert [scores.model for scores in section.scored] == ["one@m", "two@m", "k"]
+    assert [model for _, model, _ in section.asked()] == ["one@m", "two@m", "k"]
+    for parent in ("x", "y"):
+        (tmp_path / parent).mkdir()
+        runs[0].rename(tmp_path / parent / "r") if parent == "x" else runs[1].rename(tmp_path / parent / "r")
+    (section,) = load_sections([tmp_path / "x" / "r", tmp_path / "y" / "r"])
+    assert [scores.model for scores in section.scored] == ["x/r@m", "y/r@m", "k"]
+    with pytest.raises(RunError, match="is named twice"):
+        load_sections([tmp_path / "x" / "r", tmp_path / "y" / ".." / "x" / "r"])
+
+
+def test_datasets_are_sections_and_two_seeds_of_one_are_told_apart(make_run: MakeRun) -> None:
+    runs = [make_run("a", SPEC, {"m": 0.5}), make_run("b", SPEC, {"m": 0.5}, seed=3), make_run("c", OTHER, {"m": 0.5})]
+    headings = [section.heading for section in load_sections(runs)]
+    assert headings == [f"{SPEC} (N = 4, seed 0)", f"{SPEC} (N = 4, seed 3)", OTHER]
+
+
+def test_broken_and_missing_files_are_named(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"manifest\.json is missing"):
+        write_report([tmp_path], tmp_path / "report.md")
+    with pytest.raises(ConfigError, match=r"report\.pdf: a report ends in \.md, or in \.html"):
+        write_report([tmp_path], tmp_path / "report.pdf")
+    run = make_run("broken", SPEC, {"m": 0.5})
+    lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join([*lines[:3], "{broken\n", *lines[4:]]))
+    with pytest.raises(DataError, match=r"broken/predictions\.jsonl, line 4: not JSON"):
+        write_report([run], tmp_path / "report.md")
+    (run / "predictions.jsonl").unlink()
+    with pytest.raises(RunError, match=r"broken/predictions\.jsonl is missing: the run stopped before"):
+        write_report([run], tmp_path / "report.md")
+    (run / "manifest.json").write_text("{}")
+    with pytest.raises(RunError, match=r"broken/manifest\.json"):
+        write_report([run], tmp_path / "report.md")
+    assert not (tmp_path / "report.md").exists()

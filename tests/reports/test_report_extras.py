@@ -1,0 +1,171 @@
+"""What stands beside the runs: published figures, a sweep's table, and how the adapters were trained."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.entry import run_cli
+from harness.core.errors import ConfigError, DataError, RunError
+from harness.results.table_format import with_interval
+from harness.runs.folder import RunFolder
+from harness.runs.sweep_schema import SweepRecord, SweepRow
+from harness.stats.intervals import wilson
+from reports.cli import report
+from reports.loading.runs import load_sections
+from reports.loading.training import find_training
+from reports.report import ReportOptions, write_report
+from reports.sections.reference import load_reference, reference_names, reference_parts
+from reports.sections.tables import cost
+from serve.registry.version import content_hash
+from tests.conftest import MakeRun
+
+SPEC = "toy/cross/evaluation#n=20"
+TASK = "cross-000003"
+"""One in the gallery is enough here."""
+MANIFEST = {"steps": 3, "seconds": 83.0, "tokens": 900, "losses": {"first": 2.0}, "weights_sha256": "ab", "more": 1}
+LOG = [
+    {"step": 1, "loss": 2.0, "seconds": 1},
+    {"step": 2, "loss": 1.5},
+    {"step": 2, "eval_loss": 1.2},
+    {"step": 3, "loss": 1.0},
+]
+
+
+def trained_folder(folder: Path, weights: bytes, log: bool = True) -> Path:
+    """A folder as the trainer leaves it."""
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    if log:
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG) + '{"step": 4, "lo')
+    return folder
+
+
+def set_hashes(run: Path, hashes: dict[str, str]) -> None:
+    """Write the hashes that a server gave into a run's manifest."""
+    folder = RunFolder(run)
+    manifest = folder.manifest()
+    models = [m.model_copy(update={"hash": hashes.get(m.name)}) for m in manifest.config.models]
+    folder.write_manifest(manifest.model_copy(update={"config": manifest.config.model_copy(update={"models": models})}))
+
+
+def test_iteration_48_is_as_published() -> None:
+    assert reference_names() == ["iteration48"]
+    reference = load_reference("iteration48")
+    assert reference.tasks == 400
+    rows = {row.label: (row.accuracy, row.pass_n, row.vote_2, row.vote_1) for row in reference.rows}
+    assert rows == {
+        "100 %": (0.128, 0.334, 0.236, 0.194),
+        "50 %": (0.133, 0.309, 0.239, 0.191),
+        "33 %": (0.133, 0.310, 0.234, 0.198),
+        "20 %": (0.116, 0.283, 0.204, 0.165),
+        "0 %": (0.092, 0.231, 0.173, 0.148),
+    }
+    with pytest.raises(ConfigError, match="there is no reference 'iteration49'; known: iteration48"):
+        load_reference("iteration49")
+
+
+def test_rows_stand_below_the_published_ones_they_belong_to(make_run: MakeRun) -> None:
+    names = ["w100", "w33_3", "mix-0-s1", "mix-0-s2", "base", "qwen2.5"]
+    (section,) = load_sections([make_run("r", SPEC, dict.fromkeys(names, 0.4))])
+    results = section.results.models
+    _, table, note = reference_parts(load_reference("iteration48"), [(n, r.metrics) for n, r in results.items()])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [
+        ["100 %", "published"], ["100 %", "here: w100"], ["50 %", "published"], ["33 %", "published"],
+        ["33 %", "here: w33_3"], ["20 %", "published"], ["0 %", "published"], ["0 %", "here: mix-0-s1"],
+        ["0 %", "here: mix-0-s2"], ["–", "here: base"], ["–", "here: qwen2.5"],
+    ]  # fmt: skip
+    # No published figure has brackets, ours all have.
+    assert all(("[" in row[2]) == (row[1] != "published") for row in rows)
+    assert rows[1][4] == with_interval(results["w100"].metrics["vote_2"])
+    assert "carry no intervals" in note
+    narrow, wide = (50 * (ends[1] - ends[0]) for ends in (wilson(0.198, 400), wilson(0.334, 400)))
+    assert f"± {narrow:.0f} to {wide:.0f} points on 400 tasks" in note
+
+
+def test_a_sweep_stands_first_with_its_reference(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(name, SPEC, {name: skill}) for name, skill in {"w100": 0.7, "w0": 0.1}.items()]
+    rows = [SweepRow(label="100 %", models=["w100"]), SweepRow(label="0 %", models=["w0"])]
+    record = tmp_path / "sweep.json"
+    record.write_text(SweepRecord(header="original datasets weight", rows=rows, seeds=[0]).model_dump_json())
+    words = [*map(str, runs), "-o", str(tmp_path / "r.md"), "--sweep", str(record), "--reference", "iteration48"]
+    words += ["--tasks", TASK]
+    done = CliRunner().invoke(report, words, catch_exceptions=False)
+    assert done.output == f"wrote {tmp_path / 'r.md'}\n"
+    text = (tmp_path / "r.md").read_text()
+    assert text.index("2 mixtures, one training run each") < text.index("## Beside published figures")
+    assert text.index("## Beside published figures") < text.index(f"\n## {SPEC}\n")
+    assert re.search(r"\| original datasets weight \| +accuracy \| +pass_n \| +vote_2 \| +vote_1 \|", text)
+
+
+def test_training_is_found_by_content_and_shown_with_its_cost(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = trained_folder(tmp_path / "trained" / "some-name", b"weights")
+    registered = trained_folder(tmp_path / "registry" / "m" / content_hash(folder)[:12], b"weights", log=False)
+    trained_folder(tmp_path / "trained" / "k", b"other weights")
+    run = make_run("r", SPEC, {"m": 0.5, "k": 0.4})
+    set_hashes(run, {"m": content_hash(folder), "k": "of a server with newer weights"})
+    sections = load_sections([run])
+    (only,) = find_training([tmp_path / "registry"], sections).values()
+    assert only.folder == registered
+    assert only.losses == ()
+    found = find_training([tmp_path / "registry", tmp_path / "trained"], sections)
+    # Another k was benched than was trained there, so that its time is not shown.
+    assert list(found) == ["m"]
+    assert found["m"].folder == folder
+    assert found["m"].losses == ((1, 2.0), (2, 1.5), (3, 1.0))
+    assert found["m"].validation == ((2, 1.2),)
+    table, _ = cost(sections[0], found)
+    assert re.search(r"\| m .* 1 min 23 s \|", table)
+    assert re.search(r"\| k .* – \|", table)
+
+
+def test_without_hashes_the_name_of_the_folder_counts(make_run: MakeRun, tmp_path: Path) -> None:
+    trained_folder(tmp_path / "trained" / "m", b"weights")
+    run = make_run("r", SPEC, {"base": 0.1, "m": 0.5})
+    write_report([run], tmp_path / "report.md", ReportOptions(tasks=(TASK,), training=(tmp_path / "trained",)))
+    text = (tmp_path / "report.md").read_text()
+    assert "1 min 23 s" in text
+    assert "](report-losses.png)" in text
+    assert (tmp_path / "report-losses.svg").exists()
+
+
+def test_a_log_with_a_norm_that_is_not_finite_is_read(make_run: MakeRun, tmp_path: Path) -> None:
+    """As versions wrote it that did not end at such a step."""
+    folder = trained_folder(tmp_path / "trained" / "m", b"weights")
+    (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "grad_norm": Infinity}\n{"step": 2, "loss": 1.5}\n')
+    found = find_training([tmp_path / "trained"], load_sections([make_run("r", SPEC, {"m": 0.5})]))
+    assert found["m"].losses == ((1, 2.0), (2, 1.5))
+
+
+def test_training_that_is_not_there_or_broken_is_named(make_run: MakeRun, tmp_path: Path) -> None:
+    sections = load_sections([make_run("r", SPEC, {"m": 0.5})])
+    folder = trained_folder(tmp_path / "trained" / "x", b"weights")
+    with pytest.raises(RunError, match="trained: none of the 1 trained adapters there is a model of these runs"):
+        find_training([tmp_path / "trained"], sections)
+    (folder / "log.jsonl").write_text('{"step": 1}\nbroken\n')
+    with pytest.raises(DataError, match=r"x/log\.jsonl, line 2: not JSON"):
+        find_training([tmp_path / "trained"], sections)
+    (folder / "manifest.json").write_text('{"losses": {}, "steps": 1}')
+    with pytest.raises(DataError, match=r"x/manifest\.json: seconds: Field required"):
+        find_training([tmp_path / "trained"], sections)
+
+
+@pytest.mark.slow
+def test_a_closing_may_name_a_picture_and_must_be_text(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(make_run("r", SPEC, {"m": 0.5})), "-o", str(tmp_path / "r.md"), "--html", "--tasks", TASK, "--closing"]
+    (tmp_path / "end.md").write_text("## End\n\n![a photo](x.jpg)\n")
+    assert run_cli(report, [*words, str(tmp_path / "end.md")]) == 0
+    assert "![a photo](x.jpg)" in (tmp_path / "r.html").read_text()
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    capsys.readouterr()
+    assert run_cli(report, [*words, str(tmp_path / "x.jpg")]) == 2
+    assert "x.jpg is not text in UTF-8" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""The HTML page in a real headless Chromium: sorted and filtered by clicks, complete without network and script."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.html.task_table import TaskTable, task_table
+from reports.loading.runs import load_sections
+from reports.report import ReportOptions, write_report
+from tests.conftest import write_run
+from tests.support.chromium import Page, browser, find_chromium
+
+SPEC = "toy/cross/evaluation#n=30"
+EVIL = "<img src=http://127.0.0.1:9/x onerror=document.title='hit'>"
+
+_ROWS = """[...document.querySelectorAll('#tasks-1 tbody tr')]
+    .filter((row) => row.offsetParent !== null).map((row) => row.cells[0].textContent)"""
+_UNNAMED = "[...document.querySelectorAll('input, button')].filter((e) => !(e.labels?.[0] ?? e).textContent.trim())"
+_DEAD_LINKS = (
+    "[...document.querySelectorAll('a[href^=\"#\"]')].filter((a) => !document.getElementById(a.hash.slice(1)))"
+)
+_COLOURS = """(async () => {
+  const counts = [];
+  for (const image of document.images) {
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const context = canvas.getContext('2d');
+    context.drawImage(image, 0, 0);
+    const data = new Uint32Array(context.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+    counts.push([image.alt, image.naturalWidth, image.naturalHeight, new Set(data).size]);
+  }
+  return counts;
+})()"""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TaskTable]:
+    """The page of a run with an ordinary model and one whose name is hostile, and the table it holds."""
+    find_chromium()
+    folder = tmp_path_factory.mktemp("page")
+    run = write_run(folder, "run", SPEC, {"base": 0.15, EVIL: 0.45})
+    (page,) = write_report([run], folder / "report.html", ReportOptions(title="A <b>title</b>"))
+    return page, task_table(1, load_sections([run])[0], ())
+
+
+def in_browser(tmp_path: Path, page: Path, steps: Callable[[Page], Awaitable[None]], script: bool = True) -> None:
+    """Open a page in a fresh browser and do the steps."""
+
+    async def run() -> None:
+        async with browser(tmp_path / "profile") as tab:
+            if not script:
+                await tab.command("Emulation.setScriptExecutionDisabled", value=True)
+            await tab.open(page)
+            await steps(tab)
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
+    page, table = written
+    ids = [row.task for row in table.rows]
+
+    def sorted_by(column: int, descending: bool) -> list[str]:
+        """Rows by the value of a model, equal ones by id: sorting must be stable."""
+        key: Callable[[Any], float] = lambda row: row.cells[column].order  # noqa: E731
+        return [row.task for row in sorted(table.rows, key=key, reverse=descending)]
+
+    async def steps(tab: Page) -> None:
+        assert await tab.ask(_ROWS) == ids
+        await tab.click("#tasks-1 th:nth-child(4) button")
+        assert await tab.ask(_ROWS) == sorted_by(1, descending=True) != ids
+        assert await tab.ask("document.querySelector('#tasks-1 th:nth-child(4)').ariaSort") == "descending"
+        await tab.click("#tasks-1 th:nth-child(4) button")
+        assert await tab.ask(_ROWS) == sorted_by(1, descending=False)
+        # The keyboard does the same as the mouse.
+        await tab.ask("document.querySelector('#tasks-1 th:nth-child(1) button').focus()")
+        await tab.press("Enter")
+        assert await tab.ask(_ROWS) == sorted(ids)
+        assert await tab.ask("document.querySelectorAll('[aria-sort]').length") == 1
+        for state in ("solved", "unsolved", "disagreeing", "all"):
+            await tab.click(f"#filter-tasks-1 input[value={state}]")
+            shown = sorted(row.task for row in table.rows if state in (row.state, "all"))
+            assert await tab.ask(_ROWS) == shown
+            said = await tab.ask("document.querySelector('#filter-tasks-1 output').textContent")
+            assert said == f"{len(shown)} of {len(ids)} tasks"
+        assert all(table.count(state) > 0 for state in ("solved", "unsolved", "disagreeing"))
+        assert tab.complaints() == []
+
+    in_browser(tmp_path, page, steps)
+
+
+@pytest.mark.slow
+def test_the_page_is_whole_in_itself_and_pictures_are_drawn(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
+    page, _ = written
+
+    async def steps(tab: Page) -> None:
+        pictures = await tab.ask(_COLOURS)
+        # Intervals, differences, rates, curves, reliability, and ten tasks.
+        assert len(pictures) == 5 + 10
+        for alt, width, height, colours in pictures:
+            assert alt
+            assert width > 700, alt
+            assert height > 100, alt
+            assert colours > 10, alt
+        assert all(url.startswith(("file:", "data:")) for url in tab.requested())
+        # What stands in a name is text: no element, no script, no request came of it.
+        assert await tab.ask("document.title") == "A <b>title</b>"
+        assert EVIL in await tab.ask("document.body.textContent")
+        assert await tab.ask("document.querySelectorAll('img:not([src^=\"data:\"])').length") == 0
+        unnamed = (
+            "[...document.querySelectorAll('input, button')].filter((e) => !(e.labels?.[0] ?? e).textContent.trim())"
+        )
+        assert await tab.ask(f"{unnamed}.length") == 0
+        # Every link inside the page leads somewhere.
+        dead = (
+            "[...document.querySelectorAll('a[href^=\"#\"]')].filter((a) => !document.getElementById(a.hash.slice(1)))"
+        )
+        assert await tab.ask(f"{dead}.map((a) => a.hash)") == []
+        assert await tab.ask("document.querySelectorAll('#tasks-1 a').length") == 10
+        assert tab.complaints() == []
+
+    in_browser(tmp_path, page, steps)
+
+
+@pytest.mark.slow
+def test_without_script_everything_is_there_to_read(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
+    page, table = written
+
+    async def steps(tab: Page) -> None:
+        assert await tab.ask(_ROWS) == [row.task for row in table.rows]
+        assert await tab.ask("document.querySelectorAll('fieldset, button').length") == 0
+        text = await tab.ask("document.body.innerText")
+        for words in ("has the highest vote_2", "Coverage and selection", "How it was made", "bench reproduce run"):
+            assert words in text
+        headings = await tab.ask("[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
+        assert headings[0] == 1
+        assert headings.count(1) == 1
+        assert all(after - before <= 1 for before, after in itertools.pairwise(headings))
+
+    in_browser(tmp_path, page, steps, script=False)

@@ -1,0 +1,91 @@
+"""The table of a sweep: rows of mixtures, each against the first, with the spread over training seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.core.errors import RunError
+from harness.runs.sweep_schema import SweepRecord, SweepRow
+from harness.stats.intervals import intervals
+from harness.voting.metrics import METRICS
+from reports.loading.runs import load_sections
+from reports.sections.overview import sweep_tables
+from reports.sections.sweep import mean_over_seeds, read_sweep
+from tests.conftest import MakeRun
+
+SPEC = "toy/cross/evaluation#n=60"
+SKILL = {"a-s0": 0.8, "a-s1": 0.7, "b-s0": 0.75, "b-s1": 0.7, "c-s0": 0.1, "c-s1": 0.15}
+SEEDED = SweepRecord(
+    header="original datasets weight",
+    rows=[
+        SweepRow(label="100 %", models=["a-s0", "a-s1"]),
+        SweepRow(label="50 %", models=["b-s0", "b-s1"]),
+        SweepRow(label="0 %", models=["c-s0", "c-s1"]),
+    ],
+    seeds=[0, 1],
+)
+
+
+def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) -> None:
+    runs = [make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()]
+    (section,) = load_sections(runs)
+    text = "\n\n".join(sweep_tables([section], SEEDED))
+    assert "3 mixtures, 2 training runs each" in text
+    assert "**0 %** is worse than **100 %**" in text
+    assert "**50 %**" not in text.split("\n\n")[1]
+    known = {scores.model: scores.tasks for scores in section.scored}
+    both = mean_over_seeds([known["c-s0"], known["c-s1"]])
+    hand = (known["c-s0"].of("accuracy") + known["c-s1"].of("accuracy")) / 2
+    assert np.array_equal(both.of("accuracy"), hand)
+    found = intervals(hand, both.denominator, section.seed)[0]
+    cells = next(line for line in text.splitlines() if line.startswith("| 0 %"))
+    assert f"{100 * found.value:.1f} %" in cells
+    assert f"[{100 * found.low:.1f}, {100 * found.high:.1f}]" in cells
+    sd = 100 * np.std([known[name].of("accuracy").mean() for name in ("c-s0", "c-s1")], ddof=1)
+    assert f"sd {sd:.1f}" in text.split("### Training seeds")[1]
+
+
+def test_one_training_run_is_said_to_be_one(make_run: MakeRun) -> None:
+    runs = [make_run(name, SPEC, {name: skill}) for name, skill in (("a", 0.6), ("b", 0.6))]
+    rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
+    text = "\n\n".join(sweep_tables(load_sections(runs), SweepRecord(header="w", rows=rows, seeds=[0])))
+    assert "each row is one training run" in text
+    assert "Training seeds" not in text
+    assert "no mixture differs from 100 % by more than chance explains" in text
+
+
+def test_mixtures_on_several_datasets_are_corrected_together(make_run: MakeRun) -> None:
+    specs = (SPEC, "toy/copy/evaluation#n=60")
+    runs = [
+        make_run(f"{name}{k}", spec, {name: skill})
+        for k, spec in enumerate(specs)
+        for name, skill in (("a", 0.6), ("b", 0.6))
+    ]
+    rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
+    record = SweepRecord(header="w", rows=rows, seeds=[0])
+    one, both = (sweep_tables(load_sections(some), record) for some in (runs[:2], runs))
+    assert "Holm-corrected over these 4 comparisons" in one[-1]
+    assert sum("Holm-corrected over the 8 comparisons of all datasets here" in part for part in both) == 2
+
+
+def test_the_mean_of_one_seed_is_itself_and_values_stay_whole(make_run: MakeRun) -> None:
+    runs = [make_run(name, SPEC, {name: 0.5}, n=3) for name in ("a-s0", "b-s0", "c-s0")]
+    tasks = [scores.tasks for scores in load_sections(runs)[0].scored]
+    assert mean_over_seeds(tasks[:1]) is tasks[0]
+    three = mean_over_seeds(tasks)
+    whole = three.of("accuracy") * three.denominator
+    assert np.allclose(whole, whole.round(), atol=1e-9)
+    assert three.values.shape == (len(METRICS), 60)
+
+
+def test_what_is_missing_is_named(make_run: MakeRun, tmp_path: Path) -> None:
+    section = load_sections([make_run("a", SPEC, {"a": 0.5})])[0]
+    record = SweepRecord(header="w", rows=[SweepRow(label="x", models=["a", "z"])], seeds=[0, 1])
+    with pytest.raises(RunError, match="z is in none of the runs; they have: a"):
+        sweep_tables([section], record)
+    (tmp_path / "sweep.json").write_text('{"rows": []}')
+    with pytest.raises(RunError, match="not the record of a sweep"):
+        read_sweep(tmp_path / "sweep.json")

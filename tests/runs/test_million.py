@@ -1,0 +1,80 @@
+"""A run of a million predictions is resumed and scored in little memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.client.response import Reply
+from harness.core.grid import Grid
+from harness.core.random_stream import Stream
+from harness.data.dataset import iterate, open_dataset
+from harness.runs.folder import RunFolder
+from harness.runs.schema import Outcome, RunConfig
+from harness.sampling.plan import Draw, Plan
+from harness.sampling.prediction_maker import prediction_line
+from tests.support.chat_answers import garbage
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import until
+
+pytestmark = pytest.mark.long
+
+N = 2400
+MISSING = 100
+MEGABYTES = 600
+
+
+def command(url: str, out: Path, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "harness.cli", "run", "--server", url, "--model", "base", "--dataset", "arc1/evaluation",
+        "-n", str(N), "--out", str(out), *more,
+    ]  # fmt: skip
+
+
+def answer(draw: Draw, stream: Stream) -> tuple[Outcome, Grid | None]:
+    """A quarter right, a tenth failed, the rest wrong in one to three cells, so that most of them are distinct."""
+    truth = draw.task.test[draw.test_index].output
+    assert truth is not None
+    chance = stream.uniform()
+    if chance < 0.25:
+        return "grid", truth
+    if chance < 0.35:
+        return "unparsed", None
+    cells = bytearray(truth.cells)
+    for _ in range(stream.between(1, 3)):
+        cells[stream.below(len(cells))] = stream.below(10)
+    return "grid", Grid(truth.height, truth.width, bytes(cells))
+
+
+def fill(out: Path, config: RunConfig) -> int:
+    """Write all but the last predictions of a run; returns how many are planned."""
+    plan = Plan(config, list(iterate(open_dataset(config.dataset))))
+    with (out / "predictions.jsonl").open("wb") as file:
+        for number in range(len(plan) - MISSING):
+            draw = plan.draw(number)
+            stream = Stream("million", number)
+            outcome, grid = answer(draw, stream)
+            reply = Reply("x" * 300, "stop", "base", 100, -5 * stream.uniform(), 0.1)
+            file.write(prediction_line(draw, outcome, grid, reply))
+    return len(plan)
+
+
+def test_a_million_predictions_are_resumed_and_scored_in_little_memory(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with ChatServer(garbage, models={"base": {}}) as server:
+        with subprocess.Popen(command(server.url, out), stderr=subprocess.DEVNULL) as process:
+            until(lambda: (out / "manifest.json").exists())
+            process.kill()
+        assert fill(out, RunFolder(out).manifest().config) > 1_000_000
+        code = "import resource, sys; from harness.cli import main\ntry:\n    main()\nfinally:\n    "
+        code += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+        resumed = [sys.executable, "-c", code, *command(server.url, out, "--resume")[3:]]
+        done = subprocess.run(resumed, capture_output=True, text=True, check=True)
+    peak = int(done.stderr.rsplit("peak ", 1)[1])
+    print(f"peak memory {peak} MiB; {resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s of CPU")
+    assert f"{MISSING} predictions in" in done.stderr
+    assert peak < MEGABYTES

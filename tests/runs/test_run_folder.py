@@ -1,0 +1,95 @@
+"""The run folder: nothing that was committed is ever lost, nothing is written twice, nobody writes beside another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import DataError, RunError
+from harness.core.grid import Grid
+from harness.data.dataset import open_dataset
+from harness.runs.folder import RunFolder, config_changes
+from harness.runs.prediction_log import PredictionLog
+from harness.runs.prediction_reader import run_answers
+from harness.runs.schema import PredictionRecord
+from tests.conftest import manifest, record
+
+TASK = open_dataset("toy/copy#n=1").task(0)
+
+
+def line(sample: int) -> PredictionRecord:
+    return record("base", TASK, 0, sample, Grid(1, 2, bytes((1, 2))))
+
+
+def written(path: Path, count: int) -> bytes:
+    log = PredictionLog(path)
+    for sample in range(count):
+        log.append(line(sample))
+    log.close()
+    return path.read_bytes()
+
+
+def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    written(folder.predictions_path, 4)
+    assert list(folder.predictions()) == [line(sample) for sample in range(4)]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    lines = written(path, 3).splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"{}\n" + lines[2])
+    with pytest.raises(DataError, match="line 2"):
+        list(run_answers(path))
+    with pytest.raises(RunError, match="line 2"):
+        list(RunFolder(tmp_path).predictions())
+
+
+def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.check_free(resume=False)
+    with folder.locked():
+        folder.check_free(resume=False)  # Begun and killed before the manifest was written: nothing is in the way.
+        folder.begin(manifest("toy/copy#n=2", ["base"], 2), resume=False)
+    with pytest.raises(RunError, match="--resume completes it"):
+        folder.check_free(resume=False)
+    folder.check_free(resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError):
+        RunFolder(tmp_path).check_free(resume)
+    with pytest.raises(RunError, match="is a file"):
+        RunFolder(tmp_path / "thesis.tex").check_free(resume)
+
+
+def test_resuming_keeps_the_history_and_names_what_changed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    first = manifest("toy/copy#n=2", ["base"], 2)
+    folder.begin(first, resume=False)
+    again = folder.begin(first.model_copy(update={"started": "later"}), resume=True)
+    assert (again.started, again.resumed) == (first.started, ["later"])
+    assert folder.manifest() == again
+    other = manifest("toy/copy#n=2", ["base"], 4, seed=1)
+    with pytest.raises(RunError, match="n: 2 -> 4; seed: 0 -> 1"):
+        folder.begin(other, resume=True)
+    assert folder.manifest() == again
+
+
+def test_changes_of_a_model_are_named_by_the_model() -> None:
+    old = manifest("toy/copy#n=2", ["base", "cross"], 2).config
+    changed = old.models[1].model_copy(update={"hash": "abc"})
+    new = old.model_copy(update={"models": [old.models[0], changed]})
+    assert config_changes(old, new) == ['cross\'s hash: null -> "abc"']
+    assert config_changes(old, old) == []
+
+
+def test_a_missing_or_broken_manifest_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"manifest.json is missing"):
+        RunFolder(tmp_path).manifest()
+    (tmp_path / "manifest.json").write_text('{"format": 2}')
+    with pytest.raises(RunError, match=r"manifest\.json: format"):
+        RunFolder(tmp_path).manifest()

@@ -1,0 +1,367 @@
+"""What models, their templates and servers need is found before a run, sent with every request, and recorded."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harness.client import server_health as presence
+from harness.core.errors import RunError, ServerError
+from harness.prompts.file_tokenizer import FileTokenizer, eos_ids
+from harness.runs.folder import RunFolder
+from harness.runs.schema import Manifest
+from harness.sampling.reproduction import reproduce
+from harness.scoring.unmeasured_models import NothingMeasured
+from tests.families import templates
+from tests.families.make import make_tokenizer
+from tests.support.chat_answers import Body
+from tests.support.chat_server import TINY_BASE, ChatServer
+from tests.support.sampling_toys import QUICK, options, outcomes, sample
+
+WITH_SYSTEM = {"prompt": "output-from-examples-v1", "encoder": None, "models": ("base",)}
+SILENT = {"prompt": None, "encoder": None}
+"""The user says nothing about prompt and encoder."""
+ROUTES = pytest.mark.parametrize("api", ["chat", "completions"])
+
+
+def solve(body: Body) -> str:
+    """The right answer to a task of toy/copy, in the prompts that show grids in fences."""
+    blocks = re.findall(r"```grid.*?\n```", body["messages"][-1]["content"], re.DOTALL)
+    return f"### Output\n\n{blocks[-1]}"
+
+
+def adapter(base: Path, **manifest: object) -> dict[str, Body]:
+    """A base and an adapter with a manifest, as a server lists them."""
+    trained = {"prompt": "compact-v0", "encoder": "MinimalGridEncoder()", **manifest}
+    own: Body = {"root": str(base), "max_model_len": 4096}
+    return {"base": own, "cross": {"parent": "base", "arc_bench": {"hash": "abc", "manifest": trained}}}
+
+
+def manifest(run: Path) -> Manifest:
+    return RunFolder(run).manifest()
+
+
+def told(run: Path, text: str) -> list[str]:
+    """The warnings of a run that hold a text."""
+    return [line for line in manifest(run).warnings if text in line]
+
+
+def written(base: Path, body: Body) -> str:
+    """The text of a request for token ids."""
+    return FileTokenizer(base).decode(body["prompt"][0])
+
+
+@ROUTES
+def test_the_end_of_the_turn_is_sent_where_a_server_would_not_stop_there(tmp_path: Path, api: str) -> None:
+    base = make_tokenizer("qwen3-base", tmp_path / "base")
+    end = FileTokenizer(base).encode("<|im_end|>", add_special_tokens=False)
+    assert not set(end) & eos_ids(base)
+    with ChatServer(base=base, tokens=True) as server:
+        sample(options(server, tmp_path / "run", api=api))
+    assert {tuple(body["stop_token_ids"]) for body in server.requests} == {tuple(end)}
+    assert [model.stop_token_ids for model in manifest(tmp_path / "run").config.models] == [end, end]
+    assert len(told(tmp_path / "run", f"base, cross: an answer ends with token {end[0]}, which is not among")) == 1
+
+
+@ROUTES
+def test_a_server_that_stops_by_itself_is_asked_nothing(tmp_path: Path, api: str) -> None:
+    with ChatServer(tokens=True) as server:
+        sample(options(server, tmp_path / "run", api=api))
+    assert not any("stop_token_ids" in body for body in server.requests)
+    assert manifest(tmp_path / "run").warnings == []
+
+
+def test_stop_tokens_of_the_user_stand(tmp_path: Path) -> None:
+    base = make_tokenizer("qwen3-base", tmp_path / "base")
+    with ChatServer(base=base, tokens=True) as server:
+        sample(options(server, tmp_path / "run", extra_body={"stop_token_ids": [5]}))
+    assert {tuple(body["stop_token_ids"]) for body in server.requests} == {(5,)}
+
+
+def test_without_proof_of_the_tokenizer_the_end_of_the_turn_is_only_told(tmp_path: Path) -> None:
+    base = make_tokenizer("qwen3-base", tmp_path / "base")
+    with ChatServer(models={"base": {"root": str(base)}}) as server:
+        sample(options(server, tmp_path / "run", models=("base",)))
+    assert not any("stop_token_ids" in body for body in server.requests)
+    assert told(tmp_path / "run", "servers are not asked to stop there")
+
+
+@pytest.mark.parametrize("api", ["chat", "completions", "unknown"])
+def test_what_an_adapters_manifest_says_is_sent_with_every_request(tmp_path: Path, api: str) -> None:
+    """The base is asked in the same way, so that both compare."""
+    base = make_tokenizer("qwen3", tmp_path / "base")
+    models = adapter(base, stop_token_ids=[7, 9], chat_template_kwargs={"enable_thinking": False})
+    with ChatServer(models=models, base=base, tokens=api != "unknown") as server:
+        sample(options(server, tmp_path / "run", **SILENT, api="auto" if api == "unknown" else api))
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+    assert {tuple(body["stop_token_ids"]) for body in server.requests} == {(7, 9)}
+    if api == "completions":
+        assert all(written(base, body).endswith("<think>\n\n</think>\n\n") for body in server.requests)
+    else:
+        assert all(body["chat_template_kwargs"] == {"enable_thinking": False} for body in server.requests)
+    for model in manifest(tmp_path / "run").config.models:
+        assert model.stop_token_ids == [7, 9]
+        assert model.chat_template_kwargs == {"enable_thinking": False}
+
+
+def test_template_variables_of_the_user_overrule_the_manifest_and_are_told(tmp_path: Path) -> None:
+    base = make_tokenizer("qwen3", tmp_path / "base")
+    models = adapter(base, chat_template_kwargs={"enable_thinking": False})
+    asked = {"chat_template_kwargs": {"enable_thinking": True}}
+    with ChatServer(models=models) as server:
+        sample(options(server, tmp_path / "run", **SILENT, models=("cross",), **asked))
+    assert all(body["chat_template_kwargs"] == {"enable_thinking": True} for body in server.requests)
+    assert told(tmp_path / "run", "trained with enable_thinking = False in its template, but is asked with True")
+
+
+@pytest.mark.parametrize("how", ["named", "unnamed"])
+def test_a_server_that_refuses_stop_tokens_goes_without_and_it_is_told(tmp_path: Path, how: str) -> None:
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        why = "Unrecognized request argument: stop_token_ids" if how == "named" else "bad request"
+        return (400, {"error": {"message": why}}) if "stop_token_ids" in body else None
+
+    with ChatServer(models=adapter(TINY_BASE, stop_token_ids=[7]), refuse=refuse) as server:
+        sample(options(server, tmp_path / "run", models=("cross",)))
+    assert outcomes(tmp_path / "run") == {"grid": 20}
+    assert manifest(tmp_path / "run").without == ["stop_token_ids"]
+    assert told(tmp_path / "run", "does not take stop_token_ids")
+
+
+@ROUTES
+def test_a_template_that_writes_the_date_writes_one_throughout_a_run(tmp_path: Path, api: str) -> None:
+    base, run = make_tokenizer("llama3", tmp_path / "base"), tmp_path / "run"
+    with ChatServer(base=base, tokens=True) as server:
+        chosen = options(server, run, models=("base",), api=api)
+        sample(chosen)
+        (model,) = manifest(run).config.models
+        assert model.template_date is not None
+        assert abs((datetime.now(UTC).date() - datetime.fromisoformat(model.template_date).date()).days) <= 1
+        _begun_on(run, "2020-05-04")
+        before = len(server.requests)
+        sample(replace(chosen, resume=True))
+    assert manifest(run).config.models[0].template_date == "2020-05-04"
+    assert len(server.requests) > before
+    for body in server.requests[before:]:
+        if api == "completions":
+            assert "Today Date: 04 May 2020\n" in written(base, body)
+        else:
+            assert body["chat_template_kwargs"] == {"date_string": "04 May 2020"}
+
+
+def _begun_on(run: Path, day: str) -> None:
+    """Make an unfinished run of it that was begun on another day."""
+    saved = json.loads((run / "manifest.json").read_text())
+    del saved["checksum"]
+    saved["config"]["models"][0]["template_date"] = day
+    saved |= {"finished": None, "predictions_sha256": None}
+    (run / "manifest.json").write_text(json.dumps(saved))
+    lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (run / "predictions.jsonl").write_text("".join(lines[:-9]))
+
+
+def test_an_adapter_is_asked_with_the_date_of_its_training(tmp_path: Path) -> None:
+    models = adapter(TINY_BASE, template_date="2020-05-04")
+    with ChatServer(models=models) as server:
+        sample(options(server, tmp_path / "run"))
+    assert all(body["chat_template_kwargs"] == {"date_string": "04 May 2020"} for body in server.requests)
+    assert {model.template_date for model in manifest(tmp_path / "run").config.models} == {"2020-05-04"}
+
+
+def test_an_adapter_with_a_template_of_its_own_is_asked_as_token_ids(tmp_path: Path) -> None:
+    """Its base has none, so that the server could read no chat."""
+    base = make_tokenizer("llama3-base", tmp_path / "base")
+    models = adapter(base, chat_template=templates.LLAMA3, template_date="2020-05-04", stop_token_ids=[7])
+    with ChatServer(models=models, tokens=True, refuse=no_chats) as server:
+        server.tokenizer = FileTokenizer(base, template=templates.LLAMA3)
+        sample(options(server, tmp_path / "run", models=("cross",)))
+    assert outcomes(tmp_path / "run") == {"grid": 20}
+    ids = FileTokenizer(base, template=templates.LLAMA3)
+    assert all("Today Date: 04 May 2020\n" in ids.decode(body["prompt"][0]) for body in server.requests)
+    (model,) = manifest(tmp_path / "run").config.models
+    assert model.chat_template is not None
+
+
+_NO_TEMPLATE = "default chat template is no longer allowed, so you must provide a chat template"
+
+
+def no_chats(body: Body) -> tuple[int, Body] | None:
+    """As a server whose model has no chat template; only chats ask for log-probabilities this way."""
+    return (400, {"error": {"message": _NO_TEMPLATE}}) if body.get("logprobs") is True else None
+
+
+def test_without_a_chat_template_a_server_is_never_greeted_by_chat(tmp_path: Path) -> None:
+    """A request that always fails ends as an error: the greeting shows that the server is not gone."""
+    base = make_tokenizer("llama3-base", tmp_path / "base")
+    models = adapter(base, chat_template=templates.LLAMA3)
+    with ChatServer(lambda body: "!http_500", models=models, base=TINY_BASE, tokens=True, refuse=no_chats) as server:
+        server.tokenizer = FileTokenizer(base, template=templates.LLAMA3)
+        with pytest.raises(NothingMeasured, match="1 error"):
+            sample(options(server, tmp_path / "run", models=("cross",), dataset="toy/copy#n=1", n=1))
+    assert outcomes(tmp_path / "run") == {"error": 1}
+
+
+def test_a_server_without_a_chat_template_is_told(tmp_path: Path) -> None:
+    with (
+        ChatServer(refuse=lambda body: no_chats({"logprobs": True})) as server,
+        pytest.raises(ServerError, match="no chat template for its model"),
+    ):
+        sample(options(server, tmp_path / "run"))
+
+
+def test_a_chat_brings_the_adapters_template_along(tmp_path: Path) -> None:
+    with ChatServer(models=adapter(TINY_BASE, chat_template=templates.QWEN3)) as server:
+        sample(options(server, tmp_path / "run", models=("cross",)))
+    assert {body["chat_template"] for body in server.requests} == {templates.QWEN3}
+    assert told(tmp_path / "run", "--trust-request-chat-template")
+
+
+@pytest.mark.parametrize(("family", "how"), [("qwen3", "lets the model think"), ("qwen3-thinking", "opens a thought")])
+def test_a_template_that_thinks_is_told_of_what_has_not_learned_it(tmp_path: Path, family: str, how: str) -> None:
+    base = make_tokenizer(family, tmp_path / "base")
+    with ChatServer(models=adapter(base), base=base, tokens=True) as server:
+        sample(options(server, tmp_path / "run"))
+    (line,) = told(tmp_path / "run", how)
+    assert line.startswith("the chat template of base")
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_without_a_system_role_the_prompt_has_no_system_message(tmp_path: Path, tokens: bool) -> None:
+    base, run = make_tokenizer("gemma2", tmp_path / "base"), tmp_path / "run"
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        system = any(message["role"] == "system" for message in body["messages"])
+        return (400, {"error": {"message": "System role not supported"}}) if system else None
+
+    with ChatServer(solve, base=base, tokens=tokens, refuse=refuse) as server:
+        chosen = options(server, run, **WITH_SYSTEM)
+        sample(chosen)
+        assert told(run, "asking with output-from-examples-nosystem-v1 instead of output-from-examples-v1")
+        assert outcomes(run) == {"grid": 20}
+        asked = len(server.requests)
+        assert sample(replace(chosen, resume=True)).finished
+        assert len(server.requests) == asked
+        _, agreement = reproduce(run, tmp_path / "again", policy=QUICK)
+    assert agreement is not None
+    assert agreement.same == agreement.predictions == 20
+
+
+def test_a_template_that_drops_the_system_message_is_noticed(tmp_path: Path) -> None:
+    """An adapter that was trained so is asked as it was trained."""
+    base = make_tokenizer("qwen2", tmp_path / "base")
+    dropping = templates.QWEN3.replace("{%- else %}", "{%- elif m.role == 'user' %}")
+    (base / "chat_template.jinja").write_text(dropping)
+    own = {"root": str(base), "max_model_len": 4096}
+    with ChatServer(solve, models={"base": own}, base=base, tokens=True) as server:
+        sample(options(server, tmp_path / "run", **WITH_SYSTEM))
+        server.models = adapter(base, prompt="output-from-examples-v1", encoder=None)
+        sample(
+            options(
+                server,
+                tmp_path / "trained",
+                **{**WITH_SYSTEM, **SILENT},
+            )
+        )
+        sample(options(server, tmp_path / "adapter", **{**WITH_SYSTEM, **SILENT, "models": ("base", "cross")}))
+    assert manifest(tmp_path / "run").config.models[0].prompt == "output-from-examples-nosystem-v1"
+    assert manifest(tmp_path / "trained").config.models[0].prompt == "output-from-examples-nosystem-v1"
+    assert {m.prompt for m in manifest(tmp_path / "adapter").config.models} == {"output-from-examples-v1"}
+
+
+def test_a_run_whose_prompt_is_no_longer_taken_is_not_repeated(tmp_path: Path) -> None:
+    refused: list[bool] = []
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        system = body["messages"][0]["role"] == "system"
+        return (400, {"error": {"message": "System role not supported"}}) if system and refused else None
+
+    with ChatServer(solve, refuse=refuse) as server:
+        sample(options(server, tmp_path / "run", **WITH_SYSTEM))
+        refused.append(True)
+        with pytest.raises(RunError, match=r"cannot be repeated: .* takes no system message"):
+            reproduce(tmp_path / "run", tmp_path / "again", policy=QUICK)
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1beta/openai", "/api/v1", ""])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_path_in_an_address_is_taken_as_given(tmp_path: Path, path: str, slash: str) -> None:
+    with ChatServer(prefix=path) as server:
+        sample(options(server.url + path + slash, tmp_path / "run"))
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def test_a_server_without_a_list_of_models_is_believed_to_have_them(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with ChatServer(lists=False) as server:
+        sample(options(server, tmp_path / "run"), said)
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+    assert said.getvalue().count("has no list of models") == 1
+
+
+def test_what_is_no_such_server_is_told(tmp_path: Path) -> None:
+    with ChatServer(lists=False, prefix="/elsewhere") as server, pytest.raises(ServerError, match="HTTP 404"):
+        sample(options(server, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("pause", ["0", "0.001", "-5", "never", None])
+def test_a_server_that_is_always_busy_is_asked_seldom_and_given_up(tmp_path: Path, pause: str | None) -> None:
+    asked: list[Body] = []
+
+    def refuse(body: Body) -> tuple[int, Body]:
+        asked.append(body)
+        return 429, {"error": {"message": "slow down"}}
+
+    headers = None if pause is None else {"Retry-After": pause}
+    policy = replace(QUICK, backoff=0.05, wait=2.0, retries=0)
+    with ChatServer(refuse=refuse, headers=headers) as server, pytest.raises(ServerError, match=r"was busy for 2 s"):
+        sample(options(server, tmp_path / "run", policy=policy))
+    assert len(asked) < 20
+
+
+def test_a_server_that_is_busy_at_first_is_waited_for(tmp_path: Path) -> None:
+    asked: list[Body] = []
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        asked.append(body)
+        return (503, {"error": {"message": "loading"}}) if len(asked) < 6 else None
+
+    with ChatServer(refuse=refuse) as server:
+        sample(options(server, tmp_path / "run", policy=replace(QUICK, retries=0)))
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "max_tokens is too large: {asked}. This model supports at most 512 completion tokens.",
+        "max_tokens: {asked} > 512, which is the maximum allowed number of output tokens for m",
+        "`max_tokens` must be less than or equal to `512`",
+        "Range of max_tokens should be [1, 512]",
+        "the number of tokens to generate is over the limit",
+        "bad request",
+    ],
+)
+def test_a_server_that_allows_fewer_answer_tokens_is_asked_for_fewer(tmp_path: Path, why: str) -> None:
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        asked = body["max_tokens"]
+        return (400, {"error": {"message": why.format(asked=asked)}}) if asked > 512 else None
+
+    said = io.StringIO()
+    with ChatServer(refuse=refuse) as server:
+        sample(options(server, tmp_path / "run", models=("base",)), said)
+    assert outcomes(tmp_path / "run") == {"grid": 20}
+    assert said.getvalue().count("allows base at most") == 1
+    assert len(told(tmp_path / "run", "allows base at most")) == 1
+
+
+def test_a_server_that_takes_long_to_answer_first_is_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_SAID_AFTER", (0.1, 10.0))
+    said = io.StringIO()
+    with ChatServer(seconds=0.5) as server:
+        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), said)
+    assert f"still waiting for {server.url}, 0 s so far: it has not answered its first request" in said.getvalue()

@@ -1,0 +1,178 @@
+"""bench run --stop against a real HTTP server: the full run's votes from fewer predictions, whatever disturbs it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import ConfigError, RunError
+from harness.runs.folder import RunFolder
+from harness.runs.schema import ModelResult, Results
+from harness.sampling.reproduction import reproduce
+from harness.scoring.run_scores import score_run
+from harness.voting.metrics import STRICT_METRICS
+from tests.support.chat_answers import random_faults
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import sample, stable
+from tests.support.stopping_runs import MODELS, QUICK, cut, options, torn
+
+RULES = ("decided", "risk=0.2")
+PLANNED = len(MODELS) * 20 * 16
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run for each rule, and ``full`` without any; all are scored."""
+    folder = tmp_path_factory.mktemp("stopping")
+    with ChatServer(torn) as server:
+        sample(options(server, folder / "full"))
+        for rule in RULES:
+            before = len(server.bodies)
+            summary = sample(options(server, folder / rule, stop=rule))
+            assert summary.finished
+            assert summary.asked == summary.done == summary.total == len(server.bodies) - before
+    for name in ("full", *RULES):
+        score_run(folder / name)
+    return folder
+
+
+def results(run: Path) -> Results:
+    return RunFolder(run).results()
+
+
+def told(run: Path) -> str:
+    """results.json but for the times."""
+    return results(run).model_copy(update={"cost": None}).model_dump_json()
+
+
+def model_results(runs: Path, name: str) -> list[ModelResult]:
+    return [results(runs / name).models[model] for model in MODELS]
+
+
+def test_decided_gives_the_votes_of_the_full_run_from_fewer_predictions(runs: Path) -> None:
+    for full, early in zip(model_results(runs, "full"), model_results(runs, "decided"), strict=True):
+        assert early.stopping is not None
+        assert 3 * early.stopping.outputs >= early.stopping.not_drawn > 0
+        assert early.predictions == full.predictions - early.stopping.not_drawn
+        for metric in ("vote_1", "vote_2"):
+            assert early.metrics[metric] == full.metrics[metric]
+        assert 0 < full.metrics["vote_1"].value < 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_is_drawn_is_a_part_of_the_full_run(runs: Path, rule: str) -> None:
+    full = {record.key: record for record in stable(runs / "full")}
+    early = stable(runs / rule)
+    assert [full[record.key] for record in early] == early
+    spared = sum(r.stopping.not_drawn for r in model_results(runs, rule) if r.stopping)
+    assert len(early) == PLANNED - spared
+    assert spared > 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_means_over_predictions_are_of_the_first_round_and_pass_n_is_not_given(
+    runs: Path, rule: str, tmp_path: Path
+) -> None:
+    manifest = RunFolder(runs / rule).manifest()
+    assert manifest.config.stop is not None
+    first = manifest.config.stop.rounds[0]
+    assert first == 8
+    short = RunFolder(tmp_path)
+    config = manifest.config.model_copy(update={"n": first, "stop": None})
+    short.write_manifest(manifest.model_copy(update={"config": config, "predictions_sha256": None}))
+    lines = [r.model_dump_json() for r in stable(runs / "full", lambda r: r.sample_index < first)]
+    short.predictions_path.write_text("\n".join(lines) + "\n")
+    expected = score_run(tmp_path)
+    for model, early in zip(MODELS, model_results(runs, rule), strict=True):
+        assert early.stopping is not None
+        assert early.stopping.first_round == first
+        assert list(early.stopping.not_available) == ["pass_n"]
+        assert "pass_n" not in early.metrics
+        for name, metric in early.metrics.items():
+            if name not in STRICT_METRICS:
+                assert metric == expected.models[model].metrics[name]
+
+
+def test_what_is_not_drawn_is_no_failure(runs: Path) -> None:
+    for early in model_results(runs, "risk=0.2"):
+        assert "missing" not in early.failures
+        assert early.failures["unparsed"] > 0
+
+
+@pytest.mark.parametrize(("rule", "lines"), [("decided", 0), ("decided", 500), ("risk=0.2", 333), ("risk=0.2", 600)])
+def test_a_killed_run_is_resumed_to_the_same_bytes(runs: Path, tmp_path: Path, rule: str, lines: int) -> None:
+    out = tmp_path / "run"
+    cut(runs / rule, out, lines)
+    complete = len(stable(runs / rule))
+    with ChatServer(torn) as server:
+        summary = sample(options(server, out, stop=rule, resume=True))
+        assert len(server.bodies) == summary.asked == max(0, complete - lines)
+    score_run(out)
+    assert stable(out) == stable(runs / rule)
+    assert told(out) == told(runs / rule)
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "models_at_once", "servers", "faults"), [(1, 1, 1, 0), (64, 2, 2, 0), (16, 1, 2, 30)]
+)
+def test_neither_speed_nor_servers_nor_faults_change_what_is_drawn(
+    runs: Path, tmp_path: Path, in_flight: int, models_at_once: int, servers: int, faults: int
+) -> None:
+    policy = replace(QUICK, max_in_flight=in_flight, retries=60, backoff=0.001)
+    with ChatServer(torn, seconds=0.002) as first, ChatServer(torn) as second:
+        for number, server in enumerate((first, second)):
+            wrong = random_faults(number, faults)
+            server.faults = lambda i, server=server, wrong=wrong: wrong(i) if server.bodies else None
+        urls = (first.url, second.url)[:servers]
+        chosen = options(first, tmp_path / "run", stop="risk=0.2", policy=policy, servers=urls)
+        sample(replace(chosen, models_at_once=models_at_once))
+    assert stable(tmp_path / "run") == stable(runs / "risk=0.2")
+
+
+def test_an_unfinished_run_tells_missing_from_spared(runs: Path, tmp_path: Path) -> None:
+    cut(runs / "decided", tmp_path / "run", PLANNED * 7 // 8)
+    whole, part = results(runs / "decided").models, score_run(tmp_path / "run").models
+    early, unfinished = (sum(r.stopping.not_drawn for r in by.values() if r.stopping) for by in (whole, part))
+    assert 0 < unfinished < early
+    missing = sum(result.failures.get("missing", 0) for result in part.values())
+    assert missing == PLANNED - PLANNED * 7 // 8 - unfinished
+
+
+def test_another_rule_is_another_run(runs: Path) -> None:
+    with ChatServer(torn) as server, pytest.raises(RunError, match="changed: stop"):
+        sample(options(server, runs / "decided", stop="risk=0.2", resume=True))
+    with ChatServer(torn) as server, pytest.raises(RunError, match="changed: stop"):
+        sample(options(server, runs / "full", stop="decided", resume=True))
+    with ChatServer(torn) as server, pytest.raises(ConfigError, match="neither 'decided' nor a risk"):
+        sample(options(server, runs / "new", stop="soon"))
+
+
+def test_a_stopped_run_is_reproduced(runs: Path, tmp_path: Path) -> None:
+    with ChatServer(torn) as server:
+        summary, agreement = reproduce(runs / "decided", tmp_path / "again", (server.url,))
+    assert summary.finished
+    assert agreement is not None
+    assert agreement.same == agreement.predictions == summary.total
+    assert agreement.same_results
+
+
+def test_views_out_of_balance_leave_means_over_predictions_open(tmp_path: Path) -> None:
+    with ChatServer(torn) as server:
+        sample(options(server, tmp_path / "run", n=12, stop="risk=0.5", models=("base",)))
+    result = score_run(tmp_path / "run").models["base"]
+    assert result.stopping is not None
+    assert set(result.metrics) == {"vote_1", "vote_2"}
+    assert "-n 16 would make it so" in result.stopping.not_available["accuracy"]
+
+
+def test_too_few_predictions_to_spare_any_are_a_full_run(tmp_path: Path) -> None:
+    with ChatServer(torn) as server:
+        sample(options(server, tmp_path / "run", n=4, stop="decided", models=("base",)))
+        sample(options(server, tmp_path / "full", n=4, models=("base",)))
+    early, full = (score_run(tmp_path / name).models["base"] for name in ("run", "full"))
+    assert early.metrics == full.metrics
+    assert early.stopping is not None
+    assert early.stopping.not_drawn == 0
+    assert "--stop decided spares nothing" in RunFolder(tmp_path / "run").manifest().warnings[0]

@@ -1,0 +1,108 @@
+"""``bench run`` against a real vLLM: the same predictions by either route, also where template and eos have quirks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.client.retry import Policy
+from harness.core.errors import RunError
+from harness.prompts.file_tokenizer import FileTokenizer
+from harness.runs.folder import RunFolder
+from harness.runs.schema import PredictionRecord
+from harness.sampling.options import RunOptions
+from serve.client import admin
+from serve.launch.process import serving
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
+from tests.families.make import make_family
+from tests.support.chat_server import TINY_BASE
+from tests.support.dtypes import SERVE, tolerance
+from tests.support.plain_vllm import PlainVllm
+from tests.support.sampling_toys import options, sample, stable
+from tests.support.tiny_qwen import make_lora
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Our server with the tiny base and a random adapter, in float32."""
+    root = tmp_path_factory.mktemp("real")
+    adapter = make_lora(root / "lora", TINY_BASE, 1)
+    registry = Registry(root / "adapters")
+    version = registry.add("random", adapter, BaseModel.open(TINY_BASE)).id
+    with serving(TINY_BASE, registry.root, log=root / "log", max_loras=2, **SERVE) as server:
+        admin.load(server.url, version)
+        yield server.url
+
+
+def check_alike(found: list[PredictionRecord], expected: list[PredictionRecord]) -> None:
+    """Equal in everything but the last digits of log-probabilities, which depend on who shares a batch."""
+    assert len(found) == len(expected)
+    for one, two in zip(found, expected, strict=True):
+        assert one.cumulative_logprob == pytest.approx(two.cumulative_logprob, abs=tolerance())
+        assert one.model_copy(update={"cumulative_logprob": two.cumulative_logprob}) == two
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "samples_per_view": 2}], ids=["greedy", "sampled"])
+def test_either_route_gives_the_same_predictions(url: str, tmp_path: Path, settings: dict[str, object]) -> None:
+    chosen = options(url, tmp_path / "chat", models=("tiny-base", "random"), dataset="toy/recolour/evaluation#n=8", n=8)
+    chosen = replace(chosen, policy=Policy(), **settings)  # type: ignore[arg-type]
+    sample(replace(chosen, api="chat"))
+    sample(replace(chosen, out=tmp_path / "auto"))
+    assert RunFolder(tmp_path / "auto").manifest().config.api == "completions"
+    predictions = stable(tmp_path / "auto")
+    check_alike(predictions, stable(tmp_path / "chat"))
+    assert len({record.text for record in predictions}) > 20
+    assert all(record.n_tokens and record.cumulative_logprob is not None for record in predictions)
+
+
+@pytest.mark.slow
+def test_our_server_says_how_many_adapters_it_holds(url: str, tmp_path: Path) -> None:
+    sample(options(url, tmp_path / "run", models=("tiny-base", "random"), dataset="toy/copy#n=1", n=2))
+    served = RunFolder(tmp_path / "run").manifest().served
+    assert [model.max_loras for model in served if model.parent is None] == [2]
+
+
+@pytest.mark.slow
+def test_a_template_with_a_date_and_a_base_that_would_not_stop(tmp_path: Path) -> None:
+    """The server writes the run's date into chats, and ends answers at the token that it is asked to stop at."""
+    model = make_family("llama3-base-chat", tmp_path / "llama")
+    server = PlainVllm(model, "llama", tmp_path / "log")
+    server.start()
+    try:
+        server.wait()
+        chosen = options(server.url, tmp_path / "chat", models=("llama",), n=3, max_tokens=24, policy=Policy())
+        for api in ("chat", "completions"):
+            with pytest.raises(RunError, match="gave no answer"):  # A random model has none.
+                sample(replace(chosen, out=tmp_path / api, api=api))
+        (asked,) = RunFolder(tmp_path / "completions").manifest().config.models
+        check_alike(stable(tmp_path / "chat"), stable(tmp_path / "completions"))
+        _check_stops(server.url, tmp_path, chosen, stable(tmp_path / "completions"))
+    finally:
+        server.kill()
+    assert asked.template_date is not None
+    assert asked.stop_token_ids == FileTokenizer(model).encode("<|eot_id|>", add_special_tokens=False)
+
+
+def _check_stops(url: str, folder: Path, chosen: RunOptions, free: list[PredictionRecord]) -> None:
+    """The same answers, up to a token that one of them has, on both routes."""
+    text = next(record.text for record in free if record.text)
+    tokenizer = FileTokenizer(folder / "llama")
+    stop = tokenizer.encode(text, add_special_tokens=False)[-1]
+    cut: dict[str, list[PredictionRecord]] = {}
+    for api in ("chat", "completions"):
+        out = folder / f"{api}-stop"
+        with suppress(RunError):
+            sample(replace(chosen, out=out, api=api, extra_body={"stop_token_ids": [stop]}))
+        cut[api] = stable(out)
+    check_alike(cut["chat"], cut["completions"])
+    assert any(record.finish_reason == "stop" for record in cut["chat"])
+    for one, other in zip(cut["chat"], free, strict=True):
+        assert other.text is not None
+        assert one.text is not None
+        assert other.text.startswith(one.text)

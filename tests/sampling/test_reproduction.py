@@ -1,0 +1,67 @@
+"""A run made again from its manifest: the same where the server is the same, and said so where not."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import RunError
+from harness.runs.folder import RunFolder
+from harness.sampling.progress_display import Display
+from harness.sampling.reproduction import reproduce
+from harness.scoring.run_scores import score_run
+from tests.support.chat_answers import Body, echo, moody
+from tests.support.chat_server import ChatServer
+from tests.support.commands import bench
+from tests.support.sampling_toys import options, sample
+
+
+def test_the_same_comes_out_of_the_same_server(tmp_path: Path) -> None:
+    with ChatServer(moody) as server:
+        sample(options(server, tmp_path / "run", encoder="RepeatNumberEncoder(2)", limit=3, seed=5))
+        score_run(tmp_path / "run")
+        summary, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+    assert summary.total == 24
+    assert agreement is not None
+    assert (agreement.predictions, agreement.same, agreement.same_results, agreement.first) == (24, 24, True, ())
+    assert RunFolder(tmp_path / "again").manifest().config == RunFolder(tmp_path / "run").manifest().config
+
+
+@pytest.mark.parametrize("words", [None, ("--resamples", "200"), ("--confidence", "0.9"), ("--rules", "all")])
+def test_how_a_run_was_scored_is_no_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...] | None
+) -> None:
+    with ChatServer(moody) as server:
+        sample(options(server, tmp_path / "run"))
+        if words is not None:
+            assert bench(capsys, "score", tmp_path / "run", *words)[0] == 0
+        _, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+    assert agreement is not None
+    assert agreement.same == agreement.predictions
+    assert agreement.same_results
+
+
+def test_another_answer_is_found(tmp_path: Path) -> None:
+    def changed(body: Body) -> str:
+        return "1" if body["model"] == "cross" and len(server.bodies) % 5 == 0 else echo(body)
+
+    with ChatServer() as server:
+        sample(options(server, tmp_path / "run"))
+        score_run(tmp_path / "run")
+        server.answer = changed
+        _, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+    assert agreement is not None
+    assert not agreement.same_results
+    assert agreement.same < agreement.predictions == 40
+    assert {key[0] for key in agreement.first} == {"cross"}
+
+
+def test_what_changed_since_is_named(tmp_path: Path) -> None:
+    with ChatServer() as server:
+        sample(options(server, tmp_path / "run"))
+        server.models = {"base": {}, "cross": {"arc_bench": {"hash": "newer"}}}
+        with pytest.raises(RunError, match=r"cannot be repeated: cross's hash: null -> .newer."):
+            reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+    assert not (tmp_path / "again").exists()

@@ -1,0 +1,251 @@
+"""A run against a real HTTP server, by chats and by token ids: it makes every prediction once, as it is documented."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.client.response import Reply
+from harness.core.augmentation import identity
+from harness.core.grid import Grid
+from harness.data.dataset import open_dataset
+from harness.prompts.grid_encoder import parse_encoder
+from harness.prompts.prompt_template import load_prompt, prompt_names
+from harness.runs.folder import RunFolder
+from harness.runs.schema import PredictionRecord
+from harness.sampling.plan import Asker, Draw, Plan
+from harness.sampling.prediction_maker import prediction_line
+from harness.scoring.run_scores import score_run
+from tests.conftest import manifest
+from tests.support.chat_answers import Body, garbage
+from tests.support.chat_server import TINY_BASE, ChatServer
+from tests.support.sampling_toys import QUICK, api, options, oracle, outcomes, sample, stable
+
+TASKS = ("toy/edge/evaluation#n=6", "compact-v0", "MinimalGridEncoder()")
+ARC = (
+    "arc1/evaluation#n=8#seed=3",
+    "output-from-examples-v1",
+    "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))",
+)
+
+
+@pytest.fixture(params=[False, True], ids=["chat", "completions"])
+def tokens(request: pytest.FixtureRequest) -> bool:
+    """Whether the server speaks token ids."""
+    return bool(request.param)
+
+
+@pytest.mark.parametrize(("dataset", "prompt", "encoder"), [TASKS, ARC])
+def test_an_oracle_scores_one(tmp_path: Path, tokens: bool, dataset: str, prompt: str, encoder: str) -> None:
+    chosen = options("http://later", tmp_path / "run", dataset=dataset, prompt=prompt, encoder=encoder, n=9)
+    answers = oracle(chosen)
+    roomy = {"root": str(TINY_BASE), "max_model_len": 32768} if tokens else {}
+    models = {"base": roomy, "cross": roomy}
+    with ChatServer(lambda body: answers[json.dumps(body["messages"])], models=models, tokens=tokens) as server:
+        assert sample(replace(chosen, servers=(server.url,))).finished
+    assert api(tmp_path / "run") == ("completions" if tokens else "chat")
+    results = score_run(tmp_path / "run")
+    for model in ("base", "cross"):
+        metrics = results.models[model].metrics
+        assert {name: metrics[name].value for name in metrics if name != "unanswered"} == dict.fromkeys(
+            metrics.keys() - {"unanswered"}, 1.0
+        )
+        assert results.models[model].failures == {}
+
+
+def test_garbage_scores_zero_and_every_failure_is_counted(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(garbage, tokens=tokens) as server:
+        sample(options(server, tmp_path / "run"))
+    results = score_run(tmp_path / "run")
+    for model in ("base", "cross"):
+        assert results.models[model].failures == {"unparsed": 20}
+        assert results.models[model].metrics["accuracy"].value == 0.0
+        assert results.models[model].metrics["unanswered"].value == 1.0
+
+
+def test_every_prediction_is_made_once_and_asked_alike_of_every_model(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(tokens=tokens) as server:
+        summary = sample(options(server, tmp_path / "run"))
+    assert (summary.asked, summary.done, summary.total) == (40, 40, 40)
+    assert len(server.bodies) == 40
+    assert len(server.requests) == (10 if tokens else 40)
+    records = stable(tmp_path / "run")
+    assert len({record.key for record in records}) == 40
+    by_model = [[r for r in records if r.model == model] for model in ("base", "cross")]
+    assert [(r.augmentation, r.seed, r.text) for r in by_model[0]] == [
+        (r.augmentation, r.seed, r.text) for r in by_model[1]
+    ]
+    assert len({record.augmentation.symmetry for record in records}) == 4
+    found = RunFolder(tmp_path / "run").manifest()
+    assert found.finished is not None
+    assert found.answered_as == {"base": ["base"], "cross": ["cross"]}
+
+
+def test_answers_at_the_limit_are_truncated_whatever_they_hold(tmp_path: Path, tokens: bool) -> None:
+    def answer(body: Body) -> tuple[str, str]:
+        text = body["messages"][-1]["content"]
+        return text, "length" if text[0] in "01234" else "stop"
+
+    with ChatServer(answer, tokens=tokens) as server:
+        sample(options(server, tmp_path / "run"))
+        cut = sum(chat["messages"][-1]["content"][0] in "01234" for chat in server.bodies)
+    assert 0 < cut < 40
+    assert outcomes(tmp_path / "run") == {"truncated": cut, "grid": 40 - cut}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_ids", [False, True])
+def test_a_thousand_requests_are_really_in_flight(tmp_path: Path, by_ids: bool) -> None:
+    policy = replace(QUICK, max_in_flight=1024, timeout=60.0)
+    with ChatServer(hold=1024, tokens=by_ids) as server:
+        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=300", policy=policy))
+    assert server.most_in_flight == 1024
+
+
+def test_a_low_limit_on_open_files_does_not_limit_the_requests_in_flight(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with ChatServer(hold=150) as server:
+            policy = replace(QUICK, max_in_flight=150, timeout=30.0)
+            sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=50", policy=policy))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert server.most_in_flight == 150
+    assert outcomes(tmp_path / "run") == {"grid": 200}
+
+
+def test_models_are_mixed_as_many_as_the_server_holds_adapters_and_no_result_depends_on_it(tmp_path: Path) -> None:
+    three = {"base": {"arc_bench": {"max_loras": 2}}, "a": {"parent": "base"}, "b": {"parent": "base"}}
+    with ChatServer(models=three) as server:
+        chosen = options(server, tmp_path / "run", models=("a", "b", "base"), policy=replace(QUICK, max_in_flight=1))
+        sample(chosen)
+        order = [body["model"] for body in server.bodies]
+        assert set(order[:40]) == {"a", "b"}
+        assert order[:4] == ["a", "b", "a", "b"]
+        assert order[40:] == ["base"] * 20
+        sample(replace(chosen, out=tmp_path / "apart", models_at_once=1))
+        assert [body["model"] for body in server.bodies[60:80]] == ["a"] * 20
+        sample(replace(chosen, out=tmp_path / "alone", models=("a",)))
+    assert stable(tmp_path / "apart") == stable(tmp_path / "run")
+    assert score_run(tmp_path / "apart").models == score_run(tmp_path / "run").models
+    assert stable(tmp_path / "alone") == [r for r in stable(tmp_path / "run") if r.model == "a"]
+
+
+def test_prompt_and_encoder_come_from_the_adapters_manifest(tmp_path: Path) -> None:
+    trained = {"arc_bench": {"hash": "h", "manifest": {"prompt": "compact-v0", "encoder": "RepeatNumberEncoder(2)"}}}
+    with ChatServer(models={"base": {}, "cross": trained}) as server:
+        sample(options(server, tmp_path / "run", prompt=None, encoder=None))
+        said = io.StringIO()
+        sample(options(server, tmp_path / "other", encoder=None, prompt="output-from-examples-v0"), said)
+    assert "cross was trained with prompt compact-v0, but is asked with output-from-examples-v0" in said.getvalue()
+    models = RunFolder(tmp_path / "run").manifest().config.models
+    assert [(m.prompt, m.encoder, m.hash) for m in models] == [
+        ("compact-v0", "RepeatNumberEncoder(2)", None),
+        ("compact-v0", "RepeatNumberEncoder(2)", "h"),
+    ]
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def test_an_adapter_that_does_not_say_how_to_ask_it_is_told(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with ChatServer(models={"base": {}, "a": {"parent": "base"}}) as server:
+        sample(
+            options(server, tmp_path / "run", models=("base", "a"), prompt=None, encoder="MinimalGridEncoder()"), said
+        )
+        assert "a: nothing says with which prompt it was trained; it is asked with" in said.getvalue()
+        assert said.getvalue().count("nothing says") == 1
+        sample(options(server, tmp_path / "other", models=("base", "a")), said)  # the user says both
+    assert said.getvalue().count("nothing says") == 1
+
+
+def test_the_default_bound_holds_the_largest_answer(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(tokens=tokens) as server:
+        sample(options(server, tmp_path / "run"))
+        sample(options(server, tmp_path / "own", max_tokens=33))
+    assert [server.bodies[0]["max_tokens"], server.bodies[-1]["max_tokens"]] == [30 * 31 - 1 + 8, 33]
+
+
+def test_samples_of_one_view_differ_by_their_seed_which_is_for_one_request(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(tokens=tokens) as server:
+        sample(options(server, tmp_path / "run", models=("base",), samples_per_view=2, temperature=1.0))
+    records = stable(tmp_path / "run")
+    assert len({r.seed for r in records if r.task_id == "copy-000000"}) == 4
+    assert len({r.augmentation.symmetry for r in records}) == 2
+    assert len(server.requests) == len(records)
+    assert {body["seed"] for body in server.requests} == {record.seed for record in records}
+
+
+def test_a_server_without_log_probabilities_is_said_once(tmp_path: Path, tokens: bool) -> None:
+    said = io.StringIO()
+    with ChatServer(logprobs=False, tokens=tokens) as server:
+        sample(options(server, tmp_path / "run"), said)
+    assert said.getvalue().count("no log-probabilities") == 1
+    assert {record.cumulative_logprob for record in stable(tmp_path / "run")} == {None}
+
+
+def test_what_a_run_cost_is_in_its_results(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(tokens=tokens) as server:
+        sample(options(server, tmp_path / "run"))
+    cost = score_run(tmp_path / "run").cost
+    assert cost is not None
+    records = [r for r in RunFolder(tmp_path / "run").predictions() if r.model == "cross"]
+    assert (cost["cross"].requests, cost["cross"].tokens) == (20, sum(r.n_tokens or 0 for r in records))
+    assert cost["cross"].seconds == pytest.approx(sum(r.seconds for r in records), abs=0.001)
+
+
+def test_a_lenient_run_reads_what_the_original_scripts_did() -> None:
+    prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("GridShapeEncoder(MinimalGridEncoder())")
+    view = identity(4)
+    unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
+    assert Asker(prompt, encoder).read(unclosed, view) == ("unparsed", None)
+    assert Asker(prompt, encoder, lenient=True).read(unclosed, view) == ("grid", Grid.from_rows([[0, 1], [2, 3]]))
+
+
+def draw_of(task: int, sample_index: int = 0) -> Draw:
+    dataset = open_dataset("arc1/training#n=30")
+    plan = Plan(manifest(dataset.spec, ["base"], 9).config, [dataset.task(i) for i in range(30)])
+    return plan.draw(task * 9 + sample_index)
+
+
+@pytest.mark.parametrize("name", prompt_names())
+@given(
+    task=st.integers(0, 29), sample_index=st.integers(0, 8), encoder=st.sampled_from(["MinimalGridEncoder()", ARC[2]])
+)
+def test_a_chat_is_what_the_prompt_renders(name: str, task: int, sample_index: int, encoder: str) -> None:
+    draw, asker = draw_of(task, sample_index), Asker(load_prompt(name), parse_encoder(encoder))
+    view = draw.augmentation.apply_task(draw.task)
+    assert asker.messages(draw) == asker.prompt.messages(view, draw.test_index, asker.encoder)
+
+
+@given(
+    text=st.text(),
+    logprob=st.none() | st.floats(-1e3, 0),
+    finish=st.sampled_from(["stop", None]),
+    cells=st.none() | st.binary(min_size=6, max_size=6),
+)
+def test_a_stored_line_is_a_prediction_record(
+    text: str, logprob: float | None, finish: str | None, cells: bytes | None
+) -> None:
+    draw = draw_of(3)
+    grid = None if cells is None else Grid(2, 3, bytes(cell % 10 for cell in cells))
+    line = prediction_line(
+        draw, "unparsed" if grid is None else "grid", grid, Reply(text, finish, "m", 7, logprob, 0.1)
+    )
+    record = PredictionRecord.model_validate_json(line)
+    assert json.loads(line) == json.loads(record.model_dump_json())
+    assert list(json.loads(line)) == list(PredictionRecord.model_fields)
+    assert (record.key, record.text, record.cumulative_logprob) == (
+        ("base", draw.task.id, draw.test_index, draw.sample_index),
+        text,
+        logprob,
+    )
+    unsent = PredictionRecord.model_validate_json(prediction_line(draw, "too_long", None, None))
+    assert (unsent.text, unsent.n_tokens, unsent.seconds) == (None, None, 0.0)

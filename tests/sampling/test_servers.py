@@ -1,0 +1,186 @@
+"""Several servers, and servers that go: the work is shared, handed over, and waited for."""
+
+from __future__ import annotations
+
+import io
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import ConfigError, RunError, ServerError
+from harness.runs.folder import RunFolder
+from tests.support.balancer import Balancer
+from tests.support.chat_answers import Body, moody
+from tests.support.chat_server import TINY_BASE, ChatServer
+from tests.support.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable, until
+
+APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
+
+
+def later(action: object) -> threading.Thread:
+    """Run in a thread of its own."""
+    thread = threading.Thread(target=action)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+@APIS
+def test_two_servers_share_the_work_and_a_dead_one_hands_over(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(moody) as calm:
+        sample(options(calm, tmp_path / "calm", n=16))
+    policy = replace(QUICK, max_in_flight=4)
+    with (
+        ChatServer(moody, seconds=0.02, tokens=tokens) as first,
+        ChatServer(moody, seconds=0.02, tokens=tokens) as second,
+    ):
+        chosen = options(first, tmp_path / "run", servers=(first.url, second.url), n=16, policy=policy)
+        killer = later(lambda: (until(lambda: len(first.bodies) > 20), first.down()))
+        assert sample(chosen).finished
+        killer.join()
+    assert 20 < len(first.bodies) < 80
+    assert len(second.bodies) > 80
+    assert stable(tmp_path / "run") == stable(tmp_path / "calm")
+
+
+@APIS
+def test_one_url_in_front_of_two_replicas_of_which_one_dies(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(moody) as calm:
+        sample(options(calm, tmp_path / "calm", n=16))
+    with (
+        ChatServer(moody, seconds=0.01, tokens=tokens) as first,
+        ChatServer(moody, seconds=0.01, tokens=tokens) as second,
+        Balancer([first.url, second.url]) as front,
+    ):
+        killer = later(lambda: (until(lambda: len(first.bodies) > 20), first.down()))
+        patient = replace(PATIENT, max_in_flight=4)
+        assert sample(options(front.url, tmp_path / "run", n=16, policy=patient)).finished
+        killer.join()
+    assert len(first.bodies) > 20
+    assert len(second.bodies) > 80
+    assert stable(tmp_path / "run") == stable(tmp_path / "calm")
+
+
+@APIS
+def test_a_server_that_comes_back_in_time_is_waited_for(tmp_path: Path, tokens: bool) -> None:
+    with ChatServer(moody) as calm:
+        sample(options(calm, tmp_path / "calm"))
+    said = io.StringIO()
+    with ChatServer(moody, seconds=0.01, tokens=tokens) as server:
+
+        def restart() -> None:
+            until(lambda: len(server.bodies) > 10)
+            server.down()
+            until(lambda: "does not answer" in said.getvalue())
+            server.up()
+
+        restarter = later(restart)
+        assert sample(options(server, tmp_path / "run"), said).finished
+        restarter.join()
+    assert "answers again" in said.getvalue()
+    assert stable(tmp_path / "run") == stable(tmp_path / "calm")
+
+
+def test_a_server_that_stays_away_stops_the_run_with_all_saved(tmp_path: Path) -> None:
+    with ChatServer(moody) as calm:
+        sample(options(calm, tmp_path / "calm"))
+    with ChatServer(moody, seconds=0.01) as server:
+        killer = later(lambda: (until(lambda: len(server.bodies) > 20), server.down()))
+        chosen = options(server, tmp_path / "run", policy=replace(QUICK, wait=0.5, max_in_flight=2))
+        with pytest.raises(RunError, match=r"no server answered for 0\.5 s"):
+            sample(chosen)
+        killer.join()
+        saved = len(stable(tmp_path / "run"))
+        assert saved >= 18
+        server.up()
+        summary = sample(replace(chosen, resume=True))
+    assert summary.asked == 40 - saved
+    assert stable(tmp_path / "run") == stable(tmp_path / "calm")
+    assert len(RunFolder(tmp_path / "run").manifest().resumed) == 1
+
+
+def test_a_model_that_vanishes_is_waited_for_and_never_counts_as_wrong(tmp_path: Path) -> None:
+    said = io.StringIO()
+    models: dict[str, Body] = {"base": {}, "cross": {}}
+    with ChatServer(models=models, seconds=0.01) as server:
+
+        def swap() -> None:
+            until(lambda: len(server.bodies) > 10)
+            adapter = models.pop("cross")
+            until(lambda: "`cross` does not exist" in said.getvalue())
+            models["cross"] = adapter
+
+        swapper = later(swap)
+        sample(options(server, tmp_path / "run"), said)
+        swapper.join()
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def test_servers_with_other_weights_do_not_share_a_run(tmp_path: Path) -> None:
+    one, two = ({"base": {"arc_bench": {"hash": name}}, "cross": {}} for name in ("h1", "h2"))
+    with ChatServer(models=one) as first, ChatServer(models=two) as second:
+        with pytest.raises(ConfigError, match="different versions of base: h1 and h2"):
+            sample(options(first, tmp_path / "run", servers=(first.url, second.url)))
+        second.down()
+        said = io.StringIO()
+        helper = later(lambda: (until(lambda: len(first.bodies) > 4), second.up()))
+        slow = replace(PATIENT, max_in_flight=1)
+        chosen = options(first, tmp_path / "run", servers=(first.url, second.url), n=24, policy=slow)
+        first.seconds = 0.005
+        assert sample(chosen, said).finished
+        helper.join()
+    assert second.bodies == []
+    assert "does not answer" in said.getvalue()
+
+
+def test_a_server_that_comes_late_and_reads_prompts_otherwise_gets_no_work(tmp_path: Path) -> None:
+    """What is sent as token ids is only right where the server's tokenizer is the one that made them."""
+    same = {"root": str(TINY_BASE), "max_model_len": 4096}
+    with (
+        ChatServer(moody, tokens=True, seconds=0.01) as first,
+        ChatServer(moody, models={"base": same, "cross": same}, tokenize=True) as other,
+    ):
+        other.down()
+        said = io.StringIO()
+        helper = later(lambda: (until(lambda: len(first.bodies) > 4), other.up()))
+        policy = replace(PATIENT, max_in_flight=4)
+        chosen = options(first, tmp_path / "run", servers=(first.url, other.url), n=24, policy=policy)
+        assert sample(chosen, said).finished
+        helper.join()
+    assert other.requests == []
+
+
+def test_a_server_that_comes_late_is_asked_what_it_takes(tmp_path: Path) -> None:
+    """It refuses log-probabilities without naming them, which would make every prediction a refused one."""
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        return (400, {"error": {"message": "bad request"}}) if "logprobs" in body else None
+
+    with ChatServer(moody, seconds=0.01) as first, ChatServer(moody, refuse=refuse) as late:
+        late.down()
+        said = io.StringIO()
+        helper = later(lambda: (until(lambda: len(first.bodies) > 4), late.up()))
+        policy = replace(PATIENT, max_in_flight=1)
+        chosen = options(first, tmp_path / "run", servers=(first.url, late.url), n=24, policy=policy)
+        assert sample(chosen, said).finished
+        helper.join()
+    assert late.bodies
+    assert outcomes(tmp_path / "run")["refused"] == 0
+    assert f"{late.url} does not take 'logprobs'" in said.getvalue()
+
+
+def test_a_server_of_another_kind_is_recognised(tmp_path: Path) -> None:
+    with ChatServer() as server, pytest.raises(ServerError, match="OpenAI-compatible"):
+        sample(options(f"{server.url}/elsewhere", tmp_path / "run"))
+
+
+def test_an_adapter_that_is_swapped_during_a_run_is_said(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with ChatServer(moody) as server:
+        server.answered_as = lambda body: f"{body['model']}@{len(server.bodies) // 60}"
+        sample(options(server, tmp_path / "run", models=("base",), n=20), said)
+    found = RunFolder(tmp_path / "run").manifest()
+    assert found.answered_as == {"base": ["base@0", "base@1"]}
+    assert "base was answered by base@0 and base@1" in said.getvalue()
+    assert any("base@0 and base@1" in warning for warning in found.warnings)

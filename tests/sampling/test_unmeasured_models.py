@@ -1,0 +1,156 @@
+"""A run that measures nothing of a model ends early, says why, and shows no table as if it had."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core.errors import RunError, ServerError
+from harness.runs.folder import RunFolder
+from harness.scoring.unmeasured_models import FIRST, OUTPUTS, Watch
+from harness.voting.live_tally import Tally
+from tests.support.chat_answers import Body, echo
+from tests.support.chat_server import ChatServer
+from tests.support.commands import bench
+from tests.support.sampling_toys import options, outcomes, sample
+
+LONG = "toy/copy/evaluation#n=60"
+
+
+def refuse_all(body: Body) -> tuple[int, Body] | None:
+    return None if body["messages"][-1]["content"] == "Hello" else (400, {"error": {"message": "not like this"}})
+
+
+def cut(body: Body) -> tuple[str, str]:
+    return echo(body)[:3], "length"
+
+
+CASES: dict[str, tuple[Callable[[Body], str | tuple[str, str]], Callable[[Body], tuple[int, Body] | None], str]] = {
+    "refused": (echo, refuse_all, "not like this"),
+    "truncated": (cut, lambda body: None, "cut off at 937 tokens"),
+}
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("kind", CASES)
+def test_a_run_without_an_answer_ends_early_with_the_reason(tmp_path: Path, kind: str, tokens: bool) -> None:
+    answer, refuse, why = CASES[kind]
+    with ChatServer(answer, refuse=refuse, tokens=tokens) as server:
+        chosen = options(server, tmp_path / "run", models=("base",), dataset=LONG)
+        with pytest.raises(RunError, match=why):
+            sample(chosen)
+        counts = outcomes(tmp_path / "run")
+        assert set(counts) == {kind}
+        assert FIRST <= counts[kind] < 200
+        with pytest.raises(RunError, match="nothing was measured"):  # to resume it means to insist
+            sample(replace(chosen, resume=True))
+        assert outcomes(tmp_path / "run") == {kind: 240}
+        server.refuse, server.answer = (lambda body: None), echo
+        if kind == "refused":
+            assert sample(replace(chosen, resume=True, retry_errors=True)).finished
+            assert outcomes(tmp_path / "run") == {"grid": 240}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_command_shows_no_table_of_a_short_run_either(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer, refuse, why = CASES[kind]
+    run = tmp_path / "run"
+    with ChatServer(answer, refuse=refuse) as server:
+        words = ["--server", server.url, "--model", "base", "--dataset", "toy/copy#n=2", "-n", "1", "--out", str(run)]
+        more = ["--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()"]
+        status, out, err = bench(capsys, "run", *words, *more)
+    assert status == 1
+    assert out == ""
+    assert why in err
+    assert "to go on" not in err
+    assert not RunFolder(run).results_path.exists()
+    assert RunFolder(run).manifest().finished is not None
+
+
+def test_one_model_that_answers_does_not_hide_another_that_does_not(tmp_path: Path) -> None:
+    def answer(body: Body) -> str | tuple[str, str]:
+        return cut(body) if body["model"] == "base" else echo(body)
+
+    with ChatServer(answer) as server, pytest.raises(RunError, match="base gave no answer") as caught:
+        sample(options(server, tmp_path / "run"))
+    assert "cross gave" not in str(caught.value)
+
+
+def test_a_few_answers_are_a_measurement(tmp_path: Path) -> None:
+    def answer(body: Body) -> str | tuple[str, str]:
+        return cut(body) if echo(body)[0] in "0123456" else echo(body)
+
+    with ChatServer(answer) as server:
+        assert sample(options(server, tmp_path / "run")).finished
+
+
+kinds = st.sampled_from(["grid", "unparsed", "refused", "truncated", "too_long", "error"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), kinds), max_size=60))
+def test_only_many_failures_of_several_outputs_and_nothing_else_end_a_run(told: list[tuple[int, str]]) -> None:
+    tally = Tally("m", 100, 100)
+    watch = Watch([tally], {"m": 9})
+    for done, (output, kind) in enumerate(told, 1):
+        tally.add(("task", output), None, kind, None, None)
+        so_far = told[:done]
+        asked = [k for _, k in so_far if k != "too_long"]
+        hopeless = (
+            len(asked) >= FIRST
+            and len({o for o, _ in so_far}) >= OUTPUTS
+            and not {"grid", "unparsed"} & {k for _, k in so_far}
+        )
+        if hopeless:
+            with pytest.raises(RunError):
+                watch.check(tally)
+        else:
+            watch.check(tally)
+    if told and not {"grid", "unparsed"} & {k for _, k in told}:
+        with pytest.raises(RunError):
+            watch.check_all([tally])
+    else:
+        watch.check_all([tally])
+
+
+def test_an_account_without_credit_is_no_prediction_and_old_runs_are_repaired(tmp_path: Path) -> None:
+    broke: list[bool] = []
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        return (402, {"error": {"message": "Insufficient credits"}}) if broke and echo(body)[0] in "01234" else None
+
+    said = io.StringIO()
+    with ChatServer(refuse=refuse) as server:
+        chosen = options(server, tmp_path / "run")
+        broke.append(True)
+        with pytest.raises(ServerError, match="Insufficient credits"):
+            sample(chosen)
+        if (tmp_path / "run").exists():
+            assert set(outcomes(tmp_path / "run")) <= {"grid"}
+        broke.clear()
+        assert sample(replace(chosen, resume=(tmp_path / "run").exists())).finished
+        _refuse_by_hand(tmp_path / "run", 7)
+        assert outcomes(tmp_path / "run")["refused"] == 7
+        assert sample(replace(chosen, resume=True, retry_errors=True), said).finished
+    assert "asking again for 7 predictions" in said.getvalue()
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def _refuse_by_hand(run: Path, count: int) -> None:
+    """Make of some predictions what older versions stored where an account had no credit."""
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    for line in lines[:count]:
+        line |= {"outcome": "refused", "grid": None, "text": None, "cumulative_logprob": None, "n_tokens": None}
+        line["finish_reason"] = None
+    (run / "predictions.jsonl").write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    manifest = json.loads((run / "manifest.json").read_text())
+    del manifest["checksum"]
+    (run / "manifest.json").write_text(json.dumps(manifest | {"predictions_sha256": None}))

@@ -1,0 +1,208 @@
+"""Scores of saved runs: against a count by hand, and what happens to damaged files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from harness.core.errors import DataError
+from harness.core.grid import Task
+from harness.core.random_stream import Stream
+from harness.data.dataset import iterate, open_dataset
+from harness.data.task_sources import SHOWN_DIGITS, content_digest, unlabelled
+from harness.results.summary_table import summary_table
+from harness.runs.folder import RunFolder
+from harness.runs.prediction_reader import run_answers
+from harness.scoring.paired_comparison import all_pairs, compare_pairs
+from harness.scoring.run_scores import ModelScores, declared_tasks, score_run, score_saved
+from harness.scoring.run_selector import select_models
+from harness.voting.metrics import METRICS, OutputScore, average
+from tests.conftest import MakeRun, edit_manifest
+from tests.support.data_samples import random_task, task_json, tasks
+
+SPEC = "toy/cross/evaluation#n=24"
+
+
+def test_accuracy_and_failures_equal_a_count_of_the_lines(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 0.9, "bad": 0.2})
+    results = score_run(run)
+    truth = {task.id: task.test[0].output for task in iterate(open_dataset(SPEC))}
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    for model, result in results.models.items():
+        own = [line for line in lines if line["model"] == model]
+        exact = [line["grid"] == truth[line["task_id"]].to_rows() for line in own if line["grid"]]
+        assert result.metrics["accuracy"].value == pytest.approx(sum(exact) / len(own))
+        assert result.failures == {"unparsed": sum(line["grid"] is None for line in own)}
+        assert set(result.metrics) == set(METRICS)
+        assert result.predictions == len(own) == 24 * 4
+        for metric in result.metrics.values():
+            assert 0 <= metric.low <= metric.value <= metric.high <= 1
+            assert metric.low < metric.high
+    assert RunFolder(run).results() == results
+
+
+def test_results_do_not_depend_on_the_order_of_the_lines(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 0.9, "bad": 0.2})
+    first = score_run(run)
+    path = run / "predictions.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+    assert score_run(run) == first
+
+
+def test_a_task_without_predictions_counts_as_missing_and_wrong(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 1.0}, fails=0.0)
+    path = run / "predictions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if json.loads(line)["task_id"] != "cross-000003"))
+    result = score_run(run).models["good"]
+    assert result.tasks == 24
+    assert result.failures == {"missing": 4}
+    assert result.metrics["accuracy"].value == pytest.approx(23 / 24)
+
+
+def test_a_torn_last_line_is_left_out_and_a_broken_line_is_named(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"good": 1.0})
+    path = run / "predictions.jsonl"
+    whole = len(list(run_answers(path)))
+    with path.open("a") as file:
+        file.write('{"model": "good", "task_')
+    assert len(list(run_answers(path))) == whole
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], "nonsense\n", *lines[1:]]))
+    with pytest.raises(DataError, match=r"line 2: not JSON"):
+        list(run_answers(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task_id": "nobody"}, "task nobody, test 0, which the dataset lacks"),
+        ({"test_index": 7}, "test 7, which the dataset lacks"),
+        ({"grid": [[1, 2], [3]]}, "row 1: 1 cells, but row 0 has 2"),
+        ({"grid": None}, "outcome 'grid' does not go with no grid"),
+    ],
+)
+def test_answers_that_cannot_be_are_refused_by_name(make_run: MakeRun, change: dict[str, object], message: str) -> None:
+    run = make_run("a", SPEC, {"good": 1.0}, fails=0.0)
+    path = run / "predictions.jsonl"
+    lines = path.read_text().splitlines()
+    lines[5] = json.dumps({**json.loads(lines[5]), **change})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=message):
+        score_run(run)
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        (9, "good, task cross-000000, test 0: 5 answers where 4 were due"),
+        (0, "good, task cross-000000, test 0: sample 0 is there twice"),
+    ],
+)
+def test_more_answers_than_due_are_refused(make_run: MakeRun, sample: int, message: str) -> None:
+    run = make_run("a", SPEC, {"good": 1.0})
+    path = run / "predictions.jsonl"
+    text = path.read_text()
+    again = {**json.loads(text.splitlines()[0]), "sample_index": sample}
+    path.write_text(text + json.dumps(again) + "\n")
+    with pytest.raises(DataError, match=message):
+        score_run(run)
+
+
+def saved_tasks(path: Path, tasks: Sequence[Task]) -> Path:
+    path.write_text(json.dumps({task.id: task_json(task) for task in tasks}))
+    return path
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_changed_dataset_is_refused(make_run: MakeRun, tmp_path: Path, old: bool) -> None:
+    declared = list(iterate(open_dataset(SPEC)))
+    path = saved_tasks(tmp_path / "tasks.json", declared)
+    run = make_run("a", str(path), {"good": 1.0})
+    if old:  # what runs of older versions lack
+        edit_manifest(run, task_digests=None)
+    assert declared_tasks(RunFolder(run).manifest()) == declared
+    for changed in (declared[:-1], [*declared[:-1], replace(declared[0], id=declared[-1].id)]):
+        saved_tasks(path, changed)
+        with pytest.raises(DataError, match="its content changed since"):
+            declared_tasks(RunFolder(run).manifest())
+
+
+def test_only_declared_tasks_must_be_as_they_were(make_run: MakeRun, tmp_path: Path) -> None:
+    declared = list(iterate(open_dataset(SPEC)))
+    path = saved_tasks(tmp_path / "tasks.json", declared)
+    run = make_run("a", str(path), {"good": 1.0})
+    saved_tasks(path, [*random_tasks(3), *reversed(declared)])  # others, and another order
+    assert declared_tasks(RunFolder(run).manifest()) == declared
+
+
+def test_outputs_that_come_later_are_taken(make_run: MakeRun, tmp_path: Path) -> None:
+    declared = list(iterate(open_dataset(SPEC)))
+    path = saved_tasks(tmp_path / "tasks.json", declared)
+    run = make_run("a", str(path), {"good": 1.0}, fails=0.0)
+    edit_manifest(run, task_digests=[content_digest(unlabelled(task)) for task in declared])
+    assert score_run(run).models["good"].metrics["accuracy"].value == 1.0
+
+
+def random_tasks(count: int) -> list[Task]:
+    return [random_task(Stream("more", k), 3, name=f"more-{k}") for k in range(count)]
+
+
+@given(one=tasks(), two=tasks())
+def test_a_digest_names_the_content(one: Task, two: Task) -> None:
+    assert (content_digest(one) == content_digest(two)) == (one == replace(two, id=one.id))
+    assert content_digest(one) == content_digest(replace(one, id="other"))
+    shown = content_digest(one)[:SHOWN_DIGITS]
+    assert content_digest(unlabelled(one))[:SHOWN_DIGITS] == shown
+    assert content_digest(unlabelled(one)) != content_digest(one)
+    pairs = replace(one, train=one.train + one.test[:1], test=one.test[1:] or one.test)
+    assert content_digest(pairs)[:SHOWN_DIGITS] != shown
+
+
+def test_pairs_name_the_tasks_won_and_the_verdict_follows_p(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"bad": 0.1, "good": 0.9})
+    scored = score_saved(RunFolder(run), RunFolder(run).manifest())
+    rows = compare_pairs(all_pairs(scored), seed=0)
+    assert [row.metric for row in rows] == ["accuracy", "pass_n", "vote_2", "vote_1"]
+    for row in rows:
+        assert (row.model, row.baseline) == ("good", "bad")
+        assert len(row.won) == row.comparison.won
+        assert len(row.lost) == row.comparison.lost
+        assert (row.comparison.verdict == "not resolved") == (row.comparison.p_holm >= 0.05)
+    assert rows[0].comparison.verdict == "better"
+
+
+def test_what_only_the_order_of_adding_differs_in_is_not_won() -> None:
+    def model(name: str, rows: list[tuple[int, ...]]) -> ModelScores:
+        outputs = {
+            f"t{i}": [OutputScore(10, e, (), 10 - e, e / 10, e / 10, 0.0, 0.0) for e in row]
+            for i, row in enumerate(rows)
+        }
+        return ModelScores(name, average(outputs), outputs, {}, 0)
+
+    pair = model("a", [(1, 2, 3), (9, 1, 6)]), model("b", [(3, 2, 1), (6, 7, 1)])
+    (row,) = compare_pairs([pair], seed=0, metrics=("accuracy",))
+    assert (row.won, row.lost) == (("t1",), ())
+    assert (row.comparison.won, row.comparison.lost) == (1, 0)
+
+
+def test_runs_are_selected_by_name_and_their_differences_are_told(make_run: MakeRun) -> None:
+    one = make_run("one", SPEC, {"m": 0.5, "k": 0.1})
+    two = make_run("two", SPEC, {"m": 0.5}, n=2)
+    selected = select_models((f"{one}@m", str(two)))
+    assert [scores.model for scores in selected.scored] == ["one@m", "two@m"]
+    assert selected.warnings == ["the runs differ in n (2, 4)"]
+
+
+def test_the_summary_sorts_by_vote_2_and_flags_few_tasks(make_run: MakeRun, tmp_path: Path) -> None:
+    text = summary_table(score_run(make_run("a", SPEC, {"bad": 0.1, "good": 0.9})))
+    lines = text.splitlines()
+    assert lines[2].startswith("| good")
+    assert lines[3].startswith("| bad")
+    assert "Fewer than 50 tasks" in text
+    assert "9,999 resamples, seed 0" in text

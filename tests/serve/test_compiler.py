@@ -1,0 +1,159 @@
+"""Whether a machine compiles for vLLM's CPU backend, found by really compiling."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from shutil import which
+
+import orjson.orjson
+import pytest
+
+from serve.launch.command import RegistryNeeds, ServeConfig, command_line
+from serve.launch.compiler import NOTICE, compiler_fault, compiles, triton_fault
+from serve.launch.machine import Machine
+from tests.conftest import BaseModel
+
+LIBRARY = orjson.orjson.__file__
+"""A library that can be loaded, whichever Python this is (some have their own modules built in)."""
+WITHOUT = Machine("cpu", (0, 1), 16 << 30, compiles=False)
+
+
+def script(folder: Path, name: str, text: str) -> Path:
+    """An executable that stands for a program of the system."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a Python.h, for programs that only stand for a compiler."""
+    folder = tmp_path / "headers"
+    folder.mkdir()
+    (folder / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(folder))
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path / "cache"), **more}
+
+
+def works(folder: Path, name: str, count: Path) -> Path:
+    """A program that stands for a compiler that works: what it writes can be loaded."""
+    return script(folder, name, f'echo called >> {count}; for last; do :; done; cp {LIBRARY} "$last"')
+
+
+def test_no_compiler_at_all(tmp_path: Path) -> None:
+    assert "no program 'g++'" in str(compiler_fault(environment(tmp_path, PATH=str(tmp_path))))
+    assert "(CXX)" in str(compiler_fault(environment(tmp_path, CXX=str(tmp_path / "absent"))))
+
+
+@pytest.mark.usefixtures("headers")
+def test_a_variable_with_two_words_is_no_compiler_as_torch_reads_it(tmp_path: Path) -> None:
+    compiler = works(tmp_path, "c++", tmp_path / "calls")
+    assert compiles(environment(tmp_path, CXX=str(compiler)))
+    assert not compiles(environment(tmp_path, CXX=f"{compiler} -O2"))
+
+
+@pytest.mark.usefixtures("headers")
+def test_what_works_is_remembered_until_it_changes_and_what_fails_is_not(tmp_path: Path) -> None:
+    """A failure may be of a full disk or a package that comes later, which leaves the compiler's file as it was."""
+    calls = tmp_path / "calls"
+    compiler = script(tmp_path, "c++", f"echo called >> {calls}; echo 'x.cpp:1:1: error: odd' >&2; exit 1")
+    asked = environment(tmp_path, CXX=str(compiler))
+    for _ in range(2):
+        assert str(compiler_fault(asked)).endswith("x.cpp:1:1: error: odd")
+    works(tmp_path, "c++", calls)
+    for _ in range(2):
+        assert compiles(asked)
+    assert calls.read_text() == "called\n" * 3
+    (tmp_path / "cache/arc-bench/compiler.json").write_text("{torn")
+    assert compiles(asked)
+    assert compiles({**asked, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "elsewhere")})
+    assert calls.read_text() == "called\n" * 5
+    (tmp_path / "headers/Python.h").unlink()
+    assert "Python.h is not there" in str(compiler_fault(asked))
+
+
+@pytest.mark.usefixtures("headers")
+def test_what_is_compiled_must_also_load(tmp_path: Path) -> None:
+    """On a disk that is mounted noexec it does not; here what the compiler writes is no library."""
+    compiler = script(tmp_path, "c++", 'for last; do :; done; echo text > "$last"')
+    assert not compiles(environment(tmp_path, CXX=str(compiler)))
+
+
+@pytest.mark.usefixtures("headers")
+def test_where_nothing_can_be_written_nothing_compiles(tmp_path: Path) -> None:
+    compiler = works(tmp_path, "c++", tmp_path / "calls")
+    (tmp_path / "file").touch()
+    asked = environment(tmp_path, CXX=str(compiler), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "file/below"))
+    assert str(compiler_fault(asked)).startswith(f"nothing can be compiled: {tmp_path}/file")
+
+
+@pytest.mark.usefixtures("headers")
+def test_triton_takes_cc_else_gcc_else_clang(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    asked = environment(tmp_path, PATH=f"{folder}")
+    assert "neither gcc nor clang" in str(triton_fault(asked))
+    copies = f'for last; do :; done; /bin/cp {LIBRARY} "$last"'
+    script(folder, "clang", copies)
+    assert triton_fault(asked) is None
+    script(folder, "gcc", "exit 1")
+    assert str(triton_fault(asked)).startswith(f"{folder}/gcc does not compile")
+    assert triton_fault({**asked, "CC": str(script(folder, "mine", copies))}) is None
+    assert "absent" in str(triton_fault({**asked, "CC": str(folder / "absent")}))
+
+
+@pytest.mark.usefixtures("headers")
+def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
+    compiler = works(tmp_path, "c++", tmp_path / "calls")
+    (tmp_path / "cache").write_text("a file, and no folder")
+    assert compiles(environment(tmp_path, CXX=str(compiler)))
+
+
+@pytest.mark.skipif(which("g++") is None, reason="no g++ on this machine")
+def test_headers_of_another_python_are_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    assert not compiles(environment(tmp_path))
+    (tmp_path / "Python.h").write_text("#error broken")
+    assert not compiles(environment(tmp_path))
+    (tmp_path / "Python.h").write_text("")
+    assert compiles(environment(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("g++") is None, reason="no g++ on this machine")
+def test_torch_compiles_where_it_is_said_to(tmp_path: Path) -> None:
+    """The same question, asked of torch itself: with g++, and with one that fails at everything but its version."""
+    broken = script(tmp_path, "broken", 'case "$1" in --version|-v) exec g++ "$1";; esac; exit 1')
+    code = "import torch; print(torch.compile(lambda x: x.sin() + 1)(torch.zeros(64)).sum().item())"
+    for name in ("g++", str(broken), str(tmp_path / "absent"), "g++ -O2"):
+        more = {"CXX": name, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / Path(name).name)}
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True)
+        assert (done.returncode == 0) == compiles(environment(tmp_path, **more)), (name, done.stderr[-500:])
+
+
+def test_without_a_compiler_the_server_runs_eagerly_and_says_so(base: BaseModel) -> None:
+    config = ServeConfig(model=base.folder or base.name)
+    command = command_line(config, base, WITHOUT, RegistryNeeds(), 1, {})
+    assert "--enforce-eager" in command.argv
+    assert command.env["TORCHDYNAMO_DISABLE"] == "1"
+    assert command.notices == (NOTICE,)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    ["--enforce-eager", "--compilation_config={}", "-O0", "-cc.mode=3", "--compilation-c.mode=3", "--no-enforce-eager"],
+)
+def test_a_user_who_decides_about_compiling_the_model_is_left_alone(base: BaseModel, extra: str) -> None:
+    config = ServeConfig(model=base.folder or base.name, extra=(extra,))
+    command = command_line(config, base, WITHOUT, RegistryNeeds(), 1, {"TORCH_COMPILE_DISABLE": "0"})
+    assert command.argv.count("--enforce-eager") == (extra == "--enforce-eager")
+    assert command.env["TORCHDYNAMO_DISABLE"] == "1"  # what vLLM compiles beside the model would end it
+    assert "TORCH_COMPILE_DISABLE" not in command.env
+    assert command.notices == ()

@@ -1,0 +1,125 @@
+"""Requests that ask for too much or never end are refused or cut off, and others are served meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from serve.server.head_limit import BoundedHttp
+from serve.server.http_json import MAX_BODY, Receive, Scope, Send
+from serve.server.middleware import MAX_SEQUENCES
+from tests.support.admin_site import NO_KEYS, Site
+from tests.support.hostile import ENDLESS, HEAD, JUNK, flood, open_site
+from tests.support.sampling_toys import until
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    found = open_site(tmp_path, NO_KEYS)
+    yield found
+    found.lease.close()
+
+
+def test_a_request_for_too_many_answers_is_refused(site: Site) -> None:
+    most = MAX_SEQUENCES
+    for body, status in [
+        ({"prompt": "x", "n": most}, 200),
+        ({"prompt": [1] * (most + 1)}, 200),  # one prompt, of token ids
+        ({"prompt": [[1]] * 2, "n": most // 2}, 200),
+        ({"prompt": "x", "n": most + 1}, 400),
+        ({"prompt": ["x", "y"], "n": most}, 400),
+        ({"prompt": [[1]] * (most + 1)}, 400),
+        ({"prompt": "x", "n": "2"}, 400),
+        ({"prompt": "x", "n": 1e9}, 400),
+        ({"prompt": "x", "n": True}, 400),
+    ]:
+        got, _ = asyncio.run(site.ask("POST", "/v1/completions", {"model": "toy-base", **body}))
+        assert got == status, (str(body)[:80], got)
+
+
+@pytest.mark.parametrize("part", [*ENDLESS, "headers", "chunks"])
+def test_what_has_no_end_is_cut_off(site: Site, part: str) -> None:
+    """A declared or a chunked body at its limit, all else at 64 KiB and what one read brings."""
+    junk = {
+        "headers": b"X: " + JUNK + b"\r\n",
+        "chunks": b"1000\r\n" + JUNK + b"\r\n",
+    }.get(part, JUNK)
+    start = {"headers": HEAD, "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n"}.get(part, b"") or ENDLESS[part]
+    allowed = (MAX_BODY if part in ("body", "chunks") else 0) + (12 << 20)  # what the sockets' buffers take besides
+    with site.over_http() as url:
+        place = urlsplit(url)
+        with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as client:
+            sent, answered = flood(client, start, junk, 2 * allowed)
+        assert sent < allowed
+        assert b"413" in answered or b"400" in answered or not answered
+        connection = http.client.HTTPConnection(place.netloc, timeout=60)
+        connection.request("GET", "/ready")
+        assert connection.getresponse().status == 200
+    assert site.inner.calls == []
+
+
+async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stream until the client has gone, 64 MiB at most."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(1024):
+        await send({"type": "http.response.body", "body": b"x" * (64 << 10), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def ask_for_much(url: str, site: Site, model: str) -> socket.socket:
+    """A client with a small buffer that has sent its request and read nothing."""
+    place = urlsplit(url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+    client.connect((str(place.hostname), int(place.port or 0)))
+    body = json.dumps({"model": model, "prompt": "x"}).encode()
+    client.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    until(lambda: site.service.in_flight == 1)
+    return client
+
+
+def post(url: str, path: str, body: object) -> int:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    return connection.getresponse().status
+
+
+def test_a_client_that_stops_reading_gives_its_adapter_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttp, "write_seconds", 1.0)
+    (version,) = site.registry.versions("a")
+    site.app.router.routes[-1].app = endless  # type: ignore[attr-defined]
+    with site.over_http() as url:
+        assert post(url, "/admin/adapters/load", {"adapter": "a"}) == 200
+        with ask_for_much(url, site, "a") as client:
+            assert site.pool.loaded[version.id].requests == 1
+            started = time.monotonic()
+            assert post(url, "/admin/adapters/unload", {"adapter": "a"}) == 200
+            assert time.monotonic() - started < 10
+            assert site.service.in_flight == 0
+            client.settimeout(30)
+            with suppress(ConnectionResetError):
+                while client.recv(1 << 20):  # what the system's buffers still hold
+                    pass
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedHttp, "write_seconds", 1.0)
+    site.app.router.routes[-1].app = endless  # type: ignore[attr-defined]
+    size, started = 0, time.monotonic()
+    with site.over_http() as url, ask_for_much(url, site, "toy-base") as client:
+        client.settimeout(30)
+        while (data := client.recv(1 << 20)) and size < 64 << 20:
+            size += len(data)
+            if time.monotonic() - started < 3:
+                time.sleep(0.05)
+    assert size >= 64 << 20
+    assert time.monotonic() - started > 3

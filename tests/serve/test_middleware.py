@@ -1,0 +1,300 @@
+"""The ASGI layer in front of vLLM, driven without a network and without vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from openai import AuthenticationError, OpenAI
+
+from harness.client.served_model import read_model
+from serve.keys import Keys
+from serve.registry.base import BaseModel
+from serve.registry.store import Registry
+from serve.server.http_json import MAX_BODY, Receive, Scope, Send
+from serve.server.plugin import drain_before_shutdown
+from serve.server.state import Service
+from tests.support.adapter_toys import make_adapter, make_base
+from tests.support.admin_site import NO_KEYS, Site
+
+
+class Toys(Site):
+    """A server of the toy base with adapters ``a`` and ``b`` registered."""
+
+    def __init__(self, root: Path, keys: Keys = NO_KEYS) -> None:
+        base = BaseModel.open(make_base(root / "toy-base"))
+        registry = Registry(root / "adapters")
+        self.a = registry.add("a", make_adapter(root / "a"), base)
+        self.b = registry.add("b", make_adapter(root / "b", seed=1), base)
+        super().__init__(base, registry, keys)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Toys]:
+    found = Toys(tmp_path)
+    yield found
+    found.lease.close()
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Toys]:
+    found = Toys(tmp_path, Keys("user-key-1", "admin-key-1"))
+    yield found
+    found.lease.close()
+
+
+def test_a_name_is_answered_by_its_live_version(site: Toys) -> None:
+    async def scenario() -> None:
+        await site.pool.load("a")
+        for asked, answered in [("a", site.a.id), (site.a.id, site.a.id), ("toy-base", "toy-base"), (None, "toy-base")]:
+            status, answer = await site.ask("POST", "/v1/completions", {"model": asked, "prompt": "é\n"})
+            assert (status, answer["body"]) == (200, {"model": answered, "prompt": "é\n"})
+        status, answer = await site.ask("POST", "/v1/chat/completions", {"model": "b"})
+        assert status == 404
+        assert answer["error"]["message"] == f"The model 'b' does not exist here; known: toy-base, a, {site.a.id}"
+
+    asyncio.run(scenario())
+
+
+def test_models_lists_base_names_and_versions(site: Toys) -> None:
+    async def scenario() -> None:
+        await site.pool.load("a")
+        status, answer = await site.ask("GET", "/v1/models")
+        assert status == 200
+        cards = {card["id"]: card for card in answer["data"]}
+        assert list(cards) == ["toy-base", "a", site.a.id]
+        own = {name: card["arc_bench"] for name, card in cards.items()}
+        assert own["toy-base"]["hash"] == site.service.base.hash
+        assert [own[name]["kind"] for name in own] == ["base", "alias", "version"]
+        for name in ("a", site.a.id):
+            assert own[name]["hash"].startswith(site.a.version)
+            assert (own[name]["version"], own[name]["rank"]) == (site.a.version, 4)
+            assert (cards[name]["root"], cards[name]["parent"]) == (site.a.id, "toy-base")
+            assert read_model(cards[name]).hash == own[name]["hash"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/load_lora_adapter"),
+        ("POST", "/adapters"),
+        ("DELETE", "/adapters/a"),
+        ("POST", "/invocations"),
+        ("GET", "/docs"),
+        ("GET", "/openapi.json"),
+        ("GET", "/v1/completions"),
+        ("OPTIONS", "/v1/completions"),
+        ("POST", "/admin/adapterss"),
+        ("POST", "/v1/completions/"),
+        ("POST", "//v1/completions"),
+        ("GET", "/server_info"),
+    ],
+)
+def test_every_other_route_is_closed(site: Toys, method: str, path: str) -> None:
+    status, _ = asyncio.run(site.ask(method, path, {"model": "a"}))
+    assert status == 404
+    assert site.inner.calls == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{", {}, 400),
+        (b"[1]", {}, 400),
+        (b"[" * 200_000, {}, 400),
+        (b'{"a":' * 100_000, {}, 400),
+        (b'{"model": 1e999}', {}, 400),
+        (b"\xff\xfe", {}, 400),
+        (b'{"model": 7}', {}, 400),
+        (b'{"model": ["a"]}', {}, 400),
+        (b"{}", {"content_type": "text/plain"}, 415),
+        ([b'{"model": "' + b"a" * (MAX_BODY // 2)] * 3, {}, 413),
+        ([], {}, 499),
+    ],
+)
+def test_malformed_and_huge_bodies_cannot_hurt(site: Toys, body: Any, headers: dict[str, str], status: int) -> None:
+    got, answer = asyncio.run(site.ask("POST", "/v1/completions", body, **headers))
+    assert got == status, answer
+    assert answer["error"]["message"]
+    assert site.inner.calls == []
+    assert site.service.in_flight == 0
+
+
+def test_each_key_opens_its_own_routes(locked: Toys) -> None:
+    async def scenario() -> None:
+        body = {"model": "toy-base"}
+        for path, method, user, admin in [
+            ("/v1/models", "GET", 200, 401),
+            ("/v1/completions", "POST", 200, 401),
+            ("/tokenize", "POST", 200, 401),
+            ("/admin/adapters", "GET", 401, 200),
+            ("/metrics", "GET", 200, 200),
+        ]:
+            ask = (method, path, body if method == "POST" else None)
+            assert (await locked.ask(*ask, authorization="Bearer user-key-1"))[0] == user, path
+            assert (await locked.ask(*ask, authorization="Bearer admin-key-1"))[0] == admin, path
+            for wrong in ("", "Bearer ", "Bearer nope", "Basic user-key-1", "Bearer user-key-11"):
+                status, answer = await locked.ask(*ask, authorization=wrong)
+                assert status == 401
+                assert "user-key-1" not in json.dumps(answer)
+        assert (await locked.ask("GET", "/health"))[0] == 200
+        assert (await locked.ask("GET", "/ready"))[0] == 200
+
+    asyncio.run(scenario())
+
+
+def test_without_an_administrators_key_its_routes_are_shut(locked: Toys) -> None:
+    locked.service.keys = Keys("user-key-1", None)
+    status, answer = asyncio.run(locked.ask("GET", "/admin/adapters", authorization="Bearer user-key-1"))
+    assert status == 403
+    assert "No administrator's key" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example", 403), ("127.0.0.1.evil:1", 403)],
+)
+def test_a_server_without_keys_answers_this_machine_only(site: Toys, host: str, status: int) -> None:
+    assert asyncio.run(site.ask("GET", "/v1/models", host=host))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("keys", "method", "path", "shown", "status"),
+    [
+        (Keys(None, "admin-key-1"), "POST", "/v1/completions", "", 403),
+        (Keys(None, "admin-key-1"), "GET", "/admin/adapters", "Bearer admin-key-1", 200),
+        (Keys("user-key-1", None), "GET", "/admin/adapters", "Bearer user-key-1", 403),
+    ],
+)
+def test_what_has_no_key_answers_this_machine_only(
+    site: Toys, keys: Keys, method: str, path: str, shown: str, status: int
+) -> None:
+    """A web page whose name was pointed at this machine gets nothing that a key does not open."""
+    site.service.keys = keys
+    body = {"model": "toy-base"} if method == "POST" else None
+    assert asyncio.run(site.ask(method, path, body, host="evil.example", authorization=shown))[0] == status
+    if status == 403 and keys.user is None:
+        assert asyncio.run(site.ask(method, path, body, authorization=shown))[0] == 200
+
+
+def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Toys) -> None:
+    async def scenario() -> None:
+        site.inner.hold = asyncio.Event()
+        running = asyncio.create_task(site.ask("POST", "/v1/completions", {"model": "toy-base"}))
+        while not site.inner.calls:
+            await asyncio.sleep(0)
+        drained = asyncio.create_task(asyncio.to_thread(site.service.drain, 10))
+        while not site.service.draining:
+            await asyncio.sleep(0)
+        assert (await site.ask("GET", "/ready"))[0] == 503
+        assert (await site.ask("POST", "/v1/completions", {"model": "toy-base"}))[0] == 503
+        assert not drained.done()
+        site.inner.hold.set()
+        assert (await running)[0] == 200
+        assert await drained
+        assert not await asyncio.to_thread(_drain_with_one_left, site.service)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_comes_as_a_drain_ends_is_refused(site: Toys) -> None:
+    """Between its arrival and its being counted the server found nothing in flight and went on to stop."""
+    count = site.service.request
+
+    def counted_late() -> Any:
+        assert site.service.drain(0.0)
+        return count()
+
+    site.service.request = counted_late  # type: ignore[method-assign]
+    assert asyncio.run(site.ask("POST", "/v1/completions", {"model": "toy-base"}))[0] == 503
+    assert site.inner.calls == []
+
+
+def _drain_with_one_left(service: Service) -> bool:
+    with service.request():
+        return service.drain(0.01)
+
+
+def test_figures_are_counted_per_adapter(site: Toys) -> None:
+    async def scenario() -> None:
+        await site.pool.load("a")
+        for _ in range(2):
+            await site.ask("POST", "/v1/completions", {"model": "a"})
+        value = site.figures.get_sample_value
+        assert value("arc_bench_requests_total", {"model": site.a.id, "status": "200"}) == 2
+        assert value("arc_bench_tokens_total", {"model": site.a.id, "kind": "completion"}) == 10
+        assert value("arc_bench_request_failures_total", {"model": site.a.id}) is None
+        assert value("arc_bench_queue_seconds_count", {"model": site.a.id}) == 2
+        assert site.pool.loaded[site.a.id].served == 2
+
+    asyncio.run(scenario())
+
+
+def test_the_openai_client_shows_its_key(locked: Toys) -> None:
+    with locked.over_http() as url:
+        with OpenAI(base_url=f"{url}/v1", api_key="user-key-1") as client:
+            assert [card.id for card in client.models.list()] == ["toy-base"]
+        for key in ("admin-key-1", "wrong-key-1"):
+            with OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client, pytest.raises(AuthenticationError):
+                client.models.list()
+
+
+def test_an_answer_cut_short_is_a_failure(site: Toys) -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+        raise ConnectionError
+
+    async def scenario() -> None:
+        await site.pool.load("a")
+        site.app.router.routes[-1].app = breaks  # type: ignore[attr-defined]
+        with pytest.raises(ConnectionError):
+            await site.ask("POST", "/v1/completions", {"model": "a"})
+        assert site.figures.get_sample_value("arc_bench_request_failures_total", {"model": site.a.id}) == 1
+        assert site.pool.loaded[site.a.id].requests == 0
+
+    asyncio.run(scenario())
+
+
+def test_one_line_a_request_at_debug_only(
+    site: Toys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("vllm.arc_bench")
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(caplog.handler)
+    try:
+        for level, lines in ((logging.DEBUG, 1), (logging.INFO, 0)):
+            caplog.clear()
+            logger.setLevel(level)
+            asyncio.run(site.ask("POST", "/v1/completions", {"prompt": "a secret"}, authorization="Bearer a-key"))
+            own = [record.getMessage() for record in caplog.records if record.name == logger.name]
+            assert len(own) == lines
+            assert not any("a secret" in line or "a-key" in line for line in own)
+    finally:
+        logger.removeHandler(caplog.handler)
+        logger.setLevel(logging.NOTSET)
+
+
+def test_a_shutdown_waits_for_requests_and_no_longer_than_its_deadline(site: Toys) -> None:
+    """vLLM's own shutdown comes after ours, with what is left of the time."""
+    left: list[float | None] = []
+    client = SimpleNamespace(shutdown=lambda timeout: left.append(timeout))
+    drain_before_shutdown(client, site.service)
+    with site.service.request():
+        started = time.monotonic()
+        client.shutdown(timeout=0.2)
+        assert 0.2 <= time.monotonic() - started < 5
+    site.service.draining = False
+    client.shutdown(timeout=30.0)
+    assert left[0] == 0.0
+    assert 29 < (left[1] or 0) <= 30
+    assert site.service.draining

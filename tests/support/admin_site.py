@@ -1,0 +1,144 @@
+"""A server without vLLM: the real middleware, admin routes, pool and registry over a stand-in for the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+import threading
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from harness.core.errors import AdapterError
+from serve.keys import Keys
+from serve.registry.base import BaseModel
+from serve.registry.leases import LeaseFile
+from serve.registry.store import Registry
+from serve.server.admin_routes import attach_routes
+from serve.server.head_limit import BoundedHttp
+from serve.server.http_json import Receive, Scope, Send
+from serve.server.metrics import Metrics
+from serve.server.middleware import AdapterMiddleware
+from serve.server.pool import AdapterPool, PoolLimits
+from serve.server.state import Service
+from serve.server.turns import SlotGate
+from tests.support.sampling_toys import until
+
+NO_KEYS = Keys(None, None)
+_ports = itertools.count(9000)
+
+
+class FakeEngine:
+    """Stands in for vLLM: knows what is loaded and yields to other tasks, as the real one does."""
+
+    def __init__(self) -> None:
+        self.models: set[str] = set()
+        self.refuse = ""
+
+    async def load(self, model: str, folder: str) -> None:
+        await asyncio.sleep(0)
+        assert model not in self.models
+        assert (Path(folder) / "adapter_model.safetensors").is_file()
+        if model == self.refuse:
+            raise AdapterError(f"{model}: the engine says no")
+        self.models.add(model)
+
+    async def unload(self, model: str) -> None:
+        await asyncio.sleep(0)
+        self.models.remove(model)
+
+
+class Inner:
+    """Stands where vLLM's routes stand: repeats the request's body, and leaves its token counts as vLLM does."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.hold: asyncio.Event | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls.append(scope["path"])
+        body = b""
+        if scope["method"] == "POST":
+            message = await receive()
+            body = message["body"]
+            length = next(v for k, v in scope["headers"] if k == b"content-length")
+            assert int(length) == len(body)
+            usage = SimpleNamespace(prompt_tokens=3, completion_tokens=5)
+            scope["state"]["request_metadata"] = SimpleNamespace(final_usage_info=usage)
+        if self.hold is not None:
+            await self.hold.wait()
+        answer = {"body": json.loads(body) if body else None}
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+
+class Site:
+    """A server of ``base`` over a registry, asked through its ASGI app (or through HTTP, see ``over_http``)."""
+
+    def __init__(self, base: BaseModel, registry: Registry, keys: Keys = NO_KEYS) -> None:
+        port = next(_ports)
+        self.registry = registry
+        self.lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
+        self.engine = FakeEngine()
+        self.figures = CollectorRegistry()
+        metrics = Metrics.make(self.figures)
+        limits = PoolLimits(max_rank=8, max_loaded=4)
+        self.pool = AdapterPool(self.engine, registry, base, limits, self.lease, metrics.count_swap)
+        self.service = Service(base, str(base.folder), 2048, keys, self.pool, SlotGate(2), metrics)
+        self.inner = Inner()
+        self.app = FastAPI()
+        attach_routes(self.app)
+        self.app.mount("/", self.inner)
+        self.app.add_middleware(AdapterMiddleware)
+        self.app.state.arc_bench = self.service
+
+    async def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON of one request; ``body`` may be bytes, a list of bytes (chunks), or anything JSON."""
+        raw = body if isinstance(body, bytes | list) else json.dumps(body).encode() if body is not None else b""
+        chunks = list(raw) if isinstance(raw, list) else [raw]
+        headers = {"host": "127.0.0.1:8000", "content_type": "application/json"} | headers
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def receive() -> MutableMapping[str, Any]:
+            if not chunks:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "root_path": "",
+            "query_string": b"",
+            "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()],
+        }
+        await self.app(scope, receive, send)
+        text = b"".join(m.get("body", b"") for m in sent[1:])
+        return sent[0]["status"], json.loads(text) if text else None
+
+    @contextmanager
+    def over_http(self) -> Iterator[str]:
+        """Listen on a free port while the block runs; gives the address."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            server = uvicorn.Server(uvicorn.Config(self.app, http=BoundedHttp, log_level="error", lifespan="off"))
+            thread = threading.Thread(target=server.run, args=([listener],))
+            thread.start()
+            try:
+                until(lambda: server.started or not thread.is_alive())
+                assert server.started
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = True
+                thread.join()

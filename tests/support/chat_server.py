@@ -1,0 +1,247 @@
+"""A small OpenAI-compatible server whose answers are a pure function of the request, with faults on demand.
+
+Runs inside a test (``ChatServer``), or as a process of its own: ``python -m tests.support.chat_server PORT [SECONDS]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import orjson
+from aiohttp import web
+
+from harness.prompts.file_tokenizer import FileTokenizer
+from tests.support.chat_answers import FAULTS, Body, echo, faulty, json_response, moody, reply
+
+TINY_BASE = Path(__file__).parents[2] / "trainers" / "weights" / "tiny-base"
+_TURN = re.compile(
+    r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n|<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n(.*?)<\|eot_id\|>"
+    r"|<start_of_turn>(\w+)\n(.*?)<end_of_turn>\n",
+    re.DOTALL,
+)
+"""The turns of ChatML, Llama and Gemma."""
+
+
+class ChatServer:
+    """Serves on a free port from a thread of its own.
+
+    Args:
+        answer: the text, or the text and its finish_reason, for a chat; ``!fault`` for one of FAULTS.
+        tokens: also serve /v1/completions and /tokenize for the base's tokenizer, as vLLM would; what is asked as token
+            ids is answered like the chat that they are.
+        base: the folder of that tokenizer.
+        faults: the fault for request number i, or None.
+        refuse: a (status, body) that refuses a chat, or None; asked for greetings too.
+        seconds: how long each answer takes.
+        hold: answers wait until so many requests are there at once.
+        tokenize: serve /tokenize with a token a character.
+        headers: sent with refusals.
+        prefix: where the routes of the API lie.
+        lists: serve the list of models.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Body], str | tuple[str, str]] = echo,
+        *,
+        models: Mapping[str, Body] | None = None,
+        tokens: bool = False,
+        base: Path = TINY_BASE,
+        faults: Callable[[int], str | None] = lambda i: None,
+        refuse: Callable[[Body], tuple[int, Body] | None] = lambda body: None,
+        seconds: float = 0.0,
+        hold: int = 0,
+        logprobs: bool = True,
+        tokenize: bool = False,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        prefix: str = "/v1",
+        lists: bool = True,
+    ) -> None:
+        self.answer, self.faults, self.refuse = answer, faults, refuse
+        self.tokenizer = FileTokenizer(base) if tokens else None
+        own: Body = {"root": str(base), "max_model_len": 4096} if tokens else {}
+        self.models = {"base": own, "cross": own} if models is None else models
+        self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
+        self.hold, self.headers, self.prefix, self.lists = hold, headers, prefix, lists
+        self.slow = 1.0
+        """Seconds that the fault ``slow`` takes; then the answer is right."""
+        self.version: str | None = None
+        self.hangs = False
+        """It takes requests, but from the first that is no greeting on it answers nothing at all."""
+        self.answered_as: Callable[[Body], str] = lambda body: str(body["model"])
+        self.bodies: list[Body] = []
+        """Chats in the order of arrival, but for greetings; one for each prompt of a list."""
+        self.requests: list[Body] = []
+        """The bodies of the requests as they came, but for greetings."""
+        self.in_flight = self.most_in_flight = 0
+        self.port = 0
+        self._number = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> ChatServer:
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+        asyncio.run_coroutine_threadsafe(_settle(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._thread is not None:
+            self._thread.join()
+        self._loop.close()
+
+    def up(self) -> None:
+        """Listen (again, on the same port)."""
+        asyncio.run_coroutine_threadsafe(self._up(), self._loop).result()
+
+    def down(self) -> None:
+        """Drop every connection and stop listening."""
+        asyncio.run_coroutine_threadsafe(self._down(), self._loop).result()
+
+    async def _up(self) -> None:
+        app = web.Application(client_max_size=1 << 24)
+        if self.lists:
+            app.router.add_get(f"{self.prefix}/models", self._list)
+        app.router.add_post(f"{self.prefix}/chat/completions", self._generate)
+        app.router.add_get("/version", self._version)
+        if self.tokenizer is not None:
+            app.router.add_post(f"{self.prefix}/completions", self._generate)
+        if self.tokenize:
+            app.router.add_post("/tokenize", self._tokenize)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=2048, reuse_address=True)
+        await site.start()
+        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+
+    async def _down(self) -> None:
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            for connection in list(runner.server.connections):  # type: ignore[union-attr]
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await runner.cleanup()
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return json_response({"error": {"message": "invalid key"}}, 401)
+        await self._hang()
+        return json_response({"object": "list", "data": [{"id": name, **extra} for name, extra in self.models.items()]})
+
+    async def _hang(self) -> None:
+        while self.hangs and self.bodies:
+            await asyncio.sleep(0.05)
+
+    async def _version(self, request: web.Request) -> web.Response:
+        return json_response({} if self.version is None else {"version": self.version})
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if self.tokenizer is None:
+            ids = list(range(count_tokens(body)))
+        elif "prompt" in body:
+            ids = self.tokenizer.encode(body["prompt"], add_special_tokens=body["add_special_tokens"])
+        else:
+            ids = token_ids(self.tokenizer, body["messages"], body.get("chat_template_kwargs", {}))
+        return json_response({"count": len(ids), "tokens": ids})
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        body = orjson.loads(await request.read())
+        chats = self._chats(body)
+        self.in_flight += len(chats)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return await self._reply(request, body, chats)
+        finally:
+            self.in_flight -= len(chats)
+
+    def _chats(self, body: Body) -> list[Body]:
+        """The chats that a request asks to answer."""
+        if "messages" in body:
+            return [body]
+        assert self.tokenizer is not None
+        rest = {name: value for name, value in body.items() if name != "prompt"}
+        return [{**rest, "messages": messages_of(self.tokenizer, ids)} for ids in body["prompt"]]
+
+    async def _reply(self, request: web.Request, body: Body, chats: list[Body]) -> web.StreamResponse:
+        greeting = body.get("max_tokens") == 1
+        if not greeting:
+            self.bodies += chats
+            self.requests.append(body)
+        number, self._number = self._number, self._number + 1
+        await self._hang()
+        while not greeting and self.most_in_flight < self.hold:
+            await asyncio.sleep(0.05)
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
+        if body["model"] not in self.models:
+            return json_response({"error": {"message": f"The model `{body['model']}` does not exist."}}, 404)
+        for chat in chats:
+            if (refusal := self.refuse(chat)) is not None:
+                return json_response(refusal[1], refusal[0], self.headers)
+        found = ["Hi" if greeting else self.answer(chat) for chat in chats]
+        answers = [answer if isinstance(answer, tuple) else (answer, "stop") for answer in found]
+        asked = body if self.logprobs else {**body, "logprobs": None}
+        right = reply(asked, answers, request.headers.get("X-Request-Id", "0"))
+        right["model"] = self.answered_as(body)
+        injected = {i: text[1:] for i, (text, _) in enumerate(answers) if text.startswith("!") and text[1:] in FAULTS}
+        if (fault := self.faults(number)) == "slow":
+            await asyncio.sleep(self.slow)
+        elif fault is not None:
+            return faulty(fault, request, right, number % len(answers))
+        if injected:
+            place, fault = next(iter(injected.items()))
+            return faulty(fault, request, right, place)
+        return json_response(right)
+
+
+async def _settle() -> None:
+    """End what still runs in this loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def count_tokens(body: Body) -> int:
+    """A token a character, and four a message."""
+    return sum(len(message["content"]) + 4 for message in body["messages"])
+
+
+def token_ids(tokenizer: FileTokenizer, messages: list[dict[str, str]], kwargs: Body) -> list[int]:
+    """The ids of a chat with the opening of the assistant's turn."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **kwargs)
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def messages_of(tokenizer: FileTokenizer, ids: list[int]) -> list[dict[str, str]]:
+    """The chat that ids are."""
+    turns = [[part for part in turn.groups() if part is not None] for turn in _TURN.finditer(tokenizer.decode(ids))]
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+def main() -> None:
+    """Serve ``moody`` on a port until killed."""
+    server = ChatServer(moody, seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0, tokens="--tokens" in sys.argv)
+    server.port = int(sys.argv[1])
+    with server:
+        print(server.port, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Take each name away that the CPU workarounds need of vLLM, in a process of its own; prints what happens as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from vllm.lora.ops import torch_ops
+from vllm.lora.ops.torch_ops import lora_ops
+from vllm.lora.punica_wrapper import punica_cpu
+from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from serve.cpu import patches as plugin_cpu
+
+OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
+ATTRIBUTES = [
+    *((module, name) for module in (lora_ops, torch_ops, punica_cpu) for name in OPERATORS),
+    *((PunicaWrapperCPU, name) for name in ("add_lora_linear", "update_metadata", "token_lora_indices")),
+    (PunicaWrapperCPU, "add_lora_logits"),
+    (PunicaWrapperCPU, "sampler_indices"),
+    (CPUModelRunner, "_get_prompt_logprobs_dict"),
+    (CPUModelRunner, "_sample"),
+    (CPUModelRunner, "_bookkeeping_sync"),
+]
+MODULES = (lora_ops.__name__, punica_cpu.__name__, CPUModelRunner.__module__, GPUModelRunner.__module__)
+
+
+@contextmanager
+def without_attribute(place: Any, name: str) -> Iterator[None]:
+    """Remove a name from a module, or from a class and all that it inherits from."""
+    owners = [owner for owner in getattr(place, "__mro__", [place]) if name in vars(owner)]
+    kept = [vars(owner)[name] for owner in owners]
+    for owner in owners:
+        delattr(owner, name)
+    try:
+        yield
+    finally:
+        for owner, value in zip(owners, kept, strict=True):
+            setattr(owner, name, value)
+
+
+@contextmanager
+def without_module(name: str) -> Iterator[None]:
+    parent, _, last = name.rpartition(".")
+    module = sys.modules[name]
+    kept = {key: value for key, value in vars(sys.modules[parent]).items() if key == last}
+    sys.modules[name] = None  # type: ignore[assignment]
+    vars(sys.modules[parent]).pop(last, None)
+    try:
+        yield
+    finally:
+        sys.modules[name] = module
+        vars(sys.modules[parent]).update(kept)
+
+
+def state() -> list[Any]:
+    return [vars(place).get(name) for place, name in ATTRIBUTES]
+
+
+def put_back(before: list[Any]) -> None:
+    for (place, name), value in zip(ATTRIBUTES, before, strict=True):
+        if value is None:
+            if name in vars(place):
+                delattr(place, name)
+        else:
+            setattr(place, name, value)
+
+
+class Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def seen(without: Callable[[], Any]) -> dict[str, Any]:
+    """What two registrations do while a name is gone: mends that were applied, those warned of, half-done changes."""
+    handler, before = Warnings(), state()
+    plugin_cpu._log.addHandler(handler)
+    plugin_cpu._warned.clear()
+    results: dict[str, bool] = {}
+    torn = []
+    with without():
+        for name, mend in plugin_cpu.MENDS.items():
+            now = state()
+            results[name] = plugin_cpu._applies(name, mend)
+            if not results[name] and state() != now:
+                torn.append(name)
+            plugin_cpu._applies(name, mend)
+    plugin_cpu._log.removeHandler(handler)
+    put_back(before)
+    return {"applied": [n for n, done in results.items() if done], "warnings": handler.lines, "torn": torn}
+
+
+def main() -> None:
+    cases: dict[str, Callable[[], Any]] = {
+        f"{place.__name__}.{name}": partial(without_attribute, place, name) for place, name in ATTRIBUTES
+    }
+    cases |= {name: partial(without_module, name) for name in MODULES}
+    print(json.dumps({name: seen(case) for name, case in cases.items()}))
+
+
+if __name__ == "__main__":
+    main()

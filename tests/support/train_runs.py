@@ -1,0 +1,117 @@
+"""Training runs in processes of their own, for the tests of the trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from trainers.store.log import read_log
+from trainers.store.manifest import AdapterManifest, read_manifest
+
+STEPS, BATCH = 40, 6
+Data = dict[str, Any]
+FEW: Data = {"lora": {"rank": 8}, "max_steps": 8}
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def recipe_data(model: Path | str, output: Path, **changes: Any) -> Data:
+    return {
+        "model": str(model),
+        "output_dir": str(output),
+        "datasets": [{"spec": "toy/cross#n=50", "weight": 1}, {"spec": "toy/copy#n=50", "weight": 2}],
+        "prompt": "compact-v0",
+        "encoder": "MinimalGridEncoder()",
+        "max_steps": STEPS,
+        "batch_size": BATCH,
+        "max_seq_len": 800,
+        "too_long": "skip",
+        "learning_rate": 1e-3,
+        "save_steps": 7,
+        "threads": 1,
+        "lora": {"rank": 8, "dropout": 0.1},
+        **changes,
+    }
+
+
+def command(data: Data, *options: str) -> list[str]:
+    """Arguments of Python that train a recipe; its file lies beside its output folder."""
+    path = Path(data["output_dir"]).with_suffix(".yaml")
+    path.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
+    return ["-m", "harness.cli", "train", str(path), *options]
+
+
+def bench(arguments: list[str], timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, *arguments]
+    with subprocess.Popen(argv, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, error = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            kill(psutil.Process(process.pid))  # with what torchrun has started
+            raise
+    return subprocess.CompletedProcess(argv, process.returncode, out, error)
+
+
+def kill(process: psutil.Process) -> None:
+    for one in [*process.children(recursive=True), process]:
+        one.kill()
+
+
+def trained(data: Data) -> Path:
+    done = bench(command(data))
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def interrupted(
+    arguments: list[str], output: Path, lines: int, stop: Callable[[psutil.Process], None]
+) -> tuple[int, str]:
+    """Start, and act once the log has ``lines`` lines; (exit status, standard error) after the process has ended."""
+    log = output / "log.jsonl"
+    old = log.stat().st_ino if log.exists() else None  # a session that goes on writes the log anew
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=_env(), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    started = time.monotonic()
+    while process.poll() is None and (not log.exists() or log.stat().st_ino == old or _lines(log) < lines):
+        assert time.monotonic() - started < 600
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+    stop(psutil.Process(process.pid))
+    error = process.communicate(timeout=300)[1]
+    return process.returncode, error
+
+
+def _lines(log: Path) -> int:
+    return log.read_bytes().count(b"\n")
+
+
+def steps_of(folder: Path) -> list[Data]:
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / "log.jsonl")]
+
+
+def losses_of(folder: Path) -> list[float]:
+    return [line["loss"] for line in read_log(folder / "log.jsonl") if "loss" in line]
+
+
+def manifest_of(folder: Path) -> AdapterManifest:
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    return manifest
+
+
+def last_line(text: str) -> str:
+    """The last line of standard error, which must be the only thing that a failed command has to say."""
+    assert "Traceback" not in text, text
+    return text.strip().splitlines()[-1]
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

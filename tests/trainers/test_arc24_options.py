@@ -1,0 +1,91 @@
+"""The options of the arc24 fine-tuning script: all are taken, and mean what they meant or warn."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.core.errors import ConfigError
+from harness.data.dataset import open_dataset
+from tests.trainers.test_recipe import from_options
+from trainers.commands.cli import train
+
+PATHS = ["--output_dir", "o", "--train_datasets", "a.json", "output-from-examples-v1"]
+MIXED = [*PATHS, "--train_datasets", "barc-400-10-rows.jsonl", "output-from-examples-v1"]
+SCRIPT = {
+    "model_path": "m", "adapter_path": "ad", "use_4bit_quantization": "", "output_dir": "o",
+    "train_datasets": "a.json output-from-examples-v1", "val_dataset": "b.json output-from-examples-v1",
+    "max_steps": "9", "warmup_ratio": "0.1", "max_seq_len": "512", "eval_steps": "5", "save_steps": "6",
+    "logging_steps": "2", "learning_rate": "1e-3", "lr_scheduler_type": "cosine_with_restarts", "lr_num_cycles": "3",
+    "no-gradient_checkpointing": "", "batch_size": "8", "per_device_train_batch_size": "2", "report_to": "tensorboard",
+    "torch_dtype": "bfloat16", "lora_r": "8", "lora_weight_initialization": "default", "n_gpus": "2",
+    "device_map": "balanced", "grid_encoder": "MinimalGridEncoder()", "remove_train_samples_to_fit_max_seq_len": "",
+    "subsample_train_tasks_ratio": "1", "random_seed": "5", "resume_from_checkpoint": "",
+    "compose_new_task_probability": "0.5", "compose_new_task_weights": "1 2 3 4", "verbose": "", "use_lora": "",
+    "verify_correct_output_probability": "0.5", "optim": "adamw_torch",
+}  # fmt: skip
+"""Every option of the script, with a value."""
+
+
+def _given(folder: str) -> list[str]:
+    options = {**SCRIPT, "train_datasets": f"{folder}/a.json output-from-examples-v1"}
+    return [word for name, value in options.items() for word in (f"--{name}", *value.split())]
+
+
+def test_every_option_of_the_script_at_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("all")
+    (folder / "a.json").write_text('{"x": {"train": [{"input": [[1]], "output": [[1]]}], "test": [{"input": [[1]]}]}}')
+    recipe = from_options(_given(str(folder)))
+    weights = {"geometric": 1, "padding": 2, "upscale": 3, "mirror": 4}
+    assert (recipe.change_probability, recipe.change_weights.model_dump()) == (0.5, weights)
+    assert recipe.datasets[0].spec == f"{folder}/a.json#n=1#seed=5"
+    assert (recipe.scheduler, recipe.scheduler_cycles, recipe.save_steps) == ("cosine_with_restarts", 3, 6)
+    assert (recipe.resume, recipe.gradient_checkpointing, recipe.too_long) == (True, False, "drop_pairs")
+    known = {name for option in train.params for name in option.opts}
+    assert {f"--{name.removeprefix('no-').replace('_', '-')}" for name in SCRIPT} <= known
+
+
+@pytest.mark.parametrize(
+    ("option", "warning"),
+    [
+        ("--verbose", "bench preview"),
+        ("--n_gpus 2", "torchrun"),
+        ("--device_map balanced", "one device"),
+        ("--verify_correct_output_probability 0.5", "verify an answer"),
+        ("--lr_scheduler_type cyclic", "cosine_with_restarts is used"),
+    ],
+)
+def test_what_has_no_meaning_warns(option: str, warning: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from_options([*PATHS, *option.split()])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if option.split()[0] in line]
+    assert line.startswith("warning: ")
+    assert warning in line
+
+
+def test_what_the_script_always_did_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = from_options([*PATHS, "--device_map", "None", "--compose_new_task_probability", "0", "--no-verbose"])
+    assert recipe.resplit
+    assert capsys.readouterr().err.count("warning") == 1  # of DoRA
+
+
+def test_new_tasks_are_not_made_of_barc_rows() -> None:
+    recipe = from_options([*MIXED, "--compose_new_task_probability", "0.2"])
+    assert recipe.change_probability == 0.2
+    assert [d.change_probability for d in recipe.datasets] == [None, 0.0]
+    assert [d.change_probability for d in from_options([*MIXED]).datasets] == [None, None]
+
+
+def test_a_share_of_the_tasks() -> None:
+    mixed = [word.replace("a.json", "arc1/training") for word in MIXED]
+    recipe = from_options([*mixed, "--subsample_train_tasks_ratio", "0.25", "--random_seed", "3"])
+    assert [d.spec for d in recipe.datasets] == ["arc1/training#n=100#seed=3", "barc-100-10-rows.jsonl"]
+    assert len(open_dataset(recipe.datasets[0].spec).ids) == 100
+    for bad in ("0", "1.5"):
+        with pytest.raises(ConfigError, match="over 0 and at most 1"):
+            from_options([*mixed, "--subsample_train_tasks_ratio", bad])
+
+
+def test_initialisations_of_the_script() -> None:
+    for name in ("gaussian", "olora", "pissa"):
+        recipe = from_options([*PATHS, "--lora_weight_initialization", name])
+        assert recipe.lora is not None
+        assert recipe.lora.init == name

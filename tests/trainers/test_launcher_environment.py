@@ -1,0 +1,94 @@
+"""What launchers leave in the environment decides nothing in silence, and what torchrun says is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import ConfigError
+from tests.support.train_runs import FEW, Data, bench, command, last_line, losses_of, recipe_data, trained
+from trainers.recipe.launcher_environment import ignore_launchers, is_first, processes
+
+LEFT = {"ACCELERATE_MIXED_PRECISION": "bf16", "PMI_SIZE": "4", "OMPI_COMM_WORLD_SIZE": "2", "RANK": "1"}
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_decides_is_taken_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {"ACCELERATE_LOG_LEVEL": "debug", "CUDA_VISIBLE_DEVICES": "0", "MASTER_ADDR": "x", "FSDPX": "1"}
+    quiet = {
+        "ACCELERATE_DYNAMO_BACKEND": "NO",
+        "ACCELERATE_USE_CPU": "False",
+        "PMI_RANK": "0",
+        "MV2_COMM_WORLD_SIZE": "1",
+    }
+    environ = {**quiet, **LEFT, **kept}
+    ignore_launchers(environ)
+    assert environ == kept
+    assert capsys.readouterr().err == (
+        "warning: not used: ACCELERATE_MIXED_PRECISION=bf16, OMPI_COMM_WORLD_SIZE=2, PMI_SIZE=4, RANK=1 in the "
+        "environment; the recipe decides, and processes are those of torchrun\n"
+    )
+    ignore_launchers(environ)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_torchrun_says_is_kept() -> None:
+    environ = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
+    ignore_launchers(environ)
+    assert environ == {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "", "tcp://10.0.0.1:8000"])
+def test_no_number_of_processes_is_one_line(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE=.* in the environment is no number of processes"):
+        processes()
+
+
+def test_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert is_first()  # of one
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert is_first()
+
+
+@pytest.mark.slow
+def test_a_recipe_is_trained_as_it_says_whatever_a_launcher_left(
+    train_root: Path, qwen: Path, few_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**LEFT, "ACCELERATE_TORCH_DEVICE": "meta", "ACCELERATE_USE_FSDP": "true"}.items():
+        monkeypatch.setenv(name, value)
+    assert losses_of(trained(recipe_data(qwen, train_root / "left", micro_batch_size=1, **FEW))) == losses_of(few_run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environ", "changes", "told"),
+    [
+        ({}, {"optimizer": "adamw_torh"}, "recipe: optimizer 'adamw_torh' is not known; did you mean adamw_torch or"),
+        ({}, {"optimizer": "nonsense"}, "recipe: optimizer 'nonsense' is not known; known: adamw_torch, "),
+        ({}, {"optimizer": "adamw_torch_8bit"}, "recipe: optimizer adamw_torch_8bit cannot be used here: You need to"),
+        (
+            {"WORLD_SIZE": "2"},
+            {},
+            "recipe: the trainer does not take it: Tried to launch on distributed with",
+        ),
+        ({"WORLD_SIZE": "x"}, {}, "WORLD_SIZE='x' in the environment is no number of processes"),
+    ],
+)
+def test_what_cannot_be_started_is_one_line(
+    train_root: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], changes: Data, told: str
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    done = bench(command(recipe_data(qwen, train_root / "refused", **changes)))
+    assert done.returncode == 2
+    assert last_line(done.stderr).startswith(f"error: {told}")

@@ -1,0 +1,127 @@
+"""New training tasks out of old ones: pairs split anew, and problem changes, as a recipe asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import ConfigError
+from harness.core.grid import Pair, Task
+from harness.core.random_stream import Stream
+from harness.data.dataset import TaskList
+from tests.support.data_samples import random_task
+from tests.trainers.test_mixture import mixed_lengths, mixture
+from trainers.commands.preview import as_text, preview
+from trainers.data.mixture import Remake, count
+from trainers.data.task_augmentation import EQUAL, KINDS, random_change
+from trainers.model.inputs import open_inputs, open_recipe_mixture
+from trainers.recipe.schema import make_recipe
+
+TASKS = tuple(random_task(Stream("remake", k), 3, 4, f"t{k}") for k in range(6))
+SMALL: dict[str, Any] = {
+    "model": "tiny",
+    "output_dir": Path("out"),
+    "max_steps": 25,
+    "prompt": "compact-v0",
+    "encoder": "MinimalGridEncoder()",
+}
+
+
+@pytest.mark.parametrize(("drop", "expected"), [(False, "81714a3cd4f081b1"), (True, "a89a51f05485b2d9")])
+def test_without_remakes_the_samples_are_those_of_before_they_existed(drop: bool, expected: str) -> None:
+    mix = mixed_lengths(3, drop_pairs=drop)
+    drawn = [(d.task_id, d.sample.ids, d.too_long) for d in map(mix.draw, range(60))]
+    assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == expected
+
+
+@given(st.integers(0, 99), st.lists(st.integers(0, 10**9), min_size=1, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_a_remade_sample_depends_on_seed_and_index_alone(seed: int, indices: list[int]) -> None:
+    remakes = [Remake(True, 0.5), Remake(False, 0.9, {"mirror": 1})]
+    one, other = mixed_lengths(seed, remakes=remakes), mixed_lengths(seed, remakes=remakes)
+    there = [one.draw(i) for i in indices]
+    assert [other.draw(i) for i in reversed(indices)] == there[::-1]
+
+
+def test_every_pair_is_asked_where_pairs_are_split_anew() -> None:
+    def asked(resplit: bool) -> Counter[tuple[int, ...]]:
+        mix = mixture(TaskList("one", TASKS[:1]), augment=False, remakes=[Remake(resplit)])
+        draws = [mix.draw(i) for i in range(200)]
+        assert all(d.resplit == resplit for d in draws)
+        return Counter(tuple(d.sample.ids[d.sample.prompt_length :]) for d in draws)
+
+    assert len(asked(False)) == 1
+    shares = asked(True)
+    assert len(shares) == 4
+    assert min(shares.values()) > 25
+
+
+def test_a_task_with_an_unknown_output_is_not_split() -> None:
+    open_end = replace(TASKS[0], test=(*TASKS[0].test, Pair(TASKS[1].test[0].input, None)))
+    mix = mixture(TaskList("open", (open_end,)), remakes=[Remake(True)])
+    (counts,) = count([mix.draw(i) for i in range(20)], 1)
+    assert (counts.drawn, counts.resplit) == (20, 0)
+
+
+def test_problem_changes_come_as_often_as_asked_and_are_counted() -> None:
+    mix = mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False, remakes=[Remake(probability=0.3)])
+    plain = mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False)
+    known = {tuple(plain.draw(i).sample.ids) for i in range(100)}
+    assert len(known) == len(TASKS)
+    draws = [mix.draw(i) for i in range(400)]
+    (counts,) = count(draws, 1)
+    assert 80 < counts.changed < 160
+    assert all(tuple(d.sample.ids) in known for d in draws if not d.changed)
+    # A few changes, such as the half turn of a single cell, leave a task as it is.
+    assert sum(tuple(d.sample.ids) not in known for d in draws if d.changed) > 0.9 * counts.changed
+
+
+def test_a_change_that_does_not_fit_leaves_the_task() -> None:
+    big = random_task(Stream("big"), 2, 1)
+    tall = Pair(replace(big.train[0].input, height=30, width=1, cells=bytes(30)), big.train[0].output)
+    task = Task("tall", (tall,) * 2, (Pair(tall.input, tall.input),))
+    upscale = Remake(probability=1, weights={"upscale": 1})
+    drawn = [upscale.change(Stream(k), task) for k in range(20)]
+    assert all(new is task for new in drawn)
+
+
+def test_kinds_are_drawn_by_weight() -> None:
+    weights = {"geometric": 0.0, "padding": 1.0, "upscale": 3.0}
+    drawn = [random_change(Stream("weight", k), TASKS[0], weights) for k in range(800)]  # type: ignore[arg-type]
+    kinds = Counter(change.kind for change in drawn if change)
+    assert set(kinds) == {"padding", "upscale"}
+    assert 0.68 < kinds["upscale"] / 800 < 0.82
+    assert set(EQUAL) == set(KINDS)
+
+
+def test_a_dataset_may_differ_from_its_recipe() -> None:
+    datasets = [{"spec": "toy/cross#n=9"}, {"spec": "toy/copy#n=9", "resplit": False, "change_probability": 0}]
+    recipe = make_recipe({**SMALL, "datasets": datasets, "resplit": True, "change_probability": 1})
+    inputs = open_inputs(recipe)
+    mix = open_recipe_mixture(inputs)
+    one, other = count([mix.draw(i) for i in range(60)], 2)
+    assert (one.resplit, one.changed) == (one.drawn, one.drawn)
+    assert (other.resplit, other.changed) == (0, 0)
+    text = as_text(preview(recipe, draws=50))
+    assert "split anew" in text
+    assert "changed to new tasks" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"change_probability": 1.5}, "change_probability: Input should be less than or equal to 1"),
+        ({"change_weights": {"mirrored": 1}}, "did you mean 'change_weights.mirror'"),
+        ({"change_weights": dict.fromkeys(KINDS, 0)}, "all kinds weigh 0; use change_probability: 0"),
+    ],
+)
+def test_what_is_wrong_is_named(values: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        make_recipe({**SMALL, "datasets": "toy/cross", **values})

@@ -1,0 +1,201 @@
+"""What cannot train says so in one line: bad input, missing packages, no memory; and the dry run that finds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.cli import cli
+from harness.cli.entry import run_cli
+from harness.core.errors import DataError, RunError
+from harness.data.dataset import open_dataset
+from tests.support.data_samples import task_json
+from tests.support.train_runs import Data, bench, command, last_line, recipe_data
+from tests.trainers.test_recipe import SMALL
+from trainers.data.mixture import open_mixture
+from trainers.model.chat_template import load_tokenizer
+from trainers.recipe.schema import make_recipe
+from trainers.store.log import read_log
+
+pytestmark = pytest.mark.slow
+
+LITTLE_MEMORY = """
+import resource, sys
+import trainers.run.dry_run
+from harness.cli import cli
+from harness.cli.entry import run_cli
+
+with open("/proc/self/status") as file:
+    size = next(int(line.split()[1]) for line in file if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size * 1024 + 400 * 2**20, resource.RLIM_INFINITY))
+sys.exit(run_cli(cli, sys.argv[1:]))
+"""
+
+
+def refused(data: Data, capsys: pytest.CaptureFixture[str]) -> str:
+    """The error line of a recipe that is refused before training."""
+    status = run_cli(cli, command(data)[2:])
+    assert status in (1, 2)
+    last = last_line(capsys.readouterr().err)
+    assert last.startswith("error: ")
+    assert read_log(Path(data["output_dir"]) / "log.jsonl") == []
+    return last
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "nowhere"}, "model 'nowhere': no such folder"),
+        ({"adapter": "nowhere"}, "adapter 'nowhere': no adapter_config.json there"),
+        ({"max_seq_len": 4000}, "over the model's context of 2048"),
+        ({"max_seq_len": 50}, "cannot supply the mixture"),
+        ({"lora": {"targets": ["nothing"]}}, "nothing"),
+        ({"datasets": "nowhere.json"}, "nowhere.json"),
+        ({"validation": "toy/copy"}, "validation"),
+        ({"sharding": "fsdp"}, "needs GPUs and at least two processes"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_recipes(
+    tmp_path: Path, qwen: Path, changes: Data, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refused({**recipe_data(qwen, tmp_path / "bad"), **changes}, capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "packages"),
+    [
+        ({"report_to": "tensorboard"}, ["tensorboard", "tensorboardX"]),
+        ({"report_to": "wandb"}, ["wandb"]),
+        ({"report_to": "trackio"}, ["trackio"]),
+        ({"quantize_4bit": True}, ["bitsandbytes"]),
+    ],
+)
+def test_missing_packages_are_named(
+    tmp_path: Path,
+    changes: Data,
+    packages: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+    expected = f"needs {packages[0]}, not installed here: pip install {packages[0]}"
+    assert expected in refused(recipe_data("tiny", tmp_path / "bad", **changes), capsys)
+
+
+def test_models_and_adapters_that_cannot_be_loaded(
+    tmp_path: Path, qwen: Path, plain_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(qwen, tmp_path / "model")
+    data = recipe_data(model, tmp_path / "out", lora={"rank": 8})
+    weights = model / "model.safetensors"
+    adapter = shutil.copytree(plain_run, tmp_path / "adapter")
+    other = {"lora": {"rank": 4, "alpha": 5}, "adapter": str(adapter)}
+    assert "set lora.rank=8, lora.alpha=32" in refused({**data, **other}, capsys)
+    (adapter / "adapter_model.safetensors").write_bytes(b"short")
+    assert f"{adapter}: its weights are not what training wrote" in refused({**data, "adapter": str(adapter)}, capsys)
+    (adapter / "manifest.json").unlink()
+    assert f"adapter '{adapter}' cannot be loaded on" in refused({**data, "adapter": str(adapter)}, capsys)
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert f"model '{model}' cannot be loaded" in refused(data, capsys)
+    weights.unlink()
+    assert f"model '{model}' cannot be loaded" in refused(data, capsys)
+
+
+def test_a_hub_model_that_is_not_there(tmp_path: Path) -> None:
+    done = bench(command(recipe_data("nobody/no-such-model", tmp_path / "out")))
+    assert done.returncode == 2
+    expected = "error: model nobody/no-such-model: it is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids the "
+    assert last_line(done.stderr).startswith(expected)
+
+
+def test_datasets_without_outputs(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = [open_dataset("toy/copy#n=5").task(k) for k in range(5)]
+    path = tmp_path / "silent.json"
+    silent = {task.id: {**task_json(task), "test": [{"input": task.test[0].input.to_rows()}]} for task in tasks}
+    path.write_text(json.dumps(silent), encoding="utf-8")
+    data = recipe_data(qwen, tmp_path / "out")
+    assert "had no output; use a dataset with known test outputs" in refused({**data, "datasets": str(path)}, capsys)
+    check = {"validation": {"spec": str(path)}}
+    assert "no task with a known output fits in 800 tokens" in refused({**data, **check}, capsys)
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    data = recipe_data(qwen, tmp_path / "below") | {"output_dir": str(tmp_path / "file" / "out")}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    assert run_cli(cli, ["train", str(path)]) == 2
+    assert "file/out cannot be written: Not a directory" in last_line(capsys.readouterr().err)
+
+
+def test_dry_run_leaves_nothing_behind(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = recipe_data(qwen, tmp_path / "out", datasets="toy/cross#n=50", validation={"spec": "toy/cross"})
+    assert run_cli(cli, [*command(data, "--dry-run", "--json")[2:]]) == 0
+    took = json.loads(capsys.readouterr().out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.yaml"]
+    assert took["schedule"]["steps"] == 40
+    assert took["schedule"]["tokens"] > 40 * 6 * 100
+    assert took["schedule"]["most_tokens"]["tokens"] >= took["schedule"]["tokens"] / 40
+    assert took["peak_memory"] > 2**27
+    assert took["tokens_per_second"] > 10
+
+
+def test_out_of_memory_says_what_to_change(train_root: Path, qwen: Path) -> None:
+    data = recipe_data(qwen, train_root / "big", batch_size=512, max_padding=0.9, tokens_a_pass=10**6, max_steps=1)
+    done = bench(["-c", LITTLE_MEMORY, *command(data, "--dry-run")[2:]])
+    assert done.returncode == 1
+    last = last_line(done.stderr)
+    assert last.startswith("error: out of memory (")
+    same = "with the same result but for other draws of dropout: tokens_a_pass=500000, micro_batch_size=1, "
+    same += "gradient_checkpointing=true. "
+    other = "Then, with another: dtype=bfloat16, quantize_4bit=true, max_seq_len=400, lora.rank=4, or a smaller model"
+    assert last.endswith(f"Change, in this order, {same}{other}")
+
+
+@pytest.mark.parametrize(
+    ("killed", "error", "expected"),
+    [
+        (False, DataError, r"^dataset 'toy/copy#n=9' cannot supply the mixture: [^\n]*$"),
+        (True, RunError, r"^DataLoader worker [^\n]*\. Set workers=0, or fewer where memory is short\. The check"),
+    ],
+)
+def test_what_happens_in_a_worker_is_one_line(qwen: Path, killed: bool, error: type[Exception], expected: str) -> None:
+    from torch.utils.data import DataLoader
+
+    from trainers.data.hf_rows import VirtualRows
+    from trainers.run.errors import explained
+
+    def batch(rows: list[object]) -> list[object]:
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows
+
+    toys, length = [open_dataset("toy/copy#n=9")], 800 if killed else 20
+    tokenizer = load_tokenizer(qwen)
+    options = {"encoder": "MinimalGridEncoder()", "seed": 0, "max_seq_len": length}
+    mixture = open_mixture(toys, ["compact-v0"], [1], tokenizer, **options)
+    loader = DataLoader(VirtualRows.of(mixture, range(4)), num_workers=1, collate_fn=batch)
+    with pytest.raises(error, match=expected), explained(make_recipe(SMALL)):
+        list(loader)
+
+
+def test_sharding_is_handed_to_trl(tmp_path: Path) -> None:
+    import torch
+
+    from trainers.run.trl_config import training_arguments
+
+    sharded = make_recipe({**SMALL, "sharding": "fsdp", "gradient_checkpointing": True})
+    arguments = training_arguments(sharded, 4, tmp_path, torch.float32)
+    assert arguments.fsdp is True
+    assert not arguments.gradient_checkpointing  # FSDP's own instead
+    expected = {"fsdp_version": 2, "activation_checkpointing": True, "state_dict_type": "FULL_STATE_DICT"}
+    assert expected.items() <= arguments.fsdp_plugin_args.items()
+    assert not training_arguments(make_recipe(SMALL), 4, tmp_path, torch.float32).fsdp

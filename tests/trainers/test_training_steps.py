@@ -1,0 +1,126 @@
+"""What a training step is: the same in any number of processes and passes, with any way to train."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.train_runs import (
+    FEW,
+    TORCHRUN,
+    Data,
+    bench,
+    command,
+    last_line,
+    losses_of,
+    manifest_of,
+    recipe_data,
+    steps_of,
+    trained,
+)
+from trainers.store.log import read_log
+
+pytestmark = pytest.mark.slow
+
+
+def test_two_processes_take_the_same_steps(train_root: Path, qwen: Path, few_run: Path) -> None:
+    output = train_root / "two"
+    done = bench([*TORCHRUN, *command(recipe_data(qwen, output, **FEW))])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line["counts"] for line in steps_of(output)] == [line["counts"] for line in steps_of(few_run)]
+    for one, two in zip(losses_of(few_run), losses_of(output), strict=True):
+        assert abs(one - two) < 3e-4
+
+
+def test_passes_do_not_change_the_gradient(train_root: Path, qwen: Path, few_run: Path) -> None:
+    padded = trained(recipe_data(qwen, train_root / "padded", max_padding=0.9, **FEW))
+    assert manifest_of(few_run).padding == 0
+    assert manifest_of(padded).padding > 0.1
+    for one, two in zip(losses_of(few_run), losses_of(padded), strict=True):
+        assert abs(one - two) < 2e-4
+
+
+def test_going_on_from_an_adapter_starts_where_it_ended(train_root: Path, qwen: Path, plain_run: Path) -> None:
+    check = {"spec": "toy/cross/evaluation#n=8", "max_tasks": 8}
+    data = recipe_data(qwen, train_root / "further", adapter=str(plain_run), lora={"rank": 8}, max_steps=5, seed=1)
+    further = trained({**data, "validation": check, "eval_steps": 2})
+    assert losses_of(plain_run)[0] - losses_of(further)[0] > 0.5
+    checks = [line for line in read_log(further / "log.jsonl") if "eval_loss" in line]
+    assert [line["step"] for line in checks] == [2, 4, 5]
+    assert manifest_of(further).losses.validation == {"loss": checks[-1]["eval_loss"]}
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path: Path, qwen: Path) -> None:
+    """With logits of 1e22 the loss of the first step is finite, and the squares of its gradient are not."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(qwen)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 1e22)
+    model.all_tied_weights_keys = {}
+    base = shutil.copytree(qwen, tmp_path / "base")
+    model.save_pretrained(base)
+    output = tmp_path / "out"
+    done = bench(command(recipe_data(base, output, max_steps=1)))
+    assert done.returncode == 1
+    assert re.search(
+        r"error: the norm of the gradient is (inf|nan) at step 1: lower learning_rate", last_line(done.stderr)
+    )
+    assert not (output / "manifest.json").exists()
+    assert (output / "log.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_an_adapter_on_4_bit_weights_stays_in_float32(
+    tmp_path: Path, qwen: Path, plain_run: Path, continued: bool
+) -> None:
+    """What TRL rounds to bfloat16 in a first session comes back in float32 from a checkpoint."""
+    import torch
+    from safetensors.torch import load_file
+
+    from trainers.data.hf_rows import VirtualRows
+    from trainers.model.inputs import open_inputs
+    from trainers.recipe.schema import make_recipe
+    from trainers.run.load import set_up
+    from trainers.run.stop import StopSignal
+    from trainers.run.trainer import Reports, build_trainer
+    from trainers.store.log import Progress
+
+    adapter = {"adapter": str(plain_run)} if continued else {}
+    recipe = make_recipe(recipe_data(qwen, tmp_path / "out", lora={"rank": 8}, max_steps=2, **adapter))
+    setup = set_up(open_inputs(recipe), recipe, tmp_path / "out")
+    setup.model.is_loaded_in_4bit = True  # by which TRL knows; the weights themselves need bitsandbytes
+    setup = replace(setup, recipe=recipe.model_copy(update={"quantize_4bit": True}))
+    rows = VirtualRows.of(setup.mixture, range(12))
+    with StopSignal() as stop:
+        trainer = build_trainer(setup, rows, reports=Reports(None, Progress(2, 1, False)), stop=stop)
+    weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    if continued:
+        saved = load_file(plain_run / "adapter_model.safetensors")
+        assert all(torch.equal(weights[name.replace(".weight", ".default.weight")], w) for name, w in saved.items())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "changes", "kind"),
+    [
+        ("full", {"lora": None, "learning_rate": 1e-4, "gradient_checkpointing": True}, "model"),
+        ("bf16", {"dtype": "bfloat16", "lora": {"rank": 4, "rslora": True, "targets": ["q_proj"]}}, "adapter"),
+        ("dora", {"lora": {"rank": 4, "dora": True}, "serveable": False}, "adapter"),
+    ],
+)
+def test_other_ways_to_train(train_root: Path, qwen: Path, name: str, changes: Data, kind: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = trained(recipe_data(qwen, train_root / name, **({"max_steps": 4} | changes)))
+    assert manifest_of(folder).kind == kind
+    assert (folder / "config.json").exists() == (kind == "model")
+    if kind == "model":
+        network = AutoModelForCausalLM.from_pretrained(folder)
+        assert network.config.vocab_size == 320

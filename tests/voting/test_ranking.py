@@ -1,0 +1,162 @@
+"""Voting and selection rules: order of arrival never matters, ties stay ties."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import ConfigError
+from harness.core.grid import Grid
+from harness.core.random_stream import Stream
+from harness.voting.ranking import Group, Vote, attempts, exact_mean, rank, tie_sets, vote_k
+from harness.voting.selection_rules import RULES, rule_named
+
+A, B, C, D = (Grid(1, 2, bytes(cells)) for cells in ((0, 1), (1, 0), (2, 2), (3, 3)))
+
+GRIDS = st.sampled_from([A, B, C, D, Grid(2, 1, b"\x00\x01")])
+LOGPROBS = st.none() | st.floats(-50, 0)
+
+
+@st.composite
+def vote_lists(draw: st.DrawFn, least: int = 0) -> list[Vote]:
+    count = draw(st.integers(least, 10))
+    return [
+        Vote(draw(GRIDS), draw(LOGPROBS), draw(LOGPROBS), draw(st.sampled_from(["identity", "rot90"])), i)
+        for i in range(count)
+    ]
+
+
+def ties(groups: list[Group]) -> list[set[Grid]]:
+    return [{group.grid for group in tie} for tie in tie_sets(groups)]
+
+
+def test_count_decides_first_then_the_mean_logprob() -> None:
+    votes = [Vote(A, -9.0), Vote(A, -9.0), Vote(B, -2.0), Vote(C, -1.0)]
+    assert [(g.grid, g.count, g.mean_logprob, g.tie) for g in rank(votes)] == [
+        (A, 2, -9.0, 0),
+        (C, 1, -1.0, 1),
+        (B, 1, -2.0, 2),
+    ]
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan, -math.inf])
+def test_an_unknown_logprob_ties_its_count_and_no_other(unknown: float | None) -> None:
+    votes = [Vote(A, -1.0), Vote(B, -2.0), Vote(C, unknown)] + [Vote(D, -5.0)] * 2
+    assert ties(rank(votes)) == [{D}, {A, B, C}]
+    assert rank(votes)[-1].mean_logprob is None
+
+
+def test_equal_logprobs_tie() -> None:
+    assert ties(rank([Vote(A, -1.0), Vote(B, -1.0), Vote(C, -2.0)])) == [{A, B}, {C}]
+
+
+def test_a_tie_is_scored_by_its_expectation() -> None:
+    votes = [Vote(A), Vote(A), Vote(B), Vote(C), Vote(D)]
+    assert vote_k(votes, A, 1) == 1.0
+    assert vote_k(votes, B, 1) == 0.0
+    assert vote_k(votes, B, 2) == pytest.approx(1 / 3)
+    assert vote_k(votes, B, 3) == pytest.approx(2 / 3)
+    assert vote_k(votes, Grid(1, 1, b"\x05"), 9) == 0.0
+    assert vote_k([], A, 2) == 0.0
+
+
+@given(vote_lists(), st.randoms())
+def test_no_rule_depends_on_the_order_of_arrival(votes: list[Vote], random: object) -> None:
+    shuffled = list(votes)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    for rule in RULES.values():
+        assert rule.rank(shuffled) == rule.rank(votes), rule.name
+    assert attempts(shuffled, Stream(3)) == attempts(votes, Stream(3))
+
+
+@given(vote_lists())
+def test_a_ranking_holds_every_distinct_grid_once_with_its_count(votes: list[Vote]) -> None:
+    counts = Counter(vote.grid for vote in votes)
+    for name, rule in RULES.items():
+        groups = rule.rank(votes)
+        assert len({group.grid for group in groups}) == len(groups)
+        assert all(group.count == counts[group.grid] for group in groups)
+        assert name == "marc" or len(groups) == len(counts)
+        tie_numbers = [group.tie for group in groups]
+        assert tie_numbers == sorted(tie_numbers)
+        assert sorted(set(tie_numbers)) == list(range(len(set(tie_numbers))))
+
+
+@given(vote_lists(), st.integers(1, 6))
+def test_the_places_are_shared_out_exactly(votes: list[Vote], k: int) -> None:
+    distinct = {vote.grid for vote in votes}
+    assert sum(vote_k(votes, grid, k) for grid in distinct) == pytest.approx(min(k, len(distinct)))
+
+
+@given(vote_lists(least=1), st.integers(1, 4), st.integers(0, 99))
+def test_attempts_are_distinct_and_only_those_that_can_be_best(votes: list[Vote], k: int, seed: int) -> None:
+    chosen = attempts(votes, Stream(seed), k)
+    assert len(chosen) == len(set(chosen)) == min(k, len({vote.grid for vote in votes}))
+    assert all(vote_k(votes, grid, k) > 0 for grid in chosen)
+    assert all(grid in chosen for grid in {vote.grid for vote in votes} if vote_k(votes, grid, k) == 1)
+
+
+def test_attempts_draw_ties_as_often_as_the_expectation_says() -> None:
+    votes = [Vote(A), Vote(A), Vote(B), Vote(C), Vote(D)]
+    drawn = Counter(attempts(votes, Stream(seed, "task", 0))[1] for seed in range(3_000))
+    assert set(drawn) == {B, C, D}
+    assert all(900 < count < 1_100 for count in drawn.values())
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1))
+def test_the_mean_is_correctly_rounded(values: list[float]) -> None:
+    exact = sum(map(Fraction, values)) / len(values)
+    assert exact_mean(values) == pytest.approx(float(exact), rel=1e-15, abs=5e-324)
+
+
+def test_rule_logprob_adds_probabilities() -> None:
+    votes = [Vote(A, sum_logprob=math.log(0.2)), Vote(A, sum_logprob=math.log(0.2)), Vote(B, sum_logprob=math.log(0.3))]
+    assert ties(RULES["logprob"].rank(votes)) == [{A}, {B}]
+    votes[2] = Vote(B, sum_logprob=math.log(0.5))
+    assert ties(RULES["logprob"].rank(votes)) == [{B}, {A}]
+    assert ties(RULES["logprob"].rank([*votes, Vote(B), Vote(C)])) == [{A}, {B, C}]
+
+
+def test_rule_logprob_compares_answers_too_long_for_a_float() -> None:
+    votes = [Vote(A, sum_logprob=-2000.0), Vote(B, sum_logprob=-2000.5), Vote(B, sum_logprob=-2000.5)]
+    assert ties(RULES["logprob"].rank(votes)) == [{B}, {A}]
+
+
+def test_rule_first_takes_the_order_of_sampling() -> None:
+    votes = [Vote(B, sample=1), Vote(B, sample=2), Vote(A, sample=0), Vote(C, sample=3)]
+    assert ties(RULES["first"].rank(votes)) == [{A}, {B}, {C}]
+
+
+def test_rule_count_nll_lets_a_likely_grid_beat_one_more_vote() -> None:
+    votes = [Vote(A, sum_logprob=-3.0), Vote(A, sum_logprob=-3.0), Vote(B, sum_logprob=-0.5), Vote(C)]
+    assert ties(RULES["count-nll"].rank(votes)) == [{B}, {A}, {C}]
+
+
+def test_rule_marc_counts_views_not_predictions() -> None:
+    votes = [Vote(A, view="rot90")] * 9 + [Vote(B, view=view) for view in ("identity", "rot180", "flip_lr")]
+    assert ties(RULES["vote"].rank(votes)) == [{A}, {B}]
+    assert ties(RULES["marc"].rank(votes)) == [{B}, {A}]
+
+
+def test_rule_marc_takes_three_nominees_a_view_and_prefers_the_untransformed_one() -> None:
+    counts = {A: 4, B: 3, C: 2, D: 1}
+    votes = [Vote(grid, view="rot90") for grid, count in counts.items() for _ in range(count)]
+    assert ties(RULES["marc"].rank(votes)) == [{A, B, C}]
+    assert ties(RULES["marc"].rank([*votes, Vote(D)])) == [{D}, {A, B, C}]
+    assert ties(RULES["marc"].rank([*votes, Vote(D, view="rot90")])) == [{A, B, C, D}]
+
+
+@given(vote_lists())
+@settings(max_examples=50)
+def test_the_vote_is_the_default_rule(votes: list[Vote]) -> None:
+    assert rule_named("vote").rank(votes) == rank(votes)
+
+
+def test_an_unknown_rule_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'median'.*vote, logprob, first, marc, count-nll"):
+        rule_named("median")

@@ -1,0 +1,169 @@
+"""The commands ``bench train``, ``bench preview`` and ``bench merge``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harness.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainers.recipe.schema import Recipe
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+DASHES = {"token_normalize_func": lambda token: token.replace("_", "-")}
+"""Options may be written with dashes or with underscores."""
+
+_TEXT = (
+    "model_path", "adapter_path", "output_dir", "grid_encoder", "torch_dtype", "optim", "report_to",
+    "lr_scheduler_type", "lora_weight_initialization", "device_map",
+)  # fmt: skip
+_WHOLE = (
+    "lora_r", "max_steps", "logging_steps", "eval_steps", "save_steps", "batch_size", "max_seq_len",
+    "per_device_train_batch_size", "random_seed", "lr_num_cycles", "n_gpus",
+)  # fmt: skip
+_REAL = (
+    "learning_rate", "warmup_ratio", "max_grad_norm", "subsample_train_tasks_ratio", "compose_new_task_probability",
+    "verify_correct_output_probability",
+)  # fmt: skip
+_SWITCHES = ("resume_from_checkpoint", "gradient_checkpointing", "use_lora", "verbose")
+_FLAGS = ("use_4bit_quantization", "remove_train_samples_to_fit_max_seq_len")
+
+
+def original_options(command: Command) -> Command:
+    """The options of the arc24 fine-tuning script."""
+    options = [
+        click.option("--train-datasets", nargs=2, multiple=True, metavar="SPEC PROMPT", help="May be given again."),
+        click.option("--val-dataset", nargs=2, metavar="SPEC PROMPT", default=None),
+        click.option("--compose-new-task-weights", nargs=4, type=float, default=None),
+    ]
+    for names, kind in ((_TEXT, str), (_WHOLE, int), (_REAL, float)):
+        options += [click.option(f"--{_dashed(name)}", type=kind, default=None) for name in names]
+    options += [click.option(f"--{_dashed(name)}/--no-{_dashed(name)}", default=None) for name in _SWITCHES]
+    options += [click.option(f"--{_dashed(name)}", is_flag=True, default=None) for name in _FLAGS]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+OVERRIDE = click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. lora.rank=32.")
+RECIPE = click.argument("recipe_file", metavar="[RECIPE.yaml]", required=False, type=click.Path(path_type=Path))
+
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Two steps on the heaviest samples of the run; nothing is kept.")
+
+
+@click.command(context_settings=DASHES)
+@RECIPE
+@OVERRIDE
+@click.option("--progress/--no-progress", default=True, help="Show loss, tokens/s and time left.")
+@DRY_RUN
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest of the finished folder.")
+@original_options
+def train(
+    recipe_file: Path | None, overrides: tuple[str, ...], progress: bool, dry_run: bool, as_json: bool, **original: Any
+) -> Path | None:
+    """Train an adapter from a recipe, or from the options of the arc24 script.
+
+    A run that was stopped or killed goes on exactly where its newest checkpoint is.
+
+    \b
+    bench train examples/train-toy.yaml -o max_steps=40 -o lora.rank=8
+    bench train examples/train-qwen.yaml --dry-run
+    bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
+    """
+    from trainers.run.api import train as train_recipe
+
+    recipe = _recipe(recipe_file, overrides, original)
+    if dry_run:
+        _print_dry_run(recipe, progress, as_json)
+        return None
+    output = train_recipe(recipe, recipe.output_dir, progress=progress)
+    click.echo((output / "manifest.json").read_text(encoding="utf-8") if as_json else output, nl=not as_json)
+    return output
+
+
+@click.command(context_settings=DASHES)
+@RECIPE
+@OVERRIDE
+@click.option("--samples", default=2, show_default=True, type=click.IntRange(0), help="Samples to show in full.")
+@click.option("--draws", default=1000, show_default=True, type=click.IntRange(1), help="Samples to count over.")
+@DRY_RUN
+@click.option("--json", "as_json", is_flag=True)
+@original_options
+def preview(
+    recipe_file: Path | None,
+    overrides: tuple[str, ...],
+    samples: int,
+    draws: int,
+    dry_run: bool,
+    as_json: bool,
+    **original: Any,
+) -> None:
+    """Show what the trainer will see: samples with the loss region marked, lengths, the mixture as realised.
+
+    \b
+    bench preview examples/train-toy.yaml
+    """
+    import json
+    from dataclasses import asdict
+
+    from trainers.commands.preview import as_text
+    from trainers.commands.preview import preview as preview_recipe
+
+    recipe = _recipe(recipe_file, overrides, original)
+    if dry_run:
+        _print_dry_run(recipe, True, as_json)
+        return
+    shown = preview_recipe(recipe, samples=samples, draws=draws)
+    click.echo(json.dumps(asdict(shown), indent=2, ensure_ascii=False) if as_json else as_text(shown))
+
+
+@click.command()
+@click.argument("base")
+@click.argument("adapter", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the full model.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of its weights  [default: the base's own]"
+)
+def merge(base: str, adapter: Path, output: Path, dtype: str | None) -> None:
+    """Write base and adapter as one full model, for where adapters cannot be served, and compare it with PEFT.
+
+    \b
+    bench merge tiny runs/demo/trained/cross -o merged
+    """
+    from trainers.commands.merge import merge as merge_adapter
+
+    click.echo(merge_adapter(base, adapter, output, dtype=dtype))
+
+
+def _print_dry_run(recipe: Recipe, progress: bool, as_json: bool) -> None:
+    import json
+    from dataclasses import asdict
+
+    from trainers.run.api import dry_run
+
+    took = dry_run(recipe, progress=progress)
+    click.echo(json.dumps(asdict(took), indent=2) if as_json else took.as_text())
+
+
+def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:
+    """The recipe of file, original options and overrides, each over the ones before; warnings go to stderr."""
+    from trainers.recipe.arc24 import recipe_data
+    from trainers.recipe.yaml_file import load_recipe
+
+    given = {k: v for k, v in original.items() if v is not None and v != ()}
+    if path is None and not given and not overrides:
+        raise click.UsageError("name a recipe file, or give --train_datasets and --output_dir")
+    if path is None and given and not given.get("output_dir"):
+        raise ConfigError("--output_dir is missing: where is the adapter to be written?")
+    data, warnings = recipe_data(given, with_defaults=path is None)
+    for warning in warnings if given else ():
+        click.echo(f"warning: {warning}", err=True)
+    return load_recipe(path, overrides, data if given else None)

@@ -1,0 +1,148 @@
+"""Merging an adapter into its base, and comparing the result with PEFT. Imports torch, transformers and PEFT."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel
+from peft.utils import load_peft_weights
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+
+from harness.core.errors import AdapterError, ConfigError
+from trainers.model.start_adapter import adapted_modules, reached_modules
+
+TOKENS = 64
+"""Of the prompt on which base, adapter and merged model are compared."""
+_LARGEST_ERROR = 0.5
+"""The largest error of the merged model's logits, as a share of what the adapter changes in them."""
+_ROUNDING = 1e-5
+"""The error that float32 arithmetic explains, as a share of the logits."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Root mean squares of logits over ``TOKENS`` tokens."""
+
+    effect: float
+    """Base against adapter, both through PEFT."""
+    error: float
+    """PEFT against the merged model."""
+
+
+def write_merged(base: Path | str, adapter: Path, output: Path, dtype: str | None) -> Agreement:
+    """Write the merged model into an empty folder, load it again and compare it with PEFT.
+
+    Raises:
+        ConfigError: the base cannot be loaded.
+        AdapterError: the adapter does not fit or changes nothing, or the merged model is another and was removed.
+    """
+    precision = _precision(_load(base, "auto"))
+    plain = _load(base, precision)
+    _check_weights(adapter, plain.config)
+    ids = torch.linspace(0, plain.get_input_embeddings().weight.shape[0] - 1, TOKENS).long()[None]
+    alone = _logits(plain, ids)
+    adapted = _logits(_with_adapter(plain, adapter, base), ids)
+    del plain
+    model = _load(base, dtype or "auto")
+    _separate_head(model)
+    merged = _with_adapter(model, adapter, base, merge=True)
+    _settle_head(merged)
+    existed = output.exists()
+    merged.save_pretrained(str(output))
+    written = str(next(merged.parameters()).dtype).removeprefix("torch.")
+    del model, merged
+    agreement = Agreement(_rms(adapted - alone), _rms(adapted - _logits(_load(output, precision), ids)))
+    if not agreement.error <= _LARGEST_ERROR * agreement.effect + _ROUNDING * _rms(adapted):
+        shutil.rmtree(output)
+        if existed:
+            output.mkdir()
+        remedy = "" if written == "float32" else f"; rounding to {written} may be the cause: merge with --dtype float32"
+        raise AdapterError(
+            f"{adapter}: the merged model is another than the base with the adapter: its logits are off by "
+            f"{agreement.error:.2g}, where the adapter changes them by {agreement.effect:.2g}{remedy}. It was removed"
+        )
+    return agreement
+
+
+def _load(base: Path | str, dtype: Any) -> Any:
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(base), dtype=dtype, use_safetensors=True).eval()
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"model {str(base)!r} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def _precision(model: Any) -> torch.dtype:
+    """What to compare in: float32 where memory has room for it, else the dtype of the model itself."""
+    numbers = sum(weight.numel() for weight in model.parameters())
+    own: torch.dtype = next(model.parameters()).dtype
+    return torch.float32 if 5 * numbers < psutil.virtual_memory().available else own
+
+
+def _with_adapter(model: Any, adapter: Path, base: Path | str, *, merge: bool = False) -> Any:
+    try:
+        adapted = PeftModel.from_pretrained(model, str(adapter)).eval()
+        return adapted.merge_and_unload(safe_merge=True) if merge else adapted
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        raise AdapterError(f"{adapter} does not fit {str(base)!r}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(input_ids=ids).logits.float()
+    return found
+
+
+def _rms(values: torch.Tensor) -> float:
+    return float(values.double().square().mean().sqrt())
+
+
+def _check_weights(adapter: Path, model: Any) -> None:
+    """Refuse an adapter of which PEFT would leave something out without a word, or that changes nothing.
+
+    Raises:
+        AdapterError: which modules, or that all of lora_B is zero.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        weights = load_peft_weights(str(adapter), device="cpu")
+        reached = reached_modules(model, config) if isinstance(config, LoraConfig) else None
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise AdapterError(f"{adapter} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    if reached is None:
+        return
+    if differing := sorted(reached ^ adapted_modules(adapter)):
+        raise AdapterError(
+            f"{adapter}: its weights are not on the modules that its adapter_config.json names; {len(differing)} "
+            f"differ, such as {differing[0]}"
+        )
+    idle = ("lora_A", "lora_embedding_A")
+    if not any(weight.any() for name, weight in weights.items() if not any(part in name for part in idle)):
+        raise AdapterError(f"{adapter}: changes nothing: lora_B is zero in all of its modules")
+
+
+def _separate_head(model: Any) -> None:
+    """Give an output layer that is tied to the embeddings a copy of them, so that merging into one leaves the other."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is embeddings.weight:
+        head.weight = torch.nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+
+
+def _settle_head(model: Any) -> None:
+    """Tie the output layer to the embeddings again where merging left both the same; else write it on its own."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is embeddings.weight:
+        return
+    same = head.weight.shape == embeddings.weight.shape and torch.equal(head.weight, embeddings.weight)
+    tied = same and bool(model.all_tied_weights_keys)
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.tie_word_embeddings = tied
+    if tied:
+        head.weight = embeddings.weight
+    else:
+        model.all_tied_weights_keys = {}

@@ -1,0 +1,190 @@
+"""What the trainer will see: decoded samples, lengths, the mixture as realised, the longest step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.prompts.end_of_turn import text_of
+from harness.prompts.grid_encoder import parse_encoder
+from trainers.data.mixture import Counts, Draw, count
+from trainers.data.passes import PassLimits, cut_passes
+from trainers.model.inputs import Inputs, open_inputs, open_recipe_mixture
+from trainers.recipe.extras import require_extra
+from trainers.recipe.schema import Recipe
+
+PERCENTILES = (50, 75, 90, 95, 99, 100)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One sample as text: the loss covers ``answer``, the end-of-turn token included."""
+
+    spec: str
+    task_id: str
+    tokens: int
+    answer_tokens: int
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class SourceShare:
+    """One dataset of the mixture over the samples drawn."""
+
+    spec: str
+    declared: float
+    realised: float
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How tokenizer and chat template read a sample."""
+
+    cells: int
+    """Tokens of a row of ten cells."""
+    digits: int
+    """The most digits that share a token."""
+    stops: dict[int, str]
+    """The tokens that end an answer."""
+    eos: list[int]
+    """The tokens at which the model's own files stop."""
+    thinks: str
+    """``no``, ``learned`` (an empty thought, with the answer), ``prompt`` (an empty one there) or ``opened`` there."""
+
+    def as_text(self) -> str:
+        """Three short lines."""
+        together = "one token each" if self.digits == 1 else f"up to {self.digits} share a token"
+        stops = ", ".join(f"{text!r} ({token})" for token, text in self.stops.items())
+        eos = ", ".join(map(str, self.eos)) or "none"
+        return "\n".join(
+            (
+                f"digits: {together}; a row of 10 cells takes {self.cells} tokens",
+                f"an answer ends with {stops}; the model's own files stop at {eos}",
+                f"thoughts: {_THOUGHTS[self.thinks]}",
+            )
+        )
+
+
+_THOUGHTS = {
+    "no": "the template has none",
+    "learned": "an empty one is learned with the answer",
+    "prompt": "the prompt has an empty one",
+    "opened": "the prompt opens one, which is learned to be closed at once",
+}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first samples of a run; lengths in tokens."""
+
+    samples: list[Shown]
+    drawn: int
+    percentiles: dict[int, int]
+    sources: list[SourceShare]
+    dropped_share: float
+    """The share of all draws that did not fit or had no output."""
+    padding: float
+    """The share of padding in the passes of the steps, on one process."""
+    longest_step: int
+    longest_step_tokens: int
+    longest_sample: int
+    reading: Reading
+    advice: list[str]
+    """What a user should know before training."""
+
+
+def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
+    """Draw the first ``draws`` samples of a recipe (whole steps) as training would, without a model.
+
+    Steps are those of the run: where it is shorter than ``draws``, shares and lengths still are over all draws.
+
+    Raises:
+        MissingExtraError, ConfigError, SpecError, DataError: as training would.
+    """
+    require_extra()
+    inputs = open_inputs(recipe)
+    tokenizer = inputs.chat.tokenizer
+    mixture = open_recipe_mixture(inputs)
+    size = recipe.batch_size
+    drawn = [mixture.draw(i) for i in range(-(-draws // size) * size)]
+    steps = [drawn[k : k + size] for k in range(0, len(drawn), size)][: recipe.max_steps]
+    lengths = sorted(len(d.sample.ids) for d in drawn)
+    counts = count(drawn, len(mixture.sources))
+    skipped = sum(c.too_long + c.no_output for c in counts)
+    totals = [sum(len(d.sample.ids) for d in step) for step in steps]
+    specs = [dataset.spec for dataset in inputs.datasets]
+    return Preview(
+        samples=[_shown(specs[d.source], d, tokenizer) for d in drawn[:samples]],
+        drawn=len(drawn),
+        percentiles={p: lengths[min(len(lengths) - 1, len(lengths) * p // 100)] for p in PERCENTILES},
+        sources=[
+            SourceShare(spec, declared, c.drawn / len(drawn), c)
+            for spec, declared, c in zip(specs, mixture.shares, counts, strict=True)
+        ],
+        dropped_share=skipped / (skipped + len(drawn)),
+        padding=_padding(steps, PassLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)),
+        longest_step=max(range(len(totals)), key=totals.__getitem__) + 1,
+        longest_step_tokens=max(totals),
+        longest_sample=lengths[-1],
+        reading=_reading(inputs),
+        advice=list(inputs.advice),
+    )
+
+
+def _reading(inputs: Inputs) -> Reading:
+    tokenizer, turn = inputs.chat.tokenizer, inputs.turns[0]
+    row = parse_encoder(inputs.recipe.encoder).line(1, bytes(range(10)))
+    pieces = [text_of(tokenizer, [token]) for token in tokenizer.encode(row, add_special_tokens=False)]
+    written = "</think>" in turn.opening
+    thinks = "opened" if turn.opens_thought else "learned" if turn.learns_thought else "prompt" if written else "no"
+    return Reading(
+        len(pieces),
+        max(sum(letter.isdigit() for letter in piece) for piece in pieces),
+        {token: text_of(tokenizer, [token]) for token in inputs.stop_token_ids},
+        sorted(inputs.chat.eos_ids),
+        thinks,
+    )
+
+
+def _shown(spec: str, draw: Draw, tokenizer: Any) -> Shown:
+    ids, start = draw.sample.ids, draw.sample.prompt_length
+    prompt, answer = text_of(tokenizer, ids[:start]), text_of(tokenizer, ids[start:])
+    return Shown(spec, draw.task_id, len(ids), len(ids) - start, prompt, answer)
+
+
+def _padding(steps: Sequence[Sequence[Draw]], limits: PassLimits) -> float:
+    real = places = 0
+    for step in steps:
+        lengths = [len(d.sample.ids) for d in step]
+        real += sum(lengths)
+        places += sum(lengths[ks[0]] * len(ks) for ks in cut_passes(lengths, limits))
+    return 1 - real / places
+
+
+def as_text(shown: Preview) -> str:
+    """The preview for people."""
+    parts = []
+    for s in shown.samples:
+        parts.append(f"--- {s.spec}, task {s.task_id}: {s.tokens} tokens, the loss covers the last {s.answer_tokens}")
+        parts.append(f"{s.prompt}[LOSS>{s.answer}<LOSS]")
+    parts.append(f"--- over the first {shown.drawn} samples")
+    parts.append("tokens a sample: " + ", ".join(f"{p} % ≤ {n}" for p, n in shown.percentiles.items()))
+    parts.append(f"dropped: {shown.dropped_share:.1%} of all draws; padding: {shown.padding:.1%} of all places")
+    parts.append(
+        f"longest step: number {shown.longest_step} with {shown.longest_step_tokens} tokens; "
+        f"longest sample: {shown.longest_sample} tokens"
+    )
+    for source in shown.sources:
+        c = source.counts
+        parts.append(
+            f"{source.spec}: declared {source.declared:.1%}, realised {source.realised:.1%}; {c.too_long} too long, "
+            f"{c.no_output} without output, {c.dropped_pairs} pairs dropped"
+            + (f", {c.resplit} split anew" if c.resplit else "")
+            + (f", {c.changed} changed to new tasks" if c.changed else "")
+        )
+    parts.append(shown.reading.as_text())
+    parts += [f"warning: {line}" for line in shown.advice]
+    return "\n".join(parts)

@@ -1,0 +1,44 @@
+"""The command ``bench tiny-base``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("tiny-base")
+@click.option("--path", "show", is_flag=True, help="Print the folder of the shipped tiny base and do nothing else.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write the new model to.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
+@click.option("--batch", type=click.IntRange(1), help="Sequences of a step.")
+@click.option("--hidden", type=int, help="Hidden size, a multiple of the head size 32.")
+@click.option("--layers", type=click.IntRange(1), help="Layers.")
+@click.option("--mlp", type=click.IntRange(1), help="Width of the MLP.")
+@click.option("--families", help="Comma-separated toy families, in the order of the curriculum.")
+@click.option("--seed", type=int, help="Seed of weights and tasks.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to train.")
+def tiny_base(show: bool, output: Path | None, families: str | None, **options: int | str | None) -> None:
+    """Make the embedded tiny model anew, or a larger sibling.
+
+    \b
+    bench tiny-base --path
+    bench tiny-base -o my-base --steps 200
+    bench tiny-base -o sibling --hidden 512 --layers 8 --mlp 1536 --device cuda
+    """
+    from trainers.tiny.model import TinyBase
+    from trainers.tiny.train import save, shipped_path, train
+
+    if show:
+        click.echo(shipped_path())
+        return
+    if output is None:
+        raise click.UsageError("name a folder to write to (-o FOLDER), or ask for --path")
+    if output.exists() and any(output.iterdir()):
+        raise click.UsageError(f"{output} is not empty; name another folder")
+    chosen: dict[str, object] = {key: value for key, value in options.items() if value is not None}
+    if families:
+        chosen["families"] = tuple(families.split(","))
+    config = TinyBase(**chosen)  # type: ignore[arg-type]
+    model, tokenizer = train(config, click.echo)
+    save(model, tokenizer, config, output, click.echo)

@@ -1,0 +1,114 @@
+"""Problem augmentations: new tasks for training, made by changing all inputs or all outputs of a task further.
+
+They have no inverse and so are never used where predictions are mapped back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.core.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
+from harness.core.random_stream import Stream
+from harness.core.symmetry import SYMMETRIES, apply_symmetry
+
+Kind = Literal["geometric", "padding", "upscale", "mirror"]
+KINDS: tuple[Kind, ...] = ("geometric", "padding", "upscale", "mirror")
+EQUAL: Mapping[Kind, float] = dict.fromkeys(KINDS, 1.0)
+PADDING = range(1, 6)
+UPSCALE = range(2, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemChange:
+    """One change of one side of every pair."""
+
+    side: Literal["input", "output"]
+    kind: Kind
+    symmetry: str = "identity"
+    """Of ``geometric``; of ``mirror``, the reflection that the second half is."""
+    rows: int = 0
+    """Of ``padding``: rows added above and below; of ``upscale``: how many rows each becomes."""
+    columns: int = 0
+    """The same for columns."""
+    colour: int = 0
+    """Of ``padding``."""
+    first: bool = True
+    """Of ``mirror``: whether the grid stands before its mirror image."""
+
+    def apply(self, grid: Grid) -> Grid:
+        """The changed grid."""
+        if self.kind == "geometric":
+            return apply_symmetry(self.symmetry, grid)
+        if self.kind == "padding":
+            side = bytes((self.colour,)) * self.columns
+            band = [bytes((self.colour,)) * (grid.width + 2 * self.columns)] * self.rows
+            return Grid.of([*band, *(side + row + side for row in grid.rows()), *band])
+        if self.kind == "upscale":
+            wide = (bytes(c for c in row for _ in range(self.columns)) for row in grid.rows())
+            return Grid.of([row for row in wide for _ in range(self.rows)])
+        image = apply_symmetry(self.symmetry, grid)
+        one, two = (grid, image) if self.first else (image, grid)
+        if self.symmetry == "flip_ud":
+            return Grid.of(one.rows() + two.rows())
+        return Grid.of([left + right for left, right in zip(one.rows(), two.rows(), strict=True)])
+
+    def apply_task(self, task: Task) -> Task:
+        """The new task, under the old id."""
+        return Task(task.id, tuple(map(self._pair, task.train)), tuple(map(self._pair, task.test)))
+
+    def _pair(self, pair: Pair) -> Pair:
+        if self.side == "input":
+            return Pair(self.apply(pair.input), pair.output)
+        return Pair(pair.input, None if pair.output is None else self.apply(pair.output))
+
+
+def random_change(stream: Stream, task: Task, weights: Mapping[Kind, float] = EQUAL) -> ProblemChange | None:
+    """A random change of inputs or of outputs that keeps every grid within 30x30; None where no kind does.
+
+    The kind is drawn first, by weight among those that fit, then its parameters uniformly among those that fit.
+
+    Args:
+        weights: of the kinds, relative to each other; a kind that is left out or weighs 0 is not drawn.
+    """
+    side: Literal["input", "output"] = stream.choice(("input", "output"))
+    grids = [pair.input if side == "input" else pair.output for pair in task.train + task.test]
+    height = max(grid.height for grid in grids if grid is not None)
+    width = max(grid.width for grid in grids if grid is not None)
+    wanted = [kind for kind in KINDS if weights.get(kind, 0) > 0]
+    fitting = {kind: found for kind in wanted if (found := list(_fitting(side, kind, height, width)))}
+    if not fitting:
+        return None
+    change = stream.choice(fitting[_weighted(stream, {kind: weights[kind] for kind in fitting})])
+    if change.kind == "padding":
+        return ProblemChange(side, "padding", rows=change.rows, columns=change.columns, colour=stream.below(COLOURS))
+    return change
+
+
+def _weighted(stream: Stream, weights: Mapping[Kind, float]) -> Kind:
+    """One kind, with a probability proportional to its weight."""
+    point = stream.uniform() * sum(weights.values())
+    *firsts, last = weights
+    for kind in firsts:
+        point -= weights[kind]
+        if point < 0:
+            return kind
+    return last
+
+
+def _fitting(side: Literal["input", "output"], kind: Kind, height: int, width: int) -> Iterator[ProblemChange]:
+    if kind == "geometric":
+        yield from (ProblemChange(side, kind, symmetry=name) for name in SYMMETRIES if name != "identity")
+    elif kind == "mirror":
+        for name, fits in (("flip_lr", 2 * width <= MAX_SIDE), ("flip_ud", 2 * height <= MAX_SIDE)):
+            yield from (ProblemChange(side, kind, symmetry=name, first=first) for first in (True, False) if fits)
+    else:
+        steps = PADDING if kind == "padding" else UPSCALE
+        for rows in steps:
+            for columns in steps:
+                tall, wide = (
+                    (height + 2 * rows, width + 2 * columns) if kind == "padding" else (height * rows, width * columns)
+                )
+                if max(tall, wide) <= MAX_SIDE:
+                    yield ProblemChange(side, kind, rows=rows, columns=columns)

@@ -1,0 +1,240 @@
+"""The tokenizer and chat template that a recipe trains with, checked before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from harness.core.errors import ConfigError
+from harness.prompts.chat_template import TemplateSettings
+from harness.prompts.end_of_turn import Turn, reads_clock
+from harness.prompts.grid_encoder import parse_encoder
+from harness.prompts.prompt_template import load_prompt
+from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
+from trainers.recipe.schema import TEMPLATES, Recipe
+
+_CHATML_END = "<|im_end|>"
+_PROBES = ("### Input\n\n```grid shape: 2x3\n1 012\n2 345\n```", " a  b\tc\n\n\nIt's 1234567890 and <|im_start|>")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with the chat template and the settings under which it is trained and asked."""
+
+    tokenizer: Any
+    settings: TemplateSettings
+    template: str
+    """The text of the template in effect."""
+    named: bool
+    """The recipe names it, so that the base does not have it."""
+    eos_ids: frozenset[int]
+    """At which a server stops that goes by the model's own files."""
+    encoder: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the template."""
+        return hashlib.sha256(self.template.encode()).hexdigest()[:16]
+
+    def prompt_tokens(self, prompt: str, *, fast: bool = True) -> PromptTokenizer:
+        """What makes the ids of a prompt."""
+        grids = parse_encoder(self.encoder)
+        return PromptTokenizer(self.tokenizer, load_prompt(prompt), grids, settings=self.settings, fast=fast)
+
+    def usable_prompt(self, prompt: str) -> str:
+        """The prompt, or the one that asks the same without a system message where the template takes or keeps none."""
+        return usable_prompt(self.tokenizer, load_prompt(prompt), parse_encoder(self.encoder), self.settings).name
+
+    def turns(self, prompts: Sequence[str]) -> list[Turn]:
+        """How the template writes the answers to some prompts.
+
+        Raises:
+            ConfigError: it cannot be trained on.
+        """
+        return [self.prompt_tokens(prompt, fast=False).turn for prompt in dict.fromkeys(prompts)]
+
+    def advice(self, turns: Sequence[Turn], asked: Sequence[str], used: Sequence[str]) -> list[str]:
+        """What a user should know before training, one line each."""
+        lines = list(self.warnings)
+        lines += [
+            f"the chat template takes no system message: {new} is used instead of {old}"
+            for old, new in dict.fromkeys(zip(asked, used, strict=True))
+            if old != new
+        ]
+        for turn in dict.fromkeys(turns):
+            lines += self._on_turn(turn)
+        if self.settings.date is not None:
+            lines.append(
+                f"the chat template writes the date: it is {self.settings.date} throughout training, and whenever the "
+                "adapter is asked (template_date)"
+            )
+        return list(dict.fromkeys(lines))
+
+    def _on_turn(self, turn: Turn) -> list[str]:
+        lines = []
+        if turn.end_id not in self.eos_ids:
+            lines.append(
+                f"the chat template ends an answer with {turn.end.strip()!r} (token {turn.end_id}), which is not among "
+                f"the model's eos tokens ({', '.join(map(str, sorted(self.eos_ids))) or 'none'}): bench run asks "
+                f"servers to stop there, other clients must send stop_token_ids: [{turn.end_id}]"
+            )
+        if turn.opens_thought:
+            lines.append(
+                "the chat template opens a thought (<think>) before every answer and has no switch for it: the adapter "
+                "learns to close it at once; the base model will think before it answers, which takes more tokens"
+            )
+        elif turn.learns_thought:
+            switch = "enable_thinking" in self.template
+            lines.append(
+                "the chat template writes an empty thought (<think></think>) before an answer, which is learned with it"
+                + ("; chat_template_kwargs: {enable_thinking: false} moves it into the prompt" if switch else "")
+            )
+        return lines
+
+
+def open_chat(base: Path | str, recipe: Recipe, day: str, template: str | None = None) -> Chat:
+    """The tokenizer of a base model with the chat template of a recipe.
+
+    Args:
+        day: today's date for a template that writes it.
+        template: the text of the template where it is known, instead of the one that the recipe names.
+
+    Raises:
+        ConfigError: there is no tokenizer or no template, or transformers reads the tokenizer otherwise than its file.
+    """
+    tokenizer = load_tokenizer(base)
+    warnings = check_own_file(base, tokenizer)
+    if template is None and recipe.chat_template is not None:
+        template = read_template(recipe.chat_template, tokenizer)
+    if template is not None:
+        tokenizer.chat_template = template
+    elif tokenizer.chat_template is None:
+        raise ConfigError(
+            f"model {str(base)!r}: its tokenizer has no chat template; set chat_template in the recipe, to chatml or a "
+            "file with one"
+        )
+    _check_syntax("chat_template" if recipe.chat_template else f"the chat template of {str(base)!r}", tokenizer)
+    kwargs = recipe.chat_template_kwargs
+    fixed = day if reads_clock(tokenizer, kwargs) else None
+    return Chat(
+        tokenizer,
+        TemplateSettings(kwargs, fixed),
+        tokenizer.get_chat_template(),
+        template is not None,
+        frozenset(_eos_ids(base, tokenizer)),
+        recipe.encoder,
+        tuple(warnings),
+    )
+
+
+def today() -> str:
+    """The date here and now."""
+    return date.today().isoformat()
+
+
+def load_tokenizer(base: Path | str) -> Any:
+    """The tokenizer of a base model, from the files that transformers and vLLM share.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        # Else a tekken.json beside the files is read by mistral-common, which knows no chat template.
+        return AutoTokenizer.from_pretrained(str(base), mistral_format=False)
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {why}") from error
+
+
+def read_template(name: str, tokenizer: Any) -> str:
+    """The text of a chat template that a recipe names: a shipped one, or a file.
+
+    The shipped ChatML ends turns with the tokenizer's own eos where the tokenizer does not know ``<|im_end|>``.
+
+    Raises:
+        ConfigError: there is no such template.
+    """
+    shipped = TEMPLATES / f"{name}.jinja"
+    if "/" not in name and shipped.is_file():
+        text = shipped.read_text(encoding="utf-8")
+        known = _CHATML_END in tokenizer.get_vocab()
+        return text if known or not tokenizer.eos_token else text.replace(_CHATML_END, tokenizer.eos_token)
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        known_names = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.jinja")))
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(
+            f"chat_template {name!r}: {why}; give a file with a Jinja template, or {known_names}"
+        ) from None
+    return text
+
+
+def _check_syntax(where: str, tokenizer: Any) -> None:
+    """Refuse a chat template that cannot be parsed; what it makes of a prompt is seen later."""
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"{where}, line {error.lineno}: {error.message}") from None
+    except Exception:  # noqa: BLE001  # a template may refuse a conversation in any way
+        return
+
+
+def check_own_file(base: Path | str, tokenizer: Any) -> list[str]:
+    """Compare a tokenizer with its own tokenizer.json, which transformers replaces in part for some model types.
+
+    Returns:
+        Warnings: it gives other ids, but loses no text.
+
+    Raises:
+        ConfigError: it loses text that its file keeps.
+    """
+    from tokenizers import Tokenizer
+    from transformers.utils import cached_file
+
+    path = cached_file(str(base), "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return []
+    own = Tokenizer.from_file(path)
+    for text in _PROBES:
+        ids, wanted = tokenizer.encode(text, add_special_tokens=False), own.encode(text, add_special_tokens=False).ids
+        if ids == wanted:
+            continue
+        read = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        what = (
+            f"model {str(base)!r}: transformers loads its tokenizer as {type(tokenizer).__name__}, which reads text "
+            "otherwise than its tokenizer.json"
+        )
+        if read.strip() == text.strip():
+            return [f"{what}; training and vLLM use what transformers loads"]
+        raise ConfigError(
+            f"{what}: {text[:40]!r} comes back as {read[:40]!r}; set tokenizer_class to PreTrainedTokenizerFast in its "
+            "tokenizer_config.json"
+        )
+    return []
+
+
+def _eos_ids(base: Path | str, tokenizer: Any) -> set[int]:
+    """The tokenizer's eos token, and those of generation_config.json, or else of config.json."""
+    from transformers import AutoConfig, GenerationConfig
+
+    ids: list[Any] = [tokenizer.eos_token_id]
+    try:
+        found = GenerationConfig.from_pretrained(str(base)).eos_token_id
+    except (OSError, ValueError):
+        try:
+            config = AutoConfig.from_pretrained(str(base))
+        except (OSError, ValueError):  # said where the model is loaded
+            return set()
+        found = GenerationConfig.from_model_config(config).eos_token_id
+    ids += found if isinstance(found, list) else [found]
+    return {int(id_) for id_ in ids if id_ is not None}

@@ -1,0 +1,254 @@
+"""What a recipe names, opened: base model, datasets and mixture; heavy packages are imported where they are needed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.core.errors import AdapterError, ConfigError
+from harness.core.hub_cache import cached_snapshot, loaded_weights, missing_weights, refuse_offline
+from harness.data.dataset import Dataset, open_dataset
+from harness.prompts.end_of_turn import Turn
+from harness.prompts.prompt_template import asking_prompt, load_prompt
+from trainers.model.chat_template import Chat, open_chat, today
+from trainers.recipe.schema import Data, Recipe
+from trainers.store.manifest import check_unchanged, model_digest, read_manifest, refuse_pickle, weights_digest
+from trainers.store.run_folder import DATE_KEY, TEMPLATE_KEY, first_day
+
+if TYPE_CHECKING:
+    from trainers.data.mixture import Mixture
+    from trainers.store.manifest import AdapterManifest
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a recipe names, opened."""
+
+    recipe: Recipe
+    base: Path | str
+    """A folder or a Hub id."""
+    adapter_digest: str | None
+    """Of the adapter that is gone on from."""
+    datasets: tuple[Dataset, ...]
+    prompts: tuple[str, ...]
+    """The prompt of each dataset, one that the chat template takes."""
+    chat: Chat
+    turns: tuple[Turn, ...]
+    """How the chat template writes the answers to them."""
+    held_out: Dataset | None
+    """What is validated on."""
+    held_out_prompt: str
+    """The prompt of the validation."""
+    advice: tuple[str, ...] = ()
+    """What a user should know before training, one line each."""
+
+    @cached_property
+    def base_digest(self) -> str:
+        """16 hex digits over configuration and weights of the base; a Hub model is downloaded for it.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+        return base_digest(self.base)
+
+    @property
+    def base_commit(self) -> str | None:
+        """The commit of a base from the hub, by which older versions recorded it."""
+        return None if isinstance(self.base, Path) else hub_folder(self.base).name
+
+    @property
+    def asking_prompt(self) -> str:
+        """The prompt under which the result is to be asked."""
+        return asking_prompt(self.prompts)
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """The tokens that end an answer, which a server must be asked to stop at."""
+        return sorted({turn.end_id for turn in self.turns})
+
+    def decides(self) -> Data:
+        """Everything that decides what is learned: the recipe's keys and the content behind its names."""
+        content: Data = {"model (its content)": self.base_digest, "adapter (its content)": self.adapter_digest}
+        for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
+            content[f"datasets.{k} (its content)"] = dataset.digest()
+            content[f"prompt {prompt} (its text)"] = load_prompt(prompt).digest
+        if self.held_out is not None:
+            content["validation (its content)"] = self.held_out.digest()
+            content[f"prompt {self.held_out_prompt} (its text)"] = load_prompt(self.held_out_prompt).digest
+        content[TEMPLATE_KEY] = self.chat.digest
+        if self.chat.settings.date is not None:
+            content[DATE_KEY] = self.chat.settings.date
+        return self.recipe.decides() | content
+
+
+def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None = None) -> Inputs:
+    """Find the base model, its tokenizer and chat template, and open the datasets of a recipe.
+
+    Args:
+        output: the folder of the run, the recipe's own where None: a run that goes on there keeps its date.
+        template: the text of the chat template where it is known, instead of the one that the recipe names.
+
+    Raises:
+        ConfigError, SpecError, DataError: something that it names is not there.
+    """
+    base = find_base(recipe.model)
+    datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
+    held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
+    adapter_digest = _adapter_digest(recipe, base)
+    chat = open_chat(base, recipe, _day(recipe, output or recipe.output_dir), template)
+    asked = [part.prompt or recipe.prompt for part in recipe.datasets]
+    asked.append((recipe.validation.prompt if recipe.validation else None) or recipe.prompt)
+    usable = {name: chat.usable_prompt(name) for name in dict.fromkeys(asked)}
+    used = [usable[name] for name in asked]
+    turns = chat.turns(used if held_out else used[:-1])
+    return Inputs(
+        recipe,
+        base,
+        adapter_digest,
+        datasets,
+        tuple(used[:-1]),
+        chat,
+        tuple(turns),
+        held_out,
+        used[-1],
+        tuple(chat.advice(turns, asked, used)),
+    )
+
+
+def _day(recipe: Recipe, output: Path) -> str:
+    """The date for a template that writes it: the recipe's, else that of the first start, else the adapter's."""
+    if recipe.template_date is not None:
+        return recipe.template_date.isoformat()
+    if recipe.resume and (begun := first_day(output)) is not None:
+        return begun
+    manifest = read_manifest(Path(recipe.adapter)) if recipe.adapter else None
+    return (manifest.template_date if manifest else None) or today()
+
+
+def find_base(model: str) -> Path | str:
+    """The folder of a base model, or its Hub id: ``tiny`` is the shipped base.
+
+    Raises:
+        ConfigError: a path that is no model folder.
+    """
+    if model == "tiny":
+        from trainers.tiny.train import shipped_path
+
+        return shipped_path()
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model {model!r}: the folder has no config.json, so that it is no model")
+        return path
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
+        raise ConfigError(f"model {model!r}: no such folder; give a folder, a Hugging Face id (owner/name), or tiny")
+    return model
+
+
+def check_weights(base: Path | str) -> None:
+    """Check that the weights of a base model are here, or may be downloaded.
+
+    Raises:
+        ConfigError: they are not; the message says what is missing, and what to do.
+    """
+    if isinstance(base, str):
+        refuse_offline(base, cached_snapshot(base), os.environ)
+    elif lacking := missing_weights(base):
+        raise ConfigError(f"model {str(base)!r} cannot be loaded: it has {lacking}; copy or download the whole of it")
+
+
+def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:
+    if recipe.adapter is None:
+        return None
+    folder = Path(recipe.adapter)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"adapter {recipe.adapter!r}: no adapter_config.json there, so that it is no adapter folder")
+    refuse_pickle(folder)
+    if manifest := read_manifest(folder):
+        check_unchanged(folder, manifest)
+        check_same_base(base, folder, manifest)
+    return weights_digest(folder)
+
+
+def check_same_base(base: Path | str, adapter: Path, manifest: AdapterManifest) -> None:
+    """Refuse a base of the same shape but with other weights than an adapter was trained on.
+
+    A Hub model that an older version recorded by its commit is not compared.
+
+    Raises:
+        AdapterError: the adapter was trained on other weights.
+    """
+    trained_on = manifest.base
+    if len(trained_on.digest) == 16 and (digest := base_digest(base)) != trained_on.digest:
+        raise AdapterError(
+            f"{adapter} was trained on {trained_on.name!r} (content {trained_on.digest}); "
+            f"that of {str(base)!r} is another ({digest})"
+        )
+
+
+def base_digest(base: Path | str) -> str:
+    """16 hex digits over configuration and weights of a folder, or of a Hub model, which is downloaded if need be.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    if isinstance(base, Path):
+        return model_digest(base)
+    folder = hub_folder(base)
+    return model_digest(folder, loaded_weights(folder))
+
+
+def hub_folder(model: str) -> Path:
+    """The folder in the cache with configuration and weights of a Hub model; what is missing is downloaded.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+    try:
+        config = cached_file(model, "config.json")
+        if cached_file(model, "model.safetensors", _raise_exceptions_for_missing_entries=False) is None:
+            index = cached_file(model, "model.safetensors.index.json")
+            get_checkpoint_shard_files(model, index)
+    except OSError as error:
+        why = " ".join(str(error).split())
+        raise ConfigError(f"model {model!r} is neither a folder nor to be had from Hugging Face: {why}") from error
+    return Path(config).parent
+
+
+def open_recipe_mixture(inputs: Inputs) -> Mixture:
+    """The mixture of a recipe, checked.
+
+    Raises:
+        DataError: a dataset cannot supply.
+    """
+    from trainers.data.mixture import Remake, open_mixture
+
+    recipe = inputs.recipe
+    weights = recipe.change_weights.by_kind()
+    mixture = open_mixture(
+        inputs.datasets,
+        inputs.prompts,
+        [part.weight for part in recipe.datasets],
+        inputs.chat.tokenizer,
+        encoder=recipe.encoder,
+        settings=inputs.chat.settings,
+        seed=recipe.seed,
+        max_seq_len=recipe.max_seq_len,
+        drop_pairs=recipe.too_long == "drop_pairs",
+        augment=recipe.augment,
+        remakes=[
+            Remake(
+                recipe.resplit if part.resplit is None else part.resplit,
+                recipe.change_probability if part.change_probability is None else part.change_probability,
+                weights,
+            )
+            for part in recipe.datasets
+        ],
+    )
+    mixture.check()
+    return mixture

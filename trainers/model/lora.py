@@ -1,0 +1,183 @@
+"""LoRA options: what vLLM loads, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.core.errors import ConfigError
+from harness.core.vllm_classes import EMBEDDINGS, HEAD, refuse_embedding_lora
+from trainers.model.inputs import find_base
+from trainers.recipe.schema import LoraRecipe, Recipe
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+SERVEABLE_INITS = ("default", "gaussian", "orthogonal")
+KNOWN_INITS = (*SERVEABLE_INITS, "pissa", "olora")
+_OPTIONS = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "rslora": "use_rslora",
+    "dora": "use_dora",
+    "layers": "layers_to_transform",
+}
+"""Options whose names in PEFT are others."""
+_EMBEDDINGS = (f"model.{EMBEDDINGS}", f"model.language_model.{EMBEDDINGS}", "transformer.wte", HEAD)
+"""Embeddings and output layer under the names that they have in models."""
+
+
+def unserveable(lora: LoraRecipe, max_rank: int, architecture: str | None) -> list[str]:
+    """Why vLLM would refuse to load this adapter; empty where it loads (vLLM 0.32).
+
+    Args:
+        architecture: the class of the base model, where it is known.
+    """
+    reasons = []
+    if lora.dora:
+        reasons.append("lora.dora: vLLM has no DoRA")
+    if lora.bias != "none":
+        reasons.append(f"lora.bias: {lora.bias}: vLLM loads no trained bias")
+    if lora.modules_to_save:
+        reasons.append("lora.modules_to_save: vLLM loads no full layers with an adapter")
+    if lora.init not in SERVEABLE_INITS:
+        reasons.append(f"lora.init: {lora.init} changes the base weights, which the server does not")
+    if reason := refuse_embedding_lora(_targeted_embeddings(lora.targets), architecture):
+        reasons.append(f"lora.targets: {reason}")
+    rank = max((lora.rank, *lora.rank_pattern.values()))
+    if rank > max_rank:
+        reasons.append(f"lora.rank: {rank} is over max_lora_rank {max_rank} (the server's --max-lora-rank)")
+    return reasons
+
+
+def _targeted_embeddings(targets: str | Sequence[str]) -> list[str]:
+    """Those of ``_EMBEDDINGS`` that targets name, as PEFT reads them."""
+    if isinstance(targets, str):
+        return [name for name in _EMBEDDINGS if re.fullmatch(targets, name)]
+    return [name for name in _EMBEDDINGS if any(f".{name}".endswith(f".{target}") for target in targets)]
+
+
+def targets_head(lora: LoraRecipe) -> bool:
+    """Whether the output layer gets an adapter."""
+    return HEAD in _targeted_embeddings(lora.targets)
+
+
+def served_class(base: Path | str) -> str | None:
+    """The class by which vLLM serves a base model; None where config.json does not say it.
+
+    Raises:
+        ConfigError: a model of the Hub whose config.json cannot be had.
+    """
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(str(base), "config.json")
+        named = json.loads(Path(str(path)).read_text(encoding="utf-8")).get("architectures")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model {str(base)!r}: its config.json cannot be read: {error}") from error
+    return str(named[0]) if named else None
+
+
+def check_lora(recipe: Recipe) -> None:
+    """Refuse before training what could not be served after it.
+
+    Raises:
+        ConfigError: an unknown initialisation, or options that vLLM does not load in a serveable recipe.
+    """
+    lora = recipe.lora
+    if lora is None:
+        if recipe.adapter:
+            raise ConfigError("recipe: adapter goes on with LoRA weights, so that lora must not be null")
+        return
+    if re.fullmatch(r"pissa_niter_[0-9]+", lora.init):
+        # PEFT draws the approximation anew whenever it loads the adapter, and takes it off the base.
+        raise ConfigError(
+            f"recipe: lora.init {lora.init} approximates the base's weights at random, so that resuming and merging "
+            "would find another base than was trained on; use pissa"
+        )
+    if lora.init not in KNOWN_INITS:
+        known = ", ".join(KNOWN_INITS)
+        raise ConfigError(f"recipe: lora.init {lora.init!r} is not known; known: {known}")
+    patterns = [("targets", lora.targets)] if isinstance(lora.targets, str) else []
+    patterns += [(key, p) for key in ("rank_pattern", "alpha_pattern") for p in getattr(lora, key)]
+    for key, pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"recipe: lora.{key} {pattern!r} is no regular expression: {error}") from None
+    touches = recipe.serveable and _targeted_embeddings(lora.targets)
+    architecture = served_class(find_base(recipe.model)) if touches else None
+    if recipe.serveable and (reasons := unserveable(lora, recipe.max_lora_rank, architecture)):
+        raise ConfigError(
+            "recipe: the adapter could not be served: "
+            + "; ".join(reasons)
+            + ". Set serveable: false to train it anyway"
+        )
+
+
+def differences(found: LoraConfig, lora: LoraRecipe) -> list[str]:
+    """What an adapter that is gone on from has and the recipe does not say, as overrides.
+
+    Its targets are compared by its weights (``start_adapter``), its initialisation where that changed the base.
+    """
+    said = lora_config(lora)
+    names = {name: name for name in ("bias", "modules_to_save", "rank_pattern", "alpha_pattern")}
+    names = {**_OPTIONS, **names}
+    pairs = {key: (plain(getattr(found, name)), plain(getattr(said, name))) for key, name in names.items()}
+    pairs["init"] = _changed_base(found.init_lora_weights), _changed_base(lora.init)
+    return [f"lora.{key}={json.dumps(has)}" for key, (has, says) in pairs.items() if has != says]
+
+
+def _changed_base(init: bool | str) -> str:
+    """The initialisation, if it changes the base; once training has begun, all others are as the default."""
+    return init if isinstance(init, str) and init not in SERVEABLE_INITS else "default"
+
+
+def plain(value: object) -> object:
+    """A value of a PEFT configuration as JSON has it; what is empty is None."""
+    if isinstance(value, (set, list, tuple, dict)):
+        return (value if isinstance(value, dict) else sorted(value)) or None
+    return value
+
+
+def outside_language_model(model: Any) -> str | None:
+    """Return a pattern of the modules beside the language model in one that also reads pictures or sound.
+
+    Their layers may have the names of the language model's, and are neither trained nor served.
+    """
+    inner = model.base_model
+    if not hasattr(inner, "language_model"):
+        return None
+    prefix = f"{model.base_model_prefix}." if inner is not model else ""
+    others = [name for name, _ in inner.named_children() if name != "language_model"]
+    return rf"{re.escape(prefix)}({'|'.join(map(re.escape, others))})(\..*)?" if others else None
+
+
+def lora_config(lora: LoraRecipe, excluded: str | None = None) -> LoraConfig:
+    """The options as PEFT takes them.
+
+    Args:
+        excluded: a pattern of modules that are left alone whatever the targets are.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        exclude_modules=excluded,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        bias=lora.bias,
+        init_lora_weights=True if lora.init == "default" else lora.init,
+        rank_pattern=dict(lora.rank_pattern),
+        alpha_pattern=dict(lora.alpha_pattern),
+        layers_to_transform=lora.layers,
+        modules_to_save=lora.modules_to_save or None,
+    )

@@ -1,0 +1,94 @@
+"""What can end a training run from outside, in words: no memory, a full disk, a dead worker. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError  # only the error, which torch raises where it refuses a pickle  # nosec B403
+
+import torch
+from safetensors import SafetensorError
+
+from harness.core.errors import DataError, RunError
+from trainers.recipe.schema import Recipe
+from trainers.run.trl_config import chosen_dtype, gpu_has_bfloat16
+from trainers.store.log import CHECKPOINTS_STAY
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+"""How the allocators of torch, CUDA, C++ and the system say it where the class of the error does not."""
+_NOT_WRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos")
+"""How ``torch.save`` says that a file could not be written."""
+
+
+@contextmanager
+def writing(what: str, where: Path) -> Iterator[None]:
+    """A file that cannot be written becomes one line.
+
+    Raises:
+        RunError: a full disk, a quota, a limit on the size of files, a folder that has become read-only.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+        if isinstance(error, RuntimeError):
+            if not any(mark in str(error) for mark in _NOT_WRITTEN):
+                raise
+            why = f"the disk is full, or the file over a limit ({why})"
+        raise RunError(f"{what} cannot be written to {where}: {why}. Make room. {CHECKPOINTS_STAY}") from error
+
+
+@contextmanager
+def explained(recipe: Recipe) -> Iterator[None]:
+    """A lack of memory becomes a list of what to change, and what happened in a worker process becomes one line.
+
+    Raises:
+        RunError: out of memory, a worker was killed, or a checkpoint is not the trainer's.
+        DataError: a worker met a dataset that cannot supply.
+    """
+    try:
+        yield
+    except DataError as error:
+        # A worker hands its error over as the text of a traceback, which ends with the message.
+        raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
+    except UnpicklingError as error:
+        raise RunError(
+            "a checkpoint holds other things than tensors and plain values, which training does not write and which "
+            "may be code; nothing of it was run. resume=false starts over"
+        ) from error
+    except (RuntimeError, MemoryError, OSError) as error:
+        first = " ".join(str(error).split())[:200]
+        if "DataLoader worker" in first:
+            raise RunError(
+                f"{first.rstrip('.')}. Set workers=0, or fewer where memory is short. {CHECKPOINTS_STAY}"
+            ) from error
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not known and not any(mark in str(error) for mark in _NO_MEMORY):
+            raise
+        raise RunError(f"out of memory ({first or type(error).__name__}). {memory_advice(recipe)}") from error
+
+
+def memory_advice(recipe: Recipe) -> str:
+    """What to change against a lack of memory, in order: first what leaves the result as it is, then what does not."""
+    same = []
+    if recipe.tokens_a_pass > recipe.max_seq_len:
+        same.append(f"tokens_a_pass={max(recipe.max_seq_len, recipe.tokens_a_pass // 2)}")
+    if recipe.batch_size > 1 and recipe.micro_batch_size != 1:
+        same.append("micro_batch_size=1")
+    if not recipe.gradient_checkpointing:
+        same.append("gradient_checkpointing=true")
+    other = []
+    if chosen_dtype(recipe) == torch.float32:
+        other.append("dtype=bfloat16" if gpu_has_bfloat16() or not torch.cuda.is_available() else "dtype=float16")
+    if recipe.lora is None:
+        other.append("lora={} instead of training all weights")
+    elif not recipe.quantize_4bit:
+        other.append("quantize_4bit=true")
+    other.append(f"max_seq_len={max(1, recipe.max_seq_len // 2)}")
+    if recipe.lora is not None and recipe.lora.rank > 1:
+        other.append(f"lora.rank={recipe.lora.rank // 2}")
+    dropout = recipe.lora is None or recipe.lora.dropout > 0
+    result = "the same result but for other draws of dropout" if dropout else "the same result"
+    free = f"Change, in this order, with {result}: {', '.join(same)}. Then, with another: " if same else "Change: "
+    return f"{free}{', '.join(other)}, or a smaller model"

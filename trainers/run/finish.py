@@ -1,0 +1,121 @@
+"""The end of a run: the finished folder with its manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.prompts.prompt_template import load_prompt
+from harness.runs.environment import now
+from trainers.data.mixture import Counts, Mixture
+from trainers.model.inputs import Inputs
+from trainers.recipe.schema import ValidationRecipe
+from trainers.store.best_step import Line, standing
+from trainers.store.card import CURVE, card, draw_curve
+from trainers.store.log import read_log
+from trainers.store.manifest import (
+    LOG,
+    AdapterManifest,
+    BaseModelRecord,
+    DatasetRecord,
+    ValidationRecord,
+    config_digest,
+    environment,
+    losses,
+    weights_digest,
+    write_manifest,
+)
+from trainers.store.run_folder import CHECKPOINTS
+
+
+def finish(inputs: Inputs, mixture: Mixture, output: Path, last: int) -> AdapterManifest:
+    """Complete the folder that has the weights: card, curve, and the manifest last.
+
+    Args:
+        last: the step after which training ended.
+    """
+    log = read_log(output / LOG)
+    manifest = _manifest(inputs, mixture, log, last, output)
+    draw_curve(log, output / CURVE)
+    (output / "README.md").write_text(card(output.name, manifest), encoding="utf-8")
+    write_manifest(output, manifest)
+    if not inputs.recipe.keep_checkpoints:
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    return manifest
+
+
+def kept_step(log: Sequence[Line], part: ValidationRecipe | None, last: int) -> int:
+    """The step whose weights are the result of a finished run."""
+    best = standing(log, part) if part is not None and part.keep == "best" else None
+    return best.step if best else last
+
+
+def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, output: Path) -> AdapterManifest:
+    recipe = inputs.recipe
+    kept = kept_step(log, recipe.validation, last)
+    steps = [line for line in log if "loss" in line]
+    totals = [Counts() for _ in inputs.datasets]
+    for line in steps:
+        for total, values in zip(totals, line["counts"], strict=True):
+            total.add(Counts(*values))
+    tokens = sum(c.tokens for c in totals)
+    places = sum(sum(c[4] for c in line["counts"]) / (1 - line["padding"]) for line in steps)
+    return AdapterManifest(
+        kind="model" if recipe.lora is None else "adapter",
+        recipe=recipe.model_dump(mode="json"),
+        base=BaseModelRecord(name=recipe.model, digest=inputs.base_digest),
+        prompt=inputs.asking_prompt,
+        prompt_digest=load_prompt(inputs.asking_prompt).digest,
+        encoder=recipe.encoder,
+        stop_token_ids=inputs.stop_token_ids,
+        chat_template=inputs.chat.template if inputs.chat.named else None,
+        chat_template_digest=inputs.chat.digest,
+        chat_template_kwargs=dict(inputs.chat.settings.kwargs),
+        template_date=inputs.chat.settings.date,
+        datasets=_dataset_records(inputs, mixture, totals),
+        validation=_validation_record(inputs),
+        seed=recipe.seed,
+        steps=last,
+        kept_step=kept,
+        ended="max_steps" if last == recipe.max_steps else "patience",
+        tokens=tokens,
+        answer_tokens=sum(c.answer_tokens for c in totals),
+        padding=round(1 - tokens / places, 4) if places else 0.0,
+        seconds=round(sum(line["seconds"] for line in steps), 3),
+        losses=losses(log, kept),
+        weights_sha256=weights_digest(output),
+        config_sha256=config_digest(output),
+        serveable=recipe.serveable,
+        environment=environment(),
+        finished=now(),
+    )
+
+
+def _validation_record(inputs: Inputs) -> ValidationRecord | None:
+    if inputs.held_out is None:
+        return None
+    prompt = inputs.held_out_prompt
+    digest = load_prompt(prompt).digest
+    return ValidationRecord(
+        spec=inputs.held_out.spec, prompt=prompt, prompt_digest=digest, digest=inputs.held_out.digest()
+    )
+
+
+def _dataset_records(inputs: Inputs, mixture: Mixture, totals: list[Counts]) -> list[DatasetRecord]:
+    everything = sum(c.drawn for c in totals)
+    return [
+        DatasetRecord(
+            spec=dataset.spec,
+            prompt=prompt,
+            prompt_digest=load_prompt(prompt).digest,
+            digest=dataset.digest(),
+            ids=len(dataset.ids),
+            declared_share=round(declared, 6),
+            share=round(counts.drawn / everything, 6) if everything else 0.0,
+            **vars(counts),
+        )
+        for dataset, prompt, declared, counts in zip(
+            inputs.datasets, inputs.prompts, mixture.shares, totals, strict=True
+        )
+    ]

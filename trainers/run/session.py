@@ -1,0 +1,87 @@
+"""One training session: from the newest checkpoint to the finished folder. Imports torch."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+from trainers.data.hf_rows import VirtualRows
+from trainers.model.inputs import Inputs
+from trainers.recipe.extras import reporting
+from trainers.recipe.launcher_environment import is_first
+from trainers.recipe.schema import Recipe
+from trainers.run.errors import explained, writing
+from trainers.run.finish import finish, kept_step
+from trainers.run.load import set_up
+from trainers.run.stop import StopSignal, TrainingStopped
+from trainers.run.trainer import ArcTrainer, Reports, build_trainer
+from trainers.store.best_step import has_ended, standing
+from trainers.store.checkpoints import best_weights, history, newest_complete, remove_after
+from trainers.store.digests import SEAL
+from trainers.store.log import Progress, TrainingLog
+from trainers.store.manifest import LOG
+from trainers.store.run_folder import CHECKPOINTS
+
+
+def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
+    """Train from the newest complete checkpoint, or from the start, and finish the folder.
+
+    Raises:
+        ConfigError, DataError, RunError, TrainingStopped: see ``trainers.run.api.train``.
+    """
+    recipe, folder = inputs.recipe, output / CHECKPOINTS
+    first = is_first()
+    checkpoint = newest_complete(folder) if recipe.resume else None
+    begun = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    last = begun if checkpoint and _is_over(recipe, checkpoint) else recipe.max_steps
+    bar = Progress(recipe.max_steps, recipe.logging_steps, progress and first)
+    with explained(recipe), reporting(recipe, output), bar as shown:
+        setup = set_up(inputs, recipe.model_copy(update={"max_steps": last}), folder)
+        if first:
+            remove_after(folder, begun)
+        if setup.validation is not None and setup.validation.left_out:
+            shown.note(setup.validation.as_text())
+        with StopSignal() as stop, TrainingLog(output / LOG, begun) if first else nullcontext() as log:
+            rows = VirtualRows.of(setup.mixture, range(last * recipe.batch_size))
+            trainer = build_trainer(setup, rows, reports=Reports(log, shown), stop=stop)
+            if checkpoint:
+                shown.note(f"going on after step {begun}")
+            shown.begin(begun)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if stop.came is not None and stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
+            raise TrainingStopped(
+                f"stopped by {stop.came.name} after step {stop.stopped_at} of {recipe.max_steps}; it is saved, "
+                "the same command goes on from there"
+            )
+        with writing("the result", output):
+            _write_result(trainer, recipe, output)
+            if first:
+                manifest = finish(inputs, setup.mixture, output, trainer.state.global_step)
+                for record in manifest.datasets:
+                    shown.note(record.as_text())
+
+
+def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
+    """Write the weights that the recipe asks for; all processes take part."""
+    if recipe.validation is None or recipe.validation.keep == "last":
+        trainer.write_weights(output)
+    elif trainer.args.should_save:
+        step = kept_step(trainer.state.log_history, recipe.validation, trainer.state.global_step)
+        best = best_weights(output / CHECKPOINTS, step)
+        shutil.copytree(best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SEAL))
+
+
+def _is_over(recipe: Recipe, checkpoint: Path) -> bool:
+    """Whether patience had ended training at a checkpoint.
+
+    Raises:
+        RunError: the best weights that the checkpoint knows are gone or damaged.
+    """
+    part = recipe.validation
+    best = standing(history(checkpoint), part) if part else None
+    if part is None or best is None:
+        return False
+    if part.keep == "best":
+        best_weights(checkpoint.parent, best.step)
+    return has_ended(best, part)

@@ -1,0 +1,68 @@
+"""SIGTERM and Ctrl-C during training: the running step ends, a checkpoint is saved, then the run stops."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from harness.core.errors import ArcBenchError
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+class TrainingStopped(ArcBenchError):
+    """A signal stopped the run; its checkpoint is saved."""
+
+    exit_code = 130
+
+
+class StopSignal:
+    """Remembers the first SIGTERM or SIGINT while it is entered; SIGINT as a second one interrupts at once.
+
+    SIGTERM as a second one changes nothing: who started this process may pass on what the terminal has sent to all.
+
+    Handlers can only be set in the main thread; elsewhere nothing is caught.
+    """
+
+    def __init__(self) -> None:
+        self.came: signal.Signals | None = None
+        self.stopped_at: int | None = None
+        """The step after which training stopped because of it."""
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPS:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.came is None:
+            self.came = signal.Signals(number)
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+
+
+def spare_worker(start: Callable[[int], object] | None, worker: int) -> None:
+    """Start a worker of a data loader that the first signal does not end.
+
+    A signal to the process group reaches it too, and without it the running step could not end. The main process
+    ends it. A second signal ends it at once: the interpreter's exit sends two before it waits for a worker.
+    """
+    if start is not None:
+        start(worker)
+    for number in STOPS:  # in the place of torch's own handlers, which end the worker
+        signal.signal(number, _only_the_first)
+
+
+def _only_the_first(number: int, frame: FrameType | None) -> None:
+    for each in STOPS:
+        signal.signal(each, signal.SIG_DFL)

@@ -1,0 +1,268 @@
+"""TRL's SFTTrainer as arc-bench drives it: counted samples, exact logs, clean ends. Imports torch and TRL."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+
+from harness.core.errors import ConfigError, RunError
+from trainers.data.hf_rows import VirtualRows
+from trainers.data.passes import Batch, Collator, split_passes
+from trainers.model.lora import lora_config, outside_language_model, targets_head
+from trainers.model.output_layer_loss import answer_loss, hidden_head_adapter
+from trainers.model.start_adapter import with_adapter
+from trainers.recipe.schema import Recipe
+from trainers.run.errors import writing
+from trainers.run.load import Setup
+from trainers.run.stop import StopSignal, spare_worker
+from trainers.run.stop_callback import StopAtStep
+from trainers.run.trl_classes import SFTTrainer
+from trainers.run.trl_config import pass_limits
+from trainers.run.validation import Validation
+from trainers.store.best_step import has_ended, standing
+from trainers.store.checkpoints import prune_best, prune_checkpoints, write_best
+from trainers.store.digests import seal
+from trainers.store.log import Progress, TrainingLog
+from trainers.store.manifest import save_weights
+
+
+@dataclass
+class Reports:
+    """Where a run tells what it does; ``log`` is None on all processes but the first."""
+
+    log: TrainingLog | None
+    progress: Progress
+
+    def line(self, line: dict[str, Any], sync: bool) -> None:
+        """Append a line to the log; it is on the disk before a checkpoint knows its step."""
+        if self.log is not None:
+            self.log.write(line)
+            if sync:
+                self.log.sync()
+
+
+class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
+    """SFTTrainer that counts what it consumes and evaluates by token.
+
+    The loss of a step is the mean over all its answer tokens, in whatever passes and processes they lie
+    (``num_items_in_batch`` of transformers).
+    """
+
+    control: Any
+
+    def __init__(
+        self, *args: Any, recipe: Recipe, reports: Reports, validation: Validation | None, **kwargs: Any
+    ) -> None:
+        self.recipe, self.reports, self.validation = recipe, reports, validation
+        self.tally: torch.Tensor | None = None
+        self.places = 0
+        self._clock = time.monotonic()
+        with hidden_head_adapter(kwargs["model"]) as self.has_adapted_head:
+            super().__init__(*args, **kwargs)
+        # Some classes say that they take no count of tokens (Gemma 3n); TRL, which computes the loss itself, would then
+        # divide each pass by its own count.
+        self.model_accepts_loss_kwargs = True
+
+    def get_train_dataloader(self) -> Any:
+        """The loader of transformers, whose workers outlive the first signal."""
+        loader = super().get_train_dataloader()
+        inner = getattr(loader, "base_dataloader", loader)
+        inner.worker_init_fn = partial(spare_worker, inner.worker_init_fn)
+        return loader
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward over the passes of a step; gradients are exchanged in the last pass only."""
+        counts = torch.tensor(inputs["counts"])
+        self.tally = counts if self.tally is None else self.tally + counts
+        self.places += inputs["input_ids"].numel()
+        passes = self._as_many_on_every_process(inputs["passes"])
+        self.current_gradient_accumulation_steps = len(passes)  # a mixture of experts averages its own loss over them
+        *first, last = passes
+        losses = []
+        for part in first:
+            with self.accelerator.no_sync(model=model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        losses.append(super().training_step(model, last, num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss by TRL, but where the output layer has an adapter: TRL computes with that layer's weights alone."""
+        if not self.has_adapted_head:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = answer_loss(model, inputs) / num_items_in_batch
+        return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
+
+    def _as_many_on_every_process(self, passes: list[Batch]) -> list[Batch]:
+        """Split passes until all processes have as many: TRL exchanges its metrics in every pass."""
+        if self.args.world_size == 1:
+            return passes
+        most = torch.tensor(len(passes), device=self.args.device)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return split_passes(passes, int(most))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Pass the figures of a step on, and write its line."""
+        if "loss" not in logs or self.tally is None:
+            super().log(logs, start_time)
+            return
+        step = self.state.global_step
+        _check_finite("loss", logs["loss"], step)
+        norm = logs.get("grad_norm")
+        if norm is not None and not math.isfinite(norm):
+            if not self.args.fp16:  # there the loss is scaled, and a step that overflows is left out
+                _check_finite("norm of the gradient", norm, step)
+            logs = {key: value for key, value in logs.items() if key != "grad_norm"}
+            norm = None
+        device = self.args.device
+        counts = self.accelerator.reduce(self.tally.to(device), "sum").tolist()
+        (places,) = self.accelerator.reduce(torch.tensor([self.places], device=device), "sum").tolist()
+        samples, tokens = (sum(c[k] for c in counts) for k in (0, 4))
+        now = time.monotonic()
+        seconds, self._clock, self.tally, self.places = now - self._clock, now, None, 0
+        logs |= {"padding": 1 - tokens / places, "tokens_per_second": tokens / seconds}
+        logs["samples_per_second"] = samples / seconds
+        for name in ("mean_token_accuracy", "entropy"):
+            self._metrics["train"].pop(name, None)  # TRL's mean over passes, whatever the tokens in them
+        super().log(logs, start_time)
+        self.reports.progress.step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
+        line = {
+            "step": step,
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "grad_norm": norm,
+            "counts": counts,
+            "padding": round(logs["padding"], 4),
+            "seconds": round(seconds, 4),
+        }
+        self.reports.line(line, self.control.should_save)
+
+    def evaluate(
+        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The token-weighted loss and the share of exact answers on the validation tasks."""
+        assert self.validation is not None
+        began, step = time.monotonic(), self.state.global_step
+        with self.compute_loss_context_manager():
+            values = self.validation.measure(self.model, self.accelerator)
+        _check_finite("validation loss", values["loss"], step)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.reports.progress.note(f"step {step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items()))
+        self._judge()
+        self.reports.line({"step": step, **metrics}, self.control.should_save)
+        self._clock += time.monotonic() - began
+        return metrics
+
+    def _judge(self) -> None:
+        """Keep the weights of the best validation, and end training with patience."""
+        part, step = self.recipe.validation, self.state.global_step
+        assert part is not None
+        best = standing(self.state.log_history, part)
+        assert best is not None
+        if part.keep == "best" and best.step == step and self.args.should_save:
+            folder = Path(self.args.output_dir)
+            with writing(f"the weights of step {step}", folder):
+                write_best(folder, step, self.write_weights)
+        if has_ended(best, part) and step < self.state.max_steps:
+            self.control.should_save = self.control.should_training_stop = True
+            self.reports.progress.note(
+                f"training ends: {best.since} validations in a row were not better than validation {part.by} "
+                f"{best.value:.4f} at step {best.step}"
+            )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint, and keep the one before, and of the best weights those that a checkpoint knows."""
+        folder, step = Path(self.args.output_dir), self.state.global_step
+        with writing(f"the checkpoint of step {step}", folder):
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                seal(folder / f"checkpoint-{step}")
+        if self.args.should_save:
+            prune_checkpoints(folder, keep=2)
+            if self.recipe.validation is not None:
+                prune_best(folder, self.state.log_history, self.recipe.validation)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Write this process's random state; the seal that makes a checkpoint whole comes after those of all."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def write_weights(self, folder: Path) -> None:
+        """Write what is to be served; where weights are sharded, all processes must take part."""
+        state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        if self.args.should_save:
+            save_weights(self.accelerator.unwrap_model(self.model), self.processing_class, folder, state)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the adapter's card is written once, with its manifest."""
+
+
+def _check_finite(what: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise RunError(
+            f"the {what} is {value} at step {step}: lower learning_rate, or use dtype float32; "
+            "the checkpoints up to here are whole"
+        )
+
+
+def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: StopSignal) -> ArcTrainer:
+    """The trainer over a virtual dataset: row numbers that become samples when they are read, in order.
+
+    Raises:
+        ConfigError: the LoRA targets do not fit the model.
+    """
+    recipe = setup.recipe
+    model = setup.model if recipe.adapter is None else with_adapter(setup.model, recipe)
+    fresh = recipe.lora is not None and recipe.adapter is None
+    begun = {} if fresh else {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+    config = lora_config(recipe.lora, outside_language_model(model)) if fresh and recipe.lora is not None else None
+    try:
+        if config is not None and recipe.lora is not None and targets_head(recipe.lora):
+            model, config = get_peft_model(model, config), None
+        trainer = ArcTrainer(
+            model=model,
+            args=setup.arguments,
+            data_collator=Collator(setup.pad_id, len(rows.mixture.sources), pass_limits(recipe)),
+            train_dataset=rows,
+            eval_dataset=rows if setup.validation else None,
+            processing_class=setup.tokenizer,
+            peft_config=config,
+            callbacks=[StopAtStep(stop)],
+            recipe=recipe,
+            reports=reports,
+            validation=setup.validation,
+        )
+    except ValueError as error:
+        raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
+    _drop_default_printer(trainer)
+    if recipe.quantize_4bit:
+        _keep_float32(trainer.model, begun)
+    return trainer
+
+
+def _keep_float32(model: Any, begun: Mapping[str, torch.Tensor]) -> None:
+    """Hold an adapter on 4-bit weights in float32, in which PEFT loads a checkpoint: TRL rounds it to bfloat16.
+
+    Args:
+        begun: by name, the weights of an adapter that is continued, before they were rounded.
+    """
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:
+            weight.data = begun.get(name, weight.data).float()
+
+
+def _drop_default_printer(trainer: ArcTrainer) -> None:
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)

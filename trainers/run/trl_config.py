@@ -1,0 +1,98 @@
+"""A recipe in the terms of TRL. Imports torch and TRL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainers.data.passes import PassLimits
+from trainers.recipe.extras import PROJECT
+from trainers.recipe.schema import Recipe
+from trainers.run.trl_classes import SFTConfig
+
+
+def chosen_dtype(recipe: Recipe) -> torch.dtype:
+    """The dtype of a recipe on this machine; ``auto`` is bfloat16 where the GPU computes in it, else float32.
+
+    On a GPU below compute capability 8.0 (V100, T4) torch emulates bfloat16, which is slow. float16 is fast there, but
+    needs its loss scaled and can overflow, so that a recipe has to ask for it.
+    """
+    if recipe.dtype != "auto":
+        dtype = getattr(torch, recipe.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    return torch.bfloat16 if gpu_has_bfloat16() else torch.float32
+
+
+def gpu_has_bfloat16() -> bool:
+    """Whether this process has a GPU that computes in bfloat16, and does not only emulate it."""
+    return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
+    """The recipe in TRL's terms; everything whose default would bite is set.
+
+    Args:
+        samples: of a step on each process. They come as one batch, which ``training_step`` takes in passes.
+    """
+    sharded = recipe.sharding == "fsdp"
+    arguments = SFTConfig(
+        **_optimization(recipe),
+        output_dir=os.path.abspath(checkpoints),  # it would take a ~ that begins a relative path for the home folder
+        use_cpu=not torch.accelerator.is_available(),
+        per_device_train_batch_size=samples,
+        gradient_accumulation_steps=1,
+        seed=recipe.seed,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        gradient_checkpointing=recipe.gradient_checkpointing and not sharded,
+        fsdp=sharded,
+        fsdp_config={"activation_checkpointing": recipe.gradient_checkpointing} if sharded else None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+        report_to=recipe.report_to or "none",
+        run_name=recipe.output_dir.name,
+        project=PROJECT,
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        save_total_limit=None,  # it goes by file times, so that a clock set back would cost the newest
+        eval_strategy="steps" if recipe.validation else "no",
+        eval_steps=recipe.eval_steps,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    # With several GPUs in sight, one process would take as many times the samples of a step (nn.DataParallel).
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def _optimization(recipe: Recipe) -> dict[str, Any]:
+    """Steps, optimizer and learning rate."""
+    return {
+        "max_steps": recipe.max_steps,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": recipe.scheduler,
+        "lr_scheduler_kwargs": (
+            {"num_cycles": recipe.scheduler_cycles} if recipe.scheduler == "cosine_with_restarts" else {}
+        ),
+        "warmup_steps": recipe.warmup if recipe.warmup < 1 else int(recipe.warmup),
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.max_grad_norm,
+        "optim": recipe.optimizer,
+    }
+
+
+def pass_limits(recipe: Recipe) -> PassLimits:
+    """What a forward pass of a recipe may hold."""
+    return PassLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)

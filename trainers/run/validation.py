@@ -1,0 +1,164 @@
+"""Validation: what the loss on held-out tasks is, token by token, and how many grids come out exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.core.errors import DataError, GridError
+from harness.core.grid import Grid
+from harness.data.dataset import Dataset, iterate
+from harness.prompts.prompt_tokenizer import PromptTokenizer, Sample
+from trainers.data.passes import IGNORED, pad_samples
+
+SLACK = 8
+"""Tokens that a generated answer may be longer than the true one."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One validation task with its true answer."""
+
+    sample: Sample
+    answer: Grid
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out questions, in the order of their dataset."""
+
+    questions: Sequence[Question]
+    exact: int
+    """How many of them are also answered by greedy generation."""
+    tokens: PromptTokenizer
+    pad_id: int
+    micro_batch: int
+    left_out: int = 0
+    """Tasks of the dataset that were passed over: no known output, or too long."""
+    eos_ids: frozenset[int] = frozenset()
+    """Tokens at which a server stops beside the one that ends the template's turn."""
+
+    def as_text(self) -> str:
+        """One line on what is asked, and what is not."""
+        exact = f", {min(self.exact, len(self.questions))} of them for the exact grid" if self.exact else ""
+        return f"validation: {len(self.questions)} tasks{exact}; {self.left_out} have no known output or are too long"
+
+    def heaviest(self, processes: int) -> Iterator[Validation]:
+        """What asks most of memory, once for each process: the batch of the longest samples, and the longest answer."""
+        longest = sorted(self.questions, key=lambda q: -len(q.sample.ids))[: self.micro_batch]
+        yield replace(self, questions=[q for q in longest for _ in range(processes)], exact=0)
+        if self.exact:
+            asked = max(self.questions[: self.exact], key=lambda q: len(q.sample.ids))
+            yield replace(self, questions=[asked] * processes, exact=processes)
+
+    def measure(self, model: Any, accelerator: Any) -> dict[str, float]:
+        """``loss``: the mean over all answer tokens, whatever the batch size; ``exact``: the share of exact grids."""
+        import torch
+
+        was_training = model.training
+        model.eval()
+        mine = self.questions[accelerator.process_index :: accelerator.num_processes]
+        asked = self.questions[: self.exact][accelerator.process_index :: accelerator.num_processes]
+        with torch.no_grad():
+            total, n_tokens = self._loss(model, mine, accelerator.device)
+            right = self._exact(model, asked, accelerator.device)
+        sums = torch.tensor([total, n_tokens, right, len(asked)], device=accelerator.device, dtype=torch.float64)
+        total, n_tokens, right, n_asked = accelerator.reduce(sums, "sum").tolist()
+        if was_training:
+            model.train()
+        values = {"loss": total / n_tokens}
+        if n_asked:
+            values["exact"] = right / n_asked
+        return values
+
+    def _loss(self, model: Any, questions: Sequence[Question], device: Any) -> tuple[float, int]:
+        """(sum of the negative log-probabilities, number) of the answer tokens."""
+        from trainers.model.output_layer_loss import answer_loss, has_adapted_head
+
+        total, n_tokens, adapted = 0.0, 0, has_adapted_head(model)
+        samples = sorted((q.sample for q in questions), key=lambda s: len(s.ids))
+        for k in range(0, len(samples), self.micro_batch):
+            some = samples[k : k + self.micro_batch]
+            batch = pad_samples([s.ids for s in some], [s.prompt_length for s in some], self.pad_id)
+            batch = {name: value.to(device) for name, value in batch.items()}
+            if adapted:
+                total += float(answer_loss(model, batch))
+                n_tokens += int((batch["labels"] != IGNORED).sum())
+                continue
+            out = model(**batch, use_cache=False, fused_lm_head=True)
+            total -= float(out.log_probs.double().sum())
+            n_tokens += int(out.label_mask.sum())
+        return total, n_tokens
+
+    def _exact(self, model: Any, questions: Sequence[Question], device: Any) -> int:
+        """How many answers are the true grid, each generated alone, so that padding cannot matter."""
+        import torch
+
+        right = 0
+        for question in questions:
+            ids = torch.tensor([question.sample.ids[: question.sample.prompt_length]], device=device)
+            room = len(question.sample.ids) - question.sample.prompt_length + SLACK
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=room,
+                do_sample=False,
+                # A model's own settings may have these (Qwen's do), and they ruin grids.
+                repetition_penalty=1.0,
+                no_repeat_ngram_size=0,
+                eos_token_id=self._stops(question),
+                pad_token_id=self.pad_id,
+            )
+            right += self._is_answer(out[0, ids.shape[1] :].tolist(), question)
+        return right
+
+    def _stops(self, question: Question) -> list[int]:
+        """Where a server ends the answer, asked to stop at the template's end of turn."""
+        return sorted({*self.eos_ids, question.sample.ids[-1]})
+
+    def _is_answer(self, ids: Sequence[int], question: Question) -> bool:
+        """Whether a generated answer has stopped and is the grid, read as a server sends it: without special tokens."""
+        stops = self._stops(question)
+        end = next((k for k, token in enumerate(ids) if token in stops), None)
+        if end is None:
+            return False
+        text = str(
+            self.tokens.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
+        try:
+            return self.tokens.prompt.decode(text, self.tokens.encoder) == question.answer
+        except GridError:
+            return False
+
+
+def open_validation(
+    dataset: Dataset,
+    tokens: PromptTokenizer,
+    *,
+    max_tasks: int,
+    exact_tasks: int,
+    max_seq_len: int,
+    pad_id: int,
+    eos_ids: frozenset[int] = frozenset(),
+) -> Validation:
+    """The first answered tasks of a dataset that fit.
+
+    Raises:
+        DataError: none has an output and fits.
+    """
+    questions: list[Question] = []
+    left_out = 0
+    for task in iterate(dataset):
+        answer = task.test[0].output if task.test else None
+        sample = None if answer is None else tokens.sample(task, 0)
+        if answer is None or sample is None or len(sample.ids) > max_seq_len:
+            left_out += 1
+            continue
+        questions.append(Question(sample, answer))
+        if len(questions) == max_tasks:
+            break
+    if not questions:
+        raise DataError(f"validation {dataset.spec!r}: no task with a known output fits in {max_seq_len} tokens")
+    micro = max(1, 16_384 // max_seq_len)
+    return Validation(questions, exact_tasks, tokens, pad_id, micro, left_out, eos_ids)

@@ -1,0 +1,95 @@
+"""The tiny base model: a Qwen2 of two million parameters that solves toy tasks in context, trained from nothing.
+
+It exists so that the whole loop runs for real on a machine without weights or GPU. ``bench tiny-base`` remakes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.data.toy_tasks import SIZES
+from trainers.tiny.card import model_card
+from trainers.tiny.data import IGNORED, Curriculum, DenseEncoder
+from trainers.tiny.model import TinyBase, build_model, optimizers
+
+Report = Callable[[str], None]
+
+
+def shipped_path() -> Path:
+    """The folder of the tiny base that comes with the package."""
+    return Path(__file__).parent.parent / "weights" / "tiny-base"
+
+
+def train(config: TinyBase, report: Report) -> tuple[Any, Any]:
+    """Train a tiny base; returns (model, tokenizer).
+
+    Muon on the matrices and AdamW on the rest; constant rate with 100 steps of warm-up, then linear decay over the
+    last 40 %. Seeded and counted in steps: the same machine makes the same weights.
+    """
+    import torch
+
+    from trainers.tiny.tokenizer import build_tokenizer
+
+    torch.manual_seed(config.seed)
+    tokenizer = build_tokenizer()
+    model = build_model(config, len(tokenizer), tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    encoder = DenseEncoder(tokenizer)
+    curriculum = Curriculum(config.families, config.threshold, config.seed)
+    steppers = optimizers(model, config.muon_lr, config.adamw_lr)
+    rates = [stepper.param_groups[0]["lr"] for stepper in steppers]
+    tokens = 0
+    for step in range(config.steps):
+        scale = _schedule(step, config.steps)
+        for stepper, rate in zip(steppers, rates, strict=True):
+            stepper.param_groups[0]["lr"] = rate * scale
+            stepper.zero_grad()
+        size = SIZES[step % len(SIZES)]
+        names, tasks = curriculum.draw(config.batch * (SIZES[0] ** 2 + 5) // (size**2 + 5), size)
+        rows = [encoder.task(task) for task in tasks]
+        loss, exact = _forward(model, rows, config.device)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for stepper in steppers:
+            stepper.step()
+        tokens += sum(len(ids) for ids, _, _ in rows)
+        joined = curriculum.learn(names, exact)
+        if joined or (step + 1) % 50 == 0:
+            shown = " ".join(f"{f} {a:.2f}" for f, a in curriculum.accuracy.items())
+            report(f"step {step + 1}/{config.steps}  {tokens / 1e6:.1f} M tokens  loss {loss.item():.3f}  {shown}")
+    return model, tokenizer
+
+
+def _schedule(step: int, steps: int) -> float:
+    done = step / steps
+    return min(1.0, (step + 1) / 100) * (1.0 if done < 0.6 else max(0.02, (1 - done) / 0.4))
+
+
+def _forward(model: Any, rows: list[tuple[list[int], list[int], int]], device: str) -> tuple[Any, list[bool]]:
+    """(mean loss over the answers' tokens, whether each sequence's last answer is exact under teacher forcing)."""
+    import torch
+
+    ids = torch.tensor([row[0] for row in rows], device=device)
+    labels = torch.tensor([row[1] for row in rows], device=device)[:, 1:]
+    learned = labels != IGNORED
+    with torch.autocast(device, torch.bfloat16):
+        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
+        logits = model.lm_head(hidden[learned]).float()
+    targets = labels[learned]
+    hits = (logits.argmax(-1) == targets).view(len(rows), -1, rows[0][2])
+    return torch.nn.functional.cross_entropy(logits, targets), hits.all(2)[:, -1].tolist()
+
+
+def save(model: Any, tokenizer: Any, config: TinyBase, output: Path, report: Report) -> None:
+    """Write the model in bf16 with tokenizer and model card; the card's scores are measured on what was written."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model.config._attn_implementation = "sdpa"
+    model.to(torch.bfloat16).save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    report(f"wrote {output}; measuring it on held-out tasks")
+    written = AutoModelForCausalLM.from_pretrained(output, dtype=torch.bfloat16).to(config.device)
+    (output / "README.md").write_text(model_card(written, AutoTokenizer.from_pretrained(output), asdict(config)))
