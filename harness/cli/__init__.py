@@ -11,13 +11,13 @@ from harness.cli.entry import run_cli
 
 
 def _demo() -> click.Command:
-    from harness.cli.demo import demo
+    from harness.cli.workflows.demo import demo
 
     return demo
 
 
 def _train() -> click.Command:
-    from harness.cli.parity import train
+    from harness.cli.workflows.parity import train
 
     return train
 
@@ -35,7 +35,7 @@ def _merge() -> click.Command:
 
 
 def _parity() -> click.Command:
-    from harness.cli.parity import parity
+    from harness.cli.workflows.parity import parity
 
     return parity
 
@@ -89,7 +89,7 @@ def _gate() -> click.Command:
 
 
 def _sweep() -> click.Command:
-    from harness.cli.sweep import sweep
+    from harness.cli.workflows.sweep import sweep
 
     return sweep
 
@@ -107,7 +107,7 @@ def _report() -> click.Command:
 
 
 def _doctor() -> click.Command:
-    from harness.cli.doctor import doctor
+    from harness.cli.diagnosis.command import doctor
 
     return doctor
 

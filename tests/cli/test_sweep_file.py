@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.sweep import _check_server, sweep
-from harness.cli.sweepfile import load_sweep
+from harness.cli.workflows.sweep import _check_server, sweep
+from harness.cli.workflows.sweep_file import load_sweep
 from harness.core.errors import ConfigError
 from serve.launch import machine as serve_machine
 from serve.launch.machine import Machine

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from benchmarks.common import machine
-from harness.cli import doctor
+from harness.cli.diagnosis import command as doctor
 from harness.core.gpus import Gpu, list_gpus, visible_gpus
 from tests.support.sampling_toys import until
 

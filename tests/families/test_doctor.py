@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.doctor import doctor
-from harness.cli.model_check import _reading
+from harness.cli.diagnosis.command import doctor
+from harness.cli.diagnosis.model import _reading
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
 from tests.families.make import make_family, make_tokenizer

@@ -29,7 +29,7 @@ print("saved", flush=True)
 """
 PARENT = """
 import sys
-from harness.cli.steps import in_own_process
+from harness.cli.workflows.steps import in_own_process
 in_own_process("1", launcher=["-c", open(sys.argv[1]).read()])
 """
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.benched import Wanted, adapter_hash, base_hashes, is_finished, resumable
-from harness.cli.steps import in_own_process, show, terminated_as_interrupt
+from harness.cli.workflows.existing_run import Wanted, adapter_hash, base_hashes, is_finished, resumable
+from harness.cli.workflows.steps import in_own_process, show, terminated_as_interrupt
 from harness.core.grid import Task
 
 MARKER = "demo.json"

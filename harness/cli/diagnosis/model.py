@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli.doctor_checks import Finding
+from harness.cli.diagnosis.checks import Finding
 from harness.core.errors import ArcBenchError, ConfigError
 from harness.core.vllm_classes import MOST_TOKENS
 from harness.prompts.grid_encoder import parse_encoder

@@ -22,7 +22,7 @@ from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
 
 if TYPE_CHECKING:
-    from harness.cli.doctor_checks import Facts
+    from harness.cli.diagnosis.checks import Facts
 
 SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
@@ -44,12 +44,12 @@ def doctor(model: str | None, port: int, prompt: str, encoder: str, chat_templat
     bench doctor
     bench doctor models/Qwen3-4B-Base
     """
-    from harness.cli.doctor_checks import diagnose
+    from harness.cli.diagnosis.checks import diagnose
 
     if model is None:
         findings = diagnose(gather_facts(port))
     else:
-        from harness.cli.model_check import check_model
+        from harness.cli.diagnosis.model import check_model
 
         findings = check_model(model, prompt, encoder, chat_template)
     if as_json:
@@ -65,7 +65,7 @@ def gather_facts(port: int) -> Facts:
     """What this machine and this environment are."""
     import psutil
 
-    from harness.cli.doctor_checks import Facts
+    from harness.cli.diagnosis.checks import Facts
     from serve.launch.compiler import compiler_fault, triton_fault
 
     gpus = _gpus()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.benched import Wanted, adapter_hash, base_hashes, is_finished, resumable
-from harness.cli.steps import in_own_process, show, terminated_as_interrupt
+from harness.cli.workflows.existing_run import Wanted, adapter_hash, base_hashes, is_finished, resumable
+from harness.cli.workflows.steps import in_own_process, show, terminated_as_interrupt
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.cli.sweepfile import Sweep
+    from harness.cli.workflows.sweep_file import Sweep
 
 RECORD = "sweep.json"
 EVALUATION = "evaluation.json"
@@ -32,7 +32,7 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     bench sweep examples/iteration48-tiny.yaml
     bench sweep examples/iteration48.yaml -o seeds=[0,1,2] -o processes=8
     """
-    from harness.cli.sweepfile import load_sweep
+    from harness.cli.workflows.sweep_file import load_sweep
 
     plan = load_sweep(sweep_file, overrides)
     if dry_run:

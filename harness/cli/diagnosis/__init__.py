@@ -1,0 +1,1 @@
+"""``bench doctor``: what of this machine or of a model will not work, and what to do about it."""
