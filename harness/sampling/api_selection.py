@@ -14,7 +14,7 @@ from harness.client.server_health import Presence
 from harness.core.errors import ConfigError, ServerError
 from harness.core.grid import Task
 from harness.runs.schema import RunConfig
-from harness.sampling.local_base import Base, Unverified
+from harness.sampling.local_tokenizer import Base, Unverified
 from harness.sampling.model_options import template_digest
 from harness.sampling.options import ApiChoice
 from harness.sampling.plan import Draw, Plan

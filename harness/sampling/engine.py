@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from contextlib import contextmanager, suppress
 
 from harness.client.error_response import Refusal
+from harness.client.job_queue import Room, Work
 from harness.client.response import Reply
 from harness.client.retry import Divide, GivenUp, Job, Lost, Policy
 from harness.client.server import Endpoint
@@ -23,7 +24,6 @@ from harness.sampling.prediction_maker import prediction_line
 from harness.sampling.progress_display import Board, Display
 from harness.sampling.request_builder import Asking
 from harness.sampling.round_scheduler import Rounds
-from harness.sampling.work_queue import Room, Work
 from harness.scoring.unmeasured_models import Watch
 from harness.voting.early_stopping import of_run
 from harness.voting.live_tally import Tally
