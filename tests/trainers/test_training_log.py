@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainers.store.log import Progress, TrainingLog, clock, read_log
+from trainers.run.progress import Progress, clock
+from trainers.store.log import TrainingLog, read_log
 
 
 def test_a_line_has_loss_speeds_padding_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

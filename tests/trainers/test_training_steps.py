@@ -87,9 +87,9 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
     from trainers.model.inputs import open_inputs
     from trainers.recipe.schema import make_recipe
     from trainers.run.load import set_up
+    from trainers.run.progress import Progress
     from trainers.run.stop import StopSignal
     from trainers.run.trainer import Reports, build_trainer
-    from trainers.store.log import Progress
 
     adapter = {"adapter": str(plain_run)} if continued else {}
     recipe = make_recipe(recipe_data(qwen, tmp_path / "out", lora={"rank": 8}, max_steps=2, **adapter))

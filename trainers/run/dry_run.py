@@ -20,10 +20,10 @@ from trainers.recipe.launcher_environment import processes
 from trainers.recipe.schema import Recipe
 from trainers.run.errors import explained
 from trainers.run.load import open_recipe_validation, set_up
+from trainers.run.progress import Progress, clock
 from trainers.run.stop import StopSignal, TrainingStopped
 from trainers.run.trainer import Reports, build_trainer
 from trainers.run.trl_config import pass_limits
-from trainers.store.log import Progress, clock
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from trainers.data.passes import samples_of_process
 from trainers.model.inputs import Inputs, open_recipe_mixture
 from trainers.recipe.launcher_environment import processes
 from trainers.recipe.schema import Recipe
-from trainers.run.trl_classes import SFTConfig
-from trainers.run.trl_config import chosen_dtype, training_arguments
+from trainers.run.trl_config import SFTConfig, chosen_dtype, training_arguments
 from trainers.run.validation import Validation, open_validation
 
 

@@ -14,12 +14,13 @@ from trainers.recipe.schema import Recipe
 from trainers.run.errors import explained, writing
 from trainers.run.finish import finish, kept_step
 from trainers.run.load import set_up
+from trainers.run.progress import Progress
 from trainers.run.stop import StopSignal, TrainingStopped
 from trainers.run.trainer import ArcTrainer, Reports, build_trainer
 from trainers.store.best_step import has_ended, standing
 from trainers.store.checkpoints import best_weights, history, newest_complete, remove_after
 from trainers.store.digests import SEAL
-from trainers.store.log import Progress, TrainingLog
+from trainers.store.log import TrainingLog
 from trainers.store.manifest import LOG
 from trainers.store.run_folder import CHECKPOINTS
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during training: the running step ends, a checkpoint is saved, then the run stops."""
+"""SIGTERM and Ctrl-C during training: finish the running step, save a checkpoint, stop. Imports torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+import torch
+from transformers import TrainerCallback
 
 from harness.core.errors import ArcBenchError
 
@@ -49,6 +52,22 @@ class StopSignal:
             self.came = signal.Signals(number)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
+
+
+class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
+    """Ends training after the step in which a signal came, with a checkpoint."""
+
+    def __init__(self, signal: StopSignal) -> None:
+        self.signal = signal
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop on all processes if a signal reached any of them."""
+        came = torch.tensor(int(self.signal.came is not None), device=args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(came, torch.distributed.ReduceOp.MAX)
+        if came.item():
+            self.signal.stopped_at = state.global_step
+            control.should_save = control.should_training_stop = True
 
 
 def spare_worker(start: Callable[[int], object] | None, worker: int) -> None:

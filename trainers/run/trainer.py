@@ -22,15 +22,14 @@ from trainers.model.start_adapter import with_adapter
 from trainers.recipe.schema import Recipe
 from trainers.run.errors import writing
 from trainers.run.load import Setup
-from trainers.run.stop import StopSignal, spare_worker
-from trainers.run.stop_callback import StopAtStep
-from trainers.run.trl_classes import SFTTrainer
-from trainers.run.trl_config import pass_limits
+from trainers.run.progress import Progress
+from trainers.run.stop import StopAtStep, StopSignal, spare_worker
+from trainers.run.trl_config import SFTTrainer, pass_limits
 from trainers.run.validation import Validation
 from trainers.store.best_step import has_ended, standing
 from trainers.store.checkpoints import prune_best, prune_checkpoints, write_best
 from trainers.store.digests import seal
-from trainers.store.log import Progress, TrainingLog
+from trainers.store.log import TrainingLog
 from trainers.store.manifest import save_weights
 
 

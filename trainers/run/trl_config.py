@@ -11,7 +11,15 @@ import torch
 from trainers.data.passes import PassLimits
 from trainers.recipe.extras import PROJECT
 from trainers.recipe.schema import Recipe
-from trainers.run.trl_classes import SFTConfig
+
+_vllm_log_level = os.environ.get("VLLM_LOGGING_LEVEL")
+
+from trl import SFTConfig, SFTTrainer  # noqa: E402  # sets VLLM_LOGGING_LEVEL=ERROR for all child processes
+
+if _vllm_log_level is None:
+    os.environ.pop("VLLM_LOGGING_LEVEL", None)
+
+__all__ = ["SFTConfig", "SFTTrainer", "chosen_dtype", "gpu_has_bfloat16", "pass_limits", "training_arguments"]
 
 
 def chosen_dtype(recipe: Recipe) -> torch.dtype:
