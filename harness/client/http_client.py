@@ -16,8 +16,8 @@ import orjson
 from harness.client.address import bases, canonical
 from harness.client.error_response import Fault, Refusal, cut
 from harness.client.request import NEUTRAL, OPTIONAL, ROUTES, ChatRequest, Request, Sampling, plain
-from harness.client.response import Reply, checked_body, read_replies
-from harness.client.served_model import log_on_this_machine, read_models
+from harness.client.response import Reply, checked_body, read_models, read_replies
+from harness.client.server_log import log_on_this_machine
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
 

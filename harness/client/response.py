@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import orjson
 
 from harness.client.error_response import Fault, Refusal, cut, failure, read_error
 from harness.client.request import ChatRequest, Request
+from harness.runs.schema import ServedModel
 
 _MOST_TOKENS = 1 << 53
 _CUT_OFF = frozenset(("length", "max_tokens", "model_length", "max_output_tokens", "max_length", "token_limit"))
@@ -219,3 +221,60 @@ def _sum(values: list[float]) -> float | None:
         return math.fsum(values)
     except OverflowError:
         return None
+
+
+def read_models(entries: Sequence[dict[str, Any]]) -> list[ServedModel]:
+    """The models of a list; an adapter whose context length is not given has its base's."""
+    models = [read_model(entry) for entry in entries]
+    lengths = {model.name: model.max_model_len for model in models}
+    return [
+        model.model_copy(update={"max_model_len": lengths.get(model.parent)})
+        if model.max_model_len is None and model.parent is not None
+        else model
+        for model in models
+    ]
+
+
+def read_model(entry: dict[str, Any]) -> ServedModel:
+    """A model's entry: our server adds ``arc_bench: {hash, rank, base, manifest, max_loras}``."""
+    own = _dict(entry.get("arc_bench"))
+    manifest = _dict(own.get("manifest") or entry.get("manifest"))
+    return ServedModel(
+        name=entry["id"],
+        root=_string(entry.get("root")),
+        parent=_string(entry.get("parent")),
+        max_model_len=_integer(entry.get("max_model_len")),
+        hash=_string(own.get("hash")),
+        rank=_integer(own.get("rank")),
+        base=_string(own.get("base")),
+        prompt=_string(manifest.get("prompt")),
+        encoder=_string(manifest.get("encoder")),
+        stop_token_ids=_token_ids(manifest.get("stop_token_ids")),
+        chat_template_kwargs=_dict(manifest.get("chat_template_kwargs")) or None,
+        chat_template=_string(manifest.get("chat_template")),
+        template_date=_date(manifest.get("template_date")),
+        max_loras=_integer(own.get("max_loras")),
+    )
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _token_ids(value: object) -> list[int] | None:
+    return value if isinstance(value, list) and value and all(type(v) is int and v >= 0 for v in value) else None
+
+
+def _date(value: object) -> str | None:
+    try:
+        return date.fromisoformat(value).isoformat() if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 _TAIL_BYTES = 4 << 20
 """How much of a log's end is read: a server that served for days may have written more."""
@@ -169,3 +172,13 @@ def _depth(process: str) -> int:
     if process.startswith(("VllmWorker", "Worker")):
         return 2
     return int(process.startswith("EngineCore"))
+
+
+def log_on_this_machine(url: str, entries: Sequence[dict[str, Any]]) -> Path | None:
+    """Return the log file that a server of ours names, where it answers on loopback and this user may read the file."""
+    if urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    extensions = (entry.get("arc_bench") for entry in entries)
+    names = (extension.get("log") for extension in extensions if isinstance(extension, dict))
+    path = next((Path(name) for name in names if isinstance(name, str) and name), None)
+    return path if path is not None and path.is_file() and os.access(path, os.R_OK) else None

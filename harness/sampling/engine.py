@@ -7,6 +7,8 @@ import signal
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+import orjson
+
 from harness.client.error_response import Refusal
 from harness.client.job_queue import Room, Work
 from harness.client.response import Reply
@@ -20,7 +22,6 @@ from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import run_answers
 from harness.runs.schema import Outcome, RunConfig
 from harness.sampling.plan import Draw, Plan
-from harness.sampling.prediction_maker import prediction_line
 from harness.sampling.progress_display import Board, Display
 from harness.sampling.request_builder import Asking
 from harness.sampling.round_scheduler import Rounds
@@ -261,3 +262,29 @@ def _on_interrupt(action: Callable[[int], None]) -> Iterator[None]:
         with suppress(ValueError, RuntimeError):
             for number in signals:
                 loop.remove_signal_handler(number)
+
+
+def prediction_line(draw: Draw, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> bytes:
+    """The line of predictions.jsonl for a draw: a ``PredictionRecord`` as JSON, without the cost of validating it.
+
+    Args:
+        grid: the answer in the original orientation and colours; None unless ``outcome`` is ``grid``.
+        reply: what came; None where nothing was sent or answered.
+    """
+    view = draw.augmentation
+    row = {
+        "model": draw.model,
+        "task_id": draw.task.id,
+        "test_index": draw.test_index,
+        "sample_index": draw.sample_index,
+        "augmentation": {"symmetry": view.symmetry, "colours": view.colours, "order": view.order},
+        "outcome": outcome,
+        "grid": None if grid is None else grid.to_rows(),
+        "text": None if reply is None else reply.text,
+        "cumulative_logprob": None if reply is None else reply.cumulative_logprob,
+        "n_tokens": None if reply is None else reply.n_tokens,
+        "finish_reason": None if reply is None else reply.finish_reason,
+        "seed": draw.seed,
+        "seconds": 0.0 if reply is None else reply.seconds,
+    }
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)

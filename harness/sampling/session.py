@@ -18,7 +18,7 @@ from harness.data.dataset import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_errors
 from harness.runs.schema import Manifest, RunConfig
-from harness.sampling.agreement import Wish, agree
+from harness.sampling.api_selection import Wish, agree
 from harness.sampling.engine import Engine
 from harness.sampling.manifest_writer import Keeper, begun
 from harness.sampling.options import RunOptions, declare_tasks, models_at_once

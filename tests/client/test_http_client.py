@@ -14,7 +14,7 @@ from harness.client import http_client as client_module
 from harness.client.error_response import Fault, Refusal
 from harness.client.http_client import Client
 from harness.client.request import NEUTRAL, ChatRequest, Sampling, greeting
-from harness.client.served_model import read_model
+from harness.client.response import read_model
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
 from tests.support.chat_answers import Body, garbage

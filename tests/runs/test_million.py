@@ -15,8 +15,8 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import iterate, open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Outcome, RunConfig
+from harness.sampling.engine import prediction_line
 from harness.sampling.plan import Draw, Plan
-from harness.sampling.prediction_maker import prediction_line
 from tests.support.chat_answers import garbage
 from tests.support.chat_server import ChatServer
 from tests.support.sampling_toys import until

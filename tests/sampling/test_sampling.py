@@ -20,8 +20,8 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.runs.folder import RunFolder
 from harness.runs.schema import PredictionRecord
+from harness.sampling.engine import prediction_line
 from harness.sampling.plan import Asker, Draw, Plan
-from harness.sampling.prediction_maker import prediction_line
 from harness.scoring.run_scores import score_run
 from tests.conftest import manifest
 from tests.support.chat_answers import Body, garbage

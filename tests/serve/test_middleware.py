@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from openai import AuthenticationError, OpenAI
 
-from harness.client.served_model import read_model
+from harness.client.response import read_model
 from serve.keys import Keys
 from serve.registry.base import BaseModel
 from serve.registry.store import Registry

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.client.served_model import log_on_this_machine
+from harness.client.server_log import log_on_this_machine
 
 
 def entries(log: object) -> list[dict[str, Any]]:
