@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -139,3 +140,15 @@ def wilson(value: float, tasks: int, confidence: float = CONFIDENCE) -> tuple[fl
     low, high = (centre - half) / (1 + z * z / tasks), (centre + half) / (1 + z * z / tasks)
     # At 0 and 1 the two terms are equal but for rounding.
     return (0.0 if value == 0 else max(low, 0.0)), (1.0 if value == 1 else min(high, 1.0))
+
+
+def running_mean(values: Sequence[float], keep: float = 0.9) -> list[float]:
+    """Return the exponentially weighted mean of the values up to each one, without bias at the start.
+
+    Each step multiplies the weight of all earlier values by ``keep``; the sum is divided by the sum of the weights.
+    """
+    means, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        means.append(total / weight)
+    return means

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from harness.stats.intervals import running_mean
 from reports.loading.training import Training
 from reports.plots.style import WIDTH, legend, look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KEPT = 0.9
-"""Of the running mean, what each further step keeps."""
 _WIDE = 20.0
 """A fall by more than this factor is shown on a logarithmic axis."""
 
@@ -50,12 +49,3 @@ def losses_figure(trained: Mapping[str, Training], models: Sequence[str]) -> Fig
         panel.set_ylim(bottom=0)
     legend(figure, [panel])
     return figure
-
-
-def running_mean(values: Sequence[float]) -> list[float]:
-    """The exponentially weighted mean up to each value, without a bias at the start."""
-    means, total, weight = [], 0.0, 0.0
-    for value in values:
-        total, weight = _KEPT * total + (1 - _KEPT) * value, _KEPT * weight + (1 - _KEPT)
-        means.append(total / weight)
-    return means

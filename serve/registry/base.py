@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import AdapterError, ConfigError, ServerError
-from harness.core.hub_cache import cached_snapshot, is_whole, loaded_weights, missing_weights, refuse_offline
+from harness.core.hub_cache import (
+    cached_snapshot,
+    is_whole,
+    loaded_weights,
+    missing_weights,
+    model_digest,
+    refuse_offline,
+)
 from serve.registry.tensor_header import TensorInfo, read_header
 
 LANGUAGE_MODEL = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
 """What the names of weights begin with in a language model that is a part of a model; older files have it reversed."""
-_BLOCK = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -130,28 +135,16 @@ class BaseModel:
         SHA-256 over config.json and the hex SHA-256 of all safetensors files in the order of their names; reads every
         byte (about 10 s for 15 GB).
         """
-        return self._digest(self._weights)
+        return None if self.folder is None else model_digest(self.folder)
 
     @cached_property
     def hashes(self) -> frozenset[str]:
         """``hash``, and the same over those files alone that transformers loads: a repository may hold others."""
         if self.folder is None or self.hash is None:
             return frozenset()
-        names = loaded_weights(self.folder)
-        loaded = [path for path in self._weights if path.name in names]
-        other = self._digest(loaded) if loaded and loaded != self._weights else self.hash
-        return frozenset({self.hash, other or self.hash})
-
-    def _digest(self, files: Sequence[Path]) -> str | None:
-        if self.folder is None:
-            return None
-        weights = hashlib.sha256()
-        for path in files:
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    weights.update(block)
-        config = (self.folder / "config.json").read_bytes()
-        return hashlib.sha256(config + weights.hexdigest().encode()).hexdigest()[:16]
+        loaded = loaded_weights(self.folder) & {path.name for path in self._weights}
+        differs = loaded and len(loaded) < len(self._weights)
+        return frozenset({self.hash, model_digest(self.folder, loaded) if differs else self.hash})
 
     def refuse_pickles(self) -> None:
         """Refuse weights that are there in PyTorch's own format only: a pickle, and nothing to check adapters against.

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from harness.core.errors import ConfigError
+from harness.core.hub_cache import weights_digest
 from tests.faults.matrix import count
 from tests.support.train_runs import (
     TORCHRUN,
@@ -25,7 +26,7 @@ from tests.support.train_runs import (
 )
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
-from trainers.store.manifest import read_manifest, weights_digest
+from trainers.store.manifest import read_manifest
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import AdapterError
+from harness.core.hub_cache import weights_digest
 from serve.registry.store import Registry
 from tests.support.train_runs import Data, command, manifest_of, recipe_data, steps_of
-from trainers.store.manifest import check_unchanged, read_manifest, weights_digest
+from trainers.store.manifest import check_unchanged, read_manifest
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 FORKS = multiprocessing.get_context("forkserver")

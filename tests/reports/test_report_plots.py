@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from harness.scoring.paired_comparison import HEADLINE
 from harness.scoring.run_scores import ModelScores
-from harness.stats.intervals import wilson
+from harness.stats.intervals import running_mean, wilson
 from harness.voting.metrics import OutputScore
 from reports.loading.runs import Section, load_sections
 from reports.loading.training import Training
 from reports.plots.curves import curves_figure, section_curves
 from reports.plots.differences import differences_figure, pair_name
 from reports.plots.intervals import intervals_figure
-from reports.plots.losses import losses_figure, running_mean
+from reports.plots.losses import losses_figure
 from reports.plots.rates import rates_figure
 from reports.plots.reliability import reliability, reliability_figure, winner_share
 from reports.plots.style import look, render, styled

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
+from harness.core.hub_cache import model_digest
 from serve.registry.base import BaseModel
 from serve.registry.leases import LeaseFile, file_lock, running_servers
 from serve.registry.prompt_record import manifest_of_checkpoint
@@ -25,7 +26,6 @@ from serve.registry.tensor_header import read_header
 from serve.registry.validate import validate_adapter
 from serve.registry.version import AdapterInUseError, AdapterRef, UnknownAdapterError
 from tests.support.adapter_toys import lora_tensors, make_adapter, make_base, write_safetensors
-from trainers.store.manifest import model_digest
 
 
 def test_a_version_is_named_by_its_content_and_comes_back_as_added(

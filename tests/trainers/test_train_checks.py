@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import AdapterError, ConfigError, DataError, RunError
+from harness.core.hub_cache import model_digest
 from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList, open_dataset
 from harness.prompts.grid_encoder import parse_encoder
@@ -39,7 +40,6 @@ from trainers.store.manifest import (
     DatasetRecord,
     environment,
     losses,
-    model_digest,
     write_json,
     write_manifest,
 )

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import ConfigError, RunError
+from harness.core.hub_cache import weights_digest
 from harness.data.dataset import open_dataset
 from tests.support.train_runs import (
     Data,
@@ -31,7 +32,6 @@ from trainers.run.api import train
 from trainers.store.best_step import has_ended, standing
 from trainers.store.checkpoints import prune_best, write_best
 from trainers.store.log import read_log
-from trainers.store.manifest import weights_digest
 
 CHECK: Data = {"spec": "toy/cross/evaluation#n=6", "exact_tasks": 2, "patience": 3, "keep": "best"}
 

@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import AdapterError, ConfigError
-from harness.core.hub_cache import cached_snapshot, loaded_weights, missing_weights, refuse_offline
+from harness.core.hub_cache import (
+    cached_snapshot,
+    loaded_weights,
+    missing_weights,
+    model_digest,
+    refuse_offline,
+    weights_digest,
+)
 from harness.data.dataset import Dataset, open_dataset
 from harness.prompts.end_of_turn import Turn
 from harness.prompts.prompt_template import asking_prompt, load_prompt
 from trainers.model.chat_template import Chat, open_chat, today
 from trainers.recipe.schema import Data, Recipe
-from trainers.store.manifest import check_unchanged, model_digest, read_manifest, refuse_pickle, weights_digest
+from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickle
 from trainers.store.run_folder import DATE_KEY, TEMPLATE_KEY, first_day
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.core.hub_cache import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
 from trainers.data.mixture import Counts, Mixture
@@ -23,7 +24,6 @@ from trainers.store.manifest import (
     config_digest,
     environment,
     losses,
-    weights_digest,
     write_manifest,
 )
 from trainers.store.run_folder import CHECKPOINTS

@@ -16,26 +16,19 @@ def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The loss of every step, its running mean and the validation losses as a PNG."""
     from matplotlib.figure import Figure
 
+    from harness.stats.intervals import running_mean
+
     steps = [(line["step"], line["loss"]) for line in log if "loss" in line]
     checks = [(line["step"], line["eval_loss"]) for line in log if "eval_loss" in line]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*steps, strict=True), color="#9ecae1", linewidth=1, label="each step")
-    axes.plot([s for s, _ in steps], _running_mean([v for _, v in steps]), color="#08519c", label="running mean")
+    axes.plot([s for s, _ in steps], running_mean([v for _, v in steps]), color="#08519c", label="running mean")
     if checks:
         axes.plot(*zip(*checks, strict=True), "o-", color="#d94801", label="validation")
     axes.set(xlabel="step", ylabel="loss per answer token (nats)", ylim=(0, None))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
-
-
-def _running_mean(values: Sequence[float], keep: float = 0.9) -> list[float]:
-    """The exponentially weighted mean up to each value, without a bias at the start."""
-    means, total, weight = [], 0.0, 0.0
-    for value in values:
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        means.append(total / weight)
-    return means
 
 
 def card(name: str, manifest: AdapterManifest) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from harness.core.errors import AdapterError, RunError
+from harness.core.hub_cache import weights_digest
 from harness.runs.environment import describe_environment
 from harness.runs.schema import Environment, Record
 
@@ -171,18 +172,6 @@ def save_weights(model: Any, tokenizer: Any, folder: Path, state: Mapping[str, A
         write_json(config, data)
 
 
-def weights_digest(folder: Path, names: Collection[str] | None = None) -> str:
-    """The SHA-256 over the safetensors files of a folder, or those of the given names, in the order of their names."""
-    sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        if names is not None and path.name not in names:
-            continue
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                sha.update(block)
-    return sha.hexdigest()
-
-
 def config_digest(folder: Path) -> str | None:
     """The SHA-256 of an adapter's configuration; None in a folder of a whole model."""
     path = folder / "adapter_config.json"
@@ -213,12 +202,6 @@ def refuse_pickle(folder: Path) -> None:
     pickled = folder / "adapter_model.bin"
     if pickled.exists() and not (folder / "adapter_model.safetensors").is_file():
         raise AdapterError(f"{pickled}: is a pickle, which can run code; save it with safe_serialization=True")
-
-
-def model_digest(folder: Path, names: Collection[str] | None = None) -> str:
-    """16 hex digits that identify a model folder by its configuration and weights (those files alone, where named)."""
-    config = (folder / "config.json").read_bytes()
-    return hashlib.sha256(config + weights_digest(folder, names).encode()).hexdigest()[:16]
 
 
 def environment() -> Environment:
