@@ -31,8 +31,8 @@ from benchmarks.common.store import Store
 from benchmarks.coverage import Population
 from benchmarks.replays.full_runs import VIEWS, Output, level, load, simulate
 from harness.results.table_format import markdown_table
-from harness.voting.early_stopping import Schedule, Stop, schedule
-from harness.voting.ranking import rank, share_in_top, tie_sets
+from harness.voting.early_stopping import Schedule, StopRule, plan_rounds
+from harness.voting.ranking import probability_in_top, rank_votes, split_ties
 
 RULES = ("decided", "risk=0.01", "risk=0.05", "risk=0.1", "risk=0.2")
 SEED = 20_260
@@ -63,7 +63,7 @@ def replay(runs: Iterable[Sequence[Output]], rule: str) -> Replay:
     """Stop every output of full runs where the rule would have."""
     result = Replay()
     for outputs in runs:
-        plan = schedule(Stop.parse(rule), len(outputs[0].draws), len(outputs), VIEWS)
+        plan = plan_rounds(StopRule.parse(rule), len(outputs[0].draws), len(outputs), VIEWS)
         before = result.draws, result.spared
         for output in outputs:
             _replay(output, plan, result)
@@ -73,28 +73,28 @@ def replay(runs: Iterable[Sequence[Output]], rule: str) -> Replay:
 
 def _replay(output: Output, plan: Schedule, result: Replay) -> None:
     start = process_time()
-    drawn = plan.first
+    drawn = plan.first_round
     while drawn < plan.n:
         votes = output.first(drawn)
-        due = plan.due(list(Counter(vote.grid for vote in votes).values()), drawn - len(votes))
+        due = plan.required_samples(list(Counter(vote.grid for vote in votes).values()), drawn - len(votes))
         if due == drawn:
             break
         drawn = due
     result.seconds += process_time() - start
     result.outputs += 1
     result.draws += plan.n
-    full, early = rank(output.first(plan.n)), rank(output.first(drawn))
+    full, early = rank_votes(output.first(plan.n)), rank_votes(output.first(drawn))
     exact = [vote is not None and vote.grid == output.truth for vote in output.draws]
     everything = sum(exact) / plan.n
-    result.first_round.append((output.task, sum(exact[: plan.first]) / plan.first - everything))
+    result.first_round.append((output.task, sum(exact[: plan.first_round]) / plan.first_round - everything))
     result.naive.append((output.task, sum(exact[:drawn]) / drawn - everything))
     if drawn < plan.n:
         result.stopped += 1
         result.spared += plan.n - drawn
-        attempts = [[{g.grid for g in tied} for tied in tie_sets(groups)][:2] for groups in (full, early)]
+        attempts = [[{g.grid for g in tied} for tied in split_ties(groups)][:2] for groups in (full, early)]
         result.changed += attempts[0] != attempts[1]
         for k in (0, 1):
-            shift = share_in_top(early, output.truth, k + 1) - share_in_top(full, output.truth, k + 1)
+            shift = probability_in_top(early, output.truth, k + 1) - probability_in_top(full, output.truth, k + 1)
             result.votes_changed[k] += shift != 0
             result.shift[k] += shift
 
@@ -129,7 +129,7 @@ def _with_error(values: Sequence[tuple[str, float]]) -> str:
 
 def kept(rule: str, found: Replay) -> bool:
     """Whether a rule kept its promise: nothing changed, or no more than the risk and three standard errors."""
-    risk = Stop.parse(rule).risk
+    risk = StopRule.parse(rule).risk
     slack = 3 * math.sqrt(risk * (1 - risk) / found.stopped) if found.stopped else 1.0
     nothing = found.changed == found.votes_changed[0] == found.votes_changed[1] == 0
     return nothing if not risk else found.changed <= (risk + slack) * found.stopped

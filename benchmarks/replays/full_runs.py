@@ -13,7 +13,7 @@ from harness.core.grid import Grid
 from harness.core.symmetry import SYMMETRIES
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import collect_run, declared_tasks, true_outputs
-from harness.voting.ranking import Vote, rank, share_in_top
+from harness.voting.ranking import Vote, probability_in_top, rank_votes
 
 VIEWS = len(SYMMETRIES)
 
@@ -95,6 +95,6 @@ def level(runs: Iterable[Sequence[Output]]) -> str:
     outputs = [output for run in runs for output in run]
     exact = [sum(v is not None and v.grid == o.truth for v in o.draws) for o in outputs]
     accuracy = sum(e / len(o.draws) for e, o in zip(exact, outputs, strict=True)) / len(outputs)
-    voted = sum(share_in_top(rank(o.first(len(o.draws))), o.truth, 2) for o in outputs) / len(outputs)
+    voted = sum(probability_in_top(rank_votes(o.first(len(o.draws))), o.truth, 2) for o in outputs) / len(outputs)
     passed = sum(e > 0 for e in exact) / len(outputs)
     return f"accuracy {100 * accuracy:.1f} %, pass_n {100 * passed:.1f} %, vote_2 {100 * voted:.1f} %"

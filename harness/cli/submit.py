@@ -35,9 +35,9 @@ def submit(run: str | None, output: Path | None, rule: str, check: Path | None, 
 def _write(run: str, output: Path, rule_name: str) -> None:
     from harness.results.kaggle_submission import make_submission, write_submission
     from harness.scoring.run_selector import select_model
-    from harness.voting.selection_rules import rule_named
+    from harness.voting.selection_rules import get_rule
 
-    rule = rule_named(rule_name)
+    rule = get_rule(rule_name)
     selected = select_model(run)
     for warning in selected.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -14,7 +14,7 @@ from harness.runs.folder import write_atomically
 from harness.runs.prediction_reader import short
 from harness.scoring.early_stopped_scores import refuse_other_rules
 from harness.scoring.run_selector import SelectedModel
-from harness.voting.ranking import draw_attempts
+from harness.voting.ranking import choose_attempts
 from harness.voting.selection_rules import Rule
 
 ATTEMPTS = ("attempt_1", "attempt_2")
@@ -60,7 +60,7 @@ def make_submission(selected: SelectedModel, rule: Rule) -> Made:
         content[task] = []
         for index, ballot in enumerate(own):
             stream = Stream(selected.seed, "attempts", task, index)
-            drawn = [grid.to_rows() for grid in draw_attempts(rule.rank(ballot.votes()), stream, len(ATTEMPTS))]
+            drawn = [grid.to_rows() for grid in choose_attempts(rule.rank(ballot.votes()), stream, len(ATTEMPTS))]
             outputs, single, empty = outputs + 1, single + (len(drawn) == 1), empty + (not drawn)
             filled = (drawn or [PLACEHOLDER]) * 2
             content[task].append(dict(zip(ATTEMPTS, filled, strict=False)))

@@ -17,8 +17,8 @@ from harness.scoring.paired_comparison import Paired, against_first, compare_pai
 from harness.scoring.prediction_groups import Ballots
 from harness.scoring.run_scores import ModelScores, true_outputs
 from harness.voting.metrics import OutputScore, average
-from harness.voting.ranking import Group, share_in_top, tie_sets
-from harness.voting.selection_rules import RULES, Rule, rule_named
+from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
+from harness.voting.selection_rules import RULES, Rule, get_rule
 
 PLACES = ("1", "2", "3", "4", "5-8", "9+", "not ranked", "not found")
 """Where a rule ranks the exact grid; ``not ranked`` is found by sampling, but no candidate of the rule."""
@@ -44,7 +44,7 @@ def rules_named(names: str) -> list[Rule]:
     Raises:
         ConfigError: an unknown name.
     """
-    chosen = list(RULES.values()) if names == "all" else [rule_named(name) for name in names.split(",")]
+    chosen = list(RULES.values()) if names == "all" else [get_rule(name) for name in names.split(",")]
     return [RULES["vote"], *dict.fromkeys(rule for rule in chosen if rule.name != "vote")]
 
 
@@ -82,7 +82,7 @@ def _score_rule(rule: Rule, ballots: Ballots, scores: ModelScores, truths: Mappi
     for task, own in ballots.outputs.items():
         ranked = [(rule.rank(ballot.votes()), truth) for ballot, truth in zip(own, truths[task], strict=True)]
         outputs[task] = [
-            replace(score, vote_1=share_in_top(groups, truth, 1), vote_2=share_in_top(groups, truth, 2))
+            replace(score, vote_1=probability_in_top(groups, truth, 1), vote_2=probability_in_top(groups, truth, 2))
             for score, (groups, truth) in zip(scores.outputs[task], ranked, strict=True)
         ]
         shares = [
@@ -94,11 +94,11 @@ def _score_rule(rule: Rule, ballots: Ballots, scores: ModelScores, truths: Mappi
     return RuleScores(rule, named, np.mean(places, axis=0))
 
 
-def place_shares(groups: Sequence[Group], truth: Grid, found: bool) -> Floats:
+def place_shares(groups: Sequence[RankedGrid], truth: Grid, found: bool) -> Floats:
     """The chance of each of PLACES for the exact grid of one output, ties in random order."""
     shares = np.zeros(len(PLACES))
     ahead = 0
-    for tied in tie_sets(groups):
+    for tied in split_ties(groups):
         if any(group.grid == truth for group in tied):
             ranks = np.arange(ahead + 1, ahead + len(tied) + 1)
             np.add.at(shares, np.searchsorted(_UP_TO, ranks), 1 / len(tied))

@@ -9,7 +9,7 @@ from harness.runs.schema import ModelResult, Results
 from harness.scoring.early_stopped_scores import told_unknown
 from harness.scoring.paired_comparison import HEADLINE
 from harness.stats.intervals import FEW_TASKS, SMALL_SAMPLE
-from harness.voting.metrics import selection
+from harness.voting.metrics import selection_ratio
 
 WILSON_MARK = "†"
 
@@ -56,7 +56,7 @@ def details(results: Results) -> str:
 def _kept(result: ModelResult) -> str:
     if "pass_n" not in result.metrics:
         return "what sampling would have found is not known"
-    kept = selection(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
+    kept = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
     return "sampling found nothing" if kept is None else f"two votes keep {percent(kept)} of what sampling found"
 
 

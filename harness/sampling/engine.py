@@ -26,8 +26,8 @@ from harness.sampling.progress_display import Board, Display
 from harness.sampling.request_builder import Asking
 from harness.sampling.round_scheduler import Rounds
 from harness.scoring.unmeasured_models import Watch
-from harness.voting.early_stopping import of_run
-from harness.voting.live_tally import Tally
+from harness.voting.early_stopping import run_schedule
+from harness.voting.live_tally import ModelTally
 
 COMMIT_SECONDS = 0.5
 """Predictions are durable after at most this long (and the time that the disk takes)."""
@@ -53,7 +53,7 @@ class Engine:
     ) -> None:
         """``answered_as`` has the names under which servers answered in earlier sessions, by model."""
         self.plan = plan
-        self.board = Board(Tally(model.name, plan.per_model, config.n) for model in config.models)
+        self.board = Board(ModelTally(model.name, plan.per_model, config.n) for model in config.models)
         self.answered_as: dict[str, set[str]] = {m.name: set(answered_as.get(m.name, ())) for m in config.models}
         self.warnings: list[str] = []
         """What was noticed that the report is to tell."""
@@ -69,7 +69,7 @@ class Engine:
         self._done = bytearray(len(plan))
         self._remember()
         self.watch = Watch(self.board.tallies.values(), self._limits)
-        schedule = of_run(config)
+        schedule = run_schedule(config)
         self._rounds = None if schedule is None else Rounds(plan, schedule, self._done)
         if self._rounds is not None:
             for number in self._rounds.complete():
@@ -217,9 +217,9 @@ class Engine:
     def _go_on(self, rounds: Rounds, draw: Draw) -> None:
         """Ask for more of a test output whose round is complete, or leave it."""
         tally, output = self.board.tallies[draw.model], (draw.task.id, draw.test_index)
-        standing = tally.standings[output]
+        standing = tally.open_outputs[output]
         if spared := rounds.next(draw.number, standing.votes.values(), standing.failures):
-            tally.leave(output, spared)
+            tally.stop_output(output, spared)
 
     async def _commit_often(self, save: Callable[[], None]) -> None:
         while True:

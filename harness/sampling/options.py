@@ -21,7 +21,7 @@ from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import config_changes
 from harness.runs.schema import RunConfig, ServedModel, StopConfig
 from harness.sampling.model_options import Wanted, again, models_asked
-from harness.voting.early_stopping import Stop, schedule, view_cycle
+from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
 
 ApiChoice = Literal["auto", "chat", "completions"]
 
@@ -87,7 +87,7 @@ class RunOptions:
         if reserved := [name for name in RESERVED if name in self.extra_body]:
             raise ConfigError(f"--extra-body must not set {', '.join(reserved)}; the run does, and records it")
         if self.stop is not None:
-            Stop.parse(self.stop)
+            StopRule.parse(self.stop)
         if self.prompt is not None:
             load_prompt(self.prompt)
         if self.encoder is not None:
@@ -165,12 +165,12 @@ def complete(
 def _stop(options: RunOptions, tasks: Sequence[Task], warnings: list[str]) -> StopConfig | None:
     if options.stop is None:
         return None
-    rule = Stop.parse(options.stop)
+    rule = StopRule.parse(options.stop)
     cycle = view_cycle(options.augment, options.samples_per_view)
-    plan = schedule(rule, options.n, sum(len(task.test) for task in tasks), cycle)
-    if not plan.looks:
+    plan = plan_rounds(rule, options.n, sum(len(task.test) for task in tasks), cycle)
+    if not plan.round_ends:
         warnings.append(f"--stop {rule} spares nothing with {options.n} predictions a test output")
-    return StopConfig(rule=str(rule), rounds=list(plan.looks))
+    return StopConfig(rule=str(rule), rounds=list(plan.round_ends))
 
 
 def models_at_once(options: RunOptions, served: Iterable[ServedModel]) -> int:

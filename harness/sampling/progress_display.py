@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TextIO
 
-from harness.voting.live_tally import Tally
+from harness.voting.live_tally import ModelTally
 
 _LIVE_SECONDS = 0.25
 PLAIN_SECONDS = 30.0
@@ -19,7 +19,7 @@ _RATE_SECONDS = 60.0
 class Board:
     """The state of a run as it is shown."""
 
-    def __init__(self, tallies: Iterable[Tally]) -> None:
+    def __init__(self, tallies: Iterable[ModelTally]) -> None:
         self.tallies = {tally.model: tally for tally in tallies}
         self.in_flight: Callable[[str], int] = lambda model: 0
         """Predictions of a model that are in flight."""

@@ -22,7 +22,7 @@ class Rounds:
         self._plan, self._schedule, self._done = plan, schedule, done
         self._models = len(plan) // plan.per_model
         self._released: list[deque[int]] = [deque() for _ in range(self._models)]
-        ends = (*schedule.looks, schedule.n)
+        ends = (*schedule.round_ends, schedule.n)
         outputs = range(0, len(plan), schedule.n)
         # A draw that was made was due: its round is the one to be completed.
         drawn = (done.rfind(1, start, start + schedule.n) + 1 - start for start in outputs)
@@ -58,7 +58,7 @@ class Rounds:
         """
         output = number // self._schedule.n
         drawn = self._due[output]
-        due = self._schedule.due(list(votes), failures)
+        due = self._schedule.required_samples(list(votes), failures)
         if due == drawn:
             self._open -= 1
             return self._schedule.n - drawn

@@ -25,9 +25,9 @@ def score_ballot(ballot: Ballot, truth: Grid, n: int, schedule: Schedule | None 
     """
     votes = ballot.votes()
     every = score_votes(votes, truth, n)
-    if schedule is None or schedule.first == n:
+    if schedule is None or schedule.first_round == n:
         return every
-    first = score_votes([vote for vote in votes if vote.sample < schedule.first], truth, schedule.first)
+    first = score_votes([vote for vote in votes if vote.sample < schedule.first_round], truth, schedule.first_round)
     return replace(first, vote_1=every.vote_1, vote_2=every.vote_2)
 
 
@@ -47,7 +47,7 @@ def refuse_other_rules(schedule: Schedule | None, option: str) -> None:
 def spared(ballot: Ballot, schedule: Schedule) -> int:
     """How many draws of a test output the rule spared: 0 where it was drawn to the end, or is not finished."""
     drawn = ballot.count
-    due = schedule.due([len(own) for own in ballot.groups.values()], len(ballot.failed))
+    due = schedule.required_samples([len(own) for own in ballot.groups.values()], len(ballot.failed))
     return schedule.n - drawn if due == drawn else 0
 
 
@@ -59,7 +59,7 @@ def stopping(ballots: Iterable[Ballot], schedule: Schedule) -> Stopping:
         outputs=sum(count > 0 for count in counts),
         not_drawn=sum(counts),
         share=sum(counts) / (schedule.n * len(counts)),
-        first_round=schedule.first,
+        first_round=schedule.first_round,
         not_available=not_available(schedule),
     )
 
@@ -76,11 +76,11 @@ def told_unknown(reasons: Mapping[str, str]) -> list[str]:
 
 def not_available(schedule: Schedule) -> dict[str, str]:
     """By metric, why a run with these rounds cannot tell it; in the order of METRICS."""
-    if schedule.first == schedule.n:
+    if schedule.first_round == schedule.n:
         return {}
     reasons = {"pass_n": _UNSEEN}
-    if not schedule.fair:
+    if not schedule.is_balanced:
         better = -(-schedule.n // (2 * schedule.cycle)) * 2 * schedule.cycle
-        why = _RATES.format(first=schedule.first, n=schedule.n, better=better)
+        why = _RATES.format(first=schedule.first_round, n=schedule.n, better=better)
         reasons |= dict.fromkeys([name for name in METRICS if name not in STRICT_METRICS], why)
     return {name: reasons[name] for name in METRICS if name in reasons}

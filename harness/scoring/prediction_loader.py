@@ -17,7 +17,7 @@ from harness.scoring.costs import CostMeter
 from harness.scoring.prediction_formats import FORMATS, Format, format_named, recognise
 from harness.scoring.prediction_groups import UNNAMED, Ballots, check_counts, collect
 from harness.scoring.run_scores import collect_run, declared_tasks
-from harness.voting.early_stopping import Schedule, of_run
+from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
 FORM_NAMES = (RUN, *FORMATS)
@@ -84,7 +84,7 @@ def _open_run(folder: RunFolder, spec: str | None) -> Saved:
     ballots = collect_run(folder, manifest, tasks, meter)
     config = manifest.config
     own = folder if spec is None else None
-    return Saved(RUN, tasks, ballots, config.n, config.seed, own, of_run(config), meter.costs(), warnings)
+    return Saved(RUN, tasks, ballots, config.n, config.seed, own, run_schedule(config), meter.costs(), warnings)
 
 
 def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], spec: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from harness.scoring.costs import CostMeter
 from harness.scoring.early_stopped_scores import score_ballot, stopping
 from harness.scoring.prediction_groups import Ballots, check_counts, collect
 from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
-from harness.voting.early_stopping import Schedule, of_run
+from harness.voting.early_stopping import Schedule, run_schedule
 from harness.voting.metrics import METRICS, OutputScore, TaskScores, average
 
 
@@ -133,7 +133,9 @@ def score_saved(
     """
     tasks = declared_tasks(manifest) if tasks is None else tasks
     config = manifest.config
-    return [score_ballots(own, tasks, config.n, of_run(config)) for own in collect_run(folder, manifest, tasks, meter)]
+    return [
+        score_ballots(own, tasks, config.n, run_schedule(config)) for own in collect_run(folder, manifest, tasks, meter)
+    ]
 
 
 def collect_run(

@@ -15,7 +15,7 @@ from harness.scoring.confounders import confounds
 from harness.scoring.early_stopped_scores import not_available, told_unknown
 from harness.scoring.prediction_groups import Ballots
 from harness.scoring.run_scores import ModelScores, collect_run, declared_tasks, score_saved
-from harness.voting.early_stopping import Schedule, of_run
+from harness.voting.early_stopping import Schedule, run_schedule
 from harness.voting.metrics import average
 
 
@@ -119,7 +119,7 @@ def select_model(name: str) -> SelectedModel:
     manifest = folder.manifest()
     tasks = declared_tasks(manifest)
     chosen = next(own for own in collect_run(folder, manifest, tasks) if model in (None, own.model))
-    early = of_run(manifest.config)
+    early = run_schedule(manifest.config)
     return SelectedModel(chosen, tasks, manifest.config.seed, early, _unfinished({path: manifest}))
 
 
@@ -212,6 +212,6 @@ def _warnings(manifests: Mapping[Path, Manifest], names: Sequence[str]) -> list[
     }
     warnings = _unfinished(manifests) + confounds(list(manifests.values()), list(chosen.values()))
     for path, manifest in manifests.items():
-        if (early := of_run(manifest.config)) is not None:
+        if (early := run_schedule(manifest.config)) is not None:
             warnings += [f"{path} stopped early: {text}" for text in told_unknown(not_available(early))]
     return warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from harness.core.errors import RunError
-from harness.voting.live_tally import Tally
+from harness.voting.live_tally import ModelTally
 
 FIRST = 16
 OUTPUTS = 4
@@ -26,7 +26,7 @@ class Watch:
         limits: the bound on an answer's tokens, by model.
     """
 
-    def __init__(self, tallies: Iterable[Tally], limits: Mapping[str, int]) -> None:
+    def __init__(self, tallies: Iterable[ModelTally], limits: Mapping[str, int]) -> None:
         self._limits = limits
         self._reasons: dict[str, str] = {}
         self._insisted = {tally.model for tally in tallies if _is_hopeless(tally)}
@@ -37,7 +37,7 @@ class Watch:
         """Keep why a request of a model failed."""
         self._reasons[model] = reason
 
-    def check(self, tally: Tally) -> None:
+    def check(self, tally: ModelTally) -> None:
         """Raise once a model's first answers show that nothing is measured.
 
         Raises:
@@ -49,7 +49,7 @@ class Watch:
                 "after it asks again for what was refused or given up"
             )
 
-    def check_all(self, tallies: Iterable[Tally]) -> None:
+    def check_all(self, tallies: Iterable[ModelTally]) -> None:
         """Raise where a finished run has measured nothing of a model.
 
         Raises:
@@ -62,7 +62,7 @@ class Watch:
                 "given up)"
             )
 
-    def _why(self, tally: Tally) -> str:
+    def _why(self, tally: ModelTally) -> str:
         counts = ", ".join(f"{tally.failures[kind]} {kind}" for kind in _NOTHING if tally.failures[kind])
         text = f"{tally.model} gave no answer in {tally.done} predictions ({counts})"
         if reason := self._reasons.get(tally.model):
@@ -81,11 +81,11 @@ class Watch:
         return text
 
 
-def _is_hopeless(tally: Tally) -> bool:
+def _is_hopeless(tally: ModelTally) -> bool:
     """Whether the first answers show that there will be none; prompts that are too long say nothing of others."""
     asked = tally.done - tally.failures["too_long"]
     return asked >= FIRST and tally.begun >= OUTPUTS and _is_nothing(tally)
 
 
-def _is_nothing(tally: Tally) -> bool:
+def _is_nothing(tally: ModelTally) -> bool:
     return tally.done == sum(tally.failures[kind] for kind in _NOTHING)

@@ -34,29 +34,29 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopRule:
     """A rule of ``--stop``: the chance that the two attempts or their order change is below ``risk``; 0 is never."""
 
     risk: float = 0.0
 
     @staticmethod
-    def parse(text: str) -> Stop:
+    def parse(text: str) -> StopRule:
         """``decided`` or ``risk=0.01``.
 
         Raises:
             ConfigError: it is neither, or the risk is not between 0 and 1.
         """
         if text == "decided":
-            return Stop()
+            return StopRule()
         match = re.fullmatch(r"risk=(\d*\.?\d+(?:e-?\d+)?)", text)
         if match is None or not 0 < float(match[1]) < 1:
             raise ConfigError(f"--stop {text!r} is neither 'decided' nor a risk between 0 and 1 such as 'risk=0.01'")
-        return Stop(float(match[1]))
+        return StopRule(float(match[1]))
 
     def __str__(self) -> str:
         return f"risk={self.risk:g}" if self.risk else "decided"
 
-    def holds(self, counts: Sequence[int], failures: int, left: int) -> bool:
+    def is_met(self, counts: Sequence[int], failures: int, left: int) -> bool:
         """Whether a test output may be left with these votes on its distinct grids and ``left`` draws to come."""
         return is_decided(counts, left) or change_bound(counts, failures, left) < self.risk
 
@@ -153,30 +153,30 @@ class Schedule:
     the servers, or on where it was interrupted.
     """
 
-    stop: Stop
+    stop: StopRule
     n: int
-    looks: tuple[int, ...]
+    round_ends: tuple[int, ...]
     """Ascending and below n; the first ends the first round, which every test output gets."""
     cycle: int
     """Draws after which the views start over with the first symmetry."""
 
     @property
-    def first(self) -> int:
+    def first_round(self) -> int:
         """Draws of the first round."""
-        return self.looks[0] if self.looks else self.n
+        return self.round_ends[0] if self.round_ends else self.n
 
     @property
-    def fair(self) -> bool:
+    def is_balanced(self) -> bool:
         """Whether the first round holds each symmetry as often, in proportion, as all n draws do."""
-        return self.first % self.cycle == 0 and self.n % self.cycle == 0
+        return self.first_round % self.cycle == 0 and self.n % self.cycle == 0
 
-    def due(self, counts: Sequence[int], failures: int) -> int:
+    def required_samples(self, counts: Sequence[int], failures: int) -> int:
         """How many draws a test output needs at least, given the first so many: those, if it may be left with them."""
         drawn = sum(counts) + failures
-        place = bisect_right(self.looks, drawn)
-        if place and self.looks[place - 1] == drawn and self.stop.holds(counts, failures, self.n - drawn):
+        place = bisect_right(self.round_ends, drawn)
+        if place and self.round_ends[place - 1] == drawn and self.stop.is_met(counts, failures, self.n - drawn):
             return drawn
-        return self.looks[place] if place < len(self.looks) else self.n
+        return self.round_ends[place] if place < len(self.round_ends) else self.n
 
 
 def view_cycle(augment: bool, samples_per_view: int) -> int:
@@ -184,15 +184,15 @@ def view_cycle(augment: bool, samples_per_view: int) -> int:
     return len(SYMMETRIES) * samples_per_view if augment else 1
 
 
-def of_run(config: RunConfig) -> Schedule | None:
+def run_schedule(config: RunConfig) -> Schedule | None:
     """The rounds of a run; None where every test output gets all of its draws."""
     if config.stop is None:
         return None
     cycle = view_cycle(config.augment, config.samples_per_view)
-    return Schedule(Stop.parse(config.stop.rule), config.n, tuple(config.stop.rounds), cycle)
+    return Schedule(StopRule.parse(config.stop.rule), config.n, tuple(config.stop.rounds), cycle)
 
 
-def schedule(stop: Stop, n: int, outputs: int, cycle: int) -> Schedule:
+def plan_rounds(stop: StopRule, n: int, outputs: int, cycle: int) -> Schedule:
     """The rounds of a run that asks each model for n draws of each of ``outputs`` test outputs.
 
     The first round is half of the draws, or as many as come before anything can be decided, rounded down to
@@ -203,5 +203,5 @@ def schedule(stop: Stop, n: int, outputs: int, cycle: int) -> Schedule:
     left = n - first
     step = max(math.ceil(left / FINEST), min(math.ceil(BUSY / outputs), math.ceil(left / COARSEST)))
     second = min(max(first + step, earliest), n - 1)
-    looks = sorted({first, *range(second, n, step)}) if earliest < n else []
-    return Schedule(stop, n, tuple(looks), cycle)
+    round_ends = sorted({first, *range(second, n, step)}) if earliest < n else []
+    return Schedule(stop, n, tuple(round_ends), cycle)

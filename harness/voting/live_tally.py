@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from harness.core.grid import Grid
-from harness.voting.ranking import tie_share
+from harness.voting.ranking import top_k_probability
 
 Output = tuple[str, int]
 """A test output: (task id, test index)."""
 
 
-class Standing:
+class OutputTally:
     """The votes on one test output so far, by grid; grids are told apart by their 64-bit hashes, to save memory."""
 
     __slots__ = ("_logprobs", "_truth", "drawn", "failures", "votes")
@@ -39,7 +39,7 @@ class Standing:
         else:
             self._logprobs = None  # one that is unknown leaves counts alone to decide
 
-    def share_in_top(self, k: int) -> float | None:
+    def probability_in_top(self, k: int) -> float | None:
         """The chance that the right grid is among the k best by count, then mean log-probability; None if unknown."""
         if self._truth is None:
             return None
@@ -47,7 +47,7 @@ class Standing:
             return 0.0
         keys = [self._key(grid) for grid in self.votes]
         own = self._key(self._truth)
-        return tie_share(sum(key > own for key in keys), keys.count(own) - 1, k)
+        return top_k_probability(sum(key > own for key in keys), keys.count(own) - 1, k)
 
     def _key(self, grid: int) -> tuple[int, float]:
         count = self.votes[grid]
@@ -55,7 +55,7 @@ class Standing:
 
 
 @dataclass
-class Tally:
+class ModelTally:
     """The predictions of one model so far.
 
     Args:
@@ -72,7 +72,7 @@ class Tally:
     begun: int = 0
     """Test outputs that have predictions."""
     failures: Counter[str] = field(default_factory=Counter)
-    standings: dict[Output, Standing] = field(default_factory=dict)
+    open_outputs: dict[Output, OutputTally] = field(default_factory=dict)
     """Test outputs that were begun and lack predictions."""
     _changed: set[Output] = field(default_factory=set)
     _shares: dict[Output, float] = field(default_factory=dict)
@@ -84,21 +84,21 @@ class Tally:
         self.done += 1
         if outcome != "grid":
             self.failures[outcome] += 1
-        standing = self.standings.get(output)
+        standing = self.open_outputs.get(output)
         if standing is None:
-            standing = self.standings[output] = Standing(truth)
+            standing = self.open_outputs[output] = OutputTally(truth)
             self.begun += 1
         standing.add(grid, mean_logprob)
         self._changed.add(output)
         if standing.drawn >= self.n:
             self._count(output)
-            del self.standings[output]
+            del self.open_outputs[output]
 
-    def leave(self, output: Output, spared: int) -> None:
+    def stop_output(self, output: Output, spared: int) -> None:
         """Ask no more of a test output; so many of its predictions are not due any longer."""
         self.total -= spared
         self._count(output)
-        del self.standings[output]
+        del self.open_outputs[output]
 
     def vote_2(self) -> float | None:
         """vote_2 as it stands on the outputs begun, averaged as in the results; None where no answer is known."""
@@ -112,5 +112,5 @@ class Tally:
 
     def _count(self, output: Output) -> None:
         self._changed.discard(output)
-        if (share := self.standings[output].share_in_top(2)) is not None:
+        if (share := self.open_outputs[output].probability_in_top(2)) is not None:
             self._shares[output] = share

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core.grid import Grid
-from harness.voting.ranking import Vote, rank, share_in_top
+from harness.voting.ranking import Vote, probability_in_top, rank_votes
 from harness.voting.subset_curves import pass_at_k, vote_at_m
 
 METRICS = ("accuracy", "correct_size", "correct_pixels", "pass_n", "vote_1", "vote_2", "unanswered")
@@ -116,7 +116,7 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
     """
     if n < 1 or len(votes) > n:
         raise ValueError(f"{len(votes)} predictions were given where {n} were due")
-    groups = rank(votes)
+    groups = rank_votes(votes)
     same_size = [group for group in groups if group.grid.shape == truth.shape]
     pixels = math.fsum(group.count * equal_cells(group.grid, truth) for group in same_size)
     wrong = sorted((group.count for group in groups if group.grid != truth), reverse=True)
@@ -127,8 +127,8 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
         failures=n - len(votes),
         correct_size=sum(group.count for group in same_size) / n,
         correct_pixels=pixels / n,
-        vote_1=share_in_top(groups, truth, 1),
-        vote_2=share_in_top(groups, truth, 2),
+        vote_1=probability_in_top(groups, truth, 1),
+        vote_2=probability_in_top(groups, truth, 2),
     )
 
 
@@ -191,6 +191,6 @@ def task_curves(outputs: Mapping[str, Sequence[OutputScore]], sizes: Sequence[in
     return curves
 
 
-def selection(vote_2: float, pass_n: float) -> float | None:
+def selection_ratio(vote_2: float, pass_n: float) -> float | None:
     """vote_2 / pass_n, what voting keeps of what sampling found; None where nothing was found."""
     return vote_2 / pass_n if pass_n > 0 else None

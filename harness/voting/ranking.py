@@ -31,7 +31,7 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class RankedGrid:
     """One distinct grid of a ranking; groups with the same ``tie`` are tied (0 is the best set, then 1, 2 …).
 
     ``mean_logprob`` is the mean over the group's votes, None where any vote's is unknown.
@@ -47,7 +47,7 @@ Key = tuple[float, ...]
 """A sort key of which larger is better."""
 
 
-def rank(votes: Sequence[Vote]) -> list[Group]:
+def rank_votes(votes: Sequence[Vote]) -> list[RankedGrid]:
     """The distinct grids, best first: by count, then by mean log-probability, both descending.
 
     Where a log-probability is unknown in any of the grids of one count, all grids of that count are tied.
@@ -59,7 +59,7 @@ def rank(votes: Sequence[Vote]) -> list[Group]:
     for grid, own in members.items():
         mean = means[grid]
         keys[grid] = (len(own),) if mean is None or len(own) in unknown else (len(own), mean)
-    return ranked(members, keys)
+    return rank_by_key(members, keys)
 
 
 def group_votes(votes: Iterable[Vote]) -> dict[Grid, list[Vote]]:
@@ -70,24 +70,24 @@ def group_votes(votes: Iterable[Vote]) -> dict[Grid, list[Vote]]:
     return members
 
 
-def ranked(members: dict[Grid, list[Vote]], keys: dict[Grid, Key]) -> list[Group]:
+def rank_by_key(members: dict[Grid, list[Vote]], keys: dict[Grid, Key]) -> list[RankedGrid]:
     """The grids of ``keys`` sorted by key, descending; equal keys make a tie set, listed by shape and cells."""
     order = sorted(keys, key=lambda grid: (grid.height, grid.width, grid.cells))
     order.sort(key=lambda grid: keys[grid], reverse=True)
-    groups: list[Group] = []
+    groups: list[RankedGrid] = []
     tie = -1
     last: Hashable = None
     for grid in order:
         if keys[grid] != last:
             tie, last = tie + 1, keys[grid]
         own = members[grid]
-        groups.append(Group(grid, len(own), exact_mean(v.mean_logprob for v in own), tie))
+        groups.append(RankedGrid(grid, len(own), exact_mean(v.mean_logprob for v in own), tie))
     return groups
 
 
-def tie_sets(groups: Sequence[Group]) -> list[list[Group]]:
+def split_ties(groups: Sequence[RankedGrid]) -> list[list[RankedGrid]]:
     """The ranking cut into its tie sets, best first; a set of one is no tie."""
-    sets: list[list[Group]] = []
+    sets: list[list[RankedGrid]] = []
     for group in groups:
         if not sets or sets[-1][0].tie != group.tie:
             sets.append([])
@@ -95,30 +95,30 @@ def tie_sets(groups: Sequence[Group]) -> list[list[Group]]:
     return sets
 
 
-def tie_share(ahead: int, tied: int, k: int) -> float:
+def top_k_probability(ahead: int, tied: int, k: int) -> float:
     """The chance of a place in the best k of a random order: ``ahead`` stand before, ``tied`` others are equal."""
     return min(max((k - ahead) / (tied + 1), 0.0), 1.0)
 
 
-def share_in_top(groups: Sequence[Group], truth: Grid, k: int) -> float:
+def probability_in_top(groups: Sequence[RankedGrid], truth: Grid, k: int) -> float:
     """The chance that ``truth`` is among the k best of a ranking, ties in random order; 0 where nobody gave it."""
     ahead = 0
-    for group_set in tie_sets(groups):
+    for group_set in split_ties(groups):
         if any(group.grid == truth for group in group_set):
-            return tie_share(ahead, len(group_set) - 1, k)
+            return top_k_probability(ahead, len(group_set) - 1, k)
         ahead += len(group_set)
     return 0.0
 
 
 def vote_k(votes: Sequence[Vote], truth: Grid, k: int) -> float:
     """1 if the exact grid is among the k best-ranked distinct grids, a fraction where a tie decides, else 0."""
-    return share_in_top(rank(votes), truth, k)
+    return probability_in_top(rank_votes(votes), truth, k)
 
 
-def draw_attempts(groups: Sequence[Group], stream: Stream, k: int = 2) -> list[Grid]:
+def choose_attempts(groups: Sequence[RankedGrid], stream: Stream, k: int = 2) -> list[Grid]:
     """The best k grids of a ranking, fewer where it has fewer; ties are drawn from ``stream``."""
     chosen: list[Grid] = []
-    for group_set in tie_sets(groups):
+    for group_set in split_ties(groups):
         room = k - len(chosen)
         if room <= 0:
             break
@@ -130,7 +130,7 @@ def draw_attempts(groups: Sequence[Group], stream: Stream, k: int = 2) -> list[G
 
 def attempts(votes: Sequence[Vote], stream: Stream, k: int = 2) -> list[Grid]:
     """The k attempts of a submission: the best-ranked distinct grids, ties drawn from ``stream``."""
-    return draw_attempts(rank(votes), stream, k)
+    return choose_attempts(rank_votes(votes), stream, k)
 
 
 def exact_mean(values: Iterable[float | None]) -> float | None:

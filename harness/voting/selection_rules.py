@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
-from harness.voting.ranking import Group, Key, Vote, exact_mean, group_votes, rank, ranked
+from harness.voting.ranking import Key, RankedGrid, Vote, exact_mean, group_votes, rank_by_key, rank_votes
 
 NOMINEES = 3
 """Grids that each view sends to the final vote of the hierarchical rule, as in MARC."""
@@ -23,30 +23,30 @@ class Rule:
 
     name: str
     summary: str
-    rank: Callable[[Sequence[Vote]], list[Group]]
+    rank: Callable[[Sequence[Vote]], list[RankedGrid]]
     needs_logprobs: bool = False
     """Whether a vote without ``sum_logprob`` has no score."""
     needs_views: bool = False
     """Whether it asks under which view a vote was given."""
 
 
-def by_logprob(votes: Sequence[Vote]) -> list[Group]:
+def by_logprob(votes: Sequence[Vote]) -> list[RankedGrid]:
     """By the sum of the answers' probabilities exp(sum_logprob); grids with an unknown one come last, tied."""
     members = group_votes(votes)
     keys = {}
     for grid, own in members.items():
         total = _log_sum([v.sum_logprob for v in own])
         keys[grid] = _LAST if total is None else (total,)
-    return ranked(members, keys)
+    return rank_by_key(members, keys)
 
 
-def by_first(votes: Sequence[Vote]) -> list[Group]:
+def by_first(votes: Sequence[Vote]) -> list[RankedGrid]:
     """By the place of the first prediction that gave the grid (``sample``): no vote at all."""
     members = group_votes(votes)
-    return ranked(members, {grid: (-min(v.sample for v in own),) for grid, own in members.items()})
+    return rank_by_key(members, {grid: (-min(v.sample for v in own),) for grid, own in members.items()})
 
 
-def by_view(votes: Sequence[Vote]) -> list[Group]:
+def by_view(votes: Sequence[Vote]) -> list[RankedGrid]:
     """The hierarchical vote of MARC (Akyürek et al. 2024, arXiv 2411.07279).
 
     Each view (the symmetry that was inverted) nominates its three most frequent grids, all that tie with
@@ -63,10 +63,10 @@ def by_view(votes: Sequence[Vote]) -> list[Group]:
         floor = sorted(counter.values(), reverse=True)[:NOMINEES][-1]
         nominations.update(grid for grid, count in counter.items() if count >= floor)
     identity = counts.get("identity", Counter[Grid]())
-    return ranked(members, {grid: (seen, identity[grid]) for grid, seen in nominations.items()})
+    return rank_by_key(members, {grid: (seen, identity[grid]) for grid, seen in nominations.items()})
 
 
-def by_count_minus_nll(votes: Sequence[Vote]) -> list[Group]:
+def by_count_minus_nll(votes: Sequence[Vote]) -> list[RankedGrid]:
     """By count minus the group's mean negative log-likelihood of a whole answer.
 
     Grids with an unknown log-likelihood come last, tied. The mean is over the views that gave the grid; NVARC's rule,
@@ -77,13 +77,13 @@ def by_count_minus_nll(votes: Sequence[Vote]) -> list[Group]:
     for grid, own in members.items():
         mean = exact_mean(v.sum_logprob for v in own)
         keys[grid] = _LAST if mean is None else (len(own) + mean,)
-    return ranked(members, keys)
+    return rank_by_key(members, keys)
 
 
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("vote", "count, then mean log-probability a token", rank),
+        Rule("vote", "count, then mean log-probability a token", rank_votes),
         Rule("logprob", "sum of the answers' probabilities", by_logprob, needs_logprobs=True),
         Rule("first", "the order of sampling", by_first),
         Rule(
@@ -95,7 +95,7 @@ RULES: dict[str, Rule] = {
 """Every selection rule; ``vote`` is the default."""
 
 
-def rule_named(name: str) -> Rule:
+def get_rule(name: str) -> Rule:
     """The rule of that name.
 
     Raises:

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.voting.ranking import tie_share
+from harness.voting.ranking import top_k_probability
 
 Floats = NDArray[np.float64]
 _NEGLIGIBLE = 1e-24
@@ -100,7 +100,7 @@ def _vote_point(exact: int, sizes: tuple[int, ...], failures: int, m: int, ks: t
     n = exact + sum(sizes) + failures
     if m == n:
         ahead, tied = sum(size > exact for size in sizes), sizes.count(exact)
-        return np.array([tie_share(ahead, tied, k) for k in ks])
+        return np.array([top_k_probability(ahead, tied, k) for k in ks])
     total = np.zeros(len(ks))
     for j in range(1, min(exact, m) + 1):
         weight = _binomial(exact, m / n)[j]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.core.grid import Pair
 from harness.runs.prediction_reader import run_answers
-from harness.voting.ranking import Group, Vote, rank
+from harness.voting.ranking import RankedGrid, Vote, rank_votes
 from reports.gallery.choose import Shown
 
 SHOWN_GRIDS = 3
@@ -21,7 +21,7 @@ class TopGrids:
     model: str
     n: int
     """Predictions that were made, failures included."""
-    top: tuple[Group, ...]
+    top: tuple[RankedGrid, ...]
     exact_place: int | None
     """From 1; None where no prediction is exact."""
     exact_votes: int
@@ -61,6 +61,6 @@ def gather_top(shown: Sequence[Shown]) -> list[TopByOutput]:
 
 
 def _top(model: str, votes: Sequence[Vote | None], pair: Pair, most: int) -> TopGrids:
-    groups = rank([vote for vote in votes if vote is not None])
+    groups = rank_votes([vote for vote in votes if vote is not None])
     place = next((i for i, group in enumerate(groups, 1) if group.grid == pair.output), None)
     return TopGrids(model, len(votes), tuple(groups[:most]), place, groups[place - 1].count if place else 0)

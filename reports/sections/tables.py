@@ -11,7 +11,7 @@ from harness.results.table_format import markdown_table, percent
 from harness.runs.schema import FAILURES, ModelResult
 from harness.scoring.paired_comparison import Paired
 from harness.stats.paired_test import FEWEST_DIFFERING
-from harness.voting.metrics import selection
+from harness.voting.metrics import selection_ratio
 from reports.loading.runs import LoadedRun, Section
 from reports.loading.training import Training
 
@@ -67,7 +67,7 @@ def losses(section: Section) -> str:
 
 def _loss(result: ModelResult, several: bool) -> list[str]:
     found, chosen = result.metrics.get("pass_n"), result.metrics["vote_2"]
-    kept = None if found is None else selection(chosen.value, found.value)
+    kept = None if found is None else selection_ratio(chosen.value, found.value)
     cells = [UNKNOWN if found is None else percent(found.value), percent(chosen.value)]
     cells.append(UNKNOWN if kept is None else percent(kept))
     cells.append(UNKNOWN if found is None else f"{100 * (found.value - chosen.value):.1f}")

@@ -8,7 +8,7 @@ from harness.results.summary_table import failed
 from harness.results.table_format import percent, points, with_interval
 from harness.runs.schema import ModelResult
 from harness.stats.paired_test import Comparison
-from harness.voting.metrics import selection
+from harness.voting.metrics import selection_ratio
 from reports.loading.runs import Section
 
 METRIC = "vote_2"
@@ -113,7 +113,7 @@ def _found_and_failed(section: Section) -> str:
     best = results[name].metrics
     if "pass_n" not in best:
         return _failures(list(results.values()))
-    kept = selection(best[METRIC].value, best["pass_n"].value)
+    kept = selection_ratio(best[METRIC].value, best["pass_n"].value)
     text = f"Sampling with **{name}** finds the answer in {percent(best['pass_n'].value)} (pass_n)"
     text += "." if kept is None else f", of which two attempts keep {percent(kept)}."
     return f"{text} {_failures(list(results.values()))}"

@@ -17,7 +17,7 @@ from harness.results.kaggle_submission import PLACEHOLDER, check_submission, mak
 from harness.scoring.prediction_loader import open_saved
 from harness.scoring.run_scores import score_ballots, score_run
 from harness.scoring.run_selector import select_model
-from harness.voting.selection_rules import rule_named
+from harness.voting.selection_rules import get_rule
 from tests.conftest import ROOT, MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
@@ -66,8 +66,8 @@ def test_ties_are_drawn_by_seed_task_and_output(make_run: MakeRun) -> None:
         for line in lines:
             line["grid"], line["cumulative_logprob"] = [[line["sample_index"]]], None
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        made = make_submission(select_model(str(run)), rule_named("vote"))
-        assert made == make_submission(select_model(str(run)), rule_named("vote"))
+        made = make_submission(select_model(str(run)), get_rule("vote"))
+        assert made == make_submission(select_model(str(run)), get_rule("vote"))
         drawn.update(bytes(own["attempt_1"][0]) for outputs in made.content.values() for own in outputs)
     assert all(20 < drawn[bytes([i])] < 60 for i in range(3)), drawn
 
@@ -125,7 +125,7 @@ def test_an_unfinished_run_is_told(capsys: pytest.CaptureFixture[str], make_run:
 
 def test_another_rule_can_choose(make_run: MakeRun) -> None:
     selected = select_model(str(make_run("a", SPEC, {"m": 0.5})))
-    made = make_submission(selected, rule_named("first"))
+    made = make_submission(selected, get_rule("first"))
     for task, own in selected.ballots.outputs.items():
         earliest = min(own[0].votes(), key=lambda vote: vote.sample, default=None)
         if earliest is not None:

@@ -26,7 +26,7 @@ from harness.results.rule_comparison import (
 from harness.runs.prediction_reader import Answer
 from harness.scoring.prediction_groups import Ballots, collect
 from harness.scoring.run_scores import score_ballots
-from harness.voting.ranking import Group, Vote, vote_k
+from harness.voting.ranking import RankedGrid, Vote, vote_k
 from harness.voting.selection_rules import RULES
 
 GRIDS = [Grid(1, 2, bytes(cells)) for cells in itertools.product(range(4), repeat=2)]
@@ -79,9 +79,9 @@ def test_places_are_shared_as_in_every_order_of_the_ties(drawn: list[int]) -> No
 def test_the_later_places_fall_into_their_classes() -> None:
     for rank, place in ((4, "4"), (5, "5-8"), (8, "5-8"), (9, "9+"), (16, "9+")):
         order = [*GRIDS[1:rank], TRUTH, *GRIDS[rank:]]
-        groups = [Group(grid, 1, None, i) for i, grid in enumerate(order)]
+        groups = [RankedGrid(grid, 1, None, i) for i, grid in enumerate(order)]
         assert place_shares(groups, TRUTH, True)[PLACES.index(place)] == 1
-    assert place_shares([Group(GRIDS[1], 1, None, 0)], TRUTH, True)[PLACES.index("not ranked")] == 1
+    assert place_shares([RankedGrid(GRIDS[1], 1, None, 0)], TRUTH, True)[PLACES.index("not ranked")] == 1
 
 
 def test_every_rule_splits_the_same_findings() -> None:

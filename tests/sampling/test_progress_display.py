@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.core.grid import Grid
 from harness.sampling.progress_display import Board, Display
 from harness.sampling.session import sample_run
-from harness.voting.live_tally import Tally
+from harness.voting.live_tally import ModelTally
 from harness.voting.ranking import Vote, vote_k
 from tests.support.chat_answers import moody
 from tests.support.chat_server import ChatServer
@@ -33,7 +33,7 @@ DRAW = st.tuples(
 def test_the_running_vote_is_the_vote_of_what_has_come(
     draws: list[tuple[tuple[str, int], Grid | None, float]], known: bool
 ) -> None:
-    tally = Tally("m", 100, 40)
+    tally = ModelTally("m", 100, 40)
     votes: dict[tuple[str, int], list[Vote]] = {}
     for output, grid, logprob in draws:
         tally.add(output, TRUTH, "unparsed" if grid is None else "grid", grid, logprob if known else None)
@@ -49,14 +49,14 @@ def test_the_running_vote_is_the_vote_of_what_has_come(
 
 
 def test_an_output_with_all_its_predictions_keeps_its_vote_but_not_its_grids() -> None:
-    tally = Tally("m", 4, 2)
+    tally = ModelTally("m", 4, 2)
     for output in (("a", 0), ("b", 0)):
         tally.add(output, TRUTH, "grid", GRIDS[0], -0.5)
-    assert len(tally.standings) == 2
+    assert len(tally.open_outputs) == 2
     tally.add(("a", 0), TRUTH, "grid", GRIDS[1], -0.5)
-    assert list(tally.standings) == [("b", 0)]
+    assert list(tally.open_outputs) == [("b", 0)]
     assert tally.vote_2() == 1.0
-    unknown = Tally("m", 4, 2)
+    unknown = ModelTally("m", 4, 2)
     unknown.add(("a", 0), None, "grid", GRIDS[0], -0.5)
     assert unknown.vote_2() is None
 
@@ -79,7 +79,7 @@ def test_plain_lines_say_for_each_model_what_is_done_and_left(tmp_path: Path) ->
 
 def test_a_terminal_gets_one_line_a_model_and_notices_above() -> None:
     said = Terminal()
-    tallies = [Tally("base", 10, 2), Tally("cross", 10, 2)]
+    tallies = [ModelTally("base", 10, 2), ModelTally("cross", 10, 2)]
     for i in range(3):
         tallies[0].answered += 1
         tallies[0].add((f"t{i}", 0), TRUTH, "grid" if i else "unparsed", GRIDS[0] if i else None, -0.5)

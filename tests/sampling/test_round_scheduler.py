@@ -16,7 +16,7 @@ from harness.runs.schema import RunConfig
 from harness.sampling.options import RunOptions, complete
 from harness.sampling.plan import Plan
 from harness.sampling.round_scheduler import Rounds
-from harness.voting.early_stopping import Schedule, Stop, of_run
+from harness.voting.early_stopping import Schedule, StopRule, run_schedule
 
 FAILURE = -1
 Answers = Callable[[int], int]
@@ -31,7 +31,7 @@ def prepared(n: int, rule: str, models: int = 2) -> tuple[Plan, Schedule]:
     dataset = open_dataset(options.dataset)
     tasks = list(iterate(dataset))
     config: RunConfig = complete(options, dataset, tasks, {})[0]
-    schedule = of_run(config)
+    schedule = run_schedule(config)
     assert schedule is not None
     return Plan(config, tasks), schedule
 
@@ -54,11 +54,11 @@ def in_turn(plan: Plan, schedule: Schedule, answer: Answers) -> set[int]:
     """What is due by definition, output by output."""
     due: set[int] = set()
     for start in range(0, len(plan), schedule.n):
-        drawn, target = 0, schedule.first
+        drawn, target = 0, schedule.first_round
         while drawn < target:
             drawn = target
             labels = Counter(answer(start + k) for k in range(drawn))
-            target = schedule.due([c for label, c in labels.items() if label != FAILURE], labels[FAILURE])
+            target = schedule.required_samples([c for label, c in labels.items() if label != FAILURE], labels[FAILURE])
         due |= set(range(start, start + drawn))
     return due
 
@@ -159,7 +159,7 @@ def test_a_first_round_goes_before_any_second_one_of_its_group() -> None:
     plan, schedule = prepared(32, "risk=0.05", models=3)
     session = Session(plan, schedule, lambda number: number % 32, set())  # All different: every round is drawn.
     session.run(Stream("order"), 2, 4)
-    places = [(number // plan.per_model // 2, number % 32 >= schedule.first) for number in session.asked]
+    places = [(number // plan.per_model // 2, number % 32 >= schedule.first_round) for number in session.asked]
     last_first = max(i for i, place in enumerate(places) if place == (0, False))
     assert min(i for i, place in enumerate(places) if place == (0, True)) > last_first
 
@@ -176,8 +176,8 @@ def test_gaps_in_earlier_rounds_are_filled_before_the_rule_is_asked_again() -> N
 
 def test_rounds_that_spare_nothing_are_the_whole_plan() -> None:
     plan, schedule = prepared(4, "decided")
-    assert schedule.looks == ()
-    session = Session(plan, Schedule(Stop(), 4, (), 8), answers_of(0), set())
+    assert schedule.round_ends == ()
+    session = Session(plan, Schedule(StopRule(), 4, (), 8), answers_of(0), set())
     session.run(Stream("order"), 1, 4)
     assert sorted(session.asked) == list(range(len(plan)))
     assert session.spared == 0

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
-from harness.voting.early_stopping import CONCENTRATION, DISCOUNT, Stop, change_bound, is_decided, schedule
-from harness.voting.ranking import Vote, rank, tie_sets, vote_k
+from harness.voting.early_stopping import CONCENTRATION, DISCOUNT, StopRule, change_bound, is_decided, plan_rounds
+from harness.voting.ranking import Vote, rank_votes, split_ties, vote_k
 
 FAILURE = -1
 Logprob = float | None
@@ -31,7 +31,7 @@ def grid(name: int) -> Grid:
 def places(votes: list[Vote]) -> list[frozenset[Grid]]:
     """The tie sets that hold the first two places: what vote_1 and vote_2 of any truth depend on."""
     shown: list[frozenset[Grid]] = []
-    for group_set in tie_sets(rank(votes)):
+    for group_set in split_ties(rank_votes(votes)):
         if sum(map(len, shown)) < 2:
             shown.append(frozenset(group.grid for group in group_set))
     return shown
@@ -206,14 +206,14 @@ def test_the_risk_falls_as_the_lead_grows_however_long_the_run(n: int) -> None:
 
 
 def test_the_promise_holds_where_draws_come_from_the_urn() -> None:
-    """Outputs left at a risk below 10 % whose places change later: fewer than a tenth, by Bayes, whatever the looks."""
-    rule, changed, left = Stop(0.1), 0, 0
-    plan = schedule(rule, 32, 400, 8)
+    """Outputs left at a risk below 10 % whose places change later: fewer than a tenth."""
+    rule, changed, left = StopRule(0.1), 0, 0
+    plan = plan_rounds(rule, 32, 400, 8)
     for output in range(400):
         draws = from_the_urn(Stream("urn", output), plan.n)
-        for look in plan.looks:
+        for look in plan.round_ends:
             early = [Vote(grid(name), -0.5) for name in draws[:look] if name != FAILURE]
-            if plan.due(list(Counter(v.grid for v in early).values()), look - len(early)) == look:
+            if plan.required_samples(list(Counter(v.grid for v in early).values()), look - len(early)) == look:
                 left += 1
                 changed += places([Vote(grid(name), -0.5) for name in draws if name != FAILURE]) != places(early)
                 break
@@ -239,44 +239,44 @@ def from_the_urn(stream: Stream, n: int) -> list[int]:
 
 @given(st.integers(1, 300), st.integers(1, 2000), st.sampled_from([1, 8, 32]), st.sampled_from([0.0, 0.01, 0.3]))
 def test_rounds_are_ascending_and_end_before_the_last_draw(n: int, outputs: int, cycle: int, risk: float) -> None:
-    plan = schedule(Stop(risk), n, outputs, cycle)
-    assert list(plan.looks) == sorted(set(plan.looks))
-    assert all(0 < look < n for look in plan.looks)
-    assert plan.first == (plan.looks[0] if plan.looks else n)
+    plan = plan_rounds(StopRule(risk), n, outputs, cycle)
+    assert list(plan.round_ends) == sorted(set(plan.round_ends))
+    assert all(0 < look < n for look in plan.round_ends)
+    assert plan.first_round == (plan.round_ends[0] if plan.round_ends else n)
     # All predictions different: nothing is ever decided, and every round is drawn.
-    assert [plan.due([1] * drawn, 0) for drawn in (0, *plan.looks)] == [*plan.looks, n]
+    assert [plan.required_samples([1] * drawn, 0) for drawn in (0, *plan.round_ends)] == [*plan.round_ends, n]
     if not risk and n >= 7:
         # The last round can still be spared, where the lead allows it.
-        left = n - plan.looks[-1]
-        assert plan.due([plan.looks[-1] - left - 1, left + 1], 0) == plan.looks[-1]
+        left = n - plan.round_ends[-1]
+        assert plan.required_samples([plan.round_ends[-1] - left - 1, left + 1], 0) == plan.round_ends[-1]
 
 
 def test_the_rounds_of_a_usual_run() -> None:
-    assert schedule(Stop(), 32, 400, 8).looks == (24, 25, 26, 27, 28, 29, 30, 31)
-    assert schedule(Stop(), 32, 60, 8).looks == (24, 26, 28, 30)
-    assert schedule(Stop(0.01), 32, 60, 8).looks == (16, 20, 24, 28)
-    assert schedule(Stop(), 10, 60, 8).looks == (8, 9)  # At 8 nothing can be decided yet.
-    assert schedule(Stop(), 6, 60, 8).looks == ()
-    assert schedule(Stop(0.01), 32, 400, 8).fair
-    assert not schedule(Stop(0.01), 12, 400, 8).fair
-    assert schedule(Stop(0.01), 12, 400, 1).fair
+    assert plan_rounds(StopRule(), 32, 400, 8).round_ends == (24, 25, 26, 27, 28, 29, 30, 31)
+    assert plan_rounds(StopRule(), 32, 60, 8).round_ends == (24, 26, 28, 30)
+    assert plan_rounds(StopRule(0.01), 32, 60, 8).round_ends == (16, 20, 24, 28)
+    assert plan_rounds(StopRule(), 10, 60, 8).round_ends == (8, 9)  # At 8 nothing can be decided yet.
+    assert plan_rounds(StopRule(), 6, 60, 8).round_ends == ()
+    assert plan_rounds(StopRule(0.01), 32, 400, 8).is_balanced
+    assert not plan_rounds(StopRule(0.01), 12, 400, 8).is_balanced
+    assert plan_rounds(StopRule(0.01), 12, 400, 1).is_balanced
 
 
 def test_an_output_is_asked_on_until_the_end_of_its_round() -> None:
-    plan = schedule(Stop(), 32, 60, 8)
-    assert plan.looks == (24, 26, 28, 30)
-    assert plan.due([], 0) == 24
-    assert plan.due([18, 5], 0) == 24  # In the middle of the first round nothing is asked.
-    assert plan.due([17, 7], 0) == 26
-    assert plan.due([17, 7], 4) == 28  # Leads of 10 and 7, with 4 to come.
-    assert plan.due([18, 8], 1) == 28  # Decided as well, but in the middle of a round.
-    assert plan.due([17, 7, 4], 0) == 30
-    assert plan.due([15, 9, 8], 0) == 32
+    plan = plan_rounds(StopRule(), 32, 60, 8)
+    assert plan.round_ends == (24, 26, 28, 30)
+    assert plan.required_samples([], 0) == 24
+    assert plan.required_samples([18, 5], 0) == 24  # In the middle of the first round nothing is asked.
+    assert plan.required_samples([17, 7], 0) == 26
+    assert plan.required_samples([17, 7], 4) == 28  # Leads of 10 and 7, with 4 to come.
+    assert plan.required_samples([18, 8], 1) == 28  # Decided as well, but in the middle of a round.
+    assert plan.required_samples([17, 7, 4], 0) == 30
+    assert plan.required_samples([15, 9, 8], 0) == 32
 
 
 @pytest.mark.parametrize("text", ["decided", "risk=0.01", "risk=0.25", "risk=1e-05"])
 def test_a_rule_is_read_and_written_alike(text: str) -> None:
-    assert str(Stop.parse(text)) == text
+    assert str(StopRule.parse(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -284,4 +284,4 @@ def test_a_rule_is_read_and_written_alike(text: str) -> None:
 )
 def test_a_rule_that_cannot_be_meant_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="neither 'decided' nor a risk between 0 and 1"):
-        Stop.parse(text)
+        StopRule.parse(text)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from harness.core.grid import Grid
-from harness.voting.metrics import METRICS, OutputScore, average, score_output, selection, task_curves
+from harness.voting.metrics import METRICS, OutputScore, average, score_output, selection_ratio, task_curves
 from harness.voting.subset_curves import curve_points, pass_at_k, vote_at_m
 
 TRUTH = Grid(2, 2, bytes((1, 2, 3, 4)))
@@ -244,5 +244,5 @@ def test_curves_average_the_outputs_of_each_task() -> None:
 
 
 def test_selection_is_what_voting_keeps() -> None:
-    assert selection(0.24, 0.32) == pytest.approx(0.75)
-    assert selection(0.0, 0.0) is None
+    assert selection_ratio(0.24, 0.32) == pytest.approx(0.75)
+    assert selection_ratio(0.0, 0.0) is None

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
-from harness.voting.ranking import Group, Vote, attempts, exact_mean, rank, tie_sets, vote_k
-from harness.voting.selection_rules import RULES, rule_named
+from harness.voting.ranking import RankedGrid, Vote, attempts, exact_mean, rank_votes, split_ties, vote_k
+from harness.voting.selection_rules import RULES, get_rule
 
 A, B, C, D = (Grid(1, 2, bytes(cells)) for cells in ((0, 1), (1, 0), (2, 2), (3, 3)))
 
@@ -31,13 +31,13 @@ def vote_lists(draw: st.DrawFn, least: int = 0) -> list[Vote]:
     ]
 
 
-def ties(groups: list[Group]) -> list[set[Grid]]:
-    return [{group.grid for group in tie} for tie in tie_sets(groups)]
+def ties(groups: list[RankedGrid]) -> list[set[Grid]]:
+    return [{group.grid for group in tie} for tie in split_ties(groups)]
 
 
 def test_count_decides_first_then_the_mean_logprob() -> None:
     votes = [Vote(A, -9.0), Vote(A, -9.0), Vote(B, -2.0), Vote(C, -1.0)]
-    assert [(g.grid, g.count, g.mean_logprob, g.tie) for g in rank(votes)] == [
+    assert [(g.grid, g.count, g.mean_logprob, g.tie) for g in rank_votes(votes)] == [
         (A, 2, -9.0, 0),
         (C, 1, -1.0, 1),
         (B, 1, -2.0, 2),
@@ -47,12 +47,12 @@ def test_count_decides_first_then_the_mean_logprob() -> None:
 @pytest.mark.parametrize("unknown", [None, math.nan, -math.inf])
 def test_an_unknown_logprob_ties_its_count_and_no_other(unknown: float | None) -> None:
     votes = [Vote(A, -1.0), Vote(B, -2.0), Vote(C, unknown)] + [Vote(D, -5.0)] * 2
-    assert ties(rank(votes)) == [{D}, {A, B, C}]
-    assert rank(votes)[-1].mean_logprob is None
+    assert ties(rank_votes(votes)) == [{D}, {A, B, C}]
+    assert rank_votes(votes)[-1].mean_logprob is None
 
 
 def test_equal_logprobs_tie() -> None:
-    assert ties(rank([Vote(A, -1.0), Vote(B, -1.0), Vote(C, -2.0)])) == [{A, B}, {C}]
+    assert ties(rank_votes([Vote(A, -1.0), Vote(B, -1.0), Vote(C, -2.0)])) == [{A, B}, {C}]
 
 
 def test_a_tie_is_scored_by_its_expectation() -> None:
@@ -154,9 +154,9 @@ def test_rule_marc_takes_three_nominees_a_view_and_prefers_the_untransformed_one
 @given(vote_lists())
 @settings(max_examples=50)
 def test_the_vote_is_the_default_rule(votes: list[Vote]) -> None:
-    assert rule_named("vote").rank(votes) == rank(votes)
+    assert get_rule("vote").rank(votes) == rank_votes(votes)
 
 
 def test_an_unknown_rule_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"'median'.*vote, logprob, first, marc, count-nll"):
-        rule_named("median")
+        get_rule("median")
