@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from harness.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from urllib.request import Request
 
 _PORTS = {"http": ":80", "https": ":443"}
 
@@ -42,3 +46,17 @@ def bases(url: str) -> tuple[str, ...]:
     if not urlsplit(url).path:
         return f"{url}/v1", url
     return (url,) if url.endswith("/v1") else (url, f"{url}/v1")
+
+
+def open_without_proxy(request: Request | str, timeout: float) -> Any:
+    """Send a request and return its response, as ``urllib.request.urlopen`` does, ignoring proxies of the environment.
+
+    Args:
+        timeout: seconds that one read or write may take.
+
+    Raises:
+        OSError: the server cannot be reached, or answers with an error status (``urllib.error.HTTPError``).
+    """
+    import urllib.request  # here, because most commands send no request
+
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout)

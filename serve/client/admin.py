@@ -8,11 +8,11 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from harness.client.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
 from serve.keys import ADMIN_KEY, key_from_process
 
 _SECONDS = 600.0
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # directly, as bench run asks its servers
 
 
 def load(url: str, adapter: str) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> di
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data=data, headers=headers)  # noqa: S310 (http checked above)
     try:
-        with _open(request, timeout=_SECONDS) as reply:
+        with open_without_proxy(request, timeout=_SECONDS) as reply:
             value = json.load(reply)
     except urllib.error.HTTPError as error:
         raise _refusal(address, error, key_name) from error

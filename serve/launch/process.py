@@ -8,13 +8,13 @@ import socket
 import subprocess
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.client.address import open_without_proxy
 from harness.client.server_log import root_cause
 from harness.core.errors import AdapterError, ServerError
 from serve.keys import Keys
@@ -36,7 +36,6 @@ from serve.registry.store import Registry
 START_SECONDS = 900.0
 _LOG_LINES = 25
 _ENDING_SECONDS = 10.0
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # servers are asked directly
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +214,7 @@ def wait_until_ready(
 def answers(url: str) -> bool:
     """Whether a GET of ``url`` answers 200 within two seconds."""
     try:
-        with _open(url, timeout=2) as reply:
+        with open_without_proxy(url, timeout=2) as reply:
             return bool(reply.status == 200)
     except (urllib.error.URLError, OSError):
         return False

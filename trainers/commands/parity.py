@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.client.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
 from harness.prompts.prompt_tokenizer import Sample
 from trainers.commands.log_odds import LEAST_ROUNDING, Logs, Odds, compare_odds, pairs
@@ -31,7 +32,6 @@ TOLERANCE = 1e-3
 CONTROL = 0.1
 """Base and adapter must differ by more than this somewhere, else the check could not fail."""
 DTYPES = ("float32", "bfloat16", "float16")
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # directly, as bench run asks its servers
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def server_dtype(server: str, model: str, key: str | None) -> str | None:
         ServerError: it does not list its models.
     """
     try:
-        with _open(_request(server, "/v1/models", None, key), timeout=30) as reply:
+        with open_without_proxy(_request(server, "/v1/models", None, key), timeout=30) as reply:
             cards = json.load(reply)["data"]
         named = {card["id"]: (card.get("arc_bench") or {}).get("dtype") for card in cards}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -166,7 +166,7 @@ def _over_http(server: str, model: str, sample: Sample, key: str | None) -> list
     body = {"model": model, "prompt": sample.ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     request = _request(server, "/v1/completions", body, key)
     try:
-        with _open(request, timeout=120) as reply:
+        with open_without_proxy(request, timeout=120) as reply:
             answer: dict[str, Any] = json.load(reply)
         logs = answer["choices"][0]["prompt_logprobs"][sample.prompt_length :]
         pairs = zip(logs, sample.ids[sample.prompt_length :], strict=True)
