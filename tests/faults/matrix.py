@@ -1,4 +1,4 @@
-"""Counts the fault cases that ran, and tells them by promise: in the terminal, and in docs/faults.md.
+"""Count the injected faults by promise: in the terminal, and with --fault-report in a markdown file.
 
 A test's promise is its docstring, its cases are what it counts (one, where it counts nothing). The counts travel in
 the reports of the tests, so that they arrive from the workers of pytest-xdist too.
