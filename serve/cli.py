@@ -62,13 +62,13 @@ def serve(
 
     Example: bench serve models/base --adapters adapters --port 8000 -- --max-num-seqs 64
     """
-    from serve.launch import operate
+    from serve.launch import operations
     from serve.launch.process import free_port
 
     if stop_it:
         if adapters is None:
             raise click.UsageError("--stop needs --adapters, which knows the servers that run on it")
-        for url in operate.stop_servers(adapters, port):
+        for url in operations.stop_servers(adapters, port):
             click.echo(f"stopped {url}")
         return
     if model is None:
@@ -77,7 +77,7 @@ def serve(
         raise click.UsageError("--detach needs --adapters, where --stop finds the server again")
     port = free_port(options["host"], port)
     log = log or (adapters / ".servers" / f"serve-{port}.log" if adapters else Path("serve.log"))
-    run = operate.serve_detached if detach else operate.serve_until_stopped
+    run = operations.serve_detached if detach else operations.serve_until_stopped
     signal.signal(signal.SIGTERM, _interrupt)
     run(model, adapters, port, log, _say, extra=extra, **options)
 
@@ -117,12 +117,12 @@ def add_command(
 
     Example: bench adapters add flips runs/flips/adapter --adapters adapters
     """
-    from serve.launch import operate
+    from serve.launch import operations
 
     if accept_base and base is None:
         raise click.UsageError("--accept-base needs --base, the model that it is for")
     root = _registry(adapters)
-    version = operate.add_adapter(
+    version = operations.add_adapter(
         root, name, folder, base, _say, accept_base=accept_base, prompt=prompt, encoder=encoder
     )
     click.echo(version.id)
@@ -177,12 +177,12 @@ def list_command(servers: tuple[str, ...], adapters: Path | None, as_json: bool)
     Example: bench adapters list --server http://127.0.0.1:8000
     """
     from serve.client import admin
-    from serve.launch import operate
+    from serve.launch import operations
 
     if servers:
         found = {url: admin.list_adapters(url) for url in servers}
     else:
-        found = {str(adapters): operate.list_registry(_registry(adapters))}
+        found = {str(adapters): operations.list_registry(_registry(adapters))}
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -239,11 +239,11 @@ def rollback_command(name: str, servers: tuple[str, ...], adapters: Path | None,
 
 
 def _change(action: str, adapter: str, servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
-    from serve.launch import operate
+    from serve.launch import operations
 
     if not servers and adapters is None:
         raise click.UsageError("give --server URL (or --adapters DIR, for the servers that run on that registry)")
-    for url, answer in operate.change_adapters(action, adapter, servers, adapters):
+    for url, answer in operations.change_adapters(action, adapter, servers, adapters):
         if as_json:
             click.echo(json.dumps({"server": url, **answer}))
         else:

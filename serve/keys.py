@@ -88,6 +88,6 @@ def _key(env: Mapping[str, str], name: str) -> str | None:
     return key
 
 
-def key_from_process(name: str) -> str | None:
+def key_from_environment(name: str) -> str | None:
     """The key of this process's own environment, for the clients that need to show one."""
     return _key(os.environ, name)

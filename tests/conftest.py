@@ -25,7 +25,7 @@ from harness.runs.schema import (
     PredictionRecord,
     RunConfig,
 )
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.adapter_toys import make_base
 from tests.support.tiny_qwen import make_model

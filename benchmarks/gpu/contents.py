@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.gpu.steps import Check, Figures, StepFailed
 from benchmarks.gpu.swaps import swap_under_load
 from benchmarks.training.setting import SHAPES, Setting, model_folder
-from serve.launch.operate import add_adapter
+from serve.launch.operations import add_adapter
 from serve.launch.process import Server, serving
 from trainers.commands.log_odds import Odds
 from trainers.commands.parity import Parity

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.random_stream import Stream
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from trainers.tiny.train import shipped_path
 

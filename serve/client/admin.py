@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.client.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
-from serve.keys import ADMIN_KEY, key_from_process
+from serve.keys import ADMIN_KEY, key_from_environment
 
 _SECONDS = 600.0
 
@@ -65,7 +65,7 @@ def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> di
     if not address.startswith(("http://", "https://")):
         raise ServerError(f"{url}: expected an address such as http://127.0.0.1:8000")
     headers = {"Content-Type": "application/json"}
-    if key := key_from_process(key_name):
+    if key := key_from_environment(key_name):
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data=data, headers=headers)  # noqa: S310 (http checked above)

@@ -9,12 +9,12 @@ from typing import Any
 from harness.client.address import canonical
 from harness.core.errors import AdapterError, ServerError
 from serve.client import admin
-from serve.registry.version import AdapterRef
+from serve.registry.adapter_version import AdapterRef
 
 Answers = list[tuple[str, dict[str, Any]]]
 
 
-def change_everywhere(action: str, adapter: str, urls: Sequence[str]) -> Answers:
+def change_all_servers(action: str, adapter: str, urls: Sequence[str]) -> Answers:
     """Load, unload, promote or roll back on every server; gives each address and its answer (see ``admin.load``).
 
     Raises:

@@ -11,7 +11,7 @@ The last one's ``CPU Generator does not use offset`` was reported of other backe
 RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
 
 vLLM calls ``register`` in each of its processes. On any other platform it mends nothing. In a server of ours it also
-lets no process outlive its owner (``serve.orphans``).
+lets no process outlive its owner (``serve.server.parent_watch``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import wraps
 from typing import Any
 
 from serve.launch.command import ADAPTERS_DIR
-from serve.orphans import end_with_parent
+from serve.server.parent_watch import end_with_parent
 
 _log = logging.getLogger("vllm.arc_bench")
 _MARK = "_arc_bench"
@@ -40,7 +40,7 @@ def register() -> None:
         end_with_parent()
     if not current_platform.is_cpu():
         return
-    done = [name for name, mend in MENDS.items() if _applies(name, mend)]
+    done = [name for name, mend in PATCHES.items() if _applies(name, mend)]
     _log.info("CPU workarounds in use: %s", ", ".join(done) or "none needed")
 
 
@@ -101,7 +101,7 @@ def prompt_rows_have_no_adapter() -> bool:
     return "lora" not in inspect.getsource(GPUModelRunner._get_prompt_logprobs_dict)
 
 
-def mend_operators() -> bool:
+def patch_operators() -> bool:
     """Replace the gathering operators by grouped ones that leave the base's rows alone."""
     from vllm.lora.ops import torch_ops
     from vllm.lora.ops.torch_ops import lora_ops
@@ -125,7 +125,7 @@ def mend_operators() -> bool:
     return True
 
 
-def mend_linear_layers() -> bool:
+def patch_linear_layers() -> bool:
     """Compute a LoRA layer without copies per token, sorting the batch's rows once a step and not once a layer."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -161,7 +161,7 @@ def mend_linear_layers() -> bool:
     return True
 
 
-def mend_prompt_logits() -> bool:
+def patch_prompt_logits() -> bool:
     """Give each row of a prompt's logits the adapter of its own token, where a class has LoRA on its output layer."""
     from vllm.lora.punica_wrapper import punica_cpu
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
@@ -216,7 +216,7 @@ def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
     return prompt_logprobs
 
 
-def mend_seeds() -> bool:
+def patch_seeds() -> bool:
     """Put the generators of unfinished prompts back by their whole state, which CPU generators do have."""
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
@@ -262,10 +262,10 @@ def _hide_unfinished(stock: Callable[..., Any]) -> Callable[..., Any]:
     return bookkeeping
 
 
-MENDS: dict[str, Callable[[], bool]] = {
-    "LoRA layers without copies": mend_linear_layers,
-    "base rows beside LoRA rows": mend_operators,
-    "prompt log-probabilities where LoRA wraps the head": mend_prompt_logits,
-    "seeds with chunked prefill": mend_seeds,
+PATCHES: dict[str, Callable[[], bool]] = {
+    "LoRA layers without copies": patch_linear_layers,
+    "base rows beside LoRA rows": patch_operators,
+    "prompt log-probabilities where LoRA wraps the head": patch_prompt_logits,
+    "seeds with chunked prefill": patch_seeds,
 }
 """In this order: replacing the operators would hide from the first probe that they copied weights."""

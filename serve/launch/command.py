@@ -11,10 +11,10 @@ from pathlib import Path
 from harness.core.errors import ConfigError
 from serve.launch.compiler import EAGER, EAGER_ENV, NOTICE, decides_about_compiling
 from serve.launch.dtypes import served_dtype
+from serve.launch.extra_options import option_value, refuse_reserved_options
 from serve.launch.machine import Machine
 from serve.launch.memory import GIB, check_gpus, cpu_cache
-from serve.launch.passed_on import check_passed_on, passed_on_value
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 
 ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
 """Environment variable that tells the server where its registry is."""
@@ -53,7 +53,7 @@ class ServeConfig:
         gpu_memory: the share of GPU memory that vLLM may use.
         shutdown_seconds: how long a stopping server lets requests in flight finish.
         data_parallel_size: engines behind the one address, each with the whole model and every adapter.
-        extra: further vLLM options, which win over ours; some are refused (``check_passed_on``).
+        extra: further vLLM options, which win over ours; some are refused (``refuse_reserved_options``).
     """
 
     model: str | Path
@@ -102,15 +102,15 @@ def command_line(
         ConfigError: options that contradict each other.
         ServerError: the memory asked for the cache is not there, or weights are missing.
     """
-    check_passed_on(config.extra)
-    if not any(passed_on_value(config.extra, option) for option in _WEIGHTS_ELSEWHERE):
+    refuse_reserved_options(config.extra)
+    if not any(option_value(config.extra, option) for option in _WEIGHTS_ELSEWHERE):
         base.check_weights(environ)
     with_adapters = config.adapters is not None
     dtype = served_dtype(config.dtype, machine, base.config, config.extra, with_adapters=with_adapters)
     config = replace(config, dtype=dtype)
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
-    if base.has_other_tokenizer and passed_on_value(config.extra, "--tokenizer-mode") is None:
+    if base.has_other_tokenizer and option_value(config.extra, "--tokenizer-mode") is None:
         options["--tokenizer-mode"] = "hf"  # as in training; mistral-common's knows no chat template
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     if base.folder is not None:

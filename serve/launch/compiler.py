@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import which
 
 from harness.core.files import written_whole
-from serve.launch.passed_on import is_passed_on
+from serve.launch.extra_options import has_option
 
 _SOURCE = """\
 #include <Python.h>
@@ -123,7 +123,7 @@ def compiles(environ: Mapping[str, str]) -> bool:
 def decides_about_compiling(extra: tuple[str, ...]) -> bool:
     """Return whether options that the user passes on to vLLM say how the model is to be compiled."""
     options = ("--enforce-eager", "--no-enforce-eager", "--compilation-config", "--optimization-level")
-    return any(is_passed_on(extra, option) for option in options) or any(w.startswith(("-O", "-cc")) for w in extra)
+    return any(has_option(extra, option) for option in options) or any(w.startswith(("-O", "-cc")) for w in extra)
 
 
 def compiles_here() -> bool:

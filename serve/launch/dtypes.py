@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.core.errors import ConfigError
+from serve.launch.extra_options import option_value
 from serve.launch.machine import Machine
-from serve.launch.passed_on import passed_on_value
 
 EXACT = "exact"
 """Of this project: float32 where the machine serves adapters in it, else what vLLM's ``auto`` gives."""
@@ -41,7 +41,7 @@ def served_dtype(
         raise ConfigError(f"--dtype {dtype}: choose from {', '.join((EXACT, *DTYPES))}")
     if dtype == EXACT:
         dtype = "auto" if machine.device == "cuda" and with_adapters else "float32"
-    dtype = passed_on_value(extra, "--dtype") or dtype or "auto"
+    dtype = option_value(extra, "--dtype") or dtype or "auto"
     if machine.device == "cuda":
         _check_on_gpu(dtype, machine, str(model.get("model_type")), with_adapters)
     return dtype

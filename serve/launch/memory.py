@@ -9,8 +9,8 @@ from typing import Any
 from harness.core.errors import ConfigError, ServerError
 from harness.core.gpus import Gpu
 from serve.launch.dtypes import FLOAT32
-from serve.launch.passed_on import passed_on_value
-from serve.registry.base import BaseModel
+from serve.launch.extra_options import option_value
+from serve.registry.base_model import BaseModel
 
 GIB = 1 << 30
 _ELSEWHERE = ("--nnodes", "--distributed-executor-backend", "--data-parallel-backend", "--data-parallel-size-local")
@@ -60,11 +60,11 @@ def check_gpus(gpus: Sequence[Gpu] | None, share: float, engines: int, extra: Se
         ConfigError: there are fewer GPUs than the options ask for.
         ServerError: other programs hold the memory; the message says how to share a GPU.
     """
-    if gpus is None or any(passed_on_value(extra, option) for option in _ELSEWHERE):
+    if gpus is None or any(option_value(extra, option) for option in _ELSEWHERE):
         return
     try:
-        split = [int(passed_on_value(extra, *names) or 1) for names in _SPLITS]
-        share = float(passed_on_value(extra, "--gpu-memory-utilization") or share)
+        split = [int(option_value(extra, *names) or 1) for names in _SPLITS]
+        share = float(option_value(extra, "--gpu-memory-utilization") or share)
     except ValueError:  # vLLM's parser will say so
         return
     needed = engines * math.prod(split)

@@ -28,9 +28,9 @@ from serve.launch.command import (
     command_line,
     owned_by_this_process,
 )
+from serve.launch.extra_options import option_value
 from serve.launch.machine import Machine, detect_machine
-from serve.launch.passed_on import passed_on_value
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 
 START_SECONDS = 900.0
@@ -132,7 +132,7 @@ def start(
 
 def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
     """Check everything that can be checked before vLLM starts; gives port and command (raises as ``serving``)."""
-    base = BaseModel.open(config.model, passed_on_value(config.extra, "--revision"))
+    base = BaseModel.open(config.model, option_value(config.extra, "--revision"))
     base.refuse_pickles()
     Keys.from_environment(os.environ).check_bind(config.host)
     machine = machine or detect_machine()
@@ -151,7 +151,7 @@ def registry_needs(root: Path) -> RegistryNeeds:
 
 
 def _rank(folder: Path) -> int:
-    from serve.registry.validate import read_config
+    from serve.registry.adapter_files import read_config
 
     try:
         config = read_config(folder)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.core.errors import AdapterError
 from harness.core.vllm_classes import EMBEDDINGS, HEAD
-from serve.registry.base import LANGUAGE_MODEL, BaseModel
-from serve.registry.tensor_header import TensorInfo, are_close
+from serve.registry.base_model import LANGUAGE_MODEL, BaseModel
+from serve.registry.safetensors_file import TensorInfo, are_close
 
 _TOWERS = re.compile(
     r"(?:.*\.)?(?:vision_tower|vision_model|vision_encoder|visual|audio_tower|multi_modal_projector|embed_(?:vision|audio))\."

@@ -11,8 +11,7 @@ from typing import Any
 
 from harness.core.errors import SpecError
 from harness.prompts.prompt_template import asking_prompt
-from serve.registry.json_file import read_object
-from serve.registry.validate import MANIFEST
+from serve.registry.adapter_files import MANIFEST, read_object
 
 _STARTED = "training.json"
 """What the trainer writes into its output folder at the start: the recipe's keys, flat."""
@@ -24,24 +23,24 @@ _OF_THE_RESULT = {
 """Keys of a manifest that are about the finished weights, which a checkpoint's are not."""
 
 
-def complete_manifest(source: Path, draft: Path, asked_with: Mapping[str, str]) -> None:
+def complete_manifest(source: Path, draft: Path, prompt_settings: Mapping[str, str]) -> None:
     """Write what a checkpoint's run and the user say of an adapter into the manifest of its copy.
 
     Args:
         source: the adapter's folder.
         draft: the copy that is to be registered.
-        asked_with: ``prompt`` and ``encoder`` that the user gives; they stand over those of a manifest.
+        prompt_settings: ``prompt`` and ``encoder`` that the user gives; they stand over those of a manifest.
 
     Raises:
         AdapterError: the files of the checkpoint's run are damaged.
     """
     path = draft / MANIFEST
     manifest = read_object(path) if path.exists() else manifest_of_checkpoint(source)
-    if not asked_with and (path.exists() or not manifest):
+    if not prompt_settings and (path.exists() or not manifest):
         return
     path.unlink(missing_ok=True)  # the copy is read-only
     with path.open("w", encoding="utf-8") as file:
-        json.dump({**manifest, **asked_with}, file, indent=2, ensure_ascii=False)
+        json.dump({**manifest, **prompt_settings}, file, indent=2, ensure_ascii=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
@@ -88,7 +87,7 @@ def _prompt(recipe: Mapping[str, Any]) -> object:
         return names[0]
 
 
-def unknown_asking(folder: Path) -> list[str]:
+def missing_prompt_warnings(folder: Path) -> list[str]:
     """Return a warning where nothing says with which prompt and encoder a registered adapter was trained."""
     manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
     unknown = [key for key in ("prompt", "encoder") if not isinstance(manifest.get(key), str)]

@@ -21,13 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import AdapterError
-from serve.registry.base import BaseModel
-from serve.registry.json_file import read_object
-from serve.registry.leases import file_lock, leased_versions
-from serve.registry.prompt_record import complete_manifest, unknown_asking
-from serve.registry.same_base import ACCEPTED, accept_base
-from serve.registry.validate import CONFIG, MANIFEST, WEIGHTS, validate_adapter
-from serve.registry.version import (
+from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_object
+from serve.registry.adapter_version import (
     NAME,
     VERSION,
     AdapterInUseError,
@@ -37,6 +32,11 @@ from serve.registry.version import (
     check_trained,
     content_hash,
 )
+from serve.registry.base_match import ACCEPTED, accept_base
+from serve.registry.base_model import BaseModel
+from serve.registry.leases import file_lock, leased_versions
+from serve.registry.prompt_record import complete_manifest, missing_prompt_warnings
+from serve.registry.validation import validate_adapter
 
 _HISTORY = 20
 
@@ -62,14 +62,14 @@ class Registry:
         base: BaseModel | None = None,
         *,
         accept: bool = False,
-        asked_with: Mapping[str, str] | None = None,
+        prompt_settings: Mapping[str, str] | None = None,
         warn: Callable[[str], None] = lambda warning: None,
     ) -> AdapterVersion:
         """Validate the adapter in ``source`` and copy it in; adding the same content again changes nothing.
 
         Args:
             accept: the user insists that ``base`` is the right one, whatever the adapter says.
-            asked_with: ``prompt`` and ``encoder`` that a user gives; they stand over those of a manifest.
+            prompt_settings: ``prompt`` and ``encoder`` that a user gives; they stand over those of a manifest.
             warn: called with what the user should know of the adapter.
 
         Raises:
@@ -86,11 +86,11 @@ class Registry:
                 _copy_in(source, draft)
                 if accept and base is not None:
                     accept_base(draft, base)
-                complete_manifest(source, draft, asked_with or {})
+                complete_manifest(source, draft, prompt_settings or {})
                 facts = validate_adapter(draft, base)
                 check_trained(draft)
                 version = self._settle(ref.name, draft)
-                for warning in (*facts.warnings, *unknown_asking(version.folder)):
+                for warning in (*facts.warnings, *missing_prompt_warnings(version.folder)):
                     warn(warning)
                 return version
             except AdapterError as error:

@@ -12,10 +12,10 @@ from pydantic import BaseModel as Schema
 from pydantic import ConfigDict, Field, ValidationError
 
 from harness.core.errors import AdapterError
-from serve.registry.version import AdapterVersion
+from serve.registry.adapter_version import AdapterVersion
 from serve.server.http_json import Refusal, admin_status, read_json
 from serve.server.pool import AdapterPool
-from serve.server.state import Service
+from serve.server.service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response

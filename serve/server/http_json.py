@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from harness.core.errors import AdapterError
-from serve.registry.version import AdapterInUseError, UnknownAdapterError
+from serve.registry.adapter_version import AdapterInUseError, UnknownAdapterError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from serve.keys import bearer, is_loopback
-from serve.registry.version import UnknownAdapterError
+from serve.registry.adapter_version import UnknownAdapterError
 from serve.server.admin_routes import ADMIN_ROUTES
 from serve.server.http_json import App, Message, Receive, Refusal, Scope, Send, answer, answer_error, read_json
-from serve.server.state import Service
+from serve.server.service import Service
 
 MODEL_ROUTES = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
 _PLAIN = {("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"), ("GET", "/metrics/"), ("GET", "/v1/models")}

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from serve.keys import Keys, is_loopback
 from serve.launch.command import ADAPTERS_DIR, LOG_PATH, NOT_RESTORED, address
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
 from serve.server.admin_routes import attach_routes
+from serve.server.bounded_http import bound_heads
 from serve.server.engine import VllmEngine
-from serve.server.head_limit import bound_heads
 from serve.server.metrics import Metrics
 from serve.server.pool import AdapterPool, PoolLimits
-from serve.server.state import Service
-from serve.server.turns import SlotGate
+from serve.server.service import Service
+from serve.server.slot_gate import SlotGate
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

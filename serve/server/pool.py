@@ -12,10 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from harness.core.errors import AdapterError
-from serve.registry.base import BaseModel
+from serve.registry.adapter_version import (
+    AdapterInUseError,
+    AdapterRef,
+    AdapterVersion,
+    UnknownAdapterError,
+    VerifiedAdapter,
+)
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import Declarations, LeaseFile
 from serve.registry.store import Registry
-from serve.registry.version import AdapterInUseError, AdapterRef, AdapterVersion, UnknownAdapterError, VerifiedAdapter
 from serve.server.engine import Engine
 
 

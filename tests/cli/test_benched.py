@@ -12,7 +12,7 @@ from harness.core.errors import RunError
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
-from serve.launch.operate import add_adapter
+from serve.launch.operations import add_adapter
 from tests.conftest import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=3"

@@ -17,7 +17,7 @@ from harness.core.hub_cache import is_offline, is_whole, missing_weights
 from serve.launch.command import ServeConfig
 from serve.launch.machine import Machine
 from serve.launch.process import prepare
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from tests.support.adapter_toys import make_base
 from trainers.model.inputs import check_weights
 

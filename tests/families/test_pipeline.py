@@ -25,7 +25,7 @@ from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.folder import RunFolder
 from serve.client import admin
 from serve.launch.process import serving
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
 from tests.serving.conftest import own_threads

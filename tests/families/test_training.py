@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from harness.core.errors import ConfigError
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
 from tests.support.train_runs import Data, bench, command, losses_of, manifest_of, recipe_data, trained

@@ -15,10 +15,10 @@ import pytest
 
 from harness.core.errors import AdapterError
 from harness.core.random_stream import Stream
-from serve.registry.base import BaseModel
+from serve.registry.adapter_version import VERSION, AdapterVersion, UnknownAdapterError
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, file_lock, running_servers
 from serve.registry.store import Registry
-from serve.registry.version import VERSION, AdapterVersion, UnknownAdapterError
 from tests.faults.damage import damaged, damages
 from tests.faults.matrix import count
 from tests.support.adapter_toys import make_adapter

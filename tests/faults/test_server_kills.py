@@ -12,7 +12,7 @@ import pytest
 from harness.runs.folder import RunFolder
 from serve.launch.command import ServeConfig
 from serve.launch.process import free_port, start, stop, wait_until_ready
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
 from tests.faults.matrix import count

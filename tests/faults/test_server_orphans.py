@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 import psutil
 import pytest
 
-from serve.orphans import end_with_parent
+from serve.server.parent_watch import end_with_parent
 
 pytestmark = pytest.mark.slow
 

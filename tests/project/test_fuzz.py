@@ -28,7 +28,7 @@ from harness.scoring.prediction_formats import FORMATS
 from harness.scoring.prediction_loader import open_saved
 from harness.scoring.run_scores import score_run
 from serve.registry.store import Registry
-from serve.registry.validate import validate_adapter
+from serve.registry.validation import validate_adapter
 from tests.conftest import ROOT, write_run
 from tests.support.adapter_toys import make_adapter
 from tests.support.data_samples import barc_lines, random_task, task_json

@@ -19,10 +19,10 @@ from harness.cli import cli
 from harness.cli.entry import run_cli
 from harness.core.errors import AdapterError, ConfigError, ServerError
 from serve.keys import Keys
-from serve.launch.passed_on import check_passed_on
-from serve.registry.base import BaseModel
+from serve.launch.extra_options import refuse_reserved_options
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.registry.validate import validate_adapter
+from serve.registry.validation import validate_adapter
 from tests.conftest import ROOT
 from tests.sampling.test_run_cli import words
 from tests.support.adapter_toys import make_adapter, make_base
@@ -207,7 +207,7 @@ def test_an_address_with_a_password_is_refused(tmp_path: Path, capsys: pytest.Ca
 def test_a_server_takes_its_keys_from_nowhere_that_others_see() -> None:
     for words_ in (["--api-key", USER], [f"--api-key={USER}"], ["--api_key", USER], ["--api-k", USER]):
         with pytest.raises(ConfigError, match="list of processes") as caught:
-            check_passed_on(words_)
+            refuse_reserved_options(words_)
         assert USER not in str(caught.value)
     with pytest.raises(ConfigError, match="PyTorch files"):
-        check_passed_on(["--enable-prompt-embeds"])
+        refuse_reserved_options(["--enable-prompt-embeds"])

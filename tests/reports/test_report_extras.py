@@ -21,7 +21,7 @@ from reports.loading.training import find_training
 from reports.report import ReportOptions, write_report
 from reports.sections.reference import load_reference, reference_names, reference_parts
 from reports.sections.tables import cost
-from serve.registry.version import content_hash
+from serve.registry.adapter_version import content_hash
 from tests.conftest import MakeRun
 
 SPEC = "toy/cross/evaluation#n=20"

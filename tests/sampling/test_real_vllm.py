@@ -17,7 +17,7 @@ from harness.runs.schema import PredictionRecord
 from harness.sampling.options import RunOptions
 from serve.client import admin
 from serve.launch.process import serving
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import make_family
 from tests.support.chat_server import TINY_BASE

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
-from serve.registry.base import BaseModel
+from serve.registry.adapter_version import AdapterInUseError, AdapterVersion, UnknownAdapterError
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
-from serve.registry.version import AdapterInUseError, AdapterVersion, UnknownAdapterError
 from serve.server.pool import AdapterPool, PoolLimits
 from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import FakeEngine

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve.keys import Keys
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.server.http_json import MAX_BODY
 from tests.support.adapter_toys import make_adapter, make_base

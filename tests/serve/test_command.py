@@ -21,7 +21,7 @@ from serve.launch import machine
 from serve.launch.command import RegistryNeeds, ServeConfig, address, command_line, lora_rank
 from serve.launch.machine import Machine, detect_machine
 from serve.launch.process import free_port, prepare, registry_needs
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.server.plugin import AdapterEndpoints
 from tests.support.adapter_toys import make_adapter

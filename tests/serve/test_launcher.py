@@ -90,11 +90,11 @@ def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
 
 OWNED = """
 import signal, sys, threading
-import serve.orphans
-from serve.orphans import end_with_parent
+import serve.server.parent_watch
+from serve.server.parent_watch import end_with_parent
 if sys.argv[1:]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    serve.orphans._PATIENCE = 1
+    serve.server.parent_watch._PATIENCE = 1
 end_with_parent()
 print("watching", flush=True)
 threading.Event().wait(300)
@@ -110,11 +110,11 @@ child.wait()
 
 FOREIGN_CHILD = """
 import os, subprocess, sys
-from serve.orphans import end_with_parent
+from serve.server.parent_watch import end_with_parent
 end_with_parent()
 assert "ARC_BENCH_OWNER_PID" not in os.environ
 os.environ["ARC_BENCH_OWNER_PID"] = sys.argv[1]  # even where it reaches a child
-code = "import time; from serve.orphans import end_with_parent; end_with_parent(); time.sleep(3)"
+code = "import time; from serve.server.parent_watch import end_with_parent; end_with_parent(); time.sleep(3)"
 print(subprocess.run([sys.executable, "-c", code]).returncode, flush=True)
 """
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serve.server.head_limit import BoundedHttp
+from serve.server.bounded_http import BoundedHttp
 from serve.server.http_json import MAX_BODY, Receive, Scope, Send
 from serve.server.middleware import MAX_SEQUENCES
 from tests.support.admin_site import NO_KEYS, Site

@@ -10,9 +10,9 @@ import pytest
 
 from harness.core.errors import AdapterError, ServerError
 from serve.client import admin
-from serve.client.many_servers import change_everywhere
+from serve.client.many_servers import change_all_servers
 from serve.launch.process import free_port
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import Site
@@ -55,24 +55,24 @@ def apart(tmp_path: Path) -> Iterator[Fleet]:
 
 def test_every_change_reaches_all_servers(fleet: Fleet) -> None:
     one, two, three = fleet.ids
-    answers = change_everywhere("promote", one, fleet.urls)
+    answers = change_all_servers("promote", one, fleet.urls)
     assert [(url, answer["live"]) for url, answer in answers] == [(url, {"a": one}) for url in fleet.urls]
-    change_everywhere("load", two, fleet.urls)
+    change_all_servers("load", two, fleet.urls)
     assert fleet.live() == [one, one]
     assert fleet.loaded() == [{one, two}] * 2
-    change_everywhere("promote", two, fleet.urls)
+    change_all_servers("promote", two, fleet.urls)
     assert fleet.live() == [two, two]
-    change_everywhere("load", "a", fleet.urls)
+    change_all_servers("load", "a", fleet.urls)
     newest = fleet.sites[0].registry.find("a").id
     assert fleet.live() == [newest] * 2
-    change_everywhere("promote", three if newest != three else two, fleet.urls)
+    change_all_servers("promote", three if newest != three else two, fleet.urls)
     # On one registry, the first server's rollback must not turn the second's into a step forward again.
-    change_everywhere("rollback", "a", fleet.urls)
+    change_all_servers("rollback", "a", fleet.urls)
     assert fleet.live() == [newest] * 2
-    change_everywhere("unload", "a", fleet.urls)
+    change_all_servers("unload", "a", fleet.urls)
     assert fleet.live() == [None, None]
     with pytest.raises(AdapterError, match="not loaded"):
-        change_everywhere("unload", "a", fleet.urls)
+        change_all_servers("unload", "a", fleet.urls)
 
 
 @pytest.mark.parametrize("action", ["promote", "load", "rollback"])
@@ -80,14 +80,14 @@ def test_every_change_reaches_all_servers(fleet: Fleet) -> None:
 def test_where_one_server_refuses_no_name_moves_anywhere(apart: Fleet, action: str, refusing: int) -> None:
     one, two, three = apart.ids
     for version in (two, one):  # so that a rollback means two
-        change_everywhere("promote", version, apart.urls)
+        change_all_servers("promote", version, apart.urls)
     while any(len(models) > 1 for models in apart.loaded()):
         pass
     target = {"promote": three, "load": "a", "rollback": "a"}[action]
     meant = {"promote": three, "load": apart.sites[0].registry.find("a").id, "rollback": two}[action]
     apart.sites[refusing].engine.refuse = meant
     with pytest.raises(AdapterError, match=r"the engine says no; no name was moved on any server"):
-        change_everywhere(action, target, apart.urls)
+        change_all_servers(action, target, apart.urls)
     assert apart.live() == [one, one]
     assert apart.loaded() == [{one}, {one}]
 
@@ -95,40 +95,40 @@ def test_where_one_server_refuses_no_name_moves_anywhere(apart: Fleet, action: s
 def test_a_first_version_goes_live_on_no_server_when_one_refuses(apart: Fleet) -> None:
     apart.sites[1].engine.refuse = apart.ids[0]
     with pytest.raises(AdapterError, match="no name was moved"):
-        change_everywhere("load", apart.ids[0], apart.urls)
+        change_all_servers("load", apart.ids[0], apart.urls)
     assert apart.live() == [None, None]
 
 
 def test_servers_that_disagree_or_are_gone_change_nothing(apart: Fleet) -> None:
     one, two, _ = apart.ids
-    change_everywhere("promote", one, apart.urls)
+    change_all_servers("promote", one, apart.urls)
     admin.promote(apart.urls[0], two)
     with pytest.raises(AdapterError, match=r"no earlier version to go back to; nothing was changed"):
-        change_everywhere("rollback", "a", apart.urls)
+        change_all_servers("rollback", "a", apart.urls)
     apart.sites[1].registry.remove(two)
     with pytest.raises(AdapterError, match=r"not in its registry, which holds a@.*; nothing was changed"):
-        change_everywhere("promote", two, apart.urls)
+        change_all_servers("promote", two, apart.urls)
     dead = f"http://127.0.0.1:{free_port('127.0.0.1', None)}"
     with pytest.raises(ServerError, match="is it running"):
-        change_everywhere("promote", one, [apart.urls[0], dead])
+        change_all_servers("promote", one, [apart.urls[0], dead])
     assert apart.live() == [two, one]
     for action, adapter in (("promote", "a"), ("rollback", one)):
         with pytest.raises(AdapterError, match=action):
-            change_everywhere(action, adapter, apart.urls)
+            change_all_servers(action, adapter, apart.urls)
     with pytest.raises(AdapterError, match="names no adapter"):
-        change_everywhere("load", "../a", apart.urls)
+        change_all_servers("load", "../a", apart.urls)
 
 
 def test_a_server_that_fails_after_another_has_switched_is_told(apart: Fleet) -> None:
     """Ready everywhere, but the second cannot write down what is live: the message says where the name has moved."""
     (apart.sites[1].registry.root / "a" / "live.json").mkdir()
     with pytest.raises(ServerError) as caught:
-        change_everywhere("promote", apart.ids[0], apart.urls)
+        change_all_servers("promote", apart.ids[0], apart.urls)
     assert f"moved on: {apart.urls[0]}" in str(caught.value)
 
 
 def test_a_server_under_two_spellings_is_changed_once(apart: Fleet) -> None:
     one, _ = apart.urls
-    answers = change_everywhere("load", apart.ids[0], [f"{one}/", one, f"{one}/v1"])
+    answers = change_all_servers("load", apart.ids[0], [f"{one}/", one, f"{one}/v1"])
     assert [url for url, _ in answers] == [one]
     assert apart.loaded() == [{apart.ids[0]}, set()]

@@ -16,11 +16,11 @@ from openai import AuthenticationError, OpenAI
 
 from harness.client.response import read_model
 from serve.keys import Keys
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.server.http_json import MAX_BODY, Receive, Scope, Send
 from serve.server.plugin import drain_before_shutdown
-from serve.server.state import Service
+from serve.server.service import Service
 from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import NO_KEYS, Site
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
 from harness.core.hub_cache import model_digest
-from serve.registry.base import BaseModel
+from serve.registry.adapter_version import AdapterInUseError, AdapterRef, UnknownAdapterError
+from serve.registry.base_match import same_name
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, file_lock, running_servers
 from serve.registry.prompt_record import manifest_of_checkpoint
-from serve.registry.same_base import same_name
+from serve.registry.safetensors_file import read_header
 from serve.registry.store import Registry
-from serve.registry.tensor_header import read_header
-from serve.registry.validate import validate_adapter
-from serve.registry.version import AdapterInUseError, AdapterRef, UnknownAdapterError
+from serve.registry.validation import validate_adapter
 from tests.support.adapter_toys import lora_tensors, make_adapter, make_base, write_safetensors
 
 
@@ -423,7 +423,7 @@ def test_an_adapter_without_manifest_warns_unless_the_user_says_how_to_ask(
     assert len(said) == 1
     assert "does not say with which prompt and encoder it was trained" in said[0]
     said.clear()
-    registry.add("a", source, base, asked_with={"prompt": "compact-v0", "encoder": "E"}, warn=said.append)
+    registry.add("a", source, base, prompt_settings={"prompt": "compact-v0", "encoder": "E"}, warn=said.append)
     assert registry.find("a").manifest == {"prompt": "compact-v0", "encoder": "E"}
     registry.add("a", source, base, warn=said.append)  # once said, it is known
     assert said == []

@@ -17,7 +17,7 @@ from harness.core.gpus import Gpu
 from serve.launch.command import LORA_RANKS, RegistryNeeds, ServeConfig, command_line
 from serve.launch.dtypes import DTYPES, EXACT
 from serve.launch.machine import Machine
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from trainers.tiny.train import shipped_path
 
 GIB = 1 << 30

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from serve.keys import Keys
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.server.admin_routes import ADMIN_ROUTES
 from serve.server.http_json import MAX_BODY

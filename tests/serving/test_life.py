@@ -23,8 +23,8 @@ import pytest
 from harness.core.errors import ArcBenchError, ServerError
 from harness.core.random_stream import Stream
 from serve.client import admin
-from serve.client.many_servers import change_everywhere
-from serve.registry.base import BaseModel
+from serve.client.many_servers import change_all_servers
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
 from tests.serving.conftest import Site, own_threads
@@ -159,14 +159,14 @@ def beside_another(site: Site, registry: Registry, url: str, root: Path) -> Besi
         folder = make_lora(root / f"e{rank}", site.world.model, rank, rank=rank)
         ids[rank] = registry.add("e", folder, base).id
         site.registry.add("e", folder, base)
-    change_everywhere("promote", ids[8], urls)
+    change_all_servers("promote", ids[8], urls)
     agreed = [live_on(one) for one in urls]
     with pytest.raises(ArcBenchError) as refusal:
-        change_everywhere("promote", ids[16], urls)
+        change_all_servers("promote", ids[16], urls)
     after = [live_on(one) for one in urls]
     rows = [row for adapter in admin.list_adapters(site.url)["adapters"] for row in adapter["versions"]]
     left = [row["id"] for row in rows if row["state"] == "loaded" and row["id"] == ids[16]]
-    change_everywhere("unload", "e", urls)
+    change_all_servers("unload", "e", urls)
     site.registry.remove("e")
     return Beside(agreed, str(refusal.value), after, left)
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 
 from harness.core.errors import AdapterError
 from serve.client import admin
-from serve.registry.base import BaseModel
-from serve.registry.tensor_header import read_header
-from serve.registry.version import content_hash
+from serve.registry.adapter_version import content_hash
+from serve.registry.base_model import BaseModel
+from serve.registry.safetensors_file import read_header
 from serve.server.http_json import MAX_BODY
 from tests.serve.test_admin_api import HOSTILE
 from tests.serving.conftest import Site

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serve.launch.process import serving
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.serving.conftest import own_threads
 from tests.serving.world import PROMPTS, post

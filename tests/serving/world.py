@@ -13,9 +13,9 @@ from typing import Any
 
 from harness.core.random_stream import Stream
 from serve.client import admin
-from serve.registry.base import BaseModel
+from serve.registry.adapter_version import content_hash
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.registry.version import content_hash
 from tests.support.dtypes import is_exact
 from tests.support.tiny_qwen import greedy_answers, make_lora, make_model
 

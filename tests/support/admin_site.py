@@ -19,17 +19,17 @@ from prometheus_client import CollectorRegistry
 
 from harness.core.errors import AdapterError
 from serve.keys import Keys
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
 from serve.server.admin_routes import attach_routes
-from serve.server.head_limit import BoundedHttp
+from serve.server.bounded_http import BoundedHttp
 from serve.server.http_json import Receive, Scope, Send
 from serve.server.metrics import Metrics
 from serve.server.middleware import AdapterMiddleware
 from serve.server.pool import AdapterPool, PoolLimits
-from serve.server.state import Service
-from serve.server.turns import SlotGate
+from serve.server.service import Service
+from serve.server.slot_gate import SlotGate
 from tests.support.sampling_toys import until
 
 NO_KEYS = Keys(None, None)

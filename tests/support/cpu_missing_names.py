@@ -90,7 +90,7 @@ def seen(without: Callable[[], Any]) -> dict[str, Any]:
     results: dict[str, bool] = {}
     torn = []
     with without():
-        for name, mend in plugin_cpu.MENDS.items():
+        for name, mend in plugin_cpu.PATCHES.items():
             now = state()
             results[name] = plugin_cpu._applies(name, mend)
             if not results[name] and state() != now:

@@ -75,7 +75,7 @@ def mended_vllm() -> Iterator[None]:
 def main() -> None:
     with mended_vllm():
         before = parts()
-        in_use = [name for name, mend in plugin_cpu.MENDS.items() if mend()]
+        in_use = [name for name, mend in plugin_cpu.PATCHES.items() if mend()]
         result: dict[str, Any] = {"in_use_when_mended": in_use, "replaced": parts() != before}
     result["probes"] = {name: getattr(plugin_cpu, name)() for name in PROBES}
     types = (torch.float32, torch.bfloat16)

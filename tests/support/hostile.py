@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serve.keys import Keys
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import Site

@@ -17,7 +17,7 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 
 if TYPE_CHECKING:
-    from serve.registry.base import BaseModel
+    from serve.registry.base_model import BaseModel
     from trainers.model.chat_template import Chat
 
 _CLASS = """
@@ -49,7 +49,7 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
     Raises:
         ArcBenchError: there is no such model, prompt or encoder.
     """
-    from serve.registry.base import BaseModel
+    from serve.registry.base_model import BaseModel
     from trainers.model.inputs import check_weights, find_base
 
     load_prompt(prompt)

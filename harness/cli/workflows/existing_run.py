@@ -86,7 +86,7 @@ def resumable(folder: Path, wanted: Wanted) -> bool:
 
 def adapter_hash(folder: Path) -> frozenset[str]:
     """Return the content hash under which a trained adapter is registered and served."""
-    from serve.registry.version import content_hash
+    from serve.registry.adapter_version import content_hash
 
     return frozenset({content_hash(folder)})
 
@@ -97,6 +97,6 @@ def base_hashes(base: Path | str) -> frozenset[str]:
     Raises:
         ServerError: it is no model.
     """
-    from serve.registry.base import BaseModel
+    from serve.registry.base_model import BaseModel
 
     return BaseModel.open(str(base)).hashes

@@ -58,7 +58,7 @@ def _train_and_check(server: str | None, adapters: Path | None, as_json: bool, d
 def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> str:
     """Register, load and check what was trained; a line that says what came out, or why there is nothing to check."""
     from serve.client import admin
-    from serve.launch.operate import add_adapter
+    from serve.launch.operations import add_adapter
     from serve.launch.process import answers
     from trainers.store.manifest import read_manifest
 
@@ -77,11 +77,11 @@ def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> s
 
 
 def _check(adapter: Path, server: str, model: str, **options: Any) -> Parity:
-    from serve.keys import USER_KEY, key_from_process
+    from serve.keys import USER_KEY, key_from_environment
     from trainers.commands.parity import check_parity
     from trainers.store.manifest import PARITY, write_json
 
-    found = check_parity(adapter, server, model, key=key_from_process(USER_KEY), **options)
+    found = check_parity(adapter, server, model, key=key_from_environment(USER_KEY), **options)
     write_json(adapter / PARITY, {"server": server, "model": model, **asdict(found), "holds": found.holds})
     return found
 

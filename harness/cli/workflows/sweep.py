@@ -66,14 +66,14 @@ def _check_server(plan: Sweep) -> None:
         ConfigError: options of the server that it does not take, or a dtype in which it computes no adapters.
     """
     from serve.launch.dtypes import served_dtype
+    from serve.launch.extra_options import refuse_reserved_options
     from serve.launch.machine import detect_machine
-    from serve.launch.passed_on import check_passed_on
-    from serve.registry.base import BaseModel
+    from serve.registry.base_model import BaseModel
     from trainers.model.inputs import find_base
 
     if _is_done(plan):
         return
-    check_passed_on(plan.serve.extra)
+    refuse_reserved_options(plan.serve.extra)
     model = BaseModel.open(find_base(str(plan.recipe["model"]))).config
     served_dtype(plan.serve.dtype, detect_machine(), model, plan.serve.extra, with_adapters=True)
 
@@ -165,7 +165,7 @@ def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
 
 def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
     """Serve all adapters, and make the runs in ``folders``, by model."""
-    from serve.launch.operate import add_adapter
+    from serve.launch.operations import add_adapter
     from serve.launch.process import serving
 
     names, registry = _names(plan), plan.out / "adapters"

@@ -19,7 +19,7 @@ from harness.core.hub_cache import (
     model_digest,
     refuse_offline,
 )
-from serve.registry.tensor_header import TensorInfo, read_header
+from serve.registry.safetensors_file import TensorInfo, read_header
 
 LANGUAGE_MODEL = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
 """What the names of weights begin with in a language model that is a part of a model; older files have it reversed."""

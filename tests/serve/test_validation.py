@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
 from harness.core.vllm_classes import MODULES
-from serve.registry import targets
-from serve.registry.base import BaseModel
+from serve.registry import target_modules
+from serve.registry.base_model import BaseModel
+from serve.registry.safetensors_file import count_bad_numbers, read_header
 from serve.registry.store import Registry
-from serve.registry.tensor_header import count_bad_numbers, read_header
-from serve.registry.validate import validate_adapter
+from serve.registry.validation import validate_adapter
 from tests.support.adapter_toys import lora_tensors, make_adapter, write_safetensors
 
 
@@ -385,7 +385,7 @@ def test_targets_that_fit_pass(base: BaseModel, tmp_path: Path, change: dict[str
 
 
 def test_a_pattern_of_targets_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "_SECONDS", 0.5)
+    monkeypatch.setattr(target_modules, "_SECONDS", 0.5)
     with pytest.raises(AdapterError, match="target_modules is a pattern that takes over 0 s to match"):
         validate_adapter(make_adapter(tmp_path / "a", target_modules=r"((\w|\.)+)+!"))
 
@@ -423,4 +423,4 @@ def test_targets_are_found_as_peft_finds_them() -> None:
             config |= {"layers_to_transform": None, "layers_pattern": None}  # PEFT takes no others together
         lora = LoraConfig(**config)
         expected = [m for m in modules if not check_target_module_exists(lora, m)]
-        assert targets.not_applied(config, modules) == expected, config
+        assert target_modules.not_applied(config, modules) == expected, config

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve.keys import Keys
-from serve.registry.base import BaseModel
+from serve.registry.base_model import BaseModel
 from serve.server.metrics import Metrics
 from serve.server.pool import AdapterPool, Loaded
-from serve.server.turns import SlotGate
+from serve.server.slot_gate import SlotGate
 
 
 @dataclass

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serve.server.turns import SlotGate
+from serve.server.slot_gate import SlotGate
 
 
 class Clock:

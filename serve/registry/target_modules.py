@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import AdapterError
-from serve.registry.base import BaseModel
-from serve.registry.patterns import check_pattern
+from serve.registry.base_model import BaseModel
 
 _SECONDS = 20.0
+_LONGEST = 200
+_REPEATED_GROUP = re.compile(r"\)[*+?{]")
+_REPEAT = re.compile(r"[*+{]")
 _ANY_LAYERS = r".*?\.[^.]*\.(\d+)\."
 _MATCH = (
     "import json, re, sys; d = json.load(sys.stdin); json.dump([bool(re.fullmatch(d[0], m)) for m in d[1]], sys.stdout)"
@@ -157,3 +159,26 @@ def _check(pattern: object, key: str) -> None:
         check_pattern(pattern)
     except AdapterError as error:
         raise AdapterError(f"{key}: the pattern {error}") from None
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse what is no regular expression, or one that may take for ever on a module's name.
+
+    Time grows as length ** repeats, and exponentially where a group is repeated; PEFT writes plain names.
+
+    Raises:
+        AdapterError: and why.
+    """
+    if len(pattern) > _LONGEST or len(_REPEAT.findall(pattern)) > 2 or _REPEATED_GROUP.search(pattern):
+        raise AdapterError(
+            f"{pattern[:80]!r} is too involved: at most {_LONGEST} characters and two repeats, none of a group"
+        )
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise AdapterError(f"{pattern!r} is no pattern: {error}") from error
+
+
+def matches(pattern: str, module: str) -> bool:
+    """PEFT's rule: a pattern matches the end of a module's name from a dot on."""
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None

@@ -10,14 +10,14 @@ from typing import Any
 from harness.core.errors import ServerError
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
-from serve.client.many_servers import Answers, change_everywhere
+from serve.client.many_servers import Answers, change_all_servers
 from serve.launch.command import ServeConfig
 from serve.launch.process import Server, death_notice, not_restored, start, stop, wait_until_ready
-from serve.registry.base import BaseModel
+from serve.registry.adapter_files import read_config
+from serve.registry.adapter_version import AdapterVersion
+from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
-from serve.registry.validate import read_config
-from serve.registry.version import AdapterVersion
 
 Say = Callable[[str], None]
 
@@ -124,7 +124,12 @@ def add_adapter(
     given = {key: value for key, value in (("prompt", prompt), ("encoder", encoder)) if value is not None}
     tell = say or (lambda line: None)
     return Registry(root).add(
-        name, folder, model, accept=accept_base, asked_with=given, warn=lambda line: tell(f"warning: {name}: {line}")
+        name,
+        folder,
+        model,
+        accept=accept_base,
+        prompt_settings=given,
+        warn=lambda line: tell(f"warning: {name}: {line}"),
     )
 
 
@@ -140,7 +145,7 @@ def list_registry(root: Path) -> dict[str, Any]:
 
 
 def change_adapters(action: str, adapter: str, servers: Sequence[str], adapters: Path | None) -> Answers:
-    """``change_everywhere`` on the servers given, or on those that run on the registry.
+    """``change_all_servers`` on the servers given, or on those that run on the registry.
 
     Raises:
         AdapterError: a server refused.
@@ -150,7 +155,7 @@ def change_adapters(action: str, adapter: str, servers: Sequence[str], adapters:
     urls = urls or [lease.url for lease in (_running(adapters) if adapters else [])]
     if not urls:
         raise ServerError(f"{adapters}: no server runs on this registry")
-    return change_everywhere(action, adapter, urls)
+    return change_all_servers(action, adapter, urls)
 
 
 def _running(adapters: Path) -> list[Any]:

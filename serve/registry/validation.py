@@ -14,17 +14,13 @@ from typing import Any
 
 from harness.core.errors import AdapterError
 from harness.core.vllm_classes import refuse_embedding_lora
-from serve.registry.base import BaseModel
-from serve.registry.json_file import read_object
+from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_config, read_object
+from serve.registry.base_match import INSIST, base_mismatch, is_accepted
+from serve.registry.base_model import BaseModel
 from serve.registry.layer_fit import by, check_copies, check_fit, has_embedding_name
-from serve.registry.patterns import check_pattern, matches
-from serve.registry.same_base import INSIST, is_accepted, other_base
-from serve.registry.targets import check_targets, some
-from serve.registry.tensor_header import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
+from serve.registry.safetensors_file import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
+from serve.registry.target_modules import check_pattern, check_targets, matches, some
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-MANIFEST = "manifest.json"
 MAX_RANK = 512
 _NO_EFFECT = 1e-10
 """Largest entry of A times largest of B, below which a module's change is lost in any arithmetic."""
@@ -85,7 +81,7 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
     manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     warnings = []
     if base is not None and not is_accepted(folder, base):
-        reason, warning = other_base(config, manifest, base)
+        reason, warning = base_mismatch(config, manifest, base)
         reasons += [f"{reason}; {INSIST}"] if reason else []
         warnings += [warning] if warning else []
     facts_base = str(config.get("base_model_name_or_path") or "")
@@ -124,17 +120,6 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
     targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in modules}))
     warnings += _check_effect(weights, modules)
     return AdapterFacts(rank, facts_base, targets, weights.stat().st_size, tuple(warnings))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of a folder.
-
-    Raises:
-        AdapterError: the folder or the file is missing, or it is no JSON object.
-    """
-    if not folder.is_dir():
-        raise AdapterError(f"{folder}: no such adapter folder")
-    return read_object(folder / CONFIG)
 
 
 def _config_reasons(config: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ _REFUSED = {
 }
 
 
-def check_passed_on(extra: Sequence[str]) -> None:
+def refuse_reserved_options(extra: Sequence[str]) -> None:
     """Refuse options that would undo what ``bench serve`` promises.
 
     Raises:
@@ -33,7 +33,7 @@ def check_passed_on(extra: Sequence[str]) -> None:
                 raise ConfigError(f"{word.split('=')[0]}: {why}")
 
 
-def passed_on_value(extra: Sequence[str], option: str, short: str | None = None) -> str | None:
+def option_value(extra: Sequence[str], option: str, short: str | None = None) -> str | None:
     """Return the value that ``extra`` gives to an option, as "--option value" or "--option=value"; the last wins."""
     value = None
     for k, word in enumerate(extra):
@@ -44,7 +44,7 @@ def passed_on_value(extra: Sequence[str], option: str, short: str | None = None)
     return value
 
 
-def is_passed_on(extra: Sequence[str], option: str) -> bool:
+def has_option(extra: Sequence[str], option: str) -> bool:
     """Return whether ``extra`` names an option, or a part of one as in "--option.part=value"."""
     return any(_means(_name(word).partition(".")[0], option) for word in extra)
 

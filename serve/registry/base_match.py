@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import AdapterError, ServerError
-from serve.registry.base import BaseModel
-from serve.registry.json_file import read_object
-from serve.registry.tensor_header import TensorInfo, read_header
+from serve.registry.adapter_files import read_object
+from serve.registry.base_model import BaseModel
+from serve.registry.safetensors_file import TensorInfo, read_header
 
 ACCEPTED = "accepted_base.json"
 """Beside a registered version: the base for which a user insisted on it, ``{"base": NAME, "hash": HASH or null}``."""
@@ -60,7 +60,7 @@ def accept_base(folder: Path, base: BaseModel) -> None:
     (folder / ACCEPTED).write_text(json.dumps({"base": base.name, "hash": base.hash}) + "\n", encoding="utf-8")
 
 
-def other_base(config: dict[str, Any], manifest: dict[str, Any], base: BaseModel) -> tuple[str | None, str | None]:
+def base_mismatch(config: dict[str, Any], manifest: dict[str, Any], base: BaseModel) -> tuple[str | None, str | None]:
     """Return (why the adapter is not of this base or None, a warning where that cannot be told for certain).
 
     Args:

@@ -8,6 +8,9 @@ from typing import Any
 
 from harness.core.errors import AdapterError
 
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+MANIFEST = "manifest.json"
 _MAX_JSON = 1 << 20
 
 
@@ -28,3 +31,14 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise AdapterError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json of a folder.
+
+    Raises:
+        AdapterError: the folder or the file is missing, or it is no JSON object.
+    """
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such adapter folder")
+    return read_object(folder / CONFIG)
