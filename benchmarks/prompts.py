@@ -55,7 +55,7 @@ def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
     """Tokens built a processor second, seconds to get ready, and a digest of the ids."""
     from harness.core.augmentation import training_view
     from harness.core.random_stream import Stream
-    from harness.data.dataset import open_dataset
+    from harness.data.spec import open_dataset
     from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
     from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt
     from harness.prompts.prompt_tokenizer import PromptTokenizer

@@ -13,8 +13,8 @@ from hypothesis import settings
 
 from harness.core.grid import Grid, Task
 from harness.core.random_stream import Stream
-from harness.data.dataset import iterate, open_dataset
-from harness.data.task_sources import content_digest
+from harness.data.dataset import content_digest, iterate_tasks
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.schema import (
@@ -164,7 +164,7 @@ def manifest(spec: str, models: Sequence[str], n: int, seed: int = 0) -> Manifes
             "started": "2026-01-01T00:00:00+00:00",
             "resumed": [],
             "finished": "2026-01-01T00:01:00+00:00",
-            "task_digests": [content_digest(task) for task in iterate(dataset)],
+            "task_digests": [content_digest(task) for task in iterate_tasks(dataset)],
         }
     )
 

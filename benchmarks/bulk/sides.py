@@ -22,7 +22,7 @@ DRAWS = 2_000
 def indexed(path: str, cache: str) -> Figures:
     """This project: through its line index, which is built where the cache has none; tasks parsed, checked, drawn."""
     from harness.core.random_stream import Stream
-    from harness.data.dataset import open_dataset
+    from harness.data.spec import open_dataset
 
     os.environ["ARC_BENCH_CACHE"] = cache
     start, cpu = perf_counter(), process_time()
@@ -57,13 +57,13 @@ def as_arrow(path: str, cache: str) -> Figures:
 
 def audit(path: str, cache: str) -> Figures:
     """The leak audit of 400 evaluation tasks against every row."""
-    from harness.data.dataset import open_dataset
-    from harness.inspection.leak_audit import run_audit
+    from harness.data.spec import open_dataset
+    from harness.inspection.leak_audit import audit_datasets
 
     os.environ["ARC_BENCH_CACHE"] = cache
     evals, dataset = open_dataset("arc1/evaluation"), open_dataset(path)
     cpu = process_time()
-    found = run_audit([dataset], [evals])
+    found = audit_datasets([dataset], [evals])
     return {"rows_per_cpu_s": found["free"].n_train / (process_time() - cpu)}
 
 
@@ -71,13 +71,13 @@ def _draws(rows: Any) -> float:
     """Tasks a second from random rows, made as this project makes them."""
     from harness.core.grid import Grid, Pair
     from harness.core.random_stream import Stream
-    from harness.data.task_sources import Pool
+    from harness.data.task_sources import PairList
 
     places = _places(len(rows))
     cpu = process_time()
     for i, place in enumerate(places):
         pairs = tuple(Pair(*map(Grid.from_rows, pair)) for pair in rows[place]["examples"])
-        Pool(str(place), pairs).draw(Stream("draw", i))
+        PairList(str(place), pairs).draw(Stream("draw", i))
     return DRAWS / (process_time() - cpu)
 
 

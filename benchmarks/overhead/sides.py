@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.common.peers import interpreter
 from benchmarks.overhead.server import MODEL
 from harness.core.augmentation import sampling_view
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt

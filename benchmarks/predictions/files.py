@@ -11,7 +11,8 @@ import numpy as np
 import orjson
 
 from harness.core.grid import Grid, Task
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 
 SPEC = "arc1/evaluation"
 POPULAR = 12
@@ -20,7 +21,7 @@ POPULAR = 12
 
 def load_tasks() -> list[Task]:
     """The tasks, in order."""
-    return list(iterate(open_dataset(SPEC)))
+    return list(iterate_tasks(open_dataset(SPEC)))
 
 
 def variants(truth: Grid, count: int, rng: np.random.Generator) -> list[list[list[int]]]:

@@ -110,7 +110,8 @@ def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> f
 def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     """The bodies that `bench run` sends."""
     from harness.client.request import Sampling
-    from harness.data.dataset import iterate, open_dataset
+    from harness.data.dataset import iterate_tasks
+    from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
     from harness.prompts.prompt_tokenizer import PromptTokenizer
     from harness.sampling.options import complete
@@ -119,7 +120,7 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
 
     options = run_options(setting, "http://unused", api, seed, Path("unused"))
     dataset = open_dataset(options.dataset)
-    tasks = list(iterate(dataset))
+    tasks = list(iterate_tasks(dataset))
     config, _ = complete(options, dataset, tasks, {})
     plan = Plan(config, tasks)
     tokenizer = FileTokenizer(folder)

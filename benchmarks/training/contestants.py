@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training.setting import Setting, model_folder
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from trainers.data.mixture import Draw
 from trainers.data.passes import Collator
 from trainers.model.inputs import open_inputs, open_recipe_mixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.data.dataset import Dataset
-from harness.inspection.leak_audit import Audit
-from harness.inspection.leak_detection import KINDS, Findings
+from harness.inspection.leak_audit import LeakAudit
+from harness.inspection.leak_detection import LEAK_KINDS, LeakFindings
 
 _TITLES = {
     "same_task": "same task (equal sets of pairs)",
@@ -16,23 +16,23 @@ _TITLES = {
 _SHOWN = 12
 
 
-def audit_lines(audits: dict[str, Audit], background: str) -> Iterator[str]:
+def audit_lines(audits: dict[str, LeakAudit], background: str) -> Iterator[str]:
     """The counts of each training set against each evaluation set, and the ids where they are few."""
     chosen = audits[background]
     for t, train in enumerate(chosen.train):
         for e, evals in enumerate(chosen.evals):
             yield f"{_name(train)} -> {_name(evals)}, {len(evals.ids)} tasks"
-            for kind in KINDS:
+            for kind in LEAK_KINDS:
                 free, fixed = (len(getattr(audits[way].found[t][e], kind)) for way in ("free", "fixed"))
                 other = "" if free == fixed else f" ({fixed} with colour 0 fixed)"
                 yield f"    {_TITLES[kind]}: {free}{other}"
                 yield from _ids(chosen.found[t][e], kind)
-    if chosen.no_output:
+    if chosen.unknown_output_ids:
         yield (
-            f"not compared: the test outputs of {len(chosen.no_output)} evaluation tasks are unknown, "
-            f"e.g. {chosen.no_output[0]}"
+            f"not compared: the test outputs of {len(chosen.unknown_output_ids)} evaluation tasks are unknown, "
+            f"e.g. {chosen.unknown_output_ids[0]}"
         )
-    leaked = chosen.total().leaked
+    leaked = chosen.all_findings().leaked_eval_ids
     yield f"{chosen.n_train} training tasks read; {len(leaked)} evaluation tasks have a finding"
 
 
@@ -40,7 +40,7 @@ def _name(dataset: Dataset) -> str:
     return dataset.spec if dataset.origin in dataset.spec else f"{dataset.spec} ({dataset.origin})"
 
 
-def _ids(findings: Findings, kind: str) -> Iterator[str]:
+def _ids(findings: LeakFindings, kind: str) -> Iterator[str]:
     found = findings.as_dict()[kind]
     for name in list(found)[:_SHOWN]:
         yield f"        {name} = {', '.join(found[name][:5])}{' ...' if len(found[name]) > 5 else ''}"

@@ -15,23 +15,23 @@ from harness.cli.progress_bar import bar, watched
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
-    from harness.inspection.leak_detection import Material
+    from harness.inspection.leak_detection import PairsById
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 STRICT_OPTION = click.option("--strict", is_flag=True, help="A damaged line of a .jsonl is an error, not a warning.")
 
 
 def _open(spec: str, strict: bool) -> Dataset:
-    from harness.data.dataset import open_dataset
+    from harness.data.spec import open_dataset
 
     with bar(f"indexing {spec}") as progress:
         return open_dataset(spec, strict=strict, progress=progress)
 
 
-def _watch(dataset: Dataset, material: Material) -> Material:
-    from harness.inspection.leak_audit import material_ids
+def _watch(dataset: Dataset, material: PairsById) -> PairsById:
+    from harness.data.spec import selectable_ids
 
-    return watched(f"auditing {dataset.spec}", material, len(material_ids(dataset)))
+    return watched(f"auditing {dataset.spec}", material, len(selectable_ids(dataset)))
 
 
 @click.group()
@@ -74,19 +74,19 @@ def show(spec: str, task_id: str | None, output: Path | None, color: str) -> Non
     bench data show arc1/evaluation 00576224
     bench data show toy/border -o border.png
     """
-    from harness.data.dataset import open_dataset
-    from harness.inspection.dataset_catalogue import find_task
+    from harness.data.dataset import find_task
+    from harness.data.spec import open_dataset
 
     task = find_task(open_dataset(spec), task_id)
     if output is not None:
-        from harness.inspection.task_picture import save_task
+        from harness.inspection.task_picture import save_task_picture
 
-        save_task(task, output)
+        save_task_picture(task, output)
         click.echo(f"wrote {output}")
         return
     from shutil import get_terminal_size
 
-    from harness.inspection.terminal_drawing import task_lines
+    from harness.inspection.terminal_picture import task_lines
 
     colour = color == "always" or (color == "auto" and _colours_wanted())
     for line in task_lines(task, colour=colour, width=get_terminal_size().columns):
@@ -115,9 +115,9 @@ def stats(
     \b
     bench data stats arc1/training --tokenizer Qwen/Qwen2.5-0.5B-Instruct --max-length 4096
     """
-    from harness.inspection.dataset_catalogue import dataset_stats, load_tokens
+    from harness.inspection.dataset_statistics import dataset_stats, load_prompt_tokenizer
 
-    tokens = None if tokenizer is None else load_tokens(tokenizer, prompt, encoder)
+    tokens = None if tokenizer is None else load_prompt_tokenizer(tokenizer, prompt, encoder)
     found = dataset_stats(_open(spec, strict), tokens, max_length, partial(watched, "reading"))
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -164,15 +164,15 @@ def audit(
     bench run --dataset arc1/evaluation#ids=clean_ids.txt ...
     """
     from harness.cli.audit_text import audit_lines
-    from harness.inspection.leak_audit import run_audit, write_clean_ids
+    from harness.inspection.leak_audit import audit_datasets, write_clean_ids
 
     train, evals = ([_open(spec, strict) for spec in specs] for specs in (train_specs, eval_specs))
-    audits = run_audit(train, evals, _watch)
+    audits = audit_datasets(train, evals, _watch)
     for line in audit_lines(audits, background):
         click.echo(line)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(audits[background].total().as_dict(), indent=2) + "\n")
+        json_file.write_text(json.dumps(audits[background].all_findings().as_dict(), indent=2) + "\n")
         click.echo(f"wrote {json_file}")
     written, removed = write_clean_ids(audits[background], out)
     for path in written:
@@ -193,14 +193,15 @@ def index(files: tuple[str, ...], check: bool, strict: bool) -> None:
     \b
     bench data index data_100k.jsonl --check
     """
-    from harness.inspection.dataset_catalogue import check_rows, open_rows
+    from harness.data.barc_dataset import open_barc, read_all_rows
 
     for name in files:
         with bar(f"indexing {name}") as progress:
-            rows = open_rows(name, strict, progress)
+            rows = open_barc(name, strict, progress)
         click.echo(f"{name}: {rows.n_rows} rows, digest {rows.digest()}")
         if check:
-            check_rows(rows, partial(watched, "checking"))
+            for _ in watched("checking", read_all_rows(rows), rows.n_rows):
+                pass
         for reason, count in sorted(rows.skipped.items()):
             click.echo(f"    left out: {count} x {reason}")
 
@@ -215,12 +216,12 @@ def fetch(what: str) -> None:
     \b
     bench data fetch barc
     """
+    from harness.data.barc_dataset import open_barc
     from harness.data.barc_download import fetch_barc
-    from harness.inspection.dataset_catalogue import open_rows
 
     for path in fetch_barc():
         with bar(f"indexing {path.name}") as progress:
-            rows = open_rows(str(path), False, progress)
+            rows = open_barc(str(path), False, progress)
         click.echo(f"{path}: {rows.n_rows} rows")
 
 
@@ -236,7 +237,7 @@ def export(spec: str, output: Path, strict: bool) -> None:
     \b
     bench data export arc1/training -o arc-agi_training_challenges.json
     """
-    from harness.data.export import export as write
+    from harness.data.export import export_dataset
 
-    for path in write(_open(spec, strict), output):
+    for path in export_dataset(_open(spec, strict), output):
         click.echo(f"wrote {path}")

@@ -53,10 +53,11 @@ def _write(run: str, output: Path, rule_name: str) -> None:
 
 
 def _check(path: Path, dataset: str) -> int:
-    from harness.data.dataset import iterate, open_dataset
+    from harness.data.dataset import iterate_tasks
+    from harness.data.spec import open_dataset
     from harness.results.kaggle_submission import check_submission
 
-    tasks = list(iterate(open_dataset(dataset)))
+    tasks = list(iterate_tasks(open_dataset(dataset)))
     found = check_submission(path, tasks)
     for problem in found.problems:
         click.echo(f"{path}: {problem}", err=True)

@@ -7,6 +7,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.core.errors import DataError
 from harness.core.files import plain_file
 from harness.core.grid import Pair, Task
 from harness.core.random_stream import Stream
+from harness.data.barc_download import BARC_FILES, barc_paths
 from harness.data.barc_reader import BadRow, BarcFile
 from harness.data.line_index import LineIndex, Progress
 from harness.data.task_sources import MIN_PAIRS, TRAIN_PAIRS, draw_task, fixed_stream
@@ -113,7 +115,7 @@ class BarcDataset:
             parts.append(hashlib.sha256(array("q", self.chosen).tobytes()).hexdigest())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
-    def material(self) -> Iterator[tuple[str, tuple[Pair, ...]]]:
+    def pairs_by_id(self) -> Iterator[tuple[str, tuple[Pair, ...]]]:
         """Every good row with all its usable pairs; bad rows are counted in ``skipped``."""
         for index in range(self.n_rows):
             file, row = self.locate(index)
@@ -160,16 +162,16 @@ class VirtualBarc:
         """A hash of the files' content and the number of ids."""
         return hashlib.sha256(f"{self.rows.digest()} {self.n}".encode()).hexdigest()[:16]
 
-    def material(self) -> Iterator[tuple[str, tuple[Pair, ...]]]:
+    def pairs_by_id(self) -> Iterator[tuple[str, tuple[Pair, ...]]]:
         """Every row that may be drawn, with all pairs that may be shown."""
-        return self.rows.material()
+        return self.rows.pairs_by_id()
 
     def select(self, indices: Sequence[int], spec: str) -> VirtualBarc:
         """The same number of virtual ids over some of the rows."""
         return replace(self, spec=spec, rows=self.rows.select(indices, spec))
 
 
-def open_barc(
+def open_barc_files(
     spec: str,
     paths: Sequence[str],
     *,
@@ -187,3 +189,25 @@ def open_barc(
         BarcFile(LineIndex(plain_file(Path(path)), progress, strict), path, max_examples, min_pairs) for path in paths
     ]
     return BarcDataset(spec, tuple(files))
+
+
+def open_barc(name: str, strict: bool, progress: Progress | None) -> BarcDataset:
+    """Open a ``.jsonl`` file of BARC rows, or one of BARC's Hugging Face data sets by its name.
+
+    Raises:
+        DataError: there is no such file, it is not a ``.jsonl``, or it is damaged.
+    """
+    if name in BARC_FILES:
+        return open_barc_files(name, barc_paths(name), strict=strict, progress=progress)
+    if not name.endswith((".jsonl", ".jsonl.gz")) or not Path(name).is_file():
+        raise DataError(f"{name}: not a .jsonl or .jsonl.gz file, nor one of BARC's names ({', '.join(BARC_FILES)})")
+    return open_barc_files(name, [name], strict=strict, progress=progress)
+
+
+def read_all_rows(rows: BarcDataset) -> Iterator[None]:
+    """Read every row, so that ``rows.skipped`` counts all that is left out. Yields once per row, for progress."""
+    for index in range(rows.n_rows):
+        file, row = rows.locate(index)
+        with suppress(BadRow):  # counted in ``skipped``
+            file.pairs(row)
+        yield None

@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.core.errors import DataError, MissingExtraError, SpecError
 from harness.core.files import cache_dir
 
-HF_FILES = {
+BARC_FILES = {
     "barc0/100k-gpt4-description-gpt4omini-code_generated_problems": (
         "100k-gpt4-description-gpt4omini-code_generated_problems.jsonl",
     ),
@@ -44,9 +44,9 @@ def barc_paths(repo: str) -> list[str]:
     Raises:
         SpecError: not one of BARC's. DataError: a file of it is not on this machine.
     """
-    if repo not in HF_FILES:
-        raise SpecError(f"dataset {repo!r} is not known; BARC's are: {', '.join(HF_FILES)}")
-    found = [(name, local_file(repo, name)) for name in HF_FILES[repo]]
+    if repo not in BARC_FILES:
+        raise SpecError(f"dataset {repo!r} is not known; BARC's are: {', '.join(BARC_FILES)}")
+    found = [(name, local_file(repo, name)) for name in BARC_FILES[repo]]
     if missing := [name for name, path in found if path is None]:
         raise DataError(
             f"{repo}: not on this machine; run `bench data fetch barc`, or place {', '.join(missing)} "
@@ -71,7 +71,7 @@ def fetch_barc() -> list[Path]:
     except ImportError:
         raise MissingExtraError("bench data fetch needs huggingface_hub; pip install -e '.[train]'") from None
     paths = []
-    for repo, names in HF_FILES.items():
+    for repo, names in BARC_FILES.items():
         for name in names:
             path = local_file(repo, name)
             if path is None:
@@ -86,7 +86,7 @@ def fetch_barc() -> list[Path]:
 def _no_network(error: Exception) -> DataError:
     missing = [
         f"{name} (Hugging Face data set {repo})"
-        for repo, names in HF_FILES.items()
+        for repo, names in BARC_FILES.items()
         for name in names
         if local_file(repo, name) is None
     ]

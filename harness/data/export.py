@@ -7,13 +7,13 @@ from pathlib import Path
 from harness.core.errors import ConfigError, DataError
 from harness.core.files import written_whole
 from harness.core.grid import Pair, Task
-from harness.data.dataset import Dataset, iterate
+from harness.data.dataset import Dataset, iterate_tasks
 
 CHALLENGES = "challenges.json"
 JsonPair = dict[str, list[list[int]]]
 
 
-def export(dataset: Dataset, path: Path) -> list[Path]:
+def export_dataset(dataset: Dataset, path: Path) -> list[Path]:
     """Write every task in its fixed draw, and return the files written.
 
     ``NAME.json`` holds tasks with their outputs. A name that ends in ``challenges.json`` holds no test outputs, which
@@ -30,7 +30,7 @@ def export(dataset: Dataset, path: Path) -> list[Path]:
     apart = path.name.endswith(CHALLENGES)
     tasks: dict[str, object] = {}
     solutions: dict[str, object] = {}
-    for task in iterate(dataset):
+    for task in iterate_tasks(dataset):
         tasks[task.id] = _task(task, apart)
         if all(pair.output is not None for pair in task.test):
             solutions[task.id] = [pair.output.to_rows() for pair in task.test if pair.output is not None]

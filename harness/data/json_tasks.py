@@ -2,7 +2,7 @@
 
 One task: ``{"train": [...], "test": [...]}``, with or without ``name`` and other fields. Combined: ``{id: task}``,
 where ``*challenges.json`` takes its outputs from ``*solutions.json`` beside it, or a list of tasks with an ``id`` each.
-re-arc: ``{id: [pair, ...]}``, or one ``[pair, ...]`` a file. Variants: ``{id: [task, ...]}``. No test:
+re-arc: ``{id: [pair, ...]}``, or one ``[pair, ...]`` a file. TaskVariants: ``{id: [task, ...]}``. No test:
 ``{"train": [...], "n_train": 4}``, where a test is drawn from the pairs each time.
 """
 
@@ -16,14 +16,14 @@ from harness.core.errors import DataError
 from harness.core.files import files_below, log, read_bytes
 from harness.core.grid import Grid, OversizeError, Pair, Task
 from harness.core.json_stream import parse_json
-from harness.data.task_sources import MIN_PAIRS, Pool, Source, Variants, Whole
+from harness.data.task_sources import MIN_PAIRS, FixedTask, PairList, TaskSource, TaskVariants
 
 JSON_ENDINGS = (".json", ".json.gz")
 _ID_FIELDS = ("id", "task_id", "name")
 """Where a task of a list may have its id, the first one that it has."""
 
 
-def read_sources(path: Path, strict: bool = False) -> tuple[Source, ...]:
+def read_sources(path: Path, strict: bool = False) -> tuple[TaskSource, ...]:
     """Every task of a file or folder, in the order of the file or of the names.
 
     Args:
@@ -33,13 +33,13 @@ def read_sources(path: Path, strict: bool = False) -> tuple[Source, ...]:
         DataError: naming the file, the task, the field and what was expected.
     """
     sources = tuple(_folder(path, strict) if path.is_dir() else _file(path, strict))
-    if blemished := [source for source in sources if isinstance(source, Pool) and source.oversize]:
+    if blemished := [source for source in sources if isinstance(source, PairList) and source.oversize]:
         count = sum(source.oversize for source in blemished)
         log.warning("%s: %d pairs with a side over 30 are left out, the first in task %s", path, count, blemished[0].id)
     return sources
 
 
-def _folder(folder: Path, strict: bool) -> Iterator[Source]:
+def _folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
     root = folder / "tasks" if (folder / "tasks").is_dir() else folder  # re-arc keeps a metadata.json beside its tasks
     files = sorted(files_below(root, JSON_ENDINGS))
     if not files:
@@ -58,7 +58,7 @@ def _folder(folder: Path, strict: bool) -> Iterator[Source]:
         yield _source(name, data, str(path), strict)
 
 
-def _file(path: Path, strict: bool) -> Iterator[Source]:
+def _file(path: Path, strict: bool) -> Iterator[TaskSource]:
     data = _parse(path)
     if _is_list_of_tasks(data):
         data = _by_id(data, path)
@@ -100,7 +100,7 @@ def read_task(name: str, data: dict[str, object], where: str) -> Task:
         DataError: naming ``where``, the task, the field and what was expected.
     """
     source = _source(name, data, where)
-    if not isinstance(source, Whole):
+    if not isinstance(source, FixedTask):
         raise DataError(f"{where}, task {name}, field 'test': expected a list of pairs, got nothing")
     return source.task
 
@@ -150,7 +150,7 @@ def _merge_solutions(data: dict[str, object], path: Path, sibling: Path) -> None
                 raise DataError(f"{sibling}, task {name}, test {i}: another output than in {path}")
 
 
-def _source(name: str, data: object, where: str, strict: bool = False) -> Source:
+def _source(name: str, data: object, where: str, strict: bool = False) -> TaskSource:
     _check_id(name, where)
     place = f"{where}, task {name}"
     if _is_list_of_tasks(data):
@@ -176,17 +176,19 @@ def _check_id(name: str, where: str) -> None:
         raise DataError(f"{where}, task {name!r}: an id must be one line with something in it")
 
 
-def _variants(name: str, tasks: list[dict[str, object]], where: str, strict: bool) -> Variants:
+def _variants(name: str, tasks: list[dict[str, object]], where: str, strict: bool) -> TaskVariants:
     ids = {task.get(field) for task in tasks for field in ("id", "task_id") if isinstance(task.get(field), str)}
     if len(ids) > 1:
         raise DataError(
             f"{where}, {name}: holds tasks with ids of their own, where forms of one task were expected; write "
             "{id: task, …} or a list of these tasks alone"
         )
-    return Variants(name, tuple(_source(name, task, f"{where}, variant {i}", strict) for i, task in enumerate(tasks)))
+    return TaskVariants(
+        name, tuple(_source(name, task, f"{where}, variant {i}", strict) for i, task in enumerate(tasks))
+    )
 
 
-def _pool(name: str, items: list[object], place: str, strict: bool) -> Pool:
+def _pool(name: str, items: list[object], place: str, strict: bool) -> PairList:
     """A list of pairs, without those over 30x30, which re-arc as published has."""
     pairs: list[Pair] = []
     for i, item in enumerate(items):
@@ -197,19 +199,19 @@ def _pool(name: str, items: list[object], place: str, strict: bool) -> Pool:
                 raise
     if len(pairs) < MIN_PAIRS:
         raise DataError(f"{place}: {len(pairs)} pairs; a task drawn from a list of pairs needs {MIN_PAIRS}")
-    return Pool(name, tuple(pairs), oversize=len(items) - len(pairs))
+    return PairList(name, tuple(pairs), oversize=len(items) - len(pairs))
 
 
-def _no_test(name: str, pairs: tuple[Pair, ...], n_train: object, place: str) -> Pool:
+def _no_test(name: str, pairs: tuple[Pair, ...], n_train: object, place: str) -> PairList:
     if type(n_train) is not int or not 1 <= n_train < len(pairs):
         raise DataError(
             f"{place}, field 'n_train': expected a number from 1 to {len(pairs) - 1} (one pair less than in 'train'), "
             f"got {n_train!r}"
         )
-    return Pool(name, pairs, n_train, n_train)
+    return PairList(name, pairs, n_train, n_train)
 
 
-def _whole(name: str, train: tuple[Pair, ...], data: dict[str, object], place: str) -> Whole:
+def _whole(name: str, train: tuple[Pair, ...], data: dict[str, object], place: str) -> FixedTask:
     tests = data["test"]
     assert isinstance(tests, list)  # checked by the caller
     test = tuple(_pair(item, f"{place}, test {i}", need_output=False) for i, item in enumerate(tests))
@@ -220,7 +222,7 @@ def _whole(name: str, train: tuple[Pair, ...], data: dict[str, object], place: s
         raise DataError(
             f"{place}, test {known.index(False)}, field 'output': missing, while other test pairs have theirs"
         )
-    return Whole(Task(name, train, test))
+    return FixedTask(Task(name, train, test))
 
 
 def _pairs(items: list[object], place: str, part: str) -> tuple[Pair, ...]:

@@ -1,53 +1,68 @@
-"""What a dataset is made of: counts, sizes, colours, and how long its prompts are."""
+"""Statistics of a dataset: numbers of tasks and pairs, grid sizes, colours, and prompt lengths in tokens."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from harness.core.errors import ConfigError, DataError, MissingExtraError
 from harness.core.grid import COLOURS, Task
+from harness.data.dataset import Dataset, TaskList, iterate_tasks
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 
 PERCENTILES = (5, 50, 90, 95, 99, 100)
+Watch = Callable[[Iterable[Task], int], Iterable[Task]]
+"""Yields the given tasks while it shows progress; the number is how many tasks there are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """How a number is distributed."""
+def dataset_stats(dataset: Dataset, tokens: PromptTokenizer | None, max_length: int, watch: Watch) -> dict[str, object]:
+    """Return the statistics of every task in its fixed draw, ready for JSON.
 
-    mean: float
-    percentiles: dict[str, int]
-    """``p5`` ... ``p100`` by nearest rank."""
+    Args:
+        tokens: counts prompts and answers in tokens; None leaves those figures out.
+        max_length: limit in tokens for ``over_max_length``, the share of samples that are longer.
 
-    @staticmethod
-    def of(values: Sequence[int]) -> Spread:
-        """The spread of a non-empty list."""
-        ordered = sorted(values)
-        ranks = {f"p{p}": ordered[max(0, -(-p * len(ordered) // 100) - 1)] for p in PERCENTILES}
-        return Spread(round(sum(ordered) / len(ordered), 1), ranks)
+    Raises:
+        DataError: no task can be read.
+    """
+    stats = DatasetStats()
+    for task in watch(iterate_tasks(dataset), len(dataset.ids)):
+        stats.add(task, tokens)
+    if not stats.tasks:
+        raise DataError(f"{dataset.spec}: no task could be read")
+    head: dict[str, object] = {"spec": dataset.spec, "origin": dataset.origin, "digest": dataset.digest()}
+    left_out = {} if isinstance(dataset, TaskList) else dict(getattr(dataset, "skipped", {}))
+    return {**head, **stats.as_dict(max_length), **({"left_out": left_out} if left_out else {})}
 
 
 @dataclass
 class DatasetStats:
-    """The figures of ``bench data stats``; ``add`` takes task after task."""
+    """Counts and lists from which ``bench data stats`` computes its figures."""
 
     tasks: int = 0
     test_outputs: int = 0
     unknown_outputs: int = 0
     train_pairs: list[int] = field(default_factory=list)
+    """Number of train pairs per task."""
     sides: list[int] = field(default_factory=list)
     """The longer side of every grid."""
     cells: list[int] = field(default_factory=list)
+    """Number of cells of every grid."""
     colours_per_task: list[int] = field(default_factory=list)
     colour_cells: Counter[int] = field(default_factory=Counter)
+    """Number of cells of each colour."""
     same_shape: int = 0
-    """Tasks whose outputs all have their input's shape."""
+    """Number of tasks in which every known output has the shape of its input."""
     prompt_tokens: list[int] = field(default_factory=list)
+    """Prompt length per test output, in tokens."""
     answer_tokens: list[int] = field(default_factory=list)
+    """Answer length per test output with a known answer, in tokens."""
 
     def add(self, task: Task, tokens: PromptTokenizer | None = None) -> None:
-        """Count a task, and its prompts and answers where a tokenizer is given."""
+        """Add a task to the counts; with ``tokens`` also the lengths of its prompts and answers."""
         pairs = task.train + task.test
         grids = [grid for pair in pairs for grid in (pair.input, pair.output) if grid is not None]
         self.tasks += 1
@@ -56,8 +71,8 @@ class DatasetStats:
         self.train_pairs.append(len(task.train))
         self.sides += [max(grid.shape) for grid in grids]
         self.cells += [len(grid.cells) for grid in grids]
-        whole = b"".join(grid.cells for grid in grids)
-        counts = {c: n for c in range(COLOURS) if (n := whole.count(c))}
+        all_cells = b"".join(grid.cells for grid in grids)
+        counts = {c: n for c in range(COLOURS) if (n := all_cells.count(c))}
         self.colours_per_task.append(len(counts))
         self.colour_cells.update(counts)
         self.same_shape += all(pair.output is None or pair.output.shape == pair.input.shape for pair in pairs)
@@ -65,6 +80,7 @@ class DatasetStats:
             self._add_tokens(task, tokens)
 
     def _add_tokens(self, task: Task, tokens: PromptTokenizer) -> None:
+        """Add the token counts of each test output of a task."""
         for index in range(len(task.test)):
             if tokens.prompt.has_answer(task, index):
                 sample = tokens.sample(task, index)
@@ -74,44 +90,57 @@ class DatasetStats:
                 self.prompt_tokens.append(len(tokens.prompt_ids(task, index)))
 
     def as_dict(self, max_length: int) -> dict[str, object]:
-        """All figures, ready for JSON; token figures only where tokens were counted."""
+        """Return all figures, ready for JSON; token figures only if tokens were counted."""
         total = sum(self.colour_cells.values())
-        found: dict[str, object] = {
+        figures: dict[str, object] = {
             "tasks": self.tasks,
             "test_outputs": self.test_outputs,
             "unknown_outputs": self.unknown_outputs,
             "same_shape_tasks": self.same_shape,
-            "train_pairs": _spread(self.train_pairs),
-            "longer_side": _spread(self.sides),
-            "cells": _spread(self.cells),
-            "colours_per_task": _spread(self.colours_per_task),
+            "train_pairs": summarize(self.train_pairs),
+            "longer_side": summarize(self.sides),
+            "cells": summarize(self.cells),
+            "colours_per_task": summarize(self.colours_per_task),
             "colour_shares": {str(c): round(self.colour_cells[c] / total, 4) for c in range(COLOURS)},
         }
         if self.prompt_tokens:
-            found["prompt_tokens"] = _spread(self.prompt_tokens)
-            over = sum(n > max_length for n in self.sample_tokens)
-            found["max_length"] = max_length
-            found["over_max_length"] = round(over / len(self.prompt_tokens), 4)
+            figures["prompt_tokens"] = summarize(self.prompt_tokens)
+            over = sum(n > max_length for n in self._sample_tokens())
+            figures["max_length"] = max_length
+            figures["over_max_length"] = round(over / len(self.prompt_tokens), 4)
         if self.answer_tokens:
-            found["answer_tokens"] = _spread(self.answer_tokens)
-        return found
+            figures["answer_tokens"] = summarize(self.answer_tokens)
+        return figures
 
-    @property
-    def sample_tokens(self) -> list[int]:
-        """Prompt and answer together; the prompt alone where answers are unknown."""
+    def _sample_tokens(self) -> list[int]:
+        """Return the length of prompt and answer together, or of prompts alone if any answer is unknown."""
         if len(self.answer_tokens) != len(self.prompt_tokens):
             return self.prompt_tokens
-        return [given + learned for given, learned in zip(self.prompt_tokens, self.answer_tokens, strict=True)]
+        return [prompt + answer for prompt, answer in zip(self.prompt_tokens, self.answer_tokens, strict=True)]
 
 
-def collect(tasks: Iterable[Task], tokens: PromptTokenizer | None = None) -> DatasetStats:
-    """The figures of some tasks."""
-    stats = DatasetStats()
-    for task in tasks:
-        stats.add(task, tokens)
-    return stats
+def summarize(values: Sequence[int]) -> dict[str, float]:
+    """Return the mean of a non-empty list, to one decimal, and its percentiles ``p5`` to ``p100`` by nearest rank."""
+    ordered = sorted(values)
+    ranks = {f"p{p}": ordered[max(0, -(-p * len(ordered) // 100) - 1)] for p in PERCENTILES}
+    return {"mean": round(sum(ordered) / len(ordered), 1), **ranks}
 
 
-def _spread(values: Sequence[int]) -> dict[str, float]:
-    spread = Spread.of(values)
-    return {"mean": spread.mean, **spread.percentiles}
+def load_prompt_tokenizer(tokenizer: str, prompt: str, encoder: str | None) -> PromptTokenizer:
+    """Load a tokenizer from a folder or from Hugging Face and combine it with a prompt and a grid encoder.
+
+    Raises:
+        MissingExtraError: transformers is not installed. ConfigError: there is no such tokenizer.
+    """
+    grids = parse_encoder(encoder or DEFAULT_ENCODER)
+    text = load_prompt(prompt)
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise MissingExtraError("counting tokens needs transformers; pip install -e '.[train]'") from None
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        why = str(error).strip().split("\n")[0]
+        raise ConfigError(f"tokenizer {tokenizer!r}: cannot be loaded ({why}); name a folder or a model") from None
+    return PromptTokenizer(loaded, text, grids)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.files import written_whole
-from harness.data.dataset import Dataset, iterate
-from harness.inspection.leak_detection import Auditor, Findings, Material, merge
+from harness.data.dataset import Dataset, iterate_tasks
+from harness.data.spec import selectable_ids
+from harness.inspection.leak_detection import LeakDetector, LeakFindings, PairsById, merge_findings
 
-Watch = Callable[[Dataset, Material], Material]
+Watch = Callable[[Dataset, PairsById], PairsById]
 """Wraps the training data while it is read, to show progress."""
 
 
@@ -21,60 +22,55 @@ BACKGROUNDS = ("free", "fixed")
 
 
 @dataclass(frozen=True)
-class Audit:
+class LeakAudit:
     """What an audit found with one way of looking at the background."""
 
     train: tuple[Dataset, ...]
     evals: tuple[Dataset, ...]
-    found: tuple[tuple[Findings, ...], ...]
+    found: tuple[tuple[LeakFindings, ...], ...]
     """``found[t][e]``: training set t against evaluation set e."""
-    no_output: tuple[str, ...]
+    unknown_output_ids: tuple[str, ...]
     """Evaluation tasks of which a test pair could not be compared, its output being unknown."""
     n_train: int
     """Training tasks read."""
 
-    def total(self) -> Findings:
+    def all_findings(self) -> LeakFindings:
         """All findings as one."""
-        return merge(found for row in self.found for found in row)
+        return merge_findings(found for row in self.found for found in row)
 
     def clean_eval_ids(self, which: int) -> list[str]:
         """The ids of an evaluation set without any finding, in order."""
-        leaked = merge(row[which] for row in self.found).leaked
-        return [name for name in self.evals[which].ids if name not in leaked]
+        leaked_eval_ids = merge_findings(row[which] for row in self.found).leaked_eval_ids
+        return [name for name in self.evals[which].ids if name not in leaked_eval_ids]
 
     def clean_train_ids(self, which: int) -> Iterator[str]:
         """The ids of a training set that share nothing with any evaluation set, in order."""
-        leaking = merge(self.found[which]).leaking
-        return (name for name in material_ids(self.train[which]) if name not in leaking)
+        leaking_train_ids = merge_findings(self.found[which]).leaking_train_ids
+        return (name for name in selectable_ids(self.train[which]) if name not in leaking_train_ids)
 
 
-def material_ids(dataset: Dataset) -> Sequence[str]:
-    """The ids that ``material`` gives and ``#ids=`` takes: those of the rows, for virtual tasks."""
-    from harness.data.barc_dataset import VirtualBarc
-
-    return dataset.rows.ids if isinstance(dataset, VirtualBarc) else dataset.ids
-
-
-def run_audit(train: Sequence[Dataset], evals: Sequence[Dataset], watch: Watch | None = None) -> dict[str, Audit]:
+def audit_datasets(
+    train: Sequence[Dataset], evals: Sequence[Dataset], watch: Watch | None = None
+) -> dict[str, LeakAudit]:
     """Read every training set once and look every pair of it up in all evaluation sets, for both of BACKGROUNDS."""
-    tasks = [list(iterate(dataset)) for dataset in evals]
-    auditors = {way: [Auditor(some, fixed_background=way == "fixed") for some in tasks] for way in BACKGROUNDS}
-    found: dict[str, list[tuple[Findings, ...]]] = {way: [] for way in BACKGROUNDS}
+    tasks = [list(iterate_tasks(dataset)) for dataset in evals]
+    auditors = {way: [LeakDetector(some, fixed_background=way == "fixed") for some in tasks] for way in BACKGROUNDS}
+    found: dict[str, list[tuple[LeakFindings, ...]]] = {way: [] for way in BACKGROUNDS}
     n_train = 0
     for dataset in train:
-        rows = {way: tuple(Findings() for _ in evals) for way in BACKGROUNDS}
-        for name, pairs in watch(dataset, dataset.material()) if watch else dataset.material():
+        rows = {way: tuple(LeakFindings() for _ in evals) for way in BACKGROUNDS}
+        for name, pairs in watch(dataset, dataset.pairs_by_id()) if watch else dataset.pairs_by_id():
             n_train += 1
             for way, row in rows.items():
                 for auditor, findings in zip(auditors[way], row, strict=True):
-                    auditor.look(name, pairs, findings)
+                    auditor.add_leaks(name, pairs, findings)
         for way, row in rows.items():
             found[way].append(row)
-    unknown = tuple(name for auditor in auditors["free"] for name in auditor.no_output)
-    return {way: Audit(tuple(train), tuple(evals), tuple(found[way]), unknown, n_train) for way in BACKGROUNDS}
+    unknown = tuple(name for auditor in auditors["free"] for name in auditor.unknown_output_ids)
+    return {way: LeakAudit(tuple(train), tuple(evals), tuple(found[way]), unknown, n_train) for way in BACKGROUNDS}
 
 
-def write_clean_ids(audit: Audit, folder: Path) -> tuple[list[Path], list[Path]]:
+def write_clean_ids(audit: LeakAudit, folder: Path) -> tuple[list[Path], list[Path]]:
     """Write the ids without a finding, and remove the lists of earlier audits that this one does not write.
 
     ``clean_ids.txt`` is for the evaluation set, ``clean_train_ids.txt`` for the training set; numbered where several.

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from harness.core.grid import COLOURS, Pair, Task
 from harness.core.symmetry import SYMMETRIES, apply_symmetry, relabel
 
-KINDS = ("same_task", "test_pair", "train_pair")
-Material = Iterable[tuple[str, tuple[Pair, ...]]]
+LEAK_KINDS = ("same_task", "test_pair", "train_pair")
+PairsById = Iterable[tuple[str, tuple[Pair, ...]]]
 
 
 def canonical_pair(pair: Pair, *, fixed_background: bool = False) -> bytes:
@@ -59,7 +59,7 @@ def counts(pair: Pair) -> Counts:
 
 
 @dataclass
-class Findings:
+class LeakFindings:
     """For each kind of leak the evaluation ids it concerns, each with the training ids where it was found."""
 
     same_task: dict[str, set[str]] = field(default_factory=dict)
@@ -68,30 +68,30 @@ class Findings:
 
     def as_dict(self) -> dict[str, dict[str, list[str]]]:
         """The three kinds with ids in order, as in the JSON report."""
-        return {kind: {key: sorted(found) for key, found in sorted(getattr(self, kind).items())} for kind in KINDS}
+        return {kind: {key: sorted(found) for key, found in sorted(getattr(self, kind).items())} for kind in LEAK_KINDS}
 
     @property
-    def leaked(self) -> set[str]:
+    def leaked_eval_ids(self) -> set[str]:
         """Evaluation ids with any finding."""
-        return {name for kind in KINDS for name in getattr(self, kind)}
+        return {name for kind in LEAK_KINDS for name in getattr(self, kind)}
 
     @property
-    def leaking(self) -> set[str]:
+    def leaking_train_ids(self) -> set[str]:
         """Training ids with any finding."""
-        return {name for kind in KINDS for found in getattr(self, kind).values() for name in found}
+        return {name for kind in LEAK_KINDS for found in getattr(self, kind).values() for name in found}
 
 
-class Auditor:
+class LeakDetector:
     """The evaluation side of an audit, asked about training data in any amount.
 
     Args:
-        tasks: the evaluation tasks; pairs without a known output cannot be compared and are counted in ``no_output``.
+        tasks: the evaluation tasks. Pairs without a known output are not compared; ``unknown_output_ids`` lists them.
         fixed_background: see ``canonical_pair``.
     """
 
     def __init__(self, tasks: Iterable[Task], *, fixed_background: bool = False) -> None:
         self.fixed_background = fixed_background
-        self.no_output: list[str] = []
+        self.unknown_output_ids: list[str] = []
         self._shapes: set[Shapes] = set()
         self._counts: set[tuple[Shapes, Counts]] = set()
         self._train: dict[bytes, set[str]] = defaultdict(set)
@@ -112,18 +112,18 @@ class Auditor:
                 self._shapes.add(shapes(pair))
                 self._counts.add((shapes(pair), counts(pair)))
         if any(pair.output is None for pair in task.test):
-            self.no_output.append(task.id)
+            self.unknown_output_ids.append(task.id)
         else:
             self._whole[frozenset(whole)].add(task.id)
 
-    def compare(self, material: Material) -> Findings:
+    def find_leaks(self, material: PairsById) -> LeakFindings:
         """What of the evaluation tasks is found in training data, read once from beginning to end."""
-        findings = Findings()
+        findings = LeakFindings()
         for name, pairs in material:
-            self.look(name, pairs, findings)
+            self.add_leaks(name, pairs, findings)
         return findings
 
-    def look(self, name: str, pairs: tuple[Pair, ...], findings: Findings) -> None:
+    def add_leaks(self, name: str, pairs: tuple[Pair, ...], findings: LeakFindings) -> None:
         """Add to ``findings`` what the pairs of one training task give away."""
         keys = [self._key(pair) for pair in pairs]
         found = {key for key in keys if key is not None}
@@ -146,11 +146,11 @@ class Auditor:
         return key if key in self._train or key in self._test else None
 
 
-def merge(parts: Iterable[Findings]) -> Findings:
-    """Findings of several training sets as one."""
-    total = Findings()
+def merge_findings(parts: Iterable[LeakFindings]) -> LeakFindings:
+    """LeakFindings of several training sets as one."""
+    total = LeakFindings()
     for part in parts:
-        for kind in KINDS:
+        for kind in LEAK_KINDS:
             for task, names in getattr(part, kind).items():
                 getattr(total, kind).setdefault(task, set()).update(names)
     return total

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError
 from harness.core.grid import COLOURS, Grid, Task
-from harness.inspection.terminal_drawing import PALETTE
+from harness.inspection.terminal_picture import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 _LINE = "#555555"
 
 
-def draw_grid(ax: Axes, grid: Grid) -> None:
+def plot_grid(ax: Axes, grid: Grid) -> None:
     """Draw one grid into matplotlib axes: square cells in ARC's colours with thin lines between, no ticks."""
     from matplotlib.colors import ListedColormap
 
@@ -49,14 +49,14 @@ def task_figure(task: Task) -> Figure:
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "?", ha="center", va="center", fontsize=24, transform=ax.transAxes)
                 continue
-            draw_grid(ax, grid)
+            plot_grid(ax, grid)
             ax.set_xlabel(f"{grid.height}×{grid.width}", fontsize=7)
         above.set_title(title, fontsize=9)
     figure.suptitle(task.id, fontsize=10)
     return figure
 
 
-def save_task(task: Task, path: Path) -> None:
+def save_task_picture(task: Task, path: Path) -> None:
     """Write a task's picture; the same task gives the same bytes.
 
     Raises:

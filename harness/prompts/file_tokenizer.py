@@ -75,7 +75,7 @@ class FileTokenizer:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
 
-def tokenizer_folder(root: str) -> Path | None:
+def find_tokenizer_folder(root: str) -> Path | None:
     """Where the tokenizer of a model lies that a server names: its folder, or the local cache of its hub id.
 
     None where this machine has neither; nothing is downloaded.
@@ -95,7 +95,7 @@ def tokenizer_folder(root: str) -> Path | None:
     return Path(found[0]).parent if isinstance(found[0], str) and isinstance(found[1], str) else None
 
 
-def eos_ids(folder: Path) -> frozenset[int]:
+def eos_token_ids(folder: Path) -> frozenset[int]:
     """The tokens at which a server stops that goes by a model's own files: the tokenizer's eos, and the model's.
 
     The model's are those of generation_config.json, or of config.json where there is no such file.

@@ -12,9 +12,9 @@ from functools import cached_property, lru_cache
 
 from harness.core.errors import GridError, SpecError
 from harness.core.grid import MAX_SIDE, Grid
-from harness.prompts.grid_text import DIGITS, LineEncoder, fenced, lines_of, parse_rows
-from harness.prompts.grid_text import Encoder as Encoder
-from harness.prompts.grid_text import GridText as GridText
+from harness.prompts.grid_text import DIGITS, LineEncoder, find_block, parse_rows, split_rows
+from harness.prompts.grid_text import GridEncoder as GridEncoder
+from harness.prompts.grid_text import GridWriter as GridWriter
 
 DEFAULT_ENCODER = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 REPLACEMENTS = "ñò÷ûąćďęĚĞ"
@@ -43,7 +43,7 @@ class MinimalGridEncoder(LineEncoder):
         return [text[i : i + width] for i in range(0, len(text), width)]
 
     def decode(self, text: str) -> Grid:
-        lines = lines_of(text)
+        lines = split_rows(text)
         width, cells = len(lines[0]), "".join(lines)
         # What is a grid at a glance, as most answers are; anything else is named by the slower way.
         if (
@@ -66,7 +66,7 @@ class GridWithSeparationEncoder(LineEncoder):
         return self.separator.join(_digits(row))
 
     def decode(self, text: str) -> Grid:
-        return parse_rows([line.split(self.separator) for line in lines_of(text)])
+        return parse_rows([line.split(self.separator) for line in split_rows(text)])
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RepeatNumberEncoder(LineEncoder):
 
     def decode(self, text: str) -> Grid:
         rows = []
-        for i, line in enumerate(lines_of(text)):
+        for i, line in enumerate(split_rows(text)):
             cells = [line[k : k + self.n] for k in range(0, len(line), self.n)]
             if any(cell != cell[:1] * self.n for cell in cells):
                 raise GridError("unparsed", f"row {i + 1}: {line!r} does not repeat each digit {self.n} times")
@@ -92,7 +92,7 @@ class RepeatNumberEncoder(LineEncoder):
 class ReplaceNumberEncoder(LineEncoder):
     """Other symbols in place of the digits of the base encoder."""
 
-    base: Encoder
+    base: GridEncoder
 
     def head(self, height: int, width: int) -> str:
         return self.base.head(height, width).translate(_TO_SYMBOLS)
@@ -113,7 +113,7 @@ class ReplaceNumberEncoder(LineEncoder):
 class RowNumberEncoder(LineEncoder):
     """Each line of the base encoder behind its number, from 1; a head and tail of the base are numbered along."""
 
-    base: Encoder
+    base: GridEncoder
 
     def head(self, height: int, width: int) -> str:
         return "".join(f"{i} {line}\n" for i, line in enumerate(self.base.head(height, width).split("\n")[:-1], 1))
@@ -134,7 +134,7 @@ class RowNumberEncoder(LineEncoder):
 
     def decode(self, text: str) -> Grid:
         plain = []
-        for i, line in enumerate(lines_of(text), 1):
+        for i, line in enumerate(split_rows(text), 1):
             number, space, rest = line.partition(" ")
             if not space or number != str(i):
                 raise GridError("unparsed", f"row {i} does not begin with its number: {line!r}")
@@ -144,9 +144,9 @@ class RowNumberEncoder(LineEncoder):
 
 @dataclass(frozen=True)
 class GridCodeBlockEncoder(LineEncoder):
-    """The base encoder inside a fenced block."""
+    """The base encoder inside a find_block block."""
 
-    base: Encoder
+    base: GridEncoder
 
     def head(self, height: int, width: int) -> str:
         return "```grid\n" + self.base.head(height, width)
@@ -161,18 +161,18 @@ class GridCodeBlockEncoder(LineEncoder):
         return self.base.tail(height, width) + "\n```"
 
     def decode(self, text: str) -> Grid:
-        return self.base.decode(fenced(text, r"```grid")[1])
+        return self.base.decode(find_block(text, r"```grid")[1])
 
 
 @dataclass(frozen=True)
 class GridShapeEncoder(GridCodeBlockEncoder):
-    """A fenced block that declares its shape, which must hold."""
+    """A find_block block that declares its shape, which must hold."""
 
     def head(self, height: int, width: int) -> str:
         return f"```grid shape: {height}x{width}\n" + self.base.head(height, width)
 
     def decode(self, text: str) -> Grid:
-        head, body = fenced(text, r"```grid shape: ([0-9]+x[0-9]+)")
+        head, body = find_block(text, r"```grid shape: ([0-9]+x[0-9]+)")
         grid = self.base.decode(body)
         if f"{grid.height}x{grid.width}" != head[1]:
             raise GridError("bad_shape", f"declared {head[1]}, but the grid is {grid.height}x{grid.width}")
@@ -196,7 +196,7 @@ _SEPARATOR = re.compile(rf"'([^'\n0-9{REPLACEMENTS}]+)'|\"([^\"\n0-9{REPLACEMENT
 
 
 @lru_cache(maxsize=64)
-def parse_encoder(text: str) -> Encoder:
+def parse_encoder(text: str) -> GridEncoder:
     """The encoder that a string names, e.g. ``GridShapeEncoder(MinimalGridEncoder())``.
 
     Raises:
@@ -222,7 +222,7 @@ def parse_encoder(text: str) -> Encoder:
     return _WRAPPERS[name](base)
 
 
-def _nested(encoder: Encoder) -> set[str]:
+def _nested(encoder: GridEncoder) -> set[str]:
     """The kinds of wrapper inside an encoder that may occur once only."""
     found: set[str] = set()
     while isinstance(encoder, GridCodeBlockEncoder | ReplaceNumberEncoder | RowNumberEncoder):

@@ -12,7 +12,7 @@ DIGITS = "0123456789"
 _CLOSE = re.compile(r"\n```[ \t]*$", re.MULTILINE)
 
 
-class GridText(Protocol):
+class GridWriter(Protocol):
     """Whatever writes a grid as text."""
 
     def encode(self, grid: Grid) -> str:
@@ -20,7 +20,7 @@ class GridText(Protocol):
         ...
 
 
-class Encoder(GridText, Protocol):
+class GridEncoder(GridWriter, Protocol):
     """Turns grids into text and back; ``decode(encode(g)) == g`` for every valid grid.
 
     The text of a grid is always ``head + "\\n".join(lines) + tail``, so that its parts can be cached.
@@ -54,10 +54,10 @@ class Encoder(GridText, Protocol):
 class LineEncoder:
     """What all encoders share: no head, no tail, and their sum."""
 
-    def encode(self: Encoder, grid: Grid) -> str:
+    def encode(self: GridEncoder, grid: Grid) -> str:
         return self.head(*grid.shape) + "\n".join(self.lines(grid)) + self.tail(*grid.shape)
 
-    def lines(self: Encoder, grid: Grid) -> list[str]:
+    def lines(self: GridEncoder, grid: Grid) -> list[str]:
         return [self.line(i, row) for i, row in enumerate(grid.rows(), 1)]
 
     def head(self, height: int, width: int) -> str:
@@ -67,12 +67,12 @@ class LineEncoder:
         return ""
 
 
-def lines_of(text: str) -> list[str]:
+def split_rows(text: str) -> list[str]:
     """The lines of a text, empty ones before and after it left out."""
     return text.strip("\n").split("\n")
 
 
-def fenced(text: str, opening: str) -> tuple[re.Match[str], str]:
+def find_block(text: str, opening: str) -> tuple[re.Match[str], str]:
     """The match of a block's opening line and the text up to its closing fence.
 
     Raises:

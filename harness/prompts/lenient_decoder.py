@@ -10,8 +10,8 @@ from harness.core.errors import GridError
 from harness.core.grid import Grid
 from harness.prompts.grid_encoder import (
     REPLACEMENTS,
-    Encoder,
     GridCodeBlockEncoder,
+    GridEncoder,
     GridShapeEncoder,
     GridWithSeparationEncoder,
     RepeatNumberEncoder,
@@ -23,7 +23,7 @@ _TO_DIGITS = str.maketrans(REPLACEMENTS, "0123456789")
 _OPENING = "```grid"
 
 
-def decode_lenient(text: str, encoder: Encoder) -> Grid:
+def decode_lenient(text: str, encoder: GridEncoder) -> Grid:
     """The grid that the original scripts would have found in an answer.
 
     Raises:
@@ -39,7 +39,7 @@ def decode_lenient(text: str, encoder: Encoder) -> Grid:
     return Grid.from_rows(values, "answer")
 
 
-def _cells(text: str, encoder: Encoder) -> list[list[str]]:
+def _cells(text: str, encoder: GridEncoder) -> list[list[str]]:
     if isinstance(encoder, GridCodeBlockEncoder) and _OPENING not in text:
         text = _OPENING + text  # their prompts ended with it, so that answers went on from there
     if isinstance(encoder, GridShapeEncoder):

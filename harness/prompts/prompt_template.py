@@ -1,6 +1,6 @@
 """Prompts: one renderer for trainer and harness, so that a model is asked what it was trained on.
 
-A prompt is a versioned Jinja template in ``harness/prompts/NAME.txt``. Lines ``<<system>>``, ``<<user>>`` and
+A prompt is a versioned Jinja template in ``harness/prompts/templates/NAME.txt``. Lines ``<<system>>``, ``<<user>>`` and
 ``<<assistant>>`` begin the messages of a chat; the last message is the assistant's answer.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from harness.core.errors import SpecError
 from harness.core.grid import Grid, Task
-from harness.prompts.grid_encoder import Encoder, GridText
+from harness.prompts.grid_encoder import GridEncoder, GridWriter
 from harness.prompts.lenient_decoder import decode_lenient
-from harness.prompts.reasoning import answer_text
+from harness.prompts.reasoning import extract_answer
 
-PROMPT_DIR = Path(__file__).parent
+PROMPT_DIR = Path(__file__).parent / "templates"
 DEFAULT_PROMPT = "output-from-examples-v1"
 _ROLE = re.compile(r"^<<(system|user|assistant)>>\n", re.MULTILINE)
 _ANSWER = "\x00answer\x00"
@@ -46,11 +46,11 @@ class Prompt:
         """The first 16 hex digits of the SHA-256 of the template."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
-    def messages(self, task: Task, test_index: int, encoder: GridText) -> tuple[Message, ...]:
+    def messages(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
         """What the model is asked for one test pair: all messages but the answer."""
         return self._render(task, test_index, encoder)[:-1]
 
-    def answer(self, task: Task, test_index: int, encoder: GridText) -> str:
+    def answer(self, task: Task, test_index: int, encoder: GridWriter) -> str:
         """What the model should answer.
 
         Raises:
@@ -84,13 +84,13 @@ class Prompt:
     def _asks_input(self) -> bool:
         return self.name.startswith("input-")
 
-    def decode(self, text: str, encoder: Encoder, *, lenient: bool = False) -> Grid:
+    def decode(self, text: str, encoder: GridEncoder, *, lenient: bool = False) -> Grid:
         """The grid of a model's answer, behind its thoughts; ``lenient`` reads what the original scripts would have.
 
         Raises:
             GridError: the named failure, ``unparsed``, ``bad_shape`` or ``bad_value``.
         """
-        text = answer_text(text)
+        text = extract_answer(text)
         lead = self._lead().match(text)
         body = text[lead.end() :] if lead else text
         return decode_lenient(body, encoder) if lenient else encoder.decode(body)
@@ -101,7 +101,7 @@ class Prompt:
         parts = re.split(r"\{\{.*?\}\}", last.partition("{{ answer }}")[0])
         return re.compile(r"[^\n]*".join(map(re.escape, parts)))
 
-    def _render(self, task: Task, test_index: int, encoder: GridText) -> tuple[Message, ...]:
+    def _render(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
         def pair(source: Grid, target: Grid | None) -> dict[str, str]:
             return {"input": encoder.encode(source), "output": "" if target is None else encoder.encode(target)}
 
@@ -116,14 +116,14 @@ def prompt_names() -> list[str]:
     return sorted(path.stem for path in PROMPT_DIR.glob("*.txt"))
 
 
-def without_system(name: str) -> str | None:
+def nosystem_prompt(name: str) -> str | None:
     """The shipped prompt that asks the same without a system message; None where there is none, or no such message."""
     head, _, version = name.rpartition("-")
     other = f"{head}-nosystem-{version}"
     return other if other in prompt_names() else None
 
 
-def asking_prompt(names: Sequence[str]) -> str:
+def inference_prompt(names: Sequence[str]) -> str:
     """Return the first of the prompts of a training that shows the test input: the model is to be asked with it."""
     return next((name for name in names if load_prompt(name).shows_test_input), names[0])
 

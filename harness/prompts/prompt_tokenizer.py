@@ -13,12 +13,20 @@ from itertools import product
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
-from harness.prompts.chat_template import AS_IT_IS, TemplateSettings
-from harness.prompts.end_of_turn import ChatTokenizer, TemplateRefusal, Turn, find_turn, lost_text, render, text_of
-from harness.prompts.grid_encoder import Encoder, GridText
-from harness.prompts.prompt_template import Prompt, load_prompt, without_system
+from harness.prompts.assistant_turn import AssistantTurn, find_assistant_turn
+from harness.prompts.chat_template import (
+    DEFAULT_SETTINGS,
+    ChatTokenizer,
+    TemplateRefusal,
+    TemplateSettings,
+    decode_ids,
+    first_lost_character,
+    render_chat,
+)
+from harness.prompts.grid_encoder import GridEncoder, GridWriter
+from harness.prompts.prompt_template import Prompt, load_prompt, nosystem_prompt
 from harness.prompts.table_probes import probe_tasks, random_task
-from harness.prompts.table_tokenizer import Layout, SegmentTokenizer, SlotEncoder, skeleton
+from harness.prompts.table_tokenizer import SlottedText, SlotWriter, TableTokenizer, slot_task
 
 _PROBE_GRID = Grid(2, 3, bytes((0, 1, 2, 3, 4, 5)))
 _TABLES = {"cells": 1, "triples": 3, "pairs": 2, "rows": 0}
@@ -27,7 +35,7 @@ _PROBE = Task("probe", (Pair(_PROBE_GRID, _PROBE_GRID),) * 2, (Pair(_PROBE_GRID,
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TrainingSample:
     """A training sample: ``ids[:prompt_length]`` is given, ``ids[prompt_length:]`` is learned."""
 
     ids: list[int]
@@ -50,9 +58,9 @@ class PromptTokenizer:
         self,
         tokenizer: ChatTokenizer,
         prompt: Prompt,
-        encoder: Encoder,
+        encoder: GridEncoder,
         *,
-        settings: TemplateSettings = AS_IT_IS,
+        settings: TemplateSettings = DEFAULT_SETTINGS,
         fast: bool = True,
     ) -> None:
         self.tokenizer, self.prompt, self.encoder, self.settings = tokenizer, prompt, encoder, settings
@@ -63,12 +71,12 @@ class PromptTokenizer:
         """Whether the template writes the system message, if the prompt has one; some drop it."""
         self._turn = self._find_turn()
         self._joined = self._is_joined()
-        self.path = "tokenizer"
+        self.method = "tokenizer"
         """How ids are made: by table of ``cells``, ``pairs`` or ``triples`` of cells or ``rows``, or ``tokenizer``."""
         self._segments = self._checked_segments() if fast and not self._joined else None
 
     @property
-    def turn(self) -> Turn:
+    def turn(self) -> AssistantTurn:
         """How the template writes the assistant's turn.
 
         Raises:
@@ -84,7 +92,7 @@ class PromptTokenizer:
             return self._segments.prompt_ids(task, test_index)
         return self._encode(self.prompt_text(task, test_index))
 
-    def sample(self, task: Task, test_index: int) -> Sample:
+    def sample(self, task: Task, test_index: int) -> TrainingSample:
         """The ids of prompt and answer for one test pair.
 
         Raises:
@@ -95,37 +103,37 @@ class PromptTokenizer:
         if self._segments is not None:
             self.prompt.answer_grid(task, test_index)  # raises where it is not known
             ids = self._segments.prompt_ids(task, test_index)
-            return Sample(ids + self._segments.answer_ids(task, test_index), len(ids))
+            return TrainingSample(ids + self._segments.answer_ids(task, test_index), len(ids))
         given, learned = self._texts(task, test_index)
         ids = self._encode(given)
         if self._joined:
             whole = self._encode(given + learned)
             if whole[: len(ids)] == ids:
-                return Sample(whole, len(ids))
-        return Sample(ids + self._encode(learned), len(ids))
+                return TrainingSample(whole, len(ids))
+        return TrainingSample(ids + self._encode(learned), len(ids))
 
     def prompt_text(self, task: Task, test_index: int) -> str:
         """The text behind ``prompt_ids``."""
         messages = self.prompt.messages(task, test_index, self.encoder)
         try:
-            return render(self.tokenizer, messages, self.settings, opened=True)
+            return render_chat(self.tokenizer, messages, self.settings, opened=True)
         except TemplateRefusal as error:
             raise TemplateRefusal(f"prompt {self.prompt.name!r}: the chat template does not take it: {error}") from None
 
     def _check_text(self, text: str) -> None:
         """Refuse a tokenizer that drops characters, as one with a cut vocabulary does without a word."""
-        read = text_of(self.tokenizer, self._encode(text))
-        if (place := lost_text(text, read)) is not None:
+        read = decode_ids(self.tokenizer, self._encode(text))
+        if (place := first_lost_character(text, read)) is not None:
             raise ConfigError(
                 f"prompt {self.prompt.name!r}: the tokenizer loses text: {_around(text, place)} comes back as "
                 f"{_around(read, place)}; use a prompt and an encoder of characters that it knows, or another tokenizer"
             )
 
-    def _find_turn(self) -> Turn | ConfigError:
+    def _find_turn(self) -> AssistantTurn | ConfigError:
         """The assistant's turn, which must be the same for any task; or why it cannot be learned."""
         try:
             turns = {
-                find_turn(
+                find_assistant_turn(
                     self.tokenizer,
                     self.prompt.messages(task, 0, self.encoder),
                     self.prompt.answer(task, 0, self.encoder),
@@ -147,34 +155,34 @@ class PromptTokenizer:
         ids, answer, whole = self._encode(given), self._encode(learned), self._encode(given + learned)
         if ids + answer == whole or whole[: len(ids)] == ids:
             return ids + answer != whole
-        if text_of(self.tokenizer, answer) != learned and isinstance(self._turn, Turn):
+        if decode_ids(self.tokenizer, answer) != learned and isinstance(self._turn, AssistantTurn):
             self._turn = self._untrainable("the tokenizer merges the end of the prompt with the start of the answer")
         return False
 
-    def _checked_segments(self) -> SegmentTokenizer | None:
+    def _checked_segments(self) -> TableTokenizer | None:
         """The fastest table that gives the tokenizer's own ids on all probes; None where none does."""
         tasks = probe_tasks()
         wanted = [[self._encode(text) for text in self._texts(task, 0)] for task in tasks]
         for (path, cells), cut in product(_TABLES.items(), (True, False)):
-            segments = SegmentTokenizer(self._encode, self.encoder, self._layouts, cut=cut, cells=cells)
+            segments = TableTokenizer(self._encode, self.encoder, self._layouts, cut=cut, cells=cells)
             made = ([segments.prompt_ids(task, 0), segments.answer_ids(task, 0)] for task in tasks)
             if all(ids == own for ids, own in zip(made, wanted, strict=True)):
-                self.path = path
+                self.method = path
                 return segments
         return None
 
-    def _layouts(self, n_train: int) -> tuple[Layout, Layout]:
-        given, learned = self._texts(skeleton(n_train), 0, SlotEncoder())
-        return Layout(given), Layout(learned)
+    def _layouts(self, n_train: int) -> tuple[SlottedText, SlottedText]:
+        given, learned = self._texts(slot_task(n_train), 0, SlotWriter())
+        return SlottedText(given), SlottedText(learned)
 
-    def _texts(self, task: Task, test_index: int, encoder: GridText | None = None) -> tuple[str, str]:
+    def _texts(self, task: Task, test_index: int, encoder: GridWriter | None = None) -> tuple[str, str]:
         """The prompt, and the answer with what the template writes around it up to its end-of-turn token."""
         messages = self.prompt.messages(task, test_index, encoder or self.encoder)
         answer = self.prompt.answer(task, test_index, encoder or self.encoder)
-        given = render(self.tokenizer, messages, self.settings, opened=True)
+        given = render_chat(self.tokenizer, messages, self.settings, opened=True)
         if isinstance(self._turn, ConfigError):
             return given, answer
-        return given, self._turn.lead + answer + self._turn.end
+        return given, self._turn.answer_prefix + answer + self._turn.answer_suffix
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -186,9 +194,9 @@ class PromptTokenizer:
         )
 
 
-def usable_prompt(tokenizer: ChatTokenizer, prompt: Prompt, encoder: Encoder, settings: TemplateSettings) -> Prompt:
+def usable_prompt(tokenizer: ChatTokenizer, prompt: Prompt, encoder: GridEncoder, settings: TemplateSettings) -> Prompt:
     """The prompt, or the one that asks the same without a system message where the template takes or keeps none."""
-    other = without_system(prompt.name)
+    other = nosystem_prompt(prompt.name)
     if other is None:
         return prompt
     try:

@@ -25,7 +25,7 @@ _LAST = re.compile(rf"{_MARK}\Z", re.I)
 _LONGEST_MARK = 50
 
 
-def answer_text(text: str) -> str:
+def extract_answer(text: str) -> str:
     """Return what follows the last thought of a text, without the special tokens and white space around it.
 
     Raises:
@@ -33,12 +33,12 @@ def answer_text(text: str) -> str:
     """
     if not _has_marks(text):
         return text.strip()
-    if is_open_thought(text):
+    if ends_in_thought(text):
         raise GridError("unparsed", "the thought is not closed, and no answer follows it")
     return _without_marks(text[_end_of_thoughts(text) :])
 
 
-def is_open_thought(text: str) -> bool:
+def ends_in_thought(text: str) -> bool:
     """Whether a text ends within a thought."""
     return _has_marks(text) and _OPEN.search(text, _end_of_thoughts(text)) is not None
 

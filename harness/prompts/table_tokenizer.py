@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, product
 
 from harness.core.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
-from harness.prompts.grid_encoder import Encoder, GridText
+from harness.prompts.grid_encoder import GridEncoder, GridWriter
 
 Encode = Callable[[str], list[int]]
 _SLOT = re.compile("\ue000([0-9]+)\ue001")
@@ -21,36 +21,36 @@ MAX_CACHED = 200_000
 """Entries of a cache before it is emptied."""
 
 
-class SlotEncoder:
-    """Stands in for a grid encoder: a skeleton's grids become numbered slots in the text."""
+class SlotWriter:
+    """Stands in for a grid encoder: a slot_task's grids become numbered slot_grids in the text."""
 
     def encode(self, grid: Grid) -> str:
         return f"\ue000{grid.width}\ue001"
 
 
-def skeleton(n_train: int) -> Task:
+def slot_task(n_train: int) -> Task:
     """A task whose grids are numbered by their width: inputs and outputs of the train pairs, then of the test."""
     grids = [Grid(1, k, bytes(k)) for k in range(1, 2 * n_train + 3)]
     pairs = [Pair(source, target) for source, target in zip(grids[::2], grids[1::2], strict=True)]
-    return Task("skeleton", tuple(pairs[:-1]), (pairs[-1],))
+    return Task("slot_task", tuple(pairs[:-1]), (pairs[-1],))
 
 
-def slots(task: Task, test_index: int) -> list[Grid | None]:
-    """The grids of a task in the order of the skeleton's numbers."""
+def slot_grids(task: Task, test_index: int) -> list[Grid | None]:
+    """The grids of a task in the order of the slot_task's numbers."""
     pairs = (*task.train, task.test[test_index])
     return [grid for pair in pairs for grid in (pair.input, pair.output)]
 
 
-class Layout:
-    """A text with slots: fixed pieces and, between them, the numbers of the grids."""
+class SlottedText:
+    """A text with slot_grids: fixed pieces and, between them, the numbers of the grids."""
 
     def __init__(self, text: str) -> None:
         parts = _SLOT.split(text)
         self.fixed: list[str] = parts[::2]
         self.grids: list[int] = [int(number) - 1 for number in parts[1::2]]
 
-    def fill(self, grids: Sequence[Grid | None], encoder: GridText) -> str:
-        """The text with the grids in place of the slots; the grids that it shows must be known."""
+    def fill(self, grids: Sequence[Grid | None], encoder: GridWriter) -> str:
+        """The text with the grids in place of the slot_grids; the grids that it shows must be known."""
         text = [self.fixed[0]]
         for place, fixed in zip(self.grids, self.fixed[1:], strict=True):
             grid = grids[place]
@@ -67,7 +67,7 @@ class RowTable:
             token; 0 for whole rows, which are tokenized and kept.
     """
 
-    def __init__(self, encode: Encode, encoder: Encoder, *, cells: int) -> None:
+    def __init__(self, encode: Encode, encoder: GridEncoder, *, cells: int) -> None:
         self._encode, self._encoder, self._cells = encode, encoder, cells
         self._rows: dict[tuple[int, bytes], list[int]] = {}
         self._cut = re.compile(b".{1,%d}" % max(1, cells), re.DOTALL).findall
@@ -125,7 +125,7 @@ class RowTable:
         return ids
 
 
-class SegmentTokenizer:
+class TableTokenizer:
     """Builds ids from layouts and grids.
 
     Args:
@@ -137,32 +137,32 @@ class SegmentTokenizer:
     def __init__(
         self,
         encode: Encode,
-        encoder: Encoder,
-        layouts: Callable[[int], tuple[Layout, Layout]],
+        encoder: GridEncoder,
+        layouts: Callable[[int], tuple[SlottedText, SlottedText]],
         *,
         cut: bool,
         cells: int,
     ) -> None:
         self._encode, self._encoder, self._layouts, self._cut = encode, encoder, layouts, cut
-        self._known: dict[int, tuple[Layout, Layout]] = {}
+        self._known: dict[int, tuple[SlottedText, SlottedText]] = {}
         self._texts: dict[str, list[int]] = {}
         self._table = RowTable(encode, encoder, cells=cells)
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
         """The ids of the prompt."""
-        return self._join(self._of(task)[0], slots(task, test_index))
+        return self._join(self._of(task)[0], slot_grids(task, test_index))
 
     def answer_ids(self, task: Task, test_index: int) -> list[int]:
         """The ids of the answer with its end of turn; its output must be known."""
-        return self._join(self._of(task)[1], slots(task, test_index))
+        return self._join(self._of(task)[1], slot_grids(task, test_index))
 
-    def _of(self, task: Task) -> tuple[Layout, Layout]:
+    def _of(self, task: Task) -> tuple[SlottedText, SlottedText]:
         n = len(task.train)
         if n not in self._known:
             self._known[n] = self._layouts(n)
         return self._known[n]
 
-    def _join(self, layout: Layout, grids: Sequence[Grid | None]) -> list[int]:
+    def _join(self, layout: SlottedText, grids: Sequence[Grid | None]) -> list[int]:
         encoder, texts = self._encoder, self._texts
         ids: list[int] = []
         tail = ""

@@ -17,7 +17,7 @@ from harness.client.server import Endpoint
 from harness.client.server_pool import Servers
 from harness.core.errors import RunError
 from harness.core.grid import Grid
-from harness.prompts.reasoning import is_open_thought
+from harness.prompts.reasoning import ends_in_thought
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import run_answers
 from harness.runs.schema import Outcome, RunConfig
@@ -171,7 +171,7 @@ class Engine:
                 self._say_once(f"warning: {draw.model} was answered by {by}: swapped during the run")
         if reply.cumulative_logprob is None and reply.text:
             self._say_once("the server gives no log-probabilities; tied votes count by their expectation")
-        if reply.reasoned or (reply.cut_off and is_open_thought(reply.text)):
+        if reply.reasoned or (reply.cut_off and ends_in_thought(reply.text)):
             limit = self._limits[draw.model]
             self._say_once(
                 f"warning: {draw.model} thinks before it answers, and some of its answers are empty or cut off at "

@@ -13,9 +13,9 @@ from harness.client.request import ChatRequest
 from harness.client.server_health import NoSystemRole, Presence, TextSample
 from harness.core.errors import ArcBenchError, ConfigError, ServerError
 from harness.core.grid import Task
-from harness.prompts.chat_template import TemplateSettings
-from harness.prompts.end_of_turn import Turn, reads_clock, render
-from harness.prompts.file_tokenizer import FileTokenizer, eos_ids, tokenizer_folder
+from harness.prompts.assistant_turn import AssistantTurn
+from harness.prompts.chat_template import TemplateSettings, reads_clock, render_chat
+from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids, find_tokenizer_folder
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
 from harness.runs.schema import ModelConfig, RunConfig
 from harness.sampling.plan import Asker, Draw, Plan
@@ -49,7 +49,7 @@ class Base:
         self._templates = templates
         self._tokenizers: dict[str | None, FileTokenizer] = {}
         try:
-            self.eos = eos_ids(self.folder)
+            self.eos = eos_token_ids(self.folder)
         except ArcBenchError as error:
             raise Unverified(str(error)) from None
 
@@ -105,7 +105,7 @@ class Base:
     def with_stops(self, plan: Plan, config: RunConfig) -> RunConfig:
         """The configuration with the end of the template's turn for models that would not stop there."""
         models = [
-            model.model_copy(update={"stop_token_ids": [turn.end_id]})
+            model.model_copy(update={"stop_token_ids": [turn.end_token_id]})
             if (turn := self._unstopped(plan, config, model)) is not None
             else model
             for model in config.models
@@ -140,9 +140,10 @@ class Base:
             turn = self._unstopped(plan, config, model)
             if turn is not None:
                 line = (
-                    f"an answer ends with {turn.end.strip()!r} (token {turn.end_id}), which is not among the eos "
-                    f"tokens of the model's own files ({known}), and servers are not asked to stop there: if answers "
-                    f"are truncated, begin a run with --extra-body '{{\"stop_token_ids\": [{turn.end_id}]}}'"
+                    f"an answer ends with {turn.answer_suffix.strip()!r} (token {turn.end_token_id}), which "
+                    f"is not among the eos tokens of the model's own files ({known}), and servers are not asked to "
+                    f"stop there: if answers are "
+                    f"truncated, begin a run with --extra-body '{{\"stop_token_ids\": [{turn.end_token_id}]}}'"
                 )
             elif ends := [id_ for id_ in model.stop_token_ids or () if id_ not in self.eos]:
                 line = (
@@ -180,22 +181,22 @@ class Base:
                 raise Unverified(str(error)) from None
         return self._tokenizers[template]
 
-    def _unstopped(self, plan: Plan, config: RunConfig, model: ModelConfig) -> Turn | None:
+    def _unstopped(self, plan: Plan, config: RunConfig, model: ModelConfig) -> AssistantTurn | None:
         """The turn of a model's template, where its end is neither an eos token nor sent with requests."""
         way = self.ways.get(plan.askers[model.name])
         if way is None or model.stop_token_ids is not None or "stop_token_ids" in config.extra_body:
             return None
         turn = self._turn(way)
-        return None if turn is None or turn.end_id in self.eos else turn
+        return None if turn is None or turn.end_token_id in self.eos else turn
 
-    def _turn(self, way: PromptTokenizer) -> Turn | None:
+    def _turn(self, way: PromptTokenizer) -> AssistantTurn | None:
         try:
             return way.turn
         except ConfigError:  # It can be asked all the same.
             return None
 
 
-def _on_thoughts(model: ModelConfig, turn: Turn | None, *, trained: bool) -> list[str]:
+def _on_thoughts(model: ModelConfig, turn: AssistantTurn | None, *, trained: bool) -> list[str]:
     """What a user should know where a template thinks; an adapter has learned to answer at once."""
     if turn is None or trained or not (turn.opens_thought or turn.learns_thought):
         return []
@@ -212,7 +213,7 @@ def _takes_date(way: PromptTokenizer, task: Task) -> bool:
     if way.settings.date is None:
         return True
     told = TemplateSettings(way.settings.request_kwargs(), _ANOTHER_DAY)
-    text = render(way.tokenizer, way.prompt.messages(task, 0, way.encoder), told, opened=True)
+    text = render_chat(way.tokenizer, way.prompt.messages(task, 0, way.encoder), told, opened=True)
     return text == way.prompt_text(task, 0)
 
 
@@ -223,7 +224,7 @@ def _folder(servers: Sequence[Presence], config: RunConfig) -> Path:
         Unverified: nowhere.
     """
     roots = dict.fromkeys(root for server in servers for model in config.models if (root := _root(server, model.name)))
-    folder = next((folder for root in roots if (folder := tokenizer_folder(root)) is not None), None)
+    folder = next((folder for root in roots if (folder := find_tokenizer_folder(root)) is not None), None)
     if folder is None:
         raise Unverified(f"the tokenizer of {' and '.join(roots) or 'the models'} is not on this machine")
     return folder

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.client.server import Endpoint
 from harness.core.errors import ConfigError
 from harness.core.grid import Task
-from harness.data.task_sources import content_digest
+from harness.data.dataset import content_digest
 from harness.runs.environment import describe_environment, now
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest, RunConfig, ServedModel

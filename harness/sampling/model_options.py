@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from harness.core.errors import SpecError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
-from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt, without_system
+from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt, nosystem_prompt
 from harness.runs.schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.plan import Asker
 
@@ -103,7 +103,7 @@ def _model(
     has_manifest = model.prompt is not None or model.stop_token_ids is not None
     other = model if has_manifest else shared
     prompt = load_prompt(wanted.prompt or model.prompt or shared.prompt or DEFAULT_PROMPT)
-    other_prompt = without_system(prompt.name)
+    other_prompt = nosystem_prompt(prompt.name)
     if other_prompt is not None and (wanted.no_system or (before is not None and before.prompt == other_prompt)):
         prompt = load_prompt(other_prompt)
     encoder = wanted.encoder or model.encoder or shared.encoder or DEFAULT_ENCODER

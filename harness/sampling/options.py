@@ -15,7 +15,7 @@ from harness.client.request import RESERVED, Api
 from harness.client.retry import Policy
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.grid import Task
-from harness.data.dataset import Dataset, iterate
+from harness.data.dataset import Dataset, iterate_tasks
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import config_changes
@@ -100,7 +100,7 @@ def declare_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
     Raises:
         DataError: there are none, or two have the same id.
     """
-    tasks = list(islice(iterate(dataset), limit))
+    tasks = list(islice(iterate_tasks(dataset), limit))
     if not any(task.test for task in tasks):
         raise DataError(f"dataset {dataset.spec} has no test inputs to answer")
     seen: set[str] = set()

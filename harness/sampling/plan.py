@@ -12,9 +12,9 @@ from harness.core.errors import GridError, SpecError
 from harness.core.grid import MAX_SIDE, Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.prompts.chat_template import TemplateSettings
-from harness.prompts.grid_encoder import Encoder, parse_encoder
+from harness.prompts.grid_encoder import GridEncoder, parse_encoder
 from harness.prompts.prompt_template import Message, Prompt, load_prompt, prompt_names
-from harness.prompts.table_tokenizer import Layout, SlotEncoder, skeleton, slots
+from harness.prompts.table_tokenizer import SlottedText, SlotWriter, slot_grids, slot_task
 from harness.runs.schema import ModelConfig, Outcome, RunConfig
 
 _SEEDS = 2**31
@@ -43,24 +43,24 @@ class Asker:
     """How models are asked: their prompt and encoder."""
 
     prompt: Prompt
-    encoder: Encoder
+    encoder: GridEncoder
     lenient: bool = False
     """Read answers as the original scripts did (harness.prompts.lenient_decoder)."""
     settings: TemplateSettings = field(default_factory=TemplateSettings)
     """The variables of the chat template."""
     template: str | None = None
     """The digest of a chat template that the models bring along."""
-    _layouts: dict[int, list[tuple[str, Layout]]] = field(default_factory=dict, repr=False)
-    """By number of train pairs, the messages with slots for grids: a template is rendered once for all tasks."""
+    _layouts: dict[int, list[tuple[str, SlottedText]]] = field(default_factory=dict, repr=False)
+    """By number of train pairs, the messages with slot_grids for grids: a template is rendered once for all tasks."""
 
     def messages(self, draw: Draw) -> tuple[Message, ...]:
         """The chat that asks for a draw's answer."""
         task = draw.augmentation.apply_task(draw.task)
         count = len(task.train)
         if count not in self._layouts:
-            rendered = self.prompt.messages(skeleton(count), 0, SlotEncoder())
-            self._layouts[count] = [(m.role, Layout(m.content)) for m in rendered]
-        grids = slots(task, draw.test_index)
+            rendered = self.prompt.messages(slot_task(count), 0, SlotWriter())
+            self._layouts[count] = [(m.role, SlottedText(m.content)) for m in rendered]
+        grids = slot_grids(task, draw.test_index)
         return tuple(Message(role, layout.fill(grids, self.encoder)) for role, layout in self._layouts[count])
 
     def read(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:

@@ -14,7 +14,7 @@ from harness.client.http_client import Client
 from harness.client.request import Sampling
 from harness.client.server import Endpoint
 from harness.core.errors import ArcBenchError, ServerError
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_errors
 from harness.runs.schema import Manifest, RunConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.core.errors import ArcBenchError, ConfigError, DataError, some_of
 from harness.core.grid import Task
-from harness.data.dataset import iterate, open_dataset
-from harness.data.task_sources import SHOWN_DIGITS, content_digest
+from harness.data.dataset import SHOWN_DIGITS, content_digest, iterate_tasks
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import Answer
 from harness.runs.schema import Cost, Manifest
@@ -78,7 +78,7 @@ def _run_folder(path: Path) -> RunFolder | None:
 
 def _open_run(folder: RunFolder, spec: str | None) -> Saved:
     manifest = folder.manifest()
-    tasks = declared_tasks(manifest) if spec is None else list(iterate(open_dataset(spec)))
+    tasks = declared_tasks(manifest) if spec is None else list(iterate_tasks(open_dataset(spec)))
     warnings = () if spec is None else _check_same_tasks(folder, manifest, tasks, spec)
     meter = CostMeter()
     ballots = collect_run(folder, manifest, tasks, meter)
@@ -116,7 +116,7 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> Saved:
     if path.is_dir() and form.name != "arcprize":
         raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
     claimed = form.attempts if n is None else n
-    tasks = list(iterate(open_dataset(spec)))
+    tasks = list(iterate_tasks(open_dataset(spec)))
     outputs = {task.id: len(task.test) for task in tasks}
     problems: list[str] = []
     answers = form.read(path, outputs, problems)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.core.errors import DataError, UnknownOutputError, some_of
 from harness.core.grid import Grid, Task
-from harness.data.dataset import Dataset, open_dataset
-from harness.data.task_sources import content_digest, unlabelled
+from harness.data.dataset import Dataset, content_digest, without_test_outputs
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder, write_atomically
 from harness.runs.prediction_reader import run_answers
 from harness.runs.schema import Manifest, Metric, ModelResult, Results, Stopping
@@ -172,7 +172,9 @@ def declared_tasks(manifest: Manifest) -> list[Task]:
     tasks = named_tasks(dataset, config.task_ids)
     if manifest.task_digests is not None:
         sampled = dict(zip(config.task_ids, manifest.task_digests, strict=True))
-        changed = [t.id for t in tasks if sampled[t.id] not in (content_digest(t), content_digest(unlabelled(t)))]
+        changed = [
+            t.id for t in tasks if sampled[t.id] not in (content_digest(t), content_digest(without_test_outputs(t)))
+        ]
         if changed:
             raise DataError(
                 f"dataset {config.dataset}: of the run's {len(tasks)} tasks {some_of(changed)} have another content "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.core.errors import ConfigError, RunError, some_of
 from harness.core.grid import Task
-from harness.data.task_sources import content_digest
+from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.scoring.confounders import confounds

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.core.grid import COLOURS, Grid
-from harness.inspection.terminal_drawing import PALETTE
+from harness.inspection.terminal_picture import PALETTE
 from reports.gallery.layout import BOX, GAP, TITLE, Layout, Placed
 
 if TYPE_CHECKING:

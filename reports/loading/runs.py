@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.core.errors import RunError
 from harness.core.grid import Task
-from harness.data.task_sources import content_digest
+from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Cost, Manifest, ModelConfig, Results
 from harness.scoring.costs import CostMeter

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.results.table_format import markdown_table
 from harness.runs.schema import RunConfig
 from harness.scoring.confounders import confounds

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import SpecError
-from harness.prompts.prompt_template import asking_prompt
+from harness.prompts.prompt_template import inference_prompt
 from serve.registry.adapter_files import MANIFEST, read_object
 
 _STARTED = "training.json"
@@ -82,7 +82,7 @@ def _prompt(recipe: Mapping[str, Any]) -> object:
     count = sum(bool(_DATASET.fullmatch(key)) for key in recipe)
     names = [recipe.get(f"datasets.{k}.prompt") or recipe.get("prompt") for k in range(max(count, 1))]
     try:
-        return asking_prompt([str(name) for name in names])
+        return inference_prompt([str(name) for name in names])
     except SpecError:
         return names[0]
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from harness.core.augmentation import sampling_view
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
@@ -109,7 +110,7 @@ def check_token_ids(url: str, tokenizer: Any) -> None:
     ):
         prompt, grids = load_prompt(prompt_name), parse_encoder(encoder)
         made = PromptTokenizer(tokenizer, prompt, grids)
-        for task in iterate(open_dataset(spec)):
+        for task in iterate_tasks(open_dataset(spec)):
             seen = sampling_view(7, task.id, 3, len(task.train)).apply_task(task)
             messages = [{"role": m.role, "content": m.content} for m in prompt.messages(seen, 0, grids)]
             ids = post(f"{url}/tokenize", {"model": name, "messages": messages})["tokens"]

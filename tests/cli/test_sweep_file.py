@@ -121,7 +121,7 @@ def test_all_adapters_are_asked_with_a_prompt_that_shows_the_test_input(
         tmp_path / "s.yaml", mixtures=rows, evaluation=evaluation, original_weight=None, original=None, added=None
     )
     if expected in (V1, COMPACT):
-        assert load_sweep(path).asking_prompt() == expected
+        assert load_sweep(path).inference_prompt() == expected
         return
     with pytest.raises(ConfigError, match=re.escape(expected)):
         load_sweep(path)

@@ -18,9 +18,9 @@ from harness.core.errors import DataError, SpecError
 from harness.core.random_stream import Stream
 from harness.data.barc_dataset import BarcDataset, VirtualBarc
 from harness.data.barc_reader import BadRow
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import find_task, iterate_tasks
 from harness.data.line_index import LineIndex, index_path
-from harness.inspection.dataset_catalogue import find_task
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
@@ -54,12 +54,12 @@ def rows(spec: object, **options: bool) -> BarcDataset:
 def test_every_row_is_a_task(rows_file: Path) -> None:
     dataset = rows(rows_file)
     assert list(dataset.ids) == [f"rows-{line}" for line in range(1, N + 1)]
-    tasks = list(iterate(dataset))
+    tasks = list(iterate_tasks(dataset))
     assert [task.id for task in tasks] == list(dataset.ids)
     assert {len(task.train) for task in tasks} == {3, 4, 5}
     assert {len(task.test) for task in tasks} == {1}
-    assert [len(pairs) for _, pairs in dataset.material()] == [8] * N
-    for task, (_, pairs) in zip(tasks, dataset.material(), strict=True):
+    assert [len(pairs) for _, pairs in dataset.pairs_by_id()] == [8] * N
+    for task, (_, pairs) in zip(tasks, dataset.pairs_by_id(), strict=True):
         assert len({*task.train, *task.test} & set(pairs)) == len(task.train) + 1
 
 
@@ -80,7 +80,7 @@ def test_zipped_rows_are_unpacked_once(tmp_path: Path, cache: Path, caplog: pyte
     assert "unpacking" in caplog.text
     assert "kB" in caplog.text
     caplog.clear()
-    assert list(iterate(rows(path))) == list(iterate(first))
+    assert list(iterate_tasks(rows(path))) == list(iterate_tasks(first))
     assert not caplog.text
     path.write_bytes(gzip.compress("\n".join(barc_lines(3)).encode()))
     assert len(rows(path).ids) == 3
@@ -123,7 +123,7 @@ def test_an_unwritable_cache_is_no_obstacle(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "file"))
-    assert len(list(iterate(rows(rows_file)))) == N
+    assert len(list(iterate_tasks(rows(rows_file)))) == N
     assert "cannot keep the index" in caplog.text
 
 
@@ -153,11 +153,11 @@ def test_damaged_lines_are_reported_and_do_not_stop_the_rest(
 ) -> None:
     dataset = rows(damaged_file)
     good = [line for line in range(1, N + 1) if line not in DAMAGED and line != 20]
-    assert [task.id for task in iterate(dataset)] == [f"rows-{line}" for line in good]
+    assert [task.id for task in iterate_tasks(dataset)] == [f"rows-{line}" for line in good]
     for line in (*DAMAGED, N + 1):
         assert f"{damaged_file}, line {line}: " in caplog.text
     assert dataset.skipped == {"row: damaged line": len(DAMAGED) + 1}
-    list(iterate(dataset))
+    list(iterate_tasks(dataset))
     assert dataset.skipped == {"row: damaged line": len(DAMAGED) + 1}  # each counted once
 
 
@@ -168,7 +168,7 @@ def test_strict_makes_them_errors(damaged_file: Path, tmp_path: Path) -> None:
     lines[2] = '{"examples": }'
     inner = rows(write_lines(tmp_path / "inner.jsonl", lines), strict=True)
     with pytest.raises(DataError, match=r"inner\.jsonl, line 3: not JSON"):
-        list(iterate(inner))
+        list(iterate_tasks(inner))
 
 
 def test_a_draw_passes_over_bad_rows_and_the_fixed_draw_names_them(damaged_file: Path) -> None:
@@ -189,7 +189,7 @@ def test_unusable_pairs_are_skipped_and_counted(tmp_path: Path) -> None:
     row["examples"][3] = [[[1]]]
     few = {**row, "examples": row["examples"][:6]}
     dataset = rows(write_lines(tmp_path / "rows.jsonl", [json.dumps(row), json.dumps(few)]))
-    assert [len(pairs) for _, pairs in dataset.material()] == [4]
+    assert [len(pairs) for _, pairs in dataset.pairs_by_id()] == [4]
     assert dataset.skipped == {
         "pair: a side over 30": 2,
         "pair: ragged or empty": 2,
@@ -208,7 +208,7 @@ def test_virtual_tasks(rows_file: Path) -> None:
     assert [task.id for task in drawn] == list(dataset.ids)
     assert drawn == [dataset.task(i, Stream("v", i)) for i in range(400)]
     shown = Counter(pair for task in drawn for pair in task.train + task.test)
-    assert set(shown) == {pair for _, pairs in rows(rows_file).material() for pair in pairs[:6]}
+    assert set(shown) == {pair for _, pairs in rows(rows_file).pairs_by_id() for pair in pairs[:6]}
     assert dataset.task(3) == dataset.task(3)
 
 
@@ -218,7 +218,7 @@ def test_virtual_tasks_need_six_examples(rows_file: Path, tmp_path: Path) -> Non
     five = write_lines(tmp_path / "five.jsonl", barc_lines(3, n_pairs=5))
     with pytest.raises(DataError, match="none of 1000 rows"):
         open_dataset(f"barc-400-10-{five}").task(0, Stream(1))
-    assert len(list(iterate(rows(five)))) == 3
+    assert len(list(iterate_tasks(rows(five)))) == 3
 
 
 def test_chosen_rows_stay_among_themselves(damaged_file: Path, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_chosen_rows_stay_among_themselves(damaged_file: Path, tmp_path: Path) -
     dataset = rows(f"{damaged_file}#ids={ids}")
     assert {dataset.task(i % 3, Stream(i)).id for i in range(60)} == {"rows-1", "rows-2"}
     virtual = open_dataset(f"barc-50-10-{damaged_file}#ids={ids}")
-    some = {pair for name, pairs in rows(damaged_file).material() for pair in pairs if name in ("rows-1", "rows-2")}
+    some = {pair for name, pairs in rows(damaged_file).pairs_by_id() for pair in pairs if name in ("rows-1", "rows-2")}
     assert {pair for i in range(50) for pair in virtual.task(i).train} <= some
     assert virtual.digest() != open_dataset(f"barc-50-10-{damaged_file}").digest()
 
@@ -264,7 +264,7 @@ def test_files_that_are_not_there(tmp_path: Path, cache: Path) -> None:
     write_lines(cache / "barc" / "data_suggestfunction_100k.jsonl", barc_lines(3))
     dataset = rows(name)
     assert list(dataset.ids)[1:3] == ["data_100k-2", "data_suggestfunction_100k-1"]
-    assert [task.id for task in iterate(dataset)] == list(dataset.ids)
+    assert [task.id for task in iterate_tasks(dataset)] == list(dataset.ids)
     assert len(open_dataset(f"barc-7-10-{name}").ids) == 7
 
 
@@ -287,18 +287,18 @@ def test_fetching_without_a_network_says_what_to_place_where(cache: Path) -> Non
 
 def test_real_rows(shared_data: Path) -> None:
     dataset = rows(shared_data / "barc_sample.jsonl.gz")
-    assert len(list(iterate(dataset))) == 100
-    assert {len(pairs) for _, pairs in dataset.material()} <= set(range(8, 11))
+    assert len(list(iterate_tasks(dataset))) == 100
+    assert {len(pairs) for _, pairs in dataset.pairs_by_id()} <= set(range(8, 11))
     assert not dataset.skipped
 
 
 def test_a_byte_order_mark_costs_no_row(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "rows.jsonl", barc_lines(3))
-    plain = list(iterate(rows(path)))
+    plain = list(iterate_tasks(rows(path)))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     for _ in range(2):  # from the file, then from the kept index
         marked = rows(path)
-        assert (list(iterate(marked)), marked.skipped) == (plain, Counter())
+        assert (list(iterate_tasks(marked)), marked.skipped) == (plain, Counter())
 
 
 def test_virtual_ids_are_made_on_demand(rows_file: Path) -> None:
@@ -324,7 +324,7 @@ def test_scoring_the_first_tasks_reads_no_others(
     edit_manifest(run, dataset=str(rows_file), dataset_digest=open_dataset(str(rows_file)).digest())
     assert score_run(run).models["m"].tasks == 3
     assert "line 6" not in caplog.text
-    list(iterate(open_dataset(str(rows_file))))
+    list(iterate_tasks(open_dataset(str(rows_file))))
     assert "line 6" in caplog.text
 
 

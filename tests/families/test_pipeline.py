@@ -18,7 +18,7 @@ import pytest
 
 from harness.cli import cli
 from harness.cli.entry import run_cli
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer

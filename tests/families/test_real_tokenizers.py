@@ -64,4 +64,4 @@ def test_trainer_and_harness_read_the_published_tokenizer_alike(name: str, tmp_p
         text = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **DAY.arguments())
         expected = theirs.encode(text, add_special_tokens=False)
         assert [reader.prompt_ids(task, 0) for reader in readers] == [expected] * len(readers)
-    assert {reader.turn.end for reader in readers} == {PACKAGES[name]}
+    assert {reader.turn.answer_suffix for reader in readers} == {PACKAGES[name]}

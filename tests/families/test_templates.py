@@ -9,8 +9,13 @@ import pytest
 
 from harness.core.errors import ConfigError
 from harness.core.random_stream import Stream
-from harness.prompts.chat_template import TemplateSettings
-from harness.prompts.end_of_turn import TemplateRefusal, lost_text, reads_clock, text_of
+from harness.prompts.chat_template import (
+    TemplateRefusal,
+    TemplateSettings,
+    decode_ids,
+    first_lost_character,
+    reads_clock,
+)
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import load_prompt
@@ -61,8 +66,8 @@ def test_every_family_can_be_trained_and_ends_its_turn(folders: dict[str, Path],
         trainer = PromptTokenizer(theirs, PROMPT, ENCODER, settings=DAY, fast=fast)
         harness = PromptTokenizer(ours, PROMPT, ENCODER, settings=DAY, fast=fast)
         assert trainer.turn == harness.turn
-        assert text_of(theirs, [trainer.turn.end_id]) == ENDS[name]
-        assert trainer.turn.lead == LEADS.get(name, "")
+        assert decode_ids(theirs, [trainer.turn.end_token_id]) == ENDS[name]
+        assert trainer.turn.answer_prefix == LEADS.get(name, "")
         assert trainer.turn.opens_thought == (name in ("qwen3-thinking", "r1"))
         for task in TASKS:
             sample = trainer.sample(task, 0)
@@ -70,16 +75,16 @@ def test_every_family_can_be_trained_and_ends_its_turn(folders: dict[str, Path],
             asked = [{"role": m.role, "content": m.content} for m in PROMPT.messages(task, 0, ENCODER)]
             ids = theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False, **DAY.arguments())
             assert sample.ids[: sample.prompt_length] == ids == harness.prompt_ids(task, 0)
-            learned = text_of(theirs, sample.ids[sample.prompt_length :])
+            learned = decode_ids(theirs, sample.ids[sample.prompt_length :])
             assert learned == LEADS.get(name, "") + PROMPT.answer(task, 0, ENCODER) + ENDS[name]
             assert sample.ids.count(sample.ids[-1]) >= 1
-            assert sample.ids[-1] == trainer.turn.end_id
+            assert sample.ids[-1] == trainer.turn.end_token_id
 
 
 def test_thinking_switched_off_moves_the_empty_thought_into_the_prompt(folders: dict[str, Path]) -> None:
     theirs, _ = both(folders["qwen3"])
     off = PromptTokenizer(theirs, PROMPT, ENCODER, settings=TemplateSettings({"enable_thinking": False}))
-    assert off.turn.lead == ""
+    assert off.turn.answer_prefix == ""
     assert off.prompt_text(TASKS[0], 0).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert off.sample(TASKS[0], 0).ids == PromptTokenizer(theirs, PROMPT, ENCODER).sample(TASKS[0], 0).ids
 
@@ -120,8 +125,8 @@ def test_a_template_that_cannot_be_trained_on_can_be_asked(folders: dict[str, Pa
     theirs, _ = both(folders["qwen2"])
     theirs.chat_template = theirs.chat_template.replace("content + '<|im_end|>", "content + '")
     tokens = PromptTokenizer(theirs, PROMPT, ENCODER)
-    assert tokens.path == "cells"
-    assert text_of(theirs, tokens.prompt_ids(TASKS[0], 0)) == tokens.prompt_text(TASKS[0], 0)
+    assert tokens.method == "cells"
+    assert decode_ids(theirs, tokens.prompt_ids(TASKS[0], 0)) == tokens.prompt_text(TASKS[0], 0)
     with pytest.raises(ConfigError, match=r"cannot be trained on \(no special token ends"):
         tokens.sample(TASKS[0], 0)
 
@@ -151,4 +156,4 @@ def test_a_tokenizer_that_loses_text_is_refused(folders: dict[str, Path], tmp_pa
     ],
 )
 def test_lost_text_is_found_at_its_place(text: str, read: str, place: int | None) -> None:
-    assert lost_text(text, read) == place
+    assert first_lost_character(text, read) == place

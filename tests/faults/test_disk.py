@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.errors import RunError
 from harness.core.grid import Grid
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.runs.prediction_log import PredictionLog, drop_errors
 from harness.runs.prediction_reader import run_answers
 from harness.runs.schema import PredictionRecord

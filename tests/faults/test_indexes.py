@@ -11,8 +11,9 @@ import pytest
 from harness.core.errors import DataError
 from harness.core.grid import Task
 from harness.core.random_stream import Stream
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
 from harness.data.line_index import LineIndex, index_path
+from harness.data.spec import open_dataset
 from tests.faults.disks import FULL
 from tests.faults.files import cut, some, turned
 from tests.faults.matrix import count
@@ -37,7 +38,7 @@ def rows(tmp_path: Path) -> Path:
 def tasks_of(path: Path) -> tuple[list[Task], str]:
     """All tasks, and the digest that a run would record."""
     dataset = open_dataset(str(path))
-    return list(iterate(dataset)), dataset.digest()
+    return list(iterate_tasks(dataset)), dataset.digest()
 
 
 def opened(path: Path) -> tuple[list[bytes], list[int], str]:

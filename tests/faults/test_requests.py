@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import RunError
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count
@@ -178,7 +179,7 @@ def test_as_token_ids_nothing_is_sent_that_does_not_fit(tmp_path: Path) -> None:
 
 def check_sides(run: Path) -> None:
     by_side: dict[int, set[str]] = {3: set(), 4: set()}
-    tasks = {task.id: task for task in iterate(open_dataset("toy/copy/evaluation#n=20"))}
+    tasks = {task.id: task for task in iterate_tasks(open_dataset("toy/copy/evaluation#n=20"))}
     for record in RunFolder(run).predictions():
         by_side[tasks[record.task_id].test[0].input.height].add(record.outcome)
     assert by_side == {3: {"grid"}, 4: {"too_long"}}

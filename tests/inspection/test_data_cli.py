@@ -12,9 +12,10 @@ import pytest
 from harness.cli.data import data
 from harness.cli.entry import run_cli
 from harness.core.grid import Grid, Pair, Task
-from harness.data.dataset import iterate, open_dataset
-from harness.inspection.task_picture import save_task
-from harness.inspection.terminal_drawing import PALETTE, grid_lines, task_lines
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
+from harness.inspection.task_picture import save_task_picture
+from harness.inspection.terminal_picture import PALETTE, grid_lines, task_lines
 from tests.support.data_samples import barc_lines, task_json, write_lines
 from trainers.tiny.tokenizer import build_tokenizer
 
@@ -66,7 +67,7 @@ def test_pictures_show_the_right_colours(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     grid = Grid.from_rows([[1, 2], [3, 4]])
-    save_task(Task("t", (Pair(grid, grid),), (Pair(grid, None),)), tmp_path / "t.png")
+    save_task_picture(Task("t", (Pair(grid, grid),), (Pair(grid, None),)), tmp_path / "t.png")
     image = imread(tmp_path / "t.png")
     seen = {tuple(round(255 * part) for part in pixel[:3]) for row in image[::2] for pixel in row[::2]}
     assert {PALETTE[c] for c in (1, 2, 3, 4)} <= seen
@@ -189,13 +190,13 @@ def test_index(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 def test_export_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     spec = "arc2/evaluation#n=7"
-    tasks = list(iterate(open_dataset(spec)))
+    tasks = list(iterate_tasks(open_dataset(spec)))
     assert bench(capsys, "export", spec, "-o", "one.json") == "wrote one.json\n"
-    assert list(iterate(open_dataset("one.json"))) == tasks
+    assert list(iterate_tasks(open_dataset("one.json"))) == tasks
     assert (
         bench(capsys, "export", spec, "-o", "a_challenges.json") == "wrote a_challenges.json\nwrote a_solutions.json\n"
     )
-    assert list(iterate(open_dataset("a_challenges.json"))) == tasks
+    assert list(iterate_tasks(open_dataset("a_challenges.json"))) == tasks
     challenges = json.loads((tmp_path / "a_challenges.json").read_text())
     assert all("output" not in pair for task in challenges.values() for pair in task["test"])
     assert list(json.loads((tmp_path / "a_solutions.json").read_text())) == [task.id for task in tasks]
@@ -206,7 +207,7 @@ def test_export_of_drawn_tasks(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     path = write_lines(tmp_path / "rows.jsonl", barc_lines(5))
     bench(capsys, "export", path, "-o", "rows.json")
     assert json.loads((tmp_path / "rows.json").read_text()) == {
-        task.id: task_json(task) for task in iterate(open_dataset(str(path)))
+        task.id: task_json(task) for task in iterate_tasks(open_dataset(str(path)))
     }
 
 

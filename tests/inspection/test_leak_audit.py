@@ -10,9 +10,10 @@ from harness.core.augmentation import Augmentation
 from harness.core.grid import COLOURS, Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.core.symmetry import SYMMETRIES
-from harness.data.dataset import TaskList, iterate, open_dataset
-from harness.inspection.leak_audit import run_audit
-from harness.inspection.leak_detection import Auditor, canonical_pair, counts, shapes
+from harness.data.dataset import TaskList, iterate_tasks
+from harness.data.spec import open_dataset
+from harness.inspection.leak_audit import audit_datasets
+from harness.inspection.leak_detection import LeakDetector, canonical_pair, counts, shapes
 from tests.support.data_samples import pairs, random_task
 
 free = st.permutations(range(COLOURS))
@@ -73,13 +74,15 @@ def test_planted_leaks_are_found_and_nothing_else() -> None:
         Task("more", asked[3].train + asked[3].test, stranger.test),  # all of e3 and one pair besides
         Task("less", asked[4].train[1:], asked[4].test),
     ]
-    found = Auditor(asked).compare(TaskList("t", tuple(training)).material()).as_dict()
+    found = LeakDetector(asked).find_leaks(TaskList("t", tuple(training)).pairs_by_id()).as_dict()
     assert found == {
         "same_task": {"e0": ["whole"]},
         "test_pair": {"e0": ["whole"], "e1": ["test"], "e3": ["more"], "e4": ["less"]},
         "train_pair": {"e0": ["whole"], "e2": ["train"], "e3": ["more"], "e4": ["less"]},
     }
-    strict = Auditor(asked, fixed_background=True).compare(TaskList("t", tuple(training)).material()).as_dict()
+    strict = (
+        LeakDetector(asked, fixed_background=True).find_leaks(TaskList("t", tuple(training)).pairs_by_id()).as_dict()
+    )
     assert strict == {
         "same_task": {},
         "test_pair": {"e3": ["more"], "e4": ["less"]},
@@ -90,9 +93,9 @@ def test_planted_leaks_are_found_and_nothing_else() -> None:
 def test_unknown_outputs_are_told() -> None:
     task = random_task(Stream("open"), 3, name="open")
     unknown = Task("open", task.train, (Pair(task.test[0].input, None),))
-    auditor = Auditor([unknown])
-    assert auditor.no_output == ["open"]
-    found = auditor.compare([("t", task.train + task.test)]).as_dict()
+    auditor = LeakDetector([unknown])
+    assert auditor.unknown_output_ids == ["open"]
+    found = auditor.find_leaks([("t", task.train + task.test)]).as_dict()
     assert found == {"same_task": {}, "test_pair": {}, "train_pair": {"open": ["t"]}}
 
 
@@ -105,7 +108,7 @@ def test_the_known_truth_about_the_arc_sets(background: str) -> None:
     """Found twice independently before this code was written."""
     arc1, arc2 = open_dataset("arc1/evaluation"), open_dataset("arc2/evaluation")
     train = [open_dataset(spec) for spec in ("arc1/training", "arc2/training", "arc1/evaluation")]
-    audit = run_audit(train, [arc1, arc2])[background]
+    audit = audit_datasets(train, [arc1, arc2])[background]
     (one_one, one_two), (two_one, two_two), (_, eval_eval) = [[f.as_dict() for f in row] for row in audit.found]
     assert {kind: len(found) for kind, found in two_one.items()} == {
         "same_task": 375,
@@ -129,15 +132,15 @@ def test_the_known_truth_about_the_arc_sets(background: str) -> None:
 
 def test_nothing_between_the_other_sets(shared_data: Path) -> None:
     files = [open_dataset(str(shared_data / f"{name}.json.gz")) for name in ("conceptarc", "mini_arc")]
-    audit = run_audit(files, [open_dataset("arc1/evaluation"), open_dataset("arc2/evaluation")])["free"]
-    assert audit.total().leaked == set()
+    audit = audit_datasets(files, [open_dataset("arc1/evaluation"), open_dataset("arc2/evaluation")])["free"]
+    assert audit.all_findings().leaked_eval_ids == set()
     assert audit.n_train == 528 + 149
 
 
 def test_lists_of_pairs_are_audited_whole(shared_data: Path) -> None:
     re_arc = open_dataset(str(shared_data / "re_arc_24.json.gz#n=3"))
-    hidden = [pair for _, found in re_arc.material() for pair in found][23]
+    hidden = [pair for _, found in re_arc.pairs_by_id() for pair in found][23]
     task = Task("asked", random_task(Stream("a"), 2).train, (hidden,))
-    audit = run_audit([re_arc], [TaskList("e", (task,))])["fixed"]
-    assert audit.total().as_dict()["test_pair"] == {"asked": [re_arc.ids[0]]}
-    assert [task.id for task in iterate(re_arc)] == list(re_arc.ids)
+    audit = audit_datasets([re_arc], [TaskList("e", (task,))])["fixed"]
+    assert audit.all_findings().as_dict()["test_pair"] == {"asked": [re_arc.ids[0]]}
+    assert [task.id for task in iterate_tasks(re_arc)] == list(re_arc.ids)

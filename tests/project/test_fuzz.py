@@ -19,7 +19,8 @@ from harness.cli.workflows.sweep_file import load_sweep
 from harness.core.errors import ArcBenchError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.lenient_decoder import decode_lenient
 from harness.results.kaggle_submission import check_submission
@@ -62,7 +63,7 @@ def json_dataset(folder: Path) -> tuple[list[bytes], Reader]:
 
     def read(data: bytes) -> object:
         path.write_bytes(data)
-        return list(iterate(open_dataset(str(path))))
+        return list(iterate_tasks(open_dataset(str(path))))
 
     return [json.dumps(form).encode() for form in forms], read
 
@@ -74,7 +75,7 @@ def barc_dataset(folder: Path) -> tuple[list[bytes], Reader]:
         path.write_bytes(data)
         for leftover in folder.glob("rows.jsonl.*"):
             leftover.unlink()
-        return list(iterate(open_dataset(str(path))))
+        return list(iterate_tasks(open_dataset(str(path))))
 
     return ["\n".join(barc_lines(2, 3)).encode()], read
 
@@ -172,7 +173,7 @@ def saved(form: str, name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
         def read(data: bytes) -> object:
             path.write_bytes(data)
             if form == "kaggle":
-                check_submission(path, list(iterate(open_dataset(TASKS))))
+                check_submission(path, list(iterate_tasks(open_dataset(TASKS))))
             return open_saved(target, TASKS, form if form in FORMATS else None)
 
         return corpus, read

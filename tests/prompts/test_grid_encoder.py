@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import GridError, SpecError
 from harness.core.grid import Grid
-from harness.prompts.grid_encoder import DEFAULT_ENCODER, KNOWN_ENCODERS, Encoder, parse_encoder
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, KNOWN_ENCODERS, GridEncoder, parse_encoder
 from harness.prompts.lenient_decoder import decode_lenient
 from tests.support.data_samples import grids
 
@@ -185,5 +185,5 @@ def test_what_could_not_be_decoded_is_refused(name: str) -> None:
 
 
 def test_spaces_in_the_string_do_not_matter() -> None:
-    one: Encoder = parse_encoder(" GridShapeEncoder( RowNumberEncoder(MinimalGridEncoder( )) ) ")
+    one: GridEncoder = parse_encoder(" GridShapeEncoder( RowNumberEncoder(MinimalGridEncoder( )) ) ")
     assert one == parse_encoder(DEFAULT_ENCODER)

@@ -8,7 +8,7 @@ from harness.core.errors import GridError, SpecError
 from harness.core.grid import Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
-from harness.prompts.prompt_template import asking_prompt, load_prompt, prompt_names
+from harness.prompts.prompt_template import inference_prompt, load_prompt, prompt_names
 from tests.support.data_samples import random_task
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "prompts"
@@ -72,9 +72,9 @@ def test_prompts_show_what_their_names_say() -> None:
 
 
 def test_an_adapter_is_asked_with_the_first_of_its_prompts_that_shows_the_test_input() -> None:
-    assert asking_prompt(["input-from-inputs-v0", "compact-v0", "output-from-examples-v1"]) == "compact-v0"
-    assert asking_prompt(["output-from-examples-v1", "compact-v0"]) == "output-from-examples-v1"
-    assert asking_prompt(["input-from-inputs-v0", "output-from-outputs-v0"]) == "input-from-inputs-v0"
+    assert inference_prompt(["input-from-inputs-v0", "compact-v0", "output-from-examples-v1"]) == "compact-v0"
+    assert inference_prompt(["output-from-examples-v1", "compact-v0"]) == "output-from-examples-v1"
+    assert inference_prompt(["input-from-inputs-v0", "output-from-outputs-v0"]) == "input-from-inputs-v0"
 
 
 def test_the_answer_stands_under_its_heading() -> None:

@@ -11,7 +11,7 @@ from harness.core.augmentation import training_view
 from harness.core.errors import ConfigError, SpecError
 from harness.core.grid import Grid, Pair, Task
 from harness.core.random_stream import Stream
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.prompts.prompt_tokenizer import PromptTokenizer
@@ -66,7 +66,7 @@ def _conversation(prompt: Any, task: Task, encoder: Any) -> list[dict[str, str]]
 def test_ids_are_those_of_the_chat_template(tokenizer: Any, name: str, encoder_name: str) -> None:
     prompt, encoder = load_prompt(name), parse_encoder(encoder_name)
     fast, plain = (PromptTokenizer(tokenizer, prompt, encoder, fast=fast) for fast in (True, False))
-    assert (fast.path, plain.path) == ("cells", "tokenizer")
+    assert (fast.method, plain.method) == ("cells", "tokenizer")
     for task in TASKS:
         asked = _conversation(prompt, task, encoder)
         answered = [*asked, {"role": "assistant", "content": prompt.answer(task, 0, encoder)}]
@@ -99,7 +99,7 @@ def test_a_table_is_used_only_where_it_agrees(split_digits: bool, use_regex: boo
     tokenizer = _byte_level(split_digits, use_regex)
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder(DEFAULT_ENCODER)
     tokens = PromptTokenizer(tokenizer, prompt, encoder)
-    assert tokens.path == path
+    assert tokens.method == path
     for task in TASKS:
         asked = _conversation(prompt, task, encoder)
         ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
@@ -141,7 +141,7 @@ def test_tables_of_grouped_digits_give_the_ids_of_the_tokenizer(
 ) -> None:
     fast, plain = _both_ways(families[name], encoder)
     if encoder in (DEFAULT_ENCODER, "MinimalGridEncoder()"):
-        assert fast.path == GROUPING[name]
+        assert fast.method == GROUPING[name]
     task = Task("t", (Pair(grids[0], grids[1]),), (Pair(grids[2], grids[3]),))
     assert fast.sample(task, 0) == plain.sample(task, 0)
 
@@ -151,10 +151,12 @@ def test_a_token_for_one_run_of_digits_is_noticed() -> None:
     from tokenizers import AddedToken
 
     tokenizer = build_tokenizer()
-    assert PromptTokenizer(tokenizer, load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()")).path == "cells"
+    assert (
+        PromptTokenizer(tokenizer, load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()")).method == "cells"
+    )
     tokenizer.add_tokens([AddedToken("7" * 10, normalized=False)])
     tokens = PromptTokenizer(tokenizer, load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"))
-    assert tokens.path in ("rows", "tokenizer")
+    assert tokens.method in ("rows", "tokenizer")
     grid = Grid(3, 12, bytes([7]) * 36)
     task = Task("t", (Pair(grid, grid),), (Pair(grid, grid),))
     plain = PromptTokenizer(tokenizer, load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"), fast=False)

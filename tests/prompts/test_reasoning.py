@@ -12,7 +12,7 @@ from harness.core.errors import GridError
 from harness.core.grid import Grid, Pair, Task
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
-from harness.prompts.reasoning import answer_text, is_open_thought
+from harness.prompts.reasoning import ends_in_thought, extract_answer
 
 GRID, DRAFT = Grid.from_rows([[1, 2, 3], [4, 5, 6]]), Grid.from_rows([[7, 7], [7, 7]])
 TASK = Task("t", (Pair(GRID, GRID),), (Pair(GRID, GRID),))
@@ -65,7 +65,7 @@ def test_the_answer_behind_thoughts_is_read_and_no_draft(thought: str, encoder: 
 def test_a_thought_that_is_not_closed_is_no_answer(opening: str, encoder: str, lenient: bool) -> None:
     prompt, grids = load_prompt("compact-v0"), parse_encoder(encoder)
     text = opening + grids.encode(DRAFT)
-    assert is_open_thought(text)
+    assert ends_in_thought(text)
     with pytest.raises(GridError, match="not closed") as caught:
         prompt.decode(text, grids, lenient=lenient)
     assert caught.value.kind == "unparsed"
@@ -74,7 +74,7 @@ def test_a_thought_that_is_not_closed_is_no_answer(opening: str, encoder: str, l
 @given(st.text(st.sampled_from("0123456789|\n `grids:x<>"), max_size=200))
 def test_what_has_no_marks_is_only_stripped(text: str) -> None:
     if ">" not in text:
-        assert answer_text(text) == text.strip()
+        assert extract_answer(text) == text.strip()
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_what_has_no_marks_is_only_stripped(text: str) -> None:
 )
 def test_hostile_answers_take_no_time(text: str) -> None:
     start = perf_counter()
-    answer_text(text)
+    extract_answer(text)
     assert perf_counter() - start < 2

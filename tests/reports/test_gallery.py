@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import RunError
 from harness.core.grid import Grid
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog
 from reports.gallery.choose import choose_tasks, named_tasks

@@ -12,7 +12,8 @@ from harness.cli import cli
 from harness.cli.entry import run_cli
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Task
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.results.kaggle_submission import PLACEHOLDER, check_submission, make_submission
 from harness.scoring.prediction_loader import open_saved
 from harness.scoring.run_scores import score_ballots, score_run
@@ -26,7 +27,7 @@ SPEC = "toy/cross/evaluation#n=20"
 
 
 def loaded(spec: str) -> list[Task]:
-    return list(iterate(open_dataset(spec)))
+    return list(iterate_tasks(open_dataset(spec)))
 
 
 def submit(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:

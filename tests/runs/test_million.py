@@ -12,7 +12,8 @@ import pytest
 from harness.client.response import Reply
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Outcome, RunConfig
 from harness.sampling.engine import prediction_line
@@ -52,7 +53,7 @@ def answer(draw: Draw, stream: Stream) -> tuple[Outcome, Grid | None]:
 
 def fill(out: Path, config: RunConfig) -> int:
     """Write all but the last predictions of a run; returns how many are planned."""
-    plan = Plan(config, list(iterate(open_dataset(config.dataset))))
+    plan = Plan(config, list(iterate_tasks(open_dataset(config.dataset))))
     with (out / "predictions.jsonl").open("wb") as file:
         for number in range(len(plan) - MISSING):
             draw = plan.draw(number)

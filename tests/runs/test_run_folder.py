@@ -8,7 +8,7 @@ import pytest
 
 from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import run_answers

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ConfigError
-from harness.prompts.file_tokenizer import FileTokenizer, tokenizer_folder
+from harness.prompts.file_tokenizer import FileTokenizer, find_tokenizer_folder
 from tests.support.chat_answers import Body, moody
 from tests.support.chat_server import TINY_BASE, ChatServer
 from tests.support.sampling_toys import QUICK, api, options, sample, stable
@@ -98,9 +98,9 @@ def test_a_hub_id_is_found_in_the_local_cache(tmp_path: Path, monkeypatch: pytes
     (model / "refs" / "main").write_text("abc")
     shutil.copytree(TINY_BASE, model / "snapshots" / "abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert tokenizer_folder("some/base") == model / "snapshots" / "abc"
-    assert tokenizer_folder("some/other") is None
-    assert tokenizer_folder("not a hub id / at all") is None
+    assert find_tokenizer_folder("some/base") == model / "snapshots" / "abc"
+    assert find_tokenizer_folder("some/other") is None
+    assert find_tokenizer_folder("not a hub id / at all") is None
 
 
 def test_a_broken_tokenizer_is_one_clear_error(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ArcBenchError, ConfigError, DataError, RunError, ServerError
-from harness.data.dataset import TaskList, open_dataset
+from harness.data.dataset import TaskList
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.sampling.options import declare_tasks
 from harness.scoring.run_scores import score_run

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.random_stream import Stream
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.runs.schema import RunConfig
 from harness.sampling.options import RunOptions, complete
 from harness.sampling.plan import Plan
@@ -29,7 +30,7 @@ def prepared(n: int, rule: str, models: int = 2) -> tuple[Plan, Schedule]:
         out=Path("unused"), prompt="compact-v0", encoder="MinimalGridEncoder()", stop=rule,
     )  # fmt: skip
     dataset = open_dataset(options.dataset)
-    tasks = list(iterate(dataset))
+    tasks = list(iterate_tasks(dataset))
     config: RunConfig = complete(options, dataset, tasks, {})[0]
     schedule = run_schedule(config)
     assert schedule is not None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.client.response import Reply
 from harness.core.augmentation import identity
 from harness.core.grid import Grid
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.runs.folder import RunFolder

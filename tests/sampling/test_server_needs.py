@@ -13,7 +13,7 @@ import pytest
 
 from harness.client import server_health as presence
 from harness.core.errors import RunError, ServerError
-from harness.prompts.file_tokenizer import FileTokenizer, eos_ids
+from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.sampling.reproduction import reproduce
@@ -61,7 +61,7 @@ def written(base: Path, body: Body) -> str:
 def test_the_end_of_the_turn_is_sent_where_a_server_would_not_stop_there(tmp_path: Path, api: str) -> None:
     base = make_tokenizer("qwen3-base", tmp_path / "base")
     end = FileTokenizer(base).encode("<|im_end|>", add_special_tokens=False)
-    assert not set(end) & eos_ids(base)
+    assert not set(end) & eos_token_ids(base)
     with ChatServer(base=base, tokens=True) as server:
         sample(options(server, tmp_path / "run", api=api))
     assert {tuple(body["stop_token_ids"]) for body in server.requests} == {tuple(end)}

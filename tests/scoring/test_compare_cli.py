@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.results.junit_xml import write_junit
 from harness.runs.folder import RunFolder
 from harness.scoring.run_selector import select_models
@@ -157,7 +158,9 @@ def test_the_tasks_of_one_content_are_compared_with_their_count(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
-    tasks: dict[str, Any] = {task.id: task_json(task) for task in iterate(open_dataset("toy/cross/evaluation#n=12"))}
+    tasks: dict[str, Any] = {
+        task.id: task_json(task) for task in iterate_tasks(open_dataset("toy/cross/evaluation#n=12"))
+    }
     first.write_text(json.dumps(tasks))
     for changed in list(tasks)[:4]:  # one cell of one test output
         tasks[changed]["test"][0]["output"][0][0] = (tasks[changed]["test"][0]["output"][0][0] + 1) % 10
@@ -179,7 +182,7 @@ def test_one_content_in_two_files_is_compared(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     path = tmp_path / "copy.json"
-    path.write_text(json.dumps({t.id: task_json(t) for t in iterate(open_dataset("toy/cross/evaluation#n=12"))}))
+    path.write_text(json.dumps({t.id: task_json(t) for t in iterate_tasks(open_dataset("toy/cross/evaluation#n=12"))}))
     one, two = make_run("one", str(path), {"m": 0.9}), make_run("two", "toy/cross/evaluation#n=12", {"m": 0.1})
     edit_manifest(two, dataset_digest="0" * 16)  # the order of the tasks, or those that a --limit left out
     assert bench(capsys, "compare", one, two)[::2] == (0, "")

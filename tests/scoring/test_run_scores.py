@@ -13,8 +13,8 @@ from hypothesis import given
 from harness.core.errors import DataError
 from harness.core.grid import Task
 from harness.core.random_stream import Stream
-from harness.data.dataset import iterate, open_dataset
-from harness.data.task_sources import SHOWN_DIGITS, content_digest, unlabelled
+from harness.data.dataset import SHOWN_DIGITS, content_digest, iterate_tasks, without_test_outputs
+from harness.data.spec import open_dataset
 from harness.results.summary_table import summary_table
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import run_answers
@@ -31,7 +31,7 @@ SPEC = "toy/cross/evaluation#n=24"
 def test_accuracy_and_failures_equal_a_count_of_the_lines(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"good": 0.9, "bad": 0.2})
     results = score_run(run)
-    truth = {task.id: task.test[0].output for task in iterate(open_dataset(SPEC))}
+    truth = {task.id: task.test[0].output for task in iterate_tasks(open_dataset(SPEC))}
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     for model, result in results.models.items():
         own = [line for line in lines if line["model"] == model]
@@ -121,7 +121,7 @@ def saved_tasks(path: Path, tasks: Sequence[Task]) -> Path:
 
 @pytest.mark.parametrize("old", [False, True])
 def test_a_changed_dataset_is_refused(make_run: MakeRun, tmp_path: Path, old: bool) -> None:
-    declared = list(iterate(open_dataset(SPEC)))
+    declared = list(iterate_tasks(open_dataset(SPEC)))
     path = saved_tasks(tmp_path / "tasks.json", declared)
     run = make_run("a", str(path), {"good": 1.0})
     if old:  # what runs of older versions lack
@@ -134,7 +134,7 @@ def test_a_changed_dataset_is_refused(make_run: MakeRun, tmp_path: Path, old: bo
 
 
 def test_only_declared_tasks_must_be_as_they_were(make_run: MakeRun, tmp_path: Path) -> None:
-    declared = list(iterate(open_dataset(SPEC)))
+    declared = list(iterate_tasks(open_dataset(SPEC)))
     path = saved_tasks(tmp_path / "tasks.json", declared)
     run = make_run("a", str(path), {"good": 1.0})
     saved_tasks(path, [*random_tasks(3), *reversed(declared)])  # others, and another order
@@ -142,10 +142,10 @@ def test_only_declared_tasks_must_be_as_they_were(make_run: MakeRun, tmp_path: P
 
 
 def test_outputs_that_come_later_are_taken(make_run: MakeRun, tmp_path: Path) -> None:
-    declared = list(iterate(open_dataset(SPEC)))
+    declared = list(iterate_tasks(open_dataset(SPEC)))
     path = saved_tasks(tmp_path / "tasks.json", declared)
     run = make_run("a", str(path), {"good": 1.0}, fails=0.0)
-    edit_manifest(run, task_digests=[content_digest(unlabelled(task)) for task in declared])
+    edit_manifest(run, task_digests=[content_digest(without_test_outputs(task)) for task in declared])
     assert score_run(run).models["good"].metrics["accuracy"].value == 1.0
 
 
@@ -158,8 +158,8 @@ def test_a_digest_names_the_content(one: Task, two: Task) -> None:
     assert (content_digest(one) == content_digest(two)) == (one == replace(two, id=one.id))
     assert content_digest(one) == content_digest(replace(one, id="other"))
     shown = content_digest(one)[:SHOWN_DIGITS]
-    assert content_digest(unlabelled(one))[:SHOWN_DIGITS] == shown
-    assert content_digest(unlabelled(one)) != content_digest(one)
+    assert content_digest(without_test_outputs(one))[:SHOWN_DIGITS] == shown
+    assert content_digest(without_test_outputs(one)) != content_digest(one)
     pairs = replace(one, train=one.train + one.test[:1], test=one.test[1:] or one.test)
     assert content_digest(pairs)[:SHOWN_DIGITS] != shown
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harness.cli import cli
 from harness.cli.entry import run_cli
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Results, RuledResults
 from harness.scoring.run_scores import score_run
@@ -93,7 +94,7 @@ def test_a_run_needs_no_dataset_and_its_results_are_rewritten(
 
 
 def test_a_warning_names_five_tasks_and_counts_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    tasks = {f"t{k:03}": task_json(t) for k, t in enumerate(iterate(open_dataset("toy/copy/evaluation#n=80")))}
+    tasks = {f"t{k:03}": task_json(t) for k, t in enumerate(iterate_tasks(open_dataset("toy/copy/evaluation#n=80")))}
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     answer: Any = tasks["t000"]
     (tmp_path / "s.json").write_text(json.dumps({"t000": [{"attempt_1": answer["test"][0]["output"]}]}))
@@ -135,7 +136,7 @@ def test_other_outputs_for_the_same_inputs_are_scored(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     run = make_run("a", "toy/copy/evaluation#n=8", {"m": 1.0}, fails=0.0)
-    corrected = {task.id: task_json(task) for task in iterate(open_dataset("toy/copy/evaluation#n=8"))}
+    corrected = {task.id: task_json(task) for task in iterate_tasks(open_dataset("toy/copy/evaluation#n=8"))}
     first: Any = corrected["copy-000000"]
     first["test"][0]["output"] = [[0]]
     (tmp_path / "corrected.json").write_text(json.dumps(corrected))

@@ -12,7 +12,8 @@ from pathlib import Path
 from time import monotonic
 
 from harness.client.retry import Policy
-from harness.data.dataset import iterate, open_dataset
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import PredictionRecord
 from harness.sampling.options import RunOptions, complete
@@ -64,7 +65,7 @@ def outcomes(run: Path) -> Counter[str]:
 def oracle(chosen: RunOptions) -> dict[str, str]:
     """The right answer to every chat of a run, by its messages."""
     dataset = open_dataset(chosen.dataset)
-    tasks = list(iterate(dataset))
+    tasks = list(iterate_tasks(dataset))
     plan = Plan(complete(chosen, dataset, tasks, {})[0], tasks)
     known = {}
     for number in range(len(plan)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.core.errors import ConfigError
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from tests.trainers.test_recipe import from_options
 from trainers.commands.cli import train
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Pair, Task
 from harness.core.random_stream import Stream
-from harness.data.dataset import Dataset, TaskList, open_dataset
+from harness.data.dataset import Dataset, TaskList
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
 from tests.support.data_samples import random_task
@@ -165,7 +166,7 @@ def padding(batches: list[list[int]]) -> float:
 def arc_lengths(longest: int) -> list[int]:
     """The lengths of 480 samples of ARC-AGI-1's training tasks, as training draws them by default."""
     mix = mixture("arc1/training", prompt=DEFAULT_PROMPT, encoder=DEFAULT_ENCODER, max_seq_len=longest)
-    assert mix.sources[0].tokens.path == "cells"  # by table, not by the tokenizer
+    assert mix.sources[0].tokens.method == "cells"  # by table, not by the tokenizer
     return [len(mix.draw(i).sample.ids) for i in range(480)]
 
 

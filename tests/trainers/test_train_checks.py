@@ -19,10 +19,11 @@ import pytest
 from harness.core.errors import AdapterError, ConfigError, DataError, RunError
 from harness.core.hub_cache import model_digest
 from harness.core.random_stream import Stream
-from harness.data.dataset import TaskList, open_dataset
+from harness.data.dataset import TaskList
+from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
-from harness.prompts.prompt_tokenizer import PromptTokenizer, Sample
+from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
 from tests.support.data_samples import random_task, task_json
 from tests.trainers.test_mixture import _without_outputs, tokenizer
 from tests.trainers.test_recipe import SMALL
@@ -161,7 +162,7 @@ def test_parity_asks_the_server_itself_and_no_proxy(monkeypatch: pytest.MonkeyPa
     with HTTPServer(("127.0.0.1", 0), Answering) as server:
         thread = Thread(target=server.handle_request)
         thread.start()
-        assert _over_http(f"http://127.0.0.1:{server.server_port}", "m", Sample([4, 5], 1), None) == [-0.5]
+        assert _over_http(f"http://127.0.0.1:{server.server_port}", "m", TrainingSample([4, 5], 1), None) == [-0.5]
         thread.join()
 
 

@@ -14,7 +14,7 @@ import pytest
 from harness.cli import cli
 from harness.cli.entry import run_cli
 from harness.core.errors import DataError, RunError
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from tests.support.data_samples import task_json
 from tests.support.train_runs import Data, bench, command, last_line, recipe_data
 from tests.trainers.test_recipe import SMALL

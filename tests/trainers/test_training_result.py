@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import AdapterError, ConfigError
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.store import Registry

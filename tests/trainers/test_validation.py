@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import ConfigError, RunError
 from harness.core.hub_cache import weights_digest
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from tests.support.train_runs import (
     Data,
     command,

@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.client.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
-from harness.prompts.prompt_tokenizer import Sample
+from harness.prompts.prompt_tokenizer import TrainingSample
 from trainers.commands.log_odds import LEAST_ROUNDING, Logs, Odds, compare_odds, pairs
 from trainers.model.inputs import check_weights, find_base, open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe
@@ -118,7 +118,7 @@ def _largest(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -
     return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
-def _through_peft(base: str, adapter: Path, samples: Sequence[Sample], dtype: str) -> tuple[Logs, Logs]:
+def _through_peft(base: str, adapter: Path, samples: Sequence[TrainingSample], dtype: str) -> tuple[Logs, Logs]:
     """Log-probabilities of the answer tokens with the adapter and without; all weights and products in ``dtype``."""
     import torch
     from peft import PeftModel
@@ -128,7 +128,7 @@ def _through_peft(base: str, adapter: Path, samples: Sequence[Sample], dtype: st
     model = PeftModel.from_pretrained(bare, str(adapter)).to(getattr(torch, dtype))
     model.eval()
 
-    def of(sample: Sample) -> list[float]:
+    def of(sample: TrainingSample) -> list[float]:
         ids = torch.tensor([sample.ids])
         logs = torch.log_softmax(model(input_ids=ids).logits[0, :-1].float(), -1)
         chosen = logs.gather(1, ids[0, 1:, None])[sample.prompt_length - 1 :, 0]
@@ -162,7 +162,7 @@ def _request(server: str, path: str, body: dict[str, Any] | None, key: str | Non
     return urllib.request.Request(url, data, headers)  # noqa: S310  # the user's own server
 
 
-def _over_http(server: str, model: str, sample: Sample, key: str | None) -> list[float]:
+def _over_http(server: str, model: str, sample: TrainingSample, key: str | None) -> list[float]:
     body = {"model": model, "prompt": sample.ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     request = _request(server, "/v1/completions", body, key)
     try:

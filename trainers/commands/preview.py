@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.prompts.end_of_turn import text_of
+from harness.prompts.chat_template import decode_ids
 from harness.prompts.grid_encoder import parse_encoder
 from trainers.data.mixture import Counts, Draw, count
 from trainers.data.passes import PassLimits, cut_passes
@@ -137,13 +137,13 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
 def _reading(inputs: Inputs) -> Reading:
     tokenizer, turn = inputs.chat.tokenizer, inputs.turns[0]
     row = parse_encoder(inputs.recipe.encoder).line(1, bytes(range(10)))
-    pieces = [text_of(tokenizer, [token]) for token in tokenizer.encode(row, add_special_tokens=False)]
+    pieces = [decode_ids(tokenizer, [token]) for token in tokenizer.encode(row, add_special_tokens=False)]
     written = "</think>" in turn.opening
     thinks = "opened" if turn.opens_thought else "learned" if turn.learns_thought else "prompt" if written else "no"
     return Reading(
         len(pieces),
         max(sum(letter.isdigit() for letter in piece) for piece in pieces),
-        {token: text_of(tokenizer, [token]) for token in inputs.stop_token_ids},
+        {token: decode_ids(tokenizer, [token]) for token in inputs.stop_token_ids},
         sorted(inputs.chat.eos_ids),
         thinks,
     )
@@ -151,7 +151,7 @@ def _reading(inputs: Inputs) -> Reading:
 
 def _shown(spec: str, draw: Draw, tokenizer: Any) -> Shown:
     ids, start = draw.sample.ids, draw.sample.prompt_length
-    prompt, answer = text_of(tokenizer, ids[:start]), text_of(tokenizer, ids[start:])
+    prompt, answer = decode_ids(tokenizer, ids[:start]), decode_ids(tokenizer, ids[start:])
     return Shown(spec, draw.task_id, len(ids), len(ids) - start, prompt, answer)
 
 

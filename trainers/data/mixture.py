@@ -10,11 +10,10 @@ from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Task
 from harness.core.random_stream import Stream
 from harness.data.dataset import Dataset
-from harness.prompts.chat_template import AS_IT_IS, TemplateSettings
-from harness.prompts.end_of_turn import ChatTokenizer
+from harness.prompts.chat_template import DEFAULT_SETTINGS, ChatTokenizer, TemplateSettings
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
-from harness.prompts.prompt_tokenizer import PromptTokenizer, Sample
+from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
 from trainers.data.task_augmentation import EQUAL, Kind, random_change
 
 MAX_DRAWS = 200
@@ -65,7 +64,7 @@ class Draw:
     index: int
     source: int
     task_id: str
-    sample: Sample
+    sample: TrainingSample
     too_long: int = 0
     """Draws that were skipped before it because they did not fit."""
     no_output: int = 0
@@ -130,7 +129,7 @@ class Mixture:
         return next((k for k, bound in enumerate(self._bounds) if point < bound), len(self._bounds) - 1)
 
     def draw(self, index: int) -> Draw:
-        """Sample ``index``.
+        """TrainingSample ``index``.
 
         Raises:
             DataError: its dataset gave none in MAX_DRAWS draws.
@@ -211,7 +210,7 @@ def open_mixture(
     tokenizer: ChatTokenizer,
     *,
     encoder: str,
-    settings: TemplateSettings = AS_IT_IS,
+    settings: TemplateSettings = DEFAULT_SETTINGS,
     seed: int,
     max_seq_len: int,
     drop_pairs: bool = False,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import ConfigError
-from harness.prompts.chat_template import TemplateSettings
-from harness.prompts.end_of_turn import Turn, reads_clock
+from harness.prompts.assistant_turn import AssistantTurn
+from harness.prompts.chat_template import TemplateSettings, reads_clock
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
@@ -50,7 +50,7 @@ class Chat:
         """The prompt, or the one that asks the same without a system message where the template takes or keeps none."""
         return usable_prompt(self.tokenizer, load_prompt(prompt), parse_encoder(self.encoder), self.settings).name
 
-    def turns(self, prompts: Sequence[str]) -> list[Turn]:
+    def turns(self, prompts: Sequence[str]) -> list[AssistantTurn]:
         """How the template writes the answers to some prompts.
 
         Raises:
@@ -58,7 +58,7 @@ class Chat:
         """
         return [self.prompt_tokens(prompt, fast=False).turn for prompt in dict.fromkeys(prompts)]
 
-    def advice(self, turns: Sequence[Turn], asked: Sequence[str], used: Sequence[str]) -> list[str]:
+    def advice(self, turns: Sequence[AssistantTurn], asked: Sequence[str], used: Sequence[str]) -> list[str]:
         """What a user should know before training, one line each."""
         lines = list(self.warnings)
         lines += [
@@ -75,13 +75,13 @@ class Chat:
             )
         return list(dict.fromkeys(lines))
 
-    def _on_turn(self, turn: Turn) -> list[str]:
+    def _on_turn(self, turn: AssistantTurn) -> list[str]:
         lines = []
-        if turn.end_id not in self.eos_ids:
+        if turn.end_token_id not in self.eos_ids:
             lines.append(
-                f"the chat template ends an answer with {turn.end.strip()!r} (token {turn.end_id}), which is not among "
-                f"the model's eos tokens ({', '.join(map(str, sorted(self.eos_ids))) or 'none'}): bench run asks "
-                f"servers to stop there, other clients must send stop_token_ids: [{turn.end_id}]"
+                f"the chat template ends an answer with {turn.answer_suffix.strip()!r} (token {turn.end_token_id}), "
+                f"which is not among the model's eos tokens ({', '.join(map(str, sorted(self.eos_ids))) or 'none'}): "
+                f"bench run asks servers to stop there, other clients must send stop_token_ids: [{turn.end_token_id}]"
             )
         if turn.opens_thought:
             lines.append(

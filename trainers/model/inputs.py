@@ -17,9 +17,10 @@ from harness.core.hub_cache import (
     refuse_offline,
     weights_digest,
 )
-from harness.data.dataset import Dataset, open_dataset
-from harness.prompts.end_of_turn import Turn
-from harness.prompts.prompt_template import asking_prompt, load_prompt
+from harness.data.dataset import Dataset
+from harness.data.spec import open_dataset
+from harness.prompts.assistant_turn import AssistantTurn
+from harness.prompts.prompt_template import inference_prompt, load_prompt
 from trainers.model.chat_template import Chat, open_chat, today
 from trainers.recipe.schema import Data, Recipe
 from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickle
@@ -43,7 +44,7 @@ class Inputs:
     prompts: tuple[str, ...]
     """The prompt of each dataset, one that the chat template takes."""
     chat: Chat
-    turns: tuple[Turn, ...]
+    turns: tuple[AssistantTurn, ...]
     """How the chat template writes the answers to them."""
     held_out: Dataset | None
     """What is validated on."""
@@ -67,9 +68,9 @@ class Inputs:
         return None if isinstance(self.base, Path) else hub_folder(self.base).name
 
     @property
-    def asking_prompt(self) -> str:
+    def inference_prompt(self) -> str:
         """The prompt under which the result is to be asked."""
-        return asking_prompt(self.prompts)
+        return inference_prompt(self.prompts)
 
     @property
     def stop_token_ids(self) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.core.errors import ConfigError
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from trainers.data.task_augmentation import KINDS
 from trainers.recipe.schema import Data
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid
-from harness.data.dataset import Dataset, iterate
-from harness.prompts.prompt_tokenizer import PromptTokenizer, Sample
+from harness.data.dataset import Dataset, iterate_tasks
+from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
 from trainers.data.passes import IGNORED, pad_samples
 
 SLACK = 8
@@ -20,7 +20,7 @@ SLACK = 8
 class Question:
     """One validation task with its true answer."""
 
-    sample: Sample
+    sample: TrainingSample
     answer: Grid
 
 
@@ -149,7 +149,7 @@ def open_validation(
     """
     questions: list[Question] = []
     left_out = 0
-    for task in iterate(dataset):
+    for task in iterate_tasks(dataset):
         answer = task.test[0].output if task.test else None
         sample = None if answer is None else tokens.sample(task, 0)
         if answer is None or sample is None or len(sample.ids) > max_seq_len:

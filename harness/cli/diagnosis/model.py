@@ -94,7 +94,7 @@ def _reading_of(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
         used = chat.usable_prompt(prompt)
         tokens = chat.prompt_tokens(used)
         length = len(chat.tokenizer.encode(row, add_special_tokens=False))
-        made = "the tokenizer, many times slower" if tokens.path == "tokenizer" else f"a table of {tokens.path}"
+        made = "the tokenizer, many times slower" if tokens.method == "tokenizer" else f"a table of {tokens.method}"
         yield Finding("ok", f"preview, train: a row of 10 cells takes {length} tokens; prompts are made by {made}")
     except ConfigError as error:
         yield Finding("problem", f"preview, train, run: {error}")
@@ -105,7 +105,7 @@ def _reading_of(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
         yield Finding("problem", f"train: {error}")
         yield from (Finding("note", f"preview: {line}") for line in chat.warnings)
         return
-    yield Finding("ok", f"train: an answer ends with {turn.end.strip()!r} (token {turn.end_id})")
+    yield Finding("ok", f"train: an answer ends with {turn.answer_suffix.strip()!r} (token {turn.end_token_id})")
     yield from (Finding("note", f"train, run: {line}") for line in chat.advice([turn], [prompt], [used]))
 
 

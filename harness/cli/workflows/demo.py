@@ -152,14 +152,15 @@ def _runs(out: Path, tasks: int) -> list[Run]:
 
 def _small_tasks(out: Path, count: int) -> Path:
     """A file with the ids of the ARC-AGI-1 evaluation tasks that have the smallest answers, quick on a CPU."""
-    from harness.data.dataset import iterate, open_dataset
+    from harness.data.dataset import iterate_tasks
+    from harness.data.spec import open_dataset
 
     def size(task: Task) -> tuple[int, int, str]:
         grids = [grid for pair in (*task.train, *task.test) for grid in (pair.input, pair.output) if grid]
         return max(len(p.output.cells) for p in task.test if p.output), sum(len(g.cells) for g in grids), task.id
 
     path = out / "arc1-small-answers.txt"
-    ids = [task.id for task in sorted(iterate(open_dataset("arc1/evaluation")), key=size)[:count]]
+    ids = [task.id for task in sorted(iterate_tasks(open_dataset("arc1/evaluation")), key=size)[:count]]
     path.write_text("\n".join(ids) + "\n", encoding="utf-8")
     return path
 

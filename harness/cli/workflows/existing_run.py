@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from harness.data.dataset import open_dataset
+from harness.data.spec import open_dataset
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest

@@ -160,7 +160,7 @@ def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
     """What the run of a model must have been, with the weights that were trained last."""
     e, trained = plan.evaluation, plan.out / "trained" / name
     hashes = adapter_hash(trained) if trained.is_dir() else base_hashes(base)
-    return Wanted({name: hashes}, e.dataset, e.n, e.seed, plan.asking_prompt(), plan.encoder, e.max_tokens)
+    return Wanted({name: hashes}, e.dataset, e.n, e.seed, plan.inference_prompt(), plan.encoder, e.max_tokens)
 
 
 def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
@@ -191,7 +191,7 @@ def _asked(plan: Sweep) -> list[str]:
     """The options of ``bench run``, the same for all models."""
     e = plan.evaluation
     words = ["--dataset", e.dataset, "-n", str(e.n), "--seed", str(e.seed), "--temperature", f"{e.temperature:g}"]
-    words += ["--prompt", plan.asking_prompt(), "--grid-encoder", plan.encoder]
+    words += ["--prompt", plan.inference_prompt(), "--grid-encoder", plan.encoder]
     words += ["--limit", str(e.limit)] if e.limit else []
     words += ["--max-tokens", str(e.max_tokens)] if e.max_tokens else []
     return words

@@ -128,7 +128,7 @@ class Sweep(Part):
         """The grid encoder that all adapters are trained and benched with."""
         return next(self.lessons()).recipe.encoder
 
-    def asking_prompt(self) -> str:
+    def inference_prompt(self) -> str:
         """Return the prompt under which all adapters are benched, so that rows compare.
 
         Raises:
@@ -193,5 +193,5 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         sweep = Sweep.model_validate(load_data(path, overrides))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain_errors(error, Sweep)}") from None
-    sweep.asking_prompt()
+    sweep.inference_prompt()
     return sweep
