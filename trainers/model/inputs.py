@@ -75,7 +75,7 @@ class Inputs:
     @property
     def stop_token_ids(self) -> list[int]:
         """The tokens that end an answer, which a server must be asked to stop at."""
-        return sorted({turn.end_id for turn in self.turns})
+        return sorted({turn.end_token_id for turn in self.turns})
 
     def decides(self) -> Data:
         """Everything that decides what is learned: the recipe's keys and the content behind its names."""
