@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.core.cli_options import RenamedOption
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
@@ -13,7 +15,14 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=_FOLDER)
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.md"), show_default=True
+    "-o",
+    "--out",
+    "output",
+    cls=RenamedOption,
+    old_names=("--output",),
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("report.md"),
+    show_default=True,
 )
 @click.option("--html", is_flag=True, help="Also one self-contained HTML file; -o FILE.html writes that alone.")
 @click.option("--title", default="arc-bench report", show_default=True)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from harness.core.cli_options import json_option, print_result
+
 _FOLDER = click.Path(path_type=Path)
 _ADAPTERS = click.option(
     "--adapters", type=_FOLDER, help="The adapter registry (a folder, made at the first addition)."
@@ -165,13 +167,13 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--server", "servers", multiple=True, help="Address of a running server; may be repeated.")(
         command
     )
-    command = click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")(command)
+    command = json_option("the answers")(command)
     return _ADAPTERS(command)
 
 
 @adapters.command("list")
 @_server_options
-def list_command(servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
+def list_command(servers: tuple[str, ...], adapters: Path | None, json_file: Path | None) -> None:
     """What servers have loaded (--server), or what a registry holds (--adapters).
 
     Example: bench adapters list --server http://127.0.0.1:8000
@@ -183,73 +185,74 @@ def list_command(servers: tuple[str, ...], adapters: Path | None, as_json: bool)
         found = {url: admin.list_adapters(url) for url in servers}
     else:
         found = {str(adapters): operations.list_registry(_registry(adapters))}
-    if as_json:
-        click.echo(json.dumps(found))
-        return
+    lines = []
     for where, listing in found.items():
-        click.echo(f"{where}" + (f"  base {listing['base']}" if "base" in listing else ""))
+        lines.append(f"{where}" + (f"  base {listing['base']}" if "base" in listing else ""))
         for adapter in listing["adapters"]:
             for version in adapter["versions"]:
                 more = "".join(f"  {key} {version[key]}" for key in ("rank", "requests", "served") if key in version)
-                click.echo(f"  {version['id']}  {version['state']}{more}")
+                lines.append(f"  {version['id']}  {version['state']}{more}")
+    print_result("\n".join(lines), json.dumps(found), json_file)
 
 
 @adapters.command("load")
 @click.argument("adapter")
 @_server_options
-def load_command(adapter: str, servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
+def load_command(adapter: str, servers: tuple[str, ...], adapters: Path | None, json_file: Path | None) -> None:
     """Load the newest version of NAME and make it live, or load NAME@VERSION (live only where NAME had no live one).
 
     Example: bench adapters load flips --server http://127.0.0.1:8000
     """
-    _change("load", adapter, servers, adapters, as_json)
+    _change("load", adapter, servers, adapters, json_file)
 
 
 @adapters.command("unload")
 @click.argument("adapter")
 @_server_options
-def unload_command(adapter: str, servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
+def unload_command(adapter: str, servers: tuple[str, ...], adapters: Path | None, json_file: Path | None) -> None:
     """Unload NAME@VERSION, or all of NAME, when its requests in flight are done.
 
     Example: bench adapters unload flips --server http://127.0.0.1:8000
     """
-    _change("unload", adapter, servers, adapters, as_json)
+    _change("unload", adapter, servers, adapters, json_file)
 
 
 @adapters.command("promote")
 @click.argument("adapter")
 @_server_options
-def promote_command(adapter: str, servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
+def promote_command(adapter: str, servers: tuple[str, ...], adapters: Path | None, json_file: Path | None) -> None:
     """Make NAME@VERSION the live one: on several servers it is loaded on all before any of them switches.
 
     Example: bench adapters promote flips@1a2b3c4d5e6f --server http://127.0.0.1:8000
     """
-    _change("promote", adapter, servers, adapters, as_json)
+    _change("promote", adapter, servers, adapters, json_file)
 
 
 @adapters.command("rollback")
 @click.argument("name")
 @_server_options
-def rollback_command(name: str, servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
+def rollback_command(name: str, servers: tuple[str, ...], adapters: Path | None, json_file: Path | None) -> None:
     """Make the version of NAME live again that was live before.
 
     Example: bench adapters rollback flips --server http://127.0.0.1:8000
     """
-    _change("rollback", name, servers, adapters, as_json)
+    _change("rollback", name, servers, adapters, json_file)
 
 
-def _change(action: str, adapter: str, servers: tuple[str, ...], adapters: Path | None, as_json: bool) -> None:
+def _change(action: str, adapter: str, servers: tuple[str, ...], adapters: Path | None, json_file: Path | None) -> None:
     from serve.launch import operations
 
     if not servers and adapters is None:
         raise click.UsageError("give --server URL (or --adapters DIR, for the servers that run on that registry)")
+    records: list[str] = []
     for url, answer in operations.change_adapters(action, adapter, servers, adapters):
-        if as_json:
-            click.echo(json.dumps({"server": url, **answer}))
-        else:
-            click.echo(f"{url}  {action} {', '.join(answer['adapters'])}  {answer['seconds']:.2f} s")
+        text = f"{url}  {action} {', '.join(answer['adapters'])}  {answer['seconds']:.2f} s"
+        records.append(json.dumps({"server": url, **answer}))
+        click.echo(records[-1] if str(json_file) == "-" else text)
         for warning in answer.get("warnings", ()):
             _say(f"warning: {warning}")
+    if str(json_file) != "-":
+        print_result("", "\n".join(records), json_file)
 
 
 def _registry(adapters: Path | None) -> Path:

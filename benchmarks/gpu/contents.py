@@ -148,7 +148,7 @@ def _wrong_parity(check: Check, running: Server, folders: dict[str, Path]) -> Fi
 
 def _parity(check: Check, running: Server, folder: Path, model: str, samples: int, *, wanted: int) -> str:
     """The figures that decide, each with its bound in parentheses."""
-    words = ["--server", running.url, "--model", model, "--samples", str(samples), "--json"]
+    words = ["--server", running.url, "--model", model, "--samples", str(samples), "--json", "-"]
     found = json.loads(check.run("harness.cli", "parity", str(folder), *words, wanted=wanted)[0].splitlines()[-1])
     odds = found["odds"] and Odds(**found["odds"])
     return f"in {found['dtype']}: {Parity(**{**found, 'odds': odds}).figures()}"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.core.cli_options import json_option, print_result
+
 SHOWN_IDS = 8
 
 
@@ -16,12 +18,7 @@ SHOWN_IDS = 8
 @click.option("--metric", "metrics", multiple=True, help="These metrics only, so that Holm's correction costs less.")
 @click.option("--all-ids", is_flag=True, help=f"Name all tasks won and lost, not the first {SHOWN_IDS}.")
 @click.option("--plan", type=click.FloatRange(0, 100, min_open=True), help="How many tasks resolve so many points.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help="Also write the comparisons here, with all ids; - prints them instead.",
-)
+@json_option("the comparisons with all ids", was_flag=False)
 def compare(
     runs: tuple[str, ...],
     baseline: bool,
@@ -46,7 +43,6 @@ def compare(
         plan_table,
         won_and_lost,
     )
-    from harness.runs.folder import write_atomically
     from harness.scoring.paired_comparison import against_first, all_pairs, compare_pairs
     from harness.scoring.run_selector import select_models
     from harness.voting.metrics import METRICS
@@ -60,14 +56,8 @@ def compare(
     if not pairs:
         raise click.UsageError("one model alone has nothing to be compared with; name a second one")
     found = compare_pairs(pairs, selected.seed, metrics or METRICS)
-    content = json.dumps(comparisons_json(found), indent=2) + "\n"
-    if str(json_file) == "-":
-        click.echo(content, nl=False)
-        return
     told = [won_and_lost(row, None if all_ids else SHOWN_IDS) for row in found]
     parts = [comparison_table(found), comparison_footnote(found), "\n".join(told)]
     if plan is not None:
         parts.append(plan_table(found, plan / 100))
-    click.echo("\n\n".join(parts))
-    if json_file is not None:
-        write_atomically(json_file, content.encode())
+    print_result("\n\n".join(parts), json.dumps(comparisons_json(found), indent=2), json_file)

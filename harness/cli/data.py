@@ -12,12 +12,13 @@ import click
 
 from harness.cli.option_types import RepeatedOptions
 from harness.cli.progress_bar import bar, watched
+from harness.core.cli_options import RenamedOption, json_option, print_result
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
     from harness.inspection.leak_detection import PairsById
 
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+JSON_OPTION = json_option("the rows")
 STRICT_OPTION = click.option("--strict", is_flag=True, help="A damaged line of a .jsonl is an error, not a warning.")
 
 
@@ -45,7 +46,7 @@ def data() -> None:
 
 @data.command("list")
 @JSON_OPTION
-def list_(as_json: bool) -> None:
+def list_(json_file: Path | None) -> None:
     """List the datasets that have a name.
 
     \b
@@ -54,18 +55,25 @@ def list_(as_json: bool) -> None:
     from harness.inspection.dataset_catalogue import named_datasets
 
     rows = named_datasets()
-    if as_json:
-        click.echo(json.dumps([row.as_dict() for row in rows], indent=2))
-        return
+    lines = []
     for row in rows:
         count = "" if row.tasks is None else f"{row.tasks} tasks, {row.test_outputs} test outputs"
-        click.echo(f"{row.spec}\n    {', '.join(part for part in (count, row.note) if part)}")
+        lines.append(f"{row.spec}\n    {', '.join(part for part in (count, row.note) if part)}")
+    print_result("\n".join(lines), json.dumps([row.as_dict() for row in rows], indent=2), json_file)
 
 
 @data.command()
 @click.argument("spec")
 @click.argument("task_id", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a picture (.png, .svg or .pdf) instead.")
+@click.option(
+    "-o",
+    "--out",
+    "output",
+    cls=RenamedOption,
+    old_names=("--output",),
+    type=click.Path(path_type=Path),
+    help="Write a picture (.png, .svg or .pdf) instead.",
+)
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colours or digits.")
 def show(spec: str, task_id: str | None, output: Path | None, color: str) -> None:
     """Show a task in colour, the first one unless an ID is given.
@@ -103,12 +111,24 @@ def _colours_wanted() -> bool:
 @click.argument("spec")
 @click.option("--tokenizer", help="Folder or Hugging Face name; adds the lengths of prompts and answers in tokens.")
 @click.option("--prompt", default="output-from-examples-v1", show_default=True)
-@click.option("--encoder", help="Grid encoder; the default one unless given.")
+@click.option(
+    "--grid-encoder",
+    "encoder",
+    cls=RenamedOption,
+    old_names=("--encoder",),
+    help="Default: shape, row numbers and digits.",
+)
 @click.option("--max-length", type=click.IntRange(1), default=4096, show_default=True, help="Limit in tokens.")
 @STRICT_OPTION
 @JSON_OPTION
 def stats(
-    spec: str, tokenizer: str | None, prompt: str, encoder: str | None, max_length: int, strict: bool, as_json: bool
+    spec: str,
+    tokenizer: str | None,
+    prompt: str,
+    encoder: str | None,
+    max_length: int,
+    strict: bool,
+    json_file: Path | None,
 ) -> None:
     """Count a dataset: tasks, sizes, colours, and with a tokenizer the lengths of prompts and answers.
 
@@ -119,12 +139,11 @@ def stats(
 
     tokens = None if tokenizer is None else load_prompt_tokenizer(tokenizer, prompt, encoder)
     found = dataset_stats(_open(spec, strict), tokens, max_length, partial(watched, "reading"))
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
+    lines = []
     for name, value in found.items():
         shown = "  ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{name.replace('_', ' '):<18} {shown}")
+        lines.append(f"{name.replace('_', ' '):<18} {shown}")
+    print_result("\n".join(lines), json.dumps(found, indent=2), json_file)
 
 
 @data.command(cls=RepeatedOptions)
@@ -134,7 +153,7 @@ def stats(
 @click.option(
     "--eval", "eval_specs", multiple=True, required=True, metavar="SPEC", help="Evaluation data, one or more."
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the findings to this file.")
+@json_option("the findings", was_flag=False)
 @click.option(
     "--background",
     type=click.Choice(["free", "fixed"]),
@@ -168,17 +187,16 @@ def audit(
 
     train, evals = ([_open(spec, strict) for spec in specs] for specs in (train_specs, eval_specs))
     audits = audit_datasets(train, evals, _watch)
-    for line in audit_lines(audits, background):
-        click.echo(line)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(audits[background].all_findings().as_dict(), indent=2) + "\n")
+    content = json.dumps(audits[background].all_findings().as_dict(), indent=2)
+    print_result("\n".join(audit_lines(audits, background)), content, json_file)
+    to_stderr = str(json_file) == "-"
+    if json_file is not None and not to_stderr:
         click.echo(f"wrote {json_file}")
     written, removed = write_clean_ids(audits[background], out)
     for path in written:
-        click.echo(f"wrote {path}")
+        click.echo(f"wrote {path}", err=to_stderr)
     for path in removed:
-        click.echo(f"removed {path}, the list of an earlier audit: this one has none of that name")
+        click.echo(f"removed {path}, the list of an earlier audit: this one has none of that name", err=to_stderr)
 
 
 @data.command()
@@ -227,7 +245,16 @@ def fetch(what: str) -> None:
 
 @data.command()
 @click.argument("spec")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="A name ending in .json.")
+@click.option(
+    "-o",
+    "--out",
+    "output",
+    cls=RenamedOption,
+    old_names=("--output",),
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A name ending in .json.",
+)
 @STRICT_OPTION
 def export(spec: str, output: Path, strict: bool) -> None:
     """Write a dataset in ARC's combined JSON form.

@@ -79,7 +79,7 @@ def policy_options(command: F) -> F:
 @click.option("--model", "models", multiple=True, required=True, help="A model or adapter of the server; repeat it.")
 @click.option("--dataset", required=True, help="A dataset spec, e.g. arc1/evaluation or toy/cross/evaluation#n=60.")
 @click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions per test output.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
 @click.option(
     "--retry-errors", is_flag=True, help="With --resume: ask again for predictions that were given up or refused."
@@ -180,7 +180,7 @@ def run(
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the new run goes.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Where the new run goes.")
 @click.option("--server", "servers", multiple=True, help="Default: the servers of the run; a key is not sent to them.")
 @click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")

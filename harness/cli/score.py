@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.core.cli_options import json_option, print_result
+
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, path_type=Path))
@@ -20,12 +22,7 @@ import click
     "-n", type=click.IntRange(1), help="Predictions a test output that the file claims; default: the most that it has."
 )
 @click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help="Write the results here; - prints them instead of the tables.",
-)
+@json_option("the results", was_flag=False)
 @click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
 )
@@ -54,7 +51,6 @@ def score(
     bench score submission.json --dataset arc1/evaluation --json results.json
     """
     from harness.results.score_sheet import score_saved_predictions
-    from harness.runs.folder import write_atomically
     from harness.scoring.prediction_loader import open_saved
     from harness.scoring.run_scores import write_results
 
@@ -64,10 +60,4 @@ def score(
         click.echo(f"warning: {warning}", err=True)
     if saved.folder is not None:
         write_results(saved.folder, sheet.results)
-    content = sheet.results.model_dump_json(indent=2) + "\n"
-    if str(json_file) == "-":
-        click.echo(content, nl=False)
-        return
-    click.echo(sheet.text)
-    if json_file is not None:
-        write_atomically(json_file, content.encode())
+    print_result(sheet.text, sheet.results.model_dump_json(indent=2), json_file)

@@ -9,7 +9,9 @@ import click
 
 @click.command()
 @click.argument("run", metavar="[RUN[@MODEL]]", required=False)
-@click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), help="Where the submission goes.")
+@click.option(
+    "-o", "--out", "output", type=click.Path(dir_okay=False, path_type=Path), help="Where the submission goes."
+)
 @click.option("--rule", default="vote", show_default=True, help="The selection rule that picks the two attempts.")
 @click.option(
     "--check", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Check this submission instead."

@@ -69,7 +69,7 @@ def test_this_environment() -> None:
         port = server.getsockname()[1]
         facts = gather_facts(port)
         assert facts.port_taken
-        shown = CliRunner().invoke(doctor, ["--json", "--port", str(port)], standalone_mode=False)
+        shown = CliRunner().invoke(doctor, ["--json", "-", "--port", str(port)], standalone_mode=False)
     assert facts.packages["torch"].startswith(facts.pinned["torch"])
     found = json.loads(shown.output)
     assert {"level": "note", "what": f"port {port} is taken", "advice": "bench serve --port with another one"} in found

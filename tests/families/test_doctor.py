@@ -36,7 +36,7 @@ TOLD: dict[str, tuple[str, ...]] = {
 
 def told(*words: str) -> tuple[int, list[str]]:
     """The exit status, and the findings one a line."""
-    done = CliRunner().invoke(doctor, [*words, "--json"], standalone_mode=False)
+    done = CliRunner().invoke(doctor, [*words, "--json", "-"], standalone_mode=False)
     found = json.loads(done.stdout)
     return int(done.return_value), [f"{f['level']} {f['what']} {f['advice']}" for f in found]
 

@@ -110,7 +110,7 @@ def test_the_report_has_the_table_of_mixtures(folder: Path) -> None:
 @pytest.mark.slow
 def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder: Path) -> None:
     """Another evaluation in a sweep's folder is refused; a finished sweep started again changes nothing."""
-    refused = subprocess.run(command(folder, "-o", "evaluation.n=4"), capture_output=True, text=True)
+    refused = subprocess.run(command(folder, "--set", "evaluation.n=4"), capture_output=True, text=True)
     assert refused.returncode == 2
     assert "changed: n" in refused.stderr
     report = (folder / "out" / "report.md").read_bytes()
@@ -133,7 +133,7 @@ def test_adapters_that_were_trained_anew_are_benched_anew(folder: Path) -> None:
     bench, base = folder / "out" / "bench", folder / "out" / "bench-base" / "predictions.jsonl"
     old, kept = {name: weights(bench / name) for name in NAMES}, base.stat().st_mtime_ns
     again = subprocess.run(
-        command(folder, "-o", "recipe.max_steps=4", "-o", "recipe.resume=false"), capture_output=True, text=True
+        command(folder, "--set", "recipe.max_steps=4", "--set", "recipe.resume=false"), capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr[-3000:]
     for name in NAMES:

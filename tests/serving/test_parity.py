@@ -71,7 +71,7 @@ def test_training_ends_with_the_adapter_served_and_checked(site: Site, trained: 
 
 def test_another_model_on_the_server_is_an_error(site: Site, trained: Trained) -> None:
     folder = trained[1]
-    ours = bench("parity", str(folder), "--server", site.url, "--model", "learned", "--json")
+    ours = bench("parity", str(folder), "--server", site.url, "--model", "learned", "--json", "-")
     assert ours.returncode == 0, ours.stderr
     assert json.loads(ours.stdout)["difference"] < 1e-3
     for model in (BASE, "a"):

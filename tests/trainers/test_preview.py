@@ -62,7 +62,9 @@ def test_what_was_dropped_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
     data = {**SMALL, "datasets": str(path), "prompt": "compact-v0", "encoder": "MinimalGridEncoder()"}
     data |= {"max_seq_len": 250, "output_dir": str(tmp_path / "out")}
     (tmp_path / "recipe.yaml").write_text(json.dumps(data), encoding="utf-8")
-    assert run_cli(cli, ["preview", str(tmp_path / "recipe.yaml"), "--draws", "200", "--samples", "0", "--json"]) == 0
+    assert (
+        run_cli(cli, ["preview", str(tmp_path / "recipe.yaml"), "--draws", "200", "--samples", "0", "--json", "-"]) == 0
+    )
     shown = json.loads(capsys.readouterr().out)
     too_long = shown["sources"][0]["counts"]["too_long"]
     assert too_long > 20

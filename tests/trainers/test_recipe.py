@@ -245,7 +245,7 @@ def test_examples_load(path: Path) -> None:
 def from_options(arguments: list[str]) -> Recipe:
     """The recipe of a ``bench train`` command line."""
     given = train.make_context("train", arguments).params
-    own = {name: given.pop(name) for name in ("recipe_file", "overrides", "progress", "as_json")}
+    own = {name: given.pop(name) for name in ("recipe_file", "overrides", "progress", "json_file")}
     return _recipe(own["recipe_file"], own["overrides"], given)
 
 
@@ -272,7 +272,7 @@ def test_the_two_commands_of_the_experiment(with_arc: bool, capsys: pytest.Captu
 
 def test_options_with_dashes_over_a_recipe_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path, "model: tiny\noutput_dir: a\nmax_steps: 5\ndatasets: {spec: toy/cross}\nlora: {alpha: 7}\n")
-    recipe = from_options([str(path), "--lora-r", "8", "--max-steps", "6", "-o", "max_steps=9", "--n-gpus", "2"])
+    recipe = from_options([str(path), "--lora-r", "8", "--max-steps", "6", "--set", "max_steps=9", "--n-gpus", "2"])
     assert recipe.lora is not None
     assert (recipe.lora.rank, recipe.lora.alpha, recipe.lora.dropout, recipe.max_steps) == (8, 7, 0.0, 9)
     assert "--n_gpus has no effect" in capsys.readouterr().err

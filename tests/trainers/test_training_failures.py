@@ -138,7 +138,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path, qwen: Path, capsys: pyte
 
 def test_dry_run_leaves_nothing_behind(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = recipe_data(qwen, tmp_path / "out", datasets="toy/cross#n=50", validation={"spec": "toy/cross"})
-    assert run_cli(cli, [*command(data, "--dry-run", "--json")[2:]]) == 0
+    assert run_cli(cli, [*command(data, "--dry-run", "--json", "-")[2:]]) == 0
     took = json.loads(capsys.readouterr().out)
     assert [path.name for path in tmp_path.iterdir()] == ["out.yaml"]
     assert took["schedule"]["steps"] == 40

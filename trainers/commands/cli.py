@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from harness.core.cli_options import OutputBesideSettings, RenamedOption, SettingOption, json_option, print_result
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ DASHES = {"token_normalize_func": lambda token: token.replace("_", "-")}
 """Options may be written with dashes or with underscores."""
 
 _TEXT = (
-    "model_path", "adapter_path", "output_dir", "grid_encoder", "torch_dtype", "optim", "report_to",
+    "model_path", "adapter_path", "grid_encoder", "torch_dtype", "optim", "report_to",
     "lr_scheduler_type", "lora_weight_initialization", "device_map",
 )  # fmt: skip
 _WHOLE = (
@@ -37,6 +38,9 @@ def original_options(command: Command) -> Command:
     """The options of the arc24 fine-tuning script."""
     options = [
         click.option("--train-datasets", nargs=2, multiple=True, metavar="SPEC PROMPT", help="May be given again."),
+        click.option(
+            "-o", "--out", "--output-dir", "output_dir", cls=OutputBesideSettings, help="Folder of the adapter."
+        ),
         click.option("--val-dataset", nargs=2, metavar="SPEC PROMPT", default=None),
         click.option("--compose-new-task-weights", nargs=4, type=float, default=None),
     ]
@@ -53,7 +57,15 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-OVERRIDE = click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. lora.rank=32.")
+OVERRIDE = click.option(
+    "--set",
+    "overrides",
+    cls=SettingOption,
+    old_names=("--override",),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="E.g. lora.rank=32.",
+)
 RECIPE = click.argument("recipe_file", metavar="[RECIPE.yaml]", required=False, type=click.Path(path_type=Path))
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Two steps on the heaviest samples of the run; nothing is kept.")
@@ -64,17 +76,22 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Two steps on the heavies
 @OVERRIDE
 @click.option("--progress/--no-progress", default=True, help="Show loss, tokens/s and time left.")
 @DRY_RUN
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest of the finished folder.")
+@json_option("the manifest of the finished folder")
 @original_options
 def train(
-    recipe_file: Path | None, overrides: tuple[str, ...], progress: bool, dry_run: bool, as_json: bool, **original: Any
+    recipe_file: Path | None,
+    overrides: tuple[str, ...],
+    progress: bool,
+    dry_run: bool,
+    json_file: Path | None,
+    **original: Any,
 ) -> Path | None:
     """Train an adapter from a recipe, or from the options of the arc24 script.
 
     A run that was stopped or killed goes on exactly where its newest checkpoint is.
 
     \b
-    bench train examples/train-toy.yaml -o max_steps=40 -o lora.rank=8
+    bench train examples/train-toy.yaml --set max_steps=40 --set lora.rank=8
     bench train examples/train-qwen.yaml --dry-run
     bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
     """
@@ -82,10 +99,10 @@ def train(
 
     recipe = _recipe(recipe_file, overrides, original)
     if dry_run:
-        _print_dry_run(recipe, progress, as_json)
+        _print_dry_run(recipe, progress, json_file)
         return None
     output = train_recipe(recipe, recipe.output_dir, progress=progress)
-    click.echo((output / "manifest.json").read_text(encoding="utf-8") if as_json else output, nl=not as_json)
+    print_result(str(output), (output / "manifest.json").read_text(encoding="utf-8").rstrip("\n"), json_file)
     return output
 
 
@@ -95,7 +112,7 @@ def train(
 @click.option("--samples", default=2, show_default=True, type=click.IntRange(0), help="Samples to show in full.")
 @click.option("--draws", default=1000, show_default=True, type=click.IntRange(1), help="Samples to count over.")
 @DRY_RUN
-@click.option("--json", "as_json", is_flag=True)
+@json_option("the preview")
 @original_options
 def preview(
     recipe_file: Path | None,
@@ -103,7 +120,7 @@ def preview(
     samples: int,
     draws: int,
     dry_run: bool,
-    as_json: bool,
+    json_file: Path | None,
     **original: Any,
 ) -> None:
     """Show what the trainer will see: samples with the loss region marked, lengths, the mixture as realised.
@@ -119,16 +136,25 @@ def preview(
 
     recipe = _recipe(recipe_file, overrides, original)
     if dry_run:
-        _print_dry_run(recipe, True, as_json)
+        _print_dry_run(recipe, True, json_file)
         return
     shown = preview_recipe(recipe, samples=samples, draws=draws)
-    click.echo(json.dumps(asdict(shown), indent=2, ensure_ascii=False) if as_json else as_text(shown))
+    print_result(as_text(shown), json.dumps(asdict(shown), indent=2, ensure_ascii=False), json_file)
 
 
 @click.command()
 @click.argument("base")
 @click.argument("adapter", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the full model.")
+@click.option(
+    "-o",
+    "--out",
+    "output",
+    cls=RenamedOption,
+    old_names=("--output",),
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the full model.",
+)
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of its weights  [default: the base's own]"
 )
@@ -143,14 +169,14 @@ def merge(base: str, adapter: Path, output: Path, dtype: str | None) -> None:
     click.echo(merge_adapter(base, adapter, output, dtype=dtype))
 
 
-def _print_dry_run(recipe: Recipe, progress: bool, as_json: bool) -> None:
+def _print_dry_run(recipe: Recipe, progress: bool, json_file: Path | None) -> None:
     import json
     from dataclasses import asdict
 
     from trainers.run.api import dry_run
 
     took = dry_run(recipe, progress=progress)
-    click.echo(json.dumps(asdict(took), indent=2) if as_json else took.as_text())
+    print_result(took.as_text(), json.dumps(asdict(took), indent=2), json_file)
 
 
 def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:

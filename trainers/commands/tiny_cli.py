@@ -6,10 +6,20 @@ from pathlib import Path
 
 import click
 
+from harness.core.cli_options import RenamedOption
+
 
 @click.command("tiny-base")
 @click.option("--path", "show", is_flag=True, help="Print the folder of the shipped tiny base and do nothing else.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write the new model to.")
+@click.option(
+    "-o",
+    "--out",
+    "output",
+    cls=RenamedOption,
+    old_names=("--output",),
+    type=click.Path(path_type=Path),
+    help="Folder to write the new model to.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
 @click.option("--batch", type=click.IntRange(1), help="Sequences of a step.")
 @click.option("--hidden", type=int, help="Hidden size, a multiple of the head size 32.")

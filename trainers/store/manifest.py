@@ -224,7 +224,9 @@ def losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:
     """
     steps = [line["loss"] for line in log if "loss" in line]
     if not steps:
-        raise RunError("log.jsonl has lost every step, and nothing is left to train; train anew with -o resume=false")
+        raise RunError(
+            "log.jsonl has lost every step, and nothing is left to train; train anew with --set resume=false"
+        )
     checks = [line for line in log if "eval_loss" in line and line["step"] <= kept]
     last = {k.removeprefix("eval_"): v for k, v in checks[-1].items() if k.startswith("eval_")} if checks else {}
     tail = steps[-10:]

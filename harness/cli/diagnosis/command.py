@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.core.cli_options import RenamedOption, json_option, print_result
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
 
@@ -31,10 +32,20 @@ SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 @click.argument("model", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Where you want to serve.")
 @click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="What MODEL is asked with.")
-@click.option("--encoder", default=DEFAULT_ENCODER, show_default=True, help="How grids are written for MODEL.")
+@click.option(
+    "--grid-encoder",
+    "encoder",
+    cls=RenamedOption,
+    old_names=("--encoder",),
+    default=DEFAULT_ENCODER,
+    show_default=True,
+    help="How grids are written for MODEL.",
+)
 @click.option("--chat-template", help="For MODEL, as in a recipe: chatml, or a file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(model: str | None, port: int, prompt: str, encoder: str, chat_template: str | None, as_json: bool) -> int:
+@json_option("the findings")
+def doctor(
+    model: str | None, port: int, prompt: str, encoder: str, chat_template: str | None, json_file: Path | None
+) -> int:
     """Check Python, packages, vLLM's build, GPU, memory, disk and port; exit status 1 where something is broken.
 
     With MODEL (a folder, a Hugging Face id, or tiny) say instead what of the model, its tokenizer and its chat
@@ -52,12 +63,12 @@ def doctor(model: str | None, port: int, prompt: str, encoder: str, chat_templat
         from harness.cli.diagnosis.model import check_model
 
         findings = check_model(model, prompt, encoder, chat_template)
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
-    for finding in [] if as_json else findings:
-        click.echo(SIGNS[finding.level] + finding.what)
+    lines = []
+    for finding in findings:
+        lines.append(SIGNS[finding.level] + finding.what)
         if finding.advice:
-            click.echo(f"        → {finding.advice}")
+            lines.append(f"        → {finding.advice}")
+    print_result("\n".join(lines), json.dumps([asdict(finding) for finding in findings], indent=2), json_file)
     return int(any(finding.level == "problem" for finding in findings))
 
 

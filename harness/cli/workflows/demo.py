@@ -54,7 +54,7 @@ _GO_ON = """\
 
 - Look at what was made: `{out}/recipes` (what was trained), `{out}/trained` (adapters with their cards),
   `{out}/adapters` (the registry that the server reads), `{out}/bench` (every prediction), `{out}/server.log`.
-- Change a recipe and train it: `bench train {out}/recipes/mix.yaml -o max_steps=300 -o output_dir=runs/mine/mix`.
+- Change a recipe and train it: `bench train {out}/recipes/mix.yaml --set max_steps=300 -o runs/mine/mix`.
 - Serve and ask by hand: `bench serve $(bench tiny-base --path) --adapters {out}/adapters`, then any OpenAI client.
 - The same with a real model on a GPU: in a recipe, `model: Qwen/Qwen2.5-0.5B-Instruct`, `datasets: [arc1/training]`,
   `prompt: output-from-examples-v1`; then `bench serve Qwen/Qwen2.5-0.5B-Instruct --adapters adapters` and
@@ -63,7 +63,9 @@ _GO_ON = """\
 
 
 @click.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/demo"), show_default=True)
+@click.option(
+    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/demo"), show_default=True
+)
 @click.option("--fresh", is_flag=True, help="Delete what an earlier demo left in the folder and start over.")
 @click.option("--port", type=int, help="Port of the server; a free one where left out.")
 @click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.core.cli_options import json_option, print_result
 from harness.core.errors import AdapterError
 from trainers.commands.cli import train as plain_train
 
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="In which the server computes  [default: as our server says, else float32]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@json_option("the figures")
 def parity(
-    adapter: Path, server: str, model: str, samples: int, base: str | None, dtype: str | None, as_json: bool
+    adapter: Path,
+    server: str,
+    model: str,
+    samples: int,
+    base: str | None,
+    dtype: str | None,
+    json_file: Path | None,
 ) -> None:
     """Compare the log-probabilities of a trained adapter through PEFT with those that a server gives.
 
@@ -41,15 +48,15 @@ def parity(
     bench parity runs/demo/trained/cross --server http://127.0.0.1:8000 --model cross
     """
     found = _check(adapter, server, model, samples=samples, base=base, dtype=dtype)
-    click.echo(json.dumps(asdict(found)) if as_json else found.as_text())
+    print_result(found.as_text(), json.dumps(asdict(found)), json_file)
     _fail_unless_it_holds(found, server)
 
 
-def _train_and_check(server: str | None, adapters: Path | None, as_json: bool, dry_run: bool, **rest: Any) -> None:
+def _train_and_check(server: str | None, adapters: Path | None, **options: Any) -> None:
     if server is not None and adapters is None:
         raise click.UsageError("--server needs --adapters, the registry on which that server runs")
     assert plain_train.callback is not None
-    output: Path | None = plain_train.callback(as_json=as_json, dry_run=dry_run, **rest)
+    output: Path | None = plain_train.callback(**options)
     if output is None or int(os.environ.get("RANK", "0")) != 0:
         return
     click.echo(_parity_of_new(output, server, adapters), err=True)

@@ -10,6 +10,7 @@ import click
 
 from harness.cli.workflows.existing_run import Wanted, adapter_hash, base_hashes, is_finished, resumable
 from harness.cli.workflows.steps import in_own_process, show, terminated_as_interrupt
+from harness.core.cli_options import OutputBesideSettings, SettingOption
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,20 +22,35 @@ EVALUATION = "evaluation.json"
 
 @click.command()
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
-@click.option("-o", "--override", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. evaluation.n=8.")
+@click.option(
+    "--set",
+    "overrides",
+    cls=SettingOption,
+    old_names=("--override",),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="E.g. evaluation.n=8.",
+)
+@click.option(
+    "-o",
+    "--out",
+    cls=OutputBesideSettings,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Instead of the file's out.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be trained and benched, and stop.")
-def sweep(sweep_file: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
     """Train each mixture of SWEEP.yaml, serve all adapters from one server, bench them on equal draws, and report.
 
     What is done already is not done again: killed anywhere, the same command goes on where it was.
 
     \b
     bench sweep examples/iteration48-tiny.yaml
-    bench sweep examples/iteration48.yaml -o seeds=[0,1,2] -o processes=8
+    bench sweep examples/iteration48.yaml --set seeds=[0,1,2] --set processes=8
     """
     from harness.cli.workflows.sweep_file import load_sweep
 
-    plan = load_sweep(sweep_file, overrides)
+    plan = load_sweep(sweep_file, overrides, out)
     if dry_run:
         _describe(plan)
         return

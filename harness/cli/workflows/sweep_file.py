@@ -183,14 +183,18 @@ def _scaled(datasets: Sequence[DatasetRecipe], share: float) -> list[DatasetReci
     return [part.model_copy(update={"weight": share * (part.weight or 1.0) / total}) for part in datasets]
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a YAML file, with ``key=value`` overrides (dotted keys, as for recipes).
+def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = None) -> Sweep:
+    """Read and check the sweep of a YAML file.
+
+    Args:
+        overrides: ``KEY=VALUE`` with dotted keys, as for recipes.
+        out: replaces the file's ``out``.
 
     Raises:
         ConfigError: unreadable YAML, an unknown key or a wrong value, also in one of the recipes.
     """
     try:
-        sweep = Sweep.model_validate(load_data(path, overrides))
+        sweep = Sweep.model_validate(load_data(path, overrides, {} if out is None else {"out": str(out)}))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain_errors(error, Sweep)}") from None
     sweep.inference_prompt()

@@ -1,0 +1,147 @@
+"""Command-line options with the same meaning in every command, and the spellings that they had before.
+
+``-o/--out`` is the output, ``--set KEY=VALUE`` an override, ``--json FILE`` the result for another program (``-`` for
+stdout) and ``--grid-encoder`` a grid encoder. Earlier spellings are accepted for one version, with a warning on stderr.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from harness.core.files import written_whole
+
+C = TypeVar("C", bound=Callable[..., Any])
+_SETTING = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
+"""How a ``KEY=VALUE`` override begins; a folder that looks like one is written ``./KEY=VALUE``."""
+_BARE = "\0no value"
+"""What the parser stores for ``--json`` without a value."""
+
+
+class RenamedOption(click.Option):
+    """An option that is also accepted under earlier names, with a warning.
+
+    A value under the present name wins; where several values are taken, those under earlier names come first.
+    """
+
+    def __init__(self, *args: Any, old_names: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.old_names = old_names
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        action = "append" if self.multiple else "store"
+        for name in self.old_names:
+            parser.add_option(self, [name], dest=name, action=action, nargs=self.nargs)
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, Any]:
+        for name in self.old_names:
+            if name in opts:
+                opts = self._merge(ctx, opts, name, opts[name])
+        return super().consume_value(ctx, opts)
+
+    def _merge(self, ctx: click.Context, opts: Mapping[str, Any], old_name: str, value: Any) -> dict[str, Any]:
+        """Return the parsed options with a value that was given under an earlier name."""
+        present = max(self.opts, key=len)
+        _warn(ctx, f"{old_name} is now {present}; write {present}, as the next version no longer takes {old_name}")
+        name = self.name
+        return {**opts, name: [*value, *opts.get(name, ())]} if self.multiple else {name: value, **opts}
+
+
+class SettingOption(RenamedOption):
+    """``--set KEY=VALUE``; also takes ``-o KEY=VALUE``, its spelling before ``-o`` was the output."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        parser.add_option(self, ["-o"], dest="-o", action="append")
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, Any]:
+        if settings := [value for value in opts.get("-o", ()) if _SETTING.match(value)]:
+            opts = self._merge(ctx, opts, "-o KEY=VALUE", settings)
+        return super().consume_value(ctx, opts)
+
+
+class OutputBesideSettings(click.Option):
+    """``-o/--out`` of a command with a ``SettingOption``: ``-o`` values that are no ``KEY=VALUE`` are the output."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        parser.add_option(self, ["-o"], dest="-o", action="append")
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, Any]:
+        if outputs := [value for value in opts.get("-o", ()) if not _SETTING.match(value)]:
+            opts = {**opts, self.name: outputs[-1]}
+        return super().consume_value(ctx, opts)
+
+
+class JsonOption(click.Option):
+    """``--json FILE`` of a command whose ``--json`` took no value and printed.
+
+    ``--json`` as the last word or before another option still prints, with a warning. The word after it is the
+    command's argument, as before, where that is missing otherwise: always if the argument is required, and unless
+    the word is ``-`` or ends in ``.json`` if the argument is optional. So an old command line never overwrites a file.
+    """
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **{**attributes, "is_flag": False, "flag_value": _BARE, "is_eager": True})
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        word = opts.get(self.name)
+        argument = next((param for param in ctx.command.params if isinstance(param, click.Argument)), None)
+        if isinstance(word, str) and argument is not None and not isinstance(opts.get(argument.name), str):
+            is_file = not argument.required and (word == "-" or word.endswith(".json"))
+            if not is_file:
+                assert isinstance(opts, dict)
+                opts |= {argument.name: word, self.name: _BARE}  # the argument is processed after this eager option
+        return super().handle_parse_result(ctx, opts, args)
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        if value == _BARE:
+            _warn(ctx, "--json now takes a file; write --json - to print, as the next version needs a value")
+            value = "-"
+        return super().process_value(ctx, value)
+
+
+def _warn(ctx: click.Context, message: str) -> None:
+    if not ctx.resilient_parsing:
+        click.echo(f"warning: {message}", err=True)
+
+
+_JSON_PATH = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+_JSON_ATTRIBUTES: dict[str, Any] = {"metavar": "FILE", "type": _JSON_PATH}
+_JSON_HELP = "Also write {what} as JSON to this file; - prints the JSON alone."
+
+
+def json_option(what: str, was_flag: bool = True) -> Callable[[C], C]:
+    """Return the option ``--json FILE``, whose value is the parameter ``json_file`` (None, a path, or ``-``).
+
+    Args:
+        what: what the JSON holds, for the help text.
+        was_flag: whether ``--json`` took no value before, so that this spelling is still accepted.
+    """
+    cls = JsonOption if was_flag else click.Option
+    return click.option("--json", "json_file", cls=cls, help=_JSON_HELP.format(what=what), **_JSON_ATTRIBUTES)
+
+
+def print_result(text: str, content: str, json_file: Path | None) -> None:
+    """Print a result for people and write it as JSON; with ``--json -`` print the JSON alone.
+
+    Args:
+        text: for people, without a newline at its end.
+        content: the JSON, likewise.
+        json_file: the value of ``--json``; the file is replaced as a whole.
+    """
+    if str(json_file) == "-":
+        click.echo(content)
+        return
+    if text:
+        click.echo(text)
+    if json_file is not None:
+        with written_whole(json_file) as file:
+            file.write(content.encode() + b"\n")
