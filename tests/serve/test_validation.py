@@ -309,7 +309,7 @@ def test_a_tensor_hidden_behind_another_of_its_name_is_noticed(tmp_path: Path) -
     path = tmp_path / "t.safetensors"
     write_safetensors(path, {"t": np.ones((2, 3)), "u": np.ones((4,))})
     path.write_bytes(path.read_bytes().replace(b'"t"', b'"u"'))
-    with pytest.raises(AdapterError, match="some bytes belong to no tensor"):
+    with pytest.raises(AdapterError, match=r"t\.safetensors: damaged.*copy it again"):
         read_header(path)
 
 
@@ -322,7 +322,7 @@ def test_overlapping_tensors_are_refused(tmp_path: Path) -> None:
     ).encode()
     path = tmp_path / "t.safetensors"
     path.write_bytes(struct.pack("<Q", len(head)) + head + b"\0" * 12)
-    with pytest.raises(AdapterError, match="share bytes"):
+    with pytest.raises(AdapterError, match=r"t\.safetensors: damaged.*copy it again"):
         read_header(path)
 
 
