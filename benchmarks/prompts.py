@@ -53,7 +53,7 @@ def grouping_tokenizer() -> Any:
 
 def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
     """Tokens built a processor second, seconds to get ready, and a digest of the ids."""
-    from harness.core.augmentation import training_view
+    from harness.core.augmentation import random_view
     from harness.core.random_stream import Stream
     from harness.data.spec import open_dataset
     from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
@@ -63,7 +63,7 @@ def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
 
     dataset = open_dataset("arc1/training")
     tasks = [dataset.task(i % len(dataset.ids)) for i in range(n_tasks)]
-    views = [training_view(Stream("view", i), len(task.train)).apply_task(task) for i, task in enumerate(tasks)]
+    views = [random_view(Stream("view", i), len(task.train)).apply_task(task) for i, task in enumerate(tasks)]
     tokenizer = build_tokenizer() if kind == "digits" else grouping_tokenizer()
     prompt, encoder = load_prompt(DEFAULT_PROMPT), parse_encoder(DEFAULT_ENCODER)
     start = perf_counter()

@@ -66,7 +66,7 @@ def _reach(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
     from harness.results.table_format import percent, with_interval
     from harness.scoring.run_scores import score_intervals
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
-    from harness.stats.gate import gate_interval
+    from harness.stats.gate import gate_verdict
     from harness.voting.metrics import LOWER_IS_BETTER
 
     _check_metric(metric)
@@ -77,16 +77,15 @@ def _reach(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
     _warn(selected.warnings)
     require_measured(selected, metric)
     found = score_intervals(selected.scored, selected.seed)[0][metric]
-    return gate_interval(
-        found, minimum
-    ), f"{metric} is {with_interval(found)}, asked for is at least {percent(minimum)}"
+    verdict = gate_verdict(found.low, found.high, minimum)
+    return verdict, f"{metric} is {with_interval(found)}, asked for is at least {percent(minimum)}"
 
 
 def _no_worse(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
     from harness.results.table_format import points
     from harness.scoring.paired_comparison import compare_pairs
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
-    from harness.stats.gate import gain_bounds, gate_margin
+    from harness.stats.gate import gain_bounds, margin_verdict
     from harness.voting.metrics import LOWER_IS_BETTER
 
     _check_metric(metric)
@@ -99,7 +98,7 @@ def _no_worse(run: str, baseline: str, metric: str, margin: float, common: bool)
     found = compare_pairs([(new, old)], selected.seed, (metric,))[0].comparison
     lower = metric in LOWER_IS_BETTER
     low, high = gain_bounds(found, lower)
-    verdict = gate_margin(found, margin, lower)
+    verdict = margin_verdict(found, margin, lower)
     gain = -found.delta if lower else found.delta
     why = f" (widest case: {found.note})" if found.note else ""
     told = f"{metric} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"

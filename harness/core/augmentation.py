@@ -44,7 +44,7 @@ class Augmentation:
         return Pair(self.apply(pair.input), None if pair.output is None else self.apply(pair.output))
 
 
-def identity(n_train: int) -> Augmentation:
+def identity_view(n_train: int) -> Augmentation:
     """The view that changes nothing, for a task of ``n_train`` train pairs."""
     return Augmentation("identity", tuple(range(COLOURS)), tuple(range(n_train)))
 
@@ -56,7 +56,7 @@ def random_colours(stream: Stream) -> tuple[int, ...]:
     return (0, *(c + 1 for c in stream.permutation(COLOURS - 1)))
 
 
-def training_view(stream: Stream, n_train: int) -> Augmentation:
+def random_view(stream: Stream, n_train: int) -> Augmentation:
     """A fresh random view for one training sample."""
     return Augmentation(stream.choice(SYMMETRIES), random_colours(stream), stream.permutation(n_train))
 

@@ -75,6 +75,6 @@ class NotComputableError(ArcBenchError):
     exit_code = 4
 
 
-def some_of(ids: Sequence[str], shown: int = SHOWN) -> str:
+def format_ids(ids: Sequence[str], shown: int = SHOWN) -> str:
     """Return a count and the first few ids for a message: ``760 (a, b, c, d, e, …)``."""
     return f"{len(ids)} ({', '.join(ids[:shown])}{', …' if len(ids) > shown else ''})"

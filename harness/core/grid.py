@@ -74,7 +74,7 @@ class Grid:
         return Grid.from_rows(rows, where)
 
     @staticmethod
-    def of(rows: Sequence[bytes]) -> Grid:
+    def from_byte_rows(rows: Sequence[bytes]) -> Grid:
         """Build a grid from trusted rows of bytes (no checks)."""
         return Grid(len(rows), len(rows[0]), b"".join(rows))
 

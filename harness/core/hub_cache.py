@@ -89,7 +89,7 @@ def cached_snapshot(model: str, revision: str | None = None) -> Path | None:
     return Path(path).parent if isinstance(path, str) else None
 
 
-def is_whole(snapshot: Path) -> bool:
+def is_complete(snapshot: Path) -> bool:
     """Whether a cached snapshot can be loaded without a download: it has all weights and a tokenizer."""
     return missing_weights(snapshot) is None and any((snapshot / name).is_file() for name in _TOKENIZERS)
 
@@ -100,13 +100,13 @@ def is_offline(environ: Mapping[str, str]) -> bool:
     return value.upper() in ("1", "ON", "YES", "TRUE")
 
 
-def refuse_offline(model: str, snapshot: Path | None, environ: Mapping[str, str]) -> None:
+def check_download_allowed(model: str, snapshot: Path | None, environ: Mapping[str, str]) -> None:
     """Refuse a hub model that would have to be downloaded where that is switched off.
 
     Raises:
         ConfigError: the message says what is cached, and what can be done.
     """
-    if not is_offline(environ) or (snapshot is not None and is_whole(snapshot)):
+    if not is_offline(environ) or (snapshot is not None and is_complete(snapshot)):
         return
     lacking = (missing_weights(snapshot) or "no tokenizer") if snapshot is not None else None
     held = "it is not in the Hugging Face cache" if lacking is None else f"the Hugging Face cache has {lacking} of it"

@@ -64,7 +64,7 @@ class Element:
     """Where it begins in the file, from 1."""
 
 
-def opening(path: Path) -> str:
+def first_character(path: Path) -> str:
     """The first character of the file that is not blank; empty where there is none.
 
     Raises:
@@ -77,7 +77,7 @@ def opening(path: Path) -> str:
     return ""
 
 
-def elements(path: Path, block: int = _BLOCK) -> Iterator[Element]:
+def iterate_elements(path: Path, block: int = _BLOCK) -> Iterator[Element]:
     """The elements of the outermost list or object of a file, in order.
 
     Args:
@@ -87,7 +87,7 @@ def elements(path: Path, block: int = _BLOCK) -> Iterator[Element]:
         DataError: the file is not JSON (with the line), or is neither a list nor an object.
     """
     with _reading(path) as file:
-        yield from _Reader(path, file, block).elements()
+        yield from _Reader(path, file, block).iterate_elements()
 
 
 class _Reader:
@@ -102,7 +102,7 @@ class _Reader:
         self.line = 1
         self.ended = False
 
-    def elements(self) -> Iterator[Element]:
+    def iterate_elements(self) -> Iterator[Element]:
         start = self._next()
         if start not in _CLOSING:
             raise self._wrong("expected a list or an object")

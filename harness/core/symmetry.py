@@ -14,7 +14,7 @@ _INVERSE = {"rot90": "rot270", "rot270": "rot90"}
 
 
 def _rot90(g: Grid) -> Grid:
-    return Grid.of(g.columns()[::-1])
+    return Grid.from_byte_rows(g.columns()[::-1])
 
 
 def _rot180(g: Grid) -> Grid:
@@ -22,23 +22,23 @@ def _rot180(g: Grid) -> Grid:
 
 
 def _rot270(g: Grid) -> Grid:
-    return Grid.of([c[::-1] for c in g.columns()])
+    return Grid.from_byte_rows([c[::-1] for c in g.columns()])
 
 
 def _flip_lr(g: Grid) -> Grid:
-    return Grid.of([r[::-1] for r in g.rows()])
+    return Grid.from_byte_rows([r[::-1] for r in g.rows()])
 
 
 def _flip_ud(g: Grid) -> Grid:
-    return Grid.of(g.rows()[::-1])
+    return Grid.from_byte_rows(g.rows()[::-1])
 
 
 def _transpose(g: Grid) -> Grid:
-    return Grid.of(g.columns())
+    return Grid.from_byte_rows(g.columns())
 
 
 def _anti_transpose(g: Grid) -> Grid:
-    return Grid.of([c[::-1] for c in g.columns()[::-1]])
+    return Grid.from_byte_rows([c[::-1] for c in g.columns()[::-1]])
 
 
 _APPLY: dict[str, Callable[[Grid], Grid]] = {

@@ -40,7 +40,7 @@ MOST_TOKENS = 258_048
 """The largest vocabulary that vLLM serves with LoRA where a class takes it on its output layer."""
 
 
-def refuse_embedding_lora(modules: Collection[str], architecture: str | None) -> str | None:
+def embedding_lora_error(modules: Collection[str], architecture: str | None) -> str | None:
     """Return why vLLM does not serve LoRA on these of a model's modules; None where it does.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Container, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from harness.core.errors import DataError, SpecError, some_of
+from harness.core.errors import DataError, SpecError, format_ids
 from harness.core.grid import Task
 from harness.core.random_stream import Stream
 from harness.data.barc_dataset import VIRTUAL_MIN_PAIRS, VirtualBarc, open_barc_files
@@ -138,7 +138,7 @@ def _apply_selection(spec: str, dataset: Dataset, selection: dict[str, str]) -> 
         index_of = {name: i for i, name in enumerate(names)}
         requested = _read_ids(spec, selection["ids"], index_of)
         if missing := [name for name in requested if name not in index_of]:
-            raise DataError(f"{spec}: {selection['ids']} names tasks that the dataset lacks: {some_of(missing)}")
+            raise DataError(f"{spec}: {selection['ids']} names tasks that the dataset lacks: {format_ids(missing)}")
         indices = [index_of[name] for name in requested]
     n = int(selection.get("n", len(indices)))
     if n > len(indices):

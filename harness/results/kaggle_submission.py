@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.core.errors import GridError, RunError
 from harness.core.grid import Grid, Rows, Task
-from harness.core.json_stream import elements
+from harness.core.json_stream import iterate_elements
 from harness.core.random_stream import Stream
 from harness.runs.folder import write_atomically
 from harness.runs.prediction_reader import short
@@ -77,7 +77,7 @@ def write_submission(path: Path, made: Made, tasks: Sequence[Task]) -> None:
 
     write_atomically(path, orjson.dumps(made.content))
     problems = check_submission(path, tasks).problems
-    if problems or {element.key: element.value for element in elements(path)} != made.content:
+    if problems or {element.key: element.value for element in iterate_elements(path)} != made.content:
         raise RunError(f"{path}: reads back otherwise than written ({'; '.join(problems[:3])}); check the disk")
 
 
@@ -91,7 +91,7 @@ def check_submission(path: Path, tasks: Sequence[Task]) -> Checked:
     seen: set[str] = set()
     problems: list[str] = []
     outputs = placeholders = 0
-    for element in elements(path):
+    for element in iterate_elements(path):
         task = element.key
         if task is None:
             problems.append("the file is a list; expected an object of task id to test outputs")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.core.errors import some_of
+from harness.core.errors import format_ids
 from harness.results.rule_comparison import RuleScores, rule_results, rules_named, rules_text, score_rules, unusable
 from harness.results.summary_table import details, summary_table
-from harness.runs.schema import Results, RuledResults
+from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_other_rules
 from harness.scoring.prediction_loader import Saved
 from harness.scoring.run_scores import ModelScores, make_results, score_ballots
@@ -19,7 +19,7 @@ class Sheet:
     """Scores of saved predictions as a program and as a person reads them."""
 
     results: Results
-    """With the selection rules (``RuledResults``) where they were asked for."""
+    """With the selection rules (``ResultsWithRules``) where they were asked for."""
     text: str
     warnings: list[str]
 
@@ -44,15 +44,15 @@ def score_saved_predictions(
     parts = [summary_table(results), details(results)]
     warnings = list(saved.warnings)
     warnings += [
-        f"{'' if len(saved.ballots) == 1 else own.model + ': '}of {len(saved.tasks)} tasks {some_of(own.missing)} have "
-        "no prediction and count as wrong"
+        f"{'' if len(saved.ballots) == 1 else own.model + ': '}of {len(saved.tasks)} tasks {format_ids(own.missing)} "
+        "have no prediction and count as wrong"
         for own in saved.ballots
         if own.missing
     ]
     if rules is not None:
         found, left_out = _apply(saved, scored, rules)
         warnings += left_out
-        results = RuledResults(**dict(results), rules=rule_results(found, saved.seed))
+        results = ResultsWithRules(**dict(results), rules=rule_results(found, saved.seed))
         parts.append(rules_text(found, saved.seed))
     return Sheet(results, "\n\n".join(parts), warnings)
 

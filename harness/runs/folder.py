@@ -91,7 +91,7 @@ class RunFolder:
                 f"{self.manifest_path.name}); restore it, or score it as it stands with --format lines"
             )
 
-    def begin(self, manifest: Manifest, resume: bool) -> Manifest:
+    def start_run(self, manifest: Manifest, resume: bool) -> Manifest:
         """Make the folder ready for sampling and write the manifest, before anything is asked. Call under ``locked``.
 
         Returns:

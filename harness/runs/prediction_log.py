@@ -90,7 +90,7 @@ class PredictionLog:
             self._file.close()
 
 
-def drop_errors(path: Path) -> int:
+def drop_retryable(path: Path) -> int:
     """Take the predictions that were given up or refused out of the file, in one step; returns how many.
 
     Older versions recorded what was about the account or the server as refused, too. What was

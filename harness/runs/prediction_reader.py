@@ -16,7 +16,7 @@ _SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Prediction:
     """One saved prediction, as far as scoring needs it; ``grid`` is None where ``outcome`` is a failure.
 
     ``view`` is the symmetry under which the task was shown, None where the file does not say; ``sample`` is the
@@ -40,11 +40,11 @@ class Answer:
         return self.sum_logprob / self.n_tokens if self.sum_logprob is not None and self.n_tokens else None
 
 
-def run_answers(predictions: Path, unended: bool = False) -> Iterator[Answer]:
+def read_predictions(predictions: Path, accept_unended: bool = False) -> Iterator[Prediction]:
     """The answers of a run's predictions.jsonl; a torn last line (a killed writer's) is left out.
 
     Args:
-        unended: whether a last line that is whole but for its line break counts.
+        accept_unended: whether a last line that is whole but for its line break counts.
 
     Raises:
         DataError: a line before the last one that is not a prediction, with its number and field.
@@ -56,7 +56,7 @@ def run_answers(predictions: Path, unended: bool = False) -> Iterator[Answer]:
             torn = not line.endswith(b"\n")
             if number == 1:
                 line = line.removeprefix(BOM_UTF8)
-            if torn and not unended:
+            if torn and not accept_unended:
                 return
             where = f"{predictions}, line {number}"
             try:
@@ -67,7 +67,7 @@ def run_answers(predictions: Path, unended: bool = False) -> Iterator[Answer]:
                 raise DataError(f"{where}: not JSON ({error}); restore the file or run the benchmark again") from None
 
 
-def _answer(line: object, where: str) -> Answer:
+def _answer(line: object, where: str) -> Prediction:
     if not isinstance(line, dict):
         raise DataError(f"{where}: expected an object, got {short(line)}")
     try:
@@ -79,17 +79,17 @@ def _answer(line: object, where: str) -> Answer:
             raise DataError(f"{where}: outcome {outcome!r} does not go with {'no' if grid is None else 'a'} grid")
         if not isinstance(augmentation, dict):
             raise DataError(f"{where}, augmentation: expected an object, got {short(augmentation)}")
-        return Answer(
-            model=text(line["model"], where, "model"),
-            task_id=text(line["task_id"], where, "task_id"),
-            test_index=whole(line["test_index"], where, "test_index"),
+        return Prediction(
+            model=check_text(line["model"], where, "model"),
+            task_id=check_text(line["task_id"], where, "task_id"),
+            test_index=check_index(line["test_index"], where, "test_index"),
             outcome=outcome,
             grid=grid,
-            sum_logprob=number(line["cumulative_logprob"], where, "cumulative_logprob"),
-            n_tokens=None if line["n_tokens"] is None else whole(line["n_tokens"], where, "n_tokens"),
-            view=text(augmentation["symmetry"], where, "augmentation.symmetry"),
-            sample=whole(line["sample_index"], where, "sample_index"),
-            seconds=number(line["seconds"], where, "seconds") or 0.0,
+            sum_logprob=check_number(line["cumulative_logprob"], where, "cumulative_logprob"),
+            n_tokens=None if line["n_tokens"] is None else check_index(line["n_tokens"], where, "n_tokens"),
+            view=check_text(augmentation["symmetry"], where, "augmentation.symmetry"),
+            sample=check_index(line["sample_index"], where, "sample_index"),
+            seconds=check_number(line["seconds"], where, "seconds") or 0.0,
         )
     except KeyError as error:
         raise DataError(f"{where}: field {error} is missing") from None
@@ -97,21 +97,21 @@ def _answer(line: object, where: str) -> Answer:
         raise DataError(str(error)) from None
 
 
-def text(value: object, where: str, field: str) -> str:
+def check_text(value: object, where: str, field: str) -> str:
     """A text, or a DataError that names the place and the field."""
     if type(value) is not str:
         raise DataError(f"{where}, {field}: expected a text, got {short(value)}")
     return value
 
 
-def whole(value: object, where: str, field: str) -> int:
+def check_index(value: object, where: str, field: str) -> int:
     """A whole number from 0, or a DataError that names the place and the field."""
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise DataError(f"{where}, {field}: expected a whole number from 0, got {short(value)}")
     return value
 
 
-def number(value: object, where: str, field: str) -> float | None:
+def check_number(value: object, where: str, field: str) -> float | None:
     """A number or null, or a DataError that names the place and the field."""
     if value is not None and type(value) is not float and type(value) is not int:
         raise DataError(f"{where}, {field}: expected a number or null, got {short(value)}")

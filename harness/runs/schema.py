@@ -182,7 +182,7 @@ class Metric(Record):
     strict: float | None
 
 
-class Stopping(Record):
+class EarlyStoppingResult(Record):
     """What stopping early spared one model, and what it leaves unknown."""
 
     rule: str
@@ -207,7 +207,7 @@ class ModelResult(Record):
     """Due: n for each test output, but for those that stopping early spared."""
     failures: dict[str, int]
     metrics: dict[str, Metric]
-    stopping: Stopping | None = None
+    stopping: EarlyStoppingResult | None = None
 
 
 class Results(Record):
@@ -236,7 +236,7 @@ class RuleResult(Record):
     verdict: str | None
 
 
-class RuledResults(Results):
+class ResultsWithRules(Results):
     """Results with selection rules compared, by model and rule."""
 
     rules: dict[str, dict[str, RuleResult]]
@@ -254,4 +254,4 @@ class Cost(Record):
 
 
 Results.model_rebuild()
-RuledResults.model_rebuild()
+ResultsWithRules.model_rebuild()

@@ -19,7 +19,7 @@ from harness.core.errors import RunError
 from harness.core.grid import Grid
 from harness.prompts.reasoning import ends_in_thought
 from harness.runs.prediction_log import PredictionLog
-from harness.runs.prediction_reader import run_answers
+from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import Outcome, RunConfig
 from harness.sampling.plan import Draw, Plan
 from harness.sampling.progress_display import Board, Display
@@ -81,7 +81,7 @@ class Engine:
         Raises:
             DataError, RunError: a line of the file is no prediction of this run, or there twice.
         """
-        for answer in run_answers(self._log.path):
+        for answer in read_predictions(self._log.path):
             key = (answer.model, answer.task_id, answer.test_index, answer.sample)
             number = self.plan.number(key)
             if number is None or self._done[number]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from harness.core.augmentation import Augmentation, identity, sampling_view
+from harness.core.augmentation import Augmentation, identity_view, sampling_view
 from harness.core.errors import GridError, SpecError
 from harness.core.grid import MAX_SIDE, Grid, Pair, Task
 from harness.core.random_stream import Stream
@@ -151,7 +151,7 @@ class Plan:
         task = self._tasks[index]
         seed = Stream("sample", self._config.seed, task.id, sample).below(_SEEDS)
         if not self._config.augment:
-            return identity(len(task.train)), seed
+            return identity_view(len(task.train)), seed
         view = sample // self._config.samples_per_view
         return sampling_view(self._config.seed, task.id, view, len(task.train)), seed
 

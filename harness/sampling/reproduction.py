@@ -10,7 +10,7 @@ from harness.client.retry import Policy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import Key
-from harness.runs.prediction_reader import Answer, run_answers
+from harness.runs.prediction_reader import Prediction, read_predictions
 from harness.runs.schema import Results
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
@@ -96,11 +96,11 @@ def compare_runs(run: Path, other: Path) -> Agreement:
     return Agreement(total, same, _core(run_results(run)) == _core(score_run(other)), tuple(first))
 
 
-def _answers(run: Path) -> Iterator[Answer]:
-    return run_answers(RunFolder(run).predictions_path)
+def _answers(run: Path) -> Iterator[Prediction]:
+    return read_predictions(RunFolder(run).predictions_path)
 
 
-def _key(answer: Answer) -> Key:
+def _key(answer: Prediction) -> Key:
     return answer.model, answer.task_id, answer.test_index, answer.sample
 
 

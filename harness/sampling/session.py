@@ -16,7 +16,7 @@ from harness.client.server import Endpoint
 from harness.core.errors import ArcBenchError, ServerError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog, drop_errors
+from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
 from harness.sampling.api_selection import Wish, agree
 from harness.sampling.engine import Engine
@@ -149,10 +149,10 @@ def _begin(
         RunError: the folder is in the way, or was begun otherwise.
     """
     folder.check_free(options.resume)
-    manifest = folder.begin(manifest, options.resume)
+    manifest = folder.start_run(manifest, options.resume)
     if options.retry_errors:
         folder.results_path.unlink(missing_ok=True)  # of what is no longer there
-        dropped = drop_errors(folder.predictions_path)
+        dropped = drop_retryable(folder.predictions_path)
         display.notice(f"asking again for {dropped} predictions that were given up or refused")
     return manifest, PredictionLog(folder.predictions_path)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness.runs.prediction_reader import Answer
+from harness.runs.prediction_reader import Prediction
 from harness.runs.schema import Cost
 
 _NEVER_SENT = "too_long"
@@ -18,7 +18,7 @@ class CostMeter:
         self._tokens: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
 
-    def count(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+    def count(self, answers: Iterable[Prediction]) -> Iterator[Prediction]:
         """The same answers, counted."""
         for answer in answers:
             model = answer.model

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
-from harness.runs.schema import Stopping
+from harness.runs.schema import EarlyStoppingResult
 from harness.scoring.prediction_groups import Ballot
 from harness.voting.early_stopping import Schedule
 from harness.voting.metrics import METRICS, STRICT_METRICS, OutputScore, score_votes
@@ -51,10 +51,10 @@ def spared(ballot: Ballot, schedule: Schedule) -> int:
     return schedule.n - drawn if due == drawn else 0
 
 
-def stopping(ballots: Iterable[Ballot], schedule: Schedule) -> Stopping:
+def stopping(ballots: Iterable[Ballot], schedule: Schedule) -> EarlyStoppingResult:
     """What stopping early did to the test outputs of one model."""
     counts = [spared(ballot, schedule) for ballot in ballots]
-    return Stopping(
+    return EarlyStoppingResult(
         rule=str(schedule.stop),
         outputs=sum(count > 0 for count in counts),
         not_drawn=sum(counts),

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.core.errors import RunError
 from harness.scoring.run_scores import ModelScores
-from harness.stats.paired_test import Comparison, compare, corrected
+from harness.stats.paired_test import Comparison, apply_holm, compare
 from harness.voting.metrics import LOWER_IS_BETTER
 
 HEADLINE = ("accuracy", "pass_n", "vote_2", "vote_1")
@@ -81,7 +81,7 @@ def compare_pairs(
 def correct_together(groups: Sequence[Sequence[Paired]]) -> list[list[Paired]]:
     """Return groups of comparisons that are read together, with Holm's correction over all of them."""
     rows = [row for group in groups for row in group]
-    found = iter(corrected([row.comparison for row in rows], [row.metric in LOWER_IS_BETTER for row in rows]))
+    found = iter(apply_holm([row.comparison for row in rows], [row.metric in LOWER_IS_BETTER for row in rows]))
     return [[replace(row, comparison=next(found)) for row in group] for group in groups]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from harness.core.errors import ConfigError, DataError, GridError
 from harness.core.grid import Grid
-from harness.core.json_stream import elements, opening
-from harness.runs.prediction_reader import Answer, number, run_answers, short, text, whole
+from harness.core.json_stream import first_character, iterate_elements
+from harness.runs.prediction_reader import Prediction, check_index, check_number, check_text, read_predictions, short
 from harness.scoring.prediction_groups import UNNAMED
 
-Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Answer]]
+Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Prediction]]
 """Reads a file: its path, the number of test outputs of each task, and where to add what is wrong with its content."""
 
 _ATTEMPT = re.compile(r"attempt_([1-9]\d{0,8})")
@@ -34,18 +34,18 @@ class Format:
     """Predictions a test output that the form allows; None for any number."""
 
 
-def read_lines(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
+def read_lines(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
     """Our predictions.jsonl, with or without the run folder around it."""
-    return run_answers(path, unended=True)
+    return read_predictions(path, accept_unended=True)
 
 
-def read_task_results(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
+def read_task_results(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
     """arc24's ``*_task_results.json``: a list of ``{task_id, idx, grid, cumulative_logprob, n_tokens, …}``.
 
     An empty grid is an answer without one (``unparsed``); ``data_augmentation_kwargs`` tells the view.
     """
     seen: Counter[tuple[str, int]] = Counter()
-    for element in elements(path):
+    for element in iterate_elements(path):
         where = f"{path}, line {element.line}, entry {element.index}"
         entry = _object(element.value, where)
         if "attempt_1" in entry:
@@ -53,27 +53,27 @@ def read_task_results(path: Path, outputs: Mapping[str, int], problems: list[str
         for name in ("task_id", "idx", "grid"):
             if name not in entry:
                 raise DataError(f"{where}: field {name!r} is missing")
-        task, index = text(entry["task_id"], where, "task_id"), whole(entry["idx"], where, "idx")
+        task, index = check_text(entry["task_id"], where, "task_id"), check_index(entry["idx"], where, "idx")
         tokens = entry.get("n_tokens")
         outcome, grid = read_grid(entry["grid"], f"{where}, grid")
-        yield Answer(
+        yield Prediction(
             model=UNNAMED,
             task_id=task,
             test_index=index,
             outcome=outcome,
             grid=grid,
-            sum_logprob=number(entry.get("cumulative_logprob"), where, "cumulative_logprob"),
-            n_tokens=None if tokens is None else whole(tokens, where, "n_tokens"),
+            sum_logprob=check_number(entry.get("cumulative_logprob"), where, "cumulative_logprob"),
+            n_tokens=None if tokens is None else check_index(tokens, where, "n_tokens"),
             view=_view(entry.get("data_augmentation_kwargs")),
             sample=seen[task, index],
         )
         seen[task, index] += 1
 
 
-def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
+def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
     """``{id: [{"attempt_1": grid, …}, …]}``, an object for each test output, as arc24 and Kaggle have it."""
     seen: set[str] = set()
-    for element in elements(path):
+    for element in iterate_elements(path):
         where = f"{path}, line {element.line}"
         if element.key is None:
             raise DataError(f"{where}: expected an object of task id to test outputs, found a list")
@@ -89,7 +89,7 @@ def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -
                     yield _answer(element.key, index, sample, *read_grid(value, place))
 
 
-def read_arcprize(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Answer]:
+def read_arcprize(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
     """The ARC Prize layout: a folder with a file for each task, ``[{"attempt_1": {"answer": grid, …}, …}, …]``.
 
     An attempt that is null was given up after retries (``error``); an entry that is null has none. The test output is
@@ -98,7 +98,9 @@ def read_arcprize(path: Path, outputs: Mapping[str, int], problems: list[str]) -
     """
     for file in _task_files(path):
         task = file.name.removesuffix(".json")
-        entries = [{} if e.value is None else _object(e.value, f"{file}, test {e.index}") for e in elements(file)]
+        entries = [
+            {} if e.value is None else _object(e.value, f"{file}, test {e.index}") for e in iterate_elements(file)
+        ]
         places = _pair_indices(entries, outputs.get(task, 0))
         if places is None:
             _right_number(task, len(entries), outputs, problems)
@@ -142,7 +144,7 @@ def recognise(path: Path) -> Format:
     if path.name.endswith(".jsonl"):
         return FORMATS["lines"]
     forms = {"[": "arc24", "{": "attempts"}
-    if (start := opening(path)) not in forms:
+    if (start := first_character(path)) not in forms:
         raise DataError(f"{path}: begins like none of the known forms; name one with --format ({', '.join(FORMATS)})")
     return FORMATS[forms[start]]
 
@@ -174,9 +176,9 @@ def read_grid(value: object, where: str) -> tuple[str, Grid | None]:
         return error.kind, None
 
 
-def _answer(task: str, index: int, sample: int, outcome: str, grid: Grid | None, model: object = UNNAMED) -> Answer:
+def _answer(task: str, index: int, sample: int, outcome: str, grid: Grid | None, model: object = UNNAMED) -> Prediction:
     name = model if isinstance(model, str) and model else UNNAMED
-    return Answer(name, task, index, outcome, grid, None, None, None, sample)
+    return Prediction(name, task, index, outcome, grid, None, None, None, sample)
 
 
 def _outputs(value: object, where: str) -> list[object]:

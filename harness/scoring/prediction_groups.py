@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from harness.core.errors import DataError
 from harness.core.grid import Grid
-from harness.runs.prediction_reader import Answer
+from harness.runs.prediction_reader import Prediction
 from harness.voting.ranking import Vote
 
 UNNAMED = "-"
@@ -44,7 +44,7 @@ class Ballot:
         samples = [vote.sample for vote in self.votes()] + self.failed
         return next((s for s, times in Counter(samples).items() if times > 1), None)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Prediction) -> None:
         """Take one answer; equal grids are kept once."""
         if answer.grid is None:
             self.failed.append(answer.sample)
@@ -79,7 +79,7 @@ class Ballots:
 
 
 def collect(
-    answers: Iterable[Answer],
+    answers: Iterable[Prediction],
     outputs: Mapping[str, int],
     models: Sequence[str] | None,
     where: str,

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.core.errors import ArcBenchError, ConfigError, DataError, some_of
+from harness.core.errors import ArcBenchError, ConfigError, DataError, format_ids
 from harness.core.grid import Task
 from harness.data.dataset import SHOWN_DIGITS, content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Answer
+from harness.runs.prediction_reader import Prediction
 from harness.runs.schema import Cost, Manifest
 from harness.scoring.costs import CostMeter
 from harness.scoring.prediction_formats import FORMATS, Format, format_named, recognise
@@ -106,7 +106,7 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
     other = [t.id for t in tasks if t.id in sampled and content_digest(t)[:SHOWN_DIGITS] != sampled[t.id]]
     if other:
         raise DataError(
-            f"{folder.path} was asked other tasks than {spec} has under the ids {some_of(other)}: its answers say "
+            f"{folder.path} was asked other tasks than {spec} has under the ids {format_ids(other)}: its answers say "
             "nothing about them"
         )
     return ()
@@ -135,7 +135,7 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> Saved:
     return Saved(form.name, tasks, ballots, found if claimed is None else claimed, 0)
 
 
-def _as_one(answers: Iterable[Answer], names: set[str]) -> Iterator[Answer]:
+def _as_one(answers: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:
     """All answers as those of one model; the names that they bear go to ``names``."""
     for answer in answers:
         names.add(answer.model)

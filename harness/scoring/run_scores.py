@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import DataError, UnknownOutputError, some_of
+from harness.core.errors import DataError, UnknownOutputError, format_ids
 from harness.core.grid import Grid, Task
 from harness.data.dataset import Dataset, content_digest, without_test_outputs
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder, write_atomically
-from harness.runs.prediction_reader import run_answers
-from harness.runs.schema import Manifest, Metric, ModelResult, Results, Stopping
+from harness.runs.prediction_reader import read_predictions
+from harness.runs.schema import EarlyStoppingResult, Manifest, Metric, ModelResult, Results
 from harness.scoring.costs import CostMeter
 from harness.scoring.early_stopped_scores import score_ballot, stopping
 from harness.scoring.prediction_groups import Ballots, check_counts, collect
@@ -33,7 +33,7 @@ class ModelScores:
     """Failures by kind, those never drawn as ``missing``."""
     predictions: int
     """Predictions due: outputs x n, less those that stopping early spared."""
-    stopping: Stopping | None = None
+    stopping: EarlyStoppingResult | None = None
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -74,7 +74,8 @@ def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
     truths = {task.id: [pair.output for pair in task.test if pair.output is not None] for task in tasks}
     if unknown := [task.id for task in tasks if len(truths[task.id]) < len(task.test)]:
         raise UnknownOutputError(
-            f"of {len(tasks)} tasks {some_of(unknown)} have no output to score against; name a dataset with solutions"
+            f"of {len(tasks)} tasks {format_ids(unknown)} have no output to score against; "
+            "name a dataset with solutions"
         )
     return truths
 
@@ -149,7 +150,7 @@ def collect_run(
     """
     path, config = folder.predictions_path, manifest.config
     outputs = {task.id: len(task.test) for task in tasks}
-    answers = run_answers(path) if meter is None else meter.count(run_answers(path))
+    answers = read_predictions(path) if meter is None else meter.count(read_predictions(path))
     ballots = collect(answers, outputs, [model.name for model in config.models], str(path))
     check_counts(ballots, config.n, str(path))
     folder.check_predictions(manifest)
@@ -177,7 +178,7 @@ def declared_tasks(manifest: Manifest) -> list[Task]:
         ]
         if changed:
             raise DataError(
-                f"dataset {config.dataset}: of the run's {len(tasks)} tasks {some_of(changed)} have another content "
+                f"dataset {config.dataset}: of the run's {len(tasks)} tasks {format_ids(changed)} have another content "
                 "than the run sampled: its content changed since; score against the original"
             )
     return tasks
@@ -199,8 +200,8 @@ def named_tasks(dataset: Dataset, ids: Sequence[str]) -> list[Task]:
         known = {name: index for index, name in enumerate(dataset.ids)}
         if missing := [name for name in ids if name not in known]:
             raise DataError(
-                f"dataset {dataset.spec}: of the run's {len(ids)} tasks {some_of(missing)} are not there: its content "
-                "changed since; score against the original"
+                f"dataset {dataset.spec}: of the run's {len(ids)} tasks {format_ids(missing)} are not there: its "
+                "content changed since; score against the original"
             )
         places = [known[name] for name in ids]
     return [dataset.task(index) for index in places]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.core.errors import ConfigError, RunError, some_of
+from harness.core.errors import ConfigError, RunError, format_ids
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
@@ -188,9 +188,9 @@ def _task_differences(contents: Mapping[Path, Mapping[str, str]]) -> str:
             (first, path, own.keys() - declared.keys()),
         ):
             if ids:
-                told.append(f"{lacking} did not declare tasks of {having}: {some_of(sorted(ids))}")
+                told.append(f"{lacking} did not declare tasks of {having}: {format_ids(sorted(ids))}")
         if other := sorted(name for name in declared.keys() & own.keys() if declared[name] != own[name]):
-            told.append(f"{path} and {first} mean other tasks by the ids {some_of(other)}")
+            told.append(f"{path} and {first} mean other tasks by the ids {format_ids(other)}")
     return "; ".join(told)
 
 

@@ -72,14 +72,14 @@ def resampled_means(units: Floats, seed: int, resamples: int) -> Iterator[tuple[
         yield group, means
 
 
-def natural(seed: int) -> int:
+def unsigned_seed(seed: int) -> int:
     """Return a seed that numpy takes: older runs may have a negative one, which stands for its 64 bits."""
     return seed if seed >= 0 else seed % (1 << 64)
 
 
 def _count_blocks(tasks: int, seed: int, resamples: int) -> Iterator[Floats]:
     """Blocks of the count matrix (resamples, tasks) of numpy.random.default_rng(seed).integers, as scipy draws."""
-    rng = np.random.default_rng(natural(seed))
+    rng = np.random.default_rng(unsigned_seed(seed))
     block = max(1, _CELLS_AT_ONCE // tasks)
     for start in range(0, resamples, block):
         height = min(block, resamples - start)

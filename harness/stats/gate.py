@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from harness.stats.intervals import CONFIDENCE, Interval, wilson
+from harness.stats.intervals import CONFIDENCE, wilson
 from harness.stats.paired_test import Comparison
 
 
@@ -16,19 +16,14 @@ class Gate(Enum):
     INCONCLUSIVE = 3
 
 
-def gate(low: float, high: float, minimum: float) -> Gate:
+def gate_verdict(low: float, high: float, minimum: float) -> Gate:
     """PASS where the whole interval reaches the minimum, FAIL where none of it does, else INCONCLUSIVE."""
     if low >= minimum:
         return Gate.PASS
     return Gate.FAIL if high < minimum else Gate.INCONCLUSIVE
 
 
-def gate_interval(interval: Interval, minimum: float) -> Gate:
-    """Whether a metric reaches a minimum."""
-    return gate(interval.low, interval.high, minimum)
-
-
-def gate_margin(
+def margin_verdict(
     comparison: Comparison, margin: float, lower_is_better: bool = False, confidence: float = CONFIDENCE
 ) -> Gate:
     """Whether a run is no worse than its baseline by more than ``margin`` (0 or more).
@@ -41,7 +36,7 @@ def gate_margin(
     if margin < 0:
         raise ValueError(f"a margin is 0 or more, not {margin}")
     low, high = gain_bounds(comparison, lower_is_better, confidence)
-    return gate(low, high, -margin)
+    return gate_verdict(low, high, -margin)
 
 
 def gain_bounds(

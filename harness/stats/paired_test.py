@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.bootstrap import ROUNDED, Floats, natural, resampled_means, to_units
+from harness.stats.bootstrap import ROUNDED, Floats, resampled_means, to_units, unsigned_seed
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
 SIGNIFICANCE = 0.05
@@ -93,10 +93,10 @@ def compare(
     tests = sign_tests(units, scale, seed, resamples)
     rows = zip(units, scale, ends, tests, flipped, strict=True)
     found = [_comparison(*row) for row in rows]
-    return corrected(found, flipped)
+    return apply_holm(found, flipped)
 
 
-def corrected(found: Sequence[Comparison], lower_is_better: Sequence[bool]) -> list[Comparison]:
+def apply_holm(found: Sequence[Comparison], lower_is_better: Sequence[bool]) -> list[Comparison]:
     """Return the same comparisons with Holm's correction over all of them, and the verdicts that follow from it."""
     return [
         replace(c, p_holm=p, verdict=_verdict(c.delta, p, lower))
@@ -179,7 +179,7 @@ def _random_flips(units: Floats, slack: Floats, seed: int, flips: int) -> Floats
     """How many of the random flips reach the observed |sum|; the same flips for every row."""
     observed = np.abs(units.sum(axis=1)) - slack
     # A stream of its own, so that the test does not lean on the interval's draws.
-    rng = np.random.default_rng([natural(seed), 1])
+    rng = np.random.default_rng([unsigned_seed(seed), 1])
     reached: Floats = np.zeros(len(units))
     block = max(1, _BLOCK // max(units.shape))
     for start in range(0, flips, block):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.core.grid import Pair
-from harness.runs.prediction_reader import run_answers
+from harness.runs.prediction_reader import read_predictions
 from harness.voting.ranking import RankedGrid, Vote, rank_votes
 from reports.gallery.choose import Shown
 
@@ -41,7 +41,7 @@ def gather_top(shown: Sequence[Shown]) -> list[TopByOutput]:
     votes: dict[tuple[int, str, str, str, int], list[Vote | None]] = {}
     for key, section in {id(entry.section): entry.section for entry in shown}.items():
         for run in section.runs:
-            for answer in run_answers(run.folder.predictions_path):
+            for answer in read_predictions(run.folder.predictions_path):
                 if answer.task_id in wanted[key]:
                     vote = None if answer.grid is None else Vote(answer.grid, answer.mean_logprob)
                     place = (key, run.name, answer.model, answer.task_id, answer.test_index)

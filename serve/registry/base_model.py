@@ -13,11 +13,11 @@ from typing import Any
 from harness.core.errors import AdapterError, ConfigError, ServerError
 from harness.core.hub_cache import (
     cached_snapshot,
-    is_whole,
+    check_download_allowed,
+    is_complete,
     loaded_weights,
     missing_weights,
     model_digest,
-    refuse_offline,
 )
 from serve.registry.safetensors_file import TensorInfo, read_header
 
@@ -58,7 +58,7 @@ class BaseModel:
             snapshot = cached_snapshot(text, revision)
         except ConfigError as error:
             raise ServerError(str(error)) from error
-        whole = snapshot is not None and is_whole(snapshot)
+        whole = snapshot is not None and is_complete(snapshot)
         return BaseModel(text, snapshot if whole else None, None if whole else snapshot)
 
     @cached_property
@@ -172,7 +172,7 @@ class BaseModel:
                 raise ServerError(f"{self.folder}: the model has {lacking}; copy or download the whole of it")
             return
         try:
-            refuse_offline(self.name, self.partial, environ)
+            check_download_allowed(self.name, self.partial, environ)
         except ConfigError as error:
             raise ServerError(str(error)) from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import AdapterError
-from harness.core.vllm_classes import refuse_embedding_lora
+from harness.core.vllm_classes import embedding_lora_error
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_config, read_object
 from serve.registry.base_match import INSIST, base_mismatch, is_accepted
 from serve.registry.base_model import BaseModel
@@ -102,7 +102,7 @@ def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int 
     if max_rank is not None and rank > max_rank:
         raise AdapterError(f"{folder}: rank {rank} is above this server's --max-lora-rank {max_rank}")
     if base is not None:
-        if reason := refuse_embedding_lora(modules, base.architecture):
+        if reason := embedding_lora_error(modules, base.architecture):
             raise AdapterError(f"{weights}: {reason}")
         if config.get("ensure_weight_tying") and any(has_embedding_name(module, head=True) for module in modules):
             raise AdapterError(

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.augmentation import Augmentation, identity, random_colours, resplit, sampling_view, training_view
+from harness.core.augmentation import Augmentation, identity_view, random_colours, random_view, resplit, sampling_view
 from harness.core.grid import COLOURS, Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.core.symmetry import SYMMETRIES
@@ -27,12 +27,12 @@ def test_invert_undoes_apply_on_any_grid(view: Augmentation, grid: Grid) -> None
 
 @given(tasks(), st.integers())
 def test_a_view_of_a_task_maps_every_pair(task: Task, key: int) -> None:
-    view = training_view(Stream(key), len(task.train))
+    view = random_view(Stream(key), len(task.train))
     seen = view.apply_task(task)
     assert seen.id == task.id
     assert [view.invert(pair.input) for pair in seen.train] == [task.train[i].input for i in view.order]
     assert [view.apply(pair.input) for pair in task.test] == [pair.input for pair in seen.test]
-    assert identity(len(task.train)).apply_task(task) == task
+    assert identity_view(len(task.train)).apply_task(task) == task
 
 
 def test_unknown_outputs_stay_unknown() -> None:

@@ -15,7 +15,7 @@ from tests.support.data_samples import grids
 @given(grids())
 def test_rows_and_back(grid: Grid) -> None:
     assert Grid.from_rows(grid.to_rows()) == grid
-    assert Grid.of(grid.rows()) == grid
+    assert Grid.from_byte_rows(grid.rows()) == grid
     assert [bytes(column) for column in zip(*grid.rows(), strict=True)] == grid.columns()
     assert grid.shape == (len(grid.to_rows()), len(grid.to_rows()[0]))
 

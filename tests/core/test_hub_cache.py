@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import ConfigError, ServerError
-from harness.core.hub_cache import is_offline, is_whole, missing_weights
+from harness.core.hub_cache import is_complete, is_offline, missing_weights
 from serve.launch.command import ServeConfig
 from serve.launch.machine import Machine
 from serve.launch.process import prepare
@@ -126,11 +126,11 @@ def test_shards_that_were_not_downloaded_are_missed(tmp_path: Path, shards: set[
 
 def test_what_else_is_not_whole(tmp_path: Path) -> None:
     snapshot = cache(tmp_path)
-    assert is_whole(snapshot)
+    assert is_complete(snapshot)
     (tmp_path / "hub" / "models--arc--tiny" / "blobs" / "model.safetensors").unlink()
     assert missing_weights(snapshot) == "no *.safetensors"  # a link to a blob that is gone
     (snapshot / "pytorch_model.bin").touch()
-    assert not is_whole(snapshot)
+    assert not is_complete(snapshot)
     for text in ("{", "[]", '{"weight_map": 3}', "{}"):
         (snapshot / "model.safetensors.index.json").write_text(text)
         assert missing_weights(snapshot) == "model.safetensors.index.json that cannot be read"

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import DataError
-from harness.core.json_stream import _Reader, elements, opening
+from harness.core.json_stream import _Reader, first_character, iterate_elements
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -21,9 +21,9 @@ VALUES = st.recursive(
 
 def read(path: Path, block: int) -> object:
     """What the elements of a file add up to."""
-    found = list(elements(path, block))
+    found = list(iterate_elements(path, block))
     assert [element.index for element in found] == list(range(len(found)))
-    if opening(path) == "[":
+    if first_character(path) == "[":
         return [element.value for element in found]
     return {element.key: element.value for element in found}
 
@@ -46,7 +46,7 @@ def test_elements_equal_the_whole_file_for_every_block_size(
 def test_elements_tell_the_line_on_which_they_begin(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text('[\n{"a":\n1},\n\n[2],\n"x"]\n')
-    assert [element.line for element in elements(path)] == [2, 5, 6]
+    assert [element.line for element in iterate_elements(path)] == [2, 5, 6]
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
@@ -70,16 +70,16 @@ def test_what_is_not_json_is_refused_with_its_line(tmp_path: Path, content: str,
     path = tmp_path / "file.json"
     path.write_text(content)
     with pytest.raises(DataError, match=message):
-        list(elements(path, block))
+        list(iterate_elements(path, block))
 
 
 def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(b"[\xff\xfe]")
     with pytest.raises(DataError, match="not text in UTF-8"):
-        list(elements(path))
+        list(iterate_elements(path))
     with pytest.raises(DataError, match="No such file"):
-        list(elements(tmp_path / "nothing.json"))
+        list(iterate_elements(tmp_path / "nothing.json"))
 
 
 def test_a_broken_file_is_not_read_to_its_end(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_broken_file_is_not_read_to_its_end(tmp_path: Path) -> None:
     with path.open() as file:
         reader = _Reader(path, file, 1 << 20)
         with pytest.raises(DataError, match="line 1: not JSON"):
-            list(reader.elements())
+            list(reader.iterate_elements())
         assert len(reader.text) <= 1 << 20
 
 
@@ -100,7 +100,7 @@ def test_the_window_does_not_grow_with_the_file(tmp_path: Path) -> None:
     widest = 0
     with path.open() as file:
         reader = _Reader(path, file, 1 << 20)
-        for element in reader.elements():
+        for element in reader.iterate_elements():
             widest = max(widest, len(reader.text)) if element.index % 1_000 == 0 else widest
     assert element.index == 199_999
     assert widest <= 2 << 20
@@ -110,6 +110,6 @@ def test_the_window_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_numbers_that_a_block_cuts_are_read_whole(tmp_path: Path, block: int) -> None:
     path = tmp_path / "file.json"
     path.write_text("[1.5, -0.0, 1e+30, 1E-7, 10, 12345.678e-12]\n")
-    assert [repr(element.value) for element in elements(path, block)] == [
+    assert [repr(element.value) for element in iterate_elements(path, block)] == [
         "1.5", "-0.0", "1e+30", "1e-07", "10", "1.2345678e-08",
     ]  # fmt: skip

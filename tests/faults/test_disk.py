@@ -11,8 +11,8 @@ import pytest
 from harness.core.errors import RunError
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset
-from harness.runs.prediction_log import PredictionLog, drop_errors
-from harness.runs.prediction_reader import run_answers
+from harness.runs.prediction_log import PredictionLog, drop_retryable
+from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import PredictionRecord
 from tests.conftest import record
 from tests.faults.disks import FULL, largest_file, small_disk
@@ -53,10 +53,10 @@ def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
     room = len(before) + len(before) // 2 + 10
     with largest_file(room), pytest.raises(RunError, match=r"last 2 predictions are not saved"):
         log.commit()
-    assert [answer.sample for answer in run_answers(path)] == list(range(3))
+    assert [answer.sample for answer in read_predictions(path)] == list(range(3))
     log.append(line(5))
     log.close()
-    assert [answer.sample for answer in run_answers(path)] == list(range(6))
+    assert [answer.sample for answer in read_predictions(path)] == list(range(6))
 
 
 def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) -> None:
@@ -65,13 +65,13 @@ def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) 
     made = [line(i, "error" if i % 2 else "grid").model_copy(update={"text": 'says "error"'}) for i in range(6)]
     before = written(path, made)
     with largest_file(100), pytest.raises(RunError, match="as it was"):
-        drop_errors(path)
+        drop_retryable(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["predictions.jsonl"]
-    assert drop_errors(path) == 3
+    assert drop_retryable(path) == 3
     assert path.read_bytes() == b"".join(before.splitlines(keepends=True)[::2])
-    assert drop_errors(path) == 0
-    assert drop_errors(tmp_path / "missing.jsonl") == 0
+    assert drop_retryable(path) == 0
+    assert drop_retryable(tmp_path / "missing.jsonl") == 0
 
 
 @KINDS

@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.errors import ArcBenchError
 from harness.runs.prediction_log import PredictionLog
-from harness.runs.prediction_reader import run_answers
+from harness.runs.prediction_reader import read_predictions
 from tests.conftest import edit_manifest
 from tests.faults.files import READERS, cut, read_by, some, turned
 from tests.faults.matrix import count, mostly_slow
@@ -140,7 +140,7 @@ def test_every_byte_of_the_last_line(run: Path) -> None:
     start = data.rindex(b"\n", 0, -1) + 1
     for content in cut(data, range(start, len(data))):
         path.write_bytes(content)
-        assert sum(1 for _ in run_answers(path)) == data.count(b"\n") - 1
+        assert sum(1 for _ in read_predictions(path)) == data.count(b"\n") - 1
         PredictionLog(path).close()
         assert path.read_bytes() == data[:start]
         count()

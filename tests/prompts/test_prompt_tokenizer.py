@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.core.augmentation import training_view
+from harness.core.augmentation import random_view
 from harness.core.errors import ConfigError, SpecError
 from harness.core.grid import Grid, Pair, Task
 from harness.core.random_stream import Stream
@@ -87,7 +87,7 @@ def test_real_tasks_under_training_views(tokenizer: Any) -> None:
     )
     for index in range(40):
         task = dataset.task(index)
-        seen = training_view(Stream("view", index), len(task.train)).apply_task(task)
+        seen = random_view(Stream("view", index), len(task.train)).apply_task(task)
         for test in range(len(task.test)):
             assert fast.sample(seen, test) == plain.sample(seen, test)
 

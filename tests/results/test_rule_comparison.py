@@ -23,7 +23,7 @@ from harness.results.rule_comparison import (
     score_rules,
     unusable,
 )
-from harness.runs.prediction_reader import Answer
+from harness.runs.prediction_reader import Prediction
 from harness.scoring.prediction_groups import Ballots, collect
 from harness.scoring.run_scores import score_ballots
 from harness.voting.ranking import RankedGrid, Vote, vote_k
@@ -39,8 +39,8 @@ def tasks(count: int) -> list[Task]:
     return [Task(f"t{i:02}", (pair,), (Pair(GRIDS[3], TRUTH),) * (1 + i % 2)) for i in range(count)]
 
 
-def answer(task: str, test: int, sample: int, grid: Grid | None, logprob: float | None, view: str | None) -> Answer:
-    return Answer("m", task, test, "grid" if grid else "unparsed", grid, logprob, 4, view, sample)
+def answer(task: str, test: int, sample: int, grid: Grid | None, logprob: float | None, view: str | None) -> Prediction:
+    return Prediction("m", task, test, "grid" if grid else "unparsed", grid, logprob, 4, view, sample)
 
 
 def gather(count: int, seed: int, logprobs: bool = True, views: bool = True) -> Ballots:

@@ -11,7 +11,7 @@ from harness.core.grid import Grid
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog
-from harness.runs.prediction_reader import run_answers
+from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import PredictionRecord
 from tests.conftest import manifest, record
 
@@ -41,7 +41,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     lines = written(path, 3).splitlines(keepends=True)
     path.write_bytes(lines[0] + b"{}\n" + lines[2])
     with pytest.raises(DataError, match="line 2"):
-        list(run_answers(path))
+        list(read_predictions(path))
     with pytest.raises(RunError, match="line 2"):
         list(RunFolder(tmp_path).predictions())
 
@@ -51,7 +51,7 @@ def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:
     folder.check_free(resume=False)
     with folder.locked():
         folder.check_free(resume=False)  # Begun and killed before the manifest was written: nothing is in the way.
-        folder.begin(manifest("toy/copy#n=2", ["base"], 2), resume=False)
+        folder.start_run(manifest("toy/copy#n=2", ["base"], 2), resume=False)
     with pytest.raises(RunError, match="--resume completes it"):
         folder.check_free(resume=False)
     folder.check_free(resume=True)
@@ -69,13 +69,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, resume: bool) -> Non
 def test_resuming_keeps_the_history_and_names_what_changed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     first = manifest("toy/copy#n=2", ["base"], 2)
-    folder.begin(first, resume=False)
-    again = folder.begin(first.model_copy(update={"started": "later"}), resume=True)
+    folder.start_run(first, resume=False)
+    again = folder.start_run(first.model_copy(update={"started": "later"}), resume=True)
     assert (again.started, again.resumed) == (first.started, ["later"])
     assert folder.manifest() == again
     other = manifest("toy/copy#n=2", ["base"], 4, seed=1)
     with pytest.raises(RunError, match="n: 2 -> 4; seed: 0 -> 1"):
-        folder.begin(other, resume=True)
+        folder.start_run(other, resume=True)
     assert folder.manifest() == again
 
 

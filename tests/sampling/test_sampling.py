@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.client.response import Reply
-from harness.core.augmentation import identity
+from harness.core.augmentation import identity_view
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
@@ -203,7 +203,7 @@ def test_what_a_run_cost_is_in_its_results(tmp_path: Path, tokens: bool) -> None
 
 def test_a_lenient_run_reads_what_the_original_scripts_did() -> None:
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("GridShapeEncoder(MinimalGridEncoder())")
-    view = identity(4)
+    view = identity_view(4)
     unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
     assert Asker(prompt, encoder).read(unclosed, view) == ("unparsed", None)
     assert Asker(prompt, encoder, lenient=True).read(unclosed, view) == ("grid", Grid.from_rows([[0, 1], [2, 3]]))

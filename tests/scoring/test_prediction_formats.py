@@ -11,7 +11,7 @@ import pytest
 
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
-from harness.runs.prediction_reader import Answer
+from harness.runs.prediction_reader import Prediction
 from harness.scoring.prediction_formats import FORMATS, format_named, recognise
 from harness.scoring.prediction_loader import FORM_NAMES, Saved, open_saved
 from tests.conftest import ROOT
@@ -21,7 +21,7 @@ TASKS = str(SAVED / "tasks.json")
 OUTPUTS = {"a": 1, "b": 2, "c": 1, "d": 1}
 
 
-def answers(name: str, form: str) -> list[Answer]:
+def answers(name: str, form: str) -> list[Prediction]:
     problems: list[str] = []
     found = list(FORMATS[form].read(SAVED / name, OUTPUTS, problems))
     assert problems == []

@@ -17,7 +17,7 @@ from harness.data.dataset import SHOWN_DIGITS, content_digest, iterate_tasks, wi
 from harness.data.spec import open_dataset
 from harness.results.summary_table import summary_table
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import run_answers
+from harness.runs.prediction_reader import read_predictions
 from harness.scoring.paired_comparison import all_pairs, compare_pairs
 from harness.scoring.run_scores import ModelScores, declared_tasks, score_run, score_saved
 from harness.scoring.run_selector import select_models
@@ -68,14 +68,14 @@ def test_a_task_without_predictions_counts_as_missing_and_wrong(make_run: MakeRu
 def test_a_torn_last_line_is_left_out_and_a_broken_line_is_named(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"good": 1.0})
     path = run / "predictions.jsonl"
-    whole = len(list(run_answers(path)))
+    whole = len(list(read_predictions(path)))
     with path.open("a") as file:
         file.write('{"model": "good", "task_')
-    assert len(list(run_answers(path))) == whole
+    assert len(list(read_predictions(path))) == whole
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], "nonsense\n", *lines[1:]]))
     with pytest.raises(DataError, match=r"line 2: not JSON"):
-        list(run_answers(path))
+        list(read_predictions(path))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from harness.cli.entry import run_cli
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Results, RuledResults
+from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.run_scores import score_run
 from harness.voting.metrics import METRICS
 from tests.conftest import ROOT, MakeRun, edit_manifest
@@ -69,7 +69,7 @@ def test_what_is_printed_for_people(capsys: pytest.CaptureFixture[str], tmp_path
     )
     assert status == 0
     assert out == (SAVED / "score.txt").read_text()
-    rules = RuledResults.model_validate_json(out_file.read_bytes()).rules["-"]
+    rules = ResultsWithRules.model_validate_json(out_file.read_bytes()).rules["-"]
     assert list(rules) == ["vote", "logprob", "first", "marc", "count-nll"]
     assert (rules["vote"].difference, rules["vote"].verdict) == (None, None)
     for own in rules.values():

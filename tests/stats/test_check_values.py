@@ -1,4 +1,4 @@
-"""The public door of the statistics: what it offers, that it is pure, and the check values in one place."""
+"""Published values that the statistics must reproduce, and a test that they do no input or output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-import harness.stats as stats
+from harness.stats.intervals import intervals
+from harness.stats.paired_test import compare, mcnemar
 from harness.voting import subset_curves
 from tests.conftest import ROOT
 from tests.support.stats_samples import ones
@@ -18,33 +19,30 @@ def test_the_check_values() -> None:
     votes = subset_curves.vote_at_m(2, [2, 1], 1, [3, 6])
     np.testing.assert_allclose(votes, [[0.41667, 0.5], [0.73333, 1.0]], atol=5e-6)
     assert subset_curves.pass_at_k(8, [2], [4])[0, 0] == pytest.approx(0.785714, abs=5e-7)
-    found = stats.intervals(ones(94, 400))[0]
+    found = intervals(ones(94, 400))[0]
     assert (found.low, found.high) == (0.1950, 0.2775)
-    zeros_first = stats.intervals(ones(94, 400)[::-1])[0]
+    zeros_first = intervals(ones(94, 400)[::-1])[0]
     assert (zeros_first.low, zeros_first.high) != (0.1950, 0.2775)
-    difference = stats.compare(ones(94, 400), np.zeros(400))[0]
+    difference = compare(ones(94, 400), np.zeros(400))[0]
     assert (difference.low, difference.high) == (0.1925, 0.2775)
-    assert stats.mcnemar(12, 4) == pytest.approx(0.076813, abs=5e-7)
-    assert stats.intervals(np.zeros(50))[0].high == pytest.approx(0.071, abs=5e-4)
-
-
-def test_everything_it_names_is_there_and_documented() -> None:
-    for name in stats.__all__:
-        assert getattr(stats, name).__doc__, name
+    assert mcnemar(12, 4) == pytest.approx(0.076813, abs=5e-7)
+    assert intervals(np.zeros(50))[0].high == pytest.approx(0.071, abs=5e-4)
 
 
 def test_the_statistics_do_no_input_or_output_and_know_no_heavy_package() -> None:
     code = """
 import sys
 import numpy as np
-import harness.voting.metrics, harness.stats as stats, harness.voting.ranking, harness.voting.subset_curves
+import harness.stats.gate, harness.voting.metrics, harness.voting.ranking, harness.voting.subset_curves
+from harness.stats.intervals import intervals
+from harness.stats.paired_test import compare
 from harness.core.grid import Grid
 print(sorted({"click", "aiohttp", "torch", "pydantic", "orjson", "scipy", "pandas"} & set(sys.modules)))
 
 def work():
     a, b = np.linspace(0, 1, 60), np.linspace(1, 0, 60)
-    stats.intervals([a, b], 59, resamples=199)
-    stats.compare(a, b, 59, resamples=199)
+    intervals([a, b], 59, resamples=199)
+    compare(a, b, 59, resamples=199)
     harness.voting.subset_curves.vote_at_m(2, [2, 1], 1, [3, 6])
     grid = Grid(1, 1, b"\\1")
     harness.voting.metrics.average({"t": [harness.voting.metrics.score_output([grid, None], grid)]})

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control
 
-from harness.stats.gate import Gate, gate, gate_interval, gate_margin
-from harness.stats.intervals import Interval
+from harness.stats.gate import Gate, gate_verdict, margin_verdict
 from harness.stats.paired_test import compare, holm, mcnemar, resolvable_difference, sign_tests, tasks_needed
 from tests.support.stats_samples import ones, scipy_ends, scores
 
@@ -170,8 +169,7 @@ def test_only_equal_shapes_are_paired() -> None:
     [(0.2, 0.3, 0.2, Gate.PASS), (0.1, 0.2, 0.2, Gate.INCONCLUSIVE), (0.1, 0.19, 0.2, Gate.FAIL)],
 )
 def test_the_gate_asks_the_whole_interval(low: float, high: float, minimum: float, verdict: Gate) -> None:
-    assert gate(low, high, minimum) is verdict
-    assert gate_interval(Interval(0.15, low, high, "bca", 400), minimum) is verdict
+    assert gate_verdict(low, high, minimum) is verdict
 
 
 def test_gate_exit_codes() -> None:
@@ -182,15 +180,15 @@ def test_no_worse_than_a_baseline() -> None:
     rng = np.random.default_rng(9)
     base = rng.binomial(32, 0.5, 400) / 32
     better, much_worse = np.minimum(base + 3 / 32, 1), np.maximum(base - rng.binomial(8, 0.5, 400) / 32, 0)
-    assert gate_margin(compare(better, base, 32)[0], 0.01) is Gate.PASS
-    assert gate_margin(compare(much_worse, base, 32)[0], 0.01) is Gate.FAIL
-    assert gate_margin(compare(much_worse, base, 32)[0], 0.01, lower_is_better=True) is Gate.PASS
+    assert margin_verdict(compare(better, base, 32)[0], 0.01) is Gate.PASS
+    assert margin_verdict(compare(much_worse, base, 32)[0], 0.01) is Gate.FAIL
+    assert margin_verdict(compare(much_worse, base, 32)[0], 0.01, lower_is_better=True) is Gate.PASS
     noisy = compare(rng.binomial(32, 0.5, 400) / 32, base, 32)[0]
-    assert gate_margin(noisy, 0.001) is Gate.INCONCLUSIVE
+    assert margin_verdict(noisy, 0.001) is Gate.INCONCLUSIVE
     with pytest.raises(ValueError, match="0 or more"):
-        gate_margin(noisy, -0.1)
+        margin_verdict(noisy, -0.1)
 
 
 def test_a_gate_without_differing_tasks_passes_only_where_the_tasks_suffice() -> None:
-    assert gate_margin(compare(ones(100, 400), ones(100, 400))[0], 0.01) is Gate.PASS
-    assert gate_margin(compare(ones(10, 40), ones(10, 40))[0], 0.01) is Gate.INCONCLUSIVE
+    assert margin_verdict(compare(ones(100, 400), ones(100, 400))[0], 0.01) is Gate.PASS
+    assert margin_verdict(compare(ones(10, 40), ones(10, 40))[0], 0.01) is Gate.INCONCLUSIVE

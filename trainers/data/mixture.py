@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.core.augmentation import identity, resplit, training_view
+from harness.core.augmentation import identity_view, random_view, resplit
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Task
 from harness.core.random_stream import Stream
@@ -166,7 +166,7 @@ class Mixture:
         if not answered:
             return "no_output"
         test_index = stream.choice(answered)
-        view = training_view(stream, len(split.train)) if self.augment else identity(len(split.train))
+        view = random_view(stream, len(split.train)) if self.augment else identity_view(len(split.train))
         seen = view.apply_task(split)
         task = changed = source.remake.change(stream, seen)
         sample, dropped = source.tokens.sample(task, test_index), 0

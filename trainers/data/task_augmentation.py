@@ -44,15 +44,15 @@ class ProblemChange:
         if self.kind == "padding":
             side = bytes((self.colour,)) * self.columns
             band = [bytes((self.colour,)) * (grid.width + 2 * self.columns)] * self.rows
-            return Grid.of([*band, *(side + row + side for row in grid.rows()), *band])
+            return Grid.from_byte_rows([*band, *(side + row + side for row in grid.rows()), *band])
         if self.kind == "upscale":
             wide = (bytes(c for c in row for _ in range(self.columns)) for row in grid.rows())
-            return Grid.of([row for row in wide for _ in range(self.rows)])
+            return Grid.from_byte_rows([row for row in wide for _ in range(self.rows)])
         image = apply_symmetry(self.symmetry, grid)
         one, two = (grid, image) if self.first else (image, grid)
         if self.symmetry == "flip_ud":
-            return Grid.of(one.rows() + two.rows())
-        return Grid.of([left + right for left, right in zip(one.rows(), two.rows(), strict=True)])
+            return Grid.from_byte_rows(one.rows() + two.rows())
+        return Grid.from_byte_rows([left + right for left, right in zip(one.rows(), two.rows(), strict=True)])
 
     def apply_task(self, task: Task) -> Task:
         """The new task, under the old id."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from harness.core.errors import AdapterError, ConfigError
 from harness.core.hub_cache import (
     cached_snapshot,
+    check_download_allowed,
     loaded_weights,
     missing_weights,
     model_digest,
-    refuse_offline,
     weights_digest,
 )
 from harness.data.dataset import Dataset
@@ -163,7 +163,7 @@ def check_weights(base: Path | str) -> None:
         ConfigError: they are not; the message says what is missing, and what to do.
     """
     if isinstance(base, str):
-        refuse_offline(base, cached_snapshot(base), os.environ)
+        check_download_allowed(base, cached_snapshot(base), os.environ)
     elif lacking := missing_weights(base):
         raise ConfigError(f"model {str(base)!r} cannot be loaded: it has {lacking}; copy or download the whole of it")
 

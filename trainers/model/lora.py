@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import ConfigError
-from harness.core.vllm_classes import EMBEDDINGS, HEAD, refuse_embedding_lora
+from harness.core.vllm_classes import EMBEDDINGS, HEAD, embedding_lora_error
 from trainers.model.inputs import find_base
 from trainers.recipe.schema import LoraRecipe, Recipe
 
@@ -46,7 +46,7 @@ def unserveable(lora: LoraRecipe, max_rank: int, architecture: str | None) -> li
         reasons.append("lora.modules_to_save: vLLM loads no full layers with an adapter")
     if lora.init not in SERVEABLE_INITS:
         reasons.append(f"lora.init: {lora.init} changes the base weights, which the server does not")
-    if reason := refuse_embedding_lora(_targeted_embeddings(lora.targets), architecture):
+    if reason := embedding_lora_error(_targeted_embeddings(lora.targets), architecture):
         reasons.append(f"lora.targets: {reason}")
     rank = max((lora.rank, *lora.rank_pattern.values()))
     if rank > max_rank:
