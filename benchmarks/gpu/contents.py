@@ -14,7 +14,7 @@ from benchmarks.gpu.swaps import swap_under_load
 from benchmarks.training.setting import SHAPES, Setting, model_folder
 from serve.launch.operations import add_adapter
 from serve.launch.process import Server, serving
-from trainers.commands.log_odds import Odds
+from trainers.commands.log_odds import OddsDifferences
 from trainers.commands.parity import Parity
 from trainers.tiny.train import shipped_path
 
@@ -150,7 +150,7 @@ def _parity(check: Check, running: Server, folder: Path, model: str, samples: in
     """The figures that decide, each with its bound in parentheses."""
     words = ["--server", running.url, "--model", model, "--samples", str(samples), "--json", "-"]
     found = json.loads(check.run("harness.cli", "parity", str(folder), *words, wanted=wanted)[0].splitlines()[-1])
-    odds = found["odds"] and Odds(**found["odds"])
+    odds = found["odds"] and OddsDifferences(**found["odds"])
     return f"in {found['dtype']}: {Parity(**{**found, 'odds': odds}).figures()}"
 
 
@@ -161,7 +161,7 @@ def _swaps(check: Check, running: Server, versions: list[str]) -> Figures:
     data = json.loads((check.work / "cross.json").read_text(encoding="utf-8"))
     recipe = make_recipe(data, "the check")
     mixture = open_recipe_mixture(open_inputs(recipe), load_tokenizer(shipped_path()))
-    samples = [mixture.draw(k).sample for k in range(12)]
+    samples = [mixture.draw_sample(k).sample for k in range(12)]
     prompts = [sample.ids[: sample.prompt_length] for sample in samples]
     found = swap_under_load(running.url, versions, prompts, 6 if check.small else 30)
     figures = {name: f"{value:g}" for name, value in found.items() if name in ("requests", "failed", "wrong")}

@@ -18,13 +18,13 @@ from typing import Any
 
 from benchmarks.training.setting import Setting, model_folder
 from harness.data.spec import open_dataset
-from trainers.data.mixture import Draw
-from trainers.data.passes import Collator
+from trainers.data.micro_batches import Collator
+from trainers.data.mixture import DrawnSample
 from trainers.model.inputs import open_inputs, open_recipe_mixture
 from trainers.model.lora import lora_config
 from trainers.recipe.schema import Recipe
 from trainers.run.api import train
-from trainers.run.trl_config import chosen_dtype, pass_limits
+from trainers.run.trl_config import chosen_dtype, micro_batch_limits
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Cost:
 
 def by_trainer(setting: Setting, recipe: Recipe) -> Cost:
     """This project's trainer, from the recipe to the finished folder; the costs are those of its own log."""
-    from trainers.store.log import read_log
+    from trainers.store.training_log import read_log
 
     output = train(recipe, recipe.output_dir, progress=False)
     log = read_log(output / "log.jsonl")
@@ -64,7 +64,7 @@ def by_loop(setting: Setting, recipe: Recipe) -> Cost:
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / setting.total)
-    collator = Collator(0, 1, pass_limits(recipe))
+    collator = Collator(0, 1, micro_batch_limits(recipe))
     draws = _draws(recipe, setting)
     steps: list[Any] = [collator([{"draw": d} for d in step]) for step in draws]
     losses, clock = [], [time.perf_counter()]
@@ -193,12 +193,12 @@ def _base(recipe: Recipe, device: str) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(str(open_inputs(recipe).base), dtype=dtype).to(device), dtype
 
 
-def _draws(recipe: Recipe, setting: Setting) -> list[list[Draw]]:
+def _draws(recipe: Recipe, setting: Setting) -> list[list[DrawnSample]]:
     """The samples of each step."""
     inputs = open_inputs(recipe)
     mixture = open_recipe_mixture(inputs)
     size = setting.batch
-    return [[mixture.draw(i) for i in range(k * size, (k + 1) * size)] for k in range(setting.total)]
+    return [[mixture.draw_sample(i) for i in range(k * size, (k + 1) * size)] for k in range(setting.total)]
 
 
 def measure(name: str, setting: Setting, folder: Path) -> dict[str, Any]:

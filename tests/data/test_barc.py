@@ -335,6 +335,6 @@ def test_a_bad_row_ends_neither_a_validation_nor_a_look_at_the_first_task(tmp_pa
     assert find_task(dataset, None).id == "rows-2"
     tokens = PromptTokenizer(tokenizer(), load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"))
     found = open_validation(dataset, tokens, max_tasks=9, exact_tasks=1, max_seq_len=4096, pad_id=0)
-    assert (len(found.questions), found.left_out) == (2, 0)
+    assert (len(found.tasks), found.skipped) == (2, 0)
     with pytest.raises(BadRow, match="line 1"):
         find_task(dataset, "rows-1")

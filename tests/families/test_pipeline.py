@@ -37,8 +37,8 @@ from trainers.commands.preview import preview
 from trainers.model.inputs import open_inputs
 from trainers.recipe.schema import Recipe, make_recipe
 from trainers.run.api import train
-from trainers.store.log import read_log
 from trainers.store.manifest import AdapterManifest, read_manifest
+from trainers.store.training_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

@@ -13,7 +13,7 @@ from tests.faults.damage import damaged, damages
 from tests.faults.matrix import count
 from tests.faults.training import check_equal, ran, said, small
 from tests.support.train_runs import Data, last_line
-from trainers.store.checkpoints import best_weights, newest_complete, torn
+from trainers.store.checkpoints import best_weights_folder, checkpoint_damage, newest_complete
 from trainers.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_a_damaged_checkpoint_is_skipped(whole: Path) -> None:
         for what, content in damages(path.read_bytes(), Stream("checkpoint", path.name), cuts=5, flips=8):
             with damaged(path, content):
                 assert newest_complete(folder) == folder / BEFORE, (path.name, what)
-                said_why = torn(folder / NEWEST, 6) or ""
+                said_why = checkpoint_damage(folder / NEWEST, 6) or ""
                 assert path.name in said_why or path.name == "files.json", said_why
             count()
     assert newest_complete(folder) == folder / NEWEST
@@ -59,11 +59,11 @@ def test_a_damaged_checkpoint_is_skipped(whole: Path) -> None:
 def test_damaged_best_weights_are_refused(whole: Path) -> None:
     """Best weights of which any file is cut, flipped in one bit, empty or gone are refused by name."""
     folder = whole / "checkpoints"
-    assert best_weights(folder, 6) == folder / BEST
+    assert best_weights_folder(folder, 6) == folder / BEST
     for path in sorted((folder / BEST).iterdir()):
         for what, content in damages(path.read_bytes(), Stream("best", path.name), cuts=3, flips=4):
             with damaged(path, content), pytest.raises(RunError, match=r"best-6, the weights of the best step: .*over"):
-                raise AssertionError(f"{path.name}, {what}: {best_weights(folder, 6)}")
+                raise AssertionError(f"{path.name}, {what}: {best_weights_folder(folder, 6)}")
             count()
 
 

@@ -17,7 +17,7 @@ from tests.support.hostile import Bomb, called
 from tests.support.train_runs import FEW, Data, recipe_data, trained
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
-from trainers.store.digests import SEAL, seal
+from trainers.store.digests import DIGESTS_FILE, write_digests
 
 LOADERS = ("transformers.trainer", "transformers.trainer_utils", "accelerate.utils.fsdp_utils")
 
@@ -71,8 +71,8 @@ def test_a_hostile_checkpoint_runs_nothing(stopped: Data, tmp_path: Path, name: 
         (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(Bomb(witness), 2))
     else:
         plant(checkpoint / name, witness)
-    (checkpoint / SEAL).unlink(missing_ok=True)
-    seal(checkpoint)
+    (checkpoint / DIGESTS_FILE).unlink(missing_ok=True)
+    write_digests(checkpoint)
     recipe = make_recipe(stopped | {"output_dir": str(output)}, "test")
     if name == "training_args.bin":  # is written and never read
         train(recipe, output, progress=False)

@@ -35,8 +35,8 @@ from tests.support.adapter_toys import make_adapter
 from tests.support.data_samples import barc_lines, random_task, task_json
 from tests.support.mutations import mutated
 from trainers.recipe.yaml_file import load_recipe
-from trainers.store.log import read_log
 from trainers.store.manifest import read_manifest
+from trainers.store.training_log import read_log
 
 Reader = Callable[[bytes], object]
 UNREAD = object()

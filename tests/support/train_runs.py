@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from trainers.store.log import read_log
 from trainers.store.manifest import AdapterManifest, read_manifest
+from trainers.store.training_log import read_log
 
 STEPS, BATCH = 40, 6
 Data = dict[str, Any]

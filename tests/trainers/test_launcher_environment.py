@@ -8,7 +8,7 @@ import pytest
 
 from harness.core.errors import ConfigError
 from tests.support.train_runs import FEW, Data, bench, command, last_line, losses_of, recipe_data, trained
-from trainers.recipe.launcher_environment import ignore_launchers, is_first, processes
+from trainers.recipe.launcher_environment import is_first_process, process_count, remove_launcher_variables
 
 LEFT = {"ACCELERATE_MIXED_PRECISION": "bf16", "PMI_SIZE": "4", "OMPI_COMM_WORLD_SIZE": "2", "RANK": "1"}
 
@@ -28,19 +28,19 @@ def test_what_decides_is_taken_out_and_told(capsys: pytest.CaptureFixture[str]) 
         "MV2_COMM_WORLD_SIZE": "1",
     }
     environ = {**quiet, **LEFT, **kept}
-    ignore_launchers(environ)
+    remove_launcher_variables(environ)
     assert environ == kept
     assert capsys.readouterr().err == (
         "warning: not used: ACCELERATE_MIXED_PRECISION=bf16, OMPI_COMM_WORLD_SIZE=2, PMI_SIZE=4, RANK=1 in the "
         "environment; the recipe decides, and processes are those of torchrun\n"
     )
-    ignore_launchers(environ)
+    remove_launcher_variables(environ)
     assert capsys.readouterr().err == ""
 
 
 def test_what_torchrun_says_is_kept() -> None:
     environ = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
-    ignore_launchers(environ)
+    remove_launcher_variables(environ)
     assert environ == {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
 
 
@@ -48,16 +48,16 @@ def test_what_torchrun_says_is_kept() -> None:
 def test_no_number_of_processes_is_one_line(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", value)
     with pytest.raises(ConfigError, match=r"WORLD_SIZE=.* in the environment is no number of processes"):
-        processes()
+        process_count()
 
 
 def test_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert is_first()  # of one
+    assert is_first_process()  # of one
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not is_first()
+    assert not is_first_process()
     monkeypatch.setenv("RANK", "0")
-    assert is_first()
+    assert is_first_process()
 
 
 @pytest.mark.slow

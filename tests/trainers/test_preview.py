@@ -12,7 +12,7 @@ from harness.cli.entry import run_cli
 from tests.families.make import make_family
 from tests.support.data_samples import random_task, task_json
 from tests.trainers.test_recipe import SMALL
-from trainers.commands.preview import PERCENTILES, Preview, as_text, preview
+from trainers.commands.preview import PERCENTILES, Preview, format_preview, preview
 from trainers.recipe.schema import make_recipe
 
 TOYS = [{"spec": "toy/cross#n=50", "weight": 1}, {"spec": "toy/copy#n=50", "weight": 3}]
@@ -47,7 +47,7 @@ def test_the_loss_region_is_the_answer_and_its_end(shown: Preview) -> None:
         assert sample.prompt.endswith("<|im_start|>assistant\n")
         assert sample.answer.endswith("<|im_end|>")
         assert 0 < sample.answer_tokens < sample.tokens
-    text = as_text(shown)
+    text = format_preview(shown)
     assert text.count("[LOSS>") == text.count("<LOSS]") == 2
     assert f"[LOSS>{shown.samples[0].answer}<LOSS]" in text
     assert "toy/copy#n=50: declared 75.0%, realised" in text
@@ -91,7 +91,7 @@ def test_how_the_model_reads_a_sample_is_shown(
 ) -> None:
     data = {**SMALL, "model": str(make_family(family, tmp_path / "base")), "datasets": "toy/cross#n=9"}
     shown = preview(make_recipe({**data, "chat_template_kwargs": kwargs, "max_seq_len": 2048}), samples=1, draws=4)
-    reading, text = shown.reading, as_text(shown)
+    reading, text = shown.reading, format_preview(shown)
     assert (reading.digits, list(reading.stops.values()), reading.thinks) == (digits, [end], thinks)
     assert (set(reading.stops) <= set(reading.eos)) == stops_alone
     assert ("one token each" if digits == 1 else "up to 3 share a token") in text

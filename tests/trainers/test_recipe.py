@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 from trainers.commands.cli import _recipe, train
 from trainers.model.inputs import find_base
 from trainers.model.lora import check_lora
-from trainers.recipe.extras import require_extra
-from trainers.recipe.schema import FREE_KEYS, Recipe, changed_keys, make_recipe
+from trainers.recipe.extras import require_train_extra
+from trainers.recipe.schema import CHANGEABLE_KEYS, Recipe, changed_keys, make_recipe
 from trainers.recipe.yaml_file import load_recipe
 from trainers.run.api import train as train_recipe
 
@@ -113,14 +113,14 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
 @given(st.dictionaries(st.sampled_from(sorted(VALUES)), st.none(), min_size=1), st.data())
 def test_changed_keys_name_exactly_what_changed(names: dict[str, None], data: st.DataObject) -> None:
     changes = {name: data.draw(VALUES[name]) for name in names}
-    changed = changed_keys(make_recipe(SMALL).decides(), make_recipe({**SMALL, **changes}).decides())
+    changed = changed_keys(make_recipe(SMALL).deciding_values(), make_recipe({**SMALL, **changes}).deciding_values())
     assert {key.split(".")[0] for key in changed} == set(changes)
 
 
 def test_free_keys_decide_nothing() -> None:
-    assert set(Recipe.model_fields) > FREE_KEYS
+    assert set(Recipe.model_fields) > CHANGEABLE_KEYS
     free = {"workers": 2, "save_steps": 3, "gradient_checkpointing": True, "output_dir": "b", "resume": False}
-    assert changed_keys(make_recipe(SMALL).decides(), make_recipe({**SMALL, **free}).decides()) == []
+    assert changed_keys(make_recipe(SMALL).deciding_values(), make_recipe({**SMALL, **free}).deciding_values()) == []
 
 
 @pytest.mark.parametrize(
@@ -215,10 +215,10 @@ def test_options_that_cannot_train() -> None:
 
 
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_extra()
+    require_train_extra()
     monkeypatch.setitem(sys.modules, "trl", None)
     with pytest.raises(MissingExtraError, match=r'trl.*pip install -e "\.\[train\]"'):
-        require_extra()
+        require_train_extra()
 
 
 def test_models_that_are_not_there(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_second_sigterm_leaves_a_training_step_alone_and_ctrl_c_does_not() -> 
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.came == signal.SIGINT
+        assert stop.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -18,9 +18,9 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList
 from tests.support.data_samples import random_task
 from tests.trainers.test_mixture import mixed_lengths, mixture
-from trainers.commands.preview import as_text, preview
-from trainers.data.mixture import Remake, count
-from trainers.data.task_augmentation import EQUAL, KINDS, random_change
+from trainers.commands.preview import format_preview, preview
+from trainers.data.mixture import TaskChanges, count_by_source
+from trainers.data.task_augmentation import EQUAL_WEIGHTS, KINDS, random_change
 from trainers.model.inputs import open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe
 
@@ -37,23 +37,23 @@ SMALL: dict[str, Any] = {
 @pytest.mark.parametrize(("drop", "expected"), [(False, "81714a3cd4f081b1"), (True, "a89a51f05485b2d9")])
 def test_without_remakes_the_samples_are_those_of_before_they_existed(drop: bool, expected: str) -> None:
     mix = mixed_lengths(3, drop_pairs=drop)
-    drawn = [(d.task_id, d.sample.ids, d.too_long) for d in map(mix.draw, range(60))]
+    drawn = [(d.task_id, d.sample.ids, d.too_long) for d in map(mix.draw_sample, range(60))]
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == expected
 
 
 @given(st.integers(0, 99), st.lists(st.integers(0, 10**9), min_size=1, max_size=6))
 @settings(max_examples=25, deadline=None)
 def test_a_remade_sample_depends_on_seed_and_index_alone(seed: int, indices: list[int]) -> None:
-    remakes = [Remake(True, 0.5), Remake(False, 0.9, {"mirror": 1})]
-    one, other = mixed_lengths(seed, remakes=remakes), mixed_lengths(seed, remakes=remakes)
-    there = [one.draw(i) for i in indices]
-    assert [other.draw(i) for i in reversed(indices)] == there[::-1]
+    task_changes = [TaskChanges(True, 0.5), TaskChanges(False, 0.9, {"mirror": 1})]
+    one, other = mixed_lengths(seed, task_changes=task_changes), mixed_lengths(seed, task_changes=task_changes)
+    there = [one.draw_sample(i) for i in indices]
+    assert [other.draw_sample(i) for i in reversed(indices)] == there[::-1]
 
 
 def test_every_pair_is_asked_where_pairs_are_split_anew() -> None:
     def asked(resplit: bool) -> Counter[tuple[int, ...]]:
-        mix = mixture(TaskList("one", TASKS[:1]), augment=False, remakes=[Remake(resplit)])
-        draws = [mix.draw(i) for i in range(200)]
+        mix = mixture(TaskList("one", TASKS[:1]), augment=False, task_changes=[TaskChanges(resplit)])
+        draws = [mix.draw_sample(i) for i in range(200)]
         assert all(d.resplit == resplit for d in draws)
         return Counter(tuple(d.sample.ids[d.sample.prompt_length :]) for d in draws)
 
@@ -65,18 +65,18 @@ def test_every_pair_is_asked_where_pairs_are_split_anew() -> None:
 
 def test_a_task_with_an_unknown_output_is_not_split() -> None:
     open_end = replace(TASKS[0], test=(*TASKS[0].test, Pair(TASKS[1].test[0].input, None)))
-    mix = mixture(TaskList("open", (open_end,)), remakes=[Remake(True)])
-    (counts,) = count([mix.draw(i) for i in range(20)], 1)
+    mix = mixture(TaskList("open", (open_end,)), task_changes=[TaskChanges(True)])
+    (counts,) = count_by_source([mix.draw_sample(i) for i in range(20)], 1)
     assert (counts.drawn, counts.resplit) == (20, 0)
 
 
 def test_problem_changes_come_as_often_as_asked_and_are_counted() -> None:
-    mix = mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False, remakes=[Remake(probability=0.3)])
+    mix = mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False, task_changes=[TaskChanges(probability=0.3)])
     plain = mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False)
-    known = {tuple(plain.draw(i).sample.ids) for i in range(100)}
+    known = {tuple(plain.draw_sample(i).sample.ids) for i in range(100)}
     assert len(known) == len(TASKS)
-    draws = [mix.draw(i) for i in range(400)]
-    (counts,) = count(draws, 1)
+    draws = [mix.draw_sample(i) for i in range(400)]
+    (counts,) = count_by_source(draws, 1)
     assert 80 < counts.changed < 160
     assert all(tuple(d.sample.ids) in known for d in draws if not d.changed)
     # A few changes, such as the half turn of a single cell, leave a task as it is.
@@ -87,7 +87,7 @@ def test_a_change_that_does_not_fit_leaves_the_task() -> None:
     big = random_task(Stream("big"), 2, 1)
     tall = Pair(replace(big.train[0].input, height=30, width=1, cells=bytes(30)), big.train[0].output)
     task = Task("tall", (tall,) * 2, (Pair(tall.input, tall.input),))
-    upscale = Remake(probability=1, weights={"upscale": 1})
+    upscale = TaskChanges(probability=1, weights={"upscale": 1})
     drawn = [upscale.change(Stream(k), task) for k in range(20)]
     assert all(new is task for new in drawn)
 
@@ -98,7 +98,7 @@ def test_kinds_are_drawn_by_weight() -> None:
     kinds = Counter(change.kind for change in drawn if change)
     assert set(kinds) == {"padding", "upscale"}
     assert 0.68 < kinds["upscale"] / 800 < 0.82
-    assert set(EQUAL) == set(KINDS)
+    assert set(EQUAL_WEIGHTS) == set(KINDS)
 
 
 def test_a_dataset_may_differ_from_its_recipe() -> None:
@@ -106,10 +106,10 @@ def test_a_dataset_may_differ_from_its_recipe() -> None:
     recipe = make_recipe({**SMALL, "datasets": datasets, "resplit": True, "change_probability": 1})
     inputs = open_inputs(recipe)
     mix = open_recipe_mixture(inputs)
-    one, other = count([mix.draw(i) for i in range(60)], 2)
+    one, other = count_by_source([mix.draw_sample(i) for i in range(60)], 2)
     assert (one.resplit, one.changed) == (one.drawn, one.drawn)
     assert (other.resplit, other.changed) == (0, 0)
-    text = as_text(preview(recipe, draws=50))
+    text = format_preview(preview(recipe, draws=50))
     assert "split anew" in text
     assert "changed to new tasks" in text
 

@@ -39,8 +39,8 @@ from trainers.store.manifest import (
     PARITY,
     AdapterManifest,
     DatasetRecord,
-    environment,
-    losses,
+    summarize_losses,
+    training_environment,
     write_json,
     write_manifest,
 )
@@ -98,13 +98,13 @@ def test_auto_takes_no_emulated_bfloat16(monkeypatch: pytest.MonkeyPatch, major:
     ],
 )
 def test_an_adapter_that_is_gone_on_from_is_what_the_recipe_says(saved: dict[str, Any], named: list[str]) -> None:
-    from trainers.model.lora import differences, lora_config
+    from trainers.model.lora import lora_config, recipe_differences
 
     said = LoraRecipe(targets=["q_proj", "v_proj"])
     found = lora_config(said)
     for name, value in saved.items():
         setattr(found, name, value)
-    assert differences(found, said) == named
+    assert recipe_differences(found, said) == named
 
 
 @pytest.mark.slow
@@ -115,21 +115,21 @@ def test_an_adapter_on_other_modules_is_not_gone_on_from(tmp_path: Path, targets
     from transformers import AutoModelForCausalLM
 
     from trainers.model.lora import lora_config
-    from trainers.model.start_adapter import with_adapter
+    from trainers.model.start_adapter import load_start_adapter
 
     base, folder = find_base("tiny"), tmp_path / "adapter"
     recipe = make_recipe({**SMALL, "adapter": str(folder), "lora": {"targets": targets}})
     assert recipe.lora is not None
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora_config(recipe.lora)).save_pretrained(folder)
-    with_adapter(AutoModelForCausalLM.from_pretrained(base), recipe)
+    load_start_adapter(AutoModelForCausalLM.from_pretrained(base), recipe)
     other = recipe.model_copy(update={"lora": LoraRecipe(targets=["q_proj", "k_proj"])})
     with pytest.raises(ConfigError, match=r'is another than the recipe says; set lora\.targets=\["'):
-        with_adapter(AutoModelForCausalLM.from_pretrained(base), other)
+        load_start_adapter(AutoModelForCausalLM.from_pretrained(base), other)
     weights = load_file(folder / "adapter_model.safetensors")
     kept = {name: value for name, value in weights.items() if ".layers.0." in name and ".q_proj." in name}
     save_file(kept, folder / "adapter_model.safetensors")
     with pytest.raises(ConfigError, match=r"its weights are not on the modules .* \d+ differ, such as model\.layers"):
-        with_adapter(AutoModelForCausalLM.from_pretrained(base), recipe)
+        load_start_adapter(AutoModelForCausalLM.from_pretrained(base), recipe)
 
 
 def test_an_initialisation_that_cannot_be_repeated_is_refused() -> None:
@@ -232,11 +232,11 @@ def test_an_adapter_is_not_merged_into_another_base(tmp_path: Path) -> None:
     write_json(tmp_path / "adapter_config.json", {})
     base = find_base("tiny")
     assert isinstance(base, Path)
-    losses = {"first": 1, "last": 1, "mean_of_last_10": 1, "validation": {}}
+    summarize_losses = {"first": 1, "last": 1, "mean_of_last_10": 1, "validation": {}}
     counts = dict.fromkeys(("seed", "steps", "kept_step", "tokens", "answer_tokens", "padding", "seconds"), 0)
     words = dict.fromkeys(("prompt", "prompt_digest", "encoder", "weights_sha256", "finished"), "")
     rest = {"kind": "adapter", "recipe": {}, "datasets": [], "ended": "max_steps", "serveable": True}
-    there = {"environment": environment().model_dump(), "losses": losses, **counts, **words, **rest}
+    there = {"environment": training_environment().model_dump(), "losses": summarize_losses, **counts, **words, **rest}
     other = {"name": "other", "digest": model_digest(base)[::-1]}
     write_manifest(tmp_path, AdapterManifest.model_validate({**there, "base": other}))
     with pytest.raises(AdapterError, match="was trained on 'other'"):
@@ -287,9 +287,9 @@ def test_greedy_answers_ignore_the_penalties_of_a_model() -> None:
     tokens = PromptTokenizer(load_tokenizer(find_base("tiny")), load_prompt("compact-v0"), parse_encoder(MINIMAL))
     held = open_dataset("toy/copy/evaluation#n=4")
     found = open_validation(held, tokens, max_seq_len=512, max_tasks=4, exact_tasks=4, pad_id=0)
-    plain = found._exact(model, found.questions, "cpu")
+    plain = found._exact(model, found.tasks, "cpu")
     model.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
-    assert found._exact(model, found.questions, "cpu") == plain > 1
+    assert found._exact(model, found.tasks, "cpu") == plain > 1
 
 
 def test_validation_data_are_part_of_what_decides(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_validation_data_are_part_of_what_decides(tmp_path: Path) -> None:
     found = []
     for k in range(2):
         held.write_text(json.dumps({"t": task_json(random_task(Stream("held out", k), 2, 5, "t"))}))
-        found.append(open_inputs(make_recipe(data)).decides())
+        found.append(open_inputs(make_recipe(data)).deciding_values())
     assert changed_keys(*found) == ["validation (its content)"]
     assert found[0]["prompt compact-v0 (its text)"] == load_prompt("compact-v0").digest
 
@@ -323,14 +323,14 @@ def test_the_heaviest_validation_is_known() -> None:
     tokens = PromptTokenizer(tokenizer(), load_prompt("compact-v0"), parse_encoder(MINIMAL))
     held = TaskList("held", tuple(random_task(Stream("held out", k), 2, 5, f"t{k}") for k in range(6)))
     found = replace(open_validation(held, tokens, max_tasks=6, exact_tasks=2, max_seq_len=900, pad_id=0), micro_batch=3)
-    batch, asked = found.heaviest(2)
-    longest = sorted((len(q.sample.ids) for q in found.questions), reverse=True)[:3]
+    batch, asked = found.heaviest_batches(2)
+    longest = sorted((len(q.sample.ids) for q in found.tasks), reverse=True)[:3]
     for process in range(2):
-        assert [len(q.sample.ids) for q in batch.questions[process::2]] == longest
+        assert [len(q.sample.ids) for q in batch.tasks[process::2]] == longest
     assert (batch.exact, asked.exact) == (0, 2)
-    assert asked.questions[0] == asked.questions[1] == max(found.questions[:2], key=lambda q: len(q.sample.ids))
-    (only,) = replace(found, exact=0).heaviest(1)
-    assert len(only.questions) == 3
+    assert asked.tasks[0] == asked.tasks[1] == max(found.tasks[:2], key=lambda q: len(q.sample.ids))
+    (only,) = replace(found, exact=0).heaviest_batches(1)
+    assert len(only.tasks) == 3
 
 
 def test_validation_says_what_it_leaves_out() -> None:
@@ -340,7 +340,7 @@ def test_validation_says_what_it_leaves_out() -> None:
     lengths = sorted(len(tokens.sample(task, 0).ids) for task in tasks[2:])
     options = {"max_tasks": 9, "exact_tasks": 5, "pad_id": 0}
     found = open_validation(given, tokens, max_seq_len=lengths[1], **options)
-    assert (len(found.questions), found.left_out) == (2, 4)
+    assert (len(found.tasks), found.skipped) == (2, 4)
     expected = "validation: 2 tasks, 2 of them for the exact grid; 4 have no known output or are too long"
     assert found.as_text() == expected
     with pytest.raises(DataError, match="no task with a known output fits"):
@@ -349,4 +349,4 @@ def test_validation_says_what_it_leaves_out() -> None:
 
 def test_a_log_without_a_step_is_an_error_and_no_traceback() -> None:
     with pytest.raises(RunError, match="has lost every step"):
-        losses([{"eval_loss": 0.5, "step": 3}], kept=3)
+        summarize_losses([{"eval_loss": 0.5, "step": 3}], kept=3)

@@ -21,7 +21,7 @@ from tests.support.train_runs import (
     steps_of,
 )
 from tests.trainers.test_recipe import EXPERIMENT
-from trainers.store.log import read_log
+from trainers.store.training_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

@@ -21,7 +21,7 @@ from tests.trainers.test_recipe import SMALL
 from trainers.data.mixture import open_mixture
 from trainers.model.chat_template import load_tokenizer
 from trainers.recipe.schema import make_recipe
-from trainers.store.log import read_log
+from trainers.store.training_log import read_log
 
 pytestmark = pytest.mark.slow
 
@@ -170,8 +170,8 @@ def test_out_of_memory_says_what_to_change(train_root: Path, qwen: Path) -> None
 def test_what_happens_in_a_worker_is_one_line(qwen: Path, killed: bool, error: type[Exception], expected: str) -> None:
     from torch.utils.data import DataLoader
 
-    from trainers.data.hf_rows import VirtualRows
-    from trainers.run.errors import explained
+    from trainers.data.hf_dataset import MixtureDataset
+    from trainers.run.errors import explain_training_errors
 
     def batch(rows: list[object]) -> list[object]:
         if killed:
@@ -182,8 +182,8 @@ def test_what_happens_in_a_worker_is_one_line(qwen: Path, killed: bool, error: t
     tokenizer = load_tokenizer(qwen)
     options = {"encoder": "MinimalGridEncoder()", "seed": 0, "max_seq_len": length}
     mixture = open_mixture(toys, ["compact-v0"], [1], tokenizer, **options)
-    loader = DataLoader(VirtualRows.of(mixture, range(4)), num_workers=1, collate_fn=batch)
-    with pytest.raises(error, match=expected), explained(make_recipe(SMALL)):
+    loader = DataLoader(MixtureDataset.from_mixture(mixture, range(4)), num_workers=1, collate_fn=batch)
+    with pytest.raises(error, match=expected), explain_training_errors(make_recipe(SMALL)):
         list(loader)
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from trainers.run.progress import Progress, clock
-from trainers.store.log import TrainingLog, read_log
+from trainers.run.progress import Progress, format_duration
+from trainers.store.training_log import TrainingLog, read_log
 
 
 def test_a_line_has_loss_speeds_padding_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(20, every=10) as shown:
-        shown.begin(8)
+        shown.start_at(8)
         for step in range(9, 21):
-            shown.step(step, 1.25, samples=4, tokens=300, places=400)
-        shown.note("a word")
+            shown.show_step(step, 1.25, samples=4, tokens=300, places=400)
+        shown.print_note("a word")
     lines = capsys.readouterr().err.splitlines()
     figures = r"loss 1\.2500, \d+:\d\d left, [\d,]+ tokens/s, [\d.]+ samples/s, 25\.0% padding"
     assert re.fullmatch(f"step 10/20: {figures}", lines[0])
@@ -26,13 +26,13 @@ def test_a_line_has_loss_speeds_padding_and_time_left(capsys: pytest.CaptureFixt
 
 def test_nothing_is_said_where_nothing_is_to_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(1, every=1, shown=False) as shown:
-        shown.step(1, 1.0, samples=1, tokens=1, places=1)
-        shown.note("a word")
+        shown.show_step(1, 1.0, samples=1, tokens=1, places=1)
+        shown.print_note("a word")
     assert capsys.readouterr().err == ""
 
 
 def test_clock() -> None:
-    assert [clock(s) for s in (0, 59.6, 3599, 3600 + 61)] == ["0:00", "1:00", "59:59", "1:01:01"]
+    assert [format_duration(s) for s in (0, 59.6, 3599, 3600 + 61)] == ["0:00", "1:00", "59:59", "1:01:01"]
 
 
 def test_log_drops_what_comes_after_the_step_it_goes_on_from(tmp_path: Path) -> None:
@@ -44,5 +44,5 @@ def test_log_drops_what_comes_after_the_step_it_goes_on_from(tmp_path: Path) -> 
     assert [line["step"] for line in read_log(path)] == [1, 2, 3]
     with TrainingLog(path, 2) as log:
         log.write({"step": 3, "loss": 0.5})
-        log.sync()
+        log.sync_to_disk()
     assert [(line["step"], line["loss"]) for line in read_log(path)] == [(1, 1.0), (2, 1.0), (3, 0.5)]

@@ -22,7 +22,7 @@ from tests.support.train_runs import (
     steps_of,
     trained,
 )
-from trainers.store.log import read_log
+from trainers.store.training_log import read_log
 
 pytestmark = pytest.mark.slow
 
@@ -83,22 +83,22 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
     import torch
     from safetensors.torch import load_file
 
-    from trainers.data.hf_rows import VirtualRows
+    from trainers.data.hf_dataset import MixtureDataset
     from trainers.model.inputs import open_inputs
     from trainers.recipe.schema import make_recipe
-    from trainers.run.load import set_up
+    from trainers.run.load import load_setup
     from trainers.run.progress import Progress
     from trainers.run.stop import StopSignal
-    from trainers.run.trainer import Reports, build_trainer
+    from trainers.run.trainer import RunOutputs, build_trainer
 
     adapter = {"adapter": str(plain_run)} if continued else {}
     recipe = make_recipe(recipe_data(qwen, tmp_path / "out", lora={"rank": 8}, max_steps=2, **adapter))
-    setup = set_up(open_inputs(recipe), recipe, tmp_path / "out")
+    setup = load_setup(open_inputs(recipe), recipe, tmp_path / "out")
     setup.model.is_loaded_in_4bit = True  # by which TRL knows; the weights themselves need bitsandbytes
     setup = replace(setup, recipe=recipe.model_copy(update={"quantize_4bit": True}))
-    rows = VirtualRows.of(setup.mixture, range(12))
+    rows = MixtureDataset.from_mixture(setup.mixture, range(12))
     with StopSignal() as stop:
-        trainer = build_trainer(setup, rows, reports=Reports(None, Progress(2, 1, False)), stop=stop)
+        trainer = build_trainer(setup, rows, reports=RunOutputs(None, Progress(2, 1, False)), stop=stop)
     weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     if continued:

@@ -29,9 +29,9 @@ from tests.support.train_runs import (
 from tests.trainers.test_recipe import SMALL
 from trainers.recipe.schema import ValidationRecipe, make_recipe
 from trainers.run.api import train
-from trainers.store.best_step import has_ended, standing
-from trainers.store.checkpoints import prune_best, write_best
-from trainers.store.log import read_log
+from trainers.store.best_step import find_best_validation, patience_exhausted
+from trainers.store.checkpoints import prune_best_weights, write_best_weights
+from trainers.store.training_log import read_log
 
 CHECK: Data = {"spec": "toy/cross/evaluation#n=6", "exact_tasks": 2, "patience": 3, "keep": "best"}
 
@@ -50,17 +50,18 @@ def lines(values: list[float], key: str = "eval_loss") -> list[dict[str, float]]
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=12), st.sampled_from(["loss", "exact"]))
 def test_the_best_is_the_first_of_the_extremes(values: list[float], by: str) -> None:
-    best = standing(lines(values, f"eval_{by}"), part(by))
+    best = find_best_validation(lines(values, f"eval_{by}"), part(by))
     extreme = (max if by == "exact" else min)(values)
     assert best is not None
     assert (best.step, best.value) == (2 * values.index(extreme) + 2, extreme)
-    assert best.since == len(values) - 1 - values.index(extreme)
+    assert best.validations_since == len(values) - 1 - values.index(extreme)
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.data())
 def test_training_ends_once_and_a_prefix_decides_alike(values: list[float], patience: int, data: st.DataObject) -> None:
     ends = [
-        has_ended(standing(lines(values[:n]), part("loss", patience)), part("loss", patience)) for n in range(1, 13)
+        patience_exhausted(find_best_validation(lines(values[:n]), part("loss", patience)), part("loss", patience))
+        for n in range(1, 13)
     ]
     first = next((n for n, ended in enumerate(ends, 1) if ended), math.inf)
     for n in range(1, len(values) + 1):
@@ -68,13 +69,15 @@ def test_training_ends_once_and_a_prefix_decides_alike(values: list[float], pati
         stale = n > patience and min(window) >= min(values[: n - patience])
         assert (n == first) == (stale and n <= first)
     cut = data.draw(st.integers(1, len(values)))
-    assert standing(lines(values), part(), 2 * cut) == standing(lines(values[:cut]), part())
+    assert find_best_validation(lines(values), part(), 2 * cut) == find_best_validation(lines(values[:cut]), part())
 
 
 def test_without_validations_there_is_no_best() -> None:
-    assert standing([{"step": 1, "loss": 2.0}], part()) is None
-    assert not has_ended(None, part())
-    assert not has_ended(standing(lines([1, 2, 3, 4, 5]), part(patience=None)), part(patience=None))
+    assert find_best_validation([{"step": 1, "loss": 2.0}], part()) is None
+    assert not patience_exhausted(None, part())
+    assert not patience_exhausted(
+        find_best_validation(lines([1, 2, 3, 4, 5]), part(patience=None)), part(patience=None)
+    )
 
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=10), st.data())
@@ -86,14 +89,14 @@ def test_pruning_keeps_the_best_of_every_checkpoint(
     log = lines(values)
     steps = data.draw(st.sets(st.integers(1, 2 * len(values)), max_size=2))
     for k in range(1, len(values) + 1):
-        best = standing(log, part(), 2 * k)
+        best = find_best_validation(log, part(), 2 * k)
         assert best is not None
         if best.step == 2 * k:
-            write_best(folder, best.step, lambda path: path.mkdir())
+            write_best_weights(folder, best.step, lambda path: path.mkdir())
     for step in steps:
         (folder / f"checkpoint-{step}").mkdir()
-    prune_best(folder, log, part())
-    needed = {best.step for end in (math.inf, *steps) if (best := standing(log, part(), end))}
+    prune_best_weights(folder, log, part())
+    needed = {best.step for end in (math.inf, *steps) if (best := find_best_validation(log, part(), end))}
     assert {int(path.name.split("-")[1]) for path in folder.glob("best-*")} == needed
 
 

@@ -131,7 +131,7 @@ def preview(
     import json
     from dataclasses import asdict
 
-    from trainers.commands.preview import as_text
+    from trainers.commands.preview import format_preview
     from trainers.commands.preview import preview as preview_recipe
 
     recipe = _recipe(recipe_file, overrides, original)
@@ -139,7 +139,7 @@ def preview(
         _print_dry_run(recipe, True, json_file)
         return
     shown = preview_recipe(recipe, samples=samples, draws=draws)
-    print_result(as_text(shown), json.dumps(asdict(shown), indent=2, ensure_ascii=False), json_file)
+    print_result(format_preview(shown), json.dumps(asdict(shown), indent=2, ensure_ascii=False), json_file)
 
 
 @click.command()

@@ -32,12 +32,12 @@ LEAST_ROUNDING = {"bfloat16": 4 * 2.0**-8, "float16": 4 * 2.0**-11}
 """Of logits of size 4: for models whose rounding through PEFT happens to be next to nothing."""
 _LEAST_DOUBT = 1e-5
 """Added to 1 - p: below it float32 cannot tell probabilities from 1."""
-Logs = list[list[float]]
+LogProbs = list[list[float]]
 """By sample: the log-probability of each answer token."""
 
 
 @dataclass(frozen=True)
-class Odds:
+class OddsDifferences:
     """Differences of tokens' log-odds, for a server in 16 bits."""
 
     mean: float
@@ -50,7 +50,7 @@ class Odds:
     """The mean between base and adapter, both through PEFT in float32."""
 
     @property
-    def hold(self) -> bool:
+    def within_bounds(self) -> bool:
         """Whether rounding explains the server's answers, and would not explain those of the base."""
         alike = self.mean <= _ROUNDING * self.rounding and self.largest <= _OUTLIER * self.largest_rounding
         return alike and self.control > _APART * self.rounding
@@ -64,23 +64,25 @@ class Odds:
         )
 
 
-def compare_odds(adapted: Logs, served: Logs, rounded: Logs, plain: Logs, least: float) -> Odds:
+def compare_odds(
+    adapted: LogProbs, served: LogProbs, rounded: LogProbs, plain: LogProbs, least: float
+) -> OddsDifferences:
     """Compare log-odds with those of ``adapted``; ``least`` is the least rounding that is taken for granted."""
 
-    def apart(other: Logs) -> tuple[float, float]:
-        found = [abs(_log_odds(x) - _log_odds(y)) for x, y in pairs(adapted, other)]
+    def apart(other: LogProbs) -> tuple[float, float]:
+        found = [abs(_log_odds(x) - _log_odds(y)) for x, y in token_pairs(adapted, other)]
         if not all(map(math.isfinite, found)):
             return math.inf, math.inf
         return sum(found) / len(found), max(found)
 
     (mean, largest), (rounding, largest_rounding) = apart(served), apart(rounded)
-    return Odds(mean, largest, max(rounding, least), max(largest_rounding, least), apart(plain)[0])
+    return OddsDifferences(mean, largest, max(rounding, least), max(largest_rounding, least), apart(plain)[0])
 
 
 def _log_odds(log: float) -> float:
     return log - math.log(-math.expm1(min(log, 0.0)) + _LEAST_DOUBT) if math.isfinite(log) else math.nan
 
 
-def pairs(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+def token_pairs(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """Token by token; both must have the same samples."""
     return [pair for a, b in zip(one, other, strict=True) for pair in zip(a, b, strict=True)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.core.errors import AdapterError, ConfigError
 from trainers.model.chat_template import load_tokenizer
 from trainers.model.inputs import check_same_base, check_weights, find_base
-from trainers.recipe.extras import require_extra
+from trainers.recipe.extras import require_train_extra
 from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickle, write_json
 
 
@@ -24,7 +24,7 @@ def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -
         AdapterError: the adapter does not fit the base, or by its manifest it was trained on another, or has changed;
             or what was written answers otherwise, and was removed.
     """
-    require_extra()
+    require_train_extra()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not (adapter / "adapter_config.json").is_file():
         raise AdapterError(f"{adapter}: no adapter_config.json, so that it is no adapter folder")

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from harness.core.errors import AdapterError, ConfigError
-from trainers.model.start_adapter import adapted_modules, reached_modules
+from trainers.model.start_adapter import modules_with_weights, targeted_modules
 
-TOKENS = 64
+COMPARED_TOKENS = 64
 """Of the prompt on which base, adapter and merged model are compared."""
 _LARGEST_ERROR = 0.5
 """The largest error of the merged model's logits, as a share of what the adapter changes in them."""
@@ -27,7 +27,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Root mean squares of logits over ``TOKENS`` tokens."""
+    """Root mean squares of logits over ``COMPARED_TOKENS`` tokens."""
 
     effect: float
     """Base against adapter, both through PEFT."""
@@ -45,7 +45,7 @@ def write_merged(base: Path | str, adapter: Path, output: Path, dtype: str | Non
     precision = _precision(_load(base, "auto"))
     plain = _load(base, precision)
     _check_weights(adapter, plain.config)
-    ids = torch.linspace(0, plain.get_input_embeddings().weight.shape[0] - 1, TOKENS).long()[None]
+    ids = torch.linspace(0, plain.get_input_embeddings().weight.shape[0] - 1, COMPARED_TOKENS).long()[None]
     alone = _logits(plain, ids)
     adapted = _logits(_with_adapter(plain, adapter, base), ids)
     del plain
@@ -111,12 +111,12 @@ def _check_weights(adapter: Path, model: Any) -> None:
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         weights = load_peft_weights(str(adapter), device="cpu")
-        reached = reached_modules(model, config) if isinstance(config, LoraConfig) else None
+        reached = targeted_modules(model, config) if isinstance(config, LoraConfig) else None
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise AdapterError(f"{adapter} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     if reached is None:
         return
-    if differing := sorted(reached ^ adapted_modules(adapter)):
+    if differing := sorted(reached ^ modules_with_weights(adapter)):
         raise AdapterError(
             f"{adapter}: its weights are not on the modules that its adapter_config.json names; {len(differing)} "
             f"differ, such as {differing[0]}"

@@ -22,7 +22,7 @@ from typing import Any
 from harness.client.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
 from harness.prompts.prompt_tokenizer import TrainingSample
-from trainers.commands.log_odds import LEAST_ROUNDING, Logs, Odds, compare_odds, pairs
+from trainers.commands.log_odds import LEAST_ROUNDING, LogProbs, OddsDifferences, compare_odds, token_pairs
 from trainers.model.inputs import check_weights, find_base, open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe
 from trainers.store.manifest import read_manifest, refuse_pickle
@@ -45,14 +45,14 @@ class Parity:
     """Base against adapter, both through PEFT."""
     dtype: str = "float32"
     """In which the server computes."""
-    odds: Odds | None = None
+    odds: OddsDifferences | None = None
     """What decides for a server in 16 bits; None for one in float32."""
 
     @property
     def holds(self) -> bool:
         """Whether the server has the adapter that was trained, and this could have been told."""
         if self.odds is not None:
-            return self.odds.hold
+            return self.odds.within_bounds
         return self.difference <= TOLERANCE and self.control > CONTROL
 
     def as_text(self) -> str:
@@ -101,7 +101,7 @@ def check_parity(
     where = find_base(recipe.model)
     check_weights(where)
     mixture = open_recipe_mixture(open_inputs(recipe, template=manifest.chat_template))
-    chosen = [mixture.draw(i).sample for i in range(samples)]
+    chosen = [mixture.draw_sample(i).sample for i in range(samples)]
     dtype = dtype or server_dtype(server, model, key) or "float32"
     served = [_over_http(server, model, sample, key) for sample in chosen]
     adapted, plain = _through_peft(str(where), adapter, chosen, "float32")
@@ -114,11 +114,11 @@ def check_parity(
 
 def _largest(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
     """The largest difference; what is no number anywhere is the largest of all, since ``max`` may pass over it."""
-    found = [abs(x - y) for x, y in pairs(one, other)]
+    found = [abs(x - y) for x, y in token_pairs(one, other)]
     return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
-def _through_peft(base: str, adapter: Path, samples: Sequence[TrainingSample], dtype: str) -> tuple[Logs, Logs]:
+def _through_peft(base: str, adapter: Path, samples: Sequence[TrainingSample], dtype: str) -> tuple[LogProbs, LogProbs]:
     """Log-probabilities of the answer tokens with the adapter and without; all weights and products in ``dtype``."""
     import torch
     from peft import PeftModel

@@ -8,17 +8,17 @@ from typing import Any
 
 from harness.prompts.chat_template import decode_ids
 from harness.prompts.grid_encoder import parse_encoder
-from trainers.data.mixture import Counts, Draw, count
-from trainers.data.passes import PassLimits, cut_passes
-from trainers.model.inputs import Inputs, open_inputs, open_recipe_mixture
-from trainers.recipe.extras import require_extra
+from trainers.data.micro_batches import MicroBatchLimits, cut_micro_batches
+from trainers.data.mixture import DrawnSample, SampleCounts, count_by_source
+from trainers.model.inputs import RecipeInputs, open_inputs, open_recipe_mixture
+from trainers.recipe.extras import require_train_extra
 from trainers.recipe.schema import Recipe
 
 PERCENTILES = (50, 75, 90, 95, 99, 100)
 
 
 @dataclass(frozen=True)
-class Shown:
+class PreviewSample:
     """One sample as text: the loss covers ``answer``, the end-of-turn token included."""
 
     spec: str
@@ -36,11 +36,11 @@ class SourceShare:
     spec: str
     declared: float
     realised: float
-    counts: Counts
+    counts: SampleCounts
 
 
 @dataclass(frozen=True)
-class Reading:
+class TokenizerReport:
     """How tokenizer and chat template read a sample."""
 
     cells: int
@@ -80,7 +80,7 @@ _THOUGHTS = {
 class Preview:
     """The first samples of a run; lengths in tokens."""
 
-    samples: list[Shown]
+    samples: list[PreviewSample]
     drawn: int
     percentiles: dict[int, int]
     sources: list[SourceShare]
@@ -91,7 +91,7 @@ class Preview:
     longest_step: int
     longest_step_tokens: int
     longest_sample: int
-    reading: Reading
+    reading: TokenizerReport
     advice: list[str]
     """What a user should know before training."""
 
@@ -104,15 +104,15 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     Raises:
         MissingExtraError, ConfigError, SpecError, DataError: as training would.
     """
-    require_extra()
+    require_train_extra()
     inputs = open_inputs(recipe)
     tokenizer = inputs.chat.tokenizer
     mixture = open_recipe_mixture(inputs)
     size = recipe.batch_size
-    drawn = [mixture.draw(i) for i in range(-(-draws // size) * size)]
+    drawn = [mixture.draw_sample(i) for i in range(-(-draws // size) * size)]
     steps = [drawn[k : k + size] for k in range(0, len(drawn), size)][: recipe.max_steps]
     lengths = sorted(len(d.sample.ids) for d in drawn)
-    counts = count(drawn, len(mixture.sources))
+    counts = count_by_source(drawn, len(mixture.sources))
     skipped = sum(c.too_long + c.no_output for c in counts)
     totals = [sum(len(d.sample.ids) for d in step) for step in steps]
     specs = [dataset.spec for dataset in inputs.datasets]
@@ -125,7 +125,7 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
             for spec, declared, c in zip(specs, mixture.shares, counts, strict=True)
         ],
         dropped_share=skipped / (skipped + len(drawn)),
-        padding=_padding(steps, PassLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)),
+        padding=_padding(steps, MicroBatchLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)),
         longest_step=max(range(len(totals)), key=totals.__getitem__) + 1,
         longest_step_tokens=max(totals),
         longest_sample=lengths[-1],
@@ -134,13 +134,13 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     )
 
 
-def _reading(inputs: Inputs) -> Reading:
+def _reading(inputs: RecipeInputs) -> TokenizerReport:
     tokenizer, turn = inputs.chat.tokenizer, inputs.turns[0]
     row = parse_encoder(inputs.recipe.encoder).line(1, bytes(range(10)))
     pieces = [decode_ids(tokenizer, [token]) for token in tokenizer.encode(row, add_special_tokens=False)]
     written = "</think>" in turn.opening
     thinks = "opened" if turn.opens_thought else "learned" if turn.learns_thought else "prompt" if written else "no"
-    return Reading(
+    return TokenizerReport(
         len(pieces),
         max(sum(letter.isdigit() for letter in piece) for piece in pieces),
         {token: decode_ids(tokenizer, [token]) for token in inputs.stop_token_ids},
@@ -149,22 +149,22 @@ def _reading(inputs: Inputs) -> Reading:
     )
 
 
-def _shown(spec: str, draw: Draw, tokenizer: Any) -> Shown:
+def _shown(spec: str, draw: DrawnSample, tokenizer: Any) -> PreviewSample:
     ids, start = draw.sample.ids, draw.sample.prompt_length
     prompt, answer = decode_ids(tokenizer, ids[:start]), decode_ids(tokenizer, ids[start:])
-    return Shown(spec, draw.task_id, len(ids), len(ids) - start, prompt, answer)
+    return PreviewSample(spec, draw.task_id, len(ids), len(ids) - start, prompt, answer)
 
 
-def _padding(steps: Sequence[Sequence[Draw]], limits: PassLimits) -> float:
+def _padding(steps: Sequence[Sequence[DrawnSample]], limits: MicroBatchLimits) -> float:
     real = places = 0
     for step in steps:
         lengths = [len(d.sample.ids) for d in step]
         real += sum(lengths)
-        places += sum(lengths[ks[0]] * len(ks) for ks in cut_passes(lengths, limits))
+        places += sum(lengths[ks[0]] * len(ks) for ks in cut_micro_batches(lengths, limits))
     return 1 - real / places
 
 
-def as_text(shown: Preview) -> str:
+def format_preview(shown: Preview) -> str:
     """The preview for people."""
     parts = []
     for s in shown.samples:

@@ -36,8 +36,8 @@ def tiny_base(show: bool, output: Path | None, families: str | None, **options: 
     bench tiny-base -o my-base --steps 200
     bench tiny-base -o sibling --hidden 512 --layers 8 --mlp 1536 --device cuda
     """
-    from trainers.tiny.model import TinyBase
-    from trainers.tiny.train import save, shipped_path, train
+    from trainers.tiny.model import TinyBaseConfig
+    from trainers.tiny.train import save_tiny_base, shipped_path, train_tiny_base
 
     if show:
         click.echo(shipped_path())
@@ -49,6 +49,6 @@ def tiny_base(show: bool, output: Path | None, families: str | None, **options: 
     chosen: dict[str, object] = {key: value for key, value in options.items() if value is not None}
     if families:
         chosen["families"] = tuple(families.split(","))
-    config = TinyBase(**chosen)  # type: ignore[arg-type]
-    model, tokenizer = train(config, click.echo)
-    save(model, tokenizer, config, output, click.echo)
+    config = TinyBaseConfig(**chosen)  # type: ignore[arg-type]
+    model, tokenizer = train_tiny_base(config, click.echo)
+    save_tiny_base(model, tokenizer, config, output, click.echo)

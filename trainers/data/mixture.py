@@ -14,7 +14,7 @@ from harness.prompts.chat_template import DEFAULT_SETTINGS, ChatTokenizer, Templ
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
-from trainers.data.task_augmentation import EQUAL, Kind, random_change
+from trainers.data.task_augmentation import EQUAL_WEIGHTS, Kind, random_change
 
 MAX_DRAWS = 200
 """Draws of one sample before its dataset counts as unable to supply."""
@@ -25,14 +25,14 @@ MAX_SKIPPED = 0.9
 
 
 @dataclass(frozen=True)
-class Remake:
+class TaskChanges:
     """How the tasks of a dataset become further tasks, for training only; by default they stay as they are."""
 
     resplit: bool = False
     """Split the pairs anew into train and test."""
     probability: float = 0.0
     """Of a problem change."""
-    weights: Mapping[Kind, float] = field(default_factory=lambda: EQUAL)
+    weights: Mapping[Kind, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
     """Of the kinds of problem change."""
 
     def split(self, stream: Stream, task: Task) -> Task:
@@ -54,11 +54,11 @@ class Source:
     dataset: Dataset
     tokens: PromptTokenizer
     weight: float
-    remake: Remake = Remake()
+    task_changes: TaskChanges = TaskChanges()
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class DrawnSample:
     """One training sample and how it came about."""
 
     index: int
@@ -78,7 +78,7 @@ class Draw:
 
 
 @dataclass
-class Counts:
+class SampleCounts:
     """What a dataset really gave: the mixture as realised."""
 
     drawn: int = 0
@@ -90,7 +90,7 @@ class Counts:
     resplit: int = 0
     changed: int = 0
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: SampleCounts) -> None:
         """Add the counts of other samples."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
@@ -123,22 +123,22 @@ class Mixture:
         """The declared share of each dataset."""
         return [source.weight / self._bounds[-1] for source in self.sources]
 
-    def source_of(self, index: int) -> int:
+    def source_index(self, index: int) -> int:
         """Which dataset sample ``index`` comes from."""
         point = Stream("mixture", self.seed, index).uniform() * self._bounds[-1]
         return next((k for k, bound in enumerate(self._bounds) if point < bound), len(self._bounds) - 1)
 
-    def draw(self, index: int) -> Draw:
-        """TrainingSample ``index``.
+    def draw_sample(self, index: int) -> DrawnSample:
+        """Sample ``index``.
 
         Raises:
             DataError: its dataset gave none in MAX_DRAWS draws.
         """
-        which = self.source_of(index)
+        which = self.source_index(index)
         too_long = no_output = 0
         for attempt in range(MAX_DRAWS):
             drawn = self._attempt(which, Stream("sample", self.seed, index, attempt), index)
-            if isinstance(drawn, Draw):
+            if isinstance(drawn, DrawnSample):
                 return replace(drawn, too_long=too_long, no_output=no_output)
             too_long, no_output = too_long + (drawn == "too_long"), no_output + (drawn == "no_output")
         raise self._cannot_supply(which, MAX_DRAWS, too_long, no_output)
@@ -157,18 +157,18 @@ class Mixture:
             if too_long + no_output > MAX_SKIPPED * CHECK_DRAWS:
                 raise self._cannot_supply(which, CHECK_DRAWS, too_long, no_output)
 
-    def _attempt(self, which: int, stream: Stream, index: int) -> Draw | str:
+    def _attempt(self, which: int, stream: Stream, index: int) -> DrawnSample | str:
         """One try at a sample: the sample, or why there is none."""
         source = self.sources[which]
         drawn = source.dataset.task(stream.below(len(source.dataset.ids)), stream)
-        split = source.remake.split(stream, drawn)
+        split = source.task_changes.split(stream, drawn)
         answered = [k for k, pair in enumerate(split.test) if pair.output is not None]
         if not answered:
             return "no_output"
         test_index = stream.choice(answered)
         view = random_view(stream, len(split.train)) if self.augment else identity_view(len(split.train))
         seen = view.apply_task(split)
-        task = changed = source.remake.change(stream, seen)
+        task = changed = source.task_changes.change(stream, seen)
         sample, dropped = source.tokens.sample(task, test_index), 0
         while len(sample.ids) > self.max_seq_len:
             if not self.drop_pairs or len(task.train) < 2:
@@ -176,7 +176,7 @@ class Mixture:
             task, dropped = _without_last(task), dropped + 1
             sample = source.tokens.sample(task, test_index)
         remade = {"resplit": split is not drawn, "changed": changed is not seen}
-        return Draw(index, which, task.id, sample, dropped_pairs=dropped, **remade)
+        return DrawnSample(index, which, task.id, sample, dropped_pairs=dropped, **remade)
 
     def _cannot_supply(self, which: int, draws: int, too_long: int, no_output: int) -> DataError:
         spec = self.sources[which].dataset.spec
@@ -192,13 +192,13 @@ def _without_last(task: Task) -> Task:
     return Task(task.id, task.train[:-1], task.test)
 
 
-def count(draws: Sequence[Draw], n_sources: int) -> list[Counts]:
+def count_by_source(draws: Sequence[DrawnSample], n_sources: int) -> list[SampleCounts]:
     """The counts of some samples, per dataset."""
-    counts = [Counts() for _ in range(n_sources)]
+    counts = [SampleCounts() for _ in range(n_sources)]
     for d in draws:
         length = len(d.sample.ids)
         answer = length - d.sample.prompt_length
-        one = Counts(1, d.too_long, d.no_output, d.dropped_pairs, length, answer, int(d.resplit), int(d.changed))
+        one = SampleCounts(1, d.too_long, d.no_output, d.dropped_pairs, length, answer, int(d.resplit), int(d.changed))
         counts[d.source].add(one)
     return counts
 
@@ -215,7 +215,7 @@ def open_mixture(
     max_seq_len: int,
     drop_pairs: bool = False,
     augment: bool = True,
-    remakes: Sequence[Remake] = (),
+    task_changes: Sequence[TaskChanges] = (),
 ) -> Mixture:
     """A mixture of opened datasets; a weight of None stands for the number of task ids, no remakes for none.
 
@@ -229,7 +229,7 @@ def open_mixture(
     sources = [
         Source(dataset, tokens[prompt], float(len(dataset.ids)) if weight is None else weight, remake)
         for dataset, prompt, weight, remake in zip(
-            datasets, prompts, weights, remakes or [Remake()] * len(datasets), strict=True
+            datasets, prompts, weights, task_changes or [TaskChanges()] * len(datasets), strict=True
         )
     ]
     if not sources or sum(s.weight for s in sources) <= 0:

@@ -15,7 +15,7 @@ from harness.core.symmetry import SYMMETRIES, apply_symmetry
 
 Kind = Literal["geometric", "padding", "upscale", "mirror"]
 KINDS: tuple[Kind, ...] = ("geometric", "padding", "upscale", "mirror")
-EQUAL: Mapping[Kind, float] = dict.fromkeys(KINDS, 1.0)
+EQUAL_WEIGHTS: Mapping[Kind, float] = dict.fromkeys(KINDS, 1.0)
 PADDING = range(1, 6)
 UPSCALE = range(2, 5)
 
@@ -64,7 +64,7 @@ class ProblemChange:
         return Pair(pair.input, None if pair.output is None else self.apply(pair.output))
 
 
-def random_change(stream: Stream, task: Task, weights: Mapping[Kind, float] = EQUAL) -> ProblemChange | None:
+def random_change(stream: Stream, task: Task, weights: Mapping[Kind, float] = EQUAL_WEIGHTS) -> ProblemChange | None:
     """A random change of inputs or of outputs that keeps every grid within 30x30; None where no kind does.
 
     The kind is drawn first, by weight among those that fit, then its parameters uniformly among those that fit.

@@ -29,7 +29,7 @@ class Chat:
     settings: TemplateSettings
     template: str
     """The text of the template in effect."""
-    named: bool
+    overrides_model: bool
     """The recipe names it, so that the base does not have it."""
     eos_ids: frozenset[int]
     """At which a server stops that goes by the model's own files."""
@@ -108,7 +108,7 @@ def open_chat(base: Path | str, recipe: Recipe, day: str, template: str | None =
         ConfigError: there is no tokenizer or no template, or transformers reads the tokenizer otherwise than its file.
     """
     tokenizer = load_tokenizer(base)
-    warnings = check_own_file(base, tokenizer)
+    warnings = check_tokenizer_file(base, tokenizer)
     if template is None and recipe.chat_template is not None:
         template = read_template(recipe.chat_template, tokenizer)
     if template is not None:
@@ -189,7 +189,7 @@ def _check_syntax(where: str, tokenizer: Any) -> None:
         return
 
 
-def check_own_file(base: Path | str, tokenizer: Any) -> list[str]:
+def check_tokenizer_file(base: Path | str, tokenizer: Any) -> list[str]:
     """Compare a tokenizer with its own tokenizer.json, which transformers replaces in part for some model types.
 
     Returns:

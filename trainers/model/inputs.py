@@ -22,9 +22,9 @@ from harness.data.spec import open_dataset
 from harness.prompts.assistant_turn import AssistantTurn
 from harness.prompts.prompt_template import inference_prompt, load_prompt
 from trainers.model.chat_template import Chat, open_chat, today
-from trainers.recipe.schema import Data, Recipe
+from trainers.recipe.schema import Recipe, RecipeData
 from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickle
-from trainers.store.run_folder import DATE_KEY, TEMPLATE_KEY, first_day
+from trainers.store.run_folder import DATE_KEY, TEMPLATE_KEY, start_date
 
 if TYPE_CHECKING:
     from trainers.data.mixture import Mixture
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RecipeInputs:
     """What a recipe names, opened."""
 
     recipe: Recipe
@@ -77,9 +77,9 @@ class Inputs:
         """The tokens that end an answer, which a server must be asked to stop at."""
         return sorted({turn.end_token_id for turn in self.turns})
 
-    def decides(self) -> Data:
+    def deciding_values(self) -> RecipeData:
         """Everything that decides what is learned: the recipe's keys and the content behind its names."""
-        content: Data = {"model (its content)": self.base_digest, "adapter (its content)": self.adapter_digest}
+        content: RecipeData = {"model (its content)": self.base_digest, "adapter (its content)": self.adapter_digest}
         for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
             content[f"datasets.{k} (its content)"] = dataset.digest()
             content[f"prompt {prompt} (its text)"] = load_prompt(prompt).digest
@@ -89,10 +89,10 @@ class Inputs:
         content[TEMPLATE_KEY] = self.chat.digest
         if self.chat.settings.date is not None:
             content[DATE_KEY] = self.chat.settings.date
-        return self.recipe.decides() | content
+        return self.recipe.deciding_values() | content
 
 
-def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None = None) -> Inputs:
+def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None = None) -> RecipeInputs:
     """Find the base model, its tokenizer and chat template, and open the datasets of a recipe.
 
     Args:
@@ -112,7 +112,7 @@ def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None
     usable = {name: chat.usable_prompt(name) for name in dict.fromkeys(asked)}
     used = [usable[name] for name in asked]
     turns = chat.turns(used if held_out else used[:-1])
-    return Inputs(
+    return RecipeInputs(
         recipe,
         base,
         adapter_digest,
@@ -130,7 +130,7 @@ def _day(recipe: Recipe, output: Path) -> str:
     """The date for a template that writes it: the recipe's, else that of the first start, else the adapter's."""
     if recipe.template_date is not None:
         return recipe.template_date.isoformat()
-    if recipe.resume and (begun := first_day(output)) is not None:
+    if recipe.resume and (begun := start_date(output)) is not None:
         return begun
     manifest = read_manifest(Path(recipe.adapter)) if recipe.adapter else None
     return (manifest.template_date if manifest else None) or today()
@@ -228,13 +228,13 @@ def hub_folder(model: str) -> Path:
     return Path(config).parent
 
 
-def open_recipe_mixture(inputs: Inputs) -> Mixture:
+def open_recipe_mixture(inputs: RecipeInputs) -> Mixture:
     """The mixture of a recipe, checked.
 
     Raises:
         DataError: a dataset cannot supply.
     """
-    from trainers.data.mixture import Remake, open_mixture
+    from trainers.data.mixture import TaskChanges, open_mixture
 
     recipe = inputs.recipe
     weights = recipe.change_weights.by_kind()
@@ -249,8 +249,8 @@ def open_recipe_mixture(inputs: Inputs) -> Mixture:
         max_seq_len=recipe.max_seq_len,
         drop_pairs=recipe.too_long == "drop_pairs",
         augment=recipe.augment,
-        remakes=[
-            Remake(
+        task_changes=[
+            TaskChanges(
                 recipe.resplit if part.resplit is None else part.resplit,
                 recipe.change_probability if part.change_probability is None else part.change_probability,
                 weights,

@@ -31,7 +31,7 @@ _EMBEDDINGS = (f"model.{EMBEDDINGS}", f"model.language_model.{EMBEDDINGS}", "tra
 """Embeddings and output layer under the names that they have in models."""
 
 
-def unserveable(lora: LoraRecipe, max_rank: int, architecture: str | None) -> list[str]:
+def serving_problems(lora: LoraRecipe, max_rank: int, architecture: str | None) -> list[str]:
     """Why vLLM would refuse to load this adapter; empty where it loads (vLLM 0.32).
 
     Args:
@@ -66,7 +66,7 @@ def targets_head(lora: LoraRecipe) -> bool:
     return HEAD in _targeted_embeddings(lora.targets)
 
 
-def served_class(base: Path | str) -> str | None:
+def model_architecture(base: Path | str) -> str | None:
     """The class by which vLLM serves a base model; None where config.json does not say it.
 
     Raises:
@@ -110,8 +110,8 @@ def check_lora(recipe: Recipe) -> None:
         except re.error as error:
             raise ConfigError(f"recipe: lora.{key} {pattern!r} is no regular expression: {error}") from None
     touches = recipe.serveable and _targeted_embeddings(lora.targets)
-    architecture = served_class(find_base(recipe.model)) if touches else None
-    if recipe.serveable and (reasons := unserveable(lora, recipe.max_lora_rank, architecture)):
+    architecture = model_architecture(find_base(recipe.model)) if touches else None
+    if recipe.serveable and (reasons := serving_problems(lora, recipe.max_lora_rank, architecture)):
         raise ConfigError(
             "recipe: the adapter could not be served: "
             + "; ".join(reasons)
@@ -119,7 +119,7 @@ def check_lora(recipe: Recipe) -> None:
         )
 
 
-def differences(found: LoraConfig, lora: LoraRecipe) -> list[str]:
+def recipe_differences(found: LoraConfig, lora: LoraRecipe) -> list[str]:
     """What an adapter that is gone on from has and the recipe does not say, as overrides.
 
     Its targets are compared by its weights (``start_adapter``), its initialisation where that changed the base.
@@ -127,7 +127,9 @@ def differences(found: LoraConfig, lora: LoraRecipe) -> list[str]:
     said = lora_config(lora)
     names = {name: name for name in ("bias", "modules_to_save", "rank_pattern", "alpha_pattern")}
     names = {**_OPTIONS, **names}
-    pairs = {key: (plain(getattr(found, name)), plain(getattr(said, name))) for key, name in names.items()}
+    pairs = {
+        key: (as_json_value(getattr(found, name)), as_json_value(getattr(said, name))) for key, name in names.items()
+    }
     pairs["init"] = _changed_base(found.init_lora_weights), _changed_base(lora.init)
     return [f"lora.{key}={json.dumps(has)}" for key, (has, says) in pairs.items() if has != says]
 
@@ -137,14 +139,14 @@ def _changed_base(init: bool | str) -> str:
     return init if isinstance(init, str) and init not in SERVEABLE_INITS else "default"
 
 
-def plain(value: object) -> object:
+def as_json_value(value: object) -> object:
     """A value of a PEFT configuration as JSON has it; what is empty is None."""
     if isinstance(value, (set, list, tuple, dict)):
         return (value if isinstance(value, dict) else sorted(value)) or None
     return value
 
 
-def outside_language_model(model: Any) -> str | None:
+def other_modules_pattern(model: Any) -> str | None:
     """Return a pattern of the modules beside the language model in one that also reads pictures or sound.
 
     Their layers may have the names of the language model's, and are neither trained nor served.

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from trainers.data.passes import IGNORED
+from trainers.data.micro_batches import IGNORED
 
 
 def has_adapted_head(model: Any) -> bool:
@@ -32,7 +32,7 @@ def hidden_head_adapter(model: Any) -> Iterator[bool]:
         del base.get_output_embeddings
 
 
-def answer_loss(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def summed_answer_loss(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The sum over all answer tokens of a pass; logits are computed from its first answer token on."""
     wanted = inputs["labels"][:, 1:]
     first = int((wanted != IGNORED).any(0).nonzero()[0])

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from harness.core.errors import ConfigError
-from trainers.model.lora import differences, lora_config, outside_language_model, plain
+from trainers.model.lora import as_json_value, lora_config, other_modules_pattern, recipe_differences
 from trainers.recipe.schema import LoraRecipe, Recipe
 
 _LORA = re.compile(r"base_model\.model\.(.+)\.lora_(?:embedding_)?A")
 
 
-def with_adapter(model: Any, recipe: Recipe) -> PeftModel:
+def load_start_adapter(model: Any, recipe: Recipe) -> PeftModel:
     """The base with the adapter that is gone on from.
 
     Raises:
@@ -31,7 +31,9 @@ def with_adapter(model: Any, recipe: Recipe) -> PeftModel:
     assert recipe.lora is not None
     folder = recipe.adapter
     try:
-        _check(LoraConfig.from_pretrained(folder), adapted_modules(Path(folder)), recipe, recipe.lora, model.config)
+        _check(
+            LoraConfig.from_pretrained(folder), modules_with_weights(Path(folder)), recipe, recipe.lora, model.config
+        )
         return PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         why = " ".join(str(error).split())[:300]
@@ -39,19 +41,19 @@ def with_adapter(model: Any, recipe: Recipe) -> PeftModel:
 
 
 def _check(found: LoraConfig, there: set[str], recipe: Recipe, lora: LoraRecipe, model: Any) -> None:
-    differing = differences(found, lora)
-    if not differing and reached_modules(model, lora_config(lora), outside=False) != reached_modules(model, found):
-        differing = [f"lora.targets={json.dumps(plain(found.target_modules))}"]
+    differing = recipe_differences(found, lora)
+    if not differing and targeted_modules(model, lora_config(lora), outside=False) != targeted_modules(model, found):
+        differing = [f"lora.targets={json.dumps(as_json_value(found.target_modules))}"]
     if differing:
         raise ConfigError(f"adapter {recipe.adapter!r} is another than the recipe says; set {', '.join(differing)}")
-    if without := sorted(reached_modules(model, found) ^ there):
+    if without := sorted(targeted_modules(model, found) ^ there):
         raise ConfigError(
             f"adapter {recipe.adapter!r}: its weights are not on the modules that its adapter_config.json names; "
             f"{len(without)} differ, such as {without[0]}"
         )
 
 
-def reached_modules(model: Any, lora: LoraConfig, *, outside: bool = True) -> set[str]:
+def targeted_modules(model: Any, lora: LoraConfig, *, outside: bool = True) -> set[str]:
     """The names of the modules that an adapter reaches in a model of this configuration, as PEFT finds them.
 
     Args:
@@ -63,12 +65,12 @@ def reached_modules(model: Any, lora: LoraConfig, *, outside: bool = True) -> se
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(model)
     if not outside:
-        lora = replace(lora, exclude_modules=outside_language_model(empty))
+        lora = replace(lora, exclude_modules=other_modules_pattern(empty))
     # What an initialisation does to weights needs weights; here are none.
     return set(get_peft_model(empty, replace(lora, init_lora_weights=True)).targeted_module_names)
 
 
-def adapted_modules(folder: Path) -> set[str]:
+def modules_with_weights(folder: Path) -> set[str]:
     """The names of the modules for which an adapter has weights."""
     found = (_LORA.match(name) for name in load_peft_weights(str(folder), device="cpu"))
     return {match[1] for match in found if match}

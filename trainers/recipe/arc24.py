@@ -14,10 +14,10 @@ from typing import Any
 from harness.core.errors import ConfigError
 from harness.data.spec import open_dataset
 from trainers.data.task_augmentation import KINDS
-from trainers.recipe.schema import Data
+from trainers.recipe.schema import RecipeData
 
 ALL_TASKS = 1_000_000
-DEFAULTS: Data = {
+DEFAULTS: RecipeData = {
     "model": "Qwen/Qwen2-0.5B-Instruct",
     "max_steps": 6000,
     "batch_size": 16,
@@ -29,7 +29,7 @@ DEFAULTS: Data = {
     "resplit": True,
 }
 """What the script did where an option was not given."""
-LORA_DEFAULTS: Data = {
+LORA_DEFAULTS: RecipeData = {
     "rank": 32,
     "alpha": 64,
     "dropout": 0.1,
@@ -69,14 +69,14 @@ WITHOUT_MEANING = {
 }
 
 
-def recipe_data(options: Mapping[str, Any], with_defaults: bool) -> tuple[Data, list[str]]:
+def recipe_data(options: Mapping[str, Any], with_defaults: bool) -> tuple[RecipeData, list[str]]:
     """(recipe values, warnings) for the options that were given (not None).
 
     Args:
         with_defaults: add what the script did by default; False where a recipe file is overridden.
     """
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    data: Data = dict(DEFAULTS) if with_defaults else {}
+    data: RecipeData = dict(DEFAULTS) if with_defaults else {}
     data |= {key: given[name] for name, key in RENAMED.items() if name in given}
     warnings = [
         f"--{name} has no effect: {why}"
@@ -107,13 +107,13 @@ def recipe_data(options: Mapping[str, Any], with_defaults: bool) -> tuple[Data, 
     return data, warnings
 
 
-def _datasets(given: Mapping[str, Any]) -> list[Data]:
+def _datasets(given: Mapping[str, Any]) -> list[RecipeData]:
     """The datasets as the script took them: BARC's tasks were not changed to new ones, whatever the probability."""
     ratio = given.get("subsample_train_tasks_ratio")
     datasets = []
     for spec, prompt in given["train_datasets"]:
         chosen = spec if ratio is None else _subsampled(spec, ratio, given.get("random_seed", 0))
-        part: Data = {"spec": chosen, "prompt": prompt}
+        part: RecipeData = {"spec": chosen, "prompt": prompt}
         if given.get("compose_new_task_probability") and _BARC.match(spec):
             part["change_probability"] = 0.0
         datasets.append(part)
@@ -138,12 +138,12 @@ def _scheduler(name: str) -> tuple[str, list[str]]:
     return name, []
 
 
-def _set_lora(data: Data, given: Mapping[str, Any], with_defaults: bool) -> None:
+def _set_lora(data: RecipeData, given: Mapping[str, Any], with_defaults: bool) -> None:
     """The adapter's options; dotted keys where a recipe file is overridden."""
     if given.get("use_lora") is False:
         data["lora"] = None
         return
-    lora: Data = dict(LORA_DEFAULTS) if with_defaults else {}
+    lora: RecipeData = dict(LORA_DEFAULTS) if with_defaults else {}
     if "lora_r" in given:
         lora["rank"] = given["lora_r"]
     if "lora_weight_initialization" in given:

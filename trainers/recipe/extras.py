@@ -19,7 +19,7 @@ EVENTS = "tensorboard"
 _REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 
 
-def require_extra() -> None:
+def require_train_extra() -> None:
     """Check that the packages of the ``train`` extra are there.
 
     Raises:
@@ -29,7 +29,7 @@ def require_extra() -> None:
         raise MissingExtraError(f'training needs {", ".join(missing)}, not installed here: pip install -e ".[train]"')
 
 
-def check_optional(recipe: Recipe) -> None:
+def check_optional_packages(recipe: Recipe) -> None:
     """Refuse before training what needs a package that is not there.
 
     Raises:
@@ -44,7 +44,7 @@ def check_optional(recipe: Recipe) -> None:
 
 
 @contextmanager
-def reporting(recipe: Recipe, output: Path) -> Iterator[None]:
+def reporter_environment(recipe: Recipe, output: Path) -> Iterator[None]:
     """Tell the reporters where to write, where the user's environment does not say so.
 
     TensorBoard's files would else lie among the checkpoints, and go with them.

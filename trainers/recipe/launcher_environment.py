@@ -24,7 +24,7 @@ _OFF = frozenset({"", "0", "no", "none", "false"})
 """Values that change nothing, which is not worth a word."""
 
 
-def processes() -> int:
+def process_count() -> int:
     """Return how many training processes were launched.
 
     Raises:
@@ -33,16 +33,16 @@ def processes() -> int:
     return _number("WORLD_SIZE", 1, least=1)
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Return whether this is the first of the training processes, or the only one.
 
     Raises:
         ConfigError: WORLD_SIZE or RANK is no number.
     """
-    return processes() == 1 or _number("RANK", 0, least=0) == 0
+    return process_count() == 1 or _number("RANK", 0, least=0) == 0
 
 
-def ignore_launchers(environ: MutableMapping[str, str] | None = None) -> None:
+def remove_launcher_variables(environ: MutableMapping[str, str] | None = None) -> None:
     """Take out of the environment what would decide beside the recipe and torchrun, and say so where it would have.
 
     Args:
@@ -54,7 +54,7 @@ def ignore_launchers(environ: MutableMapping[str, str] | None = None) -> None:
     told = [f"{name}={environ[name]}" for name in sorted(names) if not _is_off(name, environ[name])]
     for name in names:
         del environ[name]
-    if told and is_first():
+    if told and is_first_process():
         shown = ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
         print(
             f"warning: not used: {shown} in the environment; the recipe decides, and processes are those of torchrun",

@@ -30,16 +30,16 @@ from harness.prompts.prompt_template import DEFAULT_PROMPT
 from trainers.data.task_augmentation import KINDS, Kind
 from trainers.recipe.explain import explain_errors
 
-Data = dict[str, object]
+RecipeData = dict[str, object]
 Share = Annotated[float, Field(ge=0, le=1)]
-FREE_KEYS = frozenset(
+CHANGEABLE_KEYS = frozenset(
     {
         *("output_dir", "resume", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"),
         "gradient_checkpointing",
     }
 )
 """Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
-PASS_KEYS = frozenset({"tokens_a_pass", "micro_batch_size", "max_padding"})
+MICRO_BATCH_KEYS = frozenset({"tokens_a_pass", "micro_batch_size", "max_padding"})
 """Top-level keys that decide how a step is cut into forward passes, each of which draws its own dropout.
 
 Without dropout they decide rounding only. A run may be resumed with others, and is told so."""
@@ -104,19 +104,19 @@ Location = Annotated[str, BeforeValidator(expand_home)]
 """A path, or a name that is no path."""
 
 
-def as_datasets(value: object) -> object:
+def normalize_datasets(value: object) -> object:
     """One dataset or several; a bare spec stands for a dataset without further options."""
     items = value if isinstance(value, list) else [value]
     return [{"spec": item} if isinstance(item, str) else item for item in items]
 
 
-class Part(BaseModel):
+class StrictModel(BaseModel):
     """Base of a recipe and its parts: unknown keys and infinite numbers are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DatasetRecipe(Part):
+class DatasetRecipe(StrictModel):
     """One dataset of the mixture."""
 
     spec: Spec
@@ -131,7 +131,7 @@ class DatasetRecipe(Part):
     """The recipe's own where None."""
 
 
-class ChangeWeights(Part):
+class ChangeWeights(StrictModel):
     """How often each kind of problem change is drawn, relative to the others (``trainers.data.task_augmentation``)."""
 
     geometric: Annotated[float, Field(ge=0)] = 1
@@ -154,7 +154,7 @@ class ChangeWeights(Part):
         return self
 
 
-class ValidationRecipe(Part):
+class ValidationRecipe(StrictModel):
     """A held-out dataset that is asked every ``eval_steps`` and after the last step."""
 
     spec: Spec
@@ -179,7 +179,7 @@ class ValidationRecipe(Part):
         return self
 
 
-class LoraRecipe(Part):
+class LoraRecipe(StrictModel):
     """The adapter. What vLLM cannot load is refused before training unless the recipe says ``serveable: false``."""
 
     rank: Annotated[int, Field(gt=0)] = 16
@@ -200,13 +200,13 @@ class LoraRecipe(Part):
     modules_to_save: list[str] = Field(default_factory=list)
 
 
-class Recipe(Part):
+class Recipe(StrictModel):
     """A training run. Lengths are in tokens, sizes in samples; ``batch_size`` is that of one optimizer step in all."""
 
     model: Location
     """``tiny`` (the shipped base), a folder, or a Hugging Face model id."""
     output_dir: Annotated[Path, BeforeValidator(expand_home)]
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(as_datasets)]
+    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
     prompt: str = DEFAULT_PROMPT
     encoder: str = DEFAULT_ENCODER
     chat_template: Annotated[str, AfterValidator(_template_path)] | None = None
@@ -304,12 +304,12 @@ class Recipe(Part):
             raise ValueError("validation is not done where sharding spreads the model; leave it out")
         return self
 
-    def decides(self) -> Data:
+    def deciding_values(self) -> RecipeData:
         """The keys that decide what is learned, flat (``lora.rank``), as JSON values."""
         values = self.model_dump(mode="json")
         if not self.chat_template_kwargs:
             del values["chat_template_kwargs"]  # runs of before this key was known go on
-        return flatten({k: v for k, v in values.items() if k not in FREE_KEYS | _BY_CONTENT})
+        return flatten({k: v for k, v in values.items() if k not in CHANGEABLE_KEYS | _BY_CONTENT})
 
 
 def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
@@ -330,9 +330,9 @@ def changed_keys(before: Mapping[str, object], after: Mapping[str, object]) -> l
     return sorted(k for k in {*before, *after} if before.get(k, absent) != after.get(k, absent))
 
 
-def flatten(value: Mapping[str, object], prefix: str = "") -> Data:
+def flatten(value: Mapping[str, object], prefix: str = "") -> RecipeData:
     """Nested mappings and lists of mappings as one level of dotted keys."""
-    flat: Data = {}
+    flat: RecipeData = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
         if isinstance(item, Mapping) and item:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.core.errors import ConfigError
-from trainers.recipe.schema import Data, Recipe, make_recipe
+from trainers.recipe.schema import Recipe, RecipeData, make_recipe
 
 _MERGE = "tag:yaml.org,2002:merge"
 """``<<``, which may be there several times."""
@@ -25,13 +25,15 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mappin
     return make_recipe(load_data(path, overrides, values), str(path) if path else "recipe")
 
 
-def load_data(path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Data:
+def load_data(
+    path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None
+) -> RecipeData:
     """The plain values of a YAML file, with ``values`` and overrides over it (see ``load_recipe``).
 
     Raises:
         ConfigError: unreadable YAML, or an override that cannot be applied.
     """
-    data: Data = {} if path is None else _read_yaml(path)
+    data: RecipeData = {} if path is None else _read_yaml(path)
     for key, value in (values or {}).items():
         _assign(data, key, deepcopy(value))
     for override in overrides:
@@ -42,7 +44,7 @@ def load_data(path: Path | None, overrides: Sequence[str] = (), values: Mapping[
     return data
 
 
-def _read_yaml(path: Path) -> Data:
+def _read_yaml(path: Path) -> RecipeData:
     try:
         data = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
@@ -76,7 +78,7 @@ def _parse_yaml(text: str, where: str) -> object:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _assign(data: Data, key: str, value: object) -> None:
+def _assign(data: RecipeData, key: str, value: object) -> None:
     """Set a dotted key; parts of it that are missing are made, a number indexes a list."""
     *parents, last = key.split(".")
     node: object = data

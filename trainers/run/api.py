@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError
-from trainers.model.inputs import Inputs, check_weights, find_base, open_inputs
+from trainers.model.inputs import RecipeInputs, check_weights, find_base, open_inputs
 from trainers.model.lora import check_lora
-from trainers.recipe.extras import check_optional, require_extra
-from trainers.recipe.launcher_environment import ignore_launchers, is_first
+from trainers.recipe.extras import check_optional_packages, require_train_extra
+from trainers.recipe.launcher_environment import is_first_process, remove_launcher_variables
 from trainers.recipe.schema import Recipe
-from trainers.store.run_folder import locked, prepare_folder
+from trainers.store.run_folder import lock_folder, prepare_folder
 
 if TYPE_CHECKING:
     from trainers.run.dry_run import DryRun
@@ -33,10 +33,10 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
     """
     inputs = _ready(recipe, output)
     _check_own_folder(recipe, inputs.base, output)
-    with locked(output):
-        decides = inputs.decides()
+    with lock_folder(output):
+        decides = inputs.deciding_values()
         if prepare_folder(output, decides, resume=recipe.resume, commit=inputs.base_commit):
-            if is_first():
+            if is_first_process():
                 print(f"{output} is finished already; nothing was trained", file=sys.stderr)
             return output
         _tell(inputs)
@@ -66,18 +66,18 @@ def _check_own_folder(recipe: Recipe, base: Path | str, output: Path) -> None:
             raise ConfigError(f"output_dir {output} is the folder of the {key} that is trained from; name another one")
 
 
-def _tell(inputs: Inputs) -> None:
+def _tell(inputs: RecipeInputs) -> None:
     """Print what a user should know before training."""
-    if is_first():
+    if is_first_process():
         for line in inputs.advice:
             print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-def _ready(recipe: Recipe, output: Path | None) -> Inputs:
-    require_extra()
-    ignore_launchers()
+def _ready(recipe: Recipe, output: Path | None) -> RecipeInputs:
+    require_train_extra()
+    remove_launcher_variables()
     check_lora(recipe)
-    check_optional(recipe)
+    check_optional_packages(recipe)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     check_weights(find_base(recipe.model))  # first: of a hub model that is here in part, other files may be missing too

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from harness.core.errors import DataError, RunError
 from trainers.recipe.schema import Recipe
 from trainers.run.trl_config import chosen_dtype, gpu_has_bfloat16
-from trainers.store.log import CHECKPOINTS_STAY
+from trainers.store.training_log import RESTART_HINT
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
 """How the allocators of torch, CUDA, C++ and the system say it where the class of the error does not."""
@@ -22,7 +22,7 @@ _NOT_WRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos")
 
 
 @contextmanager
-def writing(what: str, where: Path) -> Iterator[None]:
+def explain_write_errors(what: str, where: Path) -> Iterator[None]:
     """A file that cannot be written becomes one line.
 
     Raises:
@@ -36,11 +36,11 @@ def writing(what: str, where: Path) -> Iterator[None]:
             if not any(mark in str(error) for mark in _NOT_WRITTEN):
                 raise
             why = f"the disk is full, or the file over a limit ({why})"
-        raise RunError(f"{what} cannot be written to {where}: {why}. Make room. {CHECKPOINTS_STAY}") from error
+        raise RunError(f"{what} cannot be written to {where}: {why}. Make room. {RESTART_HINT}") from error
 
 
 @contextmanager
-def explained(recipe: Recipe) -> Iterator[None]:
+def explain_training_errors(recipe: Recipe) -> Iterator[None]:
     """A lack of memory becomes a list of what to change, and what happened in a worker process becomes one line.
 
     Raises:
@@ -61,7 +61,7 @@ def explained(recipe: Recipe) -> Iterator[None]:
         first = " ".join(str(error).split())[:200]
         if "DataLoader worker" in first:
             raise RunError(
-                f"{first.rstrip('.')}. Set workers=0, or fewer where memory is short. {CHECKPOINTS_STAY}"
+                f"{first.rstrip('.')}. Set workers=0, or fewer where memory is short. {RESTART_HINT}"
             ) from error
         known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         if not known and not any(mark in str(error) for mark in _NO_MEMORY):

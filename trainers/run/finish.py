@@ -9,12 +9,11 @@ from pathlib import Path
 from harness.core.hub_cache import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
-from trainers.data.mixture import Counts, Mixture
-from trainers.model.inputs import Inputs
+from trainers.data.mixture import Mixture, SampleCounts
+from trainers.model.inputs import RecipeInputs
 from trainers.recipe.schema import ValidationRecipe
-from trainers.store.best_step import Line, standing
-from trainers.store.card import CURVE, card, draw_curve
-from trainers.store.log import read_log
+from trainers.store.best_step import Line, find_best_validation
+from trainers.store.card import CURVE, adapter_card, draw_loss_curve
 from trainers.store.manifest import (
     LOG,
     AdapterManifest,
@@ -22,14 +21,15 @@ from trainers.store.manifest import (
     DatasetRecord,
     ValidationRecord,
     config_digest,
-    environment,
-    losses,
+    summarize_losses,
+    training_environment,
     write_manifest,
 )
 from trainers.store.run_folder import CHECKPOINTS
+from trainers.store.training_log import read_log
 
 
-def finish(inputs: Inputs, mixture: Mixture, output: Path, last: int) -> AdapterManifest:
+def finish_folder(inputs: RecipeInputs, mixture: Mixture, output: Path, last: int) -> AdapterManifest:
     """Complete the folder that has the weights: card, curve, and the manifest last.
 
     Args:
@@ -37,8 +37,8 @@ def finish(inputs: Inputs, mixture: Mixture, output: Path, last: int) -> Adapter
     """
     log = read_log(output / LOG)
     manifest = _manifest(inputs, mixture, log, last, output)
-    draw_curve(log, output / CURVE)
-    (output / "README.md").write_text(card(output.name, manifest), encoding="utf-8")
+    draw_loss_curve(log, output / CURVE)
+    (output / "README.md").write_text(adapter_card(output.name, manifest), encoding="utf-8")
     write_manifest(output, manifest)
     if not inputs.recipe.keep_checkpoints:
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
@@ -47,18 +47,18 @@ def finish(inputs: Inputs, mixture: Mixture, output: Path, last: int) -> Adapter
 
 def kept_step(log: Sequence[Line], part: ValidationRecipe | None, last: int) -> int:
     """The step whose weights are the result of a finished run."""
-    best = standing(log, part) if part is not None and part.keep == "best" else None
+    best = find_best_validation(log, part) if part is not None and part.keep == "best" else None
     return best.step if best else last
 
 
-def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, output: Path) -> AdapterManifest:
+def _manifest(inputs: RecipeInputs, mixture: Mixture, log: Sequence[Line], last: int, output: Path) -> AdapterManifest:
     recipe = inputs.recipe
     kept = kept_step(log, recipe.validation, last)
     steps = [line for line in log if "loss" in line]
-    totals = [Counts() for _ in inputs.datasets]
+    totals = [SampleCounts() for _ in inputs.datasets]
     for line in steps:
         for total, values in zip(totals, line["counts"], strict=True):
-            total.add(Counts(*values))
+            total.add(SampleCounts(*values))
     tokens = sum(c.tokens for c in totals)
     places = sum(sum(c[4] for c in line["counts"]) / (1 - line["padding"]) for line in steps)
     return AdapterManifest(
@@ -69,7 +69,7 @@ def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, 
         prompt_digest=load_prompt(inputs.inference_prompt).digest,
         encoder=recipe.encoder,
         stop_token_ids=inputs.stop_token_ids,
-        chat_template=inputs.chat.template if inputs.chat.named else None,
+        chat_template=inputs.chat.template if inputs.chat.overrides_model else None,
         chat_template_digest=inputs.chat.digest,
         chat_template_kwargs=dict(inputs.chat.settings.kwargs),
         template_date=inputs.chat.settings.date,
@@ -83,16 +83,16 @@ def _manifest(inputs: Inputs, mixture: Mixture, log: Sequence[Line], last: int, 
         answer_tokens=sum(c.answer_tokens for c in totals),
         padding=round(1 - tokens / places, 4) if places else 0.0,
         seconds=round(sum(line["seconds"] for line in steps), 3),
-        losses=losses(log, kept),
+        losses=summarize_losses(log, kept),
         weights_sha256=weights_digest(output),
         config_sha256=config_digest(output),
         serveable=recipe.serveable,
-        environment=environment(),
+        environment=training_environment(),
         finished=now(),
     )
 
 
-def _validation_record(inputs: Inputs) -> ValidationRecord | None:
+def _validation_record(inputs: RecipeInputs) -> ValidationRecord | None:
     if inputs.held_out is None:
         return None
     prompt = inputs.held_out_prompt
@@ -102,7 +102,7 @@ def _validation_record(inputs: Inputs) -> ValidationRecord | None:
     )
 
 
-def _dataset_records(inputs: Inputs, mixture: Mixture, totals: list[Counts]) -> list[DatasetRecord]:
+def _dataset_records(inputs: RecipeInputs, mixture: Mixture, totals: list[SampleCounts]) -> list[DatasetRecord]:
     everything = sum(c.drawn for c in totals)
     return [
         DatasetRecord(

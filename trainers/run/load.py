@@ -14,10 +14,10 @@ from transformers.training_args import OptimizerNames
 from transformers.utils import logging as hf_logging
 
 from harness.core.errors import ConfigError
+from trainers.data.micro_batches import samples_per_process
 from trainers.data.mixture import Mixture
-from trainers.data.passes import samples_of_process
-from trainers.model.inputs import Inputs, open_recipe_mixture
-from trainers.recipe.launcher_environment import processes
+from trainers.model.inputs import RecipeInputs, open_recipe_mixture
+from trainers.recipe.launcher_environment import process_count
 from trainers.recipe.schema import Recipe
 from trainers.run.trl_config import SFTConfig, chosen_dtype, training_arguments
 from trainers.run.validation import Validation, open_validation
@@ -40,7 +40,7 @@ class Setup:
         return _pad_id(self.tokenizer)
 
 
-def set_up(inputs: Inputs, recipe: Recipe, checkpoints: Path) -> Setup:
+def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path) -> Setup:
     """Load what a recipe needs, the cheap things first.
 
     Args:
@@ -61,9 +61,9 @@ def set_up(inputs: Inputs, recipe: Recipe, checkpoints: Path) -> Setup:
     return Setup(recipe, arguments, inputs.chat.tokenizer, mixture, _load_base(inputs, dtype), validation)
 
 
-def _on_one_day(inputs: Inputs) -> Inputs:
+def _on_one_day(inputs: RecipeInputs) -> RecipeInputs:
     """The inputs with the date of the first process, as the others may have started after midnight."""
-    if processes() == 1 or inputs.chat.settings.date is None:
+    if process_count() == 1 or inputs.chat.settings.date is None:
         return inputs
     days = [inputs.chat.settings.date]
     torch.distributed.broadcast_object_list(days)
@@ -73,9 +73,9 @@ def _on_one_day(inputs: Inputs) -> Inputs:
 
 def _arguments(recipe: Recipe, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
     """TRL's arguments for the processes that torchrun started; making them brings the processes together."""
-    if recipe.sharding == "fsdp" and (processes() < 2 or not torch.cuda.is_available()):
+    if recipe.sharding == "fsdp" and (process_count() < 2 or not torch.cuda.is_available()):
         raise ConfigError("recipe: sharding: fsdp needs GPUs and at least two processes (torchrun --nproc_per_node N)")
-    samples = samples_of_process(recipe.batch_size, processes())
+    samples = samples_per_process(recipe.batch_size, process_count())
     _check_optimizer_name(recipe.optimizer)
     try:
         arguments = training_arguments(recipe, samples, checkpoints, dtype)
@@ -86,9 +86,9 @@ def _arguments(recipe: Recipe, checkpoints: Path, dtype: torch.dtype) -> SFTConf
     except (ImportError, ValueError) as error:
         why = " ".join(str(error).split())
         raise ConfigError(f"recipe: optimizer {recipe.optimizer} cannot be used here: {why}") from error
-    if arguments.world_size != processes():
+    if arguments.world_size != process_count():
         raise ConfigError(
-            f"{processes()} processes were launched, but {arguments.world_size} found each other: use torchrun"
+            f"{process_count()} processes were launched, but {arguments.world_size} found each other: use torchrun"
         )
     return arguments
 
@@ -106,7 +106,7 @@ def _check_optimizer_name(name: str) -> None:
         raise ConfigError(f"recipe: optimizer {name!r} is not known; {hint}")
 
 
-def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
+def _load_base(inputs: RecipeInputs, dtype: torch.dtype) -> Any:
     """The base model, its weights in ``dtype``; in float32 where all of them are trained.
 
     Raises:
@@ -139,7 +139,7 @@ def _load_base(inputs: Inputs, dtype: torch.dtype) -> Any:
     return model
 
 
-def open_recipe_validation(inputs: Inputs, recipe: Recipe) -> Validation | None:
+def open_recipe_validation(inputs: RecipeInputs, recipe: Recipe) -> Validation | None:
     """The validation of a recipe, if it has one.
 
     Raises:

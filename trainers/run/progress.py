@@ -40,13 +40,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def begin(self, step: int) -> None:
+    def start_at(self, step: int) -> None:
         """Training starts or goes on after ``step``."""
         self._started, self._first = time.monotonic(), step
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step)
 
-    def step(self, step: int, loss: float, *, samples: int, tokens: int, places: int) -> None:
+    def show_step(self, step: int, loss: float, *, samples: int, tokens: int, places: int) -> None:
         """Step number ``step`` is done; its ``tokens`` are those of the ``places`` that are not padding."""
         if not self.shown:
             return
@@ -58,13 +58,16 @@ class Progress:
         seconds = max(1e-9, time.monotonic() - self._started)
         left = seconds / max(1, step - self._first) * (self.total - step)
         speed = f"{self._tokens / seconds:,.0f} tokens/s, {self._samples / seconds:.1f} samples/s"
-        notes = f"loss {loss:.4f}, {clock(left)} left", f"{speed}, {1 - self._tokens / self._places:.1%} padding"
+        notes = (
+            f"loss {loss:.4f}, {format_duration(left)} left",
+            f"{speed}, {1 - self._tokens / self._places:.1%} padding",
+        )
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, note="\n".join(notes))
         elif step % self.every == 0 or step == self.total:
             print(f"step {step}/{self.total}: {', '.join(notes)}", file=sys.stderr, flush=True)
 
-    def note(self, text: str) -> None:
+    def print_note(self, text: str) -> None:
         """A line beside the bar."""
         if not self.shown:
             return
@@ -74,7 +77,7 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as minutes and seconds, or hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -6,61 +6,61 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
-from trainers.data.hf_rows import VirtualRows
-from trainers.model.inputs import Inputs
-from trainers.recipe.extras import reporting
-from trainers.recipe.launcher_environment import is_first
+from trainers.data.hf_dataset import MixtureDataset
+from trainers.model.inputs import RecipeInputs
+from trainers.recipe.extras import reporter_environment
+from trainers.recipe.launcher_environment import is_first_process
 from trainers.recipe.schema import Recipe
-from trainers.run.errors import explained, writing
-from trainers.run.finish import finish, kept_step
-from trainers.run.load import set_up
+from trainers.run.errors import explain_training_errors, explain_write_errors
+from trainers.run.finish import finish_folder, kept_step
+from trainers.run.load import load_setup
 from trainers.run.progress import Progress
 from trainers.run.stop import StopSignal, TrainingStopped
-from trainers.run.trainer import ArcTrainer, Reports, build_trainer
-from trainers.store.best_step import has_ended, standing
-from trainers.store.checkpoints import best_weights, history, newest_complete, remove_after
-from trainers.store.digests import SEAL
-from trainers.store.log import TrainingLog
+from trainers.run.trainer import ArcTrainer, RunOutputs, build_trainer
+from trainers.store.best_step import find_best_validation, patience_exhausted
+from trainers.store.checkpoints import best_weights_folder, newest_complete, read_log_history, remove_later_steps
+from trainers.store.digests import DIGESTS_FILE
 from trainers.store.manifest import LOG
 from trainers.store.run_folder import CHECKPOINTS
+from trainers.store.training_log import TrainingLog
 
 
-def run_session(inputs: Inputs, output: Path, *, progress: bool) -> None:
+def run_session(inputs: RecipeInputs, output: Path, *, progress: bool) -> None:
     """Train from the newest complete checkpoint, or from the start, and finish the folder.
 
     Raises:
         ConfigError, DataError, RunError, TrainingStopped: see ``trainers.run.api.train``.
     """
     recipe, folder = inputs.recipe, output / CHECKPOINTS
-    first = is_first()
+    first = is_first_process()
     checkpoint = newest_complete(folder) if recipe.resume else None
     begun = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     last = begun if checkpoint and _is_over(recipe, checkpoint) else recipe.max_steps
     bar = Progress(recipe.max_steps, recipe.logging_steps, progress and first)
-    with explained(recipe), reporting(recipe, output), bar as shown:
-        setup = set_up(inputs, recipe.model_copy(update={"max_steps": last}), folder)
+    with explain_training_errors(recipe), reporter_environment(recipe, output), bar as shown:
+        setup = load_setup(inputs, recipe.model_copy(update={"max_steps": last}), folder)
         if first:
-            remove_after(folder, begun)
-        if setup.validation is not None and setup.validation.left_out:
-            shown.note(setup.validation.as_text())
+            remove_later_steps(folder, begun)
+        if setup.validation is not None and setup.validation.skipped:
+            shown.print_note(setup.validation.as_text())
         with StopSignal() as stop, TrainingLog(output / LOG, begun) if first else nullcontext() as log:
-            rows = VirtualRows.of(setup.mixture, range(last * recipe.batch_size))
-            trainer = build_trainer(setup, rows, reports=Reports(log, shown), stop=stop)
+            rows = MixtureDataset.from_mixture(setup.mixture, range(last * recipe.batch_size))
+            trainer = build_trainer(setup, rows, reports=RunOutputs(log, shown), stop=stop)
             if checkpoint:
-                shown.note(f"going on after step {begun}")
-            shown.begin(begun)
+                shown.print_note(f"going on after step {begun}")
+            shown.start_at(begun)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if stop.came is not None and stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
+        if stop.received is not None and stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
             raise TrainingStopped(
-                f"stopped by {stop.came.name} after step {stop.stopped_at} of {recipe.max_steps}; it is saved, "
+                f"stopped by {stop.received.name} after step {stop.stopped_at} of {recipe.max_steps}; it is saved, "
                 "the same command goes on from there"
             )
-        with writing("the result", output):
+        with explain_write_errors("the result", output):
             _write_result(trainer, recipe, output)
             if first:
-                manifest = finish(inputs, setup.mixture, output, trainer.state.global_step)
+                manifest = finish_folder(inputs, setup.mixture, output, trainer.state.global_step)
                 for record in manifest.datasets:
-                    shown.note(record.as_text())
+                    shown.print_note(record.as_text())
 
 
 def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
@@ -69,8 +69,8 @@ def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
         trainer.write_weights(output)
     elif trainer.args.should_save:
         step = kept_step(trainer.state.log_history, recipe.validation, trainer.state.global_step)
-        best = best_weights(output / CHECKPOINTS, step)
-        shutil.copytree(best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SEAL))
+        best = best_weights_folder(output / CHECKPOINTS, step)
+        shutil.copytree(best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DIGESTS_FILE))
 
 
 def _is_over(recipe: Recipe, checkpoint: Path) -> bool:
@@ -80,9 +80,9 @@ def _is_over(recipe: Recipe, checkpoint: Path) -> bool:
         RunError: the best weights that the checkpoint knows are gone or damaged.
     """
     part = recipe.validation
-    best = standing(history(checkpoint), part) if part else None
+    best = find_best_validation(read_log_history(checkpoint), part) if part else None
     if part is None or best is None:
         return False
     if part.keep == "best":
-        best_weights(checkpoint.parent, best.step)
-    return has_ended(best, part)
+        best_weights_folder(checkpoint.parent, best.step)
+    return patience_exhausted(best, part)

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from harness.core.errors import ArcBenchError
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class TrainingStopped(ArcBenchError):
@@ -31,14 +31,14 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.came: signal.Signals | None = None
+        self.received: signal.Signals | None = None
         self.stopped_at: int | None = None
         """The step after which training stopped because of it."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in STOPS:
+            for number in STOP_SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -48,29 +48,29 @@ class StopSignal:
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.came is None:
-            self.came = signal.Signals(number)
+        if self.received is None:
+            self.received = signal.Signals(number)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
 
 class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
-    """Ends training after the step in which a signal came, with a checkpoint."""
+    """Ends training after the step in which a signal received, with a checkpoint."""
 
     def __init__(self, signal: StopSignal) -> None:
         self.signal = signal
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop on all processes if a signal reached any of them."""
-        came = torch.tensor(int(self.signal.came is not None), device=args.device)
+        received = torch.tensor(int(self.signal.received is not None), device=args.device)
         if args.world_size > 1:
-            torch.distributed.all_reduce(came, torch.distributed.ReduceOp.MAX)
-        if came.item():
+            torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
+        if received.item():
             self.signal.stopped_at = state.global_step
             control.should_save = control.should_training_stop = True
 
 
-def spare_worker(start: Callable[[int], object] | None, worker: int) -> None:
+def ignore_first_signal(start: Callable[[int], object] | None, worker: int) -> None:
     """Start a worker of a data loader that the first signal does not end.
 
     A signal to the process group reaches it too, and without it the running step could not end. The main process
@@ -78,10 +78,10 @@ def spare_worker(start: Callable[[int], object] | None, worker: int) -> None:
     """
     if start is not None:
         start(worker)
-    for number in STOPS:  # in the place of torch's own handlers, which end the worker
+    for number in STOP_SIGNALS:  # in the place of torch's own handlers, which end the worker
         signal.signal(number, _only_the_first)
 
 
 def _only_the_first(number: int, frame: FrameType | None) -> None:
-    for each in STOPS:
+    for each in STOP_SIGNALS:
         signal.signal(each, signal.SIG_DFL)

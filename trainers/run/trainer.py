@@ -14,38 +14,38 @@ import torch
 from peft import get_peft_model
 
 from harness.core.errors import ConfigError, RunError
-from trainers.data.hf_rows import VirtualRows
-from trainers.data.passes import Batch, Collator, split_passes
-from trainers.model.lora import lora_config, outside_language_model, targets_head
-from trainers.model.output_layer_loss import answer_loss, hidden_head_adapter
-from trainers.model.start_adapter import with_adapter
+from trainers.data.hf_dataset import MixtureDataset
+from trainers.data.micro_batches import Batch, Collator, split_micro_batches
+from trainers.model.lora import lora_config, other_modules_pattern, targets_head
+from trainers.model.output_layer_loss import hidden_head_adapter, summed_answer_loss
+from trainers.model.start_adapter import load_start_adapter
 from trainers.recipe.schema import Recipe
-from trainers.run.errors import writing
+from trainers.run.errors import explain_write_errors
 from trainers.run.load import Setup
 from trainers.run.progress import Progress
-from trainers.run.stop import StopAtStep, StopSignal, spare_worker
-from trainers.run.trl_config import SFTTrainer, pass_limits
+from trainers.run.stop import StopAtStep, StopSignal, ignore_first_signal
+from trainers.run.trl_config import SFTTrainer, micro_batch_limits
 from trainers.run.validation import Validation
-from trainers.store.best_step import has_ended, standing
-from trainers.store.checkpoints import prune_best, prune_checkpoints, write_best
-from trainers.store.digests import seal
-from trainers.store.log import TrainingLog
+from trainers.store.best_step import find_best_validation, patience_exhausted
+from trainers.store.checkpoints import prune_best_weights, prune_checkpoints, write_best_weights
+from trainers.store.digests import write_digests
 from trainers.store.manifest import save_weights
+from trainers.store.training_log import TrainingLog
 
 
 @dataclass
-class Reports:
+class RunOutputs:
     """Where a run tells what it does; ``log`` is None on all processes but the first."""
 
     log: TrainingLog | None
     progress: Progress
 
-    def line(self, line: dict[str, Any], sync: bool) -> None:
+    def write_line(self, line: dict[str, Any], sync: bool) -> None:
         """Append a line to the log; it is on the disk before a checkpoint knows its step."""
         if self.log is not None:
             self.log.write(line)
             if sync:
-                self.log.sync()
+                self.log.sync_to_disk()
 
 
 class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
@@ -58,7 +58,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     control: Any
 
     def __init__(
-        self, *args: Any, recipe: Recipe, reports: Reports, validation: Validation | None, **kwargs: Any
+        self, *args: Any, recipe: Recipe, reports: RunOutputs, validation: Validation | None, **kwargs: Any
     ) -> None:
         self.recipe, self.reports, self.validation = recipe, reports, validation
         self.tally: torch.Tensor | None = None
@@ -74,7 +74,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         """The loader of transformers, whose workers outlive the first signal."""
         loader = super().get_train_dataloader()
         inner = getattr(loader, "base_dataloader", loader)
-        inner.worker_init_fn = partial(spare_worker, inner.worker_init_fn)
+        inner.worker_init_fn = partial(ignore_first_signal, inner.worker_init_fn)
         return loader
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -98,7 +98,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         """The loss by TRL, but where the output layer has an adapter: TRL computes with that layer's weights alone."""
         if not self.has_adapted_head:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss = answer_loss(model, inputs) / num_items_in_batch
+        loss = summed_answer_loss(model, inputs) / num_items_in_batch
         return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
 
     def _as_many_on_every_process(self, passes: list[Batch]) -> list[Batch]:
@@ -107,7 +107,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             return passes
         most = torch.tensor(len(passes), device=self.args.device)
         torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-        return split_passes(passes, int(most))
+        return split_micro_batches(passes, int(most))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass the figures of a step on, and write its line."""
@@ -133,7 +133,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         for name in ("mean_token_accuracy", "entropy"):
             self._metrics["train"].pop(name, None)  # TRL's mean over passes, whatever the tokens in them
         super().log(logs, start_time)
-        self.reports.progress.step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
+        self.reports.progress.show_step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
         line = {
             "step": step,
             "loss": logs["loss"],
@@ -143,7 +143,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             "padding": round(logs["padding"], 4),
             "seconds": round(seconds, 4),
         }
-        self.reports.line(line, self.control.should_save)
+        self.reports.write_line(line, self.control.should_save)
 
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -152,14 +152,16 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         assert self.validation is not None
         began, step = time.monotonic(), self.state.global_step
         with self.compute_loss_context_manager():
-            values = self.validation.measure(self.model, self.accelerator)
+            values = self.validation.evaluate_model(self.model, self.accelerator)
         _check_finite("validation loss", values["loss"], step)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.reports.progress.note(f"step {step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items()))
+        self.reports.progress.print_note(
+            f"step {step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items())
+        )
         self._judge()
-        self.reports.line({"step": step, **metrics}, self.control.should_save)
+        self.reports.write_line({"step": step, **metrics}, self.control.should_save)
         self._clock += time.monotonic() - began
         return metrics
 
@@ -167,30 +169,30 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         """Keep the weights of the best validation, and end training with patience."""
         part, step = self.recipe.validation, self.state.global_step
         assert part is not None
-        best = standing(self.state.log_history, part)
+        best = find_best_validation(self.state.log_history, part)
         assert best is not None
         if part.keep == "best" and best.step == step and self.args.should_save:
             folder = Path(self.args.output_dir)
-            with writing(f"the weights of step {step}", folder):
-                write_best(folder, step, self.write_weights)
-        if has_ended(best, part) and step < self.state.max_steps:
+            with explain_write_errors(f"the weights of step {step}", folder):
+                write_best_weights(folder, step, self.write_weights)
+        if patience_exhausted(best, part) and step < self.state.max_steps:
             self.control.should_save = self.control.should_training_stop = True
-            self.reports.progress.note(
-                f"training ends: {best.since} validations in a row were not better than validation {part.by} "
-                f"{best.value:.4f} at step {best.step}"
+            self.reports.progress.print_note(
+                f"training ends: {best.validations_since} validations in a row were not better than "
+                f"validation {part.by} {best.value:.4f} at step {best.step}"
             )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint, and keep the one before, and of the best weights those that a checkpoint knows."""
         folder, step = Path(self.args.output_dir), self.state.global_step
-        with writing(f"the checkpoint of step {step}", folder):
+        with explain_write_errors(f"the checkpoint of step {step}", folder):
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
-                seal(folder / f"checkpoint-{step}")
+                write_digests(folder / f"checkpoint-{step}")
         if self.args.should_save:
             prune_checkpoints(folder, keep=2)
             if self.recipe.validation is not None:
-                prune_best(folder, self.state.log_history, self.recipe.validation)
+                prune_best_weights(folder, self.state.log_history, self.recipe.validation)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Write this process's random state; the seal that makes a checkpoint whole comes after those of all."""
@@ -215,24 +217,24 @@ def _check_finite(what: str, value: float, step: int) -> None:
         )
 
 
-def build_trainer(setup: Setup, rows: VirtualRows, *, reports: Reports, stop: StopSignal) -> ArcTrainer:
+def build_trainer(setup: Setup, rows: MixtureDataset, *, reports: RunOutputs, stop: StopSignal) -> ArcTrainer:
     """The trainer over a virtual dataset: row numbers that become samples when they are read, in order.
 
     Raises:
         ConfigError: the LoRA targets do not fit the model.
     """
     recipe = setup.recipe
-    model = setup.model if recipe.adapter is None else with_adapter(setup.model, recipe)
+    model = setup.model if recipe.adapter is None else load_start_adapter(setup.model, recipe)
     fresh = recipe.lora is not None and recipe.adapter is None
     begun = {} if fresh else {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
-    config = lora_config(recipe.lora, outside_language_model(model)) if fresh and recipe.lora is not None else None
+    config = lora_config(recipe.lora, other_modules_pattern(model)) if fresh and recipe.lora is not None else None
     try:
         if config is not None and recipe.lora is not None and targets_head(recipe.lora):
             model, config = get_peft_model(model, config), None
         trainer = ArcTrainer(
             model=model,
             args=setup.arguments,
-            data_collator=Collator(setup.pad_id, len(rows.mixture.sources), pass_limits(recipe)),
+            data_collator=Collator(setup.pad_id, len(rows.mixture.sources), micro_batch_limits(recipe)),
             train_dataset=rows,
             eval_dataset=rows if setup.validation else None,
             processing_class=setup.tokenizer,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from trainers.data.passes import PassLimits
+from trainers.data.micro_batches import MicroBatchLimits
 from trainers.recipe.extras import PROJECT
 from trainers.recipe.schema import Recipe
 
@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer  # noqa: E402  # sets VLLM_LOGGING_LEVEL=E
 if _vllm_log_level is None:
     os.environ.pop("VLLM_LOGGING_LEVEL", None)
 
-__all__ = ["SFTConfig", "SFTTrainer", "chosen_dtype", "gpu_has_bfloat16", "pass_limits", "training_arguments"]
+__all__ = ["SFTConfig", "SFTTrainer", "chosen_dtype", "gpu_has_bfloat16", "micro_batch_limits", "training_arguments"]
 
 
 def chosen_dtype(recipe: Recipe) -> torch.dtype:
@@ -101,6 +101,6 @@ def _optimization(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def pass_limits(recipe: Recipe) -> PassLimits:
+def micro_batch_limits(recipe: Recipe) -> MicroBatchLimits:
     """What a forward pass of a recipe may hold."""
-    return PassLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)
+    return MicroBatchLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)

@@ -10,14 +10,14 @@ from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid
 from harness.data.dataset import Dataset, iterate_tasks
 from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
-from trainers.data.passes import IGNORED, pad_samples
+from trainers.data.micro_batches import IGNORED, pad_samples
 
-SLACK = 8
+EXTRA_TOKENS = 8
 """Tokens that a generated answer may be longer than the true one."""
 
 
 @dataclass(frozen=True)
-class Question:
+class ValidationTask:
     """One validation task with its true answer."""
 
     sample: TrainingSample
@@ -26,40 +26,40 @@ class Question:
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out questions, in the order of their dataset."""
+    """Held-out tasks, in the order of their dataset."""
 
-    questions: Sequence[Question]
+    tasks: Sequence[ValidationTask]
     exact: int
     """How many of them are also answered by greedy generation."""
     tokens: PromptTokenizer
     pad_id: int
     micro_batch: int
-    left_out: int = 0
+    skipped: int = 0
     """Tasks of the dataset that were passed over: no known output, or too long."""
     eos_ids: frozenset[int] = frozenset()
     """Tokens at which a server stops beside the one that ends the template's turn."""
 
     def as_text(self) -> str:
         """One line on what is asked, and what is not."""
-        exact = f", {min(self.exact, len(self.questions))} of them for the exact grid" if self.exact else ""
-        return f"validation: {len(self.questions)} tasks{exact}; {self.left_out} have no known output or are too long"
+        exact = f", {min(self.exact, len(self.tasks))} of them for the exact grid" if self.exact else ""
+        return f"validation: {len(self.tasks)} tasks{exact}; {self.skipped} have no known output or are too long"
 
-    def heaviest(self, processes: int) -> Iterator[Validation]:
+    def heaviest_batches(self, processes: int) -> Iterator[Validation]:
         """What asks most of memory, once for each process: the batch of the longest samples, and the longest answer."""
-        longest = sorted(self.questions, key=lambda q: -len(q.sample.ids))[: self.micro_batch]
-        yield replace(self, questions=[q for q in longest for _ in range(processes)], exact=0)
+        longest = sorted(self.tasks, key=lambda q: -len(q.sample.ids))[: self.micro_batch]
+        yield replace(self, tasks=[q for q in longest for _ in range(processes)], exact=0)
         if self.exact:
-            asked = max(self.questions[: self.exact], key=lambda q: len(q.sample.ids))
-            yield replace(self, questions=[asked] * processes, exact=processes)
+            asked = max(self.tasks[: self.exact], key=lambda q: len(q.sample.ids))
+            yield replace(self, tasks=[asked] * processes, exact=processes)
 
-    def measure(self, model: Any, accelerator: Any) -> dict[str, float]:
+    def evaluate_model(self, model: Any, accelerator: Any) -> dict[str, float]:
         """``loss``: the mean over all answer tokens, whatever the batch size; ``exact``: the share of exact grids."""
         import torch
 
         was_training = model.training
         model.eval()
-        mine = self.questions[accelerator.process_index :: accelerator.num_processes]
-        asked = self.questions[: self.exact][accelerator.process_index :: accelerator.num_processes]
+        mine = self.tasks[accelerator.process_index :: accelerator.num_processes]
+        asked = self.tasks[: self.exact][accelerator.process_index :: accelerator.num_processes]
         with torch.no_grad():
             total, n_tokens = self._loss(model, mine, accelerator.device)
             right = self._exact(model, asked, accelerator.device)
@@ -72,18 +72,18 @@ class Validation:
             values["exact"] = right / n_asked
         return values
 
-    def _loss(self, model: Any, questions: Sequence[Question], device: Any) -> tuple[float, int]:
+    def _loss(self, model: Any, tasks: Sequence[ValidationTask], device: Any) -> tuple[float, int]:
         """(sum of the negative log-probabilities, number) of the answer tokens."""
-        from trainers.model.output_layer_loss import answer_loss, has_adapted_head
+        from trainers.model.output_layer_loss import has_adapted_head, summed_answer_loss
 
         total, n_tokens, adapted = 0.0, 0, has_adapted_head(model)
-        samples = sorted((q.sample for q in questions), key=lambda s: len(s.ids))
+        samples = sorted((q.sample for q in tasks), key=lambda s: len(s.ids))
         for k in range(0, len(samples), self.micro_batch):
             some = samples[k : k + self.micro_batch]
             batch = pad_samples([s.ids for s in some], [s.prompt_length for s in some], self.pad_id)
             batch = {name: value.to(device) for name, value in batch.items()}
             if adapted:
-                total += float(answer_loss(model, batch))
+                total += float(summed_answer_loss(model, batch))
                 n_tokens += int((batch["labels"] != IGNORED).sum())
                 continue
             out = model(**batch, use_cache=False, fused_lm_head=True)
@@ -91,14 +91,14 @@ class Validation:
             n_tokens += int(out.label_mask.sum())
         return total, n_tokens
 
-    def _exact(self, model: Any, questions: Sequence[Question], device: Any) -> int:
+    def _exact(self, model: Any, tasks: Sequence[ValidationTask], device: Any) -> int:
         """How many answers are the true grid, each generated alone, so that padding cannot matter."""
         import torch
 
         right = 0
-        for question in questions:
-            ids = torch.tensor([question.sample.ids[: question.sample.prompt_length]], device=device)
-            room = len(question.sample.ids) - question.sample.prompt_length + SLACK
+        for task in tasks:
+            ids = torch.tensor([task.sample.ids[: task.sample.prompt_length]], device=device)
+            room = len(task.sample.ids) - task.sample.prompt_length + EXTRA_TOKENS
             out = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
@@ -107,19 +107,19 @@ class Validation:
                 # A model's own settings may have these (Qwen's do), and they ruin grids.
                 repetition_penalty=1.0,
                 no_repeat_ngram_size=0,
-                eos_token_id=self._stops(question),
+                eos_token_id=self._stops(task),
                 pad_token_id=self.pad_id,
             )
-            right += self._is_answer(out[0, ids.shape[1] :].tolist(), question)
+            right += self._is_answer(out[0, ids.shape[1] :].tolist(), task)
         return right
 
-    def _stops(self, question: Question) -> list[int]:
+    def _stops(self, task: ValidationTask) -> list[int]:
         """Where a server ends the answer, asked to stop at the template's end of turn."""
-        return sorted({*self.eos_ids, question.sample.ids[-1]})
+        return sorted({*self.eos_ids, task.sample.ids[-1]})
 
-    def _is_answer(self, ids: Sequence[int], question: Question) -> bool:
+    def _is_answer(self, ids: Sequence[int], task: ValidationTask) -> bool:
         """Whether a generated answer has stopped and is the grid, read as a server sends it: without special tokens."""
-        stops = self._stops(question)
+        stops = self._stops(task)
         end = next((k for k, token in enumerate(ids) if token in stops), None)
         if end is None:
             return False
@@ -127,7 +127,7 @@ class Validation:
             self.tokens.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
         try:
-            return self.tokens.prompt.decode(text, self.tokens.encoder) == question.answer
+            return self.tokens.prompt.decode(text, self.tokens.encoder) == task.answer
         except GridError:
             return False
 
@@ -147,18 +147,18 @@ def open_validation(
     Raises:
         DataError: none has an output and fits.
     """
-    questions: list[Question] = []
-    left_out = 0
+    tasks: list[ValidationTask] = []
+    skipped = 0
     for task in iterate_tasks(dataset):
         answer = task.test[0].output if task.test else None
         sample = None if answer is None else tokens.sample(task, 0)
         if answer is None or sample is None or len(sample.ids) > max_seq_len:
-            left_out += 1
+            skipped += 1
             continue
-        questions.append(Question(sample, answer))
-        if len(questions) == max_tasks:
+        tasks.append(ValidationTask(sample, answer))
+        if len(tasks) == max_tasks:
             break
-    if not questions:
+    if not tasks:
         raise DataError(f"validation {dataset.spec!r}: no task with a known output fits in {max_seq_len} tokens")
     micro = max(1, 16_384 // max_seq_len)
-    return Validation(questions, exact_tasks, tokens, pad_id, micro, left_out, eos_ids)
+    return Validation(tasks, exact_tasks, tokens, pad_id, micro, skipped, eos_ids)

@@ -16,33 +16,35 @@ Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Standing:
+class BestValidation:
     """The best of some validations."""
 
     step: int
     """After which it was made."""
     value: float
-    since: int
+    validations_since: int
     """Validations after it, none of them better."""
 
 
-def standing(history: Iterable[Line], part: ValidationRecipe, until: float = float("inf")) -> Standing | None:
+def find_best_validation(
+    history: Iterable[Line], part: ValidationRecipe, until: float = float("inf")
+) -> BestValidation | None:
     """The best validation among lines of a log (those with ``eval_loss``), up to a step; None where there is none.
 
     Of equal values the first is the best.
     """
     sign, key = (-1 if part.by == "exact" else 1), f"eval_{part.by}"
-    best: Standing | None = None
+    best: BestValidation | None = None
     for line in history:
         if key not in line or line["step"] > until:
             continue
         if best is None or sign * line[key] < sign * best.value:
-            best = Standing(line["step"], line[key], 0)
+            best = BestValidation(line["step"], line[key], 0)
         else:
-            best = Standing(best.step, best.value, best.since + 1)
+            best = BestValidation(best.step, best.value, best.validations_since + 1)
     return best
 
 
-def has_ended(best: Standing | None, part: ValidationRecipe) -> bool:
+def patience_exhausted(best: BestValidation | None, part: ValidationRecipe) -> bool:
     """Whether patience is at its end."""
-    return best is not None and part.patience is not None and best.since >= part.patience
+    return best is not None and part.patience is not None and best.validations_since >= part.patience

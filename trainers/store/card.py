@@ -12,7 +12,7 @@ CURVE = "loss.png"
 _ENDS = {"max_steps": "after all its steps", "patience": "when validation got no better"}
 
 
-def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw_loss_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The loss of every step, its running mean and the validation losses as a PNG."""
     from matplotlib.figure import Figure
 
@@ -31,7 +31,7 @@ def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def card(name: str, manifest: AdapterManifest) -> str:
+def adapter_card(name: str, manifest: AdapterManifest) -> str:
     """README.md of a trained folder."""
     m = manifest
     rows = "\n".join(

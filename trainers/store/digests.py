@@ -8,25 +8,25 @@ from pathlib import Path
 
 from trainers.store.manifest import write_json
 
-SEAL = "files.json"
+DIGESTS_FILE = "files.json"
 """{file name: SHA-256 in hex} of a sealed folder."""
 
 
-def seal(folder: Path) -> None:
+def write_digests(folder: Path) -> None:
     """List the files of a folder with their digests: from now on it is whole."""
-    write_json(folder / SEAL, {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.is_file()})
+    write_json(folder / DIGESTS_FILE, {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.is_file()})
 
 
-def broken(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
     """Why a folder is not what was sealed, naming the file; None where it is. Reads every byte."""
     try:
-        sealed: object = json.loads((folder / SEAL).read_bytes())
+        sealed: object = json.loads((folder / DIGESTS_FILE).read_bytes())
     except FileNotFoundError:
-        return f"it was cut short: {SEAL}, which is written last, is missing"
+        return f"it was cut short: {DIGESTS_FILE}, which is written last, is missing"
     except (OSError, ValueError) as error:
-        return f"{SEAL} is damaged: {error}"
+        return f"{DIGESTS_FILE} is damaged: {error}"
     if not isinstance(sealed, dict):
-        return f"{SEAL} is damaged"
+        return f"{DIGESTS_FILE} is damaged"
     for name, digest in sealed.items():
         try:
             if _digest(folder / name) != digest:

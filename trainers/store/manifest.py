@@ -204,7 +204,7 @@ def refuse_pickle(folder: Path) -> None:
         raise AdapterError(f"{pickled}: is a pickle, which can run code; save it with safe_serialization=True")
 
 
-def environment() -> Environment:
+def training_environment() -> Environment:
     """What the training ran on: commit, host, and the versions of the packages that decide it."""
     found = {}
     for name in PACKAGES:
@@ -216,7 +216,7 @@ def environment() -> Environment:
     return known.model_copy(update={"packages": {**known.packages, **found}})
 
 
-def losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:
+def summarize_losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:
     """The losses of a log; the validation is the last one up to the step whose weights were kept.
 
     Raises:

@@ -13,8 +13,8 @@ from datetime import date
 from pathlib import Path
 
 from harness.core.errors import ConfigError, RunError
-from trainers.recipe.launcher_environment import is_first
-from trainers.recipe.schema import PASS_KEYS, Data, changed_keys
+from trainers.recipe.launcher_environment import is_first_process
+from trainers.recipe.schema import MICRO_BATCH_KEYS, RecipeData, changed_keys
 from trainers.store.manifest import MANIFEST, PARITY, check_unchanged, read_manifest, write_json
 
 STARTED = "training.json"
@@ -28,13 +28,13 @@ _CONTENT = "{} (its content)"
 
 
 @contextmanager
-def locked(output: Path) -> Iterator[None]:
+def lock_folder(output: Path) -> Iterator[None]:
     """Hold the output folder (made where it is missing) for this run; the system lets go when the process dies.
 
     Raises:
         RunError: another process trains in it. ConfigError: it cannot be written.
     """
-    if not is_first():
+    if not is_first_process():
         yield
         return
     try:
@@ -57,7 +57,7 @@ def locked(output: Path) -> Iterator[None]:
         yield
 
 
-def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | None = None) -> bool:
+def prepare_folder(output: Path, decides: RecipeData, *, resume: bool, commit: str | None = None) -> bool:
     """Make the output folder ready to start or go on in; True where it already holds the finished result.
 
     Args:
@@ -68,7 +68,7 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | N
         ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
         AdapterError: its finished weights are damaged.
     """
-    first = is_first()
+    first = is_first_process()
     started = output / STARTED
     decides = json.loads(json.dumps(decides))
     try:
@@ -81,7 +81,7 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | N
             unknown = {TEMPLATE_KEY, DATE_KEY} if TEMPLATE_KEY not in before else set()
             known = {key: value for key, value in decides.items() if key not in unknown}
             changed = _really_changed(before, known, commit)
-            if deciding := [key for key in changed if key not in PASS_KEYS]:
+            if deciding := [key for key in changed if key not in MICRO_BATCH_KEYS]:
                 raise ConfigError(
                     f"{output} holds a run of another recipe; changed: {', '.join(deciding)}. "
                     "Give another output_dir, or resume=false to start over in it"
@@ -102,7 +102,7 @@ def prepare_folder(output: Path, decides: Data, *, resume: bool, commit: str | N
     return False
 
 
-def first_day(output: Path) -> str | None:
+def start_date(output: Path) -> str | None:
     """The date that the run in a folder began with; of a run that did not record it, that of its last start."""
     started = output / STARTED
     if not started.is_file() or not _has_trained(output):
@@ -114,7 +114,7 @@ def first_day(output: Path) -> str | None:
         return None
 
 
-def _tell_passes(before: Data, after: Data, changed: Sequence[str]) -> None:
+def _tell_passes(before: RecipeData, after: RecipeData, changed: Sequence[str]) -> None:
     """Say that a run is resumed with other passes; runs of older versions did not record theirs."""
     if known := [f"{key} {before[key]} -> {after[key]}" for key in changed if key in before]:
         print(
@@ -124,7 +124,7 @@ def _tell_passes(before: Data, after: Data, changed: Sequence[str]) -> None:
         )
 
 
-def _really_changed(before: Data, after: Data, commit: str | None) -> list[str]:
+def _really_changed(before: RecipeData, after: RecipeData, commit: str | None) -> list[str]:
     """The keys that differ, but for names of a base, an adapter or data that have moved: their content is the same."""
     if commit is not None and before.get(_CONTENT.format("model")) == commit:
         before = {**before, _CONTENT.format("model"): after.get(_CONTENT.format("model"))}

@@ -81,7 +81,7 @@ def held_out_accuracy(
 
     encoder = DenseEncoder(tokenizer)
     tasks = [toy_task(family, "evaluation", 1, i, size=size, other_rule=control) for i in range(n)]
-    rows = [encoder.task(task) for task in tasks]
+    rows = [encoder.encode_task(task) for task in tasks]
     length = rows[0][2]
     ids = torch.tensor([row[0] for row in rows], device=model.device)
     with torch.no_grad():

@@ -28,22 +28,22 @@ class DenseEncoder:
         self.newline = ids("\n")
         self.digits = [ids(str(digit))[0] for digit in range(10)]
 
-    def grid(self, grid: Grid) -> list[int]:
+    def encode_grid(self, grid: Grid) -> list[int]:
         """The ids of one grid."""
         ids: list[int] = []
         for row in grid.rows():
             ids += [*(self.digits[c] for c in row), *self.newline]
         return ids[: -len(self.newline)]
 
-    def task(self, task: Task) -> tuple[list[int], list[int], int]:
+    def encode_task(self, task: Task) -> tuple[list[int], list[int], int]:
         """(ids, labels, length of one answer with its end of turn); labels are IGNORED outside the answers."""
         ids: list[int] = []
         labels: list[int] = []
         answer: list[int] = []
         for k, pair in enumerate((*task.train, *task.test)):
-            question = [*self.user, *self.grid(pair.input), *self.assistant]
+            question = [*self.user, *self.encode_grid(pair.input), *self.assistant]
             assert pair.output is not None  # toy tasks always have one
-            answer = [*self.grid(pair.output), self.end[0]]
+            answer = [*self.encode_grid(pair.output), self.end[0]]
             ids += [*question, *answer, *self.end[1:]]
             learned = answer if k else [IGNORED] * len(answer)
             labels += [IGNORED] * len(question) + learned + [IGNORED] * (len(self.end) - 1)
@@ -64,7 +64,7 @@ class Curriculum:
         self.accuracy = dict.fromkeys(self.families, 0.0)
         self._random = random.Random(self.seed)  # noqa: S311
 
-    def draw(self, n: int, size: int) -> tuple[list[str], list[Task]]:
+    def draw_tasks(self, n: int, size: int) -> tuple[list[str], list[Task]]:
         """n fresh training tasks of one size, and their families."""
         known = self.families[: self.active]
         names = self._random.choices(known, [0.15 + 1 - self.accuracy[f] for f in known], k=n)
@@ -72,7 +72,7 @@ class Curriculum:
         self.drawn += n
         return names, [toy_task(f, "training", self.seed, first + i, size=size) for i, f in enumerate(names)]
 
-    def learn(self, names: list[str], exact: list[bool]) -> bool:
+    def record_answers(self, names: list[str], exact: list[bool]) -> bool:
         """Take in which answers were exact; True when a family joined."""
         for name, right in zip(names, exact, strict=True):
             self.accuracy[name] += 0.01 * (right - self.accuracy[name])

@@ -9,7 +9,7 @@ ATTENTION = "arc_bench_bf16"
 
 
 @dataclass(frozen=True)
-class TinyBase:
+class TinyBaseConfig:
     """How a tiny base is made; the defaults make the shipped one."""
 
     hidden: int = 192
@@ -30,7 +30,7 @@ class TinyBase:
     device: str = "cpu"
 
 
-def build_model(config: TinyBase, vocabulary: int, end_of_turn: int) -> Any:
+def build_model(config: TinyBaseConfig, vocabulary: int, end_of_turn: int) -> Any:
     """A randomly initialised Qwen2ForCausalLM with float32 weights."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -56,7 +56,7 @@ def build_model(config: TinyBase, vocabulary: int, end_of_turn: int) -> Any:
     return model
 
 
-def optimizers(model: Any, muon_lr: float, adamw_lr: float) -> list[Any]:
+def build_optimizers(model: Any, muon_lr: float, adamw_lr: float) -> list[Any]:
     """Muon for the matrices inside the layers, AdamW for embeddings, norms and biases."""
     import torch
 

@@ -13,7 +13,7 @@ from typing import Any
 from harness.data.toy_tasks import SIZES
 from trainers.tiny.card import model_card
 from trainers.tiny.data import IGNORED, Curriculum, DenseEncoder
-from trainers.tiny.model import TinyBase, build_model, optimizers
+from trainers.tiny.model import TinyBaseConfig, build_model, build_optimizers
 
 Report = Callable[[str], None]
 
@@ -23,7 +23,7 @@ def shipped_path() -> Path:
     return Path(__file__).parent.parent / "weights" / "tiny-base"
 
 
-def train(config: TinyBase, report: Report) -> tuple[Any, Any]:
+def train_tiny_base(config: TinyBaseConfig, report: Report) -> tuple[Any, Any]:
     """Train a tiny base; returns (model, tokenizer).
 
     Muon on the matrices and AdamW on the rest; constant rate with 100 steps of warm-up, then linear decay over the
@@ -38,7 +38,7 @@ def train(config: TinyBase, report: Report) -> tuple[Any, Any]:
     model = build_model(config, len(tokenizer), tokenizer.convert_tokens_to_ids("<|im_end|>"))
     encoder = DenseEncoder(tokenizer)
     curriculum = Curriculum(config.families, config.threshold, config.seed)
-    steppers = optimizers(model, config.muon_lr, config.adamw_lr)
+    steppers = build_optimizers(model, config.muon_lr, config.adamw_lr)
     rates = [stepper.param_groups[0]["lr"] for stepper in steppers]
     tokens = 0
     for step in range(config.steps):
@@ -47,15 +47,15 @@ def train(config: TinyBase, report: Report) -> tuple[Any, Any]:
             stepper.param_groups[0]["lr"] = rate * scale
             stepper.zero_grad()
         size = SIZES[step % len(SIZES)]
-        names, tasks = curriculum.draw(config.batch * (SIZES[0] ** 2 + 5) // (size**2 + 5), size)
-        rows = [encoder.task(task) for task in tasks]
+        names, tasks = curriculum.draw_tasks(config.batch * (SIZES[0] ** 2 + 5) // (size**2 + 5), size)
+        rows = [encoder.encode_task(task) for task in tasks]
         loss, exact = _forward(model, rows, config.device)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in steppers:
             stepper.step()
         tokens += sum(len(ids) for ids, _, _ in rows)
-        joined = curriculum.learn(names, exact)
+        joined = curriculum.record_answers(names, exact)
         if joined or (step + 1) % 50 == 0:
             shown = " ".join(f"{f} {a:.2f}" for f, a in curriculum.accuracy.items())
             report(f"step {step + 1}/{config.steps}  {tokens / 1e6:.1f} M tokens  loss {loss.item():.3f}  {shown}")
@@ -82,7 +82,7 @@ def _forward(model: Any, rows: list[tuple[list[int], list[int], int]], device: s
     return torch.nn.functional.cross_entropy(logits, targets), hits.all(2)[:, -1].tolist()
 
 
-def save(model: Any, tokenizer: Any, config: TinyBase, output: Path, report: Report) -> None:
+def save_tiny_base(model: Any, tokenizer: Any, config: TinyBaseConfig, output: Path, report: Report) -> None:
     """Write the model in bf16 with tokenizer and model card; the card's scores are measured on what was written."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

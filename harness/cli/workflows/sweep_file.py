@@ -14,7 +14,15 @@ from harness.core.random_stream import MAX_SEED
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.sweep_schema import SweepRecord, SweepRow
 from trainers.recipe.explain import explain_errors
-from trainers.recipe.schema import DatasetRecipe, Part, Recipe, Spec, as_datasets, expand_home, make_recipe
+from trainers.recipe.schema import (
+    DatasetRecipe,
+    Recipe,
+    Spec,
+    StrictModel,
+    expand_home,
+    make_recipe,
+    normalize_datasets,
+)
 from trainers.recipe.yaml_file import load_data
 
 ROW_KEYS = ("output_dir", "datasets", "seed")
@@ -22,15 +30,15 @@ ROW_KEYS = ("output_dir", "datasets", "seed")
 WEIGHT_HEADER = "original datasets weight"
 
 
-class MixtureRow(Part):
+class MixtureRow(StrictModel):
     """One row of the table: a mixture that an adapter is trained on."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")]
     """Names its adapter, with ``-s<seed>`` behind it where there are several seeds."""
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(as_datasets)]
+    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
 
 
-class ServeOptions(Part):
+class ServeOptions(StrictModel):
     """How the server is started; see ``bench serve --help``. None is chosen from the machine and the adapters."""
 
     dtype: str | None = None
@@ -43,7 +51,7 @@ class ServeOptions(Part):
     """Further options of vLLM itself."""
 
 
-class Evaluation(Part):
+class Evaluation(StrictModel):
     """What every adapter is asked, with equal draws; see ``bench run --help``."""
 
     dataset: Spec
@@ -58,15 +66,15 @@ class Evaluation(Part):
     """Whether the base model is benched too."""
 
 
-class Sweep(Part):
+class Sweep(StrictModel):
     """A sweep: every mixture x every seed is trained, all are served by one server, benched, and set in one table."""
 
     out: Annotated[Path, BeforeValidator(expand_home)]
     recipe: dict[str, JsonValue]
     """What all adapters share: any key of a recipe except output_dir, datasets and seed."""
-    original: Annotated[list[DatasetRecipe], BeforeValidator(as_datasets)] = Field(default_factory=list)
+    original: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
     """With ``original_weight``: the datasets that this share of every mixture comes from."""
-    added: Annotated[list[DatasetRecipe], BeforeValidator(as_datasets)] = Field(default_factory=list)
+    added: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
     """With ``original_weight``: the datasets that the rest comes from."""
     original_weight: list[Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=list)
     mixtures: list[MixtureRow] = Field(default_factory=list)

@@ -13,7 +13,7 @@ from typing import Any, Self
 from harness.core.errors import RunError
 
 Line = Mapping[str, Any]
-CHECKPOINTS_STAY = "The checkpoints up to here are whole: start the same command again"
+RESTART_HINT = "The checkpoints up to here are whole: start the same command again"
 """What is left when a run failed for a reason outside, and what to do."""
 
 
@@ -51,7 +51,7 @@ class TrainingLog:
         except OSError as error:
             raise self._full(error) from error
 
-    def sync(self) -> None:
+    def sync_to_disk(self) -> None:
         """Bring all lines to the disk, so that a checkpoint never knows more steps than the log."""
         try:
             os.fsync(self._file.fileno())
@@ -59,7 +59,7 @@ class TrainingLog:
             raise self._full(error) from error
 
     def _full(self, error: OSError) -> RunError:
-        return RunError(f"{self.path} cannot be written: {error.strerror}. Make room. {CHECKPOINTS_STAY}")
+        return RunError(f"{self.path} cannot be written: {error.strerror}. Make room. {RESTART_HINT}")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

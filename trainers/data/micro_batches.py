@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError
-from trainers.data.mixture import Draw, count
+from trainers.data.mixture import DrawnSample, count_by_source
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class PassLimits:
+class MicroBatchLimits:
     """What one forward pass may hold."""
 
     tokens: int
@@ -34,7 +34,7 @@ class PassLimits:
     """The largest share of padding in a pass."""
 
 
-def cut_passes(lengths: Sequence[int], limits: PassLimits) -> list[list[int]]:
+def cut_micro_batches(lengths: Sequence[int], limits: MicroBatchLimits) -> list[list[int]]:
     """The positions of ``lengths`` in passes, the longest first: a lack of memory shows at once."""
     passes: list[list[int]] = []
     total = 0
@@ -51,7 +51,7 @@ def cut_passes(lengths: Sequence[int], limits: PassLimits) -> list[list[int]]:
     return passes
 
 
-def samples_of_process(batch_size: int, processes: int) -> int:
+def samples_per_process(batch_size: int, processes: int) -> int:
     """How many of a step's samples each process takes, so that a step has the same samples on any number of them.
 
     Raises:
@@ -73,23 +73,27 @@ class Collator:
 
     pad_id: int
     n_sources: int
-    limits: PassLimits
+    limits: MicroBatchLimits
 
-    def __call__(self, rows: Sequence[Mapping[str, Draw]]) -> dict[str, object]:
+    def __call__(self, rows: Sequence[Mapping[str, DrawnSample]]) -> dict[str, object]:
         """``passes``: batches for the model; ``labels`` and ``input_ids``: all of them, flat, to be counted."""
         import torch
 
         draws = [row["draw"] for row in rows]
-        cut = cut_passes([len(d.sample.ids) for d in draws], self.limits)
+        cut = cut_micro_batches([len(d.sample.ids) for d in draws], self.limits)
         passes = [
             pad_samples([draws[k].sample.ids for k in ks], [draws[k].sample.prompt_length for k in ks], self.pad_id)
             for ks in cut
         ]
         flat = {name: torch.cat([p[name].flatten() for p in passes]) for name in ("input_ids", "labels")}
-        return {**flat, "passes": passes, "counts": [list(vars(c).values()) for c in count(draws, self.n_sources)]}
+        return {
+            **flat,
+            "passes": passes,
+            "counts": [list(vars(c).values()) for c in count_by_source(draws, self.n_sources)],
+        }
 
 
-def split_passes(passes: Sequence[Batch], number: int) -> list[Batch]:
+def split_micro_batches(passes: Sequence[Batch], number: int) -> list[Batch]:
     """The same samples in ``number`` passes, which must lie between that of the passes and that of the samples."""
     parts = list(passes)
     while len(parts) < number:
