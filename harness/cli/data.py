@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.option_types import RepeatedOptions
 from harness.cli.progress_bar import bar, watched
 from harness.core.cli_options import RenamedOption, json_option, print_result
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from harness.data.dataset import Dataset
     from harness.inspection.leak_detection import PairsById
 
-JSON_OPTION = json_option("the rows")
 STRICT_OPTION = click.option("--strict", is_flag=True, help="A damaged line of a .jsonl is an error, not a warning.")
 
 
@@ -45,7 +43,7 @@ def data() -> None:
 
 
 @data.command("list")
-@JSON_OPTION
+@json_option("the names")
 def list_(json_file: Path | None) -> None:
     """List the datasets that have a name.
 
@@ -120,7 +118,7 @@ def _colours_wanted() -> bool:
 )
 @click.option("--max-length", type=click.IntRange(1), default=4096, show_default=True, help="Limit in tokens.")
 @STRICT_OPTION
-@JSON_OPTION
+@json_option("the statistics")
 def stats(
     spec: str,
     tokenizer: str | None,
@@ -146,7 +144,22 @@ def stats(
     print_result("\n".join(lines), json.dumps(found, indent=2), json_file)
 
 
-@data.command(cls=RepeatedOptions)
+class RepeatableOptions(click.Command):
+    """A command where ``--train A B`` means ``--train A --train B``, and the same for ``--eval``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words: list[str] = []
+        option = ""
+        for arg in args:
+            if option and not arg.startswith("-") and words[-1] != option:
+                words.append(option)
+            words.append(arg)
+            if arg.startswith("-"):
+                option = arg if arg in ("--train", "--eval") else ""
+        return super().parse_args(ctx, words)
+
+
+@data.command(cls=RepeatableOptions)
 @click.option(
     "--train", "train_specs", multiple=True, required=True, metavar="SPEC", help="Training data, one or more."
 )
