@@ -1,12 +1,12 @@
-# Everything works from a fresh machine with Python 3.11+, make and git: each target sets up .venv by itself, once.
+# Each target first installs everything into .venv, once. Needs Python 3.11+, make and git.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/python -m uv
-# nvidia-smi hangs for ever where the driver does.
+# Time limit for nvidia-smi, which hangs for ever if the driver does.
 GPU_SECONDS ?= 20
 GPU := $(shell limit=$$(command -v timeout) && limit="$$limit -k 5 $(GPU_SECONDS)"; $$limit nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
-# Two slow tests at a time, but for a GPU, which two servers do not share.
+# Processes that run tests: two, or none beside the main one with a GPU, which two servers cannot share.
 WORKERS := $(if $(GPU),0,2)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
