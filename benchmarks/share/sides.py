@@ -78,7 +78,7 @@ def make_random_model(folder: Path) -> None:
 
 def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> RunOptions:
     """The run that is measured; each seed has prompts of its own."""
-    from harness.client.retry import Policy
+    from harness.client.retry import RetryPolicy
     from harness.sampling.options import RunOptions
 
     return RunOptions(
@@ -92,7 +92,7 @@ def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> R
         encoder="MinimalGridEncoder()",
         max_tokens=setting.max_tokens,
         api=api,  # type: ignore[arg-type]
-        policy=Policy(max_in_flight=setting.in_flight),
+        policy=RetryPolicy(max_in_flight=setting.in_flight),
     )
 
 
@@ -104,19 +104,19 @@ def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> f
     out = work / "out"
     shutil.rmtree(out, ignore_errors=True)
     summary = sample_run(run_options(setting, url, api, seed, out), Display(io.StringIO()))
-    return summary.asked / summary.asking_seconds
+    return summary.sampled / summary.sampling_seconds
 
 
 def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     """The bodies that `bench run` sends."""
-    from harness.client.request import Sampling
+    from harness.client.request import SamplingParameters
     from harness.data.dataset import iterate_tasks
     from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
     from harness.prompts.prompt_tokenizer import PromptTokenizer
     from harness.sampling.options import complete
     from harness.sampling.plan import Plan
-    from harness.sampling.request_builder import Asking
+    from harness.sampling.request_builder import RequestBuilder
 
     options = run_options(setting, "http://unused", api, seed, Path("unused"))
     dataset = open_dataset(options.dataset)
@@ -124,11 +124,11 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     config, _ = complete(options, dataset, tasks, {})
     plan = Plan(config, tasks)
     tokenizer = FileTokenizer(folder)
-    ways = {asker: PromptTokenizer(tokenizer, asker.prompt, asker.encoder) for asker in plan.askers.values()}
-    asking = Asking(plan, config, ways if api == "completions" else None)
-    blocks = plan.blocks(1, asking.size(setting.in_flight))
-    requests = [asking.request([plan.draw(number) for number in block]) for block in blocks]
-    return [orjson.dumps(Sampling.of(config).body(request, ())) for request in requests]
+    tokenizers = {f: PromptTokenizer(tokenizer, f.prompt, f.encoder) for f in plan.formats.values()}
+    builder = RequestBuilder(plan, config, tokenizers if api == "completions" else None)
+    blocks = plan.blocks(1, builder.size(setting.in_flight))
+    requests = [builder.request([plan.sample(number) for number in block]) for block in blocks]
+    return [orjson.dumps(SamplingParameters.of(config).body(request, ())) for request in requests]
 
 
 def by_bare_client(setting: Setting, url: str, api: str, seed: int, folder: Path) -> float:

@@ -66,7 +66,7 @@ _POLICY = (
 
 
 def policy_options(command: F) -> F:
-    """Give a command the options of a ``Policy``."""
+    """Give a command the options of a ``RetryPolicy``."""
     for option in reversed(_POLICY):
         command = option(command)
     return command
@@ -136,7 +136,7 @@ def run(
       bench run --server http://127.0.0.1:8000 --model base --model cross \\
         --dataset arc1/evaluation -n 32 --out runs/first
     """
-    from harness.client.retry import Policy
+    from harness.client.retry import RetryPolicy
     from harness.core.errors import UnknownOutputError
     from harness.results.summary_table import summary_table
     from harness.sampling.options import RunOptions
@@ -144,7 +144,7 @@ def run(
     from harness.scoring.run_scores import score_run
     from harness.scoring.unmeasured_models import NothingMeasured
 
-    policy = Policy(max_in_flight, retries, timeout, wait)
+    policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
     again = f"to go on: {_command()}"
     begun: list[bool] = []
@@ -156,9 +156,9 @@ def run(
         if begun:  # What stands in the way of beginning is not cured by going on.
             click.echo(again, err=True)
         raise
-    overhead = 1000 * summary.cpu_seconds / max(summary.asked, 1)
+    overhead = 1000 * summary.cpu_seconds / max(summary.sampled, 1)
     click.echo(
-        f"{summary.asked} predictions in {summary.seconds:.1f} s; the harness took {overhead:.2f} ms of CPU for each",
+        f"{summary.sampled} predictions in {summary.seconds:.1f} s; the harness took {overhead:.2f} ms of CPU for each",
         err=True,
     )
     if not summary.finished:
@@ -202,12 +202,12 @@ def reproduce(
     Example:
       bench reproduce runs/first --out runs/again
     """
-    from harness.client.retry import Policy
+    from harness.client.retry import RetryPolicy
     from harness.core.errors import ConfigError
     from harness.runs.folder import RunFolder
     from harness.sampling.reproduction import reproduce as repeat
 
-    policy = Policy(max_in_flight, retries, timeout, wait)
+    policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     if api_key and not servers:  # a run folder may come from anybody
         named = " ".join(f"--server {url}" for url in RunFolder(run_folder).manifest().servers)
         raise ConfigError(f"a key is only sent to servers that you name; where you trust those of the run: {named}")

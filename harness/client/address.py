@@ -1,4 +1,4 @@
-"""The address of a server: one spelling for each, and where its routes may lie."""
+"""Addresses of servers: their canonical spelling, the roots of their API, and requests that bypass proxies."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from harness.core.errors import ConfigError
 if TYPE_CHECKING:
     from urllib.request import Request
 
-_PORTS = {"http": ":80", "https": ":443"}
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
-def canonical(url: str) -> str:
-    """One spelling of a server's address: without slashes at its end, without ``/v1`` where that is its whole path.
+def canonical_url(url: str) -> str:
+    """Return the one spelling that is used and saved for a server's address.
+
+    The host is in lower case; the scheme's default port, slashes at the end and a path that is only ``/v1`` are
+    removed.
 
     Raises:
-        ConfigError: it is no address of a server, or has parts that must not be saved with a run.
+        ConfigError: the text is not a server's address, or contains credentials, which would be saved with a run.
     """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    if not host or parts.scheme not in _PORTS:
+    if not host or parts.scheme not in _DEFAULT_PORTS:
         raise ConfigError(f"--server {url!r} is not a URL such as http://127.0.0.1:8000")
     if "@" in url:
         raise ConfigError(
@@ -33,15 +36,18 @@ def canonical(url: str) -> str:
         )
     if parts.query or parts.fragment:
         raise ConfigError(f"--server {url.partition('?')[0]!r}: give the address without what follows ? or #")
-    where = parts.netloc.lower().removesuffix(_PORTS[parts.scheme])
+    location = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
     path = parts.path.rstrip("/")
-    return urlunsplit((parts.scheme, where, "" if path == "/v1" else path, "", ""))
+    return urlunsplit((parts.scheme, location, "" if path == "/v1" else path, "", ""))
 
 
-def bases(url: str) -> tuple[str, ...]:
-    """Where the routes ``/models`` and ``/chat/completions`` of a server may lie, the likeliest first.
+def api_roots(url: str) -> tuple[str, ...]:
+    """Return the URLs under which ``/models`` and ``/chat/completions`` may be found, the most likely first.
 
-    An address with a path is taken as given first; one without has its routes under ``/v1``.
+    An address with a path is tried as it is, then with ``/v1`` added; one without a path the other way round.
+
+    Args:
+        url: a canonical address.
     """
     if not urlsplit(url).path:
         return f"{url}/v1", url

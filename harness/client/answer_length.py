@@ -1,7 +1,7 @@
-"""How many tokens an answer may have: what is left of the context behind a prompt, and what a server allows.
+"""The limit on an answer's tokens: the room that a prompt leaves in the context, and what a server allows.
 
-Servers word their limits in many ways. A refusal that may be about length is answered with smaller requests; what is
-accepted, and not the wording, says that it was.
+Servers word their limits in many ways. When a refusal may be about length, smaller limits are tried; that the server
+accepts one of them, and not the wording, shows that the limit was the reason.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness.client.error_response import Fault, Refusal
+from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
 from harness.client.request import ChatRequest, Request, TokenRequest
 from harness.client.response import Reply
@@ -18,146 +18,163 @@ from harness.runs.schema import ServedModel
 
 _TEMPLATE_TOKENS = 128
 _MESSAGE_TOKENS = 16
-"""Allowances for what a chat template adds to a prompt, on the safe side: a count decides where it is close."""
+"""Upper bounds on the tokens that a chat template adds to a chat, and to each message of it."""
 
 
-class TooLong(Exception):
-    """A prompt leaves no room for an answer."""
+class PromptTooLong(Exception):
+    """A prompt leaves no room for an answer in the model's context."""
 
 
-class Uneven(Exception):
-    """Several prompts have not the same room for their answers: they are to be asked one by one."""
+class UnequalRoom(Exception):
+    """The prompts of a request leave different room for their answers: send each in a request of its own."""
 
 
-class Fitting:
-    """Asks one server with as many answer tokens as it allows.
+class AnswerLimiter:
+    """Sends requests to one server with as many answer tokens as it allows.
 
     Args:
-        served: the server's models by name, with the lengths of their contexts where it tells them.
+        served: returns the server's models by name, with their context lengths where the server reports them.
     """
 
     def __init__(self, client: Client, served: Callable[[], dict[str, ServedModel]]) -> None:
         self._client, self._served = client, served
-        self._counts_tokens = True
-        self.allowed: dict[str, int] = {}
-        """By model, the most answer tokens that the server was seen to allow, where that is less than was asked."""
+        self._can_count_tokens = True
+        """False once the server's /tokenize has failed."""
+        self.limits: dict[str, int] = {}
+        """By model, the limit that the server was found to allow, where it is below the requested one."""
         self.warnings: list[str] = []
-        """For the report."""
+        """Lines for the manifest and the report."""
 
-    async def ask(self, request: Request) -> list[Reply]:
-        """The answers to a request, whose bound is lowered to what the server allows.
+    async def send(self, request: Request) -> list[Reply]:
+        """Send a request with its ``max_tokens`` lowered to what the context and the server allow.
 
         Raises:
-            TooLong, Uneven. Fault, Refusal: as ``Client.ask``.
+            PromptTooLong, UnequalRoom: nothing can be sent like this.
+            TransientError, Refusal: as ``Client.send``.
         """
-        request = await self._fitted(request)
+        request = await self._fit_to_context(request)
         try:
-            return await self._client.ask(request)
+            return await self._client.send(request)
         except Refusal as refusal:
-            if request.answers > 1 or refusal.is_systematic:
+            if request.prompt_count > 1 or refusal.is_systematic:
                 raise
             if request.max_tokens is None:
                 if refusal.is_context:
-                    raise TooLong from None
+                    raise PromptTooLong from None
                 raise
-            return await self._ask_for_less(request, request.max_tokens, refusal)
+            return await self._send_with_lower_limit(request, request.max_tokens, refusal)
 
-    async def _ask_for_less(self, request: Request, asked: int, first: Refusal) -> list[Reply]:
-        """The answer within a smaller bound.
+    async def _send_with_lower_limit(self, request: Request, requested: int, first: Refusal) -> list[Reply]:
+        """Send a refused request again with smaller limits until the server accepts one.
+
+        Args:
+            requested: the limit that was refused.
+            first: the refusal.
 
         Raises:
-            TooLong: none is small enough. Refusal: it was not about length.
+            PromptTooLong: the refusal names the context, and no limit is small enough.
+            Refusal: it was not about length.
         """
-        if first.is_context:  # Without a bound of ours the server gives what is left of its context.
+        if first.is_context:  # Without a limit the server uses what is left of its context.
             try:
-                return await self._client.ask(replace(request, max_tokens=None))
+                return await self._client.send(replace(request, max_tokens=None))
             except Refusal as refusal:
                 if refusal.is_systematic:
                     raise
                 if refusal.is_context:
-                    raise TooLong from None
-        elif not first.is_answer_limit and not await self._takes(replace(request, max_tokens=1)):
+                    raise PromptTooLong from None
+        elif not first.is_answer_limit and not await self._is_accepted(replace(request, max_tokens=1)):
             raise first
-        for bound in _smaller(asked, "" if first.is_context else first.named):
+        for limit in _smaller_limits(requested, "" if first.is_context else first.searchable):
             try:
-                replies = await self._client.ask(replace(request, max_tokens=bound))
+                replies = await self._client.send(replace(request, max_tokens=limit))
             except Refusal as refusal:
                 if refusal.is_systematic:
                     raise
                 continue
             if not first.is_context:
-                self._remember(request.model, bound, asked, first)
+                self._remember_limit(request.model, limit, requested, first)
             return replies
         if first.is_context:
-            raise TooLong
+            raise PromptTooLong
         raise first
 
-    def _remember(self, model: str, bound: int, asked: int, why: Refusal) -> None:
-        """Ask for no more from now on, said once."""
-        if bound < self.allowed.get(model, asked):
-            self.allowed[model] = bound
+    def _remember_limit(self, model: str, limit: int, requested: int, reason: Refusal) -> None:
+        """Use a lower limit for all further requests of a model, and warn about it once."""
+        if limit < self.limits.get(model, requested):
+            self.limits[model] = limit
             self.warnings.append(
-                f"{self._client.url} allows {model} at most {bound} answer tokens instead of {asked} ({why}); longer "
-                "answers are truncated"
+                f"{self._client.url} allows {model} at most {limit} answer tokens instead of {requested} ({reason}); "
+                "longer answers are truncated"
             )
             self._client.notice(f"warning: {self.warnings[-1]}")
 
-    async def _takes(self, request: Request) -> bool:
+    async def _is_accepted(self, request: Request) -> bool:
+        """Return whether the server answers a request instead of refusing it."""
         try:
-            await self._client.ask(request)
+            await self._client.send(request)
         except Refusal:
             return False
         return True
 
-    async def _fitted(self, request: Request) -> Request:
-        """The request with ``max_tokens`` cut to what the server allows and to the room behind its prompt.
+    async def _fit_to_context(self, request: Request) -> Request:
+        """Return the request with ``max_tokens`` lowered to the server's limit and the room behind the prompt.
 
         Raises:
-            TooLong: there is no room. Uneven: there is not the same room behind all prompts.
+            PromptTooLong: there is no room. UnequalRoom: not all of several prompts leave the requested room.
         """
         if request.max_tokens is None:
             return request
-        if (allowed := self.allowed.get(request.model)) is not None and allowed < request.max_tokens:
-            request = replace(request, max_tokens=allowed)
+        if (limit := self.limits.get(request.model)) is not None and limit < request.max_tokens:
+            request = replace(request, max_tokens=limit)
         model = self._served().get(request.model)
-        limit = None if model is None else model.max_model_len
-        room = None if limit is None else await self._room(request, limit)
+        context = None if model is None else model.max_model_len
+        room = None if context is None else await self._room(request, context)
         if room is None or request.max_tokens is None or room >= request.max_tokens:
             return request
-        if request.answers > 1:
-            raise Uneven
+        if request.prompt_count > 1:
+            raise UnequalRoom
         if room <= 0:
-            raise TooLong
+            raise PromptTooLong
         return replace(request, max_tokens=room)
 
-    async def _room(self, request: Request, limit: int) -> int | None:
-        """The tokens left behind the longest prompt, or a lower bound that is enough; None where nobody knows."""
+    async def _room(self, request: Request, context: int) -> int | None:
+        """Return how many tokens the longest prompt leaves in the context; None if it is not known.
+
+        For a chat the UTF-8 bytes of the messages bound the tokens of the prompt; if the answer fits by that bound,
+        the bound is used. Otherwise the server counts.
+        """
         if isinstance(request, TokenRequest):
-            return limit - max(map(len, request.prompts))
-        size = sum(len(m.content.encode()) + _MESSAGE_TOKENS for m in request.messages) + _TEMPLATE_TOKENS
-        if request.max_tokens is not None and size + request.max_tokens <= limit:
-            return limit - size
-        return None if (ids := await self._tokenize(request)) is None else limit - len(ids)
+            return context - max(map(len, request.prompts))
+        bound = sum(len(m.content.encode()) + _MESSAGE_TOKENS for m in request.messages) + _TEMPLATE_TOKENS
+        if request.max_tokens is not None and bound + request.max_tokens <= context:
+            return context - bound
+        return None if (ids := await self._tokenize(request)) is None else context - len(ids)
 
     async def _tokenize(self, request: ChatRequest) -> list[int] | None:
-        if not self._counts_tokens:
+        """Return a chat's token ids by the server's /tokenize; None if the server has no such route."""
+        if not self._can_count_tokens:
             return None
         try:
             return await self._client.tokenize(request)
-        except (Refusal, Fault) as error:
-            if isinstance(error, Fault) and error.kind != "garbage":
+        except (Refusal, TransientError) as error:
+            if isinstance(error, TransientError) and error.kind != "garbage":
                 raise
-            self._counts_tokens = False
+            self._can_count_tokens = False
             return None
 
 
-def _smaller(asked: int, words: str) -> list[int]:
-    """Bounds to try, the largest first: the largest number in a refusal's words below ``asked``, then halves."""
-    numbers = [int(n.replace(",", "").replace("_", "")) for n in re.findall(r"\d[\d,_]*", words)]
-    named = max((n for n in numbers if 1 < n < asked), default=None)
-    bounds = [] if named is None else [named, named - 1]  # a limit may be exclusive
-    half = asked // 2 if named is None else named // 2
+def _smaller_limits(requested: int, text: str) -> list[int]:
+    """Return limits to try, the largest first.
+
+    The first two are the largest number below ``requested`` in a refusal's text, and that number minus one, as a limit
+    may be exclusive. Then follow halves, down to 1.
+    """
+    numbers = [int(n.replace(",", "").replace("_", "")) for n in re.findall(r"\d[\d,_]*", text)]
+    named = max((n for n in numbers if 1 < n < requested), default=None)
+    limits = [] if named is None else [named, named - 1]
+    half = requested // 2 if named is None else named // 2
     while half >= 1:
-        bounds.append(half)
+        limits.append(half)
         half //= 2
-    return bounds
+    return limits

@@ -1,7 +1,7 @@
-"""Why a server did not answer: its error bodies read into faults that may pass and refusals that will not.
+"""Classify a server's error responses: errors that may pass (``TransientError``) and refusals that will not.
 
-Servers word the same reason in many ways and put it in many places. What decides is, in this order: the words about
-the account, about being busy, and about the chat template; then the status.
+Servers word the same reason in many ways and put it in different places of the body. The classification looks, in this
+order, for words about the account, about being busy, and about the chat template or the context; then at the status.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import orjson
 
 from harness.core.errors import ServerError
 
-_SHOWN = 300
-_READ = 4000
+_SHOWN_CHARACTERS = 300
+_SEARCHED_CHARACTERS = 4000
 """Characters of an error body that are searched for known words."""
 _BUSY = frozenset((409, 423, 424, 425, 429, 498, 503, 529))
 """Conflict, locked, failed dependency, too early, too many, no capacity (Groq), unavailable, overloaded (Anthropic)."""
-_PASSING = frozenset((408, 421, 499))
-_ABOUT_THE_REQUEST = frozenset((400, 413, 414, 422))
-"""All other 4xx are about the key, the account, the route or the server, and never about a prompt."""
+_TRANSIENT = frozenset((408, 421, 499))
+"""Request timeout, misdirected request, connection closed by the client."""
+_REQUEST_STATUSES = frozenset((400, 413, 414, 422))
+"""Statuses that may be about one prompt; all other 4xx are about the key, the account, the route or the server."""
 _CONTEXT = re.compile(
     r"context.?(length|window|size|limit)|context the overflows|maximum (sequence|model) length|too many tokens"
     r"|(prompt|input|messages?|request|conversation)\W{0,3}( is| are|:)? (too|longer|exceed)"
@@ -37,7 +38,7 @@ _ANSWER_LIMIT = re.compile(
     r"|maximum tokens you requested|num_predict",
     re.I,
 )
-_CUT = re.compile(r"max_tokens or model output limit was reached|could not finish the message", re.I)
+_LIMIT_REACHED = re.compile(r"max_tokens or model output limit was reached|could not finish the message", re.I)
 _NO_MODEL = re.compile(r"model.{0,80}(not exist|not found|unknown)|unknown model|no such model", re.I | re.S)
 _TEMPLATE = re.compile(r"jinja|chat.?template|template error|roles? (must|is|are|not)|system (role|message)", re.I)
 _NO_TEMPLATE = re.compile(
@@ -55,114 +56,127 @@ _ACCOUNT = re.compile(
     r"|(api|access|secret)[ _-]?key|location is not supported|unsupported_country|licen[cs]e|permission.?denied",
     re.I,
 )
-_LATER = re.compile(
+_TRY_LATER = re.compile(
     r"rate.?limit|overloaded|at capacity|temporar|try again (later|in |shortly)|too many (concurrent )?requests"
     r"|(server|engine|model)( is|'s)?( currently)? (busy|loading|warming)|not ready",
     re.I,
 )
 
-FaultKind = Literal["connection", "timeout", "busy", "server", "garbage", "abort"]
+TransientKind = Literal["connection", "timeout", "busy", "server", "garbage", "abort"]
 
 
-class Fault(ServerError):
-    """One attempt failed in a way that may pass: the request can be sent again."""
+class TransientError(ServerError):
+    """One attempt failed in a way that may pass: the same request can be sent again.
 
-    def __init__(self, kind: FaultKind, message: str, retry_after: float | None = None) -> None:
+    Attributes:
+        kind: ``connection`` (none, or it broke), ``timeout``, ``busy`` (the server asks to wait), ``server`` (5xx),
+            ``garbage`` (not a valid response), ``abort`` (the server is shutting down).
+        retry_after: seconds that the server asks to wait; None if it does not say.
+    """
+
+    def __init__(self, kind: TransientKind, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after = retry_after
 
 
 class Refusal(ServerError):
-    """The server answered with an error that would come again for the same request.
+    """The server answered with an error that the same request would cause again.
 
     Args:
-        message: what is shown.
-        named: what is searched for words: the message with all else that the error says.
+        status: the HTTP status.
+        message: the text to show.
+        details: what else the error says; searched for known words together with the message.
     """
 
-    def __init__(self, status: int, message: str, named: str = "") -> None:
+    def __init__(self, status: int, message: str, details: str = "") -> None:
         super().__init__(f"HTTP {status}: {message}")
         self.status = status
-        self.named = f"{message} {named}"
+        self.searchable = f"{message} {details}"
 
     @property
     def is_context(self) -> bool:
-        """The prompt, or the prompt with its answer, is longer than the model's context."""
-        return not self.ends_run and (self.status in (413, 414) or bool(_CONTEXT.search(self.named)))
+        """The prompt, or the prompt and its answer, exceed the model's context."""
+        return not self.is_about_account and (self.status in (413, 414) or bool(_CONTEXT.search(self.searchable)))
 
     @property
     def is_answer_limit(self) -> bool:
-        """It names the bound on the answer's tokens, and not the context."""
-        return not self.ends_run and bool(_ANSWER_LIMIT.search(self.named)) and not self.is_context
+        """It names the limit on the answer's tokens and not the context."""
+        return not self.is_about_account and bool(_ANSWER_LIMIT.search(self.searchable)) and not self.is_context
 
     @property
-    def is_cut(self) -> bool:
-        """The bound on the answer's tokens was reached before there was an answer (OpenAI's reasoning models)."""
-        return self.status == 400 and bool(_CUT.search(self.named))
+    def reached_answer_limit(self) -> bool:
+        """The answer's limit was reached before there was any text (OpenAI's reasoning models)."""
+        return self.status == 400 and bool(_LIMIT_REACHED.search(self.searchable))
 
     @property
     def lacks_template(self) -> bool:
         """The server's model has no chat template (vLLM, SGLang, TGI)."""
-        return bool(_NO_TEMPLATE.search(self.named))
+        return bool(_NO_TEMPLATE.search(self.searchable))
 
     @property
     def is_systematic(self) -> bool:
-        """It is about the key, the account, the route or the model, and so about every request."""
-        return self.ends_run or self.status in (404, 405) or self.status < 400 or bool(_NO_MODEL.search(self.named))
+        """It concerns the key, the account, the route or the model, and therefore every request."""
+        missing = self.status in (404, 405) or self.status < 400
+        return self.is_about_account or missing or bool(_NO_MODEL.search(self.searchable))
 
     @property
-    def ends_run(self) -> bool:
-        """It is about the key or the account, which only the user can mend."""
-        if self.status in _ABOUT_THE_REQUEST:
-            return bool(_NO_FUNDS.search(self.named) or _ACCOUNT.search(self.named))
+    def is_about_account(self) -> bool:
+        """It concerns the key or the account, which only the user can fix: it ends the run."""
+        if self.status in _REQUEST_STATUSES:
+            return bool(_NO_FUNDS.search(self.searchable) or _ACCOUNT.search(self.searchable))
         return 400 <= self.status < 500 and self.status not in (404, 405)
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What an error body says: a line to show, all of its words, and a status where it names one."""
+class _ErrorText:
+    """The contents of an error body."""
 
     message: str
-    named: str
+    """One line to show."""
+    searchable: str
+    """All of its words."""
     status: int | None
+    """The HTTP status that the body itself names, if any."""
 
 
-def failure(status: int, body: object, retry_after: str | None, where: str) -> Fault | Refusal:
-    """The typed form of an error that a server answered.
+def classify_error(status: int, body: object, retry_after: str | None, source: str) -> TransientError | Refusal:
+    """Return the exception for a server's error response.
 
     Args:
-        status: of HTTP. Where the body comes with status 200, its own code counts, and else 500.
-        body: the JSON value, or a text that is none.
+        status: the HTTP status; for an error that came with 200 the body's own code is used, or 500.
+        body: the parsed JSON value, or the text if it is not JSON.
+        retry_after: the Retry-After header.
+        source: what to name in the message, such as the URL.
     """
-    told = _read(body)
+    error = _read_error(body)
     if status == 200:
-        status = told.status or 500
-    words, pause = told.named, _seconds(retry_after)
-    line = f"{where}: HTTP {status}: {told.message}"
+        status = error.status or 500
+    words, pause = error.searchable, _parse_retry_after(retry_after)
+    line = f"{source}: HTTP {status}: {error.message}"
     if status == 429 and _NO_FUNDS.search(words):
-        return Refusal(402, told.message, words)
+        return Refusal(402, error.message, words)
     if status in _BUSY:
         if status == 429 and re.search(r"request too large|tokens must be reduced", words, re.I):
-            return Refusal(413, told.message, words)
-        return Fault("busy", line, pause)
-    if status in _ABOUT_THE_REQUEST and _LATER.search(words) and not _NO_FUNDS.search(words):
-        return Fault("busy", line, pause)
-    if status in _PASSING or (status >= 500 and not _TEMPLATE.search(words) and not _CONTEXT.search(words)):
-        return Fault("server", line, pause)
-    return Refusal(status, told.message, words)
+            return Refusal(413, error.message, words)
+        return TransientError("busy", line, pause)
+    if status in _REQUEST_STATUSES and _TRY_LATER.search(words) and not _NO_FUNDS.search(words):
+        return TransientError("busy", line, pause)
+    if status in _TRANSIENT or (status >= 500 and not _TEMPLATE.search(words) and not _CONTEXT.search(words)):
+        return TransientError("server", line, pause)
+    return Refusal(status, error.message, words)
 
 
-def read_error(content: bytes) -> object:
-    """The JSON value of an error's body, or its text."""
+def parse_error_body(content: bytes) -> object:
+    """Return the JSON value of an error response's body, or its text if it is not JSON."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
-        return content[:_READ].decode(errors="replace")
+        return content[:_SEARCHED_CHARACTERS].decode(errors="replace")
 
 
-def _read(body: object) -> _Told:
-    """What an error body says, in the forms of OpenAI, FastAPI, Google, Ollama, Cloudflare and plain text."""
+def _read_error(body: object) -> _ErrorText:
+    """Read an error body in the forms of OpenAI, FastAPI, Google, Ollama, Cloudflare, or plain text."""
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
     error: Any = body
@@ -172,18 +186,19 @@ def _read(body: object) -> _Told:
             error = body["errors"][0]
     if not isinstance(error, dict):
         text = error if isinstance(error, str) else orjson.dumps(error, default=str).decode()
-        return _Told(cut(text), text[:_READ], None)
-    message = _text(error.get("message") or error.get("Message") or error.get("detail") or error)
-    more = error.get("metadata")
-    raw = _text(more["raw"]) if isinstance(more, dict) and more.get("raw") else ""
+        return _ErrorText(shorten(text), text[:_SEARCHED_CHARACTERS], None)
+    message = _message_text(error.get("message") or error.get("Message") or error.get("detail") or error)
+    metadata = error.get("metadata")
+    raw = _message_text(metadata["raw"]) if isinstance(metadata, dict) and metadata.get("raw") else ""
     rest = [raw, *(str(error.get(name) or "") for name in ("param", "type", "code", "status"))]
     code = next((int(c) for c in map(str, (error.get("code"), error.get("status"))) if c.isdecimal()), 0)
     shown = f"{message} ({raw})" if raw else message
-    return _Told(cut(shown), " ".join([message, *rest])[:_READ], code if 400 <= code < 600 else None)
+    searchable = " ".join([message, *rest])[:_SEARCHED_CHARACTERS]
+    return _ErrorText(shorten(shown), searchable, code if 400 <= code < 600 else None)
 
 
-def _text(value: object) -> str:
-    """A message as text; FastAPI's list of fields without the values, which may be the whole prompt."""
+def _message_text(value: object) -> str:
+    """Return an error message as text; FastAPI's list of invalid fields without the values, which may be prompts."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(entry, dict) and "msg" in entry for entry in value):
@@ -191,21 +206,21 @@ def _text(value: object) -> str:
     return orjson.dumps(value, default=str).decode()
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds, given as seconds or as a date."""
-    if retry_after is None:
+def _parse_retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date; None if it cannot be read."""
+    if header is None:
         return None
     try:
-        seconds = float(retry_after)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time()
+            seconds = parsedate_to_datetime(header).timestamp() - time()
         except ValueError:
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def cut(text: str) -> str:
-    """A server's text on one line, of bounded length, to be shown."""
+def shorten(text: str) -> str:
+    """Return a server's text on one line of at most 300 characters."""
     text = " ".join(text.split())
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

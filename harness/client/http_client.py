@@ -1,4 +1,4 @@
-"""One OpenAI-compatible server over HTTP: a single attempt at a time, with typed ways to fail."""
+"""One OpenAI-compatible server over HTTP: a single attempt per call, with typed errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harness.client.address import bases, canonical
-from harness.client.error_response import Fault, Refusal, cut
-from harness.client.request import NEUTRAL, OPTIONAL, ROUTES, ChatRequest, Request, Sampling, plain
-from harness.client.response import Reply, checked_body, read_models, read_replies
-from harness.client.server_log import log_on_this_machine
+from harness.client.address import api_roots, canonical_url
+from harness.client.error_response import Refusal, TransientError, shorten
+from harness.client.request import (
+    NEUTRAL_PARAMETERS,
+    OPTIONAL_PARAMETERS,
+    ROUTES,
+    ChatRequest,
+    Request,
+    SamplingParameters,
+    message_dicts,
+)
+from harness.client.response import Reply, parse_body, parse_models, parse_replies
+from harness.client.server_log import local_log
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
 
@@ -25,43 +33,47 @@ if TYPE_CHECKING:
     import aiohttp
 
 _KEEPALIVE = 2.0
-"""Seconds; below the 5 of uvicorn, so that a reused connection is not just being closed by the server."""
+"""Seconds; below uvicorn's 5, so that a connection is not reused just when the server closes it."""
 _CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 10.0
-"""For what a server answers without its model."""
+"""Timeout for what a server answers without computing, such as its list of models."""
 _BODY_LIMIT = 64 << 20
+"""Bytes of a response that are read at most."""
 _JSON = {"Content-Type": "application/json"}
 
 
 class Client:
-    """Talks to one server. Use as an async context manager; every await has a deadline.
+    """Sends requests to one server. Use it as an async context manager; every call has a timeout.
 
     Args:
-        url: the server, with or without ``/v1``; other paths are taken as given.
-        notice: called once for each parameter that the server refuses and requests go without, and for what else a
-            user should know of the server.
+        url: the server, with or without ``/v1``; other paths are used as they are.
+        key: the API key, sent as a bearer token; None sends none.
+        timeout: seconds for one completion.
+        notice: prints a line for the user: once for each parameter that the server refuses, and for other news.
 
     Attributes:
-        log: the file of the server's output, where the server runs on this machine and names it.
+        url: the canonical address.
+        omitted: parameters that the server refused and that requests no longer contain.
+        log: the server's log file, if the server runs on this machine and names it; known after ``models``.
     """
 
     def __init__(
-        self, url: str, key: str | None, timeout: float, sampling: Sampling, notice: Callable[[str], None]
+        self, url: str, key: str | None, timeout: float, sampling: SamplingParameters, notice: Callable[[str], None]
     ) -> None:
-        self.url = canonical(url)
+        self.url = canonical_url(url)
         self.log: Path | None = None
-        self.without: set[str] = set()
+        self.omitted: set[str] = set()
         self.notice = notice
-        self._bases = bases(self.url)
-        """Where the routes may lie; one once that is known."""
+        self._roots = api_roots(self.url)
+        """URLs under which the routes may be found; a single one once that is known."""
         self._lists_models: bool | None = None
-        """Whether it has a list of models; None while nobody knows."""
+        """Whether the server has a list of models; None until it was requested."""
         self._key = key
         self._timeout = timeout
         self._sampling = sampling
         self._limit_name = "max_tokens"
-        self._mark = secrets.token_hex(8)
-        self._numbers = itertools.count()
+        self._client_id = secrets.token_hex(8)
+        self._request_numbers = itertools.count()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
@@ -78,210 +90,238 @@ class Client:
             await self._session.close()
 
     async def version(self) -> str | None:
-        """What the server says under ``/version`` (vLLM does); None where it says nothing that can be read."""
+        """Return the version that the server reports under ``/version`` (as vLLM does), or None."""
         try:
-            found = (await self._call("GET", self._beside("/version"), None, _LOOK_SECONDS)).get("version")
+            version = (await self._call("GET", self._vllm_url("/version"), None, _LOOK_SECONDS)).get("version")
         except ServerError:
             return None
-        return found if isinstance(found, str) and found else None
+        return version if isinstance(version, str) and version else None
 
     async def models(self) -> list[ServedModel] | None:
-        """What the server lists under ``/models``; None where it has no such list, which is said once.
+        """Return the models that the server lists, or None (with one notice) if it has no such list.
 
         Raises:
-            Fault: no answer, or one that is no list of models. Refusal: 4xx; 404 and 405 only where there was a list.
+            TransientError: no answer, or not a list of models.
+            Refusal: 4xx; 404 and 405 only if the server had a list before.
         """
-        garbage: Fault | None = None
-        for base in self._bases:
+        garbage: TransientError | None = None
+        for root in self._roots:
             try:
-                data = await self._call("GET", f"{base}/models", None, _LOOK_SECONDS)
-                entries = _entries(data, f"{base}/models")
+                entries = _model_entries(await self._call("GET", f"{root}/models", None, _LOOK_SECONDS), root)
             except Refusal as refusal:
                 if refusal.status not in (404, 405) or self._lists_models:
                     raise
-            except Fault as fault:
-                if fault.kind != "garbage":
+            except TransientError as error:
+                if error.kind != "garbage":
                     raise
-                garbage = garbage or fault
+                garbage = garbage or error
             else:
-                self._bases, self._lists_models = (base,), True
-                self.log = log_on_this_machine(self.url, entries)
-                return read_models(entries)
+                self._roots, self._lists_models = (root,), True
+                self.log = local_log(self.url, entries)
+                return parse_models(entries)
         if garbage is not None:
             raise garbage
         if self._lists_models is None:
             self._lists_models = False
-            self.notice(f"{self.url} has no list of models ({self._bases[0]}/models: 404); --model is taken as given")
+            self.notice(f"{self.url} has no list of models ({self._roots[0]}/models: 404); --model is taken as given")
         return None
 
     async def tokenize(self, request: ChatRequest) -> list[int]:
-        """The token ids that a chat request's prompt has by the server's ``/tokenize`` (vLLM has it).
+        """Return the token ids of a chat's prompt by the server's ``/tokenize`` (as vLLM has it).
 
         Raises:
-            Fault, Refusal: the server has no such route, or did not answer.
+            TransientError, Refusal: the server has no such route or did not answer.
         """
-        return await self._ids({"model": request.model, "messages": plain(request.messages), **request.template})
+        messages = message_dicts(request.messages)
+        return await self._post_tokenize({"model": request.model, "messages": messages, **request.template})
 
     async def tokenize_text(self, model: str, text: str) -> list[int]:
-        """The token ids that a text has by the server's ``/tokenize``.
+        """Return the token ids of a text by the server's ``/tokenize``, without special tokens.
 
         Raises:
-            Fault, Refusal: the server has no such route, or did not answer.
+            TransientError, Refusal: the server has no such route or did not answer.
         """
-        return await self._ids({"model": model, "prompt": text, "add_special_tokens": False})
+        return await self._post_tokenize({"model": model, "prompt": text, "add_special_tokens": False})
 
-    async def _ids(self, body: dict[str, object]) -> list[int]:
-        where = self._beside("/tokenize")
-        data = await self._call("POST", where, body, self._timeout)
-        ids = data.get("tokens")
+    async def _post_tokenize(self, body: dict[str, object]) -> list[int]:
+        """Return the token ids that ``/tokenize`` answers."""
+        url = self._vllm_url("/tokenize")
+        ids = (await self._call("POST", url, body, self._timeout)).get("tokens")
         if not isinstance(ids, list) or not set(map(type, ids)) <= {int}:
-            raise Fault("garbage", f"{where} did not answer with token ids")
+            raise TransientError("garbage", f"{url} did not answer with token ids")
         return ids
 
-    async def negotiate(self, request: Request) -> None:
-        """Ask for one token, so that what this server does not take is known before the run.
+    async def negotiate_parameters(self, request: Request) -> None:
+        """Find out which parameters the server refuses, by sending a request with a limit of one token.
+
+        A refusal that names a parameter is handled by ``send``. For one that does not, ever larger sets of parameters
+        are omitted until the server accepts the request.
 
         Raises:
-            Fault, Refusal: the server does not answer even the plainest form of the request.
+            TransientError, Refusal: the server does not answer even the request without optional parameters.
         """
         request = replace(request, max_tokens=1)
         try:
-            await self.ask(request)
+            await self.send(request)
             return
         except Refusal as refusal:
             if refusal.is_systematic:
                 raise
-            why = cut(str(refusal))
-        # The message named no parameter: find the least that must go.
-        before = set(self.without)
-        for names in (["logprobs"], list(OPTIONAL), list(NEUTRAL), [*NEUTRAL, *OPTIONAL]):
-            self.without = before | set(names)
+            reason = shorten(str(refusal))
+        before = set(self.omitted)
+        optional, neutral = list(OPTIONAL_PARAMETERS), list(NEUTRAL_PARAMETERS)
+        for names in (["logprobs"], optional, neutral, [*neutral, *optional]):
+            self.omitted = before | set(names)
             try:
-                await self.ask(request)
+                await self.send(request)
             except Refusal:
                 continue
-            self.without = before
-            self.go_without(names, why)
+            self.omitted = before
+            self._omit_parameters(names, reason)
             return
-        self.without = before
-        await self.ask(request)
+        self.omitted = before
+        await self.send(request)
 
-    async def ask(self, request: Request) -> list[Reply]:
-        """One attempt to get the answers; parameters that the server does not know are left out from then on.
+    async def send(self, request: Request) -> list[Reply]:
+        """Send a request once and return its answers, one per prompt.
+
+        If the server refuses a parameter by name, the request is repeated without it, and so are all later ones.
 
         Raises:
-            Fault: it may work later. Refusal: it will not.
+            TransientError: the request may succeed later. Refusal: it will not.
         """
         while True:
-            body = self._sampling.body(request, self.without, self._limit_name)
-            start, name = perf_counter(), f"{self._mark}-{next(self._numbers)}-"
+            body = self._sampling.body(request, self.omitted, self._limit_name)
+            start, request_id = perf_counter(), f"{self._client_id}-{next(self._request_numbers)}-"
             try:
-                data = await self._post(request, body, name)
-                self._check_asked(data, name)
-                return read_replies(data, request, perf_counter() - start)
+                data = await self._post_completion(request, body, request_id)
+                self._check_request_id(data, request_id)
+                return parse_replies(data, request, perf_counter() - start)
             except Refusal as refusal:
-                if refusal.is_cut and request.answers == 1:
+                if refusal.reached_answer_limit and request.prompt_count == 1:
                     return [Reply("", "length", request.model, None, None, perf_counter() - start)]
-                if not self._learn(refusal, body):
+                if not self._adapt_to_refusal(refusal, body):
                     raise
 
-    async def _post(self, request: Request, body: dict[str, object], name: str) -> dict[str, Any]:
-        """The answer to a request; where the server's routes lie is found by the first one that is no 404."""
+    async def _post_completion(self, request: Request, body: dict[str, object], request_id: str) -> dict[str, Any]:
+        """Return the response to a request; the first root whose route is not a 404 is used from then on."""
         route = ROUTES["chat" if isinstance(request, ChatRequest) else "completions"]
-        missing: Refusal | None = None
-        for base in self._bases:
+        not_found: Refusal | None = None
+        for root in self._roots:
             try:
-                data = await self._call("POST", base + route, body, self._timeout, {"X-Request-Id": name})
+                data = await self._call("POST", root + route, body, self._timeout, {"X-Request-Id": request_id})
             except Refusal as refusal:
                 if refusal.status not in (404, 405):
-                    self._bases = (base,)
+                    self._roots = (root,)
                     raise
-                missing = missing or refusal
+                not_found = not_found or refusal
             else:
-                self._bases = (base,)
+                self._roots = (root,)
                 return data
-        assert missing is not None
-        raise missing
+        assert not_found is not None
+        raise not_found
 
-    def _beside(self, route: str) -> str:
-        """A route of vLLM's that lies beside ``/v1``."""
-        return self._bases[0].removesuffix("/v1") + route
+    def _vllm_url(self, route: str) -> str:
+        """Return the URL of one of vLLM's routes that are next to ``/v1`` and not below it."""
+        return self._roots[0].removesuffix("/v1") + route
 
-    def _check_asked(self, data: Mapping[str, Any], name: str) -> None:
-        """Refuse the answer to another request of this client, which something on the way has sent a second time.
+    def _check_request_id(self, data: Mapping[str, Any], request_id: str) -> None:
+        """Reject the response to another request of this client, which a proxy may have delivered twice.
 
-        vLLM makes the id of an answer from the request's X-Request-Id; other servers' ids say nothing.
-        """
-        answered = data.get("id")
-        if isinstance(answered, str) and self._mark in answered and name not in answered:
-            raise Fault("garbage", f"{self.url}: the answer to another request ({answered}, not {name})")
-
-    def go_without(self, names: Sequence[str], why: str) -> None:
-        """Leave out parameters that the server refuses, said once.
+        vLLM derives the id of a response from the request's X-Request-Id; other servers' ids are ignored.
 
         Raises:
-            ServerError: one of them was asked for with a value that changes the answers.
+            TransientError: the id is that of another request.
+        """
+        response_id = data.get("id")
+        if isinstance(response_id, str) and self._client_id in response_id and request_id not in response_id:
+            message = f"{self.url}: the answer to another request ({response_id}, not {request_id})"
+            raise TransientError("garbage", message)
+
+    def _omit_parameters(self, names: Sequence[str], reason: str) -> None:
+        """Omit parameters that the server refuses from all further requests, with one notice for each.
+
+        Raises:
+            ServerError: the user has set one of them to a value that changes the answers.
         """
         for name in names:
-            if name not in self.without:
-                if name in NEUTRAL and (value := self._sampling.value(name)) != NEUTRAL[name]:
-                    raise ServerError(f"{self.url} refuses {name} = {value}, which was asked for ({why})")
-                self.without.add(name)
-                self.notice(f"{self.url} does not take {name!r}; requests go without it ({why})")
+            if name not in self.omitted:
+                if name in NEUTRAL_PARAMETERS and (value := self._sampling.value(name)) != NEUTRAL_PARAMETERS[name]:
+                    raise ServerError(f"{self.url} refuses {name} = {value}, which was asked for ({reason})")
+                self.omitted.add(name)
+                self.notice(f"{self.url} does not take {name!r}; requests go without it ({reason})")
 
-    def _learn(self, refusal: Refusal, body: Mapping[str, object]) -> bool:
-        """Whether the request can be repeated in another form after this refusal."""
-        if refusal.status not in (400, 422) or refusal.is_context or refusal.ends_run:
+    def _adapt_to_refusal(self, refusal: Refusal, body: Mapping[str, object]) -> bool:
+        """Change how requests are built if a refusal names the parameter that caused it.
+
+        Args:
+            body: the request's body. Only its parameters count: other requests in flight may have led to the same
+                change already.
+
+        Returns:
+            Whether the request should be sent again.
+        """
+        if refusal.status not in (400, 422) or refusal.is_context or refusal.is_about_account:
             return False
-        if "max_completion_tokens" in refusal.named and "messages" in body and "max_tokens" in body:
+        if "max_completion_tokens" in refusal.searchable and "messages" in body and "max_tokens" in body:
             self._limit_name = "max_completion_tokens"
             return True
-        # Only what this very request carried: others in flight may have learned the same already.
-        optional = [n for n in (*NEUTRAL, *OPTIONAL, "seed") if n in body and n not in self._sampling.extra_body]
-        named = [name for name in optional if re.search(rf"\b{name}\b", refusal.named)]
-        self.go_without(named, cut(str(refusal)))
+        removable = (*NEUTRAL_PARAMETERS, *OPTIONAL_PARAMETERS, "seed")
+        removable = tuple(name for name in removable if name in body and name not in self._sampling.extra_body)
+        named = [name for name in removable if re.search(rf"\b{name}\b", refusal.searchable)]
+        self._omit_parameters(named, shorten(str(refusal)))
         return bool(named)
 
     async def _call(
-        self, method: str, where: str, body: dict[str, object] | None, timeout: float, more: Mapping[str, str] = _JSON
+        self, method: str, url: str, body: dict[str, object] | None, timeout: float, headers: Mapping[str, str] = _JSON
     ) -> dict[str, Any]:
+        """Make one HTTP request and return the JSON object of its response; redirects are not followed.
+
+        Raises:
+            TransientError, Refusal: as ``parse_body``; TransientError too if the connection fails or times out.
+        """
         import aiohttp
 
         if self._session is None:
             raise RuntimeError("the client is not open; use it as an async context manager")
         data = None if body is None else orjson.dumps(body)
         connect = min(_CONNECT_SECONDS, timeout / 2)
-        deadline = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)
+        timeouts = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)
         try:
             async with self._session.request(
-                method, where, data=data, headers={**_JSON, **more}, timeout=deadline, allow_redirects=False
+                method, url, data=data, headers={**_JSON, **headers}, timeout=timeouts, allow_redirects=False
             ) as response:
-                content = await _read(response)
-                status, headers = response.status, response.headers
+                content = await _read_content(response)
+                status, response_headers = response.status, response.headers
         except aiohttp.ConnectionTimeoutError:
-            raise Fault("connection", f"{self.url}: no connection in {connect:g} s") from None
+            raise TransientError("connection", f"{self.url}: no connection in {connect:g} s") from None
         except TimeoutError:
-            raise Fault("timeout", f"{where}: no answer in {timeout:g} s") from None
+            raise TransientError("timeout", f"{url}: no answer in {timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Fault("connection", f"{self.url}: {str(error) or type(error).__name__}") from None
+            raise TransientError("connection", f"{self.url}: {str(error) or type(error).__name__}") from None
         except ValueError as error:
-            raise Fault("garbage", f"{where}: {error}") from None
-        return checked_body(status, content, headers, where)
+            raise TransientError("garbage", f"{url}: {error}") from None
+        return parse_body(status, content, response_headers, url)
 
 
-def _entries(data: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The entries of a list of models.
+def _model_entries(data: Mapping[str, Any], root: str) -> list[dict[str, Any]]:
+    """Return the entries of a list of models.
 
     Raises:
-        Fault: it is none.
+        TransientError: it is not such a list.
     """
     entries = data.get("data")
     if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):
-        raise Fault("garbage", f"{where} did not answer with a list of models")
+        raise TransientError("garbage", f"{root}/models did not answer with a list of models")
     return entries
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read_content(response: aiohttp.ClientResponse) -> bytes:
+    """Return a response's body.
+
+    Raises:
+        ValueError: it is larger than ``_BODY_LIMIT``.
+    """
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)

@@ -1,4 +1,4 @@
-"""The work of a run between those who build requests and those who send them; nothing is lost between the two."""
+"""The jobs of a run between the code that builds requests and the servers that take them."""
 
 from __future__ import annotations
 
@@ -8,129 +8,146 @@ from collections.abc import Iterable, Iterator
 
 from harness.client.retry import Job
 
-_AHEAD = 64
-"""Predictions whose requests are built ahead of their sending."""
+_PREDICTIONS_AHEAD = 64
+"""Predictions whose requests are built before a server asks for them."""
 
 
-class Room:
-    """How many more predictions one server may be given.
+class ServerSlots:
+    """Free places for predictions in flight at one server.
 
     Args:
-        places: in all.
-        least: how many must be free before another job is taken.
+        count: free places at the beginning.
+        required: places that must be free before the server takes another job.
     """
 
-    def __init__(self, places: int, least: int) -> None:
-        self._free, self._least = places, least
-        self._enough = asyncio.Event()
-        self.add(0)
+    def __init__(self, count: int, required: int) -> None:
+        self._free, self._required = count, required
+        self._available = asyncio.Event()
+        self.release(0)
 
-    def add(self, places: int) -> None:
-        """Places become free, or are taken where negative."""
-        self._free += places
-        if self._free >= self._least:
-            self._enough.set()
+    def acquire(self, count: int) -> None:
+        """Occupy places; more than are free is possible, so that a large job is never stuck."""
+        self.release(-count)
+
+    def release(self, count: int) -> None:
+        """Free places."""
+        self._free += count
+        if self._free >= self._required:
+            self._available.set()
         else:
-            self._enough.clear()
+            self._available.clear()
 
-    async def wait(self) -> None:
-        """Until there is room for a job."""
-        await self._enough.wait()
+    async def wait_until_free(self) -> None:
+        """Return once enough places for another job are free."""
+        await self._available.wait()
 
 
-class Work:
-    """Jobs to be done. ``over`` is set when all are, or when it was stopped and those in flight are done.
+class JobQueue:
+    """Hands out jobs to servers and takes back those that must be retried.
+
+    The order is: jobs that were returned, then new ones; isolated jobs (harness.client.retry) last, one at a time.
 
     Args:
-        jobs: what is to be done; None where there is more, but not before something is answered.
+        jobs: yields new jobs; None where further jobs depend on answers that are still in flight.
         size: how many predictions most jobs are for.
 
     Attributes:
-        by_model: predictions in flight.
+        finished: set when every job is done, or when the queue was stopped and nothing is in flight any more.
+        stopped: whether ``stop`` was called.
+        by_model: number of predictions in flight by model.
     """
 
     def __init__(self, jobs: Iterator[Job | None], size: int = 1) -> None:
-        self.over = asyncio.Event()
+        self.finished = asyncio.Event()
+        self.stopped = False
         self.by_model: Counter[str] = Counter()
-        self._ahead = max(2, _AHEAD // size)
+        self._target_length = max(2, _PREDICTIONS_AHEAD // size)
         self._jobs = jobs
         self._ready: deque[Job] = deque()
         self._returned: deque[Job] = deque()
-        self._suspects: deque[Job] = deque()
-        """What servers may die of: asked one by one, when nothing else is left."""
+        self._isolated: deque[Job] = deque()
         self._exhausted = False
-        self._dry = False
-        self.stopped = False
-        self._more = asyncio.Event()
-        self._low = asyncio.Event()
-
-    async def take(self) -> Job:
-        """The next job; waits while there is none but some in flight may come back."""
-        while True:
-            if (job := self._next()) is not None:
-                self.by_model[job.request.model] += len(job.numbers)
-                return job
-            self._settle()
-            self._more.clear()
-            await self._more.wait()
+        """``jobs`` has ended."""
+        self._awaits_answers = False
+        """``jobs`` has yielded None, and no job was finished since."""
+        self._changed = asyncio.Event()
+        """There may be a job for those that wait in ``take_job``."""
+        self._below_target = asyncio.Event()
+        """``build_ahead`` has something to do."""
 
     @property
     def in_flight(self) -> int:
-        """Predictions that were taken and are not done."""
+        """Number of predictions that were handed out and are not finished."""
         return self.by_model.total()
 
-    def finish(self, job: Job, remaining: Iterable[Job] = ()) -> None:
-        """A job that was taken is done, but for what is to be done by whoever is free."""
-        for other in remaining:
-            (self._suspects if other.is_suspect else self._returned).append(other)
+    async def take_job(self) -> Job:
+        """Return the next job; wait while there is none but one in flight may be returned."""
+        while True:
+            if (job := self._next_job()) is not None:
+                self.by_model[job.request.model] += len(job.numbers)
+                return job
+            self._update_finished()
+            self._changed.clear()
+            await self._changed.wait()
+
+    def finish_job(self, job: Job, returned: Iterable[Job] = ()) -> None:
+        """Record that a job is no longer in flight.
+
+        Args:
+            returned: what remains to be done of it: itself, or jobs for some of its prompts.
+        """
+        for other in returned:
+            (self._isolated if other.is_isolated else self._returned).append(other)
         self.by_model[job.request.model] -= len(job.numbers)
-        if self._dry:
-            self._dry = False
-            self._low.set()
-            self._more.set()
-        if self._returned or self._suspects:
-            self._more.set()
-        self._settle()
+        if self._awaits_answers:
+            self._awaits_answers = False
+            self._below_target.set()
+            self._changed.set()
+        if self._returned or self._isolated:
+            self._changed.set()
+        self._update_finished()
 
     def stop(self) -> None:
-        """Hand out no more."""
+        """Hand out no further jobs."""
         self.stopped = True
-        self._settle()
+        self._update_finished()
 
     async def build_ahead(self) -> None:
         """Keep some jobs ready, built while the servers are busy; runs until cancelled."""
         while True:
-            if len(self._ready) >= self._ahead or self._exhausted or self._dry:
-                self._low.clear()
-                await self._low.wait()
-            elif (job := self._build()) is not None:
+            if len(self._ready) >= self._target_length or self._exhausted or self._awaits_answers:
+                self._below_target.clear()
+                await self._below_target.wait()
+            elif (job := self._build_job()) is not None:
                 self._ready.append(job)
-            # Answers that have arrived go first.
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # answers that have arrived are processed first
 
-    def _next(self) -> Job | None:
+    def _next_job(self) -> Job | None:
+        """Return the job to hand out now, or None if there is none at present."""
         if self.stopped:
             return None
         if self._returned:
             return self._returned.popleft()
-        if len(self._ready) <= self._ahead // 2:
-            self._low.set()
-        if (job := self._ready.popleft() if self._ready else self._build()) is not None:
+        if len(self._ready) <= self._target_length // 2:
+            self._below_target.set()
+        if (job := self._ready.popleft() if self._ready else self._build_job()) is not None:
             return job
-        return self._suspects.popleft() if self._suspects and self.in_flight == 0 else None
+        return self._isolated.popleft() if self._isolated and self.in_flight == 0 else None
 
-    def _build(self) -> Job | None:
-        if self._exhausted or self._dry:
+    def _build_job(self) -> Job | None:
+        """Return a new job, or None if there is none at present."""
+        if self._exhausted or self._awaits_answers:
             return None
         try:
             job = next(self._jobs)
         except StopIteration:
             self._exhausted = True
             return None
-        self._dry = job is None
+        self._awaits_answers = job is None
         return job
 
-    def _settle(self) -> None:
-        idle = self.stopped or (self._exhausted and not (self._ready or self._returned or self._suspects))
+    def _update_finished(self) -> None:
+        """Set ``finished`` if no job is left or in flight."""
+        idle = self.stopped or (self._exhausted and not (self._ready or self._returned or self._isolated))
         if idle and self.in_flight == 0:
-            self.over.set()
+            self.finished.set()

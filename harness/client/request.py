@@ -1,4 +1,4 @@
-"""What is asked of a server, and the JSON body that asks it."""
+"""Requests for predictions, and their JSON bodies in the form of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.runs.schema import RunConfig
 
 Api = Literal["chat", "completions"]
 ROUTES: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
-NEUTRAL: Mapping[str, object] = {
+NEUTRAL_PARAMETERS: Mapping[str, object] = {
     "top_p": 1.0,
     "min_p": 0.0,
     "top_k": -1,
@@ -20,74 +20,77 @@ NEUTRAL: Mapping[str, object] = {
     "repetition_penalty": 1.0,
     "logprobs": True,
 }
-"""Sent explicitly, so that a model's own generation config changes nothing; left out where a server refuses one."""
-OPTIONAL = ("stop_token_ids",)
-"""Sent where it is known, and left out where a server refuses it."""
-RESERVED = (
+"""Parameters sent with every request, so that a model's own generation config has no effect; omitted if refused."""
+OPTIONAL_PARAMETERS = ("stop_token_ids",)
+"""Parameters sent when a value is known; omitted if refused."""
+RESERVED_FIELDS = (
     "model", "messages", "prompt", "n", "best_of", "stream", "echo", "suffix", "seed", "max_tokens",
     "max_completion_tokens", "temperature", "top_p", "min_p", "logprobs",
 )  # fmt: skip
-"""What ``extra_body`` must not set: predictions are recorded by it, or it has an option of its own."""
+"""Fields that ``extra_body`` must not set: the run sets and records them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One answer to ask for. ``max_tokens`` None leaves the bound to the server (the rest of the context)."""
+    """A request for one answer to a chat, whose prompt the server renders with its chat template."""
 
     model: str
     messages: tuple[Message, ...]
     max_tokens: int | None
+    """Limit on the answer's tokens; None leaves it to the server (usually the rest of the context)."""
     seed: int | None
     stop_token_ids: tuple[int, ...] = ()
     template: Mapping[str, object] = field(default_factory=dict)
-    """What it says about the chat template: ``chat_template_kwargs`` and ``chat_template``, where there are any."""
+    """Further body fields about the chat template: ``chat_template_kwargs``, ``chat_template``."""
 
     @property
-    def answers(self) -> int:
-        """How many answers it asks for."""
+    def prompt_count(self) -> int:
+        """Number of prompts, which is the number of answers: always 1."""
         return 1
 
-    def only(self, places: Sequence[int]) -> ChatRequest:
-        """The request for some of the answers."""
+    def select_prompts(self, indices: Sequence[int]) -> ChatRequest:
+        """Return the request for some of the prompts: itself, as there is only one."""
         return self
 
     def without_system(self) -> ChatRequest | None:
-        """The request without its system messages; None where it has none."""
+        """Return the request without its system messages, or None if it has none."""
         others = tuple(message for message in self.messages if message.role != "system")
         return replace(self, messages=others) if len(others) < len(self.messages) else None
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """One answer to each of some prompts, given as token ids. They share the bound; a seed is for one prompt alone."""
+    """A request for one answer to each of several prompts, which are given as token ids."""
 
     model: str
     prompts: tuple[list[int], ...]
     max_tokens: int | None
+    """Limit on the tokens of each answer; None leaves it to the server."""
     seed: int | None
+    """None unless there is a single prompt: a seed determines one answer."""
     stop_token_ids: tuple[int, ...] = ()
 
     @property
-    def answers(self) -> int:
-        """How many answers it asks for."""
+    def prompt_count(self) -> int:
+        """Number of prompts, which is the number of answers."""
         return len(self.prompts)
 
-    def only(self, places: Sequence[int]) -> TokenRequest:
-        """The request for some of the answers."""
-        return replace(self, prompts=tuple(self.prompts[place] for place in places))
+    def select_prompts(self, indices: Sequence[int]) -> TokenRequest:
+        """Return the request for some of the prompts."""
+        return replace(self, prompts=tuple(self.prompts[index] for index in indices))
 
 
 Request = ChatRequest | TokenRequest
 
 
-def greeting(model: str) -> ChatRequest:
-    """The smallest useful request, to see whether a server answers at all."""
+def probe_request(model: str) -> ChatRequest:
+    """Return the smallest useful chat (``Hello``, one token), which shows whether a server answers at all."""
     return ChatRequest(model, (Message("user", "Hello"),), 1, None)
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """The parameters of every request of a run, beside those of ``Request``."""
+class SamplingParameters:
+    """The parameters that all requests of a run share."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -95,42 +98,43 @@ class Sampling:
     extra_body: Mapping[str, object] = field(default_factory=dict)
 
     @staticmethod
-    def of(config: RunConfig) -> Sampling:
-        """The sampling parameters of a run."""
-        return Sampling(config.temperature, config.top_p, config.min_p, config.extra_body)
+    def of(config: RunConfig) -> SamplingParameters:
+        """Return the sampling parameters of a run's configuration."""
+        return SamplingParameters(config.temperature, config.top_p, config.min_p, config.extra_body)
 
     def value(self, name: str) -> object:
-        """What is sent of one of NEUTRAL."""
+        """Return the value that is sent for one of ``NEUTRAL_PARAMETERS``."""
         chosen = {"top_p": self.top_p, "min_p": self.min_p}
-        return chosen.get(name, NEUTRAL[name])
+        return chosen.get(name, NEUTRAL_PARAMETERS[name])
 
-    def body(self, request: Request, without: Collection[str], limit_name: str = "max_tokens") -> dict[str, object]:
-        """The JSON body of a request.
+    def body(self, request: Request, omitted: Collection[str], limit_name: str = "max_tokens") -> dict[str, object]:
+        """Return the JSON body of a request.
 
         Args:
-            without: parameters that the server does not take: some of NEUTRAL and OPTIONAL, or the seed.
-            limit_name: what the server calls the bound on an answer's tokens.
+            omitted: names to leave out because the server refuses them: of ``NEUTRAL_PARAMETERS``,
+                ``OPTIONAL_PARAMETERS``, or ``seed``.
+            limit_name: the field that limits the tokens of a chat's answer.
         """
         body: dict[str, object] = {"model": request.model, "temperature": self.temperature}
-        body |= {name: self.value(name) for name in NEUTRAL if name not in without}
-        if request.seed is not None and "seed" not in without:
+        body |= {name: self.value(name) for name in NEUTRAL_PARAMETERS if name not in omitted}
+        if request.seed is not None and "seed" not in omitted:
             body["seed"] = request.seed
-        if request.stop_token_ids and "stop_token_ids" not in without:
+        if request.stop_token_ids and "stop_token_ids" not in omitted:
             body["stop_token_ids"] = list(request.stop_token_ids)
         if isinstance(request, ChatRequest):
-            body["messages"] = plain(request.messages)
+            body["messages"] = message_dicts(request.messages)
             body |= request.template
             if request.max_tokens is not None:
                 body[limit_name] = request.max_tokens
         else:
             body["prompt"] = request.prompts
-            # Without a number this route stops after 16 tokens; null is the rest of the context.
+            # If the field is absent this route stops after 16 tokens; null means the rest of the context.
             body["max_tokens"] = request.max_tokens
             if "logprobs" in body:
-                body["logprobs"] = 0  # that of the sampled token alone
+                body["logprobs"] = 0  # of the sampled tokens only, without alternatives
         return body | dict(self.extra_body)
 
 
-def plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """Messages as they are sent."""
+def message_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Return chat messages as they appear in a request's body."""
     return [{"role": message.role, "content": message.content} for message in messages]

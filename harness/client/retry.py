@@ -1,4 +1,27 @@
-"""One request on its way through a run, how long it is tried, and the ways in which a server may fail at it."""
+"""How long a request is retried, and what happens to a request whose server crashes.
+
+Most failures of a request are the server's: it restarts, it is overloaded, the network fails. The request is then
+retried, by this server or by another one. But a few prompts crash every server that computes them (a bug of the model
+code, memory that is exceeded). If such a job were retried for ever the run would never end; if every job that was in
+flight during a crash were given up, a single crash of a server with 256 predictions in flight would lose them all.
+
+A ``Job`` is therefore in one of two states, which depend only on ``server_losses``: how often a server stopped
+answering while it had the job in flight.
+
+    shared      fewer than ISOLATE_AFTER (2) losses. The job is in flight together with others, so that a loss says
+                little about it: it is returned to the queue, and any server takes it.
+    isolated    2 losses or more. ``JobQueue`` hands it out only after all shared jobs are done, and only while nothing
+                else is in flight. A further loss can therefore be attributed to this job.
+
+A job ends after GIVE_UP_AFTER (4) losses, of which at least the last two happened in isolation: it raises ``GivenUp``,
+and its prediction is recorded with the outcome ``error``. A job of several prompts (a list at temperature 0) is split
+after 3 losses; each part keeps the count, and one more loss in isolation ends the part that causes it. A prompt that
+crashes its servers therefore costs a bounded number of crashes and no other prediction; servers that crash for other
+reasons only send jobs back to the queue, unless the same job is hit four times.
+
+``Server.answer_job`` counts the losses and raises; the engine returns the job (``Lost``), its parts (``Divide``), or
+records the failure (``GivenUp``); ``JobQueue`` keeps isolated jobs apart.
+"""
 
 from __future__ import annotations
 
@@ -8,68 +31,77 @@ from harness.client.request import Request
 from harness.core.random_stream import Stream
 
 _LONGEST_BACKOFF = 30.0
-_MOST_DOUBLINGS = 60
-SUSPECT, CONVICTED = 2, 4
-"""After so many losses of its server a job is asked alone; after so many in all it is given up."""
+_MAX_DOUBLINGS = 60
+ISOLATE_AFTER, GIVE_UP_AFTER = 2, 4
+"""Server losses after which a job runs alone, and after which it is given up; see the module's docstring."""
 
 
 @dataclass(frozen=True)
-class Policy:
-    """How long to try. Times in seconds."""
+class RetryPolicy:
+    """How many requests are in flight and how long failed ones are retried. Times are in seconds."""
 
     max_in_flight: int = 256
     """Predictions in flight per server."""
     retries: int = 5
-    """Further attempts for one request; being rate-limited or waiting for a server does not count."""
+    """Further attempts per request; replies that ask to wait and waiting for a server do not count."""
     timeout: float = 600.0
     """For one attempt."""
     wait: float = 600.0
-    """How long to wait while no server answers."""
+    """How long to wait while no server answers; also the longest single pause."""
     backoff: float = 0.5
     """The first pause before another attempt; it doubles."""
 
     def pause(self, job: Job, attempt: int) -> float:
-        """Seconds to wait before another attempt: doubling, with jitter from a quarter to the whole."""
-        doubled = self.backoff * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS)
+        """Return the seconds to wait after a failed attempt.
+
+        The backoff doubles with each attempt up to 30 s and is multiplied by a jitter between 1/4 and 1.
+
+        Args:
+            attempt: the number of the failed attempt, from 1.
+        """
+        doubled = self.backoff * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS)
         return min(_LONGEST_BACKOFF, doubled) * (0.25 + 0.75 * job.jitter())
 
 
 @dataclass
 class Job:
-    """A request on its way, with what it has been through; ``numbers`` are the predictions that it is for."""
+    """A request and the history of its failures."""
 
     numbers: tuple[int, ...]
+    """The plan's numbers of the samples that its prompts are for, one per prompt."""
     request: Request
     attempts: int = 0
-    first_fault: float | None = None
-    losses: int = 0
-    """How often a server went away while it had the job."""
+    """Failed attempts, reset when the failures turn out to be the server's."""
+    first_failure: float | None = None
+    """``monotonic()`` of the first failed attempt; None before it."""
+    server_losses: int = 0
+    """How often a server stopped answering while it had the job in flight."""
 
     @property
-    def is_suspect(self) -> bool:
-        """It may be what servers die of: nothing else is to be in flight with it, so that nothing else is blamed."""
-        return self.losses >= SUSPECT
+    def is_isolated(self) -> bool:
+        """Two servers crashed while handling this request: it runs alone, so that another crash can be attributed."""
+        return self.server_losses >= ISOLATE_AFTER
 
-    def forgive(self) -> None:
-        """The faults were the server's: start counting anew."""
-        self.attempts, self.first_fault = 0, None
+    def reset_attempts(self) -> None:
+        """Forget the failed attempts, because the server and not the request caused them."""
+        self.attempts, self.first_failure = 0, None
 
-    def only(self, place: int) -> Job:
-        """The job for one of its predictions."""
-        return replace(self, numbers=(self.numbers[place],), request=self.request.only((place,)))
+    def select_prompt(self, index: int) -> Job:
+        """Return the job for one of the prompts, with the same history."""
+        return replace(self, numbers=(self.numbers[index],), request=self.request.select_prompts((index,)))
 
     def jitter(self) -> float:
-        """A number in [0, 1) that differs between jobs and attempts."""
+        """Return a number in [0, 1) that depends on the job and the attempt, so that retries do not coincide."""
         return Stream("jitter", self.numbers[0], self.attempts).uniform()
 
 
 class Lost(Exception):
-    """The server is away, or wants to be left alone; the job is to be given to whoever is free."""
+    """The server stopped answering or asked to wait: return the job to the queue for any server."""
 
 
 class Divide(Exception):
-    """The predictions of the job are to be asked for one by one, as one of them may be what fails."""
+    """One prompt of the job may be what fails: send each in a request of its own."""
 
 
 class GivenUp(Exception):
-    """All attempts failed though the server answers others, or servers went away each time."""
+    """All attempts failed though the server answers other requests, or too many servers crashed with the job."""

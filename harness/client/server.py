@@ -1,4 +1,4 @@
-"""Asking one server of a run: retries with backoff, lists that are divided, and what fits its context."""
+"""Get answers from one server of a run: retries with backoff, and lists that are split when one prompt may fail."""
 
 from __future__ import annotations
 
@@ -7,132 +7,166 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import NoReturn
 
-from harness.client.answer_length import Fitting, TooLong, Uneven
-from harness.client.error_response import Fault, Refusal
+from harness.client.answer_length import AnswerLimiter, PromptTooLong, UnequalRoom
+from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
 from harness.client.request import Request
 from harness.client.response import Reply
-from harness.client.retry import CONVICTED, Divide, GivenUp, Job, Lost, Policy
-from harness.client.server_health import Presence
+from harness.client.retry import GIVE_UP_AFTER, Divide, GivenUp, Job, Lost, RetryPolicy
+from harness.client.server_health import ServerHealth
 from harness.core.errors import ServerError
 
 
-class Endpoint(Presence):
-    """One server of a run, and the asking of it."""
+class Server(ServerHealth):
+    """One server of a run: its health, and the requests that it answers.
 
-    def __init__(self, client: Client, models: Sequence[str], policy: Policy) -> None:
+    Attributes:
+        limiter: lowers the answers' token limits to what the server allows.
+    """
+
+    def __init__(self, client: Client, models: Sequence[str], policy: RetryPolicy) -> None:
         super().__init__(client, models, policy)
-        self.fitting = Fitting(client, lambda: self.served)
+        self.limiter = AnswerLimiter(client, lambda: self.served)
         self._last_success = -1.0
-        self._quiet_until = 0.0
-        self._told_to_wait = 0
-        """How often in a row the server asked to be left alone; what is in flight at that moment counts once."""
+        """``monotonic()`` of the last answer."""
+        self._busy_until = 0.0
+        """``monotonic()`` until which the server asked to be left alone."""
+        self._busy_periods = 0
+        """How often in a row the server asked to wait; all requests in flight at that moment count once."""
 
-    async def ready(self) -> None:
-        """Until the server is there and does not ask to be left alone."""
-        while not self.up.is_set() or self._quiet_until > monotonic():
+    async def wait_until_ready(self) -> None:
+        """Return once the server answers and has not asked to wait."""
+        while not self.up.is_set() or self._busy_until > monotonic():
             await self.up.wait()
-            await asyncio.sleep(self._quiet_until - monotonic())
+            await asyncio.sleep(self._busy_until - monotonic())
 
-    async def ask(self, job: Job) -> list[Reply | None]:
-        """The answers, one a prediction, after as many attempts as it takes; None where a prompt does not fit.
+    async def answer_job(self, job: Job) -> list[Reply | None]:
+        """Return the job's answers, one per prompt, after as many attempts as the policy allows.
 
-        Of several answers some may be broken off (``Reply.broken_off``), never all.
+        None stands for a prompt that does not fit into the context. Some of several answers may be aborted
+        (``Reply.aborted``), but not all.
 
         Raises:
-            Lost: the server went away, or wants to be left alone. Divide: ask one by one. GivenUp: only this
-                request fails.
-            Refusal: 4xx for this request. ServerError: the server refuses everything.
+            Lost: the server stopped answering or asked to wait; another server may take the job.
+            Divide: send the prompts one by one.
+            GivenUp: this request fails though the server answers others.
+            Refusal: the server refuses this request (4xx).
+            ServerError: the server refuses every request, which only the user can fix.
         """
         sent = False
         while True:
             if not self.up.is_set():
                 if sent:
-                    self._lose(job)
+                    self._count_loss(job)
                 raise Lost
-            if self._quiet_until > monotonic():
+            if self._busy_until > monotonic():
                 raise Lost
             sent = True
             try:
-                replies = await self._attempt(job.request)
-                if all(reply is not None and reply.broken_off for reply in replies):
-                    raise Fault("abort", "the server broke off the answer (finish_reason abort); it is shutting down")
-            except Fault as fault:
-                await self._bear(job, fault)
+                replies = await self._send_once(job.request)
+                if all(reply is not None and reply.aborted for reply in replies):
+                    message = "the server broke off the answer (finish_reason abort); it is shutting down"
+                    raise TransientError("abort", message)
+            except TransientError as error:
+                await self._handle_transient_error(job, error)
             except Refusal as refusal:
                 if refusal.is_systematic:
-                    self._object(job, refusal)
+                    self._handle_systematic_refusal(job, refusal)
                 if len(job.numbers) > 1:
                     raise Divide from None
                 raise
             else:
                 self._last_success = monotonic()
-                self._told_to_wait = 0
+                self._busy_periods = 0
                 return replies
 
-    async def _attempt(self, request: Request) -> list[Reply | None]:
+    async def _send_once(self, request: Request) -> list[Reply | None]:
+        """Return the answers of one attempt; None for a prompt that does not fit into the context."""
         try:
-            return [*await self.fitting.ask(request)]
-        except TooLong:
+            return [*await self.limiter.send(request)]
+        except PromptTooLong:
             return [None]
-        except Uneven:
+        except UnequalRoom:
             raise Divide from None
 
-    async def _bear(self, job: Job, fault: Fault) -> None:
-        """Wait as the fault demands, or raise what ends this server's tries at the job."""
+    async def _handle_transient_error(self, job: Job, error: TransientError) -> None:
+        """Handle a retryable error: back off and return, or raise ``Lost``, ``Divide`` or ``GivenUp``."""
         now = monotonic()
-        job.first_fault = now if job.first_fault is None else job.first_fault
-        if fault.kind == "busy":
-            if self._quiet_until <= now:
-                self._told_to_wait += 1
-            # A server may ask for no pause at all, and mean it for ever.
-            pause = max(self.policy.pause(job, self._told_to_wait + 1), fault.retry_after or 0.0)
-            self._quiet_until = max(self._quiet_until, now + min(pause, self.policy.wait))
-            if now - job.first_fault > self.policy.wait:
-                await self._give_up(job, fault)
-            raise Lost
+        job.first_failure = now if job.first_failure is None else job.first_failure
+        if error.kind == "busy":
+            await self._handle_busy(job, error, job.first_failure, now)
         job.attempts += 1
-        if fault.kind in ("connection", "timeout", "abort") and not await self.answers():
-            self._lose(job)
-        # A connection is also lost when the server dies of a prompt: the second time it is not chance.
-        if len(job.numbers) > 1 and (fault.kind != "connection" or job.attempts > 1):
+        if error.kind in ("connection", "timeout", "abort") and not await self.is_answering():
+            self._count_loss(job)
+        # A broken connection may be chance, or a prompt that crashes the server: split a list at the second one.
+        if len(job.numbers) > 1 and (error.kind != "connection" or job.attempts > 1):
             raise Divide
         if job.attempts > self.policy.retries:
-            await self._give_up(job, fault)
-        pause = max(self.policy.pause(job, job.attempts), fault.retry_after or 0.0)
+            await self._give_up(job, error)
+        pause = max(self.policy.pause(job, job.attempts), error.retry_after or 0.0)
         await asyncio.sleep(min(pause, self.policy.wait))
 
-    def _lose(self, job: Job) -> NoReturn:
-        """The server went away with the job: chance, or what the job does to servers; often enough it is that.
+    async def _handle_busy(self, job: Job, error: TransientError, first_failure: float, now: float) -> NoReturn:
+        """Send nothing to this server for as long as it asks, and return the job to the queue.
 
-        A job is alone in flight before it is blamed (``Job.is_suspect``).
+        Being asked to wait is not a failed attempt, but ends after ``policy.wait`` seconds. Because a server may ask
+        for no pause at all, the pause is at least the backoff.
+
+        Raises:
+            Lost, or what ``_give_up`` raises.
         """
-        job.losses += 1
-        if len(job.numbers) > 1 and job.losses >= CONVICTED - 1:
-            raise Divide from None
-        if job.losses >= CONVICTED:
-            lost = f"servers went away {job.losses} times while they had this request"
-            raise GivenUp(f"{lost}: {self.explain()}") from None
-        raise Lost from None
-
-    def _object(self, job: Job, refusal: Refusal) -> NoReturn:
-        """A refusal of the key, route or model: never a wrong prediction, but a server that must be mended."""
-        job.attempts += 1
-        if refusal.ends_run or job.attempts > self.policy.retries:
-            raise ServerError(f"{self.client.url} refuses requests for model {job.request.model!r}: {refusal}")
-        self.fall(str(refusal), job.request.model)
+        if self._busy_until <= now:
+            self._busy_periods += 1
+        pause = max(self.policy.pause(job, self._busy_periods + 1), error.retry_after or 0.0)
+        self._busy_until = max(self._busy_until, now + min(pause, self.policy.wait))
+        if now - first_failure > self.policy.wait:
+            await self._give_up(job, error)
         raise Lost
 
-    async def _give_up(self, job: Job, fault: Fault) -> NoReturn:
-        """Is it this request that fails, or the server? Something else that was answered meanwhile decides."""
+    def _count_loss(self, job: Job) -> NoReturn:
+        """Record that the server stopped answering while it had the job; see harness.client.retry.
+
+        Raises:
+            Lost: retry the job. Divide: retry its prompts one by one.
+            GivenUp: it has now happened so often, in the end to this job alone, that the job must be the cause.
+        """
+        job.server_losses += 1
+        if len(job.numbers) > 1 and job.server_losses >= GIVE_UP_AFTER - 1:
+            raise Divide from None
+        if job.server_losses >= GIVE_UP_AFTER:
+            reason = f"servers went away {job.server_losses} times while they had this request"
+            raise GivenUp(f"{reason}: {self.explain_downtime()}") from None
+        raise Lost from None
+
+    def _handle_systematic_refusal(self, job: Job, refusal: Refusal) -> NoReturn:
+        """Handle a refusal of the key, the route or the model, which says nothing about the prediction.
+
+        Raises:
+            Lost: the server is marked as down until it answers for this model again.
+            ServerError: only the user can fix it, or it has happened too often.
+        """
+        job.attempts += 1
+        if refusal.is_about_account or job.attempts > self.policy.retries:
+            raise ServerError(f"{self.client.url} refuses requests for model {job.request.model!r}: {refusal}")
+        self.mark_down(str(refusal), job.request.model)
+        raise Lost
+
+    async def _give_up(self, job: Job, error: TransientError) -> NoReturn:
+        """Decide whether the job or the server caused its failures.
+
+        If the server has answered anything since the job's first failure, or answers a probe now, it is the job.
+
+        Raises:
+            Divide: the job has several prompts. GivenUp: it is the job. Lost: it is the server.
+        """
         if len(job.numbers) > 1:
             raise Divide
-        if job.first_fault is None or self._last_success < job.first_fault:
+        if job.first_failure is None or self._last_success < job.first_failure:
             try:
-                await self.client.ask(self.greeting(job.request.model))
-            except ServerError as error:
-                job.forgive()
-                self.fall(str(error), job.request.model)
-                self._lose(job)
+                await self.client.send(self.probe(job.request.model))
+            except ServerError as probe_error:
+                job.reset_attempts()
+                self.mark_down(str(probe_error), job.request.model)
+                self._count_loss(job)
             self._last_success = monotonic()
-        raise GivenUp(str(fault))
+        raise GivenUp(str(error))

@@ -1,4 +1,4 @@
-"""Whether one server of a run answers, and what it has: meeting it, noticing that it went, and waiting for it."""
+"""Whether one server of a run answers, and which models it has: connecting, noticing that it is down, recovering."""
 
 from __future__ import annotations
 
@@ -9,218 +9,245 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from harness.client.error_response import Fault, Refusal
+from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
-from harness.client.request import ChatRequest, Request, TokenRequest, greeting
-from harness.client.retry import Job, Policy
+from harness.client.request import ChatRequest, Request, TokenRequest, probe_request
+from harness.client.retry import Job, RetryPolicy
 from harness.client.server_log import root_cause
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
 
 _LONGEST_PROBE_PAUSE = 5.0
-_SAID_AFTER = (10.0, 60.0)
-"""Seconds until it is said that a server has not answered its first request, and between later reminders."""
+_REMINDER_PAUSES = (10.0, 60.0)
+"""Seconds until the user is first told that a server has not answered its first request, and between reminders."""
 
 
 class NoSystemRole(ServerError):
-    """A server or a chat template takes a prompt of the run only without its system message."""
+    """A server or a chat template accepts a prompt of the run only without its system message."""
 
 
 @dataclass(frozen=True)
 class TextSample:
-    """The text of a prompt, where the token ids behind it are not those of a chat that could be sent."""
+    """A rendered prompt, for checking a server's tokenizer where no chat gives the same token ids."""
 
     model: str
     text: str
 
 
-class Presence:
-    """One server of a run. ``up`` is set while it answers.
+class ServerHealth:
+    """The state of one server of a run.
 
     Attributes:
+        up: set while the server answers.
+        down_since: ``monotonic()`` at which it went down.
+        reason: why it is down.
         served: the models that it lists, by name.
-        version: of the server's software, as it says; None where it does not.
-        hashes: by model, the content hash that the run was begun with, where servers give one.
-        samples: chat requests, or texts, with the token ids that the run sends instead; a server that reads them
-            otherwise is treated as unavailable.
-        trials: a request of the run for each model, by which is found what the server takes.
-        on_down: told when it goes, with the model whose request showed it (None for any).
+        version: of the server's software; None if it does not report one.
+        hashes: by model, the content hash that the run's configuration records; a server with another one is
+            treated as unavailable.
+        tokenizer_samples: chats or texts with the token ids that the run sends in their place; a server whose
+            /tokenize disagrees is treated as unavailable.
+        trials: one request of the run per model, sent before anything else to learn what the server accepts.
+        on_down: called when it goes down, with the model whose request showed it (None for any).
     """
 
-    def __init__(self, client: Client, models: Sequence[str], policy: Policy) -> None:
+    def __init__(self, client: Client, models: Sequence[str], policy: RetryPolicy) -> None:
         self.client = client
         self.policy = policy
         self.served: dict[str, ServedModel] = {}
         self.version: str | None = None
         self.hashes: dict[str, str] = {}
-        self.samples: tuple[tuple[ChatRequest | TextSample, list[int]], ...] = ()
+        self.tokenizer_samples: tuple[tuple[ChatRequest | TextSample, list[int]], ...] = ()
         self.trials: tuple[Request, ...] = ()
         self.up = asyncio.Event()
         self.down_since = monotonic()
         self.reason = "it has not answered its first request"
-        self.on_down: Callable[[Presence, str | None], None] = lambda presence, model: None
+        self.on_down: Callable[[ServerHealth, str | None], None] = lambda server, model: None
         self._models = tuple(models)
         self._tried = False
+        """Whether ``trials`` were sent successfully."""
         self._check: asyncio.Task[bool] | None = None
 
-    async def greet(self) -> None:
-        """Learn what the server has.
+    async def connect(self) -> None:
+        """Request the server's models and version, and mark it as up.
 
         Raises:
             ServerError: it does not answer, is not OpenAI-compatible, or lacks a model of the run.
         """
         try:
-            await self._patiently(self._list)
-        except (Fault, Refusal) as error:
-            raise self._foreign(error) from None
+            await self._retry(self._refresh_models)
+        except (TransientError, Refusal) as error:
+            raise self._startup_error(error) from None
         self.version = await self.client.version()
         self.up.set()
 
-    async def try_out(self) -> None:
-        """Ask one request of the run for each model (``trials``), so that what the server does not take is known.
+    async def send_trials(self) -> None:
+        """Send ``trials``, so that parameters and messages that the server refuses are known before the run.
 
         Raises:
             NoSystemRole: it refuses system messages. ServerError: it does not answer.
         """
         try:
-            for request in self.trials:
-                await self._try_patiently(request)
-        except (Fault, Refusal) as error:
-            raise self._foreign(error) from None
-        self._tried = True
+            await self._send_all_trials()
+        except (TransientError, Refusal) as error:
+            raise self._startup_error(error) from None
 
-    def greeting(self, model: str) -> Request:
-        """The smallest request by the run's route; a model without a chat template can be asked by token ids alone."""
+    def probe(self, model: str) -> Request:
+        """Return the smallest request by the run's route; a chat could fail where a model has no chat template."""
         trial = next((request for request in self.trials if request.model == model), None)
         if isinstance(trial, TokenRequest):
             return TokenRequest(model, (trial.prompts[0][:1],), 1, None)
-        return greeting(model)
+        return probe_request(model)
 
-    async def _try_patiently(self, request: Request) -> None:
-        try:
-            await self._patiently(partial(self._try, request))
-        except Fault as fault:
-            if fault.kind in ("connection", "busy"):
-                raise
-            # Only this prompt may be what fails.
-            await self._patiently(partial(self.client.negotiate, self.greeting(request.model)))
-
-    async def _try(self, request: Request) -> None:
-        try:
-            await self.client.negotiate(request)
-            return
-        except Refusal as refusal:
-            if refusal.is_systematic:
-                raise
-            why = str(refusal)
-            plain = None if refusal.is_context or not isinstance(request, ChatRequest) else request.without_system()
-        if plain is not None and await self._takes(plain):
-            raise NoSystemRole(f"{self.client.url} takes no system message for {request.model!r} ({why})")
-        # Only this prompt may be what is refused.
-        await self.client.negotiate(self.greeting(request.model))
-
-    async def _takes(self, request: Request) -> bool:
-        try:
-            await self.client.negotiate(request)
-        except Refusal:
-            return False
-        return True
-
-    def _foreign(self, error: ServerError) -> ServerError:
-        if isinstance(error, Fault) and error.kind == "busy":
-            return ServerError(f"{self.client.url} was busy for {self.policy.wait:g} s (--wait): {error}")
-        if isinstance(error, Refusal) and error.ends_run:
-            return ServerError(f"{self.client.url} refuses this user: {error}")
-        if isinstance(error, Refusal) and error.lacks_template:
-            return ServerError(
-                f"{self.client.url} has no chat template for its model: start it with one (bench serve MODEL -- "
-                f"--chat-template FILE), or ask an adapter that brings its own along by --api completions ({error})"
-            )
-        return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
-
-    async def check_samples(self) -> None:
-        """Make sure that the server reads chats, or texts, as the token ids that are sent instead.
+    async def check_tokenizer(self) -> None:
+        """Make sure that the server tokenizes ``tokenizer_samples`` to the token ids that the run sends.
 
         Raises:
-            Fault, Refusal: it does not say. ServerError: it reads them otherwise.
+            TransientError, Refusal: it does not say. ServerError: its token ids differ.
         """
-        for request, ids in self.samples:
+        for request, ids in self.tokenizer_samples:
             if isinstance(request, TextSample):
-                read = await self.client.tokenize_text(request.model, request.text)
+                server_ids = await self.client.tokenize_text(request.model, request.text)
             else:
-                read = await self.client.tokenize(request)
-            if read != ids:
+                server_ids = await self.client.tokenize(request)
+            if server_ids != ids:
                 raise ServerError(f"{self.client.url} reads prompts for {request.model} as other tokens than this run")
 
-    async def answers(self) -> bool:
-        """Whether the server still lists its models; many that ask at once share one look."""
+    async def is_answering(self) -> bool:
+        """Return whether the server still lists its models; concurrent callers share one request.
+
+        If it does not, it is marked as down.
+        """
         if self._check is None or self._check.done():
-            self._check = asyncio.create_task(self._look())
+            self._check = asyncio.create_task(self._check_models())
         return await asyncio.shield(self._check)
 
-    def explain(self) -> str:
-        """Return why the server does not answer, and the root cause that its log names where this machine has it."""
+    def explain_downtime(self) -> str:
+        """Return why the server is down, with the root cause from its log if this machine has the log."""
         cause = root_cause(self.client.log) if self.client.log is not None else None
         return self.reason if cause is None else f"{self.reason}; its log {self.client.log} says: {cause}"
 
-    def fall(self, reason: str, model: str | None) -> None:
-        """Take the server for away."""
+    def mark_down(self, reason: str, model: str | None) -> None:
+        """Treat the server as unavailable until it recovers.
+
+        Args:
+            model: the model whose request showed it; None for any.
+        """
         self.reason = reason
         if self.up.is_set():
             self.up.clear()
             self.down_since = monotonic()
             self.on_down(self, model)
 
-    async def recover(self, model: str | None) -> None:
-        """Look until the server answers again; with ``model``, until it also answers a request for it."""
+    async def wait_until_recovered(self, model: str | None) -> None:
+        """Probe the server, with pauses up to 5 s, until it is usable again, and mark it as up.
+
+        Args:
+            model: a model for which it must also answer a request; None for none.
+        """
         pause = 0.1
         while not self.up.is_set():
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PROBE_PAUSE)
             try:
-                await self._list()
+                await self._refresh_models()
                 if not self._tried:
-                    for request in self.trials:
-                        await self._try_patiently(request)
-                    self._tried = True
-                await self.check_samples()
+                    await self._send_all_trials()
+                await self.check_tokenizer()
                 if model is not None:
-                    await self.client.ask(self.greeting(model))
+                    await self.client.send(self.probe(model))
                 self.version = await self.client.version() or self.version
             except ServerError as error:
                 self.reason = str(error)
             else:
                 self.up.set()
 
-    async def _patiently(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Repeat what fails in a way that may pass; a server that nobody can connect to is not waited for here.
+    async def _send_all_trials(self) -> None:
+        """Send one trial per model; on success they are not sent again."""
+        for request in self.trials:
+            try:
+                await self._retry(partial(self._send_trial, request))
+            except TransientError as error:
+                if error.kind in ("connection", "busy"):
+                    raise
+                # This prompt alone may be what fails.
+                await self._retry(partial(self.client.negotiate_parameters, self.probe(request.model)))
+        self._tried = True
 
-        Being told to wait is no attempt, but is not obeyed for longer than ``policy.wait``.
+    async def _send_trial(self, request: Request) -> None:
+        """Negotiate the parameters with a request of the run; with a probe if the request itself is refused.
+
+        Raises:
+            NoSystemRole: the server accepts the request only without system messages.
+            TransientError, Refusal: as ``Client.send``.
         """
-        job, start = Job((0,), greeting("")), monotonic()
+        try:
+            await self.client.negotiate_parameters(request)
+            return
+        except Refusal as refusal:
+            if refusal.is_systematic:
+                raise
+            reason = str(refusal)
+            plain = None if refusal.is_context or not isinstance(request, ChatRequest) else request.without_system()
+        if plain is not None and await self._is_accepted(plain):
+            raise NoSystemRole(f"{self.client.url} takes no system message for {request.model!r} ({reason})")
+        # This prompt alone may be what is refused.
+        await self.client.negotiate_parameters(self.probe(request.model))
+
+    async def _is_accepted(self, request: Request) -> bool:
+        """Return whether the server answers a request instead of refusing it."""
+        try:
+            await self.client.negotiate_parameters(request)
+        except Refusal:
+            return False
+        return True
+
+    def _startup_error(self, error: TransientError | Refusal) -> ServerError:
+        """Return the error for the user if a server cannot be used from the beginning."""
+        if isinstance(error, TransientError) and error.kind == "busy":
+            return ServerError(f"{self.client.url} was busy for {self.policy.wait:g} s (--wait): {error}")
+        if isinstance(error, Refusal) and error.is_about_account:
+            return ServerError(f"{self.client.url} refuses this user: {error}")
+        if isinstance(error, Refusal) and error.lacks_template:
+            return ServerError(
+                f"{self.client.url} has no chat template for its model: start it with one (bench serve MODEL -- "
+                f"--chat-template FILE), or use --api completions for an adapter with a template of its own ({error})"
+            )
+        return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
+
+    async def _retry(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Run an action again after errors that may pass, within the policy's retries and ``policy.wait`` seconds.
+
+        A failed connection is not retried: it is raised at once, and the server counts as down. A reply that asks to
+        wait is not counted as an attempt.
+
+        Raises:
+            TransientError: the last one.
+        """
+        job, start = Job((0,), probe_request("")), monotonic()
         pauses = 0
-        reminder = asyncio.create_task(self._remind())
+        reminder = asyncio.create_task(self._remind_user())
         try:
             while True:
                 try:
                     await action()
                     return
-                except Fault as fault:
+                except TransientError as error:
                     pauses += 1
-                    job.attempts += fault.kind != "busy"
-                    pause = max(self.policy.pause(job, pauses), fault.retry_after or 0.0)
+                    job.attempts += error.kind != "busy"
+                    pause = max(self.policy.pause(job, pauses), error.retry_after or 0.0)
                     left = start + self.policy.wait - monotonic()
-                    if fault.kind == "connection" or job.attempts > self.policy.retries or left <= 0:
+                    if error.kind == "connection" or job.attempts > self.policy.retries or left <= 0:
                         raise
-                    self.reason = str(fault)
+                    self.reason = str(error)
                 await asyncio.sleep(min(pause, left))
         finally:
             reminder.cancel()
 
-    async def _remind(self) -> None:
-        """Say from time to time that the server has not answered yet; runs until cancelled."""
+    async def _remind_user(self) -> None:
+        """Print from time to time that the server has not answered yet; runs until cancelled."""
         start = monotonic()
-        for pause in itertools.chain(_SAID_AFTER, itertools.repeat(_SAID_AFTER[-1])):
+        for pause in itertools.chain(_REMINDER_PAUSES, itertools.repeat(_REMINDER_PAUSES[-1])):
             await asyncio.sleep(pause)
             self.client.notice(
                 f"still waiting for {self.client.url}, {monotonic() - start:.0f} s so far: {self.reason} "
@@ -228,23 +255,29 @@ class Presence:
                 "--retries)"
             )
 
-    async def _look(self) -> bool:
+    async def _check_models(self) -> bool:
+        """Request the models; mark the server as down if that fails. Return whether it is up."""
         try:
-            await self._list()
+            await self._refresh_models()
         except ServerError as error:
-            self.fall(str(error), None)
+            self.mark_down(str(error), None)
         return self.up.is_set()
 
-    async def _list(self) -> None:
+    async def _refresh_models(self) -> None:
+        """Request the models and check that those of the run are there, with the recorded hashes.
+
+        Raises:
+            ServerError: a model is missing or has another hash. TransientError, Refusal: as ``Client.models``.
+        """
         listed = await self.client.models()
-        if listed is None:  # It has no list; it answers, and knows its models.
+        if listed is None:  # The server has no such list: assume that it has the requested models.
             listed = [self.served.get(name, ServedModel(name=name)) for name in self._models]
         served = {model.name: model for model in listed}
         if missing := [name for name in self._models if name not in served]:
             raise ServerError(
                 f"{self.client.url} has no model {', '.join(map(repr, missing))}; it has: {', '.join(served) or 'none'}"
             )
-        for name, wanted in self.hashes.items():
-            if (found := served[name].hash) != wanted:
-                raise ServerError(f"{self.client.url} holds another {name} by now: {found} instead of {wanted}")
+        for name, expected in self.hashes.items():
+            if (actual := served[name].hash) != expected:
+                raise ServerError(f"{self.client.url} holds another {name} by now: {actual} instead of {expected}")
         self.served = served

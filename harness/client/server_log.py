@@ -1,4 +1,4 @@
-"""Find the root cause in the log of a vLLM server that ended."""
+"""Find a vLLM server's log and, in it, the root cause of the server's end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _TAIL_BYTES = 4 << 20
-"""How much of a log's end is read: a server that served for days may have written more."""
+"""Bytes that are read from the end of a log: that of a server that ran for days may be large."""
 _PROCESS = re.compile(r"^\((?P<process>[\w-]+) pid=\d+\) ?")
 _LEVEL = re.compile(r"^(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?")
 _EXCEPTION = re.compile(
@@ -26,7 +26,7 @@ _WRAPPERS = (
     "cancelled",
     "Worker proc .* died unexpectedly",
 )
-"""Exceptions that only say that another process failed."""
+"""Messages of exceptions that only report the failure of another process."""
 _CRASH = re.compile(
     r"Fatal Python error: .*|terminate called after throwing .*|.*: error while loading shared libraries: .*"
     r"|free\(\): .*|malloc.*: .*corrupt.*|.*Segmentation fault.*"
@@ -64,11 +64,13 @@ _REMEDIES = (
         "torchvision is not the build of this torch; pip uninstall torchvision",
     ),
 )
-"""Patterns of known causes, and what to do."""
+"""Patterns of known causes, and how to fix each."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
+    """One line of a log without its prefix; process and level are empty if the prefix lacks them."""
+
     process: str
     level: str
     text: str
@@ -76,17 +78,17 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Raised:
-    """The exception at the end of one traceback."""
+    """The exception at the end of one traceback, and the process that raised it."""
 
     process: str
     text: str
 
 
 def root_cause(log: Path) -> str | None:
-    """Return one line that names why a server ended, with a remedy where one is known; None where its log does not say.
+    """Return one line that says why a server ended, with a fix if one is known; None if its log does not say.
 
     vLLM's processes form a chain (API server, engine core, workers), and each one that ends raises an exception in the
-    one above. The cause is therefore the first exception of the deepest process, and not the last one of the log.
+    one above it. The cause is therefore the first exception of the deepest process, not the last one in the log.
     """
     try:
         with log.open("rb") as file:
@@ -102,9 +104,13 @@ def root_cause(log: Path) -> str | None:
 
 
 def _first_error(lines: list[str]) -> str | None:
-    parsed = _parse(lines)
-    every = list(_exceptions(parsed))
-    raised = [error for error in every if not any(re.search(w, error.text) for w in _WRAPPERS)]
+    """Return the cause without a fix; see ``root_cause``.
+
+    If no exception tells, the order is: a usage error, a crash of the interpreter, a killed process, a logged error.
+    """
+    parsed = _parse_lines(lines)
+    exceptions = list(_exceptions(parsed))
+    raised = [error for error in exceptions if not any(re.search(w, error.text) for w in _WRAPPERS)]
     if raised:
         depth = max(_depth(error.process) for error in raised)
         return next(error.text for error in raised if _depth(error.process) == depth)
@@ -116,24 +122,18 @@ def _first_error(lines: list[str]) -> str | None:
             return match[0]
     if any(re.search(_KILLED, line.text) for line in parsed):
         return "a process of vLLM was killed from outside, as the kernel does where memory runs out (dmesg says so)"
-    if every:
+    if exceptions:
         return None
     return next((line.text for line in parsed if line.level in ("ERROR", "CRITICAL") and line.text.strip()), None)
 
 
-def _parse(lines: list[str]) -> list[_Line]:
-    """Take the name of the process and the level from each line; a line without them has those of the one before it.
-
-    Uncaught exceptions are written by the API process without a level, which counts as an error.
-    """
+def _parse_lines(lines: list[str]) -> list[_Line]:
+    """Split each line into the name of its process, its level and its text."""
     parsed = []
-    process = ""
     for line in lines:
-        level = ""
+        process = level = ""
         if match := _PROCESS.match(line):
             process, line = match["process"], line[match.end() :]
-        else:
-            process = ""
         if match := _LEVEL.match(line):
             level, line = match["level"], line[match.end() :]
         parsed.append(_Line(process, level, line))
@@ -141,9 +141,10 @@ def _parse(lines: list[str]) -> list[_Line]:
 
 
 def _exceptions(lines: list[_Line]) -> Iterator[_Raised]:
-    """The exception of every traceback that was logged as an error or not caught, in the order of the log.
+    """Yield the exception at the end of every traceback that was logged as an error or not caught.
 
-    Lines of several processes may be mixed, so that each process has its own state.
+    An uncaught exception is written without a level. The lines of several processes may be interleaved, so that each
+    process has a state of its own.
     """
     open_tracebacks: dict[str, bool] = {}
     for number, line in enumerate(lines):
@@ -155,27 +156,37 @@ def _exceptions(lines: list[_Line]) -> Iterator[_Raised]:
 
 
 def _message(match: re.Match[str], lines: list[_Line], number: int) -> str:
-    """The exception's type and text; what pydantic found, where it speaks of "1 validation error" only."""
+    """Return an exception's type and message.
+
+    For a message such as "1 validation error for …" it is pydantic's first detail from the lines that follow, for an
+    empty one the next line.
+    """
     name, text = match["type"].rsplit(".", 1)[-1], match["text"].strip()
     process = lines[number].process
     after = [line.text.strip() for line in lines[number + 1 : number + 12] if line.process == process]
     if re.match(r"\d+ validation errors? for ", text):
-        found = next((line for line in after if "[type=" in line), "")
-        text = found.partition(" [type=")[0].removeprefix("Value error, ") or text
+        detail = next((line for line in after if "[type=" in line), "")
+        text = detail.partition(" [type=")[0].removeprefix("Value error, ") or text
     elif not text:
         text = next((line for line in after if line), "")
     return f"{name}: {text}"[:600]
 
 
 def _depth(process: str) -> int:
-    """How far a process is from the API server."""
+    """Return how many processes are between a process and the user: 0 for the API server, 2 for a worker."""
     if process.startswith(("VllmWorker", "Worker")):
         return 2
     return int(process.startswith("EngineCore"))
 
 
-def log_on_this_machine(url: str, entries: Sequence[dict[str, Any]]) -> Path | None:
-    """Return the log file that a server of ours names, where it answers on loopback and this user may read the file."""
+def local_log(url: str, entries: Sequence[dict[str, Any]]) -> Path | None:
+    """Return the log file that ``bench serve`` names in its list of models, or None.
+
+    Only a server on this machine (a loopback address) is trusted with a path, and only a readable file is returned.
+
+    Args:
+        entries: the entries of the server's list of models.
+    """
     if urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
         return None
     extensions = (entry.get("arc_bench") for entry in entries)

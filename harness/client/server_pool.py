@@ -1,4 +1,4 @@
-"""The servers of a run together: watching over those that went away, and stopping when none comes back."""
+"""The servers of a run together: watch those that stopped answering, and end the run when none comes back."""
 
 from __future__ import annotations
 
@@ -6,55 +6,64 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
 
-from harness.client.retry import Policy
-from harness.client.server_health import Presence
+from harness.client.retry import RetryPolicy
+from harness.client.server_health import ServerHealth
 from harness.core.errors import RunError
 
+_CHECK_SECONDS = 0.2
 
-class Servers:
-    """The endpoints of a run; watches over those that are away.
+
+class ServerPool:
+    """Watches the servers of a run; each one that is down is probed until it recovers.
 
     Args:
-        spawn: starts a task that ends with the run.
-        notice: told when a server goes and comes back.
+        spawn: starts a task that lives as long as the run.
+        notice: prints a line when a server goes down and when it recovers.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Presence],
-        policy: Policy,
+        servers: Sequence[ServerHealth],
+        policy: RetryPolicy,
         spawn: Callable[[Coroutine[object, object, None]], object],
         notice: Callable[[str], None],
     ) -> None:
-        self.endpoints = tuple(endpoints)
+        self._servers = tuple(servers)
         self._policy = policy
         self._spawn = spawn
         self._notice = notice
-        for endpoint in endpoints:
-            endpoint.on_down = self._lost
-            if not endpoint.up.is_set():
-                self._lost(endpoint, None)
-        spawn(self._watch())
-
-    def _lost(self, endpoint: Presence, model: str | None) -> None:
-        self._notice(f"{endpoint.client.url} does not answer: {endpoint.explain()}")
-        self._spawn(self._bring_back(endpoint, model))
-
-    async def _bring_back(self, endpoint: Presence, model: str | None) -> None:
-        await endpoint.recover(model)
-        self._notice(f"{endpoint.client.url} answers again")
+        for server in servers:
+            server.on_down = self._start_recovery
+            if not server.up.is_set():
+                self._start_recovery(server, None)
+        spawn(self._check_deadline())
 
     @property
     def seconds_left(self) -> float | None:
-        """Until waiting for a server ends; None while one answers."""
-        if any(endpoint.up.is_set() for endpoint in self.endpoints):
+        """Seconds until the run gives up waiting for a server; None while one answers."""
+        if any(server.up.is_set() for server in self._servers):
             return None
-        return max(e.down_since for e in self.endpoints) + self._policy.wait - monotonic()
+        return max(server.down_since for server in self._servers) + self._policy.wait - monotonic()
 
-    async def _watch(self) -> None:
+    def _start_recovery(self, server: ServerHealth, model: str | None) -> None:
+        """Report that a server is down and start probing it."""
+        self._notice(f"{server.client.url} does not answer: {server.explain_downtime()}")
+        self._spawn(self._wait_for(server, model))
+
+    async def _wait_for(self, server: ServerHealth, model: str | None) -> None:
+        """Wait until a server has recovered, and report it."""
+        await server.wait_until_recovered(model)
+        self._notice(f"{server.client.url} answers again")
+
+    async def _check_deadline(self) -> None:
+        """Raise once no server has answered for ``policy.wait`` seconds; otherwise runs until cancelled.
+
+        Raises:
+            RunError: no server answers; the message gives each one's reason.
+        """
         while True:
             left = self.seconds_left
             if left is not None and left <= 0:
-                reasons = "; ".join(endpoint.explain() for endpoint in self.endpoints)
+                reasons = "; ".join(server.explain_downtime() for server in self._servers)
                 raise RunError(f"no server answered for {self._policy.wait:g} s ({reasons})")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(_CHECK_SECONDS)

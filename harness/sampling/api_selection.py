@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.client.request import Request, TokenRequest
-from harness.client.server import Endpoint
-from harness.client.server_health import NoSystemRole, Presence
+from harness.client.server import Server
+from harness.client.server_health import NoSystemRole, ServerHealth
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.core.grid import Task
 from harness.data.dataset import Dataset
 from harness.runs.schema import RunConfig
-from harness.sampling.local_tokenizer import Base, Unverified
+from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
 from harness.sampling.manifest_writer import served_models
 from harness.sampling.model_options import template_digest
 from harness.sampling.options import ApiChoice, RunOptions, complete
-from harness.sampling.plan import Draw, Plan
-from harness.sampling.request_builder import Asking
+from harness.sampling.plan import Plan, Sample
+from harness.sampling.request_builder import RequestBuilder
 
 SAMPLES = 4
 """Prompts of each way to ask that a server must tokenize as this run does."""
@@ -35,23 +35,23 @@ SHARED_FIELDS = frozenset((
 
 
 @dataclass(frozen=True)
-class Settled:
+class RunSetup:
     """How a run asks."""
 
     config: RunConfig
     plan: Plan
-    asking: Asking
+    builder: RequestBuilder
     eos: frozenset[int] | None
     """The eos ids of the models' base; None where its files are not on this machine."""
     warnings: list[str] = field(default_factory=list)
 
 
 async def settle(
-    choice: ApiChoice, tasks: Sequence[Task], config: RunConfig, servers: Sequence[Presence], *, kept: bool
-) -> Settled:
+    choice: ApiChoice, tasks: Sequence[Task], config: RunConfig, servers: Sequence[ServerHealth], *, kept: bool
+) -> RunSetup:
     """Choose the API, and complete the configuration by what the models' own tokenizer says.
 
-    Servers that are away are checked when they come.
+    ServerPool that are away are checked when they come.
 
     Args:
         kept: the run was begun before: its configuration is complete.
@@ -64,20 +64,20 @@ async def settle(
     base, plan, ways, why = None, None, None, ""
     warnings: list[str] = []
     try:
-        base = Base(servers, config, templates)
+        base = LocalTokenizers(servers, config, templates)
         if not kept:
             config = base.dated(config)
             base.check_system(Plan(config, tasks))
         plan = Plan(config, tasks)
         base.read(plan)
-        await _prove(base, Asking(plan, config, templates=templates), plan, config)
+        await _prove(base, RequestBuilder(plan, config, templates=templates), plan, config)
         if not kept:
             config = base.with_stops(plan, config)
         warnings += base.warnings(plan, config, chats=choice == "chat")
         if choice != "chat":
             await _check_route(base, config)
             ways = base.ways
-    except Unverified as error:
+    except TokenIdsUnavailable as error:
         if choice == "completions":
             raise ConfigError(f"--api completions: {error}; --api chat asks without token ids") from None
         why = "" if choice == "chat" else str(error)
@@ -86,14 +86,14 @@ async def settle(
         warnings += base.on_stops(plan, config)
     if ways is None:
         for server in servers:
-            server.samples = ()
+            server.tokenizer_samples = ()
         warnings += _untrusted(config)
     config = config.model_copy(update={"api": "chat" if ways is None else "completions"})
-    asking = Asking(plan, config, ways, why, templates)
-    return Settled(config, plan, asking, None if base is None else base.eos, list(dict.fromkeys(warnings)))
+    builder = RequestBuilder(plan, config, ways, why, templates)
+    return RunSetup(config, plan, builder, None if base is None else base.eos, list(dict.fromkeys(warnings)))
 
 
-def _templates(servers: Sequence[Presence]) -> dict[str, str]:
+def _templates(servers: Sequence[ServerHealth]) -> dict[str, str]:
     """By digest, the chat templates that adapters bring along."""
     texts = [model.chat_template for server in servers for model in server.served.values()]
     return {template_digest(text): text for text in texts if text is not None}
@@ -109,41 +109,42 @@ def _untrusted(config: RunConfig) -> list[str]:
     ]
 
 
-async def _prove(base: Base, chats: Asking, plan: Plan, config: RunConfig) -> None:
+async def _prove(base: LocalTokenizers, chats: RequestBuilder, plan: Plan, config: RunConfig) -> None:
     """Make sure that the servers read chats as the base's token ids.
 
     Raises:
-        Unverified: one does not, or does not say.
+        TokenIdsUnavailable: one does not, or does not say.
     """
-    samples = tuple(base.sample(chats, draw, plan.askers[draw.model]) for draw in _draws(plan, config))
+    samples = tuple(base.sample(chats, draw, plan.formats[draw.model]) for draw in _draws(plan, config))
     for server in base.servers:
-        server.samples = samples
+        server.tokenizer_samples = samples
     try:
         for server in base.present:
-            await server.check_samples()
+            await server.check_tokenizer()
     except ServerError as error:
-        raise Unverified(str(error)) from None
+        raise TokenIdsUnavailable(str(error)) from None
 
 
-def _draws(plan: Plan, config: RunConfig) -> Iterator[Draw]:
+def _draws(plan: Plan, config: RunConfig) -> Iterator[Sample]:
     """Some draws of each model, spread over the tasks."""
     places = range(0, plan.per_model, -(-plan.per_model // SAMPLES))
-    return (plan.draw(i * plan.per_model + place) for i in range(len(config.models)) for place in places)
+    return (plan.sample(i * plan.per_model + place) for i in range(len(config.models)) for place in places)
 
 
-async def _check_route(base: Base, config: RunConfig) -> None:
+async def _check_route(base: LocalTokenizers, config: RunConfig) -> None:
     """Make sure that token ids can be sent.
 
     Raises:
-        Unverified: they cannot.
+        TokenIdsUnavailable: they cannot.
     """
     if others := sorted(config.extra_body.keys() - SHARED_FIELDS):
-        raise Unverified(f"extra-body sets {', '.join(others)}, which may concern chats alone")
+        raise TokenIdsUnavailable(f"extra-body sets {', '.join(others)}, which may concern chats alone")
     try:
         for server in base.present:
-            await server.client.ask(TokenRequest(config.models[0].name, (server.samples[0][1][:1],), 1, None))
+            ids = server.tokenizer_samples[0][1][:1]
+            await server.client.send(TokenRequest(config.models[0].name, (ids,), 1, None))
     except ServerError as error:
-        raise Unverified(str(error)) from None
+        raise TokenIdsUnavailable(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -164,24 +165,24 @@ class Wish:
             return self.repeat.api
         return self.begun.api if self.options.api == "auto" and self.begun is not None else self.options.api
 
-    def complete(self, endpoints: Sequence[Endpoint], no_system: bool) -> tuple[RunConfig, list[str]]:
+    def complete(self, servers: Sequence[Server], no_system: bool) -> tuple[RunConfig, list[str]]:
         """The configuration, and warnings about it."""
-        served = served_models(endpoints)
+        served = served_models(servers)
         return complete(
             self.options, self.dataset, self.tasks, served, self.repeat, begun=self.begun, no_system=no_system
         )
 
 
-async def agree(wish: Wish, endpoints: Sequence[Endpoint]) -> Settled:
+async def agree(wish: Wish, servers: Sequence[Server]) -> RunSetup:
     """How the run asks, tried out with one of its own requests for each model; without system messages where need be.
 
     Raises:
         ServerError: no server takes the run's requests.
     """
     try:
-        return await _settle(wish, endpoints, no_system=False)
+        return await _settle(wish, servers, no_system=False)
     except NoSystemRole as error:
-        config, again = (wish.complete(endpoints, no_system)[0] for no_system in (False, True))
+        config, again = (wish.complete(servers, no_system)[0] for no_system in (False, True))
         if wish.repeat is not None:
             raise RunError(f"the run cannot be repeated: {error}") from None
         if again == config:
@@ -189,7 +190,7 @@ async def agree(wish: Wish, endpoints: Sequence[Endpoint]) -> Settled:
             raise ServerError(
                 f"{error}; there is no prompt that asks the same as {names} without one: choose another with --prompt"
             ) from None
-        settled = await _settle(wish, endpoints, no_system=True)
+        settled = await _settle(wish, servers, no_system=True)
         settled.warnings.insert(0, f"{error}: asking with {_prompts(again)} instead of {_prompts(config)}")
         return settled
 
@@ -198,46 +199,46 @@ def _prompts(config: RunConfig) -> str:
     return " and ".join(dict.fromkeys(model.prompt for model in config.models))
 
 
-async def _settle(wish: Wish, endpoints: Sequence[Endpoint], *, no_system: bool) -> Settled:
-    config, warnings = wish.complete(endpoints, no_system)
-    for endpoint in endpoints:
-        endpoint.hashes = {model.name: model.hash for model in config.models if model.hash is not None}
+async def _settle(wish: Wish, servers: Sequence[Server], *, no_system: bool) -> RunSetup:
+    config, warnings = wish.complete(servers, no_system)
+    for server in servers:
+        server.hashes = {model.name: model.hash for model in config.models if model.hash is not None}
     kept = wish.repeat is not None or wish.begun is not None
-    settled = await settle(wish.api, wish.tasks, config, endpoints, kept=kept)
+    settled = await settle(wish.api, wish.tasks, config, servers, kept=kept)
     plan = settled.plan
-    firsts = [plan.draw(place * plan.per_model) for place in range(len(config.models))]
-    await _try_out(endpoints, [settled.asking.request([draw]) for draw in firsts])
-    unstopped = [warning for endpoint in endpoints if (warning := _unstopped(endpoint, settled)) is not None]
+    firsts = [plan.sample(place * plan.per_model) for place in range(len(config.models))]
+    await _try_out(servers, [settled.builder.request([draw]) for draw in firsts])
+    unstopped = [warning for server in servers if (warning := _unstopped(server, settled)) is not None]
     return replace(settled, warnings=[*warnings, *settled.warnings, *unstopped])
 
 
-async def _try_out(endpoints: Sequence[Endpoint], trials: Sequence[Request]) -> None:
+async def _try_out(servers: Sequence[Server], trials: Sequence[Request]) -> None:
     """Ask the servers that are there one request of the run for each model; the others are asked when they come.
 
     Raises:
         NoSystemRole: one takes no system message. ServerError: none answers.
     """
-    for endpoint in endpoints:
-        endpoint.trials = tuple(trials)
-    present = [endpoint for endpoint in endpoints if endpoint.up.is_set()]
-    results = await asyncio.gather(*(endpoint.try_out() for endpoint in present), return_exceptions=True)
+    for server in servers:
+        server.trials = tuple(trials)
+    present = [server for server in servers if server.up.is_set()]
+    results = await asyncio.gather(*(server.send_trials() for server in present), return_exceptions=True)
     errors = [result for result in results if result is not None]
     for error in errors:
         if isinstance(error, NoSystemRole) or not isinstance(error, ServerError):
             raise error
     if len(errors) == len(present):
         raise ServerError("; ".join(map(str, errors)))
-    for endpoint, result in zip(present, results, strict=True):
+    for server, result in zip(present, results, strict=True):
         if result is not None:
-            endpoint.fall(str(result), None)
+            server.mark_down(str(result), None)
 
 
-def _unstopped(endpoint: Endpoint, settled: Settled) -> str | None:
+def _unstopped(server: Server, settled: RunSetup) -> str | None:
     """A warning where a server refuses the token that ends answers, which it may not know by itself."""
     names = [m.name for m in settled.config.models if set(m.stop_token_ids or ()) - (settled.eos or set())]
-    if "stop_token_ids" not in endpoint.client.without or not names:
+    if "stop_token_ids" not in server.client.omitted or not names:
         return None
     return (
-        f"{endpoint.client.url} does not take stop_token_ids: answers of {', '.join(names)} that do not end by "
+        f"{server.client.url} does not take stop_token_ids: answers of {', '.join(names)} that do not end by "
         "themselves are truncated"
     )

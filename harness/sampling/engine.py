@@ -10,21 +10,21 @@ from contextlib import contextmanager, suppress
 import orjson
 
 from harness.client.error_response import Refusal
-from harness.client.job_queue import Room, Work
+from harness.client.job_queue import JobQueue, ServerSlots
 from harness.client.response import Reply
-from harness.client.retry import Divide, GivenUp, Job, Lost, Policy
-from harness.client.server import Endpoint
-from harness.client.server_pool import Servers
+from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
+from harness.client.server import Server
+from harness.client.server_pool import ServerPool
 from harness.core.errors import RunError
 from harness.core.grid import Grid
 from harness.prompts.reasoning import ends_in_thought
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import Outcome, RunConfig
-from harness.sampling.plan import Draw, Plan
-from harness.sampling.progress_display import Board, Display
-from harness.sampling.request_builder import Asking
-from harness.sampling.round_scheduler import Rounds
+from harness.sampling.plan import Plan, Sample
+from harness.sampling.progress_display import Display, ProgressBoard
+from harness.sampling.request_builder import RequestBuilder
+from harness.sampling.round_scheduler import RoundScheduler
 from harness.scoring.unmeasured_models import Watch
 from harness.voting.early_stopping import run_schedule
 from harness.voting.live_tally import ModelTally
@@ -45,35 +45,35 @@ class Engine:
         self,
         plan: Plan,
         config: RunConfig,
-        asking: Asking,
-        endpoints: Sequence[Endpoint],
+        asking: RequestBuilder,
+        servers: Sequence[Server],
         log: PredictionLog,
         display: Display,
         answered_as: Mapping[str, Collection[str]],
     ) -> None:
         """``answered_as`` has the names under which servers answered in earlier sessions, by model."""
         self.plan = plan
-        self.board = Board(ModelTally(model.name, plan.per_model, config.n) for model in config.models)
+        self.board = ProgressBoard(ModelTally(model.name, plan.per_model, config.n) for model in config.models)
         self.answered_as: dict[str, set[str]] = {m.name: set(answered_as.get(m.name, ())) for m in config.models}
         self.warnings: list[str] = []
         """What was noticed that the report is to tell."""
         self._asking = asking
-        self._endpoints = endpoints
+        self._endpoints = servers
         self._log = log
         self._display = display
         self._refusals: set[str] = set()
         self._said: set[str] = set()
         self._limits = {model.name: model.max_tokens for model in config.models}
-        self._open: dict[int, Draw] = {}
+        self._open: dict[int, Sample] = {}
         """What was built and is not stored yet."""
         self._done = bytearray(len(plan))
         self._remember()
         self.watch = Watch(self.board.tallies.values(), self._limits)
         schedule = run_schedule(config)
-        self._rounds = None if schedule is None else Rounds(plan, schedule, self._done)
+        self._rounds = None if schedule is None else RoundScheduler(plan, schedule, self._done)
         if self._rounds is not None:
             for number in self._rounds.complete():
-                self._go_on(self._rounds, self.plan.draw(number))
+                self._go_on(self._rounds, self.plan.sample(number))
 
     def _remember(self) -> None:
         """Take in what earlier sessions stored.
@@ -92,13 +92,13 @@ class Engine:
             tally = self.board.tallies[answer.model]
             tally.add((answer.task_id, answer.test_index), truth, answer.outcome, answer.grid, answer.mean_logprob)
 
-    async def run(self, models_at_once: int, policy: Policy, save: Callable[[], None]) -> None:
+    async def run(self, models_at_once: int, policy: RetryPolicy, save: Callable[[], None]) -> None:
         """Sample until all is done, a signal comes, or nothing more can be done.
 
         ``save`` is called before predictions are committed, to keep what this session learned beside them.
         """
         size = self._asking.size(policy.max_in_flight)
-        work = Work(self._jobs(models_at_once, size), size)
+        work = JobQueue(self._jobs(models_at_once, size), size)
         async with asyncio.TaskGroup() as group:
             tasks: set[asyncio.Task[None]] = set()
 
@@ -107,16 +107,16 @@ class Engine:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
 
-            servers = Servers(self._endpoints, policy, spawn, self._display.notice)
+            servers = ServerPool(self._endpoints, policy, spawn, self._display.notice)
             self.board.in_flight = lambda model: work.by_model[model]
             self.board.seconds_left = lambda: servers.seconds_left
             spawn(self._display.show(self.board))
             spawn(work.build_ahead())
             spawn(self._commit_often(save))
-            for endpoint in self._endpoints:
-                spawn(self._feed(endpoint, work, Room(policy.max_in_flight, size), spawn))
+            for server in self._endpoints:
+                spawn(self._feed(server, work, ServerSlots(policy.max_in_flight, size), spawn))
             with _on_interrupt(lambda number: self._drain(work, spawn, number)):
-                await work.over.wait()
+                await work.finished.wait()
             for task in tuple(tasks):
                 task.cancel()
 
@@ -124,43 +124,43 @@ class Engine:
         """What is to be asked, in order; a request is for up to ``size`` predictions of one model and test output."""
         source = self.plan if self._rounds is None else self._rounds
         for block in source.blocks(models_at_once, size):
-            draws = [self.plan.draw(number) for number in block if not self._done[number]]
+            draws = [self.plan.sample(number) for number in block if not self._done[number]]
             if draws:
                 self._open.update((draw.number, draw) for draw in draws)
                 yield Job(tuple(draw.number for draw in draws), self._asking.request(draws))
             elif self._rounds is not None:
                 yield None
 
-    async def _feed(self, endpoint: Endpoint, work: Work, room: Room, spawn: Spawn) -> None:
+    async def _feed(self, server: Server, work: JobQueue, room: ServerSlots, spawn: Spawn) -> None:
         """Give a server what is due, as long as it has room."""
         while True:
-            await room.wait()
-            await endpoint.ready()
-            job = await work.take()
-            room.add(-len(job.numbers))
-            spawn(self._ask(endpoint, work, room, job))
+            await room.wait_until_free()
+            await server.wait_until_ready()
+            job = await work.take_job()
+            room.acquire(len(job.numbers))
+            spawn(self._ask(server, work, room, job))
 
-    async def _ask(self, endpoint: Endpoint, work: Work, room: Room, job: Job) -> None:
+    async def _ask(self, server: Server, work: JobQueue, room: ServerSlots, job: Job) -> None:
         """One request from sending to storing."""
         remaining: list[Job] = []
         try:
-            for place, reply in enumerate(await endpoint.ask(job)):
-                if reply is not None and reply.broken_off:
-                    remaining.append(job.only(place))
+            for place, reply in enumerate(await server.answer_job(job)):
+                if reply is not None and reply.aborted:
+                    remaining.append(job.select_prompt(place))
                 else:
                     self._store(self._open[job.numbers[place]], reply)
         except Lost:
             remaining = [job]
         except Divide:
-            remaining = [job.only(place) for place in range(len(job.numbers))]
+            remaining = [job.select_prompt(place) for place in range(len(job.numbers))]
         except Refusal as refusal:
             self._fail(job, "refused", str(refusal))
         except GivenUp as error:
             self._fail(job, "error", str(error))
-        room.add(len(job.numbers))
-        work.finish(job, remaining)
+        room.release(len(job.numbers))
+        work.finish_job(job, remaining)
 
-    def _store(self, draw: Draw, reply: Reply | None) -> None:
+    def _store(self, draw: Sample, reply: Reply | None) -> None:
         if reply is None:
             self._record(draw, "too_long", None, None)
             return
@@ -171,7 +171,7 @@ class Engine:
                 self._say_once(f"warning: {draw.model} was answered by {by}: swapped during the run")
         if reply.cumulative_logprob is None and reply.text:
             self._say_once("the server gives no log-probabilities; tied votes count by their expectation")
-        if reply.reasoned or (reply.cut_off and ends_in_thought(reply.text)):
+        if reply.only_reasoning or (reply.truncated and ends_in_thought(reply.text)):
             limit = self._limits[draw.model]
             self._say_once(
                 f"warning: {draw.model} thinks before it answers, and some of its answers are empty or cut off at "
@@ -180,8 +180,8 @@ class Engine:
             )
         outcome: Outcome = "truncated"
         grid = None
-        if not reply.cut_off:
-            outcome, grid = self.plan.askers[draw.model].read(reply.text, draw.augmentation)
+        if not reply.truncated:
+            outcome, grid = self.plan.formats[draw.model].read(reply.text, draw.augmentation)
         self._record(draw, outcome, grid, reply)
 
     def _say_once(self, text: str) -> None:
@@ -201,7 +201,7 @@ class Engine:
         for number in job.numbers:
             self._record(self._open[number], outcome, None, None)
 
-    def _record(self, draw: Draw, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> None:
+    def _record(self, draw: Sample, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> None:
         self._log.append_line(prediction_line(draw, outcome, grid, reply))
         self._done[draw.number] = 1
         del self._open[draw.number]
@@ -214,7 +214,7 @@ class Engine:
         if self._rounds is not None and self._rounds.answered(draw.number):
             self._go_on(self._rounds, draw)
 
-    def _go_on(self, rounds: Rounds, draw: Draw) -> None:
+    def _go_on(self, rounds: RoundScheduler, draw: Sample) -> None:
         """Ask for more of a test output whose round is complete, or leave it."""
         tally, output = self.board.tallies[draw.model], (draw.task.id, draw.test_index)
         standing = tally.open_outputs[output]
@@ -227,7 +227,7 @@ class Engine:
             save()
             await asyncio.to_thread(self._log.commit)
 
-    def _drain(self, work: Work, spawn: Spawn, number: int) -> None:
+    def _drain(self, work: JobQueue, spawn: Spawn, number: int) -> None:
         """Let what is in flight finish; too long a wait, or Ctrl-C after the first signal, leaves it.
 
         SIGTERM after the first signal changes nothing: who started this process may pass on what the terminal has sent
@@ -236,7 +236,7 @@ class Engine:
 
         async def give_up() -> None:
             await asyncio.sleep(_DRAIN_SECONDS)
-            work.over.set()
+            work.finished.set()
 
         if not work.stopped:
             work.stop()
@@ -245,7 +245,7 @@ class Engine:
             )
             spawn(give_up())
         elif number == signal.SIGINT:
-            work.over.set()
+            work.finished.set()
 
 
 @contextmanager
@@ -264,7 +264,7 @@ def _on_interrupt(action: Callable[[int], None]) -> Iterator[None]:
                 loop.remove_signal_handler(number)
 
 
-def prediction_line(draw: Draw, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> bytes:
+def prediction_line(draw: Sample, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> bytes:
     """The line of predictions.jsonl for a draw: a ``PredictionRecord`` as JSON, without the cost of validating it.
 
     Args:

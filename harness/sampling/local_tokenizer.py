@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.client.request import ChatRequest
-from harness.client.server_health import NoSystemRole, Presence, TextSample
+from harness.client.server_health import NoSystemRole, ServerHealth, TextSample
 from harness.core.errors import ArcBenchError, ConfigError, ServerError
 from harness.core.grid import Task
 from harness.prompts.assistant_turn import AssistantTurn
@@ -18,17 +18,17 @@ from harness.prompts.chat_template import TemplateSettings, reads_clock, render_
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids, find_tokenizer_folder
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
 from harness.runs.schema import ModelConfig, RunConfig
-from harness.sampling.plan import Asker, Draw, Plan
-from harness.sampling.request_builder import Asking
+from harness.sampling.plan import Plan, PromptFormat, Sample
+from harness.sampling.request_builder import RequestBuilder
 
 _ANOTHER_DAY = "1999-01-01"
 
 
-class Unverified(ServerError):
+class TokenIdsUnavailable(ServerError):
     """Why token ids cannot be sent."""
 
 
-class Base:
+class LocalTokenizers:
     """The tokenizer of the models' base on this machine; whether it is the right one is seen later.
 
     Args:
@@ -38,20 +38,20 @@ class Base:
         ways: what makes the token ids for each way to ask, once it is read.
 
     Raises:
-        Unverified: this machine does not have it.
+        TokenIdsUnavailable: this machine does not have it.
     """
 
-    def __init__(self, servers: Sequence[Presence], config: RunConfig, templates: Mapping[str, str]) -> None:
+    def __init__(self, servers: Sequence[ServerHealth], config: RunConfig, templates: Mapping[str, str]) -> None:
         self.servers = tuple(servers)
         self.present = [server for server in servers if server.up.is_set()]
         self.folder = _folder(self.present, config)
-        self.ways: dict[Asker, PromptTokenizer] = {}
+        self.ways: dict[PromptFormat, PromptTokenizer] = {}
         self._templates = templates
         self._tokenizers: dict[str | None, FileTokenizer] = {}
         try:
             self.eos = eos_token_ids(self.folder)
         except ArcBenchError as error:
-            raise Unverified(str(error)) from None
+            raise TokenIdsUnavailable(str(error)) from None
 
     def dated(self, config: RunConfig) -> RunConfig:
         """The configuration with today's date for models whose template asks for it."""
@@ -74,15 +74,15 @@ class Base:
             NoSystemRole: it does not.
         """
         served = {name: model for server in self.present for name, model in server.served.items()}
-        trained = {served[name].prompt for name in plan.askers}
-        for asker, name in {asker: name for name, asker in plan.askers.items()}.items():
+        trained = {served[name].prompt for name in plan.formats}
+        for asker, name in {asker: name for name, asker in plan.formats.items()}.items():
             if asker.prompt.name in trained:
                 continue
             tokenizer = self._tokenizer(asker.template)
             try:
                 usable = usable_prompt(tokenizer, asker.prompt, asker.encoder, asker.settings)
             except ArcBenchError as error:
-                raise Unverified(str(error)) from None
+                raise TokenIdsUnavailable(str(error)) from None
             if usable.name != asker.prompt.name:
                 raise NoSystemRole(f"the chat template of {name} takes or keeps no system message")
 
@@ -90,17 +90,17 @@ class Base:
         """Make what makes the token ids for each way to ask.
 
         Raises:
-            Unverified: a chat template does not take a prompt, or the tokenizer loses text.
+            TokenIdsUnavailable: a chat template does not take a prompt, or the tokenizer loses text.
         """
         try:
             self.ways = {
                 asker: PromptTokenizer(
                     self._tokenizer(asker.template), asker.prompt, asker.encoder, settings=asker.settings
                 )
-                for asker in plan.askers.values()
+                for asker in plan.formats.values()
             }
         except ArcBenchError as error:
-            raise Unverified(str(error)) from None
+            raise TokenIdsUnavailable(str(error)) from None
 
     def with_stops(self, plan: Plan, config: RunConfig) -> RunConfig:
         """The configuration with the end of the template's turn for models that would not stop there."""
@@ -117,11 +117,11 @@ class Base:
         lines = []
         served = {name: model for server in self.present for name, model in server.served.items()}
         for model in config.models:
-            way = self.ways[plan.askers[model.name]]
+            way = self.ways[plan.formats[model.name]]
             lines += _on_thoughts(model, self._turn(way), trained=served[model.name].prompt is not None)
             if model.template_date is None:
                 continue
-            if chats and not _takes_date(way, plan.draw(0).task):
+            if chats and not _takes_date(way, plan.sample(0).task):
                 lines.append(
                     f"the chat template of {model.name} writes the server's own date and cannot be told another in a "
                     "chat: predictions of other days are asked with another prompt; --api completions fixes it"
@@ -155,7 +155,9 @@ class Base:
             lines.setdefault(line, []).append(model.name)
         return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
 
-    def sample(self, chats: Asking, draw: Draw, asker: Asker) -> tuple[ChatRequest | TextSample, list[int]]:
+    def sample(
+        self, chats: RequestBuilder, draw: Sample, asker: PromptFormat
+    ) -> tuple[ChatRequest | TextSample, list[int]]:
         """A prompt as a server can be asked to read it, and its ids.
 
         A chat, which shows that the server has the same template; where none can be sent that reads as the ids, the
@@ -174,16 +176,16 @@ class Base:
         if template not in self._tokenizers:
             text = None if template is None else self._templates.get(template)
             if template is not None and text is None:
-                raise Unverified("an adapter's chat template is not what it was when the run was begun")
+                raise TokenIdsUnavailable("an adapter's chat template is not what it was when the run was begun")
             try:
                 self._tokenizers[template] = FileTokenizer(self.folder, template=text)
             except ArcBenchError as error:
-                raise Unverified(str(error)) from None
+                raise TokenIdsUnavailable(str(error)) from None
         return self._tokenizers[template]
 
     def _unstopped(self, plan: Plan, config: RunConfig, model: ModelConfig) -> AssistantTurn | None:
         """The turn of a model's template, where its end is neither an eos token nor sent with requests."""
-        way = self.ways.get(plan.askers[model.name])
+        way = self.ways.get(plan.formats[model.name])
         if way is None or model.stop_token_ids is not None or "stop_token_ids" in config.extra_body:
             return None
         turn = self._turn(way)
@@ -217,20 +219,20 @@ def _takes_date(way: PromptTokenizer, task: Task) -> bool:
     return text == way.prompt_text(task, 0)
 
 
-def _folder(servers: Sequence[Presence], config: RunConfig) -> Path:
+def _folder(servers: Sequence[ServerHealth], config: RunConfig) -> Path:
     """Where the tokenizer of the models' base lies on this machine.
 
     Raises:
-        Unverified: nowhere.
+        TokenIdsUnavailable: nowhere.
     """
     roots = dict.fromkeys(root for server in servers for model in config.models if (root := _root(server, model.name)))
     folder = next((folder for root in roots if (folder := find_tokenizer_folder(root)) is not None), None)
     if folder is None:
-        raise Unverified(f"the tokenizer of {' and '.join(roots) or 'the models'} is not on this machine")
+        raise TokenIdsUnavailable(f"the tokenizer of {' and '.join(roots) or 'the models'} is not on this machine")
     return folder
 
 
-def _root(server: Presence, name: str) -> str | None:
+def _root(server: ServerHealth, name: str) -> str | None:
     """The folder or hub id of a model's base, as the server names it."""
     model = server.served[name]
     base = model if model.parent is None else server.served.get(model.parent)

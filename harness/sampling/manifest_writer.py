@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.client.server import Endpoint
+from harness.client.server import Server
 from harness.core.errors import ConfigError
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
@@ -14,35 +14,35 @@ from harness.runs.schema import Manifest, RunConfig, ServedModel
 from harness.sampling.engine import Engine
 
 
-def served_models(endpoints: Sequence[Endpoint]) -> dict[str, ServedModel]:
+def served_models(servers: Sequence[Server]) -> dict[str, ServedModel]:
     """The run's models as the servers name them.
 
     Raises:
         ConfigError: servers give a model other weights, so that they must not share a run.
     """
     found: dict[str, ServedModel] = {}
-    for endpoint in endpoints:
-        for name, model in endpoint.served.items():
+    for server in servers:
+        for name, model in server.served.items():
             first = found.setdefault(name, model)
             if first.hash != model.hash:
                 raise ConfigError(f"the servers hold different versions of {name}: {first.hash} and {model.hash}")
     return found
 
 
-def begun(config: RunConfig, tasks: Sequence[Task], endpoints: Sequence[Endpoint], warnings: Sequence[str]) -> Manifest:
+def begun(config: RunConfig, tasks: Sequence[Task], servers: Sequence[Server], warnings: Sequence[str]) -> Manifest:
     """The manifest before anything is asked."""
-    served = served_models(endpoints)
+    served = served_models(servers)
     models = [served[model.name] for model in config.models if model.name in served]
     bases = {model.parent: served[model.parent] for model in models if model.parent in served}
     return Manifest(
         format=1,
         config=config,
         environment=describe_environment(),
-        servers=[endpoint.client.url for endpoint in endpoints],
+        servers=[server.client.url for server in servers],
         served=[*models, *(base for base in bases.values() if base not in models)],
-        server_versions=_versions(endpoints),
+        server_versions=_versions(servers),
         warnings=list(warnings),
-        without=_without(endpoints),
+        without=_without(servers),
         answered_as={},
         started=now(),
         resumed=[],
@@ -51,12 +51,12 @@ def begun(config: RunConfig, tasks: Sequence[Task], endpoints: Sequence[Endpoint
     )
 
 
-class Keeper:
+class ManifestWriter:
     """Keeps what a session learns in its manifest on disk, so that a kill does not lose it."""
 
-    def __init__(self, folder: RunFolder, manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, folder: RunFolder, manifest: Manifest, engine: Engine, servers: Sequence[Server]) -> None:
         self._folder, self._manifest = folder, manifest
-        self._engine, self._endpoints = engine, endpoints
+        self._engine, self._endpoints = engine, servers
 
     def save(self) -> None:
         """Write the manifest if something new turned up."""
@@ -75,25 +75,25 @@ class Keeper:
             self._manifest = manifest
 
 
-def _learned(manifest: Manifest, engine: Engine, endpoints: Sequence[Endpoint]) -> Manifest:
+def _learned(manifest: Manifest, engine: Engine, servers: Sequence[Server]) -> Manifest:
     answered = {
         name: sorted({*manifest.answered_as.get(name, []), *names})
         for name, names in engine.answered_as.items()
         if names
     }
-    limits = [warning for endpoint in endpoints for warning in endpoint.fitting.warnings]
+    limits = [warning for server in servers for warning in server.limiter.warnings]
     changes = {
         "warnings": list(dict.fromkeys([*manifest.warnings, *engine.warnings, *limits])),
-        "without": sorted({*manifest.without, *_without(endpoints)}),
+        "without": sorted({*manifest.without, *_without(servers)}),
         "answered_as": manifest.answered_as | answered,
-        "server_versions": manifest.server_versions | _versions(endpoints),
+        "server_versions": manifest.server_versions | _versions(servers),
     }
     return manifest.model_copy(update=changes)
 
 
-def _versions(endpoints: Sequence[Endpoint]) -> dict[str, str]:
-    return {endpoint.client.url: endpoint.version for endpoint in endpoints if endpoint.version is not None}
+def _versions(servers: Sequence[Server]) -> dict[str, str]:
+    return {server.client.url: server.version for server in servers if server.version is not None}
 
 
-def _without(endpoints: Sequence[Endpoint]) -> list[str]:
-    return sorted({name for endpoint in endpoints for name in endpoint.client.without})
+def _without(servers: Sequence[Server]) -> list[str]:
+    return sorted({name for server in servers for name in server.client.omitted})

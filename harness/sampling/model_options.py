@@ -13,13 +13,13 @@ from harness.core.errors import SpecError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt, nosystem_prompt
 from harness.runs.schema import ModelConfig, RunConfig, ServedModel
-from harness.sampling.plan import Asker
+from harness.sampling.plan import PromptFormat
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelChoices:
     """What the user says for all models; None leaves a choice to the manifests."""
 
     prompt: str | None
@@ -32,9 +32,9 @@ class Wanted:
     """Prompts are replaced by those that ask the same without a system message."""
 
 
-def models_asked(
+def model_configs(
     names: Sequence[str],
-    wanted: Wanted,
+    wanted: ModelChoices,
     served: Mapping[str, ServedModel],
     begun: RunConfig | None,
     warnings: list[str],
@@ -67,7 +67,7 @@ def models_asked(
     return found
 
 
-def _warn_unknown(model: ModelConfig, served: ServedModel | None, wanted: Wanted, warnings: list[str]) -> None:
+def _warn_unknown(model: ModelConfig, served: ServedModel | None, wanted: ModelChoices, warnings: list[str]) -> None:
     """Warn where neither the user nor the manifest of an adapter says how to ask it."""
     if served is None or served.parent is None:  # a base
         return
@@ -98,7 +98,7 @@ def template_digest(text: str) -> str:
 
 
 def _model(
-    model: ServedModel, shared: ServedModel, wanted: Wanted, before: ModelConfig | None, warnings: list[str]
+    model: ServedModel, shared: ServedModel, wanted: ModelChoices, before: ModelConfig | None, warnings: list[str]
 ) -> ModelConfig:
     has_manifest = model.prompt is not None or model.stop_token_ids is not None
     other = model if has_manifest else shared
@@ -122,7 +122,7 @@ def _model(
         prompt=prompt.name,
         prompt_digest=prompt.digest,
         encoder=encoder,
-        max_tokens=wanted.max_tokens or Asker(prompt, parse_encoder(encoder)).longest_answer,
+        max_tokens=wanted.max_tokens or PromptFormat(prompt, parse_encoder(encoder)).max_answer_tokens,
         hash=model.hash,
         stop_token_ids=None if wanted.own_stops else other.stop_token_ids,
         chat_template_kwargs=kwargs,

@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from harness.client.address import canonical
-from harness.client.request import RESERVED, Api
-from harness.client.retry import Policy
+from harness.client.address import canonical_url
+from harness.client.request import RESERVED_FIELDS, Api
+from harness.client.retry import RetryPolicy
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.grid import Task
 from harness.data.dataset import Dataset, iterate_tasks
@@ -20,7 +20,7 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import config_changes
 from harness.runs.schema import RunConfig, ServedModel, StopConfig
-from harness.sampling.model_options import Wanted, again, models_asked
+from harness.sampling.model_options import ModelChoices, again, model_configs
 from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
 
 ApiChoice = Literal["auto", "chat", "completions"]
@@ -57,12 +57,12 @@ class RunOptions:
     """How many models' requests are mixed; None for as many adapters as the servers say they compute at once."""
     retry_errors: bool = False
     """With ``resume``: ask again for the predictions that were given up or refused."""
-    policy: Policy = field(default_factory=Policy)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
 
-    def wanted(self, no_system: bool = False) -> Wanted:
+    def wanted(self, no_system: bool = False) -> ModelChoices:
         """How the user wants all models to be asked."""
         own_stops = "stop_token_ids" in self.extra_body
-        return Wanted(self.prompt, self.encoder, self.max_tokens, own_stops, self.chat_template_kwargs, no_system)
+        return ModelChoices(self.prompt, self.encoder, self.max_tokens, own_stops, self.chat_template_kwargs, no_system)
 
     def check(self) -> None:
         """Refuse what cannot be meant.
@@ -72,7 +72,7 @@ class RunOptions:
         """
         if not self.servers:
             raise ConfigError("no server given; name one with --server URL")
-        servers = tuple(map(canonical, self.servers))
+        servers = tuple(map(canonical_url, self.servers))
         for kind, values in (("server", servers), ("model", self.models)):
             if repeated := next((v for v in values if values.count(v) > 1), None):
                 raise ConfigError(f"--{kind} {repeated} is given twice")
@@ -84,7 +84,7 @@ class RunOptions:
             raise ConfigError("--samples-per-view above 1 repeats the same answer at temperature 0; set --temperature")
         if self.temperature == 0 and not self.augment and self.n > 1:
             raise ConfigError("--no-augment repeats the same answer at temperature 0; set -n 1 or --temperature")
-        if reserved := [name for name in RESERVED if name in self.extra_body]:
+        if reserved := [name for name in RESERVED_FIELDS if name in self.extra_body]:
             raise ConfigError(f"--extra-body must not set {', '.join(reserved)}; the run does, and records it")
         if self.stop is not None:
             StopRule.parse(self.stop)
@@ -136,7 +136,7 @@ def complete(
     """
     warnings: list[str] = []
     if repeat is None:
-        models = models_asked(options.models, options.wanted(no_system), served, begun, warnings)
+        models = model_configs(options.models, options.wanted(no_system), served, begun, warnings)
     else:
         models = [again(model, options.max_tokens, served.get(model.name)) for model in repeat.models]
     config = RunConfig(

@@ -24,7 +24,7 @@ _TURN_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class Sample:
     """One prediction to make: its place in the plan, and the view under which it is asked for."""
 
     number: int
@@ -39,7 +39,7 @@ class Draw:
 
 
 @dataclass(frozen=True, eq=False)
-class Asker:
+class PromptFormat:
     """How models are asked: their prompt and encoder."""
 
     prompt: Prompt
@@ -53,7 +53,7 @@ class Asker:
     _layouts: dict[int, list[tuple[str, SlottedText]]] = field(default_factory=dict, repr=False)
     """By number of train pairs, the messages with slot_grids for grids: a template is rendered once for all tasks."""
 
-    def messages(self, draw: Draw) -> tuple[Message, ...]:
+    def messages(self, draw: Sample) -> tuple[Message, ...]:
         """The chat that asks for a draw's answer."""
         task = draw.augmentation.apply_task(draw.task)
         count = len(task.train)
@@ -71,7 +71,7 @@ class Asker:
             return _failure(error), None
 
     @cached_property
-    def longest_answer(self) -> int:
+    def max_answer_tokens(self) -> int:
         """A bound on the tokens of any answer: the UTF-8 bytes of a 30x30 one, and the end of the turn.
 
         No byte-level tokenizer needs more tokens than bytes.
@@ -97,10 +97,10 @@ class Plan:
         self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
         for prompt in {model.prompt for model in config.models}:
             _check_asks(load_prompt(prompt))
-        asked: dict[tuple[object, ...], Asker] = {}
-        self.askers = {m.name: asked.setdefault(_way(m), _asker(m, config)) for m in config.models}
+        asked: dict[tuple[object, ...], PromptFormat] = {}
+        self.formats = {m.name: asked.setdefault(_way(m), _asker(m, config)) for m in config.models}
         """How each model is asked; models that are asked alike share one."""
-        self._drawn = lru_cache(_REMEMBERED)(self._draw_anew)
+        self._drawn = lru_cache(_REMEMBERED)(self._view_and_seed)
 
     def __len__(self) -> int:
         return len(self._models) * self.per_model
@@ -118,14 +118,14 @@ class Plan:
             return None
         return (self._models[model] * len(self._outputs) + output) * self._config.n + sample
 
-    def draw(self, number: int) -> Draw:
+    def sample(self, number: int) -> Sample:
         """What prediction ``number`` asks; a pure function of the configuration and the tasks."""
         model, place = divmod(number, self.per_model)
         output, sample = divmod(place, self._config.n)
         index, test_index = self._outputs[output]
         view, seed = self._drawn(index, sample)
         task = self._tasks[index]
-        return Draw(number, place, self._config.models[model].name, task, test_index, sample, view, seed)
+        return Sample(number, place, self._config.models[model].name, task, test_index, sample, view, seed)
 
     def truth(self, number: int) -> Grid | None:
         """The right answer to prediction ``number``; None where nobody knows it."""
@@ -146,7 +146,7 @@ class Plan:
                         first = model * self.per_model + place
                         yield range(first + sample, first + min(sample + size, n))
 
-    def _draw_anew(self, index: int, sample: int) -> tuple[Augmentation, int]:
+    def _view_and_seed(self, index: int, sample: int) -> tuple[Augmentation, int]:
         """View and seed of one sample of a task."""
         task = self._tasks[index]
         seed = Stream("sample", self._config.seed, task.id, sample).below(_SEEDS)
@@ -162,9 +162,11 @@ def _way(model: ModelConfig) -> tuple[object, ...]:
     return model.prompt, model.encoder, kwargs, model.chat_template, model.template_date
 
 
-def _asker(model: ModelConfig, config: RunConfig) -> Asker:
+def _asker(model: ModelConfig, config: RunConfig) -> PromptFormat:
     settings = TemplateSettings({**model.chat_template_kwargs, **config.chat_template_kwargs}, model.template_date)
-    return Asker(load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient, settings, model.chat_template)
+    return PromptFormat(
+        load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient, settings, model.chat_template
+    )
 
 
 def _check_asks(prompt: Prompt) -> None:

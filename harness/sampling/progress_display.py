@@ -16,7 +16,7 @@ PLAIN_SECONDS = 30.0
 _RATE_SECONDS = 60.0
 
 
-class Board:
+class ProgressBoard:
     """The state of a run as it is shown."""
 
     def __init__(self, tallies: Iterable[ModelTally]) -> None:
@@ -95,7 +95,7 @@ class Display:
         """Print a line that stays."""
         self._print(text)
 
-    async def show(self, board: Board) -> None:
+    async def show(self, board: ProgressBoard) -> None:
         """Run until cancelled."""
         if self._stream.isatty():
             await self._show_live(board)
@@ -109,7 +109,7 @@ class Display:
                     self._line(f"{model}: {', '.join(said)}")
             self._line(board.status())
 
-    async def _show_live(self, board: Board) -> None:
+    async def _show_live(self, board: ProgressBoard) -> None:
         from rich.console import Console
         from rich.live import Live
 
@@ -128,7 +128,7 @@ class Display:
         print(text, file=self._stream, flush=True)
 
 
-def _table(board: Board):  # type: ignore[no-untyped-def]
+def _table(board: ProgressBoard):  # type: ignore[no-untyped-def]
     """A row a model and the status below."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar

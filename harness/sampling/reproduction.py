@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.client.retry import Policy
+from harness.client.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import Key
@@ -14,14 +14,14 @@ from harness.runs.prediction_reader import Prediction, read_predictions
 from harness.runs.schema import Results
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
-from harness.sampling.session import SampleSummary, sample_run
+from harness.sampling.session import SessionSummary, sample_run
 from harness.scoring.run_scores import run_results, score_run
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ReproductionResult:
     """How two runs of one configuration compare."""
 
     predictions: int
@@ -39,9 +39,9 @@ def reproduce(
     servers: tuple[str, ...] = (),
     api_key: str | None = None,
     resume: bool = False,
-    policy: Policy | None = None,
+    policy: RetryPolicy | None = None,
     display: Display | None = None,
-) -> tuple[SampleSummary, Agreement | None]:
+) -> tuple[SessionSummary, ReproductionResult | None]:
     """Make a run again in ``out``, on its own servers unless others are named, and compare.
 
     Returns:
@@ -73,13 +73,13 @@ def reproduce(
         extra_body=config.extra_body,
         chat_template_kwargs=config.chat_template_kwargs,
         api_key=api_key,
-        policy=policy or Policy(),
+        policy=policy or RetryPolicy(),
     )
     summary = sample_run(options, display, config)
     return summary, compare_runs(run, out) if summary.finished else None
 
 
-def compare_runs(run: Path, other: Path) -> Agreement:
+def compare_runs(run: Path, other: Path) -> ReproductionResult:
     """Prediction by prediction, and the results (``other`` is scored and its results.json written).
 
     The results of ``run`` are computed anew: its results.json may be of other resamples, or older than its predictions.
@@ -93,7 +93,7 @@ def compare_runs(run: Path, other: Path) -> Agreement:
             same += 1
         elif len(first) < _SHOWN:
             first.append(_key(answer))
-    return Agreement(total, same, _core(run_results(run)) == _core(score_run(other)), tuple(first))
+    return ReproductionResult(total, same, _core(run_results(run)) == _core(score_run(other)), tuple(first))
 
 
 def _answers(run: Path) -> Iterator[Prediction]:

@@ -11,7 +11,7 @@ from harness.sampling.plan import Plan
 from harness.voting.early_stopping import Schedule
 
 
-class Rounds:
+class RoundScheduler:
     """Deals out the predictions of a run round by round. What is due depends on answers only, never on their order.
 
     Args:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 from harness.client.http_client import Client
-from harness.client.request import Sampling
-from harness.client.server import Endpoint
+from harness.client.request import SamplingParameters
+from harness.client.server import Server
 from harness.core.errors import ArcBenchError, ServerError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
@@ -20,7 +20,7 @@ from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
 from harness.sampling.api_selection import Wish, agree
 from harness.sampling.engine import Engine
-from harness.sampling.manifest_writer import Keeper, begun
+from harness.sampling.manifest_writer import ManifestWriter, begun
 from harness.sampling.options import RunOptions, declare_tasks, models_at_once
 from harness.sampling.progress_display import Display
 
@@ -31,18 +31,18 @@ _COLLECT_AFTER = 50_000
 
 
 @dataclass(frozen=True)
-class SampleSummary:
+class SessionSummary:
     """How a session of a run went."""
 
     folder: RunFolder
-    asked: int
+    sampled: int
     """Predictions made in this session."""
     done: int
     total: int
     """Predictions due: those that ``--stop`` spares are not."""
     seconds: float
     """From start to end of the session."""
-    asking_seconds: float
+    sampling_seconds: float
     """Of it, from the first request to the last answer."""
     cpu_seconds: float
     """Of this process."""
@@ -58,7 +58,7 @@ def sample_run(
     display: Display | None = None,
     repeat: RunConfig | None = None,
     on_begin: Callable[[], None] = lambda: None,
-) -> SampleSummary:
+) -> SessionSummary:
     """Make every prediction of a run that is not there yet; Ctrl-C ends it early with everything saved.
 
     Args:
@@ -82,30 +82,30 @@ def sample_run(
 
 async def _sample(
     options: RunOptions, folder: RunFolder, display: Display, repeat: RunConfig | None, on_begin: Callable[[], None]
-) -> SampleSummary:
+) -> SessionSummary:
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
     tasks = declare_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
-        endpoints = await _meet(options, display, stack)
+        servers = await _meet(options, display, stack)
         wish = Wish(options, dataset, tasks, repeat, _begun(options, folder))
-        settled = await agree(wish, endpoints)
-        config, asking = settled.config, settled.asking
+        settled = await agree(wish, servers)
+        config, builder = settled.config, settled.builder
         for warning in settled.warnings:
             display.notice(f"warning: {warning}")
-        if asking.why_chats:
-            display.notice(f"asking through chat completions: {asking.why_chats}")
+        if builder.why_chats:
+            display.notice(f"asking through chat completions: {builder.why_chats}")
         stack.enter_context(folder.locked())
-        manifest, log = _begin(options, folder, begun(config, tasks, endpoints, settled.warnings), display)
+        manifest, log = _begin(options, folder, begun(config, tasks, servers, settled.warnings), display)
         stack.callback(log.close)
-        engine = Engine(settled.plan, config, asking, endpoints, log, display, manifest.answered_as)
-        engine.watch.without = {name for endpoint in endpoints for name in endpoint.client.without}
-        keeper = Keeper(folder, manifest, engine, endpoints)
-        at_once = models_at_once(options, (model for e in endpoints for model in e.served.values()))
+        engine = Engine(settled.plan, config, builder, servers, log, display, manifest.answered_as)
+        engine.watch.without = {name for server in servers for name in server.client.omitted}
+        keeper = ManifestWriter(folder, manifest, engine, servers)
+        at_once = models_at_once(options, (model for e in servers for model in e.served.values()))
         start = perf_counter()
         on_begin()
         await engine.run(at_once, options.policy, keeper.save)
-        asking_seconds = perf_counter() - start
+        sampling_seconds = perf_counter() - start
         log.commit()
         keeper.close()
     if engine.board.complete:
@@ -113,31 +113,31 @@ async def _sample(
     tallies = engine.board.tallies.values()
     done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
     asked = sum(tally.answered for tally in tallies)
-    return SampleSummary(folder, asked, done, total, perf_counter() - wall, asking_seconds, process_time() - cpu)
+    return SessionSummary(folder, asked, done, total, perf_counter() - wall, sampling_seconds, process_time() - cpu)
 
 
-async def _meet(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Endpoint]:
+async def _meet(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
     """The servers, greeted. Those that do not answer may come later, as long as one does.
 
     Raises:
         ServerError: none answers.
     """
-    sampling = Sampling(options.temperature, options.top_p, options.min_p, options.extra_body)
-    endpoints = []
+    sampling = SamplingParameters(options.temperature, options.top_p, options.min_p, options.extra_body)
+    servers = []
     for url in options.servers:
         client = Client(url, options.api_key, options.policy.timeout, sampling, display.notice)
-        endpoints.append(Endpoint(await stack.enter_async_context(client), options.models, options.policy))
-    results = await asyncio.gather(*(endpoint.greet() for endpoint in endpoints), return_exceptions=True)
+        servers.append(Server(await stack.enter_async_context(client), options.models, options.policy))
+    results = await asyncio.gather(*(server.connect() for server in servers), return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
     for error in errors:
         if not isinstance(error, ServerError):
             raise error
-    if len(errors) == len(endpoints):
+    if len(errors) == len(servers):
         raise ServerError("; ".join(map(str, errors)))
-    for endpoint, result in zip(endpoints, results, strict=True):
+    for server, result in zip(servers, results, strict=True):
         if isinstance(result, BaseException):
-            endpoint.reason = str(result)
-    return endpoints
+            server.reason = str(result)
+    return servers
 
 
 def _begin(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from harness.client.address import canonical
+from harness.client.address import canonical_url
 from harness.core.errors import AdapterError, ServerError
 from serve.client import admin
 from serve.registry.adapter_version import AdapterRef
@@ -25,7 +25,7 @@ def change_all_servers(action: str, adapter: str, urls: Sequence[str]) -> Answer
     """
     changes = {"load": admin.load, "unload": admin.unload, "promote": admin.promote, "rollback": admin.rollback}
     change = changes[action]
-    urls = list(dict.fromkeys(map(canonical, urls)))  # one server under two spellings is one
+    urls = list(dict.fromkeys(map(canonical_url, urls)))  # one server under two spellings is one
     if len(urls) == 1:
         return [(urls[0], change(urls[0], adapter))]
     listings = {url: admin.list_adapters(url) for url in urls}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.client.error_response import Fault, Refusal, failure
+from harness.client.error_response import Refusal, TransientError, classify_error
 
 ACCOUNT = [
     (402, {"error": {"message": "Insufficient credits", "code": 402}}),
@@ -53,9 +53,9 @@ PROMPT = [
 
 @pytest.mark.parametrize(("status", "body"), ACCOUNT)
 def test_what_is_about_the_account_ends_the_run(status: int, body: object) -> None:
-    found = failure(status, body, None, "here")
+    found = classify_error(status, body, None, "here")
     assert isinstance(found, Refusal)
-    assert found.ends_run
+    assert found.is_about_account
     assert found.is_systematic
     assert not found.is_context
     assert not found.is_answer_limit
@@ -63,14 +63,14 @@ def test_what_is_about_the_account_ends_the_run(status: int, body: object) -> No
 
 @pytest.mark.parametrize(("status", "body"), BUSY)
 def test_what_will_pass_is_waited_for(status: int, body: object) -> None:
-    found = failure(status, body, "3", "here")
-    assert isinstance(found, Fault)
+    found = classify_error(status, body, "3", "here")
+    assert isinstance(found, TransientError)
     assert (found.kind, found.retry_after) == ("busy", 3.0)
 
 
 @pytest.mark.parametrize(("status", "body"), CONTEXT)
 def test_a_prompt_beyond_the_context_is_recognised(status: int, body: object) -> None:
-    found = failure(status, body, None, "here")
+    found = classify_error(status, body, None, "here")
     assert isinstance(found, Refusal)
     assert found.is_context
     assert not found.is_systematic
@@ -78,7 +78,7 @@ def test_a_prompt_beyond_the_context_is_recognised(status: int, body: object) ->
 
 @pytest.mark.parametrize(("status", "body"), ANSWER)
 def test_a_limit_on_answers_is_recognised(status: int, body: object) -> None:
-    found = failure(status, body, None, "here")
+    found = classify_error(status, body, None, "here")
     assert isinstance(found, Refusal)
     assert found.is_answer_limit
     assert not found.is_systematic
@@ -86,7 +86,7 @@ def test_a_limit_on_answers_is_recognised(status: int, body: object) -> None:
 
 @pytest.mark.parametrize(("status", "body"), PROMPT)
 def test_what_is_about_the_prompt_is_a_refusal_of_it_alone(status: int, body: object) -> None:
-    found = failure(status, body, None, "here")
+    found = classify_error(status, body, None, "here")
     assert isinstance(found, Refusal)
     assert not found.is_systematic
     assert not found.is_context
@@ -94,16 +94,16 @@ def test_what_is_about_the_prompt_is_a_refusal_of_it_alone(status: int, body: ob
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_missing_route_or_model_is_no_prediction(status: int) -> None:
-    found = failure(status, {"detail": "Not Found"}, None, "here")
+    found = classify_error(status, {"detail": "Not Found"}, None, "here")
     assert isinstance(found, Refusal)
     assert found.is_systematic
-    assert not found.ends_run
+    assert not found.is_about_account
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 599])
 def test_other_failures_of_a_server_are_tried_again(status: int) -> None:
-    found = failure(status, "<html>Bad gateway</html>", None, "here")
-    assert isinstance(found, Fault)
+    found = classify_error(status, "<html>Bad gateway</html>", None, "here")
+    assert isinstance(found, TransientError)
     assert found.kind == "server"
 
 
@@ -118,13 +118,13 @@ def test_other_failures_of_a_server_are_tried_again(status: int) -> None:
     ],
 )
 def test_an_error_with_status_200_counts_by_its_own_code(body: object, kind: str) -> None:
-    found = failure(200, body, None, "here")
-    assert (found.kind if isinstance(found, Fault) else "refused") == kind
+    found = classify_error(200, body, None, "here")
+    assert (found.kind if isinstance(found, TransientError) else "refused") == kind
 
 
 def test_a_prompt_that_a_server_repeats_is_not_shown() -> None:
     body = {"detail": [{"loc": ["body", "messages"], "msg": "Input should be a list", "input": "secret prompt"}]}
-    assert "secret" not in str(failure(422, body, None, "here"))
+    assert "secret" not in str(classify_error(422, body, None, "here"))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,6 @@ def test_a_prompt_that_a_server_repeats_is_not_shown() -> None:
     ],
 )
 def test_a_model_without_a_chat_template_is_known(message: str, lacks: bool) -> None:
-    found = failure(400, {"error": {"message": message}}, None, "here")
+    found = classify_error(400, {"error": {"message": message}}, None, "here")
     assert isinstance(found, Refusal)
     assert found.lacks_template == lacks

@@ -11,10 +11,10 @@ from typing import TypeVar
 import pytest
 
 from harness.client import http_client as client_module
-from harness.client.error_response import Fault, Refusal
+from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
-from harness.client.request import NEUTRAL, ChatRequest, Sampling, greeting
-from harness.client.response import read_model
+from harness.client.request import NEUTRAL_PARAMETERS, ChatRequest, SamplingParameters, probe_request
+from harness.client.response import parse_model
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
 from tests.support.chat_answers import Body, garbage
@@ -28,7 +28,7 @@ def call(
     server: ChatServer | str,
     action: Callable[[Client], object],
     notices: list[str] | None = None,
-    sampling: Sampling | None = None,
+    sampling: SamplingParameters | None = None,
     key: str | None = None,
     timeout: float = 5.0,
 ) -> object:
@@ -37,7 +37,7 @@ def call(
     said: list[str] = [] if notices is None else notices
 
     async def go() -> object:
-        async with Client(url, key, timeout, sampling or Sampling(), said.append) as client:
+        async with Client(url, key, timeout, sampling or SamplingParameters(), said.append) as client:
             return await action(client)  # type: ignore[misc]
 
     return asyncio.run(go())
@@ -45,17 +45,17 @@ def call(
 
 def test_an_answer_is_read_with_its_log_probabilities() -> None:
     with ChatServer() as server:
-        (reply,) = call(f"{server.url}/v1/", lambda client: client.ask(REQUEST))  # type: ignore[misc]
+        (reply,) = call(f"{server.url}/v1/", lambda client: client.send(REQUEST))  # type: ignore[misc]
     assert (reply.text, reply.finish_reason, reply.model) == ("12\n34", "stop", "base")
     assert (reply.n_tokens, reply.cumulative_logprob) == (5, -2.5)
 
 
 def test_parameters_are_sent_explicitly_and_neutral() -> None:
-    sampling = Sampling(0.7, 0.9, 0.1, {"top_k": 40})
+    sampling = SamplingParameters(0.7, 0.9, 0.1, {"top_k": 40})
     request = replace(REQUEST, seed=5, stop_token_ids=(7,), template={"chat_template_kwargs": {"a": 1}})
     with ChatServer() as server:
-        call(server, lambda client: client.ask(REQUEST))
-        call(server, lambda client: client.ask(request), sampling=sampling)
+        call(server, lambda client: client.send(REQUEST))
+        call(server, lambda client: client.send(request), sampling=sampling)
     plain, chosen = server.bodies
     assert plain == {
         "model": "base", "messages": [{"role": "user", "content": "12\n34"}], "max_tokens": 20, "temperature": 0.0,
@@ -66,7 +66,7 @@ def test_parameters_are_sent_explicitly_and_neutral() -> None:
     assert chosen == {**plain, **changed, "chat_template_kwargs": {"a": 1}}
 
 
-@pytest.mark.parametrize("name", sorted(NEUTRAL))
+@pytest.mark.parametrize("name", sorted(NEUTRAL_PARAMETERS))
 @pytest.mark.parametrize("style", ["openai", "fastapi"])
 def test_a_parameter_that_the_server_refuses_is_left_out_and_said_once(name: str, style: str) -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
@@ -79,7 +79,7 @@ def test_a_parameter_that_the_server_refuses_is_left_out_and_said_once(name: str
     notices: list[str] = []
 
     async def twice(client: Client) -> list[str]:
-        return [(await client.ask(REQUEST))[0].text for _ in range(2)]
+        return [(await client.send(REQUEST))[0].text for _ in range(2)]
 
     with ChatServer(refuse=refuse) as server:
         assert call(server, twice, notices) == ["12\n34"] * 2
@@ -93,16 +93,16 @@ def test_a_server_that_refuses_without_saying_what_gets_the_least_plain_request(
         return (400, {"error": {"message": "bad request"}}) if "logprobs" in body else None
 
     def refuse_all(body: Body) -> tuple[int, Body] | None:
-        return (400, {"error": {"message": "bad request"}}) if body.keys() & NEUTRAL.keys() else None
+        return (400, {"error": {"message": "bad request"}}) if body.keys() & NEUTRAL_PARAMETERS.keys() else None
 
     async def negotiated(client: Client) -> set[str]:
-        await client.negotiate(greeting("base"))
-        return client.without
+        await client.negotiate_parameters(probe_request("base"))
+        return client.omitted
 
     with ChatServer(refuse=refuse) as server:
         assert call(server, negotiated) == {"logprobs"}
     with ChatServer(refuse=refuse_all) as server:
-        assert call(server, negotiated) == set(NEUTRAL)
+        assert call(server, negotiated) == set(NEUTRAL_PARAMETERS)
 
 
 def test_a_refused_parameter_that_was_asked_for_is_an_error() -> None:
@@ -110,7 +110,7 @@ def test_a_refused_parameter_that_was_asked_for_is_an_error() -> None:
         return (400, {"error": {"message": "unknown parameter min_p"}}) if "min_p" in body else None
 
     with ChatServer(refuse=refuse) as server, pytest.raises(ServerError, match=r"refuses min_p = 0\.1"):
-        call(server, lambda client: client.ask(REQUEST), sampling=Sampling(1.0, 1.0, 0.1))
+        call(server, lambda client: client.send(REQUEST), sampling=SamplingParameters(1.0, 1.0, 0.1))
 
 
 def test_a_refused_seed_is_left_out_and_said_once() -> None:
@@ -120,10 +120,10 @@ def test_a_refused_seed_is_left_out_and_said_once() -> None:
     notices: list[str] = []
 
     async def twice(client: Client) -> list[str]:
-        return [(await client.ask(replace(REQUEST, seed=seed)))[0].text for seed in (5, 6)]
+        return [(await client.send(replace(REQUEST, seed=seed)))[0].text for seed in (5, 6)]
 
     with ChatServer(refuse=refuse) as server:
-        assert call(server, twice, notices, Sampling(1.0)) == ["12\n34"] * 2
+        assert call(server, twice, notices, SamplingParameters(1.0)) == ["12\n34"] * 2
     assert len(notices) == 1
     assert "'seed'" in notices[0]
     assert ["seed" in body for body in server.bodies] == [True, False, False]
@@ -136,7 +136,7 @@ def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
         return None
 
     with ChatServer(refuse=refuse) as server:
-        call(server, lambda client: client.ask(REQUEST))
+        call(server, lambda client: client.send(REQUEST))
     assert server.bodies[-1]["max_completion_tokens"] == 20
 
 
@@ -150,15 +150,15 @@ def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
     ],
 )  # fmt: skip
 def test_faults_that_may_pass_are_told_apart(fault: str, kind: str) -> None:
-    with ChatServer(faults=lambda i: fault) as server, pytest.raises(Fault) as caught:
-        call(server, lambda client: client.ask(REQUEST))
+    with ChatServer(faults=lambda i: fault) as server, pytest.raises(TransientError) as caught:
+        call(server, lambda client: client.send(REQUEST))
     assert caught.value.kind == kind
     assert caught.value.retry_after == (0.01 if fault == "http_429" else None)
 
 
 def test_every_wait_has_a_deadline() -> None:
-    with ChatServer(seconds=5.0) as server, pytest.raises(Fault, match="no answer") as caught:
-        call(server, lambda client: client.ask(REQUEST), timeout=0.1)
+    with ChatServer(seconds=5.0) as server, pytest.raises(TransientError, match="no answer") as caught:
+        call(server, lambda client: client.send(REQUEST), timeout=0.1)
     assert caught.value.kind == "timeout"
 
 
@@ -170,13 +170,13 @@ def test_a_host_that_takes_no_connection_is_away_and_not_slow(monkeypatch: pytes
         for other in (first, second):  # The queue is full: who comes next is not answered at all.
             other.setblocking(False)
             other.connect_ex(deaf.getsockname())
-        with pytest.raises(Fault, match=r"no connection in 0\.2 s") as caught:
+        with pytest.raises(TransientError, match=r"no connection in 0\.2 s") as caught:
             call(f"http://127.0.0.1:{deaf.getsockname()[1]}", lambda client: client.models())
     assert caught.value.kind == "connection"
 
 
 def test_a_server_that_is_not_there_is_a_fault() -> None:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(TransientError) as caught:
         call("http://127.0.0.1:9", lambda client: client.models())
     assert caught.value.kind == "connection"
 
@@ -184,10 +184,10 @@ def test_a_server_that_is_not_there_is_a_fault() -> None:
 def test_other_refusals_carry_the_message() -> None:
     with ChatServer(refuse=lambda body: (400, {"error": {"message": "no cats"}})) as server:
         with pytest.raises(Refusal, match="no cats") as caught:
-            call(server, lambda client: client.ask(REQUEST))
+            call(server, lambda client: client.send(REQUEST))
         assert not caught.value.is_systematic
         with pytest.raises(Refusal, match="does not exist") as caught:
-            call(server, lambda client: client.ask(replace(REQUEST, model="nobody")))
+            call(server, lambda client: client.send(replace(REQUEST, model="nobody")))
     assert caught.value.is_systematic
 
 
@@ -203,13 +203,13 @@ def test_a_prompt_that_is_too_long_is_recognised(message: str) -> None:
         ChatServer(refuse=lambda body: (400, {"error": {"message": message}})) as server,
         pytest.raises(Refusal) as caught,
     ):
-        call(server, lambda client: client.ask(REQUEST))
+        call(server, lambda client: client.send(REQUEST))
     assert caught.value.is_context
 
 
 def test_a_server_without_log_probabilities_gives_none() -> None:
     with ChatServer(garbage, logprobs=False) as server:
-        (reply,) = call(server, lambda client: client.ask(REQUEST))  # type: ignore[misc]
+        (reply,) = call(server, lambda client: client.send(REQUEST))  # type: ignore[misc]
     assert reply.cumulative_logprob is None
 
 
@@ -223,7 +223,7 @@ def test_the_key_is_sent_and_its_absence_noticed() -> None:
 
 def test_a_models_entry_is_read_leniently() -> None:
     own = {"hash": "abc", "rank": 8, "base": "tiny", "manifest": {"prompt": "compact-v0", "encoder": 3, "more": []}}
-    model = read_model({"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": own, "owned_by": "vllm"})
+    model = parse_model({"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": own, "owned_by": "vllm"})
     assert (model.hash, model.rank, model.base, model.max_model_len) == ("abc", 8, "tiny", 512)
     assert (model.prompt, model.encoder) == ("compact-v0", None)
-    assert read_model({"id": "x", "arc_bench": "?"}).hash is None
+    assert parse_model({"id": "x", "arc_bench": "?"}).hash is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.client.server_log import log_on_this_machine
+from harness.client.server_log import local_log
 
 
 def entries(log: object) -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ def entries(log: object) -> list[dict[str, Any]]:
 def test_a_log_is_read_where_the_server_is_on_this_machine(tmp_path: Path, host: str) -> None:
     log = tmp_path / "serve.log"
     log.write_text("all is well\n")
-    assert log_on_this_machine(f"http://{host}:8000", entries(str(log))) == log
+    assert local_log(f"http://{host}:8000", entries(str(log))) == log
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ def test_a_log_is_read_where_the_server_is_on_this_machine(tmp_path: Path, host:
 def test_a_path_that_another_machine_names_is_not_opened(tmp_path: Path, url: str) -> None:
     log = tmp_path / "serve.log"
     log.write_text("all is well\n")
-    assert log_on_this_machine(url, entries(str(log))) is None
+    assert local_log(url, entries(str(log))) is None
 
 
 @pytest.mark.parametrize("named", [None, "", 7, ["x"], "absent.log", "/"])
 def test_what_is_no_readable_file_is_no_log(named: object) -> None:
-    assert log_on_this_machine("http://127.0.0.1:8000", entries(named)) is None
+    assert local_log("http://127.0.0.1:8000", entries(named)) is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.client.error_response import Fault, Refusal
+from harness.client.error_response import Refusal, TransientError
 from harness.client.request import ChatRequest
-from harness.client.response import Reply, checked_body, read_replies
+from harness.client.response import Reply, parse_body, parse_replies
 from harness.prompts.prompt_template import Message
 from tests.support.chat_answers import Body
 
@@ -18,7 +18,7 @@ def choice(content: object, finish: object = "stop", **more: object) -> Body:
 
 
 def read(*choices: Body, **more: object) -> Reply:
-    (reply,) = read_replies({"model": "m", "choices": list(choices), **more}, CHAT, 1.0)
+    (reply,) = parse_replies({"model": "m", "choices": list(choices), **more}, CHAT, 1.0)
     return reply
 
 
@@ -40,16 +40,16 @@ def test_the_text_parts_of_a_content_are_joined(content: object) -> None:
 
 @pytest.mark.parametrize("content", [7, [7], [{"type": "text"}], [{"type": "text", "text": 7}], [None]])
 def test_a_content_that_is_no_text_is_a_fault(content: object) -> None:
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         read(choice(content))
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 @pytest.mark.parametrize("content", [None, ""])
 def test_an_empty_answer_beside_thoughts_is_known(content: object, name: str) -> None:
-    assert read(choice(content, **{name: "hm"})).reasoned
-    assert not read(choice("12", **{name: "hm"})).reasoned
-    assert not read(choice(content)).reasoned
+    assert read(choice(content, **{name: "hm"})).only_reasoning
+    assert not read(choice("12", **{name: "hm"})).only_reasoning
+    assert not read(choice(content)).only_reasoning
 
 
 @pytest.mark.parametrize(
@@ -63,24 +63,24 @@ def test_an_empty_answer_beside_thoughts_is_known(content: object, name: str) ->
     ],
 )
 def test_an_answer_that_is_an_error_or_nothing_is_asked_for_again(broken: Body) -> None:
-    with pytest.raises(Fault):
+    with pytest.raises(TransientError):
         read(broken)
 
 
 def test_an_error_beside_no_choices_is_what_it_says() -> None:
     with pytest.raises(Refusal) as caught:
         read(error={"message": "Insufficient credits", "code": 402})
-    assert caught.value.ends_run
+    assert caught.value.is_about_account
 
 
 @pytest.mark.parametrize("finish", ["length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length", {"type": "length"}])
 def test_an_answer_at_its_bound_is_known_in_every_servers_words(finish: object) -> None:
-    assert read(choice("12", finish)).cut_off
+    assert read(choice("12", finish)).truncated
 
 
 @pytest.mark.parametrize("finish", ["stop", "eos", "end_turn", "STOP", {"type": "stop", "matched": 7}, None, 7])
 def test_other_reasons_to_finish_are_whole_answers(finish: object) -> None:
-    assert not read(choice("12", finish)).cut_off
+    assert not read(choice("12", finish)).truncated
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_other_reasons_to_finish_are_whole_answers(finish: object) -> None:
     ],
 )  # fmt: skip
 def test_what_is_almost_json_is_read(content: bytes) -> None:
-    assert checked_body(200, content, {}, "here")["choices"] == []
+    assert parse_body(200, content, {}, "here")["choices"] == []
 
 
 def test_half_a_surrogate_in_an_answer_can_be_saved() -> None:
@@ -101,4 +101,4 @@ def test_half_a_surrogate_in_an_answer_can_be_saved() -> None:
 
 def test_a_redirect_is_told_with_its_target() -> None:
     with pytest.raises(Refusal, match="redirects to https://there; give that address"):
-        checked_body(308, b"", {"Location": "https://there"}, "here")
+        parse_body(308, b"", {"Location": "https://there"}, "here")

@@ -87,7 +87,7 @@ def test_sampling_without_room(tmp_path: Path, calm: Path, kind: str, free: int)
             shutil.copytree(disk / "run", tmp_path / "run")
         saved = b"".join(path.read_bytes() for path in (tmp_path / "run").glob("predictions.jsonl"))
         assert saved.endswith(b"\n") or not saved
-        assert sample(options(server, tmp_path / "run", resume=True)).asked == 40 - saved.count(b"\n")
+        assert sample(options(server, tmp_path / "run", resume=True)).sampled == 40 - saved.count(b"\n")
     assert stable(tmp_path / "run") == stable(calm)
 
 

@@ -157,7 +157,7 @@ def check_torn(run: Path, sizes: list[int]) -> None:
         for content in cut(data, sizes):
             path.write_bytes(content)
             (run / "manifest.json").write_bytes(told)
-            assert sample(chosen).asked == data.count(b"\n") - content.count(b"\n")
+            assert sample(chosen).sampled == data.count(b"\n") - content.count(b"\n")
             assert stable(run) == calm
             count()
 
@@ -206,7 +206,7 @@ def test_lines_that_are_lost_or_added(run: Path, change: str) -> None:
     with ChatServer(moody) as server:
         chosen = options(server, run, **SMALL, resume=True)
         if change == "lost":
-            assert sample(chosen).asked == 1
+            assert sample(chosen).sampled == 1
             assert stable(run) == calm
         else:
             with pytest.raises(ArcBenchError, match=r"predictions\.jsonl"):

@@ -17,7 +17,7 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Outcome, RunConfig
 from harness.sampling.engine import prediction_line
-from harness.sampling.plan import Draw, Plan
+from harness.sampling.plan import Plan, Sample
 from tests.support.chat_answers import garbage
 from tests.support.chat_server import ChatServer
 from tests.support.sampling_toys import until
@@ -36,7 +36,7 @@ def command(url: str, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def answer(draw: Draw, stream: Stream) -> tuple[Outcome, Grid | None]:
+def answer(draw: Sample, stream: Stream) -> tuple[Outcome, Grid | None]:
     """A quarter right, a tenth failed, the rest wrong in one to three cells, so that most of them are distinct."""
     truth = draw.task.test[draw.test_index].output
     assert truth is not None
@@ -56,7 +56,7 @@ def fill(out: Path, config: RunConfig) -> int:
     plan = Plan(config, list(iterate_tasks(open_dataset(config.dataset))))
     with (out / "predictions.jsonl").open("wb") as file:
         for number in range(len(plan) - MISSING):
-            draw = plan.draw(number)
+            draw = plan.sample(number)
             stream = Stream("million", number)
             outcome, grid = answer(draw, stream)
             reply = Reply("x" * 300, "stop", "base", 100, -5 * stream.uniform(), 0.1)

@@ -32,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             before = len(server.bodies)
             summary = sample(options(server, folder / rule, stop=rule))
             assert summary.finished
-            assert summary.asked == summary.done == summary.total == len(server.bodies) - before
+            assert summary.sampled == summary.done == summary.total == len(server.bodies) - before
     for name in ("full", *RULES):
         score_run(folder / name)
     return folder
@@ -108,7 +108,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(runs: Path, tmp_path: Path, r
     complete = len(stable(runs / rule))
     with ChatServer(torn) as server:
         summary = sample(options(server, out, stop=rule, resume=True))
-        assert len(server.bodies) == summary.asked == max(0, complete - lines)
+        assert len(server.bodies) == summary.sampled == max(0, complete - lines)
     score_run(out)
     assert stable(out) == stable(runs / rule)
     assert told(out) == told(runs / rule)

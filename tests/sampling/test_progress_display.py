@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.grid import Grid
-from harness.sampling.progress_display import Board, Display
+from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.session import sample_run
 from harness.voting.live_tally import ModelTally
 from harness.voting.ranking import Vote, vote_k
@@ -83,7 +83,7 @@ def test_a_terminal_gets_one_line_a_model_and_notices_above() -> None:
     for i in range(3):
         tallies[0].answered += 1
         tallies[0].add((f"t{i}", 0), TRUTH, "grid" if i else "unparsed", GRIDS[0] if i else None, -0.5)
-    board = Board(tallies)
+    board = ProgressBoard(tallies)
     board.in_flight = lambda model: 3 if model == "base" else 0
     display = Display(said)
 

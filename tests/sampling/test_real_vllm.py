@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.retry import Policy
+from harness.client.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.runs.folder import RunFolder
@@ -51,7 +51,7 @@ def check_alike(found: list[PredictionRecord], expected: list[PredictionRecord])
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "samples_per_view": 2}], ids=["greedy", "sampled"])
 def test_either_route_gives_the_same_predictions(url: str, tmp_path: Path, settings: dict[str, object]) -> None:
     chosen = options(url, tmp_path / "chat", models=("tiny-base", "random"), dataset="toy/recolour/evaluation#n=8", n=8)
-    chosen = replace(chosen, policy=Policy(), **settings)  # type: ignore[arg-type]
+    chosen = replace(chosen, policy=RetryPolicy(), **settings)  # type: ignore[arg-type]
     sample(replace(chosen, api="chat"))
     sample(replace(chosen, out=tmp_path / "auto"))
     assert RunFolder(tmp_path / "auto").manifest().config.api == "completions"
@@ -76,7 +76,7 @@ def test_a_template_with_a_date_and_a_base_that_would_not_stop(tmp_path: Path) -
     server.start()
     try:
         server.wait()
-        chosen = options(server.url, tmp_path / "chat", models=("llama",), n=3, max_tokens=24, policy=Policy())
+        chosen = options(server.url, tmp_path / "chat", models=("llama",), n=3, max_tokens=24, policy=RetryPolicy())
         for api in ("chat", "completions"):
             with pytest.raises(RunError, match="gave no answer"):  # A random model has none.
                 sample(replace(chosen, out=tmp_path / api, api=api))

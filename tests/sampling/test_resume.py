@@ -35,7 +35,7 @@ def test_resume_refuses_another_configuration_and_names_it(tmp_path: Path) -> No
         with pytest.raises(RunError, match='base\'s hash: null -> "new"'):
             sample(replace(chosen, resume=True))
         server.models = {"base": {}, "cross": {}}
-        assert sample(replace(chosen, resume=True)).asked == 0
+        assert sample(replace(chosen, resume=True)).sampled == 0
     assert (tmp_path / "run" / "predictions.jsonl").read_bytes() == before
 
 
@@ -44,13 +44,13 @@ def test_a_resumed_run_keeps_its_api(tmp_path: Path) -> None:
         chosen = options(server, tmp_path / "run", api="chat")
         sample(chosen)
         cut_to(tmp_path / "run", 10)
-        assert sample(replace(chosen, api="auto", resume=True)).asked == 30
+        assert sample(replace(chosen, api="auto", resume=True)).sampled == 30
         with pytest.raises(RunError, match='api: "chat" -> "completions"'):
             sample(replace(chosen, api="completions", resume=True))
         by_ids = options(server, tmp_path / "ids", api="auto")
         sample(by_ids)
         cut_to(tmp_path / "ids", 10)
-        assert sample(replace(by_ids, resume=True)).asked == 30
+        assert sample(replace(by_ids, resume=True)).sampled == 30
     assert stable(tmp_path / "ids") == stable(tmp_path / "run")
     with ChatServer(moody) as plain, pytest.raises(ConfigError, match="--api completions: "):
         sample(replace(by_ids, servers=(plain.url,), resume=True))
@@ -78,14 +78,14 @@ def test_what_was_given_up_is_asked_for_again_on_request_and_never_twice(tmp_pat
         assert 0 < given_up < 40
         others = [r for r in stable(tmp_path / "run") if r.outcome != "error"]
         bad[0] = False
-        assert sample(replace(chosen, resume=True)).asked == 0
+        assert sample(replace(chosen, resume=True)).sampled == 0
         said = io.StringIO()
         before = len(server.bodies)
-        assert sample(replace(chosen, resume=True, retry_errors=True), said).asked == given_up
+        assert sample(replace(chosen, resume=True, retry_errors=True), said).sampled == given_up
         assert len(server.bodies) - before == given_up
         assert f"asking again for {given_up} predictions" in said.getvalue()
         assert not (tmp_path / "run" / "results.json").exists()
-        assert sample(replace(chosen, resume=True, retry_errors=True)).asked == 0
+        assert sample(replace(chosen, resume=True, retry_errors=True)).sampled == 0
         sample(options(server, tmp_path / "calm"))
     assert stable(tmp_path / "run") == stable(tmp_path / "calm")
     assert [r for r in stable(tmp_path / "run") if r in others] == others

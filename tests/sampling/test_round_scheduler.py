@@ -16,7 +16,7 @@ from harness.data.spec import open_dataset
 from harness.runs.schema import RunConfig
 from harness.sampling.options import RunOptions, complete
 from harness.sampling.plan import Plan
-from harness.sampling.round_scheduler import Rounds
+from harness.sampling.round_scheduler import RoundScheduler
 from harness.voting.early_stopping import Schedule, StopRule, run_schedule
 
 FAILURE = -1
@@ -72,7 +72,7 @@ class Session:
         self.done = bytearray(len(plan))
         for number in before:
             self.done[number] = 1
-        self.rounds = Rounds(plan, schedule, self.done)
+        self.rounds = RoundScheduler(plan, schedule, self.done)
         self.spared = sum(map(self._next, self.rounds.complete()))
         self.asked: list[int] = []
 

@@ -21,7 +21,7 @@ from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.runs.folder import RunFolder
 from harness.runs.schema import PredictionRecord
 from harness.sampling.engine import prediction_line
-from harness.sampling.plan import Asker, Draw, Plan
+from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.scoring.run_scores import score_run
 from tests.conftest import manifest
 from tests.support.chat_answers import Body, garbage
@@ -73,7 +73,7 @@ def test_garbage_scores_zero_and_every_failure_is_counted(tmp_path: Path, tokens
 def test_every_prediction_is_made_once_and_asked_alike_of_every_model(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
         summary = sample(options(server, tmp_path / "run"))
-    assert (summary.asked, summary.done, summary.total) == (40, 40, 40)
+    assert (summary.sampled, summary.done, summary.total) == (40, 40, 40)
     assert len(server.bodies) == 40
     assert len(server.requests) == (10 if tokens else 40)
     records = stable(tmp_path / "run")
@@ -205,14 +205,17 @@ def test_a_lenient_run_reads_what_the_original_scripts_did() -> None:
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("GridShapeEncoder(MinimalGridEncoder())")
     view = identity_view(4)
     unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
-    assert Asker(prompt, encoder).read(unclosed, view) == ("unparsed", None)
-    assert Asker(prompt, encoder, lenient=True).read(unclosed, view) == ("grid", Grid.from_rows([[0, 1], [2, 3]]))
+    assert PromptFormat(prompt, encoder).read(unclosed, view) == ("unparsed", None)
+    assert PromptFormat(prompt, encoder, lenient=True).read(unclosed, view) == (
+        "grid",
+        Grid.from_rows([[0, 1], [2, 3]]),
+    )
 
 
-def draw_of(task: int, sample_index: int = 0) -> Draw:
+def draw_of(task: int, sample_index: int = 0) -> Sample:
     dataset = open_dataset("arc1/training#n=30")
     plan = Plan(manifest(dataset.spec, ["base"], 9).config, [dataset.task(i) for i in range(30)])
-    return plan.draw(task * 9 + sample_index)
+    return plan.sample(task * 9 + sample_index)
 
 
 @pytest.mark.parametrize("name", prompt_names())
@@ -220,7 +223,7 @@ def draw_of(task: int, sample_index: int = 0) -> Draw:
     task=st.integers(0, 29), sample_index=st.integers(0, 8), encoder=st.sampled_from(["MinimalGridEncoder()", ARC[2]])
 )
 def test_a_chat_is_what_the_prompt_renders(name: str, task: int, sample_index: int, encoder: str) -> None:
-    draw, asker = draw_of(task, sample_index), Asker(load_prompt(name), parse_encoder(encoder))
+    draw, asker = draw_of(task, sample_index), PromptFormat(load_prompt(name), parse_encoder(encoder))
     view = draw.augmentation.apply_task(draw.task)
     assert asker.messages(draw) == asker.prompt.messages(view, draw.test_index, asker.encoder)
 

@@ -360,7 +360,7 @@ def test_a_server_that_allows_fewer_answer_tokens_is_asked_for_fewer(tmp_path: P
 
 
 def test_a_server_that_takes_long_to_answer_first_is_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "_SAID_AFTER", (0.1, 10.0))
+    monkeypatch.setattr(presence, "_REMINDER_PAUSES", (0.1, 10.0))
     said = io.StringIO()
     with ChatServer(seconds=0.5) as server:
         sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), said)

@@ -95,7 +95,7 @@ def test_a_server_that_stays_away_stops_the_run_with_all_saved(tmp_path: Path) -
         assert saved >= 18
         server.up()
         summary = sample(replace(chosen, resume=True))
-    assert summary.asked == 40 - saved
+    assert summary.sampled == 40 - saved
     assert stable(tmp_path / "run") == stable(tmp_path / "calm")
     assert len(RunFolder(tmp_path / "run").manifest().resumed) == 1
 

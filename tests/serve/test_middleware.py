@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from openai import AuthenticationError, OpenAI
 
-from harness.client.response import read_model
+from harness.client.response import parse_model
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
@@ -77,7 +77,7 @@ def test_models_lists_base_names_and_versions(site: Toys) -> None:
             assert own[name]["hash"].startswith(site.a.version)
             assert (own[name]["version"], own[name]["rank"]) == (site.a.version, 4)
             assert (cards[name]["root"], cards[name]["parent"]) == (site.a.id, "toy-base")
-            assert read_model(cards[name]).hash == own[name]["hash"]
+            assert parse_model(cards[name]).hash == own[name]["hash"]
 
     asyncio.run(scenario())
 

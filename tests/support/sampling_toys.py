@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from harness.client.retry import Policy
+from harness.client.retry import RetryPolicy
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
@@ -19,10 +19,10 @@ from harness.runs.schema import PredictionRecord
 from harness.sampling.options import RunOptions, complete
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display
-from harness.sampling.session import SampleSummary, sample_run
+from harness.sampling.session import SessionSummary, sample_run
 from tests.support.chat_server import ChatServer
 
-QUICK = Policy(max_in_flight=16, retries=3, timeout=5.0, wait=5.0, backoff=0.005)
+QUICK = RetryPolicy(max_in_flight=16, retries=3, timeout=5.0, wait=5.0, backoff=0.005)
 PATIENT = replace(QUICK, retries=60, backoff=0.001)
 
 
@@ -41,7 +41,7 @@ def options(server: ChatServer | str, out: Path, **changes: object) -> RunOption
     return replace(chosen, **changes)  # type: ignore[arg-type]
 
 
-def sample(chosen: RunOptions, said: io.StringIO | None = None) -> SampleSummary:
+def sample(chosen: RunOptions, said: io.StringIO | None = None) -> SessionSummary:
     """Make the run; ``said`` takes what it shows."""
     return sample_run(chosen, Display(io.StringIO() if said is None else said))
 
@@ -69,8 +69,8 @@ def oracle(chosen: RunOptions) -> dict[str, str]:
     plan = Plan(complete(chosen, dataset, tasks, {})[0], tasks)
     known = {}
     for number in range(len(plan)):
-        draw = plan.draw(number)
-        asker = plan.askers[draw.model]
+        draw = plan.sample(number)
+        asker = plan.formats[draw.model]
         view = draw.augmentation.apply_task(draw.task)
         chat = [
             {"role": m.role, "content": m.content} for m in asker.prompt.messages(view, draw.test_index, asker.encoder)

@@ -7,13 +7,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from harness.client.retry import Policy
+from harness.client.retry import RetryPolicy
 from harness.runs.folder import RunFolder
 from harness.sampling.options import RunOptions
 from tests.support.chat_answers import Body, echo
 from tests.support.chat_server import ChatServer
 
-QUICK = Policy(max_in_flight=16, retries=3, timeout=20.0, wait=5.0, backoff=0.005)
+QUICK = RetryPolicy(max_in_flight=16, retries=3, timeout=20.0, wait=5.0, backoff=0.005)
 MODELS = ("base", "cross")
 
 
