@@ -1,4 +1,4 @@
-"""JSON objects out of files that others wrote, of bounded size."""
+"""Names of the files in an adapter folder, and reading the JSON files that others wrote, with a bounded size."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MAX_JSON = 1 << 20
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of at most 1 MiB.
+    """Return the JSON object in a file of at most 1 MiB.
 
     Raises:
-        AdapterError: missing, too large, or not an object.
+        AdapterError: the file is missing, larger, not JSON, or holds something other than an object.
     """
     try:
         if path.stat().st_size > _MAX_JSON:
@@ -34,10 +34,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of a folder.
+    """Return the adapter_config.json of an adapter folder.
 
     Raises:
-        AdapterError: the folder or the file is missing, or it is no JSON object.
+        AdapterError: the folder or the file is missing, or the file holds no JSON object.
     """
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")

@@ -1,4 +1,4 @@
-"""Adapter names and versions: how they are written, what they hold, and that it has not changed."""
+"""Adapter names and versions: how they are written, hashed, and checked for changes."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ VERSION = re.compile(r"[0-9a-f]{12}")
 
 
 class UnknownAdapterError(AdapterError):
-    """No adapter or version of that name."""
+    """There is no adapter or version of that name."""
 
 
 class AdapterInUseError(AdapterError):
-    """Refused because the adapter is live, loaded, or there is no room for it."""
+    """The adapter is live or loaded, or the server has no room for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterRef:
-    """``NAME`` or ``NAME@VERSION`` as a user writes it."""
+    """A reference to an adapter as users write it: ``NAME`` or ``NAME@VERSION``."""
 
     name: str
     version: str | None
 
     @staticmethod
     def parse(text: str) -> AdapterRef:
-        """Split at the @.
+        """Parse a reference.
 
         Raises:
-            UnknownAdapterError: no such name can exist (paths, ``..``, odd characters).
+            UnknownAdapterError: no adapter can have this name (a path, ``..``, other characters than those allowed).
         """
         name, at, version = text.partition("@")
         if not NAME.fullmatch(name) or ".." in name or (at and not VERSION.fullmatch(version)):
@@ -54,7 +54,12 @@ class AdapterRef:
 
 @dataclass(frozen=True, slots=True)
 class AdapterVersion:
-    """One registered version: where it is, its full content hash, and when it was added (Unix seconds)."""
+    """One registered version.
+
+    Attributes:
+        version: the first 12 hex digits of ``content_hash(folder)``.
+        added: when it was added, in Unix seconds.
+    """
 
     name: str
     version: str
@@ -68,27 +73,34 @@ class AdapterVersion:
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """What the trainer wrote beside the weights (prompt, encoder, recipe), if anything."""
+        """The trainer's manifest (prompt, encoder, recipe); None if the folder has none."""
         path = self.folder / MANIFEST
         return read_object(path) if path.is_file() else None
 
     def stamp(self) -> list[tuple[int, int, int] | None]:
-        """Inode, size and time of writing (ns) of both files: other numbers where one was replaced or written to."""
-        found: list[tuple[int, int, int] | None] = []
+        """Return inode, size and modification time (ns) of configuration and weights; None in place of a missing file.
+
+        Two stamps differ if a file was replaced or written to in between.
+        """
+        stamps: list[tuple[int, int, int] | None] = []
         for name in (CONFIG, WEIGHTS):
             try:
                 info = (self.folder / name).stat()
             except OSError:
-                found.append(None)
+                stamps.append(None)
             else:
-                found.append((info.st_ino, info.st_size, info.st_mtime_ns))
-        return found
+                stamps.append((info.st_ino, info.st_size, info.st_mtime_ns))
+        return stamps
 
     def verify(self, base: BaseModel | None = None, max_rank: int | None = None) -> VerifiedAdapter:
-        """Check that the files are plain, unchanged since they were added, and fit ``base``; reads every byte.
+        """Check that the files are regular, unchanged since they were added, and fit ``base``. Reads every byte.
+
+        Args:
+            base: as in ``validate_adapter``.
+            max_rank: likewise.
 
         Raises:
-            AdapterError: they are not.
+            AdapterError: one of the checks fails.
         """
         for path in (self.folder.parent, self.folder, self.folder / CONFIG, self.folder / WEIGHTS):
             if path.is_symlink():
@@ -101,7 +113,12 @@ class AdapterVersion:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedAdapter:
-    """What a checked version is: its facts, the SHA-256 of its content (64 hex digits), and its trainer's manifest."""
+    """The result of ``AdapterVersion.verify``.
+
+    Attributes:
+        hash: ``content_hash`` of its folder.
+        manifest: the trainer's manifest, if the folder has one.
+    """
 
     facts: AdapterFacts
     hash: str
@@ -109,10 +126,12 @@ class VerifiedAdapter:
 
 
 def content_hash(folder: Path) -> str:
-    """SHA-256 (64 hex digits) over adapter_config.json and adapter_model.safetensors, each preceded by its length.
+    """Return a SHA-256 (64 hex digits) over adapter_config.json and adapter_model.safetensors.
+
+    Each file's bytes are preceded by its length (8 bytes, little-endian).
 
     Raises:
-        AdapterError: one of them is missing.
+        AdapterError: one of the files cannot be read.
     """
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
@@ -127,16 +146,16 @@ def content_hash(folder: Path) -> str:
 
 
 def check_trained(folder: Path) -> None:
-    """Check that both adapter files are those whose digests the trainer left in the folder's manifest, if it did.
+    """Compare both adapter files with the digests in the folder's manifest, if it has one with digests.
 
     Raises:
-        AdapterError: one has changed since.
+        AdapterError: a file has changed since training.
     """
-    said = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    for name, digest in ((CONFIG, said.get("config_sha256")), (WEIGHTS, said.get("weights_sha256"))):
+    manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    for name, digest in ((CONFIG, manifest.get("config_sha256")), (WEIGHTS, manifest.get("weights_sha256"))):
         with (folder / name).open("rb") as file:
             if digest is not None and digest != hashlib.file_digest(file, "sha256").hexdigest():
                 raise AdapterError(
                     f"{folder / name}: damaged or changed since training (its digest is not the one in {MANIFEST}); "
-                    f"train it again, or remove {MANIFEST} where the change is meant"
+                    f"train it again, or remove {MANIFEST} if the change is intended"
                 )

@@ -1,4 +1,4 @@
-"""What an adapter must fit: the name, layers and weight shapes of a base model, read from its folder without torch."""
+"""A base model folder without torch: its name, configuration, digest, and the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from harness.core.hub_cache import (
 from serve.registry.safetensors_file import TensorInfo, read_header
 
 LANGUAGE_MODEL = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")
-"""What the names of weights begin with in a language model that is a part of a model; older files have it reversed."""
+"""Prefix of the weights' names if the language model is part of a larger model; older files have the words reversed."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model folder in the Hugging Face layout.
+    """A base model in the Hugging Face layout.
 
     Attributes:
-        name: what the server calls it and what adapters give as their base (a folder name or a hub id).
-        folder: where config.json and the weights are, or None where it is known by its hub id only.
-        partial: the cached snapshot of a hub model without all its weights, as ``bench preview`` leaves it.
-        source: the hub id, where it is served under another name.
+        name: its name on the server and in adapters' configurations (a folder name or a hub id).
+        folder: the folder with config.json and the weights; None for a hub model that is not cached completely.
+        partial: the cached snapshot of a hub model that lacks weights, as ``bench preview`` leaves it.
+        source: the folder or hub id it was opened by, if it is served under another name.
     """
 
     name: str
@@ -43,10 +43,14 @@ class BaseModel:
 
     @staticmethod
     def open(model: str | Path, revision: str | None = None) -> BaseModel:
-        """The model of a folder, or of a hub id (only its name is known unless the local cache has its files).
+        """Open a model folder, or a hub model from the local cache; without cached files only its name is known.
+
+        Args:
+            model: a folder or a hub id.
+            revision: the revision of a hub model.
 
         Raises:
-            ServerError: a path was given and there is no model folder.
+            ServerError: ``model`` is a path without a model folder, or neither a path nor a hub id.
         """
         text = str(model)
         folder = Path(text).expanduser()
@@ -63,7 +67,7 @@ class BaseModel:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json, empty where it is not on this machine."""
+        """The content of config.json; empty if it is not on this machine."""
         folder = self.folder or self.partial
         if folder is None:
             return {}
@@ -78,24 +82,24 @@ class BaseModel:
 
     @property
     def layers(self) -> int | None:
-        """The number of transformer layers, where config.json says it."""
+        """The number of transformer layers, if config.json has it."""
         value = self.text_config.get("num_hidden_layers")
         return value if isinstance(value, int) else None
 
     @property
     def architecture(self) -> str | None:
-        """The class of the model, where config.json says it."""
-        named = self.config.get("architectures")
-        return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+        """The model's class, such as "LlamaForCausalLM", if config.json has it."""
+        names = self.config.get("architectures")
+        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
 
     @cached_property
     def is_composite(self) -> bool:
-        """Whether the language model is a part of it, beside one that reads pictures or sound."""
+        """Whether the language model is part of a larger model, beside a part that reads pictures or sound."""
         return any(LANGUAGE_MODEL.match(name) for name in self.tensors)
 
     @property
     def has_other_tokenizer(self) -> bool:
-        """Whether vLLM might choose mistral-common's tokenizer files, where training reads those of transformers."""
+        """Whether vLLM might choose mistral-common's tokenizer files although training uses those of transformers."""
         folder = self.folder or self.partial
         if folder is None or not (folder / "tokenizer_config.json").is_file():
             return False
@@ -103,18 +107,18 @@ class BaseModel:
 
     @property
     def has_tied_head(self) -> bool:
-        """Whether the output layer has the weights of the embeddings."""
+        """Whether the output layer shares the weights of the embeddings."""
         return not any(name.endswith("lm_head.weight") for name in self.tensors)
 
     @property
     def text_config(self) -> dict[str, Any]:
-        """The part of config.json on the language model, which in a model that reads pictures too is an entry."""
+        """The language model's part of config.json: its ``text_config`` entry in a composite model, else all of it."""
         text = self.config.get("text_config")
         return text if isinstance(text, dict) else self.config
 
     @cached_property
     def tensors(self) -> dict[str, TensorInfo]:
-        """Every weight by name; empty where the model has no safetensors files."""
+        """Every weight by name; empty if the model has no safetensors files."""
         return {name: tensor for header in self._headers.values() for name, tensor in header.items()}
 
     @cached_property
@@ -125,21 +129,20 @@ class BaseModel:
             raise ServerError(str(error)) from error
 
     def file_of(self, tensor: TensorInfo) -> Path:
-        """The file that holds one of ``tensors``."""
-        return next(path for path in self._weights if any(tensor is own for own in self._headers[path].values()))
+        """Return the file that holds one of ``tensors``."""
+        return next(path for path in self._weights if any(tensor is other for other in self._headers[path].values()))
 
     @cached_property
     def hash(self) -> str | None:
-        """16 hex digits that name configuration and weights, as the trainer's manifest gives them for its base.
+        """``model_digest`` of the folder, as in the trainer's manifest; None without a folder.
 
-        SHA-256 over config.json and the hex SHA-256 of all safetensors files in the order of their names; reads every
-        byte (about 10 s for 15 GB).
+        Reads every byte of the weights (about 10 s for 15 GB).
         """
         return None if self.folder is None else model_digest(self.folder)
 
     @cached_property
     def hashes(self) -> frozenset[str]:
-        """``hash``, and the same over those files alone that transformers loads: a repository may hold others."""
+        """``hash``, and the digest over only the weight files that transformers loads; a folder may hold others."""
         if self.folder is None or self.hash is None:
             return frozenset()
         loaded = loaded_weights(self.folder) & {path.name for path in self._weights}
@@ -147,10 +150,12 @@ class BaseModel:
         return frozenset({self.hash, model_digest(self.folder, loaded) if differs else self.hash})
 
     def refuse_pickles(self) -> None:
-        """Refuse weights that are there in PyTorch's own format only: a pickle, and nothing to check adapters against.
+        """Refuse a model whose weights exist only as PyTorch pickles.
+
+        A pickle can run code when it is loaded, and adapters could not be checked against it.
 
         Raises:
-            ServerError: they are.
+            ServerError: the folder has pickles and no safetensors file.
         """
         if self.folder is None or self._weights:
             return
@@ -162,7 +167,10 @@ class BaseModel:
             )
 
     def check_weights(self, environ: Mapping[str, str]) -> None:
-        """Refuse a folder without all its weights, and a hub model that would be downloaded where that is switched off.
+        """Refuse a folder without all its weights, and a hub model to be downloaded while downloads are disabled.
+
+        Args:
+            environ: the environment variables that may disable downloads.
 
         Raises:
             ServerError: what is missing, and what to do.
@@ -178,7 +186,7 @@ class BaseModel:
 
     @property
     def commit(self) -> str | None:
-        """The commit of a model in the hub's cache."""
+        """The commit of a model in the hub's cache, None for any other folder."""
         return self.folder.name if self.folder is not None and self.folder.parent.name == "snapshots" else None
 
     @property
@@ -187,12 +195,12 @@ class BaseModel:
 
     @property
     def identity(self) -> str:
-        """What adapters' names of their base are compared with: the folder, or the hub id."""
+        """What the base names in adapters' configurations are compared with: the folder, or the hub id."""
         return str(self.folder) if self.folder is not None else self.source or self.name
 
 
 def _folder_name(folder: Path) -> str:
-    """The folder's name; the hub id where it is a snapshot in the hub's cache (models--ORG--NAME/snapshots/COMMIT)."""
+    """Return the folder's name, or the hub id of a snapshot in the hub's cache (models--ORG--NAME/snapshots/COMMIT)."""
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         return folder.parent.parent.name.removeprefix("models--").replace("--", "/")
     return folder.name

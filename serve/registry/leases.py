@@ -1,7 +1,7 @@
-"""Which running servers know which registered versions, so that none is deleted under a server.
+"""Leases: which running servers use which registered versions, so that no version is deleted while a server uses it.
 
-Each server keeps ``DIR/.servers/PORT.json`` open under a lock that the system drops when the process dies, however it
-dies. A file that nobody locks is a leftover and is deleted by whoever finds it.
+Each server keeps ``DIR/.servers/PORT.json`` open under a file lock, which the system drops when the process ends,
+however it ends. A lease file without a lock belongs to no running server; whoever reads it deletes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from typing import IO
 
 @dataclass(frozen=True, slots=True)
 class ServerLease:
-    """A running server: its address, the process to stop, and the versions that it may read from disk."""
+    """A running server.
+
+    Attributes:
+        url: its address.
+        pid: the process to stop.
+        versions: ids of the versions that it may read from disk.
+    """
 
     url: str
     pid: int
@@ -29,14 +35,17 @@ class ServerLease:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path`` (made if missing), waiting for it."""
+    """Hold an exclusive lock on ``path`` while the block runs; waits for the lock and creates the file."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 class LeaseFile:
-    """A server's own lease; hold the object as long as the server runs."""
+    """The lease that a server holds for itself, until ``close`` or the end of the process.
+
+    Waits for the lease of a server on the same port that is still shutting down.
+    """
 
     def __init__(self, root: Path, url: str, port: int) -> None:
         self._root = root
@@ -45,23 +54,26 @@ class LeaseFile:
         self._path = folder / f"{port}.json"
         self._url = url
         self._file: IO[str]
-        while not self._take():
+        while not self._try_to_acquire():
             time.sleep(0.1)
 
-    def _take(self) -> bool:
-        """Open, lock and fill the file in one go, so that nobody sees it unlocked or empty; False where it is held."""
+    def _try_to_acquire(self) -> bool:
+        """Open, lock and fill the file; False if another process holds it.
+
+        All under the registry's lock, so that no other process sees the file unlocked or empty.
+        """
         with file_lock(self._root / ".lock"):
             self._file = self._path.open("a+")
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # a server of this port that is still going down
+            except BlockingIOError:  # a server on this port is still shutting down
                 self._file.close()
                 return False
             self._write(())
             return True
 
     def write(self, versions: Iterable[str]) -> None:
-        """Declare the versions known from now on; a version is declared before it is read, never after."""
+        """Replace the ids of the versions that the server may read. Call it before a version is read, never after."""
         with file_lock(self._root / ".lock"):
             self._write(versions)
 
@@ -73,13 +85,13 @@ class LeaseFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Give the lease up."""
+        """Delete the lease."""
         self._path.unlink(missing_ok=True)
         self._file.close()
 
 
 class Declarations:
-    """The versions that one running server may read, kept in its lease. All methods run on the server's event loop."""
+    """The versions that a server may read, written to its lease at each change. For use on one event loop."""
 
     def __init__(self, lease: LeaseFile) -> None:
         self._lease = lease
@@ -87,12 +99,12 @@ class Declarations:
         self._lock = asyncio.Lock()
 
     async def add(self, version: str) -> None:
-        """Declare a version, before it is read."""
+        """Add a version to the lease; call it before the version is read."""
         self._versions.add(version)
         await self._write()
 
     async def discard(self, version: str) -> None:
-        """Take a version back that is not read any more."""
+        """Remove a version that is no longer read from the lease."""
         self._versions.discard(version)
         await self._write()
 
@@ -102,21 +114,21 @@ class Declarations:
 
 
 def running_servers(root: Path) -> list[ServerLease]:
-    """The servers that run on this registry; leftovers of dead ones are deleted. Hold the registry's lock."""
+    """Return the servers that run on this registry and delete the leases of dead ones. Hold the registry's lock."""
     folder = root / ".servers"
-    found: list[ServerLease] = []
+    leases: list[ServerLease] = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         with path.open("r+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raw = json.load(file)
-                found.append(ServerLease(raw["url"], raw["pid"], tuple(raw["versions"])))
+                leases.append(ServerLease(raw["url"], raw["pid"], tuple(raw["versions"])))
             else:
                 path.unlink(missing_ok=True)
-    return found
+    return leases
 
 
 def leased_versions(root: Path) -> dict[str, str]:
-    """Version id to the address of a server that knows it."""
+    """Return each leased version id with the address of a server that uses it. Hold the registry's lock."""
     return {version: lease.url for lease in running_servers(root) for version in lease.versions}

@@ -1,4 +1,4 @@
-"""Prompt and encoder of an adapter without a manifest: those of its checkpoint's run, or those that a user gives."""
+"""Find prompt and encoder of an adapter without a manifest: from its checkpoint's training run, or from the user."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from harness.prompts.prompt_template import inference_prompt
 from serve.registry.adapter_files import MANIFEST, read_object
 
 _STARTED = "training.json"
-"""What the trainer writes into its output folder at the start: the recipe's keys, flat."""
+"""The file that the trainer writes to its output folder at the start: the recipe's keys, flattened."""
 _DATASET = re.compile(r"datasets\.\d+\.spec")
 _OF_THE_RESULT = {
     *("weights_sha256", "config_sha256", "steps", "kept_step", "ended", "losses"),
     *("tokens", "answer_tokens", "padding", "seconds", "finished"),
 }
-"""Keys of a manifest that are about the finished weights, which a checkpoint's are not."""
+"""Manifest keys that describe the final weights and are wrong for a checkpoint's."""
 
 
 def complete_manifest(source: Path, draft: Path, prompt_settings: Mapping[str, str]) -> None:
-    """Write what a checkpoint's run and the user say of an adapter into the manifest of its copy.
+    """Write the manifest of an adapter's copy from its checkpoint's training run and the user's settings.
+
+    Without either, the copy stays as it is.
 
     Args:
         source: the adapter's folder.
         draft: the copy that is to be registered.
-        prompt_settings: ``prompt`` and ``encoder`` that the user gives; they stand over those of a manifest.
+        prompt_settings: ``prompt`` and ``encoder`` from the user; they take precedence over the manifest's.
 
     Raises:
-        AdapterError: the files of the checkpoint's run are damaged.
+        AdapterError: a file of the training run is damaged.
     """
     path = draft / MANIFEST
     manifest = read_object(path) if path.exists() else manifest_of_checkpoint(source)
@@ -48,13 +50,13 @@ def complete_manifest(source: Path, draft: Path, prompt_settings: Mapping[str, s
 
 
 def manifest_of_checkpoint(folder: Path) -> dict[str, Any]:
-    """Return what a checkpoint's run says of prompt, encoder and base; nothing for a folder that is no checkpoint.
+    """Return prompt, encoder and base of a checkpoint's training run; empty for a folder that is no checkpoint.
 
     Args:
         folder: such as ``OUTPUT/checkpoints/checkpoint-50``.
 
     Raises:
-        AdapterError: the run's files are damaged.
+        AdapterError: a file of the training run is damaged.
     """
     folder = folder.resolve()
     output = folder.parent.parent
@@ -78,7 +80,7 @@ def manifest_of_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def _prompt(recipe: Mapping[str, Any]) -> object:
-    """The prompt that the trainer would write into the manifest; the first dataset's where one is not known here."""
+    """Return the prompt as the trainer writes it to the manifest; the first dataset's if one is unknown here."""
     count = sum(bool(_DATASET.fullmatch(key)) for key in recipe)
     names = [recipe.get(f"datasets.{k}.prompt") or recipe.get("prompt") for k in range(max(count, 1))]
     try:
@@ -88,7 +90,7 @@ def _prompt(recipe: Mapping[str, Any]) -> object:
 
 
 def missing_prompt_warnings(folder: Path) -> list[str]:
-    """Return a warning where nothing says with which prompt and encoder a registered adapter was trained."""
+    """Return a warning if the manifest of a registered adapter lacks its prompt or encoder, else an empty list."""
     manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
     unknown = [key for key in ("prompt", "encoder") if not isinstance(manifest.get(key), str)]
     if not unknown:

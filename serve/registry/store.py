@@ -1,10 +1,11 @@
-"""The adapter registry: a folder of immutable adapter versions that are named by their content.
+"""The adapter registry: a folder of immutable adapter versions, each named by its content.
 
     DIR/NAME/VERSION/    adapter_config.json, adapter_model.safetensors, manifest.json (optional, the trainer's)
-    DIR/NAME/live.json   {"version": VERSION or null, "history": [older versions that were live, newest first]}
+    DIR/NAME/live.json   {"version": VERSION or null, "history": [versions that were live before, newest first]}
 
-VERSION is the first 12 hex digits of a SHA-256 over the two adapter files, so that the same weights are the same
-version anywhere, and a changed file is noticed. Everything is written beside its place and renamed, under one lock.
+VERSION is the first 12 hex digits of a SHA-256 over the two adapter files: the same weights have the same version on
+every machine, and a changed file is detected. Every file is written under a temporary name and then renamed, under
+one lock, so that a reader never sees a partial one.
 """
 
 from __future__ import annotations
@@ -39,18 +40,19 @@ from serve.registry.prompt_record import complete_manifest, missing_prompt_warni
 from serve.registry.validation import validate_adapter
 
 _HISTORY = 20
+"""How many previously live versions live.json keeps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Which version of a name is live, and which were before (newest first)."""
+    """The live version of a name (None for none), and the versions that were live before, newest first."""
 
     version: str | None
     history: tuple[str, ...]
 
 
 class Registry:
-    """The registry in ``root``, which is made at the first addition."""
+    """The registry in the folder ``root``, which the first addition creates."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -65,15 +67,19 @@ class Registry:
         prompt_settings: Mapping[str, str] | None = None,
         warn: Callable[[str], None] = lambda warning: None,
     ) -> AdapterVersion:
-        """Validate the adapter in ``source`` and copy it in; adding the same content again changes nothing.
+        """Validate the adapter in ``source`` and copy it into the registry, as the newest version of ``name``.
+
+        Content that is registered already gets no second copy; only its date and manifest are updated.
 
         Args:
-            accept: the user insists that ``base`` is the right one, whatever the adapter says.
-            prompt_settings: ``prompt`` and ``encoder`` that a user gives; they stand over those of a manifest.
-            warn: called with what the user should know of the adapter.
+            name: an adapter name without a version.
+            base: the model that it must fit, as in ``validate_adapter``.
+            accept: accept the adapter for ``base`` even if it names another base.
+            prompt_settings: ``prompt`` and ``encoder`` from the user; they take precedence over the manifest's.
+            warn: called with each warning about the adapter.
 
         Raises:
-            AdapterError: the adapter cannot be served, or the name is odd.
+            AdapterError: the adapter cannot be served, or the name is not allowed.
         """
         ref = AdapterRef.parse(name)
         if ref.version:
@@ -89,7 +95,7 @@ class Registry:
                 complete_manifest(source, draft, prompt_settings or {})
                 facts = validate_adapter(draft, base)
                 check_trained(draft)
-                version = self._settle(ref.name, draft)
+                version = self._install(ref.name, draft)
                 for warning in (*facts.warnings, *missing_prompt_warnings(version.folder)):
                     warn(warning)
                 return version
@@ -99,50 +105,52 @@ class Registry:
                 shutil.rmtree(draft, ignore_errors=True)
                 _remove_if_empty(home)
 
-    def _settle(self, name: str, draft: Path) -> AdapterVersion:
+    def _install(self, name: str, draft: Path) -> AdapterVersion:
+        """Move a validated draft to its version's folder; for a registered version replace only the manifest."""
         version = content_hash(draft)[:12]
         home = self.root / name / version
         if home.exists():
             if content_hash(home)[:12] != version:
                 raise AdapterError(f"{name}@{version}: the registered copy is damaged; remove it and add it again")
-            for beside in (MANIFEST, ACCEPTED):  # what is said beside the weights is not in their hash
-                if (draft / beside).exists():
-                    os.replace(draft / beside, home / beside)
+            for record in (MANIFEST, ACCEPTED):  # not part of the content hash, so they may have changed
+                if (draft / record).exists():
+                    os.replace(draft / record, home / record)
         else:
-            draft.chmod(stat.S_IMODE(home.parent.stat().st_mode))  # mkdtemp's are the owner's alone
+            draft.chmod(stat.S_IMODE(home.parent.stat().st_mode))  # mkdtemp grants access to the owner only
             os.replace(draft, home)
         self._make_newest(name, home)
         _sync(home.parent)
         return _version(name, home)
 
     def _make_newest(self, name: str, home: Path) -> None:
-        """Date a version now, or after all others of its name where the clock was set back since they were added."""
+        """Set a version's date to now, or later than all others of its name if the clock was set back."""
         others = [v.folder.stat().st_mtime_ns for v in self.versions(name) if v.folder != home]
         added = max([time.time_ns(), *(one + 1_000_000 for one in others)])
         os.utime(home, ns=(added, added))
 
     def names(self) -> list[str]:
-        """The names that have at least one version, sorted."""
+        """Return the names that have at least one version, sorted."""
         if not self.root.is_dir():
             return []
         return sorted(p.name for p in self.root.iterdir() if NAME.fullmatch(p.name) and self.versions(p.name))
 
     def versions(self, name: str) -> list[AdapterVersion]:
-        """The versions of a name, oldest first; none where it is unknown."""
+        """Return the versions of a name, oldest first; empty for an unknown name."""
         home = self.root / AdapterRef.parse(name).name
-        found = []
+        versions = []
         with suppress(FileNotFoundError, NotADirectoryError):
-            for path in [] if home.is_symlink() else [home / own for own in os.listdir(home) if VERSION.fullmatch(own)]:
-                with suppress(FileNotFoundError):  # removed by another process since
+            entries = [] if home.is_symlink() else os.listdir(home)
+            for path in [home / entry for entry in entries if VERSION.fullmatch(entry)]:
+                with suppress(FileNotFoundError):  # another process has removed it meanwhile
                     if stat.S_ISDIR(path.lstat().st_mode):
-                        found.append(_version(name, path))
-        return sorted(found, key=lambda v: (v.added, v.version))
+                        versions.append(_version(name, path))
+        return sorted(versions, key=lambda v: (v.added, v.version))
 
     def find(self, text: str) -> AdapterVersion:
-        """The version that ``NAME@VERSION`` names; for ``NAME`` the newest.
+        """Return the version ``NAME@VERSION``, or the newest version of ``NAME``.
 
         Raises:
-            UnknownAdapterError: there is none; the message lists what there is.
+            UnknownAdapterError: there is none; the message lists what the registry holds.
         """
         ref = AdapterRef.parse(text)
         versions = self.versions(ref.name)
@@ -153,7 +161,7 @@ class Registry:
         raise UnknownAdapterError(f"{text}: not in the registry; it holds {', '.join(known) or 'nothing yet'}")
 
     def live(self, name: str) -> Live:
-        """The live version of a name and its history.
+        """Return the live version of a name and its history.
 
         Raises:
             AdapterError: live.json is damaged.
@@ -169,7 +177,7 @@ class Registry:
         return Live(words[0], tuple(w for w in words[1:] if w))
 
     def set_live(self, name: str, version: str | None) -> Live:
-        """Make ``version`` (None for no version) the live one of ``name``; the one before goes to the history."""
+        """Make ``version`` (or no version) the live one of ``name``; the previous one heads the history."""
         with self._lock():
             before = self.live(name)
             if before.version == version:
@@ -180,26 +188,27 @@ class Registry:
             return after
 
     def history(self, name: str) -> list[AdapterVersion]:
-        """The versions of a name that were live before the present one and still exist, newest first."""
-        here = {v.version: v for v in self.versions(name)}
-        return [here[version] for version in self.live(name).history if version in here]
+        """Return the versions of a name that were live before the current one and still exist, newest first."""
+        existing = {v.version: v for v in self.versions(name)}
+        return [existing[version] for version in self.live(name).history if version in existing]
 
     def previous(self, name: str) -> AdapterVersion:
-        """What ``rollback`` goes back to.
+        """Return the version that a rollback makes live.
 
         Raises:
-            UnknownAdapterError: there is none.
+            UnknownAdapterError: no earlier live version exists.
         """
         for version in self.history(name):
             return version
         raise UnknownAdapterError(f"{name}: no earlier version to go back to")
 
     def remove(self, text: str) -> list[str]:
-        """Delete a version, or all versions of a name; gives their ids.
+        """Delete ``NAME@VERSION``, or all versions of ``NAME``, and return their ids.
 
         Raises:
             UnknownAdapterError: there is none.
-            AdapterInUseError: a version is live or a running server knows it (deleting it would kill the server).
+            AdapterInUseError: the version is live, or a running server uses one of them (it would fail without the
+                files).
         """
         ref = AdapterRef.parse(text)
         with self._lock():
@@ -224,20 +233,22 @@ class Registry:
             return [v.id for v in doomed]
 
     def gc(self, keep: int = 1) -> list[str]:
-        """Delete versions but for the ``keep`` newest of each name; gives ids.
+        """Delete all versions except the ``keep`` newest of each name, and return the deleted ids.
 
-        What is live, what ``rollback`` would bring back, and what a server knows always stays.
+        Versions that are live, that a rollback would make live, or that a running server uses are never deleted.
+        Leftovers
+        of interrupted additions and removals are deleted too.
         """
         removed: list[str] = []
         with self._lock():
             for leftover in [*self.root.glob("*/.draft-*"), *self.root.glob("*/.removed-*")]:
-                shutil.rmtree(leftover)  # of an addition or removal that was killed: nobody else holds the lock
+                shutil.rmtree(leftover)  # of a killed process: no other addition or removal runs under this lock
             for draft in self.root.glob("*/.live-*.json"):
                 draft.unlink()
             leased = leased_versions(self.root)
             for name in self.names():
-                kept = {self.live(name).version, *(v.version for v in self.history(name)[:1])}
-                spare = [v for v in self.versions(name) if v.version not in kept]
+                needed = {self.live(name).version, *(v.version for v in self.history(name)[:1])}
+                spare = [v for v in self.versions(name) if v.version not in needed]
                 for version in spare[: max(0, len(spare) - keep)]:
                     if version.id not in leased:
                         self._delete(version)
@@ -245,12 +256,14 @@ class Registry:
         return removed
 
     def _delete(self, version: AdapterVersion) -> None:
-        grave = Path(tempfile.mkdtemp(prefix=".removed-", dir=version.folder.parent))
-        os.replace(version.folder, grave / version.version)
-        shutil.rmtree(grave)
+        """Rename a version's folder, so that it disappears at once, and then delete it."""
+        trash = Path(tempfile.mkdtemp(prefix=".removed-", dir=version.folder.parent))
+        os.replace(version.folder, trash / version.version)
+        shutil.rmtree(trash)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        """Hold the registry's lock while the block runs."""
         self.root.mkdir(parents=True, exist_ok=True)
         with file_lock(self.root / ".lock"):
             yield
@@ -261,6 +274,13 @@ def _version(name: str, folder: Path) -> AdapterVersion:
 
 
 def _copy_in(source: Path, draft: Path) -> None:
+    """Copy an adapter's files into ``draft``, read-only and written to disk.
+
+    A pickle is not copied: an empty file of its name lets the validation report it.
+
+    Raises:
+        AdapterError: ``source`` is no folder, a file is not a regular one, or the manifest is not JSON.
+    """
     if not source.is_dir():
         raise AdapterError(f"{source}: no such adapter folder")
     for name in (CONFIG, WEIGHTS, "adapter_model.bin", MANIFEST):
@@ -270,7 +290,7 @@ def _copy_in(source: Path, draft: Path) -> None:
         if not stat.S_ISREG(path.stat().st_mode):
             raise AdapterError(f"{path}: not a plain file")
         if name == "adapter_model.bin":
-            (draft / name).touch()  # seen, so that the refusal can name it; never read
+            (draft / name).touch()
             continue
         shutil.copyfile(path, draft / name)
         (draft / name).chmod(0o444 & stat.S_IMODE((draft / name).stat().st_mode))
@@ -282,6 +302,7 @@ def _copy_in(source: Path, draft: Path) -> None:
 
 
 def _write_live(path: Path, live: Live) -> None:
+    """Replace live.json in one step."""
     draft = path.with_name(f".live-{os.getpid()}.json")
     draft.write_text(json.dumps({"version": live.version, "history": list(live.history)}) + "\n", encoding="utf-8")
     _sync(draft)
@@ -290,6 +311,7 @@ def _write_live(path: Path, live: Live) -> None:
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file or folder is written to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

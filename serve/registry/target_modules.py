@@ -1,4 +1,4 @@
-"""Which of an adapter's weights PEFT applies, by adapter_config.json. vLLM applies all that are in the file."""
+"""Which weights of an adapter PEFT applies, by adapter_config.json; vLLM applies all weights in the file."""
 
 from __future__ import annotations
 
@@ -24,47 +24,53 @@ _MATCH = (
 
 
 def not_applied(config: dict[str, Any], modules: Sequence[str]) -> list[str]:
-    """Return the modules that have weights, but which PEFT leaves alone (``check_target_module_exists`` in PEFT 0.21).
+    """Return the modules that have weights but that PEFT ignores (``check_target_module_exists`` in PEFT 0.21).
 
     Args:
         config: adapter_config.json.
-        modules: names as in the weights' file, without ``base_model.model.`` and ``.lora_A.weight``.
+        modules: names as in the weights file, without ``base_model.model.`` and ``.lora_A.weight``.
 
     Raises:
         AdapterError: a field has an unexpected type, or a pattern takes too long.
     """
     targeted = _targeted(config, modules)
-    excluded = set(_named(config.get("exclude_modules"), modules, "exclude_modules"))
+    excluded = set(_selected(config.get("exclude_modules"), modules, "exclude_modules"))
     return [module for module in modules if module not in targeted or module in excluded]
 
 
 def check_targets(folder: Path, config: dict[str, Any], modules: list[str], base: BaseModel | None) -> list[str]:
-    """Refuse weights that PEFT would leave out and vLLM would apply; give a warning for modules without weights.
+    """Refuse weights that PEFT would ignore and vLLM would apply; return a warning if targeted modules have no weights.
+
+    Args:
+        modules: as in ``not_applied``.
+        base: the base whose modules are searched for targets without weights; None skips that.
 
     Raises:
-        AdapterError: there are such weights; the message names the modules.
+        AdapterError: PEFT would ignore some weights; the message names the modules.
     """
     if ignored := not_applied(config, modules):
         raise AdapterError(
             f"{folder}: adapter_config.json leaves out {len(ignored)} of the {len(modules)} modules that have weights "
-            f"({some(ignored)}): vLLM would apply them and PEFT would not. Correct target_modules, exclude_modules or "
-            "layers_to_transform, or remove those weights"
+            f"({list_some(ignored)}): vLLM would apply them and PEFT would not. Correct target_modules, "
+            "exclude_modules or layers_to_transform, or remove those weights"
         )
     if base is None or not base.tensors or not (bare := without_weights(config, modules, base)):
         return []
-    return [f"{len(bare)} modules of adapter_config.json have no weights ({some(bare)}): was the adapter saved whole?"]
+    return [
+        f"{len(bare)} modules of adapter_config.json have no weights ({list_some(bare)}): was the adapter saved whole?"
+    ]
 
 
 def without_weights(config: dict[str, Any], modules: Sequence[str], base: BaseModel) -> list[str]:
-    """Return the modules of the base, beside those of the adapter, that the configuration names but have no weights.
+    """Return the base's modules that the configuration targets but for which the adapter has no weights.
 
-    Experts are left out: PEFT sees them as one tensor where a model's files have one for each.
+    Experts are excluded: PEFT treats them as one tensor where the model's files have one per expert.
 
     Raises:
         AdapterError: as ``not_applied``.
     """
     stems = {module.partition("layers.")[0] for module in modules}
-    there = set(modules)
+    present = set(modules)
     candidates = []
     for name, tensor in base.tensors.items():
         module, _, kind = name.rpartition(".")
@@ -72,47 +78,48 @@ def without_weights(config: dict[str, Any], modules: Sequence[str], base: BaseMo
         if kind != "weight" or len(tensor.shape) != 2 or layer is None or ".experts." in module:
             continue
         inside = base.layers is None or int(layer[1]) < base.layers
-        if inside and module not in there and module.partition("layers.")[0] in stems:
+        if inside and module not in present and module.partition("layers.")[0] in stems:
             candidates.append(module)
-    left_alone = set(not_applied(config, candidates))
-    return [module for module in candidates if module not in left_alone]
+    ignored = set(not_applied(config, candidates))
+    return [module for module in candidates if module not in ignored]
 
 
-def some(names: Sequence[str]) -> str:
-    """Name a few, and how many more there are."""
+def list_some(names: Sequence[str]) -> str:
+    """Return up to five names as text, and how many more there are."""
     shown = ", ".join(names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
 def _targeted(config: dict[str, Any], modules: Sequence[str]) -> set[str]:
+    """Return the modules that ``target_modules`` and ``layers_to_transform`` select."""
     targets = config.get("target_modules")
     if targets == "all-linear":
         return set(modules)
-    named = _named(targets, modules, "target_modules")
+    selected = _selected(targets, modules, "target_modules")
     layers = config.get("layers_to_transform")
     if not isinstance(targets, list) or layers is None or layers == []:
-        return set(named)
+        return set(selected)
     chosen = layers if isinstance(layers, list) else [layers]
     # A module that is named in full is applied in whatever layer it is.
-    return {m for m in named if m in targets or _layer(config, m) in chosen}
+    return {m for m in selected if m in targets or _layer(config, m) in chosen}
 
 
 def _layer(config: dict[str, Any], module: str) -> int | None:
-    """The layer of a module as PEFT finds it: the first number in its name, or the one after ``layers_pattern``."""
+    """Return a module's layer as PEFT does: the first number in its name, or the one after ``layers_pattern``."""
     patterns = config.get("layers_pattern")
-    named = [patterns] if isinstance(patterns, str) and patterns else patterns or []
-    if not isinstance(named, list):
+    selected = [patterns] if isinstance(patterns, str) and patterns else patterns or []
+    if not isinstance(selected, list):
         raise AdapterError(f"layers_pattern is {patterns!r}, expected a name or a list of names")
-    for pattern in named:
-        _check(pattern, "layers_pattern")
-    for expression in [rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in named] or [_ANY_LAYERS]:
+    for pattern in selected:
+        _check_layers_pattern(pattern, "layers_pattern")
+    for expression in [rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in selected] or [_ANY_LAYERS]:
         if match := re.match(expression, module):
             return int(match[1])
     return None
 
 
-def _named(value: object, modules: Sequence[str], key: str) -> list[str]:
-    """The modules that ``target_modules`` or ``exclude_modules`` names: a list of endings, or one pattern."""
+def _selected(value: object, modules: Sequence[str], key: str) -> list[str]:
+    """Return the modules that ``target_modules`` or ``exclude_modules`` selects (name endings or one pattern)."""
     if not value:
         return []
     if isinstance(value, str):
@@ -124,7 +131,10 @@ def _named(value: object, modules: Sequence[str], key: str) -> list[str]:
 
 
 def _fully_matching(pattern: str, modules: Sequence[str], key: str) -> list[str]:
-    """The modules that a pattern matches from end to end; one that may take for ever is tried in a child process."""
+    """Return the modules that a pattern matches from end to end.
+
+    A pattern that ``check_pattern`` refuses may take forever; it is matched in a child process with a time limit.
+    """
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
@@ -137,6 +147,7 @@ def _fully_matching(pattern: str, modules: Sequence[str], key: str) -> list[str]
 
 
 def _matching_in_child(pattern: str, modules: Sequence[str], key: str) -> list[str]:
+    """Match a pattern in a child process, which is stopped after ``_SECONDS``."""
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _MATCH],
@@ -152,7 +163,8 @@ def _matching_in_child(pattern: str, modules: Sequence[str], key: str) -> list[s
     return [m for m, found in zip(modules, json.loads(done.stdout), strict=True) if found]
 
 
-def _check(pattern: object, key: str) -> None:
+def _check_layers_pattern(pattern: object, key: str) -> None:
+    """Check one entry of ``layers_pattern``."""
     if not isinstance(pattern, str):
         raise AdapterError(f"{key} is {pattern!r}, expected names or patterns")
     try:
@@ -162,12 +174,12 @@ def _check(pattern: object, key: str) -> None:
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse what is no regular expression, or one that may take for ever on a module's name.
+    """Refuse a pattern that is no regular expression, or that may take forever on a module's name.
 
-    Time grows as length ** repeats, and exponentially where a group is repeated; PEFT writes plain names.
+    Matching takes length ** repeats steps, and exponentially many if a group is repeated. PEFT writes plain names.
 
     Raises:
-        AdapterError: and why.
+        AdapterError: why it is refused.
     """
     if len(pattern) > _LONGEST or len(_REPEAT.findall(pattern)) > 2 or _REPEATED_GROUP.search(pattern):
         raise AdapterError(
@@ -180,5 +192,5 @@ def check_pattern(pattern: str) -> None:
 
 
 def matches(pattern: str, module: str) -> bool:
-    """PEFT's rule: a pattern matches the end of a module's name from a dot on."""
+    """Return whether PEFT applies a pattern of ``rank_pattern`` to a module: it matches the end from a dot on."""
     return re.match(rf"(.*\.)?({pattern})$", module) is not None

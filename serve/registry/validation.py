@@ -1,7 +1,8 @@
-"""Whether an adapter folder can be served, decided before any server sees it.
+"""Decide whether an adapter folder can be served, before any server loads it.
 
-vLLM refuses some bad adapters and accepts others in silence (another base, layers that do not exist, NaN weights, which
-then poison cached blocks of other requests), so every load passes through here first. NumPy only.
+vLLM refuses some bad adapters but silently accepts others (trained on another base, with layers that do not exist, or
+with NaN weights, which then corrupt cached blocks of other requests). Every load is therefore validated here first,
+with NumPy only.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from harness.core.vllm_classes import embedding_lora_error
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_config, read_object
 from serve.registry.base_match import INSIST, base_mismatch, is_accepted
 from serve.registry.base_model import BaseModel
-from serve.registry.layer_fit import by, check_copies, check_fit, has_embedding_name
+from serve.registry.layer_fit import as_text, check_copies, check_fit, has_embedding_name
 from serve.registry.safetensors_file import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
-from serve.registry.target_modules import check_pattern, check_targets, matches, some
+from serve.registry.target_modules import check_pattern, check_targets, list_some, matches
 
 MAX_RANK = 512
 _NO_EFFECT = 1e-10
-"""Largest entry of A times largest of B, below which a module's change is lost in any arithmetic."""
+"""If the largest entry of A times the largest of B is below this, a module's change vanishes in any arithmetic."""
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>.{1,300})\.lora_(?:(?P<part>[AB])\.weight|embedding_(?P<embedding>[AB]))"
 )
 _COPY = re.compile(r"base_model\.model\.(?P<module>.{1,300})\.base_layer\.weight")
-"""A copy of a layer of the base, which PEFT saves beside LoRA on embeddings and vLLM does not read."""
+"""A copy of a base layer, which PEFT saves beside LoRA on embeddings and vLLM ignores."""
 _PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Values of init_lora_weights that leave the base weights unchanged."""
 _UNSUPPORTED = {
     "use_dora": "DoRA",
     "lora_bias": "a LoRA bias",
@@ -44,18 +46,21 @@ _UNSUPPORTED = {
     "arrow_config": "Arrow routing",
     "monteclora_config": "MonteCLoRA",
 }
+"""Keys of adapter_config.json that vLLM does not serve, with the name for messages."""
+Pairs = dict[str, tuple[TensorInfo, TensorInfo]]
+"""Module name to its A (r x in) and B (out x r) matrices."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """What an adapter is.
+    """Properties of a valid adapter.
 
     Attributes:
-        rank: the largest.
-        base: the base that it names.
-        targets: the kinds of module that it changes.
-        size: bytes of its weights.
-        warnings: what a user should know of it, though it can be served.
+        rank: the largest rank of its modules.
+        base: the base model that its configuration names.
+        targets: the kinds of modules that it changes, such as "q_proj".
+        size: bytes of its weights file.
+        warnings: lines for the user about an adapter that can be served nevertheless.
     """
 
     rank: int
@@ -66,63 +71,81 @@ class AdapterFacts:
 
 
 def validate_adapter(folder: Path, base: BaseModel | None = None, max_rank: int | None = None) -> AdapterFacts:
-    """Check an adapter folder as PEFT writes it.
+    """Validate an adapter folder in PEFT's layout and return its properties.
 
     Args:
         folder: holds adapter_config.json and adapter_model.safetensors; other files are ignored.
-        base: what it must fit; layers and shapes are not checked where it is None or its weights are not at hand.
-        max_rank: the largest rank that the server can take.
+        base: the model that it must fit. Layers and shapes are not checked if it is None or its weights are not on
+            disk.
+        max_rank: the largest rank that the server accepts.
 
     Raises:
-        AdapterError: with every reason found in the configuration, or the first damaged tensor.
+        AdapterError: every reason in the configuration, or the first damaged tensor.
     """
     config = read_config(folder)
-    reasons = _config_reasons(config)
-    manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
-    warnings = []
-    if base is not None and not is_accepted(folder, base):
-        reason, warning = base_mismatch(config, manifest, base)
-        reasons += [f"{reason}; {INSIST}"] if reason else []
-        warnings += [warning] if warning else []
-    facts_base = str(config.get("base_model_name_or_path") or "")
-    if reasons:
-        raise AdapterError(f"{folder}: cannot be served: {'; '.join(reasons)}")
+    warnings = _check_config(folder, config, base)
     weights = folder / WEIGHTS
     if not weights.is_file():
-        pickled = (folder / "adapter_model.bin").exists()
-        why = (
-            "adapter_model.bin is a pickle, which can run code; save it with safe_serialization=True"
-            if pickled
-            else "missing"
-        )
-        raise AdapterError(f"{weights}: {why}")
+        is_pickled = (folder / "adapter_model.bin").exists()
+        pickle = "adapter_model.bin is a pickle, which can run code; save it with safe_serialization=True"
+        raise AdapterError(f"{weights}: {pickle if is_pickled else 'missing'}")
     tensors = read_header(weights)
     modules = _pair_up(weights, tensors)
     rank = max(_module_rank(weights, module, a, b, config) for module, (a, b) in modules.items())
     if max_rank is not None and rank > max_rank:
         raise AdapterError(f"{folder}: rank {rank} is above this server's --max-lora-rank {max_rank}")
     if base is not None:
-        if reason := embedding_lora_error(modules, base.architecture):
-            raise AdapterError(f"{weights}: {reason}")
-        if config.get("ensure_weight_tying") and any(has_embedding_name(module, head=True) for module in modules):
-            raise AdapterError(
-                f"{weights}: its LoRA is shared by embeddings and output layer (ensure_weight_tying), where vLLM has "
-                "one for each; train it without"
-            )
-        if base.tensors:
-            check_fit(weights, modules, base)
-            check_copies(weights, {m["module"]: tensors[m[0]] for m in map(_COPY.fullmatch, tensors) if m}, base)
+        _check_layers(weights, config, tensors, modules, base)
     warnings += check_targets(folder, config, sorted(modules), base)
     for name, tensor in tensors.items():
         if bad := count_bad_numbers(weights, tensor):
-            found = f"{bad} of {math.prod(tensor.shape)} numbers of {name}"
-            raise AdapterError(f"{weights}: {found} are NaN, infinite or beyond {LARGEST:.0f}")
+            count = f"{bad} of {math.prod(tensor.shape)} numbers of {name}"
+            raise AdapterError(f"{weights}: {count} are NaN, infinite or beyond {LARGEST:.0f}")
     targets = tuple(sorted({module.rsplit(".", 1)[-1] for module in modules}))
     warnings += _check_effect(weights, modules)
-    return AdapterFacts(rank, facts_base, targets, weights.stat().st_size, tuple(warnings))
+    base_name = str(config["base_model_name_or_path"])
+    return AdapterFacts(rank, base_name, targets, weights.stat().st_size, tuple(warnings))
+
+
+def _check_config(folder: Path, config: dict[str, Any], base: BaseModel | None) -> list[str]:
+    """Check the configuration and the base that it names; return warnings.
+
+    Raises:
+        AdapterError: every reason for which the adapter cannot be served.
+    """
+    reasons, warnings = _config_reasons(config), []
+    manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    if base is not None and not is_accepted(folder, base):
+        reason, warning = base_mismatch(config, manifest, base)
+        reasons += [f"{reason}; {INSIST}"] if reason else []
+        warnings += [warning] if warning else []
+    if reasons:
+        raise AdapterError(f"{folder}: cannot be served: {'; '.join(reasons)}")
+    return warnings
+
+
+def _check_layers(
+    weights: Path, config: dict[str, Any], tensors: dict[str, TensorInfo], modules: Pairs, base: BaseModel
+) -> None:
+    """Check that vLLM serves LoRA on these modules of the base, and that their shapes fit.
+
+    Raises:
+        AdapterError: it does not, or they do not.
+    """
+    if reason := embedding_lora_error(modules, base.architecture):
+        raise AdapterError(f"{weights}: {reason}")
+    if config.get("ensure_weight_tying") and any(has_embedding_name(module, head=True) for module in modules):
+        raise AdapterError(
+            f"{weights}: its LoRA is shared by embeddings and output layer (ensure_weight_tying), where vLLM has "
+            "one for each; train it without"
+        )
+    if base.tensors:
+        check_fit(weights, modules, base)
+        check_copies(weights, {m["module"]: tensors[m[0]] for m in map(_COPY.fullmatch, tensors) if m}, base)
 
 
 def _config_reasons(config: dict[str, Any]) -> list[str]:
+    """Return every reason in adapter_config.json for which the adapter cannot be served."""
     reasons = [f"it uses {what}, which vLLM does not serve" for key, what in _UNSUPPORTED.items() if config.get(key)]
     if (kind := config.get("peft_type")) != "LORA":
         reasons.append(f"peft_type is {kind!r}, expected 'LORA'")
@@ -150,7 +173,7 @@ def _config_reasons(config: dict[str, Any]) -> list[str]:
     ]:
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
             reasons.append(f"{where} is {alpha!r}, expected a positive number")
-    for pattern in [p for found in (ranks, alphas) if isinstance(found, dict) for p in found]:
+    for pattern in [p for patterns in (ranks, alphas) if isinstance(patterns, dict) for p in patterns]:
         try:
             check_pattern(pattern)
         except AdapterError as error:
@@ -158,34 +181,40 @@ def _config_reasons(config: dict[str, Any]) -> list[str]:
     targets = config.get("target_modules")
     if not targets or not isinstance(targets, (str, list)):
         reasons.append(f"target_modules is {targets!r}, expected a list of module names or a pattern")
-    named = config.get("base_model_name_or_path")
-    if not isinstance(named, str) or not named:
-        reasons.append(f"base_model_name_or_path is {named!r}, so that its base is unknown")
+    base_name = config.get("base_model_name_or_path")
+    if not isinstance(base_name, str) or not base_name:
+        reasons.append(f"base_model_name_or_path is {base_name!r}, so that its base is unknown")
     return reasons
 
 
-def _check_effect(weights: Path, modules: dict[str, tuple[TensorInfo, TensorInfo]]) -> list[str]:
-    """Refuse an adapter that changes nothing; a warning where a part of it does not.
+def _check_effect(weights: Path, modules: Pairs) -> list[str]:
+    """Refuse an adapter that changes nothing; return a warning if some of its modules change nothing.
 
     Raises:
-        AdapterError: in every module lora_A or lora_B is zero.
+        AdapterError: lora_A or lora_B is zero in every module.
     """
-    idle = [m for m, ab in modules.items() if math.prod(largest_number(weights, one) for one in ab) < _NO_EFFECT]
-    if len(idle) == len(modules):
+    unchanged = [m for m, ab in modules.items() if math.prod(largest_number(weights, one) for one in ab) < _NO_EFFECT]
+    if len(unchanged) == len(modules):
         raise AdapterError(
             f"{weights}: changes nothing: lora_A or lora_B is zero in all of its {len(modules)} modules. Was it saved "
             "before training, or by DeepSpeed or FSDP without gathering its weights?"
         )
-    return [f"{len(idle)} of {len(modules)} modules change nothing: lora_B is zero ({some(idle)})"] if idle else []
+    if not unchanged:
+        return []
+    return [f"{len(unchanged)} of {len(modules)} modules change nothing: lora_B is zero ({list_some(unchanged)})"]
 
 
-def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, tuple[TensorInfo, TensorInfo]]:
-    """Module name to its A and B matrices."""
+def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> Pairs:
+    """Return each module's A and B matrices; copies of base layers are left out.
+
+    Raises:
+        AdapterError: a tensor is no LoRA matrix, or lacks its partner.
+    """
     parts: dict[str, dict[str, TensorInfo]] = {}
     for name, tensor in tensors.items():
         match = _KEY.fullmatch(name)
-        copied = _COPY.fullmatch(name)
-        if match is None and (copied is None or not has_embedding_name(copied["module"], head=True)):
+        copy = _COPY.fullmatch(name)
+        if match is None and (copy is None or not has_embedding_name(copy["module"], head=True)):
             raise AdapterError(
                 f"{path}: {name}: not a LoRA matrix (expected base_model.model.MODULE.lora_A.weight or lora_B)"
             )
@@ -200,17 +229,21 @@ def _pair_up(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, tuple[Tens
         parts.setdefault(match["module"], {})[match["part"] or match["embedding"]] = tensor
     if not parts:
         raise AdapterError(f"{path}: holds no LoRA matrix at all")
-    for module, found in parts.items():
-        if len(found) != 2:
-            raise AdapterError(f"{path}: {module} has lora_{next(iter(found))} but not its partner")
-    return {module: (found["A"], found["B"]) for module, found in parts.items()}
+    for module, pair in parts.items():
+        if len(pair) != 2:
+            raise AdapterError(f"{path}: {module} has lora_{next(iter(pair))} but not its partner")
+    return {module: (pair["A"], pair["B"]) for module, pair in parts.items()}
 
 
 def _module_rank(path: Path, module: str, a: TensorInfo, b: TensorInfo, config: dict[str, Any]) -> int:
+    """Return a module's rank, which must agree with its matrices' shapes and the configuration.
+
+    Raises:
+        AdapterError: it does not.
+    """
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
-        raise AdapterError(
-            f"{path}: {module}: A {by(a.shape)} and B {by(b.shape)} do not multiply (expected r x in, out x r)"
-        )
+        shapes = f"A {as_text(a.shape)} and B {as_text(b.shape)}"
+        raise AdapterError(f"{path}: {module}: {shapes} do not multiply (expected r x in, out x r)")
     patterns = config.get("rank_pattern") or {}
     expected = next((r for p, r in patterns.items() if matches(p, module)), config["r"])
     if a.shape[0] != expected:
