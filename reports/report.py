@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import ConfigError, RunError
+from harness.core.files import write_atomically
 from harness.results.summary_table import summary_table
-from harness.runs.folder import write_atomically
-from harness.runs.sweep_schema import SweepRecord
+from harness.runs.schema import SweepRecord
 from reports.gallery.choose import Shown, choose_tasks, named_tasks
 from reports.html.page import Part, html_page, task_heading
 from reports.html.task_table import task_table

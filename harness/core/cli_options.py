@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from harness.core.files import written_whole
+from harness.core.files import atomic_writer
 
 C = TypeVar("C", bound=Callable[..., Any])
 _SETTING = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
@@ -143,5 +143,5 @@ def print_result(text: str, content: str, json_file: Path | None) -> None:
     if text:
         click.echo(text)
     if json_file is not None:
-        with written_whole(json_file) as file:
+        with atomic_writer(json_file) as file:
             file.write(content.encode() + b"\n")

@@ -78,3 +78,13 @@ class NotComputableError(ArcBenchError):
 def format_ids(ids: Sequence[str], shown: int = SHOWN) -> str:
     """Return a count and the first few ids for a message: ``760 (a, b, c, d, e, …)``."""
     return f"{len(ids)} ({', '.join(ids[:shown])}{', …' if len(ids) > shown else ''})"
+
+
+def truncate(text: str, limit: int = 60) -> str:
+    """Return a text for a message, cut to ``limit`` characters with ``...`` at the end if it is longer."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def short_repr(value: object, limit: int = 60) -> str:
+    """Return ``repr(value)`` for a message, truncated to ``limit`` characters."""
+    return truncate(repr(value), limit)

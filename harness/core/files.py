@@ -1,4 +1,4 @@
-"""Files as users keep them: plain or gzipped, and what is derived from them in a cache folder."""
+"""Reading of plain and gzipped files, atomic writing, and the cache folder for derived files."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.core.errors import DataError
+from harness.core.errors import DataError, RunError
 
 log = logging.getLogger("arc_bench")
 
 
 def cache_dir() -> Path:
-    """Where derived files go: ``$ARC_BENCH_CACHE``, else ``arc-bench`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Return the folder for derived files: ``$ARC_BENCH_CACHE``, else ``$XDG_CACHE_HOME/arc-bench``.
+
+    Without either variable it is ``~/.cache/arc-bench``.
+    """
     if chosen := os.environ.get("ARC_BENCH_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "arc-bench"
 
 
 def cache_key(path: Path) -> str:
-    """A short name for a path on this machine, the same however the path is written."""
+    """Return 16 hex digits that identify a path; relative paths and links give the key of the real path."""
     return hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
 
 
 def fingerprint(path: Path) -> tuple[int, int]:
-    """(size in bytes, modification time in ns): what a derived file was made from.
+    """Return (size in bytes, modification time in ns), by which a derived file knows whether its source changed.
 
     Raises:
-        DataError: the file is not there or cannot be read.
+        DataError: the file does not exist or cannot be read.
     """
     try:
         stat = path.stat()
@@ -44,23 +47,25 @@ def fingerprint(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def files_below(folder: Path, endings: tuple[str, ...], above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """The files of a folder and of those in it with one of these endings, through links; hidden ones are left out.
+def find_files(folder: Path, endings: tuple[str, ...], parents: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders whose names have one of these endings.
+
+    Links are followed; names that begin with a dot are skipped.
 
     Args:
-        above: the real paths of the folders that lead here, so that a link to one of them is not followed.
+        parents: real paths of the folders above this one, so that a link back to one of them is not followed.
 
     Raises:
-        DataError: a link leads nowhere.
+        DataError: a link's target does not exist.
     """
     real = os.path.realpath(folder)
-    if real in above:
+    if real in parents:
         return
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from files_below(path, endings, (*above, real))
+            yield from find_files(path, endings, (*parents, real))
         elif path.name.endswith(endings) and path.is_file():
             yield path
         elif path.is_symlink() and not path.exists():
@@ -68,34 +73,49 @@ def files_below(folder: Path, endings: tuple[str, ...], above: tuple[str, ...] =
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete, whatever other processes write at the same time."""
+def atomic_writer(path: Path, draft: Path | None = None, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces ``path`` when the block ends without an error.
+
+    Readers find the old content or the new one, never a part of it. Missing parent folders are made.
+
+    Args:
+        draft: the temporary file; by default one with a random name beside ``path``, so that several processes can
+            write the same path at once. With a fixed name the next attempt overwrites what a killed one left.
+        durable: flush the content to disk before it replaces the old one, so that this also holds after a power
+            failure; not worth the time for files that can be derived again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = new_file(path.parent, f".{path.name}.")
+    draft = draft or path.with_name(f".tmp-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with draft.open("wb") as file:  # unlike files of tempfile, it gets the permissions of the umask
             yield file
-        os.replace(draft, path)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def new_file(folder: Path, prefix: str) -> tuple[int, Path]:
-    """Make a file with a name of its own and the permissions that the umask leaves; mkstemp's are the owner's alone.
-
-    Returns:
-        Its descriptor, open for writing, and its path.
-    """
-    path = folder / f"{prefix}{secrets.token_hex(8)}"
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file, unzipped where its name ends in ``.gz``.
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file with ``atomic_writer``.
 
     Raises:
-        DataError: it cannot be read, is empty, or is not the gzip it claims to be.
+        RunError: it cannot be written; the old content is still there.
+    """
+    try:
+        with atomic_writer(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise RunError(f"{path}: cannot write ({error.strerror}); it is as it was") from None
+
+
+def read_uncompressed(path: Path) -> bytes:
+    """Return the content of a file, decompressed if its name ends in ``.gz``.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or is not valid gzip.
     """
     try:
         raw = path.read_bytes()
@@ -109,50 +129,53 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def plain_file(path: Path) -> Path:
-    """The file itself, or for a ``.gz`` its unpacked copy in the cache, made once and again when either changes.
+def uncompressed_path(path: Path) -> Path:
+    """Return the path itself or, for a ``.gz``, the path of its decompressed copy in the cache.
+
+    The copy is made on first use, and again if the source or the copy changed since.
 
     Raises:
-        DataError: it cannot be read or is not the gzip it claims to be.
+        DataError: the file cannot be read or is not valid gzip.
     """
     size, mtime = fingerprint(path)
     if path.suffix != ".gz":
         return path
     folder = cache_dir() / "unpacked" / cache_key(path)
-    target = folder / f"{size}-{mtime}" / path.stem
-    if _is_as_written(target):
-        return target
-    log.warning("unpacking %s (%s) into %s, once", path, human_size(size), cache_dir())
-    stale = [old for old in folder.glob("*") if old.is_dir() and old != target.parent]
+    copy = folder / f"{size}-{mtime}" / path.stem
+    if _is_unchanged(copy):
+        return copy
+    log.warning("unpacking %s (%s) into %s, once", path, _format_size(size), cache_dir())
+    stale = [old for old in folder.glob("*") if old.is_dir() and old != copy.parent]
     try:
-        with gzip.open(path) as source, written_whole(target) as file:
+        with gzip.open(path) as source, atomic_writer(copy, durable=False) as file:
             shutil.copyfileobj(source, file, 1 << 20)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _bad_gzip(path, error) from None
-    with written_whole(_seal(target)) as file:
-        file.write(_state(target))
+    with atomic_writer(_fingerprint_file(copy), durable=False) as file:
+        file.write(_fingerprint_text(copy))
     for old in stale:
         shutil.rmtree(old, ignore_errors=True)
-    log.warning("unpacked %s: %s", path, human_size(target.stat().st_size))
-    return target
+    log.warning("unpacked %s: %s", path, _format_size(copy.stat().st_size))
+    return copy
 
 
-def _seal(copy: Path) -> Path:
-    """The file beside an unpacked copy that says how it was left."""
+def _fingerprint_file(copy: Path) -> Path:
+    """Return the path of the file that holds the fingerprint which a copy had when it was made."""
     return copy.with_name(f".{copy.name}.written")
 
 
-def _state(copy: Path) -> bytes:
+def _fingerprint_text(copy: Path) -> bytes:
     return "{} {}".format(*fingerprint(copy)).encode()
 
 
-def _is_as_written(copy: Path) -> bool:
-    """Whether an unpacked copy is there, and nobody cut or changed it since it was made."""
-    return copy.exists() and _seal(copy).exists() and _seal(copy).read_bytes() == _state(copy)
+def _is_unchanged(copy: Path) -> bool:
+    """Return whether a decompressed copy exists and has the fingerprint that it had when it was made."""
+    recorded = _fingerprint_file(copy)
+    return copy.exists() and recorded.exists() and recorded.read_bytes() == _fingerprint_text(copy)
 
 
-def human_size(size: float) -> str:
-    """Bytes for people, e.g. ``2.8 GB`` (decimal units)."""
+def _format_size(size: float) -> str:
+    """Return a number of bytes in decimal units, e.g. ``2.8 GB``."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from harness.core.errors import GridError
+from harness.core.errors import GridError, short_repr
 
 MAX_SIDE = 30
 COLOURS = 10
@@ -35,11 +35,12 @@ class Grid:
             GridError: ``bad_shape`` (empty, ragged, a side over 30) or ``bad_value`` (not an integer 0–9).
         """
         if not isinstance(rows, (list, tuple)) or not rows:
-            raise GridError("bad_shape", f"{where}: expected a non-empty list of rows, got {_short(rows)}")
+            raise GridError("bad_shape", f"{where}: expected a non-empty list of rows, got {short_repr(rows, 40)}")
         for i, row in enumerate(rows):
             if not isinstance(row, (list, tuple)) or not row:
                 raise GridError(
-                    "bad_shape", f"{where}, row {i}: expected a non-empty list of colours, got {_short(row)}"
+                    "bad_shape",
+                    f"{where}, row {i}: expected a non-empty list of colours, got {short_repr(row, 40)}",
                 )
             if len(row) != len(rows[0]):
                 raise GridError("bad_shape", f"{where}, row {i}: {len(row)} cells, but row 0 has {len(rows[0])}")
@@ -54,7 +55,9 @@ class Grid:
             if not cells.translate(None, _VALID):
                 return Grid(len(rows), len(rows[0]), cells)
         i, j, value = _first_bad(rows)
-        raise GridError("bad_value", f"{where}, row {i}, column {j}: expected a colour 0-9, got {_short(value)}")
+        raise GridError(
+            "bad_value", f"{where}, row {i}, column {j}: expected a colour 0-9, got {short_repr(value, 40)}"
+        )
 
     @staticmethod
     def from_json(rows: object, where: str = "grid") -> Grid:
@@ -120,8 +123,3 @@ def _first_bad(rows: Sequence[Sequence[object]]) -> tuple[int, int, object]:
             if type(value) is not int or not 0 <= value < COLOURS:
                 return i, j, value
     raise AssertionError("unreachable: called only for a grid with a bad cell")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from harness.core.errors import DataError
-from harness.core.files import plain_file
+from harness.core.files import uncompressed_path
 from harness.core.grid import Pair, Task
 from harness.core.random_stream import Stream
 from harness.data.barc_download import BARC_FILES, barc_paths
@@ -186,7 +186,8 @@ def open_barc_files(
         DataError: a file is missing or empty, or with ``strict`` has a damaged line.
     """
     files = [
-        BarcFile(LineIndex(plain_file(Path(path)), progress, strict), path, max_examples, min_pairs) for path in paths
+        BarcFile(LineIndex(uncompressed_path(Path(path)), progress, strict), path, max_examples, min_pairs)
+        for path in paths
     ]
     return BarcDataset(spec, tuple(files))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.core.errors import ConfigError, DataError
-from harness.core.files import written_whole
+from harness.core.files import atomic_writer
 from harness.core.grid import Pair, Task
 from harness.data.dataset import Dataset, iterate_tasks
 
@@ -48,7 +48,7 @@ def export_dataset(dataset: Dataset, path: Path) -> list[Path]:
             )
         files[beside] = solutions
     for name, content in files.items():
-        with written_whole(name) as file:
+        with atomic_writer(name) as file:
             file.write(orjson.dumps(content) + b"\n")
     return list(files)
 

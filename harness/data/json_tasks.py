@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from harness.core.errors import DataError
-from harness.core.files import files_below, log, read_bytes
+from harness.core.files import find_files, log, read_uncompressed
 from harness.core.grid import Grid, OversizeError, Pair, Task
 from harness.core.json_stream import parse_json
 from harness.data.task_sources import MIN_PAIRS, FixedTask, PairList, TaskSource, TaskVariants
@@ -41,7 +41,7 @@ def read_sources(path: Path, strict: bool = False) -> tuple[TaskSource, ...]:
 
 def _folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
     root = folder / "tasks" if (folder / "tasks").is_dir() else folder  # re-arc keeps a metadata.json beside its tasks
-    files = sorted(files_below(root, JSON_ENDINGS))
+    files = sorted(find_files(root, JSON_ENDINGS))
     if not files:
         raise DataError(f"{folder}: no .json files; expected a folder of one-task files")
     seen: dict[str, Path] = {}
@@ -111,7 +111,7 @@ def task_name(path: Path) -> str:
 
 
 def _parse(path: Path) -> object:
-    return parse_json(read_bytes(path), str(path))
+    return parse_json(read_uncompressed(path), str(path))
 
 
 def _is_task(data: object) -> TypeGuard[dict[str, object]]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from harness.core.errors import DataError
-from harness.core.files import cache_dir, cache_key, fingerprint, log, written_whole
+from harness.core.files import atomic_writer, cache_dir, cache_key, fingerprint, log
 
 VERSION = 3
 _HEAD = struct.Struct("<8sQQ")
@@ -141,7 +141,7 @@ def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)  # the table behind it stays aligned
     content = text + table.tobytes()
-    with written_whole(path) as file:
+    with atomic_writer(path, durable=False) as file:
         file.write(_HEAD.pack(_MAGIC, len(text), zlib.crc32(content)) + content)
 
 

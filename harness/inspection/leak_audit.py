@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.files import written_whole
+from harness.core.files import atomic_writer
 from harness.data.dataset import Dataset, iterate_tasks
 from harness.data.spec import selectable_ids
 from harness.inspection.leak_detection import LeakDetector, LeakFindings, PairsById, merge_findings
@@ -88,7 +88,7 @@ def write_clean_ids(audit: LeakAudit, folder: Path) -> tuple[list[Path], list[Pa
     written = []
     for name, names in parts:
         if text := "".join(f"{task}\n" for task in names):
-            with written_whole(folder / name) as file:
+            with atomic_writer(folder / name) as file:
                 file.write(text.encode())
             written.append(folder / name)
     stale = [path for path in sorted(folder.glob("clean_*.txt")) if _LIST.fullmatch(path.name) and path not in written]

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import GridError, RunError
+from harness.core.errors import GridError, RunError, short_repr
+from harness.core.files import write_atomically
 from harness.core.grid import Grid, Rows, Task
 from harness.core.json_stream import iterate_elements
 from harness.core.random_stream import Stream
-from harness.runs.folder import write_atomically
-from harness.runs.prediction_reader import short
 from harness.scoring.early_stopped_scores import refuse_other_rules
 from harness.scoring.run_selector import SelectedModel
 from harness.voting.ranking import choose_attempts
@@ -115,16 +114,18 @@ def check_submission(path: Path, tasks: Sequence[Task]) -> Checked:
 
 def _task_problems(value: object, expected: int) -> Iterator[str]:
     if not isinstance(value, list):
-        yield f": expected a list of {expected} test outputs, got {short(value)}"
+        yield f": expected a list of {expected} test outputs, got {short_repr(value)}"
         return
     if len(value) != expected:
         yield f": {len(value)} test outputs, where the dataset has {expected}"
     for index, own in enumerate(value):
         if not isinstance(own, Mapping):
-            yield f", test {index}: expected an object with attempt_1 and attempt_2, got {short(own)}"
+            yield f", test {index}: expected an object with attempt_1 and attempt_2, got {short_repr(own)}"
             continue
         yield from (f", test {index}: {name} is missing" for name in ATTEMPTS if name not in own)
-        yield from (f", test {index}: {short(name)} is one attempt too many" for name in own if name not in ATTEMPTS)
+        yield from (
+            f", test {index}: {short_repr(name)} is one attempt too many" for name in own if name not in ATTEMPTS
+        )
         for name in ATTEMPTS:
             if name in own:
                 try:

@@ -14,9 +14,9 @@ from typing import TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from harness.core.errors import RunError
-from harness.core.files import new_file
-from harness.runs.prediction_log import whole_lines
+from harness.core.errors import RunError, truncate
+from harness.core.files import write_atomically
+from harness.runs.prediction_log import complete_lines
 from harness.runs.schema import Manifest, PredictionRecord, Results, RunConfig
 
 _LOCK = ".lock"
@@ -64,7 +64,7 @@ class RunFolder:
         Raises:
             RunError: a line is not a prediction; it names the line.
         """
-        for number, line in enumerate(whole_lines(self.predictions_path), 1):
+        for number, line in enumerate(complete_lines(self.predictions_path), 1):
             try:
                 yield PredictionRecord.model_validate_json(line)
             except ValidationError as error:
@@ -172,26 +172,10 @@ def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
     """What differs between two configurations, in words, one entry a field."""
     before, after = _flat(old), _flat(new)
     return [
-        f"{name}: {_short(before.get(name))} -> {_short(after.get(name))}"
+        f"{name}: {_short_json(before.get(name))} -> {_short_json(after.get(name))}"
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new one, never a part."""
-    draft = None
-    try:
-        handle, draft = new_file(path.parent, ".tmp-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot write ({error.strerror}); it is as it was") from None
 
 
 def _flat(config: RunConfig) -> dict[str, object]:
@@ -243,6 +227,5 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
 
 
-def _short(value: object) -> str:
-    text = orjson.dumps(value).decode()
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+def _short_json(value: object) -> str:
+    return truncate(orjson.dumps(value).decode())

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harness.core.errors import RunError
+from harness.core.files import atomic_writer
 from harness.runs.schema import PredictionRecord
 
 _BLOCK = 1 << 16
-_RETRIED = (b'"error"', b'"refused"')
+_RETRYABLE_WORDS = (b'"error"', b'"refused"')
 Key = tuple[str, str, int, int]
 
 
@@ -91,34 +92,30 @@ class PredictionLog:
 
 
 def drop_retryable(path: Path) -> int:
-    """Take the predictions that were given up or refused out of the file, in one step; returns how many.
+    """Remove the predictions with outcome ``error`` or ``refused`` from a file, so that they are made again.
 
-    Older versions recorded what was about the account or the server as refused, too. What was
-    dropped counts as never made. Call it while nobody else writes to the file.
+    ``refused`` counts because older versions recorded errors of the account or the server under that name. No other
+    process may write to the file meanwhile.
+
+    Returns:
+        The number of removed predictions.
 
     Raises:
-        RunError: a line is damaged, or it cannot be written; the file is as it was.
+        RunError: a line is damaged, or the file cannot be rewritten; its content is then unchanged.
     """
+    if not path.exists():
+        return 0
     dropped = 0
-    beside = path.with_name(f".tmp-{path.name}")
     try:
-        with beside.open("wb") as file:
-            for number, line in enumerate(whole_lines(path), 1):
-                if any(word in line for word in _RETRIED) and _outcome(line, f"{path}, line {number}") in (
-                    "error",
-                    "refused",
-                ):
+        with atomic_writer(path, draft=path.with_name(f".tmp-{path.name}")) as file:
+            for number, line in enumerate(complete_lines(path), 1):
+                may_match = any(word in line for word in _RETRYABLE_WORDS)  # most lines need not be parsed
+                if may_match and _outcome(line, f"{path}, line {number}") in ("error", "refused"):
                     dropped += 1
                 else:
                     file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        if dropped:
-            beside.replace(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be rewritten ({error.strerror}); it is as it was. Make room") from None
-    finally:
-        beside.unlink(missing_ok=True)
     return dropped
 
 
@@ -131,7 +128,7 @@ def _outcome(line: bytes, where: str) -> object:
         raise RunError(f"{where}: not a prediction ({error!r}); restore the file or run the benchmark again") from None
 
 
-def whole_lines(path: Path) -> Iterator[bytes]:
+def complete_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file that end; none where there is no file."""
     if path.exists():
         with path.open("rb") as file:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import DataError, GridError
+from harness.core.errors import DataError, GridError, short_repr
 from harness.core.grid import Grid
 from harness.runs.schema import FAILURES
 
 _OUTCOMES = frozenset(("grid", *FAILURES))
-_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +68,16 @@ def read_predictions(predictions: Path, accept_unended: bool = False) -> Iterato
 
 def _answer(line: object, where: str) -> Prediction:
     if not isinstance(line, dict):
-        raise DataError(f"{where}: expected an object, got {short(line)}")
+        raise DataError(f"{where}: expected an object, got {short_repr(line)}")
     try:
         rows, outcome, augmentation = line["grid"], line["outcome"], line["augmentation"]
         grid = None if rows is None else Grid.from_rows(rows, f"{where}, grid")
         if not isinstance(outcome, str) or outcome not in _OUTCOMES:
-            raise DataError(f"{where}, outcome: expected grid or {', '.join(FAILURES)}, got {short(outcome)}")
+            raise DataError(f"{where}, outcome: expected grid or {', '.join(FAILURES)}, got {short_repr(outcome)}")
         if (grid is None) == (outcome == "grid"):
             raise DataError(f"{where}: outcome {outcome!r} does not go with {'no' if grid is None else 'a'} grid")
         if not isinstance(augmentation, dict):
-            raise DataError(f"{where}, augmentation: expected an object, got {short(augmentation)}")
+            raise DataError(f"{where}, augmentation: expected an object, got {short_repr(augmentation)}")
         return Prediction(
             model=check_text(line["model"], where, "model"),
             task_id=check_text(line["task_id"], where, "task_id"),
@@ -100,28 +99,22 @@ def _answer(line: object, where: str) -> Prediction:
 def check_text(value: object, where: str, field: str) -> str:
     """A text, or a DataError that names the place and the field."""
     if type(value) is not str:
-        raise DataError(f"{where}, {field}: expected a text, got {short(value)}")
+        raise DataError(f"{where}, {field}: expected a text, got {short_repr(value)}")
     return value
 
 
 def check_index(value: object, where: str, field: str) -> int:
     """A whole number from 0, or a DataError that names the place and the field."""
     if type(value) is not int or not 0 <= value < 1 << 63:
-        raise DataError(f"{where}, {field}: expected a whole number from 0, got {short(value)}")
+        raise DataError(f"{where}, {field}: expected a whole number from 0, got {short_repr(value)}")
     return value
 
 
 def check_number(value: object, where: str, field: str) -> float | None:
     """A number or null, or a DataError that names the place and the field."""
     if value is not None and type(value) is not float and type(value) is not int:
-        raise DataError(f"{where}, {field}: expected a number or null, got {short(value)}")
+        raise DataError(f"{where}, {field}: expected a number or null, got {short_repr(value)}")
     try:
         return None if value is None else float(value)
     except OverflowError:
-        raise DataError(f"{where}, {field}: {short(value)} is too large") from None
-
-
-def short(value: object) -> str:
-    """A value for a message, cut where it is long."""
-    told = repr(value)
-    return told if len(told) <= _SHOWN else told[: _SHOWN - 3] + "..."
+        raise DataError(f"{where}, {field}: {short_repr(value)} is too large") from None

@@ -253,5 +253,22 @@ class Cost(Record):
     """Sum of request times; requests overlap, so that this is more than the wall time."""
 
 
+class SweepRow(Record):
+    """One mixture: its label in the table, and the adapters that were trained on it, one a training seed."""
+
+    label: str
+    models: Annotated[list[str], Field(min_length=1)]
+
+
+class SweepRecord(Record):
+    """sweep.json: the rows in the order of the table; every row is compared with the first."""
+
+    header: str
+    """What the labels are, such as ``original datasets weight``."""
+    rows: Annotated[list[SweepRow], Field(min_length=1)]
+    seeds: list[int]
+    """Training seeds, in the order of each row's models."""
+
+
 Results.model_rebuild()
 ResultsWithRules.model_rebuild()

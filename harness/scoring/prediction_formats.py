@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import ConfigError, DataError, GridError
+from harness.core.errors import ConfigError, DataError, GridError, short_repr
 from harness.core.grid import Grid
 from harness.core.json_stream import first_character, iterate_elements
-from harness.runs.prediction_reader import Prediction, check_index, check_number, check_text, read_predictions, short
+from harness.runs.prediction_reader import Prediction, check_index, check_number, check_text, read_predictions
 from harness.scoring.prediction_groups import UNNAMED
 
 Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Prediction]]
@@ -183,13 +183,13 @@ def _answer(task: str, index: int, sample: int, outcome: str, grid: Grid | None,
 
 def _outputs(value: object, where: str) -> list[object]:
     if not isinstance(value, list):
-        raise DataError(f"{where}: expected a list of test outputs, got {short(value)}")
+        raise DataError(f"{where}: expected a list of test outputs, got {short_repr(value)}")
     return value
 
 
 def _object(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object, got {short(value)}")
+        raise DataError(f"{where}: expected an object, got {short_repr(value)}")
     return value
 
 
@@ -198,7 +198,7 @@ def _attempts(value: object, where: str) -> Iterator[tuple[int, object]]:
     for name, attempt in _object(value, where).items():
         match = _ATTEMPT.fullmatch(name)
         if match is None:
-            raise DataError(f"{where}: expected attempt_1, attempt_2, …, got {short(name)}")
+            raise DataError(f"{where}: expected attempt_1, attempt_2, …, got {short_repr(name)}")
         yield int(match[1]) - 1, attempt
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import DataError, UnknownOutputError, format_ids
+from harness.core.files import write_atomically
 from harness.core.grid import Grid, Task
 from harness.data.dataset import Dataset, content_digest, without_test_outputs
 from harness.data.spec import open_dataset
-from harness.runs.folder import RunFolder, write_atomically
+from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import EarlyStoppingResult, Manifest, Metric, ModelResult, Results
 from harness.scoring.costs import CostMeter

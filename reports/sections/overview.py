@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.results.summary_table import WILSON_MARK
 from harness.results.table_format import markdown_table, with_interval
-from harness.runs.sweep_schema import SweepRecord
+from harness.runs.schema import SweepRecord
 from harness.scoring.paired_comparison import correct_together
 from harness.scoring.run_scores import score_intervals
 from reports.loading.runs import Section, all_models

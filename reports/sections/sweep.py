@@ -14,7 +14,7 @@ from harness.core.errors import RunError
 from harness.results.comparison_table import comparison_footnote, comparison_table, sentence
 from harness.results.summary_table import WILSON_MARK
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.sweep_schema import SweepRecord, SweepRow
+from harness.runs.schema import SweepRecord, SweepRow
 from harness.scoring.paired_comparison import HEADLINE, Paired, against_first, compare_pairs
 from harness.scoring.run_scores import ModelScores, score_intervals
 from harness.stats.intervals import Interval

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from shutil import which
 
-from harness.core.files import written_whole
+from harness.core.files import atomic_writer
 from serve.launch.extra_options import has_option
 
 _SOURCE = """\
@@ -62,7 +62,7 @@ def compiler_fault(environ: Mapping[str, str]) -> str | None:
     fault = _try([program, "-std=c++20", "-fopenmp"], headers, Path(target), "probe.cpp", _SOURCE)
     if fault is None:
         try:
-            with written_whole(cache) as file:
+            with atomic_writer(cache, durable=False) as file:
                 file.write(json.dumps(key).encode())
         except OSError:
             pass  # it is tried again at the next start

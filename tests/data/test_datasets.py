@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import DataError, SpecError
-from harness.core.files import read_bytes
+from harness.core.files import read_uncompressed
 from harness.core.random_stream import Stream
 from harness.data.dataset import SourceList, iterate_tasks
 from harness.data.spec import open_dataset
@@ -225,7 +225,7 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="task id same is taken"):
         open_dataset(str(tmp_path / "twice"))
     with pytest.raises(DataError, match="nowhere"):
-        read_bytes(tmp_path / "nowhere.json")
+        read_uncompressed(tmp_path / "nowhere.json")
 
 
 @pytest.mark.parametrize(

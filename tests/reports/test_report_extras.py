@@ -13,7 +13,7 @@ from harness.cli.entry import run_cli
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.results.table_format import with_interval
 from harness.runs.folder import RunFolder
-from harness.runs.sweep_schema import SweepRecord, SweepRow
+from harness.runs.schema import SweepRecord, SweepRow
 from harness.stats.intervals import wilson
 from reports.cli import report
 from reports.loading.runs import load_sections

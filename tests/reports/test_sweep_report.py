@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.core.errors import RunError
-from harness.runs.sweep_schema import SweepRecord, SweepRow
+from harness.runs.schema import SweepRecord, SweepRow
 from harness.stats.intervals import intervals
 from harness.voting.metrics import METRICS
 from reports.loading.runs import load_sections

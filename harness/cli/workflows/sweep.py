@@ -100,7 +100,7 @@ def _keep_evaluation(plan: Sweep) -> None:
     Raises:
         ConfigError: the folder holds a sweep with another evaluation, or what it holds is damaged.
     """
-    from harness.runs.folder import write_atomically
+    from harness.core.files import write_atomically
     from trainers.recipe.schema import changed_keys, flatten
 
     path = plan.out / EVALUATION

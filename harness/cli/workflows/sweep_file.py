@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_v
 from harness.core.errors import ConfigError
 from harness.core.random_stream import MAX_SEED
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.sweep_schema import SweepRecord, SweepRow
+from harness.runs.schema import SweepRecord, SweepRow
 from trainers.recipe.explain import explain_errors
 from trainers.recipe.schema import (
     DatasetRecipe,
