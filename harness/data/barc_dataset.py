@@ -1,4 +1,4 @@
-"""Datasets of BARC rows: every row under its own id, or virtual ids that stand for random rows."""
+"""Datasets of BARC rows: one task per row, or virtual tasks that each draw a random row."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from harness.data.line_index import LineIndex, Progress
 from harness.data.task_sources import MIN_PAIRS, TRAIN_PAIRS, draw_task, fixed_stream
 
 VIRTUAL_MIN_PAIRS = 6
-"""The fewest examples of a row that the original's ``barc-...`` specs draw from."""
+"""The fewest examples of a row that a ``barc-...`` spec draws from, as in the original scripts."""
 MAX_REDRAWS = 1000
 
 
 class RowIds(Sequence[str]):
-    """Ids ``<file>-<line>`` made on demand, so that a hundred thousand cost nothing."""
+    """The ids ``<file>-<line>`` of all rows, computed on access so that opening 100,000 rows takes no time."""
 
     def __init__(self, dataset: BarcDataset) -> None:
         self._dataset = dataset
@@ -42,7 +42,7 @@ class RowIds(Sequence[str]):
 
 @dataclass(frozen=True)
 class VirtualIds(Sequence[str]):
-    """Ids ``barc-0`` … made on demand: a training sample asks how many there are."""
+    """The ids ``barc-0``, ``barc-1``, …, computed on access because every training sample reads their number."""
 
     n: int
 
@@ -57,12 +57,12 @@ class VirtualIds(Sequence[str]):
 
 @dataclass
 class BarcDataset:
-    """Rows of one or several files; each draw of a task shows other pairs of its row."""
+    """The rows of one or several files. Each draw of a task takes different pairs of its row."""
 
     spec: str
     files: tuple[BarcFile, ...]
     chosen: Sequence[int] | None = None
-    """Which rows, counted through all files; None for all."""
+    """Indices of the selected rows, counted through all files; None selects all."""
     origin: str = "BARC"
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class BarcDataset:
 
     @property
     def n_rows(self) -> int:
-        """How many rows there are, damaged lines left out."""
+        """Number of rows, without damaged lines."""
         return self._ends[-1] if self.chosen is None else len(self.chosen)
 
     @property
@@ -79,23 +79,27 @@ class BarcDataset:
 
     @property
     def skipped(self) -> Counter[str]:
-        """What was left out so far, by reason."""
+        """Number of pairs and rows skipped so far, by reason."""
         return sum((file.skipped for file in self.files), Counter())
 
     def locate(self, index: int) -> tuple[BarcFile, int]:
-        """The file of row ``index`` and its place in it."""
+        """Return the file of row ``index`` and the row's index within that file."""
         if not 0 <= index < self.n_rows:
             raise IndexError(index)
         if self.chosen is not None:
             index = self.chosen[index]
-        which = bisect_right(self._ends, index)
-        return self.files[which], index - (self._ends[which - 1] if which else 0)
+        file = bisect_right(self._ends, index)
+        return self.files[file], index - (self._ends[file - 1] if file else 0)
 
     def task(self, index: int, stream: Stream | None = None) -> Task:
-        """A task of row ``index``. A draw passes over a row that gives none to a random other; the fixed draw does not.
+        """Return a task of row ``index``.
+
+        With a stream, a row without enough usable pairs is replaced by a random other row. The fixed draw (no stream)
+        raises instead.
 
         Raises:
-            BadRow: the row gives no task, in the fixed draw. DataError: no row of MAX_REDRAWS drawn gives one.
+            BadRow: the row has too few usable pairs, in the fixed draw.
+            DataError: none of MAX_REDRAWS drawn rows has enough usable pairs.
         """
         file, row = self.locate(index)
         if stream is None:
@@ -109,30 +113,28 @@ class BarcDataset:
         raise DataError(f"{self.spec}: none of {MAX_REDRAWS} rows drawn has as many usable pairs as are needed")
 
     def digest(self) -> str:
-        """A hash of the files' content, taken when they were indexed, and of the choice of rows."""
+        """Return 16 hex digits over the files' content, as hashed at indexing, and over the selected rows."""
         parts = [f"{file.index.sha256} {file.max_examples} {file.min_pairs}" for file in self.files]
         if self.chosen is not None:
             parts.append(hashlib.sha256(array("q", self.chosen).tobytes()).hexdigest())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     def pairs_by_id(self) -> Iterator[tuple[str, tuple[Pair, ...]]]:
-        """Every good row with all its usable pairs; bad rows are counted in ``skipped``."""
+        """Yield the id and all usable pairs of each row. Bad rows are skipped and counted in ``skipped``."""
         for index in range(self.n_rows):
             file, row = self.locate(index)
-            try:
+            with suppress(BadRow):
                 yield file.row_id(row), file.pairs(row)
-            except BadRow:
-                continue
 
     def select(self, indices: Sequence[int], spec: str) -> BarcDataset:
-        """Some of the rows."""
-        own = range(self._ends[-1]) if self.chosen is None else self.chosen
-        return replace(self, spec=spec, chosen=array("q", (own[i] for i in indices)))
+        """Return a dataset of the rows at ``indices``."""
+        rows = range(self._ends[-1]) if self.chosen is None else self.chosen
+        return replace(self, spec=spec, chosen=array("q", (rows[i] for i in indices)))
 
 
 @dataclass
 class VirtualBarc:
-    """``n`` ids that stand for BARC rows drawn at random: the original's way of weighting BARC in a mixture."""
+    """``n`` tasks that each draw a random BARC row. ``n`` is BARC's weight in a mixture, as in the original scripts."""
 
     spec: str
     rows: BarcDataset
@@ -145,29 +147,29 @@ class VirtualBarc:
 
     @property
     def skipped(self) -> Counter[str]:
-        """What was left out so far, by reason."""
+        """Number of pairs and rows skipped so far, by reason."""
         return self.rows.skipped
 
     def task(self, index: int, stream: Stream | None = None) -> Task:
-        """A task from a random row, under the virtual id.
+        """Return a task of a random row, with the virtual task's id.
 
         Raises:
-            DataError: no row of MAX_REDRAWS drawn gives a task.
+            DataError: none of MAX_REDRAWS drawn rows has enough usable pairs.
         """
         name = f"barc-{index}"
         stream = fixed_stream(name) if stream is None else stream
         return replace(self.rows.task(stream.below(self.rows.n_rows), stream), id=name)
 
     def digest(self) -> str:
-        """A hash of the files' content and the number of ids."""
+        """Return 16 hex digits over the rows' digest and the number of virtual tasks."""
         return hashlib.sha256(f"{self.rows.digest()} {self.n}".encode()).hexdigest()[:16]
 
     def pairs_by_id(self) -> Iterator[tuple[str, tuple[Pair, ...]]]:
-        """Every row that may be drawn, with all pairs that may be shown."""
+        """Yield the id of each row that can be drawn, with all its usable pairs."""
         return self.rows.pairs_by_id()
 
     def select(self, indices: Sequence[int], spec: str) -> VirtualBarc:
-        """The same number of virtual ids over some of the rows."""
+        """Return as many virtual tasks over the rows at ``indices``."""
         return replace(self, spec=spec, rows=self.rows.select(indices, spec))
 
 
@@ -180,7 +182,12 @@ def open_barc_files(
     strict: bool = False,
     progress: Progress | None = None,
 ) -> BarcDataset:
-    """The rows of BARC files, indexed where they are not yet.
+    """Open BARC files, and index those that have no fresh index yet.
+
+    Args:
+        max_examples: use only that many examples of a row, from its first.
+        min_pairs: the fewest usable pairs of a row.
+        strict: raise an error for a damaged line instead of skipping it.
 
     Raises:
         DataError: a file is missing or empty, or with ``strict`` has a damaged line.
@@ -206,7 +213,7 @@ def open_barc(name: str, strict: bool, progress: Progress | None) -> BarcDataset
 
 
 def read_all_rows(rows: BarcDataset) -> Iterator[None]:
-    """Read every row, so that ``rows.skipped`` counts all that is left out. Yields once per row, for progress."""
+    """Read every row, so that ``rows.skipped`` counts all that is skipped. Yield once per row, for progress."""
     for index in range(rows.n_rows):
         file, row = rows.locate(index)
         with suppress(BadRow):  # counted in ``skipped``

@@ -1,4 +1,4 @@
-"""BARC's published files: their names on Hugging Face, where they are found on a machine, and how they get there."""
+"""BARC's published files: their names on Hugging Face, their place on this machine, and their download."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ BARC_FILES = {
         "data_suggestfunction_100k.jsonl",
     ),
 }
-"""Hugging Face data set name to the files of rows in it."""
+"""The names of the files of rows, by the name of their Hugging Face data set."""
 
 
 def barc_folder() -> Path:
-    """Where files may be placed by hand: ``barc`` in the cache folder."""
+    """Return the folder in which users can place BARC's files by hand: ``barc`` in the cache folder."""
     return cache_dir() / "barc"
 
 
 def local_file(repo: str, name: str) -> Path | None:
-    """The file on this machine, placed by hand or in Hugging Face's cache; None where it is not."""
+    """Return the path of a BARC file in ``barc_folder()`` or in Hugging Face's cache, or None if it is in neither."""
     placed = barc_folder() / name
     if placed.is_file():
         return placed
@@ -34,35 +34,36 @@ def local_file(repo: str, name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = try_to_load_from_cache(repo, name, repo_type="dataset")
-    return Path(found) if isinstance(found, str) else None
+    cached = try_to_load_from_cache(repo, name, repo_type="dataset")
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def barc_paths(repo: str) -> list[str]:
-    """The files of one Hugging Face data set.
+    """Return the local paths of the files of one Hugging Face data set.
 
     Raises:
-        SpecError: not one of BARC's. DataError: a file of it is not on this machine.
+        SpecError: it is not one of BARC's. DataError: a file of it is not on this machine.
     """
     if repo not in BARC_FILES:
         raise SpecError(f"dataset {repo!r} is not known; BARC's are: {', '.join(BARC_FILES)}")
-    found = [(name, local_file(repo, name)) for name in BARC_FILES[repo]]
-    if missing := [name for name, path in found if path is None]:
+    paths = {name: local_file(repo, name) for name in BARC_FILES[repo]}
+    if missing := [name for name, path in paths.items() if path is None]:
         raise DataError(
             f"{repo}: not on this machine; run `bench data fetch barc`, or place {', '.join(missing)} "
             f"in {barc_folder()}"
         )
-    return [str(path) for _, path in found]
+    return [str(path) for path in paths.values()]
 
 
 def fetch_barc() -> list[Path]:
-    """Download the four files (about 12 GB) into Hugging Face's cache, resuming what was begun; present ones are kept.
+    """Download the missing ones of the four files (about 12 GB in all) into Hugging Face's cache; return all paths.
 
-    A mirror or an offline cache is chosen by huggingface_hub's own environment variables (``HF_ENDPOINT``, ``HF_HOME``,
-    ``HF_HUB_OFFLINE``).
+    An interrupted download is resumed. huggingface_hub's own environment variables choose a mirror or an offline cache
+    (``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE``).
 
     Raises:
-        MissingExtraError: huggingface_hub is not installed. DataError: no network; says which files to place where.
+        MissingExtraError: huggingface_hub is not installed.
+        DataError: the download failed; the message says which files to place where.
     """
     try:
         from httpx import HTTPError
@@ -78,12 +79,13 @@ def fetch_barc() -> list[Path]:
                 try:
                     path = Path(hf_hub_download(repo, name, repo_type="dataset"))
                 except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
-                    raise _no_network(error) from error
+                    raise _download_error(error) from error
             paths.append(path)
     return paths
 
 
-def _no_network(error: Exception) -> DataError:
+def _download_error(error: Exception) -> DataError:
+    """Return the error of a failed download, which names the files to place by hand."""
     missing = [
         f"{name} (Hugging Face data set {repo})"
         for repo, names in BARC_FILES.items()

@@ -1,4 +1,4 @@
-"""Datasets written in ARC's combined JSON form."""
+"""Writes datasets in ARC's combined JSON form."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ JsonPair = dict[str, list[list[int]]]
 
 
 def export_dataset(dataset: Dataset, path: Path) -> list[Path]:
-    """Write every task in its fixed draw, and return the files written.
+    """Write every task in its fixed draw, and return the paths of the written files.
 
-    ``NAME.json`` holds tasks with their outputs. A name that ends in ``challenges.json`` holds no test outputs, which
-    then go to ``...solutions.json`` beside it, as Kaggle has it; where none is known there is no such file.
+    ``NAME.json`` holds tasks with their outputs. If the name ends in ``challenges.json``, the test outputs go to
+    ``...solutions.json`` beside it, as on Kaggle; without any known test output there is no such file.
 
     Raises:
-        ConfigError: the name does not end in ``.json``, or other solutions lie beside it.
-        DataError: solutions of some tasks only.
+        ConfigError: the name does not end in ``.json``, or a solutions file of other tasks is beside it.
+        DataError: only some tasks have test outputs.
     """
     import orjson
 
     if path.suffix != ".json":
         raise ConfigError(f"{path}: the combined form is written to a name that ends in .json")
-    apart = path.name.endswith(CHALLENGES)
+    split = path.name.endswith(CHALLENGES)
     tasks: dict[str, object] = {}
     solutions: dict[str, object] = {}
     for task in iterate_tasks(dataset):
-        tasks[task.id] = _task(task, apart)
+        tasks[task.id] = _task_json(task, with_test_outputs=not split)
         if all(pair.output is not None for pair in task.test):
             solutions[task.id] = [pair.output.to_rows() for pair in task.test if pair.output is not None]
     files = {path: tasks}
     beside = path.with_name(path.name.removesuffix(CHALLENGES) + "solutions.json")
-    if apart and not solutions and beside.exists():
+    if split and not solutions and beside.exists():
         raise ConfigError(
             f"{beside} would be read as the solutions of {dataset.spec}, which has none; remove it, or export to "
             "another name"
         )
-    if apart and solutions:
-        if lacking := [name for name in tasks if name not in solutions]:
+    if split and solutions:
+        if unsolved := [name for name in tasks if name not in solutions]:
             raise DataError(
-                f"{dataset.spec}: task {lacking[0]} has no outputs while others do; export to a plain .json"
+                f"{dataset.spec}: task {unsolved[0]} has no outputs while others do; export to a plain .json"
             )
         files[beside] = solutions
     for name, content in files.items():
@@ -53,11 +53,11 @@ def export_dataset(dataset: Dataset, path: Path) -> list[Path]:
     return list(files)
 
 
-def _task(task: Task, apart: bool) -> dict[str, list[JsonPair]]:
-    test = [{"input": pair.input.to_rows()} if apart else _pair(pair) for pair in task.test]
-    return {"train": [_pair(pair) for pair in task.train], "test": test}
+def _task_json(task: Task, with_test_outputs: bool) -> dict[str, list[JsonPair]]:
+    test = [_pair_json(pair) if with_test_outputs else {"input": pair.input.to_rows()} for pair in task.test]
+    return {"train": [_pair_json(pair) for pair in task.train], "test": test}
 
 
-def _pair(pair: Pair) -> JsonPair:
-    known = {} if pair.output is None else {"output": pair.output.to_rows()}
-    return {"input": pair.input.to_rows(), **known}
+def _pair_json(pair: Pair) -> JsonPair:
+    output = {} if pair.output is None else {"output": pair.output.to_rows()}
+    return {"input": pair.input.to_rows(), **output}

@@ -1,8 +1,12 @@
-"""Random access to the lines of a large JSON-lines file: a memory map and a cached table of where its rows are.
+"""Random access to the rows of a large JSON-lines file: a memory map and an index of where each row is.
 
-The table is built once at the speed of the disk, together with a checksum of the file, and kept in the cache folder
-under the file's path; it is rebuilt when the file's size or modification time differ, or the table is damaged. Nothing
-of it is held as Python objects, so that opening takes milliseconds and many processes share the pages.
+The first open scans the file once, at the speed of the disk, for the rows' places and the file's SHA-256. Both are kept
+in an index file in the cache folder, named after the path. A new scan replaces it if the file's size or modification
+time has changed or the index file is damaged. The index is a memory map too, not Python objects, so opening takes
+milliseconds and processes share its pages.
+
+An index file holds the magic word, the length of the JSON head and the CRC-32 of all that follows (``_HEADER``); then
+the head, padded to a multiple of 8 bytes; then the table of 64-bit integers.
 """
 
 from __future__ import annotations
@@ -23,16 +27,16 @@ from harness.core.errors import DataError
 from harness.core.files import atomic_writer, cache_dir, cache_key, fingerprint, log
 
 VERSION = 3
-_HEAD = struct.Struct("<8sQQ")
-"""Magic word, length of the JSON head, CRC-32 of all that follows."""
+_HEADER = struct.Struct("<8sQQ")
 _MAGIC = b"arcbench"
 _STRIDE = 3
-"""A row's place in the table: first byte, end, and its line number counted from 1."""
+"""Integers per row in the table: offset of its first byte, offset of its end, and its line number from 1."""
 _HASH_STEP = 1 << 24
+"""Bytes hashed at a time. Progress is reported at the same steps."""
 MAX_REPORTED = 10
-"""Bad lines reported one by one when a file is opened."""
+"""Bad lines logged one by one when a file is opened."""
 MAX_LISTED = 1000
-"""Bad lines kept by number; the rest are only counted."""
+"""Bad lines kept in the index with number and reason; further ones are only counted."""
 
 Table: TypeAlias = "memoryview | array[int]"
 Progress = Callable[[int, int], object]
@@ -40,13 +44,19 @@ Progress = Callable[[int, int], object]
 
 
 class LineIndex:
-    """The rows of one file. Blank lines are no rows; a line that is no complete JSON object is listed in ``bad``."""
+    """The rows of one file. Blank lines are ignored; a line that is not a complete JSON object is listed in ``bad``.
+
+    Attributes:
+        sha256: hex digest of the file.
+        n_bad: number of bad lines.
+        bad: line number and reason of the first MAX_LISTED bad lines.
+    """
 
     def __init__(self, path: Path, progress: Progress | None = None, strict: bool = False) -> None:
-        """Open a file, with its cached table where that is fresh.
+        """Open a file with its index, which is built first if there is no fresh one.
 
         Raises:
-            DataError: the file cannot be read or holds no row, or with ``strict`` a line of it is damaged.
+            DataError: the file cannot be read or has no rows, or with ``strict`` has a bad line.
         """
         self.path, self.strict = path, strict
         size, mtime = fingerprint(path)
@@ -54,9 +64,8 @@ class LineIndex:
             raise DataError(f"{path}: the file is empty")
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.cached = index_path(path)
-        wanted = _wanted(size, mtime, self._data[: len(BOM_UTF8)] == BOM_UTF8)
-        head, self._table = _load(self.cached, wanted) or self._build(wanted, progress)
+        expected = _expected_head(size, mtime, self._data[: len(BOM_UTF8)] == BOM_UTF8)
+        head, self._table = _load(index_path(path), expected) or self._build(expected, progress)
         self.sha256: str = head["sha256"]
         self.n_bad: int = head["n_bad"]
         self.bad: list[tuple[int, str]] = [(line, reason) for line, reason in head["bad"]]
@@ -73,34 +82,36 @@ class LineIndex:
         return len(self._table) // _STRIDE
 
     def row(self, index: int) -> bytes:
-        """The bytes of row ``index``."""
+        """Return the bytes of row ``index``."""
         start = index * _STRIDE
         return self._data[self._table[start] : self._table[start + 1]]
 
     def line_number(self, index: int) -> int:
-        """The line of the file, from 1, that row ``index`` stands on."""
+        """Return the line number of row ``index`` in the file, from 1."""
         return self._table[index * _STRIDE + 2]
 
     def __reduce__(self) -> tuple[type[LineIndex], tuple[Path, None, bool]]:
+        """Pickle as a path: the receiving process opens the file and its index again."""
         return LineIndex, (self.path, None, self.strict)
 
-    def _build(self, wanted: dict[str, Any], progress: Progress | None) -> tuple[dict[str, Any], Table]:
-        scan = _Scan(self._data, progress, wanted.get("start", 0))
-        head = {**wanted, "sha256": scan.sha.hexdigest(), "n_bad": scan.n_bad, "bad": scan.bad}
+    def _build(self, expected: dict[str, Any], progress: Progress | None) -> tuple[dict[str, Any], Table]:
+        """Scan the file and save its index; if that fails, warn and use the index without saving it."""
+        scan = _Scan(self._data, progress, expected.get("start", 0))
+        head = {**expected, "sha256": scan.sha.hexdigest(), "n_bad": scan.n_bad, "bad": scan.bad}
         try:
-            _save(self.cached, head, scan.table)
+            _save(index_path(self.path), head, scan.table)
         except OSError as error:
             log.warning("cannot keep the index of %s (%s); it is built again each time", self.path, error)
         return head, scan.table
 
 
 def index_path(path: Path) -> Path:
-    """Where the table of a file is kept."""
+    """Return the path of a file's index."""
     return cache_dir() / "index" / f"{cache_key(path)}.idx"
 
 
 class _Scan:
-    """One pass over a file: where its rows are, which lines are no rows, and its checksum."""
+    """The result of one pass over a file: table of rows, bad lines and checksum."""
 
     def __init__(self, data: mmap.mmap, progress: Progress | None, start: int) -> None:
         self.table, self.sha = array("q"), hashlib.sha256()
@@ -112,7 +123,7 @@ class _Scan:
             end = data.find(b"\n", start)
             end = size if end < 0 else end
             line += 1
-            self._line(data, start, end, line)
+            self._add_line(data, start, end, line)
             start = end + 1
             if start - hashed >= _HASH_STEP or start >= size:
                 self.sha.update(memoryview(data)[hashed:start])
@@ -120,7 +131,8 @@ class _Scan:
                 if progress is not None:
                     progress(min(start, size), size)
 
-    def _line(self, data: mmap.mmap, start: int, end: int, line: int) -> None:
+    def _add_line(self, data: mmap.mmap, start: int, end: int, line: int) -> None:
+        """Add a line to the table, or to the bad lines, judging by its first and last characters only."""
         first, last = data[start : min(start + 8, end)].strip(), data[max(start, end - 8) : end].strip()
         if first.startswith(b"{") and last.endswith(b"}"):
             self.table.extend((start, end, line))
@@ -131,31 +143,31 @@ class _Scan:
                 self.bad.append((line, "truncated, it does not end with '}'" if torn else "not a JSON object"))
 
 
-def _wanted(size: int, mtime: int, marked: bool) -> dict[str, Any]:
-    """What the head of a fresh table says; ``marked``: rows start behind a byte order mark."""
-    start = {"start": len(BOM_UTF8)} if marked else {}
+def _expected_head(size: int, mtime: int, has_bom: bool) -> dict[str, Any]:
+    """Return what the head of a fresh index must contain. With a byte order mark, rows start behind it."""
+    start = {"start": len(BOM_UTF8)} if has_bom else {}
     return {"version": VERSION, "byte_order": sys.byteorder, "size": size, "mtime_ns": mtime, **start}
 
 
 def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
     text = json.dumps(head).encode()
-    text += b" " * (-len(text) % 8)  # the table behind it stays aligned
+    text += b" " * (-len(text) % 8)  # aligns the table
     content = text + table.tobytes()
     with atomic_writer(path, durable=False) as file:
-        file.write(_HEAD.pack(_MAGIC, len(text), zlib.crc32(content)) + content)
+        file.write(_HEADER.pack(_MAGIC, len(text), zlib.crc32(content)) + content)
 
 
-def _load(path: Path, wanted: dict[str, Any]) -> tuple[dict[str, Any], Table] | None:
-    """The kept table, or None where there is none for this very file."""
+def _load(path: Path, expected: dict[str, Any]) -> tuple[dict[str, Any], Table] | None:
+    """Return head and table of an index file, or None if there is none, it is damaged, or it is of an older file."""
     try:
         with path.open("rb") as file:
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        magic, length, checksum = _HEAD.unpack(view[: _HEAD.size])
-        content = view[_HEAD.size :]
+        magic, length, checksum = _HEADER.unpack(view[: _HEADER.size])
+        content = view[_HEADER.size :]
         if magic != _MAGIC or zlib.crc32(content) != checksum:
             return None
         head = json.loads(bytes(content[:length]))
         table = content[length:].cast("q")
-    except (OSError, ValueError, struct.error, TypeError):  # none yet, or damaged: it is made again
+    except (OSError, ValueError, struct.error, TypeError):
         return None
-    return (head, table) if wanted.items() <= head.items() else None
+    return (head, table) if expected.items() <= head.items() else None
