@@ -1,4 +1,4 @@
-"""The keys of clients and administrators, from a file or the environment: compared in constant time, never logged."""
+"""The user's and the administrator's key, from the environment or a file: compared in constant time, never logged."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ ADMIN_KEY = "ARC_BENCH_ADMIN_KEY"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """The user's and the administrator's key; None where a kind needs none. Neither opens what is the other's."""
+    """The user's and the administrator's key; None if that kind needs none. Neither opens the other's routes."""
 
     user: str | None
     admin: str | None
 
     @staticmethod
     def from_environment(env: Mapping[str, str]) -> Keys:
-        """Read ARC_BENCH_API_KEY and ARC_BENCH_ADMIN_KEY, or the files that the same names with _FILE point to.
+        """Read ARC_BENCH_API_KEY and ARC_BENCH_ADMIN_KEY, or the files named by these variables with _FILE appended.
 
         Raises:
-            ConfigError: a key file cannot be read, or a key is empty, short (under 8) or not printable ASCII.
+            ConfigError: a key file cannot be read, or a key is shorter than 8 characters, not printable ASCII or has
+                spaces.
         """
         return Keys(_key(env, USER_KEY), _key(env, ADMIN_KEY))
 
@@ -43,27 +44,27 @@ class Keys:
                 f"to change adapters from there) or {USER_KEY}_FILE, or leave --host out to listen on this machine only"
             )
 
-    def opens(self, admin: bool, shown: str | None) -> bool:
-        """Whether the key shown opens an administrator's or a user's route.
+    def opens(self, admin: bool, key: str | None) -> bool:
+        """Return whether a key opens the administrator's (``admin``) or the user's routes.
 
-        With a user key but no administrator's key, the administrator's routes stay shut.
+        If only the user key is set, no key opens the administrator's routes.
         """
         if self.user is None and self.admin is None:
             return True
-        wanted = self.admin if admin else self.user
-        if wanted is None:
+        expected = self.admin if admin else self.user
+        if expected is None:
             return not admin
-        return shown is not None and hmac.compare_digest(shown.encode(), wanted.encode())
+        return key is not None and hmac.compare_digest(key.encode(), expected.encode())
 
 
 def bearer(header: str | None) -> str | None:
-    """The key in an ``Authorization: Bearer KEY`` header."""
+    """Return the key in an ``Authorization: Bearer KEY`` header, None without one."""
     scheme, _, key = (header or "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" and key.strip() else None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host``."""
+    """Return whether only this machine can reach ``host``."""
     if host == "localhost":
         return True
     try:
@@ -73,6 +74,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _key(env: Mapping[str, str], name: str) -> str | None:
+    """Return the key in variable ``name`` or in the file that ``name``_FILE names; None if neither is set."""
     key = env.get(name)
     if path := env.get(f"{name}_FILE"):
         if key:
@@ -89,5 +91,9 @@ def _key(env: Mapping[str, str], name: str) -> str | None:
 
 
 def key_from_environment(name: str) -> str | None:
-    """The key of this process's own environment, for the clients that need to show one."""
+    """Return a key from this process's environment, for clients that send it.
+
+    Raises:
+        ConfigError: as ``Keys.from_environment``.
+    """
     return _key(os.environ, name)

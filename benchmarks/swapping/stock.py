@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serve.launch.compiler import EAGER_ENV, compiles_here
-from serve.launch.process import Server, free_port, stop, wait_until_ready
+from serve.launch.process import Server, free_port, stop_server, wait_until_ready
 
 
 @contextmanager
@@ -49,4 +49,4 @@ def stock_vllm(
         wait_until_ready(process, server, path="/health")
         yield server
     finally:
-        stop(process.pid, 0, process)
+        stop_server(process.pid, 0, process)

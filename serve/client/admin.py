@@ -1,4 +1,4 @@
-"""A small client for /admin/adapters and /v1/models of one or several servers."""
+"""Client for a server's /admin/adapters routes."""
 
 from __future__ import annotations
 
@@ -13,54 +13,67 @@ from harness.core.errors import AdapterError, ServerError
 from serve.keys import ADMIN_KEY, key_from_environment
 
 _SECONDS = 600.0
+"""How long to wait for an answer: an unload waits for requests in flight."""
 
 
 def load(url: str, adapter: str) -> dict[str, Any]:
-    """Load the newest version of ``NAME`` and make it live, or load ``NAME@VERSION`` (live where the name had none).
+    """Load the newest version of ``NAME`` and make it live, or load ``NAME@VERSION``.
+
+    The latter becomes live only if ``NAME`` has no live version.
 
     Returns:
-        {"action", "adapters": [ids], "live": {name: id}, "seconds"}, as for the other changes.
+        {"action", "adapters": [ids], "live": {name: id}, "seconds"}, as do the other changes.
 
     Raises:
-        AdapterError: the server refused; its reason.
-        ServerError: it cannot be reached or answered something else.
+        AdapterError: the server refused, with its reason.
+        ServerError: the server cannot be reached, or sent something other than a JSON object.
     """
     return _change(url, "load", adapter)
 
 
 def unload(url: str, adapter: str) -> dict[str, Any]:
-    """Unload ``NAME@VERSION`` or all of ``NAME``; answers when requests in flight are done (raises as ``load``)."""
+    """Unload ``NAME@VERSION`` or all of ``NAME``; returns when its requests in flight are done (raises as ``load``)."""
     return _change(url, "unload", adapter)
 
 
 def promote(url: str, adapter: str) -> dict[str, Any]:
-    """Point the name at ``NAME@VERSION``, loading it first; the version before drains and goes (raises as ``load``)."""
+    """Make ``NAME@VERSION`` live, loading it if necessary (raises as ``load``).
+
+    The previously live version is unloaded when its requests in flight are done.
+    """
     return _change(url, "promote", adapter)
 
 
 def rollback(url: str, name: str) -> dict[str, Any]:
-    """Point ``name`` back at the version that was live before (raises as ``load``)."""
+    """Make the previously live version of ``name`` live again (raises as ``load``)."""
     return _change(url, "rollback", name)
 
 
 def list_adapters(url: str) -> dict[str, Any]:
-    """{"base", "swaps", "adapters": [{"name", "live", "previous", "versions": [{"id", "state", ...}]}]}.
+    """Return {"base", "swaps", "adapters": [{"name", "live", "previous", "versions": [{"id", "state", ...}]}]}.
 
-    Versions stand oldest first; "previous" is what a rollback goes back to (raises as ``load``).
+    Versions are ordered oldest first; "previous" is the one that a rollback makes live (raises as ``load``).
     """
     return _call(url, "/admin/adapters", None, ADMIN_KEY)
 
 
 def stage(url: str, version: str) -> dict[str, Any]:
-    """Load ``NAME@VERSION`` without moving any name (raises as ``load``)."""
+    """Load ``NAME@VERSION`` without making it live (raises as ``load``)."""
     return _call(url, "/admin/adapters/load", {"adapter": version, "live": False}, ADMIN_KEY)
 
 
 def _change(url: str, action: str, adapter: str) -> dict[str, Any]:
+    """Send a change to its route and return the server's answer."""
     return _call(url, f"/admin/adapters/{action}", {"adapter": adapter}, ADMIN_KEY)
 
 
 def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> dict[str, Any]:
+    """Send one request and return the JSON object in the answer (raises as ``load``).
+
+    Args:
+        body: the JSON to POST; None sends a GET.
+        key_name: the environment variable of the key to send, if it is set.
+    """
     address = url.rstrip("/").removesuffix("/v1") + path
     if not address.startswith(("http://", "https://")):
         raise ServerError(f"{url}: expected an address such as http://127.0.0.1:8000")
@@ -70,8 +83,8 @@ def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> di
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data=data, headers=headers)  # noqa: S310 (http checked above)
     try:
-        with open_without_proxy(request, timeout=_SECONDS) as reply:
-            value = json.load(reply)
+        with open_without_proxy(request, timeout=_SECONDS) as response:
+            value = json.load(response)
     except urllib.error.HTTPError as error:
         raise _refusal(address, error, key_name) from error
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
@@ -87,6 +100,7 @@ def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> di
 
 
 def _refusal(address: str, error: urllib.error.HTTPError, key_name: str) -> AdapterError | ServerError:
+    """Return the error for an answer with an HTTP error status."""
     text = error.read(1 << 16).decode(errors="replace")
     try:
         message = str(json.loads(text)["error"]["message"])

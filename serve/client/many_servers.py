@@ -1,4 +1,4 @@
-"""One change of adapters on several servers: a version is ready on all of them before a name moves on any."""
+"""Change adapters on several servers: every server loads the version before any of them makes it live."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from serve.client import admin
 from serve.registry.adapter_version import AdapterRef
 
 Answers = list[tuple[str, dict[str, Any]]]
+"""Each server's address with its answer."""
 
 
 def change_all_servers(action: str, adapter: str, urls: Sequence[str]) -> Answers:
-    """Load, unload, promote or roll back on every server; gives each address and its answer (see ``admin.load``).
+    """Load, unload, promote or roll back on every server; return each address with its answer (see ``admin.load``).
+
+    Args:
+        action: "load", "unload", "promote" or "rollback".
+        adapter: ``NAME`` or ``NAME@VERSION``, as the action takes it.
+        urls: addresses of the servers; two spellings of one address count once.
 
     Raises:
-        AdapterError: a server refused, or they disagree about the version; where it was to become live, no name has
-            moved anywhere.
+        AdapterError: a server refused, or the servers would choose different versions; no server has switched.
         ConfigError: an address is no URL.
-        ServerError: a server cannot be reached; the message says on which ones a name has moved already, if on any.
+        ServerError: a server cannot be reached; the message names the servers that have switched already, if any.
     """
     changes = {"load": admin.load, "unload": admin.unload, "promote": admin.promote, "rollback": admin.rollback}
     change = changes[action]
@@ -30,52 +35,52 @@ def change_all_servers(action: str, adapter: str, urls: Sequence[str]) -> Answer
         return [(urls[0], change(urls[0], adapter))]
     listings = {url: admin.list_adapters(url) for url in urls}
     if action == "unload":
-        having = [url for url in urls if _has(listings[url], adapter)]
-        return [(url, change(url, adapter)) for url in having or urls]
+        holders = [url for url in urls if _has_loaded(listings[url], adapter)]
+        return [(url, change(url, adapter)) for url in holders or urls]
     version = _agreed_version(action, adapter, listings)
-    _stage(version, listings)
-    # What each server is asked for now is the version agreed on: of several servers on one registry, the first
-    # one's change would give "the newest" or "the one before" another meaning for the next.
-    return _flip(version, urls, pinned=action == "load" and "@" in adapter)
+    _load_on_all(version, listings)
+    # From here on every server is given the agreed version: on servers that share a registry, the first server's
+    # change would change what "the newest" or "the previous" version is for the next.
+    return _make_live(version, urls, pinned=action == "load" and "@" in adapter)
 
 
 def _agreed_version(action: str, adapter: str, listings: dict[str, dict[str, Any]]) -> str:
-    """The id that every server means by the change.
+    """Return the version id that every server would choose for this change.
 
     Raises:
-        AdapterError: one has no such version, or they mean different ones.
+        AdapterError: a server lacks the version, or the servers would choose different ones.
     """
     ref = AdapterRef.parse(adapter)
     if action == "promote" and ref.version is None:
         raise AdapterError(f"{adapter}: promote needs NAME@VERSION")
     if action == "rollback" and ref.version is not None:
         raise AdapterError(f"{adapter}: rollback takes a plain NAME")
-    meant: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for url, listing in listings.items():
         rows: list[dict[str, Any]] = [row for row in listing["adapters"] if row["name"] == ref.name]
-        ids: list[str] = [version["id"] for row in rows for version in row["versions"]]
-        found: str | None = ids[-1] if ids and ref.version is None else adapter
+        ids: list[str] = [entry["id"] for row in rows for entry in row["versions"]]
+        version: str | None = ids[-1] if ids and ref.version is None else adapter
         if action == "rollback":
-            found = rows[0]["previous"] if rows else None
-        if found is None:
+            version = rows[0]["previous"] if rows else None
+        if version is None:
             raise AdapterError(f"{url}: {adapter}: no earlier version to go back to; nothing was changed anywhere")
-        if found not in ids:
+        if version not in ids:
             raise AdapterError(
                 f"{url}: {adapter}: not in its registry, which holds {', '.join(ids) or 'no such name'}; "
                 "nothing was changed anywhere"
             )
-        meant[url] = found
-    if len(set(meant.values())) > 1:
-        told = ", ".join(f"{version} at {url}" for url, version in meant.items())
-        raise AdapterError(f"{adapter}: means {told}; name one version; nothing was changed anywhere")
-    return next(iter(meant.values()))
+        chosen[url] = version
+    if len(set(chosen.values())) > 1:
+        choices = ", ".join(f"{version} at {url}" for url, version in chosen.items())
+        raise AdapterError(f"{adapter}: means {choices}; name one version; nothing was changed anywhere")
+    return next(iter(chosen.values()))
 
 
-def _stage(version: str, listings: dict[str, dict[str, Any]]) -> None:
-    """Load on every server, or leave them as they were.
+def _load_on_all(version: str, listings: dict[str, dict[str, Any]]) -> None:
+    """Load the version on every server; if one fails, unload it from those that did not have it before.
 
     Raises:
-        AdapterError, ServerError: one refused or cannot be reached.
+        AdapterError, ServerError: a server refused or cannot be reached.
     """
     staged: list[str] = []
     for url, listing in listings.items():
@@ -83,20 +88,25 @@ def _stage(version: str, listings: dict[str, dict[str, Any]]) -> None:
             admin.stage(url, version)
         except (AdapterError, ServerError) as error:
             for done in staged:
-                with suppress(AdapterError, ServerError):  # the first error is the one to tell
+                with suppress(AdapterError, ServerError):  # only the first error is reported
                     admin.unload(done, version)
             raise type(error)(f"{url}: {error}; no name was moved on any server") from error
-        if not _has(listing, version):
+        if not _has_loaded(listing, version):
             staged.append(url)
 
 
-def _has(listing: dict[str, Any], adapter: str) -> bool:
-    """Whether a server answers for this version, or for any of this name."""
-    rows = [row for found in listing["adapters"] for row in found["versions"] if row["state"] in ("loaded", "live")]
+def _has_loaded(listing: dict[str, Any], adapter: str) -> bool:
+    """Return whether a server has loaded this version, or any version of this name."""
+    rows = [row for entry in listing["adapters"] for row in entry["versions"] if row["state"] in ("loaded", "live")]
     return any(adapter in (row["id"], row["id"].partition("@")[0]) for row in rows)
 
 
-def _flip(version: str, urls: Sequence[str], *, pinned: bool) -> Answers:
+def _make_live(version: str, urls: Sequence[str], *, pinned: bool) -> Answers:
+    """Make the loaded version live on one server after the other.
+
+    Args:
+        pinned: the user asked to load one version, which makes it live only if its name has no live version.
+    """
     answers: Answers = []
     for url in urls:
         try:

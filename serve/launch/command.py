@@ -1,4 +1,4 @@
-"""The command line and environment that start vLLM: a pure function of the machine, the model and the registry."""
+"""The command line and environment that start vLLM, computed from the machine, the model and the registry."""
 
 from __future__ import annotations
 
@@ -17,43 +17,47 @@ from serve.launch.memory import GIB, check_gpus, cpu_cache
 from serve.registry.base_model import BaseModel
 
 ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
-"""Environment variable that tells the server where its registry is."""
+"""Environment variable with the server's registry folder; empty without one."""
 OWNER_PID = "ARC_BENCH_OWNER_PID"
-"""Environment variable that names the process without which the server must not live on."""
+"""Environment variable with the process whose end also ends the server."""
 LOG_PATH = "ARC_BENCH_LOG"
-"""Environment variable that tells the server where its output goes, so that a client on this machine can read it."""
+"""Environment variable with the server's log file, so that a client on this machine can read it."""
 NOT_RESTORED = "not restored: "
-"""Stands in the server's log before the name of a live adapter that it could not load, and the reason."""
+"""Text in the server's log before the name of a live adapter that it could not load at its start, and the reason."""
 SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
-"""What vLLM's own ``vllm serve`` runs for one API process. (The console script asks for the version of a distribution
-``vllm``, which the CPU build is not; ``vllm.entrypoints.openai.api_server`` is deprecated.)"""
+"""The module that ``vllm serve`` runs for one API process.
+
+The console script asks for the version of a distribution ``vllm``, which the CPU build is not;
+``vllm.entrypoints.openai.api_server`` is deprecated.
+"""
 PLUGINS = ("arc_bench_cpu_fixes", "arc_bench_adapters")
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What --max-lora-rank can be; a larger one than needed costs speed."""
+"""The values of vLLM's --max-lora-rank; a larger one than needed costs speed."""
 _WEIGHTS_ELSEWHERE = ("--load-format", "--download-dir")
-"""vLLM's options with which the weights need not be in the model's folder or in the usual cache."""
+"""vLLM options with which the weights may be outside the model's folder and the usual cache."""
 _LONGEST = 32_768
+"""The default --max-model-len is at most this, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """What to serve and how; None means chosen from the machine, the model or the registry.
+    """What to serve and how. None: chosen from the machine, the model or the registry.
 
     Attributes:
         model: a model folder or a hub id.
-        adapters: the registry folder; None serves the base alone.
-        host: only loopback without a key.
-        dtype: vLLM's --dtype ("auto", "float32", ...), or "exact": float32 where the machine serves adapters in it
-            (see serve.launch.dtypes). Only in float32 are answers the same at any concurrency.
-        max_model_len: the longest prompt and answer together, in tokens.
-        max_loras: how many adapters compute in one batch; more take turns.
-        max_cpu_loras: how many versions may be loaded at all.
-        max_lora_rank: the largest rank to be loaded; rounded up to what vLLM takes.
-        kv_cache_gib: memory for the cache of keys and values in GiB (on a GPU a share of its memory is taken instead).
-        gpu_memory: the share of GPU memory that vLLM may use.
-        shutdown_seconds: how long a stopping server lets requests in flight finish.
-        data_parallel_size: engines behind the one address, each with the whole model and every adapter.
-        extra: further vLLM options, which win over ours; some are refused (``refuse_reserved_options``).
+        adapters: the registry folder; None serves only the base.
+        host: the address to listen on; only loopback without a key.
+        dtype: vLLM's --dtype ("auto", "float32", ...), or "exact": float32 if the machine serves adapters in it (see
+            serve.launch.dtypes). Only in float32 do answers not depend on concurrency.
+        max_model_len: longest prompt and answer together, in tokens.
+        max_loras: adapters in one batch; further ones take turns.
+        max_cpu_loras: adapter versions that may be loaded.
+        max_lora_rank: the largest rank; rounded up to a value that vLLM accepts.
+        kv_cache_gib: memory for the KV cache in GiB; on a GPU it is the remaining share of ``gpu_memory`` by default.
+        gpu_memory: share of each GPU's memory that vLLM may use.
+        shutdown_seconds: how long requests in flight may take after a stop is requested.
+        data_parallel_size: engines behind one address, each with the whole model and every adapter.
+        extra: further vLLM options, which take precedence over ours; some are refused (``refuse_reserved_options``).
     """
 
     model: str | Path
@@ -73,7 +77,13 @@ class ServeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RegistryNeeds:
-    """What the registered adapters ask of a server: how many names and versions, and the largest rank (0 for none)."""
+    """What the registered adapters need from a server.
+
+    Attributes:
+        names: how many adapter names there are.
+        versions: how many versions of them.
+        max_rank: the largest rank, 0 without adapters.
+    """
 
     names: int = 0
     versions: int = 0
@@ -82,7 +92,13 @@ class RegistryNeeds:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: the arguments, the environment's changes (added to the caller's own), and what to tell the user."""
+    """A command to run.
+
+    Attributes:
+        argv: the arguments.
+        env: variables to add to the caller's environment.
+        notices: lines for the user about how the server will run.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -92,15 +108,18 @@ class Command:
 def command_line(
     config: ServeConfig, base: BaseModel, machine: Machine, needs: RegistryNeeds, port: int, environ: Mapping[str, str]
 ) -> Command:
-    """The command that serves ``config``.
+    """Return the command that serves ``config``.
 
     Args:
-        base: the model of ``config.model``, opened.
-        environ: the caller's environment; variables set there win over the ones chosen here.
+        base: the model ``config.model``, opened.
+        machine: what the server will run on.
+        needs: what the registered adapters need.
+        port: to listen on.
+        environ: the caller's environment; its variables take precedence over those chosen here.
 
     Raises:
-        ConfigError: options that contradict each other.
-        ServerError: the memory asked for the cache is not there, or weights are missing.
+        ConfigError: options contradict each other.
+        ServerError: the requested memory is not available, or weights are missing.
     """
     refuse_reserved_options(config.extra)
     if not any(option_value(config.extra, option) for option in _WEIGHTS_ELSEWHERE):
@@ -111,7 +130,7 @@ def command_line(
     length = config.max_model_len or _default_length(base)
     options = _common_options(config, base, port)
     if base.has_other_tokenizer and option_value(config.extra, "--tokenizer-mode") is None:
-        options["--tokenizer-mode"] = "hf"  # as in training; mistral-common's knows no chat template
+        options["--tokenizer-mode"] = "hf"  # as in training; mistral-common's tokenizer has no chat template
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     if base.folder is not None:
         env["HF_HUB_OFFLINE"] = "1"
@@ -122,12 +141,12 @@ def command_line(
     if config.adapters is not None:
         options |= _lora_options(config, needs)
     device_options, device_env = (
-        _cpu(config, base, machine, length) if machine.device == "cpu" else _cuda(config, machine)
+        _cpu_options(config, base, machine, length) if machine.device == "cpu" else _cuda_options(config, machine)
     )
     options |= device_options
     env = {key: value for key, value in (env | device_env).items() if key not in environ}
-    given = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
-    env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *given]))
+    user_plugins = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
+    env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *user_plugins]))
     env[ADAPTERS_DIR] = str(config.adapters.resolve()) if config.adapters is not None else ""
     env[OWNER_PID] = ""
     env |= safe_import_path(environ)
@@ -139,6 +158,7 @@ def command_line(
 
 
 def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str, str | None]:
+    """Return the options that every server gets; None stands for an option without a value."""
     return {
         "--model": str(base.folder) if base.folder is not None else str(config.model),
         "--served-model-name": base.name,
@@ -154,10 +174,10 @@ def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str
 
 
 def safe_import_path(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that keep Python, and every Python it starts, from importing out of the current directory.
+    """Return variables that keep Python and every Python it starts from importing from the current directory.
 
-    A ``serve.py`` or ``vllm/`` in the user's folder would else take the place of the installed package. Empty parts of
-    PYTHONPATH mean the current directory too.
+    Otherwise a ``serve.py`` or ``vllm/`` in the user's folder would replace the installed package. An empty part of
+    PYTHONPATH also means the current directory.
     """
     changes = {"PYTHONSAFEPATH": "1"}
     if paths := environ.get("PYTHONPATH"):
@@ -166,20 +186,20 @@ def safe_import_path(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def address(host: str, port: int) -> str:
-    """The URL of a server that listens there."""
+    """Return the URL of a server."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def owned_by_this_process(env: dict[str, str]) -> dict[str, str]:
-    """The environment of a server that ends when this process does."""
+    """Return the environment of a server that ends when this process does."""
     return {**env, OWNER_PID: str(os.getpid())}
 
 
 def lora_rank(needed: int) -> int:
-    """The smallest --max-lora-rank that takes ``needed``.
+    """Return the smallest --max-lora-rank for an adapter of rank ``needed``.
 
     Raises:
-        ConfigError: vLLM takes none that large.
+        ConfigError: vLLM accepts none that large.
     """
     for rank in LORA_RANKS:
         if rank >= needed:
@@ -188,55 +208,58 @@ def lora_rank(needed: int) -> int:
 
 
 def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | None]:
-    # An empty registry says nothing yet: 16 is this project's and PEFT recipes' usual rank, 8 adapters a usual bench.
+    # Defaults for an empty registry: rank 16 is usual in this project's and PEFT's recipes.
+    """Return the options for adapters, sized for the registry (raises as ``command_line``)."""
     rank = lora_rank(config.max_lora_rank or needs.max_rank or 16)
     slots = config.max_loras or max(4, min(16, needs.names + 1))
-    held = config.max_cpu_loras or max(32, 2 * slots, needs.versions + 8)
-    if held < slots:
+    loaded = config.max_cpu_loras or max(32, 2 * slots, needs.versions + 8)
+    if loaded < slots:
         raise ConfigError(
-            f"--max-cpu-loras {held} is below --max-loras {slots}; every adapter in a batch is also held in memory"
+            f"--max-cpu-loras {loaded} is below --max-loras {slots}; every adapter in a batch is also held in memory"
         )
     return {
         "--enable-lora": None,
         "--max-lora-rank": str(rank),
         "--max-loras": str(slots),
-        "--max-cpu-loras": str(held),
+        "--max-cpu-loras": str(loaded),
     }
 
 
-def _cpu(
+def _cpu_options(
     config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
 ) -> tuple[dict[str, str | None], dict[str, str]]:
-    wanted = cpu_cache(
+    """Return the options and the environment of a server on a CPU (raises as ``command_line``)."""
+    cache_bytes = cpu_cache(
         base, str(config.dtype), config.kv_cache_gib, length, config.data_parallel_size, machine.free_memory
     )
     options: dict[str, str | None] = {
-        "--kv-cache-memory-bytes": str(wanted),
+        "--kv-cache-memory-bytes": str(cache_bytes),
         "--max-num-batched-tokens": str(max(8192, length or 0)),
-        # A request with a seed kills a CPU engine that splits its prompt; serve.cpu.patches mends that too.
+        # A request with a seed ends a CPU engine that splits its prompt; serve.cpu.patches also fixes that.
         "--no-enable-chunked-prefill": None,
     }
-    env = {"VLLM_CPU_OMP_THREADS_BIND": _binding(config, machine.cores)}
+    env = {"VLLM_CPU_OMP_THREADS_BIND": _thread_binding(config, machine.cores)}
     if machine.compiles:
         return options, env
-    # What the user says of vLLM's own compiling stands; the functions that vLLM compiles all the same cannot be.
+    # The user's own choice about compiling the model wins; functions that vLLM compiles anyway must stay eager.
     return options if decides_about_compiling(config.extra) else options | EAGER, env | EAGER_ENV
 
 
-def _binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
-    """The cores of each engine's threads, "0,1|2,3" for two engines."""
+def _thread_binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
+    """Return the cores of each engine's threads, such as "0,1|2,3" for two engines."""
     engines = config.data_parallel_size
     split_further = any(word.split("=")[0] in ("--tensor-parallel-size", "-tp") for word in config.extra)
     if len(cores) < engines or split_further:
         return "auto"
     if len(cores) > 4 * engines:
-        cores = cores[:-1]  # many: one is left to the API process
+        cores = cores[:-1]  # with many cores, one is left to the API process
     return "|".join(
         ",".join(map(str, cores[i * len(cores) // engines : (i + 1) * len(cores) // engines])) for i in range(engines)
     )
 
 
-def _cuda(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None], dict[str, str]]:
+def _cuda_options(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Return the options and the environment of a server on GPUs (raises as ``command_line``)."""
     check_gpus(machine.gpus, config.gpu_memory, config.data_parallel_size, config.extra)
     options: dict[str, str | None] = {"--gpu-memory-utilization": str(config.gpu_memory)}
     if config.kv_cache_gib is not None:
@@ -245,5 +268,6 @@ def _cuda(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None],
 
 
 def _default_length(base: BaseModel) -> int | None:
+    """Return the default --max-model-len: the model's longest sequence, at most _LONGEST."""
     longest = base.text_config.get("max_position_embeddings")
     return min(longest, _LONGEST) if isinstance(longest, int) else None

@@ -1,4 +1,4 @@
-"""Whether this machine compiles what torch generates: a C++ compiler and the headers of Python."""
+"""Detect whether this machine can compile the code that torch and Triton generate."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ extern "C" int probe() { return (int)std::vector<int>(omp_get_max_threads()).siz
 """
 _SECONDS = 60.0
 _CACHE = "arc-bench/compiler.json"
+"""File below the user's cache folder that records a successful check."""
 EAGER: dict[str, str | None] = {"--enforce-eager": None}
-"""vLLM's option that serves without compiling the model."""
+"""The vLLM option that serves without compiling the model."""
 EAGER_ENV = {"TORCHDYNAMO_DISABLE": "1", "TORCH_COMPILE_DISABLE": "1"}
-"""vLLM compiles some functions (log-probabilities, LoRA's embeddings) even with that option; torch then leaves them."""
+"""Variables with which torch compiles nothing. vLLM compiles some functions even with --enforce-eager."""
 NOTICE = (
     "no C++ compiler with the headers of Python was found: the server runs without compiling (vLLM's eager mode), "
     "which costs nothing with adapters and a tenth of the speed without; for compiled mode install them "
@@ -35,11 +36,11 @@ NOTICE = (
 
 
 def compiler_fault(environ: Mapping[str, str]) -> str | None:
-    """Return why torch cannot compile here, or None where a file with what torch's code includes compiles and loads.
+    """Return why torch cannot compile here, or None if a file with the same includes compiles and loads.
 
-    The compiler is torch's choice: ``CXX`` as one word, else g++ (clang++ on macOS). Success is kept in XDG_CACHE_HOME
-    for as long as the compiler, the headers, Python and the folder for compiled code stay the same; a failure is not
-    kept, since a package, or room on a disk, may mend it.
+    The compiler is the one that torch uses: ``CXX`` as one word, else g++ (clang++ on macOS). A success is cached in
+    XDG_CACHE_HOME until the compiler, the headers, Python or the folder for compiled code changes. A failure is not
+    cached, since installing a package or freeing disk space may fix it.
     """
     name = environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     program = which(name, path=environ.get("PATH"))
@@ -58,26 +59,27 @@ def compiler_fault(environ: Mapping[str, str]) -> str | None:
         if json.loads(cache.read_text(encoding="utf-8")) == key:
             return None
     except (OSError, ValueError):
-        pass  # never tried here, or a damaged file
-    fault = _try([program, "-std=c++20", "-fopenmp"], headers, Path(target), "probe.cpp", _SOURCE)
+        pass  # not checked yet, or the cache is damaged
+    fault = _compile_and_load([program, "-std=c++20", "-fopenmp"], headers, Path(target), "probe.cpp", _SOURCE)
     if fault is None:
         try:
             with atomic_writer(cache, durable=False) as file:
                 file.write(json.dumps(key).encode())
         except OSError:
-            pass  # it is tried again at the next start
+            pass  # checked again at the next start
     return fault
 
 
 def _identity(path: Path) -> list[str]:
+    """Return what changes if a file is replaced: its resolved path, modification time (ns) and size."""
     stat = path.stat()
     return [str(path.resolve()), str(stat.st_mtime_ns), str(stat.st_size)]
 
 
 def triton_fault(environ: Mapping[str, str]) -> str | None:
-    """Return why Triton cannot compile here, or None: vLLM's CUDA build needs it for the driver and its kernels.
+    """Return why Triton cannot compile here, or None. vLLM's CUDA build needs it for the driver and its kernels.
 
-    The compiler is Triton's choice: ``CC``, else gcc, else clang.
+    The compiler is the one that Triton uses: ``CC``, else gcc, else clang.
     """
     path = environ.get("PATH")
     program = environ.get("CC") or which("gcc", path=path) or which("clang", path=path)
@@ -87,11 +89,11 @@ def triton_fault(environ: Mapping[str, str]) -> str | None:
         target = Path(tempfile.gettempdir())
     except OSError as error:
         return f"nothing can be compiled: {error.strerror}"
-    return _try([program], Path(sysconfig.get_path("include")), target, "probe.c", "#include <Python.h>\n")
+    return _compile_and_load([program], Path(sysconfig.get_path("include")), target, "probe.c", "#include <Python.h>\n")
 
 
-def _try(compiler: list[str], headers: Path, target: Path, name: str, text: str) -> str | None:
-    """Compile and load a file below ``target``; return what went wrong."""
+def _compile_and_load(compiler: list[str], headers: Path, target: Path, name: str, text: str) -> str | None:
+    """Compile a source text below ``target`` and load the library; return what failed, or None."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="arc-bench-", dir=target) as folder:
@@ -101,8 +103,8 @@ def _try(compiler: list[str], headers: Path, target: Path, name: str, text: str)
             _run([sys.executable, "-I", "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", library])
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"status {error.returncode}"]
-        said = next((line for line in lines if "error: " in line), lines[-1])
-        return f"{compiler[0]} does not compile what is needed: {said[:300]}"
+        reason = next((line for line in lines if "error: " in line), lines[-1])
+        return f"{compiler[0]} does not compile what is needed: {reason[:300]}"
     except subprocess.TimeoutExpired:
         return f"{compiler[0]} did not end in {_SECONDS:g} s"
     except OSError as error:
@@ -111,21 +113,22 @@ def _try(compiler: list[str], headers: Path, target: Path, name: str, text: str)
 
 
 def _run(command: list[str]) -> None:
-    nothing = subprocess.DEVNULL
-    subprocess.run(command, check=True, stdin=nothing, capture_output=True, errors="replace", timeout=_SECONDS)
+    """Run a command, raising ``subprocess.CalledProcessError`` if it fails."""
+    no_input = subprocess.DEVNULL
+    subprocess.run(command, check=True, stdin=no_input, capture_output=True, errors="replace", timeout=_SECONDS)
 
 
 def compiles(environ: Mapping[str, str]) -> bool:
-    """Return whether there is no ``compiler_fault``."""
+    """Return whether torch can compile here (``compiler_fault`` returns None)."""
     return compiler_fault(environ) is None
 
 
 def decides_about_compiling(extra: tuple[str, ...]) -> bool:
-    """Return whether options that the user passes on to vLLM say how the model is to be compiled."""
+    """Return whether the options passed on to vLLM choose how the model is compiled."""
     options = ("--enforce-eager", "--no-enforce-eager", "--compilation-config", "--optimization-level")
     return any(has_option(extra, option) for option in options) or any(w.startswith(("-O", "-cc")) for w in extra)
 
 
 def compiles_here() -> bool:
-    """Return ``compiles`` in this process's environment."""
+    """Return ``compiles`` for this process's environment."""
     return compiles(os.environ)

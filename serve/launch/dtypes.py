@@ -1,4 +1,4 @@
-"""The dtype in which a server computes: what this machine can do, with adapters and without."""
+"""The dtype in which a server computes, depending on the machine, the model, and whether adapters are served."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from serve.launch.extra_options import option_value
 from serve.launch.machine import Machine
 
 EXACT = "exact"
-"""Of this project: float32 where the machine serves adapters in it, else what vLLM's ``auto`` gives."""
+"""This project's own value: float32 if the machine can serve adapters in it, else vLLM's ``auto``."""
 DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
-"""What vLLM's --dtype takes."""
+"""The values of vLLM's --dtype."""
 FLOAT32 = ("float32", "float")
 NOT_IN_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
 """Model types that vLLM does not compute in float16 (``vllm/config/model.py``)."""
 _BFLOAT16_SINCE = (8, 0)
+"""The first compute capability with bfloat16."""
 
 
 def served_dtype(
     dtype: str | None, machine: Machine, model: dict[str, Any], extra: Sequence[str] = (), *, with_adapters: bool
 ) -> str:
-    """Return the --dtype that vLLM will take.
+    """Return the value of vLLM's --dtype.
 
-    vLLM's kernels for LoRA on an NVIDIA GPU take bfloat16 and float16 only (an assertion in
-    ``vllm/lora/ops/triton_ops/lora_shrink_op.py``). ``auto`` is there the checkpoint's own dtype, but bfloat16 for a
+    On an NVIDIA GPU, vLLM's LoRA kernels accept bfloat16 and float16 only (an assertion in
+    ``vllm/lora/ops/triton_ops/lora_shrink_op.py``). There ``auto`` is the checkpoint's own dtype, except bfloat16 for a
     float32 checkpoint, and float16 for both on a GPU below compute capability 8.0, which has no bfloat16.
 
     Args:
-        dtype: one of vLLM's, EXACT, or None for ``auto``.
-        model: the model's config.json, empty where it is not known.
-        extra: the options behind the ``--``; a dtype there wins.
+        dtype: one of DTYPES, EXACT, or None for ``auto``.
+        model: the model's config.json; empty if it is unknown.
+        extra: the options after ``--``; a dtype there takes precedence.
+        with_adapters: whether the server serves adapters.
 
     Raises:
         ConfigError: there is no such dtype, or the machine cannot compute in it.
@@ -48,7 +50,7 @@ def served_dtype(
 
 
 def _check_on_gpu(dtype: str, machine: Machine, model_type: str, with_adapters: bool) -> None:
-    """Refuse a dtype that would end vLLM while it starts (raises as ``served_dtype``)."""
+    """Refuse a dtype with which vLLM would fail during its start (raises as ``served_dtype``)."""
     if with_adapters and dtype in FLOAT32:
         raise ConfigError(
             f"--dtype {dtype}: on an NVIDIA GPU vLLM computes adapters in bfloat16 or float16 only; leave --dtype out, "

@@ -1,4 +1,4 @@
-"""The vLLM options that users may pass on behind the ``--``, and the few that they may not."""
+"""vLLM options that users pass after ``--``: which are refused, and reading those that matter here."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ _REFUSED = {
         "--generation-config",
     ): "is always vllm here; sampling options of the model's folder would change answers unasked",
 }
+"""Refused options with the reason."""
 
 
 def refuse_reserved_options(extra: Sequence[str]) -> None:
-    """Refuse options that would undo what ``bench serve`` promises.
+    """Refuse options that would break a promise of ``bench serve``, such as that other machines need a key.
 
     Raises:
-        ConfigError: which, and why.
+        ConfigError: which option, and why.
     """
     for word in extra:
-        name = _name(word)
+        name = _option_name(word)
         for options, why in _REFUSED.items():
-            if any(_means(name, option) for option in options):
+            if any(_is_option(name, option) for option in options):
                 raise ConfigError(f"{word.split('=')[0]}: {why}")
 
 
 def option_value(extra: Sequence[str], option: str, short: str | None = None) -> str | None:
-    """Return the value that ``extra`` gives to an option, as "--option value" or "--option=value"; the last wins."""
+    """Return the last value given to an option, as "--option value" or "--option=value"; None if it is absent."""
     value = None
     for k, word in enumerate(extra):
-        if not (_means(_name(word), option) or (short is not None and _name(word) == short)):
+        if not (_is_option(_option_name(word), option) or (short is not None and _option_name(word) == short)):
             continue
         _, equals, after = word.partition("=")
         value = after if equals else extra[k + 1] if k + 1 < len(extra) else None
@@ -45,14 +46,15 @@ def option_value(extra: Sequence[str], option: str, short: str | None = None) ->
 
 
 def has_option(extra: Sequence[str], option: str) -> bool:
-    """Return whether ``extra`` names an option, or a part of one as in "--option.part=value"."""
-    return any(_means(_name(word).partition(".")[0], option) for word in extra)
+    """Return whether an option is present, also with a part as in "--option.part=value"."""
+    return any(_is_option(_option_name(word).partition(".")[0], option) for word in extra)
 
 
-def _name(word: str) -> str:
-    return word.split("=")[0].replace("_", "-")  # vLLM takes both spellings
+def _option_name(word: str) -> str:
+    """Return an option's name with dashes; vLLM accepts underscores too."""
+    return word.split("=")[0].replace("_", "-")
 
 
-def _means(name: str, option: str) -> bool:
-    """Whether vLLM's parser takes ``name`` for ``option``: it takes abbreviations too."""
+def _is_option(name: str, option: str) -> bool:
+    """Return whether vLLM's parser reads ``name`` as ``option``; it accepts abbreviations."""
     return name == option or (len(name) > 3 and name.startswith("--") and option.startswith(name))

@@ -1,4 +1,4 @@
-"""What this machine offers to vLLM: its accelerator, cores and memory, found without importing torch."""
+"""What this machine offers vLLM: accelerator, cores and memory, detected without importing torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from serve.launch.compiler import compiles_here
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """``device`` is "cpu" or "cuda"; ``cores`` are the CPU numbers that this process may use; memory is in bytes.
+    """The machine that a server will run on.
 
-    ``gpus`` are those that a server would use, in its order; None where that cannot be told. ``compiles`` says whether
-    torch can compile for the CPU here (serve.launch.compiler).
+    Attributes:
+        device: "cpu" or "cuda".
+        cores: numbers of the CPU cores that this process may use.
+        free_memory: available main memory in bytes.
+        gpus: the GPUs that a server would use, in its order; None if that is unknown.
+        compiles: whether torch can compile for the CPU here (``compiler_fault``).
     """
 
     device: str
@@ -27,11 +31,11 @@ class Machine:
 
 
 def detect_machine() -> Machine:
-    """Look at the installed vLLM build and the machine.
+    """Detect the installed vLLM build, and the machine's cores, memory and GPUs.
 
     Raises:
-        MissingExtraError: no vLLM is installed.
-        ServerError: the CUDA build is installed, and no NVIDIA GPU can be used.
+        MissingExtraError: vLLM is not installed.
+        ServerError: the CUDA build is installed, but no NVIDIA GPU can be used.
     """
     import psutil
 
@@ -52,6 +56,7 @@ def detect_machine() -> Machine:
 
 
 def _usable_gpus() -> tuple[Gpu, ...] | None:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves, None if that is unknown (raises as ``detect_machine``)."""
     gpus = list_gpus()
     if gpus is None:
         raise ServerError(

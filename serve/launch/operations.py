@@ -1,4 +1,4 @@
-"""What the commands do: run a server in the foreground or detached, stop it, and change adapters on several servers."""
+"""What the commands ``bench serve`` and ``bench adapters`` do, apart from reading their options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from serve.client.many_servers import Answers, change_all_servers
 from serve.launch.command import ServeConfig
-from serve.launch.process import Server, death_notice, not_restored, start, stop, wait_until_ready
+from serve.launch.process import Server, death_notice, not_restored, start_server, stop_server, wait_until_ready
 from serve.registry.adapter_files import read_config
 from serve.registry.adapter_version import AdapterVersion
 from serve.registry.base_model import BaseModel
@@ -25,61 +25,65 @@ Say = Callable[[str], None]
 def serve_until_stopped(
     model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any
 ) -> None:
-    """Serve in the foreground until the server dies or this process is interrupted (raises as ``serving``)."""
+    """Serve in the foreground until the server ends or this process is interrupted (raises as ``serving``)."""
     config = ServeConfig(model=model, adapters=adapters, **options)
-    process, server = start(config, port, log, owned=True, show=say, notice=say)
+    process, server = start_server(config, port, log, owned=True, show=say, notice=say)
     try:
         wait_until_ready(process, server, progress=say)
-        _warn(server, say)
+        _warn_not_restored(server, say)
         say(f"ready at {server.url}  (log: {log}; Ctrl-C stops it)")
         status = process.wait()
         raise ServerError(death_notice(status, log, "while it served"))
     finally:
-        stop(process.pid, config.shutdown_seconds, process)
+        stop_server(process.pid, config.shutdown_seconds, process)
 
 
 def serve_detached(model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any) -> None:
     """Start a server, wait until it is ready, and leave it running (raises as ``serving``)."""
     config = ServeConfig(model=model, adapters=adapters, **options)
-    process, server = start(config, port, log, owned=False, show=say, notice=say)
+    process, server = start_server(config, port, log, owned=False, show=say, notice=say)
     try:
         wait_until_ready(process, server, progress=say)
     except BaseException:
-        stop(process.pid, 0, process)
+        stop_server(process.pid, 0, process)
         raise
-    _warn(server, say)
+    _warn_not_restored(server, say)
     say(
         f"ready at {server.url}  (process {server.pid}, log: {log}; "
         f"stop it with: bench serve --stop --adapters {adapters})"
     )
 
 
-def _warn(server: Server, say: Say) -> None:
+def _warn_not_restored(server: Server, say: Say) -> None:
+    """Show a warning for each live adapter that the server could not load at its start."""
     for reason in not_restored(server.log):
         say(f"warning: live in the registry, but not loaded: {reason}")
 
 
 def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> list[str]:
-    """Stop the servers that run on a registry, or the one at ``port``; gives their addresses.
+    """Stop the servers that run on a registry, or the one on ``port``, and return their addresses.
+
+    Args:
+        patience: seconds that requests in flight may take.
 
     Raises:
-        ServerError: there is none.
+        ServerError: no such server runs.
     """
-    found = [s for s in _running(adapters) if port is None or s.url.endswith(f":{port}")]
-    if not found:
+    leases = [s for s in _leases(adapters) if port is None or s.url.endswith(f":{port}")]
+    if not leases:
         where = f"{adapters} on port {port}" if port else str(adapters)
         raise ServerError(f"{where}: no server runs on this registry")
-    for lease in found:
+    for lease in leases:
         try:
             group = os.getpgid(lease.pid)
         except ProcessLookupError:
-            continue  # it has just ended by itself
+            continue  # it has ended meanwhile
         if group != lease.pid:
             raise ServerError(
                 f"{lease.url}: process {lease.pid} leads no group of its own; it was not started by bench serve"
             )
-        stop(lease.pid, patience)
-    return [lease.url for lease in found]
+        stop_server(lease.pid, patience)
+    return [lease.url for lease in leases]
 
 
 def add_adapter(
@@ -93,18 +97,19 @@ def add_adapter(
     prompt: str | None = None,
     encoder: str | None = None,
 ) -> AdapterVersion:
-    """Register an adapter; it is checked against ``base``, or the base that it names itself, where that is at hand.
+    """Validate an adapter against its base and register it.
 
     Args:
-        base: a model folder or a hub id; None for the folder or cached hub model that the adapter names.
-        say: called with each warning, such as that the base is not at hand, so that layers and shapes are checked only
-            when a server loads it.
-        accept_base: register it for ``base`` though it names another.
-        prompt: under which it is to be asked, where its manifest does not say.
-        encoder: likewise.
+        root: the registry folder.
+        base: a model folder or a hub id; None for the model that the adapter names, if it is on this machine.
+        say: called with each warning, for example if the base is not on this machine, so that layers and shapes are
+            checked only when a server loads the adapter.
+        accept_base: register the adapter for ``base`` even if it names another base.
+        prompt: the prompt that it was trained with, if its manifest does not say; takes precedence over the manifest.
+        encoder: the grid encoder, likewise.
 
     Raises:
-        AdapterError: it cannot be served.
+        AdapterError: the adapter cannot be served.
         SpecError: an unknown prompt or encoder.
         ServerError: ``base`` is no model.
     """
@@ -114,27 +119,27 @@ def add_adapter(
         parse_encoder(encoder)
     model = BaseModel.open(base) if base is not None else None
     if model is None:
-        named = read_config(folder).get("base_model_name_or_path")
+        base_name = read_config(folder).get("base_model_name_or_path")
         try:
-            model = BaseModel.open(named) if isinstance(named, str) else None
+            model = BaseModel.open(base_name) if isinstance(base_name, str) else None
         except ServerError:  # a folder of the machine that trained it
             model = None
     if say and (model is None or model.folder is None):
         say("the base is not on this machine: layers and shapes will be checked when a server loads it")
-    given = {key: value for key, value in (("prompt", prompt), ("encoder", encoder)) if value is not None}
-    tell = say or (lambda line: None)
+    settings = {key: value for key, value in (("prompt", prompt), ("encoder", encoder)) if value is not None}
+    warn = say or (lambda line: None)
     return Registry(root).add(
         name,
         folder,
         model,
         accept=accept_base,
-        prompt_settings=given,
-        warn=lambda line: tell(f"warning: {name}: {line}"),
+        prompt_settings=settings,
+        warn=lambda line: warn(f"warning: {name}: {line}"),
     )
 
 
 def list_registry(root: Path) -> dict[str, Any]:
-    """The names and versions of a registry, in the form of ``admin.list_adapters``."""
+    """Return the names and versions in a registry, in the form of ``admin.list_adapters``."""
     registry = Registry(root)
     adapters = []
     for name in registry.names():
@@ -145,20 +150,25 @@ def list_registry(root: Path) -> dict[str, Any]:
 
 
 def change_adapters(action: str, adapter: str, servers: Sequence[str], adapters: Path | None) -> Answers:
-    """``change_all_servers`` on the servers given, or on those that run on the registry.
+    """Apply ``change_all_servers`` to the given servers, or to those that run on the registry if none is given.
 
     Raises:
         AdapterError: a server refused.
         ServerError: a server cannot be reached, or none runs.
     """
     urls = list(dict.fromkeys(url.rstrip("/") for url in servers))
-    urls = urls or [lease.url for lease in (_running(adapters) if adapters else [])]
+    urls = urls or [lease.url for lease in (_leases(adapters) if adapters else [])]
     if not urls:
         raise ServerError(f"{adapters}: no server runs on this registry")
     return change_all_servers(action, adapter, urls)
 
 
-def _running(adapters: Path) -> list[Any]:
+def _leases(adapters: Path) -> list[Any]:
+    """Return the leases of the servers that run on a registry.
+
+    Raises:
+        ServerError: there is no such registry.
+    """
     if not adapters.is_dir():
         raise ServerError(f"{adapters}: no such registry")
     with file_lock(adapters / ".lock"):

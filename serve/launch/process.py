@@ -1,4 +1,4 @@
-"""Start a vLLM server, wait for it with an eye on its log, and always stop its whole process group."""
+"""Start a vLLM server, wait until it is ready while watching its log, and stop its whole process group."""
 
 from __future__ import annotations
 
@@ -34,13 +34,22 @@ from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 
 START_SECONDS = 900.0
+"""How long a server may take until it is ready."""
 _LOG_LINES = 25
+"""How many of the log's last lines an error message shows."""
 _ENDING_SECONDS = 10.0
+"""How long a server that no longer answers may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its address without a path, the process to stop (a group of its own), and its log file."""
+    """A running server.
+
+    Attributes:
+        url: its address without a path.
+        pid: the process to stop, which leads its own process group.
+        log: the file with its output.
+    """
 
     url: str
     pid: int
@@ -61,40 +70,43 @@ def serving(
 
     Args:
         model: a model folder or a hub id.
-        adapters: the registry folder; what is live in it is loaded at the start.
-        log: where the server's output goes (written anew).
-        port: None chooses a free one.
-        progress: called now and then with a line to show while the server starts.
+        adapters: the registry folder; its live versions are loaded at the start.
+        log: the file for the server's output, which is overwritten.
+        port: to listen on; None chooses a free one.
+        progress: called every few seconds during the start with a line to show.
         options: fields of ServeConfig.
 
     Raises:
         ServerError: the model is missing, the port is taken, or the server did not start (with the end of its log).
         MissingExtraError: vLLM is not installed.
-        ConfigError: options that contradict each other.
+        ConfigError: options contradict each other.
     """
     config = ServeConfig(model=model, adapters=adapters, **options)
-    process, server = start(config, port, log, owned=True, notice=progress)
+    process, server = start_server(config, port, log, owned=True, notice=progress)
     try:
         wait_until_ready(process, server, progress=progress)
         yield server
     except Exception as error:
-        # What failed may have failed because the server ended: then the server's reason is the one to tell.
-        if ended(process, server):
+        # If the server has ended, that caused the failure: report the server's reason.
+        if has_ended(process, server):
             raise ServerError(death_notice(process.returncode, log, "while it served")) from error
         raise
     finally:
-        stop(process.pid, config.shutdown_seconds, process)
+        stop_server(process.pid, config.shutdown_seconds, process)
 
 
-def ended(process: subprocess.Popen[bytes], server: Server) -> bool:
-    """Return whether a server that should run has ended, or is ending because its engine has (it gets ten seconds)."""
-    if process.poll() is None and not answers(server.url + "/health"):
+def has_ended(process: subprocess.Popen[bytes], server: Server) -> bool:
+    """Return whether a server's process has ended.
+
+    If the server no longer answers, it gets ten seconds to end: its engine may just have died.
+    """
+    if process.poll() is None and not is_responding(server.url + "/health"):
         with suppress(subprocess.TimeoutExpired):
             process.wait(_ENDING_SECONDS)
     return process.poll() is not None
 
 
-def start(
+def start_server(
     config: ServeConfig,
     port: int | None,
     log: Path,
@@ -106,9 +118,9 @@ def start(
     """Start the server in a session of its own and return at once (raises as ``serving``).
 
     Args:
-        owned: whether it ends when this process does, even by SIGKILL.
+        owned: end the server when this process ends, even by SIGKILL.
         show: called with the command line.
-        notice: called with each line that the user should know of how the server will run.
+        notice: called with each line for the user about how the server will run.
     """
     port, command = prepare(config, port)
     if notice is not None:
@@ -131,7 +143,7 @@ def start(
 
 
 def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
-    """Check everything that can be checked before vLLM starts; gives port and command (raises as ``serving``)."""
+    """Check what can be checked before vLLM starts, and return port and command (raises as ``serving``)."""
     base = BaseModel.open(config.model, option_value(config.extra, "--revision"))
     base.refuse_pickles()
     Keys.from_environment(os.environ).check_bind(config.host)
@@ -142,7 +154,7 @@ def prepare(config: ServeConfig, port: int | None, machine: Machine | None = Non
 
 
 def registry_needs(root: Path) -> RegistryNeeds:
-    """How many names and versions a registry holds, and the largest rank among those that can be read."""
+    """Return how many names and versions a registry holds, and the largest rank in readable configurations."""
     registry = Registry(root)
     root.mkdir(parents=True, exist_ok=True)
     names = registry.names()
@@ -151,6 +163,7 @@ def registry_needs(root: Path) -> RegistryNeeds:
 
 
 def _rank(folder: Path) -> int:
+    """Return an adapter's largest rank by its configuration; 0 if that cannot be read."""
     from serve.registry.adapter_files import read_config
 
     try:
@@ -163,10 +176,10 @@ def _rank(folder: Path) -> int:
 
 
 def free_port(host: str, port: int | None) -> int:
-    """``port`` if it can be listened on, or a free one for None.
+    """Return ``port`` if it is free, or any free port for None.
 
     Raises:
-        ServerError: it is taken, or the host is not this machine's.
+        ServerError: the port is taken, or the host is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -192,12 +205,16 @@ def wait_until_ready(
 ) -> None:
     """Wait until the server answers ``path`` (a plain vLLM has /health only).
 
+    Args:
+        seconds: how long to wait at most.
+        progress: called every 5 s with a line to show.
+
     Raises:
-        ServerError: its process ended (noticed within half a second), or the time is over.
+        ServerError: its process ended (detected within half a second), or the time is over.
     """
     started = time.monotonic()
-    said = started
-    while not answers(server.url + path):
+    last_progress = started
+    while not is_responding(server.url + path):
         if process.poll() is not None:
             raise ServerError(death_notice(process.returncode, server.log, "before it was ready"))
         now = time.monotonic()
@@ -205,14 +222,14 @@ def wait_until_ready(
             raise ServerError(
                 f"vLLM was not ready after {seconds:.0f} s; the end of {server.log}:\n{log_end(server.log)}"
             )
-        if progress is not None and now - said >= 5:
+        if progress is not None and now - last_progress >= 5:
             progress(f"vLLM is starting, {now - started:.0f} s (log: {server.log})")
-            said = now
+            last_progress = now
         time.sleep(0.25)
 
 
-def answers(url: str) -> bool:
-    """Whether a GET of ``url`` answers 200 within two seconds."""
+def is_responding(url: str) -> bool:
+    """Return whether a GET of ``url`` answers with status 200 within two seconds."""
     try:
         with open_without_proxy(url, timeout=2) as reply:
             return bool(reply.status == 200)
@@ -220,26 +237,27 @@ def answers(url: str) -> bool:
         return False
 
 
-def stop(pid: int, patience: float, process: subprocess.Popen[bytes] | None = None) -> None:
-    """End a server and every process of its group: SIGTERM to the server, which drains, then SIGKILL to what is left.
+def stop_server(pid: int, patience: float, process: subprocess.Popen[bytes] | None = None) -> None:
+    """End a server and its process group: SIGTERM to the server, which finishes its requests, then SIGKILL to the rest.
 
     Args:
         pid: the server's process, which leads its own group.
-        patience: seconds that requests in flight may take; some more are allowed for the shutdown itself.
-        process: the child, if it is one of this process.
+        patience: seconds that requests in flight may take; 30 s more are allowed for the shutdown itself.
+        process: the process object, if it is a child of this process.
     """
     try:
         _signal(os.kill, pid, signal.SIGTERM)
         deadline = time.monotonic() + patience + 30
         while time.monotonic() < deadline and _runs(pid, process):
             time.sleep(0.05)
-    finally:  # an impatient second Ctrl-C lands here
+    finally:  # also after a second Ctrl-C
         _signal(os.killpg, pid, signal.SIGKILL)
         if process is not None:
             process.wait()
 
 
 def _runs(pid: int, process: subprocess.Popen[bytes] | None) -> bool:
+    """Return whether a process runs; a zombie does not."""
     if process is not None:
         return process.poll() is None
     import psutil
@@ -251,6 +269,7 @@ def _runs(pid: int, process: subprocess.Popen[bytes] | None) -> bool:
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: int) -> bool:
+    """Send a signal; False if the process no longer exists."""
     try:
         send(pid, number)
     except ProcessLookupError:
@@ -259,7 +278,7 @@ def _signal(send: Callable[[int, int], None], pid: int, number: int) -> bool:
 
 
 def log_end(log: Path, lines: int = _LOG_LINES) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     try:
         return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
     except OSError as error:
@@ -267,15 +286,14 @@ def log_end(log: Path, lines: int = _LOG_LINES) -> str:
 
 
 def not_restored(log: Path) -> list[str]:
-    """What the log says of live adapters that could not be loaded at the start: their names and why."""
+    """Return the lines in the log about live adapters that could not be loaded at the start: name and reason."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     return [line.partition(NOT_RESTORED)[2] for line in lines if NOT_RESTORED in line]
 
 
 def death_notice(status: int, log: Path, when: str) -> str:
-    """Return why a server ended: the root cause that its log names, and the log's last lines."""
+    """Return a message on why a server ended: its exit status, the root cause in its log, and the log's last lines."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     how += " (the kernel does that where memory runs out: see dmesg)" if status == -signal.SIGKILL else ""
-    cause = root_cause(log)
-    said = f": {cause}" if cause else ""
-    return f"vLLM {how} {when}{said}\nthe end of {log}:\n{log_end(log)}"
+    cause = f": {reason}" if (reason := root_cause(log)) else ""
+    return f"vLLM {how} {when}{cause}\nthe end of {log}:\n{log_end(log)}"

@@ -11,7 +11,7 @@ import pytest
 
 from harness.runs.folder import RunFolder
 from serve.launch.command import ServeConfig
-from serve.launch.process import free_port, start, stop, wait_until_ready
+from serve.launch.process import free_port, start_server, stop_server, wait_until_ready
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
@@ -83,7 +83,7 @@ def test_one_process_of_our_server_killed(tmp_path: Path, victim: str) -> None:
     registry.set_live("random", version)
     config = ServeConfig(model=TINY_BASE, adapters=registry.root, max_loras=2, **SERVE)
     port, out = free_port("127.0.0.1", None), tmp_path / "run"
-    process, server = start(config, port, tmp_path / "log", owned=True)
+    process, server = start_server(config, port, tmp_path / "log", owned=True)
     wait_until_ready(process, server)
     try:
         subprocess.run(bench(server.url, tmp_path / "calm", model="random"), check=True, capture_output=True)
@@ -101,11 +101,11 @@ def test_one_process_of_our_server_killed(tmp_path: Path, victim: str) -> None:
             with file_lock(registry.root / ".lock"):
                 assert running_servers(registry.root) == []
             assert saved(out) < TASKS * DRAWS
-            process, server = start(config, port, tmp_path / "log2", owned=True)
+            process, server = start_server(config, port, tmp_path / "log2", owned=True)
             wait_until_ready(process, server)
             _, error = harness.communicate(timeout=300)
             assert harness.returncode == 0, error.decode()[-3000:]
     finally:
-        stop(process.pid, 10, process)
+        stop_server(process.pid, 10, process)
     check_alike(stable(out), stable(tmp_path / "calm"))
     assert core(out) == core(tmp_path / "calm")

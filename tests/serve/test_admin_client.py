@@ -17,7 +17,7 @@ from harness.core.errors import AdapterError, ServerError
 from serve.cli import adapters as adapters_command
 from serve.cli import serve as serve_command
 from serve.client import admin
-from serve.launch.process import answers, free_port
+from serve.launch.process import free_port, is_responding
 from tests.support.adapter_toys import make_adapter, make_base
 
 
@@ -85,7 +85,7 @@ def test_servers_are_asked_without_the_environments_proxy(stranger: str, monkeyp
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port('127.0.0.1', None)}")
     monkeypatch.setattr("urllib.request._opener", None)  # which remembers the environment of its first use
     Answering.reply = (200, b"{}")
-    assert answers(stranger)
+    assert is_responding(stranger)
     assert admin.list_adapters(stranger) == {}
 
 

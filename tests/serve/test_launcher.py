@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from harness.core.errors import ServerError
-from serve.launch.process import Server, free_port, not_restored, stop, wait_until_ready
+from serve.launch.process import Server, free_port, not_restored, stop_server, wait_until_ready
 
 
 def child(code: str, log: Path) -> tuple[subprocess.Popen[bytes], Server]:
@@ -52,7 +52,7 @@ def test_a_server_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
     process, server = child("import time; print('loading'); time.sleep(60)", tmp_path / "log")
     with pytest.raises(ServerError, match=r"not ready after 0 s; the end of .*log:\nloading"):
         wait_until_ready(process, server, seconds=0.5)
-    stop(process.pid, 0, process)
+    stop_server(process.pid, 0, process)
     assert process.returncode is not None
 
 
@@ -82,10 +82,10 @@ def test_stopping_ends_the_whole_group(tmp_path: Path) -> None:
         assert process.poll() is None
         os.sched_yield()
     grandchild = psutil.Process(int(log.read_text().split()[1]))
-    stop(process.pid, 0, process)
+    stop_server(process.pid, 0, process)
     assert process.returncode == -signal.SIGTERM
     grandchild.wait(5)
-    stop(process.pid, 0)  # nothing left: nothing happens
+    stop_server(process.pid, 0)  # nothing left: nothing happens
 
 
 OWNED = """

@@ -66,7 +66,7 @@ def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> s
     """Register, load and check what was trained; a line that says what came out, or why there is nothing to check."""
     from serve.client import admin
     from serve.launch.operations import add_adapter
-    from serve.launch.process import answers
+    from serve.launch.process import is_responding
     from trainers.store.manifest import read_manifest
 
     if server is None or adapters is None:
@@ -74,7 +74,7 @@ def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> s
     manifest = read_manifest(output)
     if manifest is None or manifest.kind != "adapter" or not manifest.serveable:
         return "not an adapter that a server loads, parity not checked"
-    if not answers(f"{server.rstrip('/').removesuffix('/v1')}/health"):
+    if not is_responding(f"{server.rstrip('/').removesuffix('/v1')}/health"):
         return f"no server at {server}, parity not checked"
     version = add_adapter(adapters, output.name, output, None).id
     admin.load(server, version)
