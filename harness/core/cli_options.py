@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from harness.core.files import atomic_writer
+from harness.core.files import write_atomically
 
 C = TypeVar("C", bound=Callable[..., Any])
 _SETTING = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
@@ -143,5 +143,4 @@ def print_result(text: str, content: str, json_file: Path | None) -> None:
     if text:
         click.echo(text)
     if json_file is not None:
-        with atomic_writer(json_file) as file:
-            file.write(content.encode() + b"\n")
+        write_atomically(json_file, content.encode() + b"\n")

@@ -1,38 +1,37 @@
-"""The one tree of errors that a user may meet; each message says what, where and what to do.
+"""Errors that are shown to the user. A message says what is wrong, where, and what to do.
 
 ArcBenchError                exit status 1
-├── DataError                a dataset, run file or picture source is not what it must be
-│   ├── GridError            one grid is not a grid (carries the METRICS name of the failure)
-│   └── UnknownOutputError   tasks have no outputs to score against
+├── DataError                a dataset, run file or picture source is missing or invalid
+│   ├── GridError            one grid is invalid (``kind`` is the outcome recorded for the prediction)
+│   └── UnknownOutputError   tasks without test outputs cannot be scored
 ├── ConfigError              a recipe, manifest or option is wrong            (exit status 2)
 │   └── SpecError            a dataset spec or encoder string cannot be read  (exit status 2)
 ├── MissingExtraError        a package of an optional extra is not installed
 ├── AdapterError             an adapter cannot be registered or served
 ├── ServerError              the model server did not start, died or refused
-├── RunError                 a run folder is in the way, incomplete or differs
-└── NotComputableError       a gate says neither PASS nor FAIL              (exit status 4)
+├── RunError                 a run folder exists already, is incomplete, or has another configuration
+└── NotComputableError       a gate cannot be computed                      (exit status 4)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-SHOWN = 5
-"""How many ids a message names."""
+_MAX_IDS = 5
 
 
 class ArcBenchError(Exception):
-    """Base of every error that is reported to the user without a traceback."""
+    """Base class of the errors that commands report without a traceback."""
 
     exit_code = 1
 
 
 class DataError(ArcBenchError):
-    """A data file is not what it must be."""
+    """A data file is missing or invalid."""
 
 
 class GridError(DataError):
-    """One grid is not valid; ``kind`` is its failure name (``bad_shape``, ``bad_value``, ``unparsed``)."""
+    """One grid is invalid; ``kind`` is ``bad_shape``, ``bad_value`` or ``unparsed``."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -40,7 +39,7 @@ class GridError(DataError):
 
 
 class UnknownOutputError(DataError):
-    """Tasks have no outputs to score against."""
+    """Tasks have no test outputs, so that predictions cannot be scored."""
 
 
 class ConfigError(ArcBenchError):
@@ -54,7 +53,7 @@ class SpecError(ConfigError):
 
 
 class MissingExtraError(ArcBenchError):
-    """A package from an optional extra is missing."""
+    """A package of an optional extra is not installed."""
 
 
 class AdapterError(ArcBenchError):
@@ -66,18 +65,20 @@ class ServerError(ArcBenchError):
 
 
 class RunError(ArcBenchError):
-    """A run folder is in the way, incomplete, or was made with another configuration."""
+    """A run folder exists already, is incomplete, or was made with another configuration."""
 
 
 class NotComputableError(ArcBenchError):
-    """A gate cannot be computed, which is neither PASS nor FAIL."""
+    """A gate cannot be computed, so that its verdict is neither PASS nor FAIL."""
 
     exit_code = 4
 
 
-def format_ids(ids: Sequence[str], shown: int = SHOWN) -> str:
-    """Return a count and the first few ids for a message: ``760 (a, b, c, d, e, …)``."""
-    return f"{len(ids)} ({', '.join(ids[:shown])}{', …' if len(ids) > shown else ''})"
+def format_ids(
+    ids: Sequence[str],
+) -> str:
+    """Return the number of ids and the first five, such as ``760 (a, b, c, d, e, …)``."""
+    return f"{len(ids)} ({', '.join(ids[:_MAX_IDS])}{', …' if len(ids) > _MAX_IDS else ''})"
 
 
 def truncate(text: str, limit: int = 60) -> str:

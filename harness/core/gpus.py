@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as nvidia-smi tells them; its hanging or failing is an answer, never an error."""
+"""The NVIDIA GPUs of this machine according to nvidia-smi. If it fails or hangs, results say so; nothing raises."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from shutil import which
 
 SECONDS = 20.0
-"""How long nvidia-smi may take; it hangs for ever where the driver does."""
+"""Timeout of nvidia-smi, which hangs for ever if the driver does."""
 _FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "driver_version", "compute_cap")
 _OLD_FIELDS = _FIELDS[:-1]
-"""Drivers before 510 know no compute_cap and refuse the whole query."""
+"""The fields for drivers before 510, which reject a query that contains compute_cap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU; memory is in bytes, and None is what nvidia-smi did not tell."""
+    """One GPU; ``total`` and ``free`` are its memory in bytes. None means that nvidia-smi does not report a value."""
 
     index: int
     uuid: str
@@ -31,65 +31,72 @@ class Gpu:
     """Compute capability, such as (8, 0) for an A100; bfloat16 needs (8, 0)."""
 
     def as_text(self) -> str:
-        """Name, memory and driver, such as "NVIDIA L4, 23034 MiB, 580.65.06"."""
+        """Return name, memory and driver version, such as "NVIDIA L4, 23034 MiB, 580.65.06"."""
         memory = "memory unknown" if self.total is None else f"{self.total >> 20} MiB"
         return ", ".join(part for part in (self.name, memory, self.driver) if part)
 
 
 def list_gpus(seconds: float | None = None) -> list[Gpu] | None:
-    """The GPUs in nvidia-smi's order; empty without a GPU or driver, None where nvidia-smi does not end in time."""
+    """Return the GPUs in nvidia-smi's order.
+
+    The list is empty without a GPU or driver. The result is None if nvidia-smi does not end within ``seconds``.
+    """
     seconds = SECONDS if seconds is None else seconds
     for fields in (_FIELDS, _OLD_FIELDS):
-        status, text = _ask(f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", seconds=seconds)
+        status, text = _run_nvidia_smi(
+            f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", seconds=seconds
+        )
         if status is None:
             return None
         if status == 0:
             rows = (dict(zip(fields, line.split(", "), strict=False)) for line in text.splitlines())
-            return [gpu for row in rows if len(row) == len(fields) and (gpu := _gpu(row))]
+            return [gpu for row in rows if len(row) == len(fields) and (gpu := _parse_gpu(row))]
     return []
 
 
-def _gpu(values: Mapping[str, str]) -> Gpu | None:
+def _parse_gpu(values: Mapping[str, str]) -> Gpu | None:
+    """Return the GPU of one output line, by field; None if the line describes none."""
     try:
         index = int(values["index"])
-    except ValueError:  # "No devices were found", and other remarks
+    except ValueError:  # a message such as "No devices were found"
         return None
     major, _, minor = values.get("compute_cap", "").partition(".")
     capability = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
-    total, free = _mebibytes(values["memory.total"]), _mebibytes(values["memory.free"])
+    total, free = _parse_mebibytes(values["memory.total"]), _parse_mebibytes(values["memory.free"])
     return Gpu(index, values["uuid"], values["name"], total, free, values["driver_version"], capability)
 
 
-def _mebibytes(text: str) -> int | None:
-    """Bytes; None for "[N/A]", which GPUs that share the machine's memory say."""
+def _parse_mebibytes(text: str) -> int | None:
+    """Return the bytes of a number of MiB; None for "[N/A]", as GPUs report that share the machine's memory."""
     return int(text) << 20 if text.isdigit() else None
 
 
 def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, in CUDA's order; None where that cannot be told from outside.
+    """Return the GPUs that CUDA_VISIBLE_DEVICES selects, in CUDA's order; None if that cannot be determined.
 
-    CUDA numbers the fastest GPU first unless CUDA_DEVICE_ORDER=PCI_BUS_ID, so that numbers tell nothing about which
-    one of several different GPUs is meant. A part of a GPU (MIG-...) is none of those listed either.
+    Unless CUDA_DEVICE_ORDER=PCI_BUS_ID, CUDA numbers the fastest GPU first, so that with different models an index does
+    not identify one. Nor does nvidia-smi list parts of a GPU (MIG-...).
     """
-    chosen = environ.get("CUDA_VISIBLE_DEVICES")
-    ordered = len({gpu.name for gpu in gpus}) < 2 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    if chosen is None:
-        return list(gpus) if ordered else None
-    found: list[Gpu] = []
-    for word in (part.strip() for part in chosen.split(",")):
-        if word.startswith("MIG"):
+    variable = environ.get("CUDA_VISIBLE_DEVICES")
+    same_order = len({gpu.name for gpu in gpus}) < 2 or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if variable is None:
+        return list(gpus) if same_order else None
+    visible: list[Gpu] = []
+    for entry in (part.strip() for part in variable.split(",")):
+        if entry.startswith("MIG") or (entry.isdigit() and not same_order):
             return None
-        if word.isdigit() and not ordered:
-            return None
-        matching = [g for g in gpus if (str(g.index) == word if word.isdigit() else word and g.uuid.startswith(word))]
+        if entry.isdigit():
+            matching = [gpu for gpu in gpus if str(gpu.index) == entry]
+        else:
+            matching = [gpu for gpu in gpus if entry and gpu.uuid.startswith(entry)]
         if len(matching) != 1:
-            break  # CUDA ignores an entry that names no GPU, and all behind it
-        found += matching
-    return found
+            break  # CUDA ignores an invalid entry and all entries after it
+        visible += matching
+    return visible
 
 
-def _ask(*arguments: str, seconds: float) -> tuple[int | None, str]:
-    """Exit status and output of nvidia-smi; status None where it had to be left alone, 127 where it cannot be run."""
+def _run_nvidia_smi(*arguments: str, seconds: float) -> tuple[int | None, str]:
+    """Return exit status and output of nvidia-smi; status None after a timeout, 127 if it cannot be run."""
     program = which("nvidia-smi")
     if program is None:
         return 127, ""

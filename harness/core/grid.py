@@ -1,4 +1,4 @@
-"""Grids and tasks: frozen, hashable values that everything else is made of."""
+"""Grids, pairs and tasks as immutable, hashable values."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from harness.core.errors import GridError, short_repr
 MAX_SIDE = 30
 COLOURS = 10
 Rows = list[list[int]]
+"""A grid as in ARC's JSON files: a list of rows, each a list of colours."""
 _VALID = bytes(range(COLOURS))
 _ONLY_INT = {int}
 
 
 class OversizeError(GridError):
-    """A grid with a side over MAX_SIDE, otherwise well formed as far as its shape goes."""
+    """A rectangular grid with more than MAX_SIDE rows or columns; its colours were not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A height × width grid of colours 0–9, stored row by row in ``cells`` (one byte a cell)."""
+    """A height × width grid of colours 0–9; ``cells`` holds one byte per cell, row by row."""
 
     height: int
     width: int
@@ -29,10 +30,15 @@ class Grid:
 
     @staticmethod
     def from_rows(rows: object, where: str = "grid") -> Grid:
-        """Build a grid from a list of equally long rows of integers 0–9.
+        """Return the grid of a list of equally long rows of integers 0–9.
+
+        Args:
+            rows: any value, for example one parsed from JSON.
+            where: what error messages call it.
 
         Raises:
-            GridError: ``bad_shape`` (empty, ragged, a side over 30) or ``bad_value`` (not an integer 0–9).
+            GridError: of kind ``bad_shape`` (not a list of rows, empty, ragged, a side over 30) or ``bad_value``
+                (a cell that is not an integer 0–9).
         """
         if not isinstance(rows, (list, tuple)) or not rows:
             raise GridError("bad_shape", f"{where}: expected a non-empty list of rows, got {short_repr(rows, 40)}")
@@ -46,7 +52,7 @@ class Grid:
                 raise GridError("bad_shape", f"{where}, row {i}: {len(row)} cells, but row 0 has {len(rows[0])}")
         if len(rows) > MAX_SIDE or len(rows[0]) > MAX_SIDE:
             raise OversizeError("bad_shape", f"{where}: {len(rows)}x{len(rows[0])} is over {MAX_SIDE}x{MAX_SIDE}")
-        # The types are looked at first: bytes() would take True for 1, and an object with __index__ for its number.
+        # Check the types first: bytes() would convert True, and any object with __index__, to a number.
         if set(map(type, chain.from_iterable(rows))) == _ONLY_INT:
             try:
                 cells = b"".join(map(bytes, rows))
@@ -61,16 +67,18 @@ class Grid:
 
     @staticmethod
     def from_json(rows: object, where: str = "grid") -> Grid:
-        """The same for rows parsed from JSON that has no ``true`` and no ``false``, without a look at each type.
+        """Return the same as ``from_rows``, faster, for rows parsed from JSON without ``true`` and ``false``.
+
+        It does not check the type of each cell, so that it would accept booleans as 0 and 1.
 
         Raises:
-            GridError: as ``from_rows``.
+            GridError: as ``from_rows`` does.
         """
         if isinstance(rows, list) and len(rows) <= MAX_SIDE:
             try:
-                widths = set(map(len, rows))  # before bytes(), which would make a number into so many zeros
+                widths = set(map(len, rows))  # fails on numbers, which bytes() would turn into that many zeros
                 cells = b"".join(map(bytes, rows)) if len(widths) == 1 and max(widths) <= MAX_SIDE else b""
-            except (TypeError, ValueError):  # what has no length, or is no colour
+            except (TypeError, ValueError):  # a row without a length, or a value outside 0-255
                 cells = b""
             if cells and not cells.translate(None, _VALID):
                 return Grid(len(rows), widths.pop(), cells)
@@ -78,7 +86,7 @@ class Grid:
 
     @staticmethod
     def from_byte_rows(rows: Sequence[bytes]) -> Grid:
-        """Build a grid from trusted rows of bytes (no checks)."""
+        """Return the grid of equally long, non-empty rows of colours, without checking them."""
         return Grid(len(rows), len(rows[0]), b"".join(rows))
 
     @property
@@ -87,22 +95,22 @@ class Grid:
         return self.height, self.width
 
     def rows(self) -> list[bytes]:
-        """The rows, each as bytes of colours."""
+        """Return the rows, one byte per cell."""
         w = self.width
         return [self.cells[i : i + w] for i in range(0, len(self.cells), w)]
 
     def to_rows(self) -> Rows:
-        """The grid as a list of lists of integers, as in ARC's JSON."""
+        """Return the grid as lists of integers, as in ARC's JSON files."""
         return [list(row) for row in self.rows()]
 
     def columns(self) -> list[bytes]:
-        """The columns, each as bytes of colours."""
+        """Return the columns, one byte per cell."""
         return [self.cells[j :: self.width] for j in range(self.width)]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One example; ``output`` is None where the answer is not known."""
+    """An input grid and its output grid; ``output`` is None for a test pair whose solution is unknown."""
 
     input: Grid
     output: Grid | None
@@ -110,7 +118,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Train pairs that show a rule and test pairs to answer, named by ``id``."""
+    """An ARC task: train pairs that demonstrate a rule, and test pairs whose outputs are to be predicted."""
 
     id: str
     train: tuple[Pair, ...]
@@ -118,6 +126,7 @@ class Task:
 
 
 def _first_bad(rows: Sequence[Sequence[object]]) -> tuple[int, int, object]:
+    """Return row, column and value of the first cell that is not a colour."""
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             if type(value) is not int or not 0 <= value < COLOURS:

@@ -1,4 +1,4 @@
-"""What the Hugging Face cache has of a model, and whether a folder has all its weights; without network or torch."""
+"""Models in the Hugging Face cache, completeness and digests of model folders; without network or torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 
 
 def missing_weights(folder: Path) -> str | None:
-    """Return what a model folder lacks of its weights, such as "no model-00002-of-00003.safetensors"; None for nothing.
+    """Return which weights a model folder lacks, such as "no model-00002-of-00003.safetensors"; None if complete.
 
-    Pickles do not count: nothing here loads them.
+    Weights are expected by index files and by numbered names. Pickles do not count: they are never loaded.
     """
-    names = {path.name for path in folder.glob("*.safetensors") if path.is_file()}  # a link's target may be gone
+    names = {path.name for path in folder.glob("*.safetensors") if path.is_file()}  # a link's target may not exist
     expected: set[str] = set()
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
@@ -35,7 +35,7 @@ def missing_weights(folder: Path) -> str | None:
 
 
 def loaded_weights(folder: Path) -> set[str]:
-    """Return the names of the files that transformers loads: ``model.safetensors``, or those of its index."""
+    """Return the names of the weight files that transformers loads: ``model.safetensors``, or those of its index."""
     if (folder / "model.safetensors").exists():
         return {"model.safetensors"}
     try:
@@ -72,10 +72,10 @@ def model_digest(folder: Path, names: Collection[str] | None = None) -> str:
 
 
 def cached_snapshot(model: str, revision: str | None = None) -> Path | None:
-    """Return the cached folder of a hub model, which may lack its weights; None where nothing of it is cached.
+    """Return the cached folder of a hub model, possibly without weights; None if its config.json is not cached.
 
     Raises:
-        ConfigError: ``model`` cannot be a hub id.
+        ConfigError: ``model`` is not a valid hub id.
     """
     try:
         from huggingface_hub import try_to_load_from_cache
@@ -90,26 +90,27 @@ def cached_snapshot(model: str, revision: str | None = None) -> Path | None:
 
 
 def is_complete(snapshot: Path) -> bool:
-    """Whether a cached snapshot can be loaded without a download: it has all weights and a tokenizer."""
+    """Return whether a cached snapshot has all weights and a tokenizer, so that nothing must be downloaded."""
     return missing_weights(snapshot) is None and any((snapshot / name).is_file() for name in _TOKENIZERS)
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:
-    """Whether huggingface_hub is told not to use the network."""
+    """Return whether these environment variables forbid huggingface_hub to use the network."""
     value = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def check_download_allowed(model: str, snapshot: Path | None, environ: Mapping[str, str]) -> None:
-    """Refuse a hub model that would have to be downloaded where that is switched off.
+    """Check that a hub model is in the cache, or may be downloaded.
 
     Raises:
-        ConfigError: the message says what is cached, and what can be done.
+        ConfigError: the cache is incomplete and downloads are forbidden; the message says what is missing.
     """
     if not is_offline(environ) or (snapshot is not None and is_complete(snapshot)):
         return
     lacking = (missing_weights(snapshot) or "no tokenizer") if snapshot is not None else None
-    held = "it is not in the Hugging Face cache" if lacking is None else f"the Hugging Face cache has {lacking} of it"
+    reason = "it is not in the Hugging Face cache" if lacking is None else f"the Hugging Face cache has {lacking} of it"
     raise ConfigError(
-        f"model {model}: {held}, and HF_HUB_OFFLINE forbids the download; unset HF_HUB_OFFLINE, or give a model folder"
+        f"model {model}: {reason}, and HF_HUB_OFFLINE forbids the download; unset HF_HUB_OFFLINE, "
+        "or give a model folder"
     )

@@ -1,4 +1,4 @@
-"""A large JSON file read one element at a time: memory follows the largest element, not the file."""
+"""Streaming of large JSON files element by element; memory use depends on the largest element, not on the file."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from harness.core.errors import DataError
 _BLOCK = 1 << 20
 _BLANK = " \t\n\r"
 _CLOSING = {"[": "]", "{": "}"}
-_TAIL = 16
-"""Longer than any literal, number sign or escape that the end of a block can cut."""
+_MAX_CUT_TOKEN = 16
+"""A parse error this close to the end of a block may come from a literal or escape that the block cuts."""
+_MAX_CUT_NUMBER = 2
+"""A number may continue after this many characters that are not part of a number yet: ``1.`` and ``1e+``."""
 
-_CUT_NUMBER = 2
-"""Characters that a number may have behind a shorter number: ``1.`` and ``1e+`` begin with 1."""
 
-
-def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return an object, or raise ValueError where it names a field twice: a plain reader would lose one of them."""
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the members of an object, or raise ValueError if two have the same name (json keeps the last only)."""
     members = dict(pairs)
     if len(members) < len(pairs):
-        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-        raise ValueError(f"the name {twice!r} is there twice in one object")
+        duplicate = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the name {duplicate!r} is there twice in one object")
     return members
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_members)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_members)
 
 
 def parse_json(content: bytes, where: str) -> object:
-    """Return the value of a whole JSON text in UTF-8, with or without a byte order mark.
+    """Return the value of a JSON text in UTF-8, with or without a byte order mark.
+
+    Args:
+        where: what error messages call the text, such as its path.
 
     Raises:
-        DataError: it is not JSON (naming ``where`` and the line), or an object in it names a field twice.
+        DataError: it is not JSON (the message names the line), or an object has two members of the same name.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -49,145 +51,149 @@ def parse_json(content: bytes, where: str) -> object:
         raise DataError(f"{where}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from None
     except RecursionError:
         raise DataError(f"{where}: not JSON as expected (nested too deep)") from None
-    except ValueError as error:  # a repeated name, or a number of thousands of digits
+    except ValueError as error:  # a repeated name, or an integer of thousands of digits
         raise DataError(f"{where}: not JSON as expected ({error})") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One element of the outermost list (``key`` is None) or member of the outermost object."""
+    """An element of the outermost list (``key`` is None) or a member of the outermost object."""
 
     key: str | None
     value: object
     index: int
     line: int
-    """Where it begins in the file, from 1."""
+    """Line of the file on which it begins, from 1."""
 
 
 def first_character(path: Path) -> str:
-    """The first character of the file that is not blank; empty where there is none.
+    """Return the first character of a file that is not whitespace; an empty text if there is none.
 
     Raises:
-        DataError: the file cannot be read as text.
+        DataError: the file cannot be read, or is not UTF-8.
     """
-    with _reading(path) as file:
-        while block := _read(file, path, 256):
+    with _open_text(path) as file:
+        while block := _read_block(file, path, 256):
             if block := block.lstrip(_BLANK):
                 return block[0]
     return ""
 
 
 def iterate_elements(path: Path, block: int = _BLOCK) -> Iterator[Element]:
-    """The elements of the outermost list or object of a file, in order.
+    """Yield the elements of a file's outermost list or object, in order.
 
     Args:
-        block: characters read at a time.
+        block: characters to read at a time.
 
     Raises:
-        DataError: the file is not JSON (with the line), or is neither a list nor an object.
+        DataError: the file is not JSON (the message names the line), or holds neither a list nor an object.
     """
-    with _reading(path) as file:
+    with _open_text(path) as file:
         yield from _Reader(path, file, block).iterate_elements()
 
 
 class _Reader:
-    """A window on the file that slides from element to element and grows where one does not fit."""
+    """A window of text that moves through the file and grows while an element does not fit into it."""
 
     def __init__(self, path: Path, file: TextIO, block: int) -> None:
         self.path = path
         self.file = file
         self.block = block
         self.text = ""
-        self.at = 0
+        self.position = 0
+        """Of the next unread character in ``text``."""
         self.line = 1
-        self.ended = False
+        self.at_end = False
 
     def iterate_elements(self) -> Iterator[Element]:
-        start = self._next()
+        start = self._peek()
         if start not in _CLOSING:
-            raise self._wrong("expected a list or an object")
-        self._skip()
-        index, more = 0, self._next() != _CLOSING[start]
+            raise self._syntax_error("expected a list or an object")
+        self._skip_character()
+        index, more = 0, self._peek() != _CLOSING[start]
         while more:
             line = self.line
             key: str | None = None
             if start == "{":
-                name = self._value()
-                if not isinstance(name, str) or self._next() != ":":
-                    raise self._wrong("expected a name and a colon")
+                name = self._read_value()
+                if not isinstance(name, str) or self._peek() != ":":
+                    raise self._syntax_error("expected a name and a colon")
                 key = name
-                self._skip()
-                self._next()
-            yield Element(key, self._value(), index, line)
+                self._skip_character()
+                self._peek()
+            yield Element(key, self._read_value(), index, line)
             index += 1
-            mark = self._next()
+            mark = self._peek()
             if mark not in (",", _CLOSING[start]):
-                raise self._wrong(f"expected a comma or {_CLOSING[start]!r}")
+                raise self._syntax_error(f"expected a comma or {_CLOSING[start]!r}")
             more = mark == ","
             if more:
-                self._skip()
-                self._next()
-        self._skip()
-        if self._next():
-            raise self._wrong("something follows the end")
+                self._skip_character()
+                self._peek()
+        self._skip_character()
+        if self._peek():
+            raise self._syntax_error("something follows the end")
 
-    def _next(self) -> str:
-        """The next character that is not blank, not taken; empty at the end of the file."""
+    def _peek(self) -> str:
+        """Skip whitespace and return the next character without consuming it; empty at the end of the file."""
         while True:
-            while self.at < len(self.text):
-                if self.text[self.at] not in _BLANK:
-                    return self.text[self.at]
-                self._skip()
-            if not self._more():
+            while self.position < len(self.text):
+                if self.text[self.position] not in _BLANK:
+                    return self.text[self.position]
+                self._skip_character()
+            if not self._extend():
                 return ""
 
-    def _skip(self) -> None:
-        self.line += self.text[self.at] == "\n"
-        self.at += 1
+    def _skip_character(self) -> None:
+        self.line += self.text[self.position] == "\n"
+        self.position += 1
 
-    def _value(self) -> object:
+    def _read_value(self) -> object:
+        """Parse and consume one JSON value, reading further blocks until it is complete."""
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = _DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
-                cut = error.pos > len(self.text) - _TAIL or error.msg.startswith("Unterminated string")
-                if cut and self._more():
+                cut = error.pos > len(self.text) - _MAX_CUT_TOKEN or error.msg.startswith("Unterminated string")
+                if cut and self._extend():
                     continue
-                line = self.line + self.text.count("\n", self.at, error.pos)
+                line = self.line + self.text.count("\n", self.position, error.pos)
                 raise DataError(f"{self.path}, line {line}: not JSON ({error.msg})") from None
             except RecursionError:
-                raise self._wrong("nested too deep") from None
-            except ValueError as error:  # a repeated name, or a number of thousands of digits
-                raise self._wrong(str(error)) from None
-            length = end - self.at
-            # A number may go on in the next block, even where it is cut behind its point or exponent.
-            if len(self.text) - end <= _CUT_NUMBER and self._more():
+                raise self._syntax_error("nested too deep") from None
+            except ValueError as error:  # a repeated name, or an integer of thousands of digits
+                raise self._syntax_error(str(error)) from None
+            # A number at the end of the block may continue in the next one, even after a point or an exponent.
+            if len(self.text) - end <= _MAX_CUT_NUMBER and self._extend():
                 continue
-            self.line += self.text.count("\n", self.at, self.at + length)
-            self.at += length
+            self.line += self.text.count("\n", self.position, end)
+            self.position = end
             return value
 
-    def _more(self) -> bool:
-        """Drop what was taken and read on: as much again as is kept, so that a long element costs linear time."""
-        if self.ended:
-            return False
-        kept = self.text[self.at :]
-        block = _read(self.file, self.path, max(self.block, len(kept)))
-        self.text, self.at, self.ended = kept + block, 0, not block
-        return not self.ended
+    def _extend(self) -> bool:
+        """Drop the consumed text and read another block; return False at the end of the file.
 
-    def _wrong(self, what: str) -> DataError:
+        The block is at least as long as the unread text, so that the time for a long element stays linear.
+        """
+        if self.at_end:
+            return False
+        unread = self.text[self.position :]
+        block = _read_block(self.file, self.path, max(self.block, len(unread)))
+        self.text, self.position, self.at_end = unread + block, 0, not block
+        return not self.at_end
+
+    def _syntax_error(self, what: str) -> DataError:
         return DataError(f"{self.path}, line {self.line}: not JSON as expected ({what})")
 
 
-def _reading(path: Path) -> TextIO:
+def _open_text(path: Path) -> TextIO:
     try:
         return path.open(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
 
 
-def _read(file: TextIO, path: Path, size: int) -> str:
+def _read_block(file: TextIO, path: Path, size: int) -> str:
     try:
         return file.read(size)
     except UnicodeDecodeError as error:

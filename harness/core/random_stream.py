@@ -1,4 +1,4 @@
-"""Counter-based random streams: the same key gives the same numbers on any machine, in any order."""
+"""Random number streams by key: the same key gives the same numbers on every machine and in every version."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ T = TypeVar("T")
 
 _WORD = 1 << 64
 MAX_SEED = (1 << 63) - 1
-"""The largest seed that a run's files can hold."""
+"""The largest seed that fits into a run's files (63 bits)."""
 
 
 class Stream:
-    """A random stream that is a pure function of its key.
+    """A stream of random numbers that depends on its key only.
 
-    Block ``i`` is BLAKE2b in keyed counter mode, so that no state is shared between streams and no
-    library version can change the numbers (NumPy promises that only for its raw bit generators).
+    The numbers are BLAKE2b of a block counter, keyed with a hash of the stream's key. Streams therefore share no state,
+    and no library version can change the numbers (NumPy guarantees that for its raw bit generators only).
 
     Args:
-        key: what names the stream, e.g. ``(seed, task_id, draw)``; integers and strings.
+        key: integers and strings that identify the stream, such as ``"view", seed, task_id, view``.
     """
 
     def __init__(self, *key: int | str) -> None:
@@ -30,7 +30,7 @@ class Stream:
         self._words: list[int] = []
 
     def word(self) -> int:
-        """The next 64 random bits."""
+        """Return the next 64 random bits as an integer."""
         if not self._words:
             digest = hashlib.blake2b(self._block.to_bytes(8, "little"), key=self._base).digest()
             self._block += 1
@@ -38,7 +38,11 @@ class Stream:
         return self._words.pop()
 
     def below(self, n: int) -> int:
-        """A uniform integer in [0, n), without modulo bias."""
+        """Return a uniform integer in [0, n), by rejection (no modulo bias).
+
+        Raises:
+            ValueError: n is below 1.
+        """
         if n <= 0:
             raise ValueError(f"below() needs a positive bound, not {n}")
         limit = _WORD - _WORD % n
@@ -47,15 +51,15 @@ class Stream:
         return word % n
 
     def between(self, low: int, high: int) -> int:
-        """A uniform integer in [low, high], both ends included."""
+        """Return a uniform integer in [low, high], both ends included."""
         return low + self.below(high - low + 1)
 
     def uniform(self) -> float:
-        """A uniform float in [0, 1) with 53 random bits."""
+        """Return a uniform float in [0, 1) with 53 random bits."""
         return (self.word() >> 11) * 2.0**-53
 
     def permutation(self, n: int) -> tuple[int, ...]:
-        """A uniform permutation of range(n) (Fisher and Yates)."""
+        """Return a uniform permutation of range(n), by the Fisher–Yates shuffle."""
         order = list(range(n))
         for i in range(n - 1, 0, -1):
             j = self.below(i + 1)
@@ -63,11 +67,15 @@ class Stream:
         return tuple(order)
 
     def choice(self, items: Sequence[T]) -> T:
-        """One uniform element of a non-empty sequence."""
+        """Return a uniform element of a non-empty sequence."""
         return items[self.below(len(items))]
 
     def sample(self, items: Sequence[T], k: int) -> tuple[T, ...]:
-        """k distinct elements in random order."""
+        """Return k elements at distinct random positions, in random order.
+
+        Raises:
+            ValueError: k is larger than the number of items.
+        """
         if k > len(items):
             raise ValueError(f"cannot draw {k} distinct items from {len(items)}")
         return tuple(items[i] for i in self.permutation(len(items))[:k])

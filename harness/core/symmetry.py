@@ -1,4 +1,4 @@
-"""The eight rotations and reflections of a grid, and the canonical form that they and colours leave unchanged."""
+"""The eight rotations and reflections of a grid, and a canonical form that is equal for all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from harness.core.grid import Grid
 
 SYMMETRIES = ("identity", "rot90", "rot180", "rot270", "flip_lr", "flip_ud", "transpose", "anti_transpose")
-"""Names in the order that sampling cycles through; rotations are counter-clockwise (as in numpy.rot90)."""
+"""Names in the order in which sampling cycles through them; rotations are counter-clockwise, as in numpy.rot90."""
 
 _INVERSE = {"rot90": "rot270", "rot270": "rot90"}
 
@@ -54,17 +54,17 @@ _APPLY: dict[str, Callable[[Grid], Grid]] = {
 
 
 def apply_symmetry(name: str, grid: Grid) -> Grid:
-    """The grid under one of SYMMETRIES; the shape is swapped by the four that exchange rows and columns."""
+    """Return the grid under one of SYMMETRIES; four of them swap height and width."""
     return _APPLY[name](grid)
 
 
 def inverse_symmetry(name: str) -> str:
-    """The symmetry that undoes ``name``."""
+    """Return the name of the symmetry that undoes ``name``."""
     return _INVERSE.get(name, name)
 
 
-def relabel(cells: bytes) -> bytes:
-    """Colours renamed by order of first appearance, so that any colour bijection gives the same bytes."""
+def canonical_colours(cells: bytes) -> bytes:
+    """Return the cells with colours numbered in order of first appearance, equal under every colour bijection."""
     table = bytearray(256)
     for new, old in enumerate(dict.fromkeys(cells)):
         table[old] = new
@@ -72,12 +72,12 @@ def relabel(cells: bytes) -> bytes:
 
 
 def canonical_grid(grid: Grid) -> bytes:
-    """A key equal for two grids iff a symmetry and a colour bijection carry one into the other."""
+    """Return a key that is equal for two grids iff a symmetry and a colour bijection map one to the other."""
     forms = (apply_symmetry(name, grid) for name in SYMMETRIES)
-    return min(bytes((f.height, f.width)) + relabel(f.cells) for f in forms)
+    return min(bytes((f.height, f.width)) + canonical_colours(f.cells) for f in forms)
 
 
 def canonical_bucket(grid: Grid, buckets: int) -> int:
-    """A stable hash of the canonical form in [0, buckets): whole symmetry classes fall into one bucket."""
+    """Return a hash of the canonical form in [0, buckets); grids with the same canonical form share a bucket."""
     digest = hashlib.blake2b(canonical_grid(grid), digest_size=8).digest()
     return int.from_bytes(digest, "little") % buckets

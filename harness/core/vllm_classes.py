@@ -1,4 +1,4 @@
-"""Which classes of vLLM 0.32 take LoRA on embeddings and output layer: those with ``embedding_modules``."""
+"""Model classes for which vLLM 0.32 serves LoRA on the embedding and output layers (``embedding_modules``)."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ MODULES: dict[str, frozenset[str]] = {
     )
     for name in names.split()
 }
-"""By class, as ``architectures`` in config.json names it; a class that is not here takes none."""
+"""Supported modules by class name (``architectures`` in config.json); classes not listed here support none."""
 MOST_TOKENS = 258_048
-"""The largest vocabulary that vLLM serves with LoRA where a class takes it on its output layer."""
+"""Largest vocabulary that vLLM accepts with LoRA for classes that support LoRA on the output layer."""
 
 
 def embedding_lora_error(modules: Collection[str], architecture: str | None) -> str | None:
-    """Return why vLLM does not serve LoRA on these of a model's modules; None where it does.
+    """Return a message if vLLM does not serve LoRA on one of these modules, else None.
 
     Args:
-        modules: names, of which those that end in ``embed_tokens``, ``wte`` or ``lm_head`` are looked at.
-        architecture: the class of the model; None where it is not known, which refuses nothing.
+        modules: names; only those that end in ``embed_tokens``, ``wte`` or ``lm_head`` are checked.
+        architecture: the model's class; with None (unknown) nothing is refused.
     """
-    touched = {module.rpartition(".")[2] for module in modules} & {EMBEDDINGS, HEAD, "wte"}
-    refused = touched - MODULES.get(architecture or "", frozenset())
-    if architecture is None or not refused:
+    layers = {module.rpartition(".")[2] for module in modules} & {EMBEDDINGS, HEAD, "wte"}
+    unsupported = layers - MODULES.get(architecture or "", frozenset())
+    if architecture is None or not unsupported:
         return None
     return (
-        f"LoRA on {' and '.join(sorted(refused))}, which vLLM does not serve for {architecture} (it does for some "
+        f"LoRA on {' and '.join(sorted(unsupported))}, which vLLM does not serve for {architecture} (it does for some "
         "classes, such as LlamaForCausalLM and Qwen3ForCausalLM)"
     )
