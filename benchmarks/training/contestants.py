@@ -71,7 +71,7 @@ def by_loop(setting: Setting, recipe: Recipe) -> Cost:
     for step in steps:
         n_answer = int((step["labels"] != -100).sum())
         loss_of_step = 0.0
-        for part in step["passes"]:
+        for part in step["micro_batches"]:
             ids, labels = part["input_ids"].to(setting.device), part["labels"].to(setting.device)
             with torch.autocast(setting.device, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 hidden = network.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]

@@ -196,7 +196,7 @@ def test_the_loss_covers_answer_and_end_of_turn_even_where_padding_is_that_token
     draws = [mix.draw_sample(i) for i in range(6)]
     end = tokenizer().eos_token_id
     batch: dict[str, Any] = Collator(end, 2, MicroBatchLimits(10_000, padding=0.9))([{"draw": d} for d in draws])
-    (one,) = batch["passes"]
+    (one,) = batch["micro_batches"]
     draws.sort(key=lambda d: -len(d.sample.ids))
     longest = len(draws[0].sample.ids)
     assert one["input_ids"].shape == one["labels"].shape == (6, longest)
@@ -213,10 +213,10 @@ def test_flat_labels_count_the_answer_tokens_of_all_passes() -> None:
     mix = mixed_lengths()
     draws = [mix.draw_sample(i) for i in range(12)]
     batch: dict[str, Any] = Collator(0, 2, MicroBatchLimits(300))([{"draw": d} for d in draws])
-    assert len(batch["passes"]) > 2
+    assert len(batch["micro_batches"]) > 2
     answers = sum(len(d.sample.ids) - d.sample.prompt_length for d in draws)
     assert int((batch["labels"][1:] != IGNORED).sum()) == answers
-    assert batch["input_ids"].numel() == sum(p["input_ids"].numel() for p in batch["passes"])
+    assert batch["input_ids"].numel() == sum(p["input_ids"].numel() for p in batch["micro_batches"])
 
 
 @given(st.integers(3, 12))

@@ -39,7 +39,7 @@ def test_dense_ids_equal_the_ids_of_the_rendered_prompt() -> None:
     for family in FAMILIES:
         for index in range(4):
             task = toy_task(family, "training", 3, index)
-            ids, labels, length = dense.task(task)
+            ids, labels, length = dense.encode_task(task)
             sample = rendered.sample(task, 0)
             assert list(sample.ids) == ids[: len(sample.ids)]
             assert len(ids) - len(sample.ids) == 1  # the newline behind the last end of turn

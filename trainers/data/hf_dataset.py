@@ -1,4 +1,4 @@
-"""A mixture as the map-style dataset that SFTTrainer takes. Imports datasets."""
+"""Present a mixture as the map-style dataset that SFTTrainer takes. Imports datasets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trainers.data.mixture import DrawnSample, Mixture
 
 
 class MixtureDataset(Dataset):  # type: ignore[misc]  # datasets ships no types
-    """Row numbers that become samples when they are read; SFTTrainer takes no other map-style class than Dataset.
+    """Row numbers whose samples are drawn when a row is read.
 
-    ``with_transform`` would do, but it pickles all tasks for a cache fingerprint: seconds, and not possible for mapped
-    files.
+    SFTTrainer accepts no map-style class but ``datasets.Dataset``. ``with_transform`` would pickle all tasks for a
+    cache fingerprint, which takes seconds and fails for memory-mapped files.
     """
 
     mixture: Mixture
@@ -21,19 +21,19 @@ class MixtureDataset(Dataset):  # type: ignore[misc]  # datasets ships no types
 
     @classmethod
     def from_mixture(cls, mixture: Mixture, samples: Sequence[int]) -> MixtureDataset:
-        """Some samples of a mixture by their numbers; training takes them in this order."""
+        """Build a dataset of the mixture's samples with these indices, in this order."""
         dataset: MixtureDataset = cls.from_dict({"i": range(len(samples))})
         dataset.mixture, dataset.samples = mixture, samples
         return dataset
 
     def __getitem__(self, key: int) -> dict[str, DrawnSample]:
-        """Row ``key``."""
+        """Return row ``key`` as ``{"draw": sample}``."""
         return {"draw": self.mixture.draw_sample(self.samples[key])}
 
     def __getitems__(self, keys: list[int]) -> list[dict[str, DrawnSample]]:
-        """The rows of a step."""
+        """Return the rows of a batch."""
         return [self[key] for key in keys]
 
     def __iter__(self) -> Iterator[dict[str, DrawnSample]]:
-        """The rows in order."""
+        """Iterate over the rows in order."""
         return (self[key] for key in range(len(self)))

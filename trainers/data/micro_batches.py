@@ -1,8 +1,8 @@
-"""Batches: a step's samples in forward passes of like length, and their padding.
+"""Cut the samples of a training step into padded micro-batches of similar length.
 
-The samples of an optimizer step are sorted by length and cut into passes that waste little on padding. The step's
-gradient is the same in any cut, since its loss is normalised over all answer tokens of the step; only dropout, which is
-drawn pass by pass, and rounding differ.
+Samples are sorted by length, so that little padding is needed. The gradient of the step is the same for any cut,
+because the loss is averaged over all answer tokens of the step; only rounding and dropout, which is drawn per
+micro-batch, differ.
 """
 
 from __future__ import annotations
@@ -18,44 +18,48 @@ if TYPE_CHECKING:
     import torch
 
 Batch = dict[str, "torch.Tensor"]
-"""``input_ids``, ``position_ids`` and ``labels``, each (samples, longest)."""
+"""``input_ids``, ``position_ids`` and ``labels``, each of shape (samples, longest sample)."""
 IGNORED = -100
-"""The label of tokens outside the loss, as PyTorch's cross-entropy has it."""
+"""Label of tokens outside the loss (``ignore_index`` of PyTorch's cross-entropy)."""
 
 
 @dataclass(frozen=True)
 class MicroBatchLimits:
-    """What one forward pass may hold."""
+    """Upper bounds of one micro-batch."""
 
     tokens: int
-    """Places for tokens, padding included; a longer sample is alone in its pass."""
+    """Tokens, padding included; a longer sample gets a micro-batch of its own."""
     samples: int | None = None
+    """Samples; None for no limit."""
     padding: float = 0.05
-    """The largest share of padding in a pass."""
+    """Share of padding."""
 
 
 def cut_micro_batches(lengths: Sequence[int], limits: MicroBatchLimits) -> list[list[int]]:
-    """The positions of ``lengths`` in passes, the longest first: a lack of memory shows at once."""
-    passes: list[list[int]] = []
+    """Group the indices of ``lengths`` into micro-batches.
+
+    The longest samples come first, so that a lack of memory shows at once.
+    """
+    micro_batches: list[list[int]] = []
     total = 0
     for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
-        if passes:
-            longest, size = lengths[passes[-1][0]], len(passes[-1]) + 1
+        if micro_batches:
+            longest, size = lengths[micro_batches[-1][0]], len(micro_batches[-1]) + 1
             fits = longest * size <= limits.tokens and (limits.samples is None or size <= limits.samples)
             if fits and total + lengths[k] >= (1 - limits.padding) * longest * size:
-                passes[-1].append(k)
+                micro_batches[-1].append(k)
                 total += lengths[k]
                 continue
-        passes.append([k])
+        micro_batches.append([k])
         total = lengths[k]
-    return passes
+    return micro_batches
 
 
 def samples_per_process(batch_size: int, processes: int) -> int:
-    """How many of a step's samples each process takes, so that a step has the same samples on any number of them.
+    """Return how many samples of a step each process takes.
 
     Raises:
-        ConfigError: the batch cannot be spread evenly.
+        ConfigError: ``batch_size`` is not divisible by the number of processes.
     """
     each, left = divmod(batch_size, processes)
     if left:
@@ -65,10 +69,10 @@ def samples_per_process(batch_size: int, processes: int) -> int:
 
 @dataclass(frozen=True)
 class Collator:
-    """A process's samples of one step as padded passes; the loss covers the answer and its end-of-turn token.
+    """Collate one process's samples of a training step into micro-batches.
 
-    Padding is known by its place, not by its id, so that a tokenizer whose padding token is also the end of a turn
-    does not hide that token from the loss.
+    The loss covers the answer and its end-of-turn token. Padding is masked by position, not by token id, because some
+    tokenizers pad with the end-of-turn token.
     """
 
     pad_id: int
@@ -76,26 +80,31 @@ class Collator:
     limits: MicroBatchLimits
 
     def __call__(self, rows: Sequence[Mapping[str, DrawnSample]]) -> dict[str, object]:
-        """``passes``: batches for the model; ``labels`` and ``input_ids``: all of them, flat, to be counted."""
+        """Return the micro-batches of some samples, and what is counted over all of them.
+
+        Returns:
+            ``micro_batches``; ``input_ids`` and ``labels`` of all of them, flat (transformers counts the answer tokens
+            of a step in ``labels``); and ``counts``, the values of ``SampleCounts`` for each dataset.
+        """
         import torch
 
         draws = [row["draw"] for row in rows]
         cut = cut_micro_batches([len(d.sample.ids) for d in draws], self.limits)
-        passes = [
+        micro_batches = [
             pad_samples([draws[k].sample.ids for k in ks], [draws[k].sample.prompt_length for k in ks], self.pad_id)
             for ks in cut
         ]
-        flat = {name: torch.cat([p[name].flatten() for p in passes]) for name in ("input_ids", "labels")}
+        flat = {name: torch.cat([p[name].flatten() for p in micro_batches]) for name in ("input_ids", "labels")}
         return {
             **flat,
-            "passes": passes,
+            "micro_batches": micro_batches,
             "counts": [list(vars(c).values()) for c in count_by_source(draws, self.n_sources)],
         }
 
 
-def split_micro_batches(passes: Sequence[Batch], number: int) -> list[Batch]:
-    """The same samples in ``number`` passes, which must lie between that of the passes and that of the samples."""
-    parts = list(passes)
+def split_micro_batches(micro_batches: Sequence[Batch], number: int) -> list[Batch]:
+    """Split the largest micro-batches in halves until there are ``number``, which is at most the number of samples."""
+    parts = list(micro_batches)
     while len(parts) < number:
         k = max(range(len(parts)), key=lambda k: len(parts[k]["labels"]))
         half = len(parts[k]["labels"]) // 2
@@ -104,10 +113,14 @@ def split_micro_batches(passes: Sequence[Batch], number: int) -> list[Batch]:
 
 
 def pad_samples(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> Batch:
-    """Samples as a batch, padded on the right.
+    """Return samples as one batch, padded on the right.
 
-    There is no attention mask: in a causal model no token sees the padding after it, and the padding is not in the
-    loss, while a mask would keep PyTorch from its fastest attention kernels.
+    There is no attention mask: causal attention never looks at the padding after a sample, and the padding is not in
+    the loss. A mask would exclude PyTorch's fastest attention kernels.
+
+    Args:
+        ids: token ids of each sample.
+        prompt_lengths: number of leading tokens of each sample that are outside the loss.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Mixtures: training samples drawn from weighted datasets, each a pure function of (seed, index)."""
+"""Draw training samples from weighted datasets, each as a pure function of (seed, index)."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
 from trainers.data.task_augmentation import EQUAL_WEIGHTS, Kind, random_change
 
 MAX_DRAWS = 200
-"""Draws of one sample before its dataset counts as unable to supply."""
+"""Attempts at one sample before its dataset is reported as unable to supply."""
 CHECK_DRAWS = 50
-"""Draws from each dataset with which a mixture is checked before training."""
+"""Attempts per dataset when a mixture is checked before training."""
 MAX_SKIPPED = 0.9
-"""A dataset of which more than this share is too long or without an output cannot supply."""
+"""Largest share of attempts that may be too long or without output in that check."""
 
 
 @dataclass(frozen=True)
 class TaskChanges:
-    """How the tasks of a dataset become further tasks, for training only; by default they stay as they are."""
+    """How a dataset's tasks are turned into further tasks for training; by default they are left unchanged."""
 
     resplit: bool = False
     """Split the pairs anew into train and test."""
     probability: float = 0.0
-    """Of a problem change."""
+    """Probability of a problem change."""
     weights: Mapping[Kind, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
-    """Of the kinds of problem change."""
+    """Relative weight of each kind of problem change."""
 
     def split(self, stream: Stream, task: Task) -> Task:
-        """The task with its pairs split anew, where that is asked for and all outputs are known; else the same one."""
+        """Return the task with its pairs split anew; the same object if ``resplit`` is off or an output is unknown."""
         return resplit(stream, task) if self.resplit else task
 
     def change(self, stream: Stream, task: Task) -> Task:
-        """The task after a problem change, where one is drawn and fits; else the same one."""
+        """Return the task after a problem change if one is drawn and fits, else the same object."""
         if not self.probability or stream.uniform() >= self.probability:
             return task
         change = random_change(stream, task, self.weights)
@@ -49,7 +49,7 @@ class TaskChanges:
 
 @dataclass(frozen=True)
 class Source:
-    """One dataset of a mixture with how it is rendered and how much it weighs."""
+    """One dataset of a mixture, with its prompt tokenizer and weight."""
 
     dataset: Dataset
     tokens: PromptTokenizer
@@ -59,27 +59,31 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class DrawnSample:
-    """One training sample and how it came about."""
+    """One training sample and how it was drawn."""
 
     index: int
     source: int
+    """Index of its dataset in the mixture."""
     task_id: str
     sample: TrainingSample
     too_long: int = 0
-    """Draws that were skipped before it because they did not fit."""
+    """Attempts before it that were skipped because they did not fit."""
     no_output: int = 0
-    """Draws that were skipped before it because the task has no known test output."""
+    """Attempts before it that were skipped because the task has no known test output."""
     dropped_pairs: int = 0
-    """Train pairs that were left out to make it fit."""
+    """Train pairs dropped to make it fit."""
     resplit: bool = False
-    """Its pairs were split anew."""
+    """Whether its pairs were split anew."""
     changed: bool = False
-    """It is a new task, made by a problem change."""
+    """Whether a problem change made it a new task."""
 
 
 @dataclass
 class SampleCounts:
-    """What a dataset really gave: the mixture as realised."""
+    """Totals over the samples drawn from one dataset.
+
+    The order of the fields is the order of the numbers under ``counts`` in log.jsonl.
+    """
 
     drawn: int = 0
     too_long: int = 0
@@ -91,18 +95,17 @@ class SampleCounts:
     changed: int = 0
 
     def add(self, other: SampleCounts) -> None:
-        """Add the counts of other samples."""
+        """Add the totals of other samples."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Weighted datasets as an endless sequence of samples.
+    """Weighted datasets as an endless sequence of training samples.
 
-    Sample ``i`` depends on (seed, i) alone, so that a run can stop anywhere and go on exactly. Its dataset is drawn
-    first and kept: a sample that does not fit is replaced by another of the same dataset, never by one of
-    another, so that the declared weights hold.
+    Sample ``i`` depends on (seed, i) only, so that a run can stop at any step and resume exactly. Its dataset is drawn
+    first: a sample that does not fit is replaced by another one of the same dataset, which keeps the declared weights.
     """
 
     sources: Sequence[Source]
@@ -120,19 +123,19 @@ class Mixture:
 
     @property
     def shares(self) -> list[float]:
-        """The declared share of each dataset."""
+        """Return the declared share of each dataset."""
         return [source.weight / self._bounds[-1] for source in self.sources]
 
     def source_index(self, index: int) -> int:
-        """Which dataset sample ``index`` comes from."""
+        """Return the index of the dataset of sample ``index``."""
         point = Stream("mixture", self.seed, index).uniform() * self._bounds[-1]
         return next((k for k, bound in enumerate(self._bounds) if point < bound), len(self._bounds) - 1)
 
     def draw_sample(self, index: int) -> DrawnSample:
-        """Sample ``index``.
+        """Return sample ``index``.
 
         Raises:
-            DataError: its dataset gave none in MAX_DRAWS draws.
+            DataError: its dataset gave no usable sample in MAX_DRAWS attempts.
         """
         which = self.source_index(index)
         too_long = no_output = 0
@@ -144,21 +147,21 @@ class Mixture:
         raise self._cannot_supply(which, MAX_DRAWS, too_long, no_output)
 
     def check(self) -> None:
-        """Try every dataset before training.
+        """Draw CHECK_DRAWS samples from every dataset, to find unusable ones before training.
 
         Raises:
-            DataError: a dataset is empty, or too few of its samples have an output and fit.
+            DataError: a dataset is empty, or more than MAX_SKIPPED of its samples have no output or do not fit.
         """
         for which, source in enumerate(self.sources):
             if not len(source.dataset.ids):
                 raise DataError(f"dataset {source.dataset.spec!r} has no task")
-            found = [self._attempt(which, Stream("check", self.seed, which, k), -1) for k in range(CHECK_DRAWS)]
-            too_long, no_output = found.count("too_long"), found.count("no_output")
+            results = [self._attempt(which, Stream("check", self.seed, which, k), -1) for k in range(CHECK_DRAWS)]
+            too_long, no_output = results.count("too_long"), results.count("no_output")
             if too_long + no_output > MAX_SKIPPED * CHECK_DRAWS:
                 raise self._cannot_supply(which, CHECK_DRAWS, too_long, no_output)
 
     def _attempt(self, which: int, stream: Stream, index: int) -> DrawnSample | str:
-        """One try at a sample: the sample, or why there is none."""
+        """Draw one sample from dataset ``which``; return it, or the reason why it is skipped."""
         source = self.sources[which]
         drawn = source.dataset.task(stream.below(len(source.dataset.ids)), stream)
         split = source.task_changes.split(stream, drawn)
@@ -167,16 +170,16 @@ class Mixture:
             return "no_output"
         test_index = stream.choice(answered)
         view = random_view(stream, len(split.train)) if self.augment else identity_view(len(split.train))
-        seen = view.apply_task(split)
-        task = changed = source.task_changes.change(stream, seen)
+        viewed = view.apply_task(split)
+        task = changed = source.task_changes.change(stream, viewed)
         sample, dropped = source.tokens.sample(task, test_index), 0
         while len(sample.ids) > self.max_seq_len:
             if not self.drop_pairs or len(task.train) < 2:
                 return "too_long"
             task, dropped = _without_last(task), dropped + 1
             sample = source.tokens.sample(task, test_index)
-        remade = {"resplit": split is not drawn, "changed": changed is not seen}
-        return DrawnSample(index, which, task.id, sample, dropped_pairs=dropped, **remade)
+        flags = {"resplit": split is not drawn, "changed": changed is not viewed}
+        return DrawnSample(index, which, task.id, sample, dropped_pairs=dropped, **flags)
 
     def _cannot_supply(self, which: int, draws: int, too_long: int, no_output: int) -> DataError:
         spec = self.sources[which].dataset.spec
@@ -193,7 +196,7 @@ def _without_last(task: Task) -> Task:
 
 
 def count_by_source(draws: Sequence[DrawnSample], n_sources: int) -> list[SampleCounts]:
-    """The counts of some samples, per dataset."""
+    """Return the totals of some samples for each of ``n_sources`` datasets."""
     counts = [SampleCounts() for _ in range(n_sources)]
     for d in draws:
         length = len(d.sample.ids)
@@ -217,10 +220,15 @@ def open_mixture(
     augment: bool = True,
     task_changes: Sequence[TaskChanges] = (),
 ) -> Mixture:
-    """A mixture of opened datasets; a weight of None stands for the number of task ids, no remakes for none.
+    """Build the mixture of opened datasets.
+
+    Args:
+        datasets: with ``prompts``, ``weights`` and, unless empty, ``task_changes`` of the same length.
+        weights: None stands for the dataset's number of task ids.
+        drop_pairs: drop a too long sample's last train pairs before drawing another one.
 
     Raises:
-        SpecError, ConfigError: an unknown prompt or encoder, or a chat template that cannot be trained on.
+        SpecError, ConfigError: an unknown prompt or encoder, a chat template that cannot be trained on, or no weight.
     """
     grids = parse_encoder(encoder)
     tokens = {

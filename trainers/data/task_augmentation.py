@@ -1,6 +1,6 @@
-"""Problem augmentations: new tasks for training, made by changing all inputs or all outputs of a task further.
+"""Create new training tasks by changing all inputs or all outputs of a task.
 
-They have no inverse and so are never used where predictions are mapped back.
+These changes have no inverse, so that they are never used where predictions are mapped back to the original task.
 """
 
 from __future__ import annotations
@@ -16,29 +16,32 @@ from harness.core.symmetry import SYMMETRIES, apply_symmetry
 Kind = Literal["geometric", "padding", "upscale", "mirror"]
 KINDS: tuple[Kind, ...] = ("geometric", "padding", "upscale", "mirror")
 EQUAL_WEIGHTS: Mapping[Kind, float] = dict.fromkeys(KINDS, 1.0)
+"""Every kind with weight 1."""
 PADDING = range(1, 6)
+"""Rows or columns that padding adds on each side."""
 UPSCALE = range(2, 5)
+"""Factors by which upscaling repeats rows or columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemChange:
-    """One change of one side of every pair."""
+    """One change, applied to the inputs or to the outputs of all pairs."""
 
     side: Literal["input", "output"]
     kind: Kind
     symmetry: str = "identity"
-    """Of ``geometric``; of ``mirror``, the reflection that the second half is."""
+    """For ``geometric``, the symmetry; for ``mirror``, the reflection that gives the second half."""
     rows: int = 0
-    """Of ``padding``: rows added above and below; of ``upscale``: how many rows each becomes."""
+    """For ``padding``, rows added above and below; for ``upscale``, the factor of repetition."""
     columns: int = 0
     """The same for columns."""
     colour: int = 0
-    """Of ``padding``."""
+    """For ``padding``."""
     first: bool = True
-    """Of ``mirror``: whether the grid stands before its mirror image."""
+    """For ``mirror``: whether the grid precedes its mirror image."""
 
     def apply(self, grid: Grid) -> Grid:
-        """The changed grid."""
+        """Return the changed grid."""
         if self.kind == "geometric":
             return apply_symmetry(self.symmetry, grid)
         if self.kind == "padding":
@@ -55,7 +58,7 @@ class ProblemChange:
         return Grid.from_byte_rows([left + right for left, right in zip(one.rows(), two.rows(), strict=True)])
 
     def apply_task(self, task: Task) -> Task:
-        """The new task, under the old id."""
+        """Return the new task under the old id."""
         return Task(task.id, tuple(map(self._pair, task.train)), tuple(map(self._pair, task.test)))
 
     def _pair(self, pair: Pair) -> Pair:
@@ -65,19 +68,19 @@ class ProblemChange:
 
 
 def random_change(stream: Stream, task: Task, weights: Mapping[Kind, float] = EQUAL_WEIGHTS) -> ProblemChange | None:
-    """A random change of inputs or of outputs that keeps every grid within 30x30; None where no kind does.
+    """Draw a change of all inputs or all outputs that keeps every grid within 30x30; None if no kind does.
 
-    The kind is drawn first, by weight among those that fit, then its parameters uniformly among those that fit.
+    The kind is drawn first, by weight among the kinds that fit, then its parameters uniformly among those that fit.
 
     Args:
-        weights: of the kinds, relative to each other; a kind that is left out or weighs 0 is not drawn.
+        weights: relative weight of each kind; a kind that is absent or weighs 0 is never drawn.
     """
     side: Literal["input", "output"] = stream.choice(("input", "output"))
     grids = [pair.input if side == "input" else pair.output for pair in task.train + task.test]
     height = max(grid.height for grid in grids if grid is not None)
     width = max(grid.width for grid in grids if grid is not None)
     wanted = [kind for kind in KINDS if weights.get(kind, 0) > 0]
-    fitting = {kind: found for kind in wanted if (found := list(_fitting(side, kind, height, width)))}
+    fitting = {kind: changes for kind in wanted if (changes := list(_fitting(side, kind, height, width)))}
     if not fitting:
         return None
     change = stream.choice(fitting[_weighted(stream, {kind: weights[kind] for kind in fitting})])
@@ -87,7 +90,7 @@ def random_change(stream: Stream, task: Task, weights: Mapping[Kind, float] = EQ
 
 
 def _weighted(stream: Stream, weights: Mapping[Kind, float]) -> Kind:
-    """One kind, with a probability proportional to its weight."""
+    """Draw a kind with probability proportional to its weight."""
     point = stream.uniform() * sum(weights.values())
     *firsts, last = weights
     for kind in firsts:
@@ -98,6 +101,7 @@ def _weighted(stream: Stream, weights: Mapping[Kind, float]) -> Kind:
 
 
 def _fitting(side: Literal["input", "output"], kind: Kind, height: int, width: int) -> Iterator[ProblemChange]:
+    """Yield the changes of one kind that fit; ``height`` and ``width`` are the maxima over the grids to change."""
     if kind == "geometric":
         yield from (ProblemChange(side, kind, symmetry=name) for name in SYMMETRIES if name != "identity")
     elif kind == "mirror":

@@ -1,4 +1,4 @@
-"""The tokenizer and chat template that a recipe trains with, checked before anything is trained."""
+"""Open the tokenizer and chat template of a recipe, and check them before training."""
 
 from __future__ import annotations
 
@@ -19,51 +19,63 @@ from trainers.recipe.schema import TEMPLATES, Recipe
 
 _CHATML_END = "<|im_end|>"
 _PROBES = ("### Input\n\n```grid shape: 2x3\n1 012\n2 345\n```", " a  b\tc\n\n\nIt's 1234567890 and <|im_start|>")
+"""Texts on which a tokenizer is compared with its own file."""
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer with the chat template and the settings under which it is trained and asked."""
+    """A tokenizer with the chat template and settings used in training and evaluation."""
 
     tokenizer: Any
     settings: TemplateSettings
     template: str
-    """The text of the template in effect."""
+    """Text of the template in use."""
     overrides_model: bool
-    """The recipe names it, so that the base does not have it."""
+    """Whether the recipe names the template, so that the base model does not have it."""
     eos_ids: frozenset[int]
-    """At which a server stops that goes by the model's own files."""
+    """Tokens at which a server stops by the model's own files."""
     encoder: str
+    """Text of the grid encoder, such as ``MinimalGridEncoder()``."""
     warnings: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the template."""
+        """Return the first 16 hex digits of the SHA-256 of the template."""
         return hashlib.sha256(self.template.encode()).hexdigest()[:16]
 
     def prompt_tokens(self, prompt: str, *, fast: bool = True) -> PromptTokenizer:
-        """What makes the ids of a prompt."""
+        """Return the tokenizer of a prompt.
+
+        Args:
+            fast: build token ids from a table where possible.
+        """
         grids = parse_encoder(self.encoder)
         return PromptTokenizer(self.tokenizer, load_prompt(prompt), grids, settings=self.settings, fast=fast)
 
     def usable_prompt(self, prompt: str) -> str:
-        """The prompt, or the one that asks the same without a system message where the template takes or keeps none."""
+        """Return the prompt's name, or that of its variant without a system message if the template takes none."""
         return usable_prompt(self.tokenizer, load_prompt(prompt), parse_encoder(self.encoder), self.settings).name
 
     def turns(self, prompts: Sequence[str]) -> list[AssistantTurn]:
-        """How the template writes the answers to some prompts.
+        """Return how the template writes the answers to the prompts, without repetitions.
 
         Raises:
-            ConfigError: it cannot be trained on.
+            ConfigError: the template cannot be trained on.
         """
         return [self.prompt_tokens(prompt, fast=False).turn for prompt in dict.fromkeys(prompts)]
 
-    def advice(self, turns: Sequence[AssistantTurn], asked: Sequence[str], used: Sequence[str]) -> list[str]:
-        """What a user should know before training, one line each."""
+    def advice(self, turns: Sequence[AssistantTurn], requested: Sequence[str], used: Sequence[str]) -> list[str]:
+        """Return what a user should know before training, one line each.
+
+        Args:
+            turns: those of the prompts in use.
+            requested: prompts that the recipe names.
+            used: the prompts that replace them, of the same length.
+        """
         lines = list(self.warnings)
         lines += [
             f"the chat template takes no system message: {new} is used instead of {old}"
-            for old, new in dict.fromkeys(zip(asked, used, strict=True))
+            for old, new in dict.fromkeys(zip(requested, used, strict=True))
             if old != new
         ]
         for turn in dict.fromkeys(turns):
@@ -71,7 +83,7 @@ class Chat:
         if self.settings.date is not None:
             lines.append(
                 f"the chat template writes the date: it is {self.settings.date} throughout training, and whenever the "
-                "adapter is asked (template_date)"
+                "adapter is evaluated (template_date)"
             )
         return list(dict.fromkeys(lines))
 
@@ -98,14 +110,15 @@ class Chat:
 
 
 def open_chat(base: Path | str, recipe: Recipe, day: str, template: str | None = None) -> Chat:
-    """The tokenizer of a base model with the chat template of a recipe.
+    """Load the tokenizer of a base model with the chat template of a recipe.
 
     Args:
-        day: today's date for a template that writes it.
-        template: the text of the template where it is known, instead of the one that the recipe names.
+        day: today's date, for a template that prints it.
+        template: text of the template if it is known; None for the one that the recipe names.
 
     Raises:
-        ConfigError: there is no tokenizer or no template, or transformers reads the tokenizer otherwise than its file.
+        ConfigError: there is no tokenizer or no template, the template has a syntax error, or transformers loads the
+            tokenizer so that it loses text.
     """
     tokenizer = load_tokenizer(base)
     warnings = check_tokenizer_file(base, tokenizer)
@@ -133,12 +146,12 @@ def open_chat(base: Path | str, recipe: Recipe, day: str, template: str | None =
 
 
 def today() -> str:
-    """The date here and now."""
+    """Return the local date in ISO format."""
     return date.today().isoformat()
 
 
 def load_tokenizer(base: Path | str) -> Any:
-    """The tokenizer of a base model, from the files that transformers and vLLM share.
+    """Load the tokenizer of a base model from the files that transformers and vLLM share.
 
     Raises:
         ConfigError: it cannot be loaded.
@@ -146,7 +159,7 @@ def load_tokenizer(base: Path | str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        # Else a tekken.json beside the files is read by mistral-common, which knows no chat template.
+        # Otherwise a tekken.json in the folder is decoded by mistral-common, which has no chat template.
         return AutoTokenizer.from_pretrained(str(base), mistral_format=False)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         why = " ".join(str(error).split())[:300]
@@ -154,9 +167,9 @@ def load_tokenizer(base: Path | str) -> Any:
 
 
 def read_template(name: str, tokenizer: Any) -> str:
-    """The text of a chat template that a recipe names: a shipped one, or a file.
+    """Return the text of a chat template: a shipped one, or a file.
 
-    The shipped ChatML ends turns with the tokenizer's own eos where the tokenizer does not know ``<|im_end|>``.
+    The shipped ChatML ends turns with the tokenizer's own eos token if the tokenizer does not know ``<|im_end|>``.
 
     Raises:
         ConfigError: there is no such template.
@@ -178,7 +191,7 @@ def read_template(name: str, tokenizer: Any) -> str:
 
 
 def _check_syntax(where: str, tokenizer: Any) -> None:
-    """Refuse a chat template that cannot be parsed; what it makes of a prompt is seen later."""
+    """Refuse a chat template that cannot be parsed; errors on a specific prompt are reported later."""
     from jinja2 import TemplateSyntaxError
 
     try:
@@ -193,10 +206,10 @@ def check_tokenizer_file(base: Path | str, tokenizer: Any) -> list[str]:
     """Compare a tokenizer with its own tokenizer.json, which transformers replaces in part for some model types.
 
     Returns:
-        Warnings: it gives other ids, but loses no text.
+        Warnings: a different result without loss of text.
 
     Raises:
-        ConfigError: it loses text that its file keeps.
+        ConfigError: the loaded tokenizer loses text that its file preserves.
     """
     from tokenizers import Tokenizer
     from transformers.utils import cached_file
@@ -204,37 +217,40 @@ def check_tokenizer_file(base: Path | str, tokenizer: Any) -> list[str]:
     path = cached_file(str(base), "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
         return []
-    own = Tokenizer.from_file(path)
+    from_file = Tokenizer.from_file(path)
     for text in _PROBES:
-        ids, wanted = tokenizer.encode(text, add_special_tokens=False), own.encode(text, add_special_tokens=False).ids
-        if ids == wanted:
+        ids, expected = (
+            tokenizer.encode(text, add_special_tokens=False),
+            from_file.encode(text, add_special_tokens=False).ids,
+        )
+        if ids == expected:
             continue
-        read = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        what = (
+        decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        problem = (
             f"model {str(base)!r}: transformers loads its tokenizer as {type(tokenizer).__name__}, which reads text "
             "otherwise than its tokenizer.json"
         )
-        if read.strip() == text.strip():
-            return [f"{what}; training and vLLM use what transformers loads"]
+        if decoded.strip() == text.strip():
+            return [f"{problem}; training and vLLM use what transformers loads"]
         raise ConfigError(
-            f"{what}: {text[:40]!r} comes back as {read[:40]!r}; set tokenizer_class to PreTrainedTokenizerFast in its "
-            "tokenizer_config.json"
+            f"{problem}: {text[:40]!r} comes back as {decoded[:40]!r}; set tokenizer_class to "
+            "PreTrainedTokenizerFast in its tokenizer_config.json"
         )
     return []
 
 
 def _eos_ids(base: Path | str, tokenizer: Any) -> set[int]:
-    """The tokenizer's eos token, and those of generation_config.json, or else of config.json."""
+    """Return the tokenizer's eos token and those of generation_config.json, or of config.json if that is missing."""
     from transformers import AutoConfig, GenerationConfig
 
     ids: list[Any] = [tokenizer.eos_token_id]
     try:
-        found = GenerationConfig.from_pretrained(str(base)).eos_token_id
+        eos = GenerationConfig.from_pretrained(str(base)).eos_token_id
     except (OSError, ValueError):
         try:
             config = AutoConfig.from_pretrained(str(base))
-        except (OSError, ValueError):  # said where the model is loaded
+        except (OSError, ValueError):  # reported when the model is loaded
             return set()
-        found = GenerationConfig.from_model_config(config).eos_token_id
-    ids += found if isinstance(found, list) else [found]
+        eos = GenerationConfig.from_model_config(config).eos_token_id
+    ids += eos if isinstance(eos, list) else [eos]
     return {int(id_) for id_ in ids if id_ is not None}

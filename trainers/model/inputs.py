@@ -1,4 +1,4 @@
-"""What a recipe names, opened: base model, datasets and mixture; heavy packages are imported where they are needed."""
+"""Open what a recipe names: base model, tokenizer, datasets, mixture. Heavy packages are imported only where used."""
 
 from __future__ import annotations
 
@@ -33,52 +33,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecipeInputs:
-    """What a recipe names, opened."""
+    """A recipe with everything that it names, opened."""
 
     recipe: Recipe
     base: Path | str
-    """A folder or a Hub id."""
+    """Folder, or Hub id."""
     adapter_digest: str | None
-    """Of the adapter that is gone on from."""
+    """Weights digest of the adapter from which training continues."""
     datasets: tuple[Dataset, ...]
     prompts: tuple[str, ...]
-    """The prompt of each dataset, one that the chat template takes."""
+    """Prompt of each dataset, one that the chat template supports."""
     chat: Chat
     turns: tuple[AssistantTurn, ...]
-    """How the chat template writes the answers to them."""
+    """How the chat template writes the answers to the prompts."""
     held_out: Dataset | None
-    """What is validated on."""
+    """Dataset of the validation."""
     held_out_prompt: str
-    """The prompt of the validation."""
+    """Prompt of the validation."""
     advice: tuple[str, ...] = ()
     """What a user should know before training, one line each."""
 
     @cached_property
     def base_digest(self) -> str:
-        """16 hex digits over configuration and weights of the base; a Hub model is downloaded for it.
+        """Return 16 hex digits over configuration and weights of the base; a Hub model is downloaded if needed.
 
         Raises:
-            ConfigError: it cannot be had.
+            ConfigError: the model cannot be loaded from the Hub.
         """
         return base_digest(self.base)
 
     @property
     def base_commit(self) -> str | None:
-        """The commit of a base from the hub, by which older versions recorded it."""
+        """Return the commit of a base from the Hub, by which older versions recorded it; None for a folder."""
         return None if isinstance(self.base, Path) else hub_folder(self.base).name
 
     @property
     def inference_prompt(self) -> str:
-        """The prompt under which the result is to be asked."""
+        """The prompt under which the result is to be requested."""
         return inference_prompt(self.prompts)
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """The tokens that end an answer, which a server must be asked to stop at."""
+        """Return the tokens that end an answer, at which a server must stop."""
         return sorted({turn.end_token_id for turn in self.turns})
 
     def deciding_values(self) -> RecipeData:
-        """Everything that decides what is learned: the recipe's keys and the content behind its names."""
+        """Return everything that affects the trained weights: the recipe's keys, and digests of what they name."""
         content: RecipeData = {"model (its content)": self.base_digest, "adapter (its content)": self.adapter_digest}
         for k, (dataset, prompt) in enumerate(zip(self.datasets, self.prompts, strict=True)):
             content[f"datasets.{k} (its content)"] = dataset.digest()
@@ -96,21 +96,21 @@ def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None
     """Find the base model, its tokenizer and chat template, and open the datasets of a recipe.
 
     Args:
-        output: the folder of the run, the recipe's own where None: a run that goes on there keeps its date.
-        template: the text of the chat template where it is known, instead of the one that the recipe names.
+        output: folder of the run, whose start date is reused on resume; None for the recipe's ``output_dir``.
+        template: text of the chat template if it is known; None for the one that the recipe names.
 
     Raises:
-        ConfigError, SpecError, DataError: something that it names is not there.
+        ConfigError, SpecError, DataError: something that the recipe names is missing or unusable.
     """
     base = find_base(recipe.model)
     datasets = tuple(open_dataset(part.spec) for part in recipe.datasets)
     held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
     adapter_digest = _adapter_digest(recipe, base)
     chat = open_chat(base, recipe, _day(recipe, output or recipe.output_dir), template)
-    asked = [part.prompt or recipe.prompt for part in recipe.datasets]
-    asked.append((recipe.validation.prompt if recipe.validation else None) or recipe.prompt)
-    usable = {name: chat.usable_prompt(name) for name in dict.fromkeys(asked)}
-    used = [usable[name] for name in asked]
+    requested = [part.prompt or recipe.prompt for part in recipe.datasets]
+    requested.append((recipe.validation.prompt if recipe.validation else None) or recipe.prompt)
+    usable = {name: chat.usable_prompt(name) for name in dict.fromkeys(requested)}
+    used = [usable[name] for name in requested]
     turns = chat.turns(used if held_out else used[:-1])
     return RecipeInputs(
         recipe,
@@ -122,12 +122,12 @@ def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None
         tuple(turns),
         held_out,
         used[-1],
-        tuple(chat.advice(turns, asked, used)),
+        tuple(chat.advice(turns, requested, used)),
     )
 
 
 def _day(recipe: Recipe, output: Path) -> str:
-    """The date for a template that writes it: the recipe's, else that of the first start, else the adapter's."""
+    """Return the date for a template that prints one: the recipe's, the run's first day or the start adapter's."""
     if recipe.template_date is not None:
         return recipe.template_date.isoformat()
     if recipe.resume and (begun := start_date(output)) is not None:
@@ -137,10 +137,10 @@ def _day(recipe: Recipe, output: Path) -> str:
 
 
 def find_base(model: str) -> Path | str:
-    """The folder of a base model, or its Hub id: ``tiny`` is the shipped base.
+    """Return the folder of a base model, or its Hub id; ``tiny`` is the shipped base.
 
     Raises:
-        ConfigError: a path that is no model folder.
+        ConfigError: a path that is not a model folder.
     """
     if model == "tiny":
         from trainers.tiny.train import shipped_path
@@ -157,15 +157,15 @@ def find_base(model: str) -> Path | str:
 
 
 def check_weights(base: Path | str) -> None:
-    """Check that the weights of a base model are here, or may be downloaded.
+    """Check that the weights of a base model are complete, or may be downloaded.
 
     Raises:
-        ConfigError: they are not; the message says what is missing, and what to do.
+        ConfigError: the message says what is missing and what to do.
     """
     if isinstance(base, str):
         check_download_allowed(base, cached_snapshot(base), os.environ)
-    elif lacking := missing_weights(base):
-        raise ConfigError(f"model {str(base)!r} cannot be loaded: it has {lacking}; copy or download the whole of it")
+    elif missing := missing_weights(base):
+        raise ConfigError(f"model {str(base)!r} cannot be loaded: it has {missing}; copy or download the whole of it")
 
 
 def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:
@@ -182,12 +182,12 @@ def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:
 
 
 def check_same_base(base: Path | str, adapter: Path, manifest: AdapterManifest) -> None:
-    """Refuse a base of the same shape but with other weights than an adapter was trained on.
+    """Refuse a base whose weights differ from those that an adapter was trained on.
 
     A Hub model that an older version recorded by its commit is not compared.
 
     Raises:
-        AdapterError: the adapter was trained on other weights.
+        AdapterError: the weights differ.
     """
     trained_on = manifest.base
     if len(trained_on.digest) == 16 and (digest := base_digest(base)) != trained_on.digest:
@@ -198,10 +198,10 @@ def check_same_base(base: Path | str, adapter: Path, manifest: AdapterManifest) 
 
 
 def base_digest(base: Path | str) -> str:
-    """16 hex digits over configuration and weights of a folder, or of a Hub model, which is downloaded if need be.
+    """Return 16 hex digits over configuration and weights of a folder or of a Hub model, downloaded if needed.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: the model cannot be loaded from the Hub.
     """
     if isinstance(base, Path):
         return model_digest(base)
@@ -210,10 +210,10 @@ def base_digest(base: Path | str) -> str:
 
 
 def hub_folder(model: str) -> Path:
-    """The folder in the cache with configuration and weights of a Hub model; what is missing is downloaded.
+    """Return the cache folder with configuration and weights of a Hub model; missing files are downloaded.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: the model cannot be loaded from the Hub.
     """
     from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
@@ -229,10 +229,10 @@ def hub_folder(model: str) -> Path:
 
 
 def open_recipe_mixture(inputs: RecipeInputs) -> Mixture:
-    """The mixture of a recipe, checked.
+    """Build and check the mixture of a recipe.
 
     Raises:
-        DataError: a dataset cannot supply.
+        DataError: a dataset cannot supply samples.
     """
     from trainers.data.mixture import TaskChanges, open_mixture
 

@@ -1,4 +1,4 @@
-"""LoRA options: what vLLM loads, and what it does not."""
+"""Check LoRA options against what vLLM loads, and translate them for PEFT."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 SERVEABLE_INITS = ("default", "gaussian", "orthogonal")
+"""Initialisations that leave the base weights unchanged."""
 KNOWN_INITS = (*SERVEABLE_INITS, "pissa", "olora")
 _OPTIONS = {
     "rank": "r",
@@ -26,16 +27,17 @@ _OPTIONS = {
     "dora": "use_dora",
     "layers": "layers_to_transform",
 }
-"""Options whose names in PEFT are others."""
+"""PEFT's names of options that are called differently in a recipe."""
 _EMBEDDINGS = (f"model.{EMBEDDINGS}", f"model.language_model.{EMBEDDINGS}", "transformer.wte", HEAD)
-"""Embeddings and output layer under the names that they have in models."""
+"""Names of embeddings and output layers in models."""
 
 
 def serving_problems(lora: LoraRecipe, max_rank: int, architecture: str | None) -> list[str]:
-    """Why vLLM would refuse to load this adapter; empty where it loads (vLLM 0.32).
+    """Return the reasons why vLLM 0.32 would refuse to load this adapter; empty if it loads.
 
     Args:
-        architecture: the class of the base model, where it is known.
+        max_rank: the server's ``--max-lora-rank``.
+        architecture: class of the base model; None if unknown.
     """
     reasons = []
     if lora.dora:
@@ -55,22 +57,22 @@ def serving_problems(lora: LoraRecipe, max_rank: int, architecture: str | None) 
 
 
 def _targeted_embeddings(targets: str | Sequence[str]) -> list[str]:
-    """Those of ``_EMBEDDINGS`` that targets name, as PEFT reads them."""
+    """Return the names in ``_EMBEDDINGS`` that match the targets, by PEFT's rules."""
     if isinstance(targets, str):
         return [name for name in _EMBEDDINGS if re.fullmatch(targets, name)]
     return [name for name in _EMBEDDINGS if any(f".{name}".endswith(f".{target}") for target in targets)]
 
 
 def targets_head(lora: LoraRecipe) -> bool:
-    """Whether the output layer gets an adapter."""
+    """Return whether the output layer gets an adapter."""
     return HEAD in _targeted_embeddings(lora.targets)
 
 
 def model_architecture(base: Path | str) -> str | None:
-    """The class by which vLLM serves a base model; None where config.json does not say it.
+    """Return the class name in a base model's config.json; None if it has none.
 
     Raises:
-        ConfigError: a model of the Hub whose config.json cannot be had.
+        ConfigError: config.json cannot be read or downloaded.
     """
     from transformers.utils import cached_file
 
@@ -83,10 +85,11 @@ def model_architecture(base: Path | str) -> str | None:
 
 
 def check_lora(recipe: Recipe) -> None:
-    """Refuse before training what could not be served after it.
+    """Refuse, before training, LoRA options that cannot be trained or served.
 
     Raises:
-        ConfigError: an unknown initialisation, or options that vLLM does not load in a serveable recipe.
+        ConfigError: an unknown initialisation, an invalid pattern, or options that vLLM does not load in a serveable
+            recipe.
     """
     lora = recipe.lora
     if lora is None:
@@ -94,7 +97,7 @@ def check_lora(recipe: Recipe) -> None:
             raise ConfigError("recipe: adapter goes on with LoRA weights, so that lora must not be null")
         return
     if re.fullmatch(r"pissa_niter_[0-9]+", lora.init):
-        # PEFT draws the approximation anew whenever it loads the adapter, and takes it off the base.
+        # PEFT recomputes this random approximation at every load and subtracts it from the base.
         raise ConfigError(
             f"recipe: lora.init {lora.init} approximates the base's weights at random, so that resuming and merging "
             "would find another base than was trained on; use pissa"
@@ -109,8 +112,8 @@ def check_lora(recipe: Recipe) -> None:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(f"recipe: lora.{key} {pattern!r} is no regular expression: {error}") from None
-    touches = recipe.serveable and _targeted_embeddings(lora.targets)
-    architecture = model_architecture(find_base(recipe.model)) if touches else None
+    embeddings = recipe.serveable and _targeted_embeddings(lora.targets)
+    architecture = model_architecture(find_base(recipe.model)) if embeddings else None
     if recipe.serveable and (reasons := serving_problems(lora, recipe.max_lora_rank, architecture)):
         raise ConfigError(
             "recipe: the adapter could not be served: "
@@ -119,37 +122,38 @@ def check_lora(recipe: Recipe) -> None:
         )
 
 
-def recipe_differences(found: LoraConfig, lora: LoraRecipe) -> list[str]:
-    """What an adapter that is gone on from has and the recipe does not say, as overrides.
+def recipe_differences(actual: LoraConfig, lora: LoraRecipe) -> list[str]:
+    """Return the options of a start adapter that differ from the recipe's, as overrides (``lora.rank=8``).
 
-    Its targets are compared by its weights (``start_adapter``), its initialisation where that changed the base.
+    Targets are compared by the modules they reach (``start_adapter``), initialisations only if they change the base.
     """
-    said = lora_config(lora)
-    names = {name: name for name in ("bias", "modules_to_save", "rank_pattern", "alpha_pattern")}
-    names = {**_OPTIONS, **names}
+    expected = lora_config(lora)
+    names = {**_OPTIONS, **{name: name for name in ("bias", "modules_to_save", "rank_pattern", "alpha_pattern")}}
     pairs = {
-        key: (as_json_value(getattr(found, name)), as_json_value(getattr(said, name))) for key, name in names.items()
+        key: (as_json_value(getattr(actual, name)), as_json_value(getattr(expected, name)))
+        for key, name in names.items()
     }
-    pairs["init"] = _changed_base(found.init_lora_weights), _changed_base(lora.init)
+    pairs["init"] = _changed_base(actual.init_lora_weights), _changed_base(lora.init)
     return [f"lora.{key}={json.dumps(has)}" for key, (has, says) in pairs.items() if has != says]
 
 
 def _changed_base(init: bool | str) -> str:
-    """The initialisation, if it changes the base; once training has begun, all others are as the default."""
+    """Return an initialisation that changes the base weights, else ``default``: the others load alike once trained."""
     return init if isinstance(init, str) and init not in SERVEABLE_INITS else "default"
 
 
 def as_json_value(value: object) -> object:
-    """A value of a PEFT configuration as JSON has it; what is empty is None."""
+    """Return a value of a PEFT configuration in JSON types; None if it is empty."""
     if isinstance(value, (set, list, tuple, dict)):
         return (value if isinstance(value, dict) else sorted(value)) or None
     return value
 
 
 def other_modules_pattern(model: Any) -> str | None:
-    """Return a pattern of the modules beside the language model in one that also reads pictures or sound.
+    """Return a pattern of the modules outside the language model; None for a text-only model.
 
-    Their layers may have the names of the language model's, and are neither trained nor served.
+    In a model that also reads pictures or sound, those may have the same layer names. They are neither trained nor
+    served.
     """
     inner = model.base_model
     if not hasattr(inner, "language_model"):
@@ -160,10 +164,10 @@ def other_modules_pattern(model: Any) -> str | None:
 
 
 def lora_config(lora: LoraRecipe, excluded: str | None = None) -> LoraConfig:
-    """The options as PEFT takes them.
+    """Return the options as a PEFT configuration.
 
     Args:
-        excluded: a pattern of modules that are left alone whatever the targets are.
+        excluded: pattern of modules to leave out even if they match the targets.
     """
     from peft import LoraConfig
 

@@ -1,4 +1,4 @@
-"""LoRA on the output layer, for which TRL's trainer has no loss. Imports torch and PEFT."""
+"""Compute the loss for LoRA on the output layer, which TRL's trainer does not support. Imports torch and PEFT."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trainers.data.micro_batches import IGNORED
 
 
 def has_adapted_head(model: Any) -> bool:
-    """Whether the output layer of a model has an adapter."""
+    """Return whether the output layer of a model has an adapter."""
     return isinstance(model, PeftModel) and isinstance(model.get_output_embeddings(), BaseTunerLayer)
 
 
 @contextmanager
 def hidden_head_adapter(model: Any) -> Iterator[bool]:
-    """Let TRL's constructor see the output layer without its adapter, which it refuses; gives whether it has one."""
+    """Hide the output layer's adapter from TRL's constructor, which refuses it; yield whether there is one."""
     if not has_adapted_head(model):
         yield False
         return
@@ -33,12 +33,15 @@ def hidden_head_adapter(model: Any) -> Iterator[bool]:
 
 
 def summed_answer_loss(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The sum over all answer tokens of a pass; logits are computed from its first answer token on."""
-    wanted = inputs["labels"][:, 1:]
-    first = int((wanted != IGNORED).any(0).nonzero()[0])
-    kept = inputs["input_ids"].shape[1] - first
-    given = {name: inputs[name] for name in ("input_ids", "position_ids")}
-    logits = model(**given, use_cache=False, logits_to_keep=kept).logits[:, :-1]
+    """Return the cross-entropy (nats) summed over the answer tokens of a micro-batch.
+
+    Logits are computed from the first answer token on only, which saves memory.
+    """
+    targets = inputs["labels"][:, 1:]
+    first = int((targets != IGNORED).any(0).nonzero()[0])
+    n_logits = inputs["input_ids"].shape[1] - first
+    tokens = {name: inputs[name] for name in ("input_ids", "position_ids")}
+    logits = model(**tokens, use_cache=False, logits_to_keep=n_logits).logits[:, :-1]
     return torch.nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), wanted[:, first:].flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.float().flatten(0, 1), targets[:, first:].flatten(), ignore_index=IGNORED, reduction="sum"
     )

@@ -1,4 +1,4 @@
-"""Going on from an adapter: it must be the one that the recipe says. Imports torch and PEFT."""
+"""Load the adapter from which training continues, and check it against the recipe. Imports torch and PEFT."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LORA = re.compile(r"base_model\.model\.(.+)\.lora_(?:embedding_)?A")
 
 
 def load_start_adapter(model: Any, recipe: Recipe) -> PeftModel:
-    """The base with the adapter that is gone on from.
+    """Return the base model with the adapter from which training continues.
 
     Raises:
-        ConfigError: it does not fit the base, or is another than the recipe says.
+        ConfigError: the adapter does not fit the base, or its options differ from the recipe's.
     """
     assert recipe.adapter is not None
     assert recipe.lora is not None
@@ -40,37 +40,38 @@ def load_start_adapter(model: Any, recipe: Recipe) -> PeftModel:
         raise ConfigError(f"adapter {folder!r} cannot be loaded on {recipe.model!r}: {why}") from error
 
 
-def _check(found: LoraConfig, there: set[str], recipe: Recipe, lora: LoraRecipe, model: Any) -> None:
-    differing = recipe_differences(found, lora)
-    if not differing and targeted_modules(model, lora_config(lora), outside=False) != targeted_modules(model, found):
-        differing = [f"lora.targets={json.dumps(as_json_value(found.target_modules))}"]
+def _check(config: LoraConfig, adapted: set[str], recipe: Recipe, lora: LoraRecipe, model: Any) -> None:
+    """Refuse an adapter whose options differ from the recipe's, or whose weights are on unexpected modules."""
+    differing = recipe_differences(config, lora)
+    if not differing and targeted_modules(model, lora_config(lora), outside=False) != targeted_modules(model, config):
+        differing = [f"lora.targets={json.dumps(as_json_value(config.target_modules))}"]
     if differing:
         raise ConfigError(f"adapter {recipe.adapter!r} is another than the recipe says; set {', '.join(differing)}")
-    if without := sorted(targeted_modules(model, found) ^ there):
+    if differing_modules := sorted(targeted_modules(model, config) ^ adapted):
         raise ConfigError(
             f"adapter {recipe.adapter!r}: its weights are not on the modules that its adapter_config.json names; "
-            f"{len(without)} differ, such as {without[0]}"
+            f"{len(differing_modules)} differ, such as {differing_modules[0]}"
         )
 
 
 def targeted_modules(model: Any, lora: LoraConfig, *, outside: bool = True) -> set[str]:
-    """The names of the modules that an adapter reaches in a model of this configuration, as PEFT finds them.
+    """Return the names of the modules that PEFT adapts in a model with configuration ``model``.
 
     Args:
-        outside: also those that are beside the language model, in a model that reads pictures too.
+        outside: include modules outside the language model, in a model that also reads pictures.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no module matches.
     """
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(model)
     if not outside:
         lora = replace(lora, exclude_modules=other_modules_pattern(empty))
-    # What an initialisation does to weights needs weights; here are none.
+    # The model is on the meta device: initialisations that compute with weights would fail.
     return set(get_peft_model(empty, replace(lora, init_lora_weights=True)).targeted_module_names)
 
 
 def modules_with_weights(folder: Path) -> set[str]:
-    """The names of the modules for which an adapter has weights."""
-    found = (_LORA.match(name) for name in load_peft_weights(str(folder), device="cpu"))
-    return {match[1] for match in found if match}
+    """Return the names of the modules for which an adapter folder has weights."""
+    matches = map(_LORA.match, load_peft_weights(str(folder), device="cpu"))
+    return {match[1] for match in matches if match}

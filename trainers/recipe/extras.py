@@ -1,4 +1,4 @@
-"""The packages that training needs, and those that only some recipes need: TensorBoard, trackio, bitsandbytes …"""
+"""Check the packages that training needs, and those that only some recipes need, such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from harness.core.errors import ConfigError, MissingExtraError
 from trainers.recipe.schema import Recipe
 
 NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
+"""Packages of the ``train`` extra."""
 PROJECT = "arc-bench"
-"""The project under which Weights & Biases and trackio show the runs."""
+"""Project name under which Weights & Biases and trackio list the runs."""
 EVENTS = "tensorboard"
-"""The folder of TensorBoard's event files in the output folder."""
+"""Folder of TensorBoard's event files inside the output folder."""
 _REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 
 
 def require_train_extra() -> None:
-    """Check that the packages of the ``train`` extra are there.
+    """Check that the packages of the ``train`` extra are installed.
 
     Raises:
-        MissingExtraError: one is not; the message has the remedy.
+        MissingExtraError: at least one is not; the message gives the install command.
     """
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise MissingExtraError(f'training needs {", ".join(missing)}, not installed here: pip install -e ".[train]"')
 
 
 def check_optional_packages(recipe: Recipe) -> None:
-    """Refuse before training what needs a package that is not there.
+    """Refuse a recipe before training if a package that it needs is not installed.
 
     Raises:
-        ConfigError: it is not installed; the message has the remedy.
+        ConfigError: the message names the package and the install command.
     """
     needed = {f"report_to {name}": _REPORTERS[name] for name in recipe.report_to}
     if recipe.quantize_4bit:
@@ -45,20 +46,20 @@ def check_optional_packages(recipe: Recipe) -> None:
 
 @contextmanager
 def reporter_environment(recipe: Recipe, output: Path) -> Iterator[None]:
-    """Tell the reporters where to write, where the user's environment does not say so.
+    """Set the environment variables that tell experiment trackers where to write, unless the user has set them.
 
-    TensorBoard's files would else lie among the checkpoints, and go with them.
+    TensorBoard's files would otherwise lie in the checkpoint folder and be deleted with it.
 
     Raises:
-        ConfigError: Weights & Biases does not take the run.
+        ConfigError: Weights & Biases refuses to start the run.
     """
     refusals: tuple[type[Exception], ...] = ()
     if "wandb" in recipe.report_to:
         import wandb
 
         refusals = (wandb.errors.Error,)
-    wanted = {"TENSORBOARD_LOGGING_DIR": str(output / EVENTS), "WANDB_PROJECT": PROJECT, "WANDB_DIR": str(output)}
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    defaults = {"TENSORBOARD_LOGGING_DIR": str(output / EVENTS), "WANDB_PROJECT": PROJECT, "WANDB_DIR": str(output)}
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield

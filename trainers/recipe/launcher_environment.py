@@ -1,7 +1,7 @@
-"""What launchers and clusters leave in the environment: torchrun's variables are read, all others are taken out.
+"""Read torchrun's variables from the environment and remove those of other launchers.
 
-``accelerate launch``, MPI and Kubernetes set variables that accelerate would obey: another arithmetic than that of the
-recipe, another device, or processes that nobody started.
+``accelerate launch``, MPI and Kubernetes set variables that accelerate obeys: they would change the precision or the
+device of the recipe, or make it wait for processes that were never started.
 """
 
 from __future__ import annotations
@@ -18,44 +18,44 @@ _DECIDES = re.compile(
     r"|MPI_LOCALRANKID|MPI_LOCALNRANKS|CP_SIZE|CP_COMM_STRATEGY|CP_BACKEND"
 )
 _TORCHRUN = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-"""They mean something beside WORLD_SIZE only."""
-_ONLY_SAY = frozenset({"ACCELERATE_LOG_LEVEL", "ACCELERATE_DEBUG_MODE", "ACCELERATE_ENABLE_RICH"})
+"""Variables that have a meaning only beside WORLD_SIZE."""
+_HARMLESS = frozenset({"ACCELERATE_LOG_LEVEL", "ACCELERATE_DEBUG_MODE", "ACCELERATE_ENABLE_RICH"})
 _OFF = frozenset({"", "0", "no", "none", "false"})
-"""Values that change nothing, which is not worth a word."""
+"""Values that change nothing, so that no warning is needed."""
 
 
 def process_count() -> int:
-    """Return how many training processes were launched.
+    """Return the number of training processes that were launched.
 
     Raises:
-        ConfigError: WORLD_SIZE is no number.
+        ConfigError: WORLD_SIZE is not a number above 0.
     """
     return _number("WORLD_SIZE", 1, least=1)
 
 
 def is_first_process() -> bool:
-    """Return whether this is the first of the training processes, or the only one.
+    """Return whether this is training process 0, or the only one.
 
     Raises:
-        ConfigError: WORLD_SIZE or RANK is no number.
+        ConfigError: WORLD_SIZE or RANK is not a number.
     """
     return process_count() == 1 or _number("RANK", 0, least=0) == 0
 
 
 def remove_launcher_variables(environ: MutableMapping[str, str] | None = None) -> None:
-    """Take out of the environment what would decide beside the recipe and torchrun, and say so where it would have.
+    """Remove variables that would override the recipe or torchrun, and print a warning about those with an effect.
 
     Args:
-        environ: the environment of this process unless given.
+        environ: the environment to change; None for this process's.
     """
     environ = os.environ if environ is None else environ
-    names = [name for name in environ if _DECIDES.fullmatch(name) and name not in _ONLY_SAY]
+    names = [name for name in environ if _DECIDES.fullmatch(name) and name not in _HARMLESS]
     names += [name for name in _TORCHRUN if name in environ and "WORLD_SIZE" not in environ]
-    told = [f"{name}={environ[name]}" for name in sorted(names) if not _is_off(name, environ[name])]
+    ignored = [f"{name}={environ[name]}" for name in sorted(names) if not _is_off(name, environ[name])]
     for name in names:
         del environ[name]
-    if told and is_first_process():
-        shown = ", ".join(told[:5]) + (f" and {len(told) - 5} more" if len(told) > 5 else "")
+    if ignored and is_first_process():
+        shown = ", ".join(ignored[:5]) + (f" and {len(ignored) - 5} more" if len(ignored) > 5 else "")
         print(
             f"warning: not used: {shown} in the environment; the recipe decides, and processes are those of torchrun",
             file=sys.stderr,

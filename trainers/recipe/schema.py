@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training run, as one typed and checked value.
+"""Define the recipe: every setting of a training run as one typed, validated value.
 
 Unknown keys are refused with a suggestion. ``trainers.recipe.yaml_file`` reads recipes from YAML.
 """
@@ -38,17 +38,19 @@ CHANGEABLE_KEYS = frozenset(
         "gradient_checkpointing",
     }
 )
-"""Top-level keys that may differ between a run and its resumption: they do not decide what is learned."""
+"""Top-level keys that may differ when a run is resumed, because they do not affect the trained weights."""
 MICRO_BATCH_KEYS = frozenset({"tokens_a_pass", "micro_batch_size", "max_padding"})
-"""Top-level keys that decide how a step is cut into forward passes, each of which draws its own dropout.
+"""Top-level keys that set how a training step is cut into micro-batches.
 
-Without dropout they decide rounding only. A run may be resumed with others, and is told so."""
+Each micro-batch draws its own dropout masks; without dropout these keys change rounding only. A run may be resumed with
+other values and prints a warning if it is.
+"""
 
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
-"""Chat templates that a recipe may name, for base models that have none."""
+"""Folder of the shipped chat templates, for base models that have none."""
 _BY_CONTENT = frozenset({"chat_template", "template_date"})
-"""Keys that decide by what they come to, which is recorded beside the recipe."""
+"""Keys compared by the content they resolve to, which is recorded beside the recipe."""
 _NOT_VARIABLES = frozenset(
     {
         *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt", "tokenize"),
@@ -59,11 +61,15 @@ _NOT_VARIABLES = frozenset(
 
 
 def _template_path(name: str) -> str:
-    """The name of a shipped template, or the absolute path of a file, whatever folder a later command runs in."""
+    """Return a shipped template's name unchanged, any other name as an absolute path.
+
+    The path is absolute so that a later command in another folder finds the same file.
+    """
     return name if (TEMPLATES / f"{name}.jinja").is_file() else str(Path(name).expanduser().absolute())
 
 
 def _as_variables(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Refuse names that ``apply_chat_template`` or the prompt sets itself."""
     if wrong := sorted(_NOT_VARIABLES & values.keys()):
         raise ValueError(f"{', '.join(wrong)}: no variable of a chat template, but set for every prompt")
     return values
@@ -74,10 +80,10 @@ def _as_list(value: object) -> object:
 
 
 def expand_home(value: object) -> object:
-    """A path that begins with ``~`` with the home folder in its place; any other value as it is.
+    """Replace a leading ``~`` of a path by the home folder; return any other value unchanged.
 
     Raises:
-        ValueError: that user has no home folder.
+        ValueError: the user named after ``~`` has no home folder.
     """
     if not isinstance(value, str) or not value.startswith("~"):
         return value
@@ -88,10 +94,10 @@ def expand_home(value: object) -> object:
 
 
 def expand_spec(value: object) -> object:
-    """A dataset spec with the home folder in place of ``~``, in its path and in that of ``#ids=``.
+    """Expand ``~`` in a dataset spec: in its path and in the path of ``#ids=``.
 
     Raises:
-        ValueError: as ``expand_home``.
+        ValueError: see ``expand_home``.
     """
     if not isinstance(value, str):
         return value
@@ -99,19 +105,19 @@ def expand_spec(value: object) -> object:
 
 
 Spec = Annotated[str, BeforeValidator(expand_spec)]
-"""A dataset spec."""
+"""Dataset spec, with ``~`` expanded."""
 Location = Annotated[str, BeforeValidator(expand_home)]
-"""A path, or a name that is no path."""
+"""Path with ``~`` expanded, or a name that is not a path."""
 
 
 def normalize_datasets(value: object) -> object:
-    """One dataset or several; a bare spec stands for a dataset without further options."""
+    """Turn one dataset or a list of them into a list of mappings; a bare spec becomes ``{"spec": spec}``."""
     items = value if isinstance(value, list) else [value]
     return [{"spec": item} if isinstance(item, str) else item for item in items]
 
 
 class StrictModel(BaseModel):
-    """Base of a recipe and its parts: unknown keys and infinite numbers are refused, values are frozen."""
+    """Base class of a recipe and its parts: frozen, refuses unknown keys and infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -120,31 +126,31 @@ class DatasetRecipe(StrictModel):
     """One dataset of the mixture."""
 
     spec: Spec
-    """A dataset spec, such as ``arc1/training`` or ``toy/cross#n=2000``."""
+    """Dataset spec, such as ``arc1/training`` or ``toy/cross#n=2000``."""
     prompt: str | None = None
-    """The prompt of its samples; the recipe's own where None."""
+    """Prompt of its samples; None for the recipe's ``prompt``."""
     weight: Annotated[float, Field(gt=0)] | None = None
-    """Its share, relative to the others. Where no dataset has one, each weighs as many as it has task ids."""
+    """Weight relative to the other datasets. If no dataset has one, each weighs its number of task ids."""
     resplit: bool | None = None
-    """The recipe's own where None."""
+    """None for the recipe's ``resplit``."""
     change_probability: Share | None = None
-    """The recipe's own where None."""
+    """None for the recipe's ``change_probability``."""
 
 
 class ChangeWeights(StrictModel):
-    """How often each kind of problem change is drawn, relative to the others (``trainers.data.task_augmentation``)."""
+    """Relative probability of each kind of problem change (see ``trainers.data.task_augmentation``)."""
 
     geometric: Annotated[float, Field(ge=0)] = 1
-    """All inputs, or all outputs, under one of the symmetries."""
+    """Apply one of the symmetries to all inputs or all outputs."""
     padding: Annotated[float, Field(ge=0)] = 1
-    """With a frame of one colour around them."""
+    """Put a frame of one colour around them."""
     upscale: Annotated[float, Field(ge=0)] = 1
-    """With every cell 2 to 4 times as high and wide."""
+    """Repeat every cell 2 to 4 times in height and width."""
     mirror: Annotated[float, Field(ge=0)] = 1
-    """With their mirror image beside, above or below them."""
+    """Attach their mirror image on the right, left, bottom or top."""
 
     def by_kind(self) -> dict[Kind, float]:
-        """The weight of each kind."""
+        """Return the weight of each kind."""
         return {kind: getattr(self, kind) for kind in KINDS}
 
     @model_validator(mode="after")
@@ -155,20 +161,20 @@ class ChangeWeights(StrictModel):
 
 
 class ValidationRecipe(StrictModel):
-    """A held-out dataset that is asked every ``eval_steps`` and after the last step."""
+    """Held-out dataset on which the model is evaluated every ``eval_steps`` and after the last step."""
 
     spec: Spec
     prompt: str | None = None
     max_tasks: Annotated[int, Field(gt=0)] = 64
-    """At most this many tasks, the first of the dataset; their first test output, without augmentation."""
+    """Number of tasks, taken from the start of the dataset: their first test output, without augmentation."""
     exact_tasks: Annotated[int, Field(ge=0)] = 0
-    """For this many of them an answer is generated greedily and compared with the exact grid."""
+    """For this many of them an answer is also generated greedily and compared with the true grid."""
     by: Literal["loss", "exact"] = "loss"
-    """What tells a better validation: a lower loss per answer token, or a larger share of exact grids."""
+    """Which validation counts as better: lower ``loss`` per answer token, or a larger share of ``exact`` grids."""
     keep: Literal["last", "best"] = "last"
-    """Whose weights are the result: the last step's, or those of the best validation (the first of equals)."""
+    """Which weights are saved: the last step's or the best validation's (the earliest among equals)."""
     patience: Annotated[int, Field(gt=0)] | None = None
-    """Training ends after this many validations in a row that were not better than the best."""
+    """Stop early after this many consecutive validations without improvement."""
 
     @model_validator(mode="after")
     def _has_grids(self) -> ValidationRecipe:
@@ -180,13 +186,13 @@ class ValidationRecipe(StrictModel):
 
 
 class LoraRecipe(StrictModel):
-    """The adapter. What vLLM cannot load is refused before training unless the recipe says ``serveable: false``."""
+    """LoRA options. Options that vLLM cannot load are refused before training unless ``serveable: false``."""
 
     rank: Annotated[int, Field(gt=0)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: str | list[str] = "all-linear"
-    """``all-linear`` (all but the output layer), a regular expression, or a list of module names."""
+    """``all-linear`` (all linear layers but the output layer), a regular expression, or a list of module names."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead of alpha / rank."""
     init: str = "default"
@@ -194,79 +200,78 @@ class LoraRecipe(StrictModel):
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     layers: list[int] | None = None
-    """Only these layers get an adapter; all where None."""
+    """Indices of the layers that get an adapter; None for all."""
     dora: bool = False
     bias: Literal["none", "all", "lora_only"] = "none"
     modules_to_save: list[str] = Field(default_factory=list)
 
 
 class Recipe(StrictModel):
-    """A training run. Lengths are in tokens, sizes in samples; ``batch_size`` is that of one optimizer step in all."""
+    """One training run. Lengths are in tokens and sizes in samples."""
 
     model: Location
-    """``tiny`` (the shipped base), a folder, or a Hugging Face model id."""
+    """``tiny`` (the shipped base model), a folder, or a Hugging Face model id."""
     output_dir: Annotated[Path, BeforeValidator(expand_home)]
     datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
     prompt: str = DEFAULT_PROMPT
     encoder: str = DEFAULT_ENCODER
     chat_template: Annotated[str, AfterValidator(_template_path)] | None = None
-    """A file with a chat template instead of the model's own, or ``chatml``: for base models, which have none."""
+    """A shipped template's name (``chatml``) or a file, instead of the model's own; base models have none."""
     chat_template_kwargs: Annotated[dict[str, JsonValue], AfterValidator(_as_variables)] = Field(default_factory=dict)
-    """Variables of the chat template, such as ``{enable_thinking: false}``; the adapter is asked with them too."""
+    """Variables of the chat template, such as ``{enable_thinking: false}``; evaluation uses them too."""
     template_date: Date | None = None
-    """The date that a chat template takes for today, if it writes it; by default that of the run's first start."""
+    """Date for chat templates that print today's date; by default the date on which the run first started."""
     augment: bool = True
-    """Show every sample under a fresh random symmetry, colour permutation and order of the train pairs."""
+    """Apply a new random symmetry, colour permutation and order of train pairs to every sample."""
     resplit: bool = False
-    """Pool the pairs of every task and split them anew into train and test, where all outputs are known."""
+    """Pool the pairs of each task and split them anew into train and test, where all outputs are known."""
     change_probability: Share = 0.0
-    """How often a task becomes a new one, by a change of all its inputs or of all its outputs."""
+    """Probability that a task is turned into a new one by changing all its inputs or all its outputs."""
     change_weights: ChangeWeights = Field(default_factory=ChangeWeights)
     adapter: Location | None = None
-    """Go on from this adapter folder instead of a fresh adapter."""
+    """Continue training from this adapter folder instead of a new adapter."""
     lora: LoraRecipe | None = Field(default_factory=LoraRecipe)
-    """None trains all weights, which gives a full model instead of an adapter."""
+    """None trains all weights and gives a full model instead of an adapter."""
     serveable: bool = True
-    """Refuse what the server cannot load."""
+    """Refuse options that the server cannot load."""
     max_lora_rank: Annotated[int, Field(gt=0)] = 64
-    """The highest rank that the server takes (its ``--max-lora-rank``)."""
+    """Highest rank that the server loads (its ``--max-lora-rank``)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     max_steps: Annotated[int, Field(gt=0)]
     batch_size: Annotated[int, Field(gt=0)] = 16
-    """Samples of one optimizer step over all processes, whatever their number."""
+    """Samples per training step, summed over all processes."""
     tokens_a_pass: Annotated[int, Field(gt=0)] = 16384
-    """Tokens in one forward pass of one process at most; it bounds memory. Dropout is drawn pass by pass."""
+    """Maximum number of tokens in one micro-batch of one process, padding included. It bounds memory."""
     micro_batch_size: Annotated[int, Field(gt=0)] | None = None
-    """Samples in one forward pass at most."""
+    """Maximum number of samples in one micro-batch."""
     max_padding: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """The largest share of padding in a forward pass: samples of other lengths get a pass of their own."""
+    """Maximum share of padding in a micro-batch; samples of other lengths go into another one."""
     max_seq_len: Annotated[int, Field(gt=0)] = 4096
     too_long: Literal["skip", "drop_pairs"] = "skip"
-    """What happens to a sample over ``max_seq_len``: another is drawn, or its last train pairs are dropped first."""
+    """For a sample over ``max_seq_len``: draw another one, or first drop its last train pairs."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
     ] = "linear"
     scheduler_cycles: Annotated[int, Field(gt=0)] = 4
-    """Cycles of ``cosine_with_restarts``."""
+    """Number of cycles of ``cosine_with_restarts``."""
     warmup: Annotated[float, Field(ge=0)] = 0.05
-    """Steps of warm-up; below 1 a share of ``max_steps``."""
+    """Warm-up steps; below 1 a share of ``max_steps``."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     optimizer: str = "adamw_torch"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the base weights and the arithmetic; ``auto`` is bfloat16 on a GPU that has it (compute
-    capability 8.0 or newer), else float32."""
+    """dtype of weights and arithmetic; ``auto``: bfloat16 on GPUs of compute capability 8.0 or newer, else float32."""
     quantize_4bit: bool = False
     gradient_checkpointing: bool = False
     sharding: Literal["none", "fsdp"] = "none"
-    """``fsdp`` spreads weights and optimizer over the GPUs instead of repeating them on each."""
+    """``fsdp`` splits weights and optimizer state over the GPUs instead of copying them to each."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that make batches besides each training process."""
+    """Data loader processes per training process."""
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
-    """CPU threads of torch; None leaves torch's choice."""
+    """CPU threads of torch; None for torch's default."""
     logging_steps: Annotated[int, Field(gt=0)] = 10
-    """Steps between two printed lines where there is no terminal; log.jsonl has every step."""
+    """Steps between two printed lines when stderr is not a terminal; log.jsonl always has every step."""
     save_steps: Annotated[int, Field(gt=0)] = 50
     eval_steps: Annotated[int, Field(gt=0)] = 50
     validation: ValidationRecipe | None = None
@@ -274,9 +279,9 @@ class Recipe(StrictModel):
         default_factory=list
     )
     resume: bool = True
-    """Go on from the newest complete checkpoint in ``output_dir``; False starts over."""
+    """Resume from the newest complete checkpoint in ``output_dir``; false starts over."""
     keep_checkpoints: bool = False
-    """Keep the checkpoints of a finished run."""
+    """Keep the checkpoints after the run has finished."""
 
     @model_validator(mode="after")
     def _weights_agree(self) -> Recipe:
@@ -305,18 +310,21 @@ class Recipe(StrictModel):
         return self
 
     def deciding_values(self) -> RecipeData:
-        """The keys that decide what is learned, flat (``lora.rank``), as JSON values."""
+        """Return the keys that affect the trained weights, flat (``lora.rank``), as JSON values."""
         values = self.model_dump(mode="json")
         if not self.chat_template_kwargs:
-            del values["chat_template_kwargs"]  # runs of before this key was known go on
+            del values["chat_template_kwargs"]  # absent in runs of versions that did not have this key
         return flatten({k: v for k, v in values.items() if k not in CHANGEABLE_KEYS | _BY_CONTENT})
 
 
 def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
-    """A recipe from plain values.
+    """Build a recipe from plain values.
+
+    Args:
+        where: prefix of error messages, such as the file name.
 
     Raises:
-        ConfigError: one line for everything that is wrong with it.
+        ConfigError: one line that lists everything wrong.
     """
     try:
         return Recipe.model_validate(data)
@@ -325,13 +333,13 @@ def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
 
 
 def changed_keys(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    """The keys at which two flat recipes differ, sorted."""
+    """Return the sorted keys at which two flat recipes differ."""
     absent = object()
     return sorted(k for k in {*before, *after} if before.get(k, absent) != after.get(k, absent))
 
 
 def flatten(value: Mapping[str, object], prefix: str = "") -> RecipeData:
-    """Nested mappings and lists of mappings as one level of dotted keys."""
+    """Flatten nested mappings and lists of mappings into one level of dotted keys."""
     flat: RecipeData = {}
     for key, item in value.items():
         name = f"{prefix}{key}"

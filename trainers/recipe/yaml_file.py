@@ -1,4 +1,4 @@
-"""Recipes from YAML files, with ``key=value`` overrides."""
+"""Read recipes from YAML files, with ``key=value`` overrides."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from harness.core.errors import ConfigError
 from trainers.recipe.schema import Recipe, RecipeData, make_recipe
 
 _MERGE = "tag:yaml.org,2002:merge"
-"""``<<``, which may be there several times."""
+"""Tag of the key ``<<``, which may occur several times in a mapping."""
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Recipe:
-    """The recipe of a YAML file, with ``values`` over it and ``key=value`` overrides over both.
+    """Return the recipe of a YAML file; ``values`` replace its keys, and ``overrides`` replace both.
 
     Keys of both may be dotted (``lora.rank=32``, ``datasets.0.weight=0.3``).
 
+    Args:
+        path: None for no file.
+        overrides: ``key=value`` texts; values are parsed as YAML.
+
     Raises:
-        ConfigError: unreadable YAML, an unknown key (with a suggestion) or a wrong value.
+        ConfigError: unreadable YAML, an unknown key (with a suggestion) or an invalid value.
     """
     return make_recipe(load_data(path, overrides, values), str(path) if path else "recipe")
 
@@ -28,7 +32,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mappin
 def load_data(
     path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None
 ) -> RecipeData:
-    """The plain values of a YAML file, with ``values`` and overrides over it (see ``load_recipe``).
+    """Return the plain values of a recipe before validation; arguments as ``load_recipe``.
 
     Raises:
         ConfigError: unreadable YAML, or an override that cannot be applied.
@@ -60,7 +64,7 @@ def _parse_yaml(text: str, where: str) -> object:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML in which a key that is there twice is an error: yaml's own loaders keep the last one without a word."""
+        """SafeLoader that raises an error for a repeated key; yaml's own loaders silently keep the last one."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
             seen = set()
@@ -74,27 +78,27 @@ def _parse_yaml(text: str, where: str) -> object:
 
     try:
         return cast(object, Loader(text).get_single_data())
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a number or a date that is none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an invalid number or date
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _assign(data: RecipeData, key: str, value: object) -> None:
-    """Set a dotted key; parts of it that are missing are made, a number indexes a list."""
+    """Set a dotted key in place. Missing mappings on the path are created; a number is an index into a list."""
     *parents, last = key.split(".")
     node: object = data
     for depth, part in enumerate([*parents, last]):
         if isinstance(node, list):
-            place: str | int = _index(node, part, key)
+            index: str | int = _index(node, part, key)
         elif isinstance(node, dict):
-            place = part
+            index = part
         else:
             raise ConfigError(f"override {key!r}: {'.'.join(parents[:depth])!r} holds a single value, not keys")
         if depth == len(parents):
-            node[place] = value  # type: ignore[index]
+            node[index] = value  # type: ignore[index]
             return
         if isinstance(node, dict) and node.get(part) is None:
             node[part] = {}
-        node = node[place]  # type: ignore[index]
+        node = node[index]  # type: ignore[index]
 
 
 def _index(items: Sequence[object], part: str, key: str) -> int:

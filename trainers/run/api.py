@@ -1,4 +1,4 @@
-"""Supervised fine-tuning from a recipe to an adapter folder; the heavy packages are imported when it starts."""
+"""Train a recipe into an adapter folder, or try it out; heavy packages are imported only then."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
     """Train a recipe into the folder ``output`` and return it.
 
-    A folder that already holds the finished result of the same recipe is returned at once, with a word on stderr;
-    one with an unfinished run is gone on with from its newest complete checkpoint, to the same bits.
+    A folder with the finished result of the same recipe is returned at once, with a line on stderr. An unfinished run
+    is resumed from its newest complete checkpoint and gives the same weights as an uninterrupted one, bit by bit.
 
     Raises:
         MissingExtraError: torch, TRL or PEFT is not installed.
         ConfigError: the recipe cannot be trained or served, or the folder holds a run of another recipe.
-        DataError: a dataset cannot supply. RunError: training failed, or another process trains in the folder.
-        AdapterError: the finished adapter has changed on disk. TrainingStopped: SIGTERM or Ctrl-C; saved.
+        DataError: a dataset cannot supply samples.
+        RunError: training failed, or another process trains in the folder.
+        AdapterError: the finished adapter has changed on disk.
+        TrainingStopped: SIGTERM or Ctrl-C; a checkpoint was saved.
     """
-    inputs = _ready(recipe, output)
+    inputs = _open_checked(recipe, output)
     _check_own_folder(recipe, inputs.base, output)
     with lock_folder(output):
-        decides = inputs.deciding_values()
-        if prepare_folder(output, decides, resume=recipe.resume, commit=inputs.base_commit):
+        deciding_values = inputs.deciding_values()
+        if prepare_folder(output, deciding_values, resume=recipe.resume, commit=inputs.base_commit):
             if is_first_process():
                 print(f"{output} is finished already; nothing was trained", file=sys.stderr)
             return output
-        _tell(inputs)
+        _print_advice(inputs)
         from trainers.run.session import run_session
 
         run_session(inputs, output, progress=progress)
@@ -47,38 +49,39 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
 
 
 def dry_run(recipe: Recipe, *, progress: bool = True) -> DryRun:
-    """Two steps on the heaviest samples of a recipe's run, which leave nothing behind.
+    """Train two steps on the heaviest samples of a recipe's run, and write nothing.
 
     Raises:
-        RunError: out of memory; the message says what to change. Else as ``train``.
+        RunError: out of memory; the message says what to change. Other errors as ``train``.
     """
-    inputs = _ready(recipe, None)
-    _tell(inputs)
+    inputs = _open_checked(recipe, None)
+    _print_advice(inputs)
     from trainers.run.dry_run import run_dry
 
     return run_dry(inputs, progress=progress)
 
 
 def _check_own_folder(recipe: Recipe, base: Path | str, output: Path) -> None:
-    """Refuse to write over what is trained from."""
+    """Refuse an output folder that is the base model's or the start adapter's."""
     for key, folder in (("model", base if isinstance(base, Path) else None), ("adapter", recipe.adapter)):
         if folder is not None and Path(folder).resolve() == output.resolve():
             raise ConfigError(f"output_dir {output} is the folder of the {key} that is trained from; name another one")
 
 
-def _tell(inputs: RecipeInputs) -> None:
+def _print_advice(inputs: RecipeInputs) -> None:
     """Print what a user should know before training."""
     if is_first_process():
         for line in inputs.advice:
             print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-def _ready(recipe: Recipe, output: Path | None) -> RecipeInputs:
+def _open_checked(recipe: Recipe, output: Path | None) -> RecipeInputs:
+    """Check a recipe before training, and open what it names."""
     require_train_extra()
     remove_launcher_variables()
     check_lora(recipe)
     check_optional_packages(recipe)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    check_weights(find_base(recipe.model))  # first: of a hub model that is here in part, other files may be missing too
+    check_weights(find_base(recipe.model))  # first: an incomplete Hub model may lack the files that are opened next
     return open_inputs(recipe, output)

@@ -1,4 +1,4 @@
-"""Two steps of a run on its heaviest samples, to find a lack of memory before hours are spent. Imports torch."""
+"""Train two steps on a run's heaviest samples, to detect a lack of memory before hours are spent. Imports torch."""
 
 from __future__ import annotations
 
@@ -28,41 +28,42 @@ from trainers.run.trl_config import micro_batch_limits
 
 @dataclass(frozen=True)
 class StepSizes:
-    """One step of a run, counted from 1, with what it asks of memory; lengths in tokens."""
+    """One training step, counted from 1, with the lengths that determine its memory, in tokens."""
 
     step: int
     tokens: int
     places: int
-    """Of its largest forward pass, padding included."""
+    """Size of its largest micro-batch, padding included."""
     longest: int
     """Its longest sample."""
 
 
 @dataclass(frozen=True)
 class RunSizes:
-    """A run as its samples say: all of them were drawn, none was trained on."""
+    """Sizes of a whole run, from samples that were drawn but not trained on."""
 
     steps: int
     tokens: int
     most_tokens: StepSizes
+    """The step with the most tokens."""
     fullest: StepSizes
-    """The step with the largest forward pass; among equals the one with the longest sample."""
+    """The step with the largest micro-batch; among equals the one with the longest sample."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What two steps on the heaviest samples of a run took."""
+    """Measurements of two training steps on the heaviest samples of a run."""
 
     schedule: RunSizes
     peak_memory: int
-    """Bytes: on the GPU where there is one, else of the whole process."""
+    """Bytes on the GPU, or of the whole process without one."""
     tokens_per_second: float
-    """In the second of the two steps."""
+    """Speed of the second step."""
     seconds_in_all: float
-    """Of the whole run at that speed, without validation."""
+    """Estimated duration of the whole run at that speed, without validation."""
 
     def as_text(self) -> str:
-        """The dry run for people."""
+        """Return the result as text for people."""
         s, of = self.schedule, "of GPU memory" if torch.cuda.is_available() else "of memory"
         return "\n".join(
             (
@@ -78,21 +79,21 @@ class DryRun:
 
 
 def run_dry(inputs: RecipeInputs, *, progress: bool) -> DryRun:
-    """Train two steps: the one with the most tokens, then the one with the largest forward pass; validate once.
+    """Train the step with the most tokens, then the one with the largest micro-batch, and validate once.
 
-    The first brings the optimizer's state into being, so that the second has the peak of the whole run. Nothing is
-    written but a folder for temporary files.
+    The first step creates the optimizer's state, so that the second reaches the peak memory of the whole run. Nothing
+    is written except a temporary folder.
 
     Raises:
-        RunError: out of memory; the message says what to change. ConfigError, DataError: as training would.
+        RunError: out of memory; the message says what to change. ConfigError, DataError: as in training.
     """
     recipe = inputs.recipe
     small = recipe.model_copy(update={"max_steps": 2, "validation": None, "report_to": [], "workers": 0})
     with tempfile.TemporaryDirectory(prefix="bench-dry-run-") as folder, explain_training_errors(recipe):
         setup = load_setup(inputs, small, Path(folder))
         setup.arguments.save_strategy = SaveStrategy.NO
-        watch = _Watch(progress and setup.arguments.process_index == 0)
-        watch.print_note(f"drawing the {recipe.max_steps * recipe.batch_size:,} samples of the run")
+        meter = _SpeedMeter(progress and setup.arguments.process_index == 0)
+        meter.print_note(f"drawing the {recipe.max_steps * recipe.batch_size:,} samples of the run")
         schedule = measure_run_sizes(setup.mixture, recipe)
         size = recipe.batch_size
         steps = (schedule.most_tokens.step, schedule.fullest.step)
@@ -100,8 +101,8 @@ def run_dry(inputs: RecipeInputs, *, progress: bool) -> DryRun:
             setup.mixture, [i for step in steps for i in range((step - 1) * size, step * size)]
         )
         with StopSignal() as stop:
-            trainer = build_trainer(setup, rows, reports=RunOutputs(None, watch), stop=stop)
-            watch.print_note(f"training on steps {steps[0]} and {steps[1]}")
+            trainer = build_trainer(setup, rows, reports=RunOutputs(None, meter), stop=stop)
+            meter.print_note(f"training on steps {steps[0]} and {steps[1]}")
             trainer.train()
         validation = open_recipe_validation(inputs, recipe)
         for part in validation.heaviest_batches(process_count()) if validation else ():
@@ -109,11 +110,11 @@ def run_dry(inputs: RecipeInputs, *, progress: bool) -> DryRun:
                 part.evaluate_model(trainer.model, trainer.accelerator)
         if stop.received is not None:
             raise TrainingStopped(f"stopped by {stop.received.name}")
-    return DryRun(schedule, _peak_memory(), watch.speed, schedule.tokens / watch.speed)
+    return DryRun(schedule, _peak_memory(), meter.speed, schedule.tokens / meter.speed)
 
 
 def measure_run_sizes(mixture: Mixture, recipe: Recipe) -> RunSizes:
-    """Draw every sample of a run, some thousand a second, and find its heaviest steps."""
+    """Draw every sample of a run (some thousand per second) and find its heaviest steps."""
     limits, size = micro_batch_limits(recipe), recipe.batch_size
     each = samples_per_process(size, process_count())
     blocks = []
@@ -130,8 +131,8 @@ def measure_run_sizes(mixture: Mixture, recipe: Recipe) -> RunSizes:
     )
 
 
-class _Watch(Progress):
-    """Measures the last step; no bar, no line a step."""
+class _SpeedMeter(Progress):
+    """Measures the speed of the last step; shows no bar and no line per step."""
 
     def __init__(self, shown: bool) -> None:
         super().__init__(2, 1, shown)
@@ -139,7 +140,7 @@ class _Watch(Progress):
         self._last = time.monotonic()
 
     def show_step(self, step: int, loss: float, *, samples: int, tokens: int, places: int) -> None:
-        """Take the time of a step."""
+        """Measure a step."""
         now = time.monotonic()
         self.speed, self._last = tokens / (now - self._last), now
 

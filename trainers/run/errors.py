@@ -1,4 +1,4 @@
-"""What can end a training run from outside, in words: no memory, a full disk, a dead worker. Imports torch."""
+"""Turn failures from outside into one-line errors: out of memory, a full disk, a dead worker. Imports torch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from trainers.run.trl_config import chosen_dtype, gpu_has_bfloat16
 from trainers.store.training_log import RESTART_HINT
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
-"""How the allocators of torch, CUDA, C++ and the system say it where the class of the error does not."""
+"""Messages of the allocators of torch, CUDA, C++ and the system, whose errors have no class of their own."""
 _NOT_WRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos")
-"""How ``torch.save`` says that a file could not be written."""
+"""Parts of ``torch.save``'s messages when a file cannot be written."""
 
 
 @contextmanager
 def explain_write_errors(what: str, where: Path) -> Iterator[None]:
-    """A file that cannot be written becomes one line.
+    """Turn a failed write into one line.
+
+    Args:
+        what: what is written, such as "the result".
 
     Raises:
-        RunError: a full disk, a quota, a limit on the size of files, a folder that has become read-only.
+        RunError: a full disk, a quota, a limit on file sizes, or a folder that became read-only.
     """
     try:
         yield
@@ -41,16 +44,16 @@ def explain_write_errors(what: str, where: Path) -> Iterator[None]:
 
 @contextmanager
 def explain_training_errors(recipe: Recipe) -> Iterator[None]:
-    """A lack of memory becomes a list of what to change, and what happened in a worker process becomes one line.
+    """Turn a lack of memory into a list of what to change, and an error in a worker process into one line.
 
     Raises:
-        RunError: out of memory, a worker was killed, or a checkpoint is not the trainer's.
-        DataError: a worker met a dataset that cannot supply.
+        RunError: out of memory, a worker was killed, or a checkpoint was not written by the trainer.
+        DataError: a dataset cannot supply samples in a worker.
     """
     try:
         yield
     except DataError as error:
-        # A worker hands its error over as the text of a traceback, which ends with the message.
+        # A worker passes its error on as the text of a traceback, which ends with the message.
         raise DataError(str(error).strip().rpartition(f"{DataError.__name__}: ")[2]) from error
     except UnpicklingError as error:
         raise RunError(
@@ -70,7 +73,7 @@ def explain_training_errors(recipe: Recipe) -> Iterator[None]:
 
 
 def memory_advice(recipe: Recipe) -> str:
-    """What to change against a lack of memory, in order: first what leaves the result as it is, then what does not."""
+    """Return what to change if memory is short: first what keeps the result, then what changes it."""
     same = []
     if recipe.tokens_a_pass > recipe.max_seq_len:
         same.append(f"tokens_a_pass={max(recipe.max_seq_len, recipe.tokens_a_pass // 2)}")

@@ -1,4 +1,4 @@
-"""The end of a run: the finished folder with its manifest."""
+"""Finish the output folder of a run: model card, loss curve and manifest."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from trainers.store.training_log import read_log
 
 
 def finish_folder(inputs: RecipeInputs, mixture: Mixture, output: Path, last: int) -> AdapterManifest:
-    """Complete the folder that has the weights: card, curve, and the manifest last.
+    """Write model card, loss curve and, last, the manifest beside the weights; remove the checkpoints unless kept.
 
     Args:
-        last: the step after which training ended.
+        last: the last training step.
     """
     log = read_log(output / LOG)
     manifest = _manifest(inputs, mixture, log, last, output)
@@ -46,7 +46,7 @@ def finish_folder(inputs: RecipeInputs, mixture: Mixture, output: Path, last: in
 
 
 def kept_step(log: Sequence[Line], part: ValidationRecipe | None, last: int) -> int:
-    """The step whose weights are the result of a finished run."""
+    """Return the training step whose weights are the result of a run."""
     best = find_best_validation(log, part) if part is not None and part.keep == "best" else None
     return best.step if best else last
 

@@ -1,4 +1,4 @@
-"""What a session trains with: base model, tokenizer, mixture, validation, and TRL's arguments. Imports torch."""
+"""Load what training needs: base model, tokenizer, mixture, validation and TRL's configuration. Imports torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trainers.run.validation import Validation, open_validation
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that the recipe of a session names, loaded."""
+    """Everything that a training session needs, loaded."""
 
     recipe: Recipe
     arguments: SFTConfig
@@ -36,18 +36,18 @@ class Setup:
 
     @property
     def pad_id(self) -> int:
-        """The token that fills a batch; it is known by its place, so that any token will do."""
+        """Return the token that fills batches; any token will do, as padding is masked by position."""
         return _pad_id(self.tokenizer)
 
 
 def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path) -> Setup:
-    """Load what a recipe needs, the cheap things first.
+    """Load everything that a recipe names, fast checks first.
 
     Args:
-        recipe: that of the inputs, or one with another number of steps.
+        recipe: the recipe of the inputs, possibly with another number of steps.
 
     Raises:
-        ConfigError, DataError: something of it cannot be used.
+        ConfigError, DataError: something that the recipe names cannot be used.
     """
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
@@ -55,14 +55,14 @@ def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path) -> Setup
         torch.set_num_threads(recipe.threads)
     dtype = chosen_dtype(recipe)
     arguments = _arguments(recipe, checkpoints, dtype)
-    inputs = _on_one_day(inputs)
+    inputs = _with_shared_date(inputs)
     mixture = open_recipe_mixture(inputs)
     validation = open_recipe_validation(inputs, recipe)
     return Setup(recipe, arguments, inputs.chat.tokenizer, mixture, _load_base(inputs, dtype), validation)
 
 
-def _on_one_day(inputs: RecipeInputs) -> RecipeInputs:
-    """The inputs with the date of the first process, as the others may have started after midnight."""
+def _with_shared_date(inputs: RecipeInputs) -> RecipeInputs:
+    """Give all processes the template date of process 0; others may have started after midnight."""
     if process_count() == 1 or inputs.chat.settings.date is None:
         return inputs
     days = [inputs.chat.settings.date]
@@ -72,7 +72,7 @@ def _on_one_day(inputs: RecipeInputs) -> RecipeInputs:
 
 
 def _arguments(recipe: Recipe, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
-    """TRL's arguments for the processes that torchrun started; making them brings the processes together."""
+    """Return TRL's configuration; building it also connects the processes that torchrun started."""
     if recipe.sharding == "fsdp" and (process_count() < 2 or not torch.cuda.is_available()):
         raise ConfigError("recipe: sharding: fsdp needs GPUs and at least two processes (torchrun --nproc_per_node N)")
     samples = samples_per_process(recipe.batch_size, process_count())
@@ -97,7 +97,7 @@ def _check_optimizer_name(name: str) -> None:
     """Refuse an optimizer that transformers does not know.
 
     Raises:
-        ConfigError: the message has the names that are nearest.
+        ConfigError: the message suggests similar names.
     """
     known = [member.value for member in OptimizerNames]
     if name not in known:
@@ -107,7 +107,7 @@ def _check_optimizer_name(name: str) -> None:
 
 
 def _load_base(inputs: RecipeInputs, dtype: torch.dtype) -> Any:
-    """The base model, its weights in ``dtype``; in float32 where all of them are trained.
+    """Load the base model with weights in ``dtype``, or in float32 if all weights are trained.
 
     Raises:
         ConfigError: it cannot be loaded, or its context is shorter than ``max_seq_len``.
@@ -123,7 +123,7 @@ def _load_base(inputs: RecipeInputs, dtype: torch.dtype) -> Any:
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         if context is not None and recipe.max_seq_len > context:
             raise ConfigError(f"recipe: max_seq_len {recipe.max_seq_len} is over the model's context of {context}")
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             str(inputs.base), output_loading_info=True, use_safetensors=True, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -133,17 +133,17 @@ def _load_base(inputs: RecipeInputs, dtype: torch.dtype) -> Any:
         if "ignore_mismatched_sizes" not in str(error):
             raise
         raise ConfigError(f"model {str(inputs.base)!r}: its weights have other shapes than its config.json") from error
-    if missing := sorted(found["missing_keys"]):
-        # They would be random numbers, and transformers says so in a warning only.
+    if missing := sorted(info["missing_keys"]):
+        # transformers initialises them at random and only logs a warning.
         raise ConfigError(f"model {str(inputs.base)!r}: {len(missing)} weights are missing, such as {missing[0]}")
     return model
 
 
 def open_recipe_validation(inputs: RecipeInputs, recipe: Recipe) -> Validation | None:
-    """The validation of a recipe, if it has one.
+    """Return the validation of a recipe; None if it has none.
 
     Raises:
-        DataError: none of its tasks has an output and fits.
+        DataError: no task has a known output and fits.
     """
     part = recipe.validation
     if part is None or inputs.held_out is None:

@@ -1,4 +1,4 @@
-"""Training progress on stderr: a bar on a terminal, else plain lines."""
+"""Show training progress on stderr: a bar on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any, Self
 
 
 class Progress:
-    """A bar on a terminal, else a line every ``every`` steps.
+    """A bar on a terminal, else one line every ``every`` steps.
 
-    Both say the loss, and since the start of this session tokens and samples a second, the share of padding among the
-    places of all passes, and the time that is left.
+    Shows the loss and, since this session started, tokens and samples per second, the share of padding and the time
+    left.
+
+    Args:
+        total: number of training steps.
+        shown: False prints nothing.
     """
 
     def __init__(self, total: int, every: int, shown: bool = True) -> None:
@@ -41,13 +45,18 @@ class Progress:
             self._bar.stop()
 
     def start_at(self, step: int) -> None:
-        """Training starts or goes on after ``step``."""
+        """Start measuring: training starts or resumes after ``step``."""
         self._started, self._first = time.monotonic(), step
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step)
 
     def show_step(self, step: int, loss: float, *, samples: int, tokens: int, places: int) -> None:
-        """Step number ``step`` is done; its ``tokens`` are those of the ``places`` that are not padding."""
+        """Show a finished step.
+
+        Args:
+            tokens: tokens of the step without padding.
+            places: tokens of its micro-batches with padding.
+        """
         if not self.shown:
             return
         self._samples, self._tokens, self._places = (
@@ -68,7 +77,7 @@ class Progress:
             print(f"step {step}/{self.total}: {', '.join(notes)}", file=sys.stderr, flush=True)
 
     def print_note(self, text: str) -> None:
-        """A line beside the bar."""
+        """Print a line above the bar."""
         if not self.shown:
             return
         if self._bar is not None:
@@ -78,7 +87,7 @@ class Progress:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as minutes and seconds, or hours, minutes and seconds."""
+    """Return seconds as M:SS, or H:MM:SS from one hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""One training session: from the newest checkpoint to the finished folder. Imports torch."""
+"""Run one training session: from the newest checkpoint to the finished folder. Imports torch."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool) -> None:
     recipe, folder = inputs.recipe, output / CHECKPOINTS
     first = is_first_process()
     checkpoint = newest_complete(folder) if recipe.resume else None
-    begun = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-    last = begun if checkpoint and _is_over(recipe, checkpoint) else recipe.max_steps
+    start = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    last = start if checkpoint and _had_stopped_early(recipe, checkpoint) else recipe.max_steps
     bar = Progress(recipe.max_steps, recipe.logging_steps, progress and first)
-    with explain_training_errors(recipe), reporter_environment(recipe, output), bar as shown:
+    with explain_training_errors(recipe), reporter_environment(recipe, output), bar as progress_bar:
         setup = load_setup(inputs, recipe.model_copy(update={"max_steps": last}), folder)
         if first:
-            remove_later_steps(folder, begun)
+            remove_later_steps(folder, start)
         if setup.validation is not None and setup.validation.skipped:
-            shown.print_note(setup.validation.as_text())
-        with StopSignal() as stop, TrainingLog(output / LOG, begun) if first else nullcontext() as log:
+            progress_bar.print_note(setup.validation.as_text())
+        with StopSignal() as stop, TrainingLog(output / LOG, start) if first else nullcontext() as log:
             rows = MixtureDataset.from_mixture(setup.mixture, range(last * recipe.batch_size))
-            trainer = build_trainer(setup, rows, reports=RunOutputs(log, shown), stop=stop)
+            trainer = build_trainer(setup, rows, reports=RunOutputs(log, progress_bar), stop=stop)
             if checkpoint:
-                shown.print_note(f"going on after step {begun}")
-            shown.start_at(begun)
+                progress_bar.print_note(f"going on after step {start}")
+            progress_bar.start_at(start)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.received is not None and stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
             raise TrainingStopped(
@@ -60,11 +60,11 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool) -> None:
             if first:
                 manifest = finish_folder(inputs, setup.mixture, output, trainer.state.global_step)
                 for record in manifest.datasets:
-                    shown.print_note(record.as_text())
+                    progress_bar.print_note(record.as_text())
 
 
 def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
-    """Write the weights that the recipe asks for; all processes take part."""
+    """Write the weights that the recipe requests; all processes must take part."""
     if recipe.validation is None or recipe.validation.keep == "last":
         trainer.write_weights(output)
     elif trainer.args.should_save:
@@ -73,11 +73,11 @@ def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
         shutil.copytree(best, output, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DIGESTS_FILE))
 
 
-def _is_over(recipe: Recipe, checkpoint: Path) -> bool:
-    """Whether patience had ended training at a checkpoint.
+def _had_stopped_early(recipe: Recipe, checkpoint: Path) -> bool:
+    """Return whether early stopping had ended training at a checkpoint.
 
     Raises:
-        RunError: the best weights that the checkpoint knows are gone or damaged.
+        RunError: the best weights that belong to the checkpoint are missing or damaged.
     """
     part = recipe.validation
     best = find_best_validation(read_log_history(checkpoint), part) if part else None

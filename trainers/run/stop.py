@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during training: finish the running step, save a checkpoint, stop. Imports torch."""
+"""Stop training on SIGTERM or Ctrl-C: finish the running step, save a checkpoint, end the run. Imports torch."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ class TrainingStopped(ArcBenchError):
 
 
 class StopSignal:
-    """Remembers the first SIGTERM or SIGINT while it is entered; SIGINT as a second one interrupts at once.
+    """Context manager that records the first SIGTERM or SIGINT; a second SIGINT raises KeyboardInterrupt.
 
-    SIGTERM as a second one changes nothing: who started this process may pass on what the terminal has sent to all.
-
-    Handlers can only be set in the main thread; elsewhere nothing is caught.
+    A second SIGTERM is ignored: a parent process may forward the signal that the terminal already sent to the whole
+    group. Handlers can only be set in the main thread; in other threads nothing is recorded.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.stopped_at: int | None = None
-        """The step after which training stopped because of it."""
+        """Training step after which the run stopped because of the signal."""
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -55,13 +54,13 @@ class StopSignal:
 
 
 class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not followed
-    """Ends training after the step in which a signal received, with a checkpoint."""
+    """Callback that saves a checkpoint and ends training after the step in which a signal came."""
 
     def __init__(self, signal: StopSignal) -> None:
         self.signal = signal
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop on all processes if a signal reached any of them."""
+        """Stop on all processes if a signal reached at least one of them."""
         received = torch.tensor(int(self.signal.received is not None), device=args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
@@ -71,17 +70,22 @@ class StopAtStep(TrainerCallback):  # type: ignore[misc]  # transformers is not 
 
 
 def ignore_first_signal(start: Callable[[int], object] | None, worker: int) -> None:
-    """Start a worker of a data loader that the first signal does not end.
+    """Start a data loader worker that survives the first signal.
 
-    A signal to the process group reaches it too, and without it the running step could not end. The main process
-    ends it. A second signal ends it at once: the interpreter's exit sends two before it waits for a worker.
+    A signal to the process group reaches workers too; if they died, the running step could not finish. The main process
+    ends them afterwards. A second signal ends a worker at once: on exit, Python sends two before it waits for the
+    worker.
+
+    Args:
+        start: the loader's own ``worker_init_fn``.
+        worker: index of the worker.
     """
     if start is not None:
         start(worker)
-    for number in STOP_SIGNALS:  # in the place of torch's own handlers, which end the worker
-        signal.signal(number, _only_the_first)
+    for number in STOP_SIGNALS:  # replaces torch's handlers, which end the worker
+        signal.signal(number, _restore_default_handlers)
 
 
-def _only_the_first(number: int, frame: FrameType | None) -> None:
+def _restore_default_handlers(number: int, frame: FrameType | None) -> None:
     for each in STOP_SIGNALS:
         signal.signal(each, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer as arc-bench drives it: counted samples, exact logs, clean ends. Imports torch and TRL."""
+"""Extend TRL's SFTTrainer: counted samples, a log of every step, checkpoints with digests. Imports torch and TRL."""
 
 from __future__ import annotations
 
@@ -35,13 +35,17 @@ from trainers.store.training_log import TrainingLog
 
 @dataclass
 class RunOutputs:
-    """Where a run tells what it does; ``log`` is None on all processes but the first."""
+    """Log and progress display of a run; ``log`` is None on all processes except the first."""
 
     log: TrainingLog | None
     progress: Progress
 
     def write_line(self, line: dict[str, Any], sync: bool) -> None:
-        """Append a line to the log; it is on the disk before a checkpoint knows its step."""
+        """Append a line to the log.
+
+        Args:
+            sync: flush it to the disk, so that no checkpoint is newer than the log.
+        """
         if self.log is not None:
             self.log.write(line)
             if sync:
@@ -49,9 +53,9 @@ class RunOutputs:
 
 
 class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
-    """SFTTrainer that counts what it consumes and evaluates by token.
+    """SFTTrainer that cuts steps into micro-batches, counts samples and tokens, and evaluates per token.
 
-    The loss of a step is the mean over all its answer tokens, in whatever passes and processes they lie
+    The loss of a step is the mean over all its answer tokens, however they are spread over micro-batches and processes
     (``num_items_in_batch`` of transformers).
     """
 
@@ -66,25 +70,27 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         self._clock = time.monotonic()
         with hidden_head_adapter(kwargs["model"]) as self.has_adapted_head:
             super().__init__(*args, **kwargs)
-        # Some classes say that they take no count of tokens (Gemma 3n); TRL, which computes the loss itself, would then
-        # divide each pass by its own count.
+        # Some classes (Gemma 3n) declare that they take no token count; TRL, which computes the loss itself, would
+        # then divide each micro-batch by its own count.
         self.model_accepts_loss_kwargs = True
 
     def get_train_dataloader(self) -> Any:
-        """The loader of transformers, whose workers outlive the first signal."""
+        """Return transformers' loader, with workers that survive the first signal."""
         loader = super().get_train_dataloader()
         inner = getattr(loader, "base_dataloader", loader)
         inner.worker_init_fn = partial(ignore_first_signal, inner.worker_init_fn)
         return loader
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward over the passes of a step; gradients are exchanged in the last pass only."""
+        """Run forward and backward over the micro-batches of a step; gradients are exchanged in the last one only."""
         counts = torch.tensor(inputs["counts"])
         self.tally = counts if self.tally is None else self.tally + counts
         self.places += inputs["input_ids"].numel()
-        passes = self._as_many_on_every_process(inputs["passes"])
-        self.current_gradient_accumulation_steps = len(passes)  # a mixture of experts averages its own loss over them
-        *first, last = passes
+        micro_batches = self._equalize_number(inputs["micro_batches"])
+        self.current_gradient_accumulation_steps = len(
+            micro_batches
+        )  # a mixture of experts averages its own loss over them
+        *first, last = micro_batches
         losses = []
         for part in first:
             with self.accelerator.no_sync(model=model):
@@ -95,22 +101,22 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The loss by TRL, but where the output layer has an adapter: TRL computes with that layer's weights alone."""
+        """Return TRL's loss; with an adapter on the output layer our own, as TRL would leave that adapter out."""
         if not self.has_adapted_head:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = summed_answer_loss(model, inputs) / num_items_in_batch
         return loss * self.accelerator.num_processes if self.args.average_tokens_across_devices else loss
 
-    def _as_many_on_every_process(self, passes: list[Batch]) -> list[Batch]:
-        """Split passes until all processes have as many: TRL exchanges its metrics in every pass."""
+    def _equalize_number(self, micro_batches: list[Batch]) -> list[Batch]:
+        """Split micro-batches until all processes have equally many, since TRL exchanges its metrics in each."""
         if self.args.world_size == 1:
-            return passes
-        most = torch.tensor(len(passes), device=self.args.device)
+            return micro_batches
+        most = torch.tensor(len(micro_batches), device=self.args.device)
         torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
-        return split_micro_batches(passes, int(most))
+        return split_micro_batches(micro_batches, int(most))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Pass the figures of a step on, and write its line."""
+        """Pass a step's metrics to the trackers, and write its line to the log."""
         if "loss" not in logs or self.tally is None:
             super().log(logs, start_time)
             return
@@ -118,7 +124,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         _check_finite("loss", logs["loss"], step)
         norm = logs.get("grad_norm")
         if norm is not None and not math.isfinite(norm):
-            if not self.args.fp16:  # there the loss is scaled, and a step that overflows is left out
+            if not self.args.fp16:  # with a scaled loss, a step that overflows is skipped
                 _check_finite("norm of the gradient", norm, step)
             logs = {key: value for key, value in logs.items() if key != "grad_norm"}
             norm = None
@@ -131,7 +137,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         logs |= {"padding": 1 - tokens / places, "tokens_per_second": tokens / seconds}
         logs["samples_per_second"] = samples / seconds
         for name in ("mean_token_accuracy", "entropy"):
-            self._metrics["train"].pop(name, None)  # TRL's mean over passes, whatever the tokens in them
+            self._metrics["train"].pop(name, None)  # TRL's mean over micro-batches, not weighted by tokens
         super().log(logs, start_time)
         self.reports.progress.show_step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
         line = {
@@ -148,7 +154,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The token-weighted loss and the share of exact answers on the validation tasks."""
+        """Return loss and share of exact answers on the validation tasks, and apply early stopping."""
         assert self.validation is not None
         began, step = time.monotonic(), self.state.global_step
         with self.compute_loss_context_manager():
@@ -160,13 +166,13 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         self.reports.progress.print_note(
             f"step {step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items())
         )
-        self._judge()
+        self._update_best()
         self.reports.write_line({"step": step, **metrics}, self.control.should_save)
         self._clock += time.monotonic() - began
         return metrics
 
-    def _judge(self) -> None:
-        """Keep the weights of the best validation, and end training with patience."""
+    def _update_best(self) -> None:
+        """Save the weights of a new best validation, and end training if patience is exhausted."""
         part, step = self.recipe.validation, self.state.global_step
         assert part is not None
         best = find_best_validation(self.state.log_history, part)
@@ -183,7 +189,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint, and keep the one before, and of the best weights those that a checkpoint knows."""
+        """Write a checkpoint with its digests, and remove old checkpoints and best weights that nothing needs."""
         folder, step = Path(self.args.output_dir), self.state.global_step
         with explain_write_errors(f"the checkpoint of step {step}", folder):
             super()._save_checkpoint(model, trial)
@@ -195,18 +201,18 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
                 prune_best_weights(folder, self.state.log_history, self.recipe.validation)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Write this process's random state; the seal that makes a checkpoint whole comes after those of all."""
+        """Write this process's random state, and wait for the others: the digests are written after all states."""
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
     def write_weights(self, folder: Path) -> None:
-        """Write what is to be served; where weights are sharded, all processes must take part."""
+        """Write the weights to be served; if they are sharded, all processes must take part."""
         state = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
         if self.args.should_save:
             save_weights(self.accelerator.unwrap_model(self.model), self.processing_class, folder, state)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the adapter's card is written once, with its manifest."""
+        """Do nothing: the model card is written once, with the manifest."""
 
 
 def _check_finite(what: str, value: float, step: int) -> None:
@@ -218,15 +224,17 @@ def _check_finite(what: str, value: float, step: int) -> None:
 
 
 def build_trainer(setup: Setup, rows: MixtureDataset, *, reports: RunOutputs, stop: StopSignal) -> ArcTrainer:
-    """The trainer over a virtual dataset: row numbers that become samples when they are read, in order.
+    """Return the trainer of a recipe over the rows, which it takes in order.
 
     Raises:
-        ConfigError: the LoRA targets do not fit the model.
+        ConfigError: the LoRA targets do not match the model, or TRL refuses the options.
     """
     recipe = setup.recipe
     model = setup.model if recipe.adapter is None else load_start_adapter(setup.model, recipe)
     fresh = recipe.lora is not None and recipe.adapter is None
-    begun = {} if fresh else {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+    originals = (
+        {} if fresh else {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
+    )
     config = lora_config(recipe.lora, other_modules_pattern(model)) if fresh and recipe.lora is not None else None
     try:
         if config is not None and recipe.lora is not None and targets_head(recipe.lora):
@@ -248,19 +256,19 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, reports: RunOutputs, st
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
     _drop_default_printer(trainer)
     if recipe.quantize_4bit:
-        _keep_float32(trainer.model, begun)
+        _keep_float32(trainer.model, originals)
     return trainer
 
 
-def _keep_float32(model: Any, begun: Mapping[str, torch.Tensor]) -> None:
-    """Hold an adapter on 4-bit weights in float32, in which PEFT loads a checkpoint: TRL rounds it to bfloat16.
+def _keep_float32(model: Any, originals: Mapping[str, torch.Tensor]) -> None:
+    """Convert an adapter on 4-bit weights back to float32, in which PEFT loads a checkpoint; TRL rounds it to bfloat16.
 
     Args:
-        begun: by name, the weights of an adapter that is continued, before they were rounded.
+        originals: weights of a start adapter by name, before they were rounded.
     """
     for name, weight in model.named_parameters():
         if weight.requires_grad and weight.dtype == torch.bfloat16:
-            weight.data = begun.get(name, weight.data).float()
+            weight.data = originals.get(name, weight.data).float()
 
 
 def _drop_default_printer(trainer: ArcTrainer) -> None:

@@ -1,4 +1,4 @@
-"""A recipe in the terms of TRL. Imports torch and TRL."""
+"""Translate a recipe into TRL's configuration. Imports torch and TRL."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["SFTConfig", "SFTTrainer", "chosen_dtype", "gpu_has_bfloat16", "micro
 
 
 def chosen_dtype(recipe: Recipe) -> torch.dtype:
-    """The dtype of a recipe on this machine; ``auto`` is bfloat16 where the GPU computes in it, else float32.
+    """Return the dtype of a recipe on this machine; ``auto`` is bfloat16 if the GPU computes in it, else float32.
 
-    On a GPU below compute capability 8.0 (V100, T4) torch emulates bfloat16, which is slow. float16 is fast there, but
-    needs its loss scaled and can overflow, so that a recipe has to ask for it.
+    GPUs below compute capability 8.0 (V100, T4) emulate bfloat16, which is slow. float16 is fast there, but needs loss
+    scaling and can overflow, so that a recipe must set it explicitly.
     """
     if recipe.dtype != "auto":
         dtype = getattr(torch, recipe.dtype)
@@ -36,20 +36,21 @@ def chosen_dtype(recipe: Recipe) -> torch.dtype:
 
 
 def gpu_has_bfloat16() -> bool:
-    """Whether this process has a GPU that computes in bfloat16, and does not only emulate it."""
+    """Return whether this process has a GPU that computes in bfloat16 without emulation."""
     return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: torch.dtype) -> SFTConfig:
-    """The recipe in TRL's terms; everything whose default would bite is set.
+    """Return the recipe as TRL's configuration, with every option set whose default would change the result.
 
     Args:
-        samples: of a step on each process. They come as one batch, which ``training_step`` takes in passes.
+        samples: samples of a training step on each process; they come as one batch, which ``training_step`` splits.
+        checkpoints: folder of the checkpoints.
     """
     sharded = recipe.sharding == "fsdp"
     arguments = SFTConfig(
         **_optimization(recipe),
-        output_dir=os.path.abspath(checkpoints),  # it would take a ~ that begins a relative path for the home folder
+        output_dir=os.path.abspath(checkpoints),  # transformers expands a leading ~ of a relative path
         use_cpu=not torch.accelerator.is_available(),
         per_device_train_batch_size=samples,
         gradient_accumulation_steps=1,
@@ -69,7 +70,7 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
         project=PROJECT,
         save_strategy="steps",
         save_steps=recipe.save_steps,
-        save_total_limit=None,  # it goes by file times, so that a clock set back would cost the newest
+        save_total_limit=None,  # sorts by file time: if the clock was set back, the newest would be removed
         eval_strategy="steps" if recipe.validation else "no",
         eval_steps=recipe.eval_steps,
         dataloader_num_workers=recipe.workers,
@@ -80,13 +81,13 @@ def training_arguments(recipe: Recipe, samples: int, checkpoints: Path, dtype: t
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    # With several GPUs in sight, one process would take as many times the samples of a step (nn.DataParallel).
+    # With several visible GPUs, one process would multiply the samples of a step (nn.DataParallel).
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
 
 
 def _optimization(recipe: Recipe) -> dict[str, Any]:
-    """Steps, optimizer and learning rate."""
+    """Return the options of steps, optimizer and learning rate."""
     return {
         "max_steps": recipe.max_steps,
         "learning_rate": recipe.learning_rate,
@@ -102,5 +103,5 @@ def _optimization(recipe: Recipe) -> dict[str, Any]:
 
 
 def micro_batch_limits(recipe: Recipe) -> MicroBatchLimits:
-    """What a forward pass of a recipe may hold."""
+    """Return the limits of a recipe's micro-batches."""
     return MicroBatchLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)

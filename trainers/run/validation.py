@@ -1,4 +1,4 @@
-"""Validation: what the loss on held-out tasks is, token by token, and how many grids come out exactly."""
+"""Evaluate a model on held-out tasks: loss per answer token, and the share of exact grids."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
 from trainers.data.micro_batches import IGNORED, pad_samples
 
 EXTRA_TOKENS = 8
-"""Tokens that a generated answer may be longer than the true one."""
+"""Tokens by which a generated answer may be longer than the true one."""
 
 
 @dataclass(frozen=True)
 class ValidationTask:
-    """One validation task with its true answer."""
+    """One held-out sample with its true answer."""
 
     sample: TrainingSample
     answer: Grid
@@ -30,40 +30,48 @@ class Validation:
 
     tasks: Sequence[ValidationTask]
     exact: int
-    """How many of them are also answered by greedy generation."""
+    """Number of tasks, from the first on, for which an answer is also generated."""
     tokens: PromptTokenizer
     pad_id: int
     micro_batch: int
+    """Samples in one forward pass."""
     skipped: int = 0
-    """Tasks of the dataset that were passed over: no known output, or too long."""
+    """Tasks of the dataset that were skipped: no known output, or too long."""
     eos_ids: frozenset[int] = frozenset()
-    """Tokens at which a server stops beside the one that ends the template's turn."""
+    """Tokens at which a server stops, besides the end of turn of the chat template."""
 
     def as_text(self) -> str:
-        """One line on what is asked, and what is not."""
+        """Return one line with the number of tasks and of skipped ones."""
         exact = f", {min(self.exact, len(self.tasks))} of them for the exact grid" if self.exact else ""
         return f"validation: {len(self.tasks)} tasks{exact}; {self.skipped} have no known output or are too long"
 
     def heaviest_batches(self, processes: int) -> Iterator[Validation]:
-        """What asks most of memory, once for each process: the batch of the longest samples, and the longest answer."""
+        """Yield the validations that need most memory: one of the longest samples, one with the longest generated answer.
+
+        Each holds as many copies as there are processes, so that every process gets one.
+        """
         longest = sorted(self.tasks, key=lambda q: -len(q.sample.ids))[: self.micro_batch]
         yield replace(self, tasks=[q for q in longest for _ in range(processes)], exact=0)
         if self.exact:
-            asked = max(self.tasks[: self.exact], key=lambda q: len(q.sample.ids))
-            yield replace(self, tasks=[asked] * processes, exact=processes)
+            to_generate = max(self.tasks[: self.exact], key=lambda q: len(q.sample.ids))
+            yield replace(self, tasks=[to_generate] * processes, exact=processes)
 
     def evaluate_model(self, model: Any, accelerator: Any) -> dict[str, float]:
-        """``loss``: the mean over all answer tokens, whatever the batch size; ``exact``: the share of exact grids."""
+        """Return ``loss`` and, if answers are generated, ``exact``: the share of them that equal the true grid.
+
+        The loss is the mean over all answer tokens, in nats. All processes must take part; each evaluates its share of
+        the tasks.
+        """
         import torch
 
         was_training = model.training
         model.eval()
-        mine = self.tasks[accelerator.process_index :: accelerator.num_processes]
-        asked = self.tasks[: self.exact][accelerator.process_index :: accelerator.num_processes]
+        local_tasks = self.tasks[accelerator.process_index :: accelerator.num_processes]
+        to_generate = self.tasks[: self.exact][accelerator.process_index :: accelerator.num_processes]
         with torch.no_grad():
-            total, n_tokens = self._loss(model, mine, accelerator.device)
-            right = self._exact(model, asked, accelerator.device)
-        sums = torch.tensor([total, n_tokens, right, len(asked)], device=accelerator.device, dtype=torch.float64)
+            total, n_tokens = self._loss(model, local_tasks, accelerator.device)
+            right = self._exact(model, to_generate, accelerator.device)
+        sums = torch.tensor([total, n_tokens, right, len(to_generate)], device=accelerator.device, dtype=torch.float64)
         total, n_tokens, right, n_asked = accelerator.reduce(sums, "sum").tolist()
         if was_training:
             model.train()
@@ -73,14 +81,14 @@ class Validation:
         return values
 
     def _loss(self, model: Any, tasks: Sequence[ValidationTask], device: Any) -> tuple[float, int]:
-        """(sum of the negative log-probabilities, number) of the answer tokens."""
+        """Return (sum of the negative log-probabilities, number) of the answer tokens."""
         from trainers.model.output_layer_loss import has_adapted_head, summed_answer_loss
 
         total, n_tokens, adapted = 0.0, 0, has_adapted_head(model)
         samples = sorted((q.sample for q in tasks), key=lambda s: len(s.ids))
         for k in range(0, len(samples), self.micro_batch):
-            some = samples[k : k + self.micro_batch]
-            batch = pad_samples([s.ids for s in some], [s.prompt_length for s in some], self.pad_id)
+            batch_samples = samples[k : k + self.micro_batch]
+            batch = pad_samples([s.ids for s in batch_samples], [s.prompt_length for s in batch_samples], self.pad_id)
             batch = {name: value.to(device) for name, value in batch.items()}
             if adapted:
                 total += float(summed_answer_loss(model, batch))
@@ -92,7 +100,7 @@ class Validation:
         return total, n_tokens
 
     def _exact(self, model: Any, tasks: Sequence[ValidationTask], device: Any) -> int:
-        """How many answers are the true grid, each generated alone, so that padding cannot matter."""
+        """Return how many answers equal the true grid. Each is generated alone, without padding."""
         import torch
 
         right = 0
@@ -104,7 +112,7 @@ class Validation:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=room,
                 do_sample=False,
-                # A model's own settings may have these (Qwen's do), and they ruin grids.
+                # Some models' own settings (Qwen's) penalise repetition, which ruins grids.
                 repetition_penalty=1.0,
                 no_repeat_ngram_size=0,
                 eos_token_id=self._stops(task),
@@ -114,11 +122,14 @@ class Validation:
         return right
 
     def _stops(self, task: ValidationTask) -> list[int]:
-        """Where a server ends the answer, asked to stop at the template's end of turn."""
+        """Return the tokens at which a server ends an answer."""
         return sorted({*self.eos_ids, task.sample.ids[-1]})
 
     def _is_answer(self, ids: Sequence[int], task: ValidationTask) -> bool:
-        """Whether a generated answer has stopped and is the grid, read as a server sends it: without special tokens."""
+        """Return whether a generated answer ended and equals the true grid.
+
+        The text is decoded without special tokens, as a server returns it.
+        """
         stops = self._stops(task)
         end = next((k for k, token in enumerate(ids) if token in stops), None)
         if end is None:
@@ -142,10 +153,14 @@ def open_validation(
     pad_id: int,
     eos_ids: frozenset[int] = frozenset(),
 ) -> Validation:
-    """The first answered tasks of a dataset that fit.
+    """Return the first tasks of a dataset that have a known output and fit.
+
+    Args:
+        max_tasks: number of tasks at most.
+        exact_tasks: number of them for which an answer is also generated.
 
     Raises:
-        DataError: none has an output and fits.
+        DataError: there is none.
     """
     tasks: list[ValidationTask] = []
     skipped = 0

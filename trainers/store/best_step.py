@@ -1,7 +1,7 @@
-"""Which validation was the best so far: what early stopping and the choice of the result go by.
+"""Find the best validation so far, which decides early stopping and which weights are saved.
 
-A pure function of the validations up to a step. A checkpoint holds those of its own past, so that a run that was killed
-and goes on decides as one that was not.
+The result depends only on the validations up to a step. A checkpoint stores those before it, so that a resumed run
+decides the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class BestValidation:
-    """The best of some validations."""
+    """The best among some validations."""
 
     step: int
-    """After which it was made."""
+    """Training step after which it was made."""
     value: float
+    """Its loss, or its share of exact grids."""
     validations_since: int
-    """Validations after it, none of them better."""
+    """Number of later validations, none of which was better."""
 
 
 def find_best_validation(
     history: Iterable[Line], part: ValidationRecipe, until: float = float("inf")
 ) -> BestValidation | None:
-    """The best validation among lines of a log (those with ``eval_loss``), up to a step; None where there is none.
+    """Return the best validation up to a step; None if there is none. Among equal values the first is the best.
 
-    Of equal values the first is the best.
+    Args:
+        history: lines of a log; those with ``eval_loss`` or ``eval_exact`` are validations.
+        until: the last step to consider.
     """
     sign, key = (-1 if part.by == "exact" else 1), f"eval_{part.by}"
     best: BestValidation | None = None
@@ -46,5 +49,5 @@ def find_best_validation(
 
 
 def patience_exhausted(best: BestValidation | None, part: ValidationRecipe) -> bool:
-    """Whether patience is at its end."""
+    """Return whether training must stop early: the last ``patience`` validations were not better than the best."""
     return best is not None and part.patience is not None and best.validations_since >= part.patience

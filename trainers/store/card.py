@@ -1,4 +1,4 @@
-"""The adapter card: README.md and the picture of the loss curve."""
+"""Write the model card of a trained folder: README.md and the plot of the loss curve."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _ENDS = {"max_steps": "after all its steps", "patience": "when validation got no
 
 
 def draw_loss_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The loss of every step, its running mean and the validation losses as a PNG."""
+    """Save a PNG with the loss of every step, its running mean and the validation losses.
+
+    Args:
+        log: lines of log.jsonl.
+    """
     from matplotlib.figure import Figure
 
     from harness.stats.intervals import running_mean
@@ -32,7 +36,7 @@ def draw_loss_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def adapter_card(name: str, manifest: AdapterManifest) -> str:
-    """README.md of a trained folder."""
+    """Return the README.md of a trained folder."""
     m = manifest
     rows = "\n".join(
         f"| `{d.spec}` | {d.prompt} | {d.declared_share:.1%} | {d.share:.1%} | {d.drawn} | {d.too_long} | "

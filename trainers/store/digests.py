@@ -1,4 +1,4 @@
-"""A folder that was written whole and has not changed since: a list of its files with their digests, written last."""
+"""Detect incomplete and changed folders by a list of file digests, which is written last."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 from trainers.store.manifest import write_json
 
 DIGESTS_FILE = "files.json"
-"""{file name: SHA-256 in hex} of a sealed folder."""
+"""File with ``{file name: SHA-256 in hex}`` of the folder's other files."""
 
 
 def write_digests(folder: Path) -> None:
-    """List the files of a folder with their digests: from now on it is whole."""
+    """Write the digests of a folder's files, which marks the folder as complete."""
     write_json(folder / DIGESTS_FILE, {path.name: _digest(path) for path in sorted(folder.iterdir()) if path.is_file()})
 
 
 def find_damage(folder: Path) -> str | None:
-    """Why a folder is not what was sealed, naming the file; None where it is. Reads every byte."""
+    """Return how a folder differs from its digests, naming the file; None if nothing differs. Reads every byte."""
     try:
-        sealed: object = json.loads((folder / DIGESTS_FILE).read_bytes())
+        digests: object = json.loads((folder / DIGESTS_FILE).read_bytes())
     except FileNotFoundError:
         return f"it was cut short: {DIGESTS_FILE}, which is written last, is missing"
     except (OSError, ValueError) as error:
         return f"{DIGESTS_FILE} is damaged: {error}"
-    if not isinstance(sealed, dict):
+    if not isinstance(digests, dict):
         return f"{DIGESTS_FILE} is damaged"
-    for name, digest in sealed.items():
+    for name, digest in digests.items():
         try:
             if _digest(folder / name) != digest:
                 return f"{name} is damaged: it has changed since it was written"

@@ -1,4 +1,4 @@
-"""The result of training: an adapter folder that says what it is, complete once its manifest.json exists."""
+"""Read and write the manifest of a trained folder, which is complete once its manifest.json exists."""
 
 from __future__ import annotations
 
@@ -20,29 +20,32 @@ from harness.runs.schema import Environment, Record
 MANIFEST = "manifest.json"
 LOG = "log.jsonl"
 PARITY = "parity.json"
-"""What ``bench parity`` found of the weights in the folder."""
+"""Result of ``bench parity`` for the weights in the folder."""
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors")
+"""Packages whose versions can change the result of training."""
 
 
 class BaseModelRecord(Record):
-    """The model that was trained on."""
+    """The base model of the training run."""
 
     name: str
     digest: str
-    """SHA-256 (16 hex digits) over config and weights; the commit of a Hub model in manifests of older versions."""
+    """``model_digest`` of the base (16 hex digits); in manifests of older versions the commit of a Hub model."""
 
 
 class DatasetRecord(Record):
-    """One dataset of the mixture and what it really gave."""
+    """One dataset of the mixture, with totals over the samples that were trained on."""
 
     spec: str
     prompt: str
     prompt_digest: str
     digest: str
     ids: int
+    """Number of task ids."""
     declared_share: float
+    """Its share of the mixture by weight."""
     share: float
-    """Of the samples that were trained on."""
+    """Its share of the samples that were trained on."""
     drawn: int
     too_long: int
     no_output: int
@@ -55,7 +58,7 @@ class DatasetRecord(Record):
     """Samples that a problem change made new tasks."""
 
     def as_text(self) -> str:
-        """One line on what it gave."""
+        """Return one line of text with shares and skipped samples."""
         return (
             f"{self.spec}: {self.drawn} samples, {self.share:.1%} (declared {self.declared_share:.1%}); skipped: "
             f"{self.too_long} too long, {self.no_output} without output; {self.dropped_pairs} pairs dropped"
@@ -72,7 +75,7 @@ class ValidationRecord(Record):
 
 
 class Losses(Record):
-    """The training loss (mean over the answer tokens of a step), and the validation of the weights that were kept."""
+    """Training losses (mean over the answer tokens of a step) and the validation of the saved weights."""
 
     first: float
     last: float
@@ -81,53 +84,53 @@ class Losses(Record):
 
 
 class AdapterManifest(Record):
-    """manifest.json of a trained folder."""
+    """Content of manifest.json in a trained folder."""
 
     kind: Literal["adapter", "model"]
     recipe: dict[str, Any]
     base: BaseModelRecord
     prompt: str
-    """The prompt under which the adapter is to be asked: the first of its datasets' that shows the test input."""
+    """Prompt to use at evaluation: the first of the datasets' prompts that shows the test input."""
     prompt_digest: str
     encoder: str
     stop_token_ids: list[int] = Field(default_factory=list)
-    """The tokens that end an answer: what a server must stop at, whatever eos its base has."""
+    """Tokens that end an answer; servers must stop at them whatever the base model's eos token is."""
     chat_template: str | None = None
-    """The text of the chat template, where the base's own was not used."""
+    """Text of the chat template if it is not the base model's own."""
     chat_template_digest: str | None = None
-    """The first 16 hex digits of the SHA-256 of the template that was used."""
+    """First 16 hex digits of the SHA-256 of the template in use."""
     chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     template_date: str | None = None
-    """The date that the chat template was given for today; None where it does not write one."""
+    """Date given to the chat template as today's; None if the template prints no date."""
     datasets: list[DatasetRecord]
     validation: ValidationRecord | None = None
     seed: int
     steps: int
-    """That were trained."""
+    """Number of training steps."""
     kept_step: int
-    """After which the weights were taken."""
+    """Training step after which the saved weights were taken."""
     ended: Literal["max_steps", "patience"]
     """Why training ended."""
     tokens: int
     answer_tokens: int
     padding: float
-    """The share of padding among all token places."""
+    """Share of padding among all token places."""
     seconds: float
-    """Of training steps; with a resumed run all its parts."""
+    """Duration of all training steps, summed over the sessions of a resumed run."""
     losses: Losses
     weights_sha256: str
     config_sha256: str | None = None
-    """Of adapter_config.json."""
+    """SHA-256 of adapter_config.json."""
     serveable: bool
     environment: Environment
     finished: str
 
 
 def read_manifest(folder: Path) -> AdapterManifest | None:
-    """The manifest of a finished folder; None where training has not finished there.
+    """Return the manifest of a finished folder; None if training has not finished there.
 
     Raises:
-        AdapterError: there is one, but it cannot be read.
+        AdapterError: the manifest cannot be read.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -139,12 +142,12 @@ def read_manifest(folder: Path) -> AdapterManifest | None:
 
 
 def write_manifest(folder: Path, manifest: AdapterManifest) -> None:
-    """Write the manifest, as the last file of the folder."""
+    """Write manifest.json, which must be the last file of the folder."""
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Write a JSON file so that it is there whole or not at all."""
+    """Write a JSON file atomically: the path has the old content or the complete new one, also after a crash."""
     fresh = path.with_name(path.name + ".tmp")
     with fresh.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2, ensure_ascii=False)
@@ -158,14 +161,14 @@ def save_weights(model: Any, tokenizer: Any, folder: Path, state: Mapping[str, A
     """Write weights, configuration, tokenizer and chat template.
 
     Args:
-        state: the weights by name where the model itself holds only a shard of them.
+        state: weights by name, if the model itself holds only a shard of them.
     """
     arguments = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     model.save_pretrained(str(folder), state_dict=state, **arguments)
     tokenizer.save_pretrained(str(folder))
     config = folder / "adapter_config.json"
     if config.exists():
-        # PEFT keeps the targets as a set, whose order changes from process to process.
+        # PEFT stores the targets in a set, whose order differs between processes.
         data = json.loads(config.read_text(encoding="utf-8"))
         if isinstance(data.get("target_modules"), list):
             data["target_modules"].sort()
@@ -173,16 +176,16 @@ def save_weights(model: Any, tokenizer: Any, folder: Path, state: Mapping[str, A
 
 
 def config_digest(folder: Path) -> str | None:
-    """The SHA-256 of an adapter's configuration; None in a folder of a whole model."""
+    """Return the SHA-256 of adapter_config.json; None in the folder of a full model."""
     path = folder / "adapter_config.json"
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def check_unchanged(folder: Path, manifest: AdapterManifest) -> None:
-    """Check that the weights and the adapter's configuration are those that training wrote; reads every byte.
+    """Check that weights and adapter configuration are the ones that training wrote. Reads every byte.
 
     Raises:
-        AdapterError: they are not.
+        AdapterError: at least one differs.
     """
     same = manifest.config_sha256 in (None, config_digest(folder))
     if not same or weights_digest(folder) != manifest.weights_sha256:
@@ -194,10 +197,10 @@ def check_unchanged(folder: Path, manifest: AdapterManifest) -> None:
 
 
 def refuse_pickle(folder: Path) -> None:
-    """Refuse an adapter whose weights PEFT would read from a pickle.
+    """Refuse an adapter whose weights PEFT would load from a pickle.
 
     Raises:
-        AdapterError: it has adapter_model.bin only.
+        AdapterError: the folder has adapter_model.bin only.
     """
     pickled = folder / "adapter_model.bin"
     if pickled.exists() and not (folder / "adapter_model.safetensors").is_file():
@@ -205,22 +208,22 @@ def refuse_pickle(folder: Path) -> None:
 
 
 def training_environment() -> Environment:
-    """What the training ran on: commit, host, and the versions of the packages that decide it."""
-    found = {}
+    """Return commit, host and the versions of the packages in use."""
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    known = describe_environment()
-    return known.model_copy(update={"packages": {**known.packages, **found}})
+    current = describe_environment()
+    return current.model_copy(update={"packages": {**current.packages, **versions}})
 
 
 def summarize_losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:
-    """The losses of a log; the validation is the last one up to the step whose weights were kept.
+    """Return first, last and final mean training loss, and the last validation at or before step ``kept``.
 
     Raises:
-        RunError: the log has no step.
+        RunError: the log has no training step.
     """
     steps = [line["loss"] for line in log if "loss" in line]
     if not steps:

@@ -1,4 +1,4 @@
-"""The output folder of a run: fresh, to be gone on in, or finished."""
+"""Prepare the output folder of a run: new, to be resumed, or finished."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from trainers.recipe.schema import MICRO_BATCH_KEYS, RecipeData, changed_keys
 from trainers.store.manifest import MANIFEST, PARITY, check_unchanged, read_manifest, write_json
 
 STARTED = "training.json"
-"""Written when training starts: what decides the run, to compare with when it is gone on with."""
+"""File written when training starts, with everything that affects the trained weights; compared on resume."""
 CHECKPOINTS = "checkpoints"
 TEMPLATE_KEY, DATE_KEY = "chat template (its text)", "template_date"
-"""What STARTED has since chat templates are recorded; a run of before goes on without."""
+"""Keys in STARTED since chat templates are recorded; runs of older versions resume without them."""
 _LOCK = ".lock"
 _CONTENT = "{} (its content)"
-"""The key of the digest of what stands behind ``model``, ``adapter``, ``datasets.0.spec`` or ``validation.spec``."""
+"""Key of the digest of the content of ``model``, ``adapter``, ``datasets.0.spec`` or ``validation.spec``."""
 
 
 @contextmanager
 def lock_folder(output: Path) -> Iterator[None]:
-    """Hold the output folder (made where it is missing) for this run; the system lets go when the process dies.
+    """Hold a lock on the output folder, which is created if missing. The system releases it when the process dies.
 
     Raises:
-        RunError: another process trains in it. ConfigError: it cannot be written.
+        RunError: another process trains in the folder. ConfigError: the folder cannot be written.
     """
     if not is_first_process():
         yield
@@ -44,33 +44,33 @@ def lock_folder(output: Path) -> Iterator[None]:
         raise ConfigError(f"output_dir {output} cannot be written: {error.strerror}") from error
     with file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not shared with workers that are forked
-        except (BlockingIOError, PermissionError):  # what POSIX lets it say of a lock held by another
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by forked workers
+        except (BlockingIOError, PermissionError):  # POSIX allows both for a lock held by another process
             file.seek(0)
             holder = file.read(20).decode(errors="replace").strip() or "unknown"
             raise RunError(f"{output}: process {holder} trains in this folder; wait or stop it") from None
         except OSError as error:
             raise ConfigError(f"output_dir {output} cannot be locked: {error.strerror}") from None
-        with suppress(OSError):  # no room: the lock holds all the same
+        with suppress(OSError):  # disk full: the lock holds without the process id
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
         yield
 
 
-def prepare_folder(output: Path, decides: RecipeData, *, resume: bool, commit: str | None = None) -> bool:
-    """Make the output folder ready to start or go on in; True where it already holds the finished result.
+def prepare_folder(output: Path, deciding_values: RecipeData, *, resume: bool, commit: str | None = None) -> bool:
+    """Prepare the output folder to start or resume a run; return True if it already holds the finished result.
 
     Args:
-        decides: everything that decides what is learned, flat.
-        commit: of a base from the hub, by which older versions recorded it.
+        deciding_values: everything that affects the trained weights, flat.
+        commit: commit of a base from the Hub, by which older versions recorded it.
 
     Raises:
-        ConfigError: it holds a run of another recipe (the message names the keys), or cannot be written.
+        ConfigError: the folder holds a run of another recipe (the message names the keys), or cannot be written.
         AdapterError: its finished weights are damaged.
     """
     first = is_first_process()
     started = output / STARTED
-    decides = json.loads(json.dumps(decides))
+    deciding_values = json.loads(json.dumps(deciding_values))
     try:
         output.mkdir(parents=True, exist_ok=True)
         if not resume:
@@ -79,8 +79,8 @@ def prepare_folder(output: Path, decides: RecipeData, *, resume: bool, commit: s
         elif started.exists() and _has_trained(output):
             before = json.loads(started.read_text(encoding="utf-8"))
             unknown = {TEMPLATE_KEY, DATE_KEY} if TEMPLATE_KEY not in before else set()
-            known = {key: value for key, value in decides.items() if key not in unknown}
-            changed = _really_changed(before, known, commit)
+            known = {key: value for key, value in deciding_values.items() if key not in unknown}
+            changed = _changed_content(before, known, commit)
             if deciding := [key for key in changed if key not in MICRO_BATCH_KEYS]:
                 raise ConfigError(
                     f"{output} holds a run of another recipe; changed: {', '.join(deciding)}. "
@@ -90,11 +90,11 @@ def prepare_folder(output: Path, decides: RecipeData, *, resume: bool, commit: s
                 check_unchanged(output, manifest)
                 return True
             if first:
-                _tell_passes(before, decides, changed)
+                _warn_other_micro_batches(before, deciding_values, changed)
         elif (output / MANIFEST).exists():
             raise ConfigError(f"{output} holds a finished result without {STARTED}; give another output_dir")
         if first:
-            write_json(started, decides)
+            write_json(started, deciding_values)
     except OSError as error:
         raise ConfigError(f"output_dir {output} cannot be written: {error.strerror}") from error
     except ValueError as error:
@@ -103,19 +103,19 @@ def prepare_folder(output: Path, decides: RecipeData, *, resume: bool, commit: s
 
 
 def start_date(output: Path) -> str | None:
-    """The date that the run in a folder began with; of a run that did not record it, that of its last start."""
+    """Return the date on which the run in a folder started; for runs that did not record it, that of the last start."""
     started = output / STARTED
     if not started.is_file() or not _has_trained(output):
         return None
     try:
         recorded = json.loads(started.read_text(encoding="utf-8")).get(DATE_KEY)
         return str(recorded or date.fromtimestamp(started.stat().st_mtime).isoformat())
-    except (OSError, ValueError, AttributeError):  # said when the folder is prepared
+    except (OSError, ValueError, AttributeError):  # prepare_folder reports it
         return None
 
 
-def _tell_passes(before: RecipeData, after: RecipeData, changed: Sequence[str]) -> None:
-    """Say that a run is resumed with other passes; runs of older versions did not record theirs."""
+def _warn_other_micro_batches(before: RecipeData, after: RecipeData, changed: Sequence[str]) -> None:
+    """Warn about a run that is resumed with other micro-batches; runs of older versions did not record these keys."""
     if known := [f"{key} {before[key]} -> {after[key]}" for key in changed if key in before]:
         print(
             f"warning: resuming with {', '.join(known)}: dropout, where there is any, draws other masks from here on, "
@@ -124,8 +124,8 @@ def _tell_passes(before: RecipeData, after: RecipeData, changed: Sequence[str]) 
         )
 
 
-def _really_changed(before: RecipeData, after: RecipeData, commit: str | None) -> list[str]:
-    """The keys that differ, but for names of a base, an adapter or data that have moved: their content is the same."""
+def _changed_content(before: RecipeData, after: RecipeData, commit: str | None) -> list[str]:
+    """Return the keys that differ, except names of a base, adapter or dataset whose content is the same."""
     if commit is not None and before.get(_CONTENT.format("model")) == commit:
         before = {**before, _CONTENT.format("model"): after.get(_CONTENT.format("model"))}
 
@@ -137,12 +137,12 @@ def _really_changed(before: RecipeData, after: RecipeData, commit: str | None) -
 
 
 def _has_trained(output: Path) -> bool:
-    """Whether there is anything to go on from or to keep; a recipe that was refused may be changed and tried again."""
+    """Return whether the folder has a checkpoint or a result; without one, the recipe may still be changed."""
     return (output / MANIFEST).exists() or any((output / CHECKPOINTS).glob("checkpoint-*"))
 
 
 def _clear(output: Path) -> None:
-    """Remove what an earlier run of ours left in the folder, and nothing else."""
+    """Remove the files that an earlier run of ours wrote, and nothing else."""
     for name in (MANIFEST, STARTED, PARITY):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The training log: ``log.jsonl`` with one line per step and per validation."""
+"""Write and read ``log.jsonl``, which has one line per training step and per validation."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from harness.core.errors import RunError
 
 Line = Mapping[str, Any]
 RESTART_HINT = "The checkpoints up to here are whole: start the same command again"
-"""What is left when a run failed for a reason outside, and what to do."""
+"""Second half of an error message after a failure from outside, such as a full disk."""
 
 
 class TrainingLog:
-    """``log.jsonl``: one line a step, and one a validation. Lines after the step that is gone on from are dropped.
+    """Appends to ``log.jsonl``. Opening it drops the lines after ``from_step``, from which training resumes.
 
     Raises:
-        RunError: a line cannot be written; the lines before it stay.
+        RunError: a line cannot be written; earlier lines remain.
     """
 
     def __init__(self, path: Path, from_step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_log(path) if line["step"] <= from_step]
-        fresh = path.with_suffix(".tmp")
+        draft = path.with_suffix(".tmp")
         try:
-            fresh.write_text("".join(_text(line) for line in kept), encoding="utf-8")
-            os.replace(fresh, path)
-            # Unbuffered: what failed to be written must not be tried again when the file is closed.
+            draft.write_text("".join(_text(line) for line in kept), encoding="utf-8")
+            os.replace(draft, path)
+            # Unbuffered, so that closing the file does not retry a failed write.
             self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise self._full(error) from error
@@ -52,7 +52,7 @@ class TrainingLog:
             raise self._full(error) from error
 
     def sync_to_disk(self) -> None:
-        """Bring all lines to the disk, so that a checkpoint never knows more steps than the log."""
+        """Flush all lines to the disk, so that no checkpoint is newer than the log."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -63,7 +63,7 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; a torn last line is left out."""
+    """Return the lines of a log, without an incomplete last line; an empty list if there is no file."""
     if not path.exists():
         return []
     lines = []
@@ -76,6 +76,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _text(line: Line) -> str:
-    """A line as JSON, which has no word for a number that is not finite (older versions wrote such norms): null."""
+    """Return a line as JSON, with null for numbers that are not finite (older versions logged such gradient norms)."""
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
     return json.dumps(plain, allow_nan=False) + "\n"
