@@ -69,7 +69,7 @@ class RecipeInputs:
 
     @property
     def inference_prompt(self) -> str:
-        """The prompt under which the result is to be requested."""
+        """Return the prompt to use at evaluation."""
         return inference_prompt(self.prompts)
 
     @property

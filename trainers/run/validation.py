@@ -46,7 +46,7 @@ class Validation:
         return f"validation: {len(self.tasks)} tasks{exact}; {self.skipped} have no known output or are too long"
 
     def heaviest_batches(self, processes: int) -> Iterator[Validation]:
-        """Yield the validations that need most memory: one of the longest samples, one with the longest generated answer.
+        """Yield the validations that need most memory: one with the longest samples, one with the longest answer.
 
         Each holds as many copies as there are processes, so that every process gets one.
         """
