@@ -1,15 +1,15 @@
-"""Every picture of a report, drawn under one style."""
+"""Draw every picture of a report and return the files."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
-from reports.gallery.choose import Shown
+from reports.gallery.choose import GalleryTask
 from reports.gallery.draw import task_picture
 from reports.gallery.layout import lay_out_task
-from reports.gallery.votes import gather_top
+from reports.gallery.votes import top_grids
 from reports.loading.runs import Section, all_models
 from reports.loading.training import Training
 from reports.plots.curves import curves_figure
@@ -25,26 +25,35 @@ GALLERY_DPI = 110
 
 @dataclass(frozen=True)
 class Pictures:
-    """What was drawn: the files by name, and the stems of the pictures that the report has."""
+    """The picture files of a report by name: ``STEM-KIND.png``, and ``STEM-KIND.svg`` for plots."""
 
     files: dict[str, bytes]
     stem: str
 
     def has(self, kind: str) -> bool:
-        """Whether there is a picture of that kind."""
+        """Return whether a picture of this kind was drawn."""
         return f"{self.stem}-{kind}.png" in self.files
 
-    def markdown(self, kind: str, words: str) -> str:
-        """The picture in markdown, leading to its SVG where there is one; ``words`` say what it shows."""
+    def markdown(self, kind: str, alternative: str) -> str:
+        """Return the markdown of a picture, linked to its SVG if there is one.
+
+        Args:
+            alternative: text that describes the picture to those who cannot see it.
+        """
         name = f"{self.stem}-{kind}"
-        image = f"![{words}]({name}.png)"
-        return f"[{image}]({name}.svg)" if f"{name}.svg" in self.files else image
+        image = f"![{alternative}]({quote(name)}.png)"
+        return f"[{image}]({quote(name)}.svg)" if f"{name}.svg" in self.files else image
 
 
 def draw_pictures(
-    stem: str, sections: Sequence[Section], shown: Sequence[Shown], trained: Mapping[str, Training]
+    stem: str, sections: Sequence[Section], gallery: Sequence[GalleryTask], trained: Mapping[str, Training]
 ) -> Pictures:
-    """Draw everything that the runs give material for."""
+    """Draw the pictures for which there is data.
+
+    Args:
+        stem: beginning of all file names.
+        trained: training runs by model name.
+    """
     files: dict[str, bytes] = {}
     with styled():
         files |= render(intervals_figure(sections), f"{stem}-intervals")
@@ -54,18 +63,11 @@ def draw_pictures(
             files |= render(rates_figure(sections), f"{stem}-rates")
         if any(section.rated for section in sections):
             files |= render(curves_figure(sections), f"{stem}-curves")
-        if any(section.whole for section in sections):
+        if any(section.fully_sampled for section in sections):
             files |= render(reliability_figure(sections), f"{stem}-reliability")
         if any(training.losses for training in trained.values()):
             files |= render(losses_figure(trained, all_models(sections)), f"{stem}-losses")
-        for entry, tops in zip(shown, gather_top(shown), strict=True):
+        for entry, tops in zip(gallery, top_grids(gallery), strict=True):
             picture = task_picture(lay_out_task(entry.task, tops))
-            name = f"{stem}-{task_kind(sections, entry)}"
-            files |= render(picture, name, vector=False, dpi=GALLERY_DPI)
+            files |= render(picture, f"{stem}-{entry.picture}", vector=False, dpi=GALLERY_DPI)
     return Pictures(files, stem)
-
-
-def task_kind(sections: Sequence[Section], entry: Shown) -> str:
-    """How the picture of a task is called in file names."""
-    number = f"{sections.index(entry.section) + 1}-" if len(sections) > 1 else ""
-    return f"task-{number}{re.sub(r'[^A-Za-z0-9._-]', '_', entry.task.id)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.schema import ModelResult, Results
+from harness.runs.schema import Metric, ModelResult, Results
 from harness.scoring.early_stopped_scores import told_unknown
 from harness.scoring.paired_comparison import HEADLINE
-from harness.stats.intervals import FEW_TASKS, SMALL_SAMPLE
+from harness.stats.intervals import FEW_TASKS, SMALL_SAMPLE, Interval
 from harness.voting.metrics import selection_ratio
 
 WILSON_MARK = "†"
@@ -17,7 +17,7 @@ WILSON_MARK = "†"
 def summary_table(results: Results) -> str:
     """Models, best vote_2 first, by the headline metrics, with the footnote that says what the brackets are."""
     names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
-    rows = [[name, *metric_cells(results.models[name]), str(failed(results.models[name]))] for name in names]
+    rows = [[name, *metric_cells(results.models[name].metrics), str(failed(results.models[name]))] for name in names]
     parts = [markdown_table(["model", *HEADLINE, "failed"], rows), footnote(results)]
     return "\n\n".join([*parts, *told_stopping(results, names)])
 
@@ -65,10 +65,10 @@ def _failures(result: ModelResult) -> str:
     return f"without a grid: {kinds}" if kinds else "every prediction is a grid"
 
 
-def metric_cells(result: ModelResult) -> list[str]:
-    """The headline metrics of one model with intervals, a dash for what is not available; Wilson's are marked."""
-    found = [result.metrics.get(name) for name in HEADLINE]
-    return ["–" if m is None else with_interval(m, WILSON_MARK if m.method == "wilson" else "") for m in found]
+def metric_cells(metrics: Mapping[str, Metric] | Mapping[str, Interval]) -> list[str]:
+    """Format the headline metrics of one model with intervals, a dash for a missing one; Wilson's are marked."""
+    headline = [metrics.get(name) for name in HEADLINE]
+    return ["–" if m is None else with_interval(m, WILSON_MARK if m.method == "wilson" else "") for m in headline]
 
 
 def failed(result: ModelResult) -> int:

@@ -1,7 +1,8 @@
-"""Which tasks a reader learns most from: found but lost in the vote, nearly right, all disagree, only some solve it."""
+"""Choose the tasks of the gallery: lost in the vote, nearly right, no two predictions agree, solved by some models."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,109 +15,131 @@ from harness.voting.metrics import OutputScore
 from reports.loading.runs import Section
 from reports.plots.reliability import winner_share
 
-SHOWN_TASKS = 10
-NEARLY = 0.8
-"""The mean share of right cells from which predictions without an exact one are nearly right."""
-SCATTERED = 0.15
-"""The largest share of the predictions that the winner has where all disagree."""
+GALLERY_SIZE = 10
+NEARLY_RIGHT = 0.8
+"""A model is nearly right if no prediction is exact and at least this share of cells is right on average."""
+MOST_SCATTERED = 0.15
+"""Predictions all disagree if the most frequent grid has at most this share of them."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A task of the gallery, and why it is there (markdown)."""
+class GalleryTask:
+    """A task of the gallery."""
 
     section: Section
     task: Task
-    why: str
+    reason: str
+    """Why it was chosen, in markdown."""
+    picture: str
+    """Kind of its picture, the end of the file name: ``task-ID``, with the section's number if there are several."""
+
+    @property
+    def heading(self) -> str:
+        """Return the heading of the task, which is unique in a report."""
+        return f"Task {self.task.id}" + (f" ({self.section.number})" if self.section.number > 1 else "")
 
 
 @dataclass(frozen=True)
-class _Case:
+class _Candidate:
+    """A task that may be chosen; within a category the one with the highest weight is chosen first."""
+
     weight: float
     task: str
-    why: str
+    reason: str
 
 
-def choose_tasks(sections: Sequence[Section], count: int = SHOWN_TASKS) -> list[Shown]:
-    """The most instructive tasks of all sections, in turn from each; the hardest solved ones where they are few."""
-    queues = [_instructive(section) for section in sections]
-    fillers = [_hardest(section) for section in sections]
-    chosen: dict[tuple[int, str], Shown] = {}
-    for queue in (queues, fillers):
-        for round_of in zip_longest(*queue):
-            for index, case in enumerate(round_of):
-                if case is None or len(chosen) == count or (index, case.task) in chosen:
-                    continue
-                task = next(task for task in sections[index].tasks if task.id == case.task)
-                chosen[index, case.task] = Shown(sections[index], task, case.why)
-    return [shown for section in sections for shown in chosen.values() if shown.section is section]
+def choose_tasks(sections: Sequence[Section], count: int = GALLERY_SIZE) -> list[GalleryTask]:
+    """Return the ``count`` most instructive tasks, taking one from each section in turn.
+
+    If there are too few, the tasks with the lowest accuracy fill the rest.
+    """
+    chosen: dict[tuple[int, str], str] = {}
+    for ranking in (_instructive, _hardest):
+        for candidates in zip_longest(*map(ranking, sections)):
+            for index, candidate in enumerate(candidates):
+                if candidate is not None and len(chosen) < count:
+                    chosen.setdefault((index, candidate.task), candidate.reason)
+    return [
+        _gallery_task(sections, section, task, reason)
+        for index, section in enumerate(sections)
+        for (place, task), reason in chosen.items()
+        if place == index
+    ]
 
 
-def named_tasks(sections: Sequence[Section], ids: Sequence[str]) -> list[Shown]:
-    """These tasks, in every section that has them.
+def named_tasks(sections: Sequence[Section], ids: Sequence[str]) -> list[GalleryTask]:
+    """Return the tasks with these ids, from every section that has them.
 
     Raises:
         RunError: a task is in no section.
     """
     known = {task.id for section in sections for task in section.tasks}
-    if missing := [name for name in ids if name not in known]:
+    if missing := [task for task in ids if task not in known]:
         raise RunError(f"no run has the task {', '.join(missing)}; tasks are named like {min(known)}")
     return [
-        Shown(section, task, _standing(section, task.id))
+        _gallery_task(sections, section, task, _exact_counts(section, task))
         for section in sections
-        for name in ids
-        for task in section.tasks
-        if task.id == name
+        for task in ids
+        if task in section.scored[0].outputs
     ]
 
 
-def _instructive(section: Section) -> Iterator[_Case]:
-    """Cases of each kind in turn, the clearest of a kind first."""
-    kinds = (_lost(section), _near(section), _scattered(section), _apart(section))
-    queues = [sorted(kind, key=lambda case: (-case.weight, case.task)) for kind in kinds]
-    seen: set[str] = set()
+def _gallery_task(sections: Sequence[Section], section: Section, task_id: str, reason: str) -> GalleryTask:
+    number = f"{section.number}-" if len(sections) > 1 else ""
+    picture = f"task-{number}{re.sub(r'[^A-Za-z0-9._-]', '_', task_id)}"
+    return GalleryTask(section, next(task for task in section.tasks if task.id == task_id), reason, picture)
+
+
+def _instructive(section: Section) -> Iterator[_Candidate]:
+    """Yield the best candidate of each category in turn, each task once."""
+    categories = (_lost_in_vote, _nearly_right, _all_disagree, _solved_by_some)
+    queues = [sorted(find(section), key=lambda c: (-c.weight, c.task)) for find in categories]
+    yielded: set[str] = set()
     while any(queues):
         for queue in queues:
-            while queue and queue[0].task in seen:
+            while queue and queue[0].task in yielded:
                 queue.pop(0)
             if queue:
-                case = queue.pop(0)
-                seen.add(case.task)
-                yield case
+                candidate = queue.pop(0)
+                yielded.add(candidate.task)
+                yield candidate
 
 
-def _cases(
-    section: Section, weigh: Callable[[OutputScore], float], tell: Callable[[OutputScore], str]
-) -> Iterator[_Case]:
-    """Each test output of each model with a weight above 0."""
+def _candidates(
+    section: Section, weight_of: Callable[[OutputScore], float], reason_of: Callable[[OutputScore], str]
+) -> Iterator[_Candidate]:
+    """Yield a candidate for each test output of each model whose weight is above 0."""
     for scores in section.scored:
         for task, outputs in scores.outputs.items():
             for index, score in enumerate(outputs):
-                if (weight := weigh(score)) > 0:
-                    where = f", test {index + 1}" if len(outputs) > 1 else ""
-                    yield _Case(weight, task, f"**{scores.model}**{where}: {tell(score)}")
+                if (weight := weight_of(score)) > 0:
+                    output = f", test {index + 1}" if len(outputs) > 1 else ""
+                    yield _Candidate(weight, task, f"**{scores.model}**{output}: {reason_of(score)}")
 
 
-def _lost(section: Section) -> Iterator[_Case]:
-    return _cases(
+def _lost_in_vote(section: Section) -> Iterator[_Candidate]:
+    return _candidates(
         section,
         lambda s: s.exact / s.n * (1 - s.vote_2),
-        lambda s: f"found in {s.exact} of {s.n} predictions but lost in the vote (others have {_counts(s.wrong)})",
+        lambda s: (
+            f"found in {s.exact} of {s.n} predictions but lost in the vote "
+            f"(others have {' and '.join(map(str, s.wrong[:2]))})"
+        ),
     )
 
 
-def _near(section: Section) -> Iterator[_Case]:
-    return _cases(
+def _nearly_right(section: Section) -> Iterator[_Candidate]:
+    return _candidates(
         section,
-        lambda s: s.correct_pixels if not s.exact and s.correct_pixels >= NEARLY else 0.0,
+        lambda s: s.correct_pixels if not s.exact and s.correct_pixels >= NEARLY_RIGHT else 0.0,
         lambda s: f"nearly right: never exact, but {percent(s.correct_pixels)} of the cells are right on average",
     )
 
 
-def _scattered(section: Section) -> Iterator[_Case]:
-    return _cases(
+def _all_disagree(section: Section) -> Iterator[_Candidate]:
+    return _candidates(
         section,
-        lambda s: 1 - winner_share(s) if len(s.wrong) > 1 and winner_share(s) <= max(SCATTERED, 1 / s.n) else 0.0,
+        lambda s: 1 - winner_share(s) if len(s.wrong) > 1 and winner_share(s) <= max(MOST_SCATTERED, 1 / s.n) else 0.0,
         lambda s: (
             f"all disagree: {len(s.wrong) + (s.exact > 0)} different grids in {s.n - s.failures} answers, "
             f"the most frequent with {_votes(max(s.exact, s.wrong[0]))}"
@@ -124,34 +147,34 @@ def _scattered(section: Section) -> Iterator[_Case]:
     )
 
 
-def _apart(section: Section) -> Iterator[_Case]:
-    """Tasks that the votes of some models solve and those of others do not."""
+def _solved_by_some(section: Section) -> Iterator[_Candidate]:
+    """Yield the tasks that the votes of some models solve and those of others do not."""
     for index, task in enumerate(section.scored[0].tasks.ids):
         solved = [scores for scores in section.scored if scores.tasks.of("vote_2")[index] == 1]
         failed = [scores for scores in section.scored if scores.tasks.of("vote_2")[index] == 0]
         if solved and failed:
             rates = [float(scores.tasks.of("accuracy")[index]) for scores in section.scored]
-            why = f"solved by {_names(solved)}, not by {_names(failed)}"
-            yield _Case(max(rates) - min(rates), task, why)
+            reason = f"solved by {_names(solved)}, not by {_names(failed)}"
+            yield _Candidate(max(rates) - min(rates), task, reason)
 
 
-def _hardest(section: Section) -> Iterator[_Case]:
-    """Every task, the least solved first."""
+def _hardest(section: Section) -> Iterator[_Candidate]:
+    """Yield every task, the one with the lowest accuracy first."""
     rates = {
         task: sum(float(scores.tasks.of("accuracy")[i]) for scores in section.scored)
         for i, task in enumerate(section.scored[0].tasks.ids)
     }
     for task in sorted(rates, key=lambda task: (rates[task], task)):
-        yield _Case(0.0, task, _standing(section, task))
+        yield _Candidate(0.0, task, _exact_counts(section, task))
 
 
-def _standing(section: Section, task: str) -> str:
-    """How often each model was right."""
-    told = []
+def _exact_counts(section: Section, task: str) -> str:
+    """Return how many predictions of each model are exact."""
+    counts = []
     for scores in section.scored:
         outputs = scores.outputs[task]
-        told.append(f"**{scores.model}** {sum(s.exact for s in outputs)} of {sum(s.n for s in outputs)}")
-    return f"exact predictions: {', '.join(told)}"
+        counts.append(f"**{scores.model}** {sum(s.exact for s in outputs)} of {sum(s.n for s in outputs)}")
+    return f"exact predictions: {', '.join(counts)}"
 
 
 def _votes(count: int) -> str:
@@ -160,7 +183,3 @@ def _votes(count: int) -> str:
 
 def _names(scored: Sequence[ModelScores]) -> str:
     return ", ".join(f"**{scores.model}**" for scores in scored)
-
-
-def _counts(wrong: Sequence[int]) -> str:
-    return " and ".join(map(str, wrong[:2]))

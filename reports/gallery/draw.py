@@ -1,4 +1,4 @@
-"""The picture of one task of the gallery, drawn from its layout."""
+"""Draw the picture of one task of the gallery from its layout."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FONT = 7.5
-_LINE = "#555555"
-_POINTS = 72.0
-"""In an inch."""
+_FONT_SIZE = 7.5
+_LINE_COLOUR = "#555555"
+_POINTS_PER_INCH = 72.0
 
 Segment = tuple[tuple[float, float], tuple[float, float]]
+"""Two ends (x, y)."""
 
 
 def task_picture(layout: Layout) -> Figure:
-    """The picture of a layout; its one axes are in inches, y downwards."""
+    """Draw a layout into one axes whose unit is an inch, with y growing downwards."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(layout.width, layout.height))
@@ -38,23 +38,23 @@ def task_picture(layout: Layout) -> Figure:
 
 def _draw_tile(panel: Axes, placed: Placed) -> None:
     tile, x, y = placed.tile, placed.x, placed.y
-    if tile.group:
-        panel.text(x, y, tile.group, fontsize=_FONT, fontweight="bold", va="top")
+    if tile.heading:
+        panel.text(x, y, tile.heading, fontsize=_FONT_SIZE, fontweight="bold", va="top")
         y += TITLE
-    panel.text(x, y, tile.caption, fontsize=_FONT, va="top")
+    panel.text(x, y, tile.caption, fontsize=_FONT_SIZE, va="top")
     if tile.grid is None:
         return
     y += TITLE
     _draw_grid(panel, tile.grid, x, y, tile.cell)
     if tile.truth is not None:
-        _mark(panel, tile.grid, tile.truth, x, y, tile.cell)
+        _mark_differences(panel, tile.grid, tile.truth, x, y, tile.cell)
     if tile.arrow:
         middle = y + tile.cell * tile.grid.height / 2
         panel.text(x + BOX + GAP / 2, middle, "→", fontsize=9, ha="center", va="center")
 
 
 def _draw_grid(panel: Axes, grid: Grid, x: float, y: float, cell: float) -> None:
-    """Cells in ARC's colours with thin lines between; all lines at once, for a gallery has thousands."""
+    """Draw cells in ARC's colours with thin lines between them, all lines in one collection for speed."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import ListedColormap
 
@@ -65,47 +65,54 @@ def _draw_grid(panel: Axes, grid: Grid, x: float, y: float, cell: float) -> None
     )  # fmt: skip
     lines = [((x, y + i * cell), (right, y + i * cell)) for i in range(1, grid.height)]
     lines += [((x + j * cell, y), (x + j * cell, bottom)) for j in range(1, grid.width)]
-    panel.add_collection(LineCollection(lines, colors=_LINE, linewidths=min(0.6, 8 / max(grid.shape))))
-    _frame(panel, grid, x, y, cell, edgecolor=_LINE, linewidth=0.8)
+    panel.add_collection(LineCollection(lines, colors=_LINE_COLOUR, linewidths=min(0.6, 8 / max(grid.shape))))
+    _draw_frame(panel, grid, x, y, cell, edgecolor=_LINE_COLOUR, linewidth=0.8)
 
 
-def _frame(panel: Axes, grid: Grid, x: float, y: float, cell: float, **how: Any) -> None:
+def _draw_frame(panel: Axes, grid: Grid, x: float, y: float, cell: float, **style: Any) -> None:
     from matplotlib.patches import Rectangle
 
-    panel.add_patch(Rectangle((x, y), cell * grid.width, cell * grid.height, fill=False, zorder=3, **how))
+    panel.add_patch(Rectangle((x, y), cell * grid.width, cell * grid.height, fill=False, zorder=3, **style))
 
 
-def _mark(panel: Axes, grid: Grid, truth: Grid, x: float, y: float, cell: float) -> None:
-    """Outline what differs from the truth; the frame of an exact grid is heavy, that of another shape dashed."""
+def _mark_differences(panel: Axes, grid: Grid, truth: Grid, x: float, y: float, cell: float) -> None:
+    """Outline the cells that differ from the exact grid.
+
+    An exact grid gets a heavy frame, a grid of another shape a dashed one.
+    """
     from matplotlib.collections import LineCollection
 
     if grid.shape != truth.shape or grid == truth:
         style = "-" if grid == truth else (0, (3, 2))
-        wide = min(2.0, _POINTS * cell * 0.2)
-        _frame(panel, grid, x, y, cell, edgecolor="black", linewidth=wide, linestyle=style)
+        width = min(2.0, _POINTS_PER_INCH * cell * 0.2)
+        _draw_frame(panel, grid, x, y, cell, edgecolor="black", linewidth=width, linestyle=style)
         return
     edges = [
         ((x + a * cell, y + b * cell), (x + c * cell, y + d * cell)) for (a, b), (c, d) in difference_edges(grid, truth)
     ]
-    # White on black is seen on every colour; thinner where cells are small.
-    width = min(1.6, max(0.7, _POINTS * cell * 0.12))
-    for colour, wide in (("black", 2.6 * width), ("white", width)):
-        panel.add_collection(LineCollection(edges, colors=colour, linewidths=wide, capstyle="projecting", zorder=4))
+    # A white line on a black one is visible on every colour; both are thinner if cells are small.
+    width = min(1.6, max(0.7, _POINTS_PER_INCH * cell * 0.12))
+    for colour, line in (("black", 2.6 * width), ("white", width)):
+        panel.add_collection(LineCollection(edges, colors=colour, linewidths=line, capstyle="projecting", zorder=4))
 
 
 def difference_edges(grid: Grid, truth: Grid) -> Sequence[Segment]:
-    """The outline of the cells in which two grids of one shape differ: segments (column, row) between cell corners."""
+    """Return the outline of the cells in which two grids of the same shape differ.
+
+    Returns:
+        Segments between corners of cells, in units of a cell: (column, row).
+    """
     height, width = grid.shape
     differs = [a != b for a, b in zip(grid.cells, truth.cells, strict=True)]
 
-    def at(i: int, j: int) -> bool:
+    def differs_at(i: int, j: int) -> bool:
         return 0 <= i < height and 0 <= j < width and differs[i * width + j]
 
     edges: list[Segment] = []
     for i in range(height + 1):
         for j in range(width + 1):
-            if j < width and at(i, j) != at(i - 1, j):
+            if j < width and differs_at(i, j) != differs_at(i - 1, j):
                 edges.append(((j, i), (j + 1, i)))
-            if i < height and at(i, j) != at(i, j - 1):
+            if i < height and differs_at(i, j) != differs_at(i, j - 1):
                 edges.append(((j, i), (j, i + 1)))
     return edges

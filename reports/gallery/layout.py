@@ -1,4 +1,4 @@
-"""Where everything stands in the picture of one task: examples, tests, truths, and the top grids of every vote."""
+"""Compute the positions of all grids and captions in the picture of one task. All lengths are in inches."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from reports.gallery.votes import TopByOutput, TopGrids
 
 COLUMNS = 8
 BOX = 1.5
-"""Side of the place of one grid, in inches, as all that follows."""
+"""Side of the square that a grid is fitted into."""
 GAP = 0.14
 TITLE = 0.17
 """Height of one line of text."""
 _LARGEST_CELL = 0.26
 _LETTER = 0.066
-"""Width of a bold letter."""
+"""Mean width of a bold letter."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One grid of the picture: ``column`` it stands in, text above it, and what it is compared with."""
+    """One grid of the picture with its caption above it."""
 
     column: int
+    """From 0 to COLUMNS - 1."""
     grid: Grid | None
     caption: str
     truth: Grid | None = None
-    """The exact grid, where this one is a prediction."""
-    group: str = ""
-    """A heading above the caption, which may reach over the next columns."""
+    """The exact grid, if this one is a prediction. Cells that differ from it are marked."""
+    heading: str = ""
+    """Text above the caption, which may extend over the next columns."""
     arrow: bool = False
-    """Whether an arrow leads from this grid to the next."""
+    """Whether an arrow points from this grid to the next."""
 
     @property
     def cell(self) -> float:
-        """The side of its grid's cells."""
+        """Return the side of one cell of the grid."""
         return 0.0 if self.grid is None else min(BOX / max(self.grid.shape), _LARGEST_CELL)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A tile whose text begins at (x, y), from the top left corner of the picture, y downwards."""
+    """A tile and the position of its text. The origin is the top left corner of the picture; y grows downwards."""
 
     tile: Tile
     x: float
@@ -50,7 +51,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Layout:
-    """A whole picture: its size, its tiles, and the heights of the rules above the tests."""
+    """The picture of a task: its size, its tiles, and the y of the horizontal lines above the tests."""
 
     width: float
     height: float
@@ -59,11 +60,15 @@ class Layout:
 
 
 def lay_out_task(task: Task, tops: TopByOutput) -> Layout:
-    """Rows of examples, then for each test output the input, the truth and each model's top grids."""
+    """Lay out the train pairs in rows, then for each test its input, the exact output and each model's top grids.
+
+    Args:
+        tops: the votes on this task's test outputs.
+    """
     placed, rules = [], []
     y = GAP / 2
     for row in [*_example_rows(task), *_test_rows(task, tops)]:
-        if row[0].group and row[0].column == 0:
+        if row[0].heading and row[0].column == 0:
             rules.append(y - GAP / 3)
         placed += [Placed(tile, GAP + tile.column * (BOX + GAP), y) for tile in row]
         y += _row_height(row)
@@ -84,36 +89,38 @@ def _test_rows(task: Task, tops: TopByOutput) -> list[list[Tile]]:
     for index, pair in enumerate(task.test):
         name = "test" if len(task.test) == 1 else f"test {index + 1}"
         row = [
-            Tile(0, pair.input, f"{name}: {_size(pair.input)}", group=" "),
-            Tile(1, pair.output, f"truth: {_size(pair.output)}", group=" "),
+            Tile(0, pair.input, f"{name}: {_size(pair.input)}", heading=" "),
+            Tile(1, pair.output, f"truth: {_size(pair.output)}", heading=" "),
         ]
         column = 2
-        for own in tops[task.id, index]:
-            width = max(1, len(own.top))
+        for vote in tops[task.id, index]:
+            width = max(1, len(vote.top))
             if column + width > COLUMNS:
                 rows.append(row)
                 row, column = [], 2
-            row += _top_tiles(own, pair.output, column)
+            row += _top_tiles(vote, pair.output, column)
             column += width
         rows.append(row)
     return rows
 
 
-def _top_tiles(own: TopGrids, truth: Grid | None, column: int) -> list[Tile]:
-    if not own.top:
-        return [Tile(column, None, f"no grid in {own.n} predictions", truth, _shortened(own.model, 1))]
+def _top_tiles(vote: TopGrids, truth: Grid | None, column: int) -> list[Tile]:
+    """Return one tile per top grid of a model, under the model's name."""
+    if not vote.top:
+        return [Tile(column, None, f"no grid in {vote.n} predictions", truth, _shortened(vote.model, 1))]
     note = ""
-    if own.exact_place is not None and own.exact_place > len(own.top):
-        note = f" (exact: place {own.exact_place}, {own.exact_votes} of {own.n})"
-    heading = _shortened(own.model, len(own.top), len(note)) + note
-    captions = [f"{group.count} of {own.n}{_judged(group.grid, truth)}" for group in own.top]
+    if vote.exact_rank is not None and vote.exact_rank > len(vote.top):
+        note = f" (exact: place {vote.exact_rank}, {vote.exact_votes} of {vote.n})"
+    heading = _shortened(vote.model, len(vote.top), len(note)) + note
+    captions = [f"{group.count} of {vote.n}{_mark(group.grid, truth)}" for group in vote.top]
     return [
         Tile(column + i, group.grid, caption, truth, " " if i else heading)
-        for i, (group, caption) in enumerate(zip(own.top, captions, strict=True))
+        for i, (group, caption) in enumerate(zip(vote.top, captions, strict=True))
     ]
 
 
-def _judged(grid: Grid, truth: Grid | None) -> str:
+def _mark(grid: Grid, truth: Grid | None) -> str:
+    """Return ✓ for an exact grid, else ✗ with its shape or its number of wrong cells."""
     if truth is None:
         return ""
     if grid == truth:
@@ -130,11 +137,11 @@ def _size(grid: Grid | None) -> str:
 
 def _row_height(row: Sequence[Tile]) -> float:
     grids = [tile.cell * tile.grid.height for tile in row if tile.grid is not None]
-    lines = 2 if any(tile.group for tile in row) else 1
+    lines = 2 if any(tile.heading for tile in row) else 1
     return max(grids, default=0.0) + lines * TITLE + GAP
 
 
-def _shortened(text: str, tiles: int, taken: int = 0) -> str:
-    """A text cut in its middle to what stands over so many tiles beside ``taken`` other letters."""
-    room = max(8, int(tiles * (BOX + GAP) / _LETTER) - taken)
+def _shortened(text: str, tiles: int, reserved: int = 0) -> str:
+    """Cut the middle out of a text so that it fits over this many tiles, together with ``reserved`` letters."""
+    room = max(8, int(tiles * (BOX + GAP) / _LETTER) - reserved)
     return text if len(text) <= room else f"{text[: room // 2]}…{text[-(room - room // 2 - 1) :]}"

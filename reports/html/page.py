@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML file: pictures inside it, nothing fetched, readable without script."""
+"""Write the report as one self-contained HTML file with embedded pictures, readable without script or network."""
 
 from __future__ import annotations
 
@@ -8,48 +8,51 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from reports.html.markup import anchor, inline, to_html
+from harness.results.table_format import percent
+from reports.html.markdown import anchor, inline, to_html
 from reports.html.task_table import STATES, TaskCell, TaskTable
 
-Part = str | TaskTable
-"""Of a report: a piece of markdown, or a table that only the HTML page has."""
-
 _FOLDER = Path(__file__).parent
-_KINDS = {"png": "image/png", "svg": "image/svg+xml"}
+_MEDIA_TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 
 
-def html_page(title: str, parts: Sequence[Part], pictures: Mapping[str, bytes]) -> str:
-    """The whole page.
+def html_page(title: str, parts: Sequence[str | TaskTable], pictures: Mapping[str, bytes]) -> str:
+    """Return the whole page.
 
     Args:
-        parts: in order; pictures of markdown parts are embedded, as SVG where there is one of the same name.
-        pictures: the files by name.
+        parts: markdown and task tables, in order.
+        pictures: picture files by name. A PNG is replaced by the SVG of the same name if there is one.
     """
-    taken: set[str] = set()
+    anchors: set[str] = set()
     body, chapters = [], []
 
-    def embed(name: str) -> str:
+    def picture_url(name: str) -> str:
         vector = name.removesuffix(".png") + ".svg"
-        chosen = vector if vector in pictures else name
-        if chosen not in pictures:  # a picture that the closing text names
+        file = vector if vector in pictures else name
+        if file not in pictures:
             return ""
-        kind = _KINDS[chosen.rpartition(".")[2]]
-        return f"data:{kind};base64,{b64encode(pictures[chosen]).decode()}"
+        return f"data:{_MEDIA_TYPES[file.rpartition('.')[2]]};base64,{b64encode(pictures[file]).decode()}"
 
     for part in parts:
         if isinstance(part, TaskTable):
-            body.append(_task_table(part, taken))
+            body.append(_task_table(part, anchors))
             continue
         if part.startswith("## "):
             heading = part.splitlines()[0].removeprefix("## ")
-            chapters.append((anchor(heading, set(taken)), heading))
-        body.append(to_html(part, embed, taken))
+            chapters.append((anchor(heading, set(anchors)), heading))
+        body.append(to_html(part, picture_url, anchors))
     return _document(title, chapters, "\n".join(body))
 
 
 def _document(title: str, chapters: Sequence[tuple[str, str]], body: str) -> str:
+    """Return the HTML document.
+
+    Args:
+        chapters: anchor and heading of each entry of the table of contents.
+        body: HTML.
+    """
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    # Only this style and this script run, whatever stands in a run's files; nothing is fetched.
+    # Whatever a run's files contain, the browser applies only this style and script, and fetches nothing.
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -66,26 +69,28 @@ def _document(title: str, chapters: Sequence[tuple[str, str]], body: str) -> str
 
 
 def _digest(text: str) -> str:
+    """Return the hash by which a content security policy allows an inline style or script."""
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _task_table(table: TaskTable, taken: set[str]) -> str:
+def _task_table(table: TaskTable, anchors: set[str]) -> str:
+    """Return a table that page.js makes sortable, with a place for its filter."""
     name = f"tasks-{table.number}"
     heads = '<th scope="col">task</th><th scope="col" data-kind="number" class="number">outputs</th>'
     heads += "".join(f'<th scope="col" data-kind="number">{escape(model)}</th>' for model in table.models)
     rows = []
     for place, row in enumerate(table.rows):
         task = escape(row.task)
-        label = f'<a href="#{task_anchor(table.number, row.task)}">{task}</a>' if row.shown else task
+        label = f'<a href="#{anchor(row.gallery_heading, set())}">{task}</a>' if row.gallery_heading else task
         cells = "".join(map(_cell, row.cells))
         rows.append(
             f'<tr data-state="{row.state}" data-place="{place}"><th scope="row" data-value="{task}">{label}</th>'
             f'<td class="number">{row.outputs}</td>{cells}</tr>'
         )
-    counts = ", ".join(f"{table.count(state)} {state}" for state in STATES)
+    counts = ", ".join(f"{sum(row.state == state for row in table.rows)} {state}" for state in STATES)
     return (
-        f'<h3 id="{anchor(f"every task {table.number}", taken)}">Every task</h3>\n'
-        f"<p>Per model whether its two attempts solve the task (✓ or ✗), and the share of exact predictions. "
+        f'<h3 id="{anchor(f"every task {table.number}", anchors)}">Every task</h3>\n'
+        f"<p>For each model, whether its two attempts solve the task (✓ or ✗), and the share of exact predictions. "
         f"{counts}: by every model, by none, by some only.</p>\n"
         f'<div id="filter-{name}"></div>\n'
         f'<div class="wide tasks" tabindex="0" role="region" aria-label="Every task of {escape(table.heading)}">'
@@ -96,14 +101,5 @@ def _task_table(table: TaskTable, taken: set[str]) -> str:
 
 def _cell(cell: TaskCell) -> str:
     mark, word = ("✓", "solved") if cell.solved else ("✗", "not solved")
-    return f'<td data-value="{cell.order:g}"><span role="img" aria-label="{word}">{mark}</span> {cell.text}</td>'
-
-
-def task_anchor(number: int, task: str) -> str:
-    """The anchor of a task of the gallery, as its heading gives it."""
-    return anchor(task_heading(number, task), set())
-
-
-def task_heading(number: int, task: str) -> str:
-    """The heading of a task in the gallery of dataset ``number``; unique in a report."""
-    return f"Task {task}" + (f" ({number})" if number > 1 else "")
+    share = "" if cell.accuracy is None else percent(cell.accuracy)
+    return f'<td data-value="{cell.sort_key:g}"><span role="img" aria-label="{word}">{mark}</span> {share}</td>'

@@ -1,4 +1,4 @@
-"""Runs as reports need them: scored, and gathered by the dataset they sampled."""
+"""Load run folders and group them into sections, one per dataset, seed and number of predictions."""
 
 from __future__ import annotations
 
@@ -16,133 +16,147 @@ from harness.scoring.paired_comparison import Paired, against_first, all_pairs, 
 from harness.scoring.run_scores import ModelScores, declared_tasks, make_results, score_saved
 
 MOST_FOR_ALL_PAIRS = 6
-"""With more models each is compared with one only: every pair would bury the page, and Holm's correction all of it."""
+"""With more models than this, each model is compared with the first only. Comparing every pair would make the page
+long and Holm's correction severe."""
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """One run folder with what was computed from its predictions."""
+    """One run folder with the scores and costs computed from its predictions."""
 
     name: str
-    """The name of its folder, with its parent's where two have the same."""
+    """Name of the folder, prefixed with its parent's name if two folders have the same name."""
     folder: RunFolder
     manifest: Manifest
     tasks: tuple[Task, ...]
-    """The tasks that it declared."""
+    """The tasks that the manifest declares."""
     scored: list[ModelScores]
     cost: Mapping[str, Cost]
-    """What each model's predictions cost, by its name in the run."""
+    """Cost of each model's predictions, by the model's name in the run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """Runs over the same tasks with the same N and views, whose models may be compared."""
+    """Runs on the same tasks with the same N, seed and augmentation, so that their models can be compared."""
 
+    number: int
+    """Position in the report, from 1."""
     dataset: str
     heading: str
-    """The dataset, with N and seed where the report has several sections of it."""
+    """The dataset, followed by N and seed if the report has several sections on it."""
     runs: tuple[LoadedRun, ...]
     tasks: tuple[Task, ...]
     scored: tuple[ModelScores, ...]
-    """Every model of every run; named RUN@MODEL where a name alone is not unique."""
+    """Scores of every model of every run. A model is named RUN@MODEL if its name alone is not unique."""
     results: Results
-    baseline: str | None = None
-    """The model that all others are compared with, the first one of many; None compares every pair."""
+    baseline: str | None
+    """The model that every other model is compared with, or None if every pair is compared."""
     pairs: tuple[Paired, ...] = ()
-    """Its comparisons, Holm-corrected over those of all sections of the report."""
-    family: int = 0
-    """How many those are."""
+    """Comparisons of this section, Holm-corrected over the comparisons of all sections."""
+    family_size: int = 0
+    """Number of comparisons corrected together."""
 
     @property
     def n(self) -> int:
-        """Predictions a test output."""
-        return self.runs[0].manifest.config.n
+        """Return the number of predictions per test output."""
+        return self.results.n
 
     @property
     def seed(self) -> int:
-        """The seed of views, intervals and tests."""
-        return self.runs[0].manifest.config.seed
+        """Return the seed of augmentations, intervals and tests."""
+        return self.results.seed
 
     @property
     def rated(self) -> list[ModelScores]:
-        """The models whose means over predictions are known; early stopping can leave them open."""
+        """Return the models with a known accuracy; early stopping can make it unknown."""
         return [scores for scores in self.scored if "accuracy" in scores.measured]
 
     @property
-    def whole(self) -> list[ModelScores]:
-        """The models with all N predictions of every output."""
+    def fully_sampled(self) -> list[ModelScores]:
+        """Return the models that have all N predictions for every test output."""
         return [s for s in self.scored if s.stopping is None or s.stopping.first_round == self.n]
-
-    def compared(self) -> list[Paired]:
-        """Return the comparisons of this section, Holm-corrected by themselves."""
-        if self.every_pair:
-            return compare_pairs(all_pairs(self.scored), self.seed)
-        first = sorted(self.scored, key=lambda scores: scores.model != self.reference)
-        return compare_pairs(against_first(first), self.seed)
-
-    @property
-    def every_pair(self) -> bool:
-        """Whether every pair of models is compared, or each model with the reference only."""
-        return self.baseline is None
 
     @property
     def reference(self) -> str:
-        """The model that pictures of two models set the others against: the baseline, else the first."""
+        """Return the model that plots of two models compare the others with: the baseline, else the first model."""
         return self.baseline or self.scored[0].model
 
-    def asked(self) -> list[tuple[LoadedRun, str, ModelConfig]]:
-        """For each model its run, its name in this report, and how it was asked; in the order of ``scored``."""
-        own = [(run, config) for run in self.runs for config in run.manifest.config.models]
-        return [(run, scores.model, config) for (run, config), scores in zip(own, self.scored, strict=True)]
+    def compare_models(self) -> list[Paired]:
+        """Return the comparisons of this section, Holm-corrected over this section alone."""
+        if self.baseline is None:
+            return compare_pairs(all_pairs(self.scored), self.seed)
+        baseline_first = sorted(self.scored, key=lambda scores: scores.model != self.baseline)
+        return compare_pairs(against_first(baseline_first), self.seed)
+
+    def models_with_runs(self) -> list[tuple[str, LoadedRun, ModelConfig]]:
+        """Return each model's name in this report, its run and its configuration, in the order of ``scored``."""
+        configs = [(run, config) for run in self.runs for config in run.manifest.config.models]
+        return [(scores.model, run, config) for scores, (run, config) in zip(self.scored, configs, strict=True)]
 
 
 def load_sections(paths: Sequence[Path], baseline: str | None = None) -> list[Section]:
-    """The runs in these folders as sections, in the order in which their datasets first come.
+    """Load run folders and group them into sections, in the order in which their datasets first occur.
 
     Args:
-        baseline: the model that all others are compared with, in the sections that have it.
+        baseline: model to compare every other model with, in the sections that have it.
 
     Raises:
-        RunError, DataError: a folder is not a run, a file of it is broken, or no section has the baseline.
+        RunError, DataError: a folder is not a run, one of its files is broken, or no section has the baseline.
     """
     groups: dict[tuple[object, ...], list[LoadedRun]] = {}
-    for path, name in zip(paths, _names(paths), strict=True):
-        folder = RunFolder(path)
-        manifest = folder.manifest()
-        config = manifest.config
-        tasks = declared_tasks(manifest)
-        key = (tuple((task.id, content_digest(task)) for task in tasks), config.n, config.seed, config.augment)
-        if not folder.predictions_path.exists():
-            raise RunError(
-                f"{folder.predictions_path} is missing: the run stopped before its first prediction, or the file is "
-                "lost; complete the run with bench run --resume"
-            )
-        meter = CostMeter()
-        scored = score_saved(folder, manifest, meter, tasks)
-        groups.setdefault(key, []).append(LoadedRun(name, folder, manifest, tuple(tasks), scored, meter.costs()))
+    for path, name in zip(paths, _run_names(paths), strict=True):
+        run = _load_run(path, name)
+        config = run.manifest.config
+        digests = tuple((task.id, content_digest(task)) for task in run.tasks)
+        groups.setdefault((digests, config.n, config.seed, config.augment), []).append(run)
     datasets = [runs[0].manifest.config.dataset for runs in groups.values()]
-    sections = [_section(tuple(runs), datasets, baseline) for runs in groups.values()]
+    sections = [_section(k, tuple(runs), datasets, baseline) for k, runs in enumerate(groups.values(), 1)]
     if baseline is not None and baseline not in (known := all_models(sections)):
         raise RunError(f"no run has a model {baseline!r} to be the baseline; they have: {', '.join(known)}")
-    compared = correct_together([section.compared() for section in sections])
-    family = sum(map(len, compared))
-    return [replace(s, pairs=tuple(rows), family=family) for s, rows in zip(sections, compared, strict=True)]
+    compared = correct_together([section.compare_models() for section in sections])
+    family_size = sum(map(len, compared))
+    return [replace(s, pairs=tuple(rows), family_size=family_size) for s, rows in zip(sections, compared, strict=True)]
 
 
 def all_models(sections: Sequence[Section]) -> list[str]:
-    """Every model of a report, in the order in which it first comes: its place decides its look in all pictures."""
+    """Return every model of a report once, in order of first occurrence. Its index decides its look in all plots."""
     return list(dict.fromkeys(scores.model for section in sections for scores in section.scored))
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _load_run(path: Path, name: str) -> LoadedRun:
+    """Read a run folder and score its predictions."""
+    folder = RunFolder(path)
+    manifest = folder.manifest()
+    tasks = declared_tasks(manifest)
+    if not folder.predictions_path.exists():
+        raise RunError(
+            f"{folder.predictions_path} is missing: the run stopped before its first prediction, or the file is "
+            "lost; complete the run with bench run --resume"
+        )
+    meter = CostMeter()
+    scored = score_saved(folder, manifest, meter, tasks)
+    return LoadedRun(name, folder, manifest, tuple(tasks), scored, meter.costs())
+
+
+def _run_names(paths: Sequence[Path]) -> list[str]:
+    """Return a unique name for each run folder.
+
+    Raises:
+        RunError: two paths lead to the same folder.
+    """
     full = [path.resolve() for path in paths]
-    if repeated := [str(path) for path, own in zip(paths, full, strict=True) if full.count(own) > 1]:
+    if repeated := [str(path) for path, target in zip(paths, full, strict=True) if full.count(target) > 1]:
         raise RunError(f"{repeated[0]} is named twice")
     plain = [path.name for path in full]
     return [path.name if plain.count(path.name) == 1 else f"{path.parent.name}/{path.name}" for path in full]
 
 
-def _section(runs: tuple[LoadedRun, ...], datasets: Sequence[str], baseline: str | None) -> Section:
+def _section(number: int, runs: tuple[LoadedRun, ...], datasets: Sequence[str], baseline: str | None) -> Section:
+    """Return a section without its comparisons.
+
+    Args:
+        datasets: the datasets of all sections, to see whether this one is unique.
+    """
     names = [scores.model for run in runs for scores in run.scored]
     scored = tuple(
         scores if names.count(scores.model) == 1 else replace(scores, model=f"{run.name}@{scores.model}")
@@ -153,15 +167,8 @@ def _section(runs: tuple[LoadedRun, ...], datasets: Sequence[str], baseline: str
     heading = config.dataset
     if datasets.count(config.dataset) > 1:
         heading += f" (N = {config.n}, seed {config.seed}{'' if config.augment else ', one view'})"
-    known = [scores.model for scores in scored]
-    if baseline not in known:
-        baseline = None if len(known) <= MOST_FOR_ALL_PAIRS else known[0]
-    return Section(
-        config.dataset,
-        heading,
-        runs,
-        runs[0].tasks,
-        scored,
-        make_results(scored, config.n, config.seed),
-        baseline,
-    )
+    models = [scores.model for scores in scored]
+    if baseline not in models:
+        baseline = None if len(models) <= MOST_FOR_ALL_PAIRS else models[0]
+    results = make_results(scored, config.n, config.seed)
+    return Section(number, config.dataset, heading, runs, runs[0].tasks, scored, results, baseline)

@@ -1,4 +1,4 @@
-"""How the benched adapters were trained, from the folders that the trainer left."""
+"""Find the training runs of the benched adapters, and read their cost and loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class _Manifest(BaseModel):
-    """What a report reads of the trainer's manifest.json, which holds much more."""
+    """The fields of the trainer's manifest.json that a report uses."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -33,21 +33,22 @@ class _Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Training:
-    """One finished training run: its folder (the trainer's, or a version in the registry) and what it cost."""
+    """One finished training run: its folder (the trainer's, or a version in the registry), cost and losses."""
 
     folder: Path
     steps: int
     seconds: float
     tokens: int
     losses: tuple[tuple[int, float], ...]
-    """(step, loss in nats an answer token); empty where the folder has no log."""
+    """(training step, loss in nats per answer token); empty if the folder has no log."""
     validation: tuple[tuple[int, float], ...]
+    """(training step, validation loss)."""
 
     @cached_property
     def hash(self) -> str | None:
-        """The content hash under which a server lists this adapter; None for a full model.
+        """Return the content hash under which a server lists this adapter, or None for a full model.
 
-        SHA-256 over the two adapter files, each preceded by its length in 8 bytes, as the registry names versions.
+        It is the SHA-256 of the two adapter files, each preceded by its length in 8 bytes, as in the registry.
         """
         digest = hashlib.sha256()
         for name in _WEIGHTS:
@@ -62,42 +63,45 @@ class Training:
 
 
 def find_training(folders: Sequence[Path], sections: Sequence[Section]) -> dict[str, Training]:
-    """The training of each model of a report, found below ``folders`` by its content hash.
+    """Find the training run of each model of a report below ``folders`` by the content hash of its weights.
 
-    Where a run knows no hash of a model (another kind of server), the folder's name must be the model's.
+    If a run has no hash of a model (servers other than ours), the folder must have the name of the model.
+
+    Returns:
+        Training runs by the model's name in the report.
 
     Raises:
         DataError: a manifest or log is broken. RunError: no model of the runs was trained there.
     """
     candidates = [training for folder in folders for training in _trainings(folder)]
-    found: dict[str, Training] = {}
+    trained: dict[str, Training] = {}
     for section in sections:
-        for _, model, config in section.asked():
+        for model, _, config in section.models_with_runs():
             for training in candidates:
                 same = training.folder.name == config.name if config.hash is None else training.hash == config.hash
-                # The trainer's own folder has the log, which the registry's copy lacks.
-                if same and (model not in found or not found[model].losses):
-                    found[model] = training
-    if folders and not found:
+                # Prefer the trainer's folder: the copy in the registry has no log.
+                if same and (model not in trained or not trained[model].losses):
+                    trained[model] = training
+    if folders and not trained:
         raise RunError(
             f"{', '.join(map(str, folders))}: none of the {len(candidates)} trained adapters there is a model of these "
             "runs; name the folder that bench train wrote to, or the registry"
         )
-    return found
+    return trained
 
 
 def _trainings(folder: Path) -> Iterator[Training]:
-    """Every finished training run in a folder or below it, in the order of the paths."""
+    """Yield every finished training run in a folder or below it, in the order of the paths."""
     for path in sorted(folder.rglob(_MANIFEST)):
-        data = _object(path)
+        data = _read_object(path)
         if "losses" not in data:
-            continue  # a manifest of something else, such as a run
+            continue  # another kind of manifest, such as a run's
         try:
             manifest = _Manifest.model_validate(data)
         except ValidationError as error:
             first = error.errors()[0]
             raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        lines = _lines(path.with_name(_LOG))
+        lines = _read_log(path.with_name(_LOG))
         yield Training(
             path.parent, manifest.steps, manifest.seconds, manifest.tokens,
             _series(lines, "loss"), _series(lines, "eval_loss"),
@@ -108,7 +112,7 @@ def _series(lines: Sequence[dict[str, object]], key: str) -> tuple[tuple[int, fl
     return tuple((int(str(line["step"])), float(str(line[key]))) for line in lines if key in line and "step" in line)
 
 
-def _object(path: Path) -> dict[str, object]:
+def _read_object(path: Path) -> dict[str, object]:
     try:
         data = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
@@ -116,8 +120,8 @@ def _object(path: Path) -> dict[str, object]:
     return data if isinstance(data, dict) else {}
 
 
-def _lines(path: Path) -> list[dict[str, object]]:
-    """The lines of a training log; none where there is no log. A torn last line is left out."""
+def _read_log(path: Path) -> list[dict[str, object]]:
+    """Return the lines of a training log, without an incomplete last line; none if there is no log."""
     if not path.is_file():
         return []
     lines = []
@@ -126,7 +130,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
             if not line.endswith(b"\n"):
                 break
             try:
-                lines.append(json.loads(line))  # takes the NaN and Infinity that older versions wrote
+                lines.append(json.loads(line))  # orjson would refuse the NaN and Infinity that older versions wrote
             except ValueError as error:
                 raise DataError(f"{path}, line {number}: not JSON ({error})") from None
     return lines

@@ -1,4 +1,4 @@
-"""Accuracy, pass@k and vote@k against the number of predictions, with bands over tasks."""
+"""Plot accuracy, pass@k and vote@k against the number of predictions, with intervals over tasks as bands."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 _TITLES = {"accuracy": "accuracy", "pass_n": "pass@k", "vote_2": "vote_2@k", "vote_1": "vote_1@k"}
 _FEW_MODELS = 8
-"""With more models the bands would cover each other, so that none is drawn."""
+"""With more models no bands are drawn, because they would cover each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One metric of one model: its interval over tasks for every number of predictions ``k``."""
+    """One metric of one model with its interval over tasks, for every number of predictions in ``ks``."""
 
     model: str
     metric: str
@@ -35,9 +35,9 @@ class Curve:
 
 
 def section_curves(section: Section) -> list[Curve]:
-    """The curves of every rated model of a section, metrics in the order of HEADLINE; accuracy does not depend on k.
+    """Return the curves of every model with a known accuracy, which is a constant; metrics in the order of HEADLINE.
 
-    Those of a run that stopped early end with its first round.
+    With early stopping the curves end with the first round.
     """
     rows, names = [], []
     for scores in section.rated:
@@ -47,12 +47,12 @@ def section_curves(section: Section) -> list[Curve]:
             flat = np.tile(scores.tasks.of("accuracy"), (len(ks), 1))
             rows.append(curves[metric] if metric in STRICT_METRICS else flat)
             names.append((scores.model, metric, ks))
-    found = iter(intervals(np.concatenate(rows), 1, section.seed))
-    return [Curve(model, metric, ks, tuple(next(found) for _ in ks)) for model, metric, ks in names]
+    points = iter(intervals(np.concatenate(rows), 1, section.seed))
+    return [Curve(model, metric, ks, tuple(next(points) for _ in ks)) for model, metric, ks in names]
 
 
 def curves_figure(sections: Sequence[Section]) -> Figure:
-    """One row a dataset with rated models, one panel a metric; k on a logarithmic axis, in per cent."""
+    """Draw one row of panels per dataset and one panel per metric, in per cent, with k on a logarithmic axis."""
     from matplotlib.figure import Figure
 
     models = all_models(sections)
@@ -73,15 +73,15 @@ def curves_figure(sections: Sequence[Section]) -> Figure:
 
 def _draw_panel(panel: Axes, curves: Sequence[Curve], models: Sequence[str]) -> None:
     for curve in curves:
-        own = look(models.index(curve.model))
+        style = look(models.index(curve.model))
         values = [100 * point.value for point in curve.points]
         panel.plot(
-            curve.ks, values, own.line, color=own.colour, marker=own.marker, markersize=3.5, linewidth=1.4,
+            curve.ks, values, style.line, color=style.colour, marker=style.marker, markersize=3.5, linewidth=1.4,
             label=curve.model,
         )  # fmt: skip
         if len(curves) <= _FEW_MODELS:
             low, high = [100 * p.low for p in curve.points], [100 * p.high for p in curve.points]
-            panel.fill_between(curve.ks, low, high, color=own.colour, alpha=0.12, linewidth=0)
+            panel.fill_between(curve.ks, low, high, color=style.colour, alpha=0.12, linewidth=0)
     ks = max((curve.ks for curve in curves), key=len)
     panel.set_xscale("log", base=2)
     panel.set_xticks(ks, [str(k) for k in ks], minor=False)

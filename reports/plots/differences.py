@@ -1,4 +1,4 @@
-"""Paired differences with their intervals, against zero."""
+"""Plot the paired differences with their intervals."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_KINDS = {
-    "better": (COLOURS[0], ">", "better"),
-    "worse": (COLOURS[1], "<", "worse"),
-    "not resolved": ("0.45", "o", "not resolved"),
+_STYLES = {
+    "better": (COLOURS[0], ">"),
+    "worse": (COLOURS[1], "<"),
+    "not resolved": ("0.45", "o"),
 }
-"""By verdict: colour, marker, and words; what is not resolved is hollow."""
+"""Colour and marker by verdict. Unresolved differences are hollow."""
 
 
 def differences_figure(sections: Sequence[Section]) -> Figure:
-    """One panel a headline metric, one line a comparison: model − baseline in points, with its interval."""
+    """Draw one panel per headline metric with one line per comparison: model − baseline in points, and its interval."""
     from matplotlib.figure import Figure
 
     shown = [section for section in sections if section.pairs]
@@ -47,16 +47,23 @@ def differences_figure(sections: Sequence[Section]) -> Figure:
 
 
 def pair_name(row: Paired) -> str:
-    """How a comparison is called in pictures: ``model − baseline``."""
+    """Return the label of a comparison: ``model − baseline``."""
     return f"{row.model} − {row.baseline}"
 
 
 def _draw(panel: Axes, y: float, row: Paired) -> None:
-    found = row.comparison
-    colour, marker, words = _KINDS[found.verdict]
-    if found.low is not None and found.high is not None:
-        panel.plot([100 * found.low, 100 * found.high], [y, y], color=colour, linewidth=2.2)
-    face = "white" if found.verdict == "not resolved" else colour
+    comparison = row.comparison
+    colour, marker = _STYLES[comparison.verdict]
+    if comparison.low is not None and comparison.high is not None:
+        panel.plot([100 * comparison.low, 100 * comparison.high], [y, y], color=colour, linewidth=2.2)
+    face = "white" if comparison.verdict == "not resolved" else colour
     panel.plot(
-        [100 * found.delta], [y], marker, color=colour, markerfacecolor=face, markersize=6, label=words, linestyle=""
+        [100 * comparison.delta],
+        [y],
+        marker,
+        color=colour,
+        markerfacecolor=face,
+        markersize=6,
+        label=comparison.verdict,
+        linestyle="",
     )

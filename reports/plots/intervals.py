@@ -1,4 +1,4 @@
-"""Intervals side by side: every model's metrics on every dataset."""
+"""Plot the metrics of every model on every dataset with their intervals."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a chart of lines: a heading, or a model under it; ``y`` grows downwards."""
+    """One line of a plot: the heading of a section, or a label under it."""
 
     y: float
+    """Position, growing downwards."""
     label: str
     section: int
+    """Index of the section."""
     heading: bool = False
 
 
 def lay_out(headings: Sequence[str], labels: Sequence[Sequence[str]]) -> list[Line]:
-    """Lines for groups of labels, each group under its heading (left out where there is one group only)."""
+    """Return the lines of groups of labels, each group under its heading. A single group has no heading."""
     lines: list[Line] = []
     y = 0.0
     for index, (heading, group) in enumerate(zip(headings, labels, strict=True)):
@@ -41,7 +43,7 @@ def lay_out(headings: Sequence[str], labels: Sequence[Sequence[str]]) -> list[Li
 
 
 def label_lines(panel: Axes, lines: Sequence[Line]) -> None:
-    """Write the labels of lines at the left of a panel, headings in bold, the first at the top."""
+    """Write the labels at the left of a panel, the first at the top and headings in bold."""
     panel.set_yticks([line.y for line in lines], [line.label for line in lines])
     for tick, line in zip(panel.get_yticklabels(), lines, strict=True):
         if line.heading:
@@ -50,7 +52,7 @@ def label_lines(panel: Axes, lines: Sequence[Line]) -> None:
 
 
 def intervals_figure(sections: Sequence[Section]) -> Figure:
-    """One panel a headline metric, one line a dataset and model: the value and its interval, in per cent."""
+    """Draw one panel per headline metric with one line per dataset and model: value and interval in per cent."""
     from matplotlib.figure import Figure
 
     names = [[scores.model for scores in section.scored] for section in sections]
@@ -69,16 +71,16 @@ def _draw_panel(
     for line in lines:
         if line.heading:
             continue
-        found = sections[line.section].results.models[line.label].metrics.get(metric)
-        if found is None:
+        value = sections[line.section].results.models[line.label].metrics.get(metric)
+        if value is None:
             continue
-        own = look(models.index(line.label))
-        panel.plot([100 * found.low, 100 * found.high], [line.y, line.y], color=own.colour, linewidth=2.2)
-        panel.plot([100 * found.value], [line.y], own.marker, color=own.colour, markersize=6)
+        style = look(models.index(line.label))
+        panel.plot([100 * value.low, 100 * value.high], [line.y, line.y], color=style.colour, linewidth=2.2)
+        panel.plot([100 * value.value], [line.y], style.marker, color=style.colour, markersize=6)
     panel.set_title(metric)
     panel.set_xlabel("%")
     panel.grid(visible=False, axis="y")
     panel.tick_params(axis="y", length=0)
     low, high = panel.get_xlim()
-    # An interval near its end would seem open where the axis stops.
+    # Keep a margin beyond 0 and 100, or an interval that ends there would seem cut off.
     panel.set_xlim(max(low, -2.0), min(high, 102.0))

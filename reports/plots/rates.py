@@ -1,4 +1,4 @@
-"""Per-task solve rate of one model against another: where the difference comes from."""
+"""Plot the solve rate of every task of one model against another, which shows on which tasks they differ."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 _COLUMNS = 4
 _AREA = 14.0
-"""Of the circle of one task, in square points; that of n tasks has √n times as much."""
+"""Area of the circle of one task in square points; n tasks get √n times as much."""
 _CROWD = 10
-"""So many tasks at one corner are told in words: a circle does not show how many."""
+"""From this many tasks at 0 % or 100 % of both models, the title states their number."""
 _TICKS = (0, 25, 50, 75, 100)
 
 
 def rates_figure(sections: Sequence[Section]) -> Figure:
-    """One panel for each dataset and each model but the reference: tasks by the share of exact predictions of both.
+    """Draw one panel for each dataset and each model, with the reference on the x axis.
 
-    A circle grows with the number of tasks at its place; above the diagonal the model is better.
+    A circle marks the tasks with the same accuracies, and its area grows with their number. Above the diagonal the
+    model is better than the reference.
     """
     from matplotlib.figure import Figure
 
@@ -36,8 +37,8 @@ def rates_figure(sections: Sequence[Section]) -> Figure:
     counts = [len(group) for group in pairs]
     figure = Figure(figsize=(WIDTH, 3.1 * panel_rows(counts, _COLUMNS)), layout="constrained")
     groups = panel_groups(figure, counts, _COLUMNS)
-    for section, own, panels in zip(shown, pairs, groups, strict=True):
-        for (reference, scores), panel in zip(own, panels, strict=True):
+    for section, section_pairs, panels in zip(shown, pairs, groups, strict=True):
+        for (reference, scores), panel in zip(section_pairs, panels, strict=True):
             _draw_panel(panel, reference, scores)
         if len(sections) > 1:
             panels[0].set_ylabel(f"{section.heading}\n{panels[0].get_ylabel()}")
@@ -45,7 +46,7 @@ def rates_figure(sections: Sequence[Section]) -> Figure:
 
 
 def rate_pairs(section: Section) -> list[tuple[ModelScores, ModelScores]]:
-    """The reference with each other model, as far as both have solve rates."""
+    """Return the reference paired with each other model, if the accuracy of both is known."""
     reference = next((scores for scores in section.rated if scores.model == section.reference), None)
     return [(reference, scores) for scores in section.rated if reference is not None and scores is not reference]
 
@@ -62,12 +63,12 @@ def _draw_panel(panel: Axes, reference: ModelScores, scores: ModelScores) -> Non
         panel.scatter(across, up, s=size, facecolor=colour, alpha=0.55, edgecolor="white", linewidth=0.4, zorder=2)
     panel.set(xlim=(-5, 105), ylim=(-5, 105), xticks=_TICKS, yticks=_TICKS)
     panel.set(xlabel=f"{reference.model}, %", ylabel=f"{scores.model}, %")
-    told = [f"{(y > x).sum()} tasks above, {(y < x).sum()} below, {(y == x).sum()} equal"]
-    told += [f"{count} of them at {place:.0f} %" for place, count in _crowds(places, counts)]
-    panel.set_title("\n".join([told[0], ", ".join(told[1:])]).rstrip(), fontsize=8)
+    summary = f"{(y > x).sum()} tasks above, {(y < x).sum()} below, {(y == x).sum()} equal"
+    crowds = ", ".join(f"{count} of them at {place:.0f} %" for place, count in _crowds(places, counts))
+    panel.set_title(f"{summary}\n{crowds}".rstrip(), fontsize=8)
 
 
 def _crowds(places: NDArray[np.float64], counts: NDArray[np.int64]) -> list[tuple[float, int]]:
-    """Tasks that both models always or never solve, where they are many."""
+    """Return (accuracy, number of tasks) for tasks that both models always or never solve, if there are many."""
     corner = (places[:, 0] == places[:, 1]) & np.isin(places[:, 0], (0.0, 100.0)) & (counts >= _CROWD)
     return [(float(place), int(count)) for place, count in zip(places[corner][:, 0], counts[corner], strict=True)]

@@ -1,4 +1,4 @@
-"""How every picture looks, and how it is written so that the same figures give the same bytes."""
+"""The style of all plots, and how to render a figure to the same bytes every time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which the colour-blind tell apart."""
+"""The palette of Okabe and Ito, which colour-blind readers can distinguish."""
 MARKERS = "osD^vPX"
 LINES = ("-", "--", "-.", ":")
-"""Markers and line styles tell the models apart in grey."""
+"""Markers and line styles distinguish the models in greyscale."""
 
 WIDTH = 11.0
-"""Of every picture of numbers, in inches."""
+"""Width of every plot in inches."""
 _STYLE: dict[str, object] = {
     "svg.hashsalt": "arc-bench",
     "font.size": 9,
@@ -37,7 +37,7 @@ _STYLE: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one model is drawn, in every picture of a report."""
+    """Colour, marker and line style of one model in all plots of a report."""
 
     colour: str
     marker: str
@@ -45,13 +45,13 @@ class Look:
 
 
 def look(index: int) -> Look:
-    """The look of a report's model number ``index``; colour and marker together are its own up to 49 models."""
+    """Return the look of a model by its index from 0. Colour and marker together are unique up to 49 models."""
     return Look(COLOURS[index % 7], MARKERS[(index + index // 7) % 7], LINES[index % 4])
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw and write under the report's own style, whatever the user's matplotlib settings."""
+    """Use the report's matplotlib style within the context, whatever the user's settings."""
     from matplotlib import style
 
     with style.context(["default", _STYLE]):
@@ -59,13 +59,13 @@ def styled() -> Iterator[None]:
 
 
 def render(figure: Figure, stem: str, *, vector: bool = True, dpi: int = 130) -> dict[str, bytes]:
-    """A figure as files by name: ``stem.png``, and with ``vector`` ``stem.svg``."""
-    # Without date and version inside, so that the same figures give the same bytes.
+    """Render a figure and return the files by name: ``STEM.png``, and ``STEM.svg`` if ``vector``."""
+    # No date or version in the files, so that the same figures give the same bytes.
     kinds: list[tuple[str, dict[str, None]]] = [("png", {"Software": None})]
     if vector:
         kinds.append(("svg", {"Date": None, "Creator": None}))
     files = {}
-    # Once for all forms: working out where everything stands takes longer than drawing it.
+    # Compute the layout once for both formats: it takes longer than drawing.
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -77,23 +77,23 @@ def render(figure: Figure, stem: str, *, vector: bool = True, dpi: int = 130) ->
 
 
 def legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend above all panels, each label once."""
-    found: dict[str, Artist] = {}
+    """Add one legend above all panels, with each label once."""
+    entries: dict[str, Artist] = {}
     for panel in panels:
         handles, labels = panel.get_legend_handles_labels()
-        found.update(zip(labels, handles, strict=True))
-    if found:
-        columns = min(len(found), 6)
-        figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
+        entries.update(zip(labels, handles, strict=True))
+    if entries:
+        columns = min(len(entries), 6)
+        figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns)
 
 
 def panel_rows(counts: Sequence[int], columns: int) -> int:
-    """Rows of ``columns`` panels that groups of panels take, each group beginning a row."""
+    """Return the number of rows for groups of panels if each group starts a new row of ``columns`` panels."""
     return sum(-(-count // columns) for count in counts)
 
 
 def panel_groups(figure: Figure, counts: Sequence[int], columns: int) -> list[list[Axes]]:
-    """Square panels in groups, each group beginning a new row; the rest of its last row stays empty."""
+    """Create square panels in groups. Each group starts a new row; the rest of its last row stays empty."""
     axes = iter(figure.subplots(panel_rows(counts, columns), columns, squeeze=False).ravel())
     groups = []
     for count in counts:

@@ -1,4 +1,4 @@
-"""Where the figures come from: warnings, the manifest of each run in short, and the commands that repeat it."""
+"""Write the origin of the results: warnings, a summary of each run's manifest, and the commands that repeat it."""
 
 from __future__ import annotations
 
@@ -14,41 +14,46 @@ from harness.scoring.confounders import confounds
 from reports.loading.runs import LoadedRun, Section
 
 _SHORT = 12
-"""Digits shown of a hash."""
+"""Number of hexadecimal digits shown of a hash."""
 
 
 def warnings(section: Section) -> list[str]:
-    """What a reader must know before trusting the figures: what the runs warned of, and in what they differ."""
-    told = [f"{run.name}: {warning}" for run in section.runs for warning in run.manifest.warnings]
+    """Return the warnings of the runs, refused parameters, changed model versions, and settings that differ."""
+    texts = [f"{run.name}: {warning}" for run in section.runs for warning in run.manifest.warnings]
     for run in section.runs:
         manifest = run.manifest
-        told += [f"{run.name}: the server refused the parameter {name}; asked without" for name in manifest.without]
-        told += [
+        texts += [
+            f"{run.name}: the server refused the parameter {name}; requests were sent without it"
+            for name in manifest.without
+        ]
+        texts += [
             f"{run.name}: {model} was answered by several versions: {', '.join(names)}"
             for model, names in manifest.answered_as.items()
             if len(names) > 1
         ]
     manifests = [run.manifest for run in section.runs]
-    told += confounds(manifests, [model for manifest in manifests for model in manifest.config.models])
-    return list(dict.fromkeys(told))
+    texts += confounds(manifests, [model for manifest in manifests for model in manifest.config.models])
+    return list(dict.fromkeys(texts))
 
 
 def provenance(runs: Sequence[LoadedRun]) -> list[str]:
-    """The manifest of each run in short, and the command that repeats it; the models once where they are the same."""
+    """Return markdown: a summary of each run's manifest, its models, and the commands that repeat it.
+
+    The table of models is left out if it is the same as that of the previous run.
+    """
     parts: list[str] = []
-    shown = ""
+    previous = ""
     for run in runs:
-        parts.append(_manifest(run))
-        table = _models(run.manifest.config)
-        if table != shown:
-            parts.append(table)
-            shown = table
-        again = f"bench reproduce {shlex.quote(run.name)} --out AGAIN"
-        parts.append(f"```\n{_command(run)}\n{again}\n```")
+        parts.append(_manifest_summary(run))
+        table = _models_table(run.manifest.config)
+        parts += [table] if table != previous else []
+        previous = table
+        reproduce = f"bench reproduce {shlex.quote(run.name)} --out AGAIN"
+        parts.append(f"```\n{_run_command(run)}\n{reproduce}\n```")
     return parts
 
 
-def _manifest(run: LoadedRun) -> str:
+def _manifest_summary(run: LoadedRun) -> str:
     config, environment = run.manifest.config, run.manifest.environment
     dirty = " with uncommitted changes" if environment.dirty else ""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
@@ -63,7 +68,7 @@ def _manifest(run: LoadedRun) -> str:
     )
 
 
-def _models(config: RunConfig) -> str:
+def _models_table(config: RunConfig) -> str:
     rows = [
         [m.name, (m.hash or "–")[:_SHORT], m.prompt, m.prompt_digest, m.encoder, str(m.max_tokens)]
         for m in config.models
@@ -71,8 +76,8 @@ def _models(config: RunConfig) -> str:
     return markdown_table(["model", "weights", "prompt", "digest", "encoder", "max tokens"], rows, left=5)
 
 
-def _command(run: LoadedRun) -> str:
-    """The ``bench run`` that asks for the same predictions."""
+def _run_command(run: LoadedRun) -> str:
+    """Return the ``bench run`` command that requests the same predictions."""
     config = run.manifest.config
     words = ["bench", "run", *(w for url in run.manifest.servers for w in ("--server", url))]
     words += [w for model in config.models for w in ("--model", model.name)]
@@ -85,19 +90,19 @@ def _command(run: LoadedRun) -> str:
         words += [option, *values] if len(values) == 1 else []
     if len(config.task_ids) < len(open_dataset(config.dataset).ids):
         words += ["--limit", str(len(config.task_ids))]
-    return shlex.join([*words, *_sampling(config), "--out", run.name])
+    return shlex.join([*words, *_sampling_options(config), "--out", run.name])
 
 
-def _sampling(config: RunConfig) -> list[str]:
-    """Options of the sampling, where they are not the command's defaults."""
+def _sampling_options(config: RunConfig) -> list[str]:
+    """Return the sampling options that differ from the command's defaults."""
     words = ["--api", config.api]
     words += ["--temperature", f"{config.temperature:g}"] if config.temperature else []
     words += ["--top-p", f"{config.top_p:g}"] if config.top_p != 1 else []
     words += ["--min-p", f"{config.min_p:g}"] if config.min_p else []
     words += ["--samples-per-view", str(config.samples_per_view)] if config.samples_per_view != 1 else []
     words += ["--extra-body", orjson.dumps(config.extra_body).decode()] if config.extra_body else []
-    extra = config.chat_template_kwargs
-    words += ["--chat-template-kwargs", orjson.dumps(extra).decode()] if extra else []
+    kwargs = config.chat_template_kwargs
+    words += ["--chat-template-kwargs", orjson.dumps(kwargs).decode()] if kwargs else []
     words += [] if config.stop is None else ["--stop", config.stop.rule]
     words += [] if config.augment else ["--no-augment"]
     return words + (["--lenient"] if config.lenient else [])

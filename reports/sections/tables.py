@@ -1,4 +1,4 @@
-"""The tables of one dataset: figures, differences, what the vote lost, failures, and cost."""
+"""Write the tables of a report: metrics by dataset, and per dataset differences, losses in the vote, failures, cost."""
 
 from __future__ import annotations
 
@@ -6,78 +6,103 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from harness.results.comparison_table import comparison_footnote, comparison_table
-from harness.results.summary_table import failed
-from harness.results.table_format import markdown_table, percent
+from harness.results.summary_table import WILSON_MARK, failed
+from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import FAILURES, ModelResult
 from harness.scoring.paired_comparison import Paired
 from harness.stats.paired_test import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
-from reports.loading.runs import LoadedRun, Section
+from reports.loading.runs import LoadedRun, Section, all_models
 from reports.loading.training import Training
 
 UNKNOWN = "–"
 
 
+def overview(sections: Sequence[Section], metric: str) -> str:
+    """Return a table of one metric: datasets as rows, all models of the report as columns."""
+    models = all_models(sections)
+    rows = []
+    any_wilson = False
+    for section in sections:
+        results = section.results.models
+        cells = []
+        for model in models:
+            value = results[model].metrics.get(metric) if model in results else None
+            wilson = value is not None and value.method == "wilson"
+            any_wilson |= wilson
+            cells.append(UNKNOWN if value is None else with_interval(value, WILSON_MARK if wilson else ""))
+        rows.append([section.heading, str(len(section.tasks)), *cells])
+    note = f" ({WILSON_MARK} Wilson's interval)" if any_wilson else ""
+    return f"{metric}{note}:\n\n" + markdown_table(["dataset", "tasks", *models], rows)
+
+
 def differences(section: Section) -> list[str]:
-    """The paired table: what is resolved or has an interval as rows, the rest in a line each."""
-    rows = section.pairs
-    if not rows:
+    """Return the table of comparisons, and lists of those too small to test.
+
+    The table has the comparisons that are resolved or have an interval. The others, in which few tasks or none
+    differ, are summarised by metric.
+    """
+    if not section.pairs:
         return []
-    which = "Every pair of models" if section.every_pair else f"Every model against **{section.reference}**"
-    about = f"{which}. {comparison_footnote(rows, section.family)}"
-    told = [row for row in rows if row.comparison.verdict != "not resolved" or row.comparison.low is not None]
-    parts = [about, *([comparison_table(told)] if told else [])]
-    return parts + _rest([row for row in rows if row not in told])
-
-
-def _rest(rows: Sequence[Paired]) -> list[str]:
-    """The comparisons that say nothing, metric by metric: where few tasks differ, and where none does."""
-    few = [row for row in rows if row.comparison.differing]
-    none = [row for row in rows if not row.comparison.differing]
-    parts = []
+    compared = "Every pair of models" if section.baseline is None else f"Every model against **{section.baseline}**"
+    about = f"{compared}. {comparison_footnote(section.pairs, section.family_size)}"
+    rows: list[Paired] = []
+    few: list[Paired] = []
+    equal: list[Paired] = []
+    for pair in section.pairs:
+        comparison = pair.comparison
+        if comparison.verdict != "not resolved" or comparison.low is not None:
+            rows.append(pair)
+        else:
+            (few if comparison.differing else equal).append(pair)
+    parts = [about, *([comparison_table(rows)] if rows else [])]
     if few:
-        lines = [f"- {metric}: {'; '.join(map(_few, own))}" for metric, own in _by_metric(few)]
+        lines = [f"- {metric}: {'; '.join(map(_won_and_lost, pairs))}" for metric, pairs in _by_metric(few).items()]
         head = f"Not resolved, and fewer than {FEWEST_DIFFERING} tasks differ (won / lost):"
         parts.append("\n".join([head, "", *lines]))
-    if none:
-        told = "; ".join(f"{metric} in {len(own)}" for metric, own in _by_metric(none))
-        parts.append(f"In {len(none)} further comparisons no task differs at all: {told}.")
+    if equal:
+        counts = "; ".join(f"{metric} in {len(pairs)}" for metric, pairs in _by_metric(equal).items())
+        parts.append(f"In {len(equal)} further comparisons no task differs at all: {counts}.")
     return parts
 
 
-def _few(row: Paired) -> str:
+def _won_and_lost(row: Paired) -> str:
     return f"{row.model} against {row.baseline} {row.comparison.won} / {row.comparison.lost}"
 
 
-def _by_metric(rows: Iterable[Paired]) -> list[tuple[str, list[Paired]]]:
+def _by_metric(rows: Iterable[Paired]) -> dict[str, list[Paired]]:
     groups: dict[str, list[Paired]] = {}
     for row in rows:
         groups.setdefault(row.metric, []).append(row)
-    return list(groups.items())
+    return groups
 
 
 def losses(section: Section) -> str:
-    """Per model what sampling found and what two attempts kept of it; per output and strict where that differs."""
+    """Return a table of pass_n, vote_2, and the part of pass_n that voting keeps and loses.
+
+    If some task has several test outputs, also vote_2 per output and the fraction of tasks with every output right.
+    """
     results = section.results.models
     header = ["model", "found (pass_n)", "chosen (vote_2)", "kept by the vote", "lost, points"]
-    several = any(result.outputs > result.tasks for result in results.values())
-    header += ["vote_2 per output", "all outputs right"] if several else []
-    return markdown_table(header, [[name, *_loss(result, several)] for name, result in results.items()])
+    several_outputs = any(result.outputs > result.tasks for result in results.values())
+    header += ["vote_2 per output", "all outputs right"] if several_outputs else []
+    rows = [[name, *_loss_cells(result, several_outputs)] for name, result in results.items()]
+    return markdown_table(header, rows)
 
 
-def _loss(result: ModelResult, several: bool) -> list[str]:
-    found, chosen = result.metrics.get("pass_n"), result.metrics["vote_2"]
-    kept = None if found is None else selection_ratio(chosen.value, found.value)
-    cells = [UNKNOWN if found is None else percent(found.value), percent(chosen.value)]
+def _loss_cells(result: ModelResult, several_outputs: bool) -> list[str]:
+    pass_n, vote_2 = result.metrics.get("pass_n"), result.metrics["vote_2"]
+    kept = None if pass_n is None else selection_ratio(vote_2.value, pass_n.value)
+    cells = [UNKNOWN if pass_n is None else percent(pass_n.value), percent(vote_2.value)]
     cells.append(UNKNOWN if kept is None else percent(kept))
-    cells.append(UNKNOWN if found is None else f"{100 * (found.value - chosen.value):.1f}")
-    if several:
-        cells += [percent(chosen.per_output), UNKNOWN if chosen.strict is None else percent(chosen.strict)]
+    cells.append(UNKNOWN if pass_n is None else f"{100 * (pass_n.value - vote_2.value):.1f}")
+    if several_outputs:
+        cells += [percent(vote_2.per_output), UNKNOWN if vote_2.strict is None else percent(vote_2.strict)]
     return cells
 
 
 def failures(section: Section) -> str:
-    """Per model how many predictions gave no grid, by kind."""
+    """Return a table of the predictions without a grid, by model and kind of failure, or a sentence if all have one."""
     results = section.results.models
     due = sum(result.predictions for result in results.values())
     if not sum(map(failed, results.values())):
@@ -92,9 +117,13 @@ def failures(section: Section) -> str:
 
 
 def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:
-    """What each model's predictions and its training took; what nobody wrote down is a dash."""
+    """Return a table of each model's requests, tokens, seconds and training time, and how to read it.
+
+    Args:
+        trained: training runs by model name. Models without one get a dash.
+    """
     rows = []
-    for run, model, config in section.asked():
+    for model, run, config in section.models_with_runs():
         spent = run.cost.get(config.name)
         training = trained.get(model)
         cells = [UNKNOWN] * 4
@@ -103,15 +132,15 @@ def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:
             cells = [f"{spent.requests:,}", f"{spent.tokens:,}", f"{spent.seconds:,.0f}", speed]
         rows.append([model, *cells, UNKNOWN if training is None else duration(training.seconds)])
     about = (
-        "Tokens are those of the answers; seconds are added up over requests, many of which run at once, so that "
-        "tokens a second are the speed that one request sees."
+        "Tokens are completion tokens. Seconds are summed over requests, many of which run at the same time, so tokens "
+        "a second is the speed of one request."
     )
-    told = " ".join([about, *(text for run in section.runs if (text := _wall_time(run)))])
-    return [markdown_table(["model", "requests", "tokens", "seconds", "tokens a second", "training"], rows), told]
+    note = " ".join([about, *filter(None, map(_wall_time, section.runs))])
+    return [markdown_table(["model", "requests", "tokens", "seconds", "tokens a second", "training"], rows), note]
 
 
 def _wall_time(run: LoadedRun) -> str:
-    """How long a run took in all, and its throughput; empty where it was interrupted or nobody counted."""
+    """Return how long a run took and its throughput, or nothing if it was interrupted or its times are unknown."""
     manifest = run.manifest
     if manifest.finished is None or manifest.resumed:
         return ""
@@ -123,7 +152,7 @@ def _wall_time(run: LoadedRun) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    """Format as ``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

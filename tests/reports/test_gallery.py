@@ -16,7 +16,7 @@ from harness.runs.prediction_log import PredictionLog
 from reports.gallery.choose import choose_tasks, named_tasks
 from reports.gallery.draw import difference_edges, task_picture
 from reports.gallery.layout import BOX, COLUMNS, lay_out_task
-from reports.gallery.votes import gather_top
+from reports.gallery.votes import top_grids
 from reports.loading.runs import load_sections
 from reports.report import ReportOptions, write_report
 from tests.conftest import MakeRun, manifest, record, wrong_grid
@@ -61,7 +61,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_each_kind_of_instructive_task_is_found_and_told(run: Path) -> None:
-    shown = {entry.task.id: entry.why for entry in choose_tasks(load_sections([run]), 6)}
+    shown = {entry.task.id: entry.reason for entry in choose_tasks(load_sections([run]), 6)}
     assert shown[IDS[1]] == "**a**: found in 2 of 8 predictions but lost in the vote (others have 3 and 3)"
     assert shown[IDS[2]].startswith("**a**: nearly right: never exact, but ")
     assert shown[IDS[3]] == "**a**: all disagree: 8 different grids in 8 answers, the most frequent with 1 vote"
@@ -91,11 +91,11 @@ def test_tasks_can_be_named_and_unknown_ones_are_refused(run: Path, tmp_path: Pa
 
 def test_top_grids_have_their_votes_and_the_place_of_the_exact_one(run: Path) -> None:
     sections = load_sections([run])
-    lost, silent = gather_top(named_tasks(sections, [IDS[1], IDS[4]]))
+    lost, silent = top_grids(named_tasks(sections, [IDS[1], IDS[4]]))
     first, second = lost[IDS[1], 0]
     assert [group.count for group in first.top] == [3, 3, 2]
-    assert (first.model, first.n, first.exact_place, first.exact_votes) == ("a", 8, 3, 2)
-    assert (second.exact_place, second.exact_votes) == (None, 0)
+    assert (first.model, first.n, first.exact_rank, first.exact_votes) == ("a", 8, 3, 2)
+    assert (second.exact_rank, second.exact_votes) == (None, 0)
     assert silent[IDS[4], 0][0].top == ()
     assert silent[IDS[4], 0][0].n == 8
 
@@ -103,8 +103,8 @@ def test_top_grids_have_their_votes_and_the_place_of_the_exact_one(run: Path) ->
 def test_captions_say_votes_and_what_differs(run: Path) -> None:
     shown = named_tasks(load_sections([run]), [IDS[1], IDS[2], IDS[4]])
     told = [
-        [(p.tile.group.strip(), p.tile.caption) for p in lay_out_task(entry.task, tops).tiles if p.tile.truth]
-        for entry, tops in zip(shown, gather_top(shown), strict=True)
+        [(p.tile.heading.strip(), p.tile.caption) for p in lay_out_task(entry.task, tops).tiles if p.tile.truth]
+        for entry, tops in zip(shown, top_grids(shown), strict=True)
     ]
     cells = len(shown[0].task.test[0].output.cells)  # type: ignore[union-attr]
     assert told[0][:3] == [("a", f"3 of 8 ✗ {cells} cells"), ("", f"3 of 8 ✗ {cells} cells"), ("", "2 of 8 ✓")]
@@ -114,7 +114,7 @@ def test_captions_say_votes_and_what_differs(run: Path) -> None:
 
 def test_the_picture_holds_every_grid_inside_its_edges(run: Path) -> None:
     (entry,) = shown = named_tasks(load_sections([run]), [IDS[1]])
-    layout = lay_out_task(entry.task, gather_top(shown)[0])
+    layout = lay_out_task(entry.task, top_grids(shown)[0])
     figure = task_picture(layout)
     (panel,) = figure.axes
     images = panel.get_images()
@@ -151,7 +151,7 @@ def test_a_task_of_many_large_grids_keeps_every_grid_readable(tmp_path: Path) ->
     log.close()
     shown = named_tasks(load_sections([folder.path]), dataset.ids)
     assert [(len(e.task.train), len(e.task.test)) for e in shown] == [(4, 4), (8, 3)]
-    for entry, tops in zip(shown, gather_top(shown), strict=True):
+    for entry, tops in zip(shown, top_grids(shown), strict=True):
         layout = lay_out_task(entry.task, tops)
         grids = [placed for placed in layout.tiles if placed.tile.grid]
         # Every example, test and truth, and the two attempts of each of the five models.
@@ -161,7 +161,7 @@ def test_a_task_of_many_large_grids_keeps_every_grid_readable(tmp_path: Path) ->
         places = {(placed.x, placed.y) for placed in layout.tiles}
         assert len(places) == len(layout.tiles)
         assert all(placed.tile.column < COLUMNS for placed in layout.tiles)
-        headings = [p.tile.group for p in layout.tiles if p.tile.truth and p.tile.group.strip()]
+        headings = [p.tile.heading for p in layout.tiles if p.tile.truth and p.tile.heading.strip()]
         assert len(headings) == 5 * len(entry.task.test)
 
 

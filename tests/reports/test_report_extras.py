@@ -19,7 +19,7 @@ from reports.cli import report
 from reports.loading.runs import load_sections
 from reports.loading.training import find_training
 from reports.report import ReportOptions, write_report
-from reports.sections.reference import load_reference, reference_names, reference_parts
+from reports.sections.reference import load_reference, published_section, reference_table
 from reports.sections.tables import cost
 from serve.registry.adapter_version import content_hash
 from tests.conftest import MakeRun
@@ -56,7 +56,6 @@ def set_hashes(run: Path, hashes: dict[str, str]) -> None:
 
 
 def test_iteration_48_is_as_published() -> None:
-    assert reference_names() == ["iteration48"]
     reference = load_reference("iteration48")
     assert reference.tasks == 400
     rows = {row.label: (row.accuracy, row.pass_n, row.vote_2, row.vote_1) for row in reference.rows}
@@ -75,7 +74,8 @@ def test_rows_stand_below_the_published_ones_they_belong_to(make_run: MakeRun) -
     names = ["w100", "w33_3", "mix-0-s1", "mix-0-s2", "base", "qwen2.5"]
     (section,) = load_sections([make_run("r", SPEC, dict.fromkeys(names, 0.4))])
     results = section.results.models
-    _, table, note = reference_parts(load_reference("iteration48"), [(n, r.metrics) for n, r in results.items()])
+    reference = load_reference("iteration48")
+    table = reference_table(reference, [(name, result.metrics) for name, result in results.items()])
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
     assert [row[:2] for row in rows] == [
         ["100 %", "published"], ["100 %", "here: w100"], ["50 %", "published"], ["33 %", "published"],
@@ -85,7 +85,8 @@ def test_rows_stand_below_the_published_ones_they_belong_to(make_run: MakeRun) -
     # No published figure has brackets, ours all have.
     assert all(("[" in row[2]) == (row[1] != "published") for row in rows)
     assert rows[1][4] == with_interval(results["w100"].metrics["vote_2"])
-    assert "carry no intervals" in note
+    note = published_section(reference, [section], [])[-1]
+    assert "published figures have no intervals" in note
     narrow, wide = (50 * (ends[1] - ends[0]) for ends in (wilson(0.198, 400), wilson(0.334, 400)))
     assert f"± {narrow:.0f} to {wide:.0f} points on 400 tasks" in note
 
@@ -100,8 +101,8 @@ def test_a_sweep_stands_first_with_its_reference(make_run: MakeRun, tmp_path: Pa
     done = CliRunner().invoke(report, words, catch_exceptions=False)
     assert done.output == f"wrote {tmp_path / 'r.md'}\n"
     text = (tmp_path / "r.md").read_text()
-    assert text.index("2 mixtures, one training run each") < text.index("## Beside published figures")
-    assert text.index("## Beside published figures") < text.index(f"\n## {SPEC}\n")
+    assert text.index("2 mixtures, one training run each") < text.index("## Published results")
+    assert text.index("## Published results") < text.index(f"\n## {SPEC}\n")
     assert re.search(r"\| original datasets weight \| +accuracy \| +pass_n \| +vote_2 \| +vote_1 \|", text)
 
 

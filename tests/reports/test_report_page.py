@@ -46,7 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TaskTable]:
     folder = tmp_path_factory.mktemp("page")
     run = write_run(folder, "run", SPEC, {"base": 0.15, EVIL: 0.45})
     (page,) = write_report([run], folder / "report.html", ReportOptions(title="A <b>title</b>"))
-    return page, task_table(1, load_sections([run])[0], ())
+    return page, task_table(load_sections([run])[0], {})
 
 
 def in_browser(tmp_path: Path, page: Path, steps: Callable[[Page], Awaitable[None]], script: bool = True) -> None:
@@ -69,7 +69,7 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
 
     def sorted_by(column: int, descending: bool) -> list[str]:
         """Rows by the value of a model, equal ones by id: sorting must be stable."""
-        key: Callable[[Any], float] = lambda row: row.cells[column].order  # noqa: E731
+        key: Callable[[Any], float] = lambda row: row.cells[column].sort_key  # noqa: E731
         return [row.task for row in sorted(table.rows, key=key, reverse=descending)]
 
     async def steps(tab: Page) -> None:
@@ -90,7 +90,7 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
             assert await tab.ask(_ROWS) == shown
             said = await tab.ask("document.querySelector('#filter-tasks-1 output').textContent")
             assert said == f"{len(shown)} of {len(ids)} tasks"
-        assert all(table.count(state) > 0 for state in ("solved", "unsolved", "disagreeing"))
+        assert {row.state for row in table.rows} == {"solved", "unsolved", "disagreeing"}
         assert tab.complaints() == []
 
     in_browser(tmp_path, page, steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from harness.core.errors import RunError
 from harness.runs.schema import SweepRecord, SweepRow
 from harness.stats.intervals import intervals
 from harness.voting.metrics import METRICS
-from reports.loading.runs import load_sections
-from reports.sections.overview import sweep_tables
-from reports.sections.sweep import mean_over_seeds, read_sweep
+from reports.loading.runs import Section, load_sections
+from reports.loading.sweep import mean_over_seeds, read_sweep, sweep_tables
+from reports.sections.sweep import sweep_section
 from tests.conftest import MakeRun
 
 SPEC = "toy/cross/evaluation#n=60"
@@ -29,10 +30,16 @@ SEEDED = SweepRecord(
 )
 
 
+def sweep_text(sections: Sequence[Section], record: SweepRecord) -> str:
+    """Return the markdown of a sweep's tables."""
+    return "\n\n".join(part for table in sweep_tables(sections, record) for part in sweep_section(table))
+
+
 def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) -> None:
     runs = [make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()]
-    (section,) = load_sections(runs)
-    text = "\n\n".join(sweep_tables([section], SEEDED))
+    sections = load_sections(runs)
+    (section,) = sections
+    text = sweep_text(sections, SEEDED)
     assert "3 mixtures, 2 training runs each" in text
     assert "**0 %** is worse than **100 %**" in text
     assert "**50 %**" not in text.split("\n\n")[1]
@@ -51,7 +58,7 @@ def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) 
 def test_one_training_run_is_said_to_be_one(make_run: MakeRun) -> None:
     runs = [make_run(name, SPEC, {name: skill}) for name, skill in (("a", 0.6), ("b", 0.6))]
     rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
-    text = "\n\n".join(sweep_tables(load_sections(runs), SweepRecord(header="w", rows=rows, seeds=[0])))
+    text = sweep_text(load_sections(runs), SweepRecord(header="w", rows=rows, seeds=[0]))
     assert "each row is one training run" in text
     assert "Training seeds" not in text
     assert "no mixture differs from 100 % by more than chance explains" in text
@@ -66,9 +73,9 @@ def test_mixtures_on_several_datasets_are_corrected_together(make_run: MakeRun) 
     ]
     rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
     record = SweepRecord(header="w", rows=rows, seeds=[0])
-    one, both = (sweep_tables(load_sections(some), record) for some in (runs[:2], runs))
-    assert "Holm-corrected over these 4 comparisons" in one[-1]
-    assert sum("Holm-corrected over the 8 comparisons of all datasets here" in part for part in both) == 2
+    one, both = (sweep_text(load_sections(some), record) for some in (runs[:2], runs))
+    assert one.count("Holm-corrected over these 4 comparisons") == 1
+    assert both.count("Holm-corrected over the 8 comparisons of all datasets here") == 2
 
 
 def test_the_mean_of_one_seed_is_itself_and_values_stay_whole(make_run: MakeRun) -> None:

@@ -1,0 +1,95 @@
+"""Load the record of a sweep and compute its table: one row per mixture, averaged over training seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from harness.core.errors import RunError
+from harness.runs.schema import SweepRecord
+from harness.scoring.paired_comparison import Paired, against_first, compare_pairs, correct_together
+from harness.scoring.run_scores import ModelScores, score_intervals
+from harness.stats.intervals import Interval
+from harness.voting.metrics import TaskScores
+from reports.loading.runs import Section
+
+
+@dataclass(frozen=True, eq=False)
+class SweepTable:
+    """The mixtures of a sweep on one dataset."""
+
+    record: SweepRecord
+    section: Section
+    mixtures: tuple[ModelScores, ...]
+    """One per row of the record, named by its label. The values of a task are means over the training seeds."""
+    intervals: tuple[dict[str, Interval], ...]
+    """For each mixture, the interval over tasks of every metric."""
+    pairs: tuple[Paired, ...]
+    """Each mixture compared with the first, Holm-corrected over all tables of the sweep."""
+    family_size: int
+    """Number of comparisons corrected together."""
+
+
+def read_sweep(path: Path) -> SweepRecord:
+    """Read the record that ``bench sweep`` wrote.
+
+    Raises:
+        RunError: the file is missing or broken.
+    """
+    try:
+        return SweepRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path}: not the record of a sweep: {' '.join(str(error).split())[:300]}") from None
+
+
+def sweep_tables(sections: Sequence[Section], record: SweepRecord) -> list[SweepTable]:
+    """Return one table for each section on which all adapters of the sweep were benched.
+
+    Raises:
+        RunError: there is no such section.
+    """
+    trained = {model for row in record.rows for model in row.models}
+    complete = [section for section in sections if trained <= {scores.model for scores in section.scored}]
+    tables = [_sweep_table(section, record) for section in complete or sections[:1]]
+    compared = correct_together([table.pairs for table in tables])
+    family_size = sum(map(len, compared))
+    return [replace(t, pairs=tuple(rows), family_size=family_size) for t, rows in zip(tables, compared, strict=True)]
+
+
+def _sweep_table(section: Section, record: SweepRecord) -> SweepTable:
+    """Return the table of one section, Holm-corrected over this section alone."""
+    known = {scores.model: scores for scores in section.scored}
+    mixtures = []
+    for row in record.rows:
+        if missing := [name for name in row.models if name not in known]:
+            raise RunError(f"the sweep's {', '.join(missing)} is in none of the runs; they have: {', '.join(known)}")
+        mean = mean_over_seeds([known[name].tasks for name in row.models])
+        mixtures.append(replace(known[row.models[0]], model=row.label, tasks=mean))
+    intervals = score_intervals(mixtures, section.seed)
+    pairs = compare_pairs(against_first(mixtures), section.seed) if len(mixtures) > 1 else []
+    return SweepTable(record, section, tuple(mixtures), tuple(intervals), tuple(pairs), len(pairs))
+
+
+def mean_over_seeds(tasks: Sequence[TaskScores]) -> TaskScores:
+    """Return the mean of several models' scores, task by task.
+
+    Raises:
+        RunError: the models were scored on different tasks.
+    """
+    if len(tasks) == 1:
+        return tasks[0]
+    if any(other.ids != tasks[0].ids for other in tasks):
+        raise RunError("the seeds of a mixture were benched on different tasks")
+    return TaskScores(
+        ids=tasks[0].ids,
+        values=np.mean([t.values for t in tasks], axis=0),
+        per_output={name: float(np.mean([t.per_output[name] for t in tasks])) for name in tasks[0].per_output},
+        strict={name: float(np.mean([t.strict[name] for t in tasks])) for name in tasks[0].strict},
+        # A mean of k values that are multiples of 1 / d is a multiple of 1 / (d k).
+        denominator=math.lcm(*(t.denominator for t in tasks)) * len(tasks),
+    )
