@@ -163,11 +163,12 @@ class _Reader:
                 raise self._syntax_error("nested too deep") from None
             except ValueError as error:  # a repeated name, or an integer of thousands of digits
                 raise self._syntax_error(str(error)) from None
+            length = end - self.position  # _extend() moves the position
             # A number at the end of the block may continue in the next one, even after a point or an exponent.
             if len(self.text) - end <= _MAX_CUT_NUMBER and self._extend():
                 continue
-            self.line += self.text.count("\n", self.position, end)
-            self.position = end
+            self.line += self.text.count("\n", self.position, self.position + length)
+            self.position += length
             return value
 
     def _extend(self) -> bool:
