@@ -1,7 +1,7 @@
-"""A tokenizer and its chat template from a model's own files, without the weight of transformers.
+"""Loads a tokenizer and chat template from a model's files without importing transformers, which takes seconds.
 
-What it makes is only trusted where a server gives the same ids (harness.sampling.api_selection), so that a file
-which this reads otherwise than transformers would does no harm.
+Prompts are sent as token ids only if the server's own tokenizer gives the same ids (harness.sampling.api_selection), so
+a file that is read differently here than by transformers does no harm.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _TEMPLATE = "chat_template.jinja"
 
 
 class FileTokenizer:
-    """The ``tokenizer.json`` of a model folder with its chat template; a ``ChatTokenizer``.
+    """A ``ChatTokenizer`` from ``tokenizer.json`` and the chat template of a model folder.
 
     Args:
-        folder: where the files lie.
-        template_kwargs: handed to the chat template, as ``chat_template_kwargs`` of a request are.
-        template: the text of a chat template to use instead of the folder's own.
+        folder: the model's folder.
+        template_kwargs: variables of the chat template, as in ``chat_template_kwargs`` of a request.
+        template: text of a chat template to use instead of the folder's.
 
     Raises:
         MissingExtraError: the package ``tokenizers`` is not installed.
@@ -52,33 +52,34 @@ class FileTokenizer:
 
     @property
     def added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """By id, the tokens that were added to the vocabulary."""
+        """The tokens added to the vocabulary, by id."""
         return dict(self._tokenizer.get_added_tokens_decoder())
 
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **variables: object
     ) -> str:
-        """The conversation as text (``tokenize`` must be False)."""
+        """Return the conversation as text (``tokenize`` must be False)."""
         if tokenize:
             raise ValueError("only text is made here; encode it afterwards")
-        given = {"tools": None, "documents": None, **self._special, **self._kwargs, **variables}
-        return str(self._template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **given))
+        context = {"tools": None, "documents": None, **self._special, **self._kwargs, **variables}
+        return str(self._template.render(messages=conversation, add_generation_prompt=add_generation_prompt, **context))
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The ids of a text."""
+        """Return the token ids of a text."""
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(
         self, token_ids: Sequence[int], *, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool = False
     ) -> str:
-        """The text of ids; blanks are never tidied up."""
+        """Return the text of token ids. Blanks are always kept."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens))
 
 
 def find_tokenizer_folder(root: str) -> Path | None:
-    """Where the tokenizer of a model lies that a server names: its folder, or the local cache of its hub id.
+    """Return the folder with a model's tokenizer, or None if it is not on this machine. Nothing is downloaded.
 
-    None where this machine has neither; nothing is downloaded.
+    Args:
+        root: the model as a server names it: a folder, or a hub id, which is looked up in the local cache.
     """
     folder = Path(root).expanduser()
     if all((folder / name).is_file() for name in _FILES):
@@ -89,16 +90,16 @@ def find_tokenizer_folder(root: str) -> Path | None:
     except ImportError:
         return None
     try:
-        found = [try_to_load_from_cache(root, name) for name in _FILES]
-    except HFValidationError:  # a path of another machine is no hub id
+        paths = [try_to_load_from_cache(root, name) for name in _FILES]
+    except HFValidationError:  # a path on another machine is not a hub id
         return None
-    return Path(found[0]).parent if isinstance(found[0], str) and isinstance(found[1], str) else None
+    return Path(paths[0]).parent if isinstance(paths[0], str) and isinstance(paths[1], str) else None
 
 
 def eos_token_ids(folder: Path) -> frozenset[int]:
-    """The tokens at which a server stops that goes by a model's own files: the tokenizer's eos, and the model's.
+    """Return the tokens at which a server stops by default: the tokenizer's eos token and the model's.
 
-    The model's are those of generation_config.json, or of config.json where there is no such file.
+    The model's are those in generation_config.json, or in config.json if there is no generation_config.json.
 
     Raises:
         MissingExtraError, ConfigError: as ``FileTokenizer``.
@@ -108,8 +109,8 @@ def eos_token_ids(folder: Path) -> frozenset[int]:
     path = next((path for name in _SETTINGS if (path := folder / name).is_file()), None)
     settings = {} if path is None else _read_json(path)
     text = settings.get("text_config")
-    found = settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
-    ids += found if isinstance(found, list) else [found]
+    model_eos = settings.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
+    ids += model_eos if isinstance(model_eos, list) else [model_eos]
     return frozenset(id_ for id_ in ids if type(id_) is int)
 
 
@@ -135,7 +136,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _template_text(folder: Path, config: Mapping[str, Any]) -> str:
-    """The chat template, from its own file or the configuration (there alone, or the ``default`` of several)."""
+    """Return the chat template from its own file, or from the configuration (the ``default`` one if it has several)."""
     if (folder / _TEMPLATE).is_file():
         return (folder / _TEMPLATE).read_text(encoding="utf-8")
     template = config.get("chat_template")
@@ -147,11 +148,12 @@ def _template_text(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _token_text(value: object) -> object:
+    """Return the text of a special token in tokenizer_config.json: the value itself, or its field ``content``."""
     return value.get("content") if isinstance(value, dict) else value
 
 
 def _compile(text: str, folder: Path) -> Template:
-    """The template in the environment that transformers gives it."""
+    """Compile a chat template in the same Jinja environment as transformers does."""
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -1,7 +1,7 @@
-"""Grid encoders: a grid as text for a model, and strictly back.
+"""The grid encoders, and the parser for strings that name and nest them.
 
-Encoders compose by strings such as ``GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))``, read by a
-small grammar. The names and layouts are those of the arc24 scripts, so that adapters trained there are served alike.
+An encoder is named by a string such as ``GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))``. Names and text
+layouts are those of the arc24 scripts, so that adapters trained with those scripts can be used here.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from harness.prompts.grid_text import GridWriter as GridWriter
 DEFAULT_ENCODER = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 REPLACEMENTS = "ñò÷ûąćďęĚĞ"
 _DEEPEST = 32
-"""Brackets of an encoder; a longer text is no encoder, and not worth reading."""
-_SHOWN = 200
+"""Greatest number of brackets in an encoder string; a string with more is not parsed."""
+_MAX_SHOWN = 200
+"""Characters of an unknown encoder string that an error message shows."""
 _TO_ASCII = bytes.maketrans(bytes(range(10)), DIGITS.encode())
 _FROM_ASCII = bytes.maketrans(DIGITS.encode(), bytes(range(10)))
 _TO_SYMBOLS = str.maketrans(DIGITS, REPLACEMENTS)
 _TO_DIGITS = str.maketrans(REPLACEMENTS, DIGITS)
 
 
-def _digits(row: bytes) -> str:
-    return row.translate(_TO_ASCII).decode("ascii")
+def _digits(cells: bytes) -> str:
+    return cells.translate(_TO_ASCII).decode("ascii")
 
 
 @dataclass(frozen=True)
 class MinimalGridEncoder(LineEncoder):
-    """One digit a cell, one line a row."""
+    """Writes one digit per cell and one line per row."""
 
     def line(self, number: int, row: bytes) -> str:
         return _digits(row)
@@ -45,7 +46,7 @@ class MinimalGridEncoder(LineEncoder):
     def decode(self, text: str) -> Grid:
         lines = split_rows(text)
         width, cells = len(lines[0]), "".join(lines)
-        # What is a grid at a glance, as most answers are; anything else is named by the slower way.
+        # Most answers are valid and take this fast path; parse_rows finds the error of all others.
         if (
             cells.isascii()
             and cells.isdigit()
@@ -58,7 +59,7 @@ class MinimalGridEncoder(LineEncoder):
 
 @dataclass(frozen=True)
 class GridWithSeparationEncoder(LineEncoder):
-    """Digits with a separator between them."""
+    """Writes digits with a separator between them."""
 
     separator: str
 
@@ -71,7 +72,7 @@ class GridWithSeparationEncoder(LineEncoder):
 
 @dataclass(frozen=True)
 class RepeatNumberEncoder(LineEncoder):
-    """Each digit n times."""
+    """Writes each digit ``n`` times."""
 
     n: int = 3
 
@@ -90,7 +91,7 @@ class RepeatNumberEncoder(LineEncoder):
 
 @dataclass(frozen=True)
 class ReplaceNumberEncoder(LineEncoder):
-    """Other symbols in place of the digits of the base encoder."""
+    """Replaces the digits in the base encoder's text with other symbols."""
 
     base: GridEncoder
 
@@ -111,7 +112,7 @@ class ReplaceNumberEncoder(LineEncoder):
 
 @dataclass(frozen=True)
 class RowNumberEncoder(LineEncoder):
-    """Each line of the base encoder behind its number, from 1; a head and tail of the base are numbered along."""
+    """Numbers the lines of the base encoder's text from 1, including its head and tail."""
 
     base: GridEncoder
 
@@ -119,17 +120,18 @@ class RowNumberEncoder(LineEncoder):
         return "".join(f"{i} {line}\n" for i, line in enumerate(self.base.head(height, width).split("\n")[:-1], 1))
 
     def line(self, number: int, row: bytes) -> str:
-        return f"{number + self._before} {self.base.line(number, row)}"
+        return f"{number + self._head_lines} {self.base.line(number, row)}"
 
     def lines(self, grid: Grid) -> list[str]:
-        return [f"{i} {line}" for i, line in enumerate(self.base.lines(grid), 1 + self._before)]
+        return [f"{i} {line}" for i, line in enumerate(self.base.lines(grid), 1 + self._head_lines)]
 
     def tail(self, height: int, width: int) -> str:
         after = self.base.tail(height, width).split("\n")[1:]
-        return "".join(f"\n{i} {line}" for i, line in enumerate(after, 1 + self._before + height))
+        return "".join(f"\n{i} {line}" for i, line in enumerate(after, 1 + self._head_lines + height))
 
     @cached_property
-    def _before(self) -> int:
+    def _head_lines(self) -> int:
+        """Number of lines in the base's head."""
         return self.base.head(1, 1).count("\n")
 
     def decode(self, text: str) -> Grid:
@@ -144,7 +146,7 @@ class RowNumberEncoder(LineEncoder):
 
 @dataclass(frozen=True)
 class GridCodeBlockEncoder(LineEncoder):
-    """The base encoder inside a find_block block."""
+    """Puts the base encoder's text into a fenced block."""
 
     base: GridEncoder
 
@@ -166,7 +168,7 @@ class GridCodeBlockEncoder(LineEncoder):
 
 @dataclass(frozen=True)
 class GridShapeEncoder(GridCodeBlockEncoder):
-    """A find_block block that declares its shape, which must hold."""
+    """Puts the base encoder's text into a fenced block that declares the grid's shape; decoding checks the shape."""
 
     def head(self, height: int, width: int) -> str:
         return f"```grid shape: {height}x{width}\n" + self.base.head(height, width)
@@ -197,11 +199,11 @@ _SEPARATOR = re.compile(rf"'([^'\n0-9{REPLACEMENTS}]+)'|\"([^\"\n0-9{REPLACEMENT
 
 @lru_cache(maxsize=64)
 def parse_encoder(text: str) -> GridEncoder:
-    """The encoder that a string names, e.g. ``GridShapeEncoder(MinimalGridEncoder())``.
+    """Return the encoder that a string names, e.g. ``GridShapeEncoder(MinimalGridEncoder())``.
 
     Raises:
-        SpecError: an unknown name or argument, or a nesting that could not be decoded (a block in a block, replacement
-            of what is replaced already); the message lists the known encoders.
+        SpecError: a name or argument is unknown (the message lists the known encoders), or the nesting could not be
+            decoded: a block inside a block, or two replacements of digits.
     """
     call = _CALL.fullmatch(text) if text.count("(") <= _DEEPEST else None
     if call is None:
@@ -216,24 +218,24 @@ def parse_encoder(text: str) -> GridEncoder:
     if name not in _WRAPPERS:
         raise _unknown(text)
     base = parse_encoder(argument)
-    once = "Block" if issubclass(_WRAPPERS[name], GridCodeBlockEncoder) else name
-    if once in _nested(base):
+    kind = "Block" if issubclass(_WRAPPERS[name], GridCodeBlockEncoder) else name
+    if kind in _unrepeatable_kinds(base):
         raise SpecError(f"grid encoder {text!r} cannot be decoded: one {name} inside another of its kind")
     return _WRAPPERS[name](base)
 
 
-def _nested(encoder: GridEncoder) -> set[str]:
-    """The kinds of wrapper inside an encoder that may occur once only."""
-    found: set[str] = set()
+def _unrepeatable_kinds(encoder: GridEncoder) -> set[str]:
+    """Return the kinds of wrappers in an encoder that must not occur twice."""
+    kinds: set[str] = set()
     while isinstance(encoder, GridCodeBlockEncoder | ReplaceNumberEncoder | RowNumberEncoder):
         if isinstance(encoder, GridCodeBlockEncoder):
-            found.add("Block")
+            kinds.add("Block")
         elif isinstance(encoder, ReplaceNumberEncoder):
-            found.add("ReplaceNumberEncoder")
+            kinds.add("ReplaceNumberEncoder")
         encoder = encoder.base
-    return found
+    return kinds
 
 
 def _unknown(text: str) -> SpecError:
-    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    shown = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
     return SpecError(f"grid encoder {shown!r} is not known; known: {', '.join(KNOWN_ENCODERS)}")

@@ -1,4 +1,4 @@
-"""What a grid encoder is, and the strict reading of grids from text, in which each way to fail has its name."""
+"""The interface of grid encoders, and strict parsing of grids from text with a named error for each failure."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _CLOSE = re.compile(r"\n```[ \t]*$", re.MULTILINE)
 
 
 class GridWriter(Protocol):
-    """Whatever writes a grid as text."""
+    """Writes a grid as text."""
 
     def encode(self, grid: Grid) -> str:
-        """The grid as text."""
+        """Return the text of a grid."""
         ...
 
 
 class GridEncoder(GridWriter, Protocol):
-    """Turns grids into text and back; ``decode(encode(g)) == g`` for every valid grid.
+    """Converts grids to text and back: ``decode(encode(g)) == g`` for every valid grid.
 
-    The text of a grid is always ``head + "\\n".join(lines) + tail``, so that its parts can be cached.
+    The text of a grid is always ``head + "\\n".join(lines) + tail``, so that ids of its parts can be cached.
     """
 
     def decode(self, text: str) -> Grid:
-        """The grid that a text holds.
+        """Return the grid in a text, which may have other text around the grid if the encoder writes a block.
 
         Raises:
             GridError: ``unparsed``, ``bad_shape`` or ``bad_value``.
@@ -35,24 +35,24 @@ class GridEncoder(GridWriter, Protocol):
         ...
 
     def head(self, height: int, width: int) -> str:
-        """What stands before the first row, ending in a line break where it is not empty."""
+        """Return the text before the first row. It ends in a line break unless it is empty."""
         ...
 
     def line(self, number: int, row: bytes) -> str:
-        """Row ``number`` (from 1) without its line break."""
+        """Return the text of a row without its line break; ``number`` counts rows from 1."""
         ...
 
     def lines(self, grid: Grid) -> list[str]:
-        """All rows without their line breaks."""
+        """Return the text of each row without its line break."""
         ...
 
     def tail(self, height: int, width: int) -> str:
-        """What stands after the last row, beginning with a line break where it is not empty."""
+        """Return the text after the last row. It begins with a line break unless it is empty."""
         ...
 
 
 class LineEncoder:
-    """What all encoders share: no head, no tail, and their sum."""
+    """Base of all encoders: ``encode`` from the parts, with an empty head and tail."""
 
     def encode(self: GridEncoder, grid: Grid) -> str:
         return self.head(*grid.shape) + "\n".join(self.lines(grid)) + self.tail(*grid.shape)
@@ -68,15 +68,18 @@ class LineEncoder:
 
 
 def split_rows(text: str) -> list[str]:
-    """The lines of a text, empty ones before and after it left out."""
+    """Return the lines of a text without empty lines at its start and end."""
     return text.strip("\n").split("\n")
 
 
 def find_block(text: str, opening: str) -> tuple[re.Match[str], str]:
-    """The match of a block's opening line and the text up to its closing fence.
+    """Find a fenced block and return the match of its opening line and the text inside it.
+
+    Args:
+        opening: pattern of the whole opening line.
 
     Raises:
-        GridError: ``unparsed``, no such block or not closed.
+        GridError: ``unparsed``: there is no such block, or it is not closed.
     """
     head = re.search(rf"^{opening}$", text, re.MULTILINE)
     if head is None:
@@ -88,10 +91,10 @@ def find_block(text: str, opening: str) -> tuple[re.Match[str], str]:
 
 
 def parse_rows(rows: list[list[str]]) -> Grid:
-    """Cells as text to a grid; only the ASCII digits count.
+    """Return the grid of these cells. Each must be one ASCII digit.
 
     Raises:
-        GridError: ``unparsed`` (no digit at all), ``bad_shape`` or ``bad_value``.
+        GridError: ``unparsed`` (no digit at all), ``bad_shape`` (ragged, or a side over 30) or ``bad_value``.
     """
     if not any(cell in DIGITS for row in rows for cell in row if cell):
         raise GridError("unparsed", "no grid in the answer")

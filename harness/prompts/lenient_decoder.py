@@ -1,7 +1,7 @@
-"""Decoding as the original scripts did: what they would have read as a grid, where strict decoding names a failure.
+"""Decodes answers as leniently as the original arc24 scripts did.
 
-Fences, shapes and row numbers are skipped, not checked: a block need not be closed, and wrong row numbers are passed
-over. What comes out must still be a grid: rectangular, at most 30x30, colours 0-9.
+Fences, declared shapes and row numbers are skipped without a check: a block need not be closed, and row numbers may be
+wrong. The result must still be a grid: rectangular, at most 30x30, colours 0-9.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _OPENING = "```grid"
 
 
 def decode_lenient(text: str, encoder: GridEncoder) -> Grid:
-    """The grid that the original scripts would have found in an answer.
+    """Return the grid that the original scripts would have read from an answer.
 
     Raises:
-        GridError: they would have found none (``unparsed``), or no rectangle of at most 30x30 (``bad_shape``).
+        GridError: they would have read none (``unparsed``), or not a rectangle of at most 30x30 (``bad_shape``).
     """
-    rows = _cells(text, encoder)
+    rows = _split_cells(text, encoder)
     try:
         values = [[int(cell) for cell in row] for row in rows]
     except ValueError as error:
@@ -39,31 +39,33 @@ def decode_lenient(text: str, encoder: GridEncoder) -> Grid:
     return Grid.from_rows(values, "answer")
 
 
-def _cells(text: str, encoder: GridEncoder) -> list[list[str]]:
+def _split_cells(text: str, encoder: GridEncoder) -> list[list[str]]:
+    """Return the text of each cell, after undoing the encoder's wrappers from the outermost to the innermost."""
     if isinstance(encoder, GridCodeBlockEncoder) and _OPENING not in text:
-        text = _OPENING + text  # their prompts ended with it, so that answers went on from there
+        text = _OPENING + text  # the original prompts ended with the opening, so answers began after it
     if isinstance(encoder, GridShapeEncoder):
-        return _cells(_after_shape(text), encoder.base)
+        return _split_cells(_after_shape(text), encoder.base)
     if isinstance(encoder, GridCodeBlockEncoder):
         _, opening, body = text.partition(_OPENING + "\n")
         if not opening:
             raise GridError("unparsed", "no grid block in the answer")
-        return _cells(body.partition("\n```")[0], encoder.base)
+        return _split_cells(body.partition("\n```")[0], encoder.base)
     if isinstance(encoder, RowNumberEncoder):
         lines = [line.partition(" ") for line in text.splitlines()]
         if not all(space for _, space, _ in lines):
             raise GridError("unparsed", "a row without a number before it")
-        return _cells("\n".join(rest for _, _, rest in lines), encoder.base)
+        return _split_cells("\n".join(rest for _, _, rest in lines), encoder.base)
     if isinstance(encoder, ReplaceNumberEncoder):
-        return _cells(text.translate(_TO_DIGITS), encoder.base)
-    lines_ = text.strip().splitlines()
+        return _split_cells(text.translate(_TO_DIGITS), encoder.base)
+    rows = text.strip().splitlines()
     if isinstance(encoder, GridWithSeparationEncoder):
-        return [line.split(encoder.separator) for line in lines_]
+        return [row.split(encoder.separator) for row in rows]
     step = encoder.n if isinstance(encoder, RepeatNumberEncoder) else 1
-    return [list(line[::step]) for line in lines_]
+    return [list(row[::step]) for row in rows]
 
 
 def _after_shape(text: str) -> str:
+    """Return the lines between the line that declares a shape and the next fence or the end."""
     lines = text.splitlines()
     first = next((i for i, line in enumerate(lines) if line.startswith(_OPENING + " shape:")), len(lines))
     body = lines[first + 1 :]

@@ -1,4 +1,4 @@
-"""Prompts: one renderer for trainer and harness, so that a model is asked what it was trained on.
+"""Renders prompts from templates and decodes answers. Trainer and harness share it, so that their prompts are equal.
 
 A prompt is a versioned Jinja template in ``harness/prompts/templates/NAME.txt``. Lines ``<<system>>``, ``<<user>>`` and
 ``<<assistant>>`` begin the messages of a chat; the last message is the assistant's answer.
@@ -36,34 +36,34 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A named prompt; ``digest`` identifies its exact text in manifests."""
+    """A prompt template and its name."""
 
     name: str
     text: str
 
     @property
     def digest(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the template."""
+        """The first 16 hex digits of the template's SHA-256, which identify its exact text in manifests."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     def messages(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
-        """What the model is asked for one test pair: all messages but the answer."""
+        """Return the messages that a model reads for one test pair: all but the answer."""
         return self._render(task, test_index, encoder)[:-1]
 
     def answer(self, task: Task, test_index: int, encoder: GridWriter) -> str:
-        """What the model should answer.
+        """Return the text that the model should answer.
 
         Raises:
-            SpecError: the test pair's output is not known.
+            SpecError: the answer is not known.
         """
         grid = self.answer_grid(task, test_index)
         return self._render(task, test_index, encoder)[-1].content.replace(_ANSWER, encoder.encode(grid))
 
     def answer_grid(self, task: Task, test_index: int) -> Grid:
-        """The grid of the answer: the test pair's output, or its input for prompts that ask for an input.
+        """Return the grid of the answer: the test pair's output, or its input if the prompt asks for an input.
 
         Raises:
-            SpecError: it is not known.
+            SpecError: the answer is not known.
         """
         if not self.has_answer(task, test_index):
             raise SpecError(f"task {task.id}: test {test_index} has no output, so that nothing can be learned from it")
@@ -71,12 +71,12 @@ class Prompt:
         return pair.input if self._asks_input or pair.output is None else pair.output
 
     def has_answer(self, task: Task, test_index: int) -> bool:
-        """Whether the answer is known."""
+        """Return whether the answer is known."""
         return self._asks_input or task.test[test_index].output is not None
 
     @property
     def shows_test_input(self) -> bool:
-        """Whether the chat shows the input whose output is to be predicted; prompts that do not are for training."""
+        """Whether the messages contain the test input. Prompts without it only serve for training."""
         rendered = _template(self.text).render(train=[], test={"input": _TEST_INPUT}, answer=_ANSWER)
         return any(_TEST_INPUT in content for content in _ROLE.split(rendered)[2:-1:2])
 
@@ -85,23 +85,28 @@ class Prompt:
         return self.name.startswith("input-")
 
     def decode(self, text: str, encoder: GridEncoder, *, lenient: bool = False) -> Grid:
-        """The grid of a model's answer, behind its thoughts; ``lenient`` reads what the original scripts would have.
+        """Return the grid in a model's answer, after its thoughts and the answer's fixed text.
+
+        Args:
+            lenient: decode as the original scripts did (``decode_lenient``).
 
         Raises:
-            GridError: the named failure, ``unparsed``, ``bad_shape`` or ``bad_value``.
+            GridError: ``unparsed``, ``bad_shape`` or ``bad_value``.
         """
         text = extract_answer(text)
-        lead = self._lead().match(text)
-        body = text[lead.end() :] if lead else text
+        heading = self._heading().match(text)
+        body = text[heading.end() :] if heading else text
         return decode_lenient(body, encoder) if lenient else encoder.decode(body)
 
-    def _lead(self) -> re.Pattern[str]:
-        """What stands before the grid of an answer; a template's expression may be any text within its line."""
+    def _heading(self) -> re.Pattern[str]:
+        """Return a pattern of the answer's text before its grid. Template expressions match any text within a line."""
         last = _ROLE.split(self.text)[-1]
         parts = re.split(r"\{\{.*?\}\}", last.partition("{{ answer }}")[0])
         return re.compile(r"[^\n]*".join(map(re.escape, parts)))
 
     def _render(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
+        """Return all messages, with a placeholder for the grid of the answer."""
+
         def pair(source: Grid, target: Grid | None) -> dict[str, str]:
             return {"input": encoder.encode(source), "output": "" if target is None else encoder.encode(target)}
 
@@ -112,28 +117,28 @@ class Prompt:
 
 
 def prompt_names() -> list[str]:
-    """The names of the shipped prompts."""
+    """Return the names of the shipped prompts."""
     return sorted(path.stem for path in PROMPT_DIR.glob("*.txt"))
 
 
 def nosystem_prompt(name: str) -> str | None:
-    """The shipped prompt that asks the same without a system message; None where there is none, or no such message."""
+    """Return the name of the variant of a prompt without a system message, or None if there is none."""
     head, _, version = name.rpartition("-")
-    other = f"{head}-nosystem-{version}"
-    return other if other in prompt_names() else None
+    variant = f"{head}-nosystem-{version}"
+    return variant if variant in prompt_names() else None
 
 
 def inference_prompt(names: Sequence[str]) -> str:
-    """Return the first of the prompts of a training that shows the test input: the model is to be asked with it."""
+    """Return the prompt for sampling an adapter: the first of its training prompts that shows the test input."""
     return next((name for name in names if load_prompt(name).shows_test_input), names[0])
 
 
 @cache
 def load_prompt(name: str) -> Prompt:
-    """A shipped prompt by name.
+    """Return a shipped prompt.
 
     Raises:
-        SpecError: unknown name; the message lists the known ones.
+        SpecError: the name is unknown; the message lists the known ones.
     """
     if name not in prompt_names():
         raise SpecError(f"prompt {name!r} is not known; known: {', '.join(prompt_names())}")

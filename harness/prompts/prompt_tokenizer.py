@@ -1,8 +1,9 @@
-"""Prompts and training samples as token ids, the same for trainer and harness.
+"""Converts prompts and training samples to token ids, in the same way for trainer and harness.
 
-The prompt is the chat template over the prompt's messages. A sample is the prompt followed by the assistant's turn up
-to and including its end-of-turn token: what a served model reads and is to write. Where a check against the tokenizer
-allows it, ids come from tables (``harness.prompts.table_tokenizer``): the same ids, many times faster.
+A prompt is its messages rendered by the chat template. A training sample is a prompt followed by the assistant's turn
+with its end-of-turn token: what a served model reads and should write. If tables of token ids
+(``harness.prompts.table_tokenizer``) agree with the tokenizer on a set of probes, they replace it: the ids are equal,
+and come many times faster.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from harness.prompts.table_tokenizer import SlottedText, SlotWriter, TableTokeni
 
 _PROBE_GRID = Grid(2, 3, bytes((0, 1, 2, 3, 4, 5)))
 _TABLES = {"cells": 1, "triples": 3, "pairs": 2, "rows": 0}
-"""Tables by name, the fastest first, with the cells that are looked up at a time."""
+"""Number of cells looked up at a time, by table name, fastest table first; 0 stands for whole rows."""
 _PROBE = Task("probe", (Pair(_PROBE_GRID, _PROBE_GRID),) * 2, (Pair(_PROBE_GRID, _PROBE_GRID),))
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSample:
-    """A training sample: ``ids[:prompt_length]`` is given, ``ids[prompt_length:]`` is learned."""
+    """Token ids of a prompt (``ids[:prompt_length]``) and of the answer to learn (``ids[prompt_length:]``)."""
 
     ids: list[int]
     prompt_length: int
 
 
 class PromptTokenizer:
-    """Builds the token ids of one prompt text with one grid encoder for one tokenizer.
+    """Converts tasks to token ids, for one tokenizer, prompt and grid encoder.
 
     Args:
-        settings: the variables of the chat template.
-        fast: use tables where a check against the tokenizer passes; the ids are the same either way.
+        settings: variables of the chat template.
+        fast: use a table of token ids if it agrees with the tokenizer. The ids are equal in any case.
 
     Raises:
-        TemplateRefusal: the tokenizer has no chat template, or it does not take the prompt's messages.
-        ConfigError: the tokenizer does not keep the text of the prompt.
+        TemplateRefusal: the tokenizer has no chat template, or the template cannot render the prompt's messages.
+        ConfigError: the tokenizer loses characters of the prompt.
     """
 
     def __init__(
@@ -68,52 +69,52 @@ class PromptTokenizer:
         self._check_text(text)
         systems = [m.content.strip() for m in prompt.messages(_PROBE, 0, encoder) if m.role == "system"]
         self.keeps_system = all(system in text for system in systems)
-        """Whether the template writes the system message, if the prompt has one; some drop it."""
+        """Whether the prompt's system message, if it has one, is in the rendered text. Some templates drop it."""
         self._turn = self._find_turn()
         self._joined = self._is_joined()
         self.method = "tokenizer"
-        """How ids are made: by table of ``cells``, ``pairs`` or ``triples`` of cells or ``rows``, or ``tokenizer``."""
-        self._segments = self._checked_segments() if fast and not self._joined else None
+        """Where ids come from: a table of ``cells``, ``pairs`` of cells, ``triples`` or ``rows``, or ``tokenizer``."""
+        self._table = self._checked_table() if fast and not self._joined else None
 
     @property
     def turn(self) -> AssistantTurn:
         """How the template writes the assistant's turn.
 
         Raises:
-            ConfigError: the template cannot be trained on; prompts can be asked all the same.
+            ConfigError: the template cannot be trained on. Prompts for sampling can still be made.
         """
         if isinstance(self._turn, ConfigError):
             raise self._turn
         return self._turn
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
-        """The ids a model is given for one test pair: chat template with the opening of the assistant's turn."""
-        if self._segments is not None:
-            return self._segments.prompt_ids(task, test_index)
+        """Return the ids that a model reads for one test pair, up to the opening of the assistant's turn."""
+        if self._table is not None:
+            return self._table.prompt_ids(task, test_index)
         return self._encode(self.prompt_text(task, test_index))
 
     def sample(self, task: Task, test_index: int) -> TrainingSample:
-        """The ids of prompt and answer for one test pair.
+        """Return the ids of prompt and answer for one test pair.
 
         Raises:
             SpecError: the test pair has no output. ConfigError: the chat template cannot be trained on.
         """
         if isinstance(self._turn, ConfigError):
             raise self._turn
-        if self._segments is not None:
-            self.prompt.answer_grid(task, test_index)  # raises where it is not known
-            ids = self._segments.prompt_ids(task, test_index)
-            return TrainingSample(ids + self._segments.answer_ids(task, test_index), len(ids))
-        given, learned = self._texts(task, test_index)
-        ids = self._encode(given)
+        if self._table is not None:
+            self.prompt.answer_grid(task, test_index)  # raises SpecError if it is not known
+            ids = self._table.prompt_ids(task, test_index)
+            return TrainingSample(ids + self._table.answer_ids(task, test_index), len(ids))
+        prompt, answer = self._texts(task, test_index)
+        ids = self._encode(prompt)
         if self._joined:
-            whole = self._encode(given + learned)
+            whole = self._encode(prompt + answer)
             if whole[: len(ids)] == ids:
                 return TrainingSample(whole, len(ids))
-        return TrainingSample(ids + self._encode(learned), len(ids))
+        return TrainingSample(ids + self._encode(answer), len(ids))
 
     def prompt_text(self, task: Task, test_index: int) -> str:
-        """The text behind ``prompt_ids``."""
+        """Return the text of which ``prompt_ids`` returns the ids."""
         messages = self.prompt.messages(task, test_index, self.encoder)
         try:
             return render_chat(self.tokenizer, messages, self.settings, opened=True)
@@ -121,16 +122,17 @@ class PromptTokenizer:
             raise TemplateRefusal(f"prompt {self.prompt.name!r}: the chat template does not take it: {error}") from None
 
     def _check_text(self, text: str) -> None:
-        """Refuse a tokenizer that drops characters, as one with a cut vocabulary does without a word."""
-        read = decode_ids(self.tokenizer, self._encode(text))
-        if (place := first_lost_character(text, read)) is not None:
+        """Raise ConfigError for a tokenizer that drops characters, as one with a reduced vocabulary does silently."""
+        decoded = decode_ids(self.tokenizer, self._encode(text))
+        if (index := first_lost_character(text, decoded)) is not None:
             raise ConfigError(
-                f"prompt {self.prompt.name!r}: the tokenizer loses text: {_around(text, place)} comes back as "
-                f"{_around(read, place)}; use a prompt and an encoder of characters that it knows, or another tokenizer"
+                f"prompt {self.prompt.name!r}: the tokenizer loses text: {_quote_around(text, index)} comes back as "
+                f"{_quote_around(decoded, index)}; use a prompt and an encoder of characters that it knows, or another "
+                "tokenizer"
             )
 
     def _find_turn(self) -> AssistantTurn | ConfigError:
-        """The assistant's turn, which must be the same for any task; or why it cannot be learned."""
+        """Return the assistant's turn, the same for two tasks, or the error that says why it cannot be trained on."""
         try:
             turns = {
                 find_assistant_turn(
@@ -147,42 +149,45 @@ class PromptTokenizer:
         return turn if not turns else self._untrainable("it writes the assistant's turn in several ways")
 
     def _is_joined(self) -> bool:
-        """Whether prompt and answer must be tokenized together, as they are not the same ids apart.
+        """Return whether prompt and answer must be tokenized together, because separately the answer gets other ids.
 
-        Where their seam is one token together, the model still reads the prompt alone when it is asked: then apart.
+        If one token would span the end of the prompt and the start of the answer, they are tokenized separately: when
+        the model is sampled, it reads the prompt's own ids.
         """
-        given, learned = self._texts(_PROBE, 0)
-        ids, answer, whole = self._encode(given), self._encode(learned), self._encode(given + learned)
-        if ids + answer == whole or whole[: len(ids)] == ids:
-            return ids + answer != whole
-        if decode_ids(self.tokenizer, answer) != learned and isinstance(self._turn, AssistantTurn):
+        prompt, answer = self._texts(_PROBE, 0)
+        ids, answer_ids, whole = self._encode(prompt), self._encode(answer), self._encode(prompt + answer)
+        if ids + answer_ids == whole or whole[: len(ids)] == ids:
+            return ids + answer_ids != whole
+        if decode_ids(self.tokenizer, answer_ids) != answer and isinstance(self._turn, AssistantTurn):
             self._turn = self._untrainable("the tokenizer merges the end of the prompt with the start of the answer")
         return False
 
-    def _checked_segments(self) -> TableTokenizer | None:
-        """The fastest table that gives the tokenizer's own ids on all probes; None where none does."""
+    def _checked_table(self) -> TableTokenizer | None:
+        """Return the fastest table whose ids equal the tokenizer's on all probes, or None; set ``method``."""
         tasks = probe_tasks()
-        wanted = [[self._encode(text) for text in self._texts(task, 0)] for task in tasks]
-        for (path, cells), cut in product(_TABLES.items(), (True, False)):
-            segments = TableTokenizer(self._encode, self.encoder, self._layouts, cut=cut, cells=cells)
-            made = ([segments.prompt_ids(task, 0), segments.answer_ids(task, 0)] for task in tasks)
-            if all(ids == own for ids, own in zip(made, wanted, strict=True)):
-                self.method = path
-                return segments
+        expected = [[self._encode(text) for text in self._texts(task, 0)] for task in tasks]
+        for (method, cells), cut in product(_TABLES.items(), (True, False)):
+            table = TableTokenizer(self._encode, self.encoder, self._slotted_texts, cut=cut, cells=cells)
+            if all(
+                [table.prompt_ids(t, 0), table.answer_ids(t, 0)] == ids for t, ids in zip(tasks, expected, strict=True)
+            ):
+                self.method = method
+                return table
         return None
 
-    def _layouts(self, n_train: int) -> tuple[SlottedText, SlottedText]:
-        given, learned = self._texts(slot_task(n_train), 0, SlotWriter())
-        return SlottedText(given), SlottedText(learned)
+    def _slotted_texts(self, n_train: int) -> tuple[SlottedText, SlottedText]:
+        """Return prompt and answer of tasks with ``n_train`` train pairs, with slots in place of grids."""
+        prompt, answer = self._texts(slot_task(n_train), 0, SlotWriter())
+        return SlottedText(prompt), SlottedText(answer)
 
     def _texts(self, task: Task, test_index: int, encoder: GridWriter | None = None) -> tuple[str, str]:
-        """The prompt, and the answer with what the template writes around it up to its end-of-turn token."""
+        """Return the prompt, and the answer with the turn's prefix and suffix (if the turn can be trained on)."""
         messages = self.prompt.messages(task, test_index, encoder or self.encoder)
         answer = self.prompt.answer(task, test_index, encoder or self.encoder)
-        given = render_chat(self.tokenizer, messages, self.settings, opened=True)
+        prompt = render_chat(self.tokenizer, messages, self.settings, opened=True)
         if isinstance(self._turn, ConfigError):
-            return given, answer
-        return given, self._turn.answer_prefix + answer + self._turn.answer_suffix
+            return prompt, answer
+        return prompt, self._turn.answer_prefix + answer + self._turn.answer_suffix
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -195,7 +200,7 @@ class PromptTokenizer:
 
 
 def usable_prompt(tokenizer: ChatTokenizer, prompt: Prompt, encoder: GridEncoder, settings: TemplateSettings) -> Prompt:
-    """The prompt, or the one that asks the same without a system message where the template takes or keeps none."""
+    """Return the prompt, or its variant without a system message if the chat template refuses or drops that message."""
     other = nosystem_prompt(prompt.name)
     if other is None:
         return prompt
@@ -210,5 +215,5 @@ def usable_prompt(tokenizer: ChatTokenizer, prompt: Prompt, encoder: GridEncoder
     return prompt
 
 
-def _around(text: str, place: int) -> str:
-    return repr(text[max(0, place - 10) : place + 30])
+def _quote_around(text: str, index: int) -> str:
+    return repr(text[max(0, index - 10) : index + 30])

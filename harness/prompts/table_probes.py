@@ -1,4 +1,4 @@
-"""Tasks on which a table of token ids must agree with the tokenizer before it is used."""
+"""Tasks on which a table of token ids must agree with the tokenizer before the table is used."""
 
 from __future__ import annotations
 
@@ -9,27 +9,30 @@ from harness.core.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
 from harness.core.random_stream import Stream
 
 _RANDOM = 8
-"""Random tasks, with 1 to this many train pairs."""
+"""Number of random tasks; they have 1, 2, … train pairs."""
 _PAIRS = 5
-"""Pairs of each further task."""
+"""Number of pairs in each systematic task."""
 
 
 @cache
 def probe_tasks() -> tuple[Task, ...]:
-    """Random tasks, one of each number of train pairs, and tasks that show what chance seldom does.
+    """Return the probes: random tasks with different numbers of train pairs, and systematic ones.
 
-    The latter have rows of every length with one colour, which tokenizers are likely to have tokens for, and all
-    sequences of three colours.
+    The systematic tasks contain single-colour rows of every width, for which a tokenizer can have a token of its own,
+    and all sequences of three colours.
     """
     grids = [*_one_colour(), *_all_triples()]
     grids += [grids[0]] * (-len(grids) % (2 * _PAIRS))
-    further = [_task(grids[i : i + 2 * _PAIRS]) for i in range(0, len(grids), 2 * _PAIRS)]
-    return (*(random_task(n) for n in range(1, _RANDOM + 1)), *further)
+    systematic = [_task(grids[i : i + 2 * _PAIRS]) for i in range(0, len(grids), 2 * _PAIRS)]
+    return (*(random_task(n) for n in range(1, _RANDOM + 1)), *systematic)
 
 
 @cache
 def random_task(n_train: int) -> Task:
-    """A task of random grids of any shape, with ``n_train`` train pairs (at least one); always the same."""
+    """Return a task of random grids with ``n_train`` train pairs (1 or more), among them extreme shapes.
+
+    It depends on ``n_train`` only.
+    """
     stream = Stream("tokens", n_train)
 
     def grid(height: int, width: int) -> Grid:
@@ -41,23 +44,24 @@ def random_task(n_train: int) -> Task:
 
 
 def _task(grids: Sequence[Grid]) -> Task:
+    """Return a task of these grids: input, output, input, …; the last pair is the test pair."""
     pairs = [Pair(source, target) for source, target in zip(grids[::2], grids[1::2], strict=True)]
     return Task("probe", tuple(pairs[:-1]), (pairs[-1],))
 
 
 def _one_colour() -> Iterator[Grid]:
-    """By width, a grid with a row of each colour."""
+    """Yield for each width a grid with a single-colour row of each colour."""
     for width in range(1, MAX_SIDE + 1):
         yield Grid(COLOURS, width, b"".join(bytes((colour,)) * width for colour in range(COLOURS)))
 
 
 def _all_triples() -> Iterator[Grid]:
-    """All sequences of three colours, once at the start of a row and once behind one and two other cells."""
+    """Yield grids that contain every sequence of three colours at the start of a row, and after one and two cells."""
     triples = [(a, b, c) for a in range(COLOURS) for b in range(COLOURS) for c in range(COLOURS)]
-    for before in range(3):
-        width = 27 + before
+    for offset in range(3):
+        width = 27 + offset
         for start in range(0, len(triples), 9 * MAX_SIDE):
             chosen = triples[start : start + 9 * MAX_SIDE]
-            rows = [bytes(before) + bytes(sum(chosen[i : i + 9], ())) for i in range(0, len(chosen), 9)]
+            rows = [bytes(offset) + bytes(sum(chosen[i : i + 9], ())) for i in range(0, len(chosen), 9)]
             rows = [row.ljust(width, b"\0") for row in rows]
             yield Grid(len(rows), width, b"".join(rows))

@@ -1,9 +1,10 @@
-"""Token ids by table: a prompt put together from the cached ids of its fixed text and of the rows of its grids.
+"""Builds a prompt's token ids from cached ids of its fixed text and of its grids' rows.
 
-A tokenizer works through every character; here the fixed text between two grids is looked up, and a row becomes ids
-through a table of cells, or of two or three cells where the tokenizer makes one token of as many digits (Llama 3).
-That is only right where the tokenizer never merges across the cuts (before a row, before the line break that ends it,
-and for the table between cells or groups of them), so that the caller must compare with the tokenizer first.
+A tokenizer works through every character. Here, the ids of the text between two grids are looked up, and those of a row
+come from a table of cells, or of pairs or triples of cells for tokenizers with tokens of several digits (Llama 3).
+
+The result equals the tokenizer's only if no token spans a cut. The text is cut before each row, before the line break
+at its end, and between the table's groups of cells. The caller must therefore compare a table with the tokenizer first.
 """
 
 from __future__ import annotations
@@ -18,31 +19,36 @@ from harness.prompts.grid_encoder import GridEncoder, GridWriter
 Encode = Callable[[str], list[int]]
 _SLOT = re.compile("\ue000([0-9]+)\ue001")
 MAX_CACHED = 200_000
-"""Entries of a cache before it is emptied."""
+"""Number of entries at which a cache is emptied."""
 
 
 class SlotWriter:
-    """Stands in for a grid encoder: a slot_task's grids become numbered slot_grids in the text."""
+    """Writes a grid of ``slot_task`` as a numbered slot, in place of a grid encoder."""
 
     def encode(self, grid: Grid) -> str:
         return f"\ue000{grid.width}\ue001"
 
 
 def slot_task(n_train: int) -> Task:
-    """A task whose grids are numbered by their width: inputs and outputs of the train pairs, then of the test."""
+    """Return a task whose grids have the widths 1, 2, … in the order of ``slot_grids``; a width is a slot's number."""
     grids = [Grid(1, k, bytes(k)) for k in range(1, 2 * n_train + 3)]
     pairs = [Pair(source, target) for source, target in zip(grids[::2], grids[1::2], strict=True)]
     return Task("slot_task", tuple(pairs[:-1]), (pairs[-1],))
 
 
 def slot_grids(task: Task, test_index: int) -> list[Grid | None]:
-    """The grids of a task in the order of the slot_task's numbers."""
+    """Return the grids for slots 1, 2, …: input and output of each train pair, then of the test pair."""
     pairs = (*task.train, task.test[test_index])
     return [grid for pair in pairs for grid in (pair.input, pair.output)]
 
 
 class SlottedText:
-    """A text with slot_grids: fixed pieces and, between them, the numbers of the grids."""
+    """A text with slots for grids.
+
+    Attributes:
+        fixed: the pieces of text around the slots, one more than there are slots.
+        grids: for each slot, the index of its grid in ``slot_grids``.
+    """
 
     def __init__(self, text: str) -> None:
         parts = _SLOT.split(text)
@@ -50,21 +56,21 @@ class SlottedText:
         self.grids: list[int] = [int(number) - 1 for number in parts[1::2]]
 
     def fill(self, grids: Sequence[Grid | None], encoder: GridWriter) -> str:
-        """The text with the grids in place of the slot_grids; the grids that it shows must be known."""
+        """Return the text with grids in its slots. No grid that it shows may be None."""
         text = [self.fixed[0]]
-        for place, fixed in zip(self.grids, self.fixed[1:], strict=True):
-            grid = grids[place]
-            assert grid is not None  # a prompt shows no unknown output
+        for index, fixed in zip(self.grids, self.fixed[1:], strict=True):
+            grid = grids[index]
+            assert grid is not None  # prompts do not show unknown outputs
             text += [encoder.encode(grid), fixed]
         return "".join(text)
 
 
 class RowTable:
-    """The ids of rows.
+    """Token ids of grid rows.
 
     Args:
-        cells: how many cells from the left are looked up at a time: 1, or as many as the tokenizer has digits in a
-            token; 0 for whole rows, which are tokenized and kept.
+        cells: number of cells looked up at a time, from the left: 1, 2 or 3, as many digits as the tokenizer has in a
+            token. 0 tokenizes whole rows and caches them.
     """
 
     def __init__(self, encode: Encode, encoder: GridEncoder, *, cells: int) -> None:
@@ -76,18 +82,19 @@ class RowTable:
         self._break = encode(encoder.line(1, zeros) + "\n")[before:]
         groups = [bytes(group) for n in range(1, cells + 1) for group in product(range(COLOURS), repeat=n)]
         self._groups = {group: encode(encoder.line(1, zeros + group))[before:] for group in groups}
-        """By cells, their ids behind others."""
-        alone = all(len(ids) == 1 for ids in self._groups.values())
-        self._tokens = {group: ids[0] for group, ids in self._groups.items()} if alone else {}
+        """The ids of a group of cells that follows other cells."""
+        one_token = all(len(ids) == 1 for ids in self._groups.values())
+        self._tokens = {group: ids[0] for group, ids in self._groups.items()} if one_token else {}
         self._single = list(self._tokens.values()) if cells == 1 else []
-        # Where cells are single, the first of a row has a table for each row's number; else there is its start alone.
+        # Some encoders begin a row with its number. With single cells, there is a table of the first cell for each row
+        # number; with groups, the ids of the number alone.
         numbers = range(1, MAX_SIDE + 1)
-        self._first = [{group: self._line(i, group) for group in groups} for i in numbers] if cells == 1 else []
-        self._start = [self._line(i, b"") for i in numbers] if cells > 1 else []
+        self._first = [{group: self._line_ids(i, group) for group in groups} for i in numbers] if cells == 1 else []
+        self._start = [self._line_ids(i, b"") for i in numbers] if cells > 1 else []
 
     def add(self, ids: list[int], grid: Grid) -> None:
-        """Append the ids of a grid's rows, the last one without its line break."""
-        after, single, groups = self._break, self._single, self._groups
+        """Append the ids of a grid's rows to ``ids``, the last row without its line break."""
+        line_break, single, groups = self._break, self._single, self._groups
         if self._cells > 1:
             for start, row in zip(self._start, grid.rows(), strict=False):
                 ids += start
@@ -95,42 +102,44 @@ class RowTable:
                     ids += map(self._tokens.__getitem__, self._cut(row))
                 else:
                     ids += chain.from_iterable(map(groups.__getitem__, self._cut(row)))
-                ids += after
+                ids += line_break
         elif single:
             for first, row in zip(self._first, grid.rows(), strict=False):
                 ids += first[row[:1]]
                 ids += map(single.__getitem__, row[1:])
-                ids += after
+                ids += line_break
         elif self._cells:
             for first, row in zip(self._first, grid.rows(), strict=False):
                 ids += first[row[:1]]
                 ids += chain.from_iterable(map(groups.__getitem__, self._cut(row[1:])))
-                ids += after
+                ids += line_break
         else:
             for number, row in enumerate(grid.rows(), 1):
-                ids += self._row(number, row)
-                ids += after
-        del ids[len(ids) - len(after) :]
+                ids += self._cached_line_ids(number, row)
+                ids += line_break
+        del ids[len(ids) - len(line_break) :]
 
-    def _line(self, number: int, row: bytes) -> list[int]:
+    def _line_ids(self, number: int, row: bytes) -> list[int]:
+        """Tokenize a row."""
         return self._encode(self._encoder.line(number, row))
 
-    def _row(self, number: int, row: bytes) -> list[int]:
+    def _cached_line_ids(self, number: int, row: bytes) -> list[int]:
+        """Return the ids of a row, from the cache if it has them."""
         key = (number, row)
         ids = self._rows.get(key)
         if ids is None:
             if len(self._rows) >= MAX_CACHED:
                 self._rows.clear()
-            ids = self._rows[key] = self._line(number, row)
+            ids = self._rows[key] = self._line_ids(number, row)
         return ids
 
 
 class TableTokenizer:
-    """Builds ids from layouts and grids.
+    """Builds the token ids of prompts and answers from slotted texts and grids.
 
     Args:
-        layouts: gives for a number of train pairs the layouts of the prompt and of the answer.
-        cut: also cut before the head of a grid, which then is looked up by its shape alone.
+        slotted_texts: returns prompt and answer as slotted texts, given the number of train pairs.
+        cut: also cut the text before the head of a grid, so that fixed text and head are looked up separately.
         cells: see ``RowTable``.
     """
 
@@ -138,48 +147,50 @@ class TableTokenizer:
         self,
         encode: Encode,
         encoder: GridEncoder,
-        layouts: Callable[[int], tuple[SlottedText, SlottedText]],
+        slotted_texts: Callable[[int], tuple[SlottedText, SlottedText]],
         *,
         cut: bool,
         cells: int,
     ) -> None:
-        self._encode, self._encoder, self._layouts, self._cut = encode, encoder, layouts, cut
-        self._known: dict[int, tuple[SlottedText, SlottedText]] = {}
-        self._texts: dict[str, list[int]] = {}
+        self._encode, self._encoder, self._slotted_texts, self._cut = encode, encoder, slotted_texts, cut
+        self._by_n_train: dict[int, tuple[SlottedText, SlottedText]] = {}
+        self._ids: dict[str, list[int]] = {}
         self._table = RowTable(encode, encoder, cells=cells)
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
-        """The ids of the prompt."""
-        return self._join(self._of(task)[0], slot_grids(task, test_index))
+        """Return the ids of the prompt."""
+        return self._join(self._prompt_and_answer(task)[0], slot_grids(task, test_index))
 
     def answer_ids(self, task: Task, test_index: int) -> list[int]:
-        """The ids of the answer with its end of turn; its output must be known."""
-        return self._join(self._of(task)[1], slot_grids(task, test_index))
+        """Return the ids of the answer and its end of turn. The output must be known."""
+        return self._join(self._prompt_and_answer(task)[1], slot_grids(task, test_index))
 
-    def _of(self, task: Task) -> tuple[SlottedText, SlottedText]:
+    def _prompt_and_answer(self, task: Task) -> tuple[SlottedText, SlottedText]:
         n = len(task.train)
-        if n not in self._known:
-            self._known[n] = self._layouts(n)
-        return self._known[n]
+        if n not in self._by_n_train:
+            self._by_n_train[n] = self._slotted_texts(n)
+        return self._by_n_train[n]
 
-    def _join(self, layout: SlottedText, grids: Sequence[Grid | None]) -> list[int]:
-        encoder, texts = self._encoder, self._texts
+    def _join(self, text: SlottedText, grids: Sequence[Grid | None]) -> list[int]:
+        """Return the ids of a text with grids in its slots. A grid's tail is looked up with the fixed text after it."""
+        encoder, cached = self._encoder, self._ids
         ids: list[int] = []
         tail = ""
-        for text, place in zip(layout.fixed, layout.grids, strict=False):
-            grid = grids[place]
-            assert grid is not None  # asked for by the caller before
+        for fixed, index in zip(text.fixed, text.grids, strict=False):
+            grid = grids[index]
+            assert grid is not None  # the caller has checked the answer; prompts do not show unknown outputs
             head = encoder.head(grid.height, grid.width)
-            for key in (tail + text, head) if self._cut else (tail + text + head,):
-                fixed = texts.get(key)
-                ids += self._text(key) if fixed is None else fixed
+            for key in (tail + fixed, head) if self._cut else (tail + fixed + head,):
+                known = cached.get(key)
+                ids += self._text_ids(key) if known is None else known
             self._table.add(ids, grid)
             tail = encoder.tail(grid.height, grid.width)
-        return ids + self._text(tail + layout.fixed[-1])
+        return ids + self._text_ids(tail + text.fixed[-1])
 
-    def _text(self, key: str) -> list[int]:
-        if key not in self._texts:
-            if len(self._texts) >= MAX_CACHED:
-                self._texts.clear()
-            self._texts[key] = self._encode(key)
-        return self._texts[key]
+    def _text_ids(self, text: str) -> list[int]:
+        """Return the ids of a piece of text, from the cache if it has them."""
+        if text not in self._ids:
+            if len(self._ids) >= MAX_CACHED:
+                self._ids.clear()
+            self._ids[text] = self._encode(text)
+        return self._ids[text]

@@ -51,7 +51,7 @@ class PromptFormat:
     template: str | None = None
     """The digest of a chat template that the models bring along."""
     _layouts: dict[int, list[tuple[str, SlottedText]]] = field(default_factory=dict, repr=False)
-    """By number of train pairs, the messages with slot_grids for grids: a template is rendered once for all tasks."""
+    """By number of train pairs, the messages with slots for grids: a template is rendered once for all tasks."""
 
     def messages(self, draw: Sample) -> tuple[Message, ...]:
         """The chat that asks for a draw's answer."""
