@@ -12,7 +12,8 @@ from benchmarks.coverage import DISTRACTORS, Population
 from harness.core.grid import Grid
 from harness.core.symmetry import SYMMETRIES
 from harness.runs.folder import RunFolder
-from harness.scoring.run_scores import collect_run, declared_tasks, true_outputs
+from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.run_scores import read_run_predictions, true_outputs
 from harness.voting.ranking import Vote, probability_in_top, rank_votes
 
 VIEWS = len(SYMMETRIES)
@@ -78,13 +79,13 @@ def load(run: Path) -> dict[str, list[Output]]:
     truths = true_outputs(tasks)
     dataset = manifest.config.dataset
     found: dict[str, list[Output]] = {}
-    for ballots in collect_run(folder, manifest, tasks):
-        found[f"{ballots.model} on {dataset}"] = outputs = []
-        for task, own in ballots.outputs.items():
-            for index, (ballot, truth) in enumerate(zip(own, truths[task], strict=True)):
-                if ballot.count != manifest.config.n:
-                    raise SystemExit(f"{run}: {ballot.count} of {manifest.config.n} predictions for task {task}")
-                votes = {vote.sample: vote for vote in ballot.votes()}
+    for predictions in read_run_predictions(folder, manifest, tasks):
+        found[f"{predictions.model} on {dataset}"] = outputs = []
+        for task, own in predictions.outputs.items():
+            for index, (output, truth) in enumerate(zip(own, truths[task], strict=True)):
+                if output.count != manifest.config.n:
+                    raise SystemExit(f"{run}: {output.count} of {manifest.config.n} predictions for task {task}")
+                votes = {vote.sample: vote for vote in output.votes()}
                 draws = [votes.get(sample) for sample in range(manifest.config.n)]
                 outputs.append(Output(f"{dataset} {task} {index}", draws, truth))
     return found

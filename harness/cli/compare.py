@@ -39,11 +39,11 @@ def compare(
     from harness.results.comparison_table import (
         comparison_footnote,
         comparison_table,
+        comparison_text,
         comparisons_json,
         plan_table,
-        won_and_lost,
     )
-    from harness.scoring.paired_comparison import against_first, all_pairs, compare_pairs
+    from harness.scoring.paired_comparison import all_pairs, compare_pairs, pairs_with_first
     from harness.scoring.run_selector import select_models
     from harness.voting.metrics import METRICS
 
@@ -52,11 +52,11 @@ def compare(
     selected = select_models(runs, common)
     for warning in selected.warnings:
         click.echo(f"warning: {warning}", err=True)
-    pairs = against_first(selected.scored) if baseline else all_pairs(selected.scored)
+    pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:
         raise click.UsageError("one model alone has nothing to be compared with; name a second one")
     found = compare_pairs(pairs, selected.seed, metrics or METRICS)
-    told = [won_and_lost(row, None if all_ids else SHOWN_IDS) for row in found]
+    told = [comparison_text(row, None if all_ids else SHOWN_IDS) for row in found]
     parts = [comparison_table(found), comparison_footnote(found), "\n".join(told)]
     if plan is not None:
         parts.append(plan_table(found, plan / 100))

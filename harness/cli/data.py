@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.progress_bar import bar, watched
+from harness.cli.progress_bar import progress_bar, with_progress
 from harness.core.cli_options import RenamedOption, json_option, print_result
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ STRICT_OPTION = click.option("--strict", is_flag=True, help="A damaged line of a
 def _open(spec: str, strict: bool) -> Dataset:
     from harness.data.spec import open_dataset
 
-    with bar(f"indexing {spec}") as progress:
+    with progress_bar(f"indexing {spec}") as progress:
         return open_dataset(spec, strict=strict, progress=progress)
 
 
 def _watch(dataset: Dataset, material: PairsById) -> PairsById:
     from harness.data.spec import selectable_ids
 
-    return watched(f"auditing {dataset.spec}", material, len(selectable_ids(dataset)))
+    return with_progress(f"auditing {dataset.spec}", material, len(selectable_ids(dataset)))
 
 
 @click.group()
@@ -136,7 +136,7 @@ def stats(
     from harness.inspection.dataset_statistics import dataset_stats, load_prompt_tokenizer
 
     tokens = None if tokenizer is None else load_prompt_tokenizer(tokenizer, prompt, encoder)
-    found = dataset_stats(_open(spec, strict), tokens, max_length, partial(watched, "reading"))
+    found = dataset_stats(_open(spec, strict), tokens, max_length, partial(with_progress, "reading"))
     lines = []
     for name, value in found.items():
         shown = "  ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
@@ -227,11 +227,11 @@ def index(files: tuple[str, ...], check: bool, strict: bool) -> None:
     from harness.data.barc_dataset import open_barc, read_all_rows
 
     for name in files:
-        with bar(f"indexing {name}") as progress:
+        with progress_bar(f"indexing {name}") as progress:
             rows = open_barc(name, strict, progress)
         click.echo(f"{name}: {rows.n_rows} rows, digest {rows.digest()}")
         if check:
-            for _ in watched("checking", read_all_rows(rows), rows.n_rows):
+            for _ in with_progress("checking", read_all_rows(rows), rows.n_rows):
                 pass
         for reason, count in sorted(rows.skipped.items()):
             click.echo(f"    left out: {count} x {reason}")
@@ -251,7 +251,7 @@ def fetch(what: str) -> None:
     from harness.data.barc_download import fetch_barc
 
     for path in fetch_barc():
-        with bar(f"indexing {path.name}") as progress:
+        with progress_bar(f"indexing {path.name}") as progress:
             rows = open_barc(str(path), False, progress)
         click.echo(f"{path}: {rows.n_rows} rows")
 

@@ -15,14 +15,14 @@ _QUIET_SECONDS = 2.0
 _STEP_SECONDS = 0.1
 
 
-class Tell(Protocol):
+class ProgressCallback(Protocol):
     """Takes how much is done of how much."""
 
     def __call__(self, done: int, total: int, /) -> None: ...
 
 
 @contextmanager
-def bar(label: str) -> Iterator[Tell]:
+def progress_bar(label: str) -> Iterator[ProgressCallback]:
     """Gives a function that is told the progress; everything goes to stderr, nothing where it is never told."""
     if not sys.stderr.isatty():
         yield _plain(label)
@@ -44,7 +44,7 @@ def bar(label: str) -> Iterator[Tell]:
         progress.stop()
 
 
-def _plain(label: str) -> Tell:
+def _plain(label: str) -> ProgressCallback:
     """Tell each tenth that is passed, but nothing of work that is done at once."""
     start, told = monotonic(), 0
 
@@ -58,10 +58,10 @@ def _plain(label: str) -> Tell:
     return tell
 
 
-def watched(label: str, items: Iterable[T], total: int) -> Iterator[T]:
+def with_progress(label: str, items: Iterable[T], total: int) -> Iterator[T]:
     """The items, with their progress shown."""
     shown = monotonic()
-    with bar(label) as tell:
+    with progress_bar(label) as tell:
         for done, item in enumerate(items, 1):
             yield item
             if done == total or monotonic() - shown > _STEP_SECONDS:

@@ -142,7 +142,7 @@ def run(
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
     from harness.scoring.run_scores import score_run
-    from harness.scoring.unmeasured_models import NothingMeasured
+    from harness.scoring.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
@@ -150,7 +150,7 @@ def run(
     begun: list[bool] = []
     try:
         summary = sample_run(chosen, on_begin=lambda: begun.append(True))
-    except NothingMeasured:  # It is complete.
+    except NothingMeasuredError:  # It is complete.
         raise
     except BaseException:
         if begun:  # What stands in the way of beginning is not cured by going on.

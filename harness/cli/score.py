@@ -51,10 +51,10 @@ def score(
     bench score submission.json --dataset arc1/evaluation --json results.json
     """
     from harness.results.score_sheet import score_saved_predictions
-    from harness.scoring.prediction_loader import open_saved
+    from harness.scoring.prediction_loader import open_predictions
     from harness.scoring.run_scores import write_results
 
-    saved = open_saved(predictions, dataset, form, n)
+    saved = open_predictions(predictions, dataset, form, n)
     sheet = score_saved_predictions(saved, rules, confidence, resamples)
     for warning in sheet.warnings:
         click.echo(f"warning: {warning}", err=True)

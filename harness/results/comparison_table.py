@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from harness.results.table_format import difference_interval, markdown_table, p_value, points
-from harness.scoring.paired_comparison import Paired
+from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.paired_test import Comparison
 
 HEADER = (
@@ -23,12 +23,12 @@ HEADER = (
 )
 
 
-def comparison_table(found: Sequence[Paired]) -> str:
+def comparison_table(found: Sequence[PairedComparison]) -> str:
     """One row a comparison; differences and the smallest resolvable one in percentage points."""
     return markdown_table(HEADER, [_row(row) for row in found], left=3)
 
 
-def _row(row: Paired) -> list[str]:
+def _row(row: PairedComparison) -> list[str]:
     c = row.comparison
     resolvable = "–" if c.resolvable is None else f"{100 * c.resolvable:.1f}"
     tasks = f"{c.won} / {c.lost} of {c.tasks}"
@@ -36,7 +36,7 @@ def _row(row: Paired) -> list[str]:
             p_value(c.p), p_value(c.p_holm), resolvable, c.verdict]  # fmt: skip
 
 
-def comparison_footnote(found: Sequence[Paired], family: int | None = None) -> str:
+def comparison_footnote(found: Sequence[PairedComparison], family: int | None = None) -> str:
     """What the columns of the table are, in a sentence.
 
     Args:
@@ -51,7 +51,7 @@ def comparison_footnote(found: Sequence[Paired], family: int | None = None) -> s
     )
 
 
-def won_and_lost(row: Paired, shown: int | None = None) -> str:
+def comparison_text(row: PairedComparison, shown: int | None = None) -> str:
     """The verdict in words with the tasks won and lost by id, ``shown`` of each at most; 'no task differs' if so."""
     c = row.comparison
     head = f"{row.metric}: {row.model} against {row.baseline}: {c.verdict}, {points(c.delta)} points"
@@ -63,7 +63,7 @@ def won_and_lost(row: Paired, shown: int | None = None) -> str:
     return f"{head}; wins {_ids(row.won, shown)}; loses {_ids(row.lost, shown)}"
 
 
-def plan_table(found: Sequence[Paired], difference: float) -> str:
+def plan_table(found: Sequence[PairedComparison], difference: float) -> str:
     """How many tasks resolve ``difference`` (a share) at 80 % power, metric by metric, as far as these runs tell."""
     rows = []
     for row in found:
@@ -74,7 +74,7 @@ def plan_table(found: Sequence[Paired], difference: float) -> str:
     return markdown_table(header, rows, left=3)
 
 
-def comparisons_json(found: Sequence[Paired]) -> list[dict[str, object]]:
+def comparisons_json(found: Sequence[PairedComparison]) -> list[dict[str, object]]:
     """The comparisons for another program: all fields, ids, and the tasks that would resolve the difference seen."""
     return [{**asdict(row), "tasks_needed": row.comparison.tasks_for(row.comparison.delta)} for row in found]
 
@@ -84,7 +84,7 @@ def _ids(ids: Sequence[str], shown: int | None) -> str:
     return f"{len(ids)}: {', '.join(ids[:shown])}{cut}" if ids else "none"
 
 
-def sentence(row: Paired) -> str:
+def comparison_sentence(row: PairedComparison) -> str:
     """One comparison in words."""
     c: Comparison = row.comparison
     if c.verdict == "not resolved":

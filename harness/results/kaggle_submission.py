@@ -11,7 +11,7 @@ from harness.core.files import write_atomically
 from harness.core.grid import Grid, Rows, Task
 from harness.core.json_stream import iterate_elements
 from harness.core.random_stream import Stream
-from harness.scoring.early_stopped_scores import refuse_other_rules
+from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.run_selector import SelectedModel
 from harness.voting.ranking import choose_attempts
 from harness.voting.selection_rules import Rule
@@ -20,14 +20,14 @@ ATTEMPTS = ("attempt_1", "attempt_2")
 PLACEHOLDER: Rows = [[0, 0], [0, 0]]
 """What stands where nothing was predicted, as in Kaggle's own sample."""
 
-Submission = dict[str, list[dict[str, Rows]]]
+SubmissionContent = dict[str, list[dict[str, Rows]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class KaggleSubmission:
     """A submission, and how much of it is real."""
 
-    content: Submission
+    content: SubmissionContent
     outputs: int
     single: int
     """Outputs for which only one distinct grid was predicted, so that the second attempt repeats the first."""
@@ -36,7 +36,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class SubmissionCheck:
     """What a check of a submission found."""
 
     problems: list[str]
@@ -45,28 +45,28 @@ class Checked:
     """Outputs where both attempts are the placeholder."""
 
 
-def make_submission(selected: SelectedModel, rule: Rule) -> Made:
+def make_submission(selected: SelectedModel, rule: Rule) -> KaggleSubmission:
     """The two best-ranked grids for each test output; ties are drawn by the run's seed, the task and the output.
 
     Raises:
         ConfigError: a rule other than the vote, and the run stopped early.
     """
     if rule.name != "vote":
-        refuse_other_rules(selected.schedule, "--rule")
-    content: Submission = {}
+        refuse_rules_after_early_stopping(selected.schedule, "--rule")
+    content: SubmissionContent = {}
     single = empty = outputs = 0
-    for task, own in selected.ballots.outputs.items():
+    for task, own in selected.predictions.outputs.items():
         content[task] = []
-        for index, ballot in enumerate(own):
+        for index, output in enumerate(own):
             stream = Stream(selected.seed, "attempts", task, index)
-            drawn = [grid.to_rows() for grid in choose_attempts(rule.rank(ballot.votes()), stream, len(ATTEMPTS))]
+            drawn = [grid.to_rows() for grid in choose_attempts(rule.rank(output.votes()), stream, len(ATTEMPTS))]
             outputs, single, empty = outputs + 1, single + (len(drawn) == 1), empty + (not drawn)
             filled = (drawn or [PLACEHOLDER]) * 2
             content[task].append(dict(zip(ATTEMPTS, filled, strict=False)))
-    return Made(content, outputs, single, empty)
+    return KaggleSubmission(content, outputs, single, empty)
 
 
-def write_submission(path: Path, made: Made, tasks: Sequence[Task]) -> None:
+def write_submission(path: Path, made: KaggleSubmission, tasks: Sequence[Task]) -> None:
     """Write a submission and read it back.
 
     Raises:
@@ -80,7 +80,7 @@ def write_submission(path: Path, made: Made, tasks: Sequence[Task]) -> None:
         raise RunError(f"{path}: reads back otherwise than written ({'; '.join(problems[:3])}); check the disk")
 
 
-def check_submission(path: Path, tasks: Sequence[Task]) -> Checked:
+def check_submission(path: Path, tasks: Sequence[Task]) -> SubmissionCheck:
     """Hold anybody's submission against the tasks that it must answer.
 
     Raises:
@@ -109,7 +109,7 @@ def check_submission(path: Path, tasks: Sequence[Task]) -> Checked:
             isinstance(own, dict) and all(own.get(name) == PLACEHOLDER for name in ATTEMPTS) for own in found
         )
     problems += [f"task {task}: missing" for task in expected if task not in seen]
-    return Checked(problems, outputs, placeholders)
+    return SubmissionCheck(problems, outputs, placeholders)
 
 
 def _task_problems(value: object, expected: int) -> Iterator[str]:

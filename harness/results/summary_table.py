@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import Metric, ModelResult, Results
-from harness.scoring.early_stopped_scores import told_unknown
+from harness.scoring.early_stopped_scores import unavailable_metrics_text
 from harness.scoring.paired_comparison import HEADLINE
 from harness.stats.intervals import FEW_TASKS, SMALL_SAMPLE, Interval
 from harness.voting.metrics import selection_ratio
@@ -17,12 +17,14 @@ WILSON_MARK = "†"
 def summary_table(results: Results) -> str:
     """Models, best vote_2 first, by the headline metrics, with the footnote that says what the brackets are."""
     names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
-    rows = [[name, *metric_cells(results.models[name].metrics), str(failed(results.models[name]))] for name in names]
-    parts = [markdown_table(["model", *HEADLINE, "failed"], rows), footnote(results)]
-    return "\n\n".join([*parts, *told_stopping(results, names)])
+    rows = [
+        [name, *metric_cells(results.models[name].metrics), str(failure_count(results.models[name]))] for name in names
+    ]
+    parts = [markdown_table(["model", *HEADLINE, "failed"], rows), summary_footnote(results)]
+    return "\n\n".join([*parts, *early_stopping_notes(results, names)])
 
 
-def told_stopping(results: Results, names: Sequence[str]) -> list[str]:
+def early_stopping_notes(results: Results, names: Sequence[str]) -> list[str]:
     """What stopping early spared each of these models, and what cannot be told because of it."""
     told = []
     for name in names:
@@ -35,11 +37,11 @@ def told_stopping(results: Results, names: Sequence[str]) -> list[str]:
         )
         if early.first_round < results.n:
             text += f"; means over predictions are of the first {early.first_round} of each"
-        told.append("; ".join([text, *told_unknown(early.not_available)]) + ".")
+        told.append("; ".join([text, *unavailable_metrics_text(early.not_available)]) + ".")
     return told
 
 
-def details(results: Results) -> str:
+def details_text(results: Results) -> str:
     """For each model every metric, per task with its interval, per output (Kaggle's) and strict, and its failures."""
     parts = []
     for name, result in results.models.items():
@@ -71,12 +73,12 @@ def metric_cells(metrics: Mapping[str, Metric] | Mapping[str, Interval]) -> list
     return ["–" if m is None else with_interval(m, WILSON_MARK if m.method == "wilson" else "") for m in headline]
 
 
-def failed(result: ModelResult) -> int:
+def failure_count(result: ModelResult) -> int:
     """How many predictions gave no grid, whatever the reason."""
     return sum(result.failures.values())
 
 
-def footnote(results: Results) -> str:
+def summary_footnote(results: Results) -> str:
     """How the numbers were made, in one sentence or two."""
     tasks = {result.tasks for result in results.models.values()}
     text = (

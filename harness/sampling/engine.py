@@ -25,7 +25,7 @@ from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.request_builder import RequestBuilder
 from harness.sampling.round_scheduler import RoundScheduler
-from harness.scoring.unmeasured_models import Watch
+from harness.scoring.unmeasured_models import UnmeasuredModelCheck
 from harness.voting.early_stopping import run_schedule
 from harness.voting.live_tally import ModelTally
 
@@ -68,7 +68,7 @@ class Engine:
         """What was built and is not stored yet."""
         self._done = bytearray(len(plan))
         self._remember()
-        self.watch = Watch(self.board.tallies.values(), self._limits)
+        self.watch = UnmeasuredModelCheck(self.board.tallies.values(), self._limits)
         schedule = run_schedule(config)
         self._rounds = None if schedule is None else RoundScheduler(plan, schedule, self._done)
         if self._rounds is not None:

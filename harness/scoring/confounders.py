@@ -16,7 +16,7 @@ _HARMLESS_IN_MODEL = frozenset({"name", "hash", "prompt"})
 _WORDS = {"stop": "their stopping rules", "prompt_digest": "prompt"}
 
 
-def confounds(manifests: Sequence[Manifest], models: Sequence[ModelConfig]) -> list[str]:
+def find_confounders(manifests: Sequence[Manifest], models: Sequence[ModelConfig]) -> list[str]:
     """Return every difference between runs, and between how models were asked, that may change figures.
 
     Args:

@@ -19,7 +19,7 @@ HEADLINE = ("accuracy", "pass_n", "vote_2", "vote_1")
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedComparison:
     """One metric of ``model`` against ``baseline``: what differs, and on which tasks."""
 
     metric: str
@@ -36,7 +36,7 @@ def all_pairs(scored: Sequence[ModelScores]) -> list[tuple[ModelScores, ModelSco
     return [(b, a) for a, b in itertools.combinations(scored, 2)]
 
 
-def against_first(scored: Sequence[ModelScores]) -> list[tuple[ModelScores, ModelScores]]:
+def pairs_with_first(scored: Sequence[ModelScores]) -> list[tuple[ModelScores, ModelScores]]:
     """Each model as (model, baseline) with the first as the baseline."""
     return [(model, scored[0]) for model in scored[1:]]
 
@@ -47,7 +47,7 @@ def compare_pairs(
     metrics: Sequence[str] = HEADLINE,
     confidence: float = 0.95,
     resamples: int = 9_999,
-) -> list[Paired]:
+) -> list[PairedComparison]:
     """Compare pairs of models metric by metric, paired by task; Holm's correction is over all that is returned.
 
     A metric that one of a pair cannot tell (``ModelScores.measured``) is left out.
@@ -78,17 +78,17 @@ def compare_pairs(
     return [_paired(*cell, comparison) for cell, comparison in zip(cells, found, strict=True)]
 
 
-def correct_together(groups: Sequence[Sequence[Paired]]) -> list[list[Paired]]:
+def correct_together(groups: Sequence[Sequence[PairedComparison]]) -> list[list[PairedComparison]]:
     """Return groups of comparisons that are read together, with Holm's correction over all of them."""
     rows = [row for group in groups for row in group]
     found = iter(apply_holm([row.comparison for row in rows], [row.metric in LOWER_IS_BETTER for row in rows]))
     return [[replace(row, comparison=next(found)) for row in group] for group in groups]
 
 
-def _paired(metric: str, model: ModelScores, baseline: ModelScores, comparison: Comparison) -> Paired:
+def _paired(metric: str, model: ModelScores, baseline: ModelScores, comparison: Comparison) -> PairedComparison:
     # As the comparison counts them: what only the order of adding differs in is no difference.
     difference = np.round(model.tasks.of(metric) - baseline.tasks.of(metric), 12)
     sign = -1 if metric in LOWER_IS_BETTER else 1
     won = tuple(task for task, d in zip(model.tasks.ids, sign * difference, strict=True) if d > 0)
     lost = tuple(task for task, d in zip(model.tasks.ids, sign * difference, strict=True) if d < 0)
-    return Paired(metric, model.model, baseline.model, comparison, won, lost)
+    return PairedComparison(metric, model.model, baseline.model, comparison, won, lost)

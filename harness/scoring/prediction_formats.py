@@ -131,7 +131,7 @@ FORMATS: dict[str, Format] = {
 """Every form of saved predictions that is read, beside run folders."""
 
 
-def recognise(path: Path) -> Format:
+def detect_format(path: Path) -> Format:
     """The form of a file or folder, from its name and first character.
 
     Raises:

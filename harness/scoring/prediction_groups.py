@@ -19,48 +19,50 @@ _SHOWN = 20
 
 
 @dataclass(slots=True)
-class Ballot:
+class OutputPredictions:
     """What one model answered to one test output: the votes of each distinct grid, and the places of the failures."""
 
-    groups: dict[Grid, list[Vote]] = field(default_factory=dict)
-    failed: list[int] = field(default_factory=list)
+    votes_by_grid: dict[Grid, list[Vote]] = field(default_factory=dict)
+    failed_samples: list[int] = field(default_factory=list)
 
     def votes(self) -> list[Vote]:
         """Every prediction that has a grid."""
-        return [vote for own in self.groups.values() for vote in own]
+        return [vote for own in self.votes_by_grid.values() for vote in own]
 
     @property
     def count(self) -> int:
         """How many predictions were given, failures included."""
-        return sum(map(len, self.groups.values())) + len(self.failed)
+        return sum(map(len, self.votes_by_grid.values())) + len(self.failed_samples)
 
     @property
     def last(self) -> int:
         """The highest place of a prediction, from 0; -1 where there is none."""
-        return max([vote.sample for own in self.groups.values() for vote in own] + self.failed, default=-1)
+        return max(
+            [vote.sample for own in self.votes_by_grid.values() for vote in own] + self.failed_samples, default=-1
+        )
 
     def repeated(self) -> int | None:
         """A sample that is there more than once, None where each is there once."""
-        samples = [vote.sample for vote in self.votes()] + self.failed
+        samples = [vote.sample for vote in self.votes()] + self.failed_samples
         return next((s for s, times in Counter(samples).items() if times > 1), None)
 
     def add(self, answer: Prediction) -> None:
         """Take one answer; equal grids are kept once."""
         if answer.grid is None:
-            self.failed.append(answer.sample)
+            self.failed_samples.append(answer.sample)
             return
-        own = self.groups.setdefault(answer.grid, [])
+        own = self.votes_by_grid.setdefault(answer.grid, [])
         grid = own[0].grid if own else answer.grid
         view = "identity" if answer.view is None else sys.intern(answer.view)
         own.append(Vote(grid, answer.mean_logprob, answer.sum_logprob, view, answer.sample))
 
 
 @dataclass(frozen=True, slots=True)
-class Ballots:
+class ModelPredictions:
     """What one model answered to every declared task."""
 
     model: str
-    outputs: dict[str, tuple[Ballot, ...]]
+    outputs: dict[str, tuple[OutputPredictions, ...]]
     """By task id in the order of the dataset, a ballot for each test output."""
     failures: dict[str, int]
     """Failures by kind, those never drawn not counted."""
@@ -70,21 +72,21 @@ class Ballots:
     @property
     def largest(self) -> int:
         """The largest number of predictions for a test output."""
-        return max((ballot.count for own in self.outputs.values() for ballot in own), default=0)
+        return max((output.count for own in self.outputs.values() for output in own), default=0)
 
     @property
     def missing(self) -> list[str]:
         """Ids of the tasks without any prediction."""
-        return [task for task, own in self.outputs.items() if not any(ballot.count for ballot in own)]
+        return [task for task, own in self.outputs.items() if not any(output.count for output in own)]
 
 
-def collect(
+def group_predictions(
     answers: Iterable[Prediction],
     outputs: Mapping[str, int],
     models: Sequence[str] | None,
     where: str,
     problems: Sequence[str] = (),
-) -> list[Ballots]:
+) -> list[ModelPredictions]:
     """Gather answers, in any order. Memory: a grid for each distinct one, some 150 bytes a prediction.
 
     Args:
@@ -97,7 +99,7 @@ def collect(
         DataError: answers of models, or to tasks or outputs, that were not declared, or a sample given twice, with
             the ids; or any problem of the reader.
     """
-    gathered: dict[str, dict[str, tuple[Ballot, ...]]] = {model: _empty(outputs) for model in models or ()}
+    gathered: dict[str, dict[str, tuple[OutputPredictions, ...]]] = {model: _empty(outputs) for model in models or ()}
     failures: dict[str, Counter[str]] = {model: Counter() for model in models or ()}
     views: set[str] = set()
     undeclared: dict[str, None] = {}
@@ -118,37 +120,37 @@ def collect(
             views.add(answer.model)
     found = list(undeclared)
     found += [f"{_of(model)}{problem}" for model in gathered for problem in _repeated(gathered[model])]
-    refuse([*problems, *found], where, "mend it, or name the dataset that it answers")
+    raise_problems([*problems, *found], where, "mend it, or name the dataset that it answers")
     return [
-        Ballots(model, gathered[model], dict(failures[model]), model in views)
+        ModelPredictions(model, gathered[model], dict(failures[model]), model in views)
         for model in (sorted(gathered) if models is None else models)
     ]
 
 
-def check_counts(ballots: Sequence[Ballots], n: int, where: str) -> None:
+def check_counts(predictions: Sequence[ModelPredictions], n: int, where: str) -> None:
     """Refuse more predictions for a test output than ``n``, and one whose place among them is over ``n``.
 
     Raises:
         DataError: with the ids.
     """
     found = [
-        f"{_of(own.model)}task {task}, test {index}: {ballot.count} answers where {n} were due"
-        for own in ballots
+        f"{_of(own.model)}task {task}, test {index}: {output.count} answers where {n} were due"
+        for own in predictions
         for task, cast in own.outputs.items()
-        for index, ballot in enumerate(cast)
-        if ballot.count > n
+        for index, output in enumerate(cast)
+        if output.count > n
     ]
     found += [
-        f"{_of(own.model)}task {task}, test {index}: answer {ballot.last + 1} where {n} were due"
-        for own in ballots
+        f"{_of(own.model)}task {task}, test {index}: answer {output.last + 1} where {n} were due"
+        for own in predictions
         for task, cast in own.outputs.items()
-        for index, ballot in enumerate(cast)
-        if ballot.count <= n <= ballot.last
+        for index, output in enumerate(cast)
+        if output.count <= n <= output.last
     ]
-    refuse(found, where, "more answers than it claims to hold (the run's N, --format kaggle, or -n)")
+    raise_problems(found, where, "more answers than it claims to hold (the run's N, --format kaggle, or -n)")
 
 
-def refuse(problems: Sequence[str], where: str, remedy: str) -> None:
+def raise_problems(problems: Sequence[str], where: str, remedy: str) -> None:
     """Raise what was found wrong, if anything.
 
     Raises:
@@ -163,14 +165,14 @@ def refuse(problems: Sequence[str], where: str, remedy: str) -> None:
     raise DataError("\n  ".join([f"{where}:", *lines]) + f"\n({remedy})")
 
 
-def _empty(outputs: Mapping[str, int]) -> dict[str, tuple[Ballot, ...]]:
-    return {task: tuple(Ballot() for _ in range(count)) for task, count in outputs.items()}
+def _empty(outputs: Mapping[str, int]) -> dict[str, tuple[OutputPredictions, ...]]:
+    return {task: tuple(OutputPredictions() for _ in range(count)) for task, count in outputs.items()}
 
 
-def _repeated(gathered: Mapping[str, Sequence[Ballot]]) -> Iterator[str]:
+def _repeated(gathered: Mapping[str, Sequence[OutputPredictions]]) -> Iterator[str]:
     for task, own in gathered.items():
-        for index, ballot in enumerate(own):
-            if (sample := ballot.repeated()) is not None:
+        for index, output in enumerate(own):
+            if (sample := output.repeated()) is not None:
                 yield f"task {task}, test {index}: sample {sample} is there twice"
 
 

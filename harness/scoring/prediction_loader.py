@@ -13,10 +13,10 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import Prediction
 from harness.runs.schema import Cost, Manifest
-from harness.scoring.costs import CostMeter
-from harness.scoring.prediction_formats import FORMATS, Format, format_named, recognise
-from harness.scoring.prediction_groups import UNNAMED, Ballots, check_counts, collect
-from harness.scoring.run_scores import collect_run, declared_tasks
+from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
+from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
+from harness.scoring.run_scores import CostMeter, read_run_predictions
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
@@ -25,13 +25,13 @@ FORM_NAMES = (RUN, *FORMATS)
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedPredictions:
     """Predictions gathered by model, task and test output, with what they are held against."""
 
     form: str
     tasks: list[Task]
     """The declared tasks: those of the run, or all of the dataset."""
-    ballots: list[Ballots]
+    predictions: list[ModelPredictions]
     n: int
     """Predictions due for each test output."""
     seed: int
@@ -46,7 +46,9 @@ class Saved:
     """What could not be checked."""
 
 
-def open_saved(path: Path, spec: str | None = None, form: str | None = None, n: int | None = None) -> Saved:
+def open_predictions(
+    path: Path, spec: str | None = None, form: str | None = None, n: int | None = None
+) -> SavedPredictions:
     """Read a run folder, or any file or folder that ``harness.scoring.prediction_formats`` knows.
 
     Args:
@@ -65,7 +67,7 @@ def open_saved(path: Path, spec: str | None = None, form: str | None = None, n: 
         return _open_run(folder or RunFolder(path), spec)
     if spec is None:
         raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
-    return _open_file(path, spec, recognise(path) if form is None else format_named(form), n)
+    return _open_file(path, spec, detect_format(path) if form is None else format_named(form), n)
 
 
 def _run_folder(path: Path) -> RunFolder | None:
@@ -76,15 +78,17 @@ def _run_folder(path: Path) -> RunFolder | None:
     return RunFolder(path) if path.is_dir() and not any(path.glob("*.json")) else None
 
 
-def _open_run(folder: RunFolder, spec: str | None) -> Saved:
+def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
     manifest = folder.manifest()
     tasks = declared_tasks(manifest) if spec is None else list(iterate_tasks(open_dataset(spec)))
     warnings = () if spec is None else _check_same_tasks(folder, manifest, tasks, spec)
     meter = CostMeter()
-    ballots = collect_run(folder, manifest, tasks, meter)
+    predictions = read_run_predictions(folder, manifest, tasks, meter)
     config = manifest.config
     own = folder if spec is None else None
-    return Saved(RUN, tasks, ballots, config.n, config.seed, own, run_schedule(config), meter.costs(), warnings)
+    return SavedPredictions(
+        RUN, tasks, predictions, config.n, config.seed, own, run_schedule(config), meter.costs(), warnings
+    )
 
 
 def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], spec: str) -> tuple[str, ...]:
@@ -112,7 +116,7 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
     return ()
 
 
-def _open_file(path: Path, spec: str, form: Format, n: int | None) -> Saved:
+def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredictions:
     if path.is_dir() and form.name != "arcprize":
         raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
     claimed = form.attempts if n is None else n
@@ -121,18 +125,18 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> Saved:
     problems: list[str] = []
     answers = form.read(path, outputs, problems)
     if form.name == "lines":
-        ballots = collect(answers, outputs, None, str(path), problems)
+        predictions = group_predictions(answers, outputs, None, str(path), problems)
     else:
         names: set[str] = set()
-        merged = collect(_as_one(answers, names), outputs, [UNNAMED], str(path), problems)
+        merged = group_predictions(_as_one(answers, names), outputs, [UNNAMED], str(path), problems)
         named = sorted(names - {UNNAMED})
-        ballots = [replace(own, model=named[0] if len(named) == 1 else UNNAMED) for own in merged]
-    found = max((own.largest for own in ballots), default=0)
+        predictions = [replace(own, model=named[0] if len(named) == 1 else UNNAMED) for own in merged]
+    found = max((own.largest for own in predictions), default=0)
     if not found:
         raise DataError(f"{path}: holds no prediction for the tasks of {spec}")
     if claimed is not None:
-        check_counts(ballots, claimed, str(path))
-    return Saved(form.name, tasks, ballots, found if claimed is None else claimed, 0)
+        check_counts(predictions, claimed, str(path))
+    return SavedPredictions(form.name, tasks, predictions, found if claimed is None else claimed, 0)
 
 
 def _as_one(answers: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:

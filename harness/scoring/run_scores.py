@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import DataError, UnknownOutputError, format_ids
+from harness.core.errors import UnknownOutputError, format_ids
 from harness.core.files import write_atomically
 from harness.core.grid import Grid, Task
-from harness.data.dataset import Dataset, content_digest, without_test_outputs
-from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import read_predictions
-from harness.runs.schema import EarlyStoppingResult, Manifest, Metric, ModelResult, Results
-from harness.scoring.costs import CostMeter
-from harness.scoring.early_stopped_scores import score_ballot, stopping
-from harness.scoring.prediction_groups import Ballots, check_counts, collect
+from harness.runs.prediction_reader import Prediction, read_predictions
+from harness.runs.schema import Cost, EarlyStoppingResult, Manifest, Metric, ModelResult, Results
+from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.early_stopped_scores import early_stopping_result, score_output
+from harness.scoring.prediction_groups import ModelPredictions, check_counts, group_predictions
 from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 from harness.voting.early_stopping import Schedule, run_schedule
 from harness.voting.metrics import METRICS, OutputScore, TaskScores, average
+
+_NEVER_SENT = "too_long"
+
+
+class CostMeter:
+    """Counts the answers that pass through it."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, int] = {}
+        self._tokens: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+
+    def count(self, answers: Iterable[Prediction]) -> Iterator[Prediction]:
+        """The same answers, counted."""
+        for answer in answers:
+            model = answer.model
+            self._requests[model] = self._requests.get(model, 0) + (answer.outcome != _NEVER_SENT)
+            self._tokens[model] = self._tokens.get(model, 0) + (answer.n_tokens or 0)
+            self._seconds[model] = self._seconds.get(model, 0.0) + answer.seconds
+            yield answer
+
+    def costs(self) -> dict[str, Cost]:
+        """By model, what was counted so far."""
+        return {
+            model: Cost(requests=count, tokens=self._tokens[model], seconds=round(self._seconds[model], 3))
+            for model, count in sorted(self._requests.items())
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +68,9 @@ class ModelScores:
         return tuple(name for name in METRICS if name not in unknown)
 
 
-def score_ballots(ballots: Ballots, tasks: Sequence[Task], n: int, schedule: Schedule | None = None) -> ModelScores:
+def score_model(
+    predictions: ModelPredictions, tasks: Sequence[Task], n: int, schedule: Schedule | None = None
+) -> ModelScores:
     """Score what one model answered.
 
     Args:
@@ -54,16 +81,16 @@ def score_ballots(ballots: Ballots, tasks: Sequence[Task], n: int, schedule: Sch
     """
     truths = true_outputs(tasks)
     outputs = {
-        task: [score_ballot(ballot, truth, n, schedule) for ballot, truth in zip(own, truths[task], strict=True)]
-        for task, own in ballots.outputs.items()
+        task: [score_output(output, truth, n, schedule) for output, truth in zip(own, truths[task], strict=True)]
+        for task, own in predictions.outputs.items()
     }
-    every = [ballot for own in ballots.outputs.values() for ballot in own]
-    early = None if schedule is None else stopping(every, schedule)
+    every = [output for own in predictions.outputs.values() for output in own]
+    early = None if schedule is None else early_stopping_result(every, schedule)
     due = n * len(every) - (0 if early is None else early.not_drawn)
-    given = sum(ballot.count for ballot in every)
-    failures = {**ballots.failures, "missing": ballots.failures.get("missing", 0) + due - given}
+    given = sum(output.count for output in every)
+    failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + due - given}
     kinds = {kind: count for kind, count in sorted(failures.items()) if count}
-    return ModelScores(ballots.model, average(outputs), outputs, kinds, due, early)
+    return ModelScores(predictions.model, average(outputs), outputs, kinds, due, early)
 
 
 def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
@@ -113,7 +140,7 @@ def run_results(run: Path, confidence: float = CONFIDENCE, resamples: int = RESA
     folder = RunFolder(run)
     manifest = folder.manifest()
     meter = CostMeter()
-    scored = score_saved(folder, manifest, meter)
+    scored = score_run_models(folder, manifest, meter)
     results = make_results(scored, manifest.config.n, manifest.config.seed, confidence, resamples)
     return results.model_copy(update={"cost": meter.costs()})
 
@@ -124,7 +151,7 @@ def write_results(folder: RunFolder, results: Results) -> None:
     write_atomically(folder.results_path, plain.model_dump_json(indent=2).encode() + b"\n")
 
 
-def score_saved(
+def score_run_models(
     folder: RunFolder, manifest: Manifest, meter: CostMeter | None = None, tasks: Sequence[Task] | None = None
 ) -> list[ModelScores]:
     """Return the scores of every model of a run.
@@ -136,13 +163,14 @@ def score_saved(
     tasks = declared_tasks(manifest) if tasks is None else tasks
     config = manifest.config
     return [
-        score_ballots(own, tasks, config.n, run_schedule(config)) for own in collect_run(folder, manifest, tasks, meter)
+        score_model(own, tasks, config.n, run_schedule(config))
+        for own in read_run_predictions(folder, manifest, tasks, meter)
     ]
 
 
-def collect_run(
+def read_run_predictions(
     folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], meter: CostMeter | None = None
-) -> list[Ballots]:
+) -> list[ModelPredictions]:
     """The answers of every model of a run, gathered by these tasks and held against the run's N.
 
     Raises:
@@ -152,60 +180,10 @@ def collect_run(
     path, config = folder.predictions_path, manifest.config
     outputs = {task.id: len(task.test) for task in tasks}
     answers = read_predictions(path) if meter is None else meter.count(read_predictions(path))
-    ballots = collect(answers, outputs, [model.name for model in config.models], str(path))
-    check_counts(ballots, config.n, str(path))
+    predictions = group_predictions(answers, outputs, [model.name for model in config.models], str(path))
+    check_counts(predictions, config.n, str(path))
     folder.check_predictions(manifest)
-    return ballots
-
-
-def declared_tasks(manifest: Manifest) -> list[Task]:
-    """Return the tasks that a run declared, read from its dataset again.
-
-    Raises:
-        DataError: they are not what the run sampled. Test outputs that were not known then may be known now.
-    """
-    config = manifest.config
-    dataset = open_dataset(config.dataset)
-    if manifest.task_digests is None and dataset.digest() != config.dataset_digest:
-        raise DataError(
-            f"dataset {config.dataset} has digest {dataset.digest()}, but the run sampled {config.dataset_digest}: "
-            "its content changed since; score against the original"
-        )
-    tasks = named_tasks(dataset, config.task_ids)
-    if manifest.task_digests is not None:
-        sampled = dict(zip(config.task_ids, manifest.task_digests, strict=True))
-        changed = [
-            t.id for t in tasks if sampled[t.id] not in (content_digest(t), content_digest(without_test_outputs(t)))
-        ]
-        if changed:
-            raise DataError(
-                f"dataset {config.dataset}: of the run's {len(tasks)} tasks {format_ids(changed)} have another content "
-                "than the run sampled: its content changed since; score against the original"
-            )
-    return tasks
-
-
-def named_tasks(dataset: Dataset, ids: Sequence[str]) -> list[Task]:
-    """Return the tasks with these ids, in that order; a dataset that has them in the same order is read no further.
-
-    Raises:
-        DataError: the dataset lacks some.
-    """
-    places: list[int] = []
-    for index, name in enumerate(dataset.ids):
-        if len(places) == len(ids):
-            break
-        if name == ids[len(places)]:
-            places.append(index)
-    if len(places) < len(ids):  # in another order by now
-        known = {name: index for index, name in enumerate(dataset.ids)}
-        if missing := [name for name in ids if name not in known]:
-            raise DataError(
-                f"dataset {dataset.spec}: of the run's {len(ids)} tasks {format_ids(missing)} are not there: its "
-                "content changed since; score against the original"
-            )
-        places = [known[name] for name in ids]
-    return [dataset.task(index) for index in places]
+    return predictions
 
 
 def make_results(

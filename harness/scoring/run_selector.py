@@ -11,16 +11,17 @@ from harness.core.grid import Task
 from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
-from harness.scoring.confounders import confounds
-from harness.scoring.early_stopped_scores import not_available, told_unknown
-from harness.scoring.prediction_groups import Ballots
-from harness.scoring.run_scores import ModelScores, collect_run, declared_tasks, score_saved
+from harness.scoring.confounders import find_confounders
+from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
+from harness.scoring.prediction_groups import ModelPredictions
+from harness.scoring.run_scores import ModelScores, read_run_predictions, score_run_models
 from harness.voting.early_stopping import Schedule, run_schedule
 from harness.voting.metrics import average
 
 
 @dataclass(frozen=True)
-class Selected:
+class SelectedModels:
     """Scored models of one or more runs over the same tasks."""
 
     scored: list[ModelScores]
@@ -34,7 +35,7 @@ class Selected:
 class SelectedModel:
     """What one model of a run answered."""
 
-    ballots: Ballots
+    predictions: ModelPredictions
     tasks: list[Task]
     seed: int
     schedule: Schedule | None
@@ -43,7 +44,7 @@ class SelectedModel:
     """That the run is unfinished."""
 
 
-def select_models(names: Sequence[str], common: bool = False) -> Selected:
+def select_models(names: Sequence[str], common: bool = False) -> SelectedModels:
     """The models that ``RUN[@MODEL]`` strings name, in order; a RUN alone gives all of its models.
 
     Args:
@@ -60,7 +61,7 @@ def select_models(names: Sequence[str], common: bool = False) -> Selected:
     shared = _shared_ids(contents)
     if not common and (differing := _task_differences(contents)):
         raise RunError(f"{differing}; --common compares the {len(shared)} tasks that all have")
-    by_path = {path: score_saved(RunFolder(path), own, tasks=tasks[path]) for path, own in manifests.items()}
+    by_path = {path: score_run_models(RunFolder(path), own, tasks=tasks[path]) for path, own in manifests.items()}
     folders = [path.name for path in paths]
     scored: list[ModelScores] = []
     for name in names:
@@ -76,7 +77,7 @@ def select_models(names: Sequence[str], common: bool = False) -> Selected:
         warnings.append(
             f"compared are the {len(shared)} tasks that all runs have (id and content): {', '.join(partial)}"
         )
-    return Selected(common_tasks(scored, shared), seed, warnings)
+    return SelectedModels(common_tasks(scored, shared), seed, warnings)
 
 
 def require_one_model(name: str) -> None:
@@ -93,7 +94,7 @@ def require_one_model(name: str) -> None:
         raise ConfigError(f"{path} holds several models; name one with RUN@MODEL: {', '.join(known)}")
 
 
-def require_measured(selected: Selected, metric: str) -> None:
+def require_measured(selected: SelectedModels, metric: str) -> None:
     """Refuse a metric that one of the models cannot tell.
 
     Raises:
@@ -118,7 +119,7 @@ def select_model(name: str) -> SelectedModel:
     folder = RunFolder(path)
     manifest = folder.manifest()
     tasks = declared_tasks(manifest)
-    chosen = next(own for own in collect_run(folder, manifest, tasks) if model in (None, own.model))
+    chosen = next(own for own in read_run_predictions(folder, manifest, tasks) if model in (None, own.model))
     early = run_schedule(manifest.config)
     return SelectedModel(chosen, tasks, manifest.config.seed, early, _unfinished({path: manifest}))
 
@@ -210,8 +211,10 @@ def _warnings(manifests: Mapping[Path, Manifest], names: Sequence[str]) -> list[
         for model in manifests[path].config.models
         if wanted in (None, model.name)
     }
-    warnings = _unfinished(manifests) + confounds(list(manifests.values()), list(chosen.values()))
+    warnings = _unfinished(manifests) + find_confounders(list(manifests.values()), list(chosen.values()))
     for path, manifest in manifests.items():
         if (early := run_schedule(manifest.config)) is not None:
-            warnings += [f"{path} stopped early: {text}" for text in told_unknown(not_available(early))]
+            warnings += [
+                f"{path} stopped early: {text}" for text in unavailable_metrics_text(unavailable_metrics(early))
+            ]
     return warnings

@@ -13,11 +13,11 @@ OUTPUTS = 4
 _NOTHING = ("refused", "truncated", "too_long", "error")
 
 
-class NothingMeasured(RunError):
+class NothingMeasuredError(RunError):
     """A run is complete, and has no answer of one of its models."""
 
 
-class Watch:
+class UnmeasuredModelCheck:
     """Ends a run that measures nothing of one of its models.
 
     Args:
@@ -56,7 +56,7 @@ class Watch:
             NothingMeasured: which model, why, and what to do.
         """
         if empty := [self._why(tally) for tally in tallies if tally.done and _is_nothing(tally)]:
-            raise NothingMeasured(
+            raise NothingMeasuredError(
                 f"{'; '.join(empty)}. So nothing was measured, and no table is shown; all predictions are saved "
                 "(bench score counts them as failures, --resume --retry-errors asks again for what was refused or "
                 "given up)"

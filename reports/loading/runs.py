@@ -11,9 +11,15 @@ from harness.core.grid import Task
 from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Cost, Manifest, ModelConfig, Results
-from harness.scoring.costs import CostMeter
-from harness.scoring.paired_comparison import Paired, against_first, all_pairs, compare_pairs, correct_together
-from harness.scoring.run_scores import ModelScores, declared_tasks, make_results, score_saved
+from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.paired_comparison import (
+    PairedComparison,
+    all_pairs,
+    compare_pairs,
+    correct_together,
+    pairs_with_first,
+)
+from harness.scoring.run_scores import CostMeter, ModelScores, make_results, score_run_models
 
 MOST_FOR_ALL_PAIRS = 6
 """With more models than this, each model is compared with the first only. Comparing every pair would make the page
@@ -51,7 +57,7 @@ class Section:
     results: Results
     baseline: str | None
     """The model that every other model is compared with, or None if every pair is compared."""
-    pairs: tuple[Paired, ...] = ()
+    pairs: tuple[PairedComparison, ...] = ()
     """Comparisons of this section, Holm-corrected over the comparisons of all sections."""
     family_size: int = 0
     """Number of comparisons corrected together."""
@@ -81,12 +87,12 @@ class Section:
         """Return the model that plots of two models compare the others with: the baseline, else the first model."""
         return self.baseline or self.scored[0].model
 
-    def compare_models(self) -> list[Paired]:
+    def compare_models(self) -> list[PairedComparison]:
         """Return the comparisons of this section, Holm-corrected over this section alone."""
         if self.baseline is None:
             return compare_pairs(all_pairs(self.scored), self.seed)
         baseline_first = sorted(self.scored, key=lambda scores: scores.model != self.baseline)
-        return compare_pairs(against_first(baseline_first), self.seed)
+        return compare_pairs(pairs_with_first(baseline_first), self.seed)
 
     def models_with_runs(self) -> list[tuple[str, LoadedRun, ModelConfig]]:
         """Return each model's name in this report, its run and its configuration, in the order of ``scored``."""
@@ -134,7 +140,7 @@ def _load_run(path: Path, name: str) -> LoadedRun:
             "lost; complete the run with bench run --resume"
         )
     meter = CostMeter()
-    scored = score_saved(folder, manifest, meter, tasks)
+    scored = score_run_models(folder, manifest, meter, tasks)
     return LoadedRun(name, folder, manifest, tuple(tasks), scored, meter.costs())
 
 

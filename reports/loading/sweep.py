@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.core.errors import RunError
 from harness.runs.schema import SweepRecord
-from harness.scoring.paired_comparison import Paired, against_first, compare_pairs, correct_together
+from harness.scoring.paired_comparison import PairedComparison, compare_pairs, correct_together, pairs_with_first
 from harness.scoring.run_scores import ModelScores, score_intervals
 from harness.stats.intervals import Interval
 from harness.voting.metrics import TaskScores
@@ -29,7 +29,7 @@ class SweepTable:
     """One per row of the record, named by its label. The values of a task are means over the training seeds."""
     intervals: tuple[dict[str, Interval], ...]
     """For each mixture, the interval over tasks of every metric."""
-    pairs: tuple[Paired, ...]
+    pairs: tuple[PairedComparison, ...]
     """Each mixture compared with the first, Holm-corrected over all tables of the sweep."""
     family_size: int
     """Number of comparisons corrected together."""
@@ -71,7 +71,7 @@ def _sweep_table(section: Section, record: SweepRecord) -> SweepTable:
         mean = mean_over_seeds([known[name].tasks for name in row.models])
         mixtures.append(replace(known[row.models[0]], model=row.label, tasks=mean))
     intervals = score_intervals(mixtures, section.seed)
-    pairs = compare_pairs(against_first(mixtures), section.seed) if len(mixtures) > 1 else []
+    pairs = compare_pairs(pairs_with_first(mixtures), section.seed) if len(mixtures) > 1 else []
     return SweepTable(record, section, tuple(mixtures), tuple(intervals), tuple(pairs), len(pairs))
 
 

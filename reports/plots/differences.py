@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.scoring.paired_comparison import HEADLINE, Paired
+from harness.scoring.paired_comparison import HEADLINE, PairedComparison
 from reports.loading.runs import Section
 from reports.plots.intervals import label_lines, lay_out
 from reports.plots.style import COLOURS, WIDTH, legend
@@ -46,12 +46,12 @@ def differences_figure(sections: Sequence[Section]) -> Figure:
     return figure
 
 
-def pair_name(row: Paired) -> str:
+def pair_name(row: PairedComparison) -> str:
     """Return the label of a comparison: ``model − baseline``."""
     return f"{row.model} − {row.baseline}"
 
 
-def _draw(panel: Axes, y: float, row: Paired) -> None:
+def _draw(panel: Axes, y: float, row: PairedComparison) -> None:
     comparison = row.comparison
     colour, marker = _STYLES[comparison.verdict]
     if comparison.low is not None and comparison.high is not None:

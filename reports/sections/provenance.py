@@ -10,7 +10,7 @@ import orjson
 from harness.data.spec import open_dataset
 from harness.results.table_format import markdown_table
 from harness.runs.schema import RunConfig
-from harness.scoring.confounders import confounds
+from harness.scoring.confounders import find_confounders
 from reports.loading.runs import LoadedRun, Section
 
 _SHORT = 12
@@ -32,7 +32,7 @@ def warnings(section: Section) -> list[str]:
             if len(names) > 1
         ]
     manifests = [run.manifest for run in section.runs]
-    texts += confounds(manifests, [model for manifest in manifests for model in manifest.config.models])
+    texts += find_confounders(manifests, [model for manifest in manifests for model in manifest.config.models])
     return list(dict.fromkeys(texts))
 
 

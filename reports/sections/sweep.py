@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.results.comparison_table import comparison_footnote, comparison_table, sentence
+from harness.results.comparison_table import comparison_footnote, comparison_sentence, comparison_table
 from harness.results.summary_table import WILSON_MARK, metric_cells
 from harness.results.table_format import markdown_table, percent
 from harness.scoring.paired_comparison import HEADLINE
@@ -16,7 +16,9 @@ def sweep_section(table: SweepTable) -> list[str]:
     record, section = table.record, table.section
     first = record.rows[0].label
     resolved = [
-        sentence(row) for row in table.pairs if row.metric == "vote_2" and row.comparison.verdict != "not resolved"
+        comparison_sentence(row)
+        for row in table.pairs
+        if row.metric == "vote_2" and row.comparison.verdict != "not resolved"
     ]
     verdict = "; ".join(resolved) or f"no mixture differs from {first} by more than chance explains"
     rows = [[scores.model, *metric_cells(row)] for scores, row in zip(table.mixtures, table.intervals, strict=True)]

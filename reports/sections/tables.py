@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from harness.results.comparison_table import comparison_footnote, comparison_table
-from harness.results.summary_table import WILSON_MARK, failed
+from harness.results.summary_table import WILSON_MARK
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import FAILURES, ModelResult
-from harness.scoring.paired_comparison import Paired
+from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.paired_test import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
 from reports.loading.runs import LoadedRun, Section, all_models
@@ -46,9 +46,9 @@ def differences(section: Section) -> list[str]:
         return []
     compared = "Every pair of models" if section.baseline is None else f"Every model against **{section.baseline}**"
     about = f"{compared}. {comparison_footnote(section.pairs, section.family_size)}"
-    rows: list[Paired] = []
-    few: list[Paired] = []
-    equal: list[Paired] = []
+    rows: list[PairedComparison] = []
+    few: list[PairedComparison] = []
+    equal: list[PairedComparison] = []
     for pair in section.pairs:
         comparison = pair.comparison
         if comparison.verdict != "not resolved" or comparison.low is not None:
@@ -66,12 +66,12 @@ def differences(section: Section) -> list[str]:
     return parts
 
 
-def _won_and_lost(row: Paired) -> str:
+def _won_and_lost(row: PairedComparison) -> str:
     return f"{row.model} against {row.baseline} {row.comparison.won} / {row.comparison.lost}"
 
 
-def _by_metric(rows: Iterable[Paired]) -> dict[str, list[Paired]]:
-    groups: dict[str, list[Paired]] = {}
+def _by_metric(rows: Iterable[PairedComparison]) -> dict[str, list[PairedComparison]]:
+    groups: dict[str, list[PairedComparison]] = {}
     for row in rows:
         groups.setdefault(row.metric, []).append(row)
     return groups
@@ -105,11 +105,16 @@ def failures(section: Section) -> str:
     """Return a table of the predictions without a grid, by model and kind of failure, or a sentence if all have one."""
     results = section.results.models
     due = sum(result.predictions for result in results.values())
-    if not sum(map(failed, results.values())):
+    if not sum(map(failure_count, results.values())):
         return f"Every one of the {due:,} predictions is a grid."
     kinds = [kind for kind in FAILURES if any(result.failures.get(kind) for result in results.values())]
     rows = [
-        [name, f"{result.predictions:,}", f"{failed(result):,}", percent(failed(result) / result.predictions)]
+        [
+            name,
+            f"{result.predictions:,}",
+            f"{failure_count(result):,}",
+            percent(failure_count(result) / result.predictions),
+        ]
         + [f"{result.failures.get(kind, 0):,}" for kind in kinds]
         for name, result in results.items()
     ]

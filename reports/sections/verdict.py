@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness.results.summary_table import failed
+from harness.results.summary_table import failure_count
 from harness.results.table_format import percent, points, with_interval
 from harness.stats.paired_test import Comparison
 from harness.voting.metrics import selection_ratio
@@ -111,7 +111,7 @@ def _sampling_sentence(section: Section) -> list[str]:
 def _failure_sentence(section: Section) -> str:
     """Return how many predictions of all models failed, and the most frequent kind of failure."""
     results = section.results.models.values()
-    total, due = sum(map(failed, results)), sum(result.predictions for result in results)
+    total, due = sum(map(failure_count, results)), sum(result.predictions for result in results)
     if not total:
         return f"None of the {due:,} predictions failed."
     kinds = sum((Counter(result.failures) for result in results), Counter[str]())

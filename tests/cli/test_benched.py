@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.workflows.existing_run import Wanted, adapter_hash, is_finished, resumable
+from harness.cli.workflows.existing_run import ExpectedRun, adapter_hashes, is_finished, resume_or_move_aside
 from harness.core.errors import RunError
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import RunFolder
@@ -17,7 +17,7 @@ from tests.conftest import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=3"
 NOW, BEFORE = "a" * 64, "b" * 64
-WANTED = Wanted({"m": frozenset({NOW})}, SPEC, 4, 0, "compact-v0", "MinimalGridEncoder()")
+WANTED = ExpectedRun({"m": frozenset({NOW})}, SPEC, 4, 0, "compact-v0", "MinimalGridEncoder()")
 
 
 def made(run: Path, **changes: object) -> Path:
@@ -37,7 +37,7 @@ def test_a_results_file_alone_says_nothing(make_run: MakeRun) -> None:
     score_run(made(run, finished=None))
     assert (run / "results.json").is_file()
     assert not is_finished(run, WANTED)
-    assert resumable(run, WANTED)
+    assert resume_or_move_aside(run, WANTED)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_run_of_something_else_is_kept_aside(
     lines = (run / "predictions.jsonl").read_bytes()
     assert not is_finished(run, WANTED)
     for k in (1, 2):
-        assert not resumable(run, WANTED)
+        assert not resume_or_move_aside(run, WANTED)
         assert not run.exists()
         assert (run.with_name(f"r.before-{k}") / "predictions.jsonl").read_bytes() == lines
         assert told in capsys.readouterr().out
@@ -83,10 +83,10 @@ def test_what_is_not_known_or_not_asked_for_is_no_difference(make_run: MakeRun) 
 
 def test_a_folder_that_is_no_run_yet(tmp_path: Path) -> None:
     assert not is_finished(tmp_path / "none", WANTED)
-    assert not resumable(tmp_path / "none", WANTED)
+    assert not resume_or_move_aside(tmp_path / "none", WANTED)
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / ".lock").write_bytes(b"1\n")
-    assert resumable(tmp_path / "killed", WANTED)
+    assert resume_or_move_aside(tmp_path / "killed", WANTED)
     (tmp_path / "killed" / "manifest.json").write_bytes(b"{")
     with pytest.raises(RunError, match=r"manifest\.json"):
         is_finished(tmp_path / "killed", WANTED)
@@ -95,4 +95,4 @@ def test_a_folder_that_is_no_run_yet(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_adapter_has_the_hash_under_which_it_is_registered(plain_run: Path, tmp_path: Path) -> None:
     version = add_adapter(tmp_path / "adapters", "mine", plain_run, None)
-    assert adapter_hash(plain_run) == {version.verify().hash}
+    assert adapter_hashes(plain_run) == {version.verify().hash}

@@ -37,14 +37,14 @@ def write(path: Path, **changes: Any) -> Path:
 def test_weights_become_mixtures(tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path / "s.yaml", seeds=[3, 5]), ["evaluation.n=8"])
     assert sweep.evaluation.n == 8
-    lessons = list(sweep.lessons())
-    assert [lesson.name for lesson in lessons] == ["w100-s3", "w100-s5", "w25-s3", "w25-s5", "w0-s3", "w0-s5"]
-    shares = [{part.spec: part.weight for part in lesson.recipe.datasets} for lesson in lessons[::2]]
+    trainings = list(sweep.trainings())
+    assert [lesson.name for lesson in trainings] == ["w100-s3", "w100-s5", "w25-s3", "w25-s5", "w0-s3", "w0-s5"]
+    shares = [{part.spec: part.weight for part in lesson.recipe.datasets} for lesson in trainings[::2]]
     assert shares[0] == {"toy/cross": 1}
     assert shares[1] == pytest.approx({"toy/cross": 0.25, "toy/diagonal": 0.75 / 4, "toy/copy": 3 * 0.75 / 4})
     assert shares[2] == pytest.approx({"toy/diagonal": 0.25, "toy/copy": 0.75})
-    assert [lesson.recipe.seed for lesson in lessons] == [3, 5] * 3
-    assert {lesson.recipe.output_dir for lesson in lessons} == {Path("sweeps/x/trained") / x.name for x in lessons}
+    assert [lesson.recipe.seed for lesson in trainings] == [3, 5] * 3
+    assert {lesson.recipe.output_dir for lesson in trainings} == {Path("sweeps/x/trained") / x.name for x in trainings}
     record = sweep.record()
     assert [row.label for row in record.rows] == ["100 %", "25 %", "0 %"]
     assert [row.models for row in record.rows] == [[f"{w}-s3", f"{w}-s5"] for w in ("w100", "w25", "w0")]
@@ -66,13 +66,13 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     sweep = load_sweep(write(tmp_path / "s.yaml", out="~/x", evaluation={"dataset": "~/t.json#ids=~/i.txt", "n": 2}))
     assert sweep.out == Path("/home/me/x")
     assert sweep.evaluation.dataset == "/home/me/t.json#ids=/home/me/i.txt"
-    assert next(sweep.lessons()).recipe.output_dir == Path("/home/me/x/trained/w100")
+    assert next(sweep.trainings()).recipe.output_dir == Path("/home/me/x/trained/w100")
 
 
 def test_mixtures_written_out(tmp_path: Path) -> None:
     rows = [{"name": "only", "datasets": "toy/cross"}, {"name": "both", "datasets": ["toy/cross", "toy/copy"]}]
     sweep = load_sweep(write(tmp_path / "s.yaml", mixtures=rows, original_weight=None, original=None, added=None))
-    assert [lesson.name for lesson in sweep.lessons()] == ["only", "both"]
+    assert [lesson.name for lesson in sweep.trainings()] == ["only", "both"]
     assert [row.label for row in sweep.record().rows] == ["only", "both"]
 
 

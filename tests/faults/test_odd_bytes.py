@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.scoring.unmeasured_models import NothingMeasured
+from harness.scoring.unmeasured_models import NothingMeasuredError
 from tests.faults.matrix import count, mostly_slow
 from tests.faults.spoiler import SOON, Spoil, Spoiler, told_length
 from tests.support.chat_answers import moody
@@ -126,7 +126,7 @@ def test_spoiled_for_ever(tmp_path: Path, spoil: Spoil) -> None:
     policy = replace(QUICK, retries=1, timeout=0.3, wait=1.0)
     with ChatServer() as server, Spoiler(server, spoil, every=1) as spoiler:
         chosen = options(spoiler.url, tmp_path / "run", models=("base",), dataset="toy/copy#n=2", n=2, policy=policy)
-        with pytest.raises(NothingMeasured):
+        with pytest.raises(NothingMeasuredError):
             sample(chosen)
     assert outcomes(tmp_path / "run") == {"error": 4}
     count(spoiler.spoiled)

@@ -26,7 +26,7 @@ from harness.prompts.lenient_decoder import decode_lenient
 from harness.results.kaggle_submission import check_submission
 from harness.runs.folder import RunFolder
 from harness.scoring.prediction_formats import FORMATS
-from harness.scoring.prediction_loader import open_saved
+from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_run
 from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
@@ -154,7 +154,7 @@ def run_file(name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
             run = RunFolder(folder / "run")
             if name == "results.json":
                 return run.results()
-            return open_saved(folder / "run")
+            return open_predictions(folder / "run")
 
         return corpus, read
 
@@ -174,7 +174,7 @@ def saved(form: str, name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
             path.write_bytes(data)
             if form == "kaggle":
                 check_submission(path, list(iterate_tasks(open_dataset(TASKS))))
-            return open_saved(target, TASKS, form if form in FORMATS else None)
+            return open_predictions(target, TASKS, form if form in FORMATS else None)
 
         return corpus, read
 

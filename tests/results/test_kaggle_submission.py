@@ -15,8 +15,8 @@ from harness.core.grid import Grid, Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.results.kaggle_submission import PLACEHOLDER, check_submission, make_submission
-from harness.scoring.prediction_loader import open_saved
-from harness.scoring.run_scores import score_ballots, score_run
+from harness.scoring.prediction_loader import open_predictions
+from harness.scoring.run_scores import score_model, score_run
 from harness.scoring.run_selector import select_model
 from harness.voting.selection_rules import get_rule
 from tests.conftest import ROOT, MakeRun, edit_manifest
@@ -47,8 +47,8 @@ def test_a_submission_scores_what_the_run_scored(
     content = json.loads(path.read_text())
     assert list(content) == [task.id for task in loaded(SPEC)]
     assert all(list(own) == ["attempt_1", "attempt_2"] for outputs in content.values() for own in outputs)
-    saved = open_saved(path, SPEC, "kaggle")
-    again = score_ballots(saved.ballots[0], saved.tasks, saved.n).tasks
+    saved = open_predictions(path, SPEC, "kaggle")
+    again = score_model(saved.predictions[0], saved.tasks, saved.n).tasks
     voted = score_run(run).models["good"].metrics["vote_2"].value
     # Log-probabilities leave no tie open here, so that the two attempts are what vote_2 counts.
     assert again.of("pass_n").mean() == pytest.approx(voted)
@@ -127,7 +127,7 @@ def test_an_unfinished_run_is_told(capsys: pytest.CaptureFixture[str], make_run:
 def test_another_rule_can_choose(make_run: MakeRun) -> None:
     selected = select_model(str(make_run("a", SPEC, {"m": 0.5})))
     made = make_submission(selected, get_rule("first"))
-    for task, own in selected.ballots.outputs.items():
+    for task, own in selected.predictions.outputs.items():
         earliest = min(own[0].votes(), key=lambda vote: vote.sample, default=None)
         if earliest is not None:
             assert made.content[task][0]["attempt_1"] == earliest.grid.to_rows()
@@ -137,7 +137,7 @@ def test_one_model_must_be_meant(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"x": 0.5, "y": 0.5})
     with pytest.raises(ConfigError, match="holds several models; name one with RUN@MODEL: x, y"):
         select_model(str(run))
-    assert select_model(f"{run}@y").ballots.model == "y"
+    assert select_model(f"{run}@y").predictions.model == "y"
 
 
 G = [[1, 2], [3, 4]]

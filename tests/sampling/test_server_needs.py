@@ -17,7 +17,7 @@ from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.sampling.reproduction import reproduce
-from harness.scoring.unmeasured_models import NothingMeasured
+from harness.scoring.unmeasured_models import NothingMeasuredError
 from tests.families import templates
 from tests.families.make import make_tokenizer
 from tests.support.chat_answers import Body
@@ -201,7 +201,7 @@ def test_without_a_chat_template_a_server_is_never_greeted_by_chat(tmp_path: Pat
     models = adapter(base, chat_template=templates.LLAMA3)
     with ChatServer(lambda body: "!http_500", models=models, base=TINY_BASE, tokens=True, refuse=no_chats) as server:
         server.tokenizer = FileTokenizer(base, template=templates.LLAMA3)
-        with pytest.raises(NothingMeasured, match="1 error"):
+        with pytest.raises(NothingMeasuredError, match="1 error"):
             sample(options(server, tmp_path / "run", models=("cross",), dataset="toy/copy#n=1", n=1))
     assert outcomes(tmp_path / "run") == {"error": 1}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import RunError, ServerError
 from harness.runs.folder import RunFolder
-from harness.scoring.unmeasured_models import FIRST, OUTPUTS, Watch
+from harness.scoring.unmeasured_models import FIRST, OUTPUTS, UnmeasuredModelCheck
 from harness.voting.live_tally import ModelTally
 from tests.support.chat_answers import Body, echo
 from tests.support.chat_server import ChatServer
@@ -99,7 +99,7 @@ kinds = st.sampled_from(["grid", "unparsed", "refused", "truncated", "too_long",
 @given(st.lists(st.tuples(st.integers(0, 7), kinds), max_size=60))
 def test_only_many_failures_of_several_outputs_and_nothing_else_end_a_run(told: list[tuple[int, str]]) -> None:
     tally = ModelTally("m", 100, 100)
-    watch = Watch([tally], {"m": 9})
+    watch = UnmeasuredModelCheck([tally], {"m": 9})
     for done, (output, kind) in enumerate(told, 1):
         tally.add(("task", output), None, kind, None, None)
         so_far = told[:done]

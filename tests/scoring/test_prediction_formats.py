@@ -12,8 +12,8 @@ import pytest
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
 from harness.runs.prediction_reader import Prediction
-from harness.scoring.prediction_formats import FORMATS, format_named, recognise
-from harness.scoring.prediction_loader import FORM_NAMES, Saved, open_saved
+from harness.scoring.prediction_formats import FORMATS, detect_format, format_named
+from harness.scoring.prediction_loader import FORM_NAMES, SavedPredictions, open_predictions
 from tests.conftest import ROOT
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
@@ -44,7 +44,7 @@ def write(path: Path, value: object) -> Path:
     ],
 )
 def test_the_form_is_recognised(name: str, form: str) -> None:
-    assert recognise(SAVED / name) is FORMATS[form]
+    assert detect_format(SAVED / name) is FORMATS[form]
 
 
 def test_arc24_task_results_tell_grids_views_and_logprobs() -> None:
@@ -60,29 +60,33 @@ def test_arc24_task_results_tell_grids_views_and_logprobs() -> None:
 
 
 def test_one_set_of_predictions_scores_the_same_in_every_form_that_can_hold_it() -> None:
-    full = open_saved(SAVED / "arc24_task_results.json", TASKS)
-    ours = open_saved(SAVED / "predictions.jsonl", TASKS)
-    plain = open_saved(SAVED / "arc24.json", TASKS)
+    full = open_predictions(SAVED / "arc24_task_results.json", TASKS)
+    ours = open_predictions(SAVED / "predictions.jsonl", TASKS)
+    plain = open_predictions(SAVED / "arc24.json", TASKS)
     assert (full.n, ours.n, plain.n) == (3, 3, 3)
-    assert ours.ballots[0].model == "mine"
+    assert ours.predictions[0].model == "mine"
 
-    def grids(saved: Saved) -> list[tuple[str, int, Counter[bytes], int]]:
-        own = saved.ballots[0].outputs
+    def grids(saved: SavedPredictions) -> list[tuple[str, int, Counter[bytes], int]]:
+        own = saved.predictions[0].outputs
         return [
-            (task, i, Counter(vote.grid.cells for vote in ballot.votes()), len(ballot.failed))
+            (task, i, Counter(vote.grid.cells for vote in output.votes()), len(output.failed_samples))
             for task, cast in own.items()
-            for i, ballot in enumerate(cast)
+            for i, output in enumerate(cast)
         ]
 
     assert grids(full) == grids(ours) == grids(plain)
-    assert full.ballots[0].failures == ours.ballots[0].failures == plain.ballots[0].failures
-    assert full.ballots[0].missing == ["d"]
-    assert (full.ballots[0].has_views, ours.ballots[0].has_views, plain.ballots[0].has_views) == (True, True, False)
+    assert full.predictions[0].failures == ours.predictions[0].failures == plain.predictions[0].failures
+    assert full.predictions[0].missing == ["d"]
+    assert (full.predictions[0].has_views, ours.predictions[0].has_views, plain.predictions[0].has_views) == (
+        True,
+        True,
+        False,
+    )
 
 
 def test_the_arc_prize_folder_goes_by_pair_index_and_names_the_model() -> None:
-    saved = open_saved(SAVED / "arcprize", TASKS)
-    own = saved.ballots[0]
+    saved = open_predictions(SAVED / "arcprize", TASKS)
+    own = saved.predictions[0]
     assert (own.model, saved.n, own.missing) == ("some-model", 2, ["d"])
     # The file lists output 1 first; the metadata say which is which.
     assert [vote.grid.to_rows() for vote in own.outputs["b"][1].votes()] == [[[5, 6]]]
@@ -96,7 +100,7 @@ def test_without_one_pair_index_for_each_output_the_order_decides(tmp_path: Path
     shutil.copytree(SAVED / "arcprize", folder)
     path = folder / "b.json"
     path.write_text(path.read_text().replace('"pair_index": 1', f'"pair_index": {index}'))
-    own = open_saved(folder, TASKS).ballots[0]
+    own = open_predictions(folder, TASKS).predictions[0]
     assert [vote.grid.to_rows() for vote in own.outputs["b"][0].votes()] == [[[5, 6]]]
 
 
@@ -105,36 +109,36 @@ def test_several_models_in_one_folder_leave_it_unnamed(tmp_path: Path) -> None:
     shutil.copytree(SAVED / "arcprize", folder)
     path = folder / "a.json"
     path.write_text(path.read_text().replace("some-model", "other-model"))
-    assert [own.model for own in open_saved(folder, TASKS).ballots] == ["-"]
+    assert [own.model for own in open_predictions(folder, TASKS).predictions] == ["-"]
 
 
 def test_kaggle_claims_two_attempts_and_a_claim_can_be_named(tmp_path: Path) -> None:
-    assert open_saved(SAVED / "submission.json", TASKS, "kaggle").n == 2
-    assert open_saved(SAVED / "submission.json", TASKS, n=5).n == 5
+    assert open_predictions(SAVED / "submission.json", TASKS, "kaggle").n == 2
+    assert open_predictions(SAVED / "submission.json", TASKS, n=5).n == 5
     with pytest.raises(DataError, match=r"arc24\.json:\n  task a, test 0: 3 answers where 2 were due\n  task b"):
-        open_saved(SAVED / "arc24.json", TASKS, "kaggle")
+        open_predictions(SAVED / "arc24.json", TASKS, "kaggle")
     with pytest.raises(DataError, match="task a, test 0: 3 answers where 2 were due"):
-        open_saved(SAVED / "arc24_task_results.json", TASKS, n=2)
+        open_predictions(SAVED / "arc24_task_results.json", TASKS, n=2)
 
 
 def test_an_attempt_number_over_what_the_form_allows_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", {"a": [{"attempt_1": [[1]], "attempt_3": [[2]]}]})
     for form, n in (("kaggle", None), ("attempts", 2)):
         with pytest.raises(DataError, match="task a, test 0: answer 3 where 2 were due"):
-            open_saved(path, TASKS, form, n)
-    assert open_saved(path, TASKS, "attempts").ballots[0].outputs["a"][0].count == 2
+            open_predictions(path, TASKS, form, n)
+    assert open_predictions(path, TASKS, "attempts").predictions[0].outputs["a"][0].count == 2
 
 
 @pytest.mark.parametrize("form", ["lines", "arc24", "attempts", "kaggle"])
 def test_a_folder_where_a_file_is_meant_is_told(form: str) -> None:
     with pytest.raises(DataError, match=f"arcprize: is a folder; --format {form} reads a file"):
-        open_saved(SAVED / "arcprize", TASKS, form)
+        open_predictions(SAVED / "arcprize", TASKS, form)
 
 
 def test_extra_tasks_and_wrong_numbers_of_outputs_are_named_together(tmp_path: Path) -> None:
     value = {"a": [{}, {}], "b": [{}], "e": [{}], "f": [{}], "c": [{"attempt_1": [[1]]}]}
     with pytest.raises(DataError) as caught:
-        open_saved(write(tmp_path / "x.json", value), TASKS)
+        open_predictions(write(tmp_path / "x.json", value), TASKS)
     assert str(caught.value).splitlines()[1:] == [
         "  task a: 2 test outputs, where the dataset has 1",
         "  task b: 1 test outputs, where the dataset has 2",
@@ -147,7 +151,7 @@ def test_extra_tasks_and_wrong_numbers_of_outputs_are_named_together(tmp_path: P
 def test_a_long_list_of_problems_is_cut(tmp_path: Path) -> None:
     value = [{"task_id": f"t{i:02}", "idx": 0, "grid": [[1]]} for i in range(30)]
     with pytest.raises(DataError, match=r"and 10 more\n\(mend it"):
-        open_saved(write(tmp_path / "x.json", value), TASKS)
+        open_predictions(write(tmp_path / "x.json", value), TASKS)
 
 
 A = {"attempt_1": [[1]]}
@@ -179,7 +183,7 @@ A = {"attempt_1": [[1]]}
 )
 def test_files_that_cannot_be_are_refused(tmp_path: Path, value: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        open_saved(write(tmp_path / "x.json", value), TASKS)
+        open_predictions(write(tmp_path / "x.json", value), TASKS)
 
 
 @pytest.mark.parametrize(
@@ -194,13 +198,13 @@ def test_repeated_names_and_torn_files_are_refused(tmp_path: Path, content: str,
     path = tmp_path / "x.json"
     path.write_text(content)
     with pytest.raises(DataError, match=message):
-        open_saved(path, TASKS)
+        open_predictions(path, TASKS)
 
 
 def test_failures_keep_their_names(tmp_path: Path) -> None:
     grids = [[], None, "text", [[1, 2], [3]], [[10]], [[1.0]], [[True]], [[1] * 31], 5, [[]]]
     value = {"a": [{f"attempt_{i + 1}": grid for i, grid in enumerate(grids)}]}
-    own = open_saved(write(tmp_path / "x.json", value), TASKS).ballots[0]
+    own = open_predictions(write(tmp_path / "x.json", value), TASKS).predictions[0]
     assert own.failures == {"unparsed": 3, "bad_shape": 4, "bad_value": 3}
 
 
@@ -214,11 +218,11 @@ def test_a_last_line_without_its_break_counts_if_it_is_whole(tmp_path: Path, end
 
 def test_what_must_be_named_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name the tasks that it answers with --dataset"):
-        open_saved(SAVED / "submission.json")
+        open_predictions(SAVED / "submission.json")
     with pytest.raises(ConfigError, match="no format 'csv'; choose one of lines, arc24, attempts, kaggle, arcprize"):
         format_named("csv")
     with pytest.raises(DataError, match="expected a folder with a file for each task"):
-        open_saved(SAVED / "submission.json", TASKS, "arcprize")
+        open_predictions(SAVED / "submission.json", TASKS, "arcprize")
     assert FORM_NAMES == ("run", "lines", "arc24", "attempts", "kaggle", "arcprize")
 
 

@@ -18,8 +18,9 @@ from harness.data.spec import open_dataset
 from harness.results.summary_table import summary_table
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions
+from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.paired_comparison import all_pairs, compare_pairs
-from harness.scoring.run_scores import ModelScores, declared_tasks, score_run, score_saved
+from harness.scoring.run_scores import ModelScores, score_run, score_run_models
 from harness.scoring.run_selector import select_models
 from harness.voting.metrics import METRICS, OutputScore, average
 from tests.conftest import MakeRun, edit_manifest
@@ -166,7 +167,7 @@ def test_a_digest_names_the_content(one: Task, two: Task) -> None:
 
 def test_pairs_name_the_tasks_won_and_the_verdict_follows_p(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"bad": 0.1, "good": 0.9})
-    scored = score_saved(RunFolder(run), RunFolder(run).manifest())
+    scored = score_run_models(RunFolder(run), RunFolder(run).manifest())
     rows = compare_pairs(all_pairs(scored), seed=0)
     assert [row.metric for row in rows] == ["accuracy", "pass_n", "vote_2", "vote_1"]
     for row in rows:

@@ -29,8 +29,8 @@ print("saved", flush=True)
 """
 PARENT = """
 import sys
-from harness.cli.workflows.steps import in_own_process
-in_own_process("1", launcher=["-c", open(sys.argv[1]).read()])
+from harness.cli.workflows.steps import run_bench
+run_bench("1", launcher=["-c", open(sys.argv[1]).read()])
 """
 
 

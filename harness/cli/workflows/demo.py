@@ -10,8 +10,14 @@ from pathlib import Path
 
 import click
 
-from harness.cli.workflows.existing_run import Wanted, adapter_hash, base_hashes, is_finished, resumable
-from harness.cli.workflows.steps import in_own_process, show, terminated_as_interrupt
+from harness.cli.workflows.existing_run import (
+    ExpectedRun,
+    adapter_hashes,
+    base_hashes,
+    is_finished,
+    resume_or_move_aside,
+)
+from harness.cli.workflows.steps import run_bench, show, sigterm_as_interrupt
 from harness.core.grid import Task
 
 MARKER = "demo.json"
@@ -22,7 +28,7 @@ ENCODER = "MinimalGridEncoder()"
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class DemoAdapter:
     """One adapter of the demo: what it is trained on, and for how many steps."""
 
     name: str
@@ -39,10 +45,10 @@ class Run:
     max_tokens: int | None = None
 
 
-LESSONS = (
-    Lesson("cross", ("cross",), 40),
-    Lesson("diagonal", ("diagonal",), 40),
-    Lesson("mix", ("cross", "diagonal"), 80),
+ADAPTERS = (
+    DemoAdapter("cross", ("cross",), 40),
+    DemoAdapter("diagonal", ("diagonal",), 40),
+    DemoAdapter("mix", ("cross", "diagonal"), 80),
 )
 NEW_FAMILIES = ("cross", "diagonal")
 KNOWN_FAMILIES = ("copy", "border", "corners", "edge", "recolour")
@@ -86,13 +92,13 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
     """
     started = time.monotonic()
     _prepare(out, fresh)
-    with terminated_as_interrupt():
-        adapters = [_train(out, lesson) for lesson in LESSONS]
+    with sigterm_as_interrupt():
+        adapters = [_train(out, lesson) for lesson in ADAPTERS]
         runs = _runs(out, tasks)
         if unfinished := [run for run in runs if not is_finished(run.folder, _wanted(run, adapters))]:
             _serve_and_run(out, adapters, unfinished, port)
         report = out / "report.md"
-        in_own_process(
+        run_bench(
             "report",
             *(str(run.folder) for run in runs),
             "-o",
@@ -117,7 +123,7 @@ def _prepare(out: Path, fresh: bool) -> None:
     marker.write_text('{"made_by": "bench demo"}\n')
 
 
-def _train(out: Path, lesson: Lesson) -> Path:
+def _train(out: Path, lesson: DemoAdapter) -> Path:
     """Write the recipe of a lesson and train it; ``bench train`` itself knows when it is done already."""
     import yaml
 
@@ -139,7 +145,7 @@ def _train(out: Path, lesson: Lesson) -> Path:
     }
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    in_own_process("train", str(recipe))
+    run_bench("train", str(recipe))
     return folder
 
 
@@ -167,12 +173,15 @@ def _small_tasks(out: Path, count: int) -> Path:
     return path
 
 
-def _wanted(run: Run, adapters: Sequence[Path]) -> Wanted:
+def _wanted(run: Run, adapters: Sequence[Path]) -> ExpectedRun:
     """What a run must have been to be taken as done, with the weights that were trained last."""
     from trainers.tiny.train import shipped_path
 
-    hashes = {shipped_path().name: base_hashes(shipped_path()), **{path.name: adapter_hash(path) for path in adapters}}
-    return Wanted(hashes, run.spec, VIEWS, SEED, PROMPT, ENCODER, run.max_tokens)
+    hashes = {
+        shipped_path().name: base_hashes(shipped_path()),
+        **{path.name: adapter_hashes(path) for path in adapters},
+    }
+    return ExpectedRun(hashes, run.spec, VIEWS, SEED, PROMPT, ENCODER, run.max_tokens)
 
 
 def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], port: int | None) -> None:
@@ -186,18 +195,18 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
         shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="exact"
     ) as server:
         click.echo(f"serving at {server.url}")
-        for lesson, folder in zip(LESSONS, adapters, strict=True):
-            in_own_process("adapters", "add", lesson.name, str(folder), "--adapters", str(registry))
-            in_own_process("adapters", "load", lesson.name, "--server", server.url)
+        for lesson, folder in zip(ADAPTERS, adapters, strict=True):
+            run_bench("adapters", "add", lesson.name, str(folder), "--adapters", str(registry))
+            run_bench("adapters", "load", lesson.name, "--server", server.url)
         models = [
-            word for name in (shipped_path().name, *(lesson.name for lesson in LESSONS)) for word in ("--model", name)
+            word for name in (shipped_path().name, *(lesson.name for lesson in ADAPTERS)) for word in ("--model", name)
         ]
         for run in runs:
             how = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
             limit = ["--max-tokens", str(run.max_tokens)] if run.max_tokens else []
-            resume = ["--resume"] if resumable(run.folder, _wanted(run, adapters)) else []
+            resume = ["--resume"] if resume_or_move_aside(run.folder, _wanted(run, adapters)) else []
             where = ["--out", str(run.folder), *resume]
-            in_own_process("run", "--server", server.url, *models, "--dataset", run.spec, *how, *limit, *where)
+            run_bench("run", "--server", server.url, *models, "--dataset", run.spec, *how, *limit, *where)
 
 
 def _closing(out: Path) -> Path:

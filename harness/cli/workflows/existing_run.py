@@ -15,7 +15,7 @@ from harness.runs.schema import Manifest
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpectedRun:
     """What the models of a run were to be asked."""
 
     hashes: Mapping[str, frozenset[str]]
@@ -54,7 +54,7 @@ class Wanted:
         return told
 
 
-def is_finished(folder: Path, wanted: Wanted) -> bool:
+def is_finished(folder: Path, wanted: ExpectedRun) -> bool:
     """Return whether a run folder holds all predictions of this benchmark; a results.json alone says nothing.
 
     Raises:
@@ -67,7 +67,7 @@ def is_finished(folder: Path, wanted: Wanted) -> bool:
     return manifest.finished is not None and not wanted.differences(manifest)
 
 
-def resumable(folder: Path, wanted: Wanted) -> bool:
+def resume_or_move_aside(folder: Path, wanted: ExpectedRun) -> bool:
     """Return whether ``bench run`` is to resume in a folder; a run of another benchmark is moved aside, and told.
 
     Raises:
@@ -84,7 +84,7 @@ def resumable(folder: Path, wanted: Wanted) -> bool:
     return False
 
 
-def adapter_hash(folder: Path) -> frozenset[str]:
+def adapter_hashes(folder: Path) -> frozenset[str]:
     """Return the content hash under which a trained adapter is registered and served."""
     from serve.registry.adapter_version import content_hash
 

@@ -18,7 +18,7 @@ def show(*words: str) -> None:
     click.secho(f"\n$ bench {shlex.join(words)}", bold=True)
 
 
-def in_own_process(*words: str, launcher: Sequence[str] = ()) -> None:
+def run_bench(*words: str, launcher: Sequence[str] = ()) -> None:
     """Run one bench command in a process of its own, shown first.
 
     Args:
@@ -59,7 +59,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def terminated_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM unwind like Ctrl-C, so that a server is always stopped."""
 
     def interrupt(number: int, frame: object) -> None:

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.workflows.existing_run import Wanted, adapter_hash, base_hashes, is_finished, resumable
-from harness.cli.workflows.steps import in_own_process, show, terminated_as_interrupt
+from harness.cli.workflows.existing_run import (
+    ExpectedRun,
+    adapter_hashes,
+    base_hashes,
+    is_finished,
+    resume_or_move_aside,
+)
+from harness.cli.workflows.steps import run_bench, show, sigterm_as_interrupt
 from harness.core.cli_options import OutputBesideSettings, SettingOption
 from harness.core.errors import ConfigError
 
@@ -56,15 +62,15 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_ru
         return
     _check_server(plan)
     _keep_evaluation(plan)
-    with terminated_as_interrupt():
-        for lesson in plan.lessons():
+    with sigterm_as_interrupt():
+        for lesson in plan.trainings():
             _train(plan, lesson.name, lesson.data)
         runs = _bench(plan)
         _report(plan, runs)
 
 
 def _describe(plan: Sweep) -> None:
-    for lesson in plan.lessons():
+    for lesson in plan.trainings():
         recipe = lesson.recipe
         total = sum(part.weight or 0 for part in recipe.datasets)
         parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
@@ -132,7 +138,7 @@ def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
     launcher: list[str] = []
     if plan.processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(plan.processes)]
-    in_own_process("train", str(path), launcher=launcher)
+    run_bench("train", str(path), launcher=launcher)
 
 
 def _bench(plan: Sweep) -> list[Path]:
@@ -150,7 +156,7 @@ def _is_done(plan: Sweep) -> bool:
     """Whether everything is trained and benched; what ``resume: false`` trains anew is not."""
     from trainers.model.inputs import find_base
 
-    base, recipe = find_base(str(plan.recipe["model"])), next(plan.lessons()).recipe
+    base, recipe = find_base(str(plan.recipe["model"])), next(plan.trainings()).recipe
     trained = all((plan.out / "trained" / name / "manifest.json").exists() for name in _names(plan))
     if not (recipe.resume and trained):
         return False
@@ -172,11 +178,11 @@ def _names(plan: Sweep) -> list[str]:
     return [model for row in plan.record().rows for model in row.models]
 
 
-def _wanted(plan: Sweep, name: str, base: Path | str) -> Wanted:
+def _wanted(plan: Sweep, name: str, base: Path | str) -> ExpectedRun:
     """What the run of a model must have been, with the weights that were trained last."""
     e, trained = plan.evaluation, plan.out / "trained" / name
-    hashes = adapter_hash(trained) if trained.is_dir() else base_hashes(base)
-    return Wanted({name: hashes}, e.dataset, e.n, e.seed, plan.inference_prompt(), plan.encoder, e.max_tokens)
+    hashes = adapter_hashes(trained) if trained.is_dir() else base_hashes(base)
+    return ExpectedRun({name: hashes}, e.dataset, e.n, e.seed, plan.inference_prompt(), plan.encoder, e.max_tokens)
 
 
 def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
@@ -196,11 +202,11 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
     with serving(base, registry, log=plan.out / "server.log", progress=click.echo, **options) as server:
         click.echo(f"serving at {server.url}")
         for name in names:
-            in_own_process("adapters", "promote", versions[name], "--server", server.url)
+            run_bench("adapters", "promote", versions[name], "--server", server.url)
         for name, folder in folders.items():
-            resume = ["--resume"] if resumable(folder, _wanted(plan, name, base)) else []
+            resume = ["--resume"] if resume_or_move_aside(folder, _wanted(plan, name, base)) else []
             where = ["--out", str(folder), *resume]
-            in_own_process("run", "--server", server.url, "--model", name, *_asked(plan), *where)
+            run_bench("run", "--server", server.url, "--model", name, *_asked(plan), *where)
 
 
 def _asked(plan: Sweep) -> list[str]:
@@ -219,4 +225,4 @@ def _report(plan: Sweep, runs: list[Path]) -> None:
     words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
     words += ["--training", str(plan.out / "trained")]
     words += ["--reference", plan.reference] if plan.reference else []
-    in_own_process("report", *words)
+    run_bench("report", *words)

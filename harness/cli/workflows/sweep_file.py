@@ -134,7 +134,7 @@ class Sweep(StrictModel):
     @property
     def encoder(self) -> str:
         """The grid encoder that all adapters are trained and benched with."""
-        return next(self.lessons()).recipe.encoder
+        return next(self.trainings()).recipe.encoder
 
     def inference_prompt(self) -> str:
         """Return the prompt under which all adapters are benched, so that rows compare.
@@ -143,7 +143,7 @@ class Sweep(StrictModel):
             ConfigError: the recipe is wrong, or the adapters are trained with several prompts and none is chosen.
             SpecError: a prompt is not known.
         """
-        recipes = [lesson.recipe for lesson in self.lessons()]
+        recipes = [lesson.recipe for lesson in self.trainings()]
         trained = list(dict.fromkeys(part.prompt or recipe.prompt for recipe in recipes for part in recipe.datasets))
         shown = [name for name in trained if load_prompt(name).shows_test_input]
         if self.evaluation.prompt is None and len(shown) != 1:
@@ -154,7 +154,7 @@ class Sweep(StrictModel):
             raise ConfigError(f"evaluation.prompt {chosen} never shows the test input; it is for training only")
         return chosen
 
-    def lessons(self) -> Iterator[Lesson]:
+    def trainings(self) -> Iterator[AdapterTraining]:
         """Every adapter to be trained.
 
         Raises:
@@ -167,11 +167,11 @@ class Sweep(StrictModel):
                 data: dict[str, Any] = {
                     **self.recipe, "output_dir": str(self.out / "trained" / adapter), "datasets": mixture, "seed": seed
                 }  # fmt: skip
-                yield Lesson(adapter, data, make_recipe(data, f"recipe of {adapter}"))
+                yield AdapterTraining(adapter, data, make_recipe(data, f"recipe of {adapter}"))
 
 
 @dataclass(frozen=True)
-class Lesson:
+class AdapterTraining:
     """One adapter to be trained: its name, its recipe as plain values and as checked."""
 
     name: str

@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
-from harness.results.rule_comparison import (
+from harness.results.rule_table import rule_results, rules_text
+from harness.runs.prediction_reader import Prediction
+from harness.scoring.prediction_groups import ModelPredictions, group_predictions
+from harness.scoring.rule_scores import (
     PLACES,
     compare_rules,
     loss_split,
+    parse_rules,
     place_shares,
-    rule_results,
-    rules_named,
-    rules_text,
     score_rules,
-    unusable,
+    unusable_reason,
 )
-from harness.runs.prediction_reader import Prediction
-from harness.scoring.prediction_groups import Ballots, collect
-from harness.scoring.run_scores import score_ballots
+from harness.scoring.run_scores import score_model
 from harness.voting.ranking import RankedGrid, Vote, vote_k
 from harness.voting.selection_rules import RULES
 
@@ -43,7 +42,7 @@ def answer(task: str, test: int, sample: int, grid: Grid | None, logprob: float 
     return Prediction("m", task, test, "grid" if grid else "unparsed", grid, logprob, 4, view, sample)
 
 
-def gather(count: int, seed: int, logprobs: bool = True, views: bool = True) -> Ballots:
+def gather(count: int, seed: int, logprobs: bool = True, views: bool = True) -> ModelPredictions:
     """Random answers: each task has its own chance of the exact grid, and likelier answers are likelier right."""
     rng = np.random.default_rng(seed)
     found = []
@@ -56,7 +55,7 @@ def gather(count: int, seed: int, logprobs: bool = True, views: bool = True) -> 
             found.append(
                 answer(task.id, test, sample, grid, logprob, ["identity", "rot90"][sample % 2] if views else None)
             )
-    return collect(found, {task.id: len(task.test) for task in tasks(count)}, ["m"], "test")[0]
+    return group_predictions(found, {task.id: len(task.test) for task in tasks(count)}, ["m"], "test")[0]
 
 
 @given(st.lists(st.integers(0, 5), max_size=12))
@@ -85,9 +84,9 @@ def test_the_later_places_fall_into_their_classes() -> None:
 
 
 def test_every_rule_splits_the_same_findings() -> None:
-    ballots = gather(40, 1)
-    scores = score_ballots(ballots, tasks(40), N)
-    found = score_rules(ballots, scores, tasks(40), list(RULES.values()))
+    predictions = gather(40, 1)
+    scores = score_model(predictions, tasks(40), N)
+    found = score_rules(predictions, scores, tasks(40), list(RULES.values()))
     by_name = {own.rule.name: own for own in found}
     np.testing.assert_array_equal(by_name["vote"].scores.tasks.values, scores.tasks.values)
     for own in found:
@@ -106,9 +105,9 @@ def test_every_rule_splits_the_same_findings() -> None:
 def test_differences_are_to_the_vote_and_corrected_over_all_models_and_rules() -> None:
     found = {}
     for seed, name in ((1, "one"), (2, "two")):
-        ballots = gather(40, seed)
-        scores = score_ballots(ballots, tasks(40), N)
-        found[name] = score_rules(ballots, scores, tasks(40), rules_named("all"))
+        predictions = gather(40, seed)
+        scores = score_model(predictions, tasks(40), N)
+        found[name] = score_rules(predictions, scores, tasks(40), parse_rules("all"))
     rows = compare_rules(found, seed=0)
     assert len(rows) == 2 * 4 * 2
     assert {row.baseline for row in rows} == {"one: vote", "two: vote"}
@@ -122,27 +121,27 @@ def test_differences_are_to_the_vote_and_corrected_over_all_models_and_rules() -
 
 
 def test_rules_are_named_in_any_order_and_the_vote_is_always_there() -> None:
-    assert [rule.name for rule in rules_named("first,logprob,first")] == ["vote", "first", "logprob"]
-    assert [rule.name for rule in rules_named("vote")] == ["vote"]
-    assert [rule.name for rule in rules_named("all")] == list(RULES)
+    assert [rule.name for rule in parse_rules("first,logprob,first")] == ["vote", "first", "logprob"]
+    assert [rule.name for rule in parse_rules("vote")] == ["vote"]
+    assert [rule.name for rule in parse_rules("all")] == list(RULES)
     with pytest.raises(ConfigError, match="no selection rule 'best'"):
-        rules_named("vote,best")
+        parse_rules("vote,best")
 
 
 def test_what_predictions_do_not_tell_no_rule_can_use() -> None:
-    ballots = gather(4, 3, logprobs=False, views=False)
-    told = {name: unusable(rule, ballots) for name, rule in RULES.items()}
+    predictions = gather(4, 3, logprobs=False, views=False)
+    told = {name: unusable_reason(rule, predictions) for name, rule in RULES.items()}
     assert [name for name, reason in told.items() if reason is None] == ["vote", "first"]
-    scores = score_ballots(ballots, tasks(4), N)
+    scores = score_model(predictions, tasks(4), N)
     with pytest.raises(ConfigError, match=r"rule marc cannot be applied: .*which view"):
-        score_rules(ballots, scores, tasks(4), [RULES["marc"]])
-    assert unusable(RULES["marc"], gather(4, 3)) is None
+        score_rules(predictions, scores, tasks(4), [RULES["marc"]])
+    assert unusable_reason(RULES["marc"], gather(4, 3)) is None
 
 
 def test_the_vote_alone_has_no_differences() -> None:
-    ballots = gather(6, 4)
-    scores = score_ballots(ballots, tasks(6), N)
-    found = {"m": score_rules(ballots, scores, tasks(6), rules_named("vote"))}
+    predictions = gather(6, 4)
+    scores = score_model(predictions, tasks(6), N)
+    found = {"m": score_rules(predictions, scores, tasks(6), parse_rules("vote"))}
     assert compare_rules(found, 0) == []
     assert "Differences" not in rules_text(found, 0)
 
@@ -155,8 +154,8 @@ def test_logprob_adds_probabilities_of_equal_answers() -> None:
         answer("t00", 0, 2, TRUTH, math.log(0.3), "rot90"),
         answer("t00", 0, 3, GRIDS[1], math.log(0.05), "rot90"),
     ]
-    ballots = collect(given_answers, {"t00": 1}, ["m"], "test")[0]
-    scores = score_ballots(ballots, task, 4)
-    found = {own.rule.name: own for own in score_rules(ballots, scores, task, rules_named("logprob,first"))}
+    predictions = group_predictions(given_answers, {"t00": 1}, ["m"], "test")[0]
+    scores = score_model(predictions, task, 4)
+    found = {own.rule.name: own for own in score_rules(predictions, scores, task, parse_rules("logprob,first"))}
     assert found["logprob"].scores.outputs["t00"][0].vote_1 == 1
     assert found["first"].scores.outputs["t00"][0].vote_1 == 0

@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Task
-from harness.results.comparison_table import comparison_table
-from harness.results.table_format import markdown_table, percent
-from harness.runs.schema import RuleResult
-from harness.scoring.paired_comparison import Paired, against_first, compare_pairs
-from harness.scoring.prediction_groups import Ballots
+from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
+from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.run_scores import ModelScores, true_outputs
 from harness.voting.metrics import OutputScore, average
 from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
@@ -38,7 +35,7 @@ class RuleScores:
     """The share of each of PLACES, averaged over the outputs of a task, then over tasks; ties in random order."""
 
 
-def rules_named(names: str) -> list[Rule]:
+def parse_rules(names: str) -> list[Rule]:
     """The rules of a comma-separated list, or ``all``; ``vote``, which the others are held against, comes first.
 
     Raises:
@@ -48,18 +45,18 @@ def rules_named(names: str) -> list[Rule]:
     return [RULES["vote"], *dict.fromkeys(rule for rule in chosen if rule.name != "vote")]
 
 
-def unusable(rule: Rule, ballots: Ballots) -> str | None:
+def unusable_reason(rule: Rule, predictions: ModelPredictions) -> str | None:
     """Why a rule cannot be applied to these predictions; None where it can."""
-    if rule.needs_views and not ballots.has_views:
+    if rule.needs_views and not predictions.has_views:
         return "the predictions do not say which view they were asked under"
-    votes = (vote for own in ballots.outputs.values() for ballot in own for vote in ballot.votes())
+    votes = (vote for own in predictions.outputs.values() for output in own for vote in output.votes())
     if rule.needs_logprobs and all(vote.sum_logprob is None for vote in votes):
         return "the predictions have no log-probabilities"
     return None
 
 
 def score_rules(
-    ballots: Ballots, scores: ModelScores, tasks: Sequence[Task], rules: Sequence[Rule]
+    predictions: ModelPredictions, scores: ModelScores, tasks: Sequence[Task], rules: Sequence[Rule]
 ) -> list[RuleScores]:
     """Apply rules to one model's predictions.
 
@@ -67,27 +64,29 @@ def score_rules(
         scores: what the model scored by the vote; only vote_1 and vote_2 change.
 
     Raises:
-        ConfigError: a rule that ``unusable`` speaks against.
+        ConfigError: a rule that ``unusable_reason`` speaks against.
     """
     for rule in rules:
-        if reason := unusable(rule, ballots):
+        if reason := unusable_reason(rule, predictions):
             raise ConfigError(f"rule {rule.name} cannot be applied: {reason}")
     truths = true_outputs(tasks)
-    return [_score_rule(rule, ballots, scores, truths) for rule in rules]
+    return [_score_rule(rule, predictions, scores, truths) for rule in rules]
 
 
-def _score_rule(rule: Rule, ballots: Ballots, scores: ModelScores, truths: Mapping[str, Sequence[Grid]]) -> RuleScores:
+def _score_rule(
+    rule: Rule, predictions: ModelPredictions, scores: ModelScores, truths: Mapping[str, Sequence[Grid]]
+) -> RuleScores:
     outputs: dict[str, list[OutputScore]] = {}
     places: list[Floats] = []
-    for task, own in ballots.outputs.items():
-        ranked = [(rule.rank(ballot.votes()), truth) for ballot, truth in zip(own, truths[task], strict=True)]
+    for task, own in predictions.outputs.items():
+        ranked = [(rule.rank(output.votes()), truth) for output, truth in zip(own, truths[task], strict=True)]
         outputs[task] = [
             replace(score, vote_1=probability_in_top(groups, truth, 1), vote_2=probability_in_top(groups, truth, 2))
             for score, (groups, truth) in zip(scores.outputs[task], ranked, strict=True)
         ]
         shares = [
-            place_shares(groups, truth, truth in ballot.groups)
-            for ballot, (groups, truth) in zip(own, ranked, strict=True)
+            place_shares(groups, truth, truth in output.votes_by_grid)
+            for output, (groups, truth) in zip(own, ranked, strict=True)
         ]
         places.append(np.mean(shares, axis=0))
     named = replace(scores, model=rule.name, outputs=outputs, tasks=average(outputs))
@@ -108,65 +107,16 @@ def place_shares(groups: Sequence[RankedGrid], truth: Grid, found: bool) -> Floa
     return shares
 
 
-def compare_rules(found: Mapping[str, Sequence[RuleScores]], seed: int) -> list[Paired]:
+def compare_rules(found: Mapping[str, Sequence[RuleScores]], seed: int) -> list[PairedComparison]:
     """Each rule against the first (the vote), in vote_2 and vote_1; Holm's correction is over all models and rules.
 
     Args:
         found: by model, what ``score_rules`` gave.
     """
     named = [
-        [replace(own.scores, model=_name(model, own.rule, found)) for own in rows] for model, rows in found.items()
+        [replace(own.scores, model=rule_label(model, own.rule, found)) for own in rows] for model, rows in found.items()
     ]
-    return compare_pairs([pair for rows in named for pair in against_first(rows)], seed, ("vote_2", "vote_1"))
-
-
-def rules_text(found: Mapping[str, Sequence[RuleScores]], seed: int) -> str:
-    """The comparison as tables: what each rule keeps and loses, its differences to the vote, the exact grid's rank."""
-    rows = [(_name(model, own.rule, found), own) for model, owns in found.items() for own in owns]
-    loss = markdown_table(
-        ["rule", "solved (vote_2)", "found, not chosen", "not found", "vote_1"],
-        [
-            [name, *map(percent, loss_split(own.scores)), percent(float(own.scores.tasks.of("vote_1").mean()))]
-            for name, own in rows
-        ],
-    )
-    ranks = markdown_table(["rule", *PLACES], [[name, *map(percent, own.places.tolist())] for name, own in rows])
-    parts = [
-        "Where the two attempts of each rule lose what sampling found (shares of tasks):",
-        loss,
-        "Rank of the exact grid, ties in random order:",
-        ranks,
-    ]
-    if differences := compare_rules(found, seed):
-        about = (
-            f"Differences to the vote in percentage points, Holm-corrected over these {len(differences)} comparisons:"
-        )
-        parts += [about, comparison_table(differences)]
-    return "\n\n".join(parts)
-
-
-def rule_results(found: Mapping[str, Sequence[RuleScores]], seed: int) -> dict[str, dict[str, RuleResult]]:
-    """The comparison for results.json, by model and rule."""
-    differences = {row.model: row for row in compare_rules(found, seed) if row.metric == "vote_2"}
-    return {
-        model: {own.rule.name: _result(own, differences.get(_name(model, own.rule, found))) for own in owns}
-        for model, owns in found.items()
-    }
-
-
-def _result(own: RuleScores, difference: Paired | None) -> RuleResult:
-    solved, lost, not_found = loss_split(own.scores)
-    c = None if difference is None else difference.comparison
-    return RuleResult(
-        vote_1=float(own.scores.tasks.of("vote_1").mean()),
-        vote_2=solved,
-        found_not_chosen=lost,
-        not_found=not_found,
-        rank=dict(zip(PLACES, own.places.tolist(), strict=True)),
-        difference=None if c is None else c.delta,
-        p_holm=None if c is None else c.p_holm,
-        verdict=None if c is None else c.verdict,
-    )
+    return compare_pairs([pair for rows in named for pair in pairs_with_first(rows)], seed, ("vote_2", "vote_1"))
 
 
 def loss_split(scores: ModelScores) -> tuple[float, float, float]:
@@ -175,5 +125,5 @@ def loss_split(scores: ModelScores) -> tuple[float, float, float]:
     return solved, found - solved, 1 - found
 
 
-def _name(model: str, rule: Rule, found: Mapping[str, object]) -> str:
+def rule_label(model: str, rule: Rule, found: Mapping[str, object]) -> str:
     return rule.name if len(found) == 1 else f"{model}: {rule.name}"
