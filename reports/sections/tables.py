@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from harness.results.comparison_table import comparison_footnote, comparison_table
-from harness.results.summary_table import WILSON_MARK
+from harness.results.summary_table import WILSON_MARK, failure_count
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import FAILURES, ModelResult
 from harness.scoring.paired_comparison import PairedComparison
