@@ -31,7 +31,8 @@ def test_the_shipped_model_is_small_and_standard() -> None:
 def test_dense_ids_equal_the_ids_of_the_rendered_prompt() -> None:
     from transformers import AutoTokenizer
 
-    from trainers.tiny.data import IGNORED, DenseEncoder
+    from trainers.data.micro_batches import IGNORED
+    from trainers.tiny.data import DenseEncoder
 
     tokenizer = AutoTokenizer.from_pretrained(shipped_path())
     dense = DenseEncoder(tokenizer)

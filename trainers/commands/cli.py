@@ -1,4 +1,4 @@
-"""The commands ``bench train``, ``bench preview`` and ``bench merge``."""
+"""Define the commands ``bench train``, ``bench preview`` and ``bench merge``."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 DASHES = {"token_normalize_func": lambda token: token.replace("_", "-")}
-"""Options may be written with dashes or with underscores."""
+"""Context settings with which options may be written with dashes or underscores."""
 
-_TEXT = (
+_TEXT_OPTIONS = (
     "model_path", "adapter_path", "grid_encoder", "torch_dtype", "optim", "report_to",
     "lr_scheduler_type", "lora_weight_initialization", "device_map",
 )  # fmt: skip
-_WHOLE = (
+_INTEGER_OPTIONS = (
     "lora_r", "max_steps", "logging_steps", "eval_steps", "save_steps", "batch_size", "max_seq_len",
     "per_device_train_batch_size", "random_seed", "lr_num_cycles", "n_gpus",
 )  # fmt: skip
-_REAL = (
+_FLOAT_OPTIONS = (
     "learning_rate", "warmup_ratio", "max_grad_norm", "subsample_train_tasks_ratio", "compose_new_task_probability",
     "verify_correct_output_probability",
 )  # fmt: skip
-_SWITCHES = ("resume_from_checkpoint", "gradient_checkpointing", "use_lora", "verbose")
-_FLAGS = ("use_4bit_quantization", "remove_train_samples_to_fit_max_seq_len")
+_SWITCH_OPTIONS = ("resume_from_checkpoint", "gradient_checkpointing", "use_lora", "verbose")
+_FLAG_OPTIONS = ("use_4bit_quantization", "remove_train_samples_to_fit_max_seq_len")
 
 
-def original_options(command: Command) -> Command:
-    """The options of the arc24 fine-tuning script."""
+def arc24_options(command: Command) -> Command:
+    """Add the options of the arc24 fine-tuning script to a command."""
     options = [
-        click.option("--train-datasets", nargs=2, multiple=True, metavar="SPEC PROMPT", help="May be given again."),
+        click.option("--train-datasets", nargs=2, multiple=True, metavar="SPEC PROMPT", help="May be repeated."),
         click.option(
             "-o", "--out", "--output-dir", "output_dir", cls=OutputBesideSettings, help="Folder of the adapter."
         ),
         click.option("--val-dataset", nargs=2, metavar="SPEC PROMPT", default=None),
         click.option("--compose-new-task-weights", nargs=4, type=float, default=None),
     ]
-    for names, kind in ((_TEXT, str), (_WHOLE, int), (_REAL, float)):
+    for names, kind in ((_TEXT_OPTIONS, str), (_INTEGER_OPTIONS, int), (_FLOAT_OPTIONS, float)):
         options += [click.option(f"--{_dashed(name)}", type=kind, default=None) for name in names]
-    options += [click.option(f"--{_dashed(name)}/--no-{_dashed(name)}", default=None) for name in _SWITCHES]
-    options += [click.option(f"--{_dashed(name)}", is_flag=True, default=None) for name in _FLAGS]
+    options += [click.option(f"--{_dashed(name)}/--no-{_dashed(name)}", default=None) for name in _SWITCH_OPTIONS]
+    options += [click.option(f"--{_dashed(name)}", is_flag=True, default=None) for name in _FLAG_OPTIONS]
     for option in reversed(options):
         command = option(command)
     return command
@@ -68,7 +68,7 @@ OVERRIDE = click.option(
 )
 RECIPE = click.argument("recipe_file", metavar="[RECIPE.yaml]", required=False, type=click.Path(path_type=Path))
 
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Two steps on the heaviest samples of the run; nothing is kept.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Train two steps on the run's heaviest samples; write nothing.")
 
 
 @click.command(context_settings=DASHES)
@@ -77,7 +77,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Two steps on the heavies
 @click.option("--progress/--no-progress", default=True, help="Show loss, tokens/s and time left.")
 @DRY_RUN
 @json_option("the manifest of the finished folder")
-@original_options
+@arc24_options
 def train(
     recipe_file: Path | None,
     overrides: tuple[str, ...],
@@ -88,7 +88,7 @@ def train(
 ) -> Path | None:
     """Train an adapter from a recipe, or from the options of the arc24 script.
 
-    A run that was stopped or killed goes on exactly where its newest checkpoint is.
+    A run that was stopped or killed is resumed from its newest checkpoint, to the same weights.
 
     \b
     bench train examples/train-toy.yaml --set max_steps=40 --set lora.rank=8
@@ -109,11 +109,13 @@ def train(
 @click.command(context_settings=DASHES)
 @RECIPE
 @OVERRIDE
-@click.option("--samples", default=2, show_default=True, type=click.IntRange(0), help="Samples to show in full.")
-@click.option("--draws", default=1000, show_default=True, type=click.IntRange(1), help="Samples to count over.")
+@click.option("--samples", default=2, show_default=True, type=click.IntRange(0), help="Samples to print in full.")
+@click.option(
+    "--draws", default=1000, show_default=True, type=click.IntRange(1), help="Samples for lengths and shares."
+)
 @DRY_RUN
 @json_option("the preview")
-@original_options
+@arc24_options
 def preview(
     recipe_file: Path | None,
     overrides: tuple[str, ...],
@@ -123,7 +125,7 @@ def preview(
     json_file: Path | None,
     **original: Any,
 ) -> None:
-    """Show what the trainer will see: samples with the loss region marked, lengths, the mixture as realised.
+    """Show what the trainer will see: samples with the loss region marked, lengths, shares of the mixture.
 
     \b
     bench preview examples/train-toy.yaml
@@ -156,10 +158,10 @@ def preview(
     help="Folder of the full model.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of its weights  [default: the base's own]"
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="dtype of its weights  [default: the base's]"
 )
 def merge(base: str, adapter: Path, output: Path, dtype: str | None) -> None:
-    """Write base and adapter as one full model, for where adapters cannot be served, and compare it with PEFT.
+    """Merge an adapter into its base, for servers that cannot load adapters, and compare the result with PEFT.
 
     \b
     bench merge tiny runs/demo/trained/cross -o merged
@@ -175,21 +177,21 @@ def _print_dry_run(recipe: Recipe, progress: bool, json_file: Path | None) -> No
 
     from trainers.run.api import dry_run
 
-    took = dry_run(recipe, progress=progress)
-    print_result(took.as_text(), json.dumps(asdict(took), indent=2), json_file)
+    result = dry_run(recipe, progress=progress)
+    print_result(result.as_text(), json.dumps(asdict(result), indent=2), json_file)
 
 
 def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:
-    """The recipe of file, original options and overrides, each over the ones before; warnings go to stderr."""
+    """Return the recipe from file, arc24 options and overrides; later ones replace earlier ones. Print warnings."""
     from trainers.recipe.arc24 import recipe_data
     from trainers.recipe.yaml_file import load_recipe
 
-    given = {k: v for k, v in original.items() if v is not None and v != ()}
-    if path is None and not given and not overrides:
+    options = {k: v for k, v in original.items() if v is not None and v != ()}
+    if path is None and not options and not overrides:
         raise click.UsageError("name a recipe file, or give --train_datasets and --output_dir")
-    if path is None and given and not given.get("output_dir"):
+    if path is None and options and not options.get("output_dir"):
         raise ConfigError("--output_dir is missing: where is the adapter to be written?")
-    data, warnings = recipe_data(given, with_defaults=path is None)
-    for warning in warnings if given else ():
+    data, warnings = recipe_data(options, with_defaults=path is None)
+    for warning in warnings if options else ():
         click.echo(f"warning: {warning}", err=True)
-    return load_recipe(path, overrides, data if given else None)
+    return load_recipe(path, overrides, data if options else None)

@@ -1,4 +1,4 @@
-"""Base and adapter as one full model, for where adapters cannot be served."""
+"""Merge an adapter into its base model, for servers that cannot load adapters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickl
 
 
 def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -> Path:
-    """Write the base model with the adapter added to its weights, and check that it answers as both do through PEFT.
+    """Write the base model with the adapter added to its weights, and check the result against both through PEFT.
 
     Args:
-        dtype: of the weights that are written; None for the base's own.
+        dtype: dtype of the written weights; None for the base's.
 
     Raises:
-        MissingExtraError: torch or PEFT is not installed. ConfigError: the base or the output folder is not usable.
-        AdapterError: the adapter does not fit the base, or by its manifest it was trained on another, or has changed;
-            or what was written answers otherwise, and was removed.
+        MissingExtraError: torch or PEFT is not installed. ConfigError: the base or the output folder cannot be used.
+        AdapterError: the adapter does not fit the base, was trained on another one by its manifest, or has changed; or
+            the merged model answers differently, and was removed.
     """
     require_train_extra()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -31,17 +31,17 @@ def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -
     refuse_pickle(adapter)
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; name another folder")
-    where = find_base(base)
-    check_weights(where)
+    folder = find_base(base)
+    check_weights(folder)
     if manifest := read_manifest(adapter):
-        check_same_base(where, adapter, manifest)
+        check_same_base(folder, adapter, manifest)
         check_unchanged(adapter, manifest)
     from trainers.commands.merged_model import write_merged
 
     with warnings.catch_warnings():
-        # PEFT's advice about tied embeddings, which are untied here where they must be, and compared.
+        # PEFT's advice about tied embeddings: write_merged unties them folder needed and compares the result.
         warnings.filterwarnings("ignore", ".*(no longer tied|tie_word_embeddings)")
-        agreement = write_merged(where, adapter, output, dtype)
-    load_tokenizer(where).save_pretrained(str(output))
+        agreement = write_merged(folder, adapter, output, dtype)
+    load_tokenizer(folder).save_pretrained(str(output))
     write_json(output / "merged.json", {"base": base, "adapter": str(adapter), **vars(agreement)})
     return output

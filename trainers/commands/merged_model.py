@@ -1,4 +1,4 @@
-"""Merging an adapter into its base, and comparing the result with PEFT. Imports torch, transformers and PEFT."""
+"""Write a merged model and compare it with PEFT. Imports torch, transformers and PEFT."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from harness.core.errors import AdapterError, ConfigError
 from trainers.model.start_adapter import modules_with_weights, targeted_modules
 
 COMPARED_TOKENS = 64
-"""Of the prompt on which base, adapter and merged model are compared."""
+"""Length of the prompt on which base, adapter and merged model are compared."""
 _LARGEST_ERROR = 0.5
-"""The largest error of the merged model's logits, as a share of what the adapter changes in them."""
+"""Bound of the merged model's error, as a share of the adapter's effect on the logits."""
 _ROUNDING = 1e-5
-"""The error that float32 arithmetic explains, as a share of the logits."""
+"""Error that float32 arithmetic explains, as a share of the logits."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Root mean squares of logits over ``COMPARED_TOKENS`` tokens."""
+    """Root mean squares of differences of logits over ``COMPARED_TOKENS`` tokens."""
 
     effect: float
-    """Base against adapter, both through PEFT."""
+    """Between base and adapter, both through PEFT."""
     error: float
-    """PEFT against the merged model."""
+    """Between PEFT and the merged model."""
 
 
 def write_merged(base: Path | str, adapter: Path, output: Path, dtype: str | None) -> Agreement:
@@ -40,27 +40,27 @@ def write_merged(base: Path | str, adapter: Path, output: Path, dtype: str | Non
 
     Raises:
         ConfigError: the base cannot be loaded.
-        AdapterError: the adapter does not fit or changes nothing, or the merged model is another and was removed.
+        AdapterError: the adapter does not fit or changes nothing, or the merged model differs too much and was removed.
     """
     precision = _precision(_load(base, "auto"))
     plain = _load(base, precision)
     _check_weights(adapter, plain.config)
     ids = torch.linspace(0, plain.get_input_embeddings().weight.shape[0] - 1, COMPARED_TOKENS).long()[None]
-    alone = _logits(plain, ids)
+    base_logits = _logits(plain, ids)
     adapted = _logits(_with_adapter(plain, adapter, base), ids)
     del plain
     model = _load(base, dtype or "auto")
     _separate_head(model)
     merged = _with_adapter(model, adapter, base, merge=True)
-    _settle_head(merged)
-    existed = output.exists()
+    _retie_head(merged)
+    output_existed = output.exists()
     merged.save_pretrained(str(output))
     written = str(next(merged.parameters()).dtype).removeprefix("torch.")
     del model, merged
-    agreement = Agreement(_rms(adapted - alone), _rms(adapted - _logits(_load(output, precision), ids)))
+    agreement = Agreement(_rms(adapted - base_logits), _rms(adapted - _logits(_load(output, precision), ids)))
     if not agreement.error <= _LARGEST_ERROR * agreement.effect + _ROUNDING * _rms(adapted):
         shutil.rmtree(output)
-        if existed:
+        if output_existed:
             output.mkdir()
         remedy = "" if written == "float32" else f"; rounding to {written} may be the cause: merge with --dtype float32"
         raise AdapterError(
@@ -78,10 +78,10 @@ def _load(base: Path | str, dtype: Any) -> Any:
 
 
 def _precision(model: Any) -> torch.dtype:
-    """What to compare in: float32 where memory has room for it, else the dtype of the model itself."""
+    """Return the dtype for the comparison: float32 if memory suffices, else the model's dtype."""
     numbers = sum(weight.numel() for weight in model.parameters())
-    own: torch.dtype = next(model.parameters()).dtype
-    return torch.float32 if 5 * numbers < psutil.virtual_memory().available else own
+    dtype: torch.dtype = next(model.parameters()).dtype
+    return torch.float32 if 5 * numbers < psutil.virtual_memory().available else dtype
 
 
 def _with_adapter(model: Any, adapter: Path, base: Path | str, *, merge: bool = False) -> Any:
@@ -94,8 +94,8 @@ def _with_adapter(model: Any, adapter: Path, base: Path | str, *, merge: bool = 
 
 def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = model(input_ids=ids).logits.float()
-    return found
+        logits: torch.Tensor = model(input_ids=ids).logits
+    return logits.float()
 
 
 def _rms(values: torch.Tensor) -> float:
@@ -103,10 +103,10 @@ def _rms(values: torch.Tensor) -> float:
 
 
 def _check_weights(adapter: Path, model: Any) -> None:
-    """Refuse an adapter of which PEFT would leave something out without a word, or that changes nothing.
+    """Refuse an adapter that changes nothing, or of which PEFT would silently ignore weights.
 
     Raises:
-        AdapterError: which modules, or that all of lora_B is zero.
+        AdapterError: the message names a module, or says that all of lora_B is zero.
     """
     try:
         config = PeftConfig.from_pretrained(str(adapter))
@@ -127,14 +127,14 @@ def _check_weights(adapter: Path, model: Any) -> None:
 
 
 def _separate_head(model: Any) -> None:
-    """Give an output layer that is tied to the embeddings a copy of them, so that merging into one leaves the other."""
+    """Untie the output layer from the embeddings by a copy, so that merging into one leaves the other unchanged."""
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is embeddings.weight:
         head.weight = torch.nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
 
 
-def _settle_head(model: Any) -> None:
-    """Tie the output layer to the embeddings again where merging left both the same; else write it on its own."""
+def _retie_head(model: Any) -> None:
+    """Tie the output layer to the embeddings again if both are still equal; else store it as a weight of its own."""
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or head.weight is embeddings.weight:
         return

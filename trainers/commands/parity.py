@@ -1,11 +1,11 @@
-"""Whether a server answers with the very model that was trained: log-probabilities through PEFT and over HTTP.
+"""Check that a server answers with the adapter that was trained: compare log-probabilities over HTTP with PEFT's.
 
-Both are asked for the log-probability of every answer token of some training samples; PEFT computes in float32.
+Both compute the log-probability of every answer token of some training samples; PEFT computes in float32.
 
-A server in **float32** differs by the order of sums: in 1,960 tokens of five adapters of the tiny base on a CPU by at
-most 2e-5 nats. The bound is 1e-3.
+A **float32** server differs only by the order of sums: by at most 2e-5 nats over 1,960 tokens of five adapters of the
+tiny base on a CPU. The bound is 1e-3.
 
-A server in **16 bits** is judged by log-odds; see ``trainers.commands.log_odds``.
+A **16-bit** server is judged by log-odds; see ``trainers.commands.log_odds``.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from trainers.recipe.schema import make_recipe
 from trainers.store.manifest import read_manifest, refuse_pickle
 
 TOLERANCE = 1e-3
-"""The largest difference of a token's log-probability (nats) that float32 arithmetic explains."""
+"""Largest difference of a token's log-probability (nats) that float32 arithmetic explains."""
 CONTROL = 0.1
-"""Base and adapter must differ by more than this somewhere, else the check could not fail."""
+"""Base and adapter must differ by more than this (nats) at some token, else the check could not fail."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest differences of a token's log-probability over the answers of some training samples, in nats."""
+    """Largest differences of an answer token's log-probability over some training samples, in nats."""
 
     tokens: int
     difference: float
-    """PEFT in float32 against the server, both with the adapter."""
+    """Between PEFT in float32 and the server, both with the adapter."""
     control: float
-    """Base against adapter, both through PEFT."""
+    """Between base and adapter, both through PEFT."""
     dtype: str = "float32"
     """In which the server computes."""
     odds: OddsDifferences | None = None
-    """What decides for a server in 16 bits; None for one in float32."""
+    """Differences of log-odds, which decide for a 16-bit server; None for float32."""
 
     @property
     def holds(self) -> bool:
-        """Whether the server has the adapter that was trained, and this could have been told."""
+        """Return whether the server has the trained adapter, and the check could have failed."""
         if self.odds is not None:
             return self.odds.within_bounds
         return self.difference <= TOLERANCE and self.control > CONTROL
 
     def as_text(self) -> str:
-        """One line with the figures that decide and their bounds."""
+        """Return one line with the verdict, the figures and their bounds."""
         verdict = "the server has the model that was trained" if self.holds else "PARITY FAILED"
         return f"parity over {self.tokens} answer tokens, server in {self.dtype}: {verdict}; {self.figures()}"
 
@@ -80,46 +80,46 @@ def check_parity(
     key: str | None = None,
     dtype: str | None = None,
 ) -> Parity:
-    """Compare a finished adapter folder with what ``server`` answers under the name ``model``.
+    """Compare a finished adapter folder with the answers of ``server`` under the model name ``model``.
 
     Args:
-        samples: of the recipe's mixture, from its first on.
-        base: the base model where it has moved since training.
-        key: shown to the server.
-        dtype: in which the server computes; None is what the server says (ours does), else float32.
+        samples: number of samples, from the first of the recipe's mixture on.
+        base: the base model, if it has moved since training.
+        key: API key for the server.
+        dtype: in which the server computes; None to take what the server reports (ours does), else float32.
 
     Raises:
-        AdapterError: the folder is no finished adapter. ServerError: the server does not answer as asked.
+        AdapterError: the folder has no finished adapter. ServerError: the server does not return log-probabilities.
     """
     manifest = read_manifest(adapter)
     if manifest is None or manifest.kind != "adapter":
         raise AdapterError(f"{adapter}: no finished adapter, so that there is nothing to compare")
     refuse_pickle(adapter)
-    # What was gone on from is part of the weights now, and may be gone.
+    # A start adapter is part of the weights by now; its folder may have been removed.
     changes = {"adapter": None, "template_date": manifest.template_date, **({"model": base} if base else {})}
     recipe = make_recipe({**manifest.recipe, **changes}, str(adapter))
-    where = find_base(recipe.model)
-    check_weights(where)
+    folder = find_base(recipe.model)
+    check_weights(folder)
     mixture = open_recipe_mixture(open_inputs(recipe, template=manifest.chat_template))
     chosen = [mixture.draw_sample(i).sample for i in range(samples)]
     dtype = dtype or server_dtype(server, model, key) or "float32"
     served = [_over_http(server, model, sample, key) for sample in chosen]
-    adapted, plain = _through_peft(str(where), adapter, chosen, "float32")
+    adapted, plain = _through_peft(str(folder), adapter, chosen, "float32")
     odds = None
     if dtype in LEAST_ROUNDING:
-        rounded, _ = _through_peft(str(where), adapter, chosen, dtype)
+        rounded, _ = _through_peft(str(folder), adapter, chosen, dtype)
         odds = compare_odds(adapted, served, rounded, plain, LEAST_ROUNDING[dtype])
     return Parity(sum(map(len, adapted)), _largest(adapted, served), _largest(adapted, plain), dtype, odds)
 
 
 def _largest(one: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    """The largest difference; what is no number anywhere is the largest of all, since ``max`` may pass over it."""
-    found = [abs(x - y) for x, y in token_pairs(one, other)]
-    return max(found) if all(map(math.isfinite, found)) else math.inf
+    """Return the largest absolute difference; infinity if any value is not finite, which ``max`` might skip."""
+    differences = [abs(x - y) for x, y in token_pairs(one, other)]
+    return max(differences) if all(map(math.isfinite, differences)) else math.inf
 
 
 def _through_peft(base: str, adapter: Path, samples: Sequence[TrainingSample], dtype: str) -> tuple[LogProbs, LogProbs]:
-    """Log-probabilities of the answer tokens with the adapter and without; all weights and products in ``dtype``."""
+    """Return the log-probabilities of the answer tokens with and without the adapter, computed in ``dtype``."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -141,18 +141,18 @@ def _through_peft(base: str, adapter: Path, samples: Sequence[TrainingSample], d
 
 
 def server_dtype(server: str, model: str, key: str | None) -> str | None:
-    """Return the dtype that a server of ours names for a model; None where it names none that is known here.
+    """Return the dtype that one of our servers reports for a model; None if it reports none that is known here.
 
     Raises:
-        ServerError: it does not list its models.
+        ServerError: the server does not list its models.
     """
     try:
         with open_without_proxy(_request(server, "/v1/models", None, key), timeout=30) as reply:
             cards = json.load(reply)["data"]
-        named = {card["id"]: (card.get("arc_bench") or {}).get("dtype") for card in cards}
+        dtypes = {card["id"]: (card.get("arc_bench") or {}).get("dtype") for card in cards}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServerError(f"{server}: does not list its models: {error!r}") from error
-    return next((dtype for dtype in DTYPES if named.get(model) == dtype), None)
+    return next((dtype for dtype in DTYPES if dtypes.get(model) == dtype), None)
 
 
 def _request(server: str, path: str, body: dict[str, Any] | None, key: str | None) -> urllib.request.Request:
@@ -163,6 +163,7 @@ def _request(server: str, path: str, body: dict[str, Any] | None, key: str | Non
 
 
 def _over_http(server: str, model: str, sample: TrainingSample, key: str | None) -> list[float]:
+    """Return the server's log-probabilities of a sample's answer tokens."""
     body = {"model": model, "prompt": sample.ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     request = _request(server, "/v1/completions", body, key)
     try:

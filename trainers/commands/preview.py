@@ -1,4 +1,4 @@
-"""What the trainer will see: decoded samples, lengths, the mixture as realised, the longest step."""
+"""Show what the trainer will see: decoded samples, lengths, shares of the mixture, the longest step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PERCENTILES = (50, 75, 90, 95, 99, 100)
 
 @dataclass(frozen=True)
 class PreviewSample:
-    """One sample as text: the loss covers ``answer``, the end-of-turn token included."""
+    """One sample as text; the loss covers ``answer``, which includes the end-of-turn token."""
 
     spec: str
     task_id: str
@@ -31,7 +31,7 @@ class PreviewSample:
 
 @dataclass(frozen=True)
 class SourceShare:
-    """One dataset of the mixture over the samples drawn."""
+    """Declared and realised share of one dataset among the drawn samples."""
 
     spec: str
     declared: float
@@ -41,21 +41,21 @@ class SourceShare:
 
 @dataclass(frozen=True)
 class TokenizerReport:
-    """How tokenizer and chat template read a sample."""
+    """How tokenizer and chat template represent a sample."""
 
     cells: int
     """Tokens of a row of ten cells."""
     digits: int
-    """The most digits that share a token."""
+    """Largest number of digits in one token."""
     stops: dict[int, str]
-    """The tokens that end an answer."""
+    """Tokens that end an answer, with their text."""
     eos: list[int]
-    """The tokens at which the model's own files stop."""
+    """Tokens at which the model's own files stop."""
     thinks: str
-    """``no``, ``learned`` (an empty thought, with the answer), ``prompt`` (an empty one there) or ``opened`` there."""
+    """How the template handles thoughts: a key of ``_THOUGHTS``."""
 
     def as_text(self) -> str:
-        """Three short lines."""
+        """Return three short lines."""
         together = "one token each" if self.digits == 1 else f"up to {self.digits} share a token"
         stops = ", ".join(f"{text!r} ({token})" for token, text in self.stops.items())
         eos = ", ".join(map(str, self.eos)) or "none"
@@ -83,12 +83,14 @@ class Preview:
     samples: list[PreviewSample]
     drawn: int
     percentiles: dict[int, int]
+    """Length of a sample by percentile."""
     sources: list[SourceShare]
     dropped_share: float
-    """The share of all draws that did not fit or had no output."""
+    """Share of all drawn samples that did not fit or had no output."""
     padding: float
-    """The share of padding in the passes of the steps, on one process."""
+    """Share of padding in the steps' micro-batches, on one process."""
     longest_step: int
+    """Number of the step with the most tokens, counted from 1."""
     longest_step_tokens: int
     longest_sample: int
     reading: TokenizerReport
@@ -97,9 +99,12 @@ class Preview:
 
 
 def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
-    """Draw the first ``draws`` samples of a recipe (whole steps) as training would, without a model.
+    """Draw the first samples of a recipe as training would, without loading the model.
 
-    Steps are those of the run: where it is shorter than ``draws``, shares and lengths still are over all draws.
+    Args:
+        samples: number of samples to decode.
+        draws: number of samples for lengths and shares, rounded up to whole steps; those after the run's last step
+            count there, but not for padding and the longest step.
 
     Raises:
         MissingExtraError, ConfigError, SpecError, DataError: as training would.
@@ -113,33 +118,33 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     steps = [drawn[k : k + size] for k in range(0, len(drawn), size)][: recipe.max_steps]
     lengths = sorted(len(d.sample.ids) for d in drawn)
     counts = count_by_source(drawn, len(mixture.sources))
-    skipped = sum(c.too_long + c.no_output for c in counts)
+    n_skipped = sum(c.too_long + c.no_output for c in counts)
     totals = [sum(len(d.sample.ids) for d in step) for step in steps]
     specs = [dataset.spec for dataset in inputs.datasets]
     return Preview(
-        samples=[_shown(specs[d.source], d, tokenizer) for d in drawn[:samples]],
+        samples=[_preview_sample(specs[d.source], d, tokenizer) for d in drawn[:samples]],
         drawn=len(drawn),
         percentiles={p: lengths[min(len(lengths) - 1, len(lengths) * p // 100)] for p in PERCENTILES},
         sources=[
             SourceShare(spec, declared, c.drawn / len(drawn), c)
             for spec, declared, c in zip(specs, mixture.shares, counts, strict=True)
         ],
-        dropped_share=skipped / (skipped + len(drawn)),
+        dropped_share=n_skipped / (n_skipped + len(drawn)),
         padding=_padding(steps, MicroBatchLimits(recipe.tokens_a_pass, recipe.micro_batch_size, recipe.max_padding)),
         longest_step=max(range(len(totals)), key=totals.__getitem__) + 1,
         longest_step_tokens=max(totals),
         longest_sample=lengths[-1],
-        reading=_reading(inputs),
+        reading=_tokenizer_report(inputs),
         advice=list(inputs.advice),
     )
 
 
-def _reading(inputs: RecipeInputs) -> TokenizerReport:
+def _tokenizer_report(inputs: RecipeInputs) -> TokenizerReport:
     tokenizer, turn = inputs.chat.tokenizer, inputs.turns[0]
     row = parse_encoder(inputs.recipe.encoder).line(1, bytes(range(10)))
     pieces = [decode_ids(tokenizer, [token]) for token in tokenizer.encode(row, add_special_tokens=False)]
-    written = "</think>" in turn.opening
-    thinks = "opened" if turn.opens_thought else "learned" if turn.learns_thought else "prompt" if written else "no"
+    has_thought = "</think>" in turn.opening
+    thinks = "opened" if turn.opens_thought else "learned" if turn.learns_thought else "prompt" if has_thought else "no"
     return TokenizerReport(
         len(pieces),
         max(sum(letter.isdigit() for letter in piece) for piece in pieces),
@@ -149,7 +154,7 @@ def _reading(inputs: RecipeInputs) -> TokenizerReport:
     )
 
 
-def _shown(spec: str, draw: DrawnSample, tokenizer: Any) -> PreviewSample:
+def _preview_sample(spec: str, draw: DrawnSample, tokenizer: Any) -> PreviewSample:
     ids, start = draw.sample.ids, draw.sample.prompt_length
     prompt, answer = decode_ids(tokenizer, ids[:start]), decode_ids(tokenizer, ids[start:])
     return PreviewSample(spec, draw.task_id, len(ids), len(ids) - start, prompt, answer)
@@ -165,7 +170,7 @@ def _padding(steps: Sequence[Sequence[DrawnSample]], limits: MicroBatchLimits) -
 
 
 def format_preview(shown: Preview) -> str:
-    """The preview for people."""
+    """Return the preview as text for people."""
     parts = []
     for s in shown.samples:
         parts.append(f"--- {s.spec}, task {s.task_id}: {s.tokens} tokens, the loss covers the last {s.answer_tokens}")

@@ -1,4 +1,4 @@
-"""The command ``bench tiny-base``."""
+"""Define the command ``bench tiny-base``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.core.cli_options import RenamedOption
 
 
 @click.command("tiny-base")
-@click.option("--path", "show", is_flag=True, help="Print the folder of the shipped tiny base and do nothing else.")
+@click.option("--path", "show", is_flag=True, help="Print the folder of the shipped tiny base, and exit.")
 @click.option(
     "-o",
     "--out",
@@ -20,16 +20,16 @@ from harness.core.cli_options import RenamedOption
     type=click.Path(path_type=Path),
     help="Folder to write the new model to.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
-@click.option("--batch", type=click.IntRange(1), help="Sequences of a step.")
+@click.option("--steps", type=click.IntRange(1), help="Training steps.")
+@click.option("--batch", type=click.IntRange(1), help="Sequences per training step.")
 @click.option("--hidden", type=int, help="Hidden size, a multiple of the head size 32.")
-@click.option("--layers", type=click.IntRange(1), help="Layers.")
+@click.option("--layers", type=click.IntRange(1), help="Number of layers.")
 @click.option("--mlp", type=click.IntRange(1), help="Width of the MLP.")
 @click.option("--families", help="Comma-separated toy families, in the order of the curriculum.")
 @click.option("--seed", type=int, help="Seed of weights and tasks.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where to train.")
 def tiny_base(show: bool, output: Path | None, families: str | None, **options: int | str | None) -> None:
-    """Make the embedded tiny model anew, or a larger sibling.
+    """Train the embedded tiny model again, or a larger one of its kind.
 
     \b
     bench tiny-base --path
@@ -46,9 +46,9 @@ def tiny_base(show: bool, output: Path | None, families: str | None, **options: 
         raise click.UsageError("name a folder to write to (-o FOLDER), or ask for --path")
     if output.exists() and any(output.iterdir()):
         raise click.UsageError(f"{output} is not empty; name another folder")
-    chosen: dict[str, object] = {key: value for key, value in options.items() if value is not None}
+    settings: dict[str, object] = {key: value for key, value in options.items() if value is not None}
     if families:
-        chosen["families"] = tuple(families.split(","))
-    config = TinyBaseConfig(**chosen)  # type: ignore[arg-type]
+        settings["families"] = tuple(families.split(","))
+    config = TinyBaseConfig(**settings)  # type: ignore[arg-type]
     model, tokenizer = train_tiny_base(config, click.echo)
     save_tiny_base(model, tokenizer, config, output, click.echo)

@@ -1,4 +1,4 @@
-"""The model card of a tiny base: what it is, how it was made, and what it really scores."""
+"""Write the model card of a tiny base: what it is, how it was trained, and its measured scores."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Families marked *no* were never shown: they are what the demo's adapters learn.
 
 
 def model_card(model: Any, tokenizer: Any, config: dict[str, Any], n: int = 256) -> str:
-    """The card as markdown; measures every family at every size, with controls where a family has several rules."""
+    """Return the card as markdown, with measured scores of every family at every grid size."""
     columns = " | ".join(f"{s}x{s} | control {s}x{s}" for s in SIZES)
     text = _HEAD.format(
         parameters=model.num_parameters(),
@@ -72,10 +72,13 @@ def model_card(model: Any, tokenizer: Any, config: dict[str, Any], n: int = 256)
 def held_out_accuracy(
     model: Any, tokenizer: Any, family: str, size: int, *, n: int = 256, control: bool = False
 ) -> float:
-    """Share of n held-out tasks whose test answer is exact under greedy decoding.
+    """Return the share of n held-out tasks whose test answer is exact under greedy decoding.
 
-    Greedy decoding is exact iff every token is the most likely one after the right ones before it, so that one forward
-    pass answers. ``control`` shows examples of another rule of the family: what is left is guessing.
+    Greedy decoding is exact if and only if every token is the most likely one after the correct tokens before it, so
+    that one forward pass suffices.
+
+    Args:
+        control: show examples of another rule of the family, so that only guessing is left.
     """
     import torch
 

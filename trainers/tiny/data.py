@@ -1,4 +1,4 @@
-"""Batches for the tiny base: toy tasks as token ids with the loss on every example's output from the second on."""
+"""Build batches for the tiny base: toy tasks as token ids, with the loss on all outputs but the first."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 from harness.core.grid import Grid, Task
 from harness.data.toy_tasks import toy_task
-
-IGNORED = -100
+from trainers.data.micro_batches import IGNORED
 
 
 class DenseEncoder:
-    """Turns tasks into the token ids of the prompt ``compact-v0`` with MinimalGridEncoder, all answers included.
+    """Encode tasks as the token ids of prompt ``compact-v0`` with MinimalGridEncoder, all answers included.
 
     A test proves that the ids equal those of harness.prompts.prompt_tokenizer on the rendered prompt.
     """
@@ -29,14 +28,14 @@ class DenseEncoder:
         self.digits = [ids(str(digit))[0] for digit in range(10)]
 
     def encode_grid(self, grid: Grid) -> list[int]:
-        """The ids of one grid."""
+        """Return the ids of one grid."""
         ids: list[int] = []
         for row in grid.rows():
             ids += [*(self.digits[c] for c in row), *self.newline]
         return ids[: -len(self.newline)]
 
     def encode_task(self, task: Task) -> tuple[list[int], list[int], int]:
-        """(ids, labels, length of one answer with its end of turn); labels are IGNORED outside the answers."""
+        """Return (ids, labels, length of one answer with its end of turn); labels are IGNORED outside the answers."""
         ids: list[int] = []
         labels: list[int] = []
         answer: list[int] = []
@@ -52,7 +51,7 @@ class DenseEncoder:
 
 @dataclass
 class Curriculum:
-    """Families in order; the next joins when all that are active are mastered, and weak ones are drawn more often."""
+    """Families in order: the next joins when all active ones are mastered, and weak ones are drawn more often."""
 
     families: tuple[str, ...]
     threshold: float
@@ -65,15 +64,15 @@ class Curriculum:
         self._random = random.Random(self.seed)  # noqa: S311
 
     def draw_tasks(self, n: int, size: int) -> tuple[list[str], list[Task]]:
-        """n fresh training tasks of one size, and their families."""
-        known = self.families[: self.active]
-        names = self._random.choices(known, [0.15 + 1 - self.accuracy[f] for f in known], k=n)
+        """Return the families of n new training tasks of one grid size, and the tasks."""
+        active_families = self.families[: self.active]
+        names = self._random.choices(active_families, [0.15 + 1 - self.accuracy[f] for f in active_families], k=n)
         first = self.drawn
         self.drawn += n
         return names, [toy_task(f, "training", self.seed, first + i, size=size) for i, f in enumerate(names)]
 
     def record_answers(self, names: list[str], exact: list[bool]) -> bool:
-        """Take in which answers were exact; True when a family joined."""
+        """Update the families' accuracies; return True when a new family joined."""
         for name, right in zip(names, exact, strict=True):
             self.accuracy[name] += 0.01 * (right - self.accuracy[name])
         mastered = all(self.accuracy[f] > self.threshold for f in self.families[: self.active])

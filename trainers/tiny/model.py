@@ -1,4 +1,4 @@
-"""How a tiny base is made, its network, and its optimizers."""
+"""Define the configuration, network and optimizers of a tiny base."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ ATTENTION = "arc_bench_bf16"
 
 @dataclass(frozen=True)
 class TinyBaseConfig:
-    """How a tiny base is made; the defaults make the shipped one."""
+    """How a tiny base is trained; the defaults are those of the shipped one."""
 
     hidden: int = 192
     layers: int = 5
     mlp: int = 384
     head: int = 32
-    """vLLM's smallest head size on a CPU."""
+    """Head size; 32 is vLLM's smallest on a CPU."""
     rope_theta: float = 30.0
     context: int = 16384
     families: tuple[str, ...] = ("copy", "border", "corners", "edge", "recolour", "flip")
     threshold: float = 0.7
     steps: int = 3600
     batch: int = 48
-    """Sequences of a step at the smallest size; larger grids get fewer, for about as many tokens (5 mark a grid)."""
+    """Sequences per step at the smallest grid size; larger grids get fewer, for about equally many tokens."""
     muon_lr: float = 0.02
     adamw_lr: float = 3e-3
     seed: int = 0
@@ -31,7 +31,7 @@ class TinyBaseConfig:
 
 
 def build_model(config: TinyBaseConfig, vocabulary: int, end_of_turn: int) -> Any:
-    """A randomly initialised Qwen2ForCausalLM with float32 weights."""
+    """Return a randomly initialised Qwen2ForCausalLM with float32 weights."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -57,22 +57,23 @@ def build_model(config: TinyBaseConfig, vocabulary: int, end_of_turn: int) -> An
 
 
 def build_optimizers(model: Any, muon_lr: float, adamw_lr: float) -> list[Any]:
-    """Muon for the matrices inside the layers, AdamW for embeddings, norms and biases."""
+    """Return Muon for the matrices inside the layers, and AdamW for embeddings, norms and biases."""
     import torch
 
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    inside = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in inside]
+    in_layers = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in in_layers]
     return [
         torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.01, momentum=0.95),
-        torch.optim.AdamW(rest, lr=adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
 def _attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any) -> tuple[Any, None]:
-    """Causal attention by plain bf16 products: the fused kernel's backward took 3 times as long on a CPU.
+    """Compute causal attention by plain bfloat16 products, 3 times faster on a CPU than the fused kernel's backward.
 
-    Args: query, key, value of shape (batch, heads, length, head size); sequences are unpadded, so the mask is causal.
+    Args:
+        query, key, value: shape (batch, heads, length, head size). Sequences are unpadded, so that the mask is causal.
     """
     import torch
 

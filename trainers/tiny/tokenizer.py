@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny base: a byte-level BPE with a ChatML template, learned from shipped prompts alone."""
+"""Build the tokenizer of the tiny base: a byte-level BPE with a ChatML template, trained on shipped prompts only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from harness.prompts.prompt_template import PROMPT_DIR
 
 VOCABULARY = 384
-"""256 bytes and the merges that shorten the prompts; three special tokens come on top."""
+"""256 bytes, and merges that shorten the prompts; three special tokens are added."""
 END_OF_TURN = "<|im_end|>"
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -17,15 +17,15 @@ _PROMPTS = (
     "compact-v0", "input-from-inputs-v0", "output-from-examples-v0", "output-from-examples-v1",
     "output-from-outputs-v0",
 )  # fmt: skip
-"""What the shipped tokenizer was learned from; prompts that came later would change its ids."""
+"""Prompts on which the shipped tokenizer was trained; later prompts would change its ids."""
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen2's own split: AutoTokenizer rebuilds it for a Qwen2 model whatever was saved, so that no other can be used."""
+"""Qwen2's pre-tokenizer pattern: AutoTokenizer restores it for a Qwen2 model whatever was saved."""
 
 
 def build_tokenizer() -> Any:
-    """A transformers Qwen2Tokenizer in which every digit and every newline is one token."""
+    """Return a transformers Qwen2Tokenizer in which every digit and every newline is one token."""
     import json
 
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers

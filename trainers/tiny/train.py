@@ -1,6 +1,6 @@
-"""The tiny base model: a Qwen2 of two million parameters that solves toy tasks in context, trained from nothing.
+"""Train the tiny base: a Qwen2 of two million parameters that solves toy tasks in context, trained from scratch.
 
-It exists so that the whole loop runs for real on a machine without weights or GPU. ``bench tiny-base`` remakes it.
+With it the whole loop runs on a machine without weights or GPU. ``bench tiny-base`` trains it again.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.toy_tasks import SIZES
+from trainers.data.micro_batches import IGNORED
 from trainers.tiny.card import model_card
-from trainers.tiny.data import IGNORED, Curriculum, DenseEncoder
+from trainers.tiny.data import Curriculum, DenseEncoder
 from trainers.tiny.model import TinyBaseConfig, build_model, build_optimizers
 
 Report = Callable[[str], None]
 
 
 def shipped_path() -> Path:
-    """The folder of the tiny base that comes with the package."""
+    """Return the folder of the tiny base that is part of the package."""
     return Path(__file__).parent.parent / "weights" / "tiny-base"
 
 
 def train_tiny_base(config: TinyBaseConfig, report: Report) -> tuple[Any, Any]:
-    """Train a tiny base; returns (model, tokenizer).
+    """Train a tiny base and return (model, tokenizer).
 
-    Muon on the matrices and AdamW on the rest; constant rate with 100 steps of warm-up, then linear decay over the
-    last 40 %. Seeded and counted in steps: the same machine makes the same weights.
+    Muon optimizes the matrices and AdamW the rest; constant learning rate after 100 warm-up steps, linear decay over
+    the last 40 %. Seeded, and measured in steps instead of time: the same machine gives the same weights.
+
+    Args:
+        report: called with a line of text on the progress.
     """
     import torch
 
@@ -38,22 +42,22 @@ def train_tiny_base(config: TinyBaseConfig, report: Report) -> tuple[Any, Any]:
     model = build_model(config, len(tokenizer), tokenizer.convert_tokens_to_ids("<|im_end|>"))
     encoder = DenseEncoder(tokenizer)
     curriculum = Curriculum(config.families, config.threshold, config.seed)
-    steppers = build_optimizers(model, config.muon_lr, config.adamw_lr)
-    rates = [stepper.param_groups[0]["lr"] for stepper in steppers]
+    optimizers = build_optimizers(model, config.muon_lr, config.adamw_lr)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     tokens = 0
     for step in range(config.steps):
         scale = _schedule(step, config.steps)
-        for stepper, rate in zip(steppers, rates, strict=True):
-            stepper.param_groups[0]["lr"] = rate * scale
-            stepper.zero_grad()
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * scale
+            optimizer.zero_grad()
         size = SIZES[step % len(SIZES)]
         names, tasks = curriculum.draw_tasks(config.batch * (SIZES[0] ** 2 + 5) // (size**2 + 5), size)
         rows = [encoder.encode_task(task) for task in tasks]
         loss, exact = _forward(model, rows, config.device)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper in steppers:
-            stepper.step()
+        for optimizer in optimizers:
+            optimizer.step()
         tokens += sum(len(ids) for ids, _, _ in rows)
         joined = curriculum.record_answers(names, exact)
         if joined or (step + 1) % 50 == 0:
@@ -63,12 +67,13 @@ def train_tiny_base(config: TinyBaseConfig, report: Report) -> tuple[Any, Any]:
 
 
 def _schedule(step: int, steps: int) -> float:
+    """Return the factor of the learning rate at a step."""
     done = step / steps
     return min(1.0, (step + 1) / 100) * (1.0 if done < 0.6 else max(0.02, (1 - done) / 0.4))
 
 
 def _forward(model: Any, rows: list[tuple[list[int], list[int], int]], device: str) -> tuple[Any, list[bool]]:
-    """(mean loss over the answers' tokens, whether each sequence's last answer is exact under teacher forcing)."""
+    """Return the mean loss over the answers' tokens, and whether each sequence's last answer is exact."""
     import torch
 
     ids = torch.tensor([row[0] for row in rows], device=device)
@@ -83,7 +88,7 @@ def _forward(model: Any, rows: list[tuple[list[int], list[int], int]], device: s
 
 
 def save_tiny_base(model: Any, tokenizer: Any, config: TinyBaseConfig, output: Path, report: Report) -> None:
-    """Write the model in bf16 with tokenizer and model card; the card's scores are measured on what was written."""
+    """Write the model in bfloat16 with tokenizer and model card, whose scores are measured on the written model."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
