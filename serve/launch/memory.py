@@ -24,9 +24,8 @@ def cpu_cache(
 
     Args:
         dtype: in which the server computes.
-        gib: the requested size in GiB; None chooses room for four of the longest sequences, at least 1 GiB and at most
-            a
-            quarter of the free memory.
+        gib: the requested size in GiB; None chooses room for four of the longest sequences, at least 1 GiB and at
+            most a quarter of the free memory.
         length: the longest sequence in tokens, if known.
         engines: how many engines share the memory.
         free_memory: in bytes.

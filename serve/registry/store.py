@@ -236,8 +236,7 @@ class Registry:
         """Delete all versions except the ``keep`` newest of each name, and return the deleted ids.
 
         Versions that are live, that a rollback would make live, or that a running server uses are never deleted.
-        Leftovers
-        of interrupted additions and removals are deleted too.
+        Leftovers of interrupted additions and removals are deleted too.
         """
         removed: list[str] = []
         with self._lock():

@@ -1,4 +1,4 @@
-"""The routes under /admin/adapters: what a server knows, and every change that needs no files from the client."""
+"""The routes under /admin/adapters: list adapters and change them. Clients send names and never files or paths."""
 
 from __future__ import annotations
 
@@ -10,38 +10,42 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel as Schema
 from pydantic import ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from harness.core.errors import AdapterError
 from serve.registry.adapter_version import AdapterVersion
-from serve.server.http_json import Refusal, admin_status, read_json
+from serve.server.http_json import Refusal, admin_status, error_response, json_response, read_json
 from serve.server.pool import AdapterPool
 from serve.server.service import Service
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request, Response
+    from fastapi import FastAPI
 
 _log = logging.getLogger("vllm.arc_bench")
 
 
 class Change(Schema):
-    """The body of promote, rollback, unload and remove."""
+    """Body of promote, rollback, unload and remove."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     adapter: str = Field(max_length=100)
 
 
 class LoadChange(Change):
-    """The body of load."""
+    """Body of load."""
 
     live: bool = True
-    """False: the version is made ready and no name moves."""
+    """False: load the version without making it live."""
 
 
 class Sweep(Schema):
-    """The body of gc."""
+    """Body of gc."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     keep: int = Field(1, ge=0, le=1_000_000)
+    """Newest versions of each name that stay."""
 
 
 async def _load(pool: AdapterPool, body: LoadChange) -> list[str]:
@@ -81,22 +85,20 @@ ACTIONS: dict[str, tuple[type[Schema], Action]] = {
     "remove": (Change, _remove),
     "gc": (Sweep, _gc),
 }
-"""POST /admin/adapters/NAME: its body and what it does; it gives the ids that it was about."""
+"""Route /admin/adapters/NAME: its body and its function, which returns the ids of the versions concerned."""
 ADMIN_ROUTES = {("GET", "/admin/adapters"), *(("POST", f"/admin/adapters/{name}") for name in ACTIONS)}
+"""Method and path of every route here."""
 
 
 def attach_routes(app: FastAPI) -> None:
-    """Add the routes; the middleware has checked key and route before they run."""
-    from starlette.routing import Route
-
+    """Add the routes to the app. AdapterMiddleware checks route and key of a request before they run."""
     app.router.routes.append(Route("/admin/adapters", _list, methods=["GET"]))
     for name in ACTIONS:
         app.router.routes.append(Route(f"/admin/adapters/{name}", _change, methods=["POST"]))
 
 
 async def _list(request: Request) -> Response:
-    from fastapi.responses import JSONResponse
-
+    """Answer GET /admin/adapters."""
     service: Service = request.app.state.arc_bench
     if service.pool is None:
         return _refused(409, "this server was started without --adapters")
@@ -105,28 +107,27 @@ async def _list(request: Request) -> Response:
         adapters = [await _row(service.pool, name) for name in sorted({*names, *service.pool.live})]
     except AdapterError as error:
         return _refused(admin_status(error), str(error))
-    return JSONResponse({"base": service.base.name, "swaps": service.pool.swaps, "adapters": adapters})
+    return json_response(200, {"base": service.base.name, "swaps": service.pool.swaps, "adapters": adapters})
 
 
 async def _row(pool: AdapterPool, name: str) -> dict[str, Any]:
-    """One name with its versions, oldest first, and the one that a rollback would go back to."""
-    found = await asyncio.to_thread(pool.registry.versions, name)
-    previous = await asyncio.to_thread(pool.registry.history, name)
+    """Return one name with its versions, oldest first, and the version that a rollback makes live."""
+    registered = await asyncio.to_thread(pool.registry.versions, name)
+    history = await asyncio.to_thread(pool.registry.history, name)
     loaded, live = pool.loaded, pool.live.get(name)
     versions = []
-    for version in found:
+    for version in registered:
         entry = loaded.get(version.id)
         state = "registered" if entry is None else "retiring" if entry.retiring else "loaded"
         row: dict[str, Any] = {"id": version.id, "state": "live" if live == version.id else state}
         if entry is not None:
             row |= {"rank": entry.verified.facts.rank, "requests": entry.requests, "served": entry.served}
         versions.append(row)
-    return {"name": name, "live": live, "previous": previous[0].id if previous else None, "versions": versions}
+    return {"name": name, "live": live, "previous": history[0].id if history else None, "versions": versions}
 
 
 async def _change(request: Request) -> Response:
-    from fastapi.responses import JSONResponse
-
+    """Answer a POST below /admin/adapters/."""
     service: Service = request.app.state.arc_bench
     name = request.url.path.rpartition("/")[2]
     schema, action = ACTIONS[name]
@@ -149,16 +150,14 @@ async def _change(request: Request) -> Response:
     for warning in warnings:
         _log.warning("%s", warning)
     answer = {"action": name, "adapters": ids, "live": service.pool.live, "seconds": time.monotonic() - started}
-    return JSONResponse({**answer, "warnings": warnings})
+    return json_response(200, {**answer, "warnings": warnings})
 
 
 def _warnings(pool: AdapterPool, ids: list[str]) -> list[str]:
-    """What is to be known of versions that are loaded now."""
+    """Return the warnings about those versions that are loaded."""
     loaded = pool.loaded
     return [f"{i}: {warning}" for i in ids if i in loaded for warning in loaded[i].verified.facts.warnings]
 
 
 def _refused(status: int, message: str) -> Response:
-    from fastapi.responses import JSONResponse
-
-    return JSONResponse({"error": {"message": message, "type": "AdapterError", "param": None, "code": status}}, status)
+    return error_response(status, "AdapterError", message)

@@ -1,4 +1,4 @@
-"""What the adapter pool needs of an engine, and vLLM's own loading code behind it."""
+"""The interface of an engine that loads and unloads adapters, and its implementation by vLLM."""
 
 from __future__ import annotations
 
@@ -8,40 +8,48 @@ from harness.core.errors import AdapterError
 
 
 class Engine(Protocol):
-    """What the pool needs of vLLM; a failed load raises AdapterError and leaves nothing behind."""
+    """An engine that holds adapters."""
 
     async def load(self, model: str, folder: str) -> None:
-        """Make ``folder`` answer under the name ``model``."""
+        """Load the adapter in ``folder`` so that requests for ``model`` use it.
+
+        Raises:
+            AdapterError: it failed, and left nothing loaded.
+        """
 
     async def unload(self, model: str) -> None:
-        """Forget ``model``; no request uses it."""
+        """Unload ``model``, which no request uses."""
 
 
 class VllmEngine:
-    """vLLM's own loading code, called inside the server process; it reaches every data-parallel engine."""
+    """vLLM's own loading code, called in the server's process; it reaches every data-parallel engine."""
 
     def __init__(self, models: Any, client: Any) -> None:
         self._models = models
         self._client = client
 
     async def load(self, model: str, folder: str) -> None:
-        """Load an adapter folder under a name that was never used for other weights."""
+        """Load an adapter folder (raises as ``Engine.load``).
+
+        Args:
+            model: a name that has never stood for other weights, since vLLM's prefix cache is keyed by it.
+        """
         from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest
 
-        numbers = self._models.lora_id_counter
-        before = numbers.value
+        counter = self._models.lora_id_counter
+        before = counter.value
         result = await self._models.load_lora_adapter(LoadLoRAAdapterRequest(lora_name=model, lora_path=folder))
         if not isinstance(result, str):
-            if numbers.value > before:  # the engines were asked, and of several some may have it
-                await self._client.remove_lora(numbers.value)
+            if counter.value > before:  # the request reached the engines, and some of them may have loaded it
+                await self._client.remove_lora(counter.value)
             raise AdapterError(f"{model}: vLLM refused it: {result.error.message}")
 
     async def unload(self, model: str) -> None:
-        """Forget the name and free the engine's copy."""
+        """Remove the name and the engines' copies of the weights."""
         from vllm.entrypoints.serve.lora.protocol import UnloadLoRAAdapterRequest
 
-        number = self._models.lora_requests[model].lora_int_id
+        adapter_id = self._models.lora_requests[model].lora_int_id
         result = await self._models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=model))
         if not isinstance(result, str):
             raise AdapterError(f"{model}: vLLM refused to unload it: {result.error.message}")
-        await self._client.remove_lora(number)
+        await self._client.remove_lora(adapter_id)

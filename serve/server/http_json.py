@@ -1,27 +1,22 @@
-"""Requests and answers as the server's own code reads and writes them: ASGI's types, JSON bodies, refusals."""
+"""JSON requests and responses of the server's own routes: bounded bodies, and errors in OpenAI's form."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope
 
 from harness.core.errors import AdapterError
 from serve.registry.adapter_version import AdapterInUseError, UnknownAdapterError
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 16 << 20
 """Bytes; a prompt of 32,768 token ids takes about 0.2 MB."""
 
 
 class Refusal(Exception):
-    """A request that is answered here, with an error in OpenAI's form."""
+    """A request that this server refuses, with HTTP status and the error type in OpenAI's form."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(message)
@@ -30,10 +25,11 @@ class Refusal(Exception):
 
 
 async def read_json(scope: Scope, receive: Receive) -> dict[str, Any]:
-    """The JSON object in a request's body.
+    """Return the JSON object in a request's body.
 
     Raises:
-        Refusal: not declared as JSON (415), larger than MAX_BODY (413), no object (400), or the client left (499).
+        Refusal: the body is not declared as JSON (415), larger than MAX_BODY (413) or no JSON object (400), or the
+            client has disconnected (499).
     """
     kind = next((v for k, v in scope["headers"] if k == b"content-type"), b"")
     if kind.split(b";")[0].strip().lower() != b"application/json":
@@ -58,23 +54,19 @@ async def read_json(scope: Scope, receive: Receive) -> dict[str, Any]:
     return value
 
 
-async def answer_error(send: Send, status: int, kind: str, message: str) -> None:
-    """Send an error in OpenAI's form."""
-    await answer(send, status, {"error": {"message": message, "type": kind, "param": None, "code": status}})
+def json_response(status: int, content: dict[str, Any]) -> Response:
+    """Return a response with a JSON body; with status 503 it asks the client to retry after a second."""
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return Response(orjson.dumps(content), status, headers, media_type="application/json")
 
 
-async def answer(send: Send, status: int, content: dict[str, Any]) -> None:
-    """Send JSON."""
-    body = orjson.dumps(content)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 503:
-        headers.append((b"retry-after", b"1"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def error_response(status: int, kind: str, message: str) -> Response:
+    """Return an error in OpenAI's form."""
+    return json_response(status, {"error": {"message": message, "type": kind, "param": None, "code": status}})
 
 
 def admin_status(error: AdapterError) -> int:
-    """The HTTP status of a refused change of adapters."""
+    """Return the HTTP status for a refused change of adapters."""
     if isinstance(error, UnknownAdapterError):
         return 404
     return 409 if isinstance(error, AdapterInUseError) else 422

@@ -1,4 +1,4 @@
-"""Prometheus figures per adapter, beside vLLM's own on /metrics."""
+"""Prometheus metrics per adapter, served beside vLLM's own on /metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures labelled by the model that answered (NAME@VERSION or the base); swaps by the adapter's name."""
+    """Metrics labelled by the model that answered (NAME@VERSION or the base); swaps by the adapter's name."""
 
     requests: Any
     failures: Any
@@ -19,8 +19,8 @@ class Metrics:
     loaded: Any
 
     @staticmethod
-    def make(registry: Any = None) -> Metrics:
-        """Register the figures in a prometheus_client registry (the default one takes them once a process)."""
+    def register(registry: Any = None) -> Metrics:
+        """Create the metrics in a prometheus_client registry; the default one accepts them once per process."""
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
         to = {"registry": registry or REGISTRY}
@@ -34,19 +34,26 @@ class Metrics:
         )
 
     def count_request(self, model: str, status: int, finished: bool, waited: float) -> None:
-        """Count one request that reached vLLM and waited so many seconds before; unfinished ones have failed."""
+        """Count a request that reached vLLM.
+
+        Args:
+            model: the version that answered.
+            status: the HTTP status.
+            finished: whether the whole response was sent; otherwise the request counts as failed.
+            waited: seconds that the request waited for its adapter's slot.
+        """
         self.requests.labels(model, str(status)).inc()
         self.waited.labels(model).observe(waited)
         if status != 200 or not finished:
             self.failures.labels(model).inc()
 
     def count_tokens(self, model: str, state: Mapping[str, Any]) -> None:
-        """Add what vLLM left about a finished request in its ASGI state, streamed ones included."""
+        """Add the token counts that vLLM leaves in the ASGI state of a finished request, also of a streamed one."""
         usage = getattr(state.get("request_metadata"), "final_usage_info", None)
         if usage is not None:
             self.tokens.labels(model, "prompt").inc(usage.prompt_tokens)
             self.tokens.labels(model, "completion").inc(usage.completion_tokens or 0)
 
     def count_swap(self, name: str) -> None:
-        """Count one swap of a name."""
+        """Count that a name was switched to another version."""
         self.swaps.labels(name).inc()

@@ -1,4 +1,4 @@
-"""The one ASGI layer in front of vLLM: routes, keys, names to versions, reference counts, /ready and /v1/models."""
+"""The ASGI middleware in front of vLLM: checks route and key, resolves adapter names, answers /ready and /v1/models."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.keys import bearer, is_loopback
 from serve.registry.adapter_version import UnknownAdapterError
 from serve.server.admin_routes import ADMIN_ROUTES
-from serve.server.http_json import App, Message, Receive, Refusal, Scope, Send, answer, answer_error, read_json
+from serve.server.http_json import Refusal, error_response, json_response, read_json
 from serve.server.service import Service
 
 MODEL_ROUTES = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
 _PLAIN = {("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"), ("GET", "/metrics/"), ("GET", "/v1/models")}
 _PLAIN |= {("GET", "/version")}
 MAX_SEQUENCES = 16_384
-"""Answers that one request may ask for, prompts times ``n``; vLLM bounds each of the two only, to 16 million."""
+"""Answers that one request may ask for (prompts times ``n``); vLLM only limits each factor, to 16 million together."""
 _log = logging.getLogger("vllm.arc_bench")
 
 
 class AdapterMiddleware:
-    """Stands outermost in vLLM's server (``--middleware serve.server.middleware.AdapterMiddleware``)."""
+    """The outermost middleware of vLLM's server (``--middleware serve.server.middleware.AdapterMiddleware``)."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer or pass on one connection."""
+        """Answer one request, or pass it on to vLLM."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -38,7 +39,7 @@ class AdapterMiddleware:
             try:
                 await self._route(service, scope, receive, send)
             except Refusal as refusal:
-                await answer_error(send, refusal.status, refusal.kind, str(refusal))
+                await error_response(refusal.status, refusal.kind, str(refusal))(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -50,72 +51,80 @@ class AdapterMiddleware:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         _check_key(service, path, admin, headers)
         if path == "/ready":
-            await answer(send, 503 if service.draining else 200, {"ready": not service.draining})
+            status = 503 if service.draining else 200
+            await json_response(status, {"ready": not service.draining})(scope, receive, send)
         elif path == "/v1/models":
-            await answer(send, 200, service.model_list())
+            await json_response(200, service.model_list())(scope, receive, send)
         elif path in MODEL_ROUTES:
             await self._model_request(service, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
     async def _model_request(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request to a model with its adapter's name resolved to a version, which is kept loaded."""
         with service.request():
-            if service.draining:  # asked when already counted: a drain that begins after this waits for it
+            if service.draining:  # checked after the request was counted: a drain that begins later waits for it
                 raise Refusal(
                     503,
                     "ServiceUnavailableError",
                     "This server is shutting down; send the request elsewhere or again later",
                 )
             body = await read_json(scope, receive)
-            asked = body.get("model") or service.base.name
-            if not isinstance(asked, str):
-                raise Refusal(400, "BadRequestError", f"model: expected a string, got {type(asked).__name__}")
+            requested = body.get("model") or service.base.name
+            if not isinstance(requested, str):
+                raise Refusal(400, "BadRequestError", f"model: expected a string, got {type(requested).__name__}")
             _check_sequences(body)
-            async with AsyncExitStack() as held:
-                model, waited = await _take(service, asked, held)
+            async with AsyncExitStack() as stack:
+                model, waited = await _acquire_model(service, requested, stack)
                 data = orjson.dumps({**body, "model": model})
-                inner = _with_body_of(scope, len(data))
-                reply = _Reply(send)
+                inner = _replace_length(scope, len(data))
+                response = _RecordedResponse(send)
                 started = time.monotonic()
                 try:
-                    await self._app(inner, _replay(data, receive), reply)
+                    await self._app(inner, _replay(data, receive), response)
                 finally:
-                    service.metrics.count_request(model, reply.status, reply.finished, waited)
+                    service.metrics.count_request(model, response.status, response.finished, waited)
                     service.metrics.count_tokens(model, inner["state"])
-                    _log.debug("%s %s %d %.3f s", scope["path"], model, reply.status, time.monotonic() - started)
+                    _log.debug("%s %s %d %.3f s", scope["path"], model, response.status, time.monotonic() - started)
 
 
 def _check_sequences(body: dict[str, Any]) -> None:
-    """Refuse a request for too many answers; what vLLM makes of anything else in the body is its own affair."""
+    """Refuse a request for too many answers; vLLM checks everything else in the body."""
     n, prompt = body.get("n"), body.get("prompt")
     if n is not None and type(n) is not int:
         raise Refusal(400, "BadRequestError", f"n: expected an integer, got {type(n).__name__}")
     prompts = prompt if isinstance(prompt, list) else [prompt]
     one = bool(prompts) and isinstance(prompts[0], int)  # of token ids
-    asked = (1 if one else len(prompts)) * max(1, n or 1)
-    if asked > MAX_SEQUENCES:
-        raise Refusal(400, "BadRequestError", f"{asked} answers are asked for at once; at most {MAX_SEQUENCES} may be")
+    requested = (1 if one else len(prompts)) * max(1, n or 1)
+    if requested > MAX_SEQUENCES:
+        raise Refusal(
+            400, "BadRequestError", f"{requested} answers are asked for at once; at most {MAX_SEQUENCES} may be"
+        )
 
 
-async def _take(service: Service, asked: str, held: AsyncExitStack) -> tuple[str, float]:
-    """Resolve a model, hold its version and, for an adapter, a slot; the version's id and the seconds waited."""
+async def _acquire_model(service: Service, requested: str, stack: AsyncExitStack) -> tuple[str, float]:
+    """Resolve a requested model and hold its version and, for an adapter, a slot until the stack closes.
+
+    Returns:
+        The version's id (or the base's name), and the seconds waited for the slot.
+    """
     if service.pool is None:
-        if asked != service.base.name:
+        if requested != service.base.name:
             raise Refusal(
-                404, "NotFoundError", f"The model {asked[:200]!r} does not exist here; known: {service.base.name}"
+                404, "NotFoundError", f"The model {requested[:200]!r} does not exist here; known: {service.base.name}"
             )
-        return asked, 0.0
+        return requested, 0.0
     try:
-        model = held.enter_context(service.pool.use(asked))
+        model = stack.enter_context(service.pool.use(requested))
     except UnknownAdapterError as error:
         raise Refusal(404, "NotFoundError", str(error)) from error
     if service.gate is None or model == service.base.name:
         return model, 0.0
-    return model, await held.enter_async_context(service.gate.turn(model))
+    return model, await stack.enter_async_context(service.gate.hold_slot(model))
 
 
-class _Reply:
-    """Passes an answer on and notes its status and whether it was finished."""
+class _RecordedResponse:
+    """Passes a response on and records its status and whether it was finished."""
 
     def __init__(self, send: Send) -> None:
         self.status = 0
@@ -131,11 +140,15 @@ class _Reply:
 
 
 def _check_key(service: Service, path: str, admin: bool, headers: dict[str, str]) -> None:
+    """Refuse a request without the key of its route.
+
+    A route without a key is open to this machine only: the Host header must be a loopback name, which also shuts out
+    web pages whose name was pointed at this machine (DNS rebinding).
+    """
     keys = service.keys
     if path in ("/health", "/ready"):
         return
     if (keys.admin if admin and keys.admin else keys.user) is None:
-        # Without a key only this machine is let in, and a web page that resolves its own name to it is not.
         host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
         if not is_loopback(host.strip("[]")):
             raise Refusal(
@@ -144,8 +157,8 @@ def _check_key(service: Service, path: str, admin: bool, headers: dict[str, str]
                 "No key is set for this route, which answers to localhost or 127.0.0.1 only",
             )
         return
-    shown = bearer(headers.get("authorization"))
-    if keys.opens(admin, shown) or (path.startswith("/metrics") and keys.opens(True, shown)):
+    key = bearer(headers.get("authorization"))
+    if keys.opens(admin, key) or (path.startswith("/metrics") and keys.opens(True, key)):
         return
     if admin and keys.admin is None:
         raise Refusal(
@@ -154,15 +167,15 @@ def _check_key(service: Service, path: str, admin: bool, headers: dict[str, str]
     raise Refusal(401, "AuthenticationError", "Missing or wrong key; send it as 'Authorization: Bearer KEY'")
 
 
-def _with_body_of(scope: Scope, length: int) -> Scope:
-    """The connection with another body, and with a state of its own in which vLLM leaves the token counts."""
+def _replace_length(scope: Scope, length: int) -> Scope:
+    """Return a scope for a body of another length, with a state of its own in which vLLM leaves the token counts."""
     headers = [(k, v) for k, v in scope["headers"] if k not in (b"content-length", b"transfer-encoding")]
     headers.append((b"content-length", str(length).encode()))
     return {**scope, "headers": headers, "state": dict(scope.get("state") or {})}
 
 
 def _replay(data: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that gives the body first and then what the client does next (it may leave)."""
+    """Return a ``receive`` that yields the body first, and then the client's further messages (it may disconnect)."""
     pending = [data]
 
     async def next_message() -> Message:

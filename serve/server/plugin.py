@@ -1,6 +1,6 @@
-"""vLLM endpoint plugin: the start and end of the adapter pool, and the routes that change it.
+"""vLLM endpoint plugin that creates the adapter pool at the server's start and adds the routes that change it.
 
-vLLM loads it because the launcher names it in VLLM_PLUGINS; what it serves is in the environment
+vLLM loads it because the launcher names it in VLLM_PLUGINS. What to serve is in the environment
 (serve.launch.command).
 """
 
@@ -41,21 +41,21 @@ class AdapterEndpoints:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes under /admin/adapters, before vLLM sets up what reads from the network."""
+        """Add the routes under /admin/adapters and limit request heads, before vLLM opens its socket."""
         attach_routes(app)
         bound_heads()
 
     async def init_state(self, engine_client: EngineClient | None, state: Any, args: Namespace) -> None:
-        """Open the registry, restore its live adapters, and take over the start of a shutdown."""
+        """Open the registry, load its live adapters, and make a shutdown wait for requests in flight."""
         keys = Keys.from_environment(os.environ)
         if not args.uds:
-            keys.check_bind(args.host or "")  # again: what vLLM understood may differ from what the launcher saw
+            keys.check_bind(args.host or "")  # again, with the host as vLLM understood it
         client: Any = engine_client
         base = BaseModel.open(args.model)
-        base.refuse_pickles()  # again: of a hub model the files are known only now
+        base.refuse_pickles()  # again: the files of a hub model are known only now
         served_as = args.served_model_name[0] if args.served_model_name else base.name
         base = BaseModel(served_as, base.folder, source=base.identity)
-        await asyncio.to_thread(lambda: base.hash)  # read every weight now, and not when a client asks
+        await asyncio.to_thread(lambda: base.hash)  # reads all weights once, before the first request needs it
         service = Service(
             base=base,
             model_path=args.model,
@@ -63,7 +63,7 @@ class AdapterEndpoints:
             keys=keys,
             pool=None,
             gate=None,
-            metrics=Metrics.make(),
+            metrics=Metrics.register(),
             dtype=str(client.model_config.dtype).removeprefix("torch."),
             log=os.environ.get(LOG_PATH) if is_loopback(args.host or "") else None,
         )
@@ -83,7 +83,7 @@ class AdapterEndpoints:
 
 
 def drain_before_shutdown(client: Any, service: Service) -> None:
-    """Let vLLM's shutdown, which runs in a thread of its own, first wait for the requests in flight."""
+    """Make vLLM's ``client.shutdown``, which runs in a thread of its own, first wait for the requests in flight."""
     stop = client.shutdown
 
     def shutdown(timeout: float | None = None) -> None:

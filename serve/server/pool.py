@@ -1,7 +1,7 @@
-"""The adapters that one running server knows: which versions are loaded, which a name means, and who still uses what.
+"""The adapters of one running server: which versions are loaded, which is live, and how many requests use each.
 
-A swap never touches a version in use: the new version is loaded beside the old, the name is pointed at it, and the old
-one is unloaded when its last request is done. All methods run on the server's event loop.
+A swap never changes a version in use: the new version is loaded beside the old one, then the name is switched to it,
+and the old version is unloaded when its last request is done. All methods run on the server's event loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from serve.server.engine import Engine
 
 @dataclass(slots=True)
 class Loaded:
-    """One version in the engine, and how many requests use it now (``requests``) and did in all (``served``)."""
+    """A version in the engine.
+
+    Attributes:
+        requests: requests that use it now.
+        served: requests that have used it.
+        retiring: no new request may use it; it is unloaded when idle.
+        unloading: the engine is unloading it.
+        idle: set while no request uses it.
+        gone: set when it is unloaded.
+    """
 
     version: AdapterVersion
     verified: VerifiedAdapter
@@ -41,7 +50,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """What the server was started with: --max-lora-rank and --max-cpu-loras."""
+    """The server's --max-lora-rank and --max-cpu-loras."""
 
     max_rank: int
     max_loaded: int
@@ -51,9 +60,12 @@ class AdapterPool:
     """The loaded adapters of one server over one registry.
 
     Args:
-        base: the served model; its name is the one that requests give for no adapter.
-        lease: where the versions that the engine may read are declared, so that nobody deletes them.
-        on_swap: called with a name that was pointed at another version.
+        engine: loads and unloads the weights.
+        registry: where the versions are.
+        base: the served model; a request that gives its name uses no adapter.
+        limits: of the engine.
+        lease: lists the versions that the engine may read, so that no process deletes them.
+        on_swap: called with each name that was switched to another version.
     """
 
     def __init__(
@@ -77,19 +89,19 @@ class AdapterPool:
         self._lock = asyncio.Lock()
         self._retirements: set[asyncio.Task[None]] = set()
 
-    # What requests need.
+    # For requests.
 
     @contextmanager
     def use(self, model: str) -> Iterator[str]:
-        """Resolve a request's ``model`` and keep that version loaded while the block runs; gives the version's id.
+        """Resolve a request's ``model`` and keep that version loaded while the block runs; yields the version's id.
 
         Raises:
-            UnknownAdapterError: not the base, a live name or a loaded version; the message lists what there is.
+            UnknownAdapterError: no base, live name or loaded version is called so; the message lists those that exist.
         """
         if model == self.base.name:
             yield model
             return
-        entry = self._resolve(model)
+        entry = self._find_loaded(model)
         entry.requests += 1
         entry.idle.clear()
         try:
@@ -100,11 +112,8 @@ class AdapterPool:
             if entry.requests == 0:
                 entry.idle.set()
 
-    def resolve(self, model: str) -> str:
-        """The id that a request for ``model`` would be answered by now (raises as ``use``)."""
-        return model if model == self.base.name else self._resolve(model).version.id
-
-    def _resolve(self, model: str) -> Loaded:
+    def _find_loaded(self, model: str) -> Loaded:
+        """Return the loaded version that a name or version id means (raises as ``use``)."""
         entry = self._loaded.get(self._live.get(model, model))
         if entry is None or entry.retiring:
             known = [
@@ -117,36 +126,41 @@ class AdapterPool:
 
     @property
     def live(self) -> dict[str, str]:
-        """Name to the id of its live version."""
+        """The id of each name's live version."""
         return dict(self._live)
 
     @property
     def loaded(self) -> dict[str, Loaded]:
-        """Every loaded version by id, retiring ones included."""
+        """Every loaded version by id, including retiring ones."""
         return dict(self._loaded)
 
-    # What administrators do.
+    # For administrators.
 
     async def load(self, text: str, *, live: bool = True) -> AdapterVersion:
-        """Load a version of the registry.
+        """Load a version of the registry and return it.
 
-        ``NAME`` means its newest version and makes it live (a swap, where another was). ``NAME@VERSION`` becomes live
-        only where its name has no live version, and otherwise answers under its full name alone. With ``live`` false
-        no name moves: the version is only made ready.
+        ``NAME`` means its newest version and makes it live. ``NAME@VERSION`` becomes live only if its name has no live
+        version; otherwise only requests for ``NAME@VERSION`` use it.
+
+        Args:
+            text: ``NAME`` or ``NAME@VERSION``.
+            live: False never makes it live.
 
         Raises:
-            UnknownAdapterError, AdapterInUseError (no room), AdapterError (it cannot be served).
+            UnknownAdapterError: it is not in the registry.
+            AdapterInUseError: the server has no room for it, or the base has its name.
+            AdapterError: it cannot be served.
         """
         async with self._lock:
             version = await asyncio.to_thread(self.registry.find, text)
             if live and (AdapterRef.parse(text).version is None or version.name not in self._live):
-                await self._swap(version)
+                await self._make_live(version)
             else:
-                await self._ensure(version)
+                await self._ensure_loaded(version)
             return version
 
     async def promote(self, text: str) -> AdapterVersion:
-        """Make ``NAME@VERSION`` live: load it if need be, point the name at it, unload the one before when it is idle.
+        """Make ``NAME@VERSION`` live, loading it if necessary; the previously live version is unloaded when idle.
 
         Raises:
             as ``load``.
@@ -155,44 +169,44 @@ class AdapterPool:
             raise AdapterError(f"{text}: promote needs NAME@VERSION")
         async with self._lock:
             version = await asyncio.to_thread(self.registry.find, text)
-            await self._swap(version)
+            await self._make_live(version)
             return version
 
     async def rollback(self, name: str) -> AdapterVersion:
-        """Promote the version of ``name`` that was live before the present one (raises as ``load``)."""
+        """Make the previously live version of ``name`` live again (raises as ``load``)."""
         ref = AdapterRef.parse(name)
         if ref.version is not None:
             raise AdapterError(f"{name}: rollback takes a plain NAME")
         async with self._lock:
             version = await asyncio.to_thread(self.registry.previous, ref.name)
-            await self._swap(version)
+            await self._make_live(version)
             return version
 
     async def unload(self, text: str) -> list[str]:
-        """Unload ``NAME@VERSION``, or every version of ``NAME``, and wait until each is gone; gives the ids.
+        """Unload ``NAME@VERSION`` or every version of ``NAME``, wait until they are unloaded, and return their ids.
 
         Raises:
             UnknownAdapterError: none is loaded.
-            AdapterInUseError: a single version that is live (promote another, or unload the name).
+            AdapterInUseError: the single version is live (promote another one, or unload the name).
         """
         ref = AdapterRef.parse(text)
         async with self._lock:
-            doomed = [i for i, e in self._loaded.items() if e.version.name == ref.name and not e.retiring]
-            doomed = [i for i in doomed if ref.version is None or i == text]
-            if not doomed:
+            leaving = [i for i, e in self._loaded.items() if e.version.name == ref.name and not e.retiring]
+            leaving = [i for i in leaving if ref.version is None or i == text]
+            if not leaving:
                 raise UnknownAdapterError(f"{text}: not loaded; loaded: {', '.join(sorted(self._loaded)) or 'nothing'}")
             if ref.version and self._live.get(ref.name) == text:
                 raise AdapterInUseError(f"{text}: is live; promote another version or unload all of {ref.name}")
             if ref.version is None and ref.name in self._live:
-                # The disk first: where it cannot be written, the name stays live and its versions loaded.
+                # The disk first: if that fails, the name stays live and its versions loaded.
                 await asyncio.to_thread(self.registry.set_live, ref.name, None)
                 del self._live[ref.name]
-            tasks = [self._retire(i) for i in doomed]
+            tasks = [self._retire_version(i) for i in leaving]
         await asyncio.gather(*tasks)
-        return doomed
+        return leaving
 
     async def restore(self) -> list[str]:
-        """Load what is live in the registry; gives the reasons for those that no longer can be, which are left out."""
+        """Load the registry's live versions; return the names and reasons of those that cannot be loaded."""
         reasons: list[str] = []
         for name in await asyncio.to_thread(self.registry.names):
             try:
@@ -203,21 +217,22 @@ class AdapterPool:
                 reasons.append(f"{name}: {error}")
         return reasons
 
-    async def _swap(self, version: AdapterVersion) -> None:
+    async def _make_live(self, version: AdapterVersion) -> None:
+        """Load a version if necessary, make it live, and retire the previously live one."""
         before = self._live.get(version.name)
         if before == version.id:
             return
-        await self._ensure(version)
-        # The disk first: a server that dies in between restores what it was asked for.
+        await self._ensure_loaded(version)
+        # The disk first: a server that dies in between restores the requested state.
         await asyncio.to_thread(self.registry.set_live, version.name, version.version)
         self._live[version.name] = version.id
         if before is not None:
             self.swaps += 1
             self._on_swap(version.name)
-            self._retire(before)
+            self._retire_version(before)
 
-    async def _ensure(self, version: AdapterVersion) -> None:
-        """Have ``version`` in the engine, validated; one on its way out is called back."""
+    async def _ensure_loaded(self, version: AdapterVersion) -> None:
+        """Load and validate a version unless it is loaded; one that is retiring stays loaded."""
         entry = self._loaded.get(version.id)
         if entry is not None and entry.unloading:
             await entry.gone.wait()
@@ -236,7 +251,7 @@ class AdapterPool:
             stamp = version.stamp()
             verified = await asyncio.to_thread(version.verify, self.base, self._limits.max_rank)
             await self._engine.load(version.id, str(version.folder))
-            if version.stamp() != stamp:  # the engine read the files after they were verified
+            if version.stamp() != stamp:  # the files changed between their check and the engine's reading
                 await self._engine.unload(version.id)
                 raise AdapterError(f"{version.folder}: changed on disk while it was loaded; it was unloaded again")
         except (AdapterError, OSError):
@@ -246,7 +261,8 @@ class AdapterPool:
         entry.idle.set()
         self._loaded[version.id] = entry
 
-    def _retire(self, model: str) -> asyncio.Task[None]:
+    def _retire_version(self, model: str) -> asyncio.Task[None]:
+        """Accept no new request for a version and start a task that unloads it when idle."""
         entry = self._loaded[model]
         entry.retiring = True
         task = asyncio.create_task(self._unload_when_idle(model, entry))
@@ -255,8 +271,9 @@ class AdapterPool:
         return task
 
     async def _unload_when_idle(self, model: str, entry: Loaded) -> None:
+        """Unload a retiring version after its last request, unless it has been called back meanwhile."""
         await entry.idle.wait()
-        # It may have been called back since; if it retired again with new requests, a later task waits for those.
+        # It may have been called back meanwhile; if it retired again with new requests, a later task waits for those.
         if not entry.retiring or entry.unloading or entry.requests:
             return
         entry.unloading = True
@@ -265,4 +282,4 @@ class AdapterPool:
         finally:
             del self._loaded[model]
             entry.gone.set()
-        await self._declared.discard(model)  # at once: whoever waited for it to be gone declares it after this
+        await self._declared.discard(model)  # before any task that waited for ``gone`` declares it again

@@ -1,4 +1,4 @@
-"""What the middleware and the endpoint plugin share inside one server process."""
+"""The state of one server process, shared by the middleware and the endpoint plugin."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ class Service:
     """One running server.
 
     Attributes:
-        pool: None where the server was started without a registry.
-        max_model_len: the longest prompt and answer together, in tokens.
-        dtype: in which the server computes, such as "bfloat16".
-        log: the file of the server's output, told to clients only where the server listens on loopback.
+        pool: its adapters; None if it was started without a registry.
+        gate: lets at most --max-loras adapters compute at a time; None without a registry.
+        max_model_len: longest prompt and answer together, in tokens.
+        dtype: in which it computes, such as "bfloat16".
+        log: the file of its output; None unless it listens on loopback, so that no other machine learns the path.
+        started: Unix seconds.
+        draining: it is shutting down and accepts no more requests.
+        in_flight: requests to a model that have not ended.
     """
 
     base: BaseModel
@@ -43,7 +47,7 @@ class Service:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count one request in, so that a shutdown waits for it."""
+        """Count a request as in flight while the block runs; a shutdown waits for it."""
         with self._done:
             self.in_flight += 1
         try:
@@ -54,21 +58,27 @@ class Service:
                 self._done.notify_all()
 
     def drain(self, seconds: float) -> bool:
-        """Stop being ready and wait, in another thread, until nothing is in flight; False where that took too long."""
+        """Accept no more requests and wait until none is in flight; False if that took longer than ``seconds``.
+
+        Called from another thread.
+        """
         self.draining = True
         with self._done:
             return self._done.wait_for(lambda: self.in_flight == 0, timeout=seconds)
 
     def model_list(self) -> dict[str, Any]:
-        """The answer of GET /v1/models: base, live names and loaded versions, with our own facts under "arc_bench"."""
-        own = {
+        """Return the answer of GET /v1/models: base, live names and loaded versions.
+
+        The entry "arc_bench" of each model has what OpenAI's form lacks.
+        """
+        details = {
             "kind": "base",
             "hash": self.base.hash,
             "max_loras": self._max_loras,
             "dtype": self.dtype,
             "log": self.log,
         }
-        base = self._card(self.base.name, self.model_path, None, own)
+        base = self._card(self.base.name, self.model_path, None, details)
         cards = [base]
         if self.pool is not None:
             loaded = {model: entry for model, entry in self.pool.loaded.items() if not entry.retiring}
@@ -78,16 +88,16 @@ class Service:
 
     @property
     def _max_loras(self) -> int | None:
-        """How many adapters may usefully be asked at once."""
+        """How many adapters a client may usefully request at the same time."""
         return self.gate.slots if self.gate is not None else None
 
-    def _card(self, name: str, root: str, parent: str | None, own: dict[str, Any]) -> dict[str, Any]:
-        shown = {"id": name, "object": "model", "created": self.started, "owned_by": "arc-bench"}
-        return {**shown, "root": root, "parent": parent, "max_model_len": self.max_model_len, "arc_bench": own}
+    def _card(self, name: str, root: str, parent: str | None, details: dict[str, Any]) -> dict[str, Any]:
+        card = {"id": name, "object": "model", "created": self.started, "owned_by": "arc-bench"}
+        return {**card, "root": root, "parent": parent, "max_model_len": self.max_model_len, "arc_bench": details}
 
     def _adapter_card(self, name: str, kind: str, entry: Loaded) -> dict[str, Any]:
         verified = entry.verified
-        own = {
+        details = {
             "kind": kind,
             "version": entry.version.version,
             "hash": verified.hash,
@@ -99,4 +109,4 @@ class Service:
             "dtype": self.dtype,
             "manifest": verified.manifest,
         }
-        return self._card(name, entry.version.id, self.base.name, own)
+        return self._card(name, entry.version.id, self.base.name, details)

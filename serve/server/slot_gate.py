@@ -1,10 +1,10 @@
-"""Turns for more adapters than the engine has slots.
+"""Share the engine's adapter slots fairly when more adapters are requested than it has slots.
 
-vLLM serves waiting requests of a loaded adapter first, so that with ``--max-loras`` busy adapters a further one waits
-for as long as they stay busy (over 20 s was measured). Here each adapter holds a slot for a quantum; once others wait
-and the quantum of who has held one longest is over, its new requests queue, those in flight finish, and the slot goes
-to who has waited longest. Only as many adapters stop as others wait. A wait takes the quantum and the longest answer
-in flight for each turn before it, however long that answer is.
+vLLM serves waiting requests of a loaded adapter first: with ``--max-loras`` busy adapters, a further one waits as long
+as they are busy (over 20 s was measured). Here an adapter holds a slot for a quantum of time. Once the quantum is over
+and k adapters wait, the k adapters that have held a slot longest admit no new requests; those in flight finish, and
+the slots go to the adapters that have waited longest. For each turn before its own, an adapter waits the quantum plus
+the longest answer in flight.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class _Turn:
+    """An adapter's time with a slot: when it started (seconds of the gate's clock), and its requests in flight."""
+
     started: float
     requests: int = 0
 
@@ -26,8 +28,9 @@ class SlotGate:
     """Admits requests of at most ``slots`` adapters at a time.
 
     Args:
-        slots: the engine's --max-loras; of several data-parallel engines, what each of them has.
-        quantum: seconds for which an adapter may keep admitting requests while others wait.
+        slots: the engine's --max-loras; with several data-parallel engines, that of each.
+        quantum: seconds for which an adapter may admit requests while others wait.
+        clock: the current time in seconds.
     """
 
     def __init__(self, slots: int, quantum: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,8 +43,8 @@ class SlotGate:
         self._queues: dict[str, list[asyncio.Future[None]]] = {}
 
     @asynccontextmanager
-    async def turn(self, adapter: str) -> AsyncIterator[float]:
-        """Wait for a slot and hold it while the block runs; gives the seconds waited."""
+    async def hold_slot(self, adapter: str) -> AsyncIterator[float]:
+        """Wait for a slot for ``adapter`` and hold it while the block runs; yields the seconds waited."""
         start = self._clock()
         if not self._admit(adapter):
             future = asyncio.get_running_loop().create_future()
@@ -49,25 +52,21 @@ class SlotGate:
             try:
                 await future
             except asyncio.CancelledError:
-                self._abandon(adapter, future)
+                self._leave_queue(adapter, future)
                 raise
         try:
             yield self._clock() - start
         finally:
             self._turns[adapter].requests -= 1
-            self._hand_on()
+            self._pass_slots_on()
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a slot."""
-        return sum(map(len, self._queues.values()))
-
-    # Between calls: where anybody waits, some waiting adapter has no slot, and no slot is free or idle.
+    # Invariant between calls: if requests wait, one of their adapters has no slot, and no slot is free or idle.
 
     def _admit(self, adapter: str) -> bool:
+        """Count a request in if its adapter may admit one now."""
         turn = self._turns.get(adapter)
         if turn is None:
-            if not self._free_slot():
+            if not self._has_free_slot():
                 return False
             turn = self._turns[adapter] = _Turn(self._clock())
         elif adapter in self._queues or (self._clock() - turn.started >= self._quantum and self._must_yield(adapter)):
@@ -76,12 +75,12 @@ class SlotGate:
         return True
 
     def _must_yield(self, adapter: str) -> bool:
-        """Whether it is among those that have held a slot longest, as many as others wait for one."""
+        """Return whether an adapter is among the k that have held a slot longest, if k adapters wait for one."""
         newcomers = sum(name not in self._turns for name in self._queues)
         return adapter in sorted(self._turns, key=lambda name: self._turns[name].started)[:newcomers]
 
-    def _free_slot(self) -> bool:
-        """Make room: an adapter without requests gives its slot away."""
+    def _has_free_slot(self) -> bool:
+        """Return whether a slot is free, taking one from an adapter without requests if necessary."""
         if len(self._turns) < self.slots:
             return True
         idle = next((name for name, turn in self._turns.items() if turn.requests == 0), None)
@@ -89,28 +88,32 @@ class SlotGate:
             del self._turns[idle]
         return idle is not None
 
-    def _hand_on(self) -> None:
-        while newcomer := next(
-            (a for a in self._queues if a not in self._turns), None
-        ):  # in the order of their waiting
-            if not self._free_slot():
+    def _pass_slots_on(self) -> None:
+        """Give free slots to the adapters that have waited longest.
+
+        If none waits for a slot any more, the adapters whose turn was over start a new one.
+        """
+        while newcomer := next((a for a in self._queues if a not in self._turns), None):
+            if not self._has_free_slot():
                 return
             self._grant(newcomer, _Turn(self._clock()))
-        for adapter in list(self._queues):  # nobody needs a slot any more: those whose turn was over go on
+        for adapter in list(self._queues):
             self._grant(adapter, _Turn(self._clock(), self._turns[adapter].requests))
 
     def _grant(self, adapter: str, turn: _Turn) -> None:
+        """Give an adapter a slot and admit its waiting requests."""
         self._turns[adapter] = turn
         for future in self._queues.pop(adapter):
             if not future.done():
                 turn.requests += 1
                 future.set_result(None)
 
-    def _abandon(self, adapter: str, future: asyncio.Future[None]) -> None:
+    def _leave_queue(self, adapter: str, future: asyncio.Future[None]) -> None:
+        """Remove a cancelled request from its adapter's queue."""
         if future.done() and not future.cancelled():
-            self._turns[adapter].requests -= 1  # granted in the same moment
-        elif future in self._queues.get(adapter, ()):  # else its queue was let in between the cancelling and this
+            self._turns[adapter].requests -= 1  # it was granted a slot at the same moment
+        elif future in self._queues.get(adapter, ()):  # otherwise its queue was admitted meanwhile
             self._queues[adapter].remove(future)
             if not self._queues[adapter]:
                 del self._queues[adapter]
-        self._hand_on()
+        self._pass_slots_on()

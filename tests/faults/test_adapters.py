@@ -84,7 +84,7 @@ def test_a_live_version_changed_on_disk(registry: Registry, base: BaseModel, tmp
             status, answer = await site.ask("POST", f"/admin/adapters/{action}", {"adapter": body})
             assert (status, "changed since it was added" in answer["error"]["message"]) == (422, True), answer
             count()
-        assert site.pool.resolve("a") == two.id
+        assert site.pool.live["a"] == two.id
         assert site.engine.models == {two.id}
 
     asyncio.run(scenario())

@@ -55,6 +55,12 @@ def engine(pool: AdapterPool) -> FakeEngine:
     return found
 
 
+def resolve(pool: AdapterPool, model: str) -> str:
+    """Return the version that a request for ``model`` would use."""
+    with pool.use(model) as version:
+        return version
+
+
 async def settle() -> None:
     """Let background tasks, which also use threads, come to rest."""
     for _ in range(50):
@@ -66,12 +72,12 @@ def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
         registry, _, versions = toys
         one, two, _ = versions["a"]
         await pool.load(one.id)
-        assert pool.resolve("a") == one.id
+        assert resolve(pool, "a") == one.id
         await pool.load(two.id)
-        assert pool.resolve("a") == one.id
-        assert pool.resolve(two.id) == two.id
+        assert resolve(pool, "a") == one.id
+        assert resolve(pool, two.id) == two.id
         assert registry.live("a").version == one.version
-        assert pool.resolve("toy-base") == "toy-base"
+        assert resolve(pool, "toy-base") == "toy-base"
         assert running_servers(registry.root)[0].versions == tuple(sorted([one.id, two.id]))
 
     asyncio.run(scenario())
@@ -82,7 +88,7 @@ def test_load_of_a_plain_name_swaps_to_the_newest(pool: AdapterPool, toys: Toys)
         _, _, versions = toys
         await pool.load(versions["a"][0].id)
         newest = toys[0].find("a")
-        assert (await pool.load("a")).id == newest.id == pool.resolve("a")
+        assert (await pool.load("a")).id == newest.id == resolve(pool, "a")
         await settle()
         assert engine(pool).models == {newest.id}
 
@@ -96,11 +102,11 @@ def test_a_swap_waits_for_requests_in_flight(pool: AdapterPool, toys: Toys) -> N
         with pool.use("a") as used:
             assert used == one.id
             await pool.promote(two.id)
-            assert pool.resolve("a") == two.id
+            assert resolve(pool, "a") == two.id
             await settle()
             assert engine(pool).models == {one.id, two.id}
             with pytest.raises(UnknownAdapterError, match=two.id):
-                pool.resolve(one.id)
+                resolve(pool, one.id)
         await settle()
         assert engine(pool).models == {two.id}
         assert pool.swaps == 1
@@ -115,10 +121,10 @@ def test_rollback_calls_a_draining_version_back(pool: AdapterPool, toys: Toys) -
         with pool.use("a"):
             await pool.promote(two.id)
             await pool.rollback("a")
-            assert pool.resolve("a") == one.id
+            assert resolve(pool, "a") == one.id
         await settle()
         assert engine(pool).models == {one.id}
-        assert pool.resolve("a") == one.id
+        assert resolve(pool, "a") == one.id
 
     asyncio.run(scenario())
 
@@ -131,13 +137,13 @@ def test_a_version_called_back_and_retired_again_waits_for_its_new_requests(pool
         await pool.load(one.id, live=False)
         first = pool.use(one.id)
         first.__enter__()
-        pool._retire(one.id)
+        pool._retire_version(one.id)
         await settle()
         first.__exit__(None, None, None)
         with pytest.raises(StopIteration):
-            pool._ensure(one).send(None)
+            pool._ensure_loaded(one).send(None)
         with pool.use(one.id):
-            pool._retire(one.id)
+            pool._retire_version(one.id)
             await settle()
             assert engine(pool).models == {one.id}
         await settle()
@@ -162,7 +168,7 @@ def test_unload_of_a_name_waits_and_survives_a_restart(pool: AdapterPool, toys: 
         assert sorted(await task) == sorted([one.id, two.id])
         assert engine(pool).models == set()
         with pytest.raises(UnknownAdapterError, match=r"'a' does not exist here; known: toy-base$"):
-            pool.resolve("a")
+            resolve(pool, "a")
         with pytest.raises(UnknownAdapterError, match="not loaded"):
             await pool.unload("a")
         assert await pool.restore() == []
@@ -183,13 +189,13 @@ def test_where_the_registry_cannot_be_written_names_stay_as_they_were(pool: Adap
         for change in (pool.unload("a"), pool.promote(two.id)):
             with pytest.raises(OSError, match="directory"):
                 await change
-            assert pool.resolve("a") == one.id
+            assert resolve(pool, "a") == one.id
             assert {one.id, two.id} <= engine(pool).models
             assert registry.live("a").version == one.version
         in_the_way.rmdir()
         assert sorted(await pool.unload("a")) == sorted([one.id, two.id])
         with pytest.raises(UnknownAdapterError):
-            pool.resolve("a")
+            resolve(pool, "a")
 
     try:
         asyncio.run(scenario())

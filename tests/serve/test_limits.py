@@ -13,9 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from serve.server.bounded_http import BoundedHttp
-from serve.server.http_json import MAX_BODY, Receive, Scope, Send
+from serve.server.http_json import MAX_BODY
 from serve.server.middleware import MAX_SEQUENCES
 from tests.support.admin_site import NO_KEYS, Site
 from tests.support.hostile import ENDLESS, HEAD, JUNK, flood, open_site

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from openai import AuthenticationError, OpenAI
+from starlette.types import Receive, Scope, Send
 
 from harness.client.response import parse_model
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.server.http_json import MAX_BODY, Receive, Scope, Send
+from serve.server.http_json import MAX_BODY
 from serve.server.plugin import drain_before_shutdown
 from serve.server.service import Service
 from tests.support.adapter_toys import make_adapter, make_base

@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.types import Receive, Scope, Send
 
 from harness.core.errors import AdapterError
 from serve.keys import Keys
@@ -24,7 +25,6 @@ from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
 from serve.server.admin_routes import attach_routes
 from serve.server.bounded_http import BoundedHttp
-from serve.server.http_json import Receive, Scope, Send
 from serve.server.metrics import Metrics
 from serve.server.middleware import AdapterMiddleware
 from serve.server.pool import AdapterPool, PoolLimits
@@ -89,7 +89,7 @@ class Site:
         self.lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
         self.engine = FakeEngine()
         self.figures = CollectorRegistry()
-        metrics = Metrics.make(self.figures)
+        metrics = Metrics.register(self.figures)
         limits = PoolLimits(max_rank=8, max_loaded=4)
         self.pool = AdapterPool(self.engine, registry, base, limits, self.lease, metrics.count_swap)
         self.service = Service(base, str(base.folder), 2048, keys, self.pool, SlotGate(2), metrics)
