@@ -24,18 +24,21 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     default=Path("report.md"),
     show_default=True,
 )
-@click.option("--html", is_flag=True, help="Also one self-contained HTML file; -o FILE.html writes that alone.")
+@click.option("--html", is_flag=True, help="Also write one self-contained HTML file; -o FILE.html writes only that.")
 @click.option("--title", default="arc-bench report", show_default=True)
-@click.option("--tasks", metavar="ID,...", help="Tasks of the gallery. Default: the ten most instructive.")
+@click.option("--tasks", metavar="ID,...", help="Tasks to show in the gallery. Default: the ten most instructive.")
 @click.option(
-    "--training", multiple=True, type=_FOLDER, help="A folder of trained adapters, for their time and loss; repeat it."
+    "--training",
+    multiple=True,
+    type=_FOLDER,
+    help="Folder of trained adapters, for their time and loss; repeatable.",
 )
-@click.option("--baseline", metavar="MODEL", help="Compare every model with this one only. Default: every pair.")
-@click.option("--reference", metavar="NAME", help="Published figures to set beside the runs: iteration48.")
-@click.option("--sweep", type=_FILE, help="sweep.json of a sweep, for its table.")
-@click.option("--closing", type=_FILE, help="Markdown to end with.")
+@click.option("--baseline", metavar="MODEL", help="Compare all models with this one only. Default: compare every pair.")
+@click.option("--reference", metavar="NAME", help="Published results to compare with: iteration48.")
+@click.option("--sweep", type=_FILE, help="sweep.json of a sweep, for the table of its mixtures.")
+@click.option("--closing", type=_FILE, help="Markdown file to append.")
 def report(runs: tuple[Path, ...], output: Path, tasks: str | None, closing: Path | None, **options: object) -> None:
-    """Write the report of one or more runs: tables with intervals, paired comparisons, pictures.
+    """Write a report of one or more runs: tables with intervals, paired comparisons and pictures.
 
     \b
     bench report runs/mine -o report.md --html
@@ -44,11 +47,11 @@ def report(runs: tuple[Path, ...], output: Path, tasks: str | None, closing: Pat
     """
     from reports.report import ReportOptions, write_report
 
-    chosen = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
+    task_ids = tuple(name.strip() for name in (tasks or "").split(",") if name.strip())
     try:
-        ending = closing.read_text(encoding="utf-8") if closing else ""
+        closing_text = closing.read_text(encoding="utf-8") if closing else ""
     except UnicodeDecodeError as error:
         raise click.BadParameter(f"{closing} is not text in UTF-8 ({error.reason})", param_hint="--closing") from None
-    made = ReportOptions(tasks=chosen, closing=ending, **options)  # type: ignore[arg-type]
-    for page in write_report(runs, output, made):
+    report_options = ReportOptions(tasks=task_ids, closing=closing_text, **options)  # type: ignore[arg-type]
+    for page in write_report(runs, output, report_options):
         click.echo(f"wrote {page}")

@@ -1,4 +1,4 @@
-"""The gallery: which tasks it shows and why, which grids, and that what differs is outlined."""
+"""The gallery: which tasks it shows and why, which grids, and the outlines of differing cells."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ IDS = [f"cross-{k:06}" for k in range(6)]
 
 
 def other(grid: Grid, k: int) -> Grid:
-    """The k-th grid of another colour all over."""
+    """Return the k-th of the grids that differ from this one in every cell."""
     return Grid(grid.height, grid.width, bytes([(cell + 1 + k) % 10 for cell in grid.cells]))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Two models with eight predictions a task, each task another case, told by its first model unless said."""
+    """A run of two models with eight predictions per task. Each task is another case, for model a unless noted."""
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     folder.write_manifest(manifest(SPEC, ["a", "b"], 8))
@@ -60,19 +60,19 @@ def run(tmp_path: Path) -> Path:
     return folder.path
 
 
-def test_each_kind_of_instructive_task_is_found_and_told(run: Path) -> None:
+def test_each_category_of_instructive_task_is_chosen_with_its_reason(run: Path) -> None:
     shown = {entry.task.id: entry.reason for entry in choose_tasks(load_sections([run]), 6)}
     assert shown[IDS[1]] == "**a**: found in 2 of 8 predictions but lost in the vote (others have 3 and 3)"
     assert shown[IDS[2]].startswith("**a**: nearly right: never exact, but ")
     assert shown[IDS[3]] == "**a**: all disagree: 8 different grids in 8 answers, the most frequent with 1 vote"
     assert shown[IDS[4]] == "solved by **b**, not by **a**"
-    # What everybody solves comes last, the hardest of it first.
+    # Tasks that both models solve come last, the hardest first.
     assert list(shown)[4:] == [IDS[5], IDS[0]]
     assert shown[IDS[5]] == "exact predictions: **a** 7 of 8, **b** 8 of 8"
     assert [entry.task.id for entry in choose_tasks(load_sections([run]), 2)] == [IDS[1], IDS[2]]
 
 
-def test_sections_share_the_gallery_in_turn(run: Path, make_run: MakeRun) -> None:
+def test_tasks_are_chosen_from_each_section_in_turn(run: Path, make_run: MakeRun) -> None:
     runs = [run, make_run("other", "toy/copy/evaluation#n=20", {"m": 0.3})]
     sections = load_sections(runs)
     shown = choose_tasks(sections, 4)
@@ -89,7 +89,7 @@ def test_tasks_can_be_named_and_unknown_ones_are_refused(run: Path, tmp_path: Pa
     assert f"### Task {IDS[0]}" in page.read_text()
 
 
-def test_top_grids_have_their_votes_and_the_place_of_the_exact_one(run: Path) -> None:
+def test_top_grids_have_their_votes_and_the_rank_of_the_exact_grid(run: Path) -> None:
     sections = load_sections([run])
     lost, silent = top_grids(named_tasks(sections, [IDS[1], IDS[4]]))
     first, second = lost[IDS[1], 0]
@@ -100,19 +100,19 @@ def test_top_grids_have_their_votes_and_the_place_of_the_exact_one(run: Path) ->
     assert silent[IDS[4], 0][0].n == 8
 
 
-def test_captions_say_votes_and_what_differs(run: Path) -> None:
+def test_captions_state_votes_and_differences(run: Path) -> None:
     shown = named_tasks(load_sections([run]), [IDS[1], IDS[2], IDS[4]])
-    told = [
+    captions = [
         [(p.tile.heading.strip(), p.tile.caption) for p in lay_out_task(entry.task, tops).tiles if p.tile.truth]
         for entry, tops in zip(shown, top_grids(shown), strict=True)
     ]
     cells = len(shown[0].task.test[0].output.cells)  # type: ignore[union-attr]
-    assert told[0][:3] == [("a", f"3 of 8 ✗ {cells} cells"), ("", f"3 of 8 ✗ {cells} cells"), ("", "2 of 8 ✓")]
-    assert told[1][0] == ("a", "3 of 8 ✗ 1 cell")
-    assert told[2] == [("a", "no grid in 8 predictions"), ("b", "8 of 8 ✓")]
+    assert captions[0][:3] == [("a", f"3 of 8 ✗ {cells} cells"), ("", f"3 of 8 ✗ {cells} cells"), ("", "2 of 8 ✓")]
+    assert captions[1][0] == ("a", "3 of 8 ✗ 1 cell")
+    assert captions[2] == [("a", "no grid in 8 predictions"), ("b", "8 of 8 ✓")]
 
 
-def test_the_picture_holds_every_grid_inside_its_edges(run: Path) -> None:
+def test_every_grid_is_drawn_within_the_picture(run: Path) -> None:
     (entry,) = shown = named_tasks(load_sections([run]), [IDS[1]])
     layout = lay_out_task(entry.task, top_grids(shown)[0])
     figure = task_picture(layout)
@@ -127,7 +127,7 @@ def test_the_picture_holds_every_grid_inside_its_edges(run: Path) -> None:
         assert 0 < left < right < layout.width
         assert 0 < top < bottom < layout.height
         assert right - left <= BOX + 1e-9
-    # White over black outlines for each grid that differs.
+    # One white outline for each grid with wrong cells.
     white = [c for c in panel.collections if c.get_color().tolist() == [[1.0, 1.0, 1.0, 1.0]]]
     assert len(white) == sum("cell" in placed.tile.caption for placed in layout.tiles)
 
@@ -156,7 +156,7 @@ def test_a_task_of_many_large_grids_keeps_every_grid_readable(tmp_path: Path) ->
         grids = [placed for placed in layout.tiles if placed.tile.grid]
         # Every example, test and truth, and the two attempts of each of the five models.
         assert len(grids) == 2 * (len(entry.task.train) + len(entry.task.test)) + 10 * len(entry.task.test)
-        # A cell of a 30x30 grid is 5.5 pixels wide at 110 dots an inch; none is smaller.
+        # The smallest cell, of a 30x30 grid, is 5.5 pixels wide at 110 dots per inch.
         assert all(placed.tile.cell * 110 > 5.4 for placed in grids)
         places = {(placed.x, placed.y) for placed in layout.tiles}
         assert len(places) == len(layout.tiles)
@@ -166,7 +166,7 @@ def test_a_task_of_many_large_grids_keeps_every_grid_readable(tmp_path: Path) ->
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.data())
-def test_outlines_enclose_exactly_what_differs(height: int, width: int, data: st.DataObject) -> None:
+def test_outlines_enclose_exactly_the_differing_cells(height: int, width: int, data: st.DataObject) -> None:
     cells = st.lists(st.integers(0, 2), min_size=height * width, max_size=height * width)
     grid, truth = (Grid(height, width, bytes(data.draw(cells))) for _ in range(2))
     edges = difference_edges(grid, truth)
@@ -174,7 +174,7 @@ def test_outlines_enclose_exactly_what_differs(height: int, width: int, data: st
     vertical = {(a, b) for (a, b), (c, d) in edges if a == c and d == b + 1}
     assert len(vertical) + sum(b == d and c == a + 1 for (a, b), (c, d) in edges) == len(edges)
     for i in range(height):
-        inside = False  # Walking along a row, each upright edge is a step into or out of what differs.
+        inside = False  # Along a row, each vertical edge leads into or out of the differing cells.
         for j in range(width):
             inside ^= (j, i) in vertical
             assert inside == (grid.rows()[i][j] != truth.rows()[i][j])

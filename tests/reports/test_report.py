@@ -1,4 +1,4 @@
-"""The report's text: golden, the same every time, and honest about what is missing, broken or not comparable."""
+"""The report's text: a golden file, equal bytes every time, and warnings about missing, broken or incomparable data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ SPEC = "toy/cross/evaluation#n=20"
 OTHER = "toy/copy/evaluation#n=20"
 
 
-def test_figures_are_written_as_the_tables_show_them() -> None:
+def test_number_formats_of_tables() -> None:
     assert percent(0.1334) == "13.3 %"
     assert with_interval(Interval(0.133, 0.111, 0.159, "bca", 400)) == "13.3 % [11.1, 15.9]"
     assert points(-0.012) == "-1.2"
@@ -61,12 +62,12 @@ def test_the_report_is_golden_and_another_process_writes_the_same_bytes(make_run
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     text = (tmp_path / "one" / "report.md").read_text()
-    # Every picture that the page shows is there, and nothing else.
+    # The folder holds exactly the pictures that the page shows.
     assert set(re.findall(r"\(([^()]+\.(?:png|svg))\)", text)) | {"report.md", "report.html"} == files
     assert text == GOLDEN.read_text()
 
 
-def test_the_verdict_is_a_paragraph_of_who_leads_and_what_is_resolved(make_run: MakeRun) -> None:
+def test_verdict_names_the_leader_and_the_resolved_differences(make_run: MakeRun) -> None:
     (section,) = load_sections([make_run("r", "toy/cross/evaluation#n=60", {"a": 0.1, "b": 0.6, "c": 0.65}, n=8)])
     text = verdict([section])
     assert "\n" not in text
@@ -85,8 +86,44 @@ def test_the_verdict_is_a_paragraph_of_who_leads_and_what_is_resolved(make_run: 
         load_sections([section.runs[0].folder.path], baseline="z")
 
 
+def test_verdict_states_the_largest_difference_that_may_stay_unresolved(make_run: MakeRun) -> None:
+    solved = {"a": range(30), "b": range(5, 32), "c": range(20, 47)}
+    run = solving(make_run, "r", solved)
+    (section,) = load_sections([run])
+    limits = [row.comparison.resolvable for row in section.pairs if row.metric == "vote_2" and row.baseline == "a"]
+    assert len(set(limits)) == 2
+    largest = 100 * max(limit for limit in limits if limit)
+    assert f"not resolved (60 tasks resolve about {largest:.1f} points)" in verdict([section])
+    (section,) = load_sections([run], baseline="a")
+    assert f"not resolved: **b** (-5.0) and **c** (-5.0) (60 tasks resolve about {largest:.1f} points)." in verdict(
+        [section]
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"augment": False}, "--no-augment"),
+        ({"min_p": 0.1}, "--min-p 0.1"),
+        ({"samples_per_view": 4}, "--samples-per-view 4"),
+        ({"extra_body": {"top_k": 5}}, """--extra-body '{"top_k":5}'"""),
+        ({"chat_template_kwargs": {"a": 1}}, """--chat-template-kwargs '{"a":1}'"""),
+        ({"stop": StopConfig(rule="risk=0.2", rounds=[4])}, "--stop risk=0.2"),
+        ({"seed": 7}, "--seed 7"),
+        ({"task_ids": [f"cross-{k:06}" for k in range(3)]}, "--limit 3"),
+    ],
+)
+def test_printed_command_repeats_every_setting(make_run: MakeRun, setting: dict[str, object], words: str) -> None:
+    (section,) = load_sections([make_run("r", SPEC, {"m": 0.5})])
+    (run,) = section.runs
+    config = run.manifest.config.model_copy(update=setting)
+    changed = replace(run, manifest=run.manifest.model_copy(update={"config": config}))
+    assert f" {words} " in provenance([changed])[-1]
+    assert (f" {words} " in provenance([run])[-1]) is False
+
+
 def solving(make_run: MakeRun, name: str, solved: dict[str, range], spec: str = "toy/cross/evaluation#n=60") -> Path:
-    """A run in which each model solves these tasks, by number, and no others."""
+    """Write a run in which each model solves exactly the tasks with these numbers."""
     run = make_run(name, spec, dict.fromkeys(solved, 1.0), n=1, fails=0)
     path = run / "predictions.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -98,8 +135,8 @@ def solving(make_run: MakeRun, name: str, solved: dict[str, range], spec: str = 
 
 
 @pytest.mark.parametrize("order", ["acb", "cab", "bca"])
-def test_what_is_said_of_tied_leaders_holds_for_each_of_them(make_run: MakeRun, order: str) -> None:
-    """A and c solve 50 tasks each, b 40: a wins 10 and loses none (p 0.002), c wins 20 and loses 10 (p 0.099)."""
+def test_verdict_on_tied_leaders_holds_for_each_of_them(make_run: MakeRun, order: str) -> None:
+    """Models a and c solve 50 tasks, b 40. Against b, a wins 10 and loses 0 (p 0.002), c wins 20 of 30 (p 0.099)."""
     solved = {"a": range(50), "b": range(40), "c": range(10, 60)}
     (section,) = load_sections([solving(make_run, "r", {name: solved[name] for name in order})])
     first, second = [name for name in order if name != "b"]
@@ -130,7 +167,7 @@ def test_comparisons_of_all_datasets_are_corrected_together(make_run: MakeRun) -
     assert all("Holm-corrected over the 48 comparisons of all datasets here" in differences(s)[0] for s in sections)
 
 
-def test_comparisons_that_say_nothing_are_a_line_not_rows(make_run: MakeRun) -> None:
+def test_comparisons_with_few_differing_tasks_are_summarised_in_lines(make_run: MakeRun) -> None:
     (section,) = load_sections([make_run("r", SPEC, {"a": 1.0, "b": 1.0, "c": 0.9}, n=8, fails=0)])
     parts = differences(section)
     nothing = sum(not row.comparison.differing for row in section.pairs)
@@ -142,7 +179,7 @@ def test_comparisons_that_say_nothing_are_a_line_not_rows(make_run: MakeRun) -> 
     assert nothing + len(rows) + "\n".join(parts).count("\n| accuracy") == len(section.pairs)
 
 
-def test_many_models_are_compared_with_one_only(make_run: MakeRun) -> None:
+def test_more_than_six_models_are_compared_with_the_first_only(make_run: MakeRun) -> None:
     (section,) = load_sections([make_run("r", SPEC, {f"m{k}": 0.5 for k in range(7)}, n=2)])
     assert len(section.pairs) == 6 * 4
     assert {row.baseline for row in section.pairs} == {"m0"}
@@ -162,13 +199,13 @@ def test_losses_failures_and_cost_are_counted(make_run: MakeRun) -> None:
     ]
     lost = section.results.models["a"].failures["unparsed"]
     assert re.search(rf"\| a +\| +80 \| +{lost} \| +{percent(lost / 80)} \| +{lost} \|", failures(section))
-    table, told = cost(section, {})
-    # 80 predictions of 4 tokens and a quarter of a second each; the run took a minute.
+    table, note = cost(section, {})
+    # 80 predictions of 4 tokens and 0.25 seconds each; the run took a minute.
     assert re.search(r"\| a +\| +80 \| +320 \| +20 \| +16 \| +– \|", table)
-    assert "Run r took 1 min 00 s in all, 11 tokens a second." in told
+    assert "Run r took 1 min 00 s in all, 11 tokens a second." in note
 
 
-def test_an_unfinished_run_is_reported_as_such(make_run: MakeRun) -> None:
+def test_unfinished_runs_are_reported_with_their_missing_predictions(make_run: MakeRun) -> None:
     run = make_run("cut", SPEC, {"m": 0.5, "k": 0.4})
     edit_manifest(run, finished=None)
     lines = (run / "predictions.jsonl").read_text().splitlines(keepends=True)
@@ -181,7 +218,7 @@ def test_an_unfinished_run_is_reported_as_such(make_run: MakeRun) -> None:
     assert re.search(r"\| missing \|\n", failures(section))
 
 
-def test_what_a_reader_must_know_is_told_as_warnings(make_run: MakeRun) -> None:
+def test_warnings_of_runs_and_differing_settings(make_run: MakeRun) -> None:
     runs = [make_run("one", SPEC, {"m": 0.5}), make_run("two", SPEC, {"k": 0.5})]
     folder = RunFolder(runs[1])
     old = folder.manifest()
@@ -206,7 +243,7 @@ def test_what_a_reader_must_know_is_told_as_warnings(make_run: MakeRun) -> None:
         assert words in command
 
 
-def test_a_run_that_stopped_early_shows_dashes_for_what_it_cannot_tell(make_run: MakeRun, tmp_path: Path) -> None:
+def test_unknown_metrics_of_early_stopping_are_dashes(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("early", SPEC, {"m": 0.9, "k": 0.5}, n=16)
     folder = RunFolder(run)
     old = folder.manifest()
@@ -221,7 +258,7 @@ def test_a_run_that_stopped_early_shows_dashes_for_what_it_cannot_tell(make_run:
     assert not (tmp_path / "report-reliability.png").exists()
 
 
-def test_models_and_runs_of_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+def test_models_and_runs_of_the_same_name_get_unique_names(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run("one", SPEC, {"m": 0.5}), make_run("two", SPEC, {"m": 0.6, "k": 0.1})]
     (section,) = load_sections(runs)
     assert [scores.model for scores in section.scored] == ["one@m", "two@m", "k"]
@@ -235,7 +272,7 @@ def test_models_and_runs_of_one_name_are_told_apart(make_run: MakeRun, tmp_path:
         load_sections([tmp_path / "x" / "r", tmp_path / "y" / ".." / "x" / "r"])
 
 
-def test_datasets_are_sections_and_two_seeds_of_one_are_told_apart(make_run: MakeRun) -> None:
+def test_sections_of_one_dataset_with_different_seeds_have_unique_headings(make_run: MakeRun) -> None:
     runs = [make_run("a", SPEC, {"m": 0.5}), make_run("b", SPEC, {"m": 0.5}, seed=3), make_run("c", OTHER, {"m": 0.5})]
     headings = [section.heading for section in load_sections(runs)]
     assert headings == [f"{SPEC} (N = 4, seed 0)", f"{SPEC} (N = 4, seed 3)", OTHER]

@@ -1,4 +1,4 @@
-"""What stands beside the runs: published figures, a sweep's table, and how the adapters were trained."""
+"""Data that a report adds to its runs: published results, a sweep's table, and the training of the adapters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.conftest import MakeRun
 
 SPEC = "toy/cross/evaluation#n=20"
 TASK = "cross-000003"
-"""One in the gallery is enough here."""
+"""One task in the gallery, to save time."""
 MANIFEST = {"steps": 3, "seconds": 83.0, "tokens": 900, "losses": {"first": 2.0}, "weights_sha256": "ab", "more": 1}
 LOG = [
     {"step": 1, "loss": 2.0, "seconds": 1},
@@ -37,7 +37,7 @@ LOG = [
 
 
 def trained_folder(folder: Path, weights: bytes, log: bool = True) -> Path:
-    """A folder as the trainer leaves it."""
+    """Write a folder as the trainer does, with an incomplete last line in its log."""
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text('{"r": 8}')
     (folder / "adapter_model.safetensors").write_bytes(weights)
@@ -48,7 +48,7 @@ def trained_folder(folder: Path, weights: bytes, log: bool = True) -> Path:
 
 
 def set_hashes(run: Path, hashes: dict[str, str]) -> None:
-    """Write the hashes that a server gave into a run's manifest."""
+    """Write model hashes into a run's manifest."""
     folder = RunFolder(run)
     manifest = folder.manifest()
     models = [m.model_copy(update={"hash": hashes.get(m.name)}) for m in manifest.config.models]
@@ -70,7 +70,7 @@ def test_iteration_48_is_as_published() -> None:
         load_reference("iteration49")
 
 
-def test_rows_stand_below_the_published_ones_they_belong_to(make_run: MakeRun) -> None:
+def test_rows_follow_the_published_row_of_the_same_mixture(make_run: MakeRun) -> None:
     names = ["w100", "w33_3", "mix-0-s1", "mix-0-s2", "base", "qwen2.5"]
     (section,) = load_sections([make_run("r", SPEC, dict.fromkeys(names, 0.4))])
     results = section.results.models
@@ -82,7 +82,7 @@ def test_rows_stand_below_the_published_ones_they_belong_to(make_run: MakeRun) -
         ["33 %", "here: w33_3"], ["20 %", "published"], ["0 %", "published"], ["0 %", "here: mix-0-s1"],
         ["0 %", "here: mix-0-s2"], ["–", "here: base"], ["–", "here: qwen2.5"],
     ]  # fmt: skip
-    # No published figure has brackets, ours all have.
+    # Published figures have no intervals, ours have.
     assert all(("[" in row[2]) == (row[1] != "published") for row in rows)
     assert rows[1][4] == with_interval(results["w100"].metrics["vote_2"])
     note = published_section(reference, [section], [])[-1]
@@ -91,7 +91,7 @@ def test_rows_stand_below_the_published_ones_they_belong_to(make_run: MakeRun) -
     assert f"± {narrow:.0f} to {wide:.0f} points on 400 tasks" in note
 
 
-def test_a_sweep_stands_first_with_its_reference(make_run: MakeRun, tmp_path: Path) -> None:
+def test_sweep_table_and_published_results_come_first(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run(name, SPEC, {name: skill}) for name, skill in {"w100": 0.7, "w0": 0.1}.items()]
     rows = [SweepRow(label="100 %", models=["w100"]), SweepRow(label="0 %", models=["w0"])]
     record = tmp_path / "sweep.json"
@@ -106,7 +106,7 @@ def test_a_sweep_stands_first_with_its_reference(make_run: MakeRun, tmp_path: Pa
     assert re.search(r"\| original datasets weight \| +accuracy \| +pass_n \| +vote_2 \| +vote_1 \|", text)
 
 
-def test_training_is_found_by_content_and_shown_with_its_cost(make_run: MakeRun, tmp_path: Path) -> None:
+def test_training_runs_are_matched_by_content_hash(make_run: MakeRun, tmp_path: Path) -> None:
     folder = trained_folder(tmp_path / "trained" / "some-name", b"weights")
     registered = trained_folder(tmp_path / "registry" / "m" / content_hash(folder)[:12], b"weights", log=False)
     trained_folder(tmp_path / "trained" / "k", b"other weights")
@@ -116,10 +116,11 @@ def test_training_is_found_by_content_and_shown_with_its_cost(make_run: MakeRun,
     (only,) = find_training([tmp_path / "registry"], sections).values()
     assert only.folder == registered
     assert only.losses == ()
-    found = find_training([tmp_path / "registry", tmp_path / "trained"], sections)
-    # Another k was benched than was trained there, so that its time is not shown.
+    for folders in (("trained", "registry"), ("registry", "trained")):
+        found = find_training([tmp_path / name for name in folders], sections)
+        assert found["m"].folder == folder  # the one with a log, in whichever order
+    # The k that was benched has another hash than the k that was trained.
     assert list(found) == ["m"]
-    assert found["m"].folder == folder
     assert found["m"].losses == ((1, 2.0), (2, 1.5), (3, 1.0))
     assert found["m"].validation == ((2, 1.2),)
     table, _ = cost(sections[0], found)
@@ -127,7 +128,7 @@ def test_training_is_found_by_content_and_shown_with_its_cost(make_run: MakeRun,
     assert re.search(r"\| k .* – \|", table)
 
 
-def test_without_hashes_the_name_of_the_folder_counts(make_run: MakeRun, tmp_path: Path) -> None:
+def test_training_runs_are_matched_by_folder_name_if_there_is_no_hash(make_run: MakeRun, tmp_path: Path) -> None:
     trained_folder(tmp_path / "trained" / "m", b"weights")
     run = make_run("r", SPEC, {"base": 0.1, "m": 0.5})
     write_report([run], tmp_path / "report.md", ReportOptions(tasks=(TASK,), training=(tmp_path / "trained",)))
@@ -137,15 +138,15 @@ def test_without_hashes_the_name_of_the_folder_counts(make_run: MakeRun, tmp_pat
     assert (tmp_path / "report-losses.svg").exists()
 
 
-def test_a_log_with_a_norm_that_is_not_finite_is_read(make_run: MakeRun, tmp_path: Path) -> None:
-    """As versions wrote it that did not end at such a step."""
+def test_log_with_infinite_gradient_norm_is_read(make_run: MakeRun, tmp_path: Path) -> None:
+    """Older versions of the trainer continued after such a step and logged it."""
     folder = trained_folder(tmp_path / "trained" / "m", b"weights")
     (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "grad_norm": Infinity}\n{"step": 2, "loss": 1.5}\n')
     found = find_training([tmp_path / "trained"], load_sections([make_run("r", SPEC, {"m": 0.5})]))
     assert found["m"].losses == ((1, 2.0), (2, 1.5))
 
 
-def test_training_that_is_not_there_or_broken_is_named(make_run: MakeRun, tmp_path: Path) -> None:
+def test_missing_and_broken_training_folders_are_errors(make_run: MakeRun, tmp_path: Path) -> None:
     sections = load_sections([make_run("r", SPEC, {"m": 0.5})])
     folder = trained_folder(tmp_path / "trained" / "x", b"weights")
     with pytest.raises(RunError, match="trained: none of the 1 trained adapters there is a model of these runs"):
@@ -159,7 +160,7 @@ def test_training_that_is_not_there_or_broken_is_named(make_run: MakeRun, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_closing_may_name_a_picture_and_must_be_text(
+def test_closing_file_must_be_text_and_may_show_other_pictures(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(make_run("r", SPEC, {"m": 0.5})), "-o", str(tmp_path / "r.md"), "--html", "--tasks", TASK, "--closing"]

@@ -1,4 +1,4 @@
-"""The HTML page in a real headless Chromium: sorted and filtered by clicks, complete without network and script."""
+"""The HTML page in a headless Chromium: sorting and filtering, and no need for network or script."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COLOURS = """(async () => {
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TaskTable]:
-    """The page of a run with an ordinary model and one whose name is hostile, and the table it holds."""
+    """Write the page of a run in which the name of one model is HTML, and return it with its task table."""
     find_chromium()
     folder = tmp_path_factory.mktemp("page")
     run = write_run(folder, "run", SPEC, {"base": 0.15, EVIL: 0.45})
@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TaskTable]:
 
 
 def in_browser(tmp_path: Path, page: Path, steps: Callable[[Page], Awaitable[None]], script: bool = True) -> None:
-    """Open a page in a fresh browser and do the steps."""
+    """Open a page in a new browser and run ``steps`` in it."""
 
     async def run() -> None:
         async with browser(tmp_path / "profile") as tab:
@@ -68,7 +68,7 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
     ids = [row.task for row in table.rows]
 
     def sorted_by(column: int, descending: bool) -> list[str]:
-        """Rows by the value of a model, equal ones by id: sorting must be stable."""
+        """Return the tasks sorted by the value of a model, equal ones by id."""
         key: Callable[[Any], float] = lambda row: row.cells[column].sort_key  # noqa: E731
         return [row.task for row in sorted(table.rows, key=key, reverse=descending)]
 
@@ -79,7 +79,7 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
         assert await tab.ask("document.querySelector('#tasks-1 th:nth-child(4)').ariaSort") == "descending"
         await tab.click("#tasks-1 th:nth-child(4) button")
         assert await tab.ask(_ROWS) == sorted_by(1, descending=False)
-        # The keyboard does the same as the mouse.
+        # The keyboard works like the mouse.
         await tab.ask("document.querySelector('#tasks-1 th:nth-child(1) button').focus()")
         await tab.press("Enter")
         assert await tab.ask(_ROWS) == sorted(ids)
@@ -88,8 +88,8 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
             await tab.click(f"#filter-tasks-1 input[value={state}]")
             shown = sorted(row.task for row in table.rows if state in (row.state, "all"))
             assert await tab.ask(_ROWS) == shown
-            said = await tab.ask("document.querySelector('#filter-tasks-1 output').textContent")
-            assert said == f"{len(shown)} of {len(ids)} tasks"
+            shown_count = await tab.ask("document.querySelector('#filter-tasks-1 output').textContent")
+            assert shown_count == f"{len(shown)} of {len(ids)} tasks"
         assert {row.state for row in table.rows} == {"solved", "unsolved", "disagreeing"}
         assert tab.complaints() == []
 
@@ -97,7 +97,7 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
 
 
 @pytest.mark.slow
-def test_the_page_is_whole_in_itself_and_pictures_are_drawn(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
+def test_the_page_is_self_contained_and_its_pictures_are_drawn(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
     page, _ = written
 
     async def steps(tab: Page) -> None:
@@ -110,19 +110,13 @@ def test_the_page_is_whole_in_itself_and_pictures_are_drawn(written: tuple[Path,
             assert height > 100, alt
             assert colours > 10, alt
         assert all(url.startswith(("file:", "data:")) for url in tab.requested())
-        # What stands in a name is text: no element, no script, no request came of it.
+        # HTML in a model's name is shown as text.
         assert await tab.ask("document.title") == "A <b>title</b>"
         assert EVIL in await tab.ask("document.body.textContent")
         assert await tab.ask("document.querySelectorAll('img:not([src^=\"data:\"])').length") == 0
-        unnamed = (
-            "[...document.querySelectorAll('input, button')].filter((e) => !(e.labels?.[0] ?? e).textContent.trim())"
-        )
-        assert await tab.ask(f"{unnamed}.length") == 0
+        assert await tab.ask(f"{_UNNAMED}.length") == 0
         # Every link inside the page leads somewhere.
-        dead = (
-            "[...document.querySelectorAll('a[href^=\"#\"]')].filter((a) => !document.getElementById(a.hash.slice(1)))"
-        )
-        assert await tab.ask(f"{dead}.map((a) => a.hash)") == []
+        assert await tab.ask(f"{_DEAD_LINKS}.map((a) => a.hash)") == []
         assert await tab.ask("document.querySelectorAll('#tasks-1 a').length") == 10
         assert tab.complaints() == []
 
@@ -130,7 +124,7 @@ def test_the_page_is_whole_in_itself_and_pictures_are_drawn(written: tuple[Path,
 
 
 @pytest.mark.slow
-def test_without_script_everything_is_there_to_read(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
+def test_without_script_the_page_is_complete(written: tuple[Path, TaskTable], tmp_path: Path) -> None:
     page, table = written
 
     async def steps(tab: Page) -> None:

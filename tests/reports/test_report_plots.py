@@ -1,4 +1,4 @@
-"""Pictures of numbers: what is drawn is what was measured, read from the axes and not from pixels."""
+"""Plots: the values in the axes of each figure are those that were computed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from harness.scoring.paired_comparison import HEADLINE
 from harness.scoring.run_scores import ModelScores
-from harness.stats.intervals import running_mean, wilson
-from harness.voting.metrics import OutputScore
+from harness.stats.intervals import intervals, running_mean, wilson
+from harness.voting.metrics import OutputScore, task_curves
 from reports.loading.runs import Section, load_sections
 from reports.loading.training import Training
 from reports.plots.curves import curves_figure, section_curves
@@ -41,30 +41,30 @@ def drawn(figure: Figure) -> list[Axes]:
     return [panel for panel in figure.axes if panel.axison]
 
 
-def test_intervals_stand_side_by_side_at_their_values(section: Section) -> None:
+def test_intervals_are_drawn_at_their_values(section: Section) -> None:
     figure = intervals_figure([section])
     assert [panel.get_title() for panel in figure.axes] == list(HEADLINE)
     assert labels(figure.axes[0]) == list(MODELS)
     for metric, panel in zip(HEADLINE, figure.axes, strict=True):
         for k, (name, result) in enumerate(section.results.models.items()):
             bar, point = panel.lines[2 * k : 2 * k + 2]
-            found = result.metrics[metric]
-            assert list(bar.get_xdata()) == [100 * found.low, 100 * found.high], name
-            assert list(point.get_xdata()) == [100 * found.value]
+            value = result.metrics[metric]
+            assert list(bar.get_xdata()) == [100 * value.low, 100 * value.high], name
+            assert list(point.get_xdata()) == [100 * value.value]
             assert (point.get_color(), point.get_marker()) == (look(k).colour, look(k).marker)
             assert list(point.get_ydata()) == [panel.get_yticks()[k]]
             low, high = panel.get_xlim()
-            assert low <= 100 * found.low < 100 * found.high <= high
+            assert low <= 100 * value.low < 100 * value.high <= high
 
 
-def test_several_datasets_are_groups_under_their_names(make_run: MakeRun, section: Section) -> None:
+def test_several_datasets_are_grouped_under_headings(make_run: MakeRun, section: Section) -> None:
     runs = [section.runs[0].folder.path, make_run("other", "toy/copy/evaluation#n=20", {"base": 0.9})]
     sections = load_sections(runs)
     figure = intervals_figure(sections)
     assert labels(figure.axes[0]) == [SPEC, *MODELS, "toy/copy/evaluation#n=20", "base"]
     bold = [tick.get_fontweight() == "bold" for tick in figure.axes[0].get_yticklabels()]
     assert bold == [True, False, False, False, True, False]
-    # A model looks the same wherever it stands.
+    # A model has the same colour in every section.
     assert figure.axes[0].lines[1].get_color() == figure.axes[0].lines[-1].get_color()
     assert len(drawn(rates_figure(sections))) == 2
 
@@ -91,7 +91,14 @@ def test_curves_go_from_accuracy_to_the_metric_within_their_bands(section: Secti
     assert [text.get_text() for text in legend.get_texts()] == list(MODELS)
 
 
-def test_differences_stand_against_zero_and_the_unresolved_are_hollow(section: Section) -> None:
+def test_curves_resample_with_the_seed_of_the_run(make_run: MakeRun) -> None:
+    (section,) = load_sections([make_run("run", SPEC, {"m": 0.4}, n=4, seed=5)])
+    (curve,) = [curve for curve in section_curves(section) if curve.metric == "pass_n"]
+    values = task_curves(section.scored[0].outputs, [1])["pass_n"]
+    assert [curve.points[0]] == intervals(values, 1, 5) != intervals(values, 1, 0)
+
+
+def test_differences_are_drawn_against_zero_and_unresolved_ones_are_hollow(section: Section) -> None:
     figure = differences_figure([section])
     assert labels(figure.axes[0]) == ["half − base", "good − base", "good − half"]
     verdicts = set()
@@ -110,7 +117,7 @@ def test_differences_stand_against_zero_and_the_unresolved_are_hollow(section: S
     assert verdicts == {"better", "not resolved"}
 
 
-def test_every_task_is_in_the_picture_of_solve_rates(section: Section) -> None:
+def test_solve_rates_show_every_task(section: Section) -> None:
     figure = rates_figure([section])
     assert len(drawn(figure)) == 2
     base, half = (section.scored[k].tasks.of("accuracy") for k in (0, 1))
@@ -132,19 +139,20 @@ def output(exact: int, wrong: tuple[int, ...], vote_1: float, n: int = 10) -> Ou
     return OutputScore(n, exact, wrong, n - exact - sum(wrong), 0.0, 0.0, vote_1, vote_1)
 
 
-def test_reliability_is_the_share_won_against_being_right(section: Section) -> None:
+def test_reliability_bins_outputs_by_the_winners_share(section: Section) -> None:
     outputs = {
         "a": [output(9, (1,), 1.0)],
         "b": [output(0, (9,), 0.0), output(0, (), 0.0)],
         "c": [output(3, (3, 2), 0.5)],
-        "d": [output(1, (3, 2), 0.0)],
+        "d": [output(1, (3, 2), 0.0), output(3, (3, 2), 0.5)],
         "e": [output(10, (), 1.0)],
     }
     assert winner_share(outputs["d"][0]) == 0.3
     scores = ModelScores("m", section.scored[0].tasks, outputs, {}, 60)
     low, high = reliability(scores)
-    # Ten bins: 0.3 is the fourth, 0.9 and 1.0 are the last; the output without any grid is in none.
-    assert (low.share, low.right, low.outputs) == (pytest.approx(0.3), 0.25, 2)
+    # Of ten bins 0.3 is in the fourth, 0.9 and 1.0 in the last; the output without any grid is in none.
+    assert (low.share, low.right, low.outputs) == (pytest.approx(0.3), pytest.approx(1 / 3), 3)
+    assert (low.low, low.high) == wilson(1 / 3, 2)  # two tasks: outputs of one task are not independent
     assert (high.share, high.right, high.outputs) == (pytest.approx(2.8 / 3), pytest.approx(2 / 3), 3)
     assert (high.low, high.high) == wilson(2 / 3, 3)
     figure = reliability_figure([section])
@@ -173,18 +181,18 @@ def test_loss_curves_are_running_means_with_validation() -> None:
     assert panel.get_yscale() == "log"
 
 
-def test_models_look_different_also_without_colour() -> None:
+def test_looks_of_models_differ_also_in_greyscale() -> None:
     assert len({(look(k).colour, look(k).marker) for k in range(49)}) == 49
     assert len({(look(k).marker, look(k).line) for k in range(7)}) == 7
 
 
-def test_files_are_the_same_twice_whatever_the_users_settings(section: Section) -> None:
+def test_files_do_not_depend_on_the_users_matplotlib_settings(section: Section) -> None:
     import matplotlib
 
-    found = []
+    files = []
     for settings in ({}, {"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20}):
         with matplotlib.rc_context(settings), styled():
-            found.append(render(intervals_figure([section]), "x"))
-    assert set(found[0]) == {"x.png", "x.svg"}
-    assert found[0] == found[1]
-    assert b"<dc:date>" not in found[0]["x.svg"]
+            files.append(render(intervals_figure([section]), "x"))
+    assert set(files[0]) == {"x.png", "x.svg"}
+    assert files[0] == files[1]
+    assert b"<dc:date>" not in files[0]["x.svg"]

@@ -1,4 +1,4 @@
-"""The table of a sweep: rows of mixtures, each against the first, with the spread over training seeds."""
+"""The table of a sweep: mixtures as rows, each compared with the first, and the spread over training seeds."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) 
     assert f"sd {sd:.1f}" in text.split("### Training seeds")[1]
 
 
-def test_one_training_run_is_said_to_be_one(make_run: MakeRun) -> None:
+def test_single_training_runs_have_no_spread(make_run: MakeRun) -> None:
     runs = [make_run(name, SPEC, {name: skill}) for name, skill in (("a", 0.6), ("b", 0.6))]
     rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
     text = sweep_text(load_sections(runs), SweepRecord(header="w", rows=rows, seeds=[0]))
@@ -78,17 +78,17 @@ def test_mixtures_on_several_datasets_are_corrected_together(make_run: MakeRun) 
     assert both.count("Holm-corrected over the 8 comparisons of all datasets here") == 2
 
 
-def test_the_mean_of_one_seed_is_itself_and_values_stay_whole(make_run: MakeRun) -> None:
-    runs = [make_run(name, SPEC, {name: 0.5}, n=3) for name in ("a-s0", "b-s0", "c-s0")]
+def test_mean_over_seeds_and_its_denominator(make_run: MakeRun) -> None:
+    runs = [make_run(name, SPEC, {name: 0.5}, n=3) for name in "abcde"]
     tasks = [scores.tasks for scores in load_sections(runs)[0].scored]
     assert mean_over_seeds(tasks[:1]) is tasks[0]
-    three = mean_over_seeds(tasks)
-    whole = three.of("accuracy") * three.denominator
-    assert np.allclose(whole, whole.round(), atol=1e-9)
-    assert three.values.shape == (len(METRICS), 60)
+    mean = mean_over_seeds(tasks)
+    numerators = mean.of("accuracy") * mean.denominator
+    assert np.allclose(numerators, numerators.round(), atol=1e-9)
+    assert mean.values.shape == (len(METRICS), 60)
 
 
-def test_what_is_missing_is_named(make_run: MakeRun, tmp_path: Path) -> None:
+def test_missing_adapters_and_broken_records_are_errors(make_run: MakeRun, tmp_path: Path) -> None:
     section = load_sections([make_run("a", SPEC, {"a": 0.5})])[0]
     record = SweepRecord(header="w", rows=[SweepRow(label="x", models=["a", "z"])], seeds=[0, 1])
     with pytest.raises(RunError, match="z is in none of the runs; they have: a"):
