@@ -23,10 +23,10 @@ def audit_lines(audits: dict[str, LeakAudit], background: str) -> Iterator[str]:
         for e, evals in enumerate(chosen.evals):
             yield f"{_name(train)} -> {_name(evals)}, {len(evals.ids)} tasks"
             for kind in LEAK_KINDS:
-                free, fixed = (len(getattr(audits[way].found[t][e], kind)) for way in ("free", "fixed"))
+                free, fixed = (len(getattr(audits[way].findings[t][e], kind)) for way in ("free", "fixed"))
                 other = "" if free == fixed else f" ({fixed} with colour 0 fixed)"
                 yield f"    {_TITLES[kind]}: {free}{other}"
-                yield from _ids(chosen.found[t][e], kind)
+                yield from _ids(chosen.findings[t][e], kind)
     if chosen.unknown_output_ids:
         yield (
             f"not compared: the test outputs of {len(chosen.unknown_output_ids)} evaluation tasks are unknown, "

@@ -27,10 +27,10 @@ def _open(spec: str, strict: bool) -> Dataset:
         return open_dataset(spec, strict=strict, progress=progress)
 
 
-def _watch(dataset: Dataset, material: PairsById) -> PairsById:
+def _watch(dataset: Dataset, pairs: PairsById) -> PairsById:
     from harness.data.spec import selectable_ids
 
-    return with_progress(f"auditing {dataset.spec}", material, len(selectable_ids(dataset)))
+    return with_progress(f"auditing {dataset.spec}", pairs, len(selectable_ids(dataset)))
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""Grids and tasks as pictures."""
+"""Plots grids and tasks with matplotlib."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINE = "#555555"
 
 
 def plot_grid(ax: Axes, grid: Grid) -> None:
-    """Draw one grid into matplotlib axes: square cells in ARC's colours with thin lines between, no ticks."""
+    """Plot a grid into matplotlib axes: square cells in ARC's colours, thin lines between them, no ticks."""
     from matplotlib.colors import ListedColormap
 
     cmap = ListedColormap([tuple(part / 255 for part in colour) for colour in PALETTE])
@@ -36,7 +36,7 @@ def plot_grid(ax: Axes, grid: Grid) -> None:
 
 
 def task_figure(task: Task) -> Figure:
-    """A figure with one column a pair, inputs above outputs; an unknown output is a question mark."""
+    """Return a figure with one column per pair, inputs above outputs. An unknown output is shown as a question mark."""
     from matplotlib.figure import Figure
 
     pairs = [(f"train {i}", pair) for i, pair in enumerate(task.train, 1)]
@@ -57,16 +57,16 @@ def task_figure(task: Task) -> Figure:
 
 
 def save_task_picture(task: Task, path: Path) -> None:
-    """Write a task's picture; the same task gives the same bytes.
+    """Write a picture of a task. Equal tasks give equal bytes.
 
     Raises:
-        ConfigError: the file's ending is not one of ENDINGS.
+        ConfigError: the file's suffix is not one of ENDINGS.
     """
     if path.suffix not in ENDINGS:
         raise ConfigError(f"{path}: a picture ends in one of {', '.join(ENDINGS)}")
     from matplotlib import rc_context
 
-    stable = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    metadata = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "arc-bench"}):
-        task_figure(task).savefig(path, dpi=110, metadata=stable[path.suffix])
+        task_figure(task).savefig(path, dpi=110, metadata=metadata[path.suffix])

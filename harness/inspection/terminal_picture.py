@@ -1,4 +1,4 @@
-"""Grids and tasks on a terminal, in colour or as digits."""
+"""Shows grids and tasks on a terminal, in colour or as digits."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ _ARROW = " → "
 
 
 def grid_lines(grid: Grid, *, colour: bool) -> list[str]:
-    """One text a row, two columns a cell: blocks of colour (24-bit ANSI), or digits."""
+    """Return the lines of a grid, two columns per cell: colour blocks (24-bit ANSI) or digits."""
     return [_coloured(row) if colour else "".join(f"{c} " for c in row) for row in grid.rows()]
 
 
 def _coloured(row: bytes) -> str:
+    """Return a row as colour blocks, with one escape sequence per run of equal cells."""
     runs = ((PALETTE[c], len(list(cells))) for c, cells in groupby(row))
     return "".join(f"\x1b[48;2;{r};{g};{b}m{'  ' * n}" for (r, g, b), n in runs) + _RESET
 
 
 def task_lines(task: Task, *, colour: bool, width: int = 80) -> Iterator[str]:
-    """A task for a terminal of ``width`` columns: output beside input where both fit, else below it."""
+    """Yield the lines of a task: each output beside its input if both fit in ``width`` columns, else below it."""
     yield f"task {task.id}: {len(task.train)} train, {len(task.test)} test"
     for part, pairs in (("train", task.train), ("test", task.test)):
         for number, pair in enumerate(pairs, 1):
