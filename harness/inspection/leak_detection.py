@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.core.grid import COLOURS, Pair, Task
-from harness.core.symmetry import SYMMETRIES, apply_symmetry, relabel
+from harness.core.symmetry import SYMMETRIES, apply_symmetry, canonical_colours
 
 LEAK_KINDS = ("same_task", "test_pair", "train_pair")
 PairsById = Iterable[tuple[str, tuple[Pair, ...]]]
@@ -41,7 +41,7 @@ def canonical_pair(pair: Pair, *, fixed_background: bool = False) -> bytes:
 
 def _rename_colours(cells: bytes, fixed_background: bool) -> bytes:
     """Rename colours in order of appearance. A leading 0 takes the first new name, and so keeps colour 0."""
-    return relabel(b"\0" + cells) if fixed_background else relabel(cells)
+    return canonical_colours(b"\0" + cells) if fixed_background else canonical_colours(cells)
 
 
 ShapeKey = tuple[tuple[int, int], tuple[int, int]]
