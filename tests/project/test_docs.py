@@ -1,17 +1,29 @@
-"""The pages of documentation: every path and link in them exists."""
+"""The pages of documentation: every path, link, command and option in them exists."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+from harness.cli import cli
+
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "ARCHITECTURE.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")),
+]
 _PATH = re.compile(r"`((?:harness|trainers|serve|reports|tests|benchmarks|tools|examples|docs)/[\w./-]*)`")
 _MODULE = re.compile(r"(?:`|-m )((?:harness|trainers|serve|reports|benchmarks)(?:\.[a-z]\w+)+)")
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)")
+_COMMAND = re.compile(r"(?:^(?:[$#] +)?|`)bench ((?:[^`\n\\]|\\\n)+)", re.MULTILINE)
+_ASIDE = re.compile(r"\s#.*|\$\([^)]*\)|\s--\s.*")
+"""A comment, a command in the command, or options of vLLM."""
+_OPTION = re.compile(r"(?<!\S)--?[a-z][\w-]*")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -49,3 +61,18 @@ def test_every_link_in_a_page_exists(page: str) -> None:
         path = (ROOT / page).parent / target if target else ROOT / page
         assert path.exists(), target
         assert not anchor or anchor in _anchors(path), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(f"examples/{path.name}" for path in (ROOT / "examples").iterdir())])
+def test_every_command_in_a_page_exists(page: str) -> None:
+    """A command line of a page names a command, and options that the command has."""
+    for line in _COMMAND.findall((ROOT / page).read_text()):
+        words = _ASIDE.sub("", line).split()
+        command: click.Command | None = cli
+        while words and re.match("[a-z]", words[0]) and isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+        assert command is not None, line
+        if not isinstance(command, click.Group):
+            options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+            used = {name.replace("_", "-") for word in words for name in _OPTION.findall(word)}
+            assert used <= options, line
