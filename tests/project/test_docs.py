@@ -19,6 +19,7 @@ PAGES = [
 ]
 _PATH = re.compile(r"`((?:harness|trainers|serve|reports|tests|benchmarks|tools|examples|docs)/[\w./-]*)`")
 _MODULE = re.compile(r"(?:`|-m )((?:harness|trainers|serve|reports|benchmarks)(?:\.[a-z]\w+)+)")
+_TEST = re.compile(r"`(test_\w+)`")
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)")
 _COMMAND = re.compile(r"(?:^(?:[$#] +)?|`)bench ((?:[^`\n\\]|\\\n)+)", re.MULTILINE)
 _ASIDE = re.compile(r"\s#.*|\$\([^)]*\)|\s--\s.*")
@@ -50,6 +51,7 @@ def test_every_path_in_a_page_exists(page: str) -> None:
     text = (ROOT / page).read_text()
     missing = [path for path in _PATH.findall(text) if not (ROOT / path).exists()]
     missing += [name for name in _MODULE.findall(text) if not _exists(name)]
+    missing += [name for name in _TEST.findall(text) if not list(ROOT.glob(f"tests/*/{name}.py"))]
     # A benchmark for GPUs writes its page there; it was never run on one.
     assert [path for path in missing if path != "benchmarks/gpu.md"] == []
 
