@@ -1,6 +1,6 @@
-"""When a test output needs no further draws: its two attempts are decided, or are likely enough to stay.
+"""Early stopping: when a test output needs no further samples, because its two attempts will not change.
 
-Only counts matter here: the votes on each distinct grid, the failures, and the draws that are left.
+The decision depends on counts only: votes for each distinct grid, failures, and samples that remain.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from harness.core.symmetry import SYMMETRIES
 from harness.runs.schema import RunConfig
 
 BUSY = 256
-"""Draws of a round, over all test outputs of a model, that keep a server full (the default of --max-in-flight)."""
+"""Samples of a model in flight that keep a server busy; also the default of --max-in-flight."""
 FINEST, COARSEST = 8, 4
-"""A later round is from 1/8 to 1/4 of what the first one leaves: finer ones spare little more, and idle a server."""
+"""Each later round is 1/8 to 1/4 of the samples after the first: shorter ones save little more and idle the server."""
 
 CONCENTRATION, DISCOUNT = 0.5, 0.25
-"""The urn of ``change_bound``; chosen so that the measured error is below the promise, within its standard error.
-
-Measured in benchmarks/stopping.md.."""
+"""θ and d of ``change_bound``, with which the measured error stays below the risk (benchmarks/stopping.md)."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """A rule of ``--stop``: the chance that the two attempts or their order change is below ``risk``; 0 is never."""
+    """A rule of ``--stop``: stop if the probability that the two attempts or their order change is below ``risk``.
+
+    With risk 0 (``decided``) they must be certain not to change.
+    """
 
     risk: float = 0.0
 
     @staticmethod
     def parse(text: str) -> StopRule:
-        """``decided`` or ``risk=0.01``.
+        """Return the rule of a text such as ``decided`` or ``risk=0.01``.
 
         Raises:
-            ConfigError: it is neither, or the risk is not between 0 and 1.
+            ConfigError: the text is neither, or the risk is not between 0 and 1.
         """
         if text == "decided":
             return StopRule()
@@ -57,89 +58,97 @@ class StopRule:
         return f"risk={self.risk:g}" if self.risk else "decided"
 
     def is_met(self, counts: Sequence[int], failures: int, left: int) -> bool:
-        """Whether a test output may be left with these votes on its distinct grids and ``left`` draws to come."""
+        """Return whether a test output with these votes per distinct grid may stop ``left`` samples early."""
         return is_decided(counts, left) or change_bound(counts, failures, left) < self.risk
 
 
 def is_decided(counts: Sequence[int], left: int) -> bool:
-    """Whether no ``left`` further draws can change the first two places of the vote, or their order.
+    """Return whether ``left`` further samples cannot change the two best grids of the vote, nor their order.
 
-    The first must lead the second, and the second the third (a grid not seen yet where there is none), by
-    more than ``left`` votes: a lead of exactly ``left`` can become a tie, which answers without
-    log-probabilities leave open. For ``left`` above 0 the rule is tight: where it does not hold, some
-    continuation gives another result. It would be conservative by one draw, at most, if every further
-    answer were sure to carry log-probabilities.
+    The first must lead the second, and the second the third (or, without a third, a grid not sampled yet), by more than
+    ``left`` votes. A lead of exactly ``left`` can become a tie, which stays a tie if answers come without
+    log-probabilities. For ``left`` above 0 the rule is tight: if it returns False, some continuation changes the
+    result. If all further answers were certain to have log-probabilities, it could stop at most one sample earlier.
+
+    Args:
+        counts: votes for each distinct grid, in any order; zeros are allowed.
     """
     first, second, third, *_ = (*sorted(counts, reverse=True), 0, 0, 0)
     return left == 0 or (first - second > left and second - third > left)
 
 
 def change_bound(counts: Sequence[int], failures: int, left: int) -> float:
-    """An upper bound on the chance that ``left`` further draws change the first two places, or their order.
+    """Return an upper bound on the probability that ``left`` further samples change the two best grids or their order.
 
-    The model is a Pólya urn with new colours, the two-parameter Poisson-Dirichlet process (Pitman and Yor
-    1997): after m draws the next one is a grid seen c times with weight c − d, a failure with the weight of
-    the failures so far, and a grid not seen before with weight θ + dK, K grids being seen (together m + θ).
-    The events that the second reaches the first, that another reaches the second, and the expected number
-    of new grids that reach the second have exact chances under it; the bound is their sum. A tie counts
-    as a change.
+    Samples are modelled by a Pólya urn with new colours, the two-parameter Poisson–Dirichlet process (Pitman and Yor
+    1997). After m samples with K distinct grids, the next one is a grid with c votes with weight c − d, a failure with
+    the number of failures as weight, and a new grid with weight θ + dK; the weights sum to m + θ. The bound is the sum
+    of three exact values under this model: the probability that the second grid reaches the first, those that
+    another grid reaches the second, and the expected number of new grids that reach the second. A tie counts as a
+    change.
+
+    Args:
+        counts: votes for each distinct grid, in any order.
 
     Returns:
-        A number in [0, 1], rounded to 9 decimals, so that machines that round differently agree.
+        A number in [0, 1], rounded to 9 decimals, so that machines with different rounding agree.
     """
     first, second, *others = (*sorted(counts, reverse=True), 0, 0)
     mass = sum(counts) + failures + CONCENTRATION
-    total = _overtaking(first, second, mass, left)
-    for count, times in Counter(filter(None, others)).items():
+    total = _overtake_probability(first, second, mass, left)
+    for count, grids in Counter(filter(None, others)).items():
         if total >= 1:
             break
-        total += times * _overtaking(second, count, mass, left)
+        total += grids * _overtake_probability(second, count, mass, left)
     unseen = CONCENTRATION + DISCOUNT * np.count_nonzero(counts)
-    return round(min(total + _newcomers(second, unseen, mass, left), 1.0), 9)
+    return round(min(total + _expected_newcomers(second, unseen, mass, left), 1.0), 9)
 
 
 @lru_cache(maxsize=1 << 16)
-def _overtaking(leader: int, rival: int, mass: float, left: int) -> float:
-    """The chance that ``rival`` has at least as many votes as ``leader`` after ``left`` draws."""
-    own, other = max(leader - DISCOUNT, 0.0), max(rival - DISCOUNT, 0.0)
-    return _reaching(leader - rival, own, _log_ways(other, left), mass - own - other, mass, left)
+def _overtake_probability(leader: int, rival: int, mass: float, left: int) -> float:
+    """Return the probability that a grid with ``rival`` votes reaches one with ``leader`` votes in ``left`` samples."""
+    leader_weight, rival_weight = max(leader - DISCOUNT, 0.0), max(rival - DISCOUNT, 0.0)
+    rest = mass - leader_weight - rival_weight
+    return _sum_over_overtakes(leader - rival, leader_weight, _log_weights(rival_weight, left), rest, mass, left)
 
 
 @lru_cache(maxsize=1 << 16)
-def _newcomers(leader: int, unseen: float, mass: float, left: int) -> float:
-    """How many grids that nobody has seen are expected to have at least as many votes as ``leader``."""
-    own = max(leader - DISCOUNT, 0.0)
+def _expected_newcomers(leader: int, unseen: float, mass: float, left: int) -> float:
+    """Return the expected number of grids not sampled yet that end with at least as many votes as ``leader``."""
+    leader_weight = max(leader - DISCOUNT, 0.0)
     sizes = np.arange(2, left + 1)
     grown = np.cumsum(np.log((sizes - 1 - DISCOUNT) / sizes))
-    log_ways = np.concatenate(([-math.inf], math.log(unseen) + np.concatenate(([0.0], grown))))[: left + 1]
-    return _reaching(leader, own, log_ways, mass - own + DISCOUNT, mass, left)
+    log_weights = np.concatenate(([-math.inf], math.log(unseen) + np.concatenate(([0.0], grown))))[: left + 1]
+    return _sum_over_overtakes(leader, leader_weight, log_weights, mass - leader_weight + DISCOUNT, mass, left)
 
 
-def _reaching(lead: int, own: float, log_rival: Floats, rest: float, mass: float, left: int) -> float:
-    """Sum over all x, y with y ≥ lead + x of the chance that the leader gets x draws and the rival y.
+def _sum_over_overtakes(
+    lead: int, leader_weight: float, log_rival: Floats, rest: float, mass: float, left: int
+) -> float:
+    """Return the sum, over all x and y with y ≥ lead + x, of P(leader gets x samples and the rival gets y).
 
-    The chance of (x, y) is a product of three weights, of x, y and left − x − y. Each is multiplied by the chances of a
-    negative binomial distribution of mean left in all, which keeps them within a float's range and cancels out.
+    Each probability is a product of three factors, for x, y and left − x − y. They are scaled like negative binomial
+    distributions whose means sum to ``left``, which keeps them in the range of floats and cancels out in the end.
 
     Args:
-        log_rival: log of the urn's weight of y = 0 … left draws on the rival.
-        own, rest, mass: the urn's weights of the leader, of all else than the two, and altogether.
+        log_rival: for y = 0 … left, log of the urn's weight of y samples of the rival; shape (left + 1,).
+        leader_weight, rest, mass: the urn's weights of the leader, of all but leader and rival, and of everything.
     """
     tilt, stay = math.log(max(left, 1) / (mass + left)), math.log(mass / (mass + left))
     draws = np.arange(left + 1) * tilt
-    leader = np.exp(_log_ways(own, left) + draws + own * stay)
-    rival = np.exp(log_rival + draws + (mass - own - rest) * stay)
-    others = np.exp(_log_ways(rest, left) + draws + rest * stay)[::-1]
+    leader = np.exp(_log_weights(leader_weight, left) + draws + leader_weight * stay)
+    rival = np.exp(log_rival + draws + (mass - leader_weight - rest) * stay)
+    others = np.exp(_log_weights(rest, left) + draws + rest * stay)[::-1]
     total = sum(
         float(leader[x]) * float(rival[lead + x : left - x + 1] @ others[lead + 2 * x :])
         for x in range((left - lead) // 2 + 1)
     )
-    return total / math.exp(float(_log_ways(mass, left)[left]) + left * tilt + mass * stay)
+    return total / math.exp(float(_log_weights(mass, left)[left]) + left * tilt + mass * stay)
 
 
 @lru_cache(maxsize=1 << 12)
-def _log_ways(weight: float, left: int) -> Floats:
-    """The logarithms of weight (weight + 1) … (weight + x − 1) / x! for x = 0 … left: x draws on a colour."""
+def _log_weights(weight: float, left: int) -> Floats:
+    """Return log(weight (weight + 1) … (weight + x − 1) / x!) for x = 0 … left, the urn's weight of x samples."""
     x = np.arange(1, left + 1)
     with np.errstate(divide="ignore"):
         return np.concatenate(([0.0], np.cumsum(np.log((weight + x - 1) / x))))
@@ -147,45 +156,53 @@ def _log_ways(weight: float, left: int) -> Floats:
 
 @dataclass(frozen=True)
 class Schedule:
-    """After how many draws of a test output a rule is asked whether to go on.
+    """The rounds in which a test output is sampled; at the end of each, the stopping rule is applied.
 
-    Nothing but the run's configuration decides it, so that the draws of a run do not depend on timing, on
-    the servers, or on where it was interrupted.
+    They depend on the run's configuration only, so that a run's samples do not depend on timing, servers or
+    interruptions.
     """
 
     stop: StopRule
     n: int
+    """Samples of a test output without early stopping."""
     round_ends: tuple[int, ...]
-    """Ascending and below n; the first ends the first round, which every test output gets."""
+    """Number of samples at the end of each round but the last; ascending, below n."""
     cycle: int
-    """Draws after which the views start over with the first symmetry."""
+    """Number of samples after which the views start again with the first symmetry."""
 
     @property
     def first_round(self) -> int:
-        """Draws of the first round."""
+        """Number of samples in the first round, which every test output gets."""
         return self.round_ends[0] if self.round_ends else self.n
 
     @property
     def is_balanced(self) -> bool:
-        """Whether the first round holds each symmetry as often, in proportion, as all n draws do."""
+        """Whether each symmetry has the same share of the first round as of all n samples."""
         return self.first_round % self.cycle == 0 and self.n % self.cycle == 0
 
     def required_samples(self, counts: Sequence[int], failures: int) -> int:
-        """How many draws a test output needs at least, given the first so many: those, if it may be left with them."""
+        """Return how many samples a test output needs, given the outcome of those drawn so far.
+
+        This is the number drawn if it is the end of a round and the rule is met, else the end of the current round.
+
+        Args:
+            counts: votes for each distinct grid.
+            failures: samples without a grid.
+        """
         drawn = sum(counts) + failures
-        place = bisect_right(self.round_ends, drawn)
-        if place and self.round_ends[place - 1] == drawn and self.stop.is_met(counts, failures, self.n - drawn):
+        completed = bisect_right(self.round_ends, drawn)
+        if completed and self.round_ends[completed - 1] == drawn and self.stop.is_met(counts, failures, self.n - drawn):
             return drawn
-        return self.round_ends[place] if place < len(self.round_ends) else self.n
+        return self.round_ends[completed] if completed < len(self.round_ends) else self.n
 
 
 def view_cycle(augment: bool, samples_per_view: int) -> int:
-    """Draws after which the views of a run start over with the first symmetry."""
+    """Return the number of samples after which a run's views start again with the first symmetry."""
     return len(SYMMETRIES) * samples_per_view if augment else 1
 
 
 def run_schedule(config: RunConfig) -> Schedule | None:
-    """The rounds of a run; None where every test output gets all of its draws."""
+    """Return the rounds of a run; None if it has no early stopping."""
     if config.stop is None:
         return None
     cycle = view_cycle(config.augment, config.samples_per_view)
@@ -193,10 +210,11 @@ def run_schedule(config: RunConfig) -> Schedule | None:
 
 
 def plan_rounds(stop: StopRule, n: int, outputs: int, cycle: int) -> Schedule:
-    """The rounds of a run that asks each model for n draws of each of ``outputs`` test outputs.
+    """Return the rounds of a run with n samples for each of ``outputs`` test outputs of a model.
 
-    The first round is half of the draws, or as many as come before anything can be decided, rounded down to
-    whole cycles where there is one. Later rounds are as small as keeps a server full, within limits.
+    The first round is half of the samples, or for ``decided`` three quarters: before that nothing can be decided. It is
+    rounded down to whole cycles of views, if it has at least one. Later rounds are as short as keeps a server busy,
+    within limits.
     """
     earliest = math.ceil(n / 2) if stop.risk else math.ceil(3 * (n + 1) / 4)
     first = earliest // cycle * cycle or earliest

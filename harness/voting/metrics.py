@@ -1,4 +1,4 @@
-"""The metrics of one test output, and their averages: over predictions, then outputs of a task, then tasks."""
+"""Metrics of test outputs, averaged first over the test outputs of a task, then over tasks."""
 
 from __future__ import annotations
 
@@ -14,105 +14,91 @@ from harness.voting.ranking import Vote, probability_in_top, rank_votes
 from harness.voting.subset_curves import pass_at_k, vote_at_m
 
 METRICS = ("accuracy", "correct_size", "correct_pixels", "pass_n", "vote_1", "vote_2", "unanswered")
-"""Names in the order of every table; all lie in [0, 1]."""
+"""Names in the order of all tables; values are in [0, 1]."""
 
 STRICT_METRICS = ("pass_n", "vote_1", "vote_2")
-"""Metrics with a strict figure: every output of the task is right."""
+"""Metrics that also have a strict value, for which every test output of the task must be right."""
 
 LOWER_IS_BETTER = frozenset({"unanswered"})
 
 OUTPUTS_MULTIPLE = 12
-"""The least common multiple of 1–4, the numbers of outputs a task may have."""
+"""Least common multiple of 1–4, the numbers of test outputs that a task has."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class OutputScore:
-    """What the n predictions for one test output scored; ``exact`` + sum(``wrong``) + ``failures`` = ``n``."""
+    """Scores of the predictions for one test output."""
 
     n: int
+    """Number of predictions: ``exact`` + sum(``wrong``) + ``failures``."""
     exact: int
+    """Predictions equal to the right grid."""
     wrong: tuple[int, ...]
-    """Votes on each distinct wrong grid, descending."""
+    """Votes for each distinct wrong grid, descending."""
     failures: int
+    """Predictions without a grid, missing ones included."""
     correct_size: float
+    """Share of predictions with the right shape."""
     correct_pixels: float
+    """Mean share of equal cells, 0 for predictions of another shape."""
     vote_1: float
+    """1 if the right grid ranks first, else 0; a probability if ties decide."""
     vote_2: float
+    """1 if the right grid ranks first or second, else 0; a probability if ties decide."""
 
     @property
     def accuracy(self) -> float:
-        """Exact predictions / n."""
+        """Return the share of exact predictions."""
         return self.exact / self.n
 
     @property
     def pass_n(self) -> float:
-        """1 if any of the n predictions is exact."""
+        """Return 1 if any prediction is exact, else 0."""
         return float(self.exact > 0)
 
     @property
     def unanswered(self) -> float:
-        """Failures / n."""
+        """Return the share of failures."""
         return self.failures / self.n
 
     def values(self) -> tuple[float, ...]:
-        """All metrics in the order of METRICS."""
+        """Return all metrics in the order of METRICS."""
         rates = (self.accuracy, self.correct_size, self.correct_pixels)
         return (*rates, self.pass_n, self.vote_1, self.vote_2, self.unanswered)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScores:
-    """The metrics of a set of tasks, in the order of their ids.
-
-    ``values`` has shape (len(METRICS), tasks) and holds each task's mean over its outputs; ``per_output``
-    is the mean over all outputs (Kaggle's figure), ``strict`` the share of tasks with every output right
-    (for STRICT_METRICS). ``denominator`` makes whole numbers of the values wherever no tie was split.
-    """
+    """Metrics of a set of tasks."""
 
     ids: tuple[str, ...]
+    """Task ids, sorted."""
     values: Floats
+    """Shape (len(METRICS), tasks): each task's mean over its test outputs."""
     per_output: dict[str, float]
+    """By metric, the mean over all test outputs, as on Kaggle."""
     strict: dict[str, float]
+    """By STRICT_METRICS, the share of tasks with every test output right."""
     denominator: int
+    """Values times this are whole numbers, except where ties give fractions."""
 
     def of(self, metric: str) -> Floats:
-        """The tasks' values of one metric."""
+        """Return the tasks' values of one metric, shape (tasks,)."""
         values: Floats = self.values[METRICS.index(metric)]
         return values
 
 
-def score_output(
-    predictions: Sequence[Grid | None],
-    truth: Grid,
-    n: int | None = None,
-    mean_logprobs: Sequence[float | None] | None = None,
-) -> OutputScore:
-    """Score the predictions for one test output; any order gives the same result.
+def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
+    """Return the scores of the n predictions for one test output, of which all without a vote count as failures.
 
     Args:
-        predictions: a grid in the original orientation and colours each, None for a failure.
-        truth: the exact output.
-        n: predictions that were due; those not given are missing and count as failures.
-        mean_logprobs: for each prediction the mean log-probability of its tokens, None where unknown.
+        votes: the predictions with a grid, in any order, in the original orientation and colours.
+        truth: the right grid.
 
     Raises:
-        ValueError: more predictions than n, none due, or the two lists differ in length.
-    """
-    due = len(predictions) if n is None else n
-    logprobs = [None] * len(predictions) if mean_logprobs is None else mean_logprobs
-    if due < 1 or len(predictions) > due:
-        raise ValueError(f"{len(predictions)} predictions were given where {due} were due")
-    pairs = zip(predictions, logprobs, strict=True)
-    return score_votes([Vote(grid, logprob) for grid, logprob in pairs if grid is not None], truth, due)
-
-
-def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
-    """Score the predictions for one test output that have a grid; the rest of the n count as failures.
-
-    Raises:
-        ValueError: more votes than n, or none due.
+        ValueError: there are more votes than n, or n is below 1.
     """
     if n < 1 or len(votes) > n:
         raise ValueError(f"{len(votes)} predictions were given where {n} were due")
@@ -133,7 +119,7 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
 
 
 def equal_cells(grid: Grid, truth: Grid) -> float:
-    """The share of equal cells, 0 where the shapes differ."""
+    """Return the share of equal cells; 0 if the shapes differ."""
     if grid.shape != truth.shape:
         return 0.0
     equal = np.frombuffer(grid.cells, np.uint8) == np.frombuffer(truth.cells, np.uint8)
@@ -141,14 +127,13 @@ def equal_cells(grid: Grid, truth: Grid) -> float:
 
 
 def average(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
-    """Average the outputs of each task.
+    """Return the scores of tasks: each task's mean over its test outputs, and averages over them.
 
     Args:
-        outputs: by task id, every test output of every declared task (``score_output([], truth, n)`` for
-            one without predictions).
+        outputs: by task id, the scores of every test output of every declared task, also of those without predictions.
 
     Raises:
-        ValueError: no task, or a task without an output.
+        ValueError: there is no task, or a task has no test output.
     """
     ids = tuple(sorted(outputs))
     if not ids or not all(outputs[task] for task in ids):
@@ -156,7 +141,7 @@ def average(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
     rows = {task: np.array([score.values() for score in outputs[task]]) for task in ids}
     values = np.stack([rows[task].mean(axis=0) for task in ids], axis=1)
     every = np.concatenate([rows[task] for task in ids])
-    # Ties of different outputs are drawn independently, so that the chances multiply.
+    # Ties of different outputs are broken independently, so that their probabilities multiply.
     strict = np.mean([rows[task].prod(axis=0) for task in ids], axis=0)
     return TaskScores(
         ids=ids,
@@ -168,29 +153,29 @@ def average(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
 
 
 def task_curves(outputs: Mapping[str, Sequence[OutputScore]], sizes: Sequence[int]) -> dict[str, Floats]:
-    """Exact curves over subset sizes: ``pass_n`` is pass@k, ``vote_1`` and ``vote_2`` are vote_k@m.
+    """Return the expected metrics of random subsets of the predictions: pass@k, vote_1@m and vote_2@m.
 
-    Ties in a curve are ties of counts alone, so that its last point may differ from the metric itself,
-    which asks the log-probabilities first.
+    Curves rank by count only, so that their last point may differ from the metric, which breaks ties by
+    log-probabilities.
 
     Args:
         outputs: as for ``average``, all with the same n.
         sizes: subset sizes, each in [1, n].
 
     Returns:
-        Arrays of shape (len(sizes), tasks), tasks in the order of their ids.
+        By the names of STRICT_METRICS, arrays of shape (len(sizes), tasks), tasks in the order of their ids.
     """
     curves = {name: np.empty((len(sizes), len(outputs))) for name in STRICT_METRICS}
     for column, task in enumerate(sorted(outputs)):
         scores = outputs[task]
-        passed = [pass_at_k(s.n, [s.exact], sizes)[:, 0] for s in scores]
-        voted = [vote_at_m(s.exact, s.wrong, s.failures, sizes) for s in scores]
-        curves["pass_n"][:, column] = np.mean(passed, axis=0)
+        pass_curves = [pass_at_k(s.n, [s.exact], sizes)[:, 0] for s in scores]
+        vote_curves = [vote_at_m(s.exact, s.wrong, s.failures, sizes) for s in scores]
+        curves["pass_n"][:, column] = np.mean(pass_curves, axis=0)
         for row, name in enumerate(("vote_1", "vote_2")):
-            curves[name][:, column] = np.mean([vote[row] for vote in voted], axis=0)
+            curves[name][:, column] = np.mean([curve[row] for curve in vote_curves], axis=0)
     return curves
 
 
 def selection_ratio(vote_2: float, pass_n: float) -> float | None:
-    """vote_2 / pass_n, what voting keeps of what sampling found; None where nothing was found."""
+    """Return vote_2 / pass_n, the share of sampled right answers that voting selects; None if pass_n is 0."""
     return vote_2 / pass_n if pass_n > 0 else None

@@ -1,7 +1,7 @@
-"""Voting: distinct grids ranked by how many predictions agree, ties kept as ties.
+"""Voting: the distinct predicted grids of a test output, ranked by how many predictions agree.
 
-The result never depends on the order in which predictions arrived: sums are exactly rounded
-(``math.fsum``), and tied grids are listed in the order of their cells.
+A ranking keeps ties as ties, and does not depend on the order of the predictions: means are exactly rounded
+(``math.fsum``), and tied grids are listed in order of their cells.
 """
 
 from __future__ import annotations
@@ -16,125 +16,128 @@ from harness.core.random_stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One prediction that parsed to a grid; the last three fields serve selection rules other than the vote.
+    """A prediction that was parsed to a grid. Log-probabilities are natural logarithms; None or not finite is unknown.
 
-    ``mean_logprob`` is the answer's log-probability divided by its number of tokens, ``sum_logprob`` the
-    log-probability itself (natural logarithms), ``view`` the name of the symmetry the prompt was shown
-    under, ``sample`` the prediction's place in the draw. None (or a value that is not finite) is unknown.
+    The last three fields are for selection rules other than the vote.
     """
 
     grid: Grid
     mean_logprob: float | None = None
+    """Log-probability of the answer divided by its number of tokens."""
     sum_logprob: float | None = None
+    """Log-probability of the answer."""
     view: str = "identity"
+    """Name of the symmetry under which the prompt showed the task."""
     sample: int = 0
+    """Index of the prediction among those for its test output."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankedGrid:
-    """One distinct grid of a ranking; groups with the same ``tie`` are tied (0 is the best set, then 1, 2 …).
-
-    ``mean_logprob`` is the mean over the group's votes, None where any vote's is unknown.
-    """
+    """A distinct grid of a ranking."""
 
     grid: Grid
     count: int
+    """Number of votes for it."""
     mean_logprob: float | None
+    """Mean of the votes' ``mean_logprob``; None if one of them is unknown."""
     tie: int
+    """Index of its tie set, 0 for the best; grids of one tie set are tied."""
 
 
 Key = tuple[float, ...]
-"""A sort key of which larger is better."""
+"""Sort key of a grid; larger is better."""
 
 
 def rank_votes(votes: Sequence[Vote]) -> list[RankedGrid]:
-    """The distinct grids, best first: by count, then by mean log-probability, both descending.
+    """Return the distinct grids, best first: by count, then by mean log-probability.
 
-    Where a log-probability is unknown in any of the grids of one count, all grids of that count are tied.
+    If the log-probability is unknown for one of the grids with a certain count, all grids with that count are tied.
     """
-    members = group_votes(votes)
-    means = {grid: exact_mean(v.mean_logprob for v in own) for grid, own in members.items()}
-    unknown = {len(own) for grid, own in members.items() if means[grid] is None}
+    votes_by_grid = group_votes(votes)
+    means = {grid: exact_mean(v.mean_logprob for v in group) for grid, group in votes_by_grid.items()}
+    counts_without_mean = {len(group) for grid, group in votes_by_grid.items() if means[grid] is None}
     keys: dict[Grid, Key] = {}
-    for grid, own in members.items():
+    for grid, group in votes_by_grid.items():
         mean = means[grid]
-        keys[grid] = (len(own),) if mean is None or len(own) in unknown else (len(own), mean)
-    return rank_by_key(members, keys)
+        keys[grid] = (len(group),) if mean is None or len(group) in counts_without_mean else (len(group), mean)
+    return rank_by_key(votes_by_grid, keys)
 
 
 def group_votes(votes: Iterable[Vote]) -> dict[Grid, list[Vote]]:
-    """The votes of each distinct grid."""
-    members: dict[Grid, list[Vote]] = {}
+    """Return the votes for each distinct grid."""
+    votes_by_grid: dict[Grid, list[Vote]] = {}
     for vote in votes:
-        members.setdefault(vote.grid, []).append(vote)
-    return members
+        votes_by_grid.setdefault(vote.grid, []).append(vote)
+    return votes_by_grid
 
 
-def rank_by_key(members: dict[Grid, list[Vote]], keys: dict[Grid, Key]) -> list[RankedGrid]:
-    """The grids of ``keys`` sorted by key, descending; equal keys make a tie set, listed by shape and cells."""
+def rank_by_key(votes_by_grid: dict[Grid, list[Vote]], keys: dict[Grid, Key]) -> list[RankedGrid]:
+    """Return the grids that have a key, by descending key; equal keys are a tie set, sorted by shape and cells."""
     order = sorted(keys, key=lambda grid: (grid.height, grid.width, grid.cells))
     order.sort(key=lambda grid: keys[grid], reverse=True)
-    groups: list[RankedGrid] = []
+    ranking: list[RankedGrid] = []
     tie = -1
     last: Hashable = None
     for grid in order:
         if keys[grid] != last:
             tie, last = tie + 1, keys[grid]
-        own = members[grid]
-        groups.append(RankedGrid(grid, len(own), exact_mean(v.mean_logprob for v in own), tie))
-    return groups
+        group = votes_by_grid[grid]
+        ranking.append(RankedGrid(grid, len(group), exact_mean(v.mean_logprob for v in group), tie))
+    return ranking
 
 
-def split_ties(groups: Sequence[RankedGrid]) -> list[list[RankedGrid]]:
-    """The ranking cut into its tie sets, best first; a set of one is no tie."""
+def split_ties(ranking: Sequence[RankedGrid]) -> list[list[RankedGrid]]:
+    """Return a ranking's tie sets, best first; an untied grid is a set of one."""
     sets: list[list[RankedGrid]] = []
-    for group in groups:
-        if not sets or sets[-1][0].tie != group.tie:
+    for entry in ranking:
+        if not sets or sets[-1][0].tie != entry.tie:
             sets.append([])
-        sets[-1].append(group)
+        sets[-1].append(entry)
     return sets
 
 
 def top_k_probability(ahead: int, tied: int, k: int) -> float:
-    """The chance of a place in the best k of a random order: ``ahead`` stand before, ``tied`` others are equal."""
+    """Return the probability that an item is in the top k when ties are broken at random.
+
+    Args:
+        ahead: number of items that rank higher.
+        tied: number of other items that rank the same.
+    """
     return min(max((k - ahead) / (tied + 1), 0.0), 1.0)
 
 
-def probability_in_top(groups: Sequence[RankedGrid], truth: Grid, k: int) -> float:
-    """The chance that ``truth`` is among the k best of a ranking, ties in random order; 0 where nobody gave it."""
+def probability_in_top(ranking: Sequence[RankedGrid], truth: Grid, k: int) -> float:
+    """Return the probability that ``truth`` is in a ranking's top k when ties are broken at random.
+
+    This is vote_k. It is 0 if the ranking does not contain ``truth``.
+    """
     ahead = 0
-    for group_set in split_ties(groups):
-        if any(group.grid == truth for group in group_set):
-            return top_k_probability(ahead, len(group_set) - 1, k)
-        ahead += len(group_set)
+    for tie_set in split_ties(ranking):
+        if any(entry.grid == truth for entry in tie_set):
+            return top_k_probability(ahead, len(tie_set) - 1, k)
+        ahead += len(tie_set)
     return 0.0
 
 
-def vote_k(votes: Sequence[Vote], truth: Grid, k: int) -> float:
-    """1 if the exact grid is among the k best-ranked distinct grids, a fraction where a tie decides, else 0."""
-    return probability_in_top(rank_votes(votes), truth, k)
-
-
-def choose_attempts(groups: Sequence[RankedGrid], stream: Stream, k: int = 2) -> list[Grid]:
-    """The best k grids of a ranking, fewer where it has fewer; ties are drawn from ``stream``."""
-    chosen: list[Grid] = []
-    for group_set in split_ties(groups):
-        room = k - len(chosen)
+def choose_attempts(ranking: Sequence[RankedGrid], stream: Stream, k: int = 2) -> list[Grid]:
+    """Return the best k grids of a ranking, or all if it has fewer; ties are broken by ``stream``."""
+    attempts: list[Grid] = []
+    for tie_set in split_ties(ranking):
+        room = k - len(attempts)
         if room <= 0:
             break
-        # A set of one draws nothing, so that the stream serves real ties only.
-        drawn = group_set if len(group_set) == 1 else stream.sample(group_set, min(room, len(group_set)))
-        chosen.extend(group.grid for group in drawn)
-    return chosen
-
-
-def attempts(votes: Sequence[Vote], stream: Stream, k: int = 2) -> list[Grid]:
-    """The k attempts of a submission: the best-ranked distinct grids, ties drawn from ``stream``."""
-    return choose_attempts(rank_votes(votes), stream, k)
+        # An untied grid takes no random numbers, so that the numbers for real ties do not depend on it.
+        chosen = tie_set if len(tie_set) == 1 else stream.sample(tie_set, min(room, len(tie_set)))
+        attempts.extend(entry.grid for entry in chosen)
+    return attempts
 
 
 def exact_mean(values: Iterable[float | None]) -> float | None:
-    """The mean of finite numbers, independent of their order; None where one is unknown or none is given."""
+    """Return the mean, rounded once, so that it does not depend on the order of the values.
+
+    The result is None without values, or if one is None or not finite.
+    """
     known: list[float] = []
     for value in values:
         if value is None or not math.isfinite(value):

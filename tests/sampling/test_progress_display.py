@@ -15,10 +15,11 @@ from harness.core.grid import Grid
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.session import sample_run
 from harness.voting.live_tally import ModelTally
-from harness.voting.ranking import Vote, vote_k
+from harness.voting.ranking import Vote
 from tests.support.chat_answers import moody
 from tests.support.chat_server import ChatServer
 from tests.support.sampling_toys import QUICK, options
+from tests.support.votes import vote_k
 
 GRIDS = [Grid(1, 1, bytes((c,))) for c in range(4)]
 TRUTH = GRIDS[0]

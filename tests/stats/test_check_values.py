@@ -10,15 +10,15 @@ import pytest
 
 from harness.stats.intervals import intervals
 from harness.stats.paired_test import compare, mcnemar
-from harness.voting import subset_curves
+from harness.voting.subset_curves import pass_at_k, vote_at_m
 from tests.conftest import ROOT
 from tests.support.stats_samples import ones
 
 
 def test_the_check_values() -> None:
-    votes = subset_curves.vote_at_m(2, [2, 1], 1, [3, 6])
+    votes = vote_at_m(2, [2, 1], 1, [3, 6])
     np.testing.assert_allclose(votes, [[0.41667, 0.5], [0.73333, 1.0]], atol=5e-6)
-    assert subset_curves.pass_at_k(8, [2], [4])[0, 0] == pytest.approx(0.785714, abs=5e-7)
+    assert pass_at_k(8, [2], [4])[0, 0] == pytest.approx(0.785714, abs=5e-7)
     found = intervals(ones(94, 400))[0]
     assert (found.low, found.high) == (0.1950, 0.2775)
     zeros_first = intervals(ones(94, 400)[::-1])[0]
@@ -33,9 +33,12 @@ def test_the_statistics_do_no_input_or_output_and_know_no_heavy_package() -> Non
     code = """
 import sys
 import numpy as np
-import harness.stats.gate, harness.voting.metrics, harness.voting.ranking, harness.voting.subset_curves
+import harness.stats.gate
 from harness.stats.intervals import intervals
 from harness.stats.paired_test import compare
+from harness.voting.metrics import average, score_votes
+from harness.voting.ranking import Vote
+from harness.voting.subset_curves import vote_at_m
 from harness.core.grid import Grid
 print(sorted({"click", "aiohttp", "torch", "pydantic", "orjson", "scipy", "pandas"} & set(sys.modules)))
 
@@ -43,9 +46,9 @@ def work():
     a, b = np.linspace(0, 1, 60), np.linspace(1, 0, 60)
     intervals([a, b], 59, resamples=199)
     compare(a, b, 59, resamples=199)
-    harness.voting.subset_curves.vote_at_m(2, [2, 1], 1, [3, 6])
+    vote_at_m(2, [2, 1], 1, [3, 6])
     grid = Grid(1, 1, b"\\1")
-    harness.voting.metrics.average({"t": [harness.voting.metrics.score_output([grid, None], grid)]})
+    average({"t": [score_votes([Vote(grid)], grid, 2)]})
 
 work()  # imports of scipy's parts happen once
 touched = []

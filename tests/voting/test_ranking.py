@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
-from harness.voting.ranking import RankedGrid, Vote, attempts, exact_mean, rank_votes, split_ties, vote_k
+from harness.voting.ranking import RankedGrid, Vote, choose_attempts, exact_mean, rank_votes, split_ties
 from harness.voting.selection_rules import RULES, get_rule
+from tests.support.votes import vote_k
 
 A, B, C, D = (Grid(1, 2, bytes(cells)) for cells in ((0, 1), (1, 0), (2, 2), (3, 3)))
 
@@ -71,7 +72,7 @@ def test_no_rule_depends_on_the_order_of_arrival(votes: list[Vote], random: obje
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     for rule in RULES.values():
         assert rule.rank(shuffled) == rule.rank(votes), rule.name
-    assert attempts(shuffled, Stream(3)) == attempts(votes, Stream(3))
+    assert choose_attempts(rank_votes(shuffled), Stream(3)) == choose_attempts(rank_votes(votes), Stream(3))
 
 
 @given(vote_lists())
@@ -95,7 +96,7 @@ def test_the_places_are_shared_out_exactly(votes: list[Vote], k: int) -> None:
 
 @given(vote_lists(least=1), st.integers(1, 4), st.integers(0, 99))
 def test_attempts_are_distinct_and_only_those_that_can_be_best(votes: list[Vote], k: int, seed: int) -> None:
-    chosen = attempts(votes, Stream(seed), k)
+    chosen = choose_attempts(rank_votes(votes), Stream(seed), k)
     assert len(chosen) == len(set(chosen)) == min(k, len({vote.grid for vote in votes}))
     assert all(vote_k(votes, grid, k) > 0 for grid in chosen)
     assert all(grid in chosen for grid in {vote.grid for vote in votes} if vote_k(votes, grid, k) == 1)
@@ -103,7 +104,7 @@ def test_attempts_are_distinct_and_only_those_that_can_be_best(votes: list[Vote]
 
 def test_attempts_draw_ties_as_often_as_the_expectation_says() -> None:
     votes = [Vote(A), Vote(A), Vote(B), Vote(C), Vote(D)]
-    drawn = Counter(attempts(votes, Stream(seed, "task", 0))[1] for seed in range(3_000))
+    drawn = Counter(choose_attempts(rank_votes(votes), Stream(seed, "task", 0))[1] for seed in range(3_000))
     assert set(drawn) == {B, C, D}
     assert all(900 < count < 1_100 for count in drawn.values())
 
