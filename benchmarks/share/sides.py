@@ -114,20 +114,20 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
     from harness.prompts.prompt_tokenizer import PromptTokenizer
-    from harness.sampling.options import complete
+    from harness.sampling.options import ConfigDraft
     from harness.sampling.plan import Plan
     from harness.sampling.request_builder import RequestBuilder
 
     options = run_options(setting, "http://unused", api, seed, Path("unused"))
     dataset = open_dataset(options.dataset)
     tasks = list(iterate_tasks(dataset))
-    config, _ = complete(options, dataset, tasks, {})
+    config, _ = ConfigDraft(options, dataset, tasks).complete({})
     plan = Plan(config, tasks)
     tokenizer = FileTokenizer(folder)
     tokenizers = {f: PromptTokenizer(tokenizer, f.prompt, f.encoder) for f in plan.formats.values()}
     builder = RequestBuilder(plan, config, tokenizers if api == "completions" else None)
-    blocks = plan.blocks(1, builder.size(setting.in_flight))
-    requests = [builder.request([plan.sample(number) for number in block]) for block in blocks]
+    blocks = plan.blocks(1, builder.prompts_per_request(setting.in_flight))
+    requests = [builder.build_request([plan.sample(number) for number in block]) for block in blocks]
     return [orjson.dumps(SamplingParameters.of(config).body(request, ())) for request in requests]
 
 

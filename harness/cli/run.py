@@ -205,13 +205,13 @@ def reproduce(
     from harness.client.retry import RetryPolicy
     from harness.core.errors import ConfigError
     from harness.runs.folder import RunFolder
-    from harness.sampling.reproduction import reproduce as repeat
+    from harness.sampling.reproduction import reproduce_run
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     if api_key and not servers:  # a run folder may come from anybody
         named = " ".join(f"--server {url}" for url in RunFolder(run_folder).manifest().servers)
         raise ConfigError(f"a key is only sent to servers that you name; where you trust those of the run: {named}")
-    summary, agreement = repeat(run_folder, out, servers, api_key, resume, policy)
+    summary, agreement = reproduce_run(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
         click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_command()}", err=True)
         return INTERRUPTED

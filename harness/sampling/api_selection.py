@@ -1,7 +1,9 @@
-"""Which API a run asks through, and what is known of its models' chat templates.
+"""Find out with the servers how a run sends its requests, before anything is recorded.
 
-Token ids are sent where every server is seen to read chats as exactly those, else chats. The same proof shows that this
-machine has the models' own tokenizer, which then says what ends an answer and whether the template reads the clock.
+Prompts are sent as token ids (completions) if every server is seen to tokenize chats to exactly those ids, else as
+chats. The same check shows that this machine has the models' own tokenizer files, which then tell which token ends an
+answer and whether the chat template writes the date. Finally one request per model is sent to every server, to learn
+which parameters and messages it accepts.
 """
 
 from __future__ import annotations
@@ -12,95 +14,136 @@ from dataclasses import dataclass, field, replace
 
 from harness.client.request import Request, TokenRequest
 from harness.client.server import Server
-from harness.client.server_health import NoSystemRole, ServerHealth
+from harness.client.server_health import NoSystemRole
 from harness.core.errors import ConfigError, RunError, ServerError
-from harness.core.grid import Task
-from harness.data.dataset import Dataset
 from harness.runs.schema import RunConfig
 from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
-from harness.sampling.manifest_writer import served_models
 from harness.sampling.model_options import template_digest
-from harness.sampling.options import ApiChoice, RunOptions, complete
+from harness.sampling.options import ConfigDraft, served_models
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.request_builder import RequestBuilder
 
-SAMPLES = 4
-"""Prompts of each way to ask that a server must tokenize as this run does."""
-SHARED_FIELDS = frozenset((
+_CHECKED_SAMPLES = 4
+"""Prompts of each model that a server must tokenize as this run does."""
+_SHARED_FIELDS = frozenset((
     "top_k", "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "stop_token_ids", "min_tokens",
     "ignore_eos", "bad_words", "logit_bias", "allowed_token_ids", "structured_outputs", "skip_special_tokens",
     "include_stop_str_in_output", "priority",
 ))  # fmt: skip
-"""Fields of ``extra_body`` that mean the same on both routes; with others, chats are sent."""
+"""Fields of ``extra_body`` that mean the same on both routes; with any other field, chats are sent."""
 
 
 @dataclass(frozen=True)
 class RunSetup:
-    """How a run asks."""
+    """The final configuration of a run, and what is built from it."""
 
     config: RunConfig
     plan: Plan
     builder: RequestBuilder
-    eos: frozenset[int] | None
-    """The eos ids of the models' base; None where its files are not on this machine."""
+    eos_ids: frozenset[int] | None
+    """The end-of-sequence tokens in the files of the models' base; None if they are not on this machine."""
     warnings: list[str] = field(default_factory=list)
 
 
-async def settle(
-    choice: ApiChoice, tasks: Sequence[Task], config: RunConfig, servers: Sequence[ServerHealth], *, kept: bool
-) -> RunSetup:
-    """Choose the API, and complete the configuration by what the models' own tokenizer says.
+async def negotiate_setup(draft: ConfigDraft, servers: Sequence[Server]) -> RunSetup:
+    """Complete a run's configuration and make sure that the servers accept its requests.
 
-    ServerPool that are away are checked when they come.
-
-    Args:
-        kept: the run was begun before: its configuration is complete.
+    If a server or a chat template accepts no system message, prompts are replaced by those without one.
 
     Raises:
-        ConfigError: completions were asked for, and cannot be sent; the message says why.
-        NoSystemRole: the models' chat template takes or keeps no system message.
+        ConfigError: completions were requested and cannot be used.
+        RunError: a run cannot be reproduced. ServerError: no server accepts the run's requests.
     """
-    templates = _templates(servers)
-    base, plan, ways, why = None, None, None, ""
+    try:
+        return await _try_setup(draft, servers, without_system=False)
+    except NoSystemRole as error:
+        served = served_models(servers)
+        config, replaced = (draft.complete(served, without_system=flag)[0] for flag in (False, True))
+        if draft.repeated is not None:
+            raise RunError(f"the run cannot be repeated: {error}") from None
+        if replaced == config:
+            names = ", ".join(sorted({model.prompt for model in config.models}))
+            raise ServerError(
+                f"{error}; there is no prompt that asks the same as {names} without one: choose another with --prompt"
+            ) from None
+        setup = await _try_setup(draft, servers, without_system=True)
+        change = f"asking with {_prompt_names(replaced)} instead of {_prompt_names(config)}"
+        setup.warnings.insert(0, f"{error}: {change}")
+        return setup
+
+
+def _prompt_names(config: RunConfig) -> str:
+    return " and ".join(dict.fromkeys(model.prompt for model in config.models))
+
+
+async def _try_setup(draft: ConfigDraft, servers: Sequence[Server], *, without_system: bool) -> RunSetup:
+    """Complete the configuration, choose the API and send the trial requests.
+
+    Raises:
+        NoSystemRole: a server or a chat template accepts the prompts only without a system message.
+    """
+    config, warnings = draft.complete(served_models(servers), without_system=without_system)
+    for server in servers:
+        server.hashes = {model.name: model.hash for model in config.models if model.hash is not None}
+    setup = await _select_api(draft, config, servers)
+    plan = setup.plan
+    firsts = [plan.sample(index * plan.per_model) for index in range(len(config.models))]
+    await _send_trials(servers, [setup.builder.build_request([sample]) for sample in firsts])
+    refused = [warning for server in servers if (warning := _refused_stop_tokens(server, setup)) is not None]
+    return replace(setup, warnings=[*warnings, *setup.warnings, *refused])
+
+
+async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[Server]) -> RunSetup:
+    """Choose between token ids and chats, and complete the configuration by what the models' own tokenizer says.
+
+    Servers that are down are checked when they recover.
+
+    Raises:
+        ConfigError: completions were requested and cannot be used; the message says why.
+        NoSystemRole: the models' chat template accepts or keeps no system message.
+    """
+    templates = _adapter_templates(servers)
+    local, plan, tokenizers, reason = None, None, None, ""
     warnings: list[str] = []
     try:
-        base = LocalTokenizers(servers, config, templates)
-        if not kept:
-            config = base.dated(config)
-            base.check_system(Plan(config, tasks))
-        plan = Plan(config, tasks)
-        base.read(plan)
-        await _prove(base, RequestBuilder(plan, config, templates=templates), plan, config)
-        if not kept:
-            config = base.with_stops(plan, config)
-        warnings += base.warnings(plan, config, chats=choice == "chat")
-        if choice != "chat":
-            await _check_route(base, config)
-            ways = base.ways
+        local = LocalTokenizers(servers, config, templates)
+        if not draft.is_continued:
+            config = local.with_template_dates(config)
+            local.check_system_role(Plan(config, draft.tasks))
+        plan = Plan(config, draft.tasks)
+        local.load_formats(plan)
+        await _check_servers_tokenize_alike(local, RequestBuilder(plan, config, templates=templates), plan, config)
+        if not draft.is_continued:
+            config = local.with_stop_tokens(plan, config)
+        warnings += local.template_warnings(plan, config, chats=draft.api == "chat")
+        if draft.api != "chat":
+            await _check_completions(local, config)
+            tokenizers = local.tokenizers
     except TokenIdsUnavailable as error:
-        if choice == "completions":
+        if draft.api == "completions":
             raise ConfigError(f"--api completions: {error}; --api chat asks without token ids") from None
-        why = "" if choice == "chat" else str(error)
-    plan = Plan(config, tasks) if plan is None else plan
-    if base is not None:
-        warnings += base.on_stops(plan, config)
-    if ways is None:
+        reason = "" if draft.api == "chat" else str(error)
+    plan = Plan(config, draft.tasks) if plan is None else plan
+    if local is not None:
+        warnings += local.stop_warnings(plan, config)
+    if tokenizers is None:
         for server in servers:
             server.tokenizer_samples = ()
-        warnings += _untrusted(config)
-    config = config.model_copy(update={"api": "chat" if ways is None else "completions"})
-    builder = RequestBuilder(plan, config, ways, why, templates)
-    return RunSetup(config, plan, builder, None if base is None else base.eos, list(dict.fromkeys(warnings)))
+        warnings += _untrusted_templates(config)
+    config = config.model_copy(update={"api": "chat" if tokenizers is None else "completions"})
+    builder = RequestBuilder(plan, config, tokenizers, reason, templates)
+    eos_ids = None if local is None else local.eos_ids
+    return RunSetup(config, plan, builder, eos_ids, list(dict.fromkeys(warnings)))
 
 
-def _templates(servers: Sequence[ServerHealth]) -> dict[str, str]:
-    """By digest, the chat templates that adapters bring along."""
+def _adapter_templates(servers: Sequence[Server]) -> dict[str, str]:
+    """Return the chat templates that adapters bring along, by digest."""
     texts = [model.chat_template for server in servers for model in server.served.values()]
     return {template_digest(text): text for text in texts if text is not None}
 
 
-def _untrusted(config: RunConfig) -> list[str]:
-    """What a user should know of chats to models that bring a template along."""
+def _untrusted_templates(config: RunConfig) -> list[str]:
+    """Return a warning for each model whose chats carry a chat template, which servers may not trust."""
     return [
         f"{model.name} brings a chat template along, which servers take with a chat only where they trust requests "
         "(vLLM: --trust-request-chat-template); --api completions needs no such trust"
@@ -109,114 +152,51 @@ def _untrusted(config: RunConfig) -> list[str]:
     ]
 
 
-async def _prove(base: LocalTokenizers, chats: RequestBuilder, plan: Plan, config: RunConfig) -> None:
-    """Make sure that the servers read chats as the base's token ids.
+async def _check_servers_tokenize_alike(
+    local: LocalTokenizers, chats: RequestBuilder, plan: Plan, config: RunConfig
+) -> None:
+    """Make sure that the servers tokenize chats to the same ids as the local tokenizer.
 
     Raises:
-        TokenIdsUnavailable: one does not, or does not say.
+        TokenIdsUnavailable: one does not, or has no /tokenize.
     """
-    samples = tuple(base.sample(chats, draw, plan.formats[draw.model]) for draw in _draws(plan, config))
-    for server in base.servers:
+    samples = tuple(local.tokenizer_sample(chats, sample, plan) for sample in _spread_samples(plan, config))
+    for server in local.servers:
         server.tokenizer_samples = samples
     try:
-        for server in base.present:
+        for server in local.present:
             await server.check_tokenizer()
     except ServerError as error:
         raise TokenIdsUnavailable(str(error)) from None
 
 
-def _draws(plan: Plan, config: RunConfig) -> Iterator[Sample]:
-    """Some draws of each model, spread over the tasks."""
-    places = range(0, plan.per_model, -(-plan.per_model // SAMPLES))
-    return (plan.sample(i * plan.per_model + place) for i in range(len(config.models)) for place in places)
+def _spread_samples(plan: Plan, config: RunConfig) -> Iterator[Sample]:
+    """Yield up to four samples of each model, spread over the tasks."""
+    indices = range(0, plan.per_model, -(-plan.per_model // _CHECKED_SAMPLES))
+    return (plan.sample(i * plan.per_model + index) for i in range(len(config.models)) for index in indices)
 
 
-async def _check_route(base: LocalTokenizers, config: RunConfig) -> None:
-    """Make sure that token ids can be sent.
+async def _check_completions(local: LocalTokenizers, config: RunConfig) -> None:
+    """Make sure that the servers accept token ids, by sending one.
 
     Raises:
-        TokenIdsUnavailable: they cannot.
+        TokenIdsUnavailable: one does not, or ``extra_body`` has fields that may concern chats only.
     """
-    if others := sorted(config.extra_body.keys() - SHARED_FIELDS):
+    if others := sorted(config.extra_body.keys() - _SHARED_FIELDS):
         raise TokenIdsUnavailable(f"extra-body sets {', '.join(others)}, which may concern chats alone")
     try:
-        for server in base.present:
+        for server in local.present:
             ids = server.tokenizer_samples[0][1][:1]
             await server.client.send(TokenRequest(config.models[0].name, (ids,), 1, None))
     except ServerError as error:
         raise TokenIdsUnavailable(str(error)) from None
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What decides how a run asks, beside what the servers say."""
-
-    options: RunOptions
-    dataset: Dataset
-    tasks: list[Task]
-    repeat: RunConfig | None
-    begun: RunConfig | None
-    """The configuration of the run that is resumed."""
-
-    @property
-    def api(self) -> ApiChoice:
-        """A run that is repeated or resumed keeps its own, unless the user says otherwise."""
-        if self.repeat is not None:
-            return self.repeat.api
-        return self.begun.api if self.options.api == "auto" and self.begun is not None else self.options.api
-
-    def complete(self, servers: Sequence[Server], no_system: bool) -> tuple[RunConfig, list[str]]:
-        """The configuration, and warnings about it."""
-        served = served_models(servers)
-        return complete(
-            self.options, self.dataset, self.tasks, served, self.repeat, begun=self.begun, no_system=no_system
-        )
-
-
-async def agree(wish: Wish, servers: Sequence[Server]) -> RunSetup:
-    """How the run asks, tried out with one of its own requests for each model; without system messages where need be.
+async def _send_trials(servers: Sequence[Server], trials: Sequence[Request]) -> None:
+    """Send the servers that are up one request per model; the others get them when they recover.
 
     Raises:
-        ServerError: no server takes the run's requests.
-    """
-    try:
-        return await _settle(wish, servers, no_system=False)
-    except NoSystemRole as error:
-        config, again = (wish.complete(servers, no_system)[0] for no_system in (False, True))
-        if wish.repeat is not None:
-            raise RunError(f"the run cannot be repeated: {error}") from None
-        if again == config:
-            names = ", ".join(sorted({model.prompt for model in config.models}))
-            raise ServerError(
-                f"{error}; there is no prompt that asks the same as {names} without one: choose another with --prompt"
-            ) from None
-        settled = await _settle(wish, servers, no_system=True)
-        settled.warnings.insert(0, f"{error}: asking with {_prompts(again)} instead of {_prompts(config)}")
-        return settled
-
-
-def _prompts(config: RunConfig) -> str:
-    return " and ".join(dict.fromkeys(model.prompt for model in config.models))
-
-
-async def _settle(wish: Wish, servers: Sequence[Server], *, no_system: bool) -> RunSetup:
-    config, warnings = wish.complete(servers, no_system)
-    for server in servers:
-        server.hashes = {model.name: model.hash for model in config.models if model.hash is not None}
-    kept = wish.repeat is not None or wish.begun is not None
-    settled = await settle(wish.api, wish.tasks, config, servers, kept=kept)
-    plan = settled.plan
-    firsts = [plan.sample(place * plan.per_model) for place in range(len(config.models))]
-    await _try_out(servers, [settled.builder.request([draw]) for draw in firsts])
-    unstopped = [warning for server in servers if (warning := _unstopped(server, settled)) is not None]
-    return replace(settled, warnings=[*warnings, *settled.warnings, *unstopped])
-
-
-async def _try_out(servers: Sequence[Server], trials: Sequence[Request]) -> None:
-    """Ask the servers that are there one request of the run for each model; the others are asked when they come.
-
-    Raises:
-        NoSystemRole: one takes no system message. ServerError: none answers.
+        NoSystemRole: one accepts no system message. ServerError: none answers.
     """
     for server in servers:
         server.trials = tuple(trials)
@@ -233,9 +213,10 @@ async def _try_out(servers: Sequence[Server], trials: Sequence[Request]) -> None
             server.mark_down(str(result), None)
 
 
-def _unstopped(server: Server, settled: RunSetup) -> str | None:
-    """A warning where a server refuses the token that ends answers, which it may not know by itself."""
-    names = [m.name for m in settled.config.models if set(m.stop_token_ids or ()) - (settled.eos or set())]
+def _refused_stop_tokens(server: Server, setup: RunSetup) -> str | None:
+    """Return a warning if a server refuses stop tokens that are not among the model's own eos tokens."""
+    eos_ids = setup.eos_ids or frozenset()
+    names = [model.name for model in setup.config.models if set(model.stop_token_ids or ()) - eos_ids]
     if "stop_token_ids" not in server.client.omitted or not names:
         return None
     return (

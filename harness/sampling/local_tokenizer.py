@@ -1,6 +1,6 @@
-"""What the files of the models' base on this machine say: token ids, what ends an answer, what the template does.
+"""What the tokenizer files of the models' base on this machine tell: token ids, ends of answers, the chat template.
 
-Whether they are the files that the servers use is seen by asking these (harness.sampling.api_selection).
+Whether they are the files that the servers use is checked against the servers (harness.sampling.api_selection).
 """
 
 from __future__ import annotations
@@ -17,111 +17,125 @@ from harness.prompts.assistant_turn import AssistantTurn
 from harness.prompts.chat_template import TemplateSettings, reads_clock, render_chat
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids, find_tokenizer_folder
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
-from harness.runs.schema import ModelConfig, RunConfig
+from harness.runs.schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.sampling.request_builder import RequestBuilder
 
-_ANOTHER_DAY = "1999-01-01"
+_OTHER_DATE = "1999-01-01"
 
 
 class TokenIdsUnavailable(ServerError):
-    """Why token ids cannot be sent."""
+    """Prompts cannot be sent as token ids; the message says why."""
 
 
 class LocalTokenizers:
-    """The tokenizer of the models' base on this machine; whether it is the right one is seen later.
+    """The tokenizers of a run's models, made from the files of their base on this machine.
+
+    There is one for the base's chat template and one for each template that an adapter brings along.
 
     Args:
-        templates: by digest, the chat templates that adapters bring along.
+        templates: chat templates of adapters, by digest.
 
     Attributes:
-        ways: what makes the token ids for each way to ask, once it is read.
+        servers: all servers of the run.
+        present: those that are up.
+        eos_ids: the end-of-sequence tokens that the base's files name.
+        tokenizers: makes token ids for each prompt format; empty before ``load_formats``.
 
     Raises:
-        TokenIdsUnavailable: this machine does not have it.
+        TokenIdsUnavailable: this machine does not have the files.
     """
 
     def __init__(self, servers: Sequence[ServerHealth], config: RunConfig, templates: Mapping[str, str]) -> None:
         self.servers = tuple(servers)
         self.present = [server for server in servers if server.up.is_set()]
-        self.folder = _folder(self.present, config)
-        self.ways: dict[PromptFormat, PromptTokenizer] = {}
+        self.tokenizers: dict[PromptFormat, PromptTokenizer] = {}
+        self._folder = _find_folder(self.present, config)
         self._templates = templates
-        self._tokenizers: dict[str | None, FileTokenizer] = {}
+        self._by_template: dict[str | None, FileTokenizer] = {}
         try:
-            self.eos = eos_token_ids(self.folder)
+            self.eos_ids = eos_token_ids(self._folder)
         except ArcBenchError as error:
             raise TokenIdsUnavailable(str(error)) from None
 
-    def dated(self, config: RunConfig) -> RunConfig:
-        """The configuration with today's date for models whose template asks for it."""
+    def with_template_dates(self, config: RunConfig) -> RunConfig:
+        """Return the configuration with today's date for each model whose chat template writes the current date.
+
+        Every prompt of the run then has the same date, however long the run takes.
+        """
         today = datetime.now(UTC).date().isoformat()
+
+        def is_undated(model: ModelConfig) -> bool:
+            kwargs = {**model.chat_template_kwargs, **config.chat_template_kwargs}
+            return model.template_date is None and reads_clock(self._tokenizer(model.chat_template), kwargs)
+
         models = [
-            model.model_copy(update={"template_date": today})
-            if model.template_date is None
-            and reads_clock(
-                self._tokenizer(model.chat_template), {**model.chat_template_kwargs, **config.chat_template_kwargs}
-            )
-            else model
-            for model in config.models
+            model.model_copy(update={"template_date": today}) if is_undated(model) else model for model in config.models
         ]
         return config.model_copy(update={"models": models})
 
-    def check_system(self, plan: Plan) -> None:
-        """Make sure that the chat template keeps the system message of prompts that no adapter was trained with.
+    def check_system_role(self, plan: Plan) -> None:
+        """Make sure that the chat templates keep the system messages of the prompts.
+
+        A prompt with which an adapter was trained is not checked: it is used as in training.
 
         Raises:
-            NoSystemRole: it does not.
+            NoSystemRole: a template rejects or drops one. TokenIdsUnavailable: a template cannot be rendered.
         """
-        served = {name: model for server in self.present for name, model in server.served.items()}
+        served = self._served()
         trained = {served[name].prompt for name in plan.formats}
-        for asker, name in {asker: name for name, asker in plan.formats.items()}.items():
-            if asker.prompt.name in trained:
+        for format_, name in {format_: name for name, format_ in plan.formats.items()}.items():
+            if format_.prompt.name in trained:
                 continue
-            tokenizer = self._tokenizer(asker.template)
+            tokenizer = self._tokenizer(format_.template)
             try:
-                usable = usable_prompt(tokenizer, asker.prompt, asker.encoder, asker.settings)
+                usable = usable_prompt(tokenizer, format_.prompt, format_.encoder, format_.settings)
             except ArcBenchError as error:
                 raise TokenIdsUnavailable(str(error)) from None
-            if usable.name != asker.prompt.name:
+            if usable.name != format_.prompt.name:
                 raise NoSystemRole(f"the chat template of {name} takes or keeps no system message")
 
-    def read(self, plan: Plan) -> None:
-        """Make what makes the token ids for each way to ask.
+    def load_formats(self, plan: Plan) -> None:
+        """Set ``tokenizers``.
 
         Raises:
-            TokenIdsUnavailable: a chat template does not take a prompt, or the tokenizer loses text.
+            TokenIdsUnavailable: a chat template rejects a prompt, or the tokenizer does not preserve its text.
         """
         try:
-            self.ways = {
-                asker: PromptTokenizer(
-                    self._tokenizer(asker.template), asker.prompt, asker.encoder, settings=asker.settings
+            self.tokenizers = {
+                format_: PromptTokenizer(
+                    self._tokenizer(format_.template), format_.prompt, format_.encoder, settings=format_.settings
                 )
-                for asker in plan.formats.values()
+                for format_ in plan.formats.values()
             }
         except ArcBenchError as error:
             raise TokenIdsUnavailable(str(error)) from None
 
-    def with_stops(self, plan: Plan, config: RunConfig) -> RunConfig:
-        """The configuration with the end of the template's turn for models that would not stop there."""
+    def with_stop_tokens(self, plan: Plan, config: RunConfig) -> RunConfig:
+        """Return the configuration with the token that ends a turn, for each model that would not stop at it."""
         models = [
             model.model_copy(update={"stop_token_ids": [turn.end_token_id]})
-            if (turn := self._unstopped(plan, config, model)) is not None
+            if (turn := self._unstopped_turn(plan, config, model)) is not None
             else model
             for model in config.models
         ]
         return config.model_copy(update={"models": models})
 
-    def warnings(self, plan: Plan, config: RunConfig, *, chats: bool) -> list[str]:
-        """What a user should know of the models' chat templates, one line each."""
+    def template_warnings(self, plan: Plan, config: RunConfig, *, chats: bool) -> list[str]:
+        """Return warnings about chat templates: those that open with reasoning, and those that write the date.
+
+        Args:
+            chats: the user requested chats.
+        """
         lines = []
-        served = {name: model for server in self.present for name, model in server.served.items()}
+        served = self._served()
         for model in config.models:
-            way = self.ways[plan.formats[model.name]]
-            lines += _on_thoughts(model, self._turn(way), trained=served[model.name].prompt is not None)
+            tokenizer = self.tokenizers[plan.formats[model.name]]
+            trained = served[model.name].prompt is not None
+            lines += _reasoning_warnings(model, _find_turn(tokenizer), trained=trained)
             if model.template_date is None:
                 continue
-            if chats and not _takes_date(way, plan.sample(0).task):
+            if chats and not _takes_date(tokenizer, plan.sample(0).task):
                 lines.append(
                     f"the chat template of {model.name} writes the server's own date and cannot be told another in a "
                     "chat: predictions of other days are asked with another prompt; --api completions fixes it"
@@ -132,20 +146,20 @@ class LocalTokenizers:
                 )
         return lines
 
-    def on_stops(self, plan: Plan, config: RunConfig) -> list[str]:
-        """Where answers end otherwise than a server would end them by itself."""
+    def stop_warnings(self, plan: Plan, config: RunConfig) -> list[str]:
+        """Return a warning for each token that ends answers and is not an eos token of the base; models are grouped."""
         lines: dict[str, list[str]] = {}
-        known = ", ".join(map(str, sorted(self.eos))) or "none"
+        known = ", ".join(map(str, sorted(self.eos_ids))) or "none"
         for model in config.models:
-            turn = self._unstopped(plan, config, model)
+            turn = self._unstopped_turn(plan, config, model)
             if turn is not None:
+                end, end_id = turn.answer_suffix.strip(), turn.end_token_id
                 line = (
-                    f"an answer ends with {turn.answer_suffix.strip()!r} (token {turn.end_token_id}), which "
-                    f"is not among the eos tokens of the model's own files ({known}), and servers are not asked to "
-                    f"stop there: if answers are "
-                    f"truncated, begin a run with --extra-body '{{\"stop_token_ids\": [{turn.end_token_id}]}}'"
+                    f"an answer ends with {end!r} (token {end_id}), which is not among the eos tokens of the model's "
+                    f"own files ({known}), and servers are not asked to stop there: if answers are truncated, begin a "
+                    f"run with --extra-body '{{\"stop_token_ids\": [{end_id}]}}'"
                 )
-            elif ends := [id_ for id_ in model.stop_token_ids or () if id_ not in self.eos]:
+            elif ends := [id_ for id_ in model.stop_token_ids or () if id_ not in self.eos_ids]:
                 line = (
                     f"an answer ends with token {' or '.join(map(str, ends))}, which is not among the eos tokens of "
                     f"the model's own files ({known}): servers are asked to stop there (stop_token_ids)"
@@ -155,51 +169,67 @@ class LocalTokenizers:
             lines.setdefault(line, []).append(model.name)
         return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
 
-    def sample(
-        self, chats: RequestBuilder, draw: Sample, asker: PromptFormat
+    def tokenizer_sample(
+        self, chats: RequestBuilder, sample: Sample, plan: Plan
     ) -> tuple[ChatRequest | TextSample, list[int]]:
-        """A prompt as a server can be asked to read it, and its ids.
+        """Return a prompt for a server's /tokenize, and the ids that it must answer.
 
-        A chat, which shows that the server has the same template; where none can be sent that reads as the ids, the
-        text, which shows that it has the same tokenizer.
+        Usually the prompt is a chat, which also checks the server's chat template. If no chat can lead to the ids (the
+        adapter has a template of its own, or the template writes the server's date), it is the rendered text, which
+        checks the tokenizer only.
         """
-        way = self.ways[asker]
-        task = draw.augmentation.apply_task(draw.task)
-        ids = way.prompt_ids(task, draw.test_index)
-        if asker.template is not None or not _takes_date(way, draw.task):
-            return TextSample(draw.model, way.prompt_text(task, draw.test_index)), ids
-        chat = chats.request([draw])
+        format_ = plan.formats[sample.model]
+        tokenizer = self.tokenizers[format_]
+        task = sample.augmentation.apply_task(sample.task)
+        ids = tokenizer.prompt_ids(task, sample.test_index)
+        if format_.template is not None or not _takes_date(tokenizer, sample.task):
+            return TextSample(sample.model, tokenizer.prompt_text(task, sample.test_index)), ids
+        chat = chats.build_request([sample])
         assert isinstance(chat, ChatRequest)
         return chat, ids
 
+    def _served(self) -> dict[str, ServedModel]:
+        """Return the models of the servers that are up, by name."""
+        return {name: model for server in self.present for name, model in server.served.items()}
+
     def _tokenizer(self, template: str | None) -> FileTokenizer:
-        if template not in self._tokenizers:
+        """Return the tokenizer with a chat template.
+
+        Args:
+            template: the digest of an adapter's template; None for the base's own.
+
+        Raises:
+            TokenIdsUnavailable: the files cannot be read, or no adapter has that template any more.
+        """
+        if template not in self._by_template:
             text = None if template is None else self._templates.get(template)
             if template is not None and text is None:
                 raise TokenIdsUnavailable("an adapter's chat template is not what it was when the run was begun")
             try:
-                self._tokenizers[template] = FileTokenizer(self.folder, template=text)
+                self._by_template[template] = FileTokenizer(self._folder, template=text)
             except ArcBenchError as error:
                 raise TokenIdsUnavailable(str(error)) from None
-        return self._tokenizers[template]
+        return self._by_template[template]
 
-    def _unstopped(self, plan: Plan, config: RunConfig, model: ModelConfig) -> AssistantTurn | None:
-        """The turn of a model's template, where its end is neither an eos token nor sent with requests."""
-        way = self.ways.get(plan.formats[model.name])
-        if way is None or model.stop_token_ids is not None or "stop_token_ids" in config.extra_body:
+    def _unstopped_turn(self, plan: Plan, config: RunConfig, model: ModelConfig) -> AssistantTurn | None:
+        """Return the assistant turn of a model's template if neither eos nor the requests' stop tokens end it."""
+        tokenizer = self.tokenizers.get(plan.formats[model.name])
+        if tokenizer is None or model.stop_token_ids is not None or "stop_token_ids" in config.extra_body:
             return None
-        turn = self._turn(way)
-        return None if turn is None or turn.end_token_id in self.eos else turn
-
-    def _turn(self, way: PromptTokenizer) -> AssistantTurn | None:
-        try:
-            return way.turn
-        except ConfigError:  # It can be asked all the same.
-            return None
+        turn = _find_turn(tokenizer)
+        return None if turn is None or turn.end_token_id in self.eos_ids else turn
 
 
-def _on_thoughts(model: ModelConfig, turn: AssistantTurn | None, *, trained: bool) -> list[str]:
-    """What a user should know where a template thinks; an adapter has learned to answer at once."""
+def _find_turn(tokenizer: PromptTokenizer) -> AssistantTurn | None:
+    """Return the assistant turn of a chat template, None if the template does not show where it ends."""
+    try:
+        return tokenizer.turn
+    except ConfigError:
+        return None
+
+
+def _reasoning_warnings(model: ModelConfig, turn: AssistantTurn | None, *, trained: bool) -> list[str]:
+    """Return a warning if a model's template makes it reason before it answers; trained adapters answer at once."""
     if turn is None or trained or not (turn.opens_thought or turn.learns_thought):
         return []
     how = "opens a thought (<think>) before every answer" if turn.opens_thought else "lets the model think (<think>)"
@@ -210,30 +240,36 @@ def _on_thoughts(model: ModelConfig, turn: AssistantTurn | None, *, trained: boo
     ]
 
 
-def _takes_date(way: PromptTokenizer, task: Task) -> bool:
-    """Whether a server can be told the date in a chat, so that its template writes the same as here."""
-    if way.settings.date is None:
+def _takes_date(tokenizer: PromptTokenizer, task: Task) -> bool:
+    """Return whether a chat can tell the server's template which date to write.
+
+    The prompt is rendered on another date with the variables that a request carries; the text must not change.
+    """
+    if tokenizer.settings.date is None:
         return True
-    told = TemplateSettings(way.settings.request_kwargs(), _ANOTHER_DAY)
-    text = render_chat(way.tokenizer, way.prompt.messages(task, 0, way.encoder), told, opened=True)
-    return text == way.prompt_text(task, 0)
+    settings = TemplateSettings(tokenizer.settings.request_kwargs(), _OTHER_DATE)
+    messages = tokenizer.prompt.messages(task, 0, tokenizer.encoder)
+    text = render_chat(tokenizer.tokenizer, messages, settings, opened=True)
+    return text == tokenizer.prompt_text(task, 0)
 
 
-def _folder(servers: Sequence[ServerHealth], config: RunConfig) -> Path:
-    """Where the tokenizer of the models' base lies on this machine.
+def _find_folder(servers: Sequence[ServerHealth], config: RunConfig) -> Path:
+    """Return the folder with the tokenizer of the models' base.
 
     Raises:
-        TokenIdsUnavailable: nowhere.
+        TokenIdsUnavailable: it is not on this machine.
     """
-    roots = dict.fromkeys(root for server in servers for model in config.models if (root := _root(server, model.name)))
+    roots = dict.fromkeys(
+        root for server in servers for model in config.models if (root := _base_root(server, model.name))
+    )
     folder = next((folder for root in roots if (folder := find_tokenizer_folder(root)) is not None), None)
     if folder is None:
         raise TokenIdsUnavailable(f"the tokenizer of {' and '.join(roots) or 'the models'} is not on this machine")
     return folder
 
 
-def _root(server: ServerHealth, name: str) -> str | None:
-    """The folder or hub id of a model's base, as the server names it."""
+def _base_root(server: ServerHealth, name: str) -> str | None:
+    """Return the folder or hub id of a model's base as the server reports it, or None."""
     model = server.served[name]
     base = model if model.parent is None else server.served.get(model.parent)
     return None if base is None else base.root

@@ -1,4 +1,4 @@
-"""How each model of a run is to be asked: what the user says, what its manifest says, or what the others' say."""
+"""The prompt, encoder and stop tokens of each model: from the user, else its manifest, else the other manifests."""
 
 from __future__ import annotations
 
@@ -16,72 +16,71 @@ from harness.runs.schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.plan import PromptFormat
 
 T = TypeVar("T")
+_TEMPLATE_FIELDS = ("stop_token_ids", "chat_template_kwargs", "chat_template", "template_date")
+"""Fields that a resumed run keeps as they were when it was begun."""
 
 
 @dataclass(frozen=True)
 class ModelChoices:
-    """What the user says for all models; None leaves a choice to the manifests."""
+    """What the user chose for all models; None leaves a choice to the manifests.
+
+    Args:
+        sets_stop_tokens: the user sends stop_token_ids in ``extra_body``.
+        without_system: replace prompts by those with the same content and no system message.
+    """
 
     prompt: str | None
     encoder: str | None
     max_tokens: int | None
-    own_stops: bool
-    """The user sends stop_token_ids of their own."""
+    sets_stop_tokens: bool
     chat_template_kwargs: Mapping[str, JsonValue]
-    no_system: bool = False
-    """Prompts are replaced by those that ask the same without a system message."""
+    without_system: bool = False
 
 
 def model_configs(
     names: Sequence[str],
-    wanted: ModelChoices,
+    choices: ModelChoices,
     served: Mapping[str, ServedModel],
-    begun: RunConfig | None,
+    resumed: RunConfig | None,
     warnings: list[str],
 ) -> list[ModelConfig]:
-    """How each model is asked: as the user says, else as its manifest says, else as all manifests, else by default.
+    """Return the configuration of each model.
 
-    A model without a manifest is asked as the others are, so that a base and its adapters compare.
+    Each setting is the user's choice, else that of the model's manifest, else the value on which all manifests of the
+    run agree, else the default. A base model, which has no manifest, is therefore prompted like its adapters, so that
+    their scores can be compared.
 
     Args:
-        begun: of a run that is resumed; what is found out about templates stays as it was found then.
-        warnings: is added to.
+        served: the models that the servers list, by name.
+        resumed: the configuration of the run that is resumed; its template fields are kept.
+        warnings: lines are appended to it.
     """
-    known = {name: _understood(served.get(name, ServedModel(name=name)), warnings) for name in names}
-    own = list(known.values())
-    prompt = _common([m.prompt for m in own]) or DEFAULT_PROMPT
-    encoder = _common([m.encoder for m in own]) or DEFAULT_ENCODER
+    models = [_without_unknown(served.get(name, ServedModel(name=name)), warnings) for name in names]
     shared = ServedModel(
         name="",
-        prompt=wanted.prompt or prompt,
-        encoder=wanted.encoder or encoder,
-        stop_token_ids=_common([m.stop_token_ids for m in own]),
-        chat_template_kwargs=_common([m.chat_template_kwargs for m in own]),
-        chat_template=_common([m.chat_template for m in own]),
-        template_date=_common([m.template_date for m in own]),
+        prompt=choices.prompt or _common_value([m.prompt for m in models]) or DEFAULT_PROMPT,
+        encoder=choices.encoder or _common_value([m.encoder for m in models]) or DEFAULT_ENCODER,
+        stop_token_ids=_common_value([m.stop_token_ids for m in models]),
+        chat_template_kwargs=_common_value([m.chat_template_kwargs for m in models]),
+        chat_template=_common_value([m.chat_template for m in models]),
+        template_date=_common_value([m.template_date for m in models]),
     )
-    before = {} if begun is None else {model.name: model for model in begun.models}
-    found = [_model(model, shared, wanted, before.get(name), warnings) for name, model in known.items()]
-    for model in found:
-        _warn_unknown(model, served.get(model.name), wanted, warnings)
-    return found
+    before = {} if resumed is None else {model.name: model for model in resumed.models}
+    configs = [_model_config(model, shared, choices, before.get(model.name), warnings) for model in models]
+    for config in configs:
+        _warn_if_undetermined(config, served.get(config.name), choices, warnings)
+    return configs
 
 
-def _warn_unknown(model: ModelConfig, served: ServedModel | None, wanted: ModelChoices, warnings: list[str]) -> None:
-    """Warn where neither the user nor the manifest of an adapter says how to ask it."""
-    if served is None or served.parent is None:  # a base
-        return
-    for kind, trained, given in (
-        ("prompt", served.prompt, wanted.prompt),
-        ("encoder", served.encoder, wanted.encoder),
-    ):
-        if trained is None and given is None:
-            chosen = getattr(model, kind)
-            warnings.append(f"{model.name}: nothing says with which {kind} it was trained; it is asked with {chosen}")
+def repeated_model_config(model: ModelConfig, max_tokens: int | None, served: ServedModel | None) -> ModelConfig:
+    """Return a model's configuration of an earlier run with the present digests of its prompt, weights and template.
 
+    If one of them has changed, comparing the two configurations shows it.
 
-def again(model: ModelConfig, max_tokens: int | None, served: ServedModel | None) -> ModelConfig:
-    """How a model is asked that is to be asked as it was; with what its prompt and weights are by now."""
+    Args:
+        max_tokens: the user's limit; None keeps the run's.
+        served: the model as the server lists it now.
+    """
     update: dict[str, object] = {
         "prompt_digest": load_prompt(model.prompt).digest,
         "hash": None if served is None else served.hash,
@@ -93,56 +92,77 @@ def again(model: ModelConfig, max_tokens: int | None, served: ServedModel | None
 
 
 def template_digest(text: str) -> str:
-    """The first 16 hex digits of the SHA-256 of a chat template, as adapters' manifests give it."""
+    """Return the first 16 hex digits of a chat template's SHA-256, as in adapters' manifests."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _model(
-    model: ServedModel, shared: ServedModel, wanted: ModelChoices, before: ModelConfig | None, warnings: list[str]
+def _model_config(
+    model: ServedModel, shared: ServedModel, choices: ModelChoices, before: ModelConfig | None, warnings: list[str]
 ) -> ModelConfig:
+    """Return one model's configuration, with warnings where it differs from the training of its adapter.
+
+    Args:
+        shared: the settings on which the manifests agree, for a model without a manifest.
+        before: the model's configuration in the run that is resumed.
+    """
     has_manifest = model.prompt is not None or model.stop_token_ids is not None
-    other = model if has_manifest else shared
-    prompt = load_prompt(wanted.prompt or model.prompt or shared.prompt or DEFAULT_PROMPT)
-    other_prompt = nosystem_prompt(prompt.name)
-    if other_prompt is not None and (wanted.no_system or (before is not None and before.prompt == other_prompt)):
-        prompt = load_prompt(other_prompt)
-    encoder = wanted.encoder or model.encoder or shared.encoder or DEFAULT_ENCODER
-    kwargs = other.chat_template_kwargs or {}
-    for kind, chosen, trained in (("prompt", prompt.name, model.prompt), ("encoder", encoder, model.encoder)):
-        if trained is not None and chosen != trained:
-            warnings.append(f"{model.name} was trained with {kind} {trained}, but is asked with {chosen}")
-    for name, value in wanted.chat_template_kwargs.items():
+    source = model if has_manifest else shared
+    prompt = load_prompt(choices.prompt or model.prompt or shared.prompt or DEFAULT_PROMPT)
+    replacement = nosystem_prompt(prompt.name)
+    if replacement is not None and (choices.without_system or (before is not None and before.prompt == replacement)):
+        prompt = load_prompt(replacement)
+    encoder = choices.encoder or model.encoder or shared.encoder or DEFAULT_ENCODER
+    kwargs = source.chat_template_kwargs or {}
+    for kind, used, trained in (("prompt", prompt.name, model.prompt), ("encoder", encoder, model.encoder)):
+        if trained is not None and used != trained:
+            warnings.append(f"{model.name} was trained with {kind} {trained}, but is asked with {used}")
+    for name, value in choices.chat_template_kwargs.items():
         if has_manifest and kwargs.get(name) != value:
             trained = repr(kwargs[name]) if name in kwargs else "nothing"
             warnings.append(
                 f"{model.name} was trained with {name} = {trained} in its template, but is asked with {value!r}"
             )
-    found = ModelConfig(
+    config = ModelConfig(
         name=model.name,
         prompt=prompt.name,
         prompt_digest=prompt.digest,
         encoder=encoder,
-        max_tokens=wanted.max_tokens or PromptFormat(prompt, parse_encoder(encoder)).max_answer_tokens,
+        max_tokens=choices.max_tokens or PromptFormat(prompt, parse_encoder(encoder)).max_answer_tokens,
         hash=model.hash,
-        stop_token_ids=None if wanted.own_stops else other.stop_token_ids,
+        stop_token_ids=None if choices.sets_stop_tokens else source.stop_token_ids,
         chat_template_kwargs=kwargs,
-        chat_template=None if other.chat_template is None else template_digest(other.chat_template),
-        template_date=other.template_date,
+        chat_template=None if source.chat_template is None else template_digest(source.chat_template),
+        template_date=source.template_date,
     )
     if before is None:
-        return found
-    kept = ("stop_token_ids", "chat_template_kwargs", "chat_template", "template_date")
-    return found.model_copy(update={name: getattr(before, name) for name in kept})
+        return config
+    return config.model_copy(update={name: getattr(before, name) for name in _TEMPLATE_FIELDS})
 
 
-def _understood(model: ServedModel, warnings: list[str]) -> ServedModel:
-    """A served model without the prompt or encoder of its manifest that this version does not know, with a warning."""
-    prompt = _usable(model.prompt, load_prompt, model.name, warnings)
-    encoder = _usable(model.encoder, parse_encoder, model.name, warnings)
+def _warn_if_undetermined(
+    config: ModelConfig, served: ServedModel | None, choices: ModelChoices, warnings: list[str]
+) -> None:
+    """Warn if neither the user nor an adapter's manifest determines its prompt or encoder."""
+    if served is None or served.parent is None:  # a base model
+        return
+    for kind, trained, chosen in (
+        ("prompt", served.prompt, choices.prompt),
+        ("encoder", served.encoder, choices.encoder),
+    ):
+        if trained is None and chosen is None:
+            used = getattr(config, kind)
+            warnings.append(f"{config.name}: nothing says with which {kind} it was trained; it is asked with {used}")
+
+
+def _without_unknown(model: ServedModel, warnings: list[str]) -> ServedModel:
+    """Return a served model without a prompt or encoder that this version does not know, with a warning for each."""
+    prompt = _parsable(model.prompt, load_prompt, model.name, warnings)
+    encoder = _parsable(model.encoder, parse_encoder, model.name, warnings)
     return model.model_copy(update={"prompt": prompt, "encoder": encoder})
 
 
-def _usable(value: str | None, parse: Callable[[str], object], model: str, warnings: list[str]) -> str | None:
+def _parsable(value: str | None, parse: Callable[[str], object], model: str, warnings: list[str]) -> str | None:
+    """Return the value if ``parse`` accepts it, else None and a warning."""
     if value is None:
         return None
     try:
@@ -153,7 +173,7 @@ def _usable(value: str | None, parse: Callable[[str], object], model: str, warni
     return value
 
 
-def _common(values: Sequence[T | None]) -> T | None:
-    """The value that all who have one share; None where they differ or have none."""
-    given = [value for value in values if value is not None]
-    return given[0] if given and all(value == given[0] for value in given) else None
+def _common_value(values: Sequence[T | None]) -> T | None:
+    """Return the value that all entries other than None share, or None if they differ or there are none."""
+    present = [value for value in values if value is not None]
+    return present[0] if present and all(value == present[0] for value in present) else None

@@ -1,4 +1,9 @@
-"""What the user asks of a run, checked, and completed by what the servers say about their models."""
+"""The options of ``bench run``, and the configuration that they and the servers' models determine.
+
+``RunOptions`` is what the user typed; only ``session`` and this module read it. ``ConfigDraft.complete`` turns it, once
+the servers have listed their models, into the frozen ``RunConfig`` that is saved with the run and that all later stages
+(plan, request builder, recorder) are built from.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,9 @@ from typing import Literal
 from pydantic import JsonValue
 
 from harness.client.address import canonical_url
-from harness.client.request import RESERVED_FIELDS, Api
+from harness.client.request import RESERVED_FIELDS, SamplingParameters
 from harness.client.retry import RetryPolicy
+from harness.client.server import Server
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.grid import Task
 from harness.data.dataset import Dataset, iterate_tasks
@@ -20,7 +26,7 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import config_changes
 from harness.runs.schema import RunConfig, ServedModel, StopConfig
-from harness.sampling.model_options import ModelChoices, again, model_configs
+from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
 
 ApiChoice = Literal["auto", "chat", "completions"]
@@ -28,21 +34,24 @@ ApiChoice = Literal["auto", "chat", "completions"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of ``bench run``; None leaves a choice to the adapter's manifest or the default."""
+    """The options of ``bench run``. None leaves a choice to the adapter's manifest or to the default."""
 
     servers: tuple[str, ...]
     models: tuple[str, ...]
     dataset: str
     n: int
+    """Samples per model and test output."""
     out: Path
     resume: bool = False
     limit: int | None = None
+    """Number of tasks from the beginning of the dataset; None for all."""
     seed: int = 0
     augment: bool = True
     lenient: bool = False
+    """Parse answers as the original scripts did."""
     samples_per_view: int = 1
     stop: str | None = None
-    """``decided`` or ``risk=0.01``: when a test output needs no further draws."""
+    """When a test output needs no further samples: ``decided`` or ``risk=0.01``."""
     prompt: str | None = None
     encoder: str | None = None
     temperature: float = 0.0
@@ -54,21 +63,21 @@ class RunOptions:
     api: ApiChoice = "auto"
     api_key: str | None = field(default=None, repr=False)
     models_at_once: int | None = None
-    """How many models' requests are mixed; None for as many adapters as the servers say they compute at once."""
+    """How many models' requests are mixed; None for as many adapters as the servers compute in one batch."""
     retry_errors: bool = False
-    """With ``resume``: ask again for the predictions that were given up or refused."""
+    """With ``resume``: also replace predictions that were given up or refused."""
     policy: RetryPolicy = field(default_factory=RetryPolicy)
 
-    def wanted(self, no_system: bool = False) -> ModelChoices:
-        """How the user wants all models to be asked."""
-        own_stops = "stop_token_ids" in self.extra_body
-        return ModelChoices(self.prompt, self.encoder, self.max_tokens, own_stops, self.chat_template_kwargs, no_system)
+    @property
+    def sampling(self) -> SamplingParameters:
+        """The parameters that all requests share."""
+        return SamplingParameters(self.temperature, self.top_p, self.min_p, self.extra_body)
 
     def check(self) -> None:
-        """Refuse what cannot be meant.
+        """Reject options that are invalid or contradict each other.
 
         Raises:
-            ConfigError, SpecError: an option is wrong; the message says which and what to do.
+            ConfigError, SpecError: the message names the option and says what to do.
         """
         if not self.servers:
             raise ConfigError("no server given; name one with --server URL")
@@ -94,11 +103,11 @@ class RunOptions:
             parse_encoder(self.encoder)
 
 
-def declare_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
-    """The tasks of a run, declared before sampling.
+def load_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
+    """Return the tasks of a run, the first ``limit`` of the dataset.
 
     Raises:
-        DataError: there are none, or two have the same id.
+        DataError: no task has a test input, or two tasks have the same id.
     """
     tasks = list(islice(iterate_tasks(dataset), limit))
     if not any(task.test for task in tasks):
@@ -113,68 +122,126 @@ def declare_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
     return tasks
 
 
-def complete(
-    options: RunOptions,
-    dataset: Dataset,
-    tasks: Sequence[Task],
-    served: Mapping[str, ServedModel],
-    repeat: RunConfig | None = None,
-    api: Api = "chat",
-    begun: RunConfig | None = None,
-    no_system: bool = False,
-) -> tuple[RunConfig, list[str]]:
-    """The configuration that decides the run's predictions, and warnings about it.
+@dataclass(frozen=True)
+class ConfigDraft:
+    """Everything that determines a run's configuration except what the servers report.
 
     Args:
-        repeat: a configuration to come out again: it says how each model is asked.
-        api: the route of its requests; what a run really takes may only be seen later.
-        begun: the configuration of a run that is resumed.
-        no_system: prompts are replaced by those that ask the same without a system message.
+        repeated: the configuration of a run that is to be reproduced; its models' settings are used.
+        resumed: the configuration of the run that is resumed.
+    """
+
+    options: RunOptions
+    dataset: Dataset
+    tasks: list[Task]
+    repeated: RunConfig | None = None
+    resumed: RunConfig | None = None
+
+    @property
+    def api(self) -> ApiChoice:
+        """The requested API; a reproduced or resumed run keeps its own, unless the user chose one."""
+        if self.repeated is not None:
+            return self.repeated.api
+        return self.resumed.api if self.options.api == "auto" and self.resumed is not None else self.options.api
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the run was begun before, so that nothing about its models is decided anew."""
+        return self.repeated is not None or self.resumed is not None
+
+    def complete(
+        self, served: Mapping[str, ServedModel], *, without_system: bool = False
+    ) -> tuple[RunConfig, list[str]]:
+        """Return the run's configuration and warnings about it.
+
+        ``api`` is provisional: which one the servers accept is found out later.
+
+        Args:
+            served: the models that the servers list, by name.
+            without_system: replace prompts by those with the same content and no system message.
+
+        Raises:
+            RunError: a run cannot be reproduced because its dataset, a prompt or a model has changed.
+        """
+        options = self.options
+        warnings: list[str] = []
+        if self.repeated is None:
+            choices = _model_choices(options, without_system)
+            models = model_configs(options.models, choices, served, self.resumed, warnings)
+            stop = _stop_config(options, self.tasks, warnings)
+        else:
+            models = [
+                repeated_model_config(model, options.max_tokens, served.get(model.name))
+                for model in self.repeated.models
+            ]
+            stop = self.repeated.stop
+        config = RunConfig(
+            models=models,
+            dataset=options.dataset,
+            dataset_digest=self.dataset.digest(),
+            task_ids=[task.id for task in self.tasks],
+            n=options.n,
+            samples_per_view=options.samples_per_view,
+            augment=options.augment,
+            lenient=options.lenient,
+            seed=options.seed,
+            api="chat" if self.repeated is None else self.repeated.api,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            extra_body=dict(options.extra_body),
+            chat_template_kwargs=dict(options.chat_template_kwargs),
+            stop=stop,
+        )
+        if self.repeated is not None and (changes := config_changes(self.repeated, config)):
+            raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")
+        return config, list(dict.fromkeys(warnings))
+
+
+def served_models(servers: Iterable[Server]) -> dict[str, ServedModel]:
+    """Return the models that the servers list, by name; of a model that several have, the first entry.
 
     Raises:
-        RunError: ``repeat`` cannot come out, as a dataset, prompt or model is another by now.
+        ConfigError: two servers have different weights under one name, so that they must not share a run.
     """
-    warnings: list[str] = []
-    if repeat is None:
-        models = model_configs(options.models, options.wanted(no_system), served, begun, warnings)
-    else:
-        models = [again(model, options.max_tokens, served.get(model.name)) for model in repeat.models]
-    config = RunConfig(
-        models=models,
-        dataset=options.dataset,
-        dataset_digest=dataset.digest(),
-        task_ids=[task.id for task in tasks],
-        n=options.n,
-        samples_per_view=options.samples_per_view,
-        augment=options.augment,
-        lenient=options.lenient,
-        seed=options.seed,
-        api=api if repeat is None else repeat.api,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        extra_body=dict(options.extra_body),
-        chat_template_kwargs=dict(options.chat_template_kwargs),
-        stop=_stop(options, tasks, warnings) if repeat is None else repeat.stop,
+    models: dict[str, ServedModel] = {}
+    for server in servers:
+        for name, model in server.served.items():
+            first = models.setdefault(name, model)
+            if first.hash != model.hash:
+                raise ConfigError(f"the servers hold different versions of {name}: {first.hash} and {model.hash}")
+    return models
+
+
+def models_at_once(options: RunOptions, served: Iterable[ServedModel]) -> int:
+    """Return how many models' requests are mixed.
+
+    It is the user's choice, else the smallest number of adapters that a server computes in one batch, else 1.
+    """
+    if options.models_at_once is not None:
+        return options.models_at_once
+    return max(1, min((model.max_loras for model in served if model.max_loras is not None), default=1))
+
+
+def _model_choices(options: RunOptions, without_system: bool) -> ModelChoices:
+    """Return what the user chose for all models."""
+    return ModelChoices(
+        prompt=options.prompt,
+        encoder=options.encoder,
+        max_tokens=options.max_tokens,
+        sets_stop_tokens="stop_token_ids" in options.extra_body,
+        chat_template_kwargs=options.chat_template_kwargs,
+        without_system=without_system,
     )
-    if repeat is not None and (changes := config_changes(repeat, config)):
-        raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")
-    return config, list(dict.fromkeys(warnings))
 
 
-def _stop(options: RunOptions, tasks: Sequence[Task], warnings: list[str]) -> StopConfig | None:
+def _stop_config(options: RunOptions, tasks: Sequence[Task], warnings: list[str]) -> StopConfig | None:
+    """Return the stopping rule and its rounds; ``warnings`` gets a line if the rule cannot skip anything."""
     if options.stop is None:
         return None
     rule = StopRule.parse(options.stop)
     cycle = view_cycle(options.augment, options.samples_per_view)
-    plan = plan_rounds(rule, options.n, sum(len(task.test) for task in tasks), cycle)
-    if not plan.round_ends:
+    schedule = plan_rounds(rule, options.n, sum(len(task.test) for task in tasks), cycle)
+    if not schedule.round_ends:
         warnings.append(f"--stop {rule} spares nothing with {options.n} predictions a test output")
-    return StopConfig(rule=str(rule), rounds=list(plan.round_ends))
-
-
-def models_at_once(options: RunOptions, served: Iterable[ServedModel]) -> int:
-    """How many models' requests are mixed: what the user says, else what the servers can hold, else one by one."""
-    if options.models_at_once is not None:
-        return options.models_at_once
-    return max(1, min((model.max_loras for model in served if model.max_loras is not None), default=1))
+    return StopConfig(rule=str(rule), rounds=list(schedule.round_ends))

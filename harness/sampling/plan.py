@@ -1,4 +1,4 @@
-"""The plan of a run: which predictions it makes, numbered, and what each one asks. No input or output happens here."""
+"""The plan of a run: all samples that it draws, numbered, and the prompt of each. Pure: no input or output."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from harness.prompts.prompt_template import Message, Prompt, load_prompt, prompt
 from harness.prompts.table_tokenizer import SlottedText, SlotWriter, slot_grids, slot_task
 from harness.runs.schema import ModelConfig, Outcome, RunConfig
 
-_SEEDS = 2**31
-_REMEMBERED = 1024
+_SEED_COUNT = 2**31
+_CACHED_VIEWS = 1024
 _TURN_TOKENS = 8
-"""Tokens that end a turn, and slack for a lead that splits into more tokens than expected."""
+"""Tokens that end a turn, with some slack for an answer's first words that split into more tokens than expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prediction to make: its place in the plan, and the view under which it is asked for."""
+    """One prediction to make: its number in the plan, and what its prompt is made of."""
 
     number: int
-    place: int
-    """Its number among those of its model: models at one place are asked the same."""
+    index_in_model: int
+    """Index within its model; equal indices mean the same view of the same task for every model."""
     model: str
     task: Task
     test_index: int
@@ -40,41 +40,45 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class PromptFormat:
-    """How models are asked: their prompt and encoder."""
+    """Everything that turns a task into a prompt, and an answer into a grid; models that are prompted alike share it.
+
+    Args:
+        lenient: parse answers as the original scripts did (harness.prompts.lenient_decoder).
+        settings: the variables of the chat template.
+        template: the digest of the chat template that the model's adapter brings along; None for the base's.
+    """
 
     prompt: Prompt
     encoder: GridEncoder
     lenient: bool = False
-    """Read answers as the original scripts did (harness.prompts.lenient_decoder)."""
     settings: TemplateSettings = field(default_factory=TemplateSettings)
-    """The variables of the chat template."""
     template: str | None = None
-    """The digest of a chat template that the models bring along."""
-    _layouts: dict[int, list[tuple[str, SlottedText]]] = field(default_factory=dict, repr=False)
-    """By number of train pairs, the messages with slots for grids: a template is rendered once for all tasks."""
+    _slotted: dict[int, list[tuple[str, SlottedText]]] = field(default_factory=dict, repr=False)
+    """By number of train pairs, role and text of each message with slots for the grids: rendered once for all tasks."""
 
-    def messages(self, draw: Sample) -> tuple[Message, ...]:
-        """The chat that asks for a draw's answer."""
-        task = draw.augmentation.apply_task(draw.task)
+    def messages(self, sample: Sample) -> tuple[Message, ...]:
+        """Return the chat messages of a sample's prompt."""
+        task = sample.augmentation.apply_task(sample.task)
         count = len(task.train)
-        if count not in self._layouts:
+        if count not in self._slotted:
             rendered = self.prompt.messages(slot_task(count), 0, SlotWriter())
-            self._layouts[count] = [(m.role, SlottedText(m.content)) for m in rendered]
-        grids = slot_grids(task, draw.test_index)
-        return tuple(Message(role, layout.fill(grids, self.encoder)) for role, layout in self._layouts[count])
+            self._slotted[count] = [(m.role, SlottedText(m.content)) for m in rendered]
+        grids = slot_grids(task, sample.test_index)
+        return tuple(Message(role, text.fill(grids, self.encoder)) for role, text in self._slotted[count])
 
-    def read(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:
-        """The answer's grid in the original orientation and colours, or the name of its failure."""
+    def parse_answer(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:
+        """Return ``grid`` and the answer in the original orientation and colours, or the kind of failure and None."""
         try:
             return "grid", augmentation.invert(self.prompt.decode(text, self.encoder, lenient=self.lenient))
         except GridError as error:
-            return _failure(error), None
+            kinds: dict[str, Outcome] = {"bad_shape": "bad_shape", "bad_value": "bad_value"}
+            return kinds.get(error.kind, "unparsed"), None
 
     @cached_property
     def max_answer_tokens(self) -> int:
-        """A bound on the tokens of any answer: the UTF-8 bytes of a 30x30 one, and the end of the turn.
+        """Upper bound on the tokens of any answer: the UTF-8 bytes of a 30x30 grid's, plus the end of the turn.
 
-        No byte-level tokenizer needs more tokens than bytes.
+        A byte-level tokenizer needs at most one token per byte.
         """
         grid = Grid(MAX_SIDE, MAX_SIDE, bytes(MAX_SIDE * MAX_SIDE))
         task = Task("longest", (Pair(grid, grid),), (Pair(grid, grid),))
@@ -82,98 +86,104 @@ class PromptFormat:
 
 
 class Plan:
-    """All predictions of a run, numbered model by model, test output by test output, sample by sample."""
+    """All samples of a run, numbered by model, then test output, then sample index.
+
+    Attributes:
+        formats: the prompt format of each model, by name.
+
+    Raises:
+        SpecError: a prompt is unknown, or never shows the test input.
+    """
 
     def __init__(self, config: RunConfig, tasks: Sequence[Task]) -> None:
-        """Number the predictions of a configuration.
-
-        Raises:
-            SpecError: a prompt is not known, or never shows the test input.
-        """
         self._config = config
         self._tasks = tuple(tasks)
         self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
-        self._models = {model.name: i for i, model in enumerate(config.models)}
-        self._first = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
+        """Index of the task and of the test pair, by test output."""
+        self._model_index = {model.name: i for i, model in enumerate(config.models)}
+        self._output_index = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
         for prompt in {model.prompt for model in config.models}:
-            _check_asks(load_prompt(prompt))
-        asked: dict[tuple[object, ...], PromptFormat] = {}
-        self.formats = {m.name: asked.setdefault(_way(m), _asker(m, config)) for m in config.models}
-        """How each model is asked; models that are asked alike share one."""
-        self._drawn = lru_cache(_REMEMBERED)(self._view_and_seed)
+            _check_shows_test_input(load_prompt(prompt))
+        shared: dict[tuple[object, ...], PromptFormat] = {}
+        self.formats = {m.name: shared.setdefault(_format_key(m), _make_format(m, config)) for m in config.models}
+        self._view_and_seed = lru_cache(_CACHED_VIEWS)(self._compute_view_and_seed)
 
     def __len__(self) -> int:
-        return len(self._models) * self.per_model
+        return len(self._model_index) * self.per_model
 
     @property
     def per_model(self) -> int:
-        """Predictions that each model makes."""
+        """Number of samples of each model."""
         return len(self._outputs) * self._config.n
 
     def number(self, key: tuple[str, str, int, int]) -> int | None:
-        """The place of the prediction with that key; None where the plan has none such."""
-        model, task_id, test_index, sample = key
-        output = self._first.get((task_id, test_index))
-        if model not in self._models or output is None or not 0 <= sample < self._config.n:
+        """Return a sample's number from its key (model, task id, test index, sample index); None if not planned."""
+        model, task_id, test_index, sample_index = key
+        output = self._output_index.get((task_id, test_index))
+        if model not in self._model_index or output is None or not 0 <= sample_index < self._config.n:
             return None
-        return (self._models[model] * len(self._outputs) + output) * self._config.n + sample
+        return (self._model_index[model] * len(self._outputs) + output) * self._config.n + sample_index
 
     def sample(self, number: int) -> Sample:
-        """What prediction ``number`` asks; a pure function of the configuration and the tasks."""
-        model, place = divmod(number, self.per_model)
-        output, sample = divmod(place, self._config.n)
-        index, test_index = self._outputs[output]
-        view, seed = self._drawn(index, sample)
-        task = self._tasks[index]
-        return Sample(number, place, self._config.models[model].name, task, test_index, sample, view, seed)
+        """Return the sample with a number: a pure function of the configuration and the tasks."""
+        model, index_in_model = divmod(number, self.per_model)
+        output, sample_index = divmod(index_in_model, self._config.n)
+        task_index, test_index = self._outputs[output]
+        view, seed = self._view_and_seed(task_index, sample_index)
+        name, task = self._config.models[model].name, self._tasks[task_index]
+        return Sample(number, index_in_model, name, task, test_index, sample_index, view, seed)
 
-    def truth(self, number: int) -> Grid | None:
-        """The right answer to prediction ``number``; None where nobody knows it."""
-        index, test_index = self._outputs[number % self.per_model // self._config.n]
-        return self._tasks[index].test[test_index].output
+    def true_output(self, number: int) -> Grid | None:
+        """Return the right answer to a sample, None if the dataset does not have it."""
+        task_index, test_index = self._outputs[number % self.per_model // self._config.n]
+        return self._tasks[task_index].test[test_index].output
 
     def blocks(self, models_at_once: int, size: int) -> Iterator[range]:
-        """Every number once, in blocks that one request may ask for: up to ``size`` samples of one output and model.
+        """Yield every number once, in blocks that one request may be for.
 
-        Groups of models come in turn, and within a group the same samples of each model together.
+        Models are processed in groups; within a group, models take turns with the same samples.
+
+        Args:
+            models_at_once: models per group.
+            size: samples per block at most; all are of one model and one test output.
         """
         n = self._config.n
-        for start in range(0, len(self._models), models_at_once):
-            group = range(start, min(start + models_at_once, len(self._models)))
-            for place in range(0, self.per_model, n):
-                for sample in range(0, n, size):
+        for start in range(0, len(self._model_index), models_at_once):
+            group = range(start, min(start + models_at_once, len(self._model_index)))
+            for output_start in range(0, self.per_model, n):
+                for sample_index in range(0, n, size):
                     for model in group:
-                        first = model * self.per_model + place
-                        yield range(first + sample, first + min(sample + size, n))
+                        first = model * self.per_model + output_start
+                        yield range(first + sample_index, first + min(sample_index + size, n))
 
-    def _view_and_seed(self, index: int, sample: int) -> tuple[Augmentation, int]:
-        """View and seed of one sample of a task."""
-        task = self._tasks[index]
-        seed = Stream("sample", self._config.seed, task.id, sample).below(_SEEDS)
+    def _compute_view_and_seed(self, task_index: int, sample_index: int) -> tuple[Augmentation, int]:
+        """Return the view and the seed of one sample of a task, the same for every model and test output."""
+        task = self._tasks[task_index]
+        seed = Stream("sample", self._config.seed, task.id, sample_index).below(_SEED_COUNT)
         if not self._config.augment:
             return identity_view(len(task.train)), seed
-        view = sample // self._config.samples_per_view
+        view = sample_index // self._config.samples_per_view
         return sampling_view(self._config.seed, task.id, view, len(task.train)), seed
 
 
-def _way(model: ModelConfig) -> tuple[object, ...]:
-    """What decides the prompts of a model: models of one way are asked alike."""
+def _format_key(model: ModelConfig) -> tuple[object, ...]:
+    """Return what determines a model's prompts: models with equal keys share a ``PromptFormat``."""
     kwargs = json.dumps(model.chat_template_kwargs, sort_keys=True)
     return model.prompt, model.encoder, kwargs, model.chat_template, model.template_date
 
 
-def _asker(model: ModelConfig, config: RunConfig) -> PromptFormat:
+def _make_format(model: ModelConfig, config: RunConfig) -> PromptFormat:
+    """Return a model's prompt format; the run's template variables override the model's."""
     settings = TemplateSettings({**model.chat_template_kwargs, **config.chat_template_kwargs}, model.template_date)
-    return PromptFormat(
-        load_prompt(model.prompt), parse_encoder(model.encoder), config.lenient, settings, model.chat_template
-    )
+    encoder = parse_encoder(model.encoder)
+    return PromptFormat(load_prompt(model.prompt), encoder, config.lenient, settings, model.chat_template)
 
 
-def _check_asks(prompt: Prompt) -> None:
-    """Refuse a prompt under which every answer would be a guess.
+def _check_shows_test_input(prompt: Prompt) -> None:
+    """Reject a prompt that leaves out the test input, so that every answer would be a guess.
 
     Raises:
-        SpecError: it never shows the test input.
+        SpecError: it does.
     """
     if not prompt.shows_test_input:
         others = ", ".join(name for name in prompt_names() if load_prompt(name).shows_test_input)
@@ -181,9 +191,3 @@ def _check_asks(prompt: Prompt) -> None:
             f"prompt {prompt.name} never shows the test input, so that its output cannot be predicted (it is for "
             f"training only); choose one with --prompt: {others}"
         )
-
-
-def _failure(error: GridError) -> Outcome:
-    if error.kind == "bad_shape":
-        return "bad_shape"
-    return "bad_value" if error.kind == "bad_value" else "unparsed"

@@ -1,4 +1,4 @@
-"""What a run shows while it samples: a live display on a terminal, plain lines elsewhere."""
+"""Show the progress of a run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,59 +17,67 @@ _RATE_SECONDS = 60.0
 
 
 class ProgressBoard:
-    """The state of a run as it is shown."""
+    """The counts and rates of a run, as text for the display.
+
+    Attributes:
+        tallies: the counts of each model, by name.
+        in_flight: returns a model's predictions in flight.
+        seconds_left: returns the seconds until the run gives up waiting for a server; None while one answers.
+    """
 
     def __init__(self, tallies: Iterable[ModelTally]) -> None:
         self.tallies = {tally.model: tally for tally in tallies}
         self.in_flight: Callable[[str], int] = lambda model: 0
-        """Predictions of a model that are in flight."""
         self.seconds_left: Callable[[], float | None] = lambda: None
-        """Until waiting for a server ends; None while one answers."""
-        self._paces = {model: _Pace() for model in self.tallies}
+        self._rates = {model: _RateMeter() for model in self.tallies}
 
     @property
     def complete(self) -> bool:
-        """Whether every prediction that is due is there."""
+        """Whether every requested prediction is there."""
         return all(tally.done == tally.total for tally in self.tallies.values())
 
     def status(self) -> str:
-        """The whole run on one line."""
+        """Return the state of the whole run on one line."""
         left = self.seconds_left()
         if left is not None:
             return f"no server answers; giving up in {_clock(max(left, 0.0))}"
         rate = sum(self.rate(model) for model in self.tallies)
-        flying = sum(self.in_flight(model) for model in self.tallies)
-        todo = sum(tally.total - tally.done for tally in self.tallies.values())
-        eta = _clock(todo / rate) if rate > 0 else "unknown time"
-        return f"{rate:.1f} predictions/s, {flying} in flight, {eta} left"
+        in_flight = sum(self.in_flight(model) for model in self.tallies)
+        open_count = sum(tally.total - tally.done for tally in self.tallies.values())
+        eta = _clock(open_count / rate) if rate > 0 else "unknown time"
+        return f"{rate:.1f} predictions/s, {in_flight} in flight, {eta} left"
 
     def rate(self, model: str) -> float:
-        """Predictions a second over the last minute."""
-        return self._paces[model].rate(self.tallies[model].answered)
+        """Return a model's predictions per second over the last minute."""
+        return self._rates[model].rate(self.tallies[model].answered)
 
     def cells(self, model: str) -> dict[str, str]:
-        """One model's state by what it says, "" where there is nothing to say; vote_2 is of the outputs begun."""
+        """Return the cells of a model's row by column name; "" for what is not known or not applicable.
+
+        vote_2 covers the test outputs that have predictions.
+        """
         tally = self.tallies[model]
         vote = tally.vote_2()
-        rate, flying = self.rate(model), self.in_flight(model)
-        busy = tally.done < tally.total and (flying > 0 or rate > 0)
+        rate, in_flight = self.rate(model), self.in_flight(model)
+        busy = tally.done < tally.total and (in_flight > 0 or rate > 0)
         return {
             "done": f"{tally.done}/{tally.total}",
             "vote_2": "" if vote is None else f"{100 * vote:.1f} %",
             "rate": f"{rate:.1f}/s" if busy else "",
-            "in flight": f"{flying}" if busy else "",
+            "in flight": f"{in_flight}" if busy else "",
             "left": _clock((tally.total - tally.done) / rate) if busy and rate > 0 else "",
             "failures": ", ".join(f"{count} {kind}" for kind, count in sorted(tally.failures.items())),
         }
 
 
-class _Pace:
-    """A rate over the last minute."""
+class _RateMeter:
+    """Measures the rate of a growing count over the last minute."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque([(monotonic(), 0)])
 
     def rate(self, answered: int) -> float:
+        """Return the growth per second; ``answered`` is the count now."""
         now = monotonic()
         if now - self._samples[-1][0] > 1.0:
             self._samples.append((now, answered))
@@ -80,10 +88,12 @@ class _Pace:
 
 
 class Display:
-    """Shows a board until it is stopped; ``notice`` prints a line above it.
+    """Shows a board until it is cancelled; lines of ``notice`` stay above it.
 
     Args:
-        plain_seconds: how often lines are printed where the stream is not a terminal.
+        stream: where to write; None for stderr.
+        plain_seconds: seconds between lines if the stream is not a terminal.
+
     """
 
     def __init__(self, stream: TextIO | None = None, plain_seconds: float = PLAIN_SECONDS) -> None:
@@ -92,11 +102,11 @@ class Display:
         self._print: Callable[[str], None] = self._line
 
     def notice(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays above the live table."""
         self._print(text)
 
     async def show(self, board: ProgressBoard) -> None:
-        """Run until cancelled."""
+        """Show the board; runs until cancelled."""
         if self._stream.isatty():
             await self._show_live(board)
         shown = dict.fromkeys(board.tallies, 0)
@@ -105,8 +115,8 @@ class Display:
             for model, tally in board.tallies.items():
                 if tally.answered > shown[model]:
                     shown[model] = tally.answered
-                    said = (f"{name} {cell}" for name, cell in board.cells(model).items() if cell)
-                    self._line(f"{model}: {', '.join(said)}")
+                    cells = (f"{name} {cell}" for name, cell in board.cells(model).items() if cell)
+                    self._line(f"{model}: {', '.join(cells)}")
             self._line(board.status())
 
     async def _show_live(self, board: ProgressBoard) -> None:
@@ -129,7 +139,7 @@ class Display:
 
 
 def _table(board: ProgressBoard):  # type: ignore[no-untyped-def]
-    """A row a model and the status below."""
+    """Return a rich table with one row per model, and the status line below."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -145,6 +155,7 @@ def _table(board: ProgressBoard):  # type: ignore[no-untyped-def]
 
 
 def _clock(seconds: float) -> str:
+    """Return a duration as m:ss or h:mm:ss."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -1,4 +1,4 @@
-"""A run made again from its manifest, and whether the same came out."""
+"""Reproduce a run from its manifest, and compare the two."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ReproductionResult:
-    """How two runs of one configuration compare."""
+    """How the predictions and results of two runs with one configuration compare."""
 
     predictions: int
+    """Predictions of the original."""
     same: int
-    """Predictions with equal outcome and grid."""
+    """Those with equal outcome and grid in both runs."""
     same_results: bool
-    """All metrics and failure counts are equal."""
+    """Whether all metrics and failure counts are equal."""
     first: tuple[Key, ...]
-    """The first few keys that differ, in the original's order."""
+    """Keys of the first five predictions that differ, in the original's order."""
 
 
-def reproduce(
+def reproduce_run(
     run: Path,
     out: Path,
     servers: tuple[str, ...] = (),
@@ -42,19 +43,25 @@ def reproduce(
     policy: RetryPolicy | None = None,
     display: Display | None = None,
 ) -> tuple[SessionSummary, ReproductionResult | None]:
-    """Make a run again in ``out``, on its own servers unless others are named, and compare.
+    """Sample a run again in another folder and compare it with the original.
+
+    Args:
+        run: the folder of the original, which must be finished.
+        out: the folder of the new run.
+        servers: addresses; empty for those of the original.
+        resume: complete an earlier reproduction in ``out``.
 
     Returns:
-        The session, and the agreement; None where the session ended before the run was complete.
+        The session's summary and the comparison, which is None if the session ended before the run was complete.
 
     Raises:
-        RunError: the run is not complete, or what it was made from is another by now.
+        RunError: the run is not finished, or its dataset, a prompt or a model has changed.
     """
     manifest = RunFolder(run).manifest()
     config = manifest.config
     if manifest.finished is None:
         raise RunError(f"{run} is not finished, so that there is nothing to compare with; complete it with --resume")
-    run_results(run)  # before anything is asked, as there would be nothing to compare with in the end
+    run_results(run)  # fails now rather than after sampling if the original cannot be scored
     options = RunOptions(
         servers=servers or tuple(manifest.servers),
         models=tuple(model.name for model in config.models),
@@ -80,30 +87,32 @@ def reproduce(
 
 
 def compare_runs(run: Path, other: Path) -> ReproductionResult:
-    """Prediction by prediction, and the results (``other`` is scored and its results.json written).
+    """Compare two runs prediction by prediction, and their results.
 
-    The results of ``run`` are computed anew: its results.json may be of other resamples, or older than its predictions.
+    ``other`` is scored, which writes its results.json. The results of ``run`` are computed again, because its
+    results.json may have been made with other options or be older than its predictions.
     """
-    found = {_key(answer): hash((answer.outcome, answer.grid)) for answer in _answers(other)}
+    outcomes = {_key(prediction): hash((prediction.outcome, prediction.grid)) for prediction in _predictions(other)}
     total = same = 0
-    first: list[Key] = []
-    for answer in _answers(run):
+    differing: list[Key] = []
+    for prediction in _predictions(run):
         total += 1
-        if found.get(_key(answer)) == hash((answer.outcome, answer.grid)):
+        if outcomes.get(_key(prediction)) == hash((prediction.outcome, prediction.grid)):
             same += 1
-        elif len(first) < _SHOWN:
-            first.append(_key(answer))
-    return ReproductionResult(total, same, _core(run_results(run)) == _core(score_run(other)), tuple(first))
+        elif len(differing) < _SHOWN:
+            differing.append(_key(prediction))
+    same_results = _without_cost(run_results(run)) == _without_cost(score_run(other))
+    return ReproductionResult(total, same, same_results, tuple(differing))
 
 
-def _answers(run: Path) -> Iterator[Prediction]:
+def _predictions(run: Path) -> Iterator[Prediction]:
     return read_predictions(RunFolder(run).predictions_path)
 
 
-def _key(answer: Prediction) -> Key:
-    return answer.model, answer.task_id, answer.test_index, answer.sample
+def _key(prediction: Prediction) -> Key:
+    return prediction.model, prediction.task_id, prediction.test_index, prediction.sample
 
 
-def _core(results: Results) -> Results:
-    """Results without what depends on the machine."""
+def _without_cost(results: Results) -> Results:
+    """Return the results without times, which depend on the machine."""
     return results.model_copy(update={"cost": None})

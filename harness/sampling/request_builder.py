@@ -1,8 +1,9 @@
-"""From the plan's draws to requests: as chats, or as the token ids that a verified tokenizer makes of them."""
+"""Build requests from samples: as chats, or as the token ids of a tokenizer that the servers share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from harness.client.request import Api, ChatRequest, Request, TokenRequest
 from harness.prompts.prompt_template import Message
@@ -10,29 +11,30 @@ from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.schema import RunConfig
 from harness.sampling.plan import Plan, PromptFormat, Sample
 
-LIST = 16
-"""Prompts that share one request at most; of one test output, so that their answers are of about one length."""
-_IN_TURN = 4
-"""Requests that a server should have at least, so that it is not idle between two of them."""
-_REMEMBERED = 256
+_MAX_PROMPTS = 16
+"""Prompts that share one request at most; they are of one test output, so that their answers have similar lengths."""
+_MIN_REQUESTS = 4
+"""Requests that a server should have in flight at least, so that it is not idle between two of them."""
+_CACHED_PROMPTS = 256
 
-Tokenizers = Mapping[PromptFormat, PromptTokenizer]
+Key = tuple[int, PromptFormat]
+Value = TypeVar("Value")
 
 
 class RequestBuilder:
-    """Builds the requests of a run. Models that are asked alike share their prompts.
+    """Builds the requests of a run. Prompts are cached, because models with the same format share them.
 
     Args:
-        tokenizers: makes the token ids for each way to ask; None sends chats.
-        why_chats: why token ids are not sent, where they were wanted.
-        templates: by digest, the chat templates that adapters bring along.
+        tokenizers: makes the token ids for each prompt format; None sends chats.
+        why_chats: why token ids are not sent though the user wanted them.
+        templates: chat templates of adapters, by digest.
     """
 
     def __init__(
         self,
         plan: Plan,
         config: RunConfig,
-        tokenizers: Tokenizers | None = None,
+        tokenizers: Mapping[PromptFormat, PromptTokenizer] | None = None,
         why_chats: str = "",
         templates: Mapping[str, str] | None = None,
     ) -> None:
@@ -40,57 +42,61 @@ class RequestBuilder:
         self._plan = plan
         self._tokenizers = tokenizers
         self._greedy = config.temperature == 0
-        self._most = min(LIST, config.n)
-        self._limits = {model.name: model.max_tokens for model in config.models}
-        self._stops = {model.name: tuple(model.stop_token_ids or ()) for model in config.models}
+        self._max_prompts = min(_MAX_PROMPTS, config.n)
+        self._max_tokens = {model.name: model.max_tokens for model in config.models}
+        self._stop_ids = {model.name: tuple(model.stop_token_ids or ()) for model in config.models}
         self._templates = templates or {}
-        self._chats: dict[tuple[int, PromptFormat], tuple[Message, ...]] = {}
-        self._ids: dict[tuple[int, PromptFormat], list[int]] = {}
+        self._messages: dict[Key, tuple[Message, ...]] = {}
+        self._ids: dict[Key, list[int]] = {}
 
     @property
     def api(self) -> Api:
         """The route that the requests are for."""
         return "chat" if self._tokenizers is None else "completions"
 
-    def size(self, max_in_flight: int) -> int:
-        """How many predictions may share a request: several only as token ids and without seeds."""
+    def prompts_per_request(self, max_in_flight: int) -> int:
+        """Return how many predictions may share a request: 1, except for token ids at temperature 0."""
         if self._tokenizers is None or not self._greedy:
             return 1
-        return max(1, min(self._most, max_in_flight // _IN_TURN))
+        return max(1, min(self._max_prompts, max_in_flight // _MIN_REQUESTS))
 
-    def request(self, draws: Sequence[Sample]) -> Request:
-        """The request for draws of one model: one draw, or several where ``size`` allows."""
-        first = draws[0]
-        limit = self._limits[first.model]
+    def build_request(self, samples: Sequence[Sample]) -> Request:
+        """Return the request for samples of one model: one, or up to ``prompts_per_request``."""
+        first = samples[0]
+        limit, stop_ids = self._max_tokens[first.model], self._stop_ids[first.model]
         seed = None if self._greedy else first.seed
-        stops = self._stops[first.model]
         if self._tokenizers is None:
-            template = self._template(self._plan.formats[first.model])
-            return ChatRequest(first.model, self.messages(first), limit, seed, stops, template)
-        return TokenRequest(first.model, tuple(map(self.ids, draws)), limit, seed, stops)
+            template = self._template_fields(self._plan.formats[first.model])
+            return ChatRequest(first.model, self._prompt_messages(first), limit, seed, stop_ids, template)
+        return TokenRequest(first.model, tuple(map(self._prompt_ids, samples)), limit, seed, stop_ids)
 
-    def _template(self, asker: PromptFormat) -> dict[str, object]:
-        """What a chat says about its template."""
-        kwargs, text = asker.settings.request_kwargs(), self._templates.get(asker.template or "")
+    def _template_fields(self, format_: PromptFormat) -> dict[str, object]:
+        """Return the fields of a chat's body about its template."""
+        kwargs, text = format_.settings.request_kwargs(), self._templates.get(format_.template or "")
         fields: dict[str, object] = {"chat_template_kwargs": kwargs} if kwargs else {}
         return fields if text is None else {**fields, "chat_template": text}
 
-    def messages(self, draw: Sample) -> tuple[Message, ...]:
-        """The chat that asks for a draw."""
-        asker = self._plan.formats[draw.model]
-        if (found := self._chats.get((draw.place, asker))) is None:
-            if len(self._chats) >= _REMEMBERED:
-                self._chats.clear()
-            found = self._chats[draw.place, asker] = asker.messages(draw)
-        return found
+    def _prompt_messages(self, sample: Sample) -> tuple[Message, ...]:
+        """Return the chat messages of a sample's prompt."""
+        format_ = self._plan.formats[sample.model]
+        return _cached(self._messages, (sample.index_in_model, format_), lambda: format_.messages(sample))
 
-    def ids(self, draw: Sample) -> list[int]:
-        """The token ids that ask for a draw."""
+    def _prompt_ids(self, sample: Sample) -> list[int]:
+        """Return the token ids of a sample's prompt."""
         assert self._tokenizers is not None
-        asker = self._plan.formats[draw.model]
-        if (found := self._ids.get((draw.place, asker))) is None:
-            if len(self._ids) >= _REMEMBERED:
-                self._ids.clear()
-            task = draw.augmentation.apply_task(draw.task)
-            found = self._ids[draw.place, asker] = self._tokenizers[asker].prompt_ids(task, draw.test_index)
-        return found
+        format_ = self._plan.formats[sample.model]
+        tokenizer = self._tokenizers[format_]
+
+        def tokenize() -> list[int]:
+            return tokenizer.prompt_ids(sample.augmentation.apply_task(sample.task), sample.test_index)
+
+        return _cached(self._ids, (sample.index_in_model, format_), tokenize)
+
+
+def _cached(cache: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> Value:
+    """Return the cached value of a key, computing it if it is absent; a full cache is emptied."""
+    if (value := cache.get(key)) is None:
+        if len(cache) >= _CACHED_PROMPTS:
+            cache.clear()
+        value = cache[key] = compute()
+    return value

@@ -1,4 +1,4 @@
-"""A run's sampling session, from options to a finished manifest."""
+"""One sampling session of a run, from the options to the manifest that says whether the run is finished."""
 
 from __future__ import annotations
 
@@ -11,121 +11,132 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 from harness.client.http_client import Client
-from harness.client.request import SamplingParameters
 from harness.client.server import Server
 from harness.core.errors import ArcBenchError, ServerError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
-from harness.sampling.api_selection import Wish, agree
+from harness.sampling.api_selection import negotiate_setup
 from harness.sampling.engine import Engine
-from harness.sampling.manifest_writer import ManifestWriter, begun
-from harness.sampling.options import RunOptions, declare_tasks, models_at_once
-from harness.sampling.progress_display import Display
+from harness.sampling.options import ConfigDraft, RunOptions, load_tasks, models_at_once
+from harness.sampling.progress_display import Display, ProgressBoard
+from harness.sampling.recording import ManifestWriter, PredictionRecorder, initial_manifest
 
 _OTHER_FILES = 256
-"""Open files of a run beside its connections."""
-_COLLECT_AFTER = 50_000
-"""New objects until Python looks for reference cycles."""
+"""Files that a run opens besides its connections."""
+_GC_THRESHOLD = 50_000
+"""New objects between two searches for reference cycles."""
 
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """How a session of a run went."""
+    """The counts and times of a session."""
 
     folder: RunFolder
     sampled: int
     """Predictions made in this session."""
     done: int
+    """Predictions of the run, with those of earlier sessions."""
     total: int
-    """Predictions due: those that ``--stop`` spares are not."""
+    """Predictions that the run requests; those that early stopping skips are not included."""
     seconds: float
-    """From start to end of the session."""
+    """From the start to the end of the session."""
     sampling_seconds: float
-    """Of it, from the first request to the last answer."""
+    """From the first request to the last answer."""
     cpu_seconds: float
-    """Of this process."""
+    """CPU time of this process."""
 
     @property
     def finished(self) -> bool:
-        """Whether every planned prediction is there."""
+        """Whether every requested prediction is there."""
         return self.done == self.total
 
 
 def sample_run(
     options: RunOptions,
     display: Display | None = None,
-    repeat: RunConfig | None = None,
+    repeated: RunConfig | None = None,
     on_begin: Callable[[], None] = lambda: None,
 ) -> SessionSummary:
-    """Make every prediction of a run that is not there yet; Ctrl-C ends it early with everything saved.
+    """Make all predictions of a run that are missing. Ctrl-C ends the session early; what was answered is saved.
 
     Args:
-        repeat: the configuration that must come out, where a run is repeated; prompts and encoders are taken from it.
-        on_begin: called when sampling begins; what fails from then on may be cured by going on.
+        repeated: the configuration of a run that is to be reproduced; prompts and encoders are taken from it.
+        on_begin: called when sampling begins; an error after it can be cured by resuming the run.
 
     Raises:
-        ConfigError: an option is wrong. RunError: the folder is in the way, differs, or cannot be written.
-        ServerError: no server answers, or one lacks a model.
+        ConfigError: an option is wrong. RunError: the folder is not empty, has another configuration, or cannot be
+            written; or a model gives no answers. ServerError: no server answers, or one lacks a model.
     """
     options.check()
     folder = RunFolder(options.out)
     folder.check_free(options.resume)
-    _allow_files(len(options.servers) * options.policy.max_in_flight + _OTHER_FILES)
+    _raise_file_limit(len(options.servers) * options.policy.max_in_flight + _OTHER_FILES)
     try:
-        with _rare_collections():
-            return asyncio.run(_sample(options, folder, display or Display(), repeat, on_begin))
+        with _rare_garbage_collection():
+            return asyncio.run(_run_session(options, folder, display or Display(), repeated, on_begin))
     except BaseExceptionGroup as group:
         raise _first_error(group) from None
 
 
-async def _sample(
-    options: RunOptions, folder: RunFolder, display: Display, repeat: RunConfig | None, on_begin: Callable[[], None]
+async def _run_session(
+    options: RunOptions, folder: RunFolder, display: Display, repeated: RunConfig | None, on_begin: Callable[[], None]
 ) -> SessionSummary:
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
-    tasks = declare_tasks(dataset, options.limit)
+    tasks = load_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
-        servers = await _meet(options, display, stack)
-        wish = Wish(options, dataset, tasks, repeat, _begun(options, folder))
-        settled = await agree(wish, servers)
-        config, builder = settled.config, settled.builder
-        for warning in settled.warnings:
+        servers = await _connect_servers(options, display, stack)
+        draft = ConfigDraft(options, dataset, tasks, repeated, _saved_config(options, folder))
+        setup = await negotiate_setup(draft, servers)
+        for warning in setup.warnings:
             display.notice(f"warning: {warning}")
-        if builder.why_chats:
-            display.notice(f"asking through chat completions: {builder.why_chats}")
+        if setup.builder.why_chats:
+            display.notice(f"asking through chat completions: {setup.builder.why_chats}")
         stack.enter_context(folder.locked())
-        manifest, log = _begin(options, folder, begun(config, tasks, servers, settled.warnings), display)
+        manifest = initial_manifest(setup.config, tasks, servers, setup.warnings)
+        manifest, log = _open_folder(options, folder, manifest, display)
         stack.callback(log.close)
-        engine = Engine(settled.plan, config, builder, servers, log, display, manifest.answered_as)
-        engine.watch.without = {name for server in servers for name in server.client.omitted}
-        keeper = ManifestWriter(folder, manifest, engine, servers)
-        at_once = models_at_once(options, (model for e in servers for model in e.served.values()))
+        recorder = PredictionRecorder(setup.plan, setup.config, log, display, manifest.answered_as)
+        recorder.unmeasured.without = {name for server in servers for name in server.client.omitted}
+        engine = Engine(setup.plan, setup.builder, servers, recorder, display)
+        writer = ManifestWriter(folder, manifest, recorder, servers)
+        mixed = models_at_once(options, (model for server in servers for model in server.served.values()))
         start = perf_counter()
         on_begin()
-        await engine.run(at_once, options.policy, keeper.save)
+        await engine.run(mixed, options.policy, writer.save)
         sampling_seconds = perf_counter() - start
         log.commit()
-        keeper.close()
-    if engine.board.complete:
-        engine.watch.check_all(engine.board.tallies.values())
-    tallies = engine.board.tallies.values()
+        writer.close()
+    tallies = recorder.board.tallies.values()
+    if recorder.board.complete:
+        recorder.unmeasured.check_all(tallies)
+    return _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
+
+
+def _summary(
+    folder: RunFolder, board: ProgressBoard, seconds: float, sampling_seconds: float, cpu_seconds: float
+) -> SessionSummary:
+    """Add up the counts of all models."""
+    tallies = board.tallies.values()
+    sampled = sum(tally.answered for tally in tallies)
     done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
-    asked = sum(tally.answered for tally in tallies)
-    return SessionSummary(folder, asked, done, total, perf_counter() - wall, sampling_seconds, process_time() - cpu)
+    return SessionSummary(folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds)
 
 
-async def _meet(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
-    """The servers, greeted. Those that do not answer may come later, as long as one does.
+async def _connect_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
+    """Return the servers after asking each for its models. Some may be down, and join when they recover.
+
+    Args:
+        stack: closes the clients.
 
     Raises:
         ServerError: none answers.
     """
-    sampling = SamplingParameters(options.temperature, options.top_p, options.min_p, options.extra_body)
     servers = []
     for url in options.servers:
-        client = Client(url, options.api_key, options.policy.timeout, sampling, display.notice)
+        client = Client(url, options.api_key, options.policy.timeout, options.sampling, display.notice)
         servers.append(Server(await stack.enter_async_context(client), options.models, options.policy))
     results = await asyncio.gather(*(server.connect() for server in servers), return_exceptions=True)
     errors = [result for result in results if isinstance(result, BaseException)]
@@ -140,29 +151,33 @@ async def _meet(options: RunOptions, display: Display, stack: AsyncExitStack) ->
     return servers
 
 
-def _begin(
+def _open_folder(
     options: RunOptions, folder: RunFolder, manifest: Manifest, display: Display
 ) -> tuple[Manifest, PredictionLog]:
-    """Make the folder ready, which is held, and open its predictions.
+    """Write the manifest to the locked folder and open its predictions.
+
+    Returns:
+        The manifest, merged with that of earlier sessions, and the log.
 
     Raises:
-        RunError: the folder is in the way, or was begun otherwise.
+        RunError: the folder is not empty, or has another configuration.
     """
     folder.check_free(options.resume)
     manifest = folder.start_run(manifest, options.resume)
     if options.retry_errors:
-        folder.results_path.unlink(missing_ok=True)  # of what is no longer there
+        folder.results_path.unlink(missing_ok=True)  # they count predictions that are removed now
         dropped = drop_retryable(folder.predictions_path)
         display.notice(f"asking again for {dropped} predictions that were given up or refused")
     return manifest, PredictionLog(folder.predictions_path)
 
 
-def _begun(options: RunOptions, folder: RunFolder) -> RunConfig | None:
+def _saved_config(options: RunOptions, folder: RunFolder) -> RunConfig | None:
+    """Return the configuration of the run that is resumed; None for a new run."""
     return folder.manifest().config if options.resume and folder.manifest_path.exists() else None
 
 
-def _allow_files(count: int) -> None:
-    """Let this process open so many files, as far as the system does: each request in flight is a connection."""
+def _raise_file_limit(count: int) -> None:
+    """Allow this process that many open files, as far as the system does; each request in flight is a connection."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -171,14 +186,14 @@ def _allow_files(count: int) -> None:
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Let Python look for reference cycles less often.
+def _rare_garbage_collection() -> Iterator[None]:
+    """Make Python search for reference cycles less often.
 
-    An answer with log-probabilities is parsed into hundreds of small objects that live for a moment; at the usual
-    threshold each one starts a collection, which cost 0.1 ms a request.
+    A response with log-probabilities is parsed into hundreds of short-lived objects. With the default threshold each
+    response triggers a search, which costs 0.1 ms.
     """
     before = gc.get_threshold()
-    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    gc.set_threshold(_GC_THRESHOLD, *before[1:])
     try:
         yield
     finally:
@@ -186,7 +201,7 @@ def _rare_collections() -> Iterator[None]:
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a user is to see: one of ours if there is one."""
+    """Return the error of a group to show to the user: an ``ArcBenchError`` if there is one."""
     errors: list[BaseException] = []
     pending: list[BaseException] = [group]
     while pending:

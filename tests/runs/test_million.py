@@ -16,8 +16,8 @@ from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Outcome, RunConfig
-from harness.sampling.engine import prediction_line
 from harness.sampling.plan import Plan, Sample
+from harness.sampling.recording import prediction_line
 from tests.support.chat_answers import garbage
 from tests.support.chat_server import ChatServer
 from tests.support.sampling_toys import until

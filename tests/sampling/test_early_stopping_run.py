@@ -10,7 +10,7 @@ import pytest
 from harness.core.errors import ConfigError, RunError
 from harness.runs.folder import RunFolder
 from harness.runs.schema import ModelResult, Results
-from harness.sampling.reproduction import reproduce
+from harness.sampling.reproduction import reproduce_run
 from harness.scoring.run_scores import score_run
 from harness.voting.metrics import STRICT_METRICS
 from tests.support.chat_answers import random_faults
@@ -151,7 +151,7 @@ def test_another_rule_is_another_run(runs: Path) -> None:
 
 def test_a_stopped_run_is_reproduced(runs: Path, tmp_path: Path) -> None:
     with ChatServer(torn) as server:
-        summary, agreement = reproduce(runs / "decided", tmp_path / "again", (server.url,))
+        summary, agreement = reproduce_run(runs / "decided", tmp_path / "again", (server.url,))
     assert summary.finished
     assert agreement is not None
     assert agreement.same == agreement.predictions == summary.total

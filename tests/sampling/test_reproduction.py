@@ -10,7 +10,7 @@ import pytest
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.sampling.progress_display import Display
-from harness.sampling.reproduction import reproduce
+from harness.sampling.reproduction import reproduce_run
 from harness.scoring.run_scores import score_run
 from tests.support.chat_answers import Body, echo, moody
 from tests.support.chat_server import ChatServer
@@ -22,7 +22,7 @@ def test_the_same_comes_out_of_the_same_server(tmp_path: Path) -> None:
     with ChatServer(moody) as server:
         sample(options(server, tmp_path / "run", encoder="RepeatNumberEncoder(2)", limit=3, seed=5))
         score_run(tmp_path / "run")
-        summary, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+        summary, agreement = reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
     assert summary.total == 24
     assert agreement is not None
     assert (agreement.predictions, agreement.same, agreement.same_results, agreement.first) == (24, 24, True, ())
@@ -37,7 +37,7 @@ def test_how_a_run_was_scored_is_no_difference(
         sample(options(server, tmp_path / "run"))
         if words is not None:
             assert bench(capsys, "score", tmp_path / "run", *words)[0] == 0
-        _, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+        _, agreement = reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
     assert agreement is not None
     assert agreement.same == agreement.predictions
     assert agreement.same_results
@@ -51,7 +51,7 @@ def test_another_answer_is_found(tmp_path: Path) -> None:
         sample(options(server, tmp_path / "run"))
         score_run(tmp_path / "run")
         server.answer = changed
-        _, agreement = reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+        _, agreement = reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
     assert agreement is not None
     assert not agreement.same_results
     assert agreement.same < agreement.predictions == 40
@@ -63,5 +63,5 @@ def test_what_changed_since_is_named(tmp_path: Path) -> None:
         sample(options(server, tmp_path / "run"))
         server.models = {"base": {}, "cross": {"arc_bench": {"hash": "newer"}}}
         with pytest.raises(RunError, match=r"cannot be repeated: cross's hash: null -> .newer."):
-            reproduce(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
+            reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
     assert not (tmp_path / "again").exists()

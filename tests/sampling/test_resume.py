@@ -12,7 +12,7 @@ from harness.core.errors import ArcBenchError, ConfigError, DataError, RunError,
 from harness.data.dataset import TaskList
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.sampling.options import declare_tasks
+from harness.sampling.options import load_tasks
 from harness.scoring.run_scores import score_run
 from tests.conftest import edit_manifest
 from tests.support.chat_answers import Body, moody
@@ -134,9 +134,9 @@ def test_wrong_use_is_one_clear_error_and_leaves_no_run(
 def test_an_empty_dataset_and_repeated_ids_are_refused() -> None:
     task = open_dataset("toy/copy#n=1").task(0)
     with pytest.raises(DataError, match="no test inputs"):
-        declare_tasks(TaskList("empty", ()), None)
+        load_tasks(TaskList("empty", ()), None)
     with pytest.raises(DataError, match="no test inputs"):
-        declare_tasks(TaskList("headless", (replace(task, test=()),)), None)
+        load_tasks(TaskList("headless", (replace(task, test=()),)), None)
     with pytest.raises(DataError, match="two tasks are named copy-000000"):
-        declare_tasks(TaskList("twice", (task, task)), None)
-    assert declare_tasks(TaskList("twice", (task, task)), 1) == [task]
+        load_tasks(TaskList("twice", (task, task)), None)
+    assert load_tasks(TaskList("twice", (task, task)), 1) == [task]

@@ -14,7 +14,7 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.schema import RunConfig
-from harness.sampling.options import RunOptions, complete
+from harness.sampling.options import ConfigDraft, RunOptions
 from harness.sampling.plan import Plan
 from harness.sampling.round_scheduler import RoundScheduler
 from harness.voting.early_stopping import Schedule, StopRule, run_schedule
@@ -31,7 +31,7 @@ def prepared(n: int, rule: str, models: int = 2) -> tuple[Plan, Schedule]:
     )  # fmt: skip
     dataset = open_dataset(options.dataset)
     tasks = list(iterate_tasks(dataset))
-    config: RunConfig = complete(options, dataset, tasks, {})[0]
+    config: RunConfig = ConfigDraft(options, dataset, tasks).complete({})[0]
     schedule = run_schedule(config)
     assert schedule is not None
     return Plan(config, tasks), schedule
@@ -73,13 +73,15 @@ class Session:
         for number in before:
             self.done[number] = 1
         self.rounds = RoundScheduler(plan, schedule, self.done)
-        self.spared = sum(map(self._next, self.rounds.complete()))
+        self.spared = sum(map(self._next, self.rounds.completed_rounds()))
         self.asked: list[int] = []
 
     def _next(self, number: int) -> int:
         start = number // self.n * self.n
         labels = Counter(self.answer(start + k) for k in range(self.n) if self.done[start + k])
-        return self.rounds.next(number, [c for label, c in labels.items() if label != FAILURE], labels[FAILURE])
+        return self.rounds.decide_next_round(
+            number, [c for label, c in labels.items() if label != FAILURE], labels[FAILURE]
+        )
 
     def run(self, stream: Stream, at_once: int, size: int, limit: int | None = None) -> None:
         """Until all is done, or killed after ``limit`` answers."""
@@ -100,7 +102,7 @@ class Session:
             number = flying.pop(stream.below(len(flying)))
             self.done[number] = 1
             dry = False
-            if self.rounds.answered(number):
+            if self.rounds.record_answer(number):
                 self.spared += self._next(number)
             answered += 1
             if answered == limit:

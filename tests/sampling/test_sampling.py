@@ -20,8 +20,8 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.runs.folder import RunFolder
 from harness.runs.schema import PredictionRecord
-from harness.sampling.engine import prediction_line
 from harness.sampling.plan import Plan, PromptFormat, Sample
+from harness.sampling.recording import prediction_line
 from harness.scoring.run_scores import score_run
 from tests.conftest import manifest
 from tests.support.chat_answers import Body, garbage
@@ -205,8 +205,8 @@ def test_a_lenient_run_reads_what_the_original_scripts_did() -> None:
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("GridShapeEncoder(MinimalGridEncoder())")
     view = identity_view(4)
     unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
-    assert PromptFormat(prompt, encoder).read(unclosed, view) == ("unparsed", None)
-    assert PromptFormat(prompt, encoder, lenient=True).read(unclosed, view) == (
+    assert PromptFormat(prompt, encoder).parse_answer(unclosed, view) == ("unparsed", None)
+    assert PromptFormat(prompt, encoder, lenient=True).parse_answer(unclosed, view) == (
         "grid",
         Grid.from_rows([[0, 1], [2, 3]]),
     )

@@ -16,7 +16,7 @@ from harness.core.errors import RunError, ServerError
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
-from harness.sampling.reproduction import reproduce
+from harness.sampling.reproduction import reproduce_run
 from harness.scoring.unmeasured_models import NothingMeasuredError
 from tests.families import templates
 from tests.families.make import make_tokenizer
@@ -246,7 +246,7 @@ def test_without_a_system_role_the_prompt_has_no_system_message(tmp_path: Path, 
         asked = len(server.requests)
         assert sample(replace(chosen, resume=True)).finished
         assert len(server.requests) == asked
-        _, agreement = reproduce(run, tmp_path / "again", policy=QUICK)
+        _, agreement = reproduce_run(run, tmp_path / "again", policy=QUICK)
     assert agreement is not None
     assert agreement.same == agreement.predictions == 20
 
@@ -284,7 +284,7 @@ def test_a_run_whose_prompt_is_no_longer_taken_is_not_repeated(tmp_path: Path) -
         sample(options(server, tmp_path / "run", **WITH_SYSTEM))
         refused.append(True)
         with pytest.raises(RunError, match=r"cannot be repeated: .* takes no system message"):
-            reproduce(tmp_path / "run", tmp_path / "again", policy=QUICK)
+            reproduce_run(tmp_path / "run", tmp_path / "again", policy=QUICK)
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1beta/openai", "/api/v1", ""])

@@ -16,7 +16,7 @@ from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import PredictionRecord
-from harness.sampling.options import RunOptions, complete
+from harness.sampling.options import ConfigDraft, RunOptions
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
@@ -66,7 +66,7 @@ def oracle(chosen: RunOptions) -> dict[str, str]:
     """The right answer to every chat of a run, by its messages."""
     dataset = open_dataset(chosen.dataset)
     tasks = list(iterate_tasks(dataset))
-    plan = Plan(complete(chosen, dataset, tasks, {})[0], tasks)
+    plan = Plan(ConfigDraft(chosen, dataset, tasks).complete({})[0], tasks)
     known = {}
     for number in range(len(plan)):
         draw = plan.sample(number)
