@@ -11,50 +11,58 @@ from harness.scoring.paired_comparison import PairedComparison
 from harness.scoring.rule_scores import PLACES, RuleScores, compare_rules, loss_split, rule_label
 
 
-def rules_text(found: Mapping[str, Sequence[RuleScores]], seed: int) -> str:
-    """The comparison as tables: what each rule keeps and loses, its differences to the vote, the exact grid's rank."""
-    rows = [(rule_label(model, own.rule, found), own) for model, owns in found.items() for own in owns]
-    loss = markdown_table(
-        ["rule", "solved (vote_2)", "found, not chosen", "not found", "vote_1"],
-        [
-            [name, *map(percent, loss_split(own.scores)), percent(float(own.scores.tasks.of("vote_1").mean()))]
-            for name, own in rows
-        ],
-    )
-    ranks = markdown_table(["rule", *PLACES], [[name, *map(percent, own.places.tolist())] for name, own in rows])
+def rules_text(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) -> str:
+    """Return three tables: what each rule solves and loses, its rank of the exact grid, its differences to the vote.
+
+    Args:
+        rule_scores: by model, as ``score_rules`` returns them.
+        seed: of the paired comparisons.
+    """
+    rows = [(rule_label(model, row.rule, rule_scores), row) for model, rows in rule_scores.items() for row in rows]
+    losses = [
+        [label, *map(percent, loss_split(row.scores)), percent(float(row.scores.tasks.of("vote_1").mean()))]
+        for label, row in rows
+    ]
+    ranks = [[label, *map(percent, row.places.tolist())] for label, row in rows]
     parts = [
         "Where the two attempts of each rule lose what sampling found (shares of tasks):",
-        loss,
+        markdown_table(["rule", "solved (vote_2)", "found, not chosen", "not found", "vote_1"], losses),
         "Rank of the exact grid, ties in random order:",
-        ranks,
+        markdown_table(["rule", *PLACES], ranks),
     ]
-    if differences := compare_rules(found, seed):
-        about = (
-            f"Differences to the vote in percentage points, Holm-corrected over these {len(differences)} comparisons:"
-        )
-        parts += [about, comparison_table(differences)]
+    if differences := compare_rules(rule_scores, seed):
+        count = len(differences)
+        parts += [
+            f"Differences to the vote in percentage points, Holm-corrected over these {count} comparisons:",
+            comparison_table(differences),
+        ]
     return "\n\n".join(parts)
 
 
-def rule_results(found: Mapping[str, Sequence[RuleScores]], seed: int) -> dict[str, dict[str, RuleResult]]:
-    """The comparison for results.json, by model and rule."""
-    differences = {row.model: row for row in compare_rules(found, seed) if row.metric == "vote_2"}
+def rule_results(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) -> dict[str, dict[str, RuleResult]]:
+    """Return the comparison of rules for results.json, by model and rule.
+
+    Args:
+        rule_scores: by model, as ``score_rules`` returns them.
+        seed: of the paired comparisons.
+    """
+    differences = {row.model: row for row in compare_rules(rule_scores, seed) if row.metric == "vote_2"}
     return {
-        model: {own.rule.name: _result(own, differences.get(rule_label(model, own.rule, found))) for own in owns}
-        for model, owns in found.items()
+        model: {row.rule.name: _result(row, differences.get(rule_label(model, row.rule, rule_scores))) for row in rows}
+        for model, rows in rule_scores.items()
     }
 
 
-def _result(own: RuleScores, difference: PairedComparison | None) -> RuleResult:
-    solved, lost, not_found = loss_split(own.scores)
-    c = None if difference is None else difference.comparison
+def _result(row: RuleScores, difference: PairedComparison | None) -> RuleResult:
+    solved, lost, not_found = loss_split(row.scores)
+    comparison = None if difference is None else difference.comparison
     return RuleResult(
-        vote_1=float(own.scores.tasks.of("vote_1").mean()),
+        vote_1=float(row.scores.tasks.of("vote_1").mean()),
         vote_2=solved,
         found_not_chosen=lost,
         not_found=not_found,
-        rank=dict(zip(PLACES, own.places.tolist(), strict=True)),
-        difference=None if c is None else c.delta,
-        p_holm=None if c is None else c.p_holm,
-        verdict=None if c is None else c.verdict,
+        rank=dict(zip(PLACES, row.places.tolist(), strict=True)),
+        difference=None if comparison is None else comparison.delta,
+        p_holm=None if comparison is None else comparison.p_holm,
+        verdict=None if comparison is None else comparison.verdict,
     )

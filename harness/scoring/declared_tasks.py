@@ -12,10 +12,13 @@ from harness.runs.schema import Manifest
 
 
 def declared_tasks(manifest: Manifest) -> list[Task]:
-    """Return the tasks that a run declared, read from its dataset again.
+    """Read the tasks of a run from its dataset.
+
+    A task is accepted if its content is what the run sampled, with the test outputs or without: outputs that were
+    unknown then may be known now.
 
     Raises:
-        DataError: they are not what the run sampled. Test outputs that were not known then may be known now.
+        DataError: the dataset lacks a task of the run, or its content has changed.
     """
     config = manifest.config
     dataset = open_dataset(config.dataset)
@@ -24,7 +27,7 @@ def declared_tasks(manifest: Manifest) -> list[Task]:
             f"dataset {config.dataset} has digest {dataset.digest()}, but the run sampled {config.dataset_digest}: "
             "its content changed since; score against the original"
         )
-    tasks = named_tasks(dataset, config.task_ids)
+    tasks = select_tasks(dataset, config.task_ids)
     if manifest.task_digests is not None:
         sampled = dict(zip(config.task_ids, manifest.task_digests, strict=True))
         changed = [
@@ -38,24 +41,24 @@ def declared_tasks(manifest: Manifest) -> list[Task]:
     return tasks
 
 
-def named_tasks(dataset: Dataset, ids: Sequence[str]) -> list[Task]:
-    """Return the tasks with these ids, in that order; a dataset that has them in the same order is read no further.
+def select_tasks(dataset: Dataset, ids: Sequence[str]) -> list[Task]:
+    """Return the tasks with these ids, in this order; if the dataset has the same order, it is read once.
 
     Raises:
         DataError: the dataset lacks some.
     """
-    places: list[int] = []
-    for index, name in enumerate(dataset.ids):
-        if len(places) == len(ids):
+    indices: list[int] = []
+    for index, task_id in enumerate(dataset.ids):
+        if len(indices) == len(ids):
             break
-        if name == ids[len(places)]:
-            places.append(index)
-    if len(places) < len(ids):  # in another order by now
-        known = {name: index for index, name in enumerate(dataset.ids)}
-        if missing := [name for name in ids if name not in known]:
+        if task_id == ids[len(indices)]:
+            indices.append(index)
+    if len(indices) < len(ids):  # the dataset's order has changed
+        index_of = {task_id: index for index, task_id in enumerate(dataset.ids)}
+        if missing := [task_id for task_id in ids if task_id not in index_of]:
             raise DataError(
                 f"dataset {dataset.spec}: of the run's {len(ids)} tasks {format_ids(missing)} are not there: its "
                 "content changed since; score against the original"
             )
-        places = [known[name] for name in ids]
-    return [dataset.task(index) for index in places]
+        indices = [index_of[task_id] for task_id in ids]
+    return [dataset.task(index) for index in indices]

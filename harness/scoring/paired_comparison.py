@@ -1,4 +1,4 @@
-"""Paired comparisons between the models of runs on the same tasks."""
+"""Paired comparisons between models on the same tasks."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ HEADLINE = ("accuracy", "pass_n", "vote_2", "vote_1")
 
 @dataclass(frozen=True, slots=True)
 class PairedComparison:
-    """One metric of ``model`` against ``baseline``: what differs, and on which tasks."""
+    """One metric of ``model`` compared with ``baseline``."""
 
     metric: str
     model: str
     baseline: str
     comparison: Comparison
     won: tuple[str, ...]
+    """Ids of the tasks on which the model scores better."""
     lost: tuple[str, ...]
-    """Ids of the tasks on which the model scores higher or lower (the reverse where lower is better)."""
+    """Ids of the tasks on which the model scores worse."""
 
 
 def all_pairs(scored: Sequence[ModelScores]) -> list[tuple[ModelScores, ModelScores]]:
-    """Every pair as (model, baseline), a later model against each one before it."""
-    return [(b, a) for a, b in itertools.combinations(scored, 2)]
+    """Return every pair as (model, baseline); the baseline is the earlier one."""
+    return [(model, baseline) for baseline, model in itertools.combinations(scored, 2)]
 
 
 def pairs_with_first(scored: Sequence[ModelScores]) -> list[tuple[ModelScores, ModelScores]]:
-    """Each model as (model, baseline) with the first as the baseline."""
+    """Return each model but the first as (model, baseline); the first is the baseline."""
     return [(model, scored[0]) for model in scored[1:]]
 
 
@@ -48,12 +49,17 @@ def compare_pairs(
     confidence: float = 0.95,
     resamples: int = 9_999,
 ) -> list[PairedComparison]:
-    """Compare pairs of models metric by metric, paired by task; Holm's correction is over all that is returned.
+    """Compare pairs of models in each metric, paired by task.
 
-    A metric that one of a pair cannot tell (``ModelScores.measured``) is left out.
+    A metric that one model of a pair does not measure (``ModelScores.measured``) is skipped. Holm's correction is
+    over everything that is returned.
+
+    Args:
+        pairs: (model, baseline).
+        seed: of sign flips and bootstrap resamples.
 
     Raises:
-        RunError: the two of a pair were scored on different tasks.
+        RunError: the two models of a pair were scored on different tasks.
     """
     cells = [
         (metric, model, baseline)
@@ -66,29 +72,29 @@ def compare_pairs(
     for model, baseline in pairs:
         if model.tasks.ids != baseline.tasks.ids:
             raise RunError(f"{model.model} and {baseline.model} were scored on different tasks, so that no task pairs")
-    found = compare(
+    comparisons = compare(
         np.stack([model.tasks.of(metric) for metric, model, _ in cells]),
         np.stack([baseline.tasks.of(metric) for metric, _, baseline in cells]),
         [math.lcm(model.tasks.denominator, baseline.tasks.denominator) for _, model, baseline in cells],
         seed,
         confidence,
         resamples,
-        [metric in LOWER_IS_BETTER for metric in (cell[0] for cell in cells)],
+        [metric in LOWER_IS_BETTER for metric, _, _ in cells],
     )
-    return [_paired(*cell, comparison) for cell, comparison in zip(cells, found, strict=True)]
+    return [_paired(*cell, comparison) for cell, comparison in zip(cells, comparisons, strict=True)]
 
 
 def correct_together(groups: Sequence[Sequence[PairedComparison]]) -> list[list[PairedComparison]]:
-    """Return groups of comparisons that are read together, with Holm's correction over all of them."""
+    """Return the same groups with Holm's correction over all of them, for groups that are read together."""
     rows = [row for group in groups for row in group]
-    found = iter(apply_holm([row.comparison for row in rows], [row.metric in LOWER_IS_BETTER for row in rows]))
-    return [[replace(row, comparison=next(found)) for row in group] for group in groups]
+    corrected = iter(apply_holm([row.comparison for row in rows], [row.metric in LOWER_IS_BETTER for row in rows]))
+    return [[replace(row, comparison=next(corrected)) for row in group] for group in groups]
 
 
 def _paired(metric: str, model: ModelScores, baseline: ModelScores, comparison: Comparison) -> PairedComparison:
-    # As the comparison counts them: what only the order of adding differs in is no difference.
+    # Rounded as in compare: sums in another order differ in the last bits, which is no difference.
     difference = np.round(model.tasks.of(metric) - baseline.tasks.of(metric), 12)
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    won = tuple(task for task, d in zip(model.tasks.ids, sign * difference, strict=True) if d > 0)
-    lost = tuple(task for task, d in zip(model.tasks.ids, sign * difference, strict=True) if d < 0)
+    gains = -difference if metric in LOWER_IS_BETTER else difference
+    won = tuple(task for task, gain in zip(model.tasks.ids, gains, strict=True) if gain > 0)
+    lost = tuple(task for task, gain in zip(model.tasks.ids, gains, strict=True) if gain < 0)
     return PairedComparison(metric, model.model, baseline.model, comparison, won, lost)

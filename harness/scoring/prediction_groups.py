@@ -1,4 +1,4 @@
-"""Answers gathered by model, task and test output, and checked against the tasks that were declared."""
+"""Predictions grouped by model, task and test output, and checked against the declared tasks."""
 
 from __future__ import annotations
 
@@ -13,153 +13,154 @@ from harness.runs.prediction_reader import Prediction
 from harness.voting.ranking import Vote
 
 UNNAMED = "-"
-"""The model of answers whose file names none."""
+"""The model name of predictions whose file names no model."""
 
-_SHOWN = 20
+_SHOWN_PROBLEMS = 20
 
 
 @dataclass(slots=True)
 class OutputPredictions:
-    """What one model answered to one test output: the votes of each distinct grid, and the places of the failures."""
+    """One model's predictions for one test output."""
 
     votes_by_grid: dict[Grid, list[Vote]] = field(default_factory=dict)
+    """The votes for each distinct predicted grid."""
     failed_samples: list[int] = field(default_factory=list)
+    """Sample indices of the predictions without a grid."""
 
     def votes(self) -> list[Vote]:
-        """Every prediction that has a grid."""
-        return [vote for own in self.votes_by_grid.values() for vote in own]
+        """Return the predictions that have a grid, grouped by grid."""
+        return [vote for votes in self.votes_by_grid.values() for vote in votes]
 
     @property
     def count(self) -> int:
-        """How many predictions were given, failures included."""
+        """The number of predictions, failures included."""
         return sum(map(len, self.votes_by_grid.values())) + len(self.failed_samples)
 
     @property
-    def last(self) -> int:
-        """The highest place of a prediction, from 0; -1 where there is none."""
-        return max(
-            [vote.sample for own in self.votes_by_grid.values() for vote in own] + self.failed_samples, default=-1
-        )
+    def last_sample(self) -> int:
+        """The highest sample index, from 0; -1 without predictions."""
+        return max([vote.sample for vote in self.votes()] + self.failed_samples, default=-1)
 
-    def repeated(self) -> int | None:
-        """A sample that is there more than once, None where each is there once."""
-        samples = [vote.sample for vote in self.votes()] + self.failed_samples
-        return next((s for s, times in Counter(samples).items() if times > 1), None)
+    def repeated_sample(self) -> int | None:
+        """Return a sample index that occurs more than once; None if there is none."""
+        counts = Counter([vote.sample for vote in self.votes()] + self.failed_samples)
+        return next((sample for sample, count in counts.items() if count > 1), None)
 
-    def add(self, answer: Prediction) -> None:
-        """Take one answer; equal grids are kept once."""
-        if answer.grid is None:
-            self.failed_samples.append(answer.sample)
+    def add(self, prediction: Prediction) -> None:
+        """Add one prediction; equal grids share one ``Grid`` object to save memory."""
+        if prediction.grid is None:
+            self.failed_samples.append(prediction.sample)
             return
-        own = self.votes_by_grid.setdefault(answer.grid, [])
-        grid = own[0].grid if own else answer.grid
-        view = "identity" if answer.view is None else sys.intern(answer.view)
-        own.append(Vote(grid, answer.mean_logprob, answer.sum_logprob, view, answer.sample))
+        votes = self.votes_by_grid.setdefault(prediction.grid, [])
+        grid = votes[0].grid if votes else prediction.grid
+        view = "identity" if prediction.view is None else sys.intern(prediction.view)
+        votes.append(Vote(grid, prediction.mean_logprob, prediction.sum_logprob, view, prediction.sample))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPredictions:
-    """What one model answered to every declared task."""
+    """One model's predictions for every declared task."""
 
     model: str
     outputs: dict[str, tuple[OutputPredictions, ...]]
-    """By task id in the order of the dataset, a ballot for each test output."""
+    """By task id in the order of the dataset: the predictions for each test output."""
     failures: dict[str, int]
-    """Failures by kind, those never drawn not counted."""
+    """Failures by kind; predictions that were never sampled are not counted."""
     has_views: bool
-    """Whether the answers say under which view the task was shown."""
+    """Whether the predictions name the view of the task that the model saw."""
 
     @property
     def largest(self) -> int:
-        """The largest number of predictions for a test output."""
-        return max((output.count for own in self.outputs.values() for output in own), default=0)
+        """The largest number of predictions for one test output."""
+        return max((output.count for outputs in self.outputs.values() for output in outputs), default=0)
 
     @property
     def missing(self) -> list[str]:
         """Ids of the tasks without any prediction."""
-        return [task for task, own in self.outputs.items() if not any(output.count for output in own)]
+        return [task for task, outputs in self.outputs.items() if not any(output.count for output in outputs)]
 
 
 def group_predictions(
-    answers: Iterable[Prediction],
+    predictions: Iterable[Prediction],
     outputs: Mapping[str, int],
     models: Sequence[str] | None,
     where: str,
     problems: Sequence[str] = (),
 ) -> list[ModelPredictions]:
-    """Gather answers, in any order. Memory: a grid for each distinct one, some 150 bytes a prediction.
+    """Group predictions, in any order, by model, task and test output.
+
+    Memory: each distinct grid of a test output once, and about 150 bytes per prediction.
 
     Args:
-        outputs: how many test outputs each declared task has, by task id in the order of the dataset.
-        models: whose answers, in order; answers of others are refused. None takes every model, by name.
-        where: what the answers were read from, for messages.
-        problems: what their reader found wrong; it may add to this while ``answers`` is read.
+        outputs: the number of test outputs of each declared task, by task id in the order of the dataset.
+        models: the models of the result, in order; predictions of other models are refused. None accepts every
+            model and sorts by name.
+        where: the file that the predictions come from, for messages.
+        problems: problems that the file's reader noticed; it may append to this while ``predictions`` is consumed.
 
     Raises:
-        DataError: answers of models, or to tasks or outputs, that were not declared, or a sample given twice, with
-            the ids; or any problem of the reader.
+        DataError: predictions of undeclared models, tasks or test outputs, or a sample that occurs twice, with the
+            ids; or any problem of the reader.
     """
-    gathered: dict[str, dict[str, tuple[OutputPredictions, ...]]] = {model: _empty(outputs) for model in models or ()}
+    grouped: dict[str, dict[str, tuple[OutputPredictions, ...]]] = {model: _empty(outputs) for model in models or ()}
     failures: dict[str, Counter[str]] = {model: Counter() for model in models or ()}
-    views: set[str] = set()
+    with_views: set[str] = set()
     undeclared: dict[str, None] = {}
-    for answer in answers:
-        if answer.model not in gathered:
+    for prediction in predictions:
+        if prediction.model not in grouped:
             if models is not None:
-                undeclared[f"answers of {answer.model}, which the run lacks"] = None
+                undeclared[f"answers of {prediction.model}, which the run lacks"] = None
                 continue
-            gathered[answer.model], failures[answer.model] = _empty(outputs), Counter()
-        own = gathered[answer.model].get(answer.task_id, ())
-        if answer.test_index >= len(own):
-            undeclared[f"answers to task {answer.task_id}, test {answer.test_index}, which the dataset lacks"] = None
+            grouped[prediction.model], failures[prediction.model] = _empty(outputs), Counter()
+        task, index = prediction.task_id, prediction.test_index
+        task_outputs = grouped[prediction.model].get(task, ())
+        if index >= len(task_outputs):
+            undeclared[f"answers to task {task}, test {index}, which the dataset lacks"] = None
             continue
-        own[answer.test_index].add(answer)
-        if answer.grid is None:
-            failures[answer.model][answer.outcome] += 1
-        if answer.view is not None:
-            views.add(answer.model)
-    found = list(undeclared)
-    found += [f"{_of(model)}{problem}" for model in gathered for problem in _repeated(gathered[model])]
-    raise_problems([*problems, *found], where, "mend it, or name the dataset that it answers")
+        task_outputs[index].add(prediction)
+        if prediction.grid is None:
+            failures[prediction.model][prediction.outcome] += 1
+        if prediction.view is not None:
+            with_views.add(prediction.model)
+    repeated = [_prefix(model) + problem for model in grouped for problem in _repeated_samples(grouped[model])]
+    raise_problems([*problems, *undeclared, *repeated], where, "mend it, or name the dataset that it answers")
     return [
-        ModelPredictions(model, gathered[model], dict(failures[model]), model in views)
-        for model in (sorted(gathered) if models is None else models)
+        ModelPredictions(model, grouped[model], dict(failures[model]), model in with_views)
+        for model in (sorted(grouped) if models is None else models)
     ]
 
 
 def check_counts(predictions: Sequence[ModelPredictions], n: int, where: str) -> None:
-    """Refuse more predictions for a test output than ``n``, and one whose place among them is over ``n``.
+    """Check that no test output has more than ``n`` predictions, nor a sample index of ``n`` or more.
 
     Raises:
-        DataError: with the ids.
+        DataError: some have, with the ids.
     """
-    found = [
-        f"{_of(own.model)}task {task}, test {index}: {output.count} answers where {n} were due"
-        for own in predictions
-        for task, cast in own.outputs.items()
-        for index, output in enumerate(cast)
-        if output.count > n
+    located = [
+        (f"{_prefix(model.model)}task {task}, test {index}", output)
+        for model in predictions
+        for task, outputs in model.outputs.items()
+        for index, output in enumerate(outputs)
     ]
-    found += [
-        f"{_of(own.model)}task {task}, test {index}: answer {output.last + 1} where {n} were due"
-        for own in predictions
-        for task, cast in own.outputs.items()
-        for index, output in enumerate(cast)
-        if output.count <= n <= output.last
+    problems = [f"{place}: {output.count} answers where {n} were due" for place, output in located if output.count > n]
+    problems += [
+        f"{place}: answer {output.last_sample + 1} where {n} were due"
+        for place, output in located
+        if output.count <= n <= output.last_sample
     ]
-    raise_problems(found, where, "more answers than it claims to hold (the run's N, --format kaggle, or -n)")
+    raise_problems(problems, where, "more answers than it claims to hold (the run's N, --format kaggle, or -n)")
 
 
 def raise_problems(problems: Sequence[str], where: str, remedy: str) -> None:
-    """Raise what was found wrong, if anything.
+    """Raise one error that lists all problems; return if there are none.
 
     Raises:
-        DataError: one line a problem, cut after twenty, and what to do.
+        DataError: one line per problem, at most twenty, and the remedy.
     """
     if not problems:
         return
-    rest = len(problems) - _SHOWN
-    lines = [*problems[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])]
+    rest = len(problems) - _SHOWN_PROBLEMS
+    lines = [*problems[:_SHOWN_PROBLEMS], *([f"and {rest} more"] if rest > 0 else [])]
     if len(lines) == 1:
         raise DataError(f"{where}: {lines[0]} ({remedy})")
     raise DataError("\n  ".join([f"{where}:", *lines]) + f"\n({remedy})")
@@ -169,12 +170,13 @@ def _empty(outputs: Mapping[str, int]) -> dict[str, tuple[OutputPredictions, ...
     return {task: tuple(OutputPredictions() for _ in range(count)) for task, count in outputs.items()}
 
 
-def _repeated(gathered: Mapping[str, Sequence[OutputPredictions]]) -> Iterator[str]:
-    for task, own in gathered.items():
-        for index, output in enumerate(own):
-            if (sample := output.repeated()) is not None:
+def _repeated_samples(grouped: Mapping[str, Sequence[OutputPredictions]]) -> Iterator[str]:
+    for task, outputs in grouped.items():
+        for index, output in enumerate(outputs):
+            if (sample := output.repeated_sample()) is not None:
                 yield f"task {task}, test {index}: sample {sample} is there twice"
 
 
-def _of(model: str) -> str:
+def _prefix(model: str) -> str:
+    """Return how a message about a model begins: empty if the file names no model."""
     return "" if model == UNNAMED else f"{model}, "

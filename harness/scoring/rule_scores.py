@@ -1,4 +1,4 @@
-"""Selection rules compared on the same predictions: what each one keeps, loses, and where it ranks the exact grid."""
+"""Selection rules scored on the same predictions: what their two attempts solve, and where they rank the exact grid."""
 
 from __future__ import annotations
 
@@ -18,38 +18,40 @@ from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
 from harness.voting.selection_rules import RULES, Rule, get_rule
 
 PLACES = ("1", "2", "3", "4", "5-8", "9+", "not ranked", "not found")
-"""Where a rule ranks the exact grid; ``not ranked`` is found by sampling, but no candidate of the rule."""
+"""Where a rule ranks the exact grid. ``not ranked``: it was sampled, but is no candidate of the rule."""
 
-_UP_TO = (1, 2, 3, 4, 8)
+_LAST_RANKS = (1, 2, 3, 4, 8)
+"""The last rank of each place of PLACES that begins with a number."""
+
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleScores:
-    """What one rule makes of one model's predictions."""
+    """The scores of one model when one rule selects its attempts."""
 
     rule: Rule
     scores: ModelScores
-    """The model's, with vote_1 and vote_2 by this rule."""
+    """As scored by the vote, with vote_1 and vote_2 by this rule; ``model`` is the rule's name."""
     places: Floats
-    """The share of each of PLACES, averaged over the outputs of a task, then over tasks; ties in random order."""
+    """Shape (len(PLACES),): the share of each place, averaged over the outputs of a task, then over tasks."""
 
 
 def parse_rules(names: str) -> list[Rule]:
-    """The rules of a comma-separated list, or ``all``; ``vote``, which the others are held against, comes first.
+    """Return the rules of a comma-separated list, or of ``all``; the vote comes first, as the baseline.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: a name is unknown.
     """
     chosen = list(RULES.values()) if names == "all" else [get_rule(name) for name in names.split(",")]
     return [RULES["vote"], *dict.fromkeys(rule for rule in chosen if rule.name != "vote")]
 
 
 def unusable_reason(rule: Rule, predictions: ModelPredictions) -> str | None:
-    """Why a rule cannot be applied to these predictions; None where it can."""
+    """Return why a rule cannot be applied to these predictions; None if it can."""
     if rule.needs_views and not predictions.has_views:
         return "the predictions do not say which view they were asked under"
-    votes = (vote for own in predictions.outputs.values() for output in own for vote in output.votes())
+    votes = (vote for outputs in predictions.outputs.values() for output in outputs for vote in output.votes())
     if rule.needs_logprobs and all(vote.sum_logprob is None for vote in votes):
         return "the predictions have no log-probabilities"
     return None
@@ -58,13 +60,13 @@ def unusable_reason(rule: Rule, predictions: ModelPredictions) -> str | None:
 def score_rules(
     predictions: ModelPredictions, scores: ModelScores, tasks: Sequence[Task], rules: Sequence[Rule]
 ) -> list[RuleScores]:
-    """Apply rules to one model's predictions.
+    """Apply rules to the predictions of one model.
 
     Args:
-        scores: what the model scored by the vote; only vote_1 and vote_2 change.
+        scores: the model's scores by the vote; only vote_1 and vote_2 differ between rules.
 
     Raises:
-        ConfigError: a rule that ``unusable_reason`` speaks against.
+        ConfigError: the predictions lack what a rule needs (see ``unusable_reason``).
     """
     for rule in rules:
         if reason := unusable_reason(rule, predictions):
@@ -76,54 +78,67 @@ def score_rules(
 def _score_rule(
     rule: Rule, predictions: ModelPredictions, scores: ModelScores, truths: Mapping[str, Sequence[Grid]]
 ) -> RuleScores:
-    outputs: dict[str, list[OutputScore]] = {}
-    places: list[Floats] = []
-    for task, own in predictions.outputs.items():
-        ranked = [(rule.rank(output.votes()), truth) for output, truth in zip(own, truths[task], strict=True)]
-        outputs[task] = [
-            replace(score, vote_1=probability_in_top(groups, truth, 1), vote_2=probability_in_top(groups, truth, 2))
-            for score, (groups, truth) in zip(scores.outputs[task], ranked, strict=True)
+    output_scores: dict[str, list[OutputScore]] = {}
+    task_places: list[Floats] = []
+    for task, outputs in predictions.outputs.items():
+        rankings = [(rule.rank(output.votes()), truth) for output, truth in zip(outputs, truths[task], strict=True)]
+        output_scores[task] = [
+            replace(score, vote_1=probability_in_top(ranking, truth, 1), vote_2=probability_in_top(ranking, truth, 2))
+            for score, (ranking, truth) in zip(scores.outputs[task], rankings, strict=True)
         ]
-        shares = [
-            place_shares(groups, truth, truth in output.votes_by_grid)
-            for output, (groups, truth) in zip(own, ranked, strict=True)
+        places = [
+            place_shares(ranking, truth, truth in output.votes_by_grid)
+            for output, (ranking, truth) in zip(outputs, rankings, strict=True)
         ]
-        places.append(np.mean(shares, axis=0))
-    named = replace(scores, model=rule.name, outputs=outputs, tasks=average(outputs))
-    return RuleScores(rule, named, np.mean(places, axis=0))
+        task_places.append(np.mean(places, axis=0))
+    by_rule = replace(scores, model=rule.name, outputs=output_scores, tasks=average(output_scores))
+    return RuleScores(rule, by_rule, np.mean(task_places, axis=0))
 
 
-def place_shares(groups: Sequence[RankedGrid], truth: Grid, found: bool) -> Floats:
-    """The chance of each of PLACES for the exact grid of one output, ties in random order."""
+def place_shares(ranking: Sequence[RankedGrid], truth: Grid, sampled: bool) -> Floats:
+    """Return the probability of each of PLACES for the exact grid of one output when ties are broken at random.
+
+    Args:
+        ranking: the candidates of a rule, best first.
+        truth: the exact grid.
+        sampled: whether any prediction is exact.
+
+    Returns:
+        Shape (len(PLACES),), which adds up to 1.
+    """
     shares = np.zeros(len(PLACES))
     ahead = 0
-    for tied in split_ties(groups):
-        if any(group.grid == truth for group in tied):
+    for tied in split_ties(ranking):
+        if any(candidate.grid == truth for candidate in tied):
             ranks = np.arange(ahead + 1, ahead + len(tied) + 1)
-            np.add.at(shares, np.searchsorted(_UP_TO, ranks), 1 / len(tied))
+            np.add.at(shares, np.searchsorted(_LAST_RANKS, ranks), 1 / len(tied))
             return shares
         ahead += len(tied)
-    shares[PLACES.index("not ranked" if found else "not found")] = 1.0
+    shares[PLACES.index("not ranked" if sampled else "not found")] = 1.0
     return shares
 
 
-def compare_rules(found: Mapping[str, Sequence[RuleScores]], seed: int) -> list[PairedComparison]:
-    """Each rule against the first (the vote), in vote_2 and vote_1; Holm's correction is over all models and rules.
+def compare_rules(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) -> list[PairedComparison]:
+    """Compare each rule with the first one (the vote) in vote_2 and vote_1.
+
+    Holm's correction is over all models and rules.
 
     Args:
-        found: by model, what ``score_rules`` gave.
+        rule_scores: by model, as ``score_rules`` returns them.
     """
-    named = [
-        [replace(own.scores, model=rule_label(model, own.rule, found)) for own in rows] for model, rows in found.items()
+    labelled = [
+        [replace(row.scores, model=rule_label(model, row.rule, rule_scores)) for row in rows]
+        for model, rows in rule_scores.items()
     ]
-    return compare_pairs([pair for rows in named for pair in pairs_with_first(rows)], seed, ("vote_2", "vote_1"))
+    return compare_pairs([pair for rows in labelled for pair in pairs_with_first(rows)], seed, ("vote_2", "vote_1"))
 
 
 def loss_split(scores: ModelScores) -> tuple[float, float, float]:
-    """(solved, found but not among the two attempts, not found), which add up to 1."""
-    solved, found = (float(scores.tasks.of(name).mean()) for name in ("vote_2", "pass_n"))
-    return solved, found - solved, 1 - found
+    """Return the shares of tasks (solved by two attempts, sampled but not attempted, never sampled); they add to 1."""
+    solved, sampled = (float(scores.tasks.of(name).mean()) for name in ("vote_2", "pass_n"))
+    return solved, sampled - solved, 1 - sampled
 
 
-def rule_label(model: str, rule: Rule, found: Mapping[str, object]) -> str:
-    return rule.name if len(found) == 1 else f"{model}: {rule.name}"
+def rule_label(model: str, rule: Rule, models: Mapping[str, object]) -> str:
+    """Return the rule's name, with the model's before it if there are several models."""
+    return rule.name if len(models) == 1 else f"{model}: {rule.name}"

@@ -1,4 +1,4 @@
-"""From saved answers to scores: per model the metrics of every task, then means with intervals."""
+"""Scores of a run: the metrics of every model and task, their means with intervals, and results.json."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _NEVER_SENT = "too_long"
 
 
 class CostMeter:
-    """Counts the answers that pass through it."""
+    """Counts requests, tokens and seconds by model while predictions are read."""
 
     def __init__(self) -> None:
         self._requests: dict[str, int] = {}
         self._tokens: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
 
-    def count(self, answers: Iterable[Prediction]) -> Iterator[Prediction]:
-        """The same answers, counted."""
-        for answer in answers:
-            model = answer.model
-            self._requests[model] = self._requests.get(model, 0) + (answer.outcome != _NEVER_SENT)
-            self._tokens[model] = self._tokens.get(model, 0) + (answer.n_tokens or 0)
-            self._seconds[model] = self._seconds.get(model, 0.0) + answer.seconds
-            yield answer
+    def count(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Yield the predictions unchanged, and add up their costs."""
+        for prediction in predictions:
+            model = prediction.model
+            self._requests[model] = self._requests.get(model, 0) + (prediction.outcome != _NEVER_SENT)
+            self._tokens[model] = self._tokens.get(model, 0) + (prediction.n_tokens or 0)
+            self._seconds[model] = self._seconds.get(model, 0.0) + prediction.seconds
+            yield prediction
 
     def costs(self) -> dict[str, Cost]:
-        """By model, what was counted so far."""
+        """Return the costs so far, by model."""
         return {
             model: Cost(requests=count, tokens=self._tokens[model], seconds=round(self._seconds[model], 3))
             for model, count in sorted(self._requests.items())
@@ -49,52 +49,53 @@ class CostMeter:
 
 @dataclass(frozen=True, slots=True)
 class ModelScores:
-    """What one model scored on the declared tasks of a run."""
+    """The scores of one model on the declared tasks of a run."""
 
     model: str
     tasks: TaskScores
     outputs: dict[str, list[OutputScore]]
-    """By task id, each test output's score."""
+    """By task id: the score of each test output."""
     failures: dict[str, int]
-    """Failures by kind, those never drawn as ``missing``."""
+    """Failures by kind; requested predictions that were never sampled are ``missing``."""
     predictions: int
-    """Predictions due: outputs x n, less those that stopping early spared."""
+    """Requested predictions: n per test output, minus the samples that early stopping skipped."""
     stopping: EarlyStoppingResult | None = None
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The metrics that these predictions tell, in the order of METRICS."""
-        unknown = () if self.stopping is None else self.stopping.not_available
-        return tuple(name for name in METRICS if name not in unknown)
+        """The metrics that these predictions measure without bias, in the order of METRICS."""
+        unavailable = () if self.stopping is None else self.stopping.not_available
+        return tuple(name for name in METRICS if name not in unavailable)
 
 
 def score_model(
     predictions: ModelPredictions, tasks: Sequence[Task], n: int, schedule: Schedule | None = None
 ) -> ModelScores:
-    """Score what one model answered.
+    """Score the predictions of one model.
 
     Args:
-        schedule: the rounds of a run that stopped early (harness.scoring.early_stopped_scores).
+        n: requested predictions per test output.
+        schedule: the rounds of a run with early stopping (see harness.scoring.early_stopped_scores).
 
     Raises:
-        UnknownOutputError: a task whose output is not known.
+        UnknownOutputError: the test output of a task is not known.
     """
     truths = true_outputs(tasks)
-    outputs = {
-        task: [score_output(output, truth, n, schedule) for output, truth in zip(own, truths[task], strict=True)]
-        for task, own in predictions.outputs.items()
+    scores = {
+        task: [score_output(output, truth, n, schedule) for output, truth in zip(outputs, truths[task], strict=True)]
+        for task, outputs in predictions.outputs.items()
     }
-    every = [output for own in predictions.outputs.values() for output in own]
-    early = None if schedule is None else early_stopping_result(every, schedule)
-    due = n * len(every) - (0 if early is None else early.not_drawn)
-    given = sum(output.count for output in every)
-    failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + due - given}
+    all_outputs = [output for outputs in predictions.outputs.values() for output in outputs]
+    early = None if schedule is None else early_stopping_result(all_outputs, schedule)
+    requested = n * len(all_outputs) - (0 if early is None else early.not_drawn)
+    sampled = sum(output.count for output in all_outputs)
+    failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + requested - sampled}
     kinds = {kind: count for kind, count in sorted(failures.items()) if count}
-    return ModelScores(predictions.model, average(outputs), outputs, kinds, due, early)
+    return ModelScores(predictions.model, average(scores), scores, kinds, requested, early)
 
 
 def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
-    """Return the exact outputs of each task, by its id.
+    """Return the correct test outputs of each task, by task id.
 
     Raises:
         UnknownOutputError: some are not known.
@@ -111,20 +112,24 @@ def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
 def score_intervals(
     scored: Sequence[ModelScores], seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
 ) -> list[dict[str, Interval]]:
-    """For each model the interval of every measured metric; rows of one number of tasks share their resamples."""
-    found: list[dict[str, Interval]] = []
+    """Return each model's measured metrics with intervals.
+
+    Models with the same number of tasks get the same bootstrap resamples, because these depend on the seed and the
+    number of tasks only.
+    """
+    by_model: list[dict[str, Interval]] = []
     for scores in scored:
         rows = intervals(scores.tasks.values, scores.tasks.denominator, seed, confidence, resamples)
-        named = dict(zip(METRICS, rows, strict=True))
-        found.append({name: named[name] for name in scores.measured})
-    return found
+        by_metric = dict(zip(METRICS, rows, strict=True))
+        by_model.append({name: by_metric[name] for name in scores.measured})
+    return by_model
 
 
 def score_run(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Results:
-    """Score a run folder and write its results.json; the seed of the run seeds the intervals.
+    """Score a run folder and write its results.json; the run's seed seeds the intervals.
 
     Raises:
-        DataError: a file of the run is missing or broken, or the dataset is not the one that was sampled.
+        DataError: a file of the run is missing or damaged, or the dataset is not the one that was sampled.
     """
     results = run_results(run, confidence, resamples)
     write_results(RunFolder(run), results)
@@ -132,7 +137,7 @@ def score_run(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMP
 
 
 def run_results(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Results:
-    """Return what ``score_run`` would write, and write nothing.
+    """Return the results of a run folder without writing them.
 
     Raises:
         DataError: as ``score_run``.
@@ -146,7 +151,7 @@ def run_results(run: Path, confidence: float = CONFIDENCE, resamples: int = RESA
 
 
 def write_results(folder: RunFolder, results: Results) -> None:
-    """Replace results.json in one step; what only ``bench score`` adds (selection rules) is left out."""
+    """Replace results.json atomically, without the comparison of selection rules that ``bench score`` may add."""
     plain = Results.model_validate(results.model_dump(include=set(Results.model_fields)))
     write_atomically(folder.results_path, plain.model_dump_json(indent=2).encode() + b"\n")
 
@@ -154,33 +159,31 @@ def write_results(folder: RunFolder, results: Results) -> None:
 def score_run_models(
     folder: RunFolder, manifest: Manifest, meter: CostMeter | None = None, tasks: Sequence[Task] | None = None
 ) -> list[ModelScores]:
-    """Return the scores of every model of a run.
+    """Score every model of a run, in the order of its manifest.
 
     Args:
-        meter: counts what the predictions cost.
-        tasks: the declared tasks, where they were read before.
+        meter: counts the costs of the predictions.
+        tasks: the declared tasks, if the caller has read them already.
     """
     tasks = declared_tasks(manifest) if tasks is None else tasks
-    config = manifest.config
-    return [
-        score_model(own, tasks, config.n, run_schedule(config))
-        for own in read_run_predictions(folder, manifest, tasks, meter)
-    ]
+    n, schedule = manifest.config.n, run_schedule(manifest.config)
+    models = read_run_predictions(folder, manifest, tasks, meter)
+    return [score_model(predictions, tasks, n, schedule) for predictions in models]
 
 
 def read_run_predictions(
     folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], meter: CostMeter | None = None
 ) -> list[ModelPredictions]:
-    """The answers of every model of a run, gathered by these tasks and held against the run's N.
+    """Read the predictions of every model of a run, grouped by these tasks and checked against the run's n.
 
     Raises:
-        DataError: a broken line, or answers that these tasks and N do not allow.
-        RunError: there are no predictions, or the run had saved others.
+        DataError: a damaged line, or predictions that these tasks or n do not allow.
+        RunError: there are no predictions, or they are not those that the finished run saved.
     """
     path, config = folder.predictions_path, manifest.config
     outputs = {task.id: len(task.test) for task in tasks}
-    answers = read_predictions(path) if meter is None else meter.count(read_predictions(path))
-    predictions = group_predictions(answers, outputs, [model.name for model in config.models], str(path))
+    lines = read_predictions(path) if meter is None else meter.count(read_predictions(path))
+    predictions = group_predictions(lines, outputs, [model.name for model in config.models], str(path))
     check_counts(predictions, config.n, str(path))
     folder.check_predictions(manifest)
     return predictions
@@ -189,7 +192,7 @@ def read_run_predictions(
 def make_results(
     scored: Sequence[ModelScores], n: int, seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
 ) -> Results:
-    """The content of results.json."""
+    """Return the content of results.json, without costs."""
     rows = score_intervals(scored, seed, confidence, resamples)
     models = {scores.model: _model_result(scores, row) for scores, row in zip(scored, rows, strict=True)}
     return Results(models=models, n=n, seed=seed, confidence=confidence, resamples=resamples)
@@ -198,14 +201,14 @@ def make_results(
 def _model_result(scores: ModelScores, row: dict[str, Interval]) -> ModelResult:
     metrics = {
         name: Metric(
-            value=found.value,
-            low=found.low,
-            high=found.high,
-            method=found.method,
+            value=interval.value,
+            low=interval.low,
+            high=interval.high,
+            method=interval.method,
             per_output=scores.tasks.per_output[name],
             strict=scores.tasks.strict.get(name),
         )
-        for name, found in row.items()
+        for name, interval in row.items()
     }
     return ModelResult(
         tasks=len(scores.outputs),
