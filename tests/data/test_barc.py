@@ -1,3 +1,5 @@
+"""Datasets of BARC rows: draws, virtual tasks, damaged lines, unusable pairs, several processes and the download."""
+
 from __future__ import annotations
 
 import gzip
@@ -19,7 +21,6 @@ from harness.core.random_stream import Stream
 from harness.data.barc_dataset import BarcDataset, VirtualBarc
 from harness.data.barc_reader import BadRow
 from harness.data.dataset import find_task, iterate_tasks
-from harness.data.line_index import LineIndex, index_path
 from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
@@ -27,17 +28,10 @@ from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.scoring.run_scores import score_run
 from tests.conftest import edit_manifest, write_run
 from tests.support.data_samples import barc_lines, write_lines
-from tests.trainers.test_mixture import tokenizer
 from trainers.run.validation import open_validation
+from trainers.tiny.tokenizer import build_tokenizer
 
 N = 30
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_HOME", raising=False)
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -63,7 +57,7 @@ def test_every_row_is_a_task(rows_file: Path) -> None:
         assert len({*task.train, *task.test} & set(pairs)) == len(task.train) + 1
 
 
-def test_draws_depend_on_their_stream_alone(rows_file: Path) -> None:
+def test_draws_depend_only_on_their_stream(rows_file: Path) -> None:
     one, two = rows(rows_file), rows(rows_file)
     forward = [one.task(i % N, Stream("d", i)) for i in range(90)]
     backward = [two.task(i % N, Stream("d", i)) for i in reversed(range(90))]
@@ -72,7 +66,7 @@ def test_draws_depend_on_their_stream_alone(rows_file: Path) -> None:
     assert len({one.task(4, Stream(i)) for i in range(20)}) > 10
 
 
-def test_zipped_rows_are_unpacked_once(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_gzipped_rows_are_unpacked_once(tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(barc_lines(N)).encode()))
     first = rows(path)
@@ -88,43 +82,6 @@ def test_zipped_rows_are_unpacked_once(tmp_path: Path, cache: Path, caplog: pyte
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="not a whole gzip file"):
         rows(path)
-
-
-def test_the_index_is_kept_and_rebuilt_when_stale(rows_file: Path) -> None:
-    built: list[tuple[int, int]] = []
-    LineIndex(rows_file, lambda done, total: built.append((done, total)))
-    assert built[-1] == (rows_file.stat().st_size,) * 2
-    built.clear()
-    assert len(LineIndex(rows_file, lambda done, total: built.append((done, total)))) == N
-    assert not built
-    before = open_dataset(str(rows_file)).digest()
-    write_lines(rows_file, barc_lines(N + 1))
-    assert len(LineIndex(rows_file, lambda done, total: built.append((done, total)))) == N + 1
-    assert built
-    assert open_dataset(str(rows_file)).digest() != before
-    os.utime(rows_file, ns=(1, 1))
-    built.clear()
-    LineIndex(rows_file, lambda done, total: built.append((done, total)))
-    assert built
-
-
-@pytest.mark.parametrize("damage", [b"", b"garbage", b"arcbench" + b"\xff" * 40])
-def test_a_damaged_index_is_made_again(rows_file: Path, damage: bytes) -> None:
-    LineIndex(rows_file)
-    index_path(rows_file).write_bytes(damage)
-    assert len(LineIndex(rows_file)) == N
-    whole = index_path(rows_file).read_bytes()
-    index_path(rows_file).write_bytes(whole[:-5])
-    assert len(rows(rows_file).ids) == N
-
-
-def test_an_unwritable_cache_is_no_obstacle(
-    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "file"))
-    assert len(list(iterate_tasks(rows(rows_file)))) == N
-    assert "cannot keep the index" in caplog.text
 
 
 DAMAGED = {
@@ -148,9 +105,7 @@ def damaged_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_damaged_lines_are_reported_and_do_not_stop_the_rest(
-    damaged_file: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_lines_are_skipped_with_a_warning(damaged_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = rows(damaged_file)
     good = [line for line in range(1, N + 1) if line not in DAMAGED and line != 20]
     assert [task.id for task in iterate_tasks(dataset)] == [f"rows-{line}" for line in good]
@@ -158,10 +113,10 @@ def test_damaged_lines_are_reported_and_do_not_stop_the_rest(
         assert f"{damaged_file}, line {line}: " in caplog.text
     assert dataset.skipped == {"row: damaged line": len(DAMAGED) + 1}
     list(iterate_tasks(dataset))
-    assert dataset.skipped == {"row: damaged line": len(DAMAGED) + 1}  # each counted once
+    assert dataset.skipped == {"row: damaged line": len(DAMAGED) + 1}  # counted once, however often they are read
 
 
-def test_strict_makes_them_errors(damaged_file: Path, tmp_path: Path) -> None:
+def test_damaged_lines_are_errors_if_strict(damaged_file: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl, line 3: truncated"):
         rows(damaged_file, strict=True)
     lines = barc_lines(4)
@@ -171,7 +126,7 @@ def test_strict_makes_them_errors(damaged_file: Path, tmp_path: Path) -> None:
         list(iterate_tasks(inner))
 
 
-def test_a_draw_passes_over_bad_rows_and_the_fixed_draw_names_them(damaged_file: Path) -> None:
+def test_a_draw_replaces_a_bad_row_and_the_fixed_draw_raises(damaged_file: Path) -> None:
     dataset = rows(damaged_file)
     bad = list(dataset.ids).index("rows-11")
     with pytest.raises(BadRow, match="line 11"):
@@ -221,7 +176,7 @@ def test_virtual_tasks_need_six_examples(rows_file: Path, tmp_path: Path) -> Non
     assert len(list(iterate_tasks(rows(five)))) == 3
 
 
-def test_chosen_rows_stay_among_themselves(damaged_file: Path, tmp_path: Path) -> None:
+def test_draws_are_limited_to_selected_rows(damaged_file: Path, tmp_path: Path) -> None:
     ids = tmp_path / "clean_ids.txt"
     ids.write_text("rows-1\nrows-9\nrows-2\n")  # line 9 is damaged
     dataset = rows(f"{damaged_file}#ids={ids}")
@@ -238,24 +193,19 @@ def _draws(path: str, _worker: int) -> str:
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_several_processes_share_a_file_from_the_first_moment(rows_file: Path, method: str) -> None:
+def test_several_processes_can_index_and_read_a_file_at_once(rows_file: Path, method: str) -> None:
     with ProcessPoolExecutor(2, mp_context=get_context(method)) as pool:
         results = list(pool.map(_draws, repeat(str(rows_file), 4), range(4)))
     assert set(results) == {_draws(str(rows_file), 0)}
 
 
-def test_an_opened_file_can_be_sent_to_a_worker(rows_file: Path) -> None:
+def test_an_open_dataset_can_be_pickled(rows_file: Path) -> None:
     dataset = rows(rows_file)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         assert pool.submit(dataset.task, 3, None).result() == dataset.task(3)
 
 
-def test_files_that_are_not_there(tmp_path: Path, cache: Path) -> None:
-    (tmp_path / "empty.jsonl").write_text("")
-    with pytest.raises(DataError, match="is empty"):
-        rows(tmp_path / "empty.jsonl")
-    with pytest.raises(DataError, match="no rows"):
-        rows(write_lines(tmp_path / "none.jsonl", ["", "x"]))
+def test_hugging_face_names_open_files_placed_by_hand(cache: Path) -> None:
     name = "barc0/200k_HEAVY_gpt4o-description-gpt4omini-code_generated_problems"
     with pytest.raises(DataError, match=r"fetch barc.*data_100k\.jsonl, data_suggestfunction_100k\.jsonl"):
         rows(name)
@@ -268,7 +218,7 @@ def test_files_that_are_not_there(tmp_path: Path, cache: Path) -> None:
     assert len(open_dataset(f"barc-7-10-{name}").ids) == 7
 
 
-def test_fetching_without_a_network_says_what_to_place_where(cache: Path) -> None:
+def test_download_without_a_network_names_the_files_to_place_by_hand(cache: Path) -> None:
     code = "from harness.cli.entry import run_cli; from harness.cli import cli; raise SystemExit(run_cli(cli))"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cache / "hf")}
     done = subprocess.run(
@@ -285,23 +235,14 @@ def test_fetching_without_a_network_says_what_to_place_where(cache: Path) -> Non
     assert str(cache / "barc") in line
 
 
-def test_real_rows(shared_data: Path) -> None:
+def test_published_rows_are_read_without_skips(shared_data: Path) -> None:
     dataset = rows(shared_data / "barc_sample.jsonl.gz")
     assert len(list(iterate_tasks(dataset))) == 100
     assert {len(pairs) for _, pairs in dataset.pairs_by_id()} <= set(range(8, 11))
     assert not dataset.skipped
 
 
-def test_a_byte_order_mark_costs_no_row(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "rows.jsonl", barc_lines(3))
-    plain = list(iterate_tasks(rows(path)))
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    for _ in range(2):  # from the file, then from the kept index
-        marked = rows(path)
-        assert (list(iterate_tasks(marked)), marked.skipped) == (plain, Counter())
-
-
-def test_virtual_ids_are_made_on_demand(rows_file: Path) -> None:
+def test_virtual_ids_take_no_time(rows_file: Path) -> None:
     few, many = open_dataset(f"barc-7-8-{rows_file}"), open_dataset(f"barc-400000-8-{rows_file}")
     assert list(few.ids) == [f"barc-{i}" for i in range(7)]
     assert (len(many.ids), many.ids[399_999]) == (400_000, "barc-399999")
@@ -309,17 +250,17 @@ def test_virtual_ids_are_made_on_demand(rows_file: Path) -> None:
         with pytest.raises(IndexError):
             many.ids[index]
     began = time.process_time()
-    for _ in range(1000):  # as training samples do
+    for _ in range(1000):  # every training sample reads it
         assert len(many.ids) == 400_000
-    assert time.process_time() - began < 1  # 40 ms each where all were made
+    assert time.process_time() - began < 1  # a list of all ids would take 40 ms each
 
 
-def test_scoring_the_first_tasks_reads_no_others(
+def test_scoring_reads_only_the_tasks_of_the_run(
     rows_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = write_run(tmp_path, "run", f"{rows_file}#n=3", {"m": 0.5})
     lines = rows_file.read_text().splitlines()
-    lines[5] = '{"examples": []}'  # told when it is read
+    lines[5] = '{"examples": []}'  # logged when it is read
     write_lines(rows_file, lines)
     edit_manifest(run, dataset=str(rows_file), dataset_digest=open_dataset(str(rows_file)).digest())
     assert score_run(run).models["m"].tasks == 3
@@ -328,13 +269,13 @@ def test_scoring_the_first_tasks_reads_no_others(
     assert "line 6" in caplog.text
 
 
-def test_a_bad_row_ends_neither_a_validation_nor_a_look_at_the_first_task(tmp_path: Path) -> None:
+def test_bad_rows_are_skipped_in_a_validation_and_as_the_first_task(tmp_path: Path) -> None:
     lines = barc_lines(3)
     lines[0] = '{"examples": []}'
     dataset = open_dataset(str(write_lines(tmp_path / "rows.jsonl", lines)))
     assert find_task(dataset, None).id == "rows-2"
-    tokens = PromptTokenizer(tokenizer(), load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"))
-    found = open_validation(dataset, tokens, max_tasks=9, exact_tasks=1, max_seq_len=4096, pad_id=0)
-    assert (len(found.tasks), found.skipped) == (2, 0)
+    tokens = PromptTokenizer(build_tokenizer(), load_prompt("compact-v0"), parse_encoder("MinimalGridEncoder()"))
+    validation = open_validation(dataset, tokens, max_tasks=9, exact_tasks=1, max_seq_len=4096, pad_id=0)
+    assert (len(validation.tasks), validation.skipped) == (2, 0)
     with pytest.raises(BadRow, match="line 1"):
         find_task(dataset, "rows-1")
