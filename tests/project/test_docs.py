@@ -15,6 +15,7 @@ PAGES = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "benchmarks/HISTORY.md",
     *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")),
 ]
 _PATH = re.compile(r"`((?:harness|trainers|serve|reports|tests|benchmarks|tools|examples|docs)/[\w./-]*)`")
