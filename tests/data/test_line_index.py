@@ -61,9 +61,7 @@ def test_an_index_file_of_an_earlier_release_still_opens(rows_file: Path) -> Non
     data = rows_file.read_bytes()
     ends = [i for i, byte in enumerate(data) if byte == ord("\n")]
     starts = [0, *(end + 1 for end in ends[:-1])]
-    table = array(
-        "q", (n for k, (start, end) in enumerate(zip(starts, ends, strict=True)) for n in (start, end, k + 1))
-    )
+    table = array("q", [n for k in range(N) for n in (starts[k], ends[k], k + 1)])
     stat = rows_file.stat()
     head = {"version": 3, "byte_order": sys.byteorder, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     text = json.dumps({**head, "sha256": "the old digest", "n_bad": 0, "bad": []}).encode()

@@ -1,3 +1,5 @@
+"""Generated task families: reproducible, disjoint splits, closed under views."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,7 +14,7 @@ from harness.inspection.leak_audit import audit_datasets
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tasks_are_a_function_of_their_key(family: str) -> None:
+def test_a_task_depends_only_on_its_arguments(family: str) -> None:
     forward = [toy_task(family, "training", 3, i) for i in range(12)]
     assert forward == [toy_task(family, "training", 3, i) for i in reversed(range(12))][::-1]
     assert len(set(forward)) == 12
@@ -21,7 +23,7 @@ def test_tasks_are_a_function_of_their_key(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_splits_share_no_input(family: str) -> None:
+def test_splits_share_no_input_grid(family: str) -> None:
     inputs = {
         split: {
             canonical_grid(pair.input)
@@ -40,7 +42,7 @@ def test_the_audit_finds_no_leak_between_the_splits() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tasks_are_well_made(family: str) -> None:
+def test_shapes_and_colours_of_tasks(family: str) -> None:
     for index in range(20):
         task = toy_task(family, "training", 0, index)
         assert len(task.train) == 4
@@ -55,8 +57,8 @@ def test_tasks_are_well_made(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["border", "corners", "cross", "diagonal", "centre"])
-def test_a_painted_family_stays_itself_under_every_view(family: str) -> None:
-    """What changed is one mask in one colour, whichever way the task is seen."""
+def test_views_of_a_mask_family_follow_the_same_mask(family: str) -> None:
+    """In every view, the changed cells lie within the mask and have one colour."""
     for index in range(16):
         task = toy_task(family, "training", 0, index, size=4)
         view = sampling_view(0, task.id, index, 4).apply_task(task)
@@ -81,7 +83,7 @@ def _mask(family: str) -> set[int]:
     return {k for k, bit in enumerate(rows.replace(" ", "")) if bit == "1"}
 
 
-def test_a_control_has_another_rule_for_its_test() -> None:
+def test_train_pairs_of_a_control_follow_another_rule() -> None:
     same = [toy_task("edge", "training", 0, i, size=3) for i in range(30)]
     other = [toy_task("edge", "training", 0, i, size=3, other_rule=True) for i in range(30)]
     assert sum(a.train != b.train for a, b in zip(same, other, strict=True)) > 20
@@ -91,6 +93,6 @@ def test_a_control_has_another_rule_for_its_test() -> None:
     ("family", "split", "options"),
     [("none", "training", {}), ("copy", "test", {}), ("border", "training", {"other_rule": True})],
 )
-def test_what_there_is_not(family: str, split: str, options: dict[str, bool]) -> None:
+def test_unknown_families_splits_and_controls_are_errors(family: str, split: str, options: dict[str, bool]) -> None:
     with pytest.raises(SpecError, match=f"toy/{family}"):
         toy_task(family, split, 0, 0, **options)  # type: ignore[arg-type]
