@@ -1,17 +1,17 @@
-"""vLLM general plugin: mends four defects of the CPU backend, each only where a probe shows that it is still there.
+"""vLLM general plugin that works around four defects of the CPU backend, each only if a probe shows that it is present.
 
-| defect | what happens without | upstream |
+| defect | what happens without the workaround | upstream |
 |---|---|---|
 | base requests beside LoRA requests | the last adapter answers | vllm-project/vllm#48421, #49656 (open) |
 | weights copied for every token | a quarter of the speed | no report found; #48421 keeps the copies |
-| ``prompt_logprobs`` where LoRA wraps the head | the engine dies, or another adapter answers | no report found |
+| ``prompt_logprobs`` with LoRA on the output layer | the engine dies, or another adapter answers | no report found |
 | seeds with a prompt split into chunks | the engine dies | no report found for vLLM itself (see below) |
 
-The last one's ``CPU Generator does not use offset`` was reported of other backends whose generators live on the CPU:
-RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
+The last defect's ``CPU Generator does not use offset`` was reported for other backends whose generators are on the
+CPU: RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
 
-vLLM calls ``register`` in each of its processes. On any other platform it mends nothing. In a server of ours it also
-lets no process outlive its owner (``serve.server.parent_watch``).
+vLLM calls ``register`` in each of its processes. On other platforms it patches nothing. In a server that ``bench
+serve`` started it also ends each process with its parent (``serve.server.parent_watch``).
 """
 
 from __future__ import annotations
@@ -28,42 +28,43 @@ from serve.server.parent_watch import end_with_parent
 
 _log = logging.getLogger("vllm.arc_bench")
 _MARK = "_arc_bench"
+"""Attribute of functions that a patch has replaced."""
 _warned: set[str] = set()
-"""Mends that could not be applied in this process, each warned of once."""
+"""Patches that could not be applied in this process; each is warned of once."""
 
 
 def register() -> None:
     """Entry point of the group ``vllm.general_plugins``; may be called several times in a process."""
     from vllm.platforms import current_platform
 
-    if ADAPTERS_DIR in os.environ:  # the launcher sets it, and nobody else
+    if ADAPTERS_DIR in os.environ:  # set by the launcher only
         end_with_parent()
     if not current_platform.is_cpu():
         return
-    done = [name for name, mend in PATCHES.items() if _applies(name, mend)]
-    _log.info("CPU workarounds in use: %s", ", ".join(done) or "none needed")
+    applied = [name for name, patch in PATCHES.items() if _apply(name, patch)]
+    _log.info("CPU workarounds in use: %s", ", ".join(applied) or "none needed")
 
 
-def _applies(name: str, mend: Callable[[], bool]) -> bool:
-    """Apply one mend; where vLLM no longer has a name that it needs, warn once and leave vLLM as it is."""
+def _apply(name: str, patch: Callable[[], bool]) -> bool:
+    """Apply a patch and return whether it is in use. If vLLM lacks a name that it needs, warn once instead."""
     try:
-        return mend()
+        return patch()
     except (ImportError, AttributeError, TypeError, OSError) as error:  # OSError: no source to inspect
         if name not in _warned:
             _warned.add(name)
-            _log.warning("not mended: %s; this version of vLLM differs from the one that was tested: %r", name, error)
+            _log.warning("not patched: %s; this version of vLLM differs from the one that was tested: %r", name, error)
         return False
 
 
 def _require(names: Mapping[Any, tuple[str, ...]]) -> None:
-    """Raise AttributeError where a module or class of vLLM lacks one of these names, before anything is replaced."""
-    for owner, wanted in names.items():
-        for name in wanted:
+    """Raise AttributeError if a module or class of vLLM lacks one of these names, before anything is replaced."""
+    for owner, required in names.items():
+        for name in required:
             getattr(owner, name)
 
 
 def base_rows_get_an_adapter() -> bool:
-    """Probe: whether the CPU operators give a row without an adapter (slot -1) the last adapter's output."""
+    """Probe: return whether the CPU operators give a row without an adapter (slot -1) the last adapter's output."""
     import torch
     from vllm.lora.ops.torch_ops import lora_ops
 
@@ -74,14 +75,14 @@ def base_rows_get_an_adapter() -> bool:
 
 
 def weights_are_copied_per_token() -> bool:
-    """Probe: whether the CPU operators index the stacked weights with the tokens' slots."""
+    """Probe: return whether the CPU operators index the stacked weights with the tokens' slots."""
     from vllm.lora.ops.torch_ops import lora_ops
 
     return "[lora_indices_tensor]" in inspect.getsource(lora_ops.bgmv_shrink)
 
 
 def seeds_break_with_chunked_prefill() -> bool:
-    """Probe: whether vLLM rewinds generators by their offset, which CPU generators do not have."""
+    """Probe: return whether vLLM rewinds generators by their offset, which CPU generators do not have."""
     import torch
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
@@ -95,14 +96,14 @@ def seeds_break_with_chunked_prefill() -> bool:
 
 
 def prompt_rows_have_no_adapter() -> bool:
-    """Probe: whether logits of a prompt are computed under the mapping to adapters that is meant for next tokens."""
+    """Probe: return whether logits of a prompt use the mapping to adapters that is meant for next tokens."""
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
     return "lora" not in inspect.getsource(GPUModelRunner._get_prompt_logprobs_dict)
 
 
 def patch_operators() -> bool:
-    """Replace the gathering operators by grouped ones that leave the base's rows alone."""
+    """Replace the gathering operators by grouped ones that do not change the base's rows."""
     from vllm.lora.ops import torch_ops
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
@@ -112,7 +113,7 @@ def patch_operators() -> bool:
     if not base_rows_get_an_adapter():
         return False
     modules = (lora_ops, torch_ops, punica_cpu)
-    # The sgmv operators call these by their module's name, so that they are mended with them.
+    # The sgmv operators look these up in the module, so they use the replacements too.
     new = {
         "bgmv_shrink": cpu_lora.apply_shrink,
         "bgmv_expand": cpu_lora.apply_expand,
@@ -126,7 +127,7 @@ def patch_operators() -> bool:
 
 
 def patch_linear_layers() -> bool:
-    """Compute a LoRA layer without copies per token, sorting the batch's rows once a step and not once a layer."""
+    """Compute LoRA layers without copies per token, grouping the batch's rows once per step, not once per layer."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     from serve.cpu import lora_ops as cpu_lora
@@ -162,7 +163,7 @@ def patch_linear_layers() -> bool:
 
 
 def patch_prompt_logits() -> bool:
-    """Give each row of a prompt's logits the adapter of its own token, where a class has LoRA on its output layer."""
+    """Use for each row of a prompt's logits the adapter of its own token, if LoRA is on the output layer."""
     from vllm.lora.punica_wrapper import punica_cpu
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
@@ -193,7 +194,7 @@ def patch_prompt_logits() -> bool:
 
 
 def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Compute the log-probabilities of each request's prompt alone, so that it is known whose rows they are."""
+    """Wrap vLLM's method to compute one request's prompt log-probabilities at a time, so that its rows are known."""
     from serve.cpu.lora_ops import PromptRows
 
     @wraps(stock)
@@ -206,7 +207,7 @@ def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
                 self.num_prompt_logprobs = alone = {name: requested[name]}
                 with PromptRows.start_at(first):
                     results |= stock(self, hidden_states, num_scheduled_tokens)
-                if not alone:  # all of its prompt is done
+                if not alone:  # its whole prompt is done
                     del requested[name]
         finally:
             self.num_prompt_logprobs = requested
@@ -217,7 +218,7 @@ def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def patch_seeds() -> bool:
-    """Put the generators of unfinished prompts back by their whole state, which CPU generators do have."""
+    """Restore the generators of unfinished prompts from their whole state, which CPU generators support."""
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
     if not seeds_break_with_chunked_prefill() or hasattr(CPUModelRunner._sample, _MARK):
@@ -229,13 +230,15 @@ def patch_seeds() -> bool:
 
 
 def _unfinished(runner: Any) -> dict[int, Any]:
-    """Batch row to generator, for the requests whose prompt goes on in the next step."""
+    """Return batch row and generator of the requests whose prompt continues in the next step."""
     batch = runner.input_batch
     mask = runner.discard_request_mask.np[: batch.num_reqs]
     return {row: batch.generators[row] for row in mask.nonzero()[0].tolist() if row in batch.generators}
 
 
 def _keep_states(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap vLLM's sampling to restore the generators of unfinished prompts afterwards."""
+
     @wraps(stock)
     def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
         before = [(generator, generator.get_state()) for generator in _unfinished(self).values()]
@@ -249,6 +252,8 @@ def _keep_states(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _hide_unfinished(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap vLLM's bookkeeping to hide the generators of unfinished prompts, so that it does not rewind them."""
+
     @wraps(stock)
     def bookkeeping(self: Any, *args: Any, **kwargs: Any) -> Any:
         hidden = _unfinished(self)
@@ -268,4 +273,4 @@ PATCHES: dict[str, Callable[[], bool]] = {
     "prompt log-probabilities where LoRA wraps the head": patch_prompt_logits,
     "seeds with chunked prefill": patch_seeds,
 }
-"""In this order: replacing the operators would hide from the first probe that they copied weights."""
+"""Applied in this order: replacing the operators would hide from the first probe that they copied weights."""

@@ -1,10 +1,11 @@
-"""The CPU workarounds: the grouped operators against a plain loop, and vLLM's stock code against the mended one."""
+"""The CPU patches: grouped operators compared with a plain loop, and patched layers with those of vLLM."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -104,39 +105,33 @@ def test_one_slot_is_that_of_all_rows(slot: int, seed: int, add: bool) -> None:
         torch.testing.assert_close(got, want)
 
 
-@pytest.mark.slow
-def test_the_mended_layers_equal_stock_where_stock_is_right() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.cpu_probe"], capture_output=True, text=True, check=False, timeout=300
-    )
+def run_in_a_process(module: str) -> dict[str, Any]:
+    """Return what a module of tests.support prints as JSON; its patches of vLLM end with its process."""
+    command = [sys.executable, "-m", f"tests.support.{module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.strip().splitlines()[-1])
-    # The defects are still there; where a new vLLM mends one, its workaround can go.
-    assert result["probes"] == {
-        "base_rows_get_an_adapter": True,
-        "weights_are_copied_per_token": True,
-        "prompt_rows_have_no_adapter": True,
-        "seeds_break_with_chunked_prefill": True,
-    }
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@pytest.mark.slow
+def test_patched_layers_equal_those_of_vllm_and_do_not_change_rows_of_the_base() -> None:
+    result = run_in_a_process("cpu_probe")
     assert result["still_wrong"] is False
-    # In a vLLM without them no workaround is put in place.
+    # In a vLLM without the defects no patch is applied.
     assert (result["in_use_when_mended"], result["replaced"]) == ([], False)
     for dtype, tolerance in (("torch.float32", 1e-5), ("torch.bfloat16", 0.02)):
         got = result[dtype]
         assert got["adapters"] < tolerance * got["size"]
         assert got["rows"] < tolerance * got["size"]
-        assert got["base_stock"] > 1
         assert got["base_mended"] == 0
+        assert (got["base_stock"] > 1) == result["probes"]["base_rows_get_an_adapter"]
 
 
 @pytest.mark.slow
-def test_a_name_that_vllm_no_longer_has_leaves_its_mend_out_with_one_warning() -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "tests.support.cpu_missing_names"], capture_output=True, text=True, check=True
-    )
-    cases = json.loads(told.stdout.splitlines()[-1])
-    assert len(cases) == 21
-    for name, seen in cases.items():
+def test_a_patch_whose_names_vllm_lacks_changes_nothing_and_warns_once() -> None:
+    for name, seen in run_in_a_process("cpu_missing_names").items():
         assert seen["torn"] == [], name
-        assert len(seen["warnings"]) == 4 - len(seen["applied"]) >= 1, (name, seen)
-        assert all(line.startswith("not mended: ") for line in seen["warnings"])
+        assert all(line.startswith("not patched: ") for line in seen["warnings"])
+        patches = [line.partition(";")[0] for line in seen["warnings"]]
+        assert len(set(patches)) == len(patches), name

@@ -17,7 +17,7 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from serve.cpu import patches as plugin_cpu
+from serve.cpu import patches
 
 OPERATORS = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
 ATTRIBUTES = [
@@ -85,18 +85,18 @@ class Warnings(logging.Handler):
 def seen(without: Callable[[], Any]) -> dict[str, Any]:
     """What two registrations do while a name is gone: mends that were applied, those warned of, half-done changes."""
     handler, before = Warnings(), state()
-    plugin_cpu._log.addHandler(handler)
-    plugin_cpu._warned.clear()
+    patches._log.addHandler(handler)
+    patches._warned.clear()
     results: dict[str, bool] = {}
     torn = []
     with without():
-        for name, mend in plugin_cpu.PATCHES.items():
+        for name, patch in patches.PATCHES.items():
             now = state()
-            results[name] = plugin_cpu._applies(name, mend)
+            results[name] = patches._apply(name, patch)
             if not results[name] and state() != now:
                 torn.append(name)
-            plugin_cpu._applies(name, mend)
-    plugin_cpu._log.removeHandler(handler)
+            patches._apply(name, patch)
+    patches._log.removeHandler(handler)
     put_back(before)
     return {"applied": [n for n, done in results.items() if done], "warnings": handler.lines, "torn": torn}
 

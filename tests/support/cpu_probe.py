@@ -20,7 +20,7 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serve.cpu import lora_ops as cpu_lora
-from serve.cpu import patches as plugin_cpu
+from serve.cpu import patches
 
 MIXED, ADAPTERS = (0, -1, 2, 2, 1, -1, 0), (0, 1, 2, 2, 1, 0, 0)
 PROBES = (
@@ -75,14 +75,14 @@ def mended_vllm() -> Iterator[None]:
 def main() -> None:
     with mended_vllm():
         before = parts()
-        in_use = [name for name, mend in plugin_cpu.PATCHES.items() if mend()]
+        in_use = [name for name, patch in patches.PATCHES.items() if patch()]
         result: dict[str, Any] = {"in_use_when_mended": in_use, "replaced": parts() != before}
-    result["probes"] = {name: getattr(plugin_cpu, name)() for name in PROBES}
+    result["probes"] = {name: getattr(patches, name)() for name in PROBES}
     types = (torch.float32, torch.bfloat16)
     stock = {dtype: (layer(dtype, MIXED), layer(dtype, ADAPTERS)) for dtype in types}
-    plugin_cpu.register()
-    plugin_cpu.register()
-    result["still_wrong"] = plugin_cpu.base_rows_get_an_adapter()
+    patches.register()
+    patches.register()
+    result["still_wrong"] = patches.base_rows_get_an_adapter()
     rows = [i for i, slot in enumerate(MIXED) if slot >= 0]
     base = [i for i, slot in enumerate(MIXED) if slot < 0]
     for dtype, (stock_mixed, stock_adapters) in stock.items():
