@@ -109,7 +109,6 @@ def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> f
 
 def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     """The bodies that `bench run` sends."""
-    from harness.client.request import SamplingParameters
     from harness.data.dataset import iterate_tasks
     from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
@@ -128,7 +127,7 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     builder = RequestBuilder(plan, config, tokenizers if api == "completions" else None)
     blocks = plan.blocks(1, builder.prompts_per_request(setting.in_flight))
     requests = [builder.build_request([plan.sample(number) for number in block]) for block in blocks]
-    return [orjson.dumps(SamplingParameters.of(config).body(request, ())) for request in requests]
+    return [orjson.dumps(options.sampling.body(request, ())) for request in requests]
 
 
 def by_bare_client(setting: Setting, url: str, api: str, seed: int, folder: Path) -> float:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from harness.prompts.prompt_template import Message
-from harness.runs.schema import RunConfig
 
 Api = Literal["chat", "completions"]
 ROUTES: Mapping[Api, str] = {"chat": "/chat/completions", "completions": "/completions"}
@@ -48,8 +47,8 @@ class ChatRequest:
         """Number of prompts, which is the number of answers: always 1."""
         return 1
 
-    def select_prompts(self, indices: Sequence[int]) -> ChatRequest:
-        """Return the request for some of the prompts: itself, as there is only one."""
+    def select_prompt(self, index: int) -> ChatRequest:
+        """Return the request for one of the prompts: itself, as there is only one."""
         return self
 
     def without_system(self) -> ChatRequest | None:
@@ -75,9 +74,9 @@ class TokenRequest:
         """Number of prompts, which is the number of answers."""
         return len(self.prompts)
 
-    def select_prompts(self, indices: Sequence[int]) -> TokenRequest:
-        """Return the request for some of the prompts."""
-        return replace(self, prompts=tuple(self.prompts[index] for index in indices))
+    def select_prompt(self, index: int) -> TokenRequest:
+        """Return the request for one of the prompts."""
+        return replace(self, prompts=(self.prompts[index],))
 
 
 Request = ChatRequest | TokenRequest
@@ -96,11 +95,6 @@ class SamplingParameters:
     top_p: float = 1.0
     min_p: float = 0.0
     extra_body: Mapping[str, object] = field(default_factory=dict)
-
-    @staticmethod
-    def of(config: RunConfig) -> SamplingParameters:
-        """Return the sampling parameters of a run's configuration."""
-        return SamplingParameters(config.temperature, config.top_p, config.min_p, config.extra_body)
 
     def value(self, name: str) -> object:
         """Return the value that is sent for one of ``NEUTRAL_PARAMETERS``."""

@@ -88,7 +88,7 @@ class Job:
 
     def select_prompt(self, index: int) -> Job:
         """Return the job for one of the prompts, with the same history."""
-        return replace(self, numbers=(self.numbers[index],), request=self.request.select_prompts((index,)))
+        return replace(self, numbers=(self.numbers[index],), request=self.request.select_prompt(index))
 
     def jitter(self) -> float:
         """Return a number in [0, 1) that depends on the job and the attempt, so that retries do not coincide."""

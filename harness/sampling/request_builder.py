@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from harness.client.request import Api, ChatRequest, Request, TokenRequest
+from harness.client.request import ChatRequest, Request, TokenRequest
 from harness.prompts.prompt_template import Message
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.schema import RunConfig
@@ -48,11 +48,6 @@ class RequestBuilder:
         self._templates = templates or {}
         self._messages: dict[Key, tuple[Message, ...]] = {}
         self._ids: dict[Key, list[int]] = {}
-
-    @property
-    def api(self) -> Api:
-        """The route that the requests are for."""
-        return "chat" if self._tokenizers is None else "completions"
 
     def prompts_per_request(self, max_in_flight: int) -> int:
         """Return how many predictions may share a request: 1, except for token ids at temperature 0."""
