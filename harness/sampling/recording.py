@@ -102,7 +102,7 @@ class PredictionRecorder:
             self._reasons.add(reason)
             shown = len(self._reasons) <= _SHOWN_REASONS
             self._display.notice(f"{outcome}: {reason}" if shown else _MORE_REASONS)
-        self.unmeasured.note(samples[0].model, reason)
+        self.unmeasured.note_failure(samples[0].model, reason)
         for sample in samples:
             self._record(sample, outcome, None, None)
 

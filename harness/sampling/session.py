@@ -99,7 +99,7 @@ async def _run_session(
         manifest, log = _open_folder(options, folder, manifest, display)
         stack.callback(log.close)
         recorder = PredictionRecorder(setup.plan, setup.config, log, display, manifest.answered_as)
-        recorder.unmeasured.without = {name for server in servers for name in server.client.omitted}
+        recorder.unmeasured.refused_parameters = {name for server in servers for name in server.client.omitted}
         engine = Engine(setup.plan, setup.builder, servers, recorder, display)
         writer = ManifestWriter(folder, manifest, recorder, servers)
         mixed = models_at_once(options, (model for server in servers for model in server.served.values()))

@@ -1,4 +1,4 @@
-"""``RUN[@MODEL]``: the models of run folders, scored, and what speaks against comparing them."""
+"""Models of run folders that ``RUN[@MODEL]`` strings name, scored, with warnings about comparing them."""
 
 from __future__ import annotations
 
@@ -22,46 +22,46 @@ from harness.voting.metrics import average
 
 @dataclass(frozen=True)
 class SelectedModels:
-    """Scored models of one or more runs over the same tasks."""
+    """Scored models of one or more runs on the same tasks."""
 
     scored: list[ModelScores]
     seed: int
-    """The first run's, for intervals and tests."""
+    """The seed of the first run, for intervals and tests."""
     warnings: list[str]
-    """In what the runs differ beside their models, and what is unfinished."""
+    """Differences between the runs other than their models, and runs that are unfinished."""
 
 
 @dataclass(frozen=True)
 class SelectedModel:
-    """What one model of a run answered."""
+    """The predictions of one model of a run."""
 
     predictions: ModelPredictions
     tasks: list[Task]
     seed: int
     schedule: Schedule | None
-    """The rounds of a run that stopped early."""
+    """The rounds of a run with early stopping."""
     warnings: list[str]
-    """That the run is unfinished."""
+    """A warning if the run is unfinished."""
 
 
 def select_models(names: Sequence[str], common: bool = False) -> SelectedModels:
-    """The models that ``RUN[@MODEL]`` strings name, in order; a RUN alone gives all of its models.
+    """Return the scored models that ``RUN[@MODEL]`` strings name, in order; RUN alone names all of its models.
 
     Args:
-        common: where the runs declared different tasks, score those that all have, instead of refusing. A task is
-            the same where id and content are.
+        common: if the runs declared different tasks, score the tasks that all declared, instead of raising. Two tasks
+            are the same if both id and content are equal.
 
     Raises:
-        RunError: no such run or model, the tasks differ, or none is common to all.
+        RunError: a run or model does not exist, the runs' tasks differ, or they have none in common.
     """
     paths = list(dict.fromkeys(_split(name)[0] for name in names))
     manifests = {path: RunFolder(path).manifest() for path in paths}
     tasks = {path: declared_tasks(manifest) for path, manifest in manifests.items()}
-    contents = {path: {task.id: content_digest(task) for task in own} for path, own in tasks.items()}
-    shared = _shared_ids(contents)
-    if not common and (differing := _task_differences(contents)):
+    digests = {path: {task.id: content_digest(task) for task in run_tasks} for path, run_tasks in tasks.items()}
+    shared = _shared_ids(digests)
+    if not common and (differing := _task_differences(digests)):
         raise RunError(f"{differing}; --common compares the {len(shared)} tasks that all have")
-    by_path = {path: score_run_models(RunFolder(path), own, tasks=tasks[path]) for path, own in manifests.items()}
+    by_path = {path: score_run_models(RunFolder(path), manifests[path], tasks=tasks[path]) for path in paths}
     folders = [path.name for path in paths]
     scored: list[ModelScores] = []
     for name in names:
@@ -69,22 +69,19 @@ def select_models(names: Sequence[str], common: bool = False) -> SelectedModels:
         _check_known(path, model, manifests[path])
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
         scored += [replace(s, model=label + s.model) for s in by_path[path] if model in (None, s.model)]
-    seed = manifests[paths[0]].config.seed
     warnings = _warnings(manifests, names)
-    if partial := [
-        f"{len(shared)} of the {len(own)} of {path}" for path, own in contents.items() if len(own) > len(shared)
-    ]:
-        warnings.append(
-            f"compared are the {len(shared)} tasks that all runs have (id and content): {', '.join(partial)}"
-        )
-    return SelectedModels(common_tasks(scored, shared), seed, warnings)
+    larger = {path: len(own) for path, own in digests.items() if len(own) > len(shared)}
+    if larger:
+        partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
+        warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
+    return SelectedModels(restrict_to_tasks(scored, shared), manifests[paths[0]].config.seed, warnings)
 
 
 def require_one_model(name: str) -> None:
-    """Refuse a ``RUN`` of several models where one is wanted.
+    """Check that ``RUN[@MODEL]`` names exactly one model.
 
     Raises:
-        ConfigError: none of the run's models is named.
+        ConfigError: the run has several models and the string names none of them.
         RunError: no such run or model.
     """
     path, model = _split(name)
@@ -95,10 +92,10 @@ def require_one_model(name: str) -> None:
 
 
 def require_measured(selected: SelectedModels, metric: str) -> None:
-    """Refuse a metric that one of the models cannot tell.
+    """Check that every selected model measures a metric.
 
     Raises:
-        ConfigError: which, and why.
+        ConfigError: early stopping left one without it; the message says which model, and why.
     """
     for scores in selected.scored:
         if scores.stopping is not None and (why := scores.stopping.not_available.get(metric)):
@@ -108,91 +105,107 @@ def require_measured(selected: SelectedModels, metric: str) -> None:
 
 
 def select_model(name: str) -> SelectedModel:
-    """What the one model that ``RUN[@MODEL]`` names answered.
+    """Return the predictions of the one model that ``RUN[@MODEL]`` names.
 
     Raises:
-        ConfigError: the run has several models and none is named.
-        RunError, DataError: no such run or model, or a broken file.
+        ConfigError: the run has several models and the string names none of them.
+        RunError, DataError: no such run or model, or a damaged file.
     """
     require_one_model(name)
     path, model = _split(name)
     folder = RunFolder(path)
     manifest = folder.manifest()
     tasks = declared_tasks(manifest)
-    chosen = next(own for own in read_run_predictions(folder, manifest, tasks) if model in (None, own.model))
-    early = run_schedule(manifest.config)
-    return SelectedModel(chosen, tasks, manifest.config.seed, early, _unfinished({path: manifest}))
+    predictions = next(one for one in read_run_predictions(folder, manifest, tasks) if model in (None, one.model))
+    schedule = run_schedule(manifest.config)
+    return SelectedModel(predictions, tasks, manifest.config.seed, schedule, _unfinished({path: manifest}))
 
 
-def common_tasks(scored: Sequence[ModelScores], shared: Set[str]) -> list[ModelScores]:
-    """Return the models scored on some of their tasks; failures by kind are not known for a part and left empty."""
-    kept = []
+def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list[ModelScores]:
+    """Return the models' scores on some of their tasks.
+
+    ``failures`` is empty for a model that had more tasks: failures are counted by model, not by task.
+    """
+    restricted = []
     for scores in scored:
-        outputs = {task: own for task, own in scores.outputs.items() if task in shared}
-        due = sum(score.n for own in outputs.values() for score in own)
-        kept.append(replace(scores, tasks=average(outputs), outputs=outputs, failures={}, predictions=due))
-    return [scores if len(scores.outputs) == len(shared) else part for scores, part in zip(scored, kept, strict=True)]
+        if len(scores.outputs) == len(task_ids):
+            restricted.append(scores)
+            continue
+        outputs = {task: task_outputs for task, task_outputs in scores.outputs.items() if task in task_ids}
+        requested = sum(score.n for task_outputs in outputs.values() for score in task_outputs)
+        restricted.append(replace(scores, tasks=average(outputs), outputs=outputs, failures={}, predictions=requested))
+    return restricted
 
 
 def _split(name: str) -> tuple[Path, str | None]:
-    """Return the run and the model that ``RUN[@MODEL]`` names; an ``@`` may be part of either.
+    """Split ``RUN[@MODEL]`` into run folder and model; both may contain ``@``, so the existing run decides.
 
     Raises:
-        ConfigError: it can be read in two ways.
+        ConfigError: two readings are possible.
     """
     places = [place for place, character in enumerate(name) if character == "@"]
     readings = [(Path(name), None), *((Path(name[:place]), name[place + 1 :]) for place in places)]
     runs = [(path, model) for path, model in readings if RunFolder(path).manifest_path.is_file()]
     if len(runs) > 1:
         runs = [
-            (p, m) for p, m in runs if m is None or m in [own.name for own in RunFolder(p).manifest().config.models]
+            (path, model)
+            for path, model in runs
+            if model is None or model in [known.name for known in RunFolder(path).manifest().config.models]
         ]
     if len(runs) > 1:
-        ways = " or ".join(str(p) if m is None else f"model {m} of {p}" for p, m in runs)
+        ways = " or ".join(str(path) if model is None else f"model {model} of {path}" for path, model in runs)
         raise ConfigError(f"{name} may be {ways}; write the run as {runs[0][0]}/ or a model as RUN/@MODEL")
     return runs[0] if runs else readings[min(1, len(places))]
 
 
 def _check_known(path: Path, model: str | None, manifest: Manifest) -> list[str]:
-    """The models of a run, of which ``model`` must be one."""
-    known = [own.name for own in manifest.config.models]
+    """Return the names of a run's models.
+
+    Raises:
+        RunError: ``model`` is not one of them.
+    """
+    known = [config.name for config in manifest.config.models]
     if model is not None and model not in known:
         raise RunError(f"{path} has no model {model!r}; it has: {', '.join(known)}")
     return known
 
 
-def _shared_ids(contents: Mapping[Path, Mapping[str, str]]) -> set[str]:
-    """Return the ids under which every run has the same content.
+def _shared_ids(digests: Mapping[Path, Mapping[str, str]]) -> set[str]:
+    """Return the ids of the tasks that every run declared with the same content.
 
     Args:
-        contents: by run, ``content_digest`` by task id.
+        digests: by run, the content digest of each task by its id.
 
     Raises:
         RunError: there are none.
     """
-    first, *others = contents.values()
-    shared = {name for name, digest in first.items() if all(other.get(name) == digest for other in others)}
+    first, *others = digests.values()
+    shared = {task for task, digest in first.items() if all(other.get(task) == digest for other in others)}
     if not shared:
-        same_ids = set.intersection(*(set(own) for own in contents.values()))
+        same_ids = set.intersection(*(set(own) for own in digests.values()))
         why = f"; {len(same_ids)} ids are the same, but stand for other tasks in each" if same_ids else ""
-        raise RunError(f"{', '.join(map(str, contents))} have no task in common, so that nothing can be paired{why}")
+        raise RunError(f"{', '.join(map(str, digests))} have no task in common, so that nothing can be paired{why}")
     return shared
 
 
-def _task_differences(contents: Mapping[Path, Mapping[str, str]]) -> str:
-    """Return which tasks one run declared and another did not, in words; empty where all declared the same."""
-    (first, declared), *others = contents.items()
-    told = []
+def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
+    """Describe how the runs' declared tasks differ; empty if all declared the same.
+
+    Args:
+        digests: by run, the content digest of each task by its id.
+    """
+    (first, declared), *others = digests.items()
+    differences = []
     for path, own in others:
         for lacking, having, ids in (
             (path, first, declared.keys() - own.keys()),
             (first, path, own.keys() - declared.keys()),
         ):
             if ids:
-                told.append(f"{lacking} did not declare tasks of {having}: {format_ids(sorted(ids))}")
-        if other := sorted(name for name in declared.keys() & own.keys() if declared[name] != own[name]):
-            told.append(f"{path} and {first} mean other tasks by the ids {format_ids(other)}")
-    return "; ".join(told)
+                differences.append(f"{lacking} did not declare tasks of {having}: {format_ids(sorted(ids))}")
+        if changed := sorted(task for task in declared.keys() & own.keys() if declared[task] != own[task]):
+            differences.append(f"{path} and {first} mean other tasks by the ids {format_ids(changed)}")
+    return "; ".join(differences)
 
 
 def _unfinished(manifests: Mapping[Path, Manifest]) -> list[str]:
@@ -204,17 +217,16 @@ def _unfinished(manifests: Mapping[Path, Manifest]) -> list[str]:
 
 
 def _warnings(manifests: Mapping[Path, Manifest], names: Sequence[str]) -> list[str]:
-    """Return what speaks against comparing the models that ``names`` (``RUN[@MODEL]``) chose."""
-    chosen = {
-        (path, model.name): model
-        for path, wanted in map(_split, names)
-        for model in manifests[path].config.models
-        if wanted in (None, model.name)
+    """Return warnings about comparing the models that ``names`` (``RUN[@MODEL]``) select."""
+    selected = {
+        (path, config.name): config
+        for path, model in map(_split, names)
+        for config in manifests[path].config.models
+        if model in (None, config.name)
     }
-    warnings = _unfinished(manifests) + find_confounders(list(manifests.values()), list(chosen.values()))
+    warnings = _unfinished(manifests) + find_confounders(list(manifests.values()), list(selected.values()))
     for path, manifest in manifests.items():
-        if (early := run_schedule(manifest.config)) is not None:
-            warnings += [
-                f"{path} stopped early: {text}" for text in unavailable_metrics_text(unavailable_metrics(early))
-            ]
+        if (schedule := run_schedule(manifest.config)) is not None:
+            notes = unavailable_metrics_text(unavailable_metrics(schedule))
+            warnings += [f"{path} stopped early: {note}" for note in notes]
     return warnings

@@ -1,4 +1,4 @@
-"""Models of which a run measures nothing: every answer is refused, truncated, too long or given up."""
+"""Detect models for which a run measures nothing: every prediction is refused, truncated, too long or an error."""
 
 from __future__ import annotations
 
@@ -7,63 +7,64 @@ from collections.abc import Collection, Iterable, Mapping
 from harness.core.errors import RunError
 from harness.voting.live_tally import ModelTally
 
-FIRST = 16
-OUTPUTS = 4
-"""So many first answers, of so many test outputs at least, end a run where none of them was an answer."""
-_NOTHING = ("refused", "truncated", "too_long", "error")
+MIN_PREDICTIONS = 16
+MIN_OUTPUTS = 4
+"""A run ends early if its first ``MIN_PREDICTIONS``, for at least ``MIN_OUTPUTS`` test outputs, measure nothing."""
+_UNMEASURED = ("refused", "truncated", "too_long", "error")
 
 
 class NothingMeasuredError(RunError):
-    """A run is complete, and has no answer of one of its models."""
+    """A complete run has no usable prediction of one of its models."""
 
 
 class UnmeasuredModelCheck:
-    """Ends a run that measures nothing of one of its models.
+    """Ends a run that measures nothing for one of its models.
 
     Args:
-        tallies: with what earlier sessions stored. A model of which these measured nothing either is asked on, as
-            resuming such a run means to insist.
-        limits: the bound on an answer's tokens, by model.
+        tallies: what earlier sessions of the run stored. A model for which they measured nothing is not checked
+            again: whoever resumes such a run insists.
+        limits: the maximum number of tokens of an answer, by model.
     """
 
     def __init__(self, tallies: Iterable[ModelTally], limits: Mapping[str, int]) -> None:
         self._limits = limits
         self._reasons: dict[str, str] = {}
         self._insisted = {tally.model for tally in tallies if _is_hopeless(tally)}
-        self.without: Collection[str] = ()
-        """Parameters that a server does not take."""
+        self.refused_parameters: Collection[str] = ()
+        """Request parameters that a server refused."""
 
-    def note(self, model: str, reason: str) -> None:
-        """Keep why a request of a model failed."""
+    def note_failure(self, model: str, reason: str) -> None:
+        """Remember why a request to a model failed, for the message."""
         self._reasons[model] = reason
 
     def check(self, tally: ModelTally) -> None:
-        """Raise once a model's first answers show that nothing is measured.
+        """Check a model of a run that is not complete.
 
         Raises:
-            RunError: why, and what to do.
+            RunError: its first predictions measure nothing; the message says why, and what to do.
         """
         if tally.model not in self._insisted and tally.done < tally.total and _is_hopeless(tally):
             raise RunError(
-                f"stopped: {self._why(tally)}. With --resume the run goes on all the same, with --retry-errors "
+                f"stopped: {self._explanation(tally)}. With --resume the run goes on all the same, with --retry-errors "
                 "after it asks again for what was refused or given up"
             )
 
     def check_all(self, tallies: Iterable[ModelTally]) -> None:
-        """Raise where a finished run has measured nothing of a model.
+        """Check all models of a complete run.
 
         Raises:
-            NothingMeasured: which model, why, and what to do.
+            NothingMeasuredError: no prediction of a model is usable; the message says why, and what to do.
         """
-        if empty := [self._why(tally) for tally in tallies if tally.done and _is_nothing(tally)]:
+        if unmeasured := [self._explanation(tally) for tally in tallies if tally.done and _is_unmeasured(tally)]:
             raise NothingMeasuredError(
-                f"{'; '.join(empty)}. So nothing was measured, and no table is shown; all predictions are saved "
+                f"{'; '.join(unmeasured)}. So nothing was measured, and no table is shown; all predictions are saved "
                 "(bench score counts them as failures, --resume --retry-errors asks again for what was refused or "
                 "given up)"
             )
 
-    def _why(self, tally: ModelTally) -> str:
-        counts = ", ".join(f"{tally.failures[kind]} {kind}" for kind in _NOTHING if tally.failures[kind])
+    def _explanation(self, tally: ModelTally) -> str:
+        """Say how the predictions of a model failed, and which options may help."""
+        counts = ", ".join(f"{tally.failures[kind]} {kind}" for kind in _UNMEASURED if tally.failures[kind])
         text = f"{tally.model} gave no answer in {tally.done} predictions ({counts})"
         if reason := self._reasons.get(tally.model):
             text += f": {reason}"
@@ -75,17 +76,18 @@ class UnmeasuredModelCheck:
             )
             text += (
                 " (a server does not take stop_token_ids)"
-                if "stop_token_ids" in self.without
+                if "stop_token_ids" in self.refused_parameters
                 else " (give the token that ends it with --extra-body '{\"stop_token_ids\": [ID]}')"
             )
         return text
 
 
 def _is_hopeless(tally: ModelTally) -> bool:
-    """Whether the first answers show that there will be none; prompts that are too long say nothing of others."""
-    asked = tally.done - tally.failures["too_long"]
-    return asked >= FIRST and tally.begun >= OUTPUTS and _is_nothing(tally)
+    """Return whether the predictions so far suggest that none will be usable; too long prompts do not count."""
+    sent = tally.done - tally.failures["too_long"]
+    return sent >= MIN_PREDICTIONS and tally.begun >= MIN_OUTPUTS and _is_unmeasured(tally)
 
 
-def _is_nothing(tally: ModelTally) -> bool:
-    return tally.done == sum(tally.failures[kind] for kind in _NOTHING)
+def _is_unmeasured(tally: ModelTally) -> bool:
+    """Return whether no prediction so far is usable."""
+    return tally.done == sum(tally.failures[kind] for kind in _UNMEASURED)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import RunError, ServerError
 from harness.runs.folder import RunFolder
-from harness.scoring.unmeasured_models import FIRST, OUTPUTS, UnmeasuredModelCheck
+from harness.scoring.unmeasured_models import MIN_OUTPUTS, MIN_PREDICTIONS, UnmeasuredModelCheck
 from harness.voting.live_tally import ModelTally
 from tests.support.chat_answers import Body, echo
 from tests.support.chat_server import ChatServer
@@ -48,7 +48,7 @@ def test_a_run_without_an_answer_ends_early_with_the_reason(tmp_path: Path, kind
             sample(chosen)
         counts = outcomes(tmp_path / "run")
         assert set(counts) == {kind}
-        assert FIRST <= counts[kind] < 200
+        assert MIN_PREDICTIONS <= counts[kind] < 200
         with pytest.raises(RunError, match="nothing was measured"):  # to resume it means to insist
             sample(replace(chosen, resume=True))
         assert outcomes(tmp_path / "run") == {kind: 240}
@@ -105,8 +105,8 @@ def test_only_many_failures_of_several_outputs_and_nothing_else_end_a_run(told: 
         so_far = told[:done]
         asked = [k for _, k in so_far if k != "too_long"]
         hopeless = (
-            len(asked) >= FIRST
-            and len({o for o, _ in so_far}) >= OUTPUTS
+            len(asked) >= MIN_PREDICTIONS
+            and len({o for o, _ in so_far}) >= MIN_OUTPUTS
             and not {"grid", "unparsed"} & {k for _, k in so_far}
         )
         if hopeless:
