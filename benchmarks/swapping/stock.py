@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serve.launch.compiler import EAGER_ENV, compiles_here
+from serve.launch.compiler import EAGER_ENV, compiler_fault
 from serve.launch.process import Server, free_port, stop_server, wait_until_ready
 
 
@@ -34,7 +34,7 @@ def stock_vllm(
     if adapters:
         argv += ["--enable-lora", "--lora-modules", *(f"{name}={folder}" for name, folder in adapters.items())]
     plain = {"VLLM_PLUGINS": "", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **(env or {})}
-    plain |= {} if compiles_here() else EAGER_ENV  # else it dies of the first request for log-probabilities
+    plain |= EAGER_ENV if compiler_fault(os.environ) else {}  # else it dies of the first request for log-probabilities
     with log.open("wb") as output:
         process = subprocess.Popen(
             argv,

@@ -190,11 +190,6 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def owned_by_this_process(env: dict[str, str]) -> dict[str, str]:
-    """Return the environment of a server that ends when this process does."""
-    return {**env, OWNER_PID: str(os.getpid())}
-
-
 def lora_rank(needed: int) -> int:
     """Return the smallest --max-lora-rank for an adapter of rank ``needed``.
 

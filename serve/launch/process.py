@@ -21,12 +21,12 @@ from serve.keys import Keys
 from serve.launch.command import (
     LOG_PATH,
     NOT_RESTORED,
+    OWNER_PID,
     Command,
     RegistryNeeds,
     ServeConfig,
     address,
     command_line,
-    owned_by_this_process,
 )
 from serve.launch.extra_options import option_value
 from serve.launch.machine import Machine, detect_machine
@@ -128,7 +128,9 @@ def start_server(
             notice(f"note: {line}")
     if show is not None:
         show(" ".join([*(f"{k}={v}" for k, v in sorted(command.env.items())), *command.argv]))
-    env = {**os.environ, **(owned_by_this_process(command.env) if owned else command.env), LOG_PATH: str(log.resolve())}
+    env = {**os.environ, **command.env, LOG_PATH: str(log.resolve())}
+    if owned:
+        env[OWNER_PID] = str(os.getpid())
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -246,12 +248,14 @@ def stop_server(pid: int, patience: float, process: subprocess.Popen[bytes] | No
         process: the process object, if it is a child of this process.
     """
     try:
-        _signal(os.kill, pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + patience + 30
         while time.monotonic() < deadline and _runs(pid, process):
             time.sleep(0.05)
     finally:  # also after a second Ctrl-C
-        _signal(os.killpg, pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
         if process is not None:
             process.wait()
 
@@ -266,15 +270,6 @@ def _runs(pid: int, process: subprocess.Popen[bytes] | None) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)  # in a container nobody may reap it
     except psutil.NoSuchProcess:
         return False
-
-
-def _signal(send: Callable[[int, int], None], pid: int, number: int) -> bool:
-    """Send a signal; False if the process no longer exists."""
-    try:
-        send(pid, number)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def log_end(log: Path, lines: int = _LOG_LINES) -> str:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +44,8 @@ def file_lock(path: Path) -> Iterator[None]:
 class LeaseFile:
     """The lease that a server holds for itself, until ``close`` or the end of the process.
 
-    Waits for the lease of a server on the same port that is still shutting down.
+    Waits for the lease of a server on the same port that is still shutting down. ``add`` and ``discard`` run on one
+    event loop.
     """
 
     def __init__(self, root: Path, url: str, port: int) -> None:
@@ -53,6 +54,8 @@ class LeaseFile:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / f"{port}.json"
         self._url = url
+        self._versions: set[str] = set()
+        self._saving = asyncio.Lock()
         self._file: IO[str]
         while not self._try_to_acquire():
             time.sleep(0.1)
@@ -72,13 +75,27 @@ class LeaseFile:
             self._write(())
             return True
 
-    def write(self, versions: Iterable[str]) -> None:
-        """Replace the ids of the versions that the server may read. Call it before a version is read, never after."""
+    async def add(self, version: str) -> None:
+        """Add the id of a version that the server may read; call it before the version is read."""
+        self._versions.add(version)
+        await self._save()
+
+    async def discard(self, version: str) -> None:
+        """Remove the id of a version that the server no longer reads."""
+        self._versions.discard(version)
+        await self._save()
+
+    async def _save(self) -> None:
+        """Write the ids to the file, under the registry's lock and without blocking the event loop."""
+        async with self._saving:
+            await asyncio.to_thread(self._save_locked, tuple(sorted(self._versions)))
+
+    def _save_locked(self, versions: tuple[str, ...]) -> None:
         with file_lock(self._root / ".lock"):
             self._write(versions)
 
-    def _write(self, versions: Iterable[str]) -> None:
-        lease = ServerLease(self._url, os.getpid(), tuple(sorted(versions)))
+    def _write(self, versions: tuple[str, ...]) -> None:
+        lease = ServerLease(self._url, os.getpid(), versions)
         self._file.seek(0)
         self._file.truncate()
         json.dump(asdict(lease), self._file)
@@ -88,29 +105,6 @@ class LeaseFile:
         """Delete the lease."""
         self._path.unlink(missing_ok=True)
         self._file.close()
-
-
-class Declarations:
-    """The versions that a server may read, written to its lease at each change. For use on one event loop."""
-
-    def __init__(self, lease: LeaseFile) -> None:
-        self._lease = lease
-        self._versions: set[str] = set()
-        self._lock = asyncio.Lock()
-
-    async def add(self, version: str) -> None:
-        """Add a version to the lease; call it before the version is read."""
-        self._versions.add(version)
-        await self._write()
-
-    async def discard(self, version: str) -> None:
-        """Remove a version that is no longer read from the lease."""
-        self._versions.discard(version)
-        await self._write()
-
-    async def _write(self) -> None:
-        async with self._lock:
-            await asyncio.to_thread(self._lease.write, sorted(self._versions))
 
 
 def running_servers(root: Path) -> list[ServerLease]:

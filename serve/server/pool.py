@@ -20,7 +20,7 @@ from serve.registry.adapter_version import (
     VerifiedAdapter,
 )
 from serve.registry.base_model import BaseModel
-from serve.registry.leases import Declarations, LeaseFile
+from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
 from serve.server.engine import Engine
 
@@ -83,7 +83,7 @@ class AdapterPool:
         self._on_swap = on_swap
         self._engine = engine
         self._limits = limits
-        self._declared = Declarations(lease)
+        self._lease = lease
         self._loaded: dict[str, Loaded] = {}
         self._live: dict[str, str] = {}
         self._lock = asyncio.Lock()
@@ -247,7 +247,7 @@ class AdapterPool:
                 "it with a larger --max-cpu-loras"
             )
         try:
-            await self._declared.add(version.id)
+            await self._lease.add(version.id)
             stamp = version.stamp()
             verified = await asyncio.to_thread(version.verify, self.base, self._limits.max_rank)
             await self._engine.load(version.id, str(version.folder))
@@ -255,7 +255,7 @@ class AdapterPool:
                 await self._engine.unload(version.id)
                 raise AdapterError(f"{version.folder}: changed on disk while it was loaded; it was unloaded again")
         except (AdapterError, OSError):
-            await self._declared.discard(version.id)
+            await self._lease.discard(version.id)
             raise
         entry = Loaded(version, verified)
         entry.idle.set()
@@ -282,4 +282,4 @@ class AdapterPool:
         finally:
             del self._loaded[model]
             entry.gone.set()
-        await self._declared.discard(model)  # before any task that waited for ``gone`` declares it again
+        await self._lease.discard(model)  # before any task that waited for ``gone`` adds it again

@@ -229,7 +229,7 @@ def test_leases_know_no_clock(registry: Registry, base: BaseModel, tmp_path: Pat
     """A lease neither expires nor outlives its server when the clock jumps: it lives as long as the process."""
     one, _ = two_versions(registry, base, tmp_path)
     lease = LeaseFile(registry.root, "http://127.0.0.1:9", 9)
-    lease.write([one.id])
+    asyncio.run(lease.add(one.id))
     path = registry.root / ".servers" / "9.json"
     when = path.stat().st_mtime + jump
     os.utime(path, (when, when))

@@ -12,7 +12,7 @@ import orjson.orjson
 import pytest
 
 from serve.launch.command import RegistryNeeds, ServeConfig, command_line
-from serve.launch.compiler import NOTICE, compiler_fault, compiles, triton_fault
+from serve.launch.compiler import NOTICE, compiler_fault, triton_fault
 from serve.launch.machine import Machine
 from tests.conftest import BaseModel
 
@@ -55,8 +55,8 @@ def test_no_compiler_at_all(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("headers")
 def test_a_variable_with_two_words_is_no_compiler_as_torch_reads_it(tmp_path: Path) -> None:
     compiler = works(tmp_path, "c++", tmp_path / "calls")
-    assert compiles(environment(tmp_path, CXX=str(compiler)))
-    assert not compiles(environment(tmp_path, CXX=f"{compiler} -O2"))
+    assert compiler_fault(environment(tmp_path, CXX=str(compiler))) is None
+    assert compiler_fault(environment(tmp_path, CXX=f"{compiler} -O2")) is not None
 
 
 @pytest.mark.usefixtures("headers")
@@ -69,11 +69,11 @@ def test_what_works_is_remembered_until_it_changes_and_what_fails_is_not(tmp_pat
         assert str(compiler_fault(asked)).endswith("x.cpp:1:1: error: odd")
     works(tmp_path, "c++", calls)
     for _ in range(2):
-        assert compiles(asked)
+        assert compiler_fault(asked) is None
     assert calls.read_text() == "called\n" * 3
     (tmp_path / "cache/arc-bench/compiler.json").write_text("{torn")
-    assert compiles(asked)
-    assert compiles({**asked, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "elsewhere")})
+    assert compiler_fault(asked) is None
+    assert compiler_fault({**asked, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "elsewhere")}) is None
     assert calls.read_text() == "called\n" * 5
     (tmp_path / "headers/Python.h").unlink()
     assert "Python.h is not there" in str(compiler_fault(asked))
@@ -83,7 +83,7 @@ def test_what_works_is_remembered_until_it_changes_and_what_fails_is_not(tmp_pat
 def test_what_is_compiled_must_also_load(tmp_path: Path) -> None:
     """On a disk that is mounted noexec it does not; here what the compiler writes is no library."""
     compiler = script(tmp_path, "c++", 'for last; do :; done; echo text > "$last"')
-    assert not compiles(environment(tmp_path, CXX=str(compiler)))
+    assert compiler_fault(environment(tmp_path, CXX=str(compiler))) is not None
 
 
 @pytest.mark.usefixtures("headers")
@@ -113,17 +113,17 @@ def test_triton_takes_cc_else_gcc_else_clang(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     compiler = works(tmp_path, "c++", tmp_path / "calls")
     (tmp_path / "cache").write_text("a file, and no folder")
-    assert compiles(environment(tmp_path, CXX=str(compiler)))
+    assert compiler_fault(environment(tmp_path, CXX=str(compiler))) is None
 
 
 @pytest.mark.skipif(which("g++") is None, reason="no g++ on this machine")
 def test_headers_of_another_python_are_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    assert not compiles(environment(tmp_path))
+    assert compiler_fault(environment(tmp_path)) is not None
     (tmp_path / "Python.h").write_text("#error broken")
-    assert not compiles(environment(tmp_path))
+    assert compiler_fault(environment(tmp_path)) is not None
     (tmp_path / "Python.h").write_text("")
-    assert compiles(environment(tmp_path))
+    assert compiler_fault(environment(tmp_path)) is None
 
 
 @pytest.mark.slow
@@ -135,7 +135,10 @@ def test_torch_compiles_where_it_is_said_to(tmp_path: Path) -> None:
     for name in ("g++", str(broken), str(tmp_path / "absent"), "g++ -O2"):
         more = {"CXX": name, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / Path(name).name)}
         done = subprocess.run([sys.executable, "-c", code], env=os.environ | more, capture_output=True, text=True)
-        assert (done.returncode == 0) == compiles(environment(tmp_path, **more)), (name, done.stderr[-500:])
+        assert (done.returncode == 0) == (compiler_fault(environment(tmp_path, **more)) is None), (
+            name,
+            done.stderr[-500:],
+        )
 
 
 def test_without_a_compiler_the_server_runs_eagerly_and_says_so(base: BaseModel) -> None:

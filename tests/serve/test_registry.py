@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -114,7 +115,7 @@ def test_remove_refuses_what_is_live_or_known_to_a_server(registry: Registry, tm
     with pytest.raises(AdapterInUseError, match="is live"):
         registry.remove(one.id)
     lease = LeaseFile(registry.root, "http://127.0.0.1:8000", 8000)
-    lease.write([two.id])
+    asyncio.run(lease.add(two.id))
     with pytest.raises(AdapterInUseError, match=r"http://127\.0\.0\.1:8000 knows it"):
         registry.remove(two.id)
     assert registry.gc(keep=0) == []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serve.launch.compiler import EAGER_ENV, compiles_here
+from serve.launch.compiler import EAGER_ENV, compiler_fault
 from tests.support.dtypes import plain_words
 from tests.support.sampling_toys import until
 
@@ -33,7 +33,7 @@ class PlainVllm:
     def start(self) -> None:
         """Start, without waiting until it is ready."""
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-        env |= {} if compiles_here() else EAGER_ENV
+        env |= EAGER_ENV if compiler_fault(os.environ) else {}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log, env=env, start_new_session=True)
 
