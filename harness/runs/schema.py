@@ -1,4 +1,4 @@
-"""The lines and files of a run folder as typed records (pydantic at the border of the program)."""
+"""Contents of the files of run folders and sweeps, as pydantic models."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FAILURES: tuple[Outcome, ...] = (
 
 
 class Record(BaseModel):
-    """Base of all records: unknown fields are refused, values are frozen."""
+    """Base class of all records: unknown fields are an error, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class AugmentationRecord(Record):
-    """The view under which a prediction was asked for (harness.core.augmentation.Augmentation as JSON)."""
+    """The augmentation of a prediction's prompt (harness.core.augmentation.Augmentation as JSON)."""
 
     symmetry: str
     colours: list[int]
@@ -27,7 +27,7 @@ class AugmentationRecord(Record):
 
 
 class PredictionRecord(Record):
-    """One line of predictions.jsonl; its key is (model, task_id, test_index, sample_index)."""
+    """One line of predictions.jsonl."""
 
     model: str
     task_id: str
@@ -36,54 +36,54 @@ class PredictionRecord(Record):
     augmentation: AugmentationRecord
     outcome: Outcome
     grid: list[list[int]] | None
-    """The answer in the original orientation and colours; None unless ``outcome`` is ``grid``."""
+    """The predicted grid in the task's own orientation and colours; None unless ``outcome`` is ``grid``."""
     text: str | None
-    """The answer as the server sent it; None where nothing came."""
+    """The server's answer; None if there was none."""
     cumulative_logprob: float | None
     n_tokens: int | None
     finish_reason: str | None
     seed: int
     seconds: float
-    """From sending the request to its last byte, divided among the predictions that shared it; the last try only."""
+    """Duration of the last attempt of its request, divided by the number of predictions that shared the request."""
 
     @property
     def key(self) -> tuple[str, str, int, int]:
-        """What makes the prediction unique in its run."""
+        """(model, task id, test index, sample index), which identifies the prediction in its run."""
         return self.model, self.task_id, self.test_index, self.sample_index
 
 
 class ModelConfig(Record):
-    """One model of a run and how it is asked."""
+    """One model of a run and how it is prompted."""
 
     name: str
-    """As requests name it: the base, an adapter, or ``NAME@VERSION``."""
+    """Its name in requests: the base model, an adapter, or ``NAME@VERSION``."""
     prompt: str
     prompt_digest: str
     encoder: str
     max_tokens: Annotated[int, Field(gt=0)]
     hash: str | None
-    """The content hash that the server gives, None where it gives none."""
+    """Content hash that the server reports; None if it reports none."""
     stop_token_ids: list[int] | None = None
-    """Sent with every request; None where the end of a turn is not known, and in runs of older versions."""
+    """Sent with every request; None if the end-of-turn token is unknown, and in runs of older versions."""
     chat_template_kwargs: dict[str, JsonValue] = {}
-    """Of the adapter's manifest; those of the run overrule them."""
+    """Chat template variables of the adapter's manifest; those of the run take precedence."""
     chat_template: str | None = None
-    """The digest of a chat template that the adapter brings along; None leaves the server its own."""
+    """Digest of the chat template that comes with the adapter; None if the server's own is used."""
     template_date: str | None = None
-    """What a chat template that asks for the date is told; None where it does not, or is left the clock."""
+    """Date that the chat template gets; None if the template has no date, or uses the server's clock."""
 
 
 class StopConfig(Record):
-    """When a run leaves a test output before all of its draws (harness.voting.early_stopping)."""
+    """Early stopping of a run (harness.voting.early_stopping)."""
 
     rule: str
     """``decided`` or ``risk=0.01``."""
     rounds: list[int]
-    """After how many draws of a test output the rule is asked."""
+    """Numbers of samples of a test output after which the rule is applied."""
 
 
 class RunConfig(Record):
-    """Every input that decides which predictions a run makes. A resumed run must have the same."""
+    """Every input that determines a run's predictions. To resume a run it must be the same."""
 
     models: list[ModelConfig]
     dataset: str
@@ -94,7 +94,7 @@ class RunConfig(Record):
     samples_per_view: Annotated[int, Field(gt=0)]
     augment: bool
     lenient: bool = False
-    """Whether answers were read as the original scripts did, instead of strictly."""
+    """Whether answers are parsed as the original scripts did, instead of strictly."""
     seed: int
     api: Literal["chat", "completions"]
     temperature: float
@@ -103,11 +103,11 @@ class RunConfig(Record):
     extra_body: dict[str, JsonValue]
     chat_template_kwargs: dict[str, JsonValue]
     stop: StopConfig | None = None
-    """None: every test output gets all n draws."""
+    """None without early stopping: every test output gets n samples."""
 
 
 class ServedModel(Record):
-    """A model as a server lists it; fields that the server does not give are None."""
+    """A model as a server lists it; fields that the server does not report are None."""
 
     name: str
     root: str | None = None
@@ -121,14 +121,14 @@ class ServedModel(Record):
     stop_token_ids: list[int] | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
     chat_template: str | None = None
-    """The text of a chat template that the adapter was trained with instead of its base's."""
+    """Chat template with which the adapter was trained; None if it is the base model's."""
     template_date: str | None = None
     max_loras: int | None = None
-    """How many adapters the server computes in one batch."""
+    """Number of adapters that the server can use in one batch."""
 
 
 class Environment(Record):
-    """What the harness ran on."""
+    """Software and host of a run."""
 
     version: str
     commit: str | None
@@ -140,78 +140,84 @@ class Environment(Record):
 
 
 class Manifest(Record):
-    """manifest.json: written before the first request and again when the run has finished."""
+    """manifest.json, written before the first request and again when the run has finished."""
 
     format: Literal[1]
     config: RunConfig
     environment: Environment
     servers: list[str]
     served: list[ServedModel]
-    """The run's models, and the bases of its adapters."""
+    """The run's models, and the base models of its adapters."""
     server_versions: dict[str, str] = {}
-    """By URL, the version of the server's software where it gives one; the last one seen."""
+    """By URL, the version of the server's software that it last reported."""
     warnings: list[str]
     without: list[str]
-    """Request parameters that a server refused, so that requests went without them."""
+    """Request parameters that a server rejected, and that requests therefore omit."""
     answered_as: dict[str, list[str]]
-    """Per model, the names under which servers answered (``NAME@VERSION`` on our server)."""
+    """By model, the names in the servers' responses (``NAME@VERSION`` from ``bench serve``)."""
     started: str
+    """UTC time in ISO 8601, as the next two."""
     resumed: list[str]
     finished: str | None
-    """UTC times in ISO 8601."""
+    """None until the run has finished."""
     task_digests: list[str] | None = None
-    """``content_digest`` of each of the configuration's tasks, in its order; None in older runs."""
+    """``content_digest`` of each task, in the order of ``config.task_ids``; None in older runs."""
     predictions_sha256: str | None = None
-    """Of predictions.jsonl as the run left it; None until it has finished."""
+    """SHA-256 of predictions.jsonl when the run finished; None before."""
 
     @model_validator(mode="after")
-    def _one_digest_per_task(self) -> Manifest:
+    def _check_task_digests(self) -> Manifest:
         if self.task_digests is not None and len(self.task_digests) != len(self.config.task_ids):
             raise ValueError(f"{len(self.task_digests)} task_digests for {len(self.config.task_ids)} task_ids")
         return self
 
 
 class Metric(Record):
-    """One metric of one model with its interval over tasks; all values are shares in [0, 1]."""
+    """One metric of one model; all values are in [0, 1]."""
 
     value: float
+    """Mean over tasks."""
     low: float
     high: float
+    """Confidence interval of ``value``."""
     method: str
+    """Of the interval (harness.stats.intervals)."""
     per_output: float
+    """Mean over test outputs."""
     strict: float | None
+    """Share of tasks with every test output right; None for metrics without it."""
 
 
 class EarlyStoppingResult(Record):
-    """What stopping early spared one model, and what it leaves unknown."""
+    """Effect of early stopping on the predictions and metrics of one model."""
 
     rule: str
     outputs: int
-    """Test outputs that were left early."""
+    """Number of test outputs that stopped early."""
     not_drawn: int
-    """Predictions that were not made because of it, which is no failure."""
+    """Number of predictions skipped because of it; they are no failures."""
     share: float
-    """Of all n predictions of all test outputs."""
+    """``not_drawn`` divided by the number of predictions without early stopping."""
     first_round: int
-    """The first draws of every test output: means over predictions are over these alone."""
+    """Number of samples in the first round; means over predictions use these only."""
     not_available: dict[str, str]
-    """Metrics that the run cannot tell, which ``metrics`` lacks, and why."""
+    """By metric that ``metrics`` lacks because of early stopping, the reason."""
 
 
 class ModelResult(Record):
-    """What one model reached in a run."""
+    """Results of one model of a run."""
 
     tasks: int
     outputs: int
     predictions: int
-    """Due: n for each test output, but for those that stopping early spared."""
+    """Number of predictions: n for each test output, minus those skipped by early stopping."""
     failures: dict[str, int]
     metrics: dict[str, Metric]
     stopping: EarlyStoppingResult | None = None
 
 
 class Results(Record):
-    """results.json: metrics per model and how their intervals were made."""
+    """results.json: results by model, and the parameters of their intervals."""
 
     models: dict[str, ModelResult]
     n: int
@@ -222,52 +228,56 @@ class Results(Record):
 
 
 class RuleResult(Record):
-    """What one selection rule makes of a model's predictions; the last three are None for the vote itself."""
+    """Results of one selection rule on the predictions of one model; ``vote`` has no value in the last three fields."""
 
     vote_1: float
     vote_2: float
     found_not_chosen: float
     not_found: float
     rank: dict[str, float]
-    """Shares of the places at which the rule ranks the exact grid."""
+    """Share of test outputs by the rank of the right grid."""
     difference: float | None
-    """In vote_2, to the vote."""
+    """Of vote_2 from that of the rule ``vote``."""
     p_holm: float | None
     verdict: str | None
 
 
 class ResultsWithRules(Results):
-    """Results with selection rules compared, by model and rule."""
+    """Results with a comparison of selection rules."""
 
     rules: dict[str, dict[str, RuleResult]]
+    """By model and rule."""
 
 
 class Cost(Record):
-    """What the predictions of one model cost."""
+    """Cost of the predictions of one model."""
 
     requests: int
-    """Answers asked for; at temperature 0 several may share one HTTP request."""
+    """Number of answers requested; at temperature 0 several may share one HTTP request."""
     tokens: int
-    """Tokens of the answers."""
+    """Number of tokens in the answers."""
     seconds: float
-    """Sum of request times; requests overlap, so that this is more than the wall time."""
+    """Sum of the request durations; more than the wall time, as requests overlap."""
 
 
 class SweepRow(Record):
-    """One mixture: its label in the table, and the adapters that were trained on it, one a training seed."""
+    """One mixture of a sweep."""
 
     label: str
+    """Its label in the table."""
     models: Annotated[list[str], Field(min_length=1)]
+    """The adapters trained on it, one per training seed."""
 
 
 class SweepRecord(Record):
-    """sweep.json: the rows in the order of the table; every row is compared with the first."""
+    """sweep.json, from which the report of a sweep is made."""
 
     header: str
-    """What the labels are, such as ``original datasets weight``."""
+    """Heading of the labels, such as ``original datasets weight``."""
     rows: Annotated[list[SweepRow], Field(min_length=1)]
+    """In the order of the table; all are compared with the first."""
     seeds: list[int]
-    """Training seeds, in the order of each row's models."""
+    """Training seeds, in the order of every row's models."""
 
 
 Results.model_rebuild()

@@ -1,8 +1,8 @@
-"""Resampling tasks for many rows of values at once, on the very stream that scipy.stats.bootstrap draws from.
+"""Bootstrap resampling of tasks for many rows of values at once, with the random numbers of scipy.stats.bootstrap.
 
-A resample is a vector of counts, how often each task was drawn, so that the resampled sums of any number
-of rows are one matrix product. The values are whole numbers (see ``to_units``), every sum is therefore
-exact, and the means equal those that scipy computes by indexing, bit for bit.
+A resample is stored as a vector of counts (how often each task was drawn), so that the resampled sums of all rows are
+one matrix product. The values are whole numbers (see ``to_units``), so that all sums are exact and the means equal
+those that scipy computes by indexing, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 ROUNDED = 1e12
-"""The scale where the given denominator does not make whole numbers: 12 decimals are kept.
+"""Scale of rows that their denominator does not make whole numbers: these are rounded to 12 decimals.
 
-Sums stay exact while tasks times scale is within 2**53: on up to 9,007 tasks with this scale. Beyond, the last bit of a
-mean can depend on the order of its sum.
+Sums are exact while tasks × scale ≤ 2**53, which is 9,007 tasks with this scale. With more tasks the last bit of a mean
+can depend on the order of summation.
 """
 
 _ROWS_AT_ONCE = 512
 _CELLS_AT_ONCE = 1 << 17
-"""Counts in a block: about a megabyte, which stays in the processor's cache."""
+"""Counts in a block: about a megabyte, which fits into the processor's cache."""
 
 
 def to_units(values: ArrayLike, denominator: ArrayLike = 1) -> tuple[Floats, Floats]:
-    """Rows of values as whole numbers, and the scale of each row (value = units / scale).
+    """Return rows of values as whole numbers (units), and the scale of each row: value = units / scale.
 
     Args:
-        values: shape (rows, tasks) or (tasks,), each |value| at most 1.
-        denominator: one for all rows or one a row; a row that it does not make whole is rounded to 12 decimals.
+        values: shape (rows, tasks) or (tasks,), each in [-1, 1].
+        denominator: scale for all rows, or one per row. If values × denominator are not whole numbers, the row is
+            rounded to 12 decimals and its scale is ROUNDED.
 
     Returns:
-        float64 arrays of shape (rows, tasks) and (rows,).
+        Arrays of shape (rows, tasks) and (rows,).
 
     Raises:
-        ValueError: no task, a value that is not finite or over 1, or a denominator below 1.
+        ValueError: there is no task, a value is not finite or not in [-1, 1], or a denominator is below 1.
     """
     rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
     scale = np.broadcast_to(np.asarray(denominator, dtype=np.float64), rows.shape[:1]).copy()
@@ -54,17 +55,22 @@ def to_units(values: ArrayLike, denominator: ArrayLike = 1) -> tuple[Floats, Flo
 
 
 def resampled_means(units: Floats, seed: int, resamples: int) -> Iterator[tuple[slice, Floats]]:
-    """The means of ``resamples`` draws of tasks with replacement, in groups of rows to bound memory.
+    """Yield the means of bootstrap resamples of the tasks, for groups of rows to bound memory.
+
+    All rows use the same resamples.
+
+    Args:
+        units: shape (rows, tasks).
 
     Yields:
-        The rows of ``units`` and their means, shape (rows of the group, resamples), in units.
+        A slice of rows, and their resampled means, shape (rows in the slice, resamples).
     """
     for start in range(0, len(units), _ROWS_AT_ONCE):
         group = slice(start, min(start + _ROWS_AT_ONCE, len(units)))
         tasks = units.shape[1]
         means = np.empty((group.stop - group.start, resamples))
         done = 0
-        # Every group meets the same resamples: the stream starts again.
+        # The random numbers start again, so that every group uses the same resamples.
         for counts in _count_blocks(tasks, seed, resamples):
             np.matmul(units[group], counts.T, out=means[:, done : done + len(counts)])
             done += len(counts)
@@ -73,12 +79,12 @@ def resampled_means(units: Floats, seed: int, resamples: int) -> Iterator[tuple[
 
 
 def unsigned_seed(seed: int) -> int:
-    """Return a seed that numpy takes: older runs may have a negative one, which stands for its 64 bits."""
+    """Return the seed as a non-negative number for numpy; a negative one (older runs) is read as 64 unsigned bits."""
     return seed if seed >= 0 else seed % (1 << 64)
 
 
 def _count_blocks(tasks: int, seed: int, resamples: int) -> Iterator[Floats]:
-    """Blocks of the count matrix (resamples, tasks) of numpy.random.default_rng(seed).integers, as scipy draws."""
+    """Yield the count matrix (resamples, tasks) in blocks of rows, with the random numbers that scipy uses."""
     rng = np.random.default_rng(unsigned_seed(seed))
     block = max(1, _CELLS_AT_ONCE // tasks)
     for start in range(0, resamples, block):

@@ -1,4 +1,4 @@
-"""The gate of a continuous-integration run: does an interval clear a threshold?"""
+"""Verdicts of ``bench gate``: whether a confidence interval reaches a threshold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.stats.paired_test import Comparison
 
 
 class Gate(Enum):
-    """The verdict of a gate; the value is the command's exit code (2 is wrong use, as everywhere)."""
+    """Verdict of a gate; the value is the exit status of the command."""
 
     PASS = 0
     FAIL = 1
@@ -17,7 +17,7 @@ class Gate(Enum):
 
 
 def gate_verdict(low: float, high: float, minimum: float) -> Gate:
-    """PASS where the whole interval reaches the minimum, FAIL where none of it does, else INCONCLUSIVE."""
+    """Return PASS if the whole interval is at or above the minimum, FAIL if all of it is below, else INCONCLUSIVE."""
     if low >= minimum:
         return Gate.PASS
     return Gate.FAIL if high < minimum else Gate.INCONCLUSIVE
@@ -26,9 +26,9 @@ def gate_verdict(low: float, high: float, minimum: float) -> Gate:
 def margin_verdict(
     comparison: Comparison, margin: float, lower_is_better: bool = False, confidence: float = CONFIDENCE
 ) -> Gate:
-    """Whether a run is no worse than its baseline by more than ``margin`` (0 or more).
+    """Return the verdict on whether a run is at most ``margin`` worse than its baseline.
 
-    The interval of the difference decides; see ``gain_bounds`` for where there is none.
+    The interval of the gain decides (see ``gain_bounds``).
 
     Raises:
         ValueError: the margin is negative.
@@ -42,10 +42,10 @@ def margin_verdict(
 def gain_bounds(
     comparison: Comparison, lower_is_better: bool = False, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """An interval of the gain (the difference, positive where better).
+    """Return the confidence interval of the gain: the difference, with positive sign if the run is better.
 
-    Where too few tasks differ for a bootstrap, the gain lies between losing 1 on each task of the share
-    lost and winning 1 on each of the share won, both shares at the upper end of Wilson's interval.
+    If the comparison has no interval, the worst case is used: every lost task loses 1 and every won task wins 1, with
+    both shares of tasks at the upper ends of their Wilson intervals.
     """
     if comparison.low is not None and comparison.high is not None:
         return (-comparison.high, -comparison.low) if lower_is_better else (comparison.low, comparison.high)

@@ -1,4 +1,4 @@
-"""Confidence intervals of means over tasks: BCa by resampling tasks, Wilson's where BCa does not hold."""
+"""Confidence intervals of means over tasks: the BCa bootstrap, and Wilson's interval where BCa is unreliable."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from harness.stats.bootstrap import Floats, resampled_means, to_units
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
 FEWEST_FOR_BCA = 5
-"""Tasks above 0 and below 1 that BCa needs; with fewer its coverage falls far below the nominal one."""
+"""Number of tasks above 0, and below 1, that BCa needs; with fewer its coverage is far below nominal."""
 FEW_TASKS = 50
-"""Below this many tasks the note under a table says so."""
+"""With fewer tasks the note under a table says so."""
 SMALL_SAMPLE = 30
-"""Below this many tasks a bootstrap at the nominal level covers too seldom, and a higher one is used."""
+"""With fewer tasks BCa uses a level above the nominal one, at which its coverage would be too low."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over ``tasks`` tasks with its confidence interval; ``method`` is ``bca``, ``bca-small`` or ``wilson``."""
+    """A mean over tasks with its confidence interval."""
 
     value: float
     low: float
     high: float
     method: str
+    """``bca``, ``bca-small`` (fewer than SMALL_SAMPLE tasks) or ``wilson``."""
     tasks: int
+    """Number of tasks."""
 
 
 def intervals(
@@ -40,22 +42,21 @@ def intervals(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> list[Interval]:
-    """One interval a row, over tasks: what the mean would be on other tasks of the same kind.
+    """Return the mean over tasks and its confidence interval for each row; tasks are the population sampled from.
 
-    BCa equals ``scipy.stats.bootstrap(…, method="BCa", rng=numpy.random.default_rng(seed))`` on the
-    row's whole numbers, bit for bit; with fewer than 30 tasks at the level of ``small_sample_level``
-    (``bca-small``). Wilson's interval with n = tasks stands in where fewer than five tasks lie above 0 or
-    below 1, or where all tasks have the same value.
+    The interval is BCa, bit for bit ``scipy.stats.bootstrap(…, method="BCa", rng=numpy.random.default_rng(seed))`` of
+    the row as whole numbers; with fewer than 30 tasks it is at the level of ``small_sample_level`` (``bca-small``).
+    Wilson's interval with n = tasks replaces it if fewer than five tasks are above 0 or below 1, or all are equal.
 
     Args:
-        values: shape (rows, tasks) or (tasks,), each a task's value in [0, 1], tasks in the order of their ids.
-        denominator: what makes whole numbers of the values, one for all rows or one a row.
-        seed: of the resampling.
+        values: shape (rows, tasks) or (tasks,), in [0, 1]; tasks sorted by id, as the resamples depend on the order.
+        denominator: scale that makes the values whole numbers, for all rows or one per row; see ``to_units``.
+        seed: seed of the resampling.
         confidence: nominal coverage, between 0 and 1.
-        resamples: draws of a set of tasks.
+        resamples: number of bootstrap resamples.
 
     Raises:
-        ValueError: see ``to_units``; a value below 0; a confidence not between 0 and 1; no resamples.
+        ValueError: as ``to_units``; also for values below 0, or a confidence or number of resamples out of range.
     """
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(f"cannot use confidence {confidence} and {resamples} resamples")
@@ -69,12 +70,12 @@ def intervals(
     rows = np.flatnonzero((np.minimum(above, below) >= FEWEST_FOR_BCA) & (np.ptp(units, axis=1) > 0))
     small = tasks < SMALL_SAMPLE
     level = small_sample_level(confidence, tasks) if small and len(rows) else confidence
-    found = bca(units[rows], seed, level, resamples) / scale[rows, None]
-    # Too few resamples can leave an end undefined or a width of zero; Wilson's stays there.
-    sound = np.isfinite(found).all(axis=1) & (found[:, 0] < found[:, 1])
-    ends[rows[sound]] = found[sound]
+    bca_ends = bca(units[rows], seed, level, resamples) / scale[rows, None]
+    # With too few resamples an end may be undefined, or the width zero; these rows keep Wilson's interval.
+    valid = np.isfinite(bca_ends).all(axis=1) & (bca_ends[:, 0] < bca_ends[:, 1])
+    ends[rows[valid]] = bca_ends[valid]
     methods = np.full(len(units), "wilson", dtype=object)
-    methods[rows[sound]] = "bca-small" if small else "bca"
+    methods[rows[valid]] = "bca-small" if small else "bca"
     return [
         Interval(float(value), float(low), float(high), str(method), tasks)
         for value, (low, high), method in zip(centres, ends, methods, strict=True)
@@ -82,11 +83,11 @@ def intervals(
 
 
 def small_sample_level(confidence: float, tasks: int) -> float:
-    """The level at which a bootstrap of few values covers as asked (Hesterberg 2015, arXiv 1411.5279).
+    """Return the level at which a bootstrap of few values has the nominal coverage (Hesterberg 2015, arXiv 1411.5279).
 
-    Resampled means of n values spread too little by √((n − 1)/n), and the normal quantile should be Student's
-    t with n − 1 degrees of freedom. Both are mended by taking the bootstrap's ends further out, as CI.bca of his
-    R package ``resample`` does.
+    Resampled means of n values have a standard deviation too small by √((n − 1)/n), and the normal quantile should be
+    that of Student's t with n − 1 degrees of freedom. A higher level corrects both, as in CI.bca of his R package
+    ``resample``.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -95,10 +96,13 @@ def small_sample_level(confidence: float, tasks: int) -> float:
 
 
 def bca(units: Floats, seed: int, confidence: float, resamples: int) -> Floats:
-    """BCa interval ends (rows, 2) of rows of whole numbers (Efron and Tibshirani 1993, 14.3 and 15.4).
+    """Return the ends of BCa intervals, shape (rows, 2) (Efron and Tibshirani 1993, sections 14.3 and 15.4).
 
-    Every operation is done in scipy's order, so that the ends are equal bit for bit. An end may be NaN
-    where the resampled means are all on one side of the mean.
+    Operations are in scipy's order, so that the ends are equal bit for bit. An end is NaN if all resampled means are on
+    one side of the mean.
+
+    Args:
+        units: shape (rows, tasks), whole numbers.
     """
     from scipy.special import ndtr, ndtri
     from scipy.stats import quantile
@@ -113,17 +117,18 @@ def bca(units: Floats, seed: int, confidence: float, resamples: int) -> Floats:
             skew = _acceleration(units[rows])
             shift_low, shift_high = bias + z_low, bias - z_low
             levels = [ndtr(bias + shift / (1 - skew * shift)) for shift in (shift_low, shift_high)]
-        at = np.stack(levels, axis=-1)
-        defined = np.isfinite(at) & np.isfinite(bias)[:, None]
-        found = quantile(means, np.where(defined, at, 0.5), axis=-1)
-        ends[rows] = np.where(defined, found, np.nan)
+        probabilities = np.stack(levels, axis=-1)
+        defined = np.isfinite(probabilities) & np.isfinite(bias)[:, None]
+        quantiles = quantile(means, np.where(defined, probabilities, 0.5), axis=-1)
+        ends[rows] = np.where(defined, quantiles, np.nan)
     return ends
 
 
 def _acceleration(units: Floats) -> Floats:
+    """Return BCa's acceleration of each row, from the means with one task left out (jackknife); shape (rows,)."""
     n = float(units.shape[1])
-    left_out = (units.sum(axis=1, keepdims=True) - units) / (n - 1)
-    spread = (n - 1) * (left_out.mean(axis=1, keepdims=True) - left_out)
+    jackknife = (units.sum(axis=1, keepdims=True) - units) / (n - 1)
+    spread = (n - 1) * (jackknife.mean(axis=1, keepdims=True) - jackknife)
     cubes, squares = (spread**3).sum(axis=1) / n**3, (spread**2).sum(axis=1) / n**2
     # Powers of scalars, as in a plain scipy call: numpy's power of an array may differ in the last bit.
     result: Floats = 1 / 6 * cubes / np.array([square ** (3 / 2) for square in squares])
@@ -131,14 +136,18 @@ def _acceleration(units: Floats) -> Floats:
 
 
 def wilson(value: float, tasks: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share of ``tasks``; never empty, even at 0 and 1."""
+    """Return Wilson's score interval (1927) of a share of ``tasks``; it has a positive width even at 0 and 1.
+
+    Raises:
+        ValueError: there is no task, or the share is not in [0, 1].
+    """
     if tasks < 1 or not 0 <= value <= 1:
         raise ValueError(f"no interval for a share of {value} of {tasks} tasks")
     z = NormalDist().inv_cdf(1 - (1 - confidence) / 2)
     centre = value + z * z / (2 * tasks)
     half = z * math.sqrt(value * (1 - value) / tasks + z * z / (4 * tasks * tasks))
     low, high = (centre - half) / (1 + z * z / tasks), (centre + half) / (1 + z * z / tasks)
-    # At 0 and 1 the two terms are equal but for rounding.
+    # At 0 and 1 one end equals the share, except for rounding.
     return (0.0 if value == 0 else max(low, 0.0)), (1.0 if value == 1 else min(high, 1.0))
 
 

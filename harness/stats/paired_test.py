@@ -1,4 +1,4 @@
-"""Differences between two rows of scores on the same tasks: interval, test, and a verdict in words."""
+"""Paired comparison of scores on the same tasks: interval and test of the difference, and a verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
 SIGNIFICANCE = 0.05
 FEWEST_DIFFERING = 10
-"""With fewer tasks that differ no interval is printed."""
+"""Number of differing tasks from which on a difference gets an interval."""
 EXACT_FLIPS = 16
-"""Up to this many differing tasks all sign flips are enumerated."""
+"""Number of differing tasks up to which all sign flips are enumerated."""
 
 _POWER_FACTOR = 1.960 + 0.842
 """Normal quantiles of a two-sided 5 % test and of 80 % power."""
@@ -25,37 +25,41 @@ _BLOCK = 1 << 21
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A paired difference, values − baseline.
-
-    ``low`` and ``high`` are None, and ``note`` says why, where no interval can be given. ``won`` and
-    ``lost`` are the numbers of tasks with a difference above and below 0 (the reverse where lower is
-    better). ``p_method`` is ``mcnemar``, ``sign-flip exact`` or ``sign-flip``; ``p_holm`` is corrected for
-    all the comparisons made together. ``resolvable`` is the smallest difference that this many tasks
-    resolve at 80 % power, None where the differences do not vary. ``verdict`` is ``better``, ``worse`` or
-    ``not resolved``.
-    """
+    """The paired difference of a row of values and a baseline."""
 
     tasks: int
+    """Number of tasks."""
     won: int
+    """Tasks on which the values are better."""
     lost: int
+    """Tasks on which the baseline is better."""
     delta: float
+    """Mean of values − baseline."""
     low: float | None
     high: float | None
+    """Confidence interval of ``delta``; None without an interval, for the reason in ``note``."""
     p: float
+    """Two-sided p-value of the difference."""
     p_method: str
+    """``mcnemar``, ``sign-flip exact`` or ``sign-flip``."""
     p_holm: float
+    """``p`` with Holm's correction for all comparisons made together."""
     sd: float
+    """Standard deviation of the tasks' differences."""
     resolvable: float | None
+    """Smallest difference that this many tasks resolve at 80 % power; None if ``sd`` is 0."""
     verdict: str
+    """``better``, ``worse`` or ``not resolved``."""
     note: str = ""
+    """Why there is no interval; else empty."""
 
     @property
     def differing(self) -> int:
-        """Tasks on which the two differ."""
+        """Number of tasks on which the two differ."""
         return self.won + self.lost
 
     def tasks_for(self, difference: float) -> int | None:
-        """Tasks of this kind that resolve ``difference`` at 80 % power; None where it is 0 or nothing varies."""
+        """Return how many tasks of this kind resolve ``difference`` at 80 % power; None if it or ``sd`` is 0."""
         return tasks_needed(self.sd, abs(difference)) if self.sd > 0 and difference else None
 
 
@@ -68,19 +72,22 @@ def compare(
     resamples: int = RESAMPLES,
     lower_is_better: Sequence[bool] | None = None,
 ) -> list[Comparison]:
-    """Compare rows of task values pairwise with rows of a baseline; Holm's correction is over all rows.
+    """Compare each row of task values with the same row of a baseline.
+
+    The interval is the percentile bootstrap over tasks. The test is McNemar's if all differences are −1, 0 or 1, else
+    a sign-flip test: exact for up to 16 differing tasks, else with random flips. Holm's correction is over all rows.
 
     Args:
-        values: shape (rows, tasks) or (tasks,), values in [0, 1], tasks in the order of their ids.
-        baseline: the same tasks, the same shape.
-        denominator: what makes whole numbers of the values, one for all rows or one a row.
-        seed: of the resampling and of the sign flips.
-        confidence: of the percentile bootstrap interval.
-        resamples: of the bootstrap, and the number of random sign flips.
-        lower_is_better: by row; False for all where not given.
+        values: shape (rows, tasks) or (tasks,), in [0, 1]; tasks sorted by id, as the resamples depend on the order.
+        baseline: same shape and tasks.
+        denominator: scale that makes the values whole numbers, for all rows or one per row; see ``to_units``.
+        seed: seed of the resampling and of the sign flips.
+        confidence: nominal coverage of the interval, between 0 and 1.
+        resamples: number of bootstrap resamples, and of random sign flips.
+        lower_is_better: for each row; None means False for all.
 
     Raises:
-        ValueError: the shapes differ, or see ``to_units``.
+        ValueError: the shapes differ; confidence or resamples are out of range; or as ``to_units``.
     """
     ours, theirs = np.atleast_2d(np.asarray(values, np.float64)), np.atleast_2d(np.asarray(baseline, np.float64))
     if ours.shape != theirs.shape:
@@ -92,19 +99,19 @@ def compare(
     ends = paired_intervals(units, seed, confidence, resamples) / scale[:, None]
     tests = sign_tests(units, scale, seed, resamples)
     rows = zip(units, scale, ends, tests, flipped, strict=True)
-    found = [_comparison(*row) for row in rows]
-    return apply_holm(found, flipped)
+    return apply_holm([_compare_row(*row) for row in rows], flipped)
 
 
-def apply_holm(found: Sequence[Comparison], lower_is_better: Sequence[bool]) -> list[Comparison]:
-    """Return the same comparisons with Holm's correction over all of them, and the verdicts that follow from it."""
+def apply_holm(comparisons: Sequence[Comparison], lower_is_better: Sequence[bool]) -> list[Comparison]:
+    """Return the comparisons with Holm's correction over all of them and the verdicts that follow from it."""
     return [
         replace(c, p_holm=p, verdict=_verdict(c.delta, p, lower))
-        for c, p, lower in zip(found, holm([c.p for c in found]), lower_is_better, strict=True)
+        for c, p, lower in zip(comparisons, holm([c.p for c in comparisons]), lower_is_better, strict=True)
     ]
 
 
-def _comparison(units: Floats, scale: float, ends: Floats, test: tuple[float, str], lower: bool) -> Comparison:
+def _compare_row(units: Floats, scale: float, ends: Floats, test: tuple[float, str], lower: bool) -> Comparison:
+    """Return the comparison of one row, without verdict and Holm's correction."""
     tasks, above, below = len(units), int((units > 0).sum()), int((units < 0).sum())
     sd = float(units.std(ddof=1) / scale) if tasks > 1 and np.ptp(units) > 0 else 0.0
     note = ""
@@ -130,7 +137,10 @@ def _comparison(units: Floats, scale: float, ends: Floats, test: tuple[float, st
 
 
 def paired_intervals(units: Floats, seed: int, confidence: float, resamples: int) -> Floats:
-    """Percentile bootstrap ends (rows, 2) of the mean difference, in units; equal to scipy's, bit for bit."""
+    """Return the ends of percentile bootstrap intervals of the mean difference, shape (rows, 2), in units.
+
+    They equal those of scipy.stats.bootstrap, bit for bit.
+    """
     from scipy.stats import quantile
 
     alpha = (1 - confidence) / 2
@@ -141,9 +151,15 @@ def paired_intervals(units: Floats, seed: int, confidence: float, resamples: int
 
 
 def sign_tests(units: Floats, scale: Floats, seed: int, flips: int) -> list[tuple[float, str]]:
-    """Two-sided p and its method for each row of paired differences (whole numbers, so that ties are exact)."""
+    """Return the two-sided p-value and the name of the test for each row of paired differences.
+
+    Args:
+        units: shape (rows, tasks), whole numbers, so that equal sums compare as equal.
+        scale: of each row, as ``to_units`` returns it.
+        flips: number of random sign flips where not all are enumerated.
+    """
     results: dict[int, tuple[float, str]] = {}
-    # Rounding to 12 decimals puts equal sums apart by up to a unit a task; they count as reached all the same.
+    # Rounding to 12 decimals separates equal sums by up to one unit per task; they still count as reached.
     slack = np.where(scale == ROUNDED, units.shape[1], 0.0)
     for i, row in enumerate(units):
         differing = row[row != 0]
@@ -159,16 +175,20 @@ def sign_tests(units: Floats, scale: Floats, seed: int, flips: int) -> list[tupl
 
 
 def mcnemar(won: int, lost: int) -> float:
-    """McNemar's exact two-sided p: a fair coin over the tasks that differ (1 where none does)."""
+    """Return McNemar's exact two-sided p-value: a binomial test with probability 1/2 of the differing tasks.
+
+    Without differing tasks it is 1.
+    """
     n, fewer = int(won) + int(lost), min(int(won), int(lost))
-    tail = ways = 1  # of choosing i of n; whole numbers, so that the result is exact to the last bit
+    tail = coefficient = 1  # binomial coefficients as integers, so that the result is exact to the last bit
     for i in range(fewer):
-        ways = ways * (n - i) // (i + 1)
-        tail += ways
+        coefficient = coefficient * (n - i) // (i + 1)
+        tail += coefficient
     return min(1.0, 2 * tail / (1 << n))
 
 
 def _exact_flips(differences: Floats, slack: float) -> float:
+    """Return the share of all sign flips whose |sum| reaches the observed one, up to ``slack``."""
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate((sums + difference, sums - difference))
@@ -176,9 +196,9 @@ def _exact_flips(differences: Floats, slack: float) -> float:
 
 
 def _random_flips(units: Floats, slack: Floats, seed: int, flips: int) -> Floats:
-    """How many of the random flips reach the observed |sum|; the same flips for every row."""
+    """Return, for each row, how many random sign flips reach the observed |sum|; rows share the flips."""
     observed = np.abs(units.sum(axis=1)) - slack
-    # A stream of its own, so that the test does not lean on the interval's draws.
+    # Another seed than the bootstrap's, so that test and interval are independent.
     rng = np.random.default_rng([unsigned_seed(seed), 1])
     reached: Floats = np.zeros(len(units))
     block = max(1, _BLOCK // max(units.shape))
@@ -190,23 +210,26 @@ def _random_flips(units: Floats, slack: Floats, seed: int, flips: int) -> Floats
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979), in the order given."""
+    """Return the p-values with Holm's step-down correction (1979), in the same order."""
     order = sorted(range(len(ps)), key=lambda i: ps[i])
     corrected = [0.0] * len(ps)
     highest = 0.0
-    for place, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(ps) - place) * ps[i]))
+    for position, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(ps) - position) * ps[i]))
         corrected[i] = highest
     return corrected
 
 
 def resolvable_difference(sd: float, tasks: int) -> float | None:
-    """The smallest difference that ``tasks`` paired tasks resolve at 80 % power, None where sd is 0."""
+    """Return the smallest difference that a 5 % test of paired tasks detects with 80 % power; None if sd is 0."""
     return _POWER_FACTOR * sd / math.sqrt(tasks) if sd > 0 else None
 
 
 def tasks_needed(sd: float, difference: float) -> int:
-    """Paired tasks that resolve ``difference`` at 80 % power where the paired differences have this sd.
+    """Return how many paired tasks a 5 % test needs to detect ``difference`` with 80 % power.
+
+    Args:
+        sd: standard deviation of the tasks' differences.
 
     Raises:
         ValueError: sd or difference is not above 0.
