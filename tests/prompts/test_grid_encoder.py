@@ -1,3 +1,5 @@
+"""Grid encoders: round trips, layouts, named failures of strict decoding, and lenient decoding."""
+
 from __future__ import annotations
 
 import pytest
@@ -33,7 +35,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 @given(grid=grids())
-def test_decode_undoes_encode(name: str, grid: Grid) -> None:
+def test_decode_inverts_encode(name: str, grid: Grid) -> None:
     encoder = parse_encoder(name)
     text = encoder.encode(grid)
     assert encoder.decode(text) == grid
@@ -64,7 +66,7 @@ def test_a_block_is_found_among_other_text(grid: Grid, before: str, after: str) 
         (DEFAULT_ENCODER, "```grid shape: 2x3\n1 012\n2 345\n```"),
     ],
 )
-def test_the_layouts_of_the_original(name: str, text: str) -> None:
+def test_layouts_equal_those_of_the_original(name: str, text: str) -> None:
     assert parse_encoder(name).encode(GRID) == text
     assert decode_lenient(text, parse_encoder(name)) == GRID
 
@@ -75,7 +77,7 @@ FAILURES = [
     (DEFAULT_ENCODER, "I cannot solve this.", "unparsed"),
     (DEFAULT_ENCODER, "1 012\n2 345", "unparsed"),  # no block
     (DEFAULT_ENCODER, "```grid shape: 2x3\n1 012\n2 345", "unparsed"),  # not closed
-    (DEFAULT_ENCODER, "```grid shape: 2x3\n1 012\n2 345\n```x", "unparsed"),  # nor so
+    (DEFAULT_ENCODER, "```grid shape: 2x3\n1 012\n2 345\n```x", "unparsed"),  # text on the closing line
     (DEFAULT_ENCODER, "```grid\n1 012\n2 345\n```", "unparsed"),  # no shape
     (DEFAULT_ENCODER, SHAPED.format("1 012\n3 345"), "unparsed"),  # row numbers
     (DEFAULT_ENCODER, SHAPED.format("012\n345"), "unparsed"),
@@ -100,15 +102,15 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("name", "text", "kind"), FAILURES)
-def test_every_failure_has_its_name(name: str, text: str, kind: str) -> None:
+def test_strict_failures_have_kinds(name: str, text: str, kind: str) -> None:
     with pytest.raises(GridError) as error:
         parse_encoder(name).decode(text)
     assert error.value.kind == kind
 
 
 @given(st.text(alphabet="0123456789 |`grid shape:x\n٣ñ", max_size=80), st.sampled_from(NAMES))
-def test_no_text_breaks_a_decoder(text: str, name: str) -> None:
-    """Whatever a model answers is a grid or a named failure, strict or lenient."""
+def test_any_text_gives_a_grid_or_a_named_failure(text: str, name: str) -> None:
+    """Strict and lenient decoding raise nothing but GridError of a known kind."""
     encoder = parse_encoder(name)
     for decode in (encoder.decode, lambda answer: decode_lenient(answer, encoder)):
         kind = "grid"
@@ -129,14 +131,14 @@ def test_no_text_breaks_a_decoder(text: str, name: str) -> None:
         ("```grid shape: 1x1\nx ٣\n```", [[3]]),
     ],
 )
-def test_lenient_reads_what_the_original_would_have(text: str, rows: list[list[int]]) -> None:
+def test_lenient_accepts_what_the_original_accepted(text: str, rows: list[list[int]]) -> None:
     encoder = parse_encoder(DEFAULT_ENCODER)
     assert decode_lenient(text, encoder).to_rows() == rows
     with pytest.raises(GridError):
         encoder.decode(text)
 
 
-def test_lenient_still_wants_a_grid() -> None:
+def test_lenient_failures_have_kinds() -> None:
     for text, kind in (("1 01\n2 0", "bad_shape"), ("1 0a", "unparsed"), ("", "unparsed"), ("01", "unparsed")):
         with pytest.raises(GridError) as error:
             decode_lenient(SHAPED.format(text), parse_encoder(DEFAULT_ENCODER))
@@ -163,7 +165,7 @@ def test_lenient_still_wants_a_grid() -> None:
         "RowNumberEncoder(" * 2000 + "MinimalGridEncoder()" + ")" * 2000,
     ],
 )
-def test_an_unknown_encoder_lists_the_known_ones(name: str) -> None:
+def test_the_error_of_an_unknown_encoder_lists_the_known_ones(name: str) -> None:
     with pytest.raises(SpecError) as error:
         parse_encoder(name)
     assert all(known in str(error.value) for known in KNOWN_ENCODERS)
@@ -179,11 +181,11 @@ def test_an_unknown_encoder_lists_the_known_ones(name: str) -> None:
         "ReplaceNumberEncoder(RowNumberEncoder(ReplaceNumberEncoder(MinimalGridEncoder())))",
     ],
 )
-def test_what_could_not_be_decoded_is_refused(name: str) -> None:
+def test_nestings_that_cannot_be_decoded_are_errors(name: str) -> None:
     with pytest.raises(SpecError, match="cannot be decoded"):
         parse_encoder(name)
 
 
-def test_spaces_in_the_string_do_not_matter() -> None:
+def test_spaces_in_an_encoder_string_are_ignored() -> None:
     one: GridEncoder = parse_encoder(" GridShapeEncoder( RowNumberEncoder(MinimalGridEncoder( )) ) ")
     assert one == parse_encoder(DEFAULT_ENCODER)

@@ -1,3 +1,5 @@
+"""Prompt templates: golden texts, what each shows, and the decoding of answers."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -32,7 +34,7 @@ def rendered(name: str) -> str:
     return "".join([*parts, f"<<assistant, the answer>>\n{prompt.answer(TASK, 1, encoder)}\n"])
 
 
-def test_the_prompts_that_are_shipped() -> None:
+def test_shipped_prompts() -> None:
     assert set(prompt_names()) >= {
         "output-from-examples-v0",
         "output-from-examples-v1",
@@ -43,14 +45,14 @@ def test_the_prompts_that_are_shipped() -> None:
 
 
 @pytest.mark.parametrize("name", prompt_names())
-def test_a_prompt_never_changes_under_its_name(name: str) -> None:
-    """An adapter is only served as it was trained while this holds: a new text gets a new version."""
+def test_prompts_equal_their_golden_texts(name: str) -> None:
+    """Adapters were trained on these texts. A changed text needs a new name."""
     assert rendered(name) == (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", prompt_names())
 @pytest.mark.parametrize("encoder_name", ENCODERS)
-def test_the_answer_is_read_back_and_not_given_away(name: str, encoder_name: str) -> None:
+def test_answers_decode_and_are_not_in_the_messages(name: str, encoder_name: str) -> None:
     prompt, encoder = load_prompt(name), parse_encoder(encoder_name)
     for k in range(20):
         task = random_task(Stream("prompt", k), 3)
@@ -61,23 +63,23 @@ def test_the_answer_is_read_back_and_not_given_away(name: str, encoder_name: str
         assert prompt.messages(task, 0, encoder) == prompt.messages(other, 0, encoder)
 
 
-def test_prompts_show_what_their_names_say() -> None:
+def test_prompts_show_the_grids_that_their_names_say() -> None:
     encoder = parse_encoder("MinimalGridEncoder()")
-    seen = {name: "".join(m.content for m in load_prompt(name).messages(TASK, 1, encoder)) for name in prompt_names()}
-    for name, text in seen.items():
+    texts = {name: "".join(m.content for m in load_prompt(name).messages(TASK, 1, encoder)) for name in prompt_names()}
+    for name, text in texts.items():
         assert ("01\n23" in text) == (not name.startswith("output-from-outputs")), name
         assert ("8\n9" in text) == (not name.startswith("input-from-inputs")), name
         assert ("33" in text) == (name.startswith(("output-from-examples", "compact"))), name
         assert load_prompt(name).shows_test_input == ("33" in text)
 
 
-def test_an_adapter_is_asked_with_the_first_of_its_prompts_that_shows_the_test_input() -> None:
+def test_the_inference_prompt_is_the_first_that_shows_the_test_input() -> None:
     assert inference_prompt(["input-from-inputs-v0", "compact-v0", "output-from-examples-v1"]) == "compact-v0"
     assert inference_prompt(["output-from-examples-v1", "compact-v0"]) == "output-from-examples-v1"
     assert inference_prompt(["input-from-inputs-v0", "output-from-outputs-v0"]) == "input-from-inputs-v0"
 
 
-def test_the_answer_stands_under_its_heading() -> None:
+def test_messages_and_headings_of_the_default_prompts() -> None:
     encoder = parse_encoder(DEFAULT_ENCODER)
     for name in ("output-from-examples-v0", "output-from-examples-v1"):
         prompt = load_prompt(name)
@@ -90,7 +92,7 @@ def test_the_answer_stands_under_its_heading() -> None:
         assert prompt.answer(TASK, 0, encoder).startswith("### Output\n\n```grid shape: 1x2\n")
 
 
-def test_an_unknown_output_cannot_be_learned_but_asked() -> None:
+def test_a_task_without_output_has_messages_but_no_answer() -> None:
     task = Task("open", TASK.train, (Pair(TASK.test[0].input, None),))
     encoder = parse_encoder(DEFAULT_ENCODER)
     prompt = load_prompt("output-from-examples-v1")
@@ -101,14 +103,14 @@ def test_an_unknown_output_cannot_be_learned_but_asked() -> None:
     assert load_prompt("input-from-inputs-v0").answer_grid(task, 0) == TASK.test[0].input
 
 
-def test_failures_keep_their_names() -> None:
+def test_decode_failures_keep_their_kind() -> None:
     prompt = load_prompt("output-from-examples-v1")
     with pytest.raises(GridError) as error:
         prompt.decode("### Output\n\n```grid shape: 1x1\n1 12\n```", parse_encoder(DEFAULT_ENCODER))
     assert error.value.kind == "bad_shape"
 
 
-def test_names_and_digests() -> None:
+def test_digests_differ_and_unknown_names_are_errors() -> None:
     assert len({load_prompt(name).digest for name in prompt_names()}) == len(prompt_names())
     with pytest.raises(SpecError, match="output-from-examples-v1"):
         load_prompt("output-from-examples-v9")

@@ -1,3 +1,5 @@
+"""Token ids of prompts and samples: equal to the chat template's, with and without tables, for several tokenizers."""
+
 from __future__ import annotations
 
 from functools import cache
@@ -36,7 +38,7 @@ def tokenizer() -> Any:
 
 
 def _byte_level(split_digits: bool, use_regex: bool) -> Any:
-    """A byte-level BPE that merges digits into threes, and without its regex also across line breaks."""
+    """Train a byte-level BPE that merges up to three digits, and without its regex also across line breaks."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -50,11 +52,11 @@ def _byte_level(split_digits: bool, use_regex: bool) -> Any:
         vocab_size=900, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
     bpe.train_from_iterator(lines, trainer)
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", additional_special_tokens=["<|im_start|>"]
     )
-    made.chat_template = CHATML
-    return made
+    tokenizer.chat_template = CHATML
+    return tokenizer
 
 
 def _conversation(prompt: Any, task: Task, encoder: Any) -> list[dict[str, str]]:
@@ -63,7 +65,7 @@ def _conversation(prompt: Any, task: Task, encoder: Any) -> list[dict[str, str]]
 
 @pytest.mark.parametrize("name", prompt_names())
 @pytest.mark.parametrize("encoder_name", ENCODERS)
-def test_ids_are_those_of_the_chat_template(tokenizer: Any, name: str, encoder_name: str) -> None:
+def test_ids_equal_those_of_the_chat_template(tokenizer: Any, name: str, encoder_name: str) -> None:
     prompt, encoder = load_prompt(name), parse_encoder(encoder_name)
     fast, plain = (PromptTokenizer(tokenizer, prompt, encoder, fast=fast) for fast in (True, False))
     assert (fast.method, plain.method) == ("cells", "tokenizer")
@@ -79,7 +81,7 @@ def test_ids_are_those_of_the_chat_template(tokenizer: Any, name: str, encoder_n
         assert sample.ids[-1] == tokenizer.eos_token_id
 
 
-def test_real_tasks_under_training_views(tokenizer: Any) -> None:
+def test_tables_equal_the_tokenizer_on_real_tasks(tokenizer: Any) -> None:
     dataset = open_dataset("arc1/training#n=40#seed=1")
     fast, plain = (
         PromptTokenizer(tokenizer, load_prompt("output-from-examples-v1"), parse_encoder(DEFAULT_ENCODER), fast=fast)
@@ -87,15 +89,15 @@ def test_real_tasks_under_training_views(tokenizer: Any) -> None:
     )
     for index in range(40):
         task = dataset.task(index)
-        seen = random_view(Stream("view", index), len(task.train)).apply_task(task)
+        view = random_view(Stream("view", index), len(task.train)).apply_task(task)
         for test in range(len(task.test)):
-            assert fast.sample(seen, test) == plain.sample(seen, test)
+            assert fast.sample(view, test) == plain.sample(view, test)
 
 
 @pytest.mark.parametrize(
     ("split_digits", "use_regex", "path"), [(True, True, "cells"), (False, True, "rows"), (False, False, "tokenizer")]
 )
-def test_a_table_is_used_only_where_it_agrees(split_digits: bool, use_regex: bool, path: str) -> None:
+def test_a_table_is_used_only_if_it_agrees_with_the_tokenizer(split_digits: bool, use_regex: bool, path: str) -> None:
     tokenizer = _byte_level(split_digits, use_regex)
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder(DEFAULT_ENCODER)
     tokens = PromptTokenizer(tokenizer, prompt, encoder)
@@ -128,7 +130,7 @@ def _both_ways(tokenizer: Any, encoder: str) -> tuple[PromptTokenizer, PromptTok
 @st.composite
 def _grids(draw: st.DrawFn) -> Grid:
     height, width = draw(st.integers(1, 30)), draw(st.integers(1, 30))
-    colours = draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))  # few, so that they stand beside each other
+    colours = draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))  # few, so that runs of one colour are common
     cells = draw(st.lists(st.sampled_from(colours), min_size=height * width, max_size=height * width))
     return Grid(height, width, bytes(cells))
 
@@ -136,7 +138,7 @@ def _grids(draw: st.DrawFn) -> Grid:
 @pytest.mark.parametrize("name", GROUPING)
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(grids=st.lists(_grids(), min_size=4, max_size=4), encoder=st.sampled_from(ENCODERS))
-def test_tables_of_grouped_digits_give_the_ids_of_the_tokenizer(
+def test_tables_of_grouped_digits_equal_the_tokenizer(
     families: dict[str, Any], name: str, grids: list[Grid], encoder: str
 ) -> None:
     fast, plain = _both_ways(families[name], encoder)
@@ -146,8 +148,8 @@ def test_tables_of_grouped_digits_give_the_ids_of_the_tokenizer(
     assert fast.sample(task, 0) == plain.sample(task, 0)
 
 
-def test_a_token_for_one_run_of_digits_is_noticed() -> None:
-    """Only ten zeros in a row are one token more: random grids would not show it."""
+def test_a_token_for_a_run_of_one_digit_rules_out_the_table_of_cells() -> None:
+    """Ten sevens in a row are one token. Random grids would hardly contain them; the systematic probes do."""
     from tokenizers import AddedToken
 
     tokenizer = build_tokenizer()
@@ -167,13 +169,16 @@ def test_a_token_for_one_run_of_digits_is_noticed() -> None:
     ("template", "why"),
     [
         ("{{ raise_exception('no system role') }}", "no system role"),
-        (CHATML.replace("message['content']", "message['content'][:10]"), "cannot be trained on"),  # cuts the answer
+        (
+            CHATML.replace("message['content']", "message['content'][:10]"),
+            "cannot be trained on",
+        ),  # truncates the answer
         (CHATML.replace("message['role'] +", "(loop.length ~ message['role']) +"), "with the answer it renders"),
         (CHATML.replace("<|im_end|>", ""), "no special token ends"),
         (None, "chat_template"),
     ],
 )
-def test_a_template_that_does_not_fit_is_refused(template: str | None, why: str) -> None:
+def test_unusable_templates_are_errors(template: str | None, why: str) -> None:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = template
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder(DEFAULT_ENCODER)
@@ -181,8 +186,8 @@ def test_a_template_that_does_not_fit_is_refused(template: str | None, why: str)
         PromptTokenizer(tokenizer, prompt, encoder).sample(TASKS[0], 0)
 
 
-def test_a_template_may_begin_the_answer_itself(tokenizer: Any) -> None:
-    """Reasoning models open the assistant's turn with an empty thought: it is learned with the answer."""
+def test_text_of_the_template_before_the_answer_is_learned(tokenizer: Any) -> None:
+    """Templates of reasoning models begin the assistant's turn with an empty thought."""
     thinking = build_tokenizer()
     thinking.chat_template = CHATML.replace(
         "message['content'] +", "(('<think></think>' if message['role'] == 'assistant' else '') + message['content']) +"
@@ -195,7 +200,7 @@ def test_a_template_may_begin_the_answer_itself(tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_an_unknown_output_can_be_asked_not_learned(tokenizer: Any, fast: bool) -> None:
+def test_a_task_without_output_has_a_prompt_but_no_sample(tokenizer: Any, fast: bool) -> None:
     grid = Grid.from_rows([[1]])
     task = Task("open", (Pair(grid, grid),), (Pair(grid, None),))
     encoder = parse_encoder(DEFAULT_ENCODER)

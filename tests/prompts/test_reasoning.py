@@ -1,4 +1,4 @@
-"""What is read as the answer: what stands behind the last thought, without the marks of the turn around it."""
+"""The answer in a model's text: after the last thought, without special tokens around it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENCODERS = (
 THOUGHTS = (
     "<think>\n\n</think>\n\n",
     "<think>\n{draft}\n</think>\n\n",
-    "{draft}\nso:</think>\n",  # R1's prompt has opened it
+    "{draft}\nso:</think>\n",  # R1's prompt ends with the opening
     "<think>{draft}</think>\n<think>again\n{draft}</think>\n\n",
     "<thinking>{draft}</thinking>\n",
     "<seed:think>{draft}</seed:think>",
@@ -34,7 +34,7 @@ THOUGHTS = (
     "◁think▷{draft}◁/think▷",
     "<|channel|>analysis<|message|>{draft}<|end|><|start|>assistant<|channel|>final<|message|>",
     "<|channel>thought\n{draft}<channel|>",
-    "\n\n",  # the server has taken the thought away
+    "\n\n",  # the server has removed the thought
 )
 ENDS = (
     "",
@@ -51,7 +51,7 @@ ENDS = (
 @pytest.mark.parametrize("lenient", [False, True])
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("thought", THOUGHTS)
-def test_the_answer_behind_thoughts_is_read_and_no_draft(thought: str, encoder: str, lenient: bool) -> None:
+def test_the_grid_after_the_thoughts_is_decoded_not_a_draft(thought: str, encoder: str, lenient: bool) -> None:
     for name in ("output-from-examples-v1", "compact-v0"):
         prompt, grids = load_prompt(name), parse_encoder(encoder)
         for end in ENDS:
@@ -62,7 +62,7 @@ def test_the_answer_behind_thoughts_is_read_and_no_draft(thought: str, encoder: 
 @pytest.mark.parametrize("lenient", [False, True])
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("opening", ["<think>\n", "<think>", "[THINK]", "<think>no</think>\n<think>\n"])
-def test_a_thought_that_is_not_closed_is_no_answer(opening: str, encoder: str, lenient: bool) -> None:
+def test_an_open_thought_is_unparsed(opening: str, encoder: str, lenient: bool) -> None:
     prompt, grids = load_prompt("compact-v0"), parse_encoder(encoder)
     text = opening + grids.encode(DRAFT)
     assert ends_in_thought(text)
@@ -72,7 +72,7 @@ def test_a_thought_that_is_not_closed_is_no_answer(opening: str, encoder: str, l
 
 
 @given(st.text(st.sampled_from("0123456789|\n `grids:x<>"), max_size=200))
-def test_what_has_no_marks_is_only_stripped(text: str) -> None:
+def test_text_without_marks_is_only_stripped(text: str) -> None:
     if ">" not in text:
         assert extract_answer(text) == text.strip()
 
@@ -80,7 +80,7 @@ def test_what_has_no_marks_is_only_stripped(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["<" + " " * 100_000 + "x", "<s> " * 20_000 + "x", "x" + "<s> " * 5_000, "<|a" * 30_000]
 )
-def test_hostile_answers_take_no_time(text: str) -> None:
+def test_hostile_answers_take_linear_time(text: str) -> None:
     start = perf_counter()
     extract_answer(text)
     assert perf_counter() - start < 2
