@@ -1,4 +1,4 @@
-"""How a server's log-probabilities are judged in each dtype, and where its dtype is read."""
+"""How a server's log-probabilities are compared with PEFT's in each dtype."""
 
 from __future__ import annotations
 
@@ -16,74 +16,85 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import ServerError
+from harness.prompts.prompt_tokenizer import TrainingSample
 from trainers.commands.log_odds import LogProbs, OddsDifferences, compare_odds
-from trainers.commands.parity import Parity, server_dtype
+from trainers.commands.parity import Parity, _largest, _over_http, server_dtype
 
-SIZE = 4 * 2.0**-8
+LEAST = 4 * 2.0**-8
 
 
-def logs(logits: np.ndarray) -> LogProbs:
+def log_probabilities(logits: np.ndarray) -> LogProbs:
     """Log-probabilities of the first of two classes, whose logits differ by this, in two samples."""
     values = -np.logaddexp(0.0, -logits)
     return [list(values[:60]), list(values[60:])]
 
 
-def case(seed: int) -> tuple[np.ndarray, np.random.Generator]:
+def random_logits(seed: int) -> tuple[np.ndarray, np.random.Generator]:
     """Logits of an adapter that is sure of most tokens, and of few it is not."""
     random = np.random.default_rng(seed)
     return random.normal(6, 4, 120), random
 
 
-def judged(adapted: np.ndarray, served: np.ndarray, seed: int, *, control: float = 5) -> OddsDifferences:
+def compare_with_rounding(adapted: np.ndarray, served: np.ndarray, seed: int, *, control: float = 5) -> OddsDifferences:
     """With a rounding of 0.1 through PEFT."""
     random = np.random.default_rng([seed, 1])
     rounded = adapted + random.normal(0, 0.1, adapted.size)
-    return compare_odds(*map(logs, (adapted, served, rounded, adapted + random.normal(0, control, adapted.size))), SIZE)
+    return compare_odds(
+        *map(log_probabilities, (adapted, served, rounded, adapted + random.normal(0, control, adapted.size))), LEAST
+    )
 
 
 @given(seed=st.integers(0, 10_000))
-def test_rounding_passes_and_other_weights_do_not(seed: int) -> None:
-    adapted, random = case(seed)
-    assert judged(adapted, adapted, seed).within_bounds
-    assert judged(adapted, adapted + random.normal(0, 0.04, 120), seed).within_bounds
+def test_rounding_passes_and_other_weights_fail(seed: int) -> None:
+    adapted, random = random_logits(seed)
+    assert compare_with_rounding(adapted, adapted, seed).within_bounds
+    assert compare_with_rounding(adapted, adapted + random.normal(0, 0.04, 120), seed).within_bounds
     for distance in (0.4, 0.7, 5):
-        assert not judged(adapted, adapted + random.normal(0, distance, 120), seed).within_bounds
+        assert not compare_with_rounding(adapted, adapted + random.normal(0, distance, 120), seed).within_bounds
 
 
 @given(seed=st.integers(0, 10_000))
-def test_one_token_that_is_quite_another_fails(seed: int) -> None:
+def test_a_large_difference_at_one_token_fails(seed: int) -> None:
     """The mean would not show it; tokens of which the model is all but certain cannot be told, nor matter."""
-    adapted, random = case(seed)
+    adapted, random = random_logits(seed)
     at = int(np.argmin(np.abs(adapted)))
     served = adapted + random.normal(0, 0.02, 120)
     served[at] -= 3
-    found = judged(adapted, served, seed)
+    found = compare_with_rounding(adapted, served, seed)
     assert found.mean < found.rounding
     assert not found.within_bounds
 
 
-def test_a_check_that_could_not_fail_does_not_pass_in_16_bits() -> None:
-    adapted, _ = case(0)
-    assert judged(adapted, adapted, 0, control=1).within_bounds
-    assert not judged(adapted, adapted, 0, control=0.2).within_bounds
+def test_an_adapter_without_effect_does_not_pass() -> None:
+    adapted, _ = random_logits(0)
+    assert compare_with_rounding(adapted, adapted, 0, control=1).within_bounds
+    assert not compare_with_rounding(adapted, adapted, 0, control=0.2).within_bounds
 
 
-def test_a_model_without_rounding_is_granted_a_little() -> None:
-    adapted = logs(np.zeros(120))
-    far = logs(np.full(120, 5.0))
-    assert compare_odds(adapted, logs(np.full(120, SIZE / 2)), adapted, far, SIZE).within_bounds
-    assert not compare_odds(adapted, logs(np.full(120, SIZE * 2.2)), adapted, far, SIZE).within_bounds
+def test_a_model_without_rounding_is_allowed_the_least_rounding() -> None:
+    adapted = log_probabilities(np.zeros(120))
+    far = log_probabilities(np.full(120, 5.0))
+    assert compare_odds(adapted, log_probabilities(np.full(120, LEAST / 2)), adapted, far, LEAST).within_bounds
+    assert not compare_odds(adapted, log_probabilities(np.full(120, LEAST * 2.2)), adapted, far, LEAST).within_bounds
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_fails(bad: float) -> None:
-    adapted, _ = case(1)
-    served = logs(adapted)
+def test_a_value_that_is_not_finite_fails(bad: float) -> None:
+    adapted, _ = random_logits(1)
+    served = log_probabilities(adapted)
     served[1][3] = bad
-    assert not compare_odds(logs(adapted), served, logs(adapted + 0.1), logs(adapted - 5), SIZE).within_bounds
+    assert not compare_odds(
+        log_probabilities(adapted), served, log_probabilities(adapted + 0.1), log_probabilities(adapted - 5), LEAST
+    ).within_bounds
 
 
-def test_the_line_names_the_figures_that_decide() -> None:
+def test_a_difference_that_is_not_finite_fails() -> None:
+    assert _largest([[-1.0, -2.0]], [[-1.5, -2.0]]) == 0.5
+    for values in ([-1.0, math.nan], [math.nan, -1.0]):
+        assert not Parity(2, _largest([values], [[-1.0, -1.0]]), 0.5).holds
+
+
+def test_the_text_names_the_deciding_figures() -> None:
     exact = Parity(100, 1e-5, 0.5)
     assert exact.holds
     assert "server in float32: the server has the model" in exact.as_text()
@@ -96,7 +107,7 @@ def test_the_line_names_the_figures_that_decide() -> None:
 
 
 @contextmanager
-def listing(body: Any) -> Iterator[str]:
+def model_list_server(body: Any) -> Iterator[str]:
     """A server whose /v1/models answers this."""
 
     class Answering(BaseHTTPRequestHandler):
@@ -127,12 +138,35 @@ def listing(body: Any) -> Iterator[str]:
         ({}, None),
     ],
 )
-def test_the_dtype_is_what_the_server_says(card: dict[str, Any], dtype: str | None) -> None:
-    with listing({"data": [{"id": "base", "arc_bench": {"dtype": "float16"}}, {"id": "mine", **card}]}) as url:
+def test_the_dtype_is_the_one_that_the_server_reports(card: dict[str, Any], dtype: str | None) -> None:
+    with model_list_server(
+        {"data": [{"id": "base", "arc_bench": {"dtype": "float16"}}, {"id": "mine", **card}]}
+    ) as url:
         assert server_dtype(url, "mine", None) == dtype
 
 
 @pytest.mark.parametrize("body", [[], {}, {"data": 3}, {"data": [{"name": "no id"}]}, {"data": [{"id": "a"}, "b"]}])
 def test_a_server_that_lists_nothing_is_one_clear_line(body: Any) -> None:
-    with listing(body) as url, pytest.raises(ServerError, match="does not list its models"):
+    with model_list_server(body) as url, pytest.raises(ServerError, match="does not list its models"):
         server_dtype(url, "mine", None)
+
+
+def test_parity_bypasses_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answering(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"choices": [{"prompt_logprobs": [null, {"5": {"logprob": -0.5}}]}]}')
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        assert _over_http(f"http://127.0.0.1:{server.server_port}", "m", TrainingSample([4, 5], 1), None) == [-0.5]
+        thread.join()

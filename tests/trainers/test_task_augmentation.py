@@ -1,4 +1,4 @@
-"""New training tasks out of old ones: pairs split anew, and problem changes, as a recipe asks for them."""
+"""New training tasks from old ones: pairs split anew, and problem changes, as the recipe says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.core.grid import Pair, Task
 from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList
 from tests.support.data_samples import random_task
-from tests.trainers.test_mixture import mixed_lengths, mixture
+from tests.support.mixtures import half_too_long, make_mixture
 from trainers.commands.preview import format_preview, preview
 from trainers.data.mixture import TaskChanges, count_by_source
 from trainers.data.task_augmentation import EQUAL_WEIGHTS, KINDS, random_change
@@ -25,7 +25,7 @@ from trainers.model.inputs import open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe
 
 TASKS = tuple(random_task(Stream("remake", k), 3, 4, f"t{k}") for k in range(6))
-SMALL: dict[str, Any] = {
+RECIPE: dict[str, Any] = {
     "model": "tiny",
     "output_dir": Path("out"),
     "max_steps": 25,
@@ -35,24 +35,24 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("drop", "expected"), [(False, "81714a3cd4f081b1"), (True, "a89a51f05485b2d9")])
-def test_without_remakes_the_samples_are_those_of_before_they_existed(drop: bool, expected: str) -> None:
-    mix = mixed_lengths(3, drop_pairs=drop)
+def test_without_task_changes_samples_equal_those_of_earlier_versions(drop: bool, expected: str) -> None:
+    mix = half_too_long(3, drop_pairs=drop)
     drawn = [(d.task_id, d.sample.ids, d.too_long) for d in map(mix.draw_sample, range(60))]
     assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == expected
 
 
 @given(st.integers(0, 99), st.lists(st.integers(0, 10**9), min_size=1, max_size=6))
 @settings(max_examples=25, deadline=None)
-def test_a_remade_sample_depends_on_seed_and_index_alone(seed: int, indices: list[int]) -> None:
+def test_a_changed_sample_depends_only_on_seed_and_index(seed: int, indices: list[int]) -> None:
     task_changes = [TaskChanges(True, 0.5), TaskChanges(False, 0.9, {"mirror": 1})]
-    one, other = mixed_lengths(seed, task_changes=task_changes), mixed_lengths(seed, task_changes=task_changes)
+    one, other = half_too_long(seed, task_changes=task_changes), half_too_long(seed, task_changes=task_changes)
     there = [one.draw_sample(i) for i in indices]
     assert [other.draw_sample(i) for i in reversed(indices)] == there[::-1]
 
 
-def test_every_pair_is_asked_where_pairs_are_split_anew() -> None:
+def test_with_resplit_every_pair_becomes_the_test_pair() -> None:
     def asked(resplit: bool) -> Counter[tuple[int, ...]]:
-        mix = mixture(TaskList("one", TASKS[:1]), augment=False, task_changes=[TaskChanges(resplit)])
+        mix = make_mixture(TaskList("one", TASKS[:1]), augment=False, task_changes=[TaskChanges(resplit)])
         draws = [mix.draw_sample(i) for i in range(200)]
         assert all(d.resplit == resplit for d in draws)
         return Counter(tuple(d.sample.ids[d.sample.prompt_length :]) for d in draws)
@@ -65,14 +65,16 @@ def test_every_pair_is_asked_where_pairs_are_split_anew() -> None:
 
 def test_a_task_with_an_unknown_output_is_not_split() -> None:
     open_end = replace(TASKS[0], test=(*TASKS[0].test, Pair(TASKS[1].test[0].input, None)))
-    mix = mixture(TaskList("open", (open_end,)), task_changes=[TaskChanges(True)])
+    mix = make_mixture(TaskList("open", (open_end,)), task_changes=[TaskChanges(True)])
     (counts,) = count_by_source([mix.draw_sample(i) for i in range(20)], 1)
     assert (counts.drawn, counts.resplit) == (20, 0)
 
 
-def test_problem_changes_come_as_often_as_asked_and_are_counted() -> None:
-    mix = mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False, task_changes=[TaskChanges(probability=0.3)])
-    plain = mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False)
+def test_problem_changes_have_the_requested_probability_and_are_counted() -> None:
+    mix = make_mixture(
+        TaskList("some", TASKS), max_seq_len=4000, augment=False, task_changes=[TaskChanges(probability=0.3)]
+    )
+    plain = make_mixture(TaskList("some", TASKS), max_seq_len=4000, augment=False)
     known = {tuple(plain.draw_sample(i).sample.ids) for i in range(100)}
     assert len(known) == len(TASKS)
     draws = [mix.draw_sample(i) for i in range(400)]
@@ -83,7 +85,7 @@ def test_problem_changes_come_as_often_as_asked_and_are_counted() -> None:
     assert sum(tuple(d.sample.ids) not in known for d in draws if d.changed) > 0.9 * counts.changed
 
 
-def test_a_change_that_does_not_fit_leaves_the_task() -> None:
+def test_a_change_that_does_not_fit_leaves_the_task_unchanged() -> None:
     big = random_task(Stream("big"), 2, 1)
     tall = Pair(replace(big.train[0].input, height=30, width=1, cells=bytes(30)), big.train[0].output)
     task = Task("tall", (tall,) * 2, (Pair(tall.input, tall.input),))
@@ -101,9 +103,9 @@ def test_kinds_are_drawn_by_weight() -> None:
     assert set(EQUAL_WEIGHTS) == set(KINDS)
 
 
-def test_a_dataset_may_differ_from_its_recipe() -> None:
+def test_a_dataset_overrides_the_recipe_s_task_changes() -> None:
     datasets = [{"spec": "toy/cross#n=9"}, {"spec": "toy/copy#n=9", "resplit": False, "change_probability": 0}]
-    recipe = make_recipe({**SMALL, "datasets": datasets, "resplit": True, "change_probability": 1})
+    recipe = make_recipe({**RECIPE, "datasets": datasets, "resplit": True, "change_probability": 1})
     inputs = open_inputs(recipe)
     mix = open_recipe_mixture(inputs)
     one, other = count_by_source([mix.draw_sample(i) for i in range(60)], 2)
@@ -122,6 +124,6 @@ def test_a_dataset_may_differ_from_its_recipe() -> None:
         ({"change_weights": dict.fromkeys(KINDS, 0)}, "all kinds weigh 0; use change_probability: 0"),
     ],
 )
-def test_what_is_wrong_is_named(values: dict[str, object], expected: str) -> None:
+def test_invalid_task_changes_are_explained(values: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        make_recipe({**SMALL, "datasets": "toy/cross", **values})
+        make_recipe({**RECIPE, "datasets": "toy/cross", **values})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.data_samples import barc_lines, write_lines
+from tests.support.recipes import EXPERIMENT
 from tests.support.train_runs import (
     FEW,
     TORCHRUN,
@@ -20,7 +21,6 @@ from tests.support.train_runs import (
     recipe_data,
     steps_of,
 )
-from tests.trainers.test_recipe import EXPERIMENT
 from trainers.store.training_log import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]

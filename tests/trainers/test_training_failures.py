@@ -1,4 +1,4 @@
-"""What cannot train says so in one line: bad input, missing packages, no memory; and the dry run that finds it."""
+"""Failures before and during training are one line each: bad input, missing packages, no memory; and the dry run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from harness.cli.entry import run_cli
 from harness.core.errors import DataError, RunError
 from harness.data.spec import open_dataset
 from tests.support.data_samples import task_json
+from tests.support.recipes import SMALL
 from tests.support.train_runs import Data, bench, command, last_line, recipe_data
-from tests.trainers.test_recipe import SMALL
 from trainers.data.mixture import open_mixture
 from trainers.model.chat_template import load_tokenizer
 from trainers.recipe.schema import make_recipe
 from trainers.store.training_log import read_log
 
 pytestmark = pytest.mark.slow
+
 
 LITTLE_MEMORY = """
 import resource, sys
@@ -38,7 +39,7 @@ sys.exit(run_cli(cli, sys.argv[1:]))
 """
 
 
-def refused(data: Data, capsys: pytest.CaptureFixture[str]) -> str:
+def error_of_refused_recipe(data: Data, capsys: pytest.CaptureFixture[str]) -> str:
     """The error line of a recipe that is refused before training."""
     status = run_cli(cli, command(data)[2:])
     assert status in (1, 2)
@@ -62,10 +63,10 @@ def refused(data: Data, capsys: pytest.CaptureFixture[str]) -> str:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_bad_recipes(
+def test_invalid_recipes_are_refused(
     tmp_path: Path, qwen: Path, changes: Data, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert expected in refused({**recipe_data(qwen, tmp_path / "bad"), **changes}, capsys)
+    assert expected in error_of_refused_recipe({**recipe_data(qwen, tmp_path / "bad"), **changes}, capsys)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +88,10 @@ def test_missing_packages_are_named(
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
     expected = f"needs {packages[0]}, not installed here: pip install {packages[0]}"
-    assert expected in refused(recipe_data("tiny", tmp_path / "bad", **changes), capsys)
+    assert expected in error_of_refused_recipe(recipe_data("tiny", tmp_path / "bad", **changes), capsys)
 
 
-def test_models_and_adapters_that_cannot_be_loaded(
+def test_damaged_models_and_adapters_are_refused(
     tmp_path: Path, qwen: Path, plain_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = shutil.copytree(qwen, tmp_path / "model")
@@ -98,36 +99,44 @@ def test_models_and_adapters_that_cannot_be_loaded(
     weights = model / "model.safetensors"
     adapter = shutil.copytree(plain_run, tmp_path / "adapter")
     other = {"lora": {"rank": 4, "alpha": 5}, "adapter": str(adapter)}
-    assert "set lora.rank=8, lora.alpha=32" in refused({**data, **other}, capsys)
+    assert "set lora.rank=8, lora.alpha=32" in error_of_refused_recipe({**data, **other}, capsys)
     (adapter / "adapter_model.safetensors").write_bytes(b"short")
-    assert f"{adapter}: its weights are not what training wrote" in refused({**data, "adapter": str(adapter)}, capsys)
+    assert f"{adapter}: its weights are not what training wrote" in error_of_refused_recipe(
+        {**data, "adapter": str(adapter)}, capsys
+    )
     (adapter / "manifest.json").unlink()
-    assert f"adapter '{adapter}' cannot be loaded on" in refused({**data, "adapter": str(adapter)}, capsys)
+    assert f"adapter '{adapter}' cannot be loaded on" in error_of_refused_recipe(
+        {**data, "adapter": str(adapter)}, capsys
+    )
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert f"model '{model}' cannot be loaded" in refused(data, capsys)
+    assert f"model '{model}' cannot be loaded" in error_of_refused_recipe(data, capsys)
     weights.unlink()
-    assert f"model '{model}' cannot be loaded" in refused(data, capsys)
+    assert f"model '{model}' cannot be loaded" in error_of_refused_recipe(data, capsys)
 
 
-def test_a_hub_model_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_hub_model_is_refused(tmp_path: Path) -> None:
     done = bench(command(recipe_data("nobody/no-such-model", tmp_path / "out")))
     assert done.returncode == 2
     expected = "error: model nobody/no-such-model: it is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids the "
     assert last_line(done.stderr).startswith(expected)
 
 
-def test_datasets_without_outputs(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_datasets_without_outputs_are_refused(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = [open_dataset("toy/copy#n=5").task(k) for k in range(5)]
     path = tmp_path / "silent.json"
     silent = {task.id: {**task_json(task), "test": [{"input": task.test[0].input.to_rows()}]} for task in tasks}
     path.write_text(json.dumps(silent), encoding="utf-8")
     data = recipe_data(qwen, tmp_path / "out")
-    assert "had no output; use a dataset with known test outputs" in refused({**data, "datasets": str(path)}, capsys)
+    assert "had no output; use a dataset with known test outputs" in error_of_refused_recipe(
+        {**data, "datasets": str(path)}, capsys
+    )
     check = {"validation": {"spec": str(path)}}
-    assert "no task with a known output fits in 800 tokens" in refused({**data, **check}, capsys)
+    assert "no task with a known output fits in 800 tokens" in error_of_refused_recipe({**data, **check}, capsys)
 
 
-def test_folders_that_cannot_be_written(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
     data = recipe_data(qwen, tmp_path / "below") | {"output_dir": str(tmp_path / "file" / "out")}
     path = tmp_path / "recipe.yaml"
@@ -136,7 +145,7 @@ def test_folders_that_cannot_be_written(tmp_path: Path, qwen: Path, capsys: pyte
     assert "file/out cannot be written: Not a directory" in last_line(capsys.readouterr().err)
 
 
-def test_dry_run_leaves_nothing_behind(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_dry_run_writes_nothing(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = recipe_data(qwen, tmp_path / "out", datasets="toy/cross#n=50", validation={"spec": "toy/cross"})
     assert run_cli(cli, [*command(data, "--dry-run", "--json", "-")[2:]]) == 0
     took = json.loads(capsys.readouterr().out)
@@ -167,7 +176,7 @@ def test_out_of_memory_says_what_to_change(train_root: Path, qwen: Path) -> None
         (True, RunError, r"^DataLoader worker [^\n]*\. Set workers=0, or fewer where memory is short\. The check"),
     ],
 )
-def test_what_happens_in_a_worker_is_one_line(qwen: Path, killed: bool, error: type[Exception], expected: str) -> None:
+def test_an_error_in_a_worker_is_one_line(qwen: Path, killed: bool, error: type[Exception], expected: str) -> None:
     from torch.utils.data import DataLoader
 
     from trainers.data.hf_dataset import MixtureDataset
@@ -185,17 +194,3 @@ def test_what_happens_in_a_worker_is_one_line(qwen: Path, killed: bool, error: t
     loader = DataLoader(MixtureDataset.from_mixture(mixture, range(4)), num_workers=1, collate_fn=batch)
     with pytest.raises(error, match=expected), explain_training_errors(make_recipe(SMALL)):
         list(loader)
-
-
-def test_sharding_is_handed_to_trl(tmp_path: Path) -> None:
-    import torch
-
-    from trainers.run.trl_config import training_arguments
-
-    sharded = make_recipe({**SMALL, "sharding": "fsdp", "gradient_checkpointing": True})
-    arguments = training_arguments(sharded, 4, tmp_path, torch.float32)
-    assert arguments.fsdp is True
-    assert not arguments.gradient_checkpointing  # FSDP's own instead
-    expected = {"fsdp_version": 2, "activation_checkpointing": True, "state_dict_type": "FULL_STATE_DICT"}
-    assert expected.items() <= arguments.fsdp_plugin_args.items()
-    assert not training_arguments(make_recipe(SMALL), 4, tmp_path, torch.float32).fsdp

@@ -1,20 +1,29 @@
-"""Validation: which step is the best, when training ends, and whose weights are the result."""
+"""Validation: the best step, early stopping, and which weights are saved."""
 
 from __future__ import annotations
 
 import math
 import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.errors import ConfigError, RunError
+from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.hub_cache import weights_digest
+from harness.core.random_stream import Stream
+from harness.data.dataset import TaskList
 from harness.data.spec import open_dataset
+from harness.prompts.grid_encoder import parse_encoder
+from harness.prompts.prompt_template import load_prompt
+from harness.prompts.prompt_tokenizer import PromptTokenizer
+from tests.support.data_samples import random_task
+from tests.support.mixtures import tiny_tokenizer, without_outputs
+from tests.support.recipes import SMALL
 from tests.support.train_runs import (
     Data,
     command,
@@ -26,31 +35,21 @@ from tests.support.train_runs import (
     steps_of,
     trained,
 )
-from tests.trainers.test_recipe import SMALL
-from trainers.recipe.schema import ValidationRecipe, make_recipe
+from tests.support.validations import validation_log, validation_recipe
+from trainers.model.chat_template import load_tokenizer
+from trainers.model.inputs import find_base
+from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
+from trainers.run.validation import open_validation
 from trainers.store.best_step import find_best_validation, patience_exhausted
-from trainers.store.checkpoints import prune_best_weights, write_best_weights
 from trainers.store.training_log import read_log
 
 CHECK: Data = {"spec": "toy/cross/evaluation#n=6", "exact_tasks": 2, "patience": 3, "keep": "best"}
 
 
-def part(by: str = "loss", patience: int | None = 2) -> ValidationRecipe:
-    values = {"spec": "toy/cross", "by": by, "patience": patience, "exact_tasks": 1}
-    return ValidationRecipe.model_validate(values)
-
-
-def lines(values: list[float], key: str = "eval_loss") -> list[dict[str, float]]:
-    """A log with a step between two validations."""
-    return [
-        line for k, v in enumerate(values) for line in ({"step": 2 * k + 1, "loss": v}, {"step": 2 * k + 2, key: v})
-    ]
-
-
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=12), st.sampled_from(["loss", "exact"]))
-def test_the_best_is_the_first_of_the_extremes(values: list[float], by: str) -> None:
-    best = find_best_validation(lines(values, f"eval_{by}"), part(by))
+def test_the_best_validation_is_the_first_among_equals(values: list[float], by: str) -> None:
+    best = find_best_validation(validation_log(values, f"eval_{by}"), validation_recipe(by))
     extreme = (max if by == "exact" else min)(values)
     assert best is not None
     assert (best.step, best.value) == (2 * values.index(extreme) + 2, extreme)
@@ -58,9 +57,14 @@ def test_the_best_is_the_first_of_the_extremes(values: list[float], by: str) -> 
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.data())
-def test_training_ends_once_and_a_prefix_decides_alike(values: list[float], patience: int, data: st.DataObject) -> None:
+def test_early_stopping_depends_only_on_the_validations_so_far(
+    values: list[float], patience: int, data: st.DataObject
+) -> None:
     ends = [
-        patience_exhausted(find_best_validation(lines(values[:n]), part("loss", patience)), part("loss", patience))
+        patience_exhausted(
+            find_best_validation(validation_log(values[:n]), validation_recipe("loss", patience)),
+            validation_recipe("loss", patience),
+        )
         for n in range(1, 13)
     ]
     first = next((n for n, ended in enumerate(ends, 1) if ended), math.inf)
@@ -69,35 +73,18 @@ def test_training_ends_once_and_a_prefix_decides_alike(values: list[float], pati
         stale = n > patience and min(window) >= min(values[: n - patience])
         assert (n == first) == (stale and n <= first)
     cut = data.draw(st.integers(1, len(values)))
-    assert find_best_validation(lines(values), part(), 2 * cut) == find_best_validation(lines(values[:cut]), part())
-
-
-def test_without_validations_there_is_no_best() -> None:
-    assert find_best_validation([{"step": 1, "loss": 2.0}], part()) is None
-    assert not patience_exhausted(None, part())
-    assert not patience_exhausted(
-        find_best_validation(lines([1, 2, 3, 4, 5]), part(patience=None)), part(patience=None)
+    assert find_best_validation(validation_log(values), validation_recipe(), 2 * cut) == find_best_validation(
+        validation_log(values[:cut]), validation_recipe()
     )
 
 
-@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=10), st.data())
-@settings(max_examples=25)
-def test_pruning_keeps_the_best_of_every_checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, values: list[float], data: st.DataObject
-) -> None:
-    folder = tmp_path_factory.mktemp("best")
-    log = lines(values)
-    steps = data.draw(st.sets(st.integers(1, 2 * len(values)), max_size=2))
-    for k in range(1, len(values) + 1):
-        best = find_best_validation(log, part(), 2 * k)
-        assert best is not None
-        if best.step == 2 * k:
-            write_best_weights(folder, best.step, lambda path: path.mkdir())
-    for step in steps:
-        (folder / f"checkpoint-{step}").mkdir()
-    prune_best_weights(folder, log, part())
-    needed = {best.step for end in (math.inf, *steps) if (best := find_best_validation(log, part(), end))}
-    assert {int(path.name.split("-")[1]) for path in folder.glob("best-*")} == needed
+def test_without_validations_there_is_no_best() -> None:
+    assert find_best_validation([{"step": 1, "loss": 2.0}], validation_recipe()) is None
+    assert not patience_exhausted(None, validation_recipe())
+    assert not patience_exhausted(
+        find_best_validation(validation_log([1, 2, 3, 4, 5]), validation_recipe(patience=None)),
+        validation_recipe(patience=None),
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,12 +95,57 @@ def test_pruning_keeps_the_best_of_every_checkpoint(
         ({"validation": {"spec": "toy/cross"}, "sharding": "fsdp"}, "validation is not done where sharding"),
     ],
 )
-def test_what_cannot_be_validated_is_refused(changes: Data, expected: str) -> None:
+def test_impossible_validations_are_refused(changes: Data, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         make_recipe({**SMALL, **changes})
 
 
-def early(model: Path, output: Path, **changes: Any) -> Data:
+MINIMAL = "MinimalGridEncoder()"
+
+
+@pytest.mark.slow
+def test_generated_answers_ignore_the_model_s_repetition_penalty() -> None:
+    """Qwen's own generation settings punish repetition, which ruins grids."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(find_base("tiny"))
+    tokens = PromptTokenizer(load_tokenizer(find_base("tiny")), load_prompt("compact-v0"), parse_encoder(MINIMAL))
+    held = open_dataset("toy/copy/evaluation#n=4")
+    found = open_validation(held, tokens, max_seq_len=512, max_tasks=4, exact_tasks=4, pad_id=0)
+    plain = found._exact(model, found.tasks, "cpu")
+    model.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
+    assert found._exact(model, found.tasks, "cpu") == plain > 1
+
+
+def test_the_heaviest_batches_hold_the_longest_samples_for_every_process() -> None:
+    tokens = PromptTokenizer(tiny_tokenizer(), load_prompt("compact-v0"), parse_encoder(MINIMAL))
+    held = TaskList("held", tuple(random_task(Stream("held out", k), 2, 5, f"t{k}") for k in range(6)))
+    found = replace(open_validation(held, tokens, max_tasks=6, exact_tasks=2, max_seq_len=900, pad_id=0), micro_batch=3)
+    batch, asked = found.heaviest_batches(2)
+    longest = sorted((len(q.sample.ids) for q in found.tasks), reverse=True)[:3]
+    for process in range(2):
+        assert [len(q.sample.ids) for q in batch.tasks[process::2]] == longest
+    assert (batch.exact, asked.exact) == (0, 2)
+    assert asked.tasks[0] == asked.tasks[1] == max(found.tasks[:2], key=lambda q: len(q.sample.ids))
+    (only,) = replace(found, exact=0).heaviest_batches(1)
+    assert len(only.tasks) == 3
+
+
+def test_validation_reports_skipped_tasks() -> None:
+    tasks = [random_task(Stream("held out", k), 2, 5, f"t{k}") for k in range(6)]
+    given = TaskList("held", (*map(without_outputs, tasks[:2]), *tasks[2:]))
+    tokens = PromptTokenizer(tiny_tokenizer(), load_prompt("compact-v0"), parse_encoder(MINIMAL))
+    lengths = sorted(len(tokens.sample(task, 0).ids) for task in tasks[2:])
+    options = {"max_tasks": 9, "exact_tasks": 5, "pad_id": 0}
+    found = open_validation(given, tokens, max_seq_len=lengths[1], **options)
+    assert (len(found.tasks), found.skipped) == (2, 4)
+    expected = "validation: 2 tasks, 2 of them for the exact grid; 4 have no known output or are too long"
+    assert found.as_text() == expected
+    with pytest.raises(DataError, match="no task with a known output fits"):
+        open_validation(given, tokens, max_seq_len=lengths[0] - 1, **options)
+
+
+def early_stopping_recipe(model: Path, output: Path, **changes: Any) -> Data:
     """A rate at which the validation loss of the random model soon rises again; the best step is no save step."""
     data = recipe_data(model, output, learning_rate=1e-2, scheduler="constant", warmup=0, validation=CHECK)
     return {**data, "eval_steps": 2, "keep_checkpoints": True, "report_to": "tensorboard", **changes}
@@ -122,11 +154,11 @@ def early(model: Path, output: Path, **changes: Any) -> Data:
 @pytest.fixture(scope="module")
 def ended(train_root: Path, qwen: Path) -> Path:
     """A run that patience ended."""
-    return trained(early(qwen, train_root / "early"))
+    return trained(early_stopping_recipe(qwen, train_root / "early"))
 
 
 @pytest.mark.slow
-def test_patience_ends_training_and_the_best_weights_are_kept(train_root: Path, qwen: Path, ended: Path) -> None:
+def test_early_stopping_saves_the_best_weights(train_root: Path, qwen: Path, ended: Path) -> None:
     manifest, log = manifest_of(ended), read_log(ended / "log.jsonl")
     checks = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
     best = min(checks, key=checks.__getitem__)
@@ -136,13 +168,13 @@ def test_patience_ends_training_and_the_best_weights_are_kept(train_root: Path, 
     assert manifest.validation.digest == open_dataset(CHECK["spec"]).digest()
     assert best % 7
     assert f"step {best}" in (ended / "README.md").read_text(encoding="utf-8")
-    short = trained(early(qwen, train_root / "short", max_steps=best, validation=None, report_to=[]))
+    short = trained(early_stopping_recipe(qwen, train_root / "short", max_steps=best, validation=None, report_to=[]))
     assert losses_of(short) == losses_of(ended)[:best]
     assert weights_digest(short) == weights_digest(ended)
 
 
 @pytest.mark.slow
-def test_a_lost_log_does_not_change_why_it_ended(train_root: Path, qwen: Path) -> None:
+def test_a_lost_log_does_not_change_the_reason_of_the_end(train_root: Path, qwen: Path) -> None:
     data = recipe_data(qwen, train_root / "lost", max_steps=9, save_steps=3)
     _, _ = interrupted(command(data), train_root / "lost", 7, kill)
     (train_root / "lost" / "log.jsonl").unlink()
@@ -151,25 +183,25 @@ def test_a_lost_log_does_not_change_why_it_ended(train_root: Path, qwen: Path) -
 
 
 @pytest.mark.slow
-def test_killed_after_its_best_step_it_ends_alike(train_root: Path, qwen: Path, ended: Path) -> None:
+def test_a_run_killed_after_its_best_step_ends_with_the_same_weights(train_root: Path, qwen: Path, ended: Path) -> None:
     output = train_root / "early-cut"
-    arguments = command(early(qwen, output, report_to=[]))
+    arguments = command(early_stopping_recipe(qwen, output, report_to=[]))
     best = manifest_of(ended).kept_step
     done = sum(line["step"] <= best for line in read_log(ended / "log.jsonl"))
     interrupted(arguments, output, done + 1, kill)
     assert (output / "checkpoints" / f"best-{best}").is_dir()
     assert not (output / "checkpoints" / f"checkpoint-{best}").exists()
-    trained(early(qwen, output, report_to=[]))
+    trained(early_stopping_recipe(qwen, output, report_to=[]))
     assert steps_of(output) == steps_of(ended)
     assert weights_digest(output) == weights_digest(ended)
 
 
 @pytest.mark.slow
-def test_killed_between_its_end_and_its_result_it_is_only_finished(train_root: Path, qwen: Path, ended: Path) -> None:
+def test_a_run_killed_before_its_result_is_finished_without_training(train_root: Path, qwen: Path, ended: Path) -> None:
     output = shutil.copytree(ended, train_root / "unfinished")
     (output / "manifest.json").unlink()
     (output / "adapter_model.safetensors").unlink()
-    recipe = make_recipe(early(qwen, output))
+    recipe = make_recipe(early_stopping_recipe(qwen, output))
     train(recipe, output, progress=False)
     assert steps_of(output) == steps_of(ended)
     assert weights_digest(output) == weights_digest(ended)

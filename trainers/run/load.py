@@ -106,6 +106,16 @@ def _check_optimizer_name(name: str) -> None:
         raise ConfigError(f"recipe: optimizer {name!r} is not known; {hint}")
 
 
+def model_options(recipe: Recipe, dtype: torch.dtype) -> dict[str, Any]:
+    """Return the options of ``from_pretrained`` that the recipe decides: dtype and 4-bit quantization."""
+    options: dict[str, Any] = {"dtype": dtype if recipe.lora else torch.float32}
+    if recipe.quantize_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+        )
+    return options
+
+
 def _load_base(inputs: RecipeInputs, dtype: torch.dtype) -> Any:
     """Load the base model with weights in ``dtype``, or in float32 if all weights are trained.
 
@@ -113,18 +123,13 @@ def _load_base(inputs: RecipeInputs, dtype: torch.dtype) -> Any:
         ConfigError: it cannot be loaded, or its context is shorter than ``max_seq_len``.
     """
     recipe = inputs.recipe
-    options: dict[str, Any] = {"dtype": dtype if recipe.lora else torch.float32}
-    if recipe.quantize_4bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
-        )
     try:
         config = AutoConfig.from_pretrained(str(inputs.base))
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         if context is not None and recipe.max_seq_len > context:
             raise ConfigError(f"recipe: max_seq_len {recipe.max_seq_len} is over the model's context of {context}")
         model, info = AutoModelForCausalLM.from_pretrained(
-            str(inputs.base), output_loading_info=True, use_safetensors=True, **options
+            str(inputs.base), output_loading_info=True, use_safetensors=True, **model_options(recipe, dtype)
         )
     except (OSError, ValueError, SafetensorError) as error:
         why = " ".join(str(error).split())
