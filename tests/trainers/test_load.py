@@ -28,7 +28,6 @@ def change_shapes(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({**config, "intermediate_size": 2 * config["intermediate_size"]}))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -48,3 +47,16 @@ def test_a_base_without_all_its_weights_is_refused(
     inputs = open_inputs(make_recipe({**SMALL, "model": str(model), "max_seq_len": 100}))
     with pytest.raises(ConfigError, match=expected):
         _load_base(inputs, torch.float32)
+
+
+def test_4_bit_quantization_reaches_transformers() -> None:
+    import torch
+
+    from trainers.run.load import model_options
+
+    options = model_options(make_recipe({**SMALL, "quantize_4bit": True}), torch.bfloat16)
+    quantization = options["quantization_config"]
+    assert (quantization.load_in_4bit, quantization.bnb_4bit_quant_type) == (True, "nf4")
+    assert quantization.bnb_4bit_compute_dtype == options["dtype"] == torch.bfloat16
+    assert model_options(make_recipe(SMALL), torch.bfloat16) == {"dtype": torch.bfloat16}
+    assert model_options(make_recipe({**SMALL, "lora": None}), torch.bfloat16) == {"dtype": torch.float32}

@@ -62,9 +62,8 @@ def test_an_initialisation_that_is_random_at_every_load_is_refused() -> None:
             check_lora(make_recipe(data))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("saved", "named"),
+    ("saved", "expected"),
     [
         ({}, []),
         ({"r": 4, "lora_alpha": 5}, ["lora.rank=4", "lora.alpha=5"]),
@@ -77,17 +76,16 @@ def test_an_initialisation_that_is_random_at_every_load_is_refused() -> None:
         ({"init_lora_weights": "pissa"}, ['lora.init="pissa"']),
     ],
 )
-def test_options_of_a_start_adapter_that_differ_are_named(saved: dict[str, Any], named: list[str]) -> None:
+def test_options_of_a_start_adapter_that_differ_are_named(saved: dict[str, Any], expected: list[str]) -> None:
     from trainers.model.lora import lora_config, recipe_differences
 
-    said = LoraRecipe(targets=["q_proj", "v_proj"])
-    found = lora_config(said)
+    lora = LoraRecipe(targets=["q_proj", "v_proj"])
+    config = lora_config(lora)
     for name, value in saved.items():
-        setattr(found, name, value)
-    assert recipe_differences(found, said) == named
+        setattr(config, name, value)
+    assert recipe_differences(config, lora) == expected
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"]])
 def test_a_start_adapter_on_other_modules_is_refused(tmp_path: Path, targets: str | list[str]) -> None:
     from peft import get_peft_model
@@ -106,7 +104,40 @@ def test_a_start_adapter_on_other_modules_is_refused(tmp_path: Path, targets: st
     with pytest.raises(ConfigError, match=r'is another than the recipe says; set lora\.targets=\["'):
         load_start_adapter(AutoModelForCausalLM.from_pretrained(base), other)
     weights = load_file(folder / "adapter_model.safetensors")
-    kept = {name: value for name, value in weights.items() if ".layers.0." in name and ".q_proj." in name}
-    save_file(kept, folder / "adapter_model.safetensors")
+    some = {name: value for name, value in weights.items() if ".layers.0." in name and ".q_proj." in name}
+    save_file(some, folder / "adapter_model.safetensors")
     with pytest.raises(ConfigError, match=r"its weights are not on the modules .* \d+ differ, such as model\.layers"):
         load_start_adapter(AutoModelForCausalLM.from_pretrained(base), recipe)
+
+
+def test_every_option_reaches_peft() -> None:
+    from trainers.model.lora import lora_config
+
+    options: dict[str, Any] = {
+        "rank": 5, "alpha": 7, "dropout": 0.25, "targets": ["q_proj"], "rslora": True, "init": "gaussian",
+        "rank_pattern": {"q_proj": 3}, "alpha_pattern": {"q_proj": 4}, "layers": [1], "dora": True, "bias": "all",
+        "modules_to_save": ["norm"],
+    }  # fmt: skip
+    assert set(options) == set(LoraRecipe.model_fields)
+    config = lora_config(LoraRecipe(**options), "vision.*")
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.target_modules) == (5, 7, 0.25, {"q_proj"})
+    assert (config.use_rslora, config.use_dora, config.bias, config.init_lora_weights) == (
+        True,
+        True,
+        "all",
+        "gaussian",
+    )
+    assert (config.rank_pattern, config.alpha_pattern) == ({"q_proj": 3}, {"q_proj": 4})
+    assert (config.layers_to_transform, config.modules_to_save) == ([1], ["norm"])
+    assert config.exclude_modules == "vision.*"
+
+
+def test_only_the_listed_layers_get_an_adapter() -> None:
+    from transformers import AutoConfig
+
+    from trainers.model.lora import lora_config
+    from trainers.model.start_adapter import targeted_modules
+
+    model = AutoConfig.from_pretrained(find_base("tiny"))
+    lora = LoraRecipe(targets=["q_proj"], layers=[1, 3])
+    assert targeted_modules(model, lora_config(lora)) == {f"model.layers.{k}.self_attn.q_proj" for k in (1, 3)}

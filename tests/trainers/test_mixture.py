@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,10 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList
 from tests.support.data_samples import random_task
 from tests.support.mixtures import half_too_long, make_mixture, without_outputs
+from tests.support.recipes import SMALL
 from trainers.data.mixture import CHECK_DRAWS, count_by_source
+from trainers.model.inputs import open_inputs, open_recipe_mixture
+from trainers.recipe.schema import make_recipe
 
 
 @given(st.integers(0, 99), st.lists(st.integers(0, 10**9), min_size=1, max_size=6))
@@ -91,3 +95,23 @@ def test_tasks_without_output_are_skipped_and_counted() -> None:
     mix = make_mixture(TaskList("half", (*tasks[:4], *map(without_outputs, tasks[4:]))))
     (counts,) = count_by_source([mix.draw_sample(i) for i in range(200)], 1)
     assert 100 < counts.no_output < 300
+
+
+def test_the_recipe_s_options_reach_its_mixture() -> None:
+    def samples(**changes: Any) -> list[list[int]]:
+        data = {**SMALL, "prompt": "compact-v0", "encoder": "MinimalGridEncoder()", **changes}
+        mixture = open_recipe_mixture(open_inputs(make_recipe(data)))
+        return [mixture.draw_sample(i).sample.ids for i in range(6)]
+
+    datasets = [{"spec": "toy/cross#n=20", "weight": 1}, {"spec": "toy/copy#n=20", "weight": 3}]
+    expected = make_mixture("toy/cross#n=20", "toy/copy#n=20", weights=[1, 3], seed=5)
+    assert samples(datasets=datasets, seed=5) == [expected.draw_sample(i).sample.ids for i in range(6)]
+    plain = make_mixture("toy/cross#n=20", seed=5, augment=False)
+    assert samples(datasets="toy/cross#n=20", seed=5, augment=False) == [
+        plain.draw_sample(i).sample.ids for i in range(6)
+    ]
+    limit = max(map(len, samples(datasets="toy/cross#n=20"))) - 1
+    short = make_mixture("toy/cross#n=20", max_seq_len=limit, drop_pairs=True)
+    assert samples(datasets="toy/cross#n=20", max_seq_len=limit, too_long="drop_pairs") == [
+        short.draw_sample(i).sample.ids for i in range(6)
+    ]
