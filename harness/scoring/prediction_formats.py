@@ -1,4 +1,4 @@
-"""Predictions as others save them: arc24's two files, Kaggle's submission, and the ARC Prize folder."""
+"""Readers of predictions that other programs saved: arc24's two files, Kaggle's submission, the ARC Prize folder."""
 
 from __future__ import annotations
 
@@ -16,33 +16,37 @@ from harness.runs.prediction_reader import Prediction, check_index, check_number
 from harness.scoring.prediction_groups import UNNAMED
 
 Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Prediction]]
-"""Reads a file: its path, the number of test outputs of each task, and where to add what is wrong with its content."""
+"""Yields the predictions of a file.
+
+Its arguments: the path, the number of test outputs by task id, and a list to which it appends problems of the content
+that do not keep it from reading on.
+"""
 
 _ATTEMPT = re.compile(r"attempt_([1-9]\d{0,8})")
 _NOT_TASKS = ("results.json",)
-"""What the ARC Prize scorer writes beside the files of tasks."""
+"""Files that the ARC Prize scorer writes beside the files of tasks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One form of saved predictions."""
+    """A format of saved predictions."""
 
     name: str
     summary: str
     read: Reader
     attempts: int | None = None
-    """Predictions a test output that the form allows; None for any number."""
+    """Maximum number of predictions per test output; None for any number."""
 
 
 def read_lines(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
-    """Our predictions.jsonl, with or without the run folder around it."""
+    """Read our predictions.jsonl, inside a run folder or alone."""
     return read_predictions(path, accept_unended=True)
 
 
 def read_task_results(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
-    """arc24's ``*_task_results.json``: a list of ``{task_id, idx, grid, cumulative_logprob, n_tokens, …}``.
+    """Read arc24's ``*_task_results.json``: a list of ``{task_id, idx, grid, cumulative_logprob, n_tokens, …}``.
 
-    An empty grid is an answer without one (``unparsed``); ``data_augmentation_kwargs`` tells the view.
+    An empty grid is a failed prediction (``unparsed``); ``data_augmentation_kwargs`` gives the view.
     """
     seen: Counter[tuple[str, int]] = Counter()
     for element in iterate_elements(path):
@@ -71,7 +75,7 @@ def read_task_results(path: Path, outputs: Mapping[str, int], problems: list[str
 
 
 def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
-    """``{id: [{"attempt_1": grid, …}, …]}``, an object for each test output, as arc24 and Kaggle have it."""
+    """Read ``{id: [{"attempt_1": grid, …}, …]}``, one object per test output, as arc24 and Kaggle save it."""
     seen: set[str] = set()
     for element in iterate_elements(path):
         where = f"{path}, line {element.line}"
@@ -81,41 +85,41 @@ def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -
             problems.append(f"task {element.key} is there twice")
         seen.add(element.key)
         where += f", task {element.key}"
-        found = _outputs(element.value, where)
-        if _right_number(element.key, len(found), outputs, problems):
-            for index, attempts in enumerate(found):
+        entries = _list(element.value, where)
+        if _check_count(element.key, len(entries), outputs, problems):
+            for index, attempts in enumerate(entries):
                 for sample, value in _attempts(attempts, f"{where}, test {index}"):
                     place = f"{where}, test {index}, attempt_{sample + 1}"
-                    yield _answer(element.key, index, sample, *read_grid(value, place))
+                    yield _prediction(element.key, index, sample, *read_grid(value, place))
 
 
 def read_arcprize(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
-    """The ARC Prize layout: a folder with a file for each task, ``[{"attempt_1": {"answer": grid, …}, …}, …]``.
+    """Read the ARC Prize layout: a folder with one file per task, ``[{"attempt_1": {"answer": grid, …}, …}, …]``.
 
-    An attempt that is null was given up after retries (``error``); an entry that is null has none. The test output is
-    that of ``metadata.pair_index`` where all have one, else of their order; ``metadata.model`` names the model. Where
-    the indices name some outputs only, the others are missing: older runners left out pairs without any attempt.
+    A null attempt was given up after retries (``error``); a null entry has no attempts. ``metadata.pair_index`` gives
+    the test output if every entry has one, else the order does; ``metadata.model`` gives the model. If the indices
+    cover some outputs only, the others are missing: older runners skipped pairs without any attempt.
     """
     for file in _task_files(path):
         task = file.name.removesuffix(".json")
         entries = [
             {} if e.value is None else _object(e.value, f"{file}, test {e.index}") for e in iterate_elements(file)
         ]
-        places = _pair_indices(entries, outputs.get(task, 0))
-        if places is None:
-            _right_number(task, len(entries), outputs, problems)
+        indices = _pair_indices(entries, outputs.get(task, 0))
+        if indices is None:
+            _check_count(task, len(entries), outputs, problems)
             continue
-        for index, attempts in zip(places, entries, strict=True):
+        for index, attempts in zip(indices, entries, strict=True):
             for sample, value in _attempts(attempts, f"{file}, test {index}"):
                 where = f"{file}, test {index}, attempt_{sample + 1}"
                 if value is None:
-                    yield _answer(task, index, sample, "error", None)
+                    yield _prediction(task, index, sample, "error", None)
                     continue
                 attempt = _object(value, where)
                 if "answer" not in attempt:
                     raise DataError(f"{where}: field 'answer' is missing")
-                outcome, grid = read_grid(_parsed(attempt["answer"]), f"{where}, answer")
-                yield _answer(task, index, sample, outcome, grid, _metadata(attempt, "model"))
+                outcome, grid = read_grid(_decode_text(attempt["answer"]), f"{where}, answer")
+                yield _prediction(task, index, sample, outcome, grid, _metadata(attempt, "model"))
 
 
 FORMATS: dict[str, Format] = {
@@ -128,14 +132,14 @@ FORMATS: dict[str, Format] = {
         Format("arcprize", "the ARC Prize folder: a file for each task", read_arcprize),
     )
 }
-"""Every form of saved predictions that is read, beside run folders."""
+"""By name, every format that is read besides run folders."""
 
 
 def detect_format(path: Path) -> Format:
-    """The form of a file or folder, from its name and first character.
+    """Return the format of a file or folder, detected from its name and first character.
 
     Raises:
-        DataError: it is none of them.
+        DataError: the format is unknown.
     """
     if path.is_dir():
         if not any(_task_files(path)):
@@ -150,10 +154,10 @@ def detect_format(path: Path) -> Format:
 
 
 def format_named(name: str) -> Format:
-    """The form of that name.
+    """Return the format with this name.
 
     Raises:
-        ConfigError: there is no such form.
+        ConfigError: there is none.
     """
     if name not in FORMATS:
         raise ConfigError(f"there is no format {name!r}; choose one of {', '.join(FORMATS)}")
@@ -161,10 +165,10 @@ def format_named(name: str) -> Format:
 
 
 def read_grid(value: object, where: str) -> tuple[str, Grid | None]:
-    """An outcome and the grid of an answer: what is no grid is a failure by its name, not an error.
+    """Return the outcome and the grid of an attempt; a value that is no grid is a failed prediction, not an error.
 
     Raises:
-        DataError: an object where a grid should be, which no form has.
+        DataError: the value is an object, which no format has in place of a grid.
     """
     if isinstance(value, dict):
         raise DataError(f"{where}: expected a grid, got an object; is this the ARC Prize layout? (--format arcprize)")
@@ -176,12 +180,14 @@ def read_grid(value: object, where: str) -> tuple[str, Grid | None]:
         return error.kind, None
 
 
-def _answer(task: str, index: int, sample: int, outcome: str, grid: Grid | None, model: object = UNNAMED) -> Prediction:
+def _prediction(
+    task: str, index: int, sample: int, outcome: str, grid: Grid | None, model: object = UNNAMED
+) -> Prediction:
     name = model if isinstance(model, str) and model else UNNAMED
     return Prediction(name, task, index, outcome, grid, None, None, None, sample)
 
 
-def _outputs(value: object, where: str) -> list[object]:
+def _list(value: object, where: str) -> list[object]:
     if not isinstance(value, list):
         raise DataError(f"{where}: expected a list of test outputs, got {short_repr(value)}")
     return value
@@ -194,7 +200,7 @@ def _object(value: object, where: str) -> dict[str, object]:
 
 
 def _attempts(value: object, where: str) -> Iterator[tuple[int, object]]:
-    """The attempts of one test output with their places from 0."""
+    """Yield the attempts of one test output, each with its index from 0."""
     for name, attempt in _object(value, where).items():
         match = _ATTEMPT.fullmatch(name)
         if match is None:
@@ -202,13 +208,13 @@ def _attempts(value: object, where: str) -> Iterator[tuple[int, object]]:
         yield int(match[1]) - 1, attempt
 
 
-def _right_number(task: str, found: int, outputs: Mapping[str, int], problems: list[str]) -> bool:
-    """Whether a known task has as many test outputs as the dataset says; what is wrong goes to ``problems``."""
+def _check_count(task: str, count: int, outputs: Mapping[str, int], problems: list[str]) -> bool:
+    """Return whether the dataset has the task with ``count`` test outputs; append a problem if not."""
     if task not in outputs:
         problems.append(f"task {task}: the dataset lacks it")
-    elif outputs[task] != found:
-        problems.append(f"task {task}: {found} test outputs, where the dataset has {outputs[task]}")
-    return outputs.get(task) == found
+    elif outputs[task] != count:
+        problems.append(f"task {task}: {count} test outputs, where the dataset has {outputs[task]}")
+    return outputs.get(task) == count
 
 
 def _task_files(folder: Path) -> list[Path]:
@@ -224,21 +230,21 @@ def _metadata(attempt: object, name: str) -> object:
 
 
 def _pair_indices(entries: list[dict[str, object]], outputs: int) -> list[int] | None:
-    """Which test output each entry answers: what the metadata say where they do for each, else the order.
+    """Return the test output of each entry: from the metadata if they are complete and consistent, else by order.
 
     Returns:
-        Indices below ``outputs``; None where there are fewer or more entries than outputs and nothing says which.
+        Indices below ``outputs``; None if the number of entries is not ``outputs`` and the metadata do not help.
     """
-    told = [[_metadata(attempt, "pair_index") for attempt in entry.values() if attempt] for entry in entries if entry]
-    named = [own[0] for own in told if own and type(own[0]) is int and all(index == own[0] for index in own)]
-    if len(named) == len(told) == len(set(named)) and named and min(named) >= 0 and max(named) < outputs:
-        places = iter(named)
-        return [next(places) if entry else 0 for entry in entries]  # an empty entry answers nothing
+    per_entry = [[_metadata(a, "pair_index") for a in entry.values() if a] for entry in entries if entry]
+    indices = [own[0] for own in per_entry if own and type(own[0]) is int and all(index == own[0] for index in own)]
+    if len(indices) == len(per_entry) == len(set(indices)) and indices and min(indices) >= 0 and max(indices) < outputs:
+        remaining = iter(indices)
+        return [next(remaining) if entry else 0 for entry in entries]  # an empty entry has no attempts: any index does
     return list(range(outputs)) if len(entries) == outputs else None
 
 
-def _parsed(answer: object) -> object:
-    """An answer that was saved as text holds its grid as JSON; any other text stays."""
+def _decode_text(answer: object) -> object:
+    """Return the JSON value of an answer that was saved as text; text that is no JSON is returned as it is."""
     if isinstance(answer, str):
         try:
             return json.loads(answer)
@@ -248,7 +254,7 @@ def _parsed(answer: object) -> object:
 
 
 def _view(kwargs: object) -> str | None:
-    """A name for arc24's geometric augmentation, ``identity`` where it changes nothing."""
+    """Return a name for arc24's geometric augmentation: ``identity`` if it changes nothing, None if it is not given."""
     if not isinstance(kwargs, dict) or not {"hflip", "n_rot90"} <= kwargs.keys():
         return None
     flipped, turns = bool(kwargs["hflip"]), kwargs["n_rot90"]

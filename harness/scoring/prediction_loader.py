@@ -1,4 +1,4 @@
-"""Saved predictions of any form, opened for scoring: a run folder, or a file with the dataset that it answers."""
+"""Open saved predictions of any format for scoring: a run folder, or a file together with its dataset."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
 FORM_NAMES = (RUN, *FORMATS)
-"""What ``--format`` takes."""
+"""The values of ``--format``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedPredictions:
-    """Predictions gathered by model, task and test output, with what they are held against."""
+    """Predictions grouped by model, task and test output, with the tasks and settings to score them by."""
 
     form: str
     tasks: list[Task]
-    """The declared tasks: those of the run, or all of the dataset."""
+    """The declared tasks: those of the run, or all tasks of the dataset."""
     predictions: list[ModelPredictions]
     n: int
-    """Predictions due for each test output."""
+    """Requested predictions per test output."""
     seed: int
-    """Of the run, 0 for any other file; it seeds the intervals."""
+    """The seed of the run, for intervals; 0 for other files."""
     folder: RunFolder | None = None
-    """The run whose results these are; None for other files, and for a run held against another dataset."""
+    """The run whose results.json these predictions give; None for other files and for a run scored on another dataset."""
     schedule: Schedule | None = None
-    """The rounds of a run that stopped early."""
+    """The rounds of a run with early stopping."""
     costs: dict[str, Cost] | None = None
-    """What the predictions of a run cost, by model."""
+    """The costs of a run by model; None for other files."""
     warnings: tuple[str, ...] = ()
-    """What could not be checked."""
+    """Checks that could not be made."""
 
 
 def open_predictions(
     path: Path, spec: str | None = None, form: str | None = None, n: int | None = None
 ) -> SavedPredictions:
-    """Read a run folder, or any file or folder that ``harness.scoring.prediction_formats`` knows.
+    """Read a run folder, or a file or folder of a format of ``harness.scoring.prediction_formats``.
 
     Args:
-        spec: the dataset that the predictions answer. A run knows its own; given here, it takes its place.
-        form: one of FORM_NAMES; None recognises it.
-        n: predictions a test output that the file claims to hold; None is the largest number found. Not for runs.
+        spec: the dataset of the predictions. For a run it replaces the run's own.
+        form: one of FORM_NAMES; None detects the format.
+        n: requested predictions per test output; None takes the largest number in the file. Not for runs.
 
     Raises:
-        ConfigError: an option is missing or does not go with the form.
-        DataError, RunError: the content is not what it must be, with file, line or id, and field.
+        ConfigError: an option is missing or does not apply to the format.
+        DataError, RunError: the content is damaged or does not fit the dataset; with file, line or id, and field.
     """
     folder = _run_folder(path)
     if form == RUN or (form is None and folder is not None):
@@ -71,7 +71,10 @@ def open_predictions(
 
 
 def _run_folder(path: Path) -> RunFolder | None:
-    """The run that a path names: its folder or its predictions; also a folder without any other form's files."""
+    """Return the run that a path names by its folder or its predictions.jsonl; None for another format.
+
+    A folder without JSON files counts as a run, so that the message says what a run lacks.
+    """
     folder = path.parent if path.name == "predictions.jsonl" and path.is_file() else path
     if (folder / "manifest.json").is_file():
         return RunFolder(folder)
@@ -85,20 +88,27 @@ def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
     meter = CostMeter()
     predictions = read_run_predictions(folder, manifest, tasks, meter)
     config = manifest.config
-    own = folder if spec is None else None
     return SavedPredictions(
-        RUN, tasks, predictions, config.n, config.seed, own, run_schedule(config), meter.costs(), warnings
+        RUN,
+        tasks,
+        predictions,
+        config.n,
+        config.seed,
+        folder=folder if spec is None else None,
+        schedule=run_schedule(config),
+        costs=meter.costs(),
+        warnings=warnings,
     )
 
 
 def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], spec: str) -> tuple[str, ...]:
-    """Check that the tasks of another dataset that have ids of the run are those that the run was asked.
+    """Check that another dataset has the run's tasks under the run's ids.
 
     Returns:
-        A warning where that cannot be told: a run of an older version whose own dataset is not there.
+        A warning if this cannot be checked: for a run of an older version whose own dataset is not available.
 
     Raises:
-        DataError: under an id of the run stands another task.
+        DataError: an id of the run names another task in the dataset.
     """
     digests = manifest.task_digests
     if digests is None:
@@ -106,11 +116,11 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
             digests = [content_digest(task) for task in declared_tasks(manifest)]
         except ArcBenchError as error:
             return (f"{folder.path}: it cannot be checked that {spec} has the tasks that were asked ({error})",)
-    sampled = {name: one[:SHOWN_DIGITS] for name, one in zip(manifest.config.task_ids, digests, strict=True)}
-    other = [t.id for t in tasks if t.id in sampled and content_digest(t)[:SHOWN_DIGITS] != sampled[t.id]]
-    if other:
+    sampled = dict(zip(manifest.config.task_ids, (digest[:SHOWN_DIGITS] for digest in digests), strict=True))
+    changed = [t.id for t in tasks if t.id in sampled and content_digest(t)[:SHOWN_DIGITS] != sampled[t.id]]
+    if changed:
         raise DataError(
-            f"{folder.path} was asked other tasks than {spec} has under the ids {format_ids(other)}: its answers say "
+            f"{folder.path} was asked other tasks than {spec} has under the ids {format_ids(changed)}: its answers say "
             "nothing about them"
         )
     return ()
@@ -119,28 +129,28 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
 def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredictions:
     if path.is_dir() and form.name != "arcprize":
         raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
-    claimed = form.attempts if n is None else n
+    requested = form.attempts if n is None else n
     tasks = list(iterate_tasks(open_dataset(spec)))
     outputs = {task.id: len(task.test) for task in tasks}
     problems: list[str] = []
-    answers = form.read(path, outputs, problems)
+    lines = form.read(path, outputs, problems)
     if form.name == "lines":
-        predictions = group_predictions(answers, outputs, None, str(path), problems)
+        predictions = group_predictions(lines, outputs, None, str(path), problems)
     else:
         names: set[str] = set()
-        merged = group_predictions(_as_one(answers, names), outputs, [UNNAMED], str(path), problems)
-        named = sorted(names - {UNNAMED})
-        predictions = [replace(own, model=named[0] if len(named) == 1 else UNNAMED) for own in merged]
-    found = max((own.largest for own in predictions), default=0)
-    if not found:
+        merged = group_predictions(_as_one_model(lines, names), outputs, [UNNAMED], str(path), problems)
+        models = sorted(names - {UNNAMED})
+        predictions = [replace(model, model=models[0] if len(models) == 1 else UNNAMED) for model in merged]
+    largest = max((model.largest for model in predictions), default=0)
+    if not largest:
         raise DataError(f"{path}: holds no prediction for the tasks of {spec}")
-    if claimed is not None:
-        check_counts(predictions, claimed, str(path))
-    return SavedPredictions(form.name, tasks, predictions, found if claimed is None else claimed, 0)
+    if requested is not None:
+        check_counts(predictions, requested, str(path))
+    return SavedPredictions(form.name, tasks, predictions, largest if requested is None else requested, seed=0)
 
 
-def _as_one(answers: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:
-    """All answers as those of one model; the names that they bear go to ``names``."""
-    for answer in answers:
-        names.add(answer.model)
-        yield answer if answer.model == UNNAMED else replace(answer, model=UNNAMED)
+def _as_one_model(predictions: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:
+    """Yield all predictions as those of one unnamed model; add the names that they had to ``names``."""
+    for prediction in predictions:
+        names.add(prediction.model)
+        yield prediction if prediction.model == UNNAMED else replace(prediction, model=UNNAMED)
