@@ -28,6 +28,7 @@ from harness.runs.schema import (
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.adapter_toys import make_base
+from tests.support.run_files import append_record
 from tests.support.tiny_qwen import make_model
 from tests.support.train_runs import FEW, recipe_data, trained
 
@@ -228,11 +229,11 @@ def write_run(
                     stream = Stream("fake", model, task.id, test, sample)
                     assert pair.output is not None
                     if stream.uniform() < fails:
-                        log.append(record(model, task, test, sample, None, "unparsed"))
+                        append_record(log, record(model, task, test, sample, None, "unparsed"))
                         continue
                     right = stream.uniform() < share
                     grid = pair.output if right else wrong_grid(pair.output, stream.below(3))
-                    log.append(record(model, task, test, sample, grid))
+                    append_record(log, record(model, task, test, sample, grid))
     log.commit()
     log.close()
     return folder.path

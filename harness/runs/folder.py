@@ -1,4 +1,4 @@
-"""The run folder: its manifest, its lock, and predictions that survive ``kill -9``."""
+"""The run folder: its files, their checksums, and its lock."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from pydantic import BaseModel, ValidationError
 
 from harness.core.errors import RunError, truncate
 from harness.core.files import write_atomically
-from harness.runs.prediction_log import complete_lines
-from harness.runs.schema import Manifest, PredictionRecord, Results, RunConfig
+from harness.runs.schema import Manifest, Results, RunConfig
 
 _LOCK = ".lock"
-_SHOWN = 60
 R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps its files."""
+    """The folder that holds the files of one run."""
 
     path: Path
 
@@ -43,35 +41,27 @@ class RunFolder:
         return self.path / "results.json"
 
     def manifest(self) -> Manifest:
-        """manifest.json.
+        """Return the content of manifest.json.
 
         Raises:
-            RunError: it is missing, not a manifest, or not the one that was written.
+            RunError: it is missing, invalid, or does not match its checksum.
         """
-        return _read(self.manifest_path, Manifest, sealed=True)
+        return _read(self.manifest_path, Manifest, has_checksum=True)
 
     def results(self) -> Results:
-        """results.json.
+        """Return the content of results.json.
 
         Raises:
-            RunError: it is missing or not what it must be.
+            RunError: it is missing or invalid.
         """
         return _read(self.results_path, Results)
 
-    def predictions(self) -> Iterator[PredictionRecord]:
-        """Every prediction in the order of arrival; a torn last line is left out.
+    def predictions_sha256(self) -> str:
+        """Return the SHA-256 of predictions.jsonl in hexadecimal.
 
         Raises:
-            RunError: a line is not a prediction; it names the line.
+            RunError: it cannot be read.
         """
-        for number, line in enumerate(complete_lines(self.predictions_path), 1):
-            try:
-                yield PredictionRecord.model_validate_json(line)
-            except ValidationError as error:
-                raise RunError(f"{self.predictions_path}, line {number}: {_first(error)}") from None
-
-    def predictions_sha256(self) -> str:
-        """The SHA-256 of predictions.jsonl in hexadecimal."""
         try:
             with self.predictions_path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -79,26 +69,30 @@ class RunFolder:
             raise RunError(f"{self.predictions_path}: cannot be read ({error.strerror})") from None
 
     def check_predictions(self, manifest: Manifest) -> None:
-        """Refuse predictions that changed since the run finished; of an unfinished run nothing is known.
+        """Check that the predictions did not change since the run finished; an unfinished run always passes.
 
         Raises:
-            RunError: they are not what the run had saved.
+            RunError: their SHA-256 is not that in the manifest.
         """
-        told = None if manifest.finished is None else manifest.predictions_sha256
-        if told is not None and told != self.predictions_sha256():
+        expected = None if manifest.finished is None else manifest.predictions_sha256
+        if expected is not None and expected != self.predictions_sha256():
             raise RunError(
                 f"{self.predictions_path}: was changed since the run finished (its SHA-256 is not the one in "
                 f"{self.manifest_path.name}); restore it, or score it as it stands with --format lines"
             )
 
     def start_run(self, manifest: Manifest, resume: bool) -> Manifest:
-        """Make the folder ready for sampling and write the manifest, before anything is asked. Call under ``locked``.
+        """Write the manifest before the first request; the caller must hold ``locked``.
+
+        Args:
+            resume: whether to continue the run in the folder, if there is one. The manifest then keeps its start time,
+                servers, warnings and other history.
 
         Returns:
-            The manifest as written: with ``resume``, the first one's start and history are kept.
+            The manifest as written.
 
         Raises:
-            RunError: the folder is in use by another run, or ``resume`` meets another configuration.
+            RunError: the run to resume has another configuration, or its files were changed.
         """
         if self.manifest_path.exists() and resume:
             old = self.manifest()
@@ -123,34 +117,37 @@ class RunFolder:
         return manifest
 
     def check_free(self, resume: bool) -> None:
-        """Refuse a folder that must not be written to, before any server is asked.
+        """Check that a run may be written to the folder.
 
         Raises:
-            RunError: the folder holds something and ``resume`` is not set, or is not there or no run.
+            RunError: the path is a file. Without ``resume``, the folder is not empty. With ``resume``, it does not
+                exist, or holds files but no manifest.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file; --out must name a folder")
         if resume and not self.path.exists():
             raise RunError(f"{self.path}: there is no run to resume; correct --out, or leave out --resume to begin one")
-        found = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
-        found = {name for name in found if name != _LOCK and not name.startswith(".tmp-")}
-        if found and not resume:
+        names = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+        names = {name for name in names if name != _LOCK and not name.startswith(".tmp-")}
+        if names and not resume:
             raise RunError(f"{self.path} exists and is not empty; --resume completes it, or choose another --out")
-        if found and not self.manifest_path.exists():
-            raise RunError(f"{self.path} holds {', '.join(sorted(found)[:3])} but no manifest.json: it is not a run")
+        if names and not self.manifest_path.exists():
+            raise RunError(f"{self.path} holds {', '.join(sorted(names)[:3])} but no manifest.json: it is not a run")
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Replace manifest.json in one step, with a checksum of its content."""
+        """Write manifest.json atomically, with a checksum of its content."""
         fields = manifest.model_dump()
-        sealed = {**fields, "checksum": _checksum(fields)}
-        write_atomically(self.manifest_path, orjson.dumps(sealed, option=orjson.OPT_INDENT_2))
+        content = {**fields, "checksum": _checksum(fields)}
+        write_atomically(self.manifest_path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder (made where it is missing) for this process; the system lets go when the process dies.
+        """Hold an exclusive lock on the folder, which is made if missing.
+
+        The operating system releases the lock if the process dies.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds the lock.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK).open("ab+", buffering=0) as file:
@@ -158,18 +155,18 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read(_SHOWN).decode(errors="replace").strip()
+                holder = file.read(60).decode(errors="replace").strip()
                 raise RunError(
                     f"{self.path}: process {holder or 'unknown'} is writing to this run; wait or stop it"
                 ) from None
-            with suppress(OSError):  # No room: the lock holds all the same, and the manifest will say so.
+            with suppress(OSError):  # on a full disk: the lock holds, and writing the manifest will fail
                 file.truncate(0)
                 file.write(b"%d\n" % os.getpid())
             yield
 
 
 def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
-    """What differs between two configurations, in words, one entry a field."""
+    """Return the fields that differ between two configurations, such as ``n: 2 -> 4``."""
     before, after = _flat(old), _flat(new)
     return [
         f"{name}: {_short_json(before.get(name))} -> {_short_json(after.get(name))}"
@@ -179,6 +176,7 @@ def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
 
 
 def _flat(config: RunConfig) -> dict[str, object]:
+    """Return the fields of a configuration, with those of its models named such as ``base's encoder``."""
     fields = config.model_dump(exclude={"models"})
     fields["models"] = [model.name for model in config.models]
     for model in config.models:
@@ -186,32 +184,32 @@ def _flat(config: RunConfig) -> dict[str, object]:
     return fields
 
 
-def _read(path: Path, kind: type[R], sealed: bool = False) -> R:
+def _read(path: Path, kind: type[R], has_checksum: bool = False) -> R:
     try:
         content = path.read_bytes()
-        return kind.model_validate_json(_unsealed(path, content) if sealed else content)
+        return kind.model_validate_json(_remove_checksum(path, content) if has_checksum else content)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {path.parent} is not a run, or it did not get that far") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise RunError(f"{path}: {_first(error)}") from None
+        raise RunError(f"{path}: {_first_problem(error)}") from None
 
 
 def _checksum(fields: dict[str, object]) -> str:
     return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _unsealed(path: Path, content: bytes) -> bytes:
-    """The content without its checksum, which it must fit; as it is where it has none.
+def _remove_checksum(path: Path, content: bytes) -> bytes:
+    """Return JSON without its checksum, after comparing it; JSON of older runs has none.
 
     Raises:
-        RunError: it was changed since it was written.
+        RunError: the content does not match the checksum.
     """
     try:
         fields = orjson.loads(content)
     except orjson.JSONDecodeError:
-        return content  # validation says what is wrong
+        return content  # validation will report it
     if not isinstance(fields, dict) or "checksum" not in fields:
         return content
     if fields.pop("checksum") != _checksum(fields):
@@ -222,7 +220,8 @@ def _unsealed(path: Path, content: bytes) -> bytes:
     return orjson.dumps(fields)
 
 
-def _first(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
+    """Return field and message of the first validation error."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
 

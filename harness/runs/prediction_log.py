@@ -1,4 +1,4 @@
-"""predictions.jsonl: appended as predictions arrive, durable in groups, whole after any crash."""
+"""predictions.jsonl: predictions are appended in groups, and after any crash the file holds complete lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 from harness.core.errors import RunError
 from harness.core.files import atomic_writer
-from harness.runs.schema import PredictionRecord
 
 _BLOCK = 1 << 16
 _RETRYABLE_WORDS = (b'"error"', b'"refused"')
@@ -21,70 +20,71 @@ Key = tuple[str, str, int, int]
 
 
 class PredictionLog:
-    """Appends predictions to ``predictions.jsonl``; ``commit`` makes all appended ones durable at once.
+    """Appends predictions to a file; ``commit`` writes all appended ones to disk at once.
 
-    Opening drops a torn last line. A commit that fails (a full disk) leaves whole lines only.
+    Opening removes an incomplete last line. A commit that fails, for example on a full disk, leaves complete lines
+    only.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: BinaryIO = self.path.open("ab", buffering=0)
-        self._safe = _end_of_last_line(self.path)
+        self._committed_size = _end_of_last_line(self.path)
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
-        os.ftruncate(self._file.fileno(), self._safe)
+        os.ftruncate(self._file.fileno(), self._committed_size)
 
-    def append(self, record: PredictionRecord) -> None:
-        """Take a prediction; it is durable after the next ``commit``."""
-        self.append_line(record.model_dump_json().encode() + b"\n")
-
-    def append_line(self, line: bytes) -> None:
-        """``append`` of a record that is a line of JSON already, with its line break."""
+    def append(self, line: bytes) -> None:
+        """Add a prediction, as a line of JSON with its line break; it is on disk after the next ``commit``."""
         self._waiting.append(line)
 
     def commit(self) -> None:
-        """Write, flush and fsync what was appended; may be called in another thread than ``append``.
+        """Write the appended predictions and fsync; may run in another thread than ``append``.
 
         Raises:
-            RunError: it cannot be written; what was committed before is intact, and nothing appended is forgotten.
+            RunError: they cannot all be written. Earlier commits are intact, and the next commit tries the rest again.
         """
         with self._lock:
-            # Appending only adds behind these, so that the list may grow meanwhile.
+            # The list may grow meanwhile: append() adds after these lines only.
             if count := len(self._waiting):
                 self._write(count)
 
     def _write(self, count: int) -> None:
-        """Write the first ``count`` waiting lines; of those that do not all fit, the ones that do."""
+        """Write the first ``count`` waiting lines, or as many as there is room for."""
         lines = self._waiting[:count]
         data = memoryview(b"".join(lines))
         written = 0
         try:
-            os.ftruncate(self._file.fileno(), self._safe)  # the remains of a write that failed
+            os.ftruncate(self._file.fileno(), self._committed_size)  # removes the rest of a failed write
             while written < len(data):
                 written += self._file.write(data[written:]) or 0
             os.fsync(self._file.fileno())
         except OSError as error:
             ends = list(accumulate(map(len, lines)))
             whole = bisect_right(ends, written) if written < len(data) else 0
-            self._keep(lines[:whole])
+            self._commit_complete(lines[:whole])
             raise RunError(
                 f"{self.path}: cannot write ({error.strerror}); the last {count - whole} predictions are not saved, "
                 "all before are. Make room and repeat the command with --resume"
             ) from None
-        self._safe += len(data)
+        self._committed_size += len(data)
         del self._waiting[:count]
 
-    def _keep(self, lines: Sequence[bytes]) -> None:
-        """After a failed write: nothing stays but what is whole."""
+    def _commit_complete(self, lines: Sequence[bytes]) -> None:
+        """After a failed write, cut the file after these lines, which were written completely."""
         size = sum(map(len, lines))
         with suppress(OSError):
-            os.ftruncate(self._file.fileno(), self._safe + size)
-            self._safe += size
+            os.ftruncate(self._file.fileno(), self._committed_size + size)
+            self._committed_size += size
             del self._waiting[: len(lines)]
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Commit and close."""
+        """Commit and close the file.
+
+        Raises:
+            RunError: as ``commit``; the file is closed all the same.
+        """
         try:
             self.commit()
         finally:
@@ -120,6 +120,7 @@ def drop_retryable(path: Path) -> int:
 
 
 def _outcome(line: bytes, where: str) -> object:
+    """Return the outcome of a line of predictions.jsonl."""
     import orjson
 
     try:
@@ -129,19 +130,20 @@ def _outcome(line: bytes, where: str) -> object:
 
 
 def complete_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file that end; none where there is no file."""
+    """Yield the lines of a file that end with a line break; none if there is no file."""
     if path.exists():
         with path.open("rb") as file:
             yield from (line for line in file if line.endswith(b"\n"))
 
 
 def _end_of_last_line(path: Path) -> int:
+    """Return the size of a file without an incomplete last line."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
             start = max(0, end - _BLOCK)
             file.seek(start)
-            if (found := file.read(end - start).rfind(b"\n")) >= 0:
-                return start + found + 1
+            if (position := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + position + 1
             end = start
     return 0

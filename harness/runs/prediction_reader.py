@@ -1,4 +1,4 @@
-"""Saved answers, line by line, as scoring needs them."""
+"""Predictions as scoring needs them, read line by line from predictions.jsonl."""
 
 from __future__ import annotations
 
@@ -16,57 +16,58 @@ _OUTCOMES = frozenset(("grid", *FAILURES))
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One saved prediction, as far as scoring needs it; ``grid`` is None where ``outcome`` is a failure.
-
-    ``view`` is the symmetry under which the task was shown, None where the file does not say; ``sample`` is the
-    prediction's place among those for its test output.
-    """
+    """One saved prediction, with the fields that scoring needs."""
 
     model: str
     task_id: str
     test_index: int
     outcome: str
     grid: Grid | None
+    """None unless ``outcome`` is ``grid``."""
     sum_logprob: float | None
+    """Log-probability of the answer; None if unknown."""
     n_tokens: int | None
     view: str | None = None
+    """Name of the symmetry under which the prompt showed the task; None if unknown."""
     sample: int = 0
+    """Index among the predictions for its test output."""
     seconds: float = 0.0
 
     @property
     def mean_logprob(self) -> float | None:
-        """Log-probability a token; None where it is not known."""
+        """Log-probability of the answer per token; None if unknown."""
         return self.sum_logprob / self.n_tokens if self.sum_logprob is not None and self.n_tokens else None
 
 
 def read_predictions(predictions: Path, accept_unended: bool = False) -> Iterator[Prediction]:
-    """The answers of a run's predictions.jsonl; a torn last line (a killed writer's) is left out.
+    """Yield the predictions of a run's predictions.jsonl, without an incomplete last line (of a killed run).
 
     Args:
-        accept_unended: whether a last line that is whole but for its line break counts.
+        accept_unended: whether a last line that lacks only its line break counts as complete.
 
     Raises:
-        DataError: a line before the last one that is not a prediction, with its number and field.
+        DataError: another line is not a prediction; the message names line and field.
     """
     import orjson
 
     with predictions.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            torn = not line.endswith(b"\n")
+            unended = not line.endswith(b"\n")
             if number == 1:
                 line = line.removeprefix(BOM_UTF8)
-            if torn and not accept_unended:
+            if unended and not accept_unended:
                 return
             where = f"{predictions}, line {number}"
             try:
-                yield _answer(orjson.loads(line), where)
+                yield _parse_prediction(orjson.loads(line), where)
             except orjson.JSONDecodeError as error:
-                if torn:
+                if unended:
                     return
                 raise DataError(f"{where}: not JSON ({error}); restore the file or run the benchmark again") from None
 
 
-def _answer(line: object, where: str) -> Prediction:
+def _parse_prediction(line: object, where: str) -> Prediction:
+    """Return the prediction of a parsed line, or raise DataError naming ``where`` and the field."""
     if not isinstance(line, dict):
         raise DataError(f"{where}: expected an object, got {short_repr(line)}")
     try:
@@ -97,21 +98,21 @@ def _answer(line: object, where: str) -> Prediction:
 
 
 def check_text(value: object, where: str, field: str) -> str:
-    """A text, or a DataError that names the place and the field."""
+    """Return the value if it is a text, else raise DataError naming ``where`` and the field."""
     if type(value) is not str:
         raise DataError(f"{where}, {field}: expected a text, got {short_repr(value)}")
     return value
 
 
 def check_index(value: object, where: str, field: str) -> int:
-    """A whole number from 0, or a DataError that names the place and the field."""
+    """Return the value if it is an integer in [0, 2**63), else raise DataError naming ``where`` and the field."""
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise DataError(f"{where}, {field}: expected a whole number from 0, got {short_repr(value)}")
     return value
 
 
 def check_number(value: object, where: str, field: str) -> float | None:
-    """A number or null, or a DataError that names the place and the field."""
+    """Return the value if it is a number or null, else raise DataError naming ``where`` and the field."""
     if value is not None and type(value) is not float and type(value) is not int:
         raise DataError(f"{where}, {field}: expected a number or null, got {short_repr(value)}")
     try:

@@ -125,7 +125,7 @@ class PredictionRecorder:
         Raises:
             RunError: the model gives no answers, so that the run is ended.
         """
-        self._log.append_line(prediction_line(sample, outcome, grid, reply))
+        self._log.append(prediction_line(sample, outcome, grid, reply))
         self.done[sample.number] = 1
         tally = self.board.tallies[sample.model]
         tally.answered += 1

@@ -20,6 +20,7 @@ from tests.faults.files import bench, read_by
 from tests.support.chat_answers import moody
 from tests.support.chat_server import ChatServer
 from tests.support.kill_toys import check_equal, command, undisturbed
+from tests.support.run_files import append_record
 from tests.support.sampling_toys import options, sample, stable
 
 TASK = open_dataset("toy/copy#n=1").task(0)
@@ -33,7 +34,7 @@ def line(sample: int, outcome: str = "grid") -> PredictionRecord:
 def written(path: Path, lines: list[PredictionRecord]) -> bytes:
     log = PredictionLog(path)
     for own in lines:
-        log.append(own)
+        append_record(log, own)
     log.close()
     return path.read_bytes()
 
@@ -46,7 +47,7 @@ def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
     before = written(path, [line(0), line(1)])
     log = PredictionLog(path)
     for own in range(2, 5):
-        log.append(line(own))
+        append_record(log, line(own))
     with largest_file(len(before) + 100), pytest.raises(RunError, match=r"3 predictions are not saved.*--resume"):
         log.commit()
     assert path.read_bytes() == before
@@ -54,7 +55,7 @@ def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
     with largest_file(room), pytest.raises(RunError, match=r"last 2 predictions are not saved"):
         log.commit()
     assert [answer.sample for answer in read_predictions(path)] == list(range(3))
-    log.append(line(5))
+    append_record(log, line(5))
     log.close()
     assert [answer.sample for answer in read_predictions(path)] == list(range(6))
 

@@ -18,6 +18,7 @@ from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count
 from tests.support.chat_answers import Body, echo, moody, random_faults
 from tests.support.chat_server import TINY_BASE, ChatServer, count_tokens
+from tests.support.run_files import load_records
 from tests.support.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
@@ -180,7 +181,7 @@ def test_as_token_ids_nothing_is_sent_that_does_not_fit(tmp_path: Path) -> None:
 def check_sides(run: Path) -> None:
     by_side: dict[int, set[str]] = {3: set(), 4: set()}
     tasks = {task.id: task for task in iterate_tasks(open_dataset("toy/copy/evaluation#n=20"))}
-    for record in RunFolder(run).predictions():
+    for record in load_records(run):
         by_side[tasks[record.task_id].test[0].input.height].add(record.outcome)
     assert by_side == {3: {"grid"}, 4: {"too_long"}}
 

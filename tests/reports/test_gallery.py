@@ -20,6 +20,7 @@ from reports.gallery.votes import top_grids
 from reports.loading.runs import load_sections
 from reports.report import ReportOptions, write_report
 from tests.conftest import MakeRun, manifest, record, wrong_grid
+from tests.support.run_files import append_record
 
 SPEC = "toy/cross/evaluation#n=6"
 IDS = [f"cross-{k:06}" for k in range(6)]
@@ -52,9 +53,9 @@ def run(tmp_path: Path) -> Path:
             IDS[5]: [truth] * 7 + [None],
         }
         for sample, grid in enumerate(cases[name]):
-            log.append(record("a", task, 0, sample, grid, "grid" if grid else "unparsed"))
+            append_record(log, record("a", task, 0, sample, grid, "grid" if grid else "unparsed"))
             second = truth if name in (IDS[0], IDS[4], IDS[5]) else other(truth, 7)
-            log.append(record("b", task, 0, sample, second))
+            append_record(log, record("b", task, 0, sample, second))
     log.commit()
     log.close()
     return folder.path
@@ -146,7 +147,7 @@ def test_a_task_of_many_large_grids_keeps_every_grid_readable(tmp_path: Path) ->
             task = dataset.task(index)
             for test, pair in enumerate(task.test):
                 for sample in range(3):
-                    log.append(record(model, task, test, sample, wrong_grid(pair.output or pair.input, sample)))
+                    append_record(log, record(model, task, test, sample, wrong_grid(pair.output or pair.input, sample)))
     log.commit()
     log.close()
     shown = named_tasks(load_sections([folder.path]), dataset.ids)

@@ -14,6 +14,7 @@ from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import PredictionRecord
 from tests.conftest import manifest, record
+from tests.support.run_files import append_record, load_records
 
 TASK = open_dataset("toy/copy#n=1").task(0)
 
@@ -25,7 +26,7 @@ def line(sample: int) -> PredictionRecord:
 def written(path: Path, count: int) -> bytes:
     log = PredictionLog(path)
     for sample in range(count):
-        log.append(line(sample))
+        append_record(log, line(sample))
     log.close()
     return path.read_bytes()
 
@@ -33,7 +34,7 @@ def written(path: Path, count: int) -> bytes:
 def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     written(folder.predictions_path, 4)
-    assert list(folder.predictions()) == [line(sample) for sample in range(4)]
+    assert load_records(tmp_path) == [line(sample) for sample in range(4)]
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
@@ -42,8 +43,6 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
     path.write_bytes(lines[0] + b"{}\n" + lines[2])
     with pytest.raises(DataError, match="line 2"):
         list(read_predictions(path))
-    with pytest.raises(RunError, match="line 2"):
-        list(RunFolder(tmp_path).predictions())
 
 
 def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from harness.scoring.run_scores import score_run
 from tests.conftest import manifest
 from tests.support.chat_answers import Body, garbage
 from tests.support.chat_server import TINY_BASE, ChatServer
+from tests.support.run_files import load_records
 from tests.support.sampling_toys import QUICK, api, options, oracle, outcomes, sample, stable
 
 TASKS = ("toy/edge/evaluation#n=6", "compact-v0", "MinimalGridEncoder()")
@@ -196,7 +197,7 @@ def test_what_a_run_cost_is_in_its_results(tmp_path: Path, tokens: bool) -> None
         sample(options(server, tmp_path / "run"))
     cost = score_run(tmp_path / "run").cost
     assert cost is not None
-    records = [r for r in RunFolder(tmp_path / "run").predictions() if r.model == "cross"]
+    records = [r for r in load_records(tmp_path / "run") if r.model == "cross"]
     assert (cost["cross"].requests, cost["cross"].tokens) == (20, sum(r.n_tokens or 0 for r in records))
     assert cost["cross"].seconds == pytest.approx(sum(r.seconds for r in records), abs=0.001)
 

@@ -21,6 +21,7 @@ from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
 from tests.support.chat_server import ChatServer
+from tests.support.run_files import load_records
 
 QUICK = RetryPolicy(max_in_flight=16, retries=3, timeout=5.0, wait=5.0, backoff=0.005)
 PATIENT = replace(QUICK, retries=60, backoff=0.001)
@@ -53,13 +54,13 @@ def api(run: Path) -> str:
 
 def stable(run: Path, wanted: Callable[[PredictionRecord], bool] = lambda record: True) -> list[PredictionRecord]:
     """The predictions of a run by key, without their times."""
-    found = [r.model_copy(update={"seconds": 0.0}) for r in RunFolder(run).predictions() if wanted(r)]
+    found = [r.model_copy(update={"seconds": 0.0}) for r in load_records(run) if wanted(r)]
     return sorted(found, key=lambda record: record.key)
 
 
 def outcomes(run: Path) -> Counter[str]:
     """How many predictions ended in which way."""
-    return Counter(record.outcome for record in RunFolder(run).predictions())
+    return Counter(record.outcome for record in load_records(run))
 
 
 def oracle(chosen: RunOptions) -> dict[str, str]:
