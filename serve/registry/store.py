@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import AdapterError
+from harness.core.files import atomic_writer
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_object
 from serve.registry.adapter_version import (
     NAME,
@@ -302,10 +303,8 @@ def _copy_in(source: Path, draft: Path) -> None:
 
 def _write_live(path: Path, live: Live) -> None:
     """Replace live.json in one step."""
-    draft = path.with_name(f".live-{os.getpid()}.json")
-    draft.write_text(json.dumps({"version": live.version, "history": list(live.history)}) + "\n", encoding="utf-8")
-    _sync(draft)
-    os.replace(draft, path)
+    with atomic_writer(path, draft=path.with_name(f".live-{os.getpid()}.json")) as file:
+        file.write(json.dumps({"version": live.version, "history": list(live.history)}).encode() + b"\n")
     _sync(path.parent)
 
 

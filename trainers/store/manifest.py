@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, JsonValue, ValidationError
 
 from harness.core.errors import AdapterError, RunError
+from harness.core.files import atomic_writer
 from harness.core.hub_cache import weights_digest
 from harness.runs.environment import describe_environment
 from harness.runs.schema import Environment, Record
@@ -148,13 +148,8 @@ def write_manifest(folder: Path, manifest: AdapterManifest) -> None:
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Write a JSON file atomically: the path has the old content or the complete new one, also after a crash."""
-    fresh = path.with_name(path.name + ".tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
+    with atomic_writer(path, draft=path.with_name(path.name + ".tmp")) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def save_weights(model: Any, tokenizer: Any, folder: Path, state: Mapping[str, Any] | None = None) -> None:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from harness.core.errors import RunError
+from harness.core.files import atomic_writer
 
 Line = Mapping[str, Any]
 RESTART_HINT = "The checkpoints up to here are whole: start the same command again"
@@ -27,10 +28,9 @@ class TrainingLog:
     def __init__(self, path: Path, from_step: int = 0) -> None:
         self.path = path
         kept = [line for line in read_log(path) if line["step"] <= from_step]
-        draft = path.with_suffix(".tmp")
         try:
-            draft.write_text("".join(_text(line) for line in kept), encoding="utf-8")
-            os.replace(draft, path)
+            with atomic_writer(path, draft=path.with_suffix(".tmp")) as file:
+                file.write("".join(_text(line) for line in kept).encode())
             # Unbuffered, so that closing the file does not retry a failed write.
             self._file = path.open("ab", buffering=0)
         except OSError as error:
