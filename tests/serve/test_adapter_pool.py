@@ -61,10 +61,17 @@ def resolve(pool: AdapterPool, model: str) -> str:
         return version
 
 
-async def settle() -> None:
-    """Let background tasks, which also use threads, come to rest."""
-    for _ in range(50):
-        await asyncio.sleep(0.001)
+async def settle(pool: AdapterPool) -> None:
+    """Wait until every version that can be unloaded is unloaded and no longer in the lease."""
+    for _ in range(10):  # tasks that were just created start
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while True:
+            entries = pool.loaded.values()
+            is_unloading = any(entry.retiring and not entry.requests for entry in entries)
+            if not is_unloading and (not pool._retirements or any(entry.requests for entry in entries)):
+                return
+            await asyncio.sleep(0.001)
 
 
 def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
@@ -89,7 +96,7 @@ def test_load_of_a_plain_name_swaps_to_the_newest(pool: AdapterPool, toys: Toys)
         await pool.load(versions["a"][0].id)
         newest = toys[0].find("a")
         assert (await pool.load("a")).id == newest.id == resolve(pool, "a")
-        await settle()
+        await settle(pool)
         assert engine(pool).models == {newest.id}
 
     asyncio.run(scenario())
@@ -103,11 +110,11 @@ def test_a_swap_waits_for_requests_in_flight(pool: AdapterPool, toys: Toys) -> N
             assert used == one.id
             await pool.promote(two.id)
             assert resolve(pool, "a") == two.id
-            await settle()
+            await settle(pool)
             assert engine(pool).models == {one.id, two.id}
             with pytest.raises(UnknownAdapterError, match=two.id):
                 resolve(pool, one.id)
-        await settle()
+        await settle(pool)
         assert engine(pool).models == {two.id}
         assert pool.swaps == 1
 
@@ -122,7 +129,7 @@ def test_rollback_calls_a_draining_version_back(pool: AdapterPool, toys: Toys) -
             await pool.promote(two.id)
             await pool.rollback("a")
             assert resolve(pool, "a") == one.id
-        await settle()
+        await settle(pool)
         assert engine(pool).models == {one.id}
         assert resolve(pool, "a") == one.id
 
@@ -138,15 +145,15 @@ def test_a_version_called_back_and_retired_again_waits_for_its_new_requests(pool
         first = pool.use(one.id)
         first.__enter__()
         pool._retire_version(one.id)
-        await settle()
+        await settle(pool)
         first.__exit__(None, None, None)
         with pytest.raises(StopIteration):
             pool._ensure_loaded(one).send(None)
         with pool.use(one.id):
             pool._retire_version(one.id)
-            await settle()
+            await settle(pool)
             assert engine(pool).models == {one.id}
-        await settle()
+        await settle(pool)
         assert engine(pool).models == set()
 
     asyncio.run(scenario())
@@ -162,7 +169,10 @@ def test_unload_of_a_name_waits_and_survives_a_restart(pool: AdapterPool, toys: 
         held = pool.use("a")
         held.__enter__()
         task = asyncio.create_task(pool.unload("a"))
-        await settle()
+        async with asyncio.timeout(10):
+            while not pool.loaded[one.id].retiring:
+                await asyncio.sleep(0.001)
+        await settle(pool)
         assert not task.done()
         held.__exit__(None, None, None)
         assert sorted(await task) == sorted([one.id, two.id])
@@ -292,9 +302,7 @@ def test_whatever_is_done_a_version_in_use_stays_loaded(toys: Toys, actions: lis
             use.__exit__(None, None, None)
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             assert not isinstance(result, BaseException) or isinstance(result, AdapterError), result
-        while any(entry.retiring for entry in pool.loaded.values()):
-            await asyncio.sleep(0.001)
-        await settle()
+        await settle(pool)
         assert set(pool.loaded) == engine(pool).models
         assert {name: registry.find(model).version for name, model in pool.live.items()} == {
             name: live for name in "ab" if (live := registry.live(name).version)

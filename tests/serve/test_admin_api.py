@@ -6,45 +6,18 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve.keys import Keys
-from serve.registry.base_model import BaseModel
-from serve.registry.store import Registry
 from serve.server.http_json import MAX_BODY
-from tests.support.adapter_toys import make_adapter, make_base
-from tests.support.admin_site import NO_KEYS, Site
+from tests.serve.conftest import OpenSite
+from tests.support.admin_site import Site
 
 ACTIONS = ("load", "unload", "promote", "rollback", "remove", "gc")
-
-
-@pytest.fixture(scope="module")
-def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base and a registry of two names with two versions each, to be copied."""
-    root = tmp_path_factory.mktemp("origin")
-    base = BaseModel.open(make_base(root / "toy-base"))
-    for at, name in enumerate("ab"):
-        for i in range(2):
-            Registry(root / "adapters").add(name, make_adapter(root / f"{name}{i}", seed=2 * at + i), base)
-    return root
-
-
-def open_site(origin: Path, root: Path, keys: Keys = NO_KEYS) -> Site:
-    shutil.copytree(origin / "adapters", root)
-    return Site(BaseModel.open(origin / "toy-base"), Registry(root), keys)
-
-
-@pytest.fixture
-def site(origin: Path, tmp_path: Path) -> Iterator[Site]:
-    found = open_site(origin, tmp_path / "adapters")
-    yield found
-    found.lease.close()
 
 
 def ids_of(site: Site, name: str) -> list[str]:
@@ -146,13 +119,11 @@ def test_a_server_without_a_registry_says_so(site: Site, action: str) -> None:
     assert asyncio.run(site.ask("GET", "/admin/adapters"))[0] == 409
 
 
-def test_the_users_key_changes_no_adapter(origin: Path, tmp_path: Path) -> None:
-    site = open_site(origin, tmp_path / "adapters", Keys("user-key-1", "admin-key-1"))
+def test_the_users_key_changes_no_adapter(locked: Site) -> None:
     for action in ACTIONS:
         for key, status in (("Bearer user-key-1", 401), ("", 401), ("Bearer admin-key-1", 400)):
             path = f"/admin/adapters/{action}"
-            assert asyncio.run(site.ask("POST", path, {"odd": 1}, authorization=key))[0] == status
-    site.lease.close()
+            assert asyncio.run(locked.ask("POST", path, {"odd": 1}, authorization=key))[0] == status
 
 
 # Hostile requests. Text is given to JSON as it is; "a0", "a1", "b0", "b1" become the ids of real versions.
@@ -231,12 +202,10 @@ async def attack(site: Site, requests: list[tuple[str, str, Any, str]]) -> None:
     assert set(site.pool.live.values()) <= site.engine.models == set(site.pool.loaded)
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(requests=st.lists(SENSIBLE | HOSTILE, min_size=4, max_size=20))
-def test_hostile_requests_change_nothing_that_they_are_refused(
-    origin: Path, tmp_path_factory: pytest.TempPathFactory, requests: list[tuple[str, str, Any, str]]
-) -> None:
-    site = open_site(origin, tmp_path_factory.mktemp("attacked") / "adapters")
+def test_a_refused_request_changes_nothing(open_site: OpenSite, requests: list[tuple[str, str, Any, str]]) -> None:
+    site = open_site()
     try:
         asyncio.run(attack(site, requests))
     finally:

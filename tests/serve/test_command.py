@@ -125,6 +125,12 @@ def test_the_command_on_a_gpu(tmp_path: Path) -> None:
     assert not [name for name in command.env if "CPU" in name]
 
 
+def test_the_size_of_the_kv_cache_reaches_vllm_on_every_device(base: BaseModel) -> None:
+    for host in (CPU, GPU):
+        command = command_line(config(base, kv_cache_gib=2.5), base, host, RegistryNeeds(), 1, {})
+        assert options(command.argv)["--kv-cache-memory-bytes"] == str(5 << 29)
+
+
 def test_runtime_loading_by_path_is_never_opened(base: BaseModel, tmp_path: Path) -> None:
     for host in (CPU, GPU):
         command = command_line(config(base, adapters=tmp_path), base, host, RegistryNeeds(), 1, {})
@@ -206,8 +212,10 @@ def test_ranks_are_rounded_up_to_what_vllm_takes(base: BaseModel, tmp_path: Path
 def test_a_cache_that_does_not_fit_is_refused_before_the_start(base: BaseModel) -> None:
     with pytest.raises(ServerError, match=r"KV cache of 40\.0 GiB does not fit.*16\.0 GiB of memory are free"):
         command_line(config(base, kv_cache_gib=40), base, CPU, RegistryNeeds(), 1, {})
+    one_sequence = 2 / 1024  # 2048 tokens x 2 (keys, values) x 2 layers x 2 heads x 32 wide x 4 bytes, in GiB
+    command_line(config(base, dtype="float32", kv_cache_gib=one_sequence), base, CPU, RegistryNeeds(), 1, {})
     with pytest.raises(ServerError, match="does not hold one sequence of 2048 tokens"):
-        command_line(config(base, kv_cache_gib=0.0001), base, CPU, RegistryNeeds(), 1, {})
+        command_line(config(base, dtype="float32", kv_cache_gib=0.99 * one_sequence), base, CPU, RegistryNeeds(), 1, {})
 
 
 def test_what_a_registry_needs(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ def test_keys_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
     keys = Keys.from_environment({"ARC_BENCH_API_KEY": "secret-one", "ARC_BENCH_ADMIN_KEY_FILE": str(path)})
     assert (keys.user, keys.admin) == ("secret-one", "secret-from-file")
     assert "secret" not in repr(keys)
+    assert Keys.from_environment({"ARC_BENCH_API_KEY": "8-chars!"}).user == "8-chars!"
     for bad in (
         {"ARC_BENCH_API_KEY": ""},
         {"ARC_BENCH_API_KEY": "short"},
+        {"ARC_BENCH_API_KEY": "7-chars"},
         {"ARC_BENCH_API_KEY": "with space"},
         {"ARC_BENCH_API_KEY": "long-enough", "ARC_BENCH_API_KEY_FILE": str(path)},
         {"ARC_BENCH_API_KEY_FILE": str(tmp_path / "nowhere")},

@@ -7,9 +7,7 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,16 +16,9 @@ from starlette.types import Receive, Scope, Send
 from serve.server.bounded_http import BoundedHttp
 from serve.server.http_json import MAX_BODY
 from serve.server.middleware import MAX_SEQUENCES
-from tests.support.admin_site import NO_KEYS, Site
-from tests.support.hostile import ENDLESS, HEAD, JUNK, flood, open_site
+from tests.support.admin_site import Site
+from tests.support.hostile import ENDLESS, HEAD, JUNK, flood
 from tests.support.sampling_toys import until
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = open_site(tmp_path, NO_KEYS)
-    yield found
-    found.lease.close()
 
 
 def test_a_request_for_too_many_answers_is_refused(site: Site) -> None:
@@ -96,7 +87,7 @@ def post(url: str, path: str, body: object) -> int:
 
 def test_a_client_that_stops_reading_gives_its_adapter_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedHttp, "write_seconds", 1.0)
-    (version,) = site.registry.versions("a")
+    version = site.registry.find("a")
     site.app.router.routes[-1].app = endless  # type: ignore[attr-defined]
     with site.over_http() as url:
         assert post(url, "/admin/adapters/load", {"adapter": "a"}) == 200

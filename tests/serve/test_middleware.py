@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from openai import AuthenticationError, OpenAI
@@ -17,67 +17,49 @@ from starlette.types import Receive, Scope, Send
 
 from harness.client.response import parse_model
 from serve.keys import Keys
-from serve.registry.base_model import BaseModel
-from serve.registry.store import Registry
 from serve.server.http_json import MAX_BODY
 from serve.server.plugin import drain_before_shutdown
 from serve.server.service import Service
-from tests.support.adapter_toys import make_adapter, make_base
-from tests.support.admin_site import NO_KEYS, Site
+from tests.support.admin_site import Site
 
 
-class Toys(Site):
-    """A server of the toy base with adapters ``a`` and ``b`` registered."""
-
-    def __init__(self, root: Path, keys: Keys = NO_KEYS) -> None:
-        base = BaseModel.open(make_base(root / "toy-base"))
-        registry = Registry(root / "adapters")
-        self.a = registry.add("a", make_adapter(root / "a"), base)
-        self.b = registry.add("b", make_adapter(root / "b", seed=1), base)
-        super().__init__(base, registry, keys)
+def newest(site: Site) -> str:
+    """Return the id of the newest version of ``a``."""
+    return site.registry.find("a").id
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Toys]:
-    found = Toys(tmp_path)
-    yield found
-    found.lease.close()
-
-
-@pytest.fixture
-def locked(tmp_path: Path) -> Iterator[Toys]:
-    found = Toys(tmp_path, Keys("user-key-1", "admin-key-1"))
-    yield found
-    found.lease.close()
-
-
-def test_a_name_is_answered_by_its_live_version(site: Toys) -> None:
+def test_a_name_is_answered_by_its_live_version(site: Site) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
-        for asked, answered in [("a", site.a.id), (site.a.id, site.a.id), ("toy-base", "toy-base"), (None, "toy-base")]:
+        for asked, answered in [
+            ("a", newest(site)),
+            (newest(site), newest(site)),
+            ("toy-base", "toy-base"),
+            (None, "toy-base"),
+        ]:
             status, answer = await site.ask("POST", "/v1/completions", {"model": asked, "prompt": "é\n"})
             assert (status, answer["body"]) == (200, {"model": answered, "prompt": "é\n"})
         status, answer = await site.ask("POST", "/v1/chat/completions", {"model": "b"})
         assert status == 404
-        assert answer["error"]["message"] == f"The model 'b' does not exist here; known: toy-base, a, {site.a.id}"
+        assert answer["error"]["message"] == f"The model 'b' does not exist here; known: toy-base, a, {newest(site)}"
 
     asyncio.run(scenario())
 
 
-def test_models_lists_base_names_and_versions(site: Toys) -> None:
+def test_models_lists_base_names_and_versions(site: Site) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
         status, answer = await site.ask("GET", "/v1/models")
         assert status == 200
         cards = {card["id"]: card for card in answer["data"]}
-        assert list(cards) == ["toy-base", "a", site.a.id]
+        assert list(cards) == ["toy-base", "a", newest(site)]
         own = {name: card["arc_bench"] for name, card in cards.items()}
         assert own["toy-base"]["hash"] == site.service.base.hash
         assert [own[name]["kind"] for name in own] == ["base", "alias", "version"]
-        for name in ("a", site.a.id):
-            assert own[name]["hash"].startswith(site.a.version)
-            assert (own[name]["version"], own[name]["rank"]) == (site.a.version, 4)
-            assert (cards[name]["root"], cards[name]["parent"]) == (site.a.id, "toy-base")
+        for name in ("a", newest(site)):
+            assert own[name]["hash"].startswith(newest(site).partition("@")[2])
+            assert (own[name]["version"], own[name]["rank"]) == (newest(site).partition("@")[2], 4)
+            assert (cards[name]["root"], cards[name]["parent"]) == (newest(site), "toy-base")
             assert parse_model(cards[name]).hash == own[name]["hash"]
 
     asyncio.run(scenario())
@@ -100,7 +82,7 @@ def test_models_lists_base_names_and_versions(site: Toys) -> None:
         ("GET", "/server_info"),
     ],
 )
-def test_every_other_route_is_closed(site: Toys, method: str, path: str) -> None:
+def test_every_other_route_is_closed(site: Site, method: str, path: str) -> None:
     status, _ = asyncio.run(site.ask(method, path, {"model": "a"}))
     assert status == 404
     assert site.inner.calls == []
@@ -122,7 +104,7 @@ def test_every_other_route_is_closed(site: Toys, method: str, path: str) -> None
         ([], {}, 499),
     ],
 )
-def test_malformed_and_huge_bodies_cannot_hurt(site: Toys, body: Any, headers: dict[str, str], status: int) -> None:
+def test_malformed_and_huge_bodies_cannot_hurt(site: Site, body: Any, headers: dict[str, str], status: int) -> None:
     got, answer = asyncio.run(site.ask("POST", "/v1/completions", body, **headers))
     assert got == status, answer
     assert answer["error"]["message"]
@@ -130,7 +112,7 @@ def test_malformed_and_huge_bodies_cannot_hurt(site: Toys, body: Any, headers: d
     assert site.service.in_flight == 0
 
 
-def test_each_key_opens_its_own_routes(locked: Toys) -> None:
+def test_each_key_opens_its_own_routes(locked: Site) -> None:
     async def scenario() -> None:
         body = {"model": "toy-base"}
         for path, method, user, admin in [
@@ -153,7 +135,7 @@ def test_each_key_opens_its_own_routes(locked: Toys) -> None:
     asyncio.run(scenario())
 
 
-def test_without_an_administrators_key_its_routes_are_shut(locked: Toys) -> None:
+def test_without_an_administrators_key_its_routes_are_shut(locked: Site) -> None:
     locked.service.keys = Keys("user-key-1", None)
     status, answer = asyncio.run(locked.ask("GET", "/admin/adapters", authorization="Bearer user-key-1"))
     assert status == 403
@@ -164,7 +146,7 @@ def test_without_an_administrators_key_its_routes_are_shut(locked: Toys) -> None
     ("host", "status"),
     [("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example", 403), ("127.0.0.1.evil:1", 403)],
 )
-def test_a_server_without_keys_answers_this_machine_only(site: Toys, host: str, status: int) -> None:
+def test_a_server_without_keys_answers_this_machine_only(site: Site, host: str, status: int) -> None:
     assert asyncio.run(site.ask("GET", "/v1/models", host=host))[0] == status
 
 
@@ -177,7 +159,7 @@ def test_a_server_without_keys_answers_this_machine_only(site: Toys, host: str, 
     ],
 )
 def test_what_has_no_key_answers_this_machine_only(
-    site: Toys, keys: Keys, method: str, path: str, shown: str, status: int
+    site: Site, keys: Keys, method: str, path: str, shown: str, status: int
 ) -> None:
     """A web page whose name was pointed at this machine gets nothing that a key does not open."""
     site.service.keys = keys
@@ -187,7 +169,7 @@ def test_what_has_no_key_answers_this_machine_only(
         assert asyncio.run(site.ask(method, path, body, authorization=shown))[0] == 200
 
 
-def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Toys) -> None:
+def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Site) -> None:
     async def scenario() -> None:
         site.inner.hold = asyncio.Event()
         running = asyncio.create_task(site.ask("POST", "/v1/completions", {"model": "toy-base"}))
@@ -207,7 +189,7 @@ def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Toys) -> 
     asyncio.run(scenario())
 
 
-def test_a_request_that_comes_as_a_drain_ends_is_refused(site: Toys) -> None:
+def test_a_request_that_comes_as_a_drain_ends_is_refused(site: Site) -> None:
     """Between its arrival and its being counted the server found nothing in flight and went on to stop."""
     count = site.service.request
 
@@ -225,22 +207,43 @@ def _drain_with_one_left(service: Service) -> bool:
         return service.drain(0.01)
 
 
-def test_figures_are_counted_per_adapter(site: Toys) -> None:
+def test_a_draining_server_says_when_to_retry(site: Site) -> None:
+    """Both the readiness probe and a request to a model are told to come back after a second."""
+    site.service.draining = True
+    body, headers = json.dumps({"model": "toy-base"}), {"Content-Type": "application/json"}
+    with site.over_http() as url:
+        for method, path in (("GET", "/ready"), ("POST", "/v1/completions")):
+            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+            connection.request(method, path, body if method == "POST" else None, headers)
+            response = connection.getresponse()
+            assert (response.status, response.getheader("Retry-After")) == (503, "1"), path
+            connection.close()
+
+
+def test_a_body_of_the_largest_size_is_read(site: Site) -> None:
+    body = json.dumps({"model": "toy-base", "prompt": ""}).encode()
+    body = body.replace(b'""', b'"' + b"a" * (MAX_BODY - len(body)) + b'"')
+    assert len(body) == MAX_BODY
+    assert asyncio.run(site.ask("POST", "/v1/completions", body))[0] == 200
+    assert asyncio.run(site.ask("POST", "/v1/completions", body + b" "))[0] == 413
+
+
+def test_figures_are_counted_per_adapter(site: Site) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
         for _ in range(2):
             await site.ask("POST", "/v1/completions", {"model": "a"})
         value = site.figures.get_sample_value
-        assert value("arc_bench_requests_total", {"model": site.a.id, "status": "200"}) == 2
-        assert value("arc_bench_tokens_total", {"model": site.a.id, "kind": "completion"}) == 10
-        assert value("arc_bench_request_failures_total", {"model": site.a.id}) is None
-        assert value("arc_bench_queue_seconds_count", {"model": site.a.id}) == 2
-        assert site.pool.loaded[site.a.id].served == 2
+        assert value("arc_bench_requests_total", {"model": newest(site), "status": "200"}) == 2
+        assert value("arc_bench_tokens_total", {"model": newest(site), "kind": "completion"}) == 10
+        assert value("arc_bench_request_failures_total", {"model": newest(site)}) is None
+        assert value("arc_bench_queue_seconds_count", {"model": newest(site)}) == 2
+        assert site.pool.loaded[newest(site)].served == 2
 
     asyncio.run(scenario())
 
 
-def test_the_openai_client_shows_its_key(locked: Toys) -> None:
+def test_the_openai_client_shows_its_key(locked: Site) -> None:
     with locked.over_http() as url:
         with OpenAI(base_url=f"{url}/v1", api_key="user-key-1") as client:
             assert [card.id for card in client.models.list()] == ["toy-base"]
@@ -249,7 +252,7 @@ def test_the_openai_client_shows_its_key(locked: Toys) -> None:
                 client.models.list()
 
 
-def test_an_answer_cut_short_is_a_failure(site: Toys) -> None:
+def test_an_answer_cut_short_is_a_failure(site: Site) -> None:
     async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
@@ -260,14 +263,14 @@ def test_an_answer_cut_short_is_a_failure(site: Toys) -> None:
         site.app.router.routes[-1].app = breaks  # type: ignore[attr-defined]
         with pytest.raises(ConnectionError):
             await site.ask("POST", "/v1/completions", {"model": "a"})
-        assert site.figures.get_sample_value("arc_bench_request_failures_total", {"model": site.a.id}) == 1
-        assert site.pool.loaded[site.a.id].requests == 0
+        assert site.figures.get_sample_value("arc_bench_request_failures_total", {"model": newest(site)}) == 1
+        assert site.pool.loaded[newest(site)].requests == 0
 
     asyncio.run(scenario())
 
 
 def test_one_line_a_request_at_debug_only(
-    site: Toys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = logging.getLogger("vllm.arc_bench")
     monkeypatch.setattr(logger, "propagate", False)
@@ -285,7 +288,7 @@ def test_one_line_a_request_at_debug_only(
         logger.setLevel(logging.NOTSET)
 
 
-def test_a_shutdown_waits_for_requests_and_no_longer_than_its_deadline(site: Toys) -> None:
+def test_a_shutdown_waits_for_requests_and_no_longer_than_its_deadline(site: Site) -> None:
     """vLLM's own shutdown comes after ours, with what is left of the time."""
     left: list[float | None] = []
     client = SimpleNamespace(shutdown=lambda timeout: left.append(timeout))

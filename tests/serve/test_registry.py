@@ -85,6 +85,14 @@ def test_live_and_history(registry: Registry, tmp_path: Path) -> None:
         registry.previous("b")
 
 
+def test_the_history_keeps_the_last_20_live_versions(registry: Registry, tmp_path: Path) -> None:
+    registry.add("a", make_adapter(tmp_path / "a"))
+    ids = [f"{number:012x}" for number in range(25)]
+    for version in ids:
+        registry.set_live("a", version)
+    assert registry.live("a").history == tuple(reversed(ids[4:24]))
+
+
 def test_a_changed_version_is_noticed(registry: Registry, tmp_path: Path) -> None:
     version = registry.add("a", make_adapter(tmp_path / "a"))
     weights = version.folder / "adapter_model.safetensors"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +45,44 @@ def test_a_cold_adapter_gets_its_turn_after_the_quantum() -> None:
         first.set()
         await asyncio.gather(*tasks)
         assert order == ["hot", "hot", "cold", "hot"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("start", ["a free slot", "a slot that another gave up", "the end of the others' waiting"])
+def test_a_turn_lasts_the_quantum_from_its_own_start(start: str) -> None:
+    """The clock is late, so that a turn dated 0 would be over at once."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        clock.now = 100.0
+        gate = SlotGate(1, quantum=1.0, clock=clock)
+        async with AsyncExitStack() as stack:
+            if start != "a free slot":
+                first = "hot" if start == "the end of the others' waiting" else "other"
+                async with gate.hold_slot(first):
+                    clock.now = 200.0
+                    other = asyncio.create_task(gate.hold_slot("cold").__aenter__())
+                    await asyncio.sleep(0)
+                    waiting = asyncio.create_task(stack.enter_async_context(gate.hold_slot("hot")))
+                    await asyncio.sleep(0)
+                    other.cancel()
+                    await asyncio.sleep(0)
+                await waiting
+            else:
+                await stack.enter_async_context(gate.hold_slot("hot"))
+            clock.now += 0.5
+            cold = asyncio.create_task(gate.hold_slot("cold").__aenter__())
+            await asyncio.sleep(0)
+            async with asyncio.timeout(5), gate.hold_slot("hot") as waited:  # within the quantum: at once
+                assert waited == 0
+            clock.now += 0.5
+            late = asyncio.create_task(gate.hold_slot("hot").__aenter__())
+            await asyncio.sleep(0)
+            assert not late.done()
+            cold.cancel()
+            late.cancel()
+            await asyncio.gather(cold, late, return_exceptions=True)
 
     asyncio.run(scenario())
 

@@ -85,6 +85,14 @@ def test_the_bits_of_bf16_are_judged_as_their_values(tmp_path_factory: pytest.Te
     assert count_bad_numbers(path, read_header(path)["t"]) == np.count_nonzero(~(np.abs(values) <= 65504))
 
 
+def test_the_largest_float16_is_a_valid_weight(base: BaseModel, tmp_path: Path) -> None:
+    source = make_adapter(tmp_path / "a")
+    tensors = lora_tensors(0)
+    next(iter(tensors.values()))[0, 0] = 65504.0
+    write_safetensors(source / "adapter_model.safetensors", tensors, "F16")
+    assert validate_adapter(source, base).rank == 4
+
+
 def test_extra_layers_and_modules_are_refused(base: BaseModel, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"layers\.2\..*layer 2, but its layers are 0-1"):
         validate_adapter(make_adapter(tmp_path / "a", layers=3), base)
@@ -109,8 +117,9 @@ def test_wrong_shapes_and_ranks_are_refused(base: BaseModel, tmp_path: Path) -> 
     write_safetensors(weights, lora_tensors(0, rank=8))
     with pytest.raises(AdapterError, match=r"rank 8, but adapter_config\.json says 4"):
         validate_adapter(source, base)
-    with pytest.raises(AdapterError, match="above this server's --max-lora-rank 2"):
-        validate_adapter(make_adapter(tmp_path / "b"), base, max_rank=2)
+    assert validate_adapter(make_adapter(tmp_path / "b"), base, max_rank=4).rank == 4
+    with pytest.raises(AdapterError, match="rank 4 is above this server's --max-lora-rank 3"):
+        validate_adapter(tmp_path / "b", base, max_rank=3)
     del tensors[name]
     write_safetensors(weights, tensors)
     with pytest.raises(AdapterError, match="has lora_B but not its partner"):
@@ -252,12 +261,12 @@ def test_a_language_model_inside_another_has_the_names_by_which_vllm_finds_it(
 @pytest.mark.parametrize(
     "architecture", ["LlamaForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM", "SmolLM3ForCausalLM"]
 )
-def test_the_classes_are_those_of_vllm(architecture: str) -> None:
+def test_vllm_serves_lora_on_the_embeddings_of_every_accepted_class(architecture: str) -> None:
     from vllm.model_executor.models.registry import ModelRegistry
 
     for name in (architecture, "MistralForCausalLM", "Qwen2ForCausalLM", "Gemma3ForCausalLM", "Gemma2ForCausalLM"):
-        found = ModelRegistry.models[name].load_model_cls()
-        assert set(getattr(found, "embedding_modules", {})) == MODULES.get(name, set())
+        model_class = ModelRegistry.models[name].load_model_cls()
+        assert MODULES.get(name, set()) <= set(getattr(model_class, "embedding_modules", {}))
 
 
 def test_a_pickle_is_named_and_never_read(registry: Registry, tmp_path: Path) -> None:
