@@ -1,4 +1,4 @@
-"""Comparisons as a table and as sentences."""
+"""Format paired comparisons as a table, as sentences and as JSON."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HEADER = (
 )
 
 
-def comparison_table(found: Sequence[PairedComparison]) -> str:
-    """One row a comparison; differences and the smallest resolvable one in percentage points."""
-    return markdown_table(HEADER, [_row(row) for row in found], left=3)
+def comparison_table(comparisons: Sequence[PairedComparison]) -> str:
+    """Return a table with one row per comparison; differences are in percentage points."""
+    return markdown_table(HEADER, [_row(row) for row in comparisons], left=3)
 
 
 def _row(row: PairedComparison) -> list[str]:
@@ -36,14 +36,14 @@ def _row(row: PairedComparison) -> list[str]:
             p_value(c.p), p_value(c.p_holm), resolvable, c.verdict]  # fmt: skip
 
 
-def comparison_footnote(found: Sequence[PairedComparison], family: int | None = None) -> str:
-    """What the columns of the table are, in a sentence.
+def comparison_footnote(comparisons: Sequence[PairedComparison], family: int | None = None) -> str:
+    """Explain the columns of ``comparison_table`` in a sentence.
 
     Args:
-        family: how many comparisons were corrected together, where that is more than these.
+        family: the number of comparisons that were corrected together, if more than these.
     """
-    over = "one comparison" if len(found) == 1 else f"these {len(found)} comparisons"
-    if family is not None and family > len(found):
+    over = "one comparison" if len(comparisons) == 1 else f"these {len(comparisons)} comparisons"
+    if family is not None and family > len(comparisons):
         over = f"the {family} comparisons of all datasets here"
     return (
         "Percentage points, paired by task; p by sign flips or McNemar's exact test, Holm-corrected over "
@@ -52,7 +52,11 @@ def comparison_footnote(found: Sequence[PairedComparison], family: int | None = 
 
 
 def comparison_text(row: PairedComparison, shown: int | None = None) -> str:
-    """The verdict in words with the tasks won and lost by id, ``shown`` of each at most; 'no task differs' if so."""
+    """Return the verdict of a comparison in words, with the ids of the tasks won and lost.
+
+    Args:
+        shown: the most ids to list of each; None lists all.
+    """
     c = row.comparison
     head = f"{row.metric}: {row.model} against {row.baseline}: {c.verdict}, {points(c.delta)} points"
     if not c.differing:
@@ -63,20 +67,28 @@ def comparison_text(row: PairedComparison, shown: int | None = None) -> str:
     return f"{head}; wins {_ids(row.won, shown)}; loses {_ids(row.lost, shown)}"
 
 
-def plan_table(found: Sequence[PairedComparison], difference: float) -> str:
-    """How many tasks resolve ``difference`` (a share) at 80 % power, metric by metric, as far as these runs tell."""
+def plan_table(comparisons: Sequence[PairedComparison], difference: float) -> str:
+    """Return a table of how many tasks resolve a difference at 80 % power.
+
+    Args:
+        comparisons: their paired differences estimate the standard deviation.
+        difference: a share, e.g. 0.02 for 2 points.
+    """
     rows = []
-    for row in found:
+    for row in comparisons:
         needed = row.comparison.tasks_for(difference)
-        told = "no task differs" if needed is None else f"{needed:,}"
-        rows.append([row.metric, row.model, row.baseline, f"{100 * row.comparison.sd:.1f}", told])
+        tasks = "no task differs" if needed is None else f"{needed:,}"
+        rows.append([row.metric, row.model, row.baseline, f"{100 * row.comparison.sd:.1f}", tasks])
     header = ["metric", "model", "against", "sd of the paired differences", f"tasks for {100 * difference:g} points"]
     return markdown_table(header, rows, left=3)
 
 
-def comparisons_json(found: Sequence[PairedComparison]) -> list[dict[str, object]]:
-    """The comparisons for another program: all fields, ids, and the tasks that would resolve the difference seen."""
-    return [{**asdict(row), "tasks_needed": row.comparison.tasks_for(row.comparison.delta)} for row in found]
+def comparisons_json(comparisons: Sequence[PairedComparison]) -> list[dict[str, object]]:
+    """Return the comparisons for another program: all fields, all task ids, and ``tasks_needed``.
+
+    ``tasks_needed`` is the number of tasks that would resolve the observed difference at 80 % power.
+    """
+    return [{**asdict(row), "tasks_needed": row.comparison.tasks_for(row.comparison.delta)} for row in comparisons]
 
 
 def _ids(ids: Sequence[str], shown: int | None) -> str:
@@ -85,7 +97,7 @@ def _ids(ids: Sequence[str], shown: int | None) -> str:
 
 
 def comparison_sentence(row: PairedComparison) -> str:
-    """One comparison in words."""
+    """Return the verdict of a comparison as a sentence in markdown."""
     c: Comparison = row.comparison
     if c.verdict == "not resolved":
         return f"**{row.model}** against **{row.baseline}**: {points(c.delta)} points of {row.metric}, not resolved"

@@ -1,4 +1,4 @@
-"""Kaggle's submission.json: two attempts for every test output of every task, made from a run and checked."""
+"""Kaggle's submission.json, two attempts for every test output of every task: make it from a run, or check one."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from harness.voting.selection_rules import Rule
 
 ATTEMPTS = ("attempt_1", "attempt_2")
 PLACEHOLDER: Rows = [[0, 0], [0, 0]]
-"""What stands where nothing was predicted, as in Kaggle's own sample."""
+"""The grid of an attempt for which nothing was predicted, as in Kaggle's sample submission."""
 
 SubmissionContent = dict[str, list[dict[str, Rows]]]
+"""By task id: for each test output, the grids of ATTEMPTS."""
 
 
 @dataclass(frozen=True, slots=True)
 class KaggleSubmission:
-    """A submission, and how much of it is real."""
+    """A submission, and how many of its attempts are placeholders or repeated."""
 
     content: SubmissionContent
     outputs: int
     single: int
-    """Outputs for which only one distinct grid was predicted, so that the second attempt repeats the first."""
+    """Outputs with one distinct predicted grid, which is both attempts."""
     empty: int
-    """Outputs without any grid: placeholders."""
+    """Outputs without any predicted grid: both attempts are placeholders."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmissionCheck:
-    """What a check of a submission found."""
+    """The result of checking a submission."""
 
     problems: list[str]
     outputs: int
@@ -46,42 +47,46 @@ class SubmissionCheck:
 
 
 def make_submission(selected: SelectedModel, rule: Rule) -> KaggleSubmission:
-    """The two best-ranked grids for each test output; ties are drawn by the run's seed, the task and the output.
+    """Take the two best-ranked grids of every test output as its attempts.
+
+    Ties are broken at random, seeded by the run's seed, the task and the test output.
 
     Raises:
-        ConfigError: a rule other than the vote, and the run stopped early.
+        ConfigError: the rule is not the vote, and the run stopped early.
     """
     if rule.name != "vote":
         refuse_rules_after_early_stopping(selected.schedule, "--rule")
     content: SubmissionContent = {}
-    single = empty = outputs = 0
-    for task, own in selected.predictions.outputs.items():
+    single = empty = count = 0
+    for task, outputs in selected.predictions.outputs.items():
         content[task] = []
-        for index, output in enumerate(own):
+        for index, output in enumerate(outputs):
             stream = Stream(selected.seed, "attempts", task, index)
-            drawn = [grid.to_rows() for grid in choose_attempts(rule.rank(output.votes()), stream, len(ATTEMPTS))]
-            outputs, single, empty = outputs + 1, single + (len(drawn) == 1), empty + (not drawn)
-            filled = (drawn or [PLACEHOLDER]) * 2
-            content[task].append(dict(zip(ATTEMPTS, filled, strict=False)))
-    return KaggleSubmission(content, outputs, single, empty)
+            chosen = [grid.to_rows() for grid in choose_attempts(rule.rank(output.votes()), stream, len(ATTEMPTS))]
+            count, single, empty = count + 1, single + (len(chosen) == 1), empty + (not chosen)
+            content[task].append(dict(zip(ATTEMPTS, (chosen or [PLACEHOLDER]) * 2, strict=False)))
+    return KaggleSubmission(content, count, single, empty)
 
 
-def write_submission(path: Path, made: KaggleSubmission, tasks: Sequence[Task]) -> None:
-    """Write a submission and read it back.
+def write_submission(path: Path, submission: KaggleSubmission, tasks: Sequence[Task]) -> None:
+    """Write a submission, read it back and check it.
+
+    Args:
+        tasks: the tasks that it must answer.
 
     Raises:
-        RunError: it cannot be written, or what is read back is not what was written.
+        RunError: it cannot be written, or the file does not hold what was written.
     """
     import orjson
 
-    write_atomically(path, orjson.dumps(made.content))
+    write_atomically(path, orjson.dumps(submission.content))
     problems = check_submission(path, tasks).problems
-    if problems or {element.key: element.value for element in iterate_elements(path)} != made.content:
+    if problems or {element.key: element.value for element in iterate_elements(path)} != submission.content:
         raise RunError(f"{path}: reads back otherwise than written ({'; '.join(problems[:3])}); check the disk")
 
 
 def check_submission(path: Path, tasks: Sequence[Task]) -> SubmissionCheck:
-    """Hold anybody's submission against the tasks that it must answer.
+    """Check whether a submission has two valid attempts for every test output of these tasks, and nothing else.
 
     Raises:
         DataError: the file is not JSON.
@@ -89,46 +94,47 @@ def check_submission(path: Path, tasks: Sequence[Task]) -> SubmissionCheck:
     expected = {task.id: len(task.test) for task in tasks}
     seen: set[str] = set()
     problems: list[str] = []
-    outputs = placeholders = 0
+    count = placeholders = 0
     for element in iterate_elements(path):
         task = element.key
         if task is None:
             problems.append("the file is a list; expected an object of task id to test outputs")
             break
-        place = f"line {element.line}, task {task}"
+        where = f"line {element.line}, task {task}"
         if task in seen:
-            problems.append(f"{place}: there twice")
+            problems.append(f"{where}: there twice")
         elif task not in expected:
-            problems.append(f"{place}: the dataset lacks it")
+            problems.append(f"{where}: the dataset lacks it")
         else:
-            problems += [f"{place}{what}" for what in _task_problems(element.value, expected[task])]
+            problems += [f"{where}{problem}" for problem in _task_problems(element.value, expected[task])]
         seen.add(task)
-        found = element.value if isinstance(element.value, list) else []
-        outputs += len(found)
+        outputs = element.value if isinstance(element.value, list) else []
+        count += len(outputs)
         placeholders += sum(
-            isinstance(own, dict) and all(own.get(name) == PLACEHOLDER for name in ATTEMPTS) for own in found
+            isinstance(attempts, dict) and all(attempts.get(name) == PLACEHOLDER for name in ATTEMPTS)
+            for attempts in outputs
         )
     problems += [f"task {task}: missing" for task in expected if task not in seen]
-    return SubmissionCheck(problems, outputs, placeholders)
+    return SubmissionCheck(problems, count, placeholders)
 
 
 def _task_problems(value: object, expected: int) -> Iterator[str]:
+    """Yield the problems of one task's entry, each as the end of a message; ``expected`` is its number of outputs."""
     if not isinstance(value, list):
         yield f": expected a list of {expected} test outputs, got {short_repr(value)}"
         return
     if len(value) != expected:
         yield f": {len(value)} test outputs, where the dataset has {expected}"
-    for index, own in enumerate(value):
-        if not isinstance(own, Mapping):
-            yield f", test {index}: expected an object with attempt_1 and attempt_2, got {short_repr(own)}"
+    for index, attempts in enumerate(value):
+        where = f", test {index}"
+        if not isinstance(attempts, Mapping):
+            yield f"{where}: expected an object with attempt_1 and attempt_2, got {short_repr(attempts)}"
             continue
-        yield from (f", test {index}: {name} is missing" for name in ATTEMPTS if name not in own)
-        yield from (
-            f", test {index}: {short_repr(name)} is one attempt too many" for name in own if name not in ATTEMPTS
-        )
+        yield from (f"{where}: {name} is missing" for name in ATTEMPTS if name not in attempts)
+        yield from (f"{where}: {short_repr(name)} is one attempt too many" for name in attempts if name not in ATTEMPTS)
         for name in ATTEMPTS:
-            if name in own:
+            if name in attempts:
                 try:
-                    Grid.from_rows(own[name], f", test {index}, {name}")
+                    Grid.from_rows(attempts[name], f"{where}, {name}")
                 except GridError as error:
                     yield str(error)

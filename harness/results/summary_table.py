@@ -1,4 +1,4 @@
-"""The table that every command shows at its end: models by metrics, with intervals."""
+"""The table of results that commands print: one row per model, metrics with intervals, and a footnote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ WILSON_MARK = "†"
 
 
 def summary_table(results: Results) -> str:
-    """Models, best vote_2 first, by the headline metrics, with the footnote that says what the brackets are."""
+    """Return a table of the headline metrics, one row per model, best vote_2 first, with footnotes.
+
+    The footnotes explain the intervals and what early stopping skipped.
+    """
     names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
     rows = [
         [name, *metric_cells(results.models[name].metrics), str(failure_count(results.models[name]))] for name in names
@@ -25,24 +28,27 @@ def summary_table(results: Results) -> str:
 
 
 def early_stopping_notes(results: Results, names: Sequence[str]) -> list[str]:
-    """What stopping early spared each of these models, and what cannot be told because of it."""
-    told = []
+    """Return a sentence for each model with early stopping: what was skipped, and which metrics are unavailable."""
+    notes = []
     for name in names:
         if (early := results.models[name].stopping) is None:
             continue
         text = (
             f"{name} stopped early ({early.rule}): {early.not_drawn:,} of {results.models[name].outputs * results.n:,} "
-            f"predictions ({percent(early.share)}) were spared, on {early.outputs} of {results.models[name].outputs} "
+            f"predictions ({percent(early.share)}) were skipped, on {early.outputs} of {results.models[name].outputs} "
             "test outputs"
         )
         if early.first_round < results.n:
             text += f"; means over predictions are of the first {early.first_round} of each"
-        told.append("; ".join([text, *unavailable_metrics_text(early.not_available)]) + ".")
-    return told
+        notes.append("; ".join([text, *unavailable_metrics_text(early.not_available)]) + ".")
+    return notes
 
 
 def details_text(results: Results) -> str:
-    """For each model every metric, per task with its interval, per output (Kaggle's) and strict, and its failures."""
+    """Return a table of all metrics for each model, with its counts of predictions and failures.
+
+    Columns: mean over tasks with its interval, mean over test outputs (Kaggle's figure), and the strict share.
+    """
     parts = []
     for name, result in results.models.items():
         rows = [
@@ -50,19 +56,20 @@ def details_text(results: Results) -> str:
             for metric, m in result.metrics.items()
         ]
         table = markdown_table(["metric", "mean over tasks", "interval", "per output", "all outputs right"], rows)
-        about = f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} predictions due"
-        parts += [f"{about}; {_kept(result)}; {_failures(result)}.", table]
+        counts = f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} predictions due"
+        parts += [f"{counts}; {_selection_text(result)}; {_failures_text(result)}.", table]
     return "\n\n".join(parts)
 
 
-def _kept(result: ModelResult) -> str:
+def _selection_text(result: ModelResult) -> str:
+    """Say which share of the tasks that sampling solves two votes solve."""
     if "pass_n" not in result.metrics:
         return "what sampling would have found is not known"
     kept = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
     return "sampling found nothing" if kept is None else f"two votes keep {percent(kept)} of what sampling found"
 
 
-def _failures(result: ModelResult) -> str:
+def _failures_text(result: ModelResult) -> str:
     kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
     return f"without a grid: {kinds}" if kinds else "every prediction is a grid"
 
@@ -74,12 +81,12 @@ def metric_cells(metrics: Mapping[str, Metric] | Mapping[str, Interval]) -> list
 
 
 def failure_count(result: ModelResult) -> int:
-    """How many predictions gave no grid, whatever the reason."""
+    """Return how many requested predictions have no grid, for whatever reason."""
     return sum(result.failures.values())
 
 
 def summary_footnote(results: Results) -> str:
-    """How the numbers were made, in one sentence or two."""
+    """Say how the values and intervals of the table were computed."""
     tasks = {result.tasks for result in results.models.values()}
     text = (
         f"N = {results.n} predictions a test output, {'/'.join(map(str, sorted(tasks)))} tasks; brackets: "

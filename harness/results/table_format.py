@@ -1,4 +1,4 @@
-"""How figures are written: shares with intervals, differences, p values, and markdown tables."""
+"""Format numbers and tables: shares with intervals, differences, p values, markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.stats.paired_test import Comparison
 
 
 class Bounded(Protocol):
-    """A share with an interval."""
+    """A share in [0, 1] with the bounds of its interval."""
 
     @property
     def value(self) -> float: ...
@@ -20,34 +20,38 @@ class Bounded(Protocol):
 
 
 def percent(share: float) -> str:
-    """0.133 as ``13.3 %``."""
+    """Format a share: 0.133 as ``13.3 %``."""
     return f"{100 * share:.1f} %"
 
 
-def with_interval(found: Bounded, mark: str = "") -> str:
-    """``13.3 % [11.1, 15.9]``, a footnote mark behind the value."""
-    return f"{percent(found.value)}{mark} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def with_interval(share: Bounded, mark: str = "") -> str:
+    """Format a share with its interval, as ``13.3 % [11.1, 15.9]``; ``mark`` is a footnote mark after the value."""
+    return f"{percent(share.value)}{mark} [{100 * share.low:.1f}, {100 * share.high:.1f}]"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in percentage points with its sign."""
+    """Format a difference of shares in percentage points with its sign: 0.012 as ``+1.2``."""
     return f"{100 * difference:+.1f}"
 
 
-def difference_interval(found: Comparison) -> str:
-    """``[+1.2, +3.4]``, or why there is none."""
-    if found.low is None or found.high is None:
-        return found.note
-    return f"[{points(found.low)}, {points(found.high)}]"
+def difference_interval(comparison: Comparison) -> str:
+    """Format the interval of a difference in percentage points, as ``[+1.2, +3.4]``, or say why there is none."""
+    if comparison.low is None or comparison.high is None:
+        return comparison.note
+    return f"[{points(comparison.low)}, {points(comparison.high)}]"
 
 
 def p_value(p: float) -> str:
-    """Three decimals, never 0."""
+    """Format a p value with three decimals; below 0.001 as ``< 0.001``, never as 0."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A GitHub table padded so that it also reads as text; the first ``left`` columns are left-aligned."""
+    """Return a GitHub table, padded so that it can be read as plain text.
+
+    Args:
+        left: this many first columns are left-aligned, the others right-aligned.
+    """
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(header))]
     rule = [("-" * w) if i < left else ("-" * (w - 1) + ":") for i, w in enumerate(widths)]

@@ -37,7 +37,7 @@ class SavedPredictions:
     seed: int
     """The seed of the run, for intervals; 0 for other files."""
     folder: RunFolder | None = None
-    """The run whose results.json these predictions give; None for other files and for a run scored on another dataset."""
+    """The run to which the results belong; None for other files and for a run scored on another dataset."""
     schedule: Schedule | None = None
     """The rounds of a run with early stopping."""
     costs: dict[str, Cost] | None = None
