@@ -13,7 +13,6 @@ from harness.prompts.chat_template import (
     TemplateRefusal,
     TemplateSettings,
     decode_ids,
-    first_lost_character,
     reads_clock,
 )
 from harness.prompts.file_tokenizer import FileTokenizer
@@ -142,18 +141,3 @@ def test_a_tokenizer_that_loses_text_is_refused(folders: dict[str, Path], tmp_pa
     tokenizer.chat_template = both(folders["qwen2"])[0].chat_template
     with pytest.raises(ConfigError, match=r"the tokenizer loses text: '<\|im_start\|>system"):
         PromptTokenizer(tokenizer, PROMPT, ENCODER)
-
-
-@pytest.mark.parametrize(
-    ("text", "read", "place"),
-    [
-        ("1 2\n", "1 2\n", None),
-        ("1 2", " 1  2 ", None),
-        ("1 2", "12", 1),
-        ("ab", "a", 1),
-        ("ab", "axb", 1),
-        ("", "", None),
-    ],
-)
-def test_lost_text_is_found_at_its_place(text: str, read: str, place: int | None) -> None:
-    assert first_lost_character(text, read) == place
