@@ -1,6 +1,6 @@
-"""Random tiny models of the families that people train, with tokenizers and templates that have their quirks.
+"""Write tiny random models of common families, with tokenizers and chat templates that have their peculiarities.
 
-``make_family("llama3-base", folder)`` writes a model folder as a hub repository has it. None has learned anything.
+``make_family("llama3-base", folder)`` writes a model folder like a Hub repository. The models are untrained.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SHAPE = {
     "head_dim": 32,
     "max_position_embeddings": 4096,
 }
-"""Of every model; 32 is vLLM's smallest head on a CPU."""
+"""Shape of every model; 32 is vLLM's smallest head size on a CPU."""
 _PICTURES = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -47,24 +47,24 @@ _PICTURES = {
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's model folder is made."""
+    """How a family's model folder is written."""
 
     model: str
-    """The name of the transformers class, such as ``Qwen3ForCausalLM``."""
+    """Name of the transformers class, such as ``Qwen3ForCausalLM``."""
     tokenizer: Callable[[], Any]
     special: tuple[str, ...]
     named: dict[str, str]
-    """The entries of tokenizer_config.json, such as ``eos_token``."""
+    """Entries of tokenizer_config.json, such as ``eos_token``."""
     template: str | None
     eos: tuple[str, ...]
-    """The eos tokens of config.json and generation_config.json."""
+    """eos tokens of config.json and generation_config.json."""
     plain: tuple[str, ...] = ()
     """Added tokens that are not special."""
     tied: bool = False
     more: dict[str, Any] = field(default_factory=dict)
     """Further entries of the model's configuration."""
     pictures: dict[str, Any] | None = None
-    """The configuration of the part that reads pictures, in a model of which the language model is a part."""
+    """Configuration of the vision part, in a model that also reads pictures."""
 
 
 def _qwen(template: str | None, eos: str, tied: bool = False, model: str = "Qwen3ForCausalLM") -> Family:
@@ -72,14 +72,14 @@ def _qwen(template: str | None, eos: str, tied: bool = False, model: str = "Qwen
     return Family(model, partial(byte_level, ONE_DIGIT, 500), _QWEN, named, template, (eos,), _THINK, tied)
 
 
-def _llama(template: str | None, named_eos: str, eos: tuple[str, ...]) -> Family:
+def _llama(template: str | None, config_eos: str, eos: tuple[str, ...]) -> Family:
     tokenizer = partial(byte_level, THREE_DIGITS, 1800, ignore_merges=True)
-    named = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": _LLAMA[0], "eos_token": named_eos}
+    named = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": _LLAMA[0], "eos_token": config_eos}
     return Family("LlamaForCausalLM", tokenizer, _LLAMA, named, template, eos)
 
 
-def _gemma(model: str, template: str, named_eos: str, eos: tuple[str, ...], **more: Any) -> Family:
-    named = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": named_eos}
+def _gemma(model: str, template: str, config_eos: str, eos: tuple[str, ...], **more: Any) -> Family:
+    named = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": config_eos}
     named |= {"pad_token": "<pad>", "unk_token": "<unk>"}
     more = {"sliding_window": 512, "pad_token_id": 0, "bos_token_id": 2, **more}
     return Family(model, partial(sentence_piece, 900, _GEMMA), (), named, template, eos, (), True, more)
@@ -126,11 +126,11 @@ FAMILIES: dict[str, Family] = {
         _THINK,
     ),
 }  # fmt: skip
-"""``-base``: the eos token is not what the template ends a turn with, or there is no template."""
+"""In ``-base`` families the template does not end turns with the eos token, or there is no template."""
 
 
 def make_tokenizer(name: str, folder: Path) -> Path:
-    """Write the tokenizer files of a family."""
+    """Write the tokenizer files of a family and return the folder."""
     family = FAMILIES[name]
     tokenizer = family.tokenizer()
     add_tokens(tokenizer, family.special, family.plain)
@@ -139,10 +139,10 @@ def make_tokenizer(name: str, folder: Path) -> Path:
 
 
 def make_family(name: str, folder: Path, *, seed: int = 0, tokenizer: Path | None = None, **changes: Any) -> Path:
-    """Write a model folder of a family with random float32 weights.
+    """Write a model folder of a family with random float32 weights, and return it.
 
     Args:
-        tokenizer: a folder whose tokenizer files are used instead of small ones, such as a real model's.
+        tokenizer: folder whose tokenizer files are used instead of small ones, such as a published model's.
         changes: further entries of the model's configuration.
     """
     import torch
@@ -156,9 +156,9 @@ def make_family(name: str, folder: Path, *, seed: int = 0, tokenizer: Path | Non
         folder.mkdir(parents=True, exist_ok=True)
         for path in tokenizer.iterdir():
             shutil.copy(path, folder)
-    known = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    eos = [known.token_to_id(token) for token in family.eos]
-    shape = {**_SHAPE, "vocab_size": -(-known.get_vocab_size() // 64) * 64, "tie_word_embeddings": family.tied}
+    fast_tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    eos = [fast_tokenizer.token_to_id(token) for token in family.eos]
+    shape = {**_SHAPE, "vocab_size": -(-fast_tokenizer.get_vocab_size() // 64) * 64, "tie_word_embeddings": family.tied}
     shape |= {"eos_token_id": eos if len(eos) > 1 else eos[0], "initializer_range": 0.1, **family.more, **changes}
     network = getattr(transformers, family.model)
     if family.pictures is not None:
@@ -174,7 +174,7 @@ def make_family(name: str, folder: Path, *, seed: int = 0, tokenizer: Path | Non
 
 
 def constant_tasks(path: Path, n: int = 12) -> Path:
-    """Write tasks whose every output is one grid: what a random model learns in a few steps, without augmentation."""
+    """Write tasks whose outputs are all one grid, which a random model learns in a few steps without augmentation."""
     answer = [[1, 2, 3], [4, 5, 6]]
     tasks = {}
     for k in range(n):

@@ -1,4 +1,4 @@
-"""Chat templates with the quirks of the families that people train, each written from scratch and kept short."""
+"""Chat templates with the peculiarities of common families, written from scratch and short."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ QWEN3 = """\
     {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}
 {%- endif %}
 """
-"""An answer is stored with an empty thought, which the prompt holds only with ``enable_thinking: false``."""
+"""An answer is stored with an empty thought; the prompt has it only with ``enable_thinking: false``."""
 
 QWEN3_THINKING = QWEN3.partition("{%- if add_generation_prompt %}")[0] + (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}\n"
 )
-"""The prompt opens a thought; there is no switch."""
+"""The prompt opens a thought, and there is no switch."""
 
 R1 = """\
 {{- bos_token }}
@@ -36,7 +36,7 @@ R1 = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|Assistant|><think>\\n' }}{%- endif %}
 """
-"""The prompt opens a thought, and the stored answer has none: the conversation with the answer does not extend it."""
+"""The prompt opens a thought that a stored answer lacks: a conversation with the answer does not extend it."""
 
 LLAMA3 = """\
 {{- bos_token }}
@@ -54,7 +54,7 @@ LLAMA3 = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}
 """
-"""Writes today's date, as Llama 3.2's does."""
+"""Prints today's date, as Llama 3.2's template does."""
 
 _GEMMA_TURNS = """\
 {%- for m in loop_messages %}
@@ -100,10 +100,10 @@ MISTRAL = """\
     {%- else %}{{- m['content'] + eos_token }}{%- endif %}
 {%- endfor %}
 """
-"""The system message stands in the last message if that is the user's, and nowhere once it is the assistant's."""
+"""The system message is in the last message if that is the user's, and nowhere if it is the assistant's."""
 
 PHI = """\
 {%- for m in messages %}{{- '<|' + m['role'] + '|>\\n' + m['content'] + '<|end|>\\n' }}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|assistant|>\\n' }}{%- else %}{{- eos_token }}{%- endif %}
 """
-"""Ends a conversation, but no turn, with the eos token."""
+"""Ends a conversation, but not a turn, with the eos token."""

@@ -1,4 +1,4 @@
-"""``bench doctor MODEL`` says beforehand what training, serving and asking would say later."""
+"""``bench doctor MODEL`` reports in advance what training, serving and evaluation would report."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ TOLD: dict[str, tuple[str, ...]] = {
 
 
 def told(*words: str) -> tuple[int, list[str]]:
-    """The exit status, and the findings one a line."""
+    """Return the exit status, and the findings one per line."""
     done = CliRunner().invoke(doctor, [*words, "--json", "-"], standalone_mode=False)
     found = json.loads(done.stdout)
     return int(done.return_value), [f"{f['level']} {f['what']} {f['advice']}" for f in found]
 
 
 def read(folder: Path) -> list[str]:
-    """The findings on tokenizer and template alone: looking a class up in vLLM takes ten seconds."""
+    """Return the findings on tokenizer and template only: looking a class up in vLLM takes ten seconds."""
     found = _reading(folder, DEFAULT_PROMPT, DEFAULT_ENCODER, None)
     return [f"{one.level} {one.what} {one.advice}" for one in found]
 
 
 @pytest.mark.parametrize("name", READ)
-def test_what_tokenizer_and_template_need_is_told(name: str, tmp_path: Path) -> None:
+def test_doctor_reports_what_tokenizer_and_template_need(name: str, tmp_path: Path) -> None:
     lines = read(make_family(name, tmp_path / name))
     for expected in READ[name]:
         assert any(expected in line for line in lines), lines
@@ -56,7 +56,7 @@ def test_what_tokenizer_and_template_need_is_told(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_what_needs_setting_is_told(name: str, tmp_path: Path) -> None:
+def test_doctor_reports_what_must_be_set(name: str, tmp_path: Path) -> None:
     status, lines = told(str(make_family(name, tmp_path / name)))
     text = "\n".join(lines)
     for expected in TOLD[name]:
@@ -68,7 +68,7 @@ def test_what_needs_setting_is_told(name: str, tmp_path: Path) -> None:
         assert status == 0
 
 
-def test_a_template_of_the_recipe_and_files_that_are_missing(tmp_path: Path) -> None:
+def test_doctor_with_a_chat_template_and_missing_files(tmp_path: Path) -> None:
     folder = make_family("llama3-base", tmp_path / "model")
     (folder / "model.safetensors").unlink()
     config = json.loads((folder / "config.json").read_text())
@@ -85,10 +85,10 @@ def test_a_template_of_the_recipe_and_files_that_are_missing(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("loaded_as", "level"), [("LlamaTokenizer", "problem preview, train"), ("Qwen2Tokenizer", "note train, run")]
 )
-def test_a_tokenizer_that_transformers_loads_otherwise_than_its_file(
+def test_a_tokenizer_that_transformers_loads_differently_from_its_file(
     loaded_as: str, level: str, tmp_path: Path
 ) -> None:
-    """A byte-level BPE under Llama's own class loses its blanks; under Qwen's, digits are cut otherwise."""
+    """A byte-level BPE loses its blanks under Llama's class, and digits are split differently under Qwen's."""
     folder = make_tokenizer("llama3", tmp_path / "model")
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": loaded_as}))
@@ -100,7 +100,7 @@ def test_a_tokenizer_that_transformers_loads_otherwise_than_its_file(
     ), lines
 
 
-def test_mistrals_own_tokenizer_file_beside_that_of_transformers(tmp_path: Path) -> None:
+def test_mistral_s_own_tokenizer_file_beside_that_of_transformers(tmp_path: Path) -> None:
     folder = make_family("mistral", tmp_path / "model")
     before = read(folder)
     (folder / "tekken.json").write_text("{}")

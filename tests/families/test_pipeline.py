@@ -1,8 +1,8 @@
-"""From preview to answers, a family at a time: trained to answer a constant, a right pipeline answers it always.
+"""From preview to answers for each family: a model trained to answer a constant must always answer it.
 
-Every family is previewed, trained, validated, registered, merged, and asked through transformers. Those in ``SERVED``,
-one for each class that vLLM has for them, are also served, asked over HTTP by chat and by token ids, compared by
-log-probability, and benched by every route.
+Every family is previewed, trained, validated, registered, merged and evaluated through transformers. Those in
+``SERVED``, one for each of vLLM's classes, are also served: evaluated over HTTP by chat and by token ids, compared by
+log-probability, and benched through every API.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 PROMPT, ENCODER = "output-from-examples-v1", "GridShapeEncoder(MinimalGridEncoder())"
 SERVED = ("qwen3-base", "llama3-base-chat", "gemma3", "mistral")
 NOT_EOS = ("qwen3-base", "llama3-base-chat", "gemma3", "gemma3-pictures", "gemma2", "phi")
-"""Whose answers end with a token at which their own files do not stop."""
+"""Families whose answers end with a token at which their own files do not stop."""
 MORE: dict[str, dict[str, Any]] = {
     "llama3-base": {"chat_template": "chatml"},
     "qwen3": {"chat_template_kwargs": {"enable_thinking": False}},
     # With an output layer of its own, of a class for which vLLM serves LoRA there.
     "llama3-base-chat": {"lora": {"rank": 16, "alpha": 32, "targets": r".*(_proj|embed_tokens|lm_head)"}},
 }
-"""What a recipe must say beside what all say."""
+"""Further recipe values by family."""
 TASKS = 6
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family's model, trained."""
+    """A trained model of a family."""
 
     name: str
     base: Path
@@ -67,13 +67,13 @@ class Family:
 
     @property
     def manifest(self) -> AdapterManifest:
-        """Of the adapter."""
+        """Return the adapter's manifest."""
         found = read_manifest(self.output)
         assert found is not None
         return found
 
     def prompts(self) -> list[tuple[list[dict[str, str]], list[int], str]]:
-        """Messages, token ids and answer of each task."""
+        """Return messages, token ids and answer of each task."""
         inputs = open_inputs(self.recipe)
         prompt, encoder = load_prompt(inputs.prompts[0]), parse_encoder(self.recipe.encoder)
         tokens = PromptTokenizer(inputs.chat.tokenizer, prompt, encoder, settings=inputs.chat.settings)
@@ -84,7 +84,7 @@ class Family:
         return found
 
     def read(self, text: str) -> str:
-        """The grid in an answer, as text."""
+        """Return the grid in an answer, as text."""
         prompt, encoder = load_prompt(open_inputs(self.recipe).prompts[0]), parse_encoder(self.recipe.encoder)
         return encoder.encode(prompt.decode(text, encoder))
 
@@ -119,7 +119,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return Family(name, base, recipe, train(recipe, root / "out", progress=False))
 
 
-def test_a_preview_tells_what_is_to_be_known(family: Family) -> None:
+def test_the_preview_warns_of_the_family_s_peculiarities(family: Family) -> None:
     shown = preview(family.recipe, samples=1, draws=8)
     assert (set(shown.reading.stops) <= set(shown.reading.eos)) == (family.name not in NOT_EOS)
     warned = any("not among the model's eos tokens" in line for line in shown.advice)
@@ -128,12 +128,12 @@ def test_a_preview_tells_what_is_to_be_known(family: Family) -> None:
     assert any("writes the date" in line for line in shown.advice) == (family.name in ("llama3", "llama3-base-chat"))
 
 
-def test_every_answer_is_right_in_validation(family: Family) -> None:
+def test_validation_finds_every_answer_exact(family: Family) -> None:
     last = [line for line in read_log(family.output / "log.jsonl") if "eval_exact" in line][-1]
     assert last["eval_exact"] == 1
 
 
-def test_every_answer_is_right_through_transformers_and_when_merged(family: Family, tmp_path: Path) -> None:
+def test_every_answer_is_exact_in_transformers_and_in_the_merged_model(family: Family, tmp_path: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -158,7 +158,7 @@ def test_every_answer_is_right_through_transformers_and_when_merged(family: Fami
             assert family.read(tokenizer.decode(made, skip_special_tokens=True)) in answer
 
 
-def test_it_can_be_registered(family: Family, tmp_path: Path) -> None:
+def test_the_adapter_can_be_registered(family: Family, tmp_path: Path) -> None:
     warnings: list[str] = []
     version = Registry(tmp_path / "adapters").add(
         "learned", family.output, BaseModel.open(family.base), warn=warnings.append
@@ -168,7 +168,7 @@ def test_it_can_be_registered(family: Family, tmp_path: Path) -> None:
 
 @contextmanager
 def server_of(family: Family, root: Path) -> Iterator[str]:
-    """The address of a server with the adapter ``learned``."""
+    """Yield the address of a server with the adapter ``learned``."""
     registry = Registry(root / "adapters")
     registry.set_live("learned", registry.add("learned", family.output, BaseModel.open(family.base)).version)
     options: dict[str, Any] = {**SERVE, "max_loras": 1, "max_lora_rank": 16, "kv_cache_gib": 0.5}
@@ -176,19 +176,19 @@ def server_of(family: Family, root: Path) -> Iterator[str]:
         yield server.url
 
 
-def test_every_answer_of_a_server_is_right(family: Family, tmp_path: Path) -> None:
+def test_every_answer_of_a_server_is_exact(family: Family, tmp_path: Path) -> None:
     if family.name not in SERVED:
         pytest.skip("another family with the same class is served")
     with server_of(family, tmp_path) as url:
-        ask_over_http(family, url)
+        check_http_answers(family, url)
         found = check_parity(family.output, url, "learned", samples=4)
         assert found.holds, found.as_text()
-        bench_by_every_route(family, url, tmp_path)
+        check_bench_run(family, url, tmp_path)
         assert "learned" in json.dumps(admin.list_adapters(url))
 
 
-def ask_over_http(family: Family, url: str) -> None:
-    """Ask every task by chat, with what the manifest says, and by token ids; both stop at the end of the turn."""
+def check_http_answers(family: Family, url: str) -> None:
+    """Request every task by chat, with the manifest's settings, and by token ids; both stop at the end of the turn."""
     stops, variables = family.manifest.stop_token_ids, open_inputs(family.recipe).chat.settings.request_kwargs()
     body = {"model": "learned", "temperature": 0, "max_tokens": 60, "stop_token_ids": stops}
     for messages, ids, answer in family.prompts():
@@ -204,8 +204,8 @@ def ask_over_http(family: Family, url: str) -> None:
             assert family.read(text) in answer, json.dumps(text)
 
 
-def bench_by_every_route(family: Family, url: str, root: Path) -> None:
-    """``bench run`` scores 100 % under views that leave the answer as it is, whichever way it asks."""
+def check_bench_run(family: Family, url: str, root: Path) -> None:
+    """Check that ``bench run`` scores 100 % through every API, under augmentations that leave the answer unchanged."""
     words = ["run", "--server", url, "--model", "learned", "--dataset", family.recipe.datasets[0].spec, "-n", "1"]
     words += ["--limit", str(TASKS), "--no-augment"]
     used = {}

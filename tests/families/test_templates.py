@@ -1,4 +1,4 @@
-"""What the families' templates make of a prompt and an answer, and what ends it, read by trainer and harness alike."""
+"""Prompts, answers and end of turn under each family's chat template, equal in trainer and harness."""
 
 from __future__ import annotations
 
@@ -46,98 +46,100 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: make_tokenizer(name, root / name) for name in FAMILIES}
 
 
-def both(folder: Path) -> tuple[Any, FileTokenizer]:
-    """The tokenizer as the trainer and as the harness opens it."""
+def open_both(folder: Path) -> tuple[Any, FileTokenizer]:
+    """Return the tokenizer as the trainer and as the harness opens it."""
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    theirs = AutoTokenizer.from_pretrained(folder)
+    hf_tokenizer = AutoTokenizer.from_pretrained(folder)
     kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
     text = "### Input\n\n0123 4 5\n12345<think>\n\n</think>"
-    assert theirs.encode(text, add_special_tokens=False) == kept.encode(text, add_special_tokens=False).ids
-    return theirs, FileTokenizer(folder)
+    assert hf_tokenizer.encode(text, add_special_tokens=False) == kept.encode(text, add_special_tokens=False).ids
+    return hf_tokenizer, FileTokenizer(folder)
 
 
 @pytest.mark.parametrize("name", ENDS)
 def test_every_family_can_be_trained_and_ends_its_turn(folders: dict[str, Path], name: str) -> None:
-    theirs, ours = both(folders[name])
+    hf_tokenizer, file_tokenizer = open_both(folders[name])
     for fast in (True, False):
-        trainer = PromptTokenizer(theirs, PROMPT, ENCODER, settings=DAY, fast=fast)
-        harness = PromptTokenizer(ours, PROMPT, ENCODER, settings=DAY, fast=fast)
+        trainer = PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=DAY, fast=fast)
+        harness = PromptTokenizer(file_tokenizer, PROMPT, ENCODER, settings=DAY, fast=fast)
         assert trainer.turn == harness.turn
-        assert decode_ids(theirs, [trainer.turn.end_token_id]) == ENDS[name]
+        assert decode_ids(hf_tokenizer, [trainer.turn.end_token_id]) == ENDS[name]
         assert trainer.turn.answer_prefix == LEADS.get(name, "")
         assert trainer.turn.opens_thought == (name in ("qwen3-thinking", "r1"))
         for task in TASKS:
             sample = trainer.sample(task, 0)
             assert sample == harness.sample(task, 0)
-            asked = [{"role": m.role, "content": m.content} for m in PROMPT.messages(task, 0, ENCODER)]
-            ids = theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False, **DAY.arguments())
+            messages = [{"role": m.role, "content": m.content} for m in PROMPT.messages(task, 0, ENCODER)]
+            ids = hf_tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_dict=False, **DAY.arguments()
+            )
             assert sample.ids[: sample.prompt_length] == ids == harness.prompt_ids(task, 0)
-            learned = decode_ids(theirs, sample.ids[sample.prompt_length :])
+            learned = decode_ids(hf_tokenizer, sample.ids[sample.prompt_length :])
             assert learned == LEADS.get(name, "") + PROMPT.answer(task, 0, ENCODER) + ENDS[name]
             assert sample.ids.count(sample.ids[-1]) >= 1
             assert sample.ids[-1] == trainer.turn.end_token_id
 
 
 def test_thinking_switched_off_moves_the_empty_thought_into_the_prompt(folders: dict[str, Path]) -> None:
-    theirs, _ = both(folders["qwen3"])
-    off = PromptTokenizer(theirs, PROMPT, ENCODER, settings=TemplateSettings({"enable_thinking": False}))
+    hf_tokenizer, _ = open_both(folders["qwen3"])
+    off = PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=TemplateSettings({"enable_thinking": False}))
     assert off.turn.answer_prefix == ""
     assert off.prompt_text(TASKS[0], 0).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert off.sample(TASKS[0], 0).ids == PromptTokenizer(theirs, PROMPT, ENCODER).sample(TASKS[0], 0).ids
+    assert off.sample(TASKS[0], 0).ids == PromptTokenizer(hf_tokenizer, PROMPT, ENCODER).sample(TASKS[0], 0).ids
 
 
-def test_a_day_is_fixed_for_templates_that_write_it(folders: dict[str, Path]) -> None:
+def test_the_date_is_fixed_for_templates_that_print_it(folders: dict[str, Path]) -> None:
     for name in ENDS:
-        for tokenizer in both(folders[name]):
+        for tokenizer in open_both(folders[name]):
             assert reads_clock(tokenizer, {}) == name.startswith("llama3"), name
-    theirs, _ = both(folders["llama3"])
-    assert not reads_clock(theirs, {"date_string": "1 Jan 2020"})  # the user says it
+    hf_tokenizer, _ = open_both(folders["llama3"])
+    assert not reads_clock(hf_tokenizer, {"date_string": "1 Jan 2020"})  # the user says it
     for day, written in (("2026-11-29", "29 Nov 2026"), ("2024-02-01", "01 Feb 2024")):
         settings = TemplateSettings(date=day)
-        text = PromptTokenizer(theirs, PROMPT, ENCODER, settings=settings).prompt_text(TASKS[0], 0)
+        text = PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=settings).prompt_text(TASKS[0], 0)
         assert f"Today Date: {written}\n" in text
-        asked = [{"role": m.role, "content": m.content} for m in PROMPT.messages(TASKS[0], 0, ENCODER)]
+        messages = [{"role": m.role, "content": m.content} for m in PROMPT.messages(TASKS[0], 0, ENCODER)]
         sent = settings.request_kwargs()  # what a server is told gives the same text
-        assert theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True, **sent) == text
+        assert hf_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **sent) == text
     kept = TemplateSettings({"date_string": "1 Jan 2020"}, "2026-11-29")
-    assert "Today Date: 1 Jan 2020\n" in PromptTokenizer(theirs, PROMPT, ENCODER, settings=kept).prompt_text(
+    assert "Today Date: 1 Jan 2020\n" in PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=kept).prompt_text(
         TASKS[0], 0
     )
 
 
-def test_what_cannot_be_asked_is_refused_and_says_so(folders: dict[str, Path]) -> None:
+def test_a_template_that_refuses_the_prompt_is_an_error(folders: dict[str, Path]) -> None:
     with pytest.raises(TemplateRefusal, match="does not take it: System role not supported"):
-        PromptTokenizer(both(folders["gemma2"])[0], PROMPT, ENCODER)
+        PromptTokenizer(open_both(folders["gemma2"])[0], PROMPT, ENCODER)
     with pytest.raises(TemplateRefusal, match="has no chat template; name one with chat_template"):
-        PromptTokenizer(both_without_template(folders["llama3-base"]), PROMPT, ENCODER)
+        PromptTokenizer(tokenizer_without_template(folders["llama3-base"]), PROMPT, ENCODER)
 
 
-def both_without_template(folder: Path) -> Any:
+def tokenizer_without_template(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
 
 
-def test_a_template_that_cannot_be_trained_on_can_be_asked(folders: dict[str, Path]) -> None:
-    theirs, _ = both(folders["qwen2"])
-    theirs.chat_template = theirs.chat_template.replace("content + '<|im_end|>", "content + '")
-    tokens = PromptTokenizer(theirs, PROMPT, ENCODER)
+def test_a_template_that_cannot_be_trained_on_can_be_evaluated(folders: dict[str, Path]) -> None:
+    hf_tokenizer, _ = open_both(folders["qwen2"])
+    hf_tokenizer.chat_template = hf_tokenizer.chat_template.replace("content + '<|im_end|>", "content + '")
+    tokens = PromptTokenizer(hf_tokenizer, PROMPT, ENCODER)
     assert tokens.method == "cells"
-    assert decode_ids(theirs, tokens.prompt_ids(TASKS[0], 0)) == tokens.prompt_text(TASKS[0], 0)
+    assert decode_ids(hf_tokenizer, tokens.prompt_ids(TASKS[0], 0)) == tokens.prompt_text(TASKS[0], 0)
     with pytest.raises(ConfigError, match=r"cannot be trained on \(no special token ends"):
         tokens.sample(TASKS[0], 0)
 
 
 def test_a_tokenizer_that_loses_text_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    """A vocabulary cut down to digits drops all else, and a byte-level one without its decoder gives no text back."""
+    """A vocabulary of digits drops all other text, and a byte-level one without its decoder returns none."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     cut = Tokenizer(models.BPE({**{str(d): d for d in range(10)}, "Ċ": 10}, []))
     cut.pre_tokenizer, cut.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=cut, eos_token="<|im_end|>")
-    tokenizer.chat_template = both(folders["qwen2"])[0].chat_template
+    tokenizer.chat_template = open_both(folders["qwen2"])[0].chat_template
     with pytest.raises(ConfigError, match=r"the tokenizer loses text: '<\|im_start\|>system"):
         PromptTokenizer(tokenizer, PROMPT, ENCODER)

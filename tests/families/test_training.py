@@ -1,4 +1,4 @@
-"""What training makes of models that differ from plain text models: pictures beside text, losses of their own."""
+"""Training of special models: with a vision part, with token counts ignored, with adapters on the output layer."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Qwen2ForCausalLM.accepts_loss_kwargs = False
 from harness.cli import main
 main()
 """
-"""``bench`` with a class of models that does not take the number of tokens of a step."""
+"""Runs ``bench`` with a model class that ignores the token count of a step."""
 
 
 def recipe(model: Path, output: Path, **changes: object) -> Data:
-    """A few steps on constant answers."""
+    """Return a recipe of a few steps on constant answers."""
     tasks = constant_tasks(output.parent / "tasks.json")
     few = {"datasets": [str(tasks)], "augment": False, "max_steps": 3, "batch_size": 8, "max_seq_len": 600}
     return recipe_data(model, output, **{**few, "workers": 0, "lora": {"rank": 8}, "learning_rate": 1e-3, **changes})
@@ -42,14 +42,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_pass(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained with all samples of a step in one pass."""
+def one_batch(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter trained with all samples of a step in one micro-batch."""
     output = tmp_path_factory.mktemp("whole") / "out"
     return trained(recipe(pictures, output, micro_batch_size=8, max_padding=0.9))
 
 
-def test_the_loss_is_the_mean_over_tokens_in_any_number_of_passes(tmp_path: Path) -> None:
-    """Also for a class that takes no count of tokens, as those of Gemma 3n and 4 say: a small one is made to say so."""
+def test_the_loss_is_the_mean_over_tokens_for_any_micro_batches(tmp_path: Path) -> None:
+    """Holds also for classes that declare to take no token count (Gemma 3n and 4); a small one declares it here."""
     model = make_family("qwen2", tmp_path / "model")
     losses = []
     for size in (8, 1):
@@ -63,22 +63,22 @@ def test_the_loss_is_the_mean_over_tokens_in_any_number_of_passes(tmp_path: Path
 
 
 def test_only_the_language_model_is_trained_and_it_can_be_registered(
-    pictures: Path, one_pass: Path, tmp_path: Path
+    pictures: Path, one_batch: Path, tmp_path: Path
 ) -> None:
-    with safe_open(one_pass / "adapter_model.safetensors", "np") as file:
+    with safe_open(one_batch / "adapter_model.safetensors", "np") as file:
         names = list(file.keys())
     assert names
     assert all(name.startswith("base_model.model.model.language_model.layers.") for name in names)
     registry = Registry(tmp_path / "adapters")
     warnings: list[str] = []
-    assert registry.add("learned", one_pass, BaseModel.open(pictures), warn=warnings.append).version
+    assert registry.add("learned", one_batch, BaseModel.open(pictures), warn=warnings.append).version
     assert warnings == []
-    assert manifest_of(one_pass).stop_token_ids != []
-    assert json.loads((one_pass / "adapter_config.json").read_text())["exclude_modules"]
+    assert manifest_of(one_batch).stop_token_ids != []
+    assert json.loads((one_batch / "adapter_config.json").read_text())["exclude_modules"]
 
 
-def test_the_loss_with_an_adapter_on_the_output_layer_is_that_of_the_model(tmp_path: Path) -> None:
-    """TRL computes with the layer's own weights. Also: in any number of passes, gone on from, and validated."""
+def test_the_loss_with_an_adapter_on_the_output_layer_is_exact(tmp_path: Path) -> None:
+    """TRL computes with the layer's own weights. Also with several micro-batches, a start adapter and validation."""
     model = make_family("llama3", tmp_path / "model")
     lora = {"rank": 8, "targets": ["q_proj", "embed_tokens", "lm_head"]}
     check = {"spec": str(constant_tasks(tmp_path / "tasks.json")), "exact_tasks": 0}
@@ -101,7 +101,7 @@ def test_the_loss_with_an_adapter_on_the_output_layer_is_that_of_the_model(tmp_p
 
 @pytest.mark.parametrize("targets", [["q_proj", "embed_tokens"], ["lm_head"], r".*(q_proj|lm_head)"])
 @pytest.mark.parametrize(("name", "served"), [("qwen3", True), ("llama3", True), ("mistral", False), ("qwen2", False)])
-def test_adapters_on_embeddings_and_output_layer_are_for_some_classes(
+def test_adapters_on_embeddings_and_output_layer_are_served_for_some_classes(
     name: str, served: bool, targets: str | list[str], tmp_path: Path
 ) -> None:
     model = make_family(name, tmp_path / name)
@@ -114,6 +114,6 @@ def test_adapters_on_embeddings_and_output_layer_are_for_some_classes(
         check_lora(make_recipe(data))
 
 
-def test_training_goes_on_from_it(pictures: Path, one_pass: Path, tmp_path: Path) -> None:
-    further = trained(recipe(pictures, tmp_path / "further", adapter=str(one_pass), micro_batch_size=8))
-    assert losses_of(further)[0] < losses_of(one_pass)[0]
+def test_training_continues_from_such_an_adapter(pictures: Path, one_batch: Path, tmp_path: Path) -> None:
+    further = trained(recipe(pictures, tmp_path / "further", adapter=str(one_batch), micro_batch_size=8))
+    assert losses_of(further)[0] < losses_of(one_batch)[0]

@@ -1,4 +1,4 @@
-"""Small tokenizers with the pre-tokenizers and special tokens of the families, learned from the shipped prompts."""
+"""Small tokenizers with the pre-tokenizers and special tokens of common families, trained on the shipped prompts."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from harness.prompts.prompt_template import PROMPT_DIR
 _LETTERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 ONE_DIGIT = rf"{_LETTERS}|\p{{N}}|{_REST}"
-"""Of Qwen: every digit is a word of its own."""
+"""Qwen's pattern: every digit is a word."""
 THREE_DIGITS = rf"{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"
-"""Of Llama 3 and Phi-4: digits in groups of up to three."""
+"""Pattern of Llama 3 and Phi-4: digits in groups of up to three."""
 
 
 def texts() -> list[str]:
-    """What the vocabularies are learned from; every group of up to three digits becomes a token where they may."""
+    """Return the training texts; every group of up to three digits becomes a token if the pattern allows it."""
     prompts = [path.read_text(encoding="utf-8") for path in sorted(PROMPT_DIR.glob("*.txt"))]
     groups = [str(n).zfill(width) for width in (2, 3) for n in range(10**width)]
     return prompts + ["system user assistant model\n\n```grid shape: 12x12\n1 0\n```\n"] * 20 + groups * 2
 
 
 def byte_level(pattern: str, size: int, *, first: Sequence[str] = (), ignore_merges: bool = False) -> Any:
-    """A byte-level BPE.
+    """Return a byte-level BPE tokenizer.
 
     Args:
-        size: of the vocabulary without special tokens.
+        size: size of the vocabulary without special tokens.
         first: tokens before all others (Mistral numbers its special tokens from 0).
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -46,7 +46,7 @@ def byte_level(pattern: str, size: int, *, first: Sequence[str] = (), ignore_mer
 
 
 def sentence_piece(size: int, first: Sequence[str]) -> Any:
-    """A BPE over characters as Gemma's: blanks are a letter, digits stand alone, unknown characters become bytes."""
+    """Return a BPE over characters like Gemma's: blanks are letters, digits single, unknown characters bytes."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     in_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -65,7 +65,7 @@ def sentence_piece(size: int, first: Sequence[str]) -> Any:
 
 
 def add_tokens(tokenizer: Any, special: Sequence[str], plain: Sequence[str] = ()) -> None:
-    """Add tokens behind the vocabulary."""
+    """Add tokens at the end of the vocabulary."""
     from tokenizers import AddedToken
 
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
@@ -73,7 +73,7 @@ def add_tokens(tokenizer: Any, special: Sequence[str], plain: Sequence[str] = ()
 
 
 def save(tokenizer: Any, folder: Path, config: dict[str, Any], template: str | None) -> None:
-    """Write the files of a tokenizer as a hub repository has them."""
+    """Write the tokenizer files of a Hub repository."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     added = {

@@ -18,6 +18,7 @@ from trainers.tiny.tokenizer import build_tokenizer
 
 @cache
 def tiny_tokenizer() -> Any:
+    """Return the tiny base's tokenizer."""
     return build_tokenizer()
 
 
@@ -28,6 +29,7 @@ def make_mixture(
     prompt: str = "compact-v0",
     **options: Any,
 ) -> Mixture:
+    """Return the mixture of some specs or datasets."""
     opened = [open_dataset(d) if isinstance(d, str) else d for d in datasets]
     options = {"encoder": "MinimalGridEncoder()", "max_seq_len": 400, **options}
     chosen = weights or [None] * len(opened)
@@ -36,13 +38,15 @@ def make_mixture(
 
 @cache
 def random_tasks() -> TaskList:
+    """Return 30 random tasks with up to 4 train pairs."""
     return TaskList("some", tuple(random_task(Stream("mixed", k), 1 + k % 4, 8, f"t{k}") for k in range(30)))
 
 
 def half_too_long(seed: int = 0, **options: Any) -> Mixture:
-    """A dataset in which about half the tasks do not fit, beside one that always fits."""
+    """Return a mixture of a dataset of which about half the tasks are too long, and one that always fits."""
     return make_mixture(random_tasks(), "toy/copy#n=9", seed=seed, max_seq_len=250, **options)
 
 
 def without_outputs(task: Task) -> Task:
+    """Return a task without test outputs."""
     return replace(task, test=tuple(Pair(p.input, None) for p in task.test))

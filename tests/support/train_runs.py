@@ -1,4 +1,4 @@
-"""Training runs in processes of their own, for the tests of the trainer."""
+"""Run the trainer in separate processes, for tests."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 
 
 def recipe_data(model: Path | str, output: Path, **changes: Any) -> Data:
+    """Return the values of a small recipe."""
     return {
         "model": str(model),
         "output_dir": str(output),
@@ -42,13 +43,14 @@ def recipe_data(model: Path | str, output: Path, **changes: Any) -> Data:
 
 
 def command(data: Data, *options: str) -> list[str]:
-    """Arguments of Python that train a recipe; its file lies beside its output folder."""
+    """Write a recipe file beside its output folder; return Python's arguments that train it."""
     path = Path(data["output_dir"]).with_suffix(".yaml")
     path.write_text(json.dumps(data), encoding="utf-8")  # JSON is YAML
     return ["-m", "harness.cli", "train", str(path), *options]
 
 
 def bench(arguments: list[str], timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments to its end."""
     argv = [sys.executable, *arguments]
     with subprocess.Popen(argv, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -60,11 +62,13 @@ def bench(arguments: list[str], timeout: float = 600) -> subprocess.CompletedPro
 
 
 def kill(process: psutil.Process) -> None:
+    """Kill a process and its children."""
     for one in [*process.children(recursive=True), process]:
         one.kill()
 
 
 def trained(data: Data) -> Path:
+    """Train a recipe and return its output folder."""
     done = bench(command(data))
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
@@ -73,9 +77,13 @@ def trained(data: Data) -> Path:
 def interrupted(
     arguments: list[str], output: Path, lines: int, stop: Callable[[psutil.Process], None]
 ) -> tuple[int, str]:
-    """Start, and act once the log has ``lines`` lines; (exit status, standard error) after the process has ended."""
+    """Start training and call ``stop`` once the log has ``lines`` lines.
+
+    Returns:
+        Exit status and standard error, after the process has ended.
+    """
     log = output / "log.jsonl"
-    old = log.stat().st_ino if log.exists() else None  # a session that goes on writes the log anew
+    old = log.stat().st_ino if log.exists() else None  # a resumed session writes a new file
     process = subprocess.Popen(
         [sys.executable, *arguments], env=_env(), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -94,21 +102,24 @@ def _lines(log: Path) -> int:
 
 
 def steps_of(folder: Path) -> list[Data]:
+    """Return the lines of a run's log without durations."""
     return [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(folder / "log.jsonl")]
 
 
 def losses_of(folder: Path) -> list[float]:
+    """Return the training losses of a run."""
     return [line["loss"] for line in read_log(folder / "log.jsonl") if "loss" in line]
 
 
 def manifest_of(folder: Path) -> AdapterManifest:
+    """Return the manifest of a finished run."""
     manifest = read_manifest(folder)
     assert manifest is not None
     return manifest
 
 
 def last_line(text: str) -> str:
-    """The last line of standard error, which must be the only thing that a failed command has to say."""
+    """Return the last line of standard error, which must have no traceback."""
     assert "Traceback" not in text, text
     return text.strip().splitlines()[-1]
 

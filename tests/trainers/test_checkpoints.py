@@ -17,7 +17,7 @@ from trainers.store.digests import DIGESTS_FILE, write_digests
 
 
 def write_checkpoint(folder: Path, step: int) -> Path:
-    """A checkpoint as transformers writes it, as far as completeness goes."""
+    """Write the files of a checkpoint as transformers does, with digests."""
     import torch
     from safetensors.torch import save_file
 

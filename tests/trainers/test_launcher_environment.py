@@ -1,4 +1,4 @@
-"""What launchers leave in the environment decides nothing in silence, and what torchrun says is checked."""
+"""The environment of launchers: variables that would override the recipe are removed, torchrun's are checked."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_what_decides_is_taken_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
-    kept = {"ACCELERATE_LOG_LEVEL": "debug", "CUDA_VISIBLE_DEVICES": "0", "MASTER_ADDR": "x", "FSDPX": "1"}
-    quiet = {
+def test_variables_of_launchers_are_removed_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    harmless = {"ACCELERATE_LOG_LEVEL": "debug", "CUDA_VISIBLE_DEVICES": "0", "MASTER_ADDR": "x", "FSDPX": "1"}
+    without_effect = {
         "ACCELERATE_DYNAMO_BACKEND": "NO",
         "ACCELERATE_USE_CPU": "False",
         "PMI_RANK": "0",
         "MV2_COMM_WORLD_SIZE": "1",
     }
-    environ = {**quiet, **LEFT, **kept}
+    environ = {**without_effect, **LEFT, **harmless}
     remove_launcher_variables(environ)
-    assert environ == kept
+    assert environ == harmless
     assert capsys.readouterr().err == (
         "warning: not used: ACCELERATE_MIXED_PRECISION=bf16, OMPI_COMM_WORLD_SIZE=2, PMI_SIZE=4, RANK=1 in the "
         "environment; the recipe decides, and processes are those of torchrun\n"
@@ -38,14 +38,14 @@ def test_what_decides_is_taken_out_and_told(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ""
 
 
-def test_what_torchrun_says_is_kept() -> None:
+def test_variables_of_torchrun_stay() -> None:
     environ = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
     remove_launcher_variables(environ)
     assert environ == {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_PORT": "29500"}
 
 
 @pytest.mark.parametrize("value", ["abc", "0", "-1", "", "tcp://10.0.0.1:8000"])
-def test_no_number_of_processes_is_one_line(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_number_of_processes_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", value)
     with pytest.raises(ConfigError, match=r"WORLD_SIZE=.* in the environment is no number of processes"):
         process_count()
@@ -61,7 +61,7 @@ def test_the_first_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_recipe_is_trained_as_it_says_whatever_a_launcher_left(
+def test_variables_of_launchers_do_not_change_training(
     train_root: Path, qwen: Path, few_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {**LEFT, "ACCELERATE_TORCH_DEVICE": "meta", "ACCELERATE_USE_FSDP": "true"}.items():
@@ -71,7 +71,7 @@ def test_a_recipe_is_trained_as_it_says_whatever_a_launcher_left(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("environ", "changes", "told"),
+    ("environ", "changes", "message"),
     [
         ({}, {"optimizer": "adamw_torh"}, "recipe: optimizer 'adamw_torh' is not known; did you mean adamw_torch or"),
         ({}, {"optimizer": "nonsense"}, "recipe: optimizer 'nonsense' is not known; known: adamw_torch, "),
@@ -84,11 +84,11 @@ def test_a_recipe_is_trained_as_it_says_whatever_a_launcher_left(
         ({"WORLD_SIZE": "x"}, {}, "WORLD_SIZE='x' in the environment is no number of processes"),
     ],
 )
-def test_what_cannot_be_started_is_one_line(
-    train_root: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], changes: Data, told: str
+def test_a_failed_start_is_one_line(
+    train_root: Path, qwen: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], changes: Data, message: str
 ) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     done = bench(command(recipe_data(qwen, train_root / "refused", **changes)))
     assert done.returncode == 2
-    assert last_line(done.stderr).startswith(f"error: {told}")
+    assert last_line(done.stderr).startswith(f"error: {message}")

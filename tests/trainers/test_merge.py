@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has .ti
 
 
 def make_adapter(folder: Path, base: Path, targets: list[str], scale: float = 0.05) -> Path:
-    """Save a random adapter on these modules; with scale 0 lora_B stays zero."""
+    """Save a random adapter on these modules; with scale 0, lora_B stays zero."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -30,7 +30,7 @@ def make_adapter(folder: Path, base: Path, targets: list[str], scale: float = 0.
 
 
 def difference(base: Path, adapter: Path, merged: Path) -> float:
-    """The largest difference of a logit between PEFT and the merged model, on other tokens than ``merge`` looks at."""
+    """Return the largest difference of a logit between PEFT and the merged model, on tokens other than ``merge``'s."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -51,16 +51,16 @@ def difference(base: Path, adapter: Path, merged: Path) -> float:
         (["embed_tokens", "lm_head"], False),
     ],
 )
-def test_a_merged_model_is_base_and_adapter(tmp_path: Path, qwen: Path, targets: list[str], tied: bool) -> None:
+def test_a_merged_model_answers_as_base_and_adapter(tmp_path: Path, qwen: Path, targets: list[str], tied: bool) -> None:
     adapter = make_adapter(tmp_path / "adapter", qwen, targets)
     merged = merge(str(qwen), adapter, tmp_path / "merged")
     assert difference(qwen, adapter, merged) < 1e-3
     assert json.loads((merged / "config.json").read_bytes())["tie_word_embeddings"] == tied
-    said = json.loads((merged / "merged.json").read_bytes())
-    assert said["error"] < 1e-3 < said["effect"]
+    agreement = json.loads((merged / "merged.json").read_bytes())
+    assert agreement["error"] < 1e-3 < agreement["effect"]
 
 
-def test_what_changes_nothing_or_is_left_out_is_refused(tmp_path: Path, qwen: Path) -> None:
+def test_adapters_without_effect_or_with_ignored_weights_are_refused(tmp_path: Path, qwen: Path) -> None:
     idle = make_adapter(tmp_path / "idle", qwen, ["q_proj"], scale=0)
     with pytest.raises(AdapterError, match="changes nothing: lora_B is zero in all of its modules"):
         merge(str(qwen), idle, tmp_path / "merged")
@@ -72,8 +72,8 @@ def test_what_changes_nothing_or_is_left_out_is_refused(tmp_path: Path, qwen: Pa
     assert not (tmp_path / "merged").exists()
 
 
-def test_what_rounding_undoes_is_removed_and_said(tmp_path: Path, qwen: Path) -> None:
-    """An adapter whose changes are below the steps of bfloat16 would merge into the base itself."""
+def test_a_merged_model_that_rounding_changed_is_removed(tmp_path: Path, qwen: Path) -> None:
+    """An adapter whose effect is smaller than bfloat16's steps would be lost in the merged model."""
     adapter = make_adapter(tmp_path / "adapter", qwen, ["q_proj", "v_proj", "o_proj"], scale=3e-3)
     with pytest.raises(AdapterError, match="rounding to bfloat16 may be the cause: merge with --dtype float32"):
         merge(str(qwen), adapter, tmp_path / "merged", dtype="bfloat16")

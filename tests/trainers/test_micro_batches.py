@@ -48,7 +48,7 @@ def padding_share(batches: list[list[int]]) -> float:
 
 @cache
 def arc_lengths(longest: int) -> list[int]:
-    """The lengths of 480 samples of ARC-AGI-1's training tasks, as training draws them by default."""
+    """Return the lengths of 480 samples of ARC-AGI-1's training tasks, drawn as training does by default."""
     mix = make_mixture("arc1/training", prompt=DEFAULT_PROMPT, encoder=DEFAULT_ENCODER, max_seq_len=longest)
     assert mix.sources[0].tokens.method == "cells"  # by table, not by the tokenizer
     return [len(mix.draw_sample(i).sample.ids) for i in range(480)]

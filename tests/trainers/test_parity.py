@@ -24,19 +24,19 @@ LEAST = 4 * 2.0**-8
 
 
 def log_probabilities(logits: np.ndarray) -> LogProbs:
-    """Log-probabilities of the first of two classes, whose logits differ by this, in two samples."""
+    """Return log-probabilities of the first of two classes whose logits differ by this, in two samples."""
     values = -np.logaddexp(0.0, -logits)
     return [list(values[:60]), list(values[60:])]
 
 
 def random_logits(seed: int) -> tuple[np.ndarray, np.random.Generator]:
-    """Logits of an adapter that is sure of most tokens, and of few it is not."""
+    """Return logits of an adapter that is sure of most tokens, and a random generator."""
     random = np.random.default_rng(seed)
     return random.normal(6, 4, 120), random
 
 
 def compare_with_rounding(adapted: np.ndarray, served: np.ndarray, seed: int, *, control: float = 5) -> OddsDifferences:
-    """With a rounding of 0.1 through PEFT."""
+    """Compare log-odds where rounding through PEFT is 0.1."""
     random = np.random.default_rng([seed, 1])
     rounded = adapted + random.normal(0, 0.1, adapted.size)
     return compare_odds(
@@ -55,7 +55,7 @@ def test_rounding_passes_and_other_weights_fail(seed: int) -> None:
 
 @given(seed=st.integers(0, 10_000))
 def test_a_large_difference_at_one_token_fails(seed: int) -> None:
-    """The mean would not show it; tokens of which the model is all but certain cannot be told, nor matter."""
+    """The mean does not show it. At tokens of which the model is almost certain a difference would not matter."""
     adapted, random = random_logits(seed)
     at = int(np.argmin(np.abs(adapted)))
     served = adapted + random.normal(0, 0.02, 120)
@@ -108,7 +108,7 @@ def test_the_text_names_the_deciding_figures() -> None:
 
 @contextmanager
 def model_list_server(body: Any) -> Iterator[str]:
-    """A server whose /v1/models answers this."""
+    """Serve one reply to /v1/models."""
 
     class Answering(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -20,12 +20,12 @@ TOYS = [{"spec": "toy/cross#n=50", "weight": 1}, {"spec": "toy/copy#n=50", "weig
 
 @pytest.fixture(scope="module")
 def shown() -> Preview:
-    """Over a thousand draws of a run of three steps."""
+    """A preview over a thousand samples of a run of three steps."""
     data = {**SMALL, "datasets": TOYS, "prompt": "compact-v0", "encoder": "MinimalGridEncoder()", "batch_size": 16}
     return preview(make_recipe(data), samples=2, draws=1000)
 
 
-def test_the_mixture_is_realised_over_a_thousand_draws(shown: Preview) -> None:
+def test_realised_shares_are_close_to_the_declared_ones(shown: Preview) -> None:
     assert shown.drawn == 1008  # whole steps
     assert [s.declared for s in shown.sources] == [0.25, 0.75]
     assert sum(s.realised for s in shown.sources) == pytest.approx(1)
@@ -34,7 +34,7 @@ def test_the_mixture_is_realised_over_a_thousand_draws(shown: Preview) -> None:
     assert shown.dropped_share == 0
 
 
-def test_lengths_rise_to_the_longest(shown: Preview) -> None:
+def test_percentiles_of_lengths_end_at_the_longest(shown: Preview) -> None:
     assert list(shown.percentiles) == list(PERCENTILES)
     assert list(shown.percentiles.values()) == sorted(shown.percentiles.values())
     assert shown.percentiles[100] == shown.longest_sample
@@ -42,7 +42,7 @@ def test_lengths_rise_to_the_longest(shown: Preview) -> None:
     assert shown.longest_sample < shown.longest_step_tokens <= 16 * shown.longest_sample
 
 
-def test_the_loss_region_is_the_answer_and_its_end(shown: Preview) -> None:
+def test_the_loss_covers_the_answer_and_its_end_of_turn(shown: Preview) -> None:
     for sample in shown.samples:
         assert sample.prompt.endswith("<|im_start|>assistant\n")
         assert sample.answer.endswith("<|im_end|>")
@@ -53,7 +53,7 @@ def test_the_loss_region_is_the_answer_and_its_end(shown: Preview) -> None:
     assert "toy/copy#n=50: declared 75.0%, realised" in text
 
 
-def test_what_was_dropped_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dropped_samples_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from harness.core.random_stream import Stream
 
     tasks = [random_task(Stream("mixed", k), 1 + k % 4, 8, f"t{k}") for k in range(30)]
@@ -86,14 +86,14 @@ def test_what_was_dropped_is_counted(tmp_path: Path, capsys: pytest.CaptureFixtu
         ("phi", {}, 3, "<|end|>", False, "no"),
     ],
 )
-def test_how_the_model_reads_a_sample_is_shown(
+def test_the_tokenizer_report_of_each_family(
     tmp_path: Path, family: str, kwargs: dict[str, object], digits: int, end: str, stops_alone: bool, thinks: str
 ) -> None:
     data = {**SMALL, "model": str(make_family(family, tmp_path / "base")), "datasets": "toy/cross#n=9"}
     shown = preview(make_recipe({**data, "chat_template_kwargs": kwargs, "max_seq_len": 2048}), samples=1, draws=4)
-    reading, text = shown.reading, format_preview(shown)
-    assert (reading.digits, list(reading.stops.values()), reading.thinks) == (digits, [end], thinks)
-    assert (set(reading.stops) <= set(reading.eos)) == stops_alone
+    report, text = shown.reading, format_preview(shown)
+    assert (report.digits, list(report.stops.values()), report.thinks) == (digits, [end], thinks)
+    assert (set(report.stops) <= set(report.eos)) == stops_alone
     assert ("one token each" if digits == 1 else "up to 3 share a token") in text
     assert f"an answer ends with {end!r}" in text
     assert any("not among the model's eos tokens" in line for line in shown.advice) != stops_alone

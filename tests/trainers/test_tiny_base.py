@@ -1,4 +1,4 @@
-"""The tiny base: its token ids, the shipped weights, and that its script trains."""
+"""The tiny base: token ids, the shipped weights, and that its training runs."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_shipped_model_scores_what_its_card_claims() -> None:
 
 
 @pytest.mark.long
-def test_the_script_makes_a_loadable_model_twice_the_same(tmp_path: Path) -> None:
+def test_training_a_tiny_base_twice_gives_equal_weights(tmp_path: Path) -> None:
     def make(name: str) -> bytes:
         options = ["--steps", "8", "--batch", "6", "--hidden", "64", "--layers", "2", "--mlp", "64"]
         command = [sys.executable, "-m", "harness.cli", "tiny-base", "-o", str(tmp_path / name), *options]

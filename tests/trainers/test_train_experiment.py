@@ -1,4 +1,4 @@
-"""The experiment that this reproduces: its commands as they were given, and a run that changes its processes."""
+"""The experiment that this project reproduces: its original commands, and a run that resumes with more processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROMPT = "output-from-examples-v1"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ARC-AGI-1 as combined JSON files, as a user exports it, and a small file in BARC's form."""
+    """Return ARC-AGI-1 as combined JSON files, as users export it, and a small BARC file."""
     folder = tmp_path_factory.mktemp("experiment")
     for split in ("training", "evaluation"):
         done = bench(["-m", "harness.cli", "data", "export", f"arc1/{split}", "-o", str(folder / f"{split}.json")])
@@ -41,7 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("with_arc", [True, False])
 def test_the_two_commands_of_the_experiment_run(files: Path, with_arc: bool) -> None:
-    """Nothing but the paths is changed. 2 to 4 minutes each on one core."""
+    """Run the original commands with other paths only. Takes 2 to 4 minutes each on one core."""
     arc = ["--train_datasets", str(files / "training.json"), PROMPT] if with_arc else []
     barc = ["--train_datasets", f"barc-400-10-{files / 'barc.jsonl'}", PROMPT]
     output = files / ("both" if with_arc else "barc")
@@ -72,7 +72,7 @@ def test_the_two_commands_of_the_experiment_run(files: Path, with_arc: bool) -> 
     assert not config["use_dora"]
 
 
-def test_a_run_goes_on_with_another_number_of_processes(train_root: Path, qwen: Path, few_run: Path) -> None:
+def test_a_run_resumes_with_another_number_of_processes(train_root: Path, qwen: Path, few_run: Path) -> None:
     output = train_root / "one-then-two"
     arguments = command(recipe_data(qwen, output, save_steps=2, **FEW))
     status, error = interrupted(arguments, output, 3, lambda process: process.send_signal(signal.SIGTERM))

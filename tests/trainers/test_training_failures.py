@@ -40,7 +40,7 @@ sys.exit(run_cli(cli, sys.argv[1:]))
 
 
 def error_of_refused_recipe(data: Data, capsys: pytest.CaptureFixture[str]) -> str:
-    """The error line of a recipe that is refused before training."""
+    """Return the error line of a recipe that is refused before training."""
     status = run_cli(cli, command(data)[2:])
     assert status in (1, 2)
     last = last_line(capsys.readouterr().err)
@@ -148,13 +148,13 @@ def test_an_output_folder_that_cannot_be_written_is_refused(
 def test_the_dry_run_writes_nothing(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = recipe_data(qwen, tmp_path / "out", datasets="toy/cross#n=50", validation={"spec": "toy/cross"})
     assert run_cli(cli, [*command(data, "--dry-run", "--json", "-")[2:]]) == 0
-    took = json.loads(capsys.readouterr().out)
+    result = json.loads(capsys.readouterr().out)
     assert [path.name for path in tmp_path.iterdir()] == ["out.yaml"]
-    assert took["schedule"]["steps"] == 40
-    assert took["schedule"]["tokens"] > 40 * 6 * 100
-    assert took["schedule"]["most_tokens"]["tokens"] >= took["schedule"]["tokens"] / 40
-    assert took["peak_memory"] > 2**27
-    assert took["tokens_per_second"] > 10
+    assert result["schedule"]["steps"] == 40
+    assert result["schedule"]["tokens"] > 40 * 6 * 100
+    assert result["schedule"]["most_tokens"]["tokens"] >= result["schedule"]["tokens"] / 40
+    assert result["peak_memory"] > 2**27
+    assert result["tokens_per_second"] > 10
 
 
 def test_out_of_memory_says_what_to_change(train_root: Path, qwen: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: its log, and the figures beside it."""
+"""The training log and the progress display."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainers.run.progress import Progress, format_duration
 from trainers.store.training_log import TrainingLog, read_log
 
 
-def test_a_line_has_loss_speeds_padding_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_line_has_loss_speeds_padding_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(20, every=10) as shown:
         shown.start_at(8)
         for step in range(9, 21):
@@ -24,18 +24,18 @@ def test_a_line_has_loss_speeds_padding_and_time_left(capsys: pytest.CaptureFixt
     assert lines[2:] == ["a word"]
 
 
-def test_nothing_is_said_where_nothing_is_to_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(1, every=1, shown=False) as shown:
         shown.show_step(1, 1.0, samples=1, tokens=1, places=1)
         shown.print_note("a word")
     assert capsys.readouterr().err == ""
 
 
-def test_clock() -> None:
+def test_durations_as_text() -> None:
     assert [format_duration(s) for s in (0, 59.6, 3599, 3600 + 61)] == ["0:00", "1:00", "59:59", "1:01:01"]
 
 
-def test_log_drops_what_comes_after_the_step_it_goes_on_from(tmp_path: Path) -> None:
+def test_a_resumed_log_drops_later_steps(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with TrainingLog(path) as log:
         for step in (1, 2, 3, 4):

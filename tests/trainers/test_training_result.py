@@ -1,4 +1,4 @@
-"""The trained folder: what it says, that it merges, serves, and that the adapter learned to stop."""
+"""The trained folder: its files and manifest, merging, serving, and answers that end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainers.commands.parity import check_parity
 pytestmark = pytest.mark.slow
 
 
-def test_the_folder_says_what_it_is(whole_run: Path) -> None:
+def test_a_trained_folder_has_its_manifest_and_files(whole_run: Path) -> None:
     manifest = manifest_of(whole_run)
     assert (manifest.steps, manifest.kept_step, manifest.ended) == (STEPS, STEPS, "max_steps")
     assert sum(d.drawn for d in manifest.datasets) == STEPS * BATCH
@@ -70,12 +70,12 @@ def test_merged_dora_answers_as_peft_does(qwen: Path, tmp_path: Path) -> None:
     ids = torch.arange(40)[None]
     with torch.no_grad():
         alone = base(input_ids=ids).logits
-    made = get_peft_model(base, config)
+    dora = get_peft_model(base, config)
     with torch.no_grad():
-        for name, weight in made.named_parameters():
+        for name, weight in dora.named_parameters():
             if "lora_magnitude" in name:
                 weight.mul_(1.2)  # what training changes beside the directions
-    made.save_pretrained(tmp_path / "dora")
+    dora.save_pretrained(tmp_path / "dora")
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(qwen), str(tmp_path / "dora"))
     merged = AutoModelForCausalLM.from_pretrained(merge(str(qwen), tmp_path / "dora", tmp_path / "merged"))
     with torch.no_grad():
@@ -84,15 +84,15 @@ def test_merged_dora_answers_as_peft_does(qwen: Path, tmp_path: Path) -> None:
         assert (alone - expected).abs().max() > 0.1
 
 
-def test_a_trained_adapter_solves_its_family_and_stops_by_itself(train_root: Path) -> None:
-    """An answer counts as exact only where the model ended it itself."""
+def test_a_trained_adapter_solves_its_family_and_ends_its_answers(train_root: Path) -> None:
+    """An answer is exact only if the model ended it."""
     check = {"spec": "toy/diagonal/evaluation#n=40", "exact_tasks": 40}
     data = recipe_data("tiny", train_root / "diagonal", datasets=["toy/diagonal#n=2000"], validation=check)
     data |= {"batch_size": 16, "learning_rate": 4e-3, "lora": {"rank": 16}, "max_steps": 30, "save_steps": 30}
     assert manifest_of(trained(data)).losses.validation["exact"] > 0.7
 
 
-def test_the_server_has_the_model_that_was_trained(train_root: Path, qwen: Path, plain_run: Path) -> None:
+def test_parity_holds_for_the_served_adapter_only(train_root: Path, qwen: Path, plain_run: Path) -> None:
     registry = Registry(train_root / "adapters")
     version = registry.add("plain", plain_run)
     with serving(qwen, registry.root, log=train_root / "server.log", **SERVE) as server:
@@ -104,10 +104,10 @@ def test_the_server_has_the_model_that_was_trained(train_root: Path, qwen: Path,
         assert base.difference > 0.1
 
 
-def test_a_server_in_16_bits_is_judged_by_what_rounding_explains(
+def test_parity_with_a_16_bit_server(
     train_root: Path, qwen: Path, plain_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The right adapter passes, as the end of a training too; the base and an alpha half as large again do not."""
+    """The right adapter passes, also at the end of a training; the base and an alpha 1.5 times as large fail."""
     louder = shutil.copytree(plain_run, train_root / "louder")
     settings = json.loads((louder / "adapter_config.json").read_text())
     (louder / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": 1.5 * settings["lora_alpha"]}))
@@ -125,8 +125,8 @@ def test_a_server_in_16_bits_is_judged_by_what_rounding_explains(
             print(right)
         assert (right["dtype"], right["holds"]) == ("bfloat16", True)
         for model in (wrong, qwen.name):
-            found = check_parity(plain_run, server.url, model)
-            assert not found.holds, found
+            parity = check_parity(plain_run, server.url, model)
+            assert not parity.holds, parity
             other = bench(["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", model])
             assert (other.returncode, "PARITY FAILED" in other.stderr) == (1, True)
         exact = bench(["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", "plain",
@@ -134,7 +134,7 @@ def test_a_server_in_16_bits_is_judged_by_what_rounding_explains(
         assert "or the server computes in 16 bits (then give bench parity its --dtype)" in exact.stderr
 
 
-def test_a_model_trained_whole_is_served_as_it_is(train_root: Path, qwen: Path) -> None:
+def test_a_fully_trained_model_is_served(train_root: Path, qwen: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -150,15 +150,13 @@ def test_a_model_trained_whole_is_served_as_it_is(train_root: Path, qwen: Path) 
     body = {"model": folder.name, "prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     eager = ("--enforce-eager",)  # without adapters vLLM would compile, for 15 s
     with serving(folder, None, log=train_root / "whole.log", dtype="float32", extra=eager) as server:
-        reply = asked(f"{server.url}/v1/completions", body)
-    found = reply["choices"][0]["prompt_logprobs"]
-    for place in range(1, len(ids)):
-        assert found[place][str(ids[place])]["logprob"] == pytest.approx(
-            float(expected[place - 1, ids[place]]), abs=1e-3
-        )
+        reply = post_json(f"{server.url}/v1/completions", body)
+    logprobs = reply["choices"][0]["prompt_logprobs"]
+    for k in range(1, len(ids)):
+        assert logprobs[k][str(ids[k])]["logprob"] == pytest.approx(float(expected[k - 1, ids[k]]), abs=1e-3)
 
 
-def asked(url: str, body: Data) -> Data:
+def post_json(url: str, body: Data) -> Data:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as reply:
         return dict(json.load(reply))

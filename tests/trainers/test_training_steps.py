@@ -1,4 +1,4 @@
-"""What a training step is: the same in any number of processes and passes, with any way to train."""
+"""Training steps: equal for any number of processes and micro-batches, and every way to train."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_two_processes_take_the_same_steps(train_root: Path, qwen: Path, few_run
         assert abs(one - two) < 3e-4
 
 
-def test_passes_do_not_change_the_gradient(train_root: Path, qwen: Path, few_run: Path) -> None:
+def test_micro_batches_do_not_change_the_gradient(train_root: Path, qwen: Path, few_run: Path) -> None:
     padded = trained(recipe_data(qwen, train_root / "padded", max_padding=0.9, **FEW))
     assert manifest_of(few_run).padding == 0
     assert manifest_of(padded).padding > 0.1
@@ -44,7 +44,7 @@ def test_passes_do_not_change_the_gradient(train_root: Path, qwen: Path, few_run
         assert abs(one - two) < 2e-4
 
 
-def test_going_on_from_an_adapter_starts_where_it_ended(train_root: Path, qwen: Path, plain_run: Path) -> None:
+def test_training_from_an_adapter_continues_its_loss(train_root: Path, qwen: Path, plain_run: Path) -> None:
     check = {"spec": "toy/cross/evaluation#n=8", "max_tasks": 8}
     data = recipe_data(qwen, train_root / "further", adapter=str(plain_run), lora={"rank": 8}, max_steps=5, seed=1)
     further = trained({**data, "validation": check, "eval_steps": 2})
@@ -54,8 +54,8 @@ def test_going_on_from_an_adapter_starts_where_it_ended(train_root: Path, qwen: 
     assert manifest_of(further).losses.validation == {"loss": checks[-1]["eval_loss"]}
 
 
-def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path: Path, qwen: Path) -> None:
-    """With logits of 1e22 the loss of the first step is finite, and the squares of its gradient are not."""
+def test_a_gradient_that_is_not_finite_ends_the_run_without_a_checkpoint(tmp_path: Path, qwen: Path) -> None:
+    """With logits of 1e22 the loss of the first step is finite, but the squares of its gradient are not."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -79,7 +79,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path:
 def test_an_adapter_on_4_bit_weights_stays_in_float32(
     tmp_path: Path, qwen: Path, plain_run: Path, continued: bool
 ) -> None:
-    """What TRL rounds to bfloat16 in a first session comes back in float32 from a checkpoint."""
+    """TRL rounds it to bfloat16 in a first session, while a checkpoint restores it in float32."""
     import torch
     from safetensors.torch import load_file
 

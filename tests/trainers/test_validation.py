@@ -105,7 +105,7 @@ MINIMAL = "MinimalGridEncoder()"
 
 @pytest.mark.slow
 def test_generated_answers_ignore_the_model_s_repetition_penalty() -> None:
-    """Qwen's own generation settings punish repetition, which ruins grids."""
+    """Qwen's own generation settings penalise repetition, which ruins grids."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(find_base("tiny"))
@@ -146,14 +146,14 @@ def test_validation_reports_skipped_tasks() -> None:
 
 
 def early_stopping_recipe(model: Path, output: Path, **changes: Any) -> Data:
-    """A rate at which the validation loss of the random model soon rises again; the best step is no save step."""
+    """Return a recipe whose validation loss soon rises again; its best step has no checkpoint."""
     data = recipe_data(model, output, learning_rate=1e-2, scheduler="constant", warmup=0, validation=CHECK)
     return {**data, "eval_steps": 2, "keep_checkpoints": True, "report_to": "tensorboard", **changes}
 
 
 @pytest.fixture(scope="module")
 def ended(train_root: Path, qwen: Path) -> Path:
-    """A run that patience ended."""
+    """A run that ended by early stopping."""
     return trained(early_stopping_recipe(qwen, train_root / "early"))
 
 
