@@ -52,7 +52,7 @@ PROMPT = [
 
 
 @pytest.mark.parametrize(("status", "body"), ACCOUNT)
-def test_what_is_about_the_account_ends_the_run(status: int, body: object) -> None:
+def test_an_error_about_the_account_ends_the_run(status: int, body: object) -> None:
     found = classify_error(status, body, None, "here")
     assert isinstance(found, Refusal)
     assert found.is_about_account
@@ -62,7 +62,7 @@ def test_what_is_about_the_account_ends_the_run(status: int, body: object) -> No
 
 
 @pytest.mark.parametrize(("status", "body"), BUSY)
-def test_what_will_pass_is_waited_for(status: int, body: object) -> None:
+def test_a_busy_server_is_a_transient_error_with_its_pause(status: int, body: object) -> None:
     found = classify_error(status, body, "3", "here")
     assert isinstance(found, TransientError)
     assert (found.kind, found.retry_after) == ("busy", 3.0)
@@ -85,7 +85,7 @@ def test_a_limit_on_answers_is_recognised(status: int, body: object) -> None:
 
 
 @pytest.mark.parametrize(("status", "body"), PROMPT)
-def test_what_is_about_the_prompt_is_a_refusal_of_it_alone(status: int, body: object) -> None:
+def test_an_error_about_the_prompt_is_a_refusal_of_that_request_only(status: int, body: object) -> None:
     found = classify_error(status, body, None, "here")
     assert isinstance(found, Refusal)
     assert not found.is_systematic
@@ -93,7 +93,7 @@ def test_what_is_about_the_prompt_is_a_refusal_of_it_alone(status: int, body: ob
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_a_missing_route_or_model_is_no_prediction(status: int) -> None:
+def test_a_missing_route_or_model_is_a_systematic_refusal(status: int) -> None:
     found = classify_error(status, {"detail": "Not Found"}, None, "here")
     assert isinstance(found, Refusal)
     assert found.is_systematic
@@ -101,7 +101,7 @@ def test_a_missing_route_or_model_is_no_prediction(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 599])
-def test_other_failures_of_a_server_are_tried_again(status: int) -> None:
+def test_other_server_errors_are_transient(status: int) -> None:
     found = classify_error(status, "<html>Bad gateway</html>", None, "here")
     assert isinstance(found, TransientError)
     assert found.kind == "server"
@@ -117,12 +117,12 @@ def test_other_failures_of_a_server_are_tried_again(status: int) -> None:
         ({"error": {"message": "System role not supported", "code": 400}}, "refused"),
     ],
 )
-def test_an_error_with_status_200_counts_by_its_own_code(body: object, kind: str) -> None:
+def test_an_error_with_status_200_is_classified_by_its_own_code(body: object, kind: str) -> None:
     found = classify_error(200, body, None, "here")
     assert (found.kind if isinstance(found, TransientError) else "refused") == kind
 
 
-def test_a_prompt_that_a_server_repeats_is_not_shown() -> None:
+def test_a_message_does_not_show_the_prompt_that_an_error_repeats() -> None:
     body = {"detail": [{"loc": ["body", "messages"], "msg": "Input should be a list", "input": "secret prompt"}]}
     assert "secret" not in str(classify_error(422, body, None, "here"))
 
@@ -138,7 +138,7 @@ def test_a_prompt_that_a_server_repeats_is_not_shown() -> None:
         ("Chat template is not supported for the system role", False),
     ],
 )
-def test_a_model_without_a_chat_template_is_known(message: str, lacks: bool) -> None:
+def test_a_missing_chat_template_is_recognised(message: str, lacks: bool) -> None:
     found = classify_error(400, {"error": {"message": message}}, None, "here")
     assert isinstance(found, Refusal)
     assert found.lacks_template == lacks

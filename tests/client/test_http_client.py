@@ -43,7 +43,7 @@ def call(
     return asyncio.run(go())
 
 
-def test_an_answer_is_read_with_its_log_probabilities() -> None:
+def test_an_answer_is_parsed_with_its_log_probabilities() -> None:
     with ChatServer() as server:
         (reply,) = call(f"{server.url}/v1/", lambda client: client.send(REQUEST))  # type: ignore[misc]
     assert (reply.text, reply.finish_reason, reply.model) == ("12\n34", "stop", "base")
@@ -68,7 +68,7 @@ def test_parameters_are_sent_explicitly_and_neutral() -> None:
 
 @pytest.mark.parametrize("name", sorted(NEUTRAL_PARAMETERS))
 @pytest.mark.parametrize("style", ["openai", "fastapi"])
-def test_a_parameter_that_the_server_refuses_is_left_out_and_said_once(name: str, style: str) -> None:
+def test_a_refused_parameter_is_omitted_with_one_notice(name: str, style: str) -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         if name not in body:
             return None
@@ -88,7 +88,7 @@ def test_a_parameter_that_the_server_refuses_is_left_out_and_said_once(name: str
     assert [name in body for body in server.bodies] == [True, False, False]
 
 
-def test_a_server_that_refuses_without_saying_what_gets_the_least_plain_request() -> None:
+def test_a_refusal_that_names_no_parameter_omits_as_few_as_possible() -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         return (400, {"error": {"message": "bad request"}}) if "logprobs" in body else None
 
@@ -105,7 +105,7 @@ def test_a_server_that_refuses_without_saying_what_gets_the_least_plain_request(
         assert call(server, negotiated) == set(NEUTRAL_PARAMETERS)
 
 
-def test_a_refused_parameter_that_was_asked_for_is_an_error() -> None:
+def test_a_refused_parameter_that_the_user_set_is_an_error() -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         return (400, {"error": {"message": "unknown parameter min_p"}}) if "min_p" in body else None
 
@@ -113,7 +113,7 @@ def test_a_refused_parameter_that_was_asked_for_is_an_error() -> None:
         call(server, lambda client: client.send(REQUEST), sampling=SamplingParameters(1.0, 1.0, 0.1))
 
 
-def test_a_refused_seed_is_left_out_and_said_once() -> None:
+def test_a_refused_seed_is_omitted_with_one_notice() -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         return (422, {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}) if "seed" in body else None
 
@@ -129,7 +129,7 @@ def test_a_refused_seed_is_left_out_and_said_once() -> None:
     assert ["seed" in body for body in server.bodies] == [True, False, False]
 
 
-def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
+def test_max_completion_tokens_is_sent_where_a_server_requires_it() -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         if "max_tokens" in body:
             return 400, {"error": {"message": "Unsupported parameter: use 'max_completion_tokens' instead."}}
@@ -149,20 +149,20 @@ def test_a_server_that_wants_max_completion_tokens_gets_it() -> None:
         ("two_choices", "garbage"),
     ],
 )  # fmt: skip
-def test_faults_that_may_pass_are_told_apart(fault: str, kind: str) -> None:
+def test_transient_errors_have_a_kind(fault: str, kind: str) -> None:
     with ChatServer(faults=lambda i: fault) as server, pytest.raises(TransientError) as caught:
         call(server, lambda client: client.send(REQUEST))
     assert caught.value.kind == kind
     assert caught.value.retry_after == (0.01 if fault == "http_429" else None)
 
 
-def test_every_wait_has_a_deadline() -> None:
+def test_a_slow_answer_is_a_timeout() -> None:
     with ChatServer(seconds=5.0) as server, pytest.raises(TransientError, match="no answer") as caught:
         call(server, lambda client: client.send(REQUEST), timeout=0.1)
     assert caught.value.kind == "timeout"
 
 
-def test_a_host_that_takes_no_connection_is_away_and_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_accepts_no_connection_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_CONNECT_SECONDS", 0.2)
     with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
         deaf.bind(("127.0.0.1", 0))
@@ -175,13 +175,13 @@ def test_a_host_that_takes_no_connection_is_away_and_not_slow(monkeypatch: pytes
     assert caught.value.kind == "connection"
 
 
-def test_a_server_that_is_not_there_is_a_fault() -> None:
+def test_a_closed_port_is_a_connection_error() -> None:
     with pytest.raises(TransientError) as caught:
         call("http://127.0.0.1:9", lambda client: client.models())
     assert caught.value.kind == "connection"
 
 
-def test_other_refusals_carry_the_message() -> None:
+def test_other_refusals_have_the_servers_message() -> None:
     with ChatServer(refuse=lambda body: (400, {"error": {"message": "no cats"}})) as server:
         with pytest.raises(Refusal, match="no cats") as caught:
             call(server, lambda client: client.send(REQUEST))
@@ -207,13 +207,13 @@ def test_a_prompt_that_is_too_long_is_recognised(message: str) -> None:
     assert caught.value.is_context
 
 
-def test_a_server_without_log_probabilities_gives_none() -> None:
+def test_without_log_probabilities_the_sum_is_none() -> None:
     with ChatServer(garbage, logprobs=False) as server:
         (reply,) = call(server, lambda client: client.send(REQUEST))  # type: ignore[misc]
     assert reply.cumulative_logprob is None
 
 
-def test_the_key_is_sent_and_its_absence_noticed() -> None:
+def test_the_key_is_sent_and_a_missing_key_is_refused() -> None:
     with ChatServer(key="secret") as server:
         assert [m.name for m in call(server, lambda client: client.models(), key="secret")] == ["base", "cross"]  # type: ignore[attr-defined]
         with pytest.raises(Refusal) as caught:
@@ -221,7 +221,7 @@ def test_the_key_is_sent_and_its_absence_noticed() -> None:
     assert caught.value.status == 401
 
 
-def test_a_models_entry_is_read_leniently() -> None:
+def test_malformed_fields_of_a_listed_model_are_ignored() -> None:
     own = {"hash": "abc", "rank": 8, "base": "tiny", "manifest": {"prompt": "compact-v0", "encoder": 3, "more": []}}
     model = parse_model({"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": own, "owned_by": "vllm"})
     assert (model.hash, model.rank, model.base, model.max_model_len) == ("abc", 8, "tiny", 512)

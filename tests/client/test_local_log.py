@@ -15,7 +15,7 @@ def entries(log: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-def test_a_log_is_read_where_the_server_is_on_this_machine(tmp_path: Path, host: str) -> None:
+def test_a_server_on_this_machine_names_its_log(tmp_path: Path, host: str) -> None:
     log = tmp_path / "serve.log"
     log.write_text("all is well\n")
     assert local_log(f"http://{host}:8000", entries(str(log))) == log
@@ -31,5 +31,5 @@ def test_a_path_that_another_machine_names_is_not_opened(tmp_path: Path, url: st
 
 
 @pytest.mark.parametrize("named", [None, "", 7, ["x"], "absent.log", "/"])
-def test_what_is_no_readable_file_is_no_log(named: object) -> None:
+def test_a_path_that_is_not_a_readable_file_is_ignored(named: object) -> None:
     assert local_log("http://127.0.0.1:8000", entries(named)) is None

@@ -39,14 +39,14 @@ def test_the_text_parts_of_a_content_are_joined(content: object) -> None:
 
 
 @pytest.mark.parametrize("content", [7, [7], [{"type": "text"}], [{"type": "text", "text": 7}], [None]])
-def test_a_content_that_is_no_text_is_a_fault(content: object) -> None:
+def test_a_content_without_text_is_a_transient_error(content: object) -> None:
     with pytest.raises(TransientError):
         read(choice(content))
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 @pytest.mark.parametrize("content", [None, ""])
-def test_an_empty_answer_beside_thoughts_is_known(content: object, name: str) -> None:
+def test_reasoning_without_an_answer_is_recognised(content: object, name: str) -> None:
     assert read(choice(content, **{name: "hm"})).only_reasoning
     assert not read(choice("12", **{name: "hm"})).only_reasoning
     assert not read(choice(content)).only_reasoning
@@ -62,24 +62,24 @@ def test_an_empty_answer_beside_thoughts_is_known(content: object, name: str) ->
         {**choice("12"), "error": {"code": 502, "message": "Provider error"}},
     ],
 )
-def test_an_answer_that_is_an_error_or_nothing_is_asked_for_again(broken: Body) -> None:
+def test_an_answer_that_is_an_error_or_empty_is_a_transient_error(broken: Body) -> None:
     with pytest.raises(TransientError):
         read(broken)
 
 
-def test_an_error_beside_no_choices_is_what_it_says() -> None:
+def test_an_error_in_place_of_choices_is_classified() -> None:
     with pytest.raises(Refusal) as caught:
         read(error={"message": "Insufficient credits", "code": 402})
     assert caught.value.is_about_account
 
 
 @pytest.mark.parametrize("finish", ["length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length", {"type": "length"}])
-def test_an_answer_at_its_bound_is_known_in_every_servers_words(finish: object) -> None:
+def test_a_truncated_answer_is_recognised_by_any_servers_finish_reason(finish: object) -> None:
     assert read(choice("12", finish)).truncated
 
 
 @pytest.mark.parametrize("finish", ["stop", "eos", "end_turn", "STOP", {"type": "stop", "matched": 7}, None, 7])
-def test_other_reasons_to_finish_are_whole_answers(finish: object) -> None:
+def test_other_finish_reasons_are_complete_answers(finish: object) -> None:
     assert not read(choice("12", finish)).truncated
 
 
@@ -91,14 +91,14 @@ def test_other_reasons_to_finish_are_whole_answers(finish: object) -> None:
         b'{"choices": [], "x": "a\nb"}',
     ],
 )  # fmt: skip
-def test_what_is_almost_json_is_read(content: bytes) -> None:
+def test_almost_valid_json_is_parsed(content: bytes) -> None:
     assert parse_body(200, content, {}, "here")["choices"] == []
 
 
-def test_half_a_surrogate_in_an_answer_can_be_saved() -> None:
+def test_a_lone_surrogate_in_an_answer_can_be_saved() -> None:
     assert read(choice("1\ud800\n2")).text.encode() == b"1?\n2"
 
 
-def test_a_redirect_is_told_with_its_target() -> None:
+def test_a_redirect_is_refused_with_its_target() -> None:
     with pytest.raises(Refusal, match="redirects to https://there; give that address"):
         parse_body(308, b"", {"Location": "https://there"}, "here")

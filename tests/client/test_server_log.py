@@ -28,12 +28,12 @@ CAUSES = {
 }
 
 
-def test_every_log_has_its_cause() -> None:
+def test_every_log_has_an_expected_cause() -> None:
     assert {path.stem for path in LOGS.glob("*.log")} == set(CAUSES)
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_the_line_names_the_cause(name: str) -> None:
+def test_the_cause_of_each_log_is_found(name: str) -> None:
     cause = root_cause(LOGS / f"{name}.log")
     assert cause is not None
     assert CAUSES[name] in cause
@@ -42,7 +42,7 @@ def test_the_line_names_the_cause(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CAUSES)
-def test_a_log_cut_anywhere_is_read(name: str, tmp_path: Path) -> None:
+def test_a_log_that_is_cut_anywhere_can_be_read(name: str, tmp_path: Path) -> None:
     """A server may be killed in the middle of a line, and a large log is read from its end only."""
     content = (LOGS / f"{name}.log").read_bytes()
     part = tmp_path / "log"

@@ -30,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_end_of_a_run_says_what_was_spared_and_what_is_unknown(
+def test_the_summary_says_what_was_skipped_and_what_is_unknown(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with ChatServer(torn) as server:
@@ -48,7 +48,7 @@ def test_the_end_of_a_run_says_what_was_spared_and_what_is_unknown(
     assert "NaN" not in (tmp_path / "run" / "results.json").read_text()
 
 
-def test_a_rule_that_cannot_be_meant_is_wrong_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_invalid_rule_is_wrong_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with ChatServer(torn) as server:
         status, _, err = bench(capsys, *run_words(server, tmp_path / "run", "--stop", "risk=2"))
         assert not server.bodies
@@ -69,7 +69,9 @@ def test_scoring_again_gives_the_same(capsys: pytest.CaptureFixture[str], runs: 
     assert "leave out --rules" in err
 
 
-def test_comparing_leaves_out_what_one_cannot_tell(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+def test_a_comparison_leaves_out_metrics_that_one_run_cannot_give(
+    capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
     status, out, err = bench(capsys, "compare", runs / "full", runs / "early", "--json", "-")
     assert status == 0
     rows = {row["metric"]: row["comparison"] for row in json.loads(out)}
@@ -79,7 +81,7 @@ def test_comparing_leaves_out_what_one_cannot_tell(capsys: pytest.CaptureFixture
     assert "pass_n is not available, as an exact grid may be among the predictions that were not drawn" in err
 
 
-def test_a_gate_on_what_is_unknown_is_refused(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+def test_a_gate_on_an_unknown_metric_is_refused(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
     status, out, _ = bench(capsys, "gate", runs / "early", "--metric", "vote_2", "--min", "0.1")
     assert (status, out.split(":")[0]) == (0, "PASS")
     for words in (("--min", "0.1"), ("--baseline", runs / "full", "--margin", "0.1")):
@@ -89,7 +91,9 @@ def test_a_gate_on_what_is_unknown_is_refused(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.slow
-def test_a_report_sets_both_runs_side_by_side(capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path) -> None:
+def test_a_report_shows_full_and_stopped_runs_side_by_side(
+    capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
     status, _, err = bench(capsys, "report", runs / "full", runs / "early", "-o", tmp_path / "report.md")
     assert status == 0, err
     text = (tmp_path / "report.md").read_text()
@@ -98,7 +102,7 @@ def test_a_report_sets_both_runs_side_by_side(capsys: pytest.CaptureFixture[str]
     assert "nan" not in text.lower().split()
 
 
-def test_the_attempts_of_a_submission_are_those_of_the_full_run(
+def test_a_submission_has_the_attempts_of_the_full_run(
     capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
 ) -> None:
     for name in ("full", "early"):

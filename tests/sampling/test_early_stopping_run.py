@@ -62,7 +62,7 @@ def test_decided_gives_the_votes_of_the_full_run_from_fewer_predictions(runs: Pa
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_what_is_drawn_is_a_part_of_the_full_run(runs: Path, rule: str) -> None:
+def test_predictions_are_a_subset_of_the_full_runs(runs: Path, rule: str) -> None:
     full = {record.key: record for record in stable(runs / "full")}
     early = stable(runs / rule)
     assert [full[record.key] for record in early] == early
@@ -72,7 +72,7 @@ def test_what_is_drawn_is_a_part_of_the_full_run(runs: Path, rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_means_over_predictions_are_of_the_first_round_and_pass_n_is_not_given(
+def test_means_over_predictions_use_the_first_round_and_pass_n_is_not_given(
     runs: Path, rule: str, tmp_path: Path
 ) -> None:
     manifest = RunFolder(runs / rule).manifest()
@@ -95,14 +95,16 @@ def test_means_over_predictions_are_of_the_first_round_and_pass_n_is_not_given(
                 assert metric == expected.models[model].metrics[name]
 
 
-def test_what_is_not_drawn_is_no_failure(runs: Path) -> None:
+def test_skipped_predictions_are_no_failures(runs: Path) -> None:
     for early in model_results(runs, "risk=0.2"):
         assert "missing" not in early.failures
         assert early.failures["unparsed"] > 0
 
 
 @pytest.mark.parametrize(("rule", "lines"), [("decided", 0), ("decided", 500), ("risk=0.2", 333), ("risk=0.2", 600)])
-def test_a_killed_run_is_resumed_to_the_same_bytes(runs: Path, tmp_path: Path, rule: str, lines: int) -> None:
+def test_a_killed_run_is_resumed_to_the_same_predictions_and_results(
+    runs: Path, tmp_path: Path, rule: str, lines: int
+) -> None:
     out = tmp_path / "run"
     cut(runs / rule, out, lines)
     complete = len(stable(runs / rule))
@@ -117,7 +119,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(runs: Path, tmp_path: Path, r
 @pytest.mark.parametrize(
     ("in_flight", "models_at_once", "servers", "faults"), [(1, 1, 1, 0), (64, 2, 2, 0), (16, 1, 2, 30)]
 )
-def test_neither_speed_nor_servers_nor_faults_change_what_is_drawn(
+def test_speed_servers_and_faults_do_not_change_the_predictions(
     runs: Path, tmp_path: Path, in_flight: int, models_at_once: int, servers: int, faults: int
 ) -> None:
     policy = replace(QUICK, max_in_flight=in_flight, retries=60, backoff=0.001)
@@ -131,7 +133,7 @@ def test_neither_speed_nor_servers_nor_faults_change_what_is_drawn(
     assert stable(tmp_path / "run") == stable(runs / "risk=0.2")
 
 
-def test_an_unfinished_run_tells_missing_from_spared(runs: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_distinguishes_missing_from_skipped(runs: Path, tmp_path: Path) -> None:
     cut(runs / "decided", tmp_path / "run", PLANNED * 7 // 8)
     whole, part = results(runs / "decided").models, score_run(tmp_path / "run").models
     early, unfinished = (sum(r.stopping.not_drawn for r in by.values() if r.stopping) for by in (whole, part))
@@ -140,7 +142,7 @@ def test_an_unfinished_run_tells_missing_from_spared(runs: Path, tmp_path: Path)
     assert missing == PLANNED - PLANNED * 7 // 8 - unfinished
 
 
-def test_another_rule_is_another_run(runs: Path) -> None:
+def test_a_run_is_not_resumed_with_another_rule(runs: Path) -> None:
     with ChatServer(torn) as server, pytest.raises(RunError, match="changed: stop"):
         sample(options(server, runs / "decided", stop="risk=0.2", resume=True))
     with ChatServer(torn) as server, pytest.raises(RunError, match="changed: stop"):
@@ -158,7 +160,7 @@ def test_a_stopped_run_is_reproduced(runs: Path, tmp_path: Path) -> None:
     assert agreement.same_results
 
 
-def test_views_out_of_balance_leave_means_over_predictions_open(tmp_path: Path) -> None:
+def test_unbalanced_views_make_means_over_predictions_unavailable(tmp_path: Path) -> None:
     with ChatServer(torn) as server:
         sample(options(server, tmp_path / "run", n=12, stop="risk=0.5", models=("base",)))
     result = score_run(tmp_path / "run").models["base"]
@@ -167,7 +169,7 @@ def test_views_out_of_balance_leave_means_over_predictions_open(tmp_path: Path) 
     assert "-n 16 would make it so" in result.stopping.not_available["accuracy"]
 
 
-def test_too_few_predictions_to_spare_any_are_a_full_run(tmp_path: Path) -> None:
+def test_a_run_too_short_to_skip_anything_is_a_full_run(tmp_path: Path) -> None:
     with ChatServer(torn) as server:
         sample(options(server, tmp_path / "run", n=4, stop="decided", models=("base",)))
         sample(options(server, tmp_path / "full", n=4, models=("base",)))

@@ -31,7 +31,7 @@ DRAW = st.tuples(
 
 
 @given(draws=st.lists(DRAW, min_size=1, max_size=40), known=st.booleans())
-def test_the_running_vote_is_the_vote_of_what_has_come(
+def test_the_running_vote_equals_the_vote_over_all_predictions_so_far(
     draws: list[tuple[tuple[str, int], Grid | None, float]], known: bool
 ) -> None:
     tally = ModelTally("m", 100, 40)
@@ -49,7 +49,7 @@ def test_the_running_vote_is_the_vote_of_what_has_come(
     assert tally.failures == ({"unparsed": failed} if (failed := sum(grid is None for _, grid, _ in draws)) else {})
 
 
-def test_an_output_with_all_its_predictions_keeps_its_vote_but_not_its_grids() -> None:
+def test_a_complete_output_keeps_its_vote_but_not_its_grids() -> None:
     tally = ModelTally("m", 4, 2)
     for output in (("a", 0), ("b", 0)):
         tally.add(output, TRUTH, "grid", GRIDS[0], -0.5)
@@ -67,7 +67,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_plain_lines_say_for_each_model_what_is_done_and_left(tmp_path: Path) -> None:
+def test_plain_lines_show_the_progress_of_each_model(tmp_path: Path) -> None:
     said = io.StringIO()
     with ChatServer(moody, seconds=0.05) as server:
         sample_run(options(server, tmp_path / "run", policy=replace(QUICK, max_in_flight=2)), Display(said, 0.2))
@@ -78,7 +78,7 @@ def test_plain_lines_say_for_each_model_what_is_done_and_left(tmp_path: Path) ->
     assert "predictions/s" in said.getvalue()
 
 
-def test_a_terminal_gets_one_line_a_model_and_notices_above() -> None:
+def test_a_terminal_shows_one_row_per_model_and_notices_above() -> None:
     said = Terminal()
     tallies = [ModelTally("base", 10, 2), ModelTally("cross", 10, 2)]
     for i in range(3):

@@ -62,14 +62,14 @@ def test_either_route_gives_the_same_predictions(url: str, tmp_path: Path, setti
 
 
 @pytest.mark.slow
-def test_our_server_says_how_many_adapters_it_holds(url: str, tmp_path: Path) -> None:
+def test_bench_serve_reports_how_many_adapters_it_computes_at_once(url: str, tmp_path: Path) -> None:
     sample(options(url, tmp_path / "run", models=("tiny-base", "random"), dataset="toy/copy#n=1", n=2))
     served = RunFolder(tmp_path / "run").manifest().served
     assert [model.max_loras for model in served if model.parent is None] == [2]
 
 
 @pytest.mark.slow
-def test_a_template_with_a_date_and_a_base_that_would_not_stop(tmp_path: Path) -> None:
+def test_a_template_with_a_date_and_a_base_without_an_end_of_turn(tmp_path: Path) -> None:
     """The server writes the run's date into chats, and ends answers at the token that it is asked to stop at."""
     model = make_family("llama3-base-chat", tmp_path / "llama")
     server = PlainVllm(model, "llama", tmp_path / "log")

@@ -18,7 +18,7 @@ from tests.support.commands import bench
 from tests.support.sampling_toys import options, sample
 
 
-def test_the_same_comes_out_of_the_same_server(tmp_path: Path) -> None:
+def test_the_same_server_gives_the_same_run(tmp_path: Path) -> None:
     with ChatServer(moody) as server:
         sample(options(server, tmp_path / "run", encoder="RepeatNumberEncoder(2)", limit=3, seed=5))
         score_run(tmp_path / "run")
@@ -30,7 +30,7 @@ def test_the_same_comes_out_of_the_same_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [None, ("--resamples", "200"), ("--confidence", "0.9"), ("--rules", "all")])
-def test_how_a_run_was_scored_is_no_difference(
+def test_options_of_scoring_make_no_difference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...] | None
 ) -> None:
     with ChatServer(moody) as server:
@@ -43,7 +43,7 @@ def test_how_a_run_was_scored_is_no_difference(
     assert agreement.same_results
 
 
-def test_another_answer_is_found(tmp_path: Path) -> None:
+def test_a_different_answer_is_reported(tmp_path: Path) -> None:
     def changed(body: Body) -> str:
         return "1" if body["model"] == "cross" and len(server.bodies) % 5 == 0 else echo(body)
 
@@ -58,7 +58,7 @@ def test_another_answer_is_found(tmp_path: Path) -> None:
     assert {key[0] for key in agreement.first} == {"cross"}
 
 
-def test_what_changed_since_is_named(tmp_path: Path) -> None:
+def test_a_changed_model_is_named(tmp_path: Path) -> None:
     with ChatServer() as server:
         sample(options(server, tmp_path / "run"))
         server.models = {"base": {}, "cross": {"arc_bench": {"hash": "newer"}}}

@@ -63,7 +63,7 @@ def cut_to(run: Path, lines: int) -> None:
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))
 
 
-def test_what_was_given_up_is_asked_for_again_on_request_and_never_twice(tmp_path: Path) -> None:
+def test_retry_errors_requests_failed_predictions_again_exactly_once(tmp_path: Path) -> None:
     bad = [True]
 
     def refuse(body: Body) -> tuple[int, Body] | None:
@@ -93,7 +93,7 @@ def test_what_was_given_up_is_asked_for_again_on_request_and_never_twice(tmp_pat
 
 
 @pytest.mark.parametrize("damage", [b'{"outcome": "error"', b'{"error": 1}', b'["error"]'])
-def test_a_damaged_line_is_named_when_errors_are_asked_for_again(tmp_path: Path, damage: bytes) -> None:
+def test_retry_errors_names_a_damaged_line(tmp_path: Path, damage: bytes) -> None:
     with ChatServer() as server:
         chosen = options(server, tmp_path / "run")
         sample(chosen)
@@ -123,7 +123,7 @@ def test_a_damaged_line_is_named_when_errors_are_asked_for_again(tmp_path: Path,
         ({"retry_errors": True}, ConfigError, "use it with --resume"),
     ],
 )
-def test_wrong_use_is_one_clear_error_and_leaves_no_run(
+def test_wrong_use_is_a_clear_error_and_creates_no_run(
     tmp_path: Path, changes: dict[str, object], error: type[ArcBenchError], message: str
 ) -> None:
     with ChatServer() as server, pytest.raises(error, match=message):

@@ -113,7 +113,7 @@ rules = st.sampled_from(["decided", "risk=0.05", "risk=0.3"])
 
 
 @given(st.integers(0, 10**6), rules, st.sampled_from([1, 2]), st.sampled_from([1, 5, 16]))
-def test_every_due_prediction_is_asked_once_in_whatever_order_answers_come(
+def test_each_required_sample_is_requested_once_in_any_order_of_answers(
     seed: int, rule: str, at_once: int, size: int
 ) -> None:
     plan, schedule = prepared(32, rule)
@@ -126,7 +126,7 @@ def test_every_due_prediction_is_asked_once_in_whatever_order_answers_come(
 
 
 @given(st.integers(0, 10**6), rules, st.integers(1, 300))
-def test_a_killed_session_is_completed_with_what_is_missing(seed: int, rule: str, limit: int) -> None:
+def test_a_killed_session_is_completed_with_the_missing_samples(seed: int, rule: str, limit: int) -> None:
     plan, schedule = prepared(32, rule)
     answer = answers_of(seed)
     killed = Session(plan, schedule, answer, set())
@@ -150,7 +150,7 @@ def test_some_outputs_stop_early_and_some_do_not(rule: str) -> None:
     assert max(drawn) == 32
 
 
-def test_a_finished_run_asks_for_nothing() -> None:
+def test_a_finished_run_requests_nothing() -> None:
     plan, schedule = prepared(32, "risk=0.3")
     answer = answers_of(1)
     session = Session(plan, schedule, answer, in_turn(plan, schedule, answer))
@@ -158,7 +158,7 @@ def test_a_finished_run_asks_for_nothing() -> None:
     assert session.asked == []
 
 
-def test_a_first_round_goes_before_any_second_one_of_its_group() -> None:
+def test_first_rounds_of_a_group_precede_its_second_rounds() -> None:
     plan, schedule = prepared(32, "risk=0.05", models=3)
     session = Session(plan, schedule, lambda number: number % 32, set())  # All different: every round is drawn.
     session.run(Stream("order"), 2, 4)
@@ -167,7 +167,7 @@ def test_a_first_round_goes_before_any_second_one_of_its_group() -> None:
     assert min(i for i, place in enumerate(places) if place == (0, True)) > last_first
 
 
-def test_gaps_in_earlier_rounds_are_filled_before_the_rule_is_asked_again() -> None:
+def test_gaps_in_earlier_rounds_are_filled_before_the_rule_is_applied() -> None:
     """As after --retry-errors: later rounds are there, an earlier prediction is not."""
     plan, schedule = prepared(32, "risk=0.05")
     before = set(range(24)) - {3}
@@ -177,7 +177,7 @@ def test_gaps_in_earlier_rounds_are_filled_before_the_rule_is_asked_again() -> N
     assert all(k == 3 or k >= 24 for k in session.asked if k < 32)
 
 
-def test_rounds_that_spare_nothing_are_the_whole_plan() -> None:
+def test_a_schedule_without_decisions_releases_the_whole_plan() -> None:
     plan, schedule = prepared(4, "decided")
     assert schedule.round_ends == ()
     session = Session(plan, Schedule(StopRule(), 4, (), 8), answers_of(0), set())

@@ -22,7 +22,9 @@ def words(server: ChatServer, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_going_on_is_offered_only_where_it_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_resume_command_is_printed_only_if_resuming_can_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     with ChatServer() as server:
         assert run_cli(cli, words(server, out, "--limit", "2")) == 0
@@ -35,7 +37,7 @@ def test_going_on_is_offered_only_where_it_helps(tmp_path: Path, capsys: pytest.
     assert "to go on: bench " in capsys.readouterr().err
 
 
-def test_a_run_made_again_asks_as_hard_as_it_is_told(tmp_path: Path) -> None:
+def test_reproduce_has_the_retry_options_of_run(tmp_path: Path) -> None:
     def busy(body: Body) -> tuple[int, Body] | None:
         return None if body.get("max_tokens") == 1 else (500, {"error": "busy"})
 
@@ -49,7 +51,7 @@ def test_a_run_made_again_asks_as_hard_as_it_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["input-from-inputs-v0", "output-from-outputs-v0"])
-def test_a_prompt_without_the_test_input_is_refused_before_anything_is_made(
+def test_a_prompt_without_the_test_input_is_refused_before_sampling(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     with ChatServer() as server:
@@ -77,7 +79,7 @@ def test_a_run_without_known_outputs_is_finished(tmp_path: Path, capsys: pytest.
     assert run_cli(cli, ["score", str(out)]) == 0
 
 
-def test_a_bad_row_of_barc_is_left_out_of_a_run(
+def test_a_run_skips_a_bad_row_of_barc(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "cache"))
@@ -109,7 +111,7 @@ def test_the_largest_seed_is_scored(tmp_path: Path) -> None:
     assert run_cli(cli, ["gate", f"{tmp_path / 'run'}@base", "--min", "0"]) == 0
 
 
-def test_nothing_is_resumed_where_nothing_was_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_without_a_run_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ChatServer() as server:
         assert run_cli(cli, words(server, tmp_path / "mistyped", "--resume")) == 1
         assert server.bodies == []
@@ -117,7 +119,7 @@ def test_nothing_is_resumed_where_nothing_was_begun(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "mistyped").exists()
 
 
-def test_the_files_of_a_run_have_what_the_umask_leaves(tmp_path: Path) -> None:
+def test_the_files_of_a_run_respect_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         with ChatServer() as server:
@@ -129,7 +131,7 @@ def test_the_files_of_a_run_have_what_the_umask_leaves(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_a_key_goes_to_no_address_that_only_the_run_folder_names(
+def test_a_key_is_not_sent_to_an_address_from_the_run_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = ["reproduce", str(tmp_path / "run"), "--out", str(tmp_path / "again")]

@@ -44,7 +44,7 @@ def tokens(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.mark.parametrize(("dataset", "prompt", "encoder"), [TASKS, ARC])
-def test_an_oracle_scores_one(tmp_path: Path, tokens: bool, dataset: str, prompt: str, encoder: str) -> None:
+def test_right_answers_score_one(tmp_path: Path, tokens: bool, dataset: str, prompt: str, encoder: str) -> None:
     chosen = options("http://later", tmp_path / "run", dataset=dataset, prompt=prompt, encoder=encoder, n=9)
     answers = oracle(chosen)
     roomy = {"root": str(TINY_BASE), "max_model_len": 32768} if tokens else {}
@@ -71,7 +71,7 @@ def test_garbage_scores_zero_and_every_failure_is_counted(tmp_path: Path, tokens
         assert results.models[model].metrics["unanswered"].value == 1.0
 
 
-def test_every_prediction_is_made_once_and_asked_alike_of_every_model(tmp_path: Path, tokens: bool) -> None:
+def test_every_prediction_is_made_once_with_equal_prompts_for_all_models(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
         summary = sample(options(server, tmp_path / "run"))
     assert (summary.sampled, summary.done, summary.total) == (40, 40, 40)
@@ -89,7 +89,7 @@ def test_every_prediction_is_made_once_and_asked_alike_of_every_model(tmp_path: 
     assert found.answered_as == {"base": ["base"], "cross": ["cross"]}
 
 
-def test_answers_at_the_limit_are_truncated_whatever_they_hold(tmp_path: Path, tokens: bool) -> None:
+def test_answers_at_the_limit_are_truncated_whatever_they_contain(tmp_path: Path, tokens: bool) -> None:
     def answer(body: Body) -> tuple[str, str]:
         text = body["messages"][-1]["content"]
         return text, "length" if text[0] in "01234" else "stop"
@@ -123,7 +123,7 @@ def test_a_low_limit_on_open_files_does_not_limit_the_requests_in_flight(tmp_pat
     assert outcomes(tmp_path / "run") == {"grid": 200}
 
 
-def test_models_are_mixed_as_many_as_the_server_holds_adapters_and_no_result_depends_on_it(tmp_path: Path) -> None:
+def test_as_many_models_are_mixed_as_the_server_computes_adapters_at_once(tmp_path: Path) -> None:
     three = {"base": {"arc_bench": {"max_loras": 2}}, "a": {"parent": "base"}, "b": {"parent": "base"}}
     with ChatServer(models=three) as server:
         chosen = options(server, tmp_path / "run", models=("a", "b", "base"), policy=replace(QUICK, max_in_flight=1))
@@ -155,7 +155,7 @@ def test_prompt_and_encoder_come_from_the_adapters_manifest(tmp_path: Path) -> N
     assert outcomes(tmp_path / "run") == {"grid": 40}
 
 
-def test_an_adapter_that_does_not_say_how_to_ask_it_is_told(tmp_path: Path) -> None:
+def test_an_adapter_without_a_manifest_gets_a_warning(tmp_path: Path) -> None:
     said = io.StringIO()
     with ChatServer(models={"base": {}, "a": {"parent": "base"}}) as server:
         sample(
@@ -167,14 +167,14 @@ def test_an_adapter_that_does_not_say_how_to_ask_it_is_told(tmp_path: Path) -> N
     assert said.getvalue().count("nothing says") == 1
 
 
-def test_the_default_bound_holds_the_largest_answer(tmp_path: Path, tokens: bool) -> None:
+def test_the_default_limit_holds_the_largest_answer(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
         sample(options(server, tmp_path / "run"))
         sample(options(server, tmp_path / "own", max_tokens=33))
     assert [server.bodies[0]["max_tokens"], server.bodies[-1]["max_tokens"]] == [30 * 31 - 1 + 8, 33]
 
 
-def test_samples_of_one_view_differ_by_their_seed_which_is_for_one_request(tmp_path: Path, tokens: bool) -> None:
+def test_samples_of_one_view_have_seeds_and_requests_of_their_own(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
         sample(options(server, tmp_path / "run", models=("base",), samples_per_view=2, temperature=1.0))
     records = stable(tmp_path / "run")
@@ -184,7 +184,7 @@ def test_samples_of_one_view_differ_by_their_seed_which_is_for_one_request(tmp_p
     assert {body["seed"] for body in server.requests} == {record.seed for record in records}
 
 
-def test_a_server_without_log_probabilities_is_said_once(tmp_path: Path, tokens: bool) -> None:
+def test_missing_log_probabilities_are_mentioned_once(tmp_path: Path, tokens: bool) -> None:
     said = io.StringIO()
     with ChatServer(logprobs=False, tokens=tokens) as server:
         sample(options(server, tmp_path / "run"), said)
@@ -192,7 +192,7 @@ def test_a_server_without_log_probabilities_is_said_once(tmp_path: Path, tokens:
     assert {record.cumulative_logprob for record in stable(tmp_path / "run")} == {None}
 
 
-def test_what_a_run_cost_is_in_its_results(tmp_path: Path, tokens: bool) -> None:
+def test_results_contain_the_cost_of_a_run(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
         sample(options(server, tmp_path / "run"))
     cost = score_run(tmp_path / "run").cost
@@ -202,7 +202,7 @@ def test_what_a_run_cost_is_in_its_results(tmp_path: Path, tokens: bool) -> None
     assert cost["cross"].seconds == pytest.approx(sum(r.seconds for r in records), abs=0.001)
 
 
-def test_a_lenient_run_reads_what_the_original_scripts_did() -> None:
+def test_a_lenient_format_parses_what_the_original_scripts_did() -> None:
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("GridShapeEncoder(MinimalGridEncoder())")
     view = identity_view(4)
     unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
@@ -223,7 +223,7 @@ def draw_of(task: int, sample_index: int = 0) -> Sample:
 @given(
     task=st.integers(0, 29), sample_index=st.integers(0, 8), encoder=st.sampled_from(["MinimalGridEncoder()", ARC[2]])
 )
-def test_a_chat_is_what_the_prompt_renders(name: str, task: int, sample_index: int, encoder: str) -> None:
+def test_messages_equal_those_that_the_prompt_renders(name: str, task: int, sample_index: int, encoder: str) -> None:
     draw, asker = draw_of(task, sample_index), PromptFormat(load_prompt(name), parse_encoder(encoder))
     view = draw.augmentation.apply_task(draw.task)
     assert asker.messages(draw) == asker.prompt.messages(view, draw.test_index, asker.encoder)

@@ -58,7 +58,7 @@ def written(base: Path, body: Body) -> str:
 
 
 @ROUTES
-def test_the_end_of_the_turn_is_sent_where_a_server_would_not_stop_there(tmp_path: Path, api: str) -> None:
+def test_the_token_that_ends_a_turn_is_sent_if_it_is_no_eos_token(tmp_path: Path, api: str) -> None:
     base = make_tokenizer("qwen3-base", tmp_path / "base")
     end = FileTokenizer(base).encode("<|im_end|>", add_special_tokens=False)
     assert not set(end) & eos_token_ids(base)
@@ -70,21 +70,21 @@ def test_the_end_of_the_turn_is_sent_where_a_server_would_not_stop_there(tmp_pat
 
 
 @ROUTES
-def test_a_server_that_stops_by_itself_is_asked_nothing(tmp_path: Path, api: str) -> None:
+def test_no_stop_token_is_sent_if_the_turn_ends_with_eos(tmp_path: Path, api: str) -> None:
     with ChatServer(tokens=True) as server:
         sample(options(server, tmp_path / "run", api=api))
     assert not any("stop_token_ids" in body for body in server.requests)
     assert manifest(tmp_path / "run").warnings == []
 
 
-def test_stop_tokens_of_the_user_stand(tmp_path: Path) -> None:
+def test_the_users_stop_tokens_are_kept(tmp_path: Path) -> None:
     base = make_tokenizer("qwen3-base", tmp_path / "base")
     with ChatServer(base=base, tokens=True) as server:
         sample(options(server, tmp_path / "run", extra_body={"stop_token_ids": [5]}))
     assert {tuple(body["stop_token_ids"]) for body in server.requests} == {(5,)}
 
 
-def test_without_proof_of_the_tokenizer_the_end_of_the_turn_is_only_told(tmp_path: Path) -> None:
+def test_without_a_checked_tokenizer_the_end_of_the_turn_is_only_a_warning(tmp_path: Path) -> None:
     base = make_tokenizer("qwen3-base", tmp_path / "base")
     with ChatServer(models={"base": {"root": str(base)}}) as server:
         sample(options(server, tmp_path / "run", models=("base",)))
@@ -93,7 +93,7 @@ def test_without_proof_of_the_tokenizer_the_end_of_the_turn_is_only_told(tmp_pat
 
 
 @pytest.mark.parametrize("api", ["chat", "completions", "unknown"])
-def test_what_an_adapters_manifest_says_is_sent_with_every_request(tmp_path: Path, api: str) -> None:
+def test_settings_of_an_adapters_manifest_are_sent_with_every_request(tmp_path: Path, api: str) -> None:
     """The base is asked in the same way, so that both compare."""
     base = make_tokenizer("qwen3", tmp_path / "base")
     models = adapter(base, stop_token_ids=[7, 9], chat_template_kwargs={"enable_thinking": False})
@@ -110,7 +110,7 @@ def test_what_an_adapters_manifest_says_is_sent_with_every_request(tmp_path: Pat
         assert model.chat_template_kwargs == {"enable_thinking": False}
 
 
-def test_template_variables_of_the_user_overrule_the_manifest_and_are_told(tmp_path: Path) -> None:
+def test_the_users_template_variables_override_the_manifest_with_a_warning(tmp_path: Path) -> None:
     base = make_tokenizer("qwen3", tmp_path / "base")
     models = adapter(base, chat_template_kwargs={"enable_thinking": False})
     asked = {"chat_template_kwargs": {"enable_thinking": True}}
@@ -121,7 +121,7 @@ def test_template_variables_of_the_user_overrule_the_manifest_and_are_told(tmp_p
 
 
 @pytest.mark.parametrize("how", ["named", "unnamed"])
-def test_a_server_that_refuses_stop_tokens_goes_without_and_it_is_told(tmp_path: Path, how: str) -> None:
+def test_refused_stop_tokens_are_omitted_with_a_warning(tmp_path: Path, how: str) -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         why = "Unrecognized request argument: stop_token_ids" if how == "named" else "bad request"
         return (400, {"error": {"message": why}}) if "stop_token_ids" in body else None
@@ -134,7 +134,7 @@ def test_a_server_that_refuses_stop_tokens_goes_without_and_it_is_told(tmp_path:
 
 
 @ROUTES
-def test_a_template_that_writes_the_date_writes_one_throughout_a_run(tmp_path: Path, api: str) -> None:
+def test_a_template_writes_the_same_date_throughout_a_run(tmp_path: Path, api: str) -> None:
     base, run = make_tokenizer("llama3", tmp_path / "base"), tmp_path / "run"
     with ChatServer(base=base, tokens=True) as server:
         chosen = options(server, run, models=("base",), api=api)
@@ -165,7 +165,7 @@ def _begun_on(run: Path, day: str) -> None:
     (run / "predictions.jsonl").write_text("".join(lines[:-9]))
 
 
-def test_an_adapter_is_asked_with_the_date_of_its_training(tmp_path: Path) -> None:
+def test_an_adapter_is_prompted_with_the_date_of_its_training(tmp_path: Path) -> None:
     models = adapter(TINY_BASE, template_date="2020-05-04")
     with ChatServer(models=models) as server:
         sample(options(server, tmp_path / "run"))
@@ -173,7 +173,7 @@ def test_an_adapter_is_asked_with_the_date_of_its_training(tmp_path: Path) -> No
     assert {model.template_date for model in manifest(tmp_path / "run").config.models} == {"2020-05-04"}
 
 
-def test_an_adapter_with_a_template_of_its_own_is_asked_as_token_ids(tmp_path: Path) -> None:
+def test_an_adapter_with_its_own_template_is_sent_token_ids(tmp_path: Path) -> None:
     """Its base has none, so that the server could read no chat."""
     base = make_tokenizer("llama3-base", tmp_path / "base")
     models = adapter(base, chat_template=templates.LLAMA3, template_date="2020-05-04", stop_token_ids=[7])
@@ -195,7 +195,7 @@ def no_chats(body: Body) -> tuple[int, Body] | None:
     return (400, {"error": {"message": _NO_TEMPLATE}}) if body.get("logprobs") is True else None
 
 
-def test_without_a_chat_template_a_server_is_never_greeted_by_chat(tmp_path: Path) -> None:
+def test_a_server_without_a_chat_template_is_never_probed_by_chat(tmp_path: Path) -> None:
     """A request that always fails ends as an error: the greeting shows that the server is not gone."""
     base = make_tokenizer("llama3-base", tmp_path / "base")
     models = adapter(base, chat_template=templates.LLAMA3)
@@ -206,7 +206,7 @@ def test_without_a_chat_template_a_server_is_never_greeted_by_chat(tmp_path: Pat
     assert outcomes(tmp_path / "run") == {"error": 1}
 
 
-def test_a_server_without_a_chat_template_is_told(tmp_path: Path) -> None:
+def test_a_missing_chat_template_is_a_clear_error(tmp_path: Path) -> None:
     with (
         ChatServer(refuse=lambda body: no_chats({"logprobs": True})) as server,
         pytest.raises(ServerError, match="no chat template for its model"),
@@ -214,7 +214,7 @@ def test_a_server_without_a_chat_template_is_told(tmp_path: Path) -> None:
         sample(options(server, tmp_path / "run"))
 
 
-def test_a_chat_brings_the_adapters_template_along(tmp_path: Path) -> None:
+def test_a_chat_carries_the_adapters_template(tmp_path: Path) -> None:
     with ChatServer(models=adapter(TINY_BASE, chat_template=templates.QWEN3)) as server:
         sample(options(server, tmp_path / "run", models=("cross",)))
     assert {body["chat_template"] for body in server.requests} == {templates.QWEN3}
@@ -222,7 +222,7 @@ def test_a_chat_brings_the_adapters_template_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("family", "how"), [("qwen3", "lets the model think"), ("qwen3-thinking", "opens a thought")])
-def test_a_template_that_thinks_is_told_of_what_has_not_learned_it(tmp_path: Path, family: str, how: str) -> None:
+def test_a_reasoning_template_is_a_warning_for_untrained_models_only(tmp_path: Path, family: str, how: str) -> None:
     base = make_tokenizer(family, tmp_path / "base")
     with ChatServer(models=adapter(base), base=base, tokens=True) as server:
         sample(options(server, tmp_path / "run"))
@@ -251,7 +251,7 @@ def test_without_a_system_role_the_prompt_has_no_system_message(tmp_path: Path, 
     assert agreement.same == agreement.predictions == 20
 
 
-def test_a_template_that_drops_the_system_message_is_noticed(tmp_path: Path) -> None:
+def test_a_template_that_drops_the_system_message_is_detected(tmp_path: Path) -> None:
     """An adapter that was trained so is asked as it was trained."""
     base = make_tokenizer("qwen2", tmp_path / "base")
     dropping = templates.QWEN3.replace("{%- else %}", "{%- elif m.role == 'user' %}")
@@ -273,7 +273,7 @@ def test_a_template_that_drops_the_system_message_is_noticed(tmp_path: Path) -> 
     assert {m.prompt for m in manifest(tmp_path / "adapter").config.models} == {"output-from-examples-v1"}
 
 
-def test_a_run_whose_prompt_is_no_longer_taken_is_not_repeated(tmp_path: Path) -> None:
+def test_a_run_is_not_reproduced_if_its_prompt_is_refused(tmp_path: Path) -> None:
     refused: list[bool] = []
 
     def refuse(body: Body) -> tuple[int, Body] | None:
@@ -289,13 +289,13 @@ def test_a_run_whose_prompt_is_no_longer_taken_is_not_repeated(tmp_path: Path) -
 
 @pytest.mark.parametrize("path", ["/v1", "/v1beta/openai", "/api/v1", ""])
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_a_path_in_an_address_is_taken_as_given(tmp_path: Path, path: str, slash: str) -> None:
+def test_a_path_in_an_address_is_used_as_it_is(tmp_path: Path, path: str, slash: str) -> None:
     with ChatServer(prefix=path) as server:
         sample(options(server.url + path + slash, tmp_path / "run"))
     assert outcomes(tmp_path / "run") == {"grid": 40}
 
 
-def test_a_server_without_a_list_of_models_is_believed_to_have_them(tmp_path: Path) -> None:
+def test_a_server_without_a_list_of_models_is_assumed_to_have_them(tmp_path: Path) -> None:
     said = io.StringIO()
     with ChatServer(lists=False) as server:
         sample(options(server, tmp_path / "run"), said)
@@ -303,13 +303,15 @@ def test_a_server_without_a_list_of_models_is_believed_to_have_them(tmp_path: Pa
     assert said.getvalue().count("has no list of models") == 1
 
 
-def test_what_is_no_such_server_is_told(tmp_path: Path) -> None:
+def test_a_server_without_the_route_is_a_clear_error(tmp_path: Path) -> None:
     with ChatServer(lists=False, prefix="/elsewhere") as server, pytest.raises(ServerError, match="HTTP 404"):
         sample(options(server, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("pause", ["0", "0.001", "-5", "never", None])
-def test_a_server_that_is_always_busy_is_asked_seldom_and_given_up(tmp_path: Path, pause: str | None) -> None:
+def test_a_server_that_is_always_busy_gets_few_requests_until_the_run_gives_up(
+    tmp_path: Path, pause: str | None
+) -> None:
     asked: list[Body] = []
 
     def refuse(body: Body) -> tuple[int, Body]:
@@ -346,7 +348,7 @@ def test_a_server_that_is_busy_at_first_is_waited_for(tmp_path: Path) -> None:
         "bad request",
     ],
 )
-def test_a_server_that_allows_fewer_answer_tokens_is_asked_for_fewer(tmp_path: Path, why: str) -> None:
+def test_the_answer_limit_is_lowered_to_what_a_server_allows(tmp_path: Path, why: str) -> None:
     def refuse(body: Body) -> tuple[int, Body] | None:
         asked = body["max_tokens"]
         return (400, {"error": {"message": why.format(asked=asked)}}) if asked > 512 else None
@@ -359,7 +361,7 @@ def test_a_server_that_allows_fewer_answer_tokens_is_asked_for_fewer(tmp_path: P
     assert len(told(tmp_path / "run", "allows base at most")) == 1
 
 
-def test_a_server_that_takes_long_to_answer_first_is_spoken_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_first_answer_is_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence, "_REMINDER_PAUSES", (0.1, 10.0))
     said = io.StringIO()
     with ChatServer(seconds=0.5) as server:

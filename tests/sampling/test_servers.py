@@ -27,7 +27,7 @@ def later(action: object) -> threading.Thread:
 
 
 @APIS
-def test_two_servers_share_the_work_and_a_dead_one_hands_over(tmp_path: Path, tokens: bool) -> None:
+def test_the_jobs_of_a_dead_server_go_to_the_other(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(moody) as calm:
         sample(options(calm, tmp_path / "calm", n=16))
     policy = replace(QUICK, max_in_flight=4)
@@ -45,7 +45,7 @@ def test_two_servers_share_the_work_and_a_dead_one_hands_over(tmp_path: Path, to
 
 
 @APIS
-def test_one_url_in_front_of_two_replicas_of_which_one_dies(tmp_path: Path, tokens: bool) -> None:
+def test_a_balancer_in_front_of_two_replicas_of_which_one_dies(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(moody) as calm:
         sample(options(calm, tmp_path / "calm", n=16))
     with (
@@ -63,7 +63,7 @@ def test_one_url_in_front_of_two_replicas_of_which_one_dies(tmp_path: Path, toke
 
 
 @APIS
-def test_a_server_that_comes_back_in_time_is_waited_for(tmp_path: Path, tokens: bool) -> None:
+def test_a_server_that_recovers_in_time_is_waited_for(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(moody) as calm:
         sample(options(calm, tmp_path / "calm"))
     said = io.StringIO()
@@ -82,7 +82,7 @@ def test_a_server_that_comes_back_in_time_is_waited_for(tmp_path: Path, tokens: 
     assert stable(tmp_path / "run") == stable(tmp_path / "calm")
 
 
-def test_a_server_that_stays_away_stops_the_run_with_all_saved(tmp_path: Path) -> None:
+def test_a_server_that_stays_down_ends_the_run_with_everything_saved(tmp_path: Path) -> None:
     with ChatServer(moody) as calm:
         sample(options(calm, tmp_path / "calm"))
     with ChatServer(moody, seconds=0.01) as server:
@@ -100,7 +100,7 @@ def test_a_server_that_stays_away_stops_the_run_with_all_saved(tmp_path: Path) -
     assert len(RunFolder(tmp_path / "run").manifest().resumed) == 1
 
 
-def test_a_model_that_vanishes_is_waited_for_and_never_counts_as_wrong(tmp_path: Path) -> None:
+def test_a_model_that_disappears_is_waited_for_and_causes_no_failures(tmp_path: Path) -> None:
     said = io.StringIO()
     models: dict[str, Body] = {"base": {}, "cross": {}}
     with ChatServer(models=models, seconds=0.01) as server:
@@ -134,7 +134,7 @@ def test_servers_with_other_weights_do_not_share_a_run(tmp_path: Path) -> None:
     assert "does not answer" in said.getvalue()
 
 
-def test_a_server_that_comes_late_and_reads_prompts_otherwise_gets_no_work(tmp_path: Path) -> None:
+def test_a_late_server_with_another_tokenizer_gets_no_jobs(tmp_path: Path) -> None:
     """What is sent as token ids is only right where the server's tokenizer is the one that made them."""
     same = {"root": str(TINY_BASE), "max_model_len": 4096}
     with (
@@ -151,7 +151,7 @@ def test_a_server_that_comes_late_and_reads_prompts_otherwise_gets_no_work(tmp_p
     assert other.requests == []
 
 
-def test_a_server_that_comes_late_is_asked_what_it_takes(tmp_path: Path) -> None:
+def test_parameters_are_negotiated_with_a_late_server(tmp_path: Path) -> None:
     """It refuses log-probabilities without naming them, which would make every prediction a refused one."""
 
     def refuse(body: Body) -> tuple[int, Body] | None:
@@ -175,7 +175,7 @@ def test_a_server_of_another_kind_is_recognised(tmp_path: Path) -> None:
         sample(options(f"{server.url}/elsewhere", tmp_path / "run"))
 
 
-def test_an_adapter_that_is_swapped_during_a_run_is_said(tmp_path: Path) -> None:
+def test_an_adapter_swapped_during_a_run_is_a_warning(tmp_path: Path) -> None:
     said = io.StringIO()
     with ChatServer(moody) as server:
         server.answered_as = lambda body: f"{body['model']}@{len(server.bodies) // 60}"

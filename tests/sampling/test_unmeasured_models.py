@@ -40,7 +40,7 @@ CASES: dict[str, tuple[Callable[[Body], str | tuple[str, str]], Callable[[Body],
 
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("kind", CASES)
-def test_a_run_without_an_answer_ends_early_with_the_reason(tmp_path: Path, kind: str, tokens: bool) -> None:
+def test_a_run_without_any_answer_ends_early_with_the_reason(tmp_path: Path, kind: str, tokens: bool) -> None:
     answer, refuse, why = CASES[kind]
     with ChatServer(answer, refuse=refuse, tokens=tokens) as server:
         chosen = options(server, tmp_path / "run", models=("base",), dataset=LONG)
@@ -85,7 +85,7 @@ def test_one_model_that_answers_does_not_hide_another_that_does_not(tmp_path: Pa
     assert "cross gave" not in str(caught.value)
 
 
-def test_a_few_answers_are_a_measurement(tmp_path: Path) -> None:
+def test_a_few_answers_are_enough_to_continue(tmp_path: Path) -> None:
     def answer(body: Body) -> str | tuple[str, str]:
         return cut(body) if echo(body)[0] in "0123456" else echo(body)
 
@@ -97,7 +97,7 @@ kinds = st.sampled_from(["grid", "unparsed", "refused", "truncated", "too_long",
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), kinds), max_size=60))
-def test_only_many_failures_of_several_outputs_and_nothing_else_end_a_run(told: list[tuple[int, str]]) -> None:
+def test_only_many_failures_of_several_outputs_end_a_run(told: list[tuple[int, str]]) -> None:
     tally = ModelTally("m", 100, 100)
     watch = UnmeasuredModelCheck([tally], {"m": 9})
     for done, (output, kind) in enumerate(told, 1):
@@ -121,7 +121,7 @@ def test_only_many_failures_of_several_outputs_and_nothing_else_end_a_run(told: 
         watch.check_all([tally])
 
 
-def test_an_account_without_credit_is_no_prediction_and_old_runs_are_repaired(tmp_path: Path) -> None:
+def test_an_account_without_credit_makes_no_predictions_and_old_runs_are_repaired(tmp_path: Path) -> None:
     broke: list[bool] = []
 
     def refuse(body: Body) -> tuple[int, Body] | None:
