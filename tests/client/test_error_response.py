@@ -1,4 +1,4 @@
-"""What servers answer instead of an answer: about the account, about being busy, about length, or about the prompt."""
+"""Error responses of servers are classified: about the account, busy, about length, or about one prompt."""
 
 from __future__ import annotations
 
@@ -53,58 +53,58 @@ PROMPT = [
 
 @pytest.mark.parametrize(("status", "body"), ACCOUNT)
 def test_an_error_about_the_account_ends_the_run(status: int, body: object) -> None:
-    found = classify_error(status, body, None, "here")
-    assert isinstance(found, Refusal)
-    assert found.is_about_account
-    assert found.is_systematic
-    assert not found.is_context
-    assert not found.is_answer_limit
+    error = classify_error(status, body, None, "here")
+    assert isinstance(error, Refusal)
+    assert error.is_about_account
+    assert error.is_systematic
+    assert not error.is_context
+    assert not error.is_answer_limit
 
 
 @pytest.mark.parametrize(("status", "body"), BUSY)
 def test_a_busy_server_is_a_transient_error_with_its_pause(status: int, body: object) -> None:
-    found = classify_error(status, body, "3", "here")
-    assert isinstance(found, TransientError)
-    assert (found.kind, found.retry_after) == ("busy", 3.0)
+    error = classify_error(status, body, "3", "here")
+    assert isinstance(error, TransientError)
+    assert (error.kind, error.retry_after) == ("busy", 3.0)
 
 
 @pytest.mark.parametrize(("status", "body"), CONTEXT)
 def test_a_prompt_beyond_the_context_is_recognised(status: int, body: object) -> None:
-    found = classify_error(status, body, None, "here")
-    assert isinstance(found, Refusal)
-    assert found.is_context
-    assert not found.is_systematic
+    error = classify_error(status, body, None, "here")
+    assert isinstance(error, Refusal)
+    assert error.is_context
+    assert not error.is_systematic
 
 
 @pytest.mark.parametrize(("status", "body"), ANSWER)
 def test_a_limit_on_answers_is_recognised(status: int, body: object) -> None:
-    found = classify_error(status, body, None, "here")
-    assert isinstance(found, Refusal)
-    assert found.is_answer_limit
-    assert not found.is_systematic
+    error = classify_error(status, body, None, "here")
+    assert isinstance(error, Refusal)
+    assert error.is_answer_limit
+    assert not error.is_systematic
 
 
 @pytest.mark.parametrize(("status", "body"), PROMPT)
 def test_an_error_about_the_prompt_is_a_refusal_of_that_request_only(status: int, body: object) -> None:
-    found = classify_error(status, body, None, "here")
-    assert isinstance(found, Refusal)
-    assert not found.is_systematic
-    assert not found.is_context
+    error = classify_error(status, body, None, "here")
+    assert isinstance(error, Refusal)
+    assert not error.is_systematic
+    assert not error.is_context
 
 
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_missing_route_or_model_is_a_systematic_refusal(status: int) -> None:
-    found = classify_error(status, {"detail": "Not Found"}, None, "here")
-    assert isinstance(found, Refusal)
-    assert found.is_systematic
-    assert not found.is_about_account
+    error = classify_error(status, {"detail": "Not Found"}, None, "here")
+    assert isinstance(error, Refusal)
+    assert error.is_systematic
+    assert not error.is_about_account
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 520, 599])
 def test_other_server_errors_are_transient(status: int) -> None:
-    found = classify_error(status, "<html>Bad gateway</html>", None, "here")
-    assert isinstance(found, TransientError)
-    assert found.kind == "server"
+    error = classify_error(status, "<html>Bad gateway</html>", None, "here")
+    assert isinstance(error, TransientError)
+    assert error.kind == "server"
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_other_server_errors_are_transient(status: int) -> None:
     ],
 )
 def test_an_error_with_status_200_is_classified_by_its_own_code(body: object, kind: str) -> None:
-    found = classify_error(200, body, None, "here")
-    assert (found.kind if isinstance(found, TransientError) else "refused") == kind
+    error = classify_error(200, body, None, "here")
+    assert (error.kind if isinstance(error, TransientError) else "refused") == kind
 
 
 def test_a_message_does_not_show_the_prompt_that_an_error_repeats() -> None:
@@ -132,13 +132,13 @@ def test_a_message_does_not_show_the_prompt_that_an_error_repeats() -> None:
     [
         ("As of transformers v4.44, default chat template is no longer allowed, so you must provide a template", True),
         ("Cannot use chat template functions because tokenizer.chat_template is not set", True),
-        ("Template error: template not found", False),
+        ("Template error: template not error", False),
         ("This model does not have a chat template", True),
         ("Conversation roles must alternate user/assistant", False),
         ("Chat template is not supported for the system role", False),
     ],
 )
 def test_a_missing_chat_template_is_recognised(message: str, lacks: bool) -> None:
-    found = classify_error(400, {"error": {"message": message}}, None, "here")
-    assert isinstance(found, Refusal)
-    assert found.lacks_template == lacks
+    error = classify_error(400, {"error": {"message": message}}, None, "here")
+    assert isinstance(error, Refusal)
+    assert error.lacks_template == lacks

@@ -1,4 +1,4 @@
-"""One attempt at one server: every way to answer is read, or becomes a typed failure."""
+"""One request to one server: every answer is parsed, or becomes a typed error."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def call(
 ) -> object:
     """The result of one call on a fresh client."""
     url = server if isinstance(server, str) else server.url
-    said: list[str] = [] if notices is None else notices
+    shown: list[str] = [] if notices is None else notices
 
     async def go() -> object:
-        async with Client(url, key, timeout, sampling or SamplingParameters(), said.append) as client:
+        async with Client(url, key, timeout, sampling or SamplingParameters(), shown.append) as client:
             return await action(client)  # type: ignore[misc]
 
     return asyncio.run(go())
@@ -222,8 +222,15 @@ def test_the_key_is_sent_and_a_missing_key_is_refused() -> None:
 
 
 def test_malformed_fields_of_a_listed_model_are_ignored() -> None:
-    own = {"hash": "abc", "rank": 8, "base": "tiny", "manifest": {"prompt": "compact-v0", "encoder": 3, "more": []}}
-    model = parse_model({"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": own, "owned_by": "vllm"})
+    extension = {
+        "hash": "abc",
+        "rank": 8,
+        "base": "tiny",
+        "manifest": {"prompt": "compact-v0", "encoder": 3, "more": []},
+    }
+    model = parse_model(
+        {"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": extension, "owned_by": "vllm"}
+    )
     assert (model.hash, model.rank, model.base, model.max_model_len) == ("abc", 8, "tiny", 512)
     assert (model.prompt, model.encoder) == ("compact-v0", None)
     assert parse_model({"id": "x", "arc_bench": "?"}).hash is None

@@ -1,4 +1,4 @@
-"""Answers in the forms that servers give them: read, or a fault; what does not matter loses no text."""
+"""Responses in the forms of different servers are parsed, or are a transient error."""
 
 from __future__ import annotations
 

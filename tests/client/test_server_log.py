@@ -1,12 +1,13 @@
-"""Why a server ended, read from real logs of vLLM 0.32 on a CPU; each file is one failure that was provoked."""
+"""The root cause of a server's end, from real logs of vLLM 0.32 on a CPU; each file is one provoked failure."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.client.server_log import root_cause
+from harness.client.server_log import local_log, root_cause
 
 LOGS = Path(__file__).parents[1] / "fixtures" / "server_logs"
 CAUSES = {
@@ -65,3 +66,28 @@ def test_a_warning_with_a_traceback_is_no_cause(tmp_path: Path) -> None:
     lines = [f"{start}Traceback (most recent call last):", f"{start}ValueError: lived with"]
     (tmp_path / "log").write_text("\n".join([*lines, "Traceback (most recent call last):", "OSError: the end"]))
     assert root_cause(tmp_path / "log") == "OSError: the end"
+
+
+def entries(log: object) -> list[dict[str, Any]]:
+    return [{"id": "a"}, {"id": "b", "arc_bench": {"log": log}}]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_server_on_this_machine_names_its_log(tmp_path: Path, host: str) -> None:
+    log = tmp_path / "serve.log"
+    log.write_text("all is well\n")
+    assert local_log(f"http://{host}:8000", entries(str(log))) == log
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.1:8000", "https://localhost.example.org", "http://example.org/127.0.0.1"]
+)
+def test_a_path_that_another_machine_names_is_not_opened(tmp_path: Path, url: str) -> None:
+    log = tmp_path / "serve.log"
+    log.write_text("all is well\n")
+    assert local_log(url, entries(str(log))) is None
+
+
+@pytest.mark.parametrize("named", [None, "", 7, ["x"], "absent.log", "/"])
+def test_a_path_that_is_not_a_readable_file_is_ignored(named: object) -> None:
+    assert local_log("http://127.0.0.1:8000", entries(named)) is None

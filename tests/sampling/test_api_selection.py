@@ -1,4 +1,4 @@
-"""Chats or token ids: ids only where every server is seen to read chats as exactly those; the answers are the same."""
+"""Token ids are sent only if every server tokenizes chats to exactly them; the predictions are equal either way."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def test_lists_are_of_one_test_output_and_leave_the_server_several(tmp_path: Pat
 
 
 def why_chats(tmp_path: Path, server: ChatServer, **changes: object) -> str:
-    """What is said about the route of a run that must be by chats."""
-    said = io.StringIO()
-    sample(options(server, tmp_path / "run", **changes), said)
+    """What is shown about the route of a run that must be by chats."""
+    shown = io.StringIO()
+    sample(options(server, tmp_path / "run", **changes), shown)
     assert api(tmp_path / "run") == "chat"
-    lines = [line for line in said.getvalue().splitlines() if line.startswith("asking through chat completions")]
+    lines = [line for line in shown.getvalue().splitlines() if line.startswith("asking through chat completions")]
     assert len(lines) == 1
     return lines[0]
 

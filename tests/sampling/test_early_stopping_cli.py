@@ -1,4 +1,4 @@
-"""Runs that stopped early as users meet them: bench run, score, compare, gate, report and submit."""
+"""Runs with early stopping in each command: bench run, score, compare, gate, report and submit."""
 
 from __future__ import annotations
 

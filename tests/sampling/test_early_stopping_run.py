@@ -1,4 +1,4 @@
-"""bench run --stop against a real HTTP server: the full run's votes from fewer predictions, whatever disturbs it."""
+"""bench run --stop against a real HTTP server: the full run's votes from fewer predictions, despite disturbances."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def results(run: Path) -> Results:
     return RunFolder(run).results()
 
 
-def told(run: Path) -> str:
+def warnings_with(run: Path) -> str:
     """results.json but for the times."""
     return results(run).model_copy(update={"cost": None}).model_dump_json()
 
@@ -113,7 +113,7 @@ def test_a_killed_run_is_resumed_to_the_same_predictions_and_results(
         assert len(server.bodies) == summary.sampled == max(0, complete - lines)
     score_run(out)
     assert stable(out) == stable(runs / rule)
-    assert told(out) == told(runs / rule)
+    assert warnings_with(out) == warnings_with(runs / rule)
 
 
 @pytest.mark.parametrize(

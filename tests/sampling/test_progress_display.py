@@ -1,65 +1,25 @@
-"""What a run shows: votes as they stand, and what is left, on a terminal and in plain lines."""
+"""What a run shows: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.core.grid import Grid
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.session import sample_run
 from harness.voting.live_tally import ModelTally
-from harness.voting.ranking import Vote
-from tests.support.chat_answers import moody
+from tests.support.chat_answers import Body, moody
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import QUICK, options
-from tests.support.votes import vote_k
+from tests.support.sampling_toys import QUICK, options, until
 
-GRIDS = [Grid(1, 1, bytes((c,))) for c in range(4)]
-TRUTH = GRIDS[0]
-DRAW = st.tuples(
-    st.sampled_from([("a", 0), ("a", 1), ("b", 0)]),
-    st.none() | st.sampled_from(GRIDS),
-    st.sampled_from([-1.0, -0.5, -0.25]),
-)
-
-
-@given(draws=st.lists(DRAW, min_size=1, max_size=40), known=st.booleans())
-def test_the_running_vote_equals_the_vote_over_all_predictions_so_far(
-    draws: list[tuple[tuple[str, int], Grid | None, float]], known: bool
-) -> None:
-    tally = ModelTally("m", 100, 40)
-    votes: dict[tuple[str, int], list[Vote]] = {}
-    for output, grid, logprob in draws:
-        tally.add(output, TRUTH, "unparsed" if grid is None else "grid", grid, logprob if known else None)
-        own = votes.setdefault(output, [])
-        if grid is not None:
-            own.append(Vote(grid, logprob if known else None))
-    tasks: dict[str, list[float]] = {}
-    for (task, _), own in votes.items():
-        tasks.setdefault(task, []).append(vote_k(own, TRUTH, 2))
-    expected = sum(sum(v) / len(v) for v in tasks.values()) / len(tasks)
-    assert tally.vote_2() == pytest.approx(expected)
-    assert tally.failures == ({"unparsed": failed} if (failed := sum(grid is None for _, grid, _ in draws)) else {})
-
-
-def test_a_complete_output_keeps_its_vote_but_not_its_grids() -> None:
-    tally = ModelTally("m", 4, 2)
-    for output in (("a", 0), ("b", 0)):
-        tally.add(output, TRUTH, "grid", GRIDS[0], -0.5)
-    assert len(tally.open_outputs) == 2
-    tally.add(("a", 0), TRUTH, "grid", GRIDS[1], -0.5)
-    assert list(tally.open_outputs) == [("b", 0)]
-    assert tally.vote_2() == 1.0
-    unknown = ModelTally("m", 4, 2)
-    unknown.add(("a", 0), None, "grid", GRIDS[0], -0.5)
-    assert unknown.vote_2() is None
+GRID = Grid(1, 1, b"\0")
 
 
 class Terminal(io.StringIO):
@@ -68,37 +28,58 @@ class Terminal(io.StringIO):
 
 
 def test_plain_lines_show_the_progress_of_each_model(tmp_path: Path) -> None:
-    said = io.StringIO()
-    with ChatServer(moody, seconds=0.05) as server:
-        sample_run(options(server, tmp_path / "run", policy=replace(QUICK, max_in_flight=2)), Display(said, 0.2))
-    lines = [line for line in said.getvalue().splitlines() if line.startswith("base: ")]
-    assert any("done " in line and "/20" in line and "vote_2 " in line and "rate " in line for line in lines)
-    assert any("in flight 2" in line and "left 0:0" in line for line in lines)
-    assert any("truncated" in line for line in said.getvalue().splitlines())
-    assert "predictions/s" in said.getvalue()
+    """The server keeps the last four answers until the lines are there."""
+    stream = io.StringIO()
+
+    def lines(*parts: str) -> list[str]:
+        return [line for line in stream.getvalue().splitlines() if all(part in line for part in parts)]
+
+    def answer(body: Body) -> tuple[str, str]:
+        if len(server.bodies) > 36:
+            for model in ("base: ", "cross: "):
+                until(lambda model=model: lines(model, "done ", "/20", "vote_2 ", "rate ", "in flight ", "left 0:0"))
+            until(lambda: lines("predictions/s", " in flight, "))
+        return moody(body)
+
+    with ChatServer(answer) as server:
+        policy = replace(QUICK, max_in_flight=2, timeout=60.0)
+        sample_run(options(server, tmp_path / "run", models_at_once=2, policy=policy), Display(stream, 0.02))
+    assert lines("truncated")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 59.6, 3661.0])
+def test_a_status_without_servers_says_when_the_run_gives_up(seconds: float) -> None:
+    board = ProgressBoard([ModelTally("base", 10, 2)])
+    board.seconds_left = lambda: seconds
+    times = {0.0: "0:00", 59.6: "1:00", 3661.0: "1:01:01"}
+    assert board.status() == f"no server answers; giving up in {times[seconds]}"
 
 
 def test_a_terminal_shows_one_row_per_model_and_notices_above() -> None:
-    said = Terminal()
+    stream = Terminal()
     tallies = [ModelTally("base", 10, 2), ModelTally("cross", 10, 2)]
     for i in range(3):
         tallies[0].answered += 1
-        tallies[0].add((f"t{i}", 0), TRUTH, "grid" if i else "unparsed", GRIDS[0] if i else None, -0.5)
+        tallies[0].add((f"t{i}", 0), GRID, "grid" if i else "unparsed", GRID if i else None, -0.5)
     board = ProgressBoard(tallies)
     board.in_flight = lambda model: 3 if model == "base" else 0
-    display = Display(said)
+    display = Display(stream)
+
+    async def wait_for(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not condition():
+                await asyncio.sleep(0.01)
 
     async def show() -> None:
         task = asyncio.create_task(display.show(board))
-        await asyncio.sleep(0.3)
+        await wait_for(lambda: bool(re.search(r"base .*3/10", stream.getvalue())))
         display.notice("something [odd] happened")
         board.seconds_left = lambda: 61.0
-        await asyncio.sleep(0.3)
+        await wait_for(lambda: "giving up" in stream.getvalue())
         task.cancel()
         await asyncio.wait([task])
 
     asyncio.run(show())
-    shown = said.getvalue()
     for part in ("base", "cross", "3/10", "0/10", "vote_2", "66.7 %", "in flight", "1 unparsed", "[odd]"):
-        assert part in shown
-    assert "no server answers; giving up in 1:01" in shown
+        assert part in stream.getvalue()
+    assert "no server answers; giving up in 1:01" in stream.getvalue()

@@ -1,4 +1,4 @@
-"""``bench run`` against a real vLLM: the same predictions by either route, also where template and eos have quirks."""
+"""``bench run`` against a real vLLM: equal predictions by either route, also with unusual templates and eos tokens."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
-def check_alike(found: list[PredictionRecord], expected: list[PredictionRecord]) -> None:
+def check_alike(actual: list[PredictionRecord], expected: list[PredictionRecord]) -> None:
     """Equal in everything but the last digits of log-probabilities, which depend on who shares a batch."""
-    assert len(found) == len(expected)
-    for one, two in zip(found, expected, strict=True):
+    assert len(actual) == len(expected)
+    for one, two in zip(actual, expected, strict=True):
         assert one.cumulative_logprob == pytest.approx(two.cumulative_logprob, abs=tolerance())
         assert one.model_copy(update={"cumulative_logprob": two.cumulative_logprob}) == two
 

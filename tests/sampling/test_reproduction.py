@@ -1,4 +1,4 @@
-"""A run made again from its manifest: the same where the server is the same, and said so where not."""
+"""A run that is reproduced from its manifest: equal on the same server, else the differences are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run goes on where it stopped, refuses what it was not begun as, and says what is wrong before it begins."""
+"""A run is resumed with its own configuration only; wrong use is reported before anything is written."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def test_retry_errors_requests_failed_predictions_again_exactly_once(tmp_path: P
         others = [r for r in stable(tmp_path / "run") if r.outcome != "error"]
         bad[0] = False
         assert sample(replace(chosen, resume=True)).sampled == 0
-        said = io.StringIO()
+        shown = io.StringIO()
         before = len(server.bodies)
-        assert sample(replace(chosen, resume=True, retry_errors=True), said).sampled == given_up
+        assert sample(replace(chosen, resume=True, retry_errors=True), shown).sampled == given_up
         assert len(server.bodies) - before == given_up
-        assert f"asking again for {given_up} predictions" in said.getvalue()
+        assert f"asking again for {given_up} predictions" in shown.getvalue()
         assert not (tmp_path / "run" / "results.json").exists()
         assert sample(replace(chosen, resume=True, retry_errors=True)).sampled == 0
         sample(options(server, tmp_path / "calm"))

@@ -1,4 +1,4 @@
-"""Rounds: what is drawn depends on the answers alone, nothing is dealt out twice, and any interruption is made good."""
+"""Rounds depend on the answers only: nothing is requested twice, and an interrupted run is completed."""
 
 from __future__ import annotations
 

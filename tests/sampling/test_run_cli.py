@@ -1,4 +1,4 @@
-"""``bench run`` and ``bench reproduce`` as typed: when going on is offered, and how hard a run made again asks."""
+"""``bench run`` and ``bench reproduce`` as commands: the resume command, retry options, invalid input, files, keys."""
 
 from __future__ import annotations
 

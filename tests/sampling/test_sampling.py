@@ -1,4 +1,4 @@
-"""A run against a real HTTP server, by chats and by token ids: it makes every prediction once, as it is documented."""
+"""A run against a real HTTP server, by chats and by token ids, makes every prediction exactly once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ARC = (
 
 @pytest.fixture(params=[False, True], ids=["chat", "completions"])
 def tokens(request: pytest.FixtureRequest) -> bool:
-    """Whether the server speaks token ids."""
+    """Whether the server accepts token ids."""
     return bool(request.param)
 
 
@@ -84,9 +84,9 @@ def test_every_prediction_is_made_once_with_equal_prompts_for_all_models(tmp_pat
         (r.augmentation, r.seed, r.text) for r in by_model[1]
     ]
     assert len({record.augmentation.symmetry for record in records}) == 4
-    found = RunFolder(tmp_path / "run").manifest()
-    assert found.finished is not None
-    assert found.answered_as == {"base": ["base"], "cross": ["cross"]}
+    manifest = RunFolder(tmp_path / "run").manifest()
+    assert manifest.finished is not None
+    assert manifest.answered_as == {"base": ["base"], "cross": ["cross"]}
 
 
 def test_answers_at_the_limit_are_truncated_whatever_they_contain(tmp_path: Path, tokens: bool) -> None:
@@ -144,9 +144,9 @@ def test_prompt_and_encoder_come_from_the_adapters_manifest(tmp_path: Path) -> N
     trained = {"arc_bench": {"hash": "h", "manifest": {"prompt": "compact-v0", "encoder": "RepeatNumberEncoder(2)"}}}
     with ChatServer(models={"base": {}, "cross": trained}) as server:
         sample(options(server, tmp_path / "run", prompt=None, encoder=None))
-        said = io.StringIO()
-        sample(options(server, tmp_path / "other", encoder=None, prompt="output-from-examples-v0"), said)
-    assert "cross was trained with prompt compact-v0, but is asked with output-from-examples-v0" in said.getvalue()
+        shown = io.StringIO()
+        sample(options(server, tmp_path / "other", encoder=None, prompt="output-from-examples-v0"), shown)
+    assert "cross was trained with prompt compact-v0, but is asked with output-from-examples-v0" in shown.getvalue()
     models = RunFolder(tmp_path / "run").manifest().config.models
     assert [(m.prompt, m.encoder, m.hash) for m in models] == [
         ("compact-v0", "RepeatNumberEncoder(2)", None),
@@ -156,21 +156,21 @@ def test_prompt_and_encoder_come_from_the_adapters_manifest(tmp_path: Path) -> N
 
 
 def test_an_adapter_without_a_manifest_gets_a_warning(tmp_path: Path) -> None:
-    said = io.StringIO()
+    shown = io.StringIO()
     with ChatServer(models={"base": {}, "a": {"parent": "base"}}) as server:
         sample(
-            options(server, tmp_path / "run", models=("base", "a"), prompt=None, encoder="MinimalGridEncoder()"), said
+            options(server, tmp_path / "run", models=("base", "a"), prompt=None, encoder="MinimalGridEncoder()"), shown
         )
-        assert "a: nothing says with which prompt it was trained; it is asked with" in said.getvalue()
-        assert said.getvalue().count("nothing says") == 1
-        sample(options(server, tmp_path / "other", models=("base", "a")), said)  # the user says both
-    assert said.getvalue().count("nothing says") == 1
+        assert "a: nothing says with which prompt it was trained; it is asked with" in shown.getvalue()
+        assert shown.getvalue().count("nothing says") == 1
+        sample(options(server, tmp_path / "other", models=("base", "a")), shown)  # the user says both
+    assert shown.getvalue().count("nothing says") == 1
 
 
 def test_the_default_limit_holds_the_largest_answer(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
         sample(options(server, tmp_path / "run"))
-        sample(options(server, tmp_path / "own", max_tokens=33))
+        sample(options(server, tmp_path / "chosen", max_tokens=33))
     assert [server.bodies[0]["max_tokens"], server.bodies[-1]["max_tokens"]] == [30 * 31 - 1 + 8, 33]
 
 
@@ -185,10 +185,10 @@ def test_samples_of_one_view_have_seeds_and_requests_of_their_own(tmp_path: Path
 
 
 def test_missing_log_probabilities_are_mentioned_once(tmp_path: Path, tokens: bool) -> None:
-    said = io.StringIO()
+    shown = io.StringIO()
     with ChatServer(logprobs=False, tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"), said)
-    assert said.getvalue().count("no log-probabilities") == 1
+        sample(options(server, tmp_path / "run"), shown)
+    assert shown.getvalue().count("no log-probabilities") == 1
     assert {record.cumulative_logprob for record in stable(tmp_path / "run")} == {None}
 
 
@@ -213,7 +213,7 @@ def test_a_lenient_format_parses_what_the_original_scripts_did() -> None:
     )
 
 
-def draw_of(task: int, sample_index: int = 0) -> Sample:
+def sample_of(task: int, sample_index: int = 0) -> Sample:
     dataset = open_dataset("arc1/training#n=30")
     plan = Plan(manifest(dataset.spec, ["base"], 9).config, [dataset.task(i) for i in range(30)])
     return plan.sample(task * 9 + sample_index)
@@ -224,7 +224,7 @@ def draw_of(task: int, sample_index: int = 0) -> Sample:
     task=st.integers(0, 29), sample_index=st.integers(0, 8), encoder=st.sampled_from(["MinimalGridEncoder()", ARC[2]])
 )
 def test_messages_equal_those_that_the_prompt_renders(name: str, task: int, sample_index: int, encoder: str) -> None:
-    draw, asker = draw_of(task, sample_index), PromptFormat(load_prompt(name), parse_encoder(encoder))
+    draw, asker = sample_of(task, sample_index), PromptFormat(load_prompt(name), parse_encoder(encoder))
     view = draw.augmentation.apply_task(draw.task)
     assert asker.messages(draw) == asker.prompt.messages(view, draw.test_index, asker.encoder)
 
@@ -238,7 +238,7 @@ def test_messages_equal_those_that_the_prompt_renders(name: str, task: int, samp
 def test_a_stored_line_is_a_prediction_record(
     text: str, logprob: float | None, finish: str | None, cells: bytes | None
 ) -> None:
-    draw = draw_of(3)
+    draw = sample_of(3)
     grid = None if cells is None else Grid(2, 3, bytes(cell % 10 for cell in cells))
     line = prediction_line(
         draw, "unparsed" if grid is None else "grid", grid, Reply(text, finish, "m", 7, logprob, 0.1)

@@ -1,4 +1,4 @@
-"""A run that measures nothing of a model ends early, says why, and shows no table as if it had."""
+"""A run in which a model gives no answers ends early, says why, and shows no table."""
 
 from __future__ import annotations
 
@@ -97,12 +97,12 @@ kinds = st.sampled_from(["grid", "unparsed", "refused", "truncated", "too_long",
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), kinds), max_size=60))
-def test_only_many_failures_of_several_outputs_end_a_run(told: list[tuple[int, str]]) -> None:
+def test_only_many_failures_of_several_outputs_end_a_run(kinds_so_far: list[tuple[int, str]]) -> None:
     tally = ModelTally("m", 100, 100)
     watch = UnmeasuredModelCheck([tally], {"m": 9})
-    for done, (output, kind) in enumerate(told, 1):
+    for done, (output, kind) in enumerate(kinds_so_far, 1):
         tally.add(("task", output), None, kind, None, None)
-        so_far = told[:done]
+        so_far = kinds_so_far[:done]
         asked = [k for _, k in so_far if k != "too_long"]
         hopeless = (
             len(asked) >= MIN_PREDICTIONS
@@ -114,7 +114,7 @@ def test_only_many_failures_of_several_outputs_end_a_run(told: list[tuple[int, s
                 watch.check(tally)
         else:
             watch.check(tally)
-    if told and not {"grid", "unparsed"} & {k for _, k in told}:
+    if kinds_so_far and not {"grid", "unparsed"} & {k for _, k in kinds_so_far}:
         with pytest.raises(RunError):
             watch.check_all([tally])
     else:
@@ -127,7 +127,7 @@ def test_an_account_without_credit_makes_no_predictions_and_old_runs_are_repaire
     def refuse(body: Body) -> tuple[int, Body] | None:
         return (402, {"error": {"message": "Insufficient credits"}}) if broke and echo(body)[0] in "01234" else None
 
-    said = io.StringIO()
+    shown = io.StringIO()
     with ChatServer(refuse=refuse) as server:
         chosen = options(server, tmp_path / "run")
         broke.append(True)
@@ -139,8 +139,8 @@ def test_an_account_without_credit_makes_no_predictions_and_old_runs_are_repaire
         assert sample(replace(chosen, resume=(tmp_path / "run").exists())).finished
         _refuse_by_hand(tmp_path / "run", 7)
         assert outcomes(tmp_path / "run")["refused"] == 7
-        assert sample(replace(chosen, resume=True, retry_errors=True), said).finished
-    assert "asking again for 7 predictions" in said.getvalue()
+        assert sample(replace(chosen, resume=True, retry_errors=True), shown).finished
+    assert "asking again for 7 predictions" in shown.getvalue()
     assert outcomes(tmp_path / "run") == {"grid": 40}
 
 

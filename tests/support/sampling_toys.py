@@ -1,4 +1,4 @@
-"""What tests of the sampling engine share: a quick run against a test's server, and what it left."""
+"""Make a small run against a test's server, and read what it left."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
+from harness.client.request import message_dicts
 from harness.client.retry import RetryPolicy
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
@@ -28,7 +29,7 @@ PATIENT = replace(QUICK, retries=60, backoff=0.001)
 
 
 def options(server: ChatServer | str, out: Path, **changes: object) -> RunOptions:
-    """Two models, five tasks, four predictions each: 40 in all."""
+    """Return options for two models, five tasks and four samples each: 40 predictions."""
     chosen = RunOptions(
         servers=(server if isinstance(server, str) else server.url,),
         models=("base", "cross"),
@@ -42,46 +43,53 @@ def options(server: ChatServer | str, out: Path, **changes: object) -> RunOption
     return replace(chosen, **changes)  # type: ignore[arg-type]
 
 
-def sample(chosen: RunOptions, said: io.StringIO | None = None) -> SessionSummary:
-    """Make the run; ``said`` takes what it shows."""
-    return sample_run(chosen, Display(io.StringIO() if said is None else said))
+def sample(chosen: RunOptions, shown: io.StringIO | None = None) -> SessionSummary:
+    """Make the run; what it shows is written to ``shown``."""
+    return sample_run(chosen, Display(io.StringIO() if shown is None else shown))
 
 
 def api(run: Path) -> str:
-    """The route by which a run asked."""
+    """Return the route of a run's requests."""
     return RunFolder(run).manifest().config.api
 
 
+def warnings_with(run: Path, text: str) -> list[str]:
+    """Return the warnings of a run's manifest that contain a text."""
+    return [line for line in RunFolder(run).manifest().warnings if text in line]
+
+
 def stable(run: Path, wanted: Callable[[PredictionRecord], bool] = lambda record: True) -> list[PredictionRecord]:
-    """The predictions of a run by key, without their times."""
-    found = [r.model_copy(update={"seconds": 0.0}) for r in load_records(run) if wanted(r)]
-    return sorted(found, key=lambda record: record.key)
+    """Return the predictions of a run sorted by key, without their times."""
+    records = [r.model_copy(update={"seconds": 0.0}) for r in load_records(run) if wanted(r)]
+    return sorted(records, key=lambda record: record.key)
 
 
 def outcomes(run: Path) -> Counter[str]:
-    """How many predictions ended in which way."""
+    """Return the number of predictions by outcome."""
     return Counter(record.outcome for record in load_records(run))
 
 
 def oracle(chosen: RunOptions) -> dict[str, str]:
-    """The right answer to every chat of a run, by its messages."""
+    """Return the right answer to each prompt of a run, by the JSON of its messages."""
     dataset = open_dataset(chosen.dataset)
     tasks = list(iterate_tasks(dataset))
     plan = Plan(ConfigDraft(chosen, dataset, tasks).complete({})[0], tasks)
     known = {}
     for number in range(len(plan)):
-        draw = plan.sample(number)
-        asker = plan.formats[draw.model]
-        view = draw.augmentation.apply_task(draw.task)
-        chat = [
-            {"role": m.role, "content": m.content} for m in asker.prompt.messages(view, draw.test_index, asker.encoder)
-        ]
-        known[json.dumps(chat)] = asker.prompt.answer(view, draw.test_index, asker.encoder)
+        sample = plan.sample(number)
+        format_ = plan.formats[sample.model]
+        view = sample.augmentation.apply_task(sample.task)
+        chat = message_dicts(format_.prompt.messages(view, sample.test_index, format_.encoder))
+        known[json.dumps(chat)] = format_.prompt.answer(view, sample.test_index, format_.encoder)
     return known
 
 
 def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Poll until the condition is true."""
+    """Wait until the condition is true.
+
+    Raises:
+        AssertionError: it is not within ``seconds``.
+    """
     waiter = threading.Event()
     end = monotonic() + seconds
     while monotonic() < end:

@@ -1,4 +1,4 @@
-"""Several servers, and servers that go: the work is shared, handed over, and waited for."""
+"""Runs with several servers, and with servers that go down: jobs are shared, handed over, and waited for."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.support.sampling_toys import PATIENT, QUICK, options, outcomes, sampl
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 
 
-def later(action: object) -> threading.Thread:
-    """Run in a thread of its own."""
+def in_thread(action: object) -> threading.Thread:
+    """Start an action in a thread."""
     thread = threading.Thread(target=action)  # type: ignore[arg-type]
     thread.start()
     return thread
@@ -36,7 +36,7 @@ def test_the_jobs_of_a_dead_server_go_to_the_other(tmp_path: Path, tokens: bool)
         ChatServer(moody, seconds=0.02, tokens=tokens) as second,
     ):
         chosen = options(first, tmp_path / "run", servers=(first.url, second.url), n=16, policy=policy)
-        killer = later(lambda: (until(lambda: len(first.bodies) > 20), first.down()))
+        killer = in_thread(lambda: (until(lambda: len(first.bodies) > 20), first.down()))
         assert sample(chosen).finished
         killer.join()
     assert 20 < len(first.bodies) < 80
@@ -53,7 +53,7 @@ def test_a_balancer_in_front_of_two_replicas_of_which_one_dies(tmp_path: Path, t
         ChatServer(moody, seconds=0.01, tokens=tokens) as second,
         Balancer([first.url, second.url]) as front,
     ):
-        killer = later(lambda: (until(lambda: len(first.bodies) > 20), first.down()))
+        killer = in_thread(lambda: (until(lambda: len(first.bodies) > 20), first.down()))
         patient = replace(PATIENT, max_in_flight=4)
         assert sample(options(front.url, tmp_path / "run", n=16, policy=patient)).finished
         killer.join()
@@ -66,19 +66,19 @@ def test_a_balancer_in_front_of_two_replicas_of_which_one_dies(tmp_path: Path, t
 def test_a_server_that_recovers_in_time_is_waited_for(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(moody) as calm:
         sample(options(calm, tmp_path / "calm"))
-    said = io.StringIO()
+    shown = io.StringIO()
     with ChatServer(moody, seconds=0.01, tokens=tokens) as server:
 
         def restart() -> None:
             until(lambda: len(server.bodies) > 10)
             server.down()
-            until(lambda: "does not answer" in said.getvalue())
+            until(lambda: "does not answer" in shown.getvalue())
             server.up()
 
-        restarter = later(restart)
-        assert sample(options(server, tmp_path / "run"), said).finished
+        restarter = in_thread(restart)
+        assert sample(options(server, tmp_path / "run"), shown).finished
         restarter.join()
-    assert "answers again" in said.getvalue()
+    assert "answers again" in shown.getvalue()
     assert stable(tmp_path / "run") == stable(tmp_path / "calm")
 
 
@@ -86,7 +86,7 @@ def test_a_server_that_stays_down_ends_the_run_with_everything_saved(tmp_path: P
     with ChatServer(moody) as calm:
         sample(options(calm, tmp_path / "calm"))
     with ChatServer(moody, seconds=0.01) as server:
-        killer = later(lambda: (until(lambda: len(server.bodies) > 20), server.down()))
+        killer = in_thread(lambda: (until(lambda: len(server.bodies) > 20), server.down()))
         chosen = options(server, tmp_path / "run", policy=replace(QUICK, wait=0.5, max_in_flight=2))
         with pytest.raises(RunError, match=r"no server answered for 0\.5 s"):
             sample(chosen)
@@ -101,18 +101,18 @@ def test_a_server_that_stays_down_ends_the_run_with_everything_saved(tmp_path: P
 
 
 def test_a_model_that_disappears_is_waited_for_and_causes_no_failures(tmp_path: Path) -> None:
-    said = io.StringIO()
+    shown = io.StringIO()
     models: dict[str, Body] = {"base": {}, "cross": {}}
     with ChatServer(models=models, seconds=0.01) as server:
 
         def swap() -> None:
             until(lambda: len(server.bodies) > 10)
             adapter = models.pop("cross")
-            until(lambda: "`cross` does not exist" in said.getvalue())
+            until(lambda: "`cross` does not exist" in shown.getvalue())
             models["cross"] = adapter
 
-        swapper = later(swap)
-        sample(options(server, tmp_path / "run"), said)
+        swapper = in_thread(swap)
+        sample(options(server, tmp_path / "run"), shown)
         swapper.join()
     assert outcomes(tmp_path / "run") == {"grid": 40}
 
@@ -123,51 +123,51 @@ def test_servers_with_other_weights_do_not_share_a_run(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="different versions of base: h1 and h2"):
             sample(options(first, tmp_path / "run", servers=(first.url, second.url)))
         second.down()
-        said = io.StringIO()
-        helper = later(lambda: (until(lambda: len(first.bodies) > 4), second.up()))
+        shown = io.StringIO()
+        helper = in_thread(lambda: (until(lambda: len(first.bodies) > 4), second.up()))
         slow = replace(PATIENT, max_in_flight=1)
         chosen = options(first, tmp_path / "run", servers=(first.url, second.url), n=24, policy=slow)
         first.seconds = 0.005
-        assert sample(chosen, said).finished
+        assert sample(chosen, shown).finished
         helper.join()
     assert second.bodies == []
-    assert "does not answer" in said.getvalue()
+    assert "does not answer" in shown.getvalue()
 
 
 def test_a_late_server_with_another_tokenizer_gets_no_jobs(tmp_path: Path) -> None:
-    """What is sent as token ids is only right where the server's tokenizer is the one that made them."""
+    """Token ids have a meaning only for the tokenizer that made them."""
     same = {"root": str(TINY_BASE), "max_model_len": 4096}
     with (
         ChatServer(moody, tokens=True, seconds=0.01) as first,
         ChatServer(moody, models={"base": same, "cross": same}, tokenize=True) as other,
     ):
         other.down()
-        said = io.StringIO()
-        helper = later(lambda: (until(lambda: len(first.bodies) > 4), other.up()))
+        shown = io.StringIO()
+        helper = in_thread(lambda: (until(lambda: len(first.bodies) > 4), other.up()))
         policy = replace(PATIENT, max_in_flight=4)
         chosen = options(first, tmp_path / "run", servers=(first.url, other.url), n=24, policy=policy)
-        assert sample(chosen, said).finished
+        assert sample(chosen, shown).finished
         helper.join()
     assert other.requests == []
 
 
 def test_parameters_are_negotiated_with_a_late_server(tmp_path: Path) -> None:
-    """It refuses log-probabilities without naming them, which would make every prediction a refused one."""
+    """It refuses log-probabilities without naming them: without negotiation every prediction would be refused."""
 
     def refuse(body: Body) -> tuple[int, Body] | None:
         return (400, {"error": {"message": "bad request"}}) if "logprobs" in body else None
 
     with ChatServer(moody, seconds=0.01) as first, ChatServer(moody, refuse=refuse) as late:
         late.down()
-        said = io.StringIO()
-        helper = later(lambda: (until(lambda: len(first.bodies) > 4), late.up()))
+        shown = io.StringIO()
+        helper = in_thread(lambda: (until(lambda: len(first.bodies) > 4), late.up()))
         policy = replace(PATIENT, max_in_flight=1)
         chosen = options(first, tmp_path / "run", servers=(first.url, late.url), n=24, policy=policy)
-        assert sample(chosen, said).finished
+        assert sample(chosen, shown).finished
         helper.join()
     assert late.bodies
     assert outcomes(tmp_path / "run")["refused"] == 0
-    assert f"{late.url} does not take 'logprobs'" in said.getvalue()
+    assert f"{late.url} does not take 'logprobs'" in shown.getvalue()
 
 
 def test_a_server_of_another_kind_is_recognised(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_a_server_of_another_kind_is_recognised(tmp_path: Path) -> None:
 
 
 def test_an_adapter_swapped_during_a_run_is_a_warning(tmp_path: Path) -> None:
-    said = io.StringIO()
+    shown = io.StringIO()
     with ChatServer(moody) as server:
         server.answered_as = lambda body: f"{body['model']}@{len(server.bodies) // 60}"
-        sample(options(server, tmp_path / "run", models=("base",), n=20), said)
-    found = RunFolder(tmp_path / "run").manifest()
-    assert found.answered_as == {"base": ["base@0", "base@1"]}
-    assert "base was answered by base@0 and base@1" in said.getvalue()
-    assert any("base@0 and base@1" in warning for warning in found.warnings)
+        sample(options(server, tmp_path / "run", models=("base",), n=20), shown)
+    manifest = RunFolder(tmp_path / "run").manifest()
+    assert manifest.answered_as == {"base": ["base@0", "base@1"]}
+    assert "base was answered by base@0 and base@1" in shown.getvalue()
+    assert any("base@0 and base@1" in warning for warning in manifest.warnings)

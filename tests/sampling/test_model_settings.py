@@ -1,8 +1,7 @@
-"""What models, their templates and servers need is found before a run, sent with every request, and recorded."""
+"""Stop tokens, template variables, dates and system messages: found out before a run, sent with it, recorded."""
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.client import server_health as presence
 from harness.core.errors import RunError, ServerError
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
@@ -22,7 +20,7 @@ from tests.families import templates
 from tests.families.make import make_tokenizer
 from tests.support.chat_answers import Body
 from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.sampling_toys import QUICK, options, outcomes, sample
+from tests.support.sampling_toys import QUICK, options, outcomes, sample, warnings_with
 
 WITH_SYSTEM = {"prompt": "output-from-examples-v1", "encoder": None, "models": ("base",)}
 SILENT = {"prompt": None, "encoder": None}
@@ -39,17 +37,12 @@ def solve(body: Body) -> str:
 def adapter(base: Path, **manifest: object) -> dict[str, Body]:
     """A base and an adapter with a manifest, as a server lists them."""
     trained = {"prompt": "compact-v0", "encoder": "MinimalGridEncoder()", **manifest}
-    own: Body = {"root": str(base), "max_model_len": 4096}
-    return {"base": own, "cross": {"parent": "base", "arc_bench": {"hash": "abc", "manifest": trained}}}
+    entry: Body = {"root": str(base), "max_model_len": 4096}
+    return {"base": entry, "cross": {"parent": "base", "arc_bench": {"hash": "abc", "manifest": trained}}}
 
 
 def manifest(run: Path) -> Manifest:
     return RunFolder(run).manifest()
-
-
-def told(run: Path, text: str) -> list[str]:
-    """The warnings of a run that hold a text."""
-    return [line for line in manifest(run).warnings if text in line]
 
 
 def written(base: Path, body: Body) -> str:
@@ -66,7 +59,7 @@ def test_the_token_that_ends_a_turn_is_sent_if_it_is_no_eos_token(tmp_path: Path
         sample(options(server, tmp_path / "run", api=api))
     assert {tuple(body["stop_token_ids"]) for body in server.requests} == {tuple(end)}
     assert [model.stop_token_ids for model in manifest(tmp_path / "run").config.models] == [end, end]
-    assert len(told(tmp_path / "run", f"base, cross: an answer ends with token {end[0]}, which is not among")) == 1
+    (_,) = warnings_with(tmp_path / "run", f"base, cross: an answer ends with token {end[0]}, which is not among")
 
 
 @ROUTES
@@ -89,7 +82,7 @@ def test_without_a_checked_tokenizer_the_end_of_the_turn_is_only_a_warning(tmp_p
     with ChatServer(models={"base": {"root": str(base)}}) as server:
         sample(options(server, tmp_path / "run", models=("base",)))
     assert not any("stop_token_ids" in body for body in server.requests)
-    assert told(tmp_path / "run", "servers are not asked to stop there")
+    assert warnings_with(tmp_path / "run", "servers are not asked to stop there")
 
 
 @pytest.mark.parametrize("api", ["chat", "completions", "unknown"])
@@ -117,7 +110,9 @@ def test_the_users_template_variables_override_the_manifest_with_a_warning(tmp_p
     with ChatServer(models=models) as server:
         sample(options(server, tmp_path / "run", **SILENT, models=("cross",), **asked))
     assert all(body["chat_template_kwargs"] == {"enable_thinking": True} for body in server.requests)
-    assert told(tmp_path / "run", "trained with enable_thinking = False in its template, but is asked with True")
+    assert warnings_with(
+        tmp_path / "run", "trained with enable_thinking = False in its template, but is asked with True"
+    )
 
 
 @pytest.mark.parametrize("how", ["named", "unnamed"])
@@ -130,7 +125,7 @@ def test_refused_stop_tokens_are_omitted_with_a_warning(tmp_path: Path, how: str
         sample(options(server, tmp_path / "run", models=("cross",)))
     assert outcomes(tmp_path / "run") == {"grid": 20}
     assert manifest(tmp_path / "run").without == ["stop_token_ids"]
-    assert told(tmp_path / "run", "does not take stop_token_ids")
+    assert warnings_with(tmp_path / "run", "does not take stop_token_ids")
 
 
 @ROUTES
@@ -218,7 +213,7 @@ def test_a_chat_carries_the_adapters_template(tmp_path: Path) -> None:
     with ChatServer(models=adapter(TINY_BASE, chat_template=templates.QWEN3)) as server:
         sample(options(server, tmp_path / "run", models=("cross",)))
     assert {body["chat_template"] for body in server.requests} == {templates.QWEN3}
-    assert told(tmp_path / "run", "--trust-request-chat-template")
+    assert warnings_with(tmp_path / "run", "--trust-request-chat-template")
 
 
 @pytest.mark.parametrize(("family", "how"), [("qwen3", "lets the model think"), ("qwen3-thinking", "opens a thought")])
@@ -226,7 +221,7 @@ def test_a_reasoning_template_is_a_warning_for_untrained_models_only(tmp_path: P
     base = make_tokenizer(family, tmp_path / "base")
     with ChatServer(models=adapter(base), base=base, tokens=True) as server:
         sample(options(server, tmp_path / "run"))
-    (line,) = told(tmp_path / "run", how)
+    (line,) = warnings_with(tmp_path / "run", how)
     assert line.startswith("the chat template of base")
 
 
@@ -241,7 +236,7 @@ def test_without_a_system_role_the_prompt_has_no_system_message(tmp_path: Path, 
     with ChatServer(solve, base=base, tokens=tokens, refuse=refuse) as server:
         chosen = options(server, run, **WITH_SYSTEM)
         sample(chosen)
-        assert told(run, "asking with output-from-examples-nosystem-v1 instead of output-from-examples-v1")
+        assert warnings_with(run, "asking with output-from-examples-nosystem-v1 instead of output-from-examples-v1")
         assert outcomes(run) == {"grid": 20}
         asked = len(server.requests)
         assert sample(replace(chosen, resume=True)).finished
@@ -256,8 +251,8 @@ def test_a_template_that_drops_the_system_message_is_detected(tmp_path: Path) ->
     base = make_tokenizer("qwen2", tmp_path / "base")
     dropping = templates.QWEN3.replace("{%- else %}", "{%- elif m.role == 'user' %}")
     (base / "chat_template.jinja").write_text(dropping)
-    own = {"root": str(base), "max_model_len": 4096}
-    with ChatServer(solve, models={"base": own}, base=base, tokens=True) as server:
+    entry = {"root": str(base), "max_model_len": 4096}
+    with ChatServer(solve, models={"base": entry}, base=base, tokens=True) as server:
         sample(options(server, tmp_path / "run", **WITH_SYSTEM))
         server.models = adapter(base, prompt="output-from-examples-v1", encoder=None)
         sample(
@@ -285,85 +280,3 @@ def test_a_run_is_not_reproduced_if_its_prompt_is_refused(tmp_path: Path) -> Non
         refused.append(True)
         with pytest.raises(RunError, match=r"cannot be repeated: .* takes no system message"):
             reproduce_run(tmp_path / "run", tmp_path / "again", policy=QUICK)
-
-
-@pytest.mark.parametrize("path", ["/v1", "/v1beta/openai", "/api/v1", ""])
-@pytest.mark.parametrize("slash", ["", "/"])
-def test_a_path_in_an_address_is_used_as_it_is(tmp_path: Path, path: str, slash: str) -> None:
-    with ChatServer(prefix=path) as server:
-        sample(options(server.url + path + slash, tmp_path / "run"))
-    assert outcomes(tmp_path / "run") == {"grid": 40}
-
-
-def test_a_server_without_a_list_of_models_is_assumed_to_have_them(tmp_path: Path) -> None:
-    said = io.StringIO()
-    with ChatServer(lists=False) as server:
-        sample(options(server, tmp_path / "run"), said)
-    assert outcomes(tmp_path / "run") == {"grid": 40}
-    assert said.getvalue().count("has no list of models") == 1
-
-
-def test_a_server_without_the_route_is_a_clear_error(tmp_path: Path) -> None:
-    with ChatServer(lists=False, prefix="/elsewhere") as server, pytest.raises(ServerError, match="HTTP 404"):
-        sample(options(server, tmp_path / "run"))
-
-
-@pytest.mark.parametrize("pause", ["0", "0.001", "-5", "never", None])
-def test_a_server_that_is_always_busy_gets_few_requests_until_the_run_gives_up(
-    tmp_path: Path, pause: str | None
-) -> None:
-    asked: list[Body] = []
-
-    def refuse(body: Body) -> tuple[int, Body]:
-        asked.append(body)
-        return 429, {"error": {"message": "slow down"}}
-
-    headers = None if pause is None else {"Retry-After": pause}
-    policy = replace(QUICK, backoff=0.05, wait=2.0, retries=0)
-    with ChatServer(refuse=refuse, headers=headers) as server, pytest.raises(ServerError, match=r"was busy for 2 s"):
-        sample(options(server, tmp_path / "run", policy=policy))
-    assert len(asked) < 20
-
-
-def test_a_server_that_is_busy_at_first_is_waited_for(tmp_path: Path) -> None:
-    asked: list[Body] = []
-
-    def refuse(body: Body) -> tuple[int, Body] | None:
-        asked.append(body)
-        return (503, {"error": {"message": "loading"}}) if len(asked) < 6 else None
-
-    with ChatServer(refuse=refuse) as server:
-        sample(options(server, tmp_path / "run", policy=replace(QUICK, retries=0)))
-    assert outcomes(tmp_path / "run") == {"grid": 40}
-
-
-@pytest.mark.parametrize(
-    "why",
-    [
-        "max_tokens is too large: {asked}. This model supports at most 512 completion tokens.",
-        "max_tokens: {asked} > 512, which is the maximum allowed number of output tokens for m",
-        "`max_tokens` must be less than or equal to `512`",
-        "Range of max_tokens should be [1, 512]",
-        "the number of tokens to generate is over the limit",
-        "bad request",
-    ],
-)
-def test_the_answer_limit_is_lowered_to_what_a_server_allows(tmp_path: Path, why: str) -> None:
-    def refuse(body: Body) -> tuple[int, Body] | None:
-        asked = body["max_tokens"]
-        return (400, {"error": {"message": why.format(asked=asked)}}) if asked > 512 else None
-
-    said = io.StringIO()
-    with ChatServer(refuse=refuse) as server:
-        sample(options(server, tmp_path / "run", models=("base",)), said)
-    assert outcomes(tmp_path / "run") == {"grid": 20}
-    assert said.getvalue().count("allows base at most") == 1
-    assert len(told(tmp_path / "run", "allows base at most")) == 1
-
-
-def test_a_slow_first_answer_is_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "_REMINDER_PAUSES", (0.1, 10.0))
-    said = io.StringIO()
-    with ChatServer(seconds=0.5) as server:
-        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), said)
-    assert f"still waiting for {server.url}, 0 s so far: it has not answered its first request" in said.getvalue()

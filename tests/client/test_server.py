@@ -1,0 +1,97 @@
+"""Runs against one server: its address, its list of models, its limits, and how it is waited for."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.client import server_health as presence
+from harness.core.errors import ServerError
+from tests.support.chat_answers import Body
+from tests.support.chat_server import ChatServer
+from tests.support.sampling_toys import QUICK, options, outcomes, sample, warnings_with
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1beta/openai", "/api/v1", ""])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_path_in_an_address_is_used_as_it_is(tmp_path: Path, path: str, slash: str) -> None:
+    with ChatServer(prefix=path) as server:
+        sample(options(server.url + path + slash, tmp_path / "run"))
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def test_a_server_without_a_list_of_models_is_assumed_to_have_them(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    with ChatServer(lists=False) as server:
+        sample(options(server, tmp_path / "run"), shown)
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+    assert shown.getvalue().count("has no list of models") == 1
+
+
+def test_a_server_without_the_route_is_a_clear_error(tmp_path: Path) -> None:
+    with ChatServer(lists=False, prefix="/elsewhere") as server, pytest.raises(ServerError, match="HTTP 404"):
+        sample(options(server, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("pause", ["0", "0.001", "-5", "never", None])
+def test_a_server_that_is_always_busy_gets_few_requests_until_the_run_gives_up(
+    tmp_path: Path, pause: str | None
+) -> None:
+    asked: list[Body] = []
+
+    def refuse(body: Body) -> tuple[int, Body]:
+        asked.append(body)
+        return 429, {"error": {"message": "slow down"}}
+
+    headers = None if pause is None else {"Retry-After": pause}
+    policy = replace(QUICK, backoff=0.05, wait=2.0, retries=0)
+    with ChatServer(refuse=refuse, headers=headers) as server, pytest.raises(ServerError, match=r"was busy for 2 s"):
+        sample(options(server, tmp_path / "run", policy=policy))
+    assert len(asked) < 20
+
+
+def test_a_server_that_is_busy_at_first_is_waited_for(tmp_path: Path) -> None:
+    asked: list[Body] = []
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        asked.append(body)
+        return (503, {"error": {"message": "loading"}}) if len(asked) < 6 else None
+
+    with ChatServer(refuse=refuse) as server:
+        sample(options(server, tmp_path / "run", policy=replace(QUICK, retries=0)))
+    assert outcomes(tmp_path / "run") == {"grid": 40}
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        "max_tokens is too large: {asked}. This model supports at most 512 completion tokens.",
+        "max_tokens: {asked} > 512, which is the maximum allowed number of output tokens for m",
+        "`max_tokens` must be less than or equal to `512`",
+        "Range of max_tokens should be [1, 512]",
+        "the number of tokens to generate is over the limit",
+        "bad request",
+    ],
+)
+def test_the_answer_limit_is_lowered_to_what_a_server_allows(tmp_path: Path, why: str) -> None:
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        asked = body["max_tokens"]
+        return (400, {"error": {"message": why.format(asked=asked)}}) if asked > 512 else None
+
+    shown = io.StringIO()
+    with ChatServer(refuse=refuse) as server:
+        sample(options(server, tmp_path / "run", models=("base",)), shown)
+    assert outcomes(tmp_path / "run") == {"grid": 20}
+    assert shown.getvalue().count("allows base at most") == 1
+    assert len(warnings_with(tmp_path / "run", "allows base at most")) == 1
+
+
+def test_a_slow_first_answer_is_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "_REMINDER_PAUSES", (0.1, 10.0))
+    shown = io.StringIO()
+    with ChatServer(seconds=0.5) as server:
+        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), shown)
+    assert f"still waiting for {server.url}, 0 s so far: it has not answered its first request" in shown.getvalue()
