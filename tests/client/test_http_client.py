@@ -222,15 +222,10 @@ def test_the_key_is_sent_and_a_missing_key_is_refused() -> None:
 
 
 def test_malformed_fields_of_a_listed_model_are_ignored() -> None:
-    extension = {
-        "hash": "abc",
-        "rank": 8,
-        "base": "tiny",
-        "manifest": {"prompt": "compact-v0", "encoder": 3, "more": []},
-    }
-    model = parse_model(
-        {"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": extension, "owned_by": "vllm"}
-    )
+    manifest = {"prompt": "compact-v0", "encoder": 3, "more": []}
+    extension = {"hash": "abc", "rank": 8, "base": "tiny", "manifest": manifest}
+    entry = {"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": extension, "owned_by": "vllm"}
+    model = parse_model(entry)
     assert (model.hash, model.rank, model.base, model.max_model_len) == ("abc", 8, "tiny", 512)
     assert (model.prompt, model.encoder) == ("compact-v0", None)
     assert parse_model({"id": "x", "arc_bench": "?"}).hash is None

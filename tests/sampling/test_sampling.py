@@ -207,10 +207,8 @@ def test_a_lenient_format_parses_what_the_original_scripts_did() -> None:
     view = identity_view(4)
     unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
     assert PromptFormat(prompt, encoder).parse_answer(unclosed, view) == ("unparsed", None)
-    assert PromptFormat(prompt, encoder, lenient=True).parse_answer(unclosed, view) == (
-        "grid",
-        Grid.from_rows([[0, 1], [2, 3]]),
-    )
+    lenient = PromptFormat(prompt, encoder, lenient=True)
+    assert lenient.parse_answer(unclosed, view) == ("grid", Grid.from_rows([[0, 1], [2, 3]]))
 
 
 def sample_of(task: int, sample_index: int = 0) -> Sample:
@@ -224,9 +222,9 @@ def sample_of(task: int, sample_index: int = 0) -> Sample:
     task=st.integers(0, 29), sample_index=st.integers(0, 8), encoder=st.sampled_from(["MinimalGridEncoder()", ARC[2]])
 )
 def test_messages_equal_those_that_the_prompt_renders(name: str, task: int, sample_index: int, encoder: str) -> None:
-    draw, asker = sample_of(task, sample_index), PromptFormat(load_prompt(name), parse_encoder(encoder))
-    view = draw.augmentation.apply_task(draw.task)
-    assert asker.messages(draw) == asker.prompt.messages(view, draw.test_index, asker.encoder)
+    drawn, format_ = sample_of(task, sample_index), PromptFormat(load_prompt(name), parse_encoder(encoder))
+    view = drawn.augmentation.apply_task(drawn.task)
+    assert format_.messages(drawn) == format_.prompt.messages(view, drawn.test_index, format_.encoder)
 
 
 @given(
@@ -238,18 +236,18 @@ def test_messages_equal_those_that_the_prompt_renders(name: str, task: int, samp
 def test_a_stored_line_is_a_prediction_record(
     text: str, logprob: float | None, finish: str | None, cells: bytes | None
 ) -> None:
-    draw = sample_of(3)
+    drawn = sample_of(3)
     grid = None if cells is None else Grid(2, 3, bytes(cell % 10 for cell in cells))
     line = prediction_line(
-        draw, "unparsed" if grid is None else "grid", grid, Reply(text, finish, "m", 7, logprob, 0.1)
+        drawn, "unparsed" if grid is None else "grid", grid, Reply(text, finish, "m", 7, logprob, 0.1)
     )
     record = PredictionRecord.model_validate_json(line)
     assert json.loads(line) == json.loads(record.model_dump_json())
     assert list(json.loads(line)) == list(PredictionRecord.model_fields)
     assert (record.key, record.text, record.cumulative_logprob) == (
-        ("base", draw.task.id, draw.test_index, draw.sample_index),
+        ("base", drawn.task.id, drawn.test_index, drawn.sample_index),
         text,
         logprob,
     )
-    unsent = PredictionRecord.model_validate_json(prediction_line(draw, "too_long", None, None))
+    unsent = PredictionRecord.model_validate_json(prediction_line(drawn, "too_long", None, None))
     assert (unsent.text, unsent.n_tokens, unsent.seconds) == (None, None, 0.0)
