@@ -53,7 +53,7 @@ class Family:
     """Name of the transformers class, such as ``Qwen3ForCausalLM``."""
     tokenizer: Callable[[], Any]
     special: tuple[str, ...]
-    named: dict[str, str]
+    entries: dict[str, str]
     """Entries of tokenizer_config.json, such as ``eos_token``."""
     template: str | None
     eos: tuple[str, ...]
@@ -68,21 +68,21 @@ class Family:
 
 
 def _qwen(template: str | None, eos: str, tied: bool = False, model: str = "Qwen3ForCausalLM") -> Family:
-    named = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": eos, "pad_token": _QWEN[0]}
-    return Family(model, partial(byte_level, ONE_DIGIT, 500), _QWEN, named, template, (eos,), _THINK, tied)
+    entries = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": eos, "pad_token": _QWEN[0]}
+    return Family(model, partial(byte_level, ONE_DIGIT, 500), _QWEN, entries, template, (eos,), _THINK, tied)
 
 
 def _llama(template: str | None, config_eos: str, eos: tuple[str, ...]) -> Family:
     tokenizer = partial(byte_level, THREE_DIGITS, 1800, ignore_merges=True)
-    named = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": _LLAMA[0], "eos_token": config_eos}
-    return Family("LlamaForCausalLM", tokenizer, _LLAMA, named, template, eos)
+    entries = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": _LLAMA[0], "eos_token": config_eos}
+    return Family("LlamaForCausalLM", tokenizer, _LLAMA, entries, template, eos)
 
 
 def _gemma(model: str, template: str, config_eos: str, eos: tuple[str, ...], **more: Any) -> Family:
-    named = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": config_eos}
-    named |= {"pad_token": "<pad>", "unk_token": "<unk>"}
+    entries = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": config_eos}
+    entries |= {"pad_token": "<pad>", "unk_token": "<unk>"}
     more = {"sliding_window": 512, "pad_token_id": 0, "bos_token_id": 2, **more}
-    return Family(model, partial(sentence_piece, 900, _GEMMA), (), named, template, eos, (), True, more)
+    return Family(model, partial(sentence_piece, 900, _GEMMA), (), entries, template, eos, (), True, more)
 
 
 FAMILIES: dict[str, Family] = {
@@ -134,7 +134,7 @@ def make_tokenizer(name: str, folder: Path) -> Path:
     family = FAMILIES[name]
     tokenizer = family.tokenizer()
     add_tokens(tokenizer, family.special, family.plain)
-    save(tokenizer, folder, dict(family.named), family.template)
+    save(tokenizer, folder, dict(family.entries), family.template)
     return folder
 
 

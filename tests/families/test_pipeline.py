@@ -68,20 +68,20 @@ class Family:
     @property
     def manifest(self) -> AdapterManifest:
         """Return the adapter's manifest."""
-        found = read_manifest(self.output)
-        assert found is not None
-        return found
+        manifest = read_manifest(self.output)
+        assert manifest is not None
+        return manifest
 
     def prompts(self) -> list[tuple[list[dict[str, str]], list[int], str]]:
         """Return messages, token ids and answer of each task."""
         inputs = open_inputs(self.recipe)
         prompt, encoder = load_prompt(inputs.prompts[0]), parse_encoder(self.recipe.encoder)
         tokens = PromptTokenizer(inputs.chat.tokenizer, prompt, encoder, settings=inputs.chat.settings)
-        dataset, found = open_dataset(self.recipe.datasets[0].spec), []
+        dataset, prompts = open_dataset(self.recipe.datasets[0].spec), []
         for task in (dataset.task(k) for k in range(TASKS)):
             messages = [{"role": m.role, "content": m.content} for m in prompt.messages(task, 0, encoder)]
-            found.append((messages, tokens.prompt_ids(task, 0), prompt.answer(task, 0, encoder)))
-        return found
+            prompts.append((messages, tokens.prompt_ids(task, 0), prompt.answer(task, 0, encoder)))
+        return prompts
 
     def read(self, text: str) -> str:
         """Return the grid in an answer, as text."""
@@ -120,12 +120,12 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_the_preview_warns_of_the_family_s_peculiarities(family: Family) -> None:
-    shown = preview(family.recipe, samples=1, draws=8)
-    assert (set(shown.reading.stops) <= set(shown.reading.eos)) == (family.name not in NOT_EOS)
-    warned = any("not among the model's eos tokens" in line for line in shown.advice)
+    report = preview(family.recipe, samples=1, draws=8)
+    assert (set(report.reading.stops) <= set(report.reading.eos)) == (family.name not in NOT_EOS)
+    warned = any("not among the model's eos tokens" in line for line in report.advice)
     assert warned == (family.name in NOT_EOS)
-    assert any("takes no system message" in line for line in shown.advice) == (family.name == "gemma2")
-    assert any("writes the date" in line for line in shown.advice) == (family.name in ("llama3", "llama3-base-chat"))
+    assert any("takes no system message" in line for line in report.advice) == (family.name == "gemma2")
+    assert any("writes the date" in line for line in report.advice) == (family.name in ("llama3", "llama3-base-chat"))
 
 
 def test_validation_finds_every_answer_exact(family: Family) -> None:
@@ -147,15 +147,15 @@ def test_every_answer_is_exact_in_transformers_and_in_the_merged_model(family: F
         AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32),
     ):
         for _, ids, answer in family.prompts():
-            given = torch.tensor([ids])
+            prompt_ids = torch.tensor([ids])
             with torch.no_grad():
                 out = model.eval().generate(
-                    input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=60, do_sample=False,
-                    eos_token_id=stops, pad_token_id=0,
+                    input_ids=prompt_ids, attention_mask=torch.ones_like(prompt_ids), max_new_tokens=60,
+                    do_sample=False, eos_token_id=stops, pad_token_id=0,
                 )  # fmt: skip
-            made = out[0, len(ids) :].tolist()
-            assert made[-1] in stops
-            assert family.read(tokenizer.decode(made, skip_special_tokens=True)) in answer
+            answer_ids = out[0, len(ids) :].tolist()
+            assert answer_ids[-1] in stops
+            assert family.read(tokenizer.decode(answer_ids, skip_special_tokens=True)) in answer
 
 
 def test_the_adapter_can_be_registered(family: Family, tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_every_answer_of_a_server_is_exact(family: Family, tmp_path: Path) -> No
         pytest.skip("another family with the same class is served")
     with server_of(family, tmp_path) as url:
         check_http_answers(family, url)
-        found = check_parity(family.output, url, "learned", samples=4)
-        assert found.holds, found.as_text()
+        parity = check_parity(family.output, url, "learned", samples=4)
+        assert parity.holds, parity.as_text()
         check_bench_run(family, url, tmp_path)
         assert "learned" in json.dumps(admin.list_adapters(url))
 

@@ -52,9 +52,9 @@ def open_both(folder: Path) -> tuple[Any, FileTokenizer]:
     from transformers import AutoTokenizer
 
     hf_tokenizer = AutoTokenizer.from_pretrained(folder)
-    kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    from_file = Tokenizer.from_file(str(folder / "tokenizer.json"))
     text = "### Input\n\n0123 4 5\n12345<think>\n\n</think>"
-    assert hf_tokenizer.encode(text, add_special_tokens=False) == kept.encode(text, add_special_tokens=False).ids
+    assert hf_tokenizer.encode(text, add_special_tokens=False) == from_file.encode(text, add_special_tokens=False).ids
     return hf_tokenizer, FileTokenizer(folder)
 
 
@@ -103,8 +103,8 @@ def test_the_date_is_fixed_for_templates_that_print_it(folders: dict[str, Path])
         messages = [{"role": m.role, "content": m.content} for m in PROMPT.messages(TASKS[0], 0, ENCODER)]
         sent = settings.request_kwargs()  # what a server is told gives the same text
         assert hf_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **sent) == text
-    kept = TemplateSettings({"date_string": "1 Jan 2020"}, "2026-11-29")
-    assert "Today Date: 1 Jan 2020\n" in PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=kept).prompt_text(
+    settings = TemplateSettings({"date_string": "1 Jan 2020"}, "2026-11-29")
+    assert "Today Date: 1 Jan 2020\n" in PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=settings).prompt_text(
         TASKS[0], 0
     )
 

@@ -24,8 +24,8 @@ from trainers.recipe.schema import make_recipe
 @settings(max_examples=25, deadline=None)
 def test_a_sample_depends_only_on_seed_and_index(seed: int, indices: list[int]) -> None:
     one, other = half_too_long(seed), half_too_long(seed)
-    there = [one.draw_sample(i) for i in indices]
-    assert [other.draw_sample(i) for i in reversed(indices)] == there[::-1]
+    in_order = [one.draw_sample(i) for i in indices]
+    assert [other.draw_sample(i) for i in reversed(indices)] == in_order[::-1]
 
 
 def test_seeds_differ_and_samples_are_augmented() -> None:
@@ -58,10 +58,10 @@ def test_skipped_samples_do_not_change_the_shares() -> None:
 
 def test_last_pairs_are_dropped_if_requested() -> None:
     skipping, dropping = half_too_long(), half_too_long(drop_pairs=True)
-    kept, counts = (count_by_source([mix.draw_sample(i) for i in range(200)], 2) for mix in (skipping, dropping))
-    assert kept[0].dropped_pairs == 0
-    assert counts[0].dropped_pairs > 20
-    assert counts[0].too_long < kept[0].too_long
+    skipped, dropped = (count_by_source([mix.draw_sample(i) for i in range(200)], 2) for mix in (skipping, dropping))
+    assert skipped[0].dropped_pairs == 0
+    assert dropped[0].dropped_pairs > 20
+    assert dropped[0].too_long < skipped[0].too_long
 
 
 def test_dropping_a_pair_leaves_the_others_and_the_test_unchanged() -> None:

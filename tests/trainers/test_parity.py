@@ -60,9 +60,9 @@ def test_a_large_difference_at_one_token_fails(seed: int) -> None:
     at = int(np.argmin(np.abs(adapted)))
     served = adapted + random.normal(0, 0.02, 120)
     served[at] -= 3
-    found = compare_with_rounding(adapted, served, seed)
-    assert found.mean < found.rounding
-    assert not found.within_bounds
+    odds = compare_with_rounding(adapted, served, seed)
+    assert odds.mean < odds.rounding
+    assert not odds.within_bounds
 
 
 def test_an_adapter_without_effect_does_not_pass() -> None:

@@ -123,12 +123,12 @@ def test_changeable_keys_do_not_affect_the_weights() -> None:
 def test_the_content_of_the_validation_affects_the_weights(tmp_path: Path) -> None:
     held = tmp_path / "held.json"
     data = {**SMALL, "validation": {"spec": str(held), "keep": "best", "prompt": "compact-v0"}}
-    found = []
+    values = []
     for k in range(2):
         held.write_text(json.dumps({"t": task_json(random_task(Stream("held out", k), 2, 5, "t"))}))
-        found.append(open_inputs(make_recipe(data)).deciding_values())
-    assert changed_keys(*found) == ["validation (its content)"]
-    assert found[0]["prompt compact-v0 (its text)"] == load_prompt("compact-v0").digest
+        values.append(open_inputs(make_recipe(data)).deciding_values())
+    assert changed_keys(*values) == ["validation (its content)"]
+    assert values[0]["prompt compact-v0 (its text)"] == load_prompt("compact-v0").digest
 
 
 @pytest.mark.parametrize(

@@ -33,44 +33,44 @@ def test_starting_over_removes_the_parity_of_the_old_weights(tmp_path: Path) -> 
 @pytest.mark.parametrize("key", ["tokens_a_pass", "micro_batch_size", "max_padding"])
 def test_resuming_with_other_micro_batches_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
     (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
-    begun = {"seed": 1, "tokens_a_pass": 9, "micro_batch_size": None, "max_padding": 0.5}
-    write_json(tmp_path / STARTED, begun)
-    assert not prepare_folder(tmp_path, begun, resume=True)
+    started = {"seed": 1, "tokens_a_pass": 9, "micro_batch_size": None, "max_padding": 0.5}
+    write_json(tmp_path / STARTED, started)
+    assert not prepare_folder(tmp_path, started, resume=True)
     assert capsys.readouterr().err == ""
-    assert not prepare_folder(tmp_path, {**begun, key: 0.25}, resume=True)
-    said = capsys.readouterr().err
-    assert said.startswith(
-        f"warning: resuming with {key} {begun[key]} -> 0.25: dropout, where there is any, draws other"
+    assert not prepare_folder(tmp_path, {**started, key: 0.25}, resume=True)
+    warning = capsys.readouterr().err
+    assert warning.startswith(
+        f"warning: resuming with {key} {started[key]} -> 0.25: dropout, where there is any, draws other"
     )
-    assert not prepare_folder(tmp_path, {**begun, key: 0.25}, resume=True)  # is how it was begun by now
+    assert not prepare_folder(tmp_path, {**started, key: 0.25}, resume=True)  # is how it was begun by now
     assert capsys.readouterr().err == ""
     write_json(tmp_path / STARTED, {"seed": 1})  # as older versions wrote it
-    assert not prepare_folder(tmp_path, {**begun, key: 0.25}, resume=True)
+    assert not prepare_folder(tmp_path, {**started, key: 0.25}, resume=True)
     assert capsys.readouterr().err == ""
     with pytest.raises(ConfigError, match="of another recipe; changed: seed"):
-        prepare_folder(tmp_path, {**begun, "seed": 2, key: 1}, resume=True)
+        prepare_folder(tmp_path, {**started, "seed": 2, key: 1}, resume=True)
 
 
 def test_moved_files_with_the_same_content_may_be_resumed_with(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
-    begun = {
+    started = {
         "model": "/a", "model (its content)": "1" * 16, "adapter": "/b", "adapter (its content)": "2",
         "datasets.0.spec": "/c", "datasets.0 (its content)": "3",
         "validation.spec": "/d", "validation (its content)": "4",
     }  # fmt: skip
-    moved = {key: f"/moved{value}" if "(" not in key else value for key, value in begun.items()}
+    moved = {key: f"/moved{value}" if "(" not in key else value for key, value in started.items()}
     for key in ("model", "adapter", "datasets.0.spec", "validation.spec"):
         content = f"{key.removesuffix('.spec')} (its content)"
-        write_json(tmp_path / STARTED, begun)
+        write_json(tmp_path / STARTED, started)
         both = ", ".join(sorted((key, content)))
         with pytest.raises(ConfigError, match=rf"changed: {re.escape(both)}\. Give"):
             prepare_folder(tmp_path, {**moved, content: "other"}, resume=True)
-        write_json(tmp_path / STARTED, {**begun, content: None})  # nothing says what it was
+        write_json(tmp_path / STARTED, {**started, content: None})  # nothing says what it was
         with pytest.raises(ConfigError, match=re.escape(f"changed: {key}")):
-            prepare_folder(tmp_path, {**begun, key: "/x", content: None}, resume=True)
-    write_json(tmp_path / STARTED, begun)
+            prepare_folder(tmp_path, {**started, key: "/x", content: None}, resume=True)
+    write_json(tmp_path / STARTED, started)
     assert not prepare_folder(tmp_path, moved, resume=True)
-    assert not prepare_folder(tmp_path, begun, resume=True)
+    assert not prepare_folder(tmp_path, started, resume=True)
 
 
 def test_a_hub_base_of_an_older_run_is_compared_by_commit(tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ def test_an_adapter_is_not_merged_into_another_base(tmp_path: Path) -> None:
     write_json(tmp_path / "adapter_config.json", {})
     base = find_base("tiny")
     assert isinstance(base, Path)
-    summarize_losses = {"first": 1, "last": 1, "mean_of_last_10": 1, "validation": {}}
+    losses = {"first": 1, "last": 1, "mean_of_last_10": 1, "validation": {}}
     counts = dict.fromkeys(("seed", "steps", "kept_step", "tokens", "answer_tokens", "padding", "seconds"), 0)
     words = dict.fromkeys(("prompt", "prompt_digest", "encoder", "weights_sha256", "finished"), "")
-    rest = {"kind": "adapter", "recipe": {}, "datasets": [], "ended": "max_steps", "serveable": True}
-    there = {"environment": training_environment().model_dump(), "losses": summarize_losses, **counts, **words, **rest}
+    others = {"kind": "adapter", "recipe": {}, "datasets": [], "ended": "max_steps", "serveable": True}
+    manifest = {"environment": training_environment().model_dump(), "losses": losses, **counts, **words, **others}
     other = {"name": "other", "digest": model_digest(base)[::-1]}
-    write_manifest(tmp_path, AdapterManifest.model_validate({**there, "base": other}))
+    write_manifest(tmp_path, AdapterManifest.model_validate({**manifest, "base": other}))
     with pytest.raises(AdapterError, match="was trained on 'other'"):
         merge("tiny", tmp_path, tmp_path / "merged")
 

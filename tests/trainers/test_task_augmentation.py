@@ -46,8 +46,8 @@ def test_without_task_changes_samples_equal_those_of_earlier_versions(drop: bool
 def test_a_changed_sample_depends_only_on_seed_and_index(seed: int, indices: list[int]) -> None:
     task_changes = [TaskChanges(True, 0.5), TaskChanges(False, 0.9, {"mirror": 1})]
     one, other = half_too_long(seed, task_changes=task_changes), half_too_long(seed, task_changes=task_changes)
-    there = [one.draw_sample(i) for i in indices]
-    assert [other.draw_sample(i) for i in reversed(indices)] == there[::-1]
+    in_order = [one.draw_sample(i) for i in indices]
+    assert [other.draw_sample(i) for i in reversed(indices)] == in_order[::-1]
 
 
 def test_with_resplit_every_pair_becomes_the_test_pair() -> None:

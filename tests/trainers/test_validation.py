@@ -111,38 +111,39 @@ def test_generated_answers_ignore_the_model_s_repetition_penalty() -> None:
     model = AutoModelForCausalLM.from_pretrained(find_base("tiny"))
     tokens = PromptTokenizer(load_tokenizer(find_base("tiny")), load_prompt("compact-v0"), parse_encoder(MINIMAL))
     held = open_dataset("toy/copy/evaluation#n=4")
-    found = open_validation(held, tokens, max_seq_len=512, max_tasks=4, exact_tasks=4, pad_id=0)
-    plain = found._exact(model, found.tasks, "cpu")
+    validation = open_validation(held, tokens, max_seq_len=512, max_tasks=4, exact_tasks=4, pad_id=0)
+    plain = validation._exact(model, validation.tasks, "cpu")
     model.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
-    assert found._exact(model, found.tasks, "cpu") == plain > 1
+    assert validation._exact(model, validation.tasks, "cpu") == plain > 1
 
 
 def test_the_heaviest_batches_hold_the_longest_samples_for_every_process() -> None:
     tokens = PromptTokenizer(tiny_tokenizer(), load_prompt("compact-v0"), parse_encoder(MINIMAL))
     held = TaskList("held", tuple(random_task(Stream("held out", k), 2, 5, f"t{k}") for k in range(6)))
-    found = replace(open_validation(held, tokens, max_tasks=6, exact_tasks=2, max_seq_len=900, pad_id=0), micro_batch=3)
-    batch, asked = found.heaviest_batches(2)
-    longest = sorted((len(q.sample.ids) for q in found.tasks), reverse=True)[:3]
+    validation = open_validation(held, tokens, max_tasks=6, exact_tasks=2, max_seq_len=900, pad_id=0)
+    validation = replace(validation, micro_batch=3)
+    batch, longest_answer = validation.heaviest_batches(2)
+    longest = sorted((len(q.sample.ids) for q in validation.tasks), reverse=True)[:3]
     for process in range(2):
         assert [len(q.sample.ids) for q in batch.tasks[process::2]] == longest
-    assert (batch.exact, asked.exact) == (0, 2)
-    assert asked.tasks[0] == asked.tasks[1] == max(found.tasks[:2], key=lambda q: len(q.sample.ids))
-    (only,) = replace(found, exact=0).heaviest_batches(1)
+    assert (batch.exact, longest_answer.exact) == (0, 2)
+    assert longest_answer.tasks == [max(validation.tasks[:2], key=lambda q: len(q.sample.ids))] * 2
+    (only,) = replace(validation, exact=0).heaviest_batches(1)
     assert len(only.tasks) == 3
 
 
 def test_validation_reports_skipped_tasks() -> None:
     tasks = [random_task(Stream("held out", k), 2, 5, f"t{k}") for k in range(6)]
-    given = TaskList("held", (*map(without_outputs, tasks[:2]), *tasks[2:]))
+    dataset = TaskList("held", (*map(without_outputs, tasks[:2]), *tasks[2:]))
     tokens = PromptTokenizer(tiny_tokenizer(), load_prompt("compact-v0"), parse_encoder(MINIMAL))
     lengths = sorted(len(tokens.sample(task, 0).ids) for task in tasks[2:])
     options = {"max_tasks": 9, "exact_tasks": 5, "pad_id": 0}
-    found = open_validation(given, tokens, max_seq_len=lengths[1], **options)
-    assert (len(found.tasks), found.skipped) == (2, 4)
+    validation = open_validation(dataset, tokens, max_seq_len=lengths[1], **options)
+    assert (len(validation.tasks), validation.skipped) == (2, 4)
     expected = "validation: 2 tasks, 2 of them for the exact grid; 4 have no known output or are too long"
-    assert found.as_text() == expected
+    assert validation.as_text() == expected
     with pytest.raises(DataError, match="no task with a known output fits"):
-        open_validation(given, tokens, max_seq_len=lengths[0] - 1, **options)
+        open_validation(dataset, tokens, max_seq_len=lengths[0] - 1, **options)
 
 
 def early_stopping_recipe(model: Path, output: Path, **changes: Any) -> Data:
@@ -216,12 +217,12 @@ def test_tensorboard_has_the_losses(ended: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
     (path,) = (ended / "tensorboard").glob("events.out.tfevents.*")
-    data, found = path.read_bytes(), {}
+    data, scalars = path.read_bytes(), {}
     while data:  # a record: its length, a checksum of it, the event, a checksum of that
         (length,) = struct.unpack("<Q", data[:8])
         event, data = Event.FromString(data[12 : 12 + length]), data[16 + length :]
-        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        scalars |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
     for line in read_log(ended / "log.jsonl"):
         tag, key = ("train/loss", "loss") if "loss" in line else ("eval/loss", "eval_loss")
-        assert found[tag, line["step"]] == pytest.approx(line[key], rel=1e-6)
-    assert found["train/tokens_per_second", 5] > 10
+        assert scalars[tag, line["step"]] == pytest.approx(line[key], rel=1e-6)
+    assert scalars["train/tokens_per_second", 5] > 10

@@ -140,8 +140,8 @@ def preview(
     if dry_run:
         _print_dry_run(recipe, True, json_file)
         return
-    shown = preview_recipe(recipe, samples=samples, draws=draws)
-    print_result(format_preview(shown), json.dumps(asdict(shown), indent=2, ensure_ascii=False), json_file)
+    result = preview_recipe(recipe, samples=samples, draws=draws)
+    print_result(format_preview(result), json.dumps(asdict(result), indent=2, ensure_ascii=False), json_file)
 
 
 @click.command()

@@ -78,10 +78,10 @@ def model_architecture(base: Path | str) -> str | None:
 
     try:
         path = cached_file(str(base), "config.json")
-        named = json.loads(Path(str(path)).read_text(encoding="utf-8")).get("architectures")
+        architectures = json.loads(Path(str(path)).read_text(encoding="utf-8")).get("architectures")
     except (OSError, ValueError) as error:
         raise ConfigError(f"model {str(base)!r}: its config.json cannot be read: {error}") from error
-    return str(named[0]) if named else None
+    return str(architectures[0]) if architectures else None
 
 
 def check_lora(recipe: Recipe) -> None:

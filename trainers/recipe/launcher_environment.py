@@ -55,9 +55,10 @@ def remove_launcher_variables(environ: MutableMapping[str, str] | None = None) -
     for name in names:
         del environ[name]
     if ignored and is_first_process():
-        shown = ", ".join(ignored[:5]) + (f" and {len(ignored) - 5} more" if len(ignored) > 5 else "")
+        first_five = ", ".join(ignored[:5]) + (f" and {len(ignored) - 5} more" if len(ignored) > 5 else "")
         print(
-            f"warning: not used: {shown} in the environment; the recipe decides, and processes are those of torchrun",
+            f"warning: not used: {first_five} in the environment; the recipe decides, and processes are those of "
+            "torchrun",
             file=sys.stderr,
         )
 

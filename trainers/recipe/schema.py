@@ -285,8 +285,8 @@ class Recipe(StrictModel):
 
     @model_validator(mode="after")
     def _weights_agree(self) -> Recipe:
-        given = [d.weight is not None for d in self.datasets]
-        if any(given) and not all(given):
+        has_weight = [d.weight is not None for d in self.datasets]
+        if any(has_weight) and not all(has_weight):
             raise ValueError("datasets: some have a weight and some have none; give every one a weight, or none")
         return self
 

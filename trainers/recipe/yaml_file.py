@@ -67,13 +67,13 @@ def _parse_yaml(text: str, where: str) -> object:
         """SafeLoader that raises an error for a repeated key; yaml's own loaders silently keep the last one."""
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-            seen = set()
+            keys = set()
             for key, _ in node.value:
                 if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                     continue
-                if key.value in seen:
+                if key.value in keys:
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
-                seen.add(key.value)
+                keys.add(key.value)
             return super().construct_mapping(node, deep)
 
     try:

@@ -53,7 +53,7 @@ def kept_step(log: Sequence[Line], part: ValidationRecipe | None, last: int) -> 
 
 def _manifest(inputs: RecipeInputs, mixture: Mixture, log: Sequence[Line], last: int, output: Path) -> AdapterManifest:
     recipe = inputs.recipe
-    kept = kept_step(log, recipe.validation, last)
+    step = kept_step(log, recipe.validation, last)
     steps = [line for line in log if "loss" in line]
     totals = [SampleCounts() for _ in inputs.datasets]
     for line in steps:
@@ -77,13 +77,13 @@ def _manifest(inputs: RecipeInputs, mixture: Mixture, log: Sequence[Line], last:
         validation=_validation_record(inputs),
         seed=recipe.seed,
         steps=last,
-        kept_step=kept,
+        kept_step=step,
         ended="max_steps" if last == recipe.max_steps else "patience",
         tokens=tokens,
         answer_tokens=sum(c.answer_tokens for c in totals),
         padding=round(1 - tokens / places, 4) if places else 0.0,
         seconds=round(sum(line["seconds"] for line in steps), 3),
-        losses=summarize_losses(log, kept),
+        losses=summarize_losses(log, step),
         weights_sha256=weights_digest(output),
         config_sha256=config_digest(output),
         serveable=recipe.serveable,

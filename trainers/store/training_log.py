@@ -27,10 +27,10 @@ class TrainingLog:
 
     def __init__(self, path: Path, from_step: int = 0) -> None:
         self.path = path
-        kept = [line for line in read_log(path) if line["step"] <= from_step]
+        lines = [line for line in read_log(path) if line["step"] <= from_step]
         try:
             with atomic_writer(path, draft=path.with_suffix(".tmp")) as file:
-                file.write("".join(_text(line) for line in kept).encode())
+                file.write("".join(_text(line) for line in lines).encode())
             # Unbuffered, so that closing the file does not retry a failed write.
             self._file = path.open("ab", buffering=0)
         except OSError as error:

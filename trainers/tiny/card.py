@@ -63,8 +63,8 @@ def model_card(model: Any, tokenizer: Any, config: dict[str, Any], n: int = 256)
             inferred = family.inferred
             control = held_out_accuracy(model, tokenizer, family.name, size, n=n, control=True) if inferred else None
             cells.append("" if control is None else f"{control:.2f}")
-        shown = "yes" if family.name in config["families"] else "no"
-        text += f"| {family.name} | {shown} | {family.summary} | {' | '.join(cells)} |\n"
+        trained = "yes" if family.name in config["families"] else "no"
+        text += f"| {family.name} | {trained} | {family.summary} | {' | '.join(cells)} |\n"
     settings = "\n".join(f"- {key}: {value}" for key, value in config.items())
     return text + _TAIL.format(order=" → ".join(config["families"]), threshold=config["threshold"], settings=settings)
 

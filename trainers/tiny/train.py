@@ -61,8 +61,8 @@ def train_tiny_base(config: TinyBaseConfig, report: Report) -> tuple[Any, Any]:
         tokens += sum(len(ids) for ids, _, _ in rows)
         joined = curriculum.record_answers(names, exact)
         if joined or (step + 1) % 50 == 0:
-            shown = " ".join(f"{f} {a:.2f}" for f, a in curriculum.accuracy.items())
-            report(f"step {step + 1}/{config.steps}  {tokens / 1e6:.1f} M tokens  loss {loss.item():.3f}  {shown}")
+            accuracies = " ".join(f"{f} {a:.2f}" for f, a in curriculum.accuracy.items())
+            report(f"step {step + 1}/{config.steps}  {tokens / 1e6:.1f} M tokens  loss {loss.item():.3f}  {accuracies}")
     return model, tokenizer
 
 
