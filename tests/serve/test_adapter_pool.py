@@ -121,7 +121,7 @@ def test_a_swap_waits_for_requests_in_flight(pool: AdapterPool, toys: Toys) -> N
     asyncio.run(scenario())
 
 
-def test_rollback_calls_a_draining_version_back(pool: AdapterPool, toys: Toys) -> None:
+def test_rollback_keeps_a_draining_version_loaded(pool: AdapterPool, toys: Toys) -> None:
     async def scenario() -> None:
         one, two, _ = toys[2]["a"]
         await pool.load(one.id)
@@ -136,7 +136,7 @@ def test_rollback_calls_a_draining_version_back(pool: AdapterPool, toys: Toys) -
     asyncio.run(scenario())
 
 
-def test_a_version_called_back_and_retired_again_waits_for_its_new_requests(pool: AdapterPool, toys: Toys) -> None:
+def test_a_version_that_retires_again_waits_for_its_new_requests(pool: AdapterPool, toys: Toys) -> None:
     """All of it after the last request ended and before the task that waited for that went on."""
 
     async def scenario() -> None:
@@ -187,7 +187,7 @@ def test_unload_of_a_name_waits_and_survives_a_restart(pool: AdapterPool, toys: 
     asyncio.run(scenario())
 
 
-def test_where_the_registry_cannot_be_written_names_stay_as_they_were(pool: AdapterPool, toys: Toys) -> None:
+def test_a_failed_write_switches_no_name(pool: AdapterPool, toys: Toys) -> None:
     registry, _, versions = toys
     one, two, _ = versions["a"]
     in_the_way = registry.root / "a" / f".live-{os.getpid()}.json"  # where live.json is written before it is renamed
@@ -214,7 +214,7 @@ def test_where_the_registry_cannot_be_written_names_stay_as_they_were(pool: Adap
             in_the_way.rmdir()
 
 
-def test_restore_loads_what_was_live_and_tells_what_it_cannot(pool: AdapterPool, toys: Toys) -> None:
+def test_restore_loads_live_versions_and_reports_failures(pool: AdapterPool, toys: Toys) -> None:
     async def scenario() -> None:
         registry, _, versions = toys
         registry.set_live("a", versions["a"][1].version)
@@ -246,7 +246,7 @@ def test_a_refused_load_leaves_nothing_behind(pool: AdapterPool, toys: Toys) -> 
     asyncio.run(scenario())
 
 
-def test_a_full_server_says_so(pool: AdapterPool, toys: Toys) -> None:
+def test_a_load_beyond_the_limit_is_refused(pool: AdapterPool, toys: Toys) -> None:
     async def scenario() -> None:
         everything = [v.id for name in "ab" for v in toys[2][name]]
         for model in everything[:4]:
@@ -272,7 +272,7 @@ ACTIONS = st.tuples(st.sampled_from(["load", "promote", "rollback", "unload", "u
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(ACTIONS, max_size=25))
-def test_whatever_is_done_a_version_in_use_stays_loaded(toys: Toys, actions: list[tuple[str, int]]) -> None:
+def test_a_version_in_use_stays_loaded_under_any_actions(toys: Toys, actions: list[tuple[str, int]]) -> None:
     registry, base, versions = toys
     everything = [v for name in "ab" for v in versions[name]]
     for name in "ab":

@@ -54,7 +54,7 @@ def test_every_change_and_the_listing(site: Site) -> None:
     asyncio.run(scenario())
 
 
-def test_ready_but_not_live_answers_under_its_full_name_only(site: Site) -> None:
+def test_a_loaded_version_that_is_not_live_answers_by_its_id_only(site: Site) -> None:
     async def scenario() -> None:
         one = ids_of(site, "a")[0]
         await site.ask("POST", "/admin/adapters/load", {"adapter": "a", "live": False})
@@ -68,7 +68,7 @@ def test_ready_but_not_live_answers_under_its_full_name_only(site: Site) -> None
     asyncio.run(scenario())
 
 
-def test_remove_and_gc_spare_what_the_server_knows(site: Site) -> None:
+def test_remove_and_gc_keep_loaded_versions(site: Site) -> None:
     async def scenario() -> None:
         one, two = ids_of(site, "a")
         await site.ask("POST", "/admin/adapters/load", {"adapter": one})
@@ -102,7 +102,7 @@ def test_the_listing_survives_versions_that_disappear_meanwhile(site: Site, monk
     assert [[row["id"] for row in adapter["versions"]] for adapter in listing["adapters"]] == [[left]]
 
 
-def test_a_full_disk_is_told_and_moves_no_name(site: Site) -> None:
+def test_a_write_error_is_reported_and_switches_no_name(site: Site) -> None:
     async def scenario() -> None:
         (site.registry.root / "a" / "live.json").mkdir()  # cannot be replaced by a file
         status, answer = await site.ask("POST", "/admin/adapters/load", {"adapter": "a"})
@@ -113,7 +113,7 @@ def test_a_full_disk_is_told_and_moves_no_name(site: Site) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_server_without_a_registry_says_so(site: Site, action: str) -> None:
+def test_a_server_without_a_registry_refuses_every_change(site: Site, action: str) -> None:
     site.service.pool = None
     assert asyncio.run(site.ask("POST", f"/admin/adapters/{action}", {"adapter": "a"}))[0] == 409
     assert asyncio.run(site.ask("GET", "/admin/adapters"))[0] == 409

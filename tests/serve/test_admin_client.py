@@ -65,7 +65,7 @@ def stranger() -> Iterator[str]:
         ((200, b"not json"), ServerError, "no answer from a server"),
     ],
 )
-def test_the_client_tells_what_went_wrong(
+def test_errors_of_a_server_are_reported(
     stranger: str, reply: tuple[int, bytes], error: type[Exception], told: str
 ) -> None:
     Answering.reply = reply
@@ -73,14 +73,14 @@ def test_the_client_tells_what_went_wrong(
         admin.load(stranger, "a")
 
 
-def test_no_server_is_one_clear_line() -> None:
+def test_a_missing_server_is_reported() -> None:
     with pytest.raises(ServerError, match="is it running"):
         admin.list_adapters(f"http://127.0.0.1:{free_port('127.0.0.1', None)}")
     with pytest.raises(ServerError, match="expected an address"):
         admin.list_adapters("file:///etc/passwd")
 
 
-def test_servers_are_asked_without_the_environments_proxy(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_ignore_proxies_of_the_environment(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port('127.0.0.1', None)}")
     monkeypatch.setattr("urllib.request._opener", None)  # which remembers the environment of its first use

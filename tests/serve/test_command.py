@@ -60,7 +60,7 @@ def test_the_tokenizer_is_the_one_of_training(base: BaseModel, tmp_path: Path) -
         assert "hf" not in command.argv
 
 
-def test_the_length_of_a_language_model_inside_another(base: BaseModel, tmp_path: Path) -> None:
+def test_the_length_of_a_composite_model(base: BaseModel, tmp_path: Path) -> None:
     assert base.folder is not None
     folder = Path(shutil.copytree(base.folder, tmp_path / "composite"))
     text = json.loads((folder / "config.json").read_text())
@@ -131,7 +131,7 @@ def test_the_size_of_the_kv_cache_reaches_vllm_on_every_device(base: BaseModel) 
         assert options(command.argv)["--kv-cache-memory-bytes"] == str(5 << 29)
 
 
-def test_runtime_loading_by_path_is_never_opened(base: BaseModel, tmp_path: Path) -> None:
+def test_loading_by_path_is_never_enabled(base: BaseModel, tmp_path: Path) -> None:
     for host in (CPU, GPU):
         command = command_line(config(base, adapters=tmp_path), base, host, RegistryNeeds(), 1, {})
         assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in command.env
@@ -176,7 +176,7 @@ def test_several_engines_share_one_api_process(base: BaseModel) -> None:
             command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
 
 
-def test_options_that_would_undo_a_promise_are_refused_behind_the_dashes(base: BaseModel) -> None:
+def test_reserved_options_are_refused_after_the_dashes(base: BaseModel) -> None:
     """--host would pass by the check that other machines need a key; vLLM's parser takes abbreviations."""
     for word in ("--host=0.0.0.0", "--host", "--port", "--hos", "--po=1"):
         with pytest.raises(ConfigError, match="give it before the --"):
@@ -192,9 +192,7 @@ def test_options_that_would_undo_a_promise_are_refused_behind_the_dashes(base: B
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", None])
-def test_the_server_itself_refuses_another_bind_without_a_key(
-    host: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_refuses_another_host_without_a_key(host: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ARC_BENCH_API_KEY", "ARC_BENCH_API_KEY_FILE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="needs a key"):
@@ -218,7 +216,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_the_start(base: BaseModel) 
         command_line(config(base, dtype="float32", kv_cache_gib=0.99 * one_sequence), base, CPU, RegistryNeeds(), 1, {})
 
 
-def test_what_a_registry_needs(tmp_path: Path) -> None:
+def test_registry_needs(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "adapters")
     assert registry_needs(registry.root) == RegistryNeeds(0, 0, 0)
     registry.add("a", make_adapter(tmp_path / "1"))
@@ -227,7 +225,7 @@ def test_what_a_registry_needs(tmp_path: Path) -> None:
     assert registry_needs(registry.root) == RegistryNeeds(names=2, versions=3, max_rank=9)
 
 
-def test_a_taken_port_is_one_clear_line() -> None:
+def test_a_taken_port_is_reported() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -243,19 +241,19 @@ def test_a_taken_port_is_one_clear_line() -> None:
 
 
 @pytest.mark.parametrize("model", ["/nowhere/at/all", "./nowhere", Path("nowhere"), "a/b/c"])
-def test_a_missing_model_folder_is_one_clear_line(model: str | Path) -> None:
+def test_a_missing_model_folder_is_reported(model: str | Path) -> None:
     with pytest.raises(ServerError, match="no model here"):
         prepare(ServeConfig(model), None, CPU)
 
 
-def test_a_folder_without_a_model_and_an_odd_id(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_and_an_invalid_id_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="no model here"):
         BaseModel.open(str(tmp_path))
     with pytest.raises(ServerError, match="neither a model folder nor a Hugging Face id"):
         BaseModel.open("what is this?")
 
 
-def test_another_bind_without_a_key_is_refused(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launcher_refuses_another_host_without_a_key(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARC_BENCH_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="needs a key"):
         prepare(config(base, host="0.0.0.0"), None, CPU)
@@ -323,7 +321,7 @@ def test_exact_is_float32_wherever_the_machine_serves_it(base: BaseModel, tmp_pa
         served(CPU, dtype="fp16")
 
 
-def test_what_an_old_gpu_does_not_compute_is_refused(base: BaseModel, tmp_path: Path) -> None:
+def test_dtypes_that_an_old_gpu_lacks_are_refused(base: BaseModel, tmp_path: Path) -> None:
     """vLLM's ``auto`` falls back on float16 by itself; bfloat16, and float16 where a model has none, end it."""
     old = gpu_machine((7, 5))
     with pytest.raises(ConfigError, match=r"Toy has compute capability 7\.5, and bfloat16 needs 8\.0; .* float16$"):
@@ -345,7 +343,7 @@ def busy(count: int, *free_gib: float) -> Machine:
     return replace(GPU, gpus=tuple(gpus)[:count])
 
 
-def test_a_second_server_on_a_gpu_is_told_how_to_share_it(base: BaseModel) -> None:
+def test_the_error_for_an_occupied_gpu_explains_how_to_share_it(base: BaseModel) -> None:
     """vLLM would say minutes later that the memory is not there."""
     taken = busy(2, 2.5, 23.9)
     with pytest.raises(ServerError) as caught:

@@ -53,14 +53,14 @@ def test_no_compiler_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("headers")
-def test_a_variable_with_two_words_is_no_compiler_as_torch_reads_it(tmp_path: Path) -> None:
+def test_cxx_with_arguments_is_no_compiler(tmp_path: Path) -> None:
     compiler = works(tmp_path, "c++", tmp_path / "calls")
     assert compiler_fault(environment(tmp_path, CXX=str(compiler))) is None
     assert compiler_fault(environment(tmp_path, CXX=f"{compiler} -O2")) is not None
 
 
 @pytest.mark.usefixtures("headers")
-def test_what_works_is_remembered_until_it_changes_and_what_fails_is_not(tmp_path: Path) -> None:
+def test_a_success_is_cached_and_a_failure_is_not(tmp_path: Path) -> None:
     """A failure may be of a full disk or a package that comes later, which leaves the compiler's file as it was."""
     calls = tmp_path / "calls"
     compiler = script(tmp_path, "c++", f"echo called >> {calls}; echo 'x.cpp:1:1: error: odd' >&2; exit 1")
@@ -80,14 +80,14 @@ def test_what_works_is_remembered_until_it_changes_and_what_fails_is_not(tmp_pat
 
 
 @pytest.mark.usefixtures("headers")
-def test_what_is_compiled_must_also_load(tmp_path: Path) -> None:
+def test_the_compiled_library_must_load(tmp_path: Path) -> None:
     """On a disk that is mounted noexec it does not; here what the compiler writes is no library."""
     compiler = script(tmp_path, "c++", 'for last; do :; done; echo text > "$last"')
     assert compiler_fault(environment(tmp_path, CXX=str(compiler))) is not None
 
 
 @pytest.mark.usefixtures("headers")
-def test_where_nothing_can_be_written_nothing_compiles(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_a_fault(tmp_path: Path) -> None:
     compiler = works(tmp_path, "c++", tmp_path / "calls")
     (tmp_path / "file").touch()
     asked = environment(tmp_path, CXX=str(compiler), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "file/below"))
@@ -128,7 +128,7 @@ def test_headers_of_another_python_are_not_enough(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 @pytest.mark.skipif(which("g++") is None, reason="no g++ on this machine")
-def test_torch_compiles_where_it_is_said_to(tmp_path: Path) -> None:
+def test_the_check_agrees_with_torch(tmp_path: Path) -> None:
     """The same question, asked of torch itself: with g++, and with one that fails at everything but its version."""
     broken = script(tmp_path, "broken", 'case "$1" in --version|-v) exec g++ "$1";; esac; exit 1')
     code = "import torch; print(torch.compile(lambda x: x.sin() + 1)(torch.zeros(64)).sum().item())"
@@ -153,7 +153,7 @@ def test_without_a_compiler_the_server_runs_eagerly_and_says_so(base: BaseModel)
     "extra",
     ["--enforce-eager", "--compilation_config={}", "-O0", "-cc.mode=3", "--compilation-c.mode=3", "--no-enforce-eager"],
 )
-def test_a_user_who_decides_about_compiling_the_model_is_left_alone(base: BaseModel, extra: str) -> None:
+def test_the_users_compile_options_are_not_changed(base: BaseModel, extra: str) -> None:
     config = ServeConfig(model=base.folder or base.name, extra=(extra,))
     command = command_line(config, base, WITHOUT, RegistryNeeds(), 1, {"TORCH_COMPILE_DISABLE": "0"})
     assert command.argv.count("--enforce-eager") == (extra == "--enforce-eager")

@@ -38,7 +38,7 @@ def test_groups_hold_every_row_of_an_adapter_once(slots: list[int]) -> None:
 
 @settings(deadline=None)
 @given(SLOTS, st.integers(0, 99), st.sampled_from([2, 300]))
-def test_a_layer_is_the_sum_of_its_rows(slots: list[int], seed: int, rank: int) -> None:
+def test_a_batched_layer_equals_a_loop_over_its_rows(slots: list[int], seed: int, rank: int) -> None:
     widths, inner, scale = (5, 3), 7, 0.5
     x, y = random(seed, len(slots), inner), random(seed + 1, len(slots), sum(widths))
     a = tuple(random(seed + 2 + i, 4, 1, rank, inner) for i in range(2))
@@ -65,7 +65,7 @@ def test_an_overflow_stays_in_its_own_rows() -> None:
 
 @settings(deadline=None)
 @given(SLOTS, st.integers(0, 99), st.booleans())
-def test_the_operators_leave_rows_of_the_base_alone(slots: list[int], seed: int, add: bool) -> None:
+def test_operators_do_not_change_rows_of_the_base(slots: list[int], seed: int, add: bool) -> None:
     index = torch.tensor(slots)
     base = index < 0
     x, weights = random(seed, len(slots), 6), random(seed + 1, 4, 1, 3, 6)
@@ -86,7 +86,7 @@ def test_the_operators_leave_rows_of_the_base_alone(slots: list[int], seed: int,
 
 
 @given(SLOTS, st.integers(1, 5))
-def test_one_slot_stands_for_all_rows_and_a_prompt_has_the_slots_of_its_tokens(slots: list[int], rows: int) -> None:
+def test_rows_of_a_prompt_get_the_slots_of_their_tokens(slots: list[int], rows: int) -> None:
     tokens = torch.tensor(slots)
     assert PromptRows.slots(len(slots), tokens, tokens[:0]).tolist() == slots
     assert PromptRows.slots(rows, tokens[:1], tokens).tolist() == slots[:1] * rows
@@ -96,7 +96,7 @@ def test_one_slot_stands_for_all_rows_and_a_prompt_has_the_slots_of_its_tokens(s
 
 
 @given(st.integers(-1, 3), st.integers(0, 99), st.booleans())
-def test_one_slot_is_that_of_all_rows(slot: int, seed: int, add: bool) -> None:
+def test_a_single_slot_applies_to_all_rows(slot: int, seed: int, add: bool) -> None:
     x, weights, one = random(seed, 5, 6), random(seed + 1, 4, 1, 3, 6), torch.tensor([slot])
     for apply in (apply_expand, lambda *a: apply_expand_slice(*a[:4], 0, 3, a[4])):
         got, want = (random(seed + 2, 5, 8) for _ in range(2))

@@ -48,7 +48,7 @@ def test_a_dying_server_shows_its_log_at_once(tmp_path: Path, code: str, told: s
     assert (tmp_path / "log").read_text().splitlines()[-1] in message
 
 
-def test_a_server_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
+def test_waiting_for_a_server_ends_after_the_timeout(tmp_path: Path) -> None:
     process, server = child("import time; print('loading'); time.sleep(60)", tmp_path / "log")
     with pytest.raises(ServerError, match=r"not ready after 0 s; the end of .*log:\nloading"):
         wait_until_ready(process, server, seconds=0.5)
@@ -120,7 +120,7 @@ print(subprocess.run([sys.executable, "-c", code]).returncode, flush=True)
 
 
 @pytest.mark.slow
-def test_a_child_of_the_server_that_is_not_ours_is_left_alone() -> None:
+def test_other_children_of_the_server_are_not_watched() -> None:
     """vLLM inspects an architecture in a child of its API process, which loads our plugin with the same environment."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, FOREIGN_CHILD, str(os.getpid())], stdout=subprocess.PIPE, text=True

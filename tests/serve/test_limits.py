@@ -39,7 +39,7 @@ def test_a_request_for_too_many_answers_is_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("part", [*ENDLESS, "headers", "chunks"])
-def test_what_has_no_end_is_cut_off(site: Site, part: str) -> None:
+def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
     """A declared or a chunked body at its limit, all else at 64 KiB and what one read brings."""
     junk = {
         "headers": b"X: " + JUNK + b"\r\n",
@@ -85,7 +85,7 @@ def post(url: str, path: str, body: object) -> int:
     return connection.getresponse().status
 
 
-def test_a_client_that_stops_reading_gives_its_adapter_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_stops_reading_releases_its_adapter(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedHttp, "write_seconds", 1.0)
     version = site.registry.find("a")
     site.app.router.routes[-1].app = endless  # type: ignore[attr-defined]

@@ -77,7 +77,7 @@ def test_every_change_reaches_all_servers(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("action", ["promote", "load", "rollback"])
 @pytest.mark.parametrize("refusing", [0, 1])
-def test_where_one_server_refuses_no_name_moves_anywhere(apart: Fleet, action: str, refusing: int) -> None:
+def test_if_one_server_refuses_no_server_switches(apart: Fleet, action: str, refusing: int) -> None:
     one, two, three = apart.ids
     for version in (two, one):  # so that a rollback means two
         change_all_servers("promote", version, apart.urls)
@@ -119,7 +119,7 @@ def test_servers_that_disagree_or_are_gone_change_nothing(apart: Fleet) -> None:
         change_all_servers("load", "../a", apart.urls)
 
 
-def test_a_server_that_fails_after_another_has_switched_is_told(apart: Fleet) -> None:
+def test_a_failure_after_another_server_has_switched_is_reported(apart: Fleet) -> None:
     """Ready everywhere, but the second cannot write down what is live: the message says where the name has moved."""
     (apart.sites[1].registry.root / "a" / "live.json").mkdir()
     with pytest.raises(ServerError) as caught:

@@ -104,7 +104,9 @@ def test_every_other_route_is_closed(site: Site, method: str, path: str) -> None
         ([], {}, 499),
     ],
 )
-def test_malformed_and_huge_bodies_cannot_hurt(site: Site, body: Any, headers: dict[str, str], status: int) -> None:
+def test_malformed_and_oversized_bodies_are_refused(
+    site: Site, body: Any, headers: dict[str, str], status: int
+) -> None:
     got, answer = asyncio.run(site.ask("POST", "/v1/completions", body, **headers))
     assert got == status, answer
     assert answer["error"]["message"]
@@ -158,7 +160,7 @@ def test_a_server_without_keys_answers_this_machine_only(site: Site, host: str, 
         (Keys("user-key-1", None), "GET", "/admin/adapters", "Bearer user-key-1", 403),
     ],
 )
-def test_what_has_no_key_answers_this_machine_only(
+def test_a_route_without_a_key_answers_this_machine_only(
     site: Site, keys: Keys, method: str, path: str, shown: str, status: int
 ) -> None:
     """A web page whose name was pointed at this machine gets nothing that a key does not open."""
@@ -228,7 +230,7 @@ def test_a_body_of_the_largest_size_is_read(site: Site) -> None:
     assert asyncio.run(site.ask("POST", "/v1/completions", body + b" "))[0] == 413
 
 
-def test_figures_are_counted_per_adapter(site: Site) -> None:
+def test_metrics_are_counted_per_adapter(site: Site) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
         for _ in range(2):
@@ -243,7 +245,7 @@ def test_figures_are_counted_per_adapter(site: Site) -> None:
     asyncio.run(scenario())
 
 
-def test_the_openai_client_shows_its_key(locked: Site) -> None:
+def test_the_openai_client_sends_its_key(locked: Site) -> None:
     with locked.over_http() as url:
         with OpenAI(base_url=f"{url}/v1", api_key="user-key-1") as client:
             assert [card.id for card in client.models.list()] == ["toy-base"]
@@ -269,7 +271,7 @@ def test_an_answer_cut_short_is_a_failure(site: Site) -> None:
     asyncio.run(scenario())
 
 
-def test_one_line_a_request_at_debug_only(
+def test_requests_are_logged_at_debug_level_only(
     site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logger = logging.getLogger("vllm.arc_bench")

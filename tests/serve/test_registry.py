@@ -55,7 +55,7 @@ def test_adding_old_content_again_makes_it_the_newest(registry: Registry, tmp_pa
     assert registry.find("a").id == old.id
 
 
-def test_what_is_said_beside_the_weights_can_be_corrected(registry: Registry, tmp_path: Path) -> None:
+def test_adding_a_version_again_replaces_its_manifest(registry: Registry, tmp_path: Path) -> None:
     source = make_adapter(tmp_path / "a")
     for text in ('{"prompt": "wrong"}', '{"prompt": "right"}'):
         (source / "manifest.json").write_text(text)
@@ -93,7 +93,7 @@ def test_the_history_keeps_the_last_20_live_versions(registry: Registry, tmp_pat
     assert registry.live("a").history == tuple(reversed(ids[4:24]))
 
 
-def test_a_changed_version_is_noticed(registry: Registry, tmp_path: Path) -> None:
+def test_a_changed_version_is_refused(registry: Registry, tmp_path: Path) -> None:
     version = registry.add("a", make_adapter(tmp_path / "a"))
     weights = version.folder / "adapter_model.safetensors"
     weights.chmod(0o644)
@@ -116,7 +116,7 @@ def test_links_inside_the_registry_are_refused(registry: Registry, tmp_path: Pat
     assert registry.versions("b") == []
 
 
-def test_remove_refuses_what_is_live_or_known_to_a_server(registry: Registry, tmp_path: Path) -> None:
+def test_remove_refuses_live_and_leased_versions(registry: Registry, tmp_path: Path) -> None:
     one = registry.add("a", make_adapter(tmp_path / "a"))
     two = registry.add("a", make_adapter(tmp_path / "b", seed=1))
     registry.set_live("a", one.version)
@@ -134,7 +134,7 @@ def test_remove_refuses_what_is_live_or_known_to_a_server(registry: Registry, tm
     assert not (registry.root / "a").exists()
 
 
-def test_a_lease_of_a_dead_server_is_forgotten(registry: Registry, tmp_path: Path) -> None:
+def test_the_lease_of_a_dead_server_is_deleted(registry: Registry, tmp_path: Path) -> None:
     version = registry.add("a", make_adapter(tmp_path / "a"))
     leftover = registry.root / ".servers" / "8000.json"
     leftover.parent.mkdir()
@@ -144,7 +144,7 @@ def test_a_lease_of_a_dead_server_is_forgotten(registry: Registry, tmp_path: Pat
     assert registry.remove(version.id) == [version.id]
 
 
-def test_a_lease_just_being_taken_is_not_swept_away(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_not_deleted_while_it_is_being_acquired(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process looks for leftovers when the file is open and not locked yet."""
     lock = fcntl.flock
     others: list[threading.Thread] = []
@@ -180,7 +180,7 @@ def test_gc_keeps_live_and_newest_and_clears_leftovers(registry: Registry, tmp_p
     assert [v.id for v in registry.versions("a")] == [versions[0].id, versions[3].id]
 
 
-def test_gc_keeps_what_rollback_brings_back(registry: Registry, tmp_path: Path) -> None:
+def test_gc_keeps_the_version_that_a_rollback_makes_live(registry: Registry, tmp_path: Path) -> None:
     versions = [registry.add("a", make_adapter(tmp_path / str(seed), seed=seed)) for seed in range(4)]
     for live in versions[:3]:
         registry.set_live("a", live.version)
@@ -203,7 +203,7 @@ def test_a_name_never_leaves_the_registry(text: str) -> None:
 @pytest.mark.parametrize(
     "name", ["..", "a/b", "/etc", "a@", "@b", "a@xyz", ".hidden", "a" * 65, "", "a b", "a\n", "a..b"]
 )
-def test_odd_names_are_refused(registry: Registry, tmp_path: Path, name: str) -> None:
+def test_invalid_names_are_refused(registry: Registry, tmp_path: Path, name: str) -> None:
     source = make_adapter(tmp_path / "a")
     with pytest.raises(AdapterError):
         registry.add(name, source)
@@ -211,7 +211,7 @@ def test_odd_names_are_refused(registry: Registry, tmp_path: Path, name: str) ->
         registry.find(name)
 
 
-def test_unknown_adapters_are_named_with_what_there_is(registry: Registry, tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_adapter_lists_the_registry(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(UnknownAdapterError, match="nothing yet"):
         registry.find("a")
     version = registry.add("a", make_adapter(tmp_path / "a"))
@@ -226,7 +226,7 @@ def test_a_damaged_live_file_is_an_error(registry: Registry, tmp_path: Path) -> 
         registry.live("a")
 
 
-def test_a_base_is_known_by_folder_name_or_hub_id(tmp_path: Path) -> None:
+def test_a_base_is_identified_by_folder_name_or_hub_id(tmp_path: Path) -> None:
     folder = make_base(tmp_path / "models--org--name" / "snapshots" / "abc")
     base = BaseModel.open(folder)
     assert base.name == "org/name"
@@ -268,7 +268,7 @@ def changed_base(folder: Path, original: Path, factor: float = 1.01) -> Path:
     return folder
 
 
-def test_bases_on_this_machine_are_told_apart_by_content(tmp_path: Path) -> None:
+def test_bases_on_this_machine_are_compared_by_content(tmp_path: Path) -> None:
     one = changed_base(tmp_path / "a" / "1", make_base(tmp_path / "origin"), 1.0)
     two = BaseModel.open(changed_base(tmp_path / "b" / "1", one))
     adapter = make_adapter(tmp_path / "adapter", base=str(one))
@@ -308,27 +308,25 @@ def test_bases_on_this_machine_are_told_apart_by_content(tmp_path: Path) -> None
         ("checkpoint-500", "/home/me/checkpoint-600", False),
     ],
 )
-def test_where_no_content_is_at_hand_the_telling_part_of_the_path_decides(
-    named: str, served: str, same: bool | None
-) -> None:
+def test_without_content_names_and_paths_are_compared(named: str, served: str, same: bool | None) -> None:
     assert same_name(named, served) is same
     assert same_name(served, named) is same
 
 
-def test_a_name_too_plain_to_tell_is_told(tmp_path: Path) -> None:
+def test_a_generic_name_gives_a_warning(tmp_path: Path) -> None:
     base = BaseModel.open(make_base(tmp_path / "model"))
     (warning,) = validate_adapter(make_adapter(tmp_path / "a", base="model"), base).warnings
     assert warning == "it was trained on 'model', of which only the name could be compared with this base, 'model'"
 
 
-def test_a_server_name_is_no_proof_of_the_base(tmp_path: Path) -> None:
+def test_the_served_name_does_not_identify_the_base(tmp_path: Path) -> None:
     folder = make_base(tmp_path / "toy-base")
     base = BaseModel("org/other", folder, source=str(folder))
     with pytest.raises(AdapterError, match="trained on 'org/other'"):
         validate_adapter(make_adapter(tmp_path / "a", base="org/other"), base)
 
 
-def test_a_user_may_insist_on_a_base(registry: Registry, tmp_path: Path) -> None:
+def test_accept_base_overrides_the_name_of_the_base_only(registry: Registry, tmp_path: Path) -> None:
     base = BaseModel.open(make_base(tmp_path / "toy-base"))
     other = BaseModel.open(make_base(tmp_path / "other", vocabulary=41))
     adapter = make_adapter(tmp_path / "a", base="someone/toy-base-bnb-4bit")
@@ -380,7 +378,7 @@ def test_a_new_commit_of_the_same_weights_is_the_same_base(tmp_path: Path, monke
     assert warning == "it was trained on commit 111111111111 of 'org/name', and this base is commit 222222222222"
 
 
-def test_files_that_transformers_does_not_load_do_not_count(tmp_path: Path) -> None:
+def test_weights_that_transformers_ignores_do_not_change_the_base(tmp_path: Path) -> None:
     base = make_base(tmp_path / "toy-base")
     digest = model_digest(base)
     shutil.copyfile(base / "model.safetensors", base / "consolidated.safetensors")
@@ -391,7 +389,9 @@ def test_files_that_transformers_does_not_load_do_not_count(tmp_path: Path) -> N
     assert validate_adapter(adapter, opened).warnings == ()
 
 
-def test_a_checkpoint_is_asked_as_its_run_was_trained(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
+def test_a_checkpoint_gets_prompt_and_encoder_of_its_training_run(
+    registry: Registry, base: BaseModel, tmp_path: Path
+) -> None:
     output = tmp_path / "out"
     step = make_adapter(output / "checkpoints" / "checkpoint-5", seed=5)
     flat = {"model": "x", "model (its content)": base.hash, "prompt": "a", "datasets.0.prompt": "compact-v0"}
@@ -423,7 +423,7 @@ def test_a_checkpoint_is_asked_as_its_run_was_trained(registry: Registry, base: 
     }  # fmt: skip
 
 
-def test_an_adapter_without_manifest_warns_unless_the_user_says_how_to_ask(
+def test_an_adapter_without_prompt_and_encoder_gives_a_warning(
     registry: Registry, base: BaseModel, tmp_path: Path
 ) -> None:
     source = make_adapter(tmp_path / "a")
@@ -438,7 +438,7 @@ def test_an_adapter_without_manifest_warns_unless_the_user_says_how_to_ask(
     assert said == []
 
 
-def test_what_is_registered_has_what_the_umask_leaves(registry: Registry, tmp_path: Path) -> None:
+def test_registered_files_have_the_permissions_that_the_umask_leaves(registry: Registry, tmp_path: Path) -> None:
     source = make_adapter(tmp_path / "a")
     before = os.umask(0o077)
     try:

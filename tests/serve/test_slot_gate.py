@@ -87,7 +87,7 @@ def test_a_turn_lasts_the_quantum_from_its_own_start(start: str) -> None:
     asyncio.run(scenario())
 
 
-def test_one_that_waits_stops_one_hot_adapter_and_not_both() -> None:
+def test_one_waiting_adapter_stops_one_of_two_busy_ones() -> None:
     async def scenario() -> None:
         clock = Clock()
         gate = SlotGate(2, quantum=1.0, clock=clock)
@@ -123,7 +123,7 @@ def test_one_that_waits_stops_one_hot_adapter_and_not_both() -> None:
     asyncio.run(scenario())
 
 
-def test_enough_slots_make_nobody_wait() -> None:
+def test_no_adapter_waits_with_enough_slots() -> None:
     async def scenario() -> None:
         gate = SlotGate(3)
         async with (
@@ -143,7 +143,7 @@ def test_enough_slots_make_nobody_wait() -> None:
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 5), st.booleans()), max_size=40),
 )
 @example(1, [(0, 0, 4, False), (1, 0, 0, True), (0, 0, 0, False), (1, 4, 0, False)])  # left while its queue moved on
-def test_turns_never_exceed_the_slots_and_nobody_is_forgotten(
+def test_turns_never_exceed_the_slots_and_every_request_is_admitted(
     slots: int, requests: list[tuple[int, int, int, bool]]
 ) -> None:
     async def scenario() -> None:

@@ -50,7 +50,7 @@ def test_a_configuration_that_cannot_be_served(
         validate_adapter(make_adapter(tmp_path / "a", **change), base)
 
 
-def test_all_reasons_are_told_at_once(tmp_path: Path) -> None:
+def test_all_reasons_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"DoRA.*biases"):
         validate_adapter(make_adapter(tmp_path / "a", use_dora=True, bias="all"))
 
@@ -62,7 +62,7 @@ def test_plain_initialisations_pass(base: BaseModel, tmp_path: Path, kind: objec
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e5])
-def test_numbers_that_are_not_finite_never_get_in(
+def test_weights_that_are_not_finite_are_refused(
     registry: Registry, base: BaseModel, tmp_path: Path, dtype: str, bad: float
 ) -> None:
     source = make_adapter(tmp_path / "a")
@@ -78,7 +78,7 @@ def test_numbers_that_are_not_finite_never_get_in(
 
 
 @given(st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=64))
-def test_the_bits_of_bf16_are_judged_as_their_values(tmp_path_factory: pytest.TempPathFactory, bits: list[int]) -> None:
+def test_bfloat16_weights_are_checked_by_value(tmp_path_factory: pytest.TempPathFactory, bits: list[int]) -> None:
     path = tmp_path_factory.mktemp("bits") / "t.safetensors"
     values = (np.array(bits, "<u4") << 16).view("<f4")
     write_safetensors(path, {"t": values}, "BF16")
@@ -232,7 +232,7 @@ def renamed(base: BaseModel, prefix: str) -> BaseModel:
 
 
 @pytest.mark.parametrize("stored", ["language_model.model.", "model.language_model."])
-def test_a_language_model_inside_another_has_the_names_by_which_vllm_finds_it(
+def test_modules_of_a_composite_model_need_the_prefix_that_vllm_uses(
     own_base: BaseModel, tmp_path: Path, stored: str
 ) -> None:
     composite = renamed(own_base, stored)
@@ -276,7 +276,7 @@ def test_a_pickle_is_named_and_never_read(registry: Registry, tmp_path: Path) ->
         registry.add("a", source)
 
 
-def test_missing_and_odd_files(registry: Registry, tmp_path: Path) -> None:
+def test_missing_and_invalid_files(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="no such adapter folder"):
         registry.add("a", tmp_path / "nowhere")
     empty = tmp_path / "empty"
@@ -314,7 +314,7 @@ def test_a_damaged_weights_file_is_an_adapter_error(
     assert sum(t.end - t.start for t in tensors.values()) == 40
 
 
-def test_a_tensor_hidden_behind_another_of_its_name_is_noticed(tmp_path: Path) -> None:
+def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     write_safetensors(path, {"t": np.ones((2, 3)), "u": np.ones((4,))})
     path.write_bytes(path.read_bytes().replace(b'"t"', b'"u"'))
@@ -351,7 +351,7 @@ def test_an_adapter_that_changes_nothing_is_refused(
     assert not (registry.root / "a").exists()
 
 
-def test_modules_that_change_nothing_are_told(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
+def test_modules_that_change_nothing_give_a_warning(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
     source = make_adapter(tmp_path / "a")
     tensors = lora_tensors(0)
     tensors["base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"][:] = 0
@@ -373,7 +373,7 @@ def test_modules_that_change_nothing_are_told(registry: Registry, base: BaseMode
         ({"layers_to_transform": [0, 1], "layers_pattern": ["blocks"]}, "4 of the 4"),
     ],
 )
-def test_weights_that_peft_would_leave_out_are_refused(
+def test_weights_that_peft_ignores_are_refused(
     base: BaseModel, tmp_path: Path, change: dict[str, Any], left_out: str
 ) -> None:
     with pytest.raises(AdapterError, match=f"leaves out {left_out}.*vLLM would apply them and PEFT would not"):
@@ -393,13 +393,13 @@ def test_targets_that_fit_pass(base: BaseModel, tmp_path: Path, change: dict[str
     assert validate_adapter(make_adapter(tmp_path / "a", **change), base).warnings == ()
 
 
-def test_a_pattern_of_targets_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_pattern_that_takes_forever_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target_modules, "_SECONDS", 0.5)
     with pytest.raises(AdapterError, match="target_modules is a pattern that takes over 0 s to match"):
         validate_adapter(make_adapter(tmp_path / "a", target_modules=r"((\w|\.)+)+!"))
 
 
-def test_modules_without_weights_are_told(base: BaseModel, tmp_path: Path) -> None:
+def test_modules_without_weights_give_a_warning(base: BaseModel, tmp_path: Path) -> None:
     source = make_adapter(tmp_path / "a")
     assert validate_adapter(source, base).warnings == ()
     some = {name: t for name, t in lora_tensors(0).items() if "layers.1.self_attn.v" not in name}
@@ -413,7 +413,7 @@ def test_modules_without_weights_are_told(base: BaseModel, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_targets_are_found_as_peft_finds_them() -> None:
+def test_ignored_modules_are_those_that_peft_ignores() -> None:
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 

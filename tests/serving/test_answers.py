@@ -28,7 +28,7 @@ def test_base_and_adapters_answer_as_peft_does(site: Site) -> None:
             assert site.world.is_right(version, at, tokens)
 
 
-def test_base_requests_beside_adapters_are_the_bases(site: Site) -> None:
+def test_base_requests_beside_adapters_use_the_base(site: Site) -> None:
     work = [(model, at) for at in range(len(PROMPTS)) for model in (BASE, "a", "b", BASE)]
     with ThreadPoolExecutor(32) as threads:
         answers = list(threads.map(lambda item: ask(site.url, item[0], PROMPTS[item[1]]), work))
@@ -77,7 +77,7 @@ def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
     ("route", "asked"),
     [("completions", {"prompt": "x"}), ("chat/completions", {"messages": [{"role": "user", "content": "x"}]})],
 )
-def test_answers_carry_the_name_of_their_request(site: Site, route: str, asked: dict[str, object]) -> None:
+def test_answers_carry_the_id_of_their_request(site: Site, route: str, asked: dict[str, object]) -> None:
     """By which the harness tells the answer to another request (harness/client/http_client.py)."""
     body = orjson.dumps({"model": "a", "max_tokens": 1, **asked})
     head = {"Content-Type": "application/json", "X-Request-Id": "some-name-7-"}
@@ -85,7 +85,7 @@ def test_answers_carry_the_name_of_their_request(site: Site, route: str, asked: 
         assert "some-name-7-" in orjson.loads(reply.read())["id"]
 
 
-def test_figures_per_adapter_are_published(site: Site) -> None:
+def test_metrics_per_adapter_are_published(site: Site) -> None:
     def seen() -> dict[str, float]:
         model = f'model="{site.world.ids["b1"]}"'
         return {

@@ -168,7 +168,7 @@ def test_models_are_listed(clients: tuple[OpenAI, OpenAI], site: Site) -> None:
     assert ours["a"]["root"] == site.world.ids["a1"]
 
 
-def test_log_probabilities_equal_stocks(site: Site, stock: Server) -> None:
+def test_log_probabilities_equal_those_of_plain_vllm(site: Site, stock: Server) -> None:
     """The CPU path's grouped products against stock's copies per token, 16 requests of two adapters in flight."""
 
     def scores(url: str, work: tuple[str, list[int]]) -> list[float]:

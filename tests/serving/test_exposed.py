@@ -81,7 +81,7 @@ def test_what_is_not_listed_is_closed_on_the_running_server(site: Site) -> None:
     assert site.world.is_right(site.world.ids["a1"], 0, ask(site.url, "a", PROMPTS[0])[1])
 
 
-def test_a_page_that_points_its_name_at_this_machine_gets_nothing(site: Site) -> None:
+def test_a_web_page_whose_name_points_at_this_machine_is_refused(site: Site) -> None:
     for path in sorted(routes_of(site) | READING):
         for method in ("GET", "POST"):
             connection = http.client.HTTPConnection(urlsplit(site.url).netloc, timeout=60)
@@ -93,7 +93,7 @@ def test_a_page_that_points_its_name_at_this_machine_gets_nothing(site: Site) ->
             connection.close()
 
 
-def test_what_is_secret_is_in_no_log_and_on_no_command_line(site: Site) -> None:
+def test_secrets_are_in_no_log_and_on_no_command_line(site: Site) -> None:
     """A token of the environment, a key in a header, one in an address; the server's own keys: test_startup."""
     for path in ("/v1/completions?api_key=query-secret-1", "/sleep?api_key=query-secret-1"):
         headers = {"Content-Type": "application/json", "Authorization": "Bearer header-secret-1"}
@@ -111,7 +111,7 @@ def test_what_is_secret_is_in_no_log_and_on_no_command_line(site: Site) -> None:
 
 
 @pytest.mark.parametrize("part", ENDLESS)
-def test_what_has_no_end_is_cut_off(site: Site, part: str) -> None:
+def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
     place = urlsplit(site.url)
     allowed = (MAX_BODY if part == "body" else 0) + (12 << 20)
     with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as client:
@@ -133,7 +133,7 @@ def test_what_has_no_end_is_cut_off(site: Site, part: str) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_asks_for_too_much_is_refused(site: Site, body: dict[str, object], said: str) -> None:
+def test_excessive_requests_are_refused(site: Site, body: dict[str, object], said: str) -> None:
     status, answer = post(f"{site.url}/v1/completions", {"model": BASE, "max_tokens": 1, **body})
     assert status == 400, answer
     assert said in json.dumps(answer)

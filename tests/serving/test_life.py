@@ -262,7 +262,7 @@ def test_a_prompt_in_chunks_draws_the_sample_of_one_in_one_piece(life: Life) -> 
     assert life.restarted.in_chunks == life.restarted.one_piece or not is_exact()
 
 
-def test_a_stopping_server_loses_nothing_and_leaves_nothing(life: Life, world: World) -> None:
+def test_a_stopping_server_finishes_its_requests_and_leaves_no_process(life: Life, world: World) -> None:
     assert life.restarted.states == {"/health": 200, "/ready": 503, "new": 503}
     assert life.restarted.still_running >= 16
     expected = {"a": "a2", "b": "b1", "c": "c1", "d": "d1"}

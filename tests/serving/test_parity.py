@@ -82,7 +82,7 @@ def test_another_model_on_the_server_is_an_error(site: Site, trained: Trained) -
     assert (unknown.returncode, "404" in unknown.stderr) == (1, True)
 
 
-def test_without_a_server_training_says_so(site: Site, trained: Trained) -> None:
+def test_training_without_a_server_reports_that_parity_was_not_checked(site: Site, trained: Trained) -> None:
     """The folder is finished, so that nothing is trained again."""
     words, folder, _ = trained
     alone = bench(*words)

@@ -127,7 +127,7 @@ BAD: dict[str, tuple[Change, Damage, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_an_adapter_that_cannot_be_served_never_gets_in(site: Site, name: str) -> None:
+def test_an_adapter_that_cannot_be_served_is_refused(site: Site, name: str) -> None:
     change, damage, reason = BAD[name]
     base = BaseModel.open(site.world.model)
     planted = plant(site, name, change, damage)
@@ -178,7 +178,7 @@ def test_clients_name_adapters_and_never_paths(site: Site, adapter: object) -> N
     assert post(f"{site.url}/admin/adapters/load", {"adapter": "a", "lora_path": "/tmp/x"})[0] == 400
 
 
-def test_vllms_own_doors_are_shut(site: Site) -> None:
+def test_vllms_own_routes_are_closed(site: Site) -> None:
     for path in ("/v1/load_lora_adapter", "/adapters", "/invocations", "/pause", "/inference/v1/generate", "/docs"):
         assert post(site.url + path, {"model": BASE, "prompt": "x", "lora_name": "x", "lora_path": "/x"})[0] == 404
 
@@ -190,7 +190,7 @@ def test_a_prompt_beyond_the_context_is_refused(site: Site) -> None:
         assert "2048" in answer["error"]["message"]
 
 
-def test_an_unknown_model_is_refused_with_the_known(site: Site) -> None:
+def test_the_error_for_an_unknown_model_lists_the_known_ones(site: Site) -> None:
     for path, prompt in (("completions", {"prompt": "x"}), ("chat/completions", {"messages": []})):
         status, answer = post(f"{site.url}/v1/{path}", {"model": "nope", **prompt})
         assert status == 404
@@ -235,7 +235,7 @@ def listing(site: Site) -> dict[str, Any]:
             return found
 
 
-def test_malformed_and_huge_bodies_cannot_hurt(site: Site) -> None:
+def test_malformed_and_oversized_bodies_are_refused(site: Site) -> None:
     for body in (b"{", b"[]", b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b'{"model": 1e999}', b"x" * (MAX_BODY + 1)):
         for path in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/admin/adapters/load"):
             status, _ = send(site.url, "POST", path, body, "application/json")
@@ -243,7 +243,7 @@ def test_malformed_and_huge_bodies_cannot_hurt(site: Site) -> None:
     assert site.world.is_right(site.world.ids["a1"], 0, ask(site.url, "a", PROMPTS[0])[1])
 
 
-def test_a_known_version_cannot_be_removed(site: Site) -> None:
+def test_a_loaded_version_cannot_be_removed(site: Site) -> None:
     with pytest.raises(AdapterError, match="knows it"):
         site.registry.remove("b")
     assert post(f"{site.url}/admin/adapters/remove", {"adapter": "b"})[0] == 409

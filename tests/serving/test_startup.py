@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 BENCH = [sys.executable, "-m", "harness.cli", "serve"]
 
 
-def test_a_wrong_option_is_told_with_the_log_and_leaves_nothing(world: World, tmp_path: Path) -> None:
+def test_a_wrong_option_is_reported_with_the_log_and_leaves_no_process(world: World, tmp_path: Path) -> None:
     """Nor are keys shown, by the command that is printed or the end of the log that the error repeats."""
     keys = {"ARC_BENCH_API_KEY": "user-key-0123456789", "ARC_BENCH_ADMIN_KEY": "admin-key-0123456789"}
     place = ["--detach", "--adapters", str(tmp_path / "adapters"), "--host", "0.0.0.0", "--log", str(tmp_path / "log")]
