@@ -1,4 +1,4 @@
-"""``python -m harness.cli``: the command ``bench`` for child processes of this very interpreter."""
+"""``python -m harness.cli``: the command ``bench``, for child processes that need the same interpreter."""
 
 from harness.cli import main
 

@@ -9,15 +9,25 @@ import click
 from harness.core.cli_options import json_option, print_result
 
 SHOWN_IDS = 8
+"""Ids of tasks won and of tasks lost that are listed without ``--all-ids``."""
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[@MODEL] …")
-@click.option("--baseline", is_flag=True, help="Compare each with the first only, not every pair.")
-@click.option("--common", is_flag=True, help="Where the runs declared different tasks, compare those that all have.")
-@click.option("--metric", "metrics", multiple=True, help="These metrics only, so that Holm's correction costs less.")
-@click.option("--all-ids", is_flag=True, help=f"Name all tasks won and lost, not the first {SHOWN_IDS}.")
-@click.option("--plan", type=click.FloatRange(0, 100, min_open=True), help="How many tasks resolve so many points.")
+@click.option("--baseline", is_flag=True, help="Compare each model with the first only, not every pair.")
+@click.option("--common", is_flag=True, help="If the runs declared different tasks, compare the tasks that all have.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="Compare this metric only; repeat it. Fewer comparisons make Holm's correction smaller.",
+)
+@click.option("--all-ids", is_flag=True, help=f"List all tasks won and lost, not the first {SHOWN_IDS}.")
+@click.option(
+    "--plan",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="Also print how many tasks resolve a difference of this many points.",
+)
 @json_option("the comparisons with all ids", was_flag=False)
 def compare(
     runs: tuple[str, ...],
@@ -28,7 +38,7 @@ def compare(
     plan: float | None,
     json_file: Path | None,
 ) -> None:
-    """Compare models pair by pair on the same tasks: difference, interval, p, and a verdict in words.
+    """Compare models in pairs on the same tasks: difference, interval, p value, and a verdict in words.
 
     \b
     bench compare runs/mine
@@ -55,9 +65,9 @@ def compare(
     pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:
         raise click.UsageError("one model alone has nothing to be compared with; name a second one")
-    found = compare_pairs(pairs, selected.seed, metrics or METRICS)
-    told = [comparison_text(row, None if all_ids else SHOWN_IDS) for row in found]
-    parts = [comparison_table(found), comparison_footnote(found), "\n".join(told)]
+    comparisons = compare_pairs(pairs, selected.seed, metrics or METRICS)
+    texts = [comparison_text(row, None if all_ids else SHOWN_IDS) for row in comparisons]
+    parts = [comparison_table(comparisons), comparison_footnote(comparisons), "\n".join(texts)]
     if plan is not None:
-        parts.append(plan_table(found, plan / 100))
-    print_result("\n\n".join(parts), json.dumps(comparisons_json(found), indent=2), json_file)
+        parts.append(plan_table(comparisons, plan / 100))
+    print_result("\n\n".join(parts), json.dumps(comparisons_json(comparisons), indent=2), json_file)

@@ -1,4 +1,4 @@
-"""The commands ``bench data ...``: look into datasets, audit them, index, fetch and export them."""
+"""The commands ``bench data ...``: inspect datasets, audit them, index, download and export them."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def _watch(dataset: Dataset, pairs: PairsById) -> PairsById:
 
 @click.group()
 def data() -> None:
-    """Look into datasets, audit them for leaks, index, fetch and export them.
+    """Inspect datasets, audit them for leaks, index, download and export them.
 
-    A dataset is named by one text everywhere: arc1/training, arc2/evaluation, toy/border, a .json file or folder in any
-    ARC form, BARC's .jsonl, barc-400-10-PATH, each with #n=100, #seed=7, #ids=FILE after it.
+    A dataset is given by the same spec everywhere: arc1/training, arc2/evaluation, toy/border, a .json file or folder
+    in any ARC format, BARC's .jsonl, barc-400-10-PATH, each optionally followed by #n=100, #seed=7, #ids=FILE.
     """
 
 
 @data.command("list")
 @json_option("the names")
 def list_(json_file: Path | None) -> None:
-    """List the datasets that have a name.
+    """List the bundled and named datasets.
 
     \b
     bench data list
@@ -70,11 +70,13 @@ def list_(json_file: Path | None) -> None:
     cls=RenamedOption,
     old_names=("--output",),
     type=click.Path(path_type=Path),
-    help="Write a picture (.png, .svg or .pdf) instead.",
+    help="Write a picture (.png, .svg or .pdf) instead of printing.",
 )
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colours or digits.")
+@click.option(
+    "--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Print colours or digits."
+)
 def show(spec: str, task_id: str | None, output: Path | None, color: str) -> None:
-    """Show a task in colour, the first one unless an ID is given.
+    """Show a task in colour: the one with TASK_ID, else the first.
 
     \b
     bench data show arc1/evaluation 00576224
@@ -107,7 +109,9 @@ def _colours_wanted() -> bool:
 
 @data.command()
 @click.argument("spec")
-@click.option("--tokenizer", help="Folder or Hugging Face name; adds the lengths of prompts and answers in tokens.")
+@click.option(
+    "--tokenizer", help="Folder or Hugging Face id of a tokenizer; adds the lengths of prompts and answers in tokens."
+)
 @click.option("--prompt", default="output-from-examples-v1", show_default=True)
 @click.option(
     "--grid-encoder",
@@ -128,7 +132,7 @@ def stats(
     strict: bool,
     json_file: Path | None,
 ) -> None:
-    """Count a dataset: tasks, sizes, colours, and with a tokenizer the lengths of prompts and answers.
+    """Count tasks, grid sizes and colours of a dataset, and with --tokenizer the lengths of prompts and answers.
 
     \b
     bench data stats arc1/training --tokenizer Qwen/Qwen2.5-0.5B-Instruct --max-length 4096
@@ -136,12 +140,12 @@ def stats(
     from harness.inspection.dataset_statistics import dataset_stats, load_prompt_tokenizer
 
     tokens = None if tokenizer is None else load_prompt_tokenizer(tokenizer, prompt, encoder)
-    found = dataset_stats(_open(spec, strict), tokens, max_length, partial(with_progress, "reading"))
+    statistics = dataset_stats(_open(spec, strict), tokens, max_length, partial(with_progress, "reading"))
     lines = []
-    for name, value in found.items():
+    for name, value in statistics.items():
         shown = "  ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         lines.append(f"{name.replace('_', ' '):<18} {shown}")
-    print_result("\n".join(lines), json.dumps(found, indent=2), json_file)
+    print_result("\n".join(lines), json.dumps(statistics, indent=2), json_file)
 
 
 class RepeatableOptions(click.Command):
@@ -172,7 +176,7 @@ class RepeatableOptions(click.Command):
     type=click.Choice(["free", "fixed"]),
     default="free",
     show_default=True,
-    help="Whether a renaming of colours may move colour 0; both are counted, this one is written.",
+    help="Whether a permutation of colours may move colour 0; both are counted, the ids are of this one.",
 )
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder of the id files."
@@ -186,10 +190,10 @@ def audit(
     out: Path,
     strict: bool,
 ) -> None:
-    """Find evaluation tasks and pairs in training data, up to rotation, reflection and renaming of colours.
+    """Find evaluation tasks and pairs in training data, up to rotation, reflection and permutation of colours.
 
-    Writes clean_ids.txt, the evaluation tasks of which nothing was found, and clean_train_ids.txt, the training tasks
-    that share nothing with them; both for #ids=.
+    Writes clean_ids.txt, the evaluation tasks without a finding, and clean_train_ids.txt, the training tasks that
+    share nothing with the evaluation data; both are for #ids=.
 
     \b
     bench data audit --train arc2/training --eval arc1/evaluation --json leaks.json
@@ -214,10 +218,10 @@ def audit(
 
 @data.command()
 @click.argument("files", nargs=-1, required=True)
-@click.option("--check", is_flag=True, help="Also read every row and count what is left out.")
+@click.option("--check", is_flag=True, help="Also read every row and count those that are skipped.")
 @STRICT_OPTION
 def index(files: tuple[str, ...], check: bool, strict: bool) -> None:
-    """Index BARC files, so that they open at once afterwards.
+    """Index BARC files, so that they open fast afterwards.
 
     FILES are .jsonl or .jsonl.gz files, or BARC's Hugging Face names.
 
@@ -240,9 +244,9 @@ def index(files: tuple[str, ...], check: bool, strict: bool) -> None:
 @data.command()
 @click.argument("what", type=click.Choice(["barc"]))
 def fetch(what: str) -> None:
-    """Download BARC's four files (about 12 GB), resuming what was begun, and index them.
+    """Download BARC's four files (about 12 GB), resuming partial downloads, and index them.
 
-    Mirrors and offline caches are chosen by huggingface_hub's own variables (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE).
+    Mirrors and offline caches are set by huggingface_hub's own variables (HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE).
 
     \b
     bench data fetch barc
@@ -270,9 +274,9 @@ def fetch(what: str) -> None:
 )
 @STRICT_OPTION
 def export(spec: str, output: Path, strict: bool) -> None:
-    """Write a dataset in ARC's combined JSON form.
+    """Write a dataset in ARC's combined JSON format.
 
-    A name ending in challenges.json gets its outputs in ...solutions.json beside it, any other holds them itself.
+    If the name ends in challenges.json, the test outputs go to ...solutions.json beside it, else into the same file.
 
     \b
     bench data export arc1/training -o arc-agi_training_challenges.json

@@ -1,4 +1,4 @@
-"""What every command shares: how errors, interruption and progress look."""
+"""Run a command: exit statuses, error messages and interruption, the same for all commands."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from harness.core.errors import ArcBenchError
 
 INTERRUPTED = 130
 EXTRAS = dict.fromkeys(("torch", "transformers", "tokenizers", "trl", "peft", "datasets", "accelerate"), "train")
-"""Which optional extra brings a package that a command may miss; vLLM has a message of its own."""
+"""By package, the optional extra that installs it; vLLM has its own message."""
 
 
 def run_cli(command: click.Command, argv: list[str] | None = None) -> int:
-    """Run a click command and return its exit status; errors go to stderr, without a traceback unless ``--debug``.
+    """Run a click command and return its exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 
-    0 done, 1 failed, 2 wrong use, 130 interrupted.
+    Errors are printed to stderr as one line; ``--debug`` shows the traceback instead.
+
+    Args:
+        argv: the words after ``bench``; None takes the process's own.
     """
-    _take_every_character()
+    _escape_unencodable_characters()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     if debug:
         arguments.remove("--debug")
-    return _guarded(lambda: command.main(arguments, prog_name="bench", standalone_mode=False), debug)
+    return _run_guarded(lambda: command.main(arguments, prog_name="bench", standalone_mode=False), debug)
 
 
-def _take_every_character() -> None:
-    """Let outputs in Latin-1 and the like take every character: what they lack is written as JSON escapes it."""
+def _escape_unencodable_characters() -> None:
+    """Let stdout and stderr write characters that their encoding lacks, e.g. in Latin-1, as JSON escapes."""
     codecs.register_error("json_escape", _as_json_escape)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -45,7 +48,7 @@ def _as_json_escape(error: UnicodeError) -> tuple[str, int]:
 
 
 def _unexpected_end(error: EOFError) -> str:
-    """Say what an EOFError means: most often a compiled module that was cut short when a disk was full."""
+    """Explain an EOFError: most often a compiled Python file was truncated when a disk was full."""
     if "marshal" in str(error):
         return (
             f"a compiled Python file is damaged ({error}), as after a full disk; delete them, Python makes them again: "
@@ -54,7 +57,8 @@ def _unexpected_end(error: EOFError) -> str:
     return f"a file or stream ended too early: {error or 'no more data'} (--debug shows where)"
 
 
-def _guarded(action: Callable[[], object], debug: bool) -> int:
+def _run_guarded(action: Callable[[], object], debug: bool) -> int:
+    """Run an action and return its exit status; turn expected errors into a message, or raise them if ``debug``."""
     try:
         status = action()
     except click.exceptions.Exit as stop:
@@ -63,7 +67,7 @@ def _guarded(action: Callable[[], object], debug: bool) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:
-        if isinstance(stop.__cause__, EOFError):  # click makes Abort of it too; it is no interrupt
+        if isinstance(stop.__cause__, EOFError):  # click turns EOFError into Abort too
             if debug:
                 raise
             click.echo(f"error: {_unexpected_end(stop.__cause__)}", err=True)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", metavar="RUN[@MODEL]")
-@click.option("--metric", default="vote_2", show_default=True)
-@click.option("--min", "minimum", type=click.FloatRange(0, 1), help="The share that must be reached.")
+@click.option("--metric", default="vote_2", show_default=True, help="The metric to test.")
+@click.option("--min", "minimum", type=click.FloatRange(0, 1), help="The share that the metric must reach.")
 @click.option("--baseline", metavar="RUN[@MODEL]", help="The model that must not be worse ...")
 @click.option("--margin", type=click.FloatRange(0, 1), help="... by more than this share.")
 @click.option(
-    "--common", is_flag=True, help="With --baseline: where the runs' tasks differ, take those that both have."
+    "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."
 )
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
 def gate(
@@ -30,9 +30,9 @@ def gate(
     common: bool,
     junit: Path | None,
 ) -> int:
-    """PASS (exit 0) if the whole interval reaches what is asked, FAIL (1) if none of it does, else INCONCLUSIVE (3).
+    """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
 
-    What cannot be computed ends with 4, and wrong options with 2.
+    The exit status is 4 if the metric cannot be computed, and 2 for wrong options.
 
     \b
     bench gate runs/mine@adapter --metric vote_2 --min 0.20
@@ -43,25 +43,28 @@ def gate(
 
     if (minimum is None) == (baseline is None) or (baseline is None) != (margin is None):
         raise click.UsageError("give either --min, or --baseline with --margin")
-    asked = f"{run} {metric} " + (f">= {minimum:g}" if baseline is None else f"no worse than {baseline} - {margin:g}")
+    requirement = f"{run} {metric} " + (
+        f">= {minimum:g}" if baseline is None else f"no worse than {baseline} - {margin:g}"
+    )
     try:
         if baseline is None:
-            verdict, told = _reach(run, metric, minimum or 0.0)
+            verdict, text = _test_minimum(run, metric, minimum or 0.0)
         else:
-            verdict, told = _no_worse(run, baseline, metric, margin or 0.0, common)
+            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
-            write_junit(junit, asked, None, str(error))
+            write_junit(junit, requirement, None, str(error))
         if isinstance(error, ConfigError):
             raise
         raise NotComputableError(str(error)) from error
-    click.echo(f"{verdict.name}: {told}")
+    click.echo(f"{verdict.name}: {text}")
     if junit is not None:
-        write_junit(junit, asked, verdict, told)
+        write_junit(junit, requirement, verdict, text)
     return verdict.value
 
 
-def _reach(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
+def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
+    """Test whether the metric reaches a minimum; return the verdict and its reason."""
     from harness.core.errors import ConfigError
     from harness.results.table_format import percent, with_interval
     from harness.scoring.run_scores import score_intervals
@@ -76,12 +79,13 @@ def _reach(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
     selected = select_models((run,))
     _warn(selected.warnings)
     require_measured(selected, metric)
-    found = score_intervals(selected.scored, selected.seed)[0][metric]
-    verdict = gate_verdict(found.low, found.high, minimum)
-    return verdict, f"{metric} is {with_interval(found)}, asked for is at least {percent(minimum)}"
+    interval = score_intervals(selected.scored, selected.seed)[0][metric]
+    verdict = gate_verdict(interval.low, interval.high, minimum)
+    return verdict, f"{metric} is {with_interval(interval)}, asked for is at least {percent(minimum)}"
 
 
-def _no_worse(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
+def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
+    """Test whether the metric is worse than the baseline's by at most ``margin``; return the verdict and its reason."""
     from harness.results.table_format import points
     from harness.scoring.paired_comparison import compare_pairs
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
@@ -95,14 +99,14 @@ def _no_worse(run: str, baseline: str, metric: str, margin: float, common: bool)
     _warn(selected.warnings)
     require_measured(selected, metric)
     old, new = selected.scored
-    found = compare_pairs([(new, old)], selected.seed, (metric,))[0].comparison
+    comparison = compare_pairs([(new, old)], selected.seed, (metric,))[0].comparison
     lower = metric in LOWER_IS_BETTER
-    low, high = gain_bounds(found, lower)
-    verdict = margin_verdict(found, margin, lower)
-    gain = -found.delta if lower else found.delta
-    why = f" (widest case: {found.note})" if found.note else ""
-    told = f"{metric} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
-    return verdict, f"{told}, asked for is a loss of at most {100 * margin:g} points"
+    low, high = gain_bounds(comparison, lower)
+    verdict = margin_verdict(comparison, margin, lower)
+    gain = -comparison.delta if lower else comparison.delta
+    why = f" (widest case: {comparison.note})" if comparison.note else ""
+    text = f"{metric} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
+    return verdict, f"{text}, asked for is a loss of at most {100 * margin:g} points"
 
 
 def _check_metric(metric: str) -> None:

@@ -1,4 +1,4 @@
-"""Progress of commands whose length is known: a bar on a terminal, a line every tenth elsewhere."""
+"""Show progress on stderr: a bar on a terminal, elsewhere a line for every tenth."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ _STEP_SECONDS = 0.1
 
 
 class ProgressCallback(Protocol):
-    """Takes how much is done of how much."""
+    """A function that is called with the number of finished steps and the total."""
 
     def __call__(self, done: int, total: int, /) -> None: ...
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[ProgressCallback]:
-    """Gives a function that is told the progress; everything goes to stderr, nothing where it is never told."""
+    """Yield a function that shows progress; nothing is printed before its first call.
+
+    Args:
+        label: names the work.
+    """
     if not sys.stderr.isatty():
         yield _plain(label)
         return
@@ -32,38 +36,38 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=Console(stderr=True))
-    shown = progress.add_task(label)
+    task = progress.add_task(label)
 
-    def tell(done: int, total: int, /) -> None:
+    def update(done: int, total: int, /) -> None:
         progress.start()
-        progress.update(shown, completed=done, total=total)
+        progress.update(task, completed=done, total=total)
 
     try:
-        yield tell
+        yield update
     finally:
         progress.stop()
 
 
 def _plain(label: str) -> ProgressCallback:
-    """Tell each tenth that is passed, but nothing of work that is done at once."""
-    start, told = monotonic(), 0
+    """Return a function that prints a line for every tenth; work that ends within ``_QUIET_SECONDS`` prints nothing."""
+    start, printed = monotonic(), 0
 
-    def tell(done: int, total: int, /) -> None:
-        nonlocal told
+    def update(done: int, total: int, /) -> None:
+        nonlocal printed
         tenth = 10 * done // max(total, 1)
-        if tenth > told and (told or monotonic() - start > _QUIET_SECONDS):
+        if tenth > printed and (printed or monotonic() - start > _QUIET_SECONDS):
             click.echo(f"{label}: {10 * tenth} %", err=True)
-            told = tenth
+            printed = tenth
 
-    return tell
+    return update
 
 
 def with_progress(label: str, items: Iterable[T], total: int) -> Iterator[T]:
-    """The items, with their progress shown."""
-    shown = monotonic()
-    with progress_bar(label) as tell:
+    """Yield the items and show how many of ``total`` have been processed."""
+    updated = monotonic()
+    with progress_bar(label) as update:
         for done, item in enumerate(items, 1):
             yield item
-            if done == total or monotonic() - shown > _STEP_SECONDS:
-                shown = monotonic()
-                tell(done, total)
+            if done == total or monotonic() - updated > _STEP_SECONDS:
+                updated = monotonic()
+                update(done, total)

@@ -21,7 +21,7 @@ _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Seconds(click.ParamType[float]):
-    """A duration such as ``90``, ``90s``, ``10m`` or ``1h``, in seconds."""
+    """A duration in seconds, written as ``90``, ``90s``, ``10m`` or ``1h``."""
 
     name = "duration"
 
@@ -35,7 +35,7 @@ class Seconds(click.ParamType[float]):
 
 
 class JsonObject(click.ParamType[dict[str, object]]):
-    """A JSON object."""
+    """A JSON object, parsed."""
 
     name = "json"
 
@@ -43,12 +43,12 @@ class JsonObject(click.ParamType[dict[str, object]]):
         if isinstance(value, dict):
             return value
         try:
-            found = json.loads(str(value))
+            parsed = json.loads(str(value))
         except ValueError as error:
             self.fail(f"{value!r} is not JSON: {error}", param, ctx)
-        if not isinstance(found, dict):
+        if not isinstance(parsed, dict):
             self.fail(f"{value!r} is not a JSON object", param, ctx)
-        return found
+        return parsed
 
 
 _POLICY = (
@@ -74,44 +74,49 @@ def policy_options(command: F) -> F:
 
 @click.command()
 @click.option(
-    "--server", "servers", multiple=True, required=True, help="URL; given several times, they share the work."
+    "--server",
+    "servers",
+    multiple=True,
+    required=True,
+    help="URL of a server; repeat it, and the servers share the work.",
 )
-@click.option("--model", "models", multiple=True, required=True, help="A model or adapter of the server; repeat it.")
+@click.option(
+    "--model", "models", multiple=True, required=True, help="A model or adapter that the server serves; repeat it."
+)
 @click.option("--dataset", required=True, help="A dataset spec, e.g. arc1/evaluation or toy/cross/evaluation#n=60.")
 @click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions per test output.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
-@click.option(
-    "--retry-errors", is_flag=True, help="With --resume: ask again for predictions that were given up or refused."
-)
-@click.option("--limit", type=click.IntRange(1), help="The first so many tasks only.")
+@click.option("--retry-errors", is_flag=True, help="With --resume: repeat the requests that failed or were refused.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many tasks.")
 @click.option(
     "--seed",
     type=click.IntRange(0, MAX_SEED),
     default=0,
     show_default=True,
-    help="Decides views, sampling and intervals.",
+    help="Seeds views, sampling and intervals.",
 )
-@click.option("--prompt", help="Default: the adapter's own, else output-from-examples-v1.")
-@click.option("--grid-encoder", "encoder", help="Default: the adapter's own, else shape, row numbers and digits.")
-@click.option("--augment/--no-augment", default=True, help="Show every sample another view of the task (default).")
-@click.option("--lenient", is_flag=True, help="Read answers as the arc24 scripts did, instead of strictly.")
+@click.option("--prompt", help="Default: the adapter's, else output-from-examples-v1.")
+@click.option("--grid-encoder", "encoder", help="Default: the adapter's, else shape, row numbers and digits.")
+@click.option("--augment/--no-augment", default=True, help="Give every sample another view of the task (default).")
+@click.option("--lenient", is_flag=True, help="Parse answers as the arc24 scripts did, instead of strictly.")
 @click.option("--samples-per-view", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
     "--stop",
     metavar="decided|risk=R",
-    help="Leave a test output once further draws cannot change its attempts (decided), or only with a chance below R.",
+    help="Stop sampling a test output once further samples cannot change its attempts (decided), or do so with a "
+    "probability below R.",
 )
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True)
-@click.option("--max-tokens", type=click.IntRange(1), help="Default: the bytes of a 30x30 answer.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Default: enough for a 30x30 grid.")
 @click.option(
     "--api",
     type=click.Choice(["auto", "chat", "completions"]),
     default="auto",
     show_default=True,
-    help="auto: token ids where every server is seen to read chats as exactly these, else chats.",
+    help="auto: completions with token ids if every server tokenizes chats to the same ids, else chats.",
 )
 @click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
 @click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request.")
@@ -146,15 +151,15 @@ def run(
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
-    again = f"to go on: {_command()}"
+    hint = f"to go on: {_resume_command()}"
     begun: list[bool] = []
     try:
         summary = sample_run(chosen, on_begin=lambda: begun.append(True))
-    except NothingMeasuredError:  # It is complete.
+    except NothingMeasuredError:  # the run is complete: resuming would change nothing
         raise
     except BaseException:
-        if begun:  # What stands in the way of beginning is not cured by going on.
-            click.echo(again, err=True)
+        if begun:  # an error before the first request would come again on resuming
+            click.echo(hint, err=True)
         raise
     overhead = 1000 * summary.cpu_seconds / max(summary.sampled, 1)
     click.echo(
@@ -162,11 +167,11 @@ def run(
         err=True,
     )
     if not summary.finished:
-        click.echo(f"{summary.done} of {summary.total} predictions are saved; {again}", err=True)
+        click.echo(f"{summary.done} of {summary.total} predictions are saved; {hint}", err=True)
         return INTERRUPTED
     try:
         results = score_run(chosen.out)
-    except UnknownOutputError as error:  # as of Kaggle's test challenges: the run is finished all the same
+    except UnknownOutputError as error:  # as in Kaggle's test challenges; the run itself is complete
         where = shlex.quote(str(chosen.out))
         click.echo(
             f"not scored: {error}: bench score {where} --dataset DATASET; bench submit {where} -o submission.json",
@@ -180,8 +185,8 @@ def run(
 
 @click.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Where the new run goes.")
-@click.option("--server", "servers", multiple=True, help="Default: the servers of the run; a key is not sent to them.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the new run.")
+@click.option("--server", "servers", multiple=True, help="Default: the servers of the run, which are never sent a key.")
 @click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
 @policy_options
@@ -196,7 +201,7 @@ def reproduce(
     retries: int,
     wait: float,
 ) -> int:
-    """Make a run again from its manifest and say whether the same comes out (exit status 1 where not).
+    """Repeat a run from its manifest and compare the predictions and results; exit status 1 if they differ.
 
     \b
     Example:
@@ -208,12 +213,12 @@ def reproduce(
     from harness.sampling.reproduction import reproduce_run
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
-    if api_key and not servers:  # a run folder may come from anybody
+    if api_key and not servers:  # the run folder may come from anybody, and so may its server URLs
         named = " ".join(f"--server {url}" for url in RunFolder(run_folder).manifest().servers)
         raise ConfigError(f"a key is only sent to servers that you name; where you trust those of the run: {named}")
     summary, agreement = reproduce_run(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
-        click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_command()}", err=True)
+        click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_resume_command()}", err=True)
         return INTERRUPTED
     click.echo(f"{agreement.same} of {agreement.predictions} predictions are the same")
     for model, task, test, sample in agreement.first:
@@ -222,12 +227,12 @@ def reproduce(
     return 0 if agreement.same_results and agreement.same == agreement.predictions else 1
 
 
-def _command() -> str:
-    """The command that resumes this run; a key on the command line is left out."""
+def _resume_command() -> str:
+    """Return the command that resumes this run, with a placeholder for the API key."""
     words = list(sys.argv[1:])
-    for place, word in enumerate(words):
-        if word == "--api-key" and place + 1 < len(words):
-            words[place + 1] = "KEY"
+    for index, word in enumerate(words):
+        if word == "--api-key" and index + 1 < len(words):
+            words[index + 1] = "KEY"
         elif word.startswith("--api-key="):
-            words[place] = "--api-key=KEY"
+            words[index] = "--api-key=KEY"
     return shlex.join(["bench", *words, *([] if "--resume" in words else ["--resume"])])

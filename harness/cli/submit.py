@@ -9,16 +9,14 @@ import click
 
 @click.command()
 @click.argument("run", metavar="[RUN[@MODEL]]", required=False)
-@click.option(
-    "-o", "--out", "output", type=click.Path(dir_okay=False, path_type=Path), help="Where the submission goes."
-)
-@click.option("--rule", default="vote", show_default=True, help="The selection rule that picks the two attempts.")
+@click.option("-o", "--out", "output", type=click.Path(dir_okay=False, path_type=Path), help="File of the submission.")
+@click.option("--rule", default="vote", show_default=True, help="The selection rule that chooses the two attempts.")
 @click.option(
     "--check", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Check this submission instead."
 )
-@click.option("--dataset", help="With --check: the tasks that it must answer, e.g. arc1/evaluation.")
+@click.option("--dataset", help="With --check: the dataset that the submission must answer, e.g. arc1/evaluation.")
 def submit(run: str | None, output: Path | None, rule: str, check: Path | None, dataset: str | None) -> int:
-    """Write the two best attempts for every test output of a run as Kaggle's submission.json, or check one.
+    """Write the two best attempts for every test output of a run as Kaggle's submission.json, or check such a file.
 
     \b
     bench submit runs/mine@adapter -o submission.json
@@ -43,14 +41,15 @@ def _write(run: str, output: Path, rule_name: str) -> None:
     selected = select_model(run)
     for warning in selected.warnings:
         click.echo(f"warning: {warning}", err=True)
-    made = make_submission(selected, rule)
-    write_submission(output, made, selected.tasks)
-    if made.empty:
-        click.echo(f"warning: {made.empty} outputs have no predicted grid; placeholders stand there", err=True)
-    if made.single:
-        click.echo(f"{made.single} outputs have one distinct grid; it is both attempts", err=True)
+    submission = make_submission(selected, rule)
+    write_submission(output, submission, selected.tasks)
+    if submission.empty:
+        click.echo(f"warning: {submission.empty} outputs have no predicted grid and get placeholders", err=True)
+    if submission.single:
+        click.echo(f"{submission.single} outputs have one distinct grid; it is both attempts", err=True)
     click.echo(
-        f"{output}: {len(made.content)} tasks, {made.outputs} test outputs, two attempts each; read back and checked"
+        f"{output}: {len(submission.content)} tasks, {submission.outputs} test outputs, two attempts each; "
+        "read back and checked"
     )
 
 
@@ -60,12 +59,12 @@ def _check(path: Path, dataset: str) -> int:
     from harness.results.kaggle_submission import check_submission
 
     tasks = list(iterate_tasks(open_dataset(dataset)))
-    found = check_submission(path, tasks)
-    for problem in found.problems:
+    result = check_submission(path, tasks)
+    for problem in result.problems:
         click.echo(f"{path}: {problem}", err=True)
-    if found.problems:
-        click.echo(f"error: {path} has {len(found.problems)} problems", err=True)
+    if result.problems:
+        click.echo(f"error: {path} has {len(result.problems)} problems", err=True)
         return 1
-    filled = f"; {found.placeholders} outputs hold only placeholders" if found.placeholders else ""
-    click.echo(f"{path}: {len(tasks)} tasks, {found.outputs} test outputs, two attempts each{filled}")
+    placeholders = f"; {result.placeholders} outputs hold only placeholders" if result.placeholders else ""
+    click.echo(f"{path}: {len(tasks)} tasks, {result.outputs} test outputs, two attempts each{placeholders}")
     return 0

@@ -82,7 +82,7 @@ def test_outputs_without_two_grids_are_filled_and_told(
     path.write_text("".join(line for line in lines if json.loads(line)["task_id"] != "cross-000003"))
     status, _, err = submit(capsys, run, "-o", tmp_path / "s.json")
     assert status == 0
-    assert "warning: 1 outputs have no predicted grid; placeholders stand there" in err
+    assert "warning: 1 outputs have no predicted grid and get placeholders" in err
     assert "19 outputs have one distinct grid; it is both attempts" in err
     content = json.loads((tmp_path / "s.json").read_text())
     assert content["cross-000003"] == [{"attempt_1": PLACEHOLDER, "attempt_2": PLACEHOLDER}]
