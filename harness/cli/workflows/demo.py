@@ -17,7 +17,7 @@ from harness.cli.workflows.existing_run import (
     is_finished,
     resume_or_move_aside,
 )
-from harness.cli.workflows.steps import run_bench, show, sigterm_as_interrupt
+from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
 from harness.core.grid import Task
 
 MARKER = "demo.json"
@@ -190,7 +190,7 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
     from trainers.tiny.train import shipped_path
 
     registry = out / "adapters"
-    show("serve", str(shipped_path()), "--adapters", str(registry))
+    print_command("serve", str(shipped_path()), "--adapters", str(registry))
     with serving(
         shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="exact"
     ) as server:

@@ -1,4 +1,4 @@
-"""Commands made of commands: each step is shown, runs in a process of its own, and ends with this one."""
+"""Run bench commands as the steps of a longer one: each is printed and runs in its own process."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from contextlib import contextmanager
 import click
 
 
-def show(*words: str) -> None:
-    """Print a bench command as it would be typed."""
+def print_command(*words: str) -> None:
+    """Print a bench command as a user would type it."""
     click.secho(f"\n$ bench {shlex.join(words)}", bold=True)
 
 
 def run_bench(*words: str, launcher: Sequence[str] = ()) -> None:
-    """Run one bench command in a process of its own, shown first.
+    """Print a bench command and run it in its own process.
 
     Args:
-        launcher: what Python runs it through, such as ``-m torch.distributed.run``.
+        words: the command without ``bench``.
+        launcher: arguments of Python before the module, such as ``-m torch.distributed.run``.
 
     Raises:
-        click.exceptions.Exit: it failed; its own message has been printed.
+        click.exceptions.Exit: the command failed and has printed why.
     """
-    show(*words)
-    # Nothing is imported from the user's current directory, nor by the processes that torchrun starts.
+    print_command(*words)
+    # Neither this process nor those that torchrun starts import modules from the current directory.
     env = {**os.environ, "PYTHONSAFEPATH": "1"}
     with subprocess.Popen([sys.executable, *launcher, "-m", "harness.cli", *words], env=env) as child:
         try:
@@ -44,10 +45,10 @@ def run_bench(*words: str, launcher: Sequence[str] = ()) -> None:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Wait until a step that was interrupted has saved its work.
+    """Stop a step and wait until it has saved its work.
 
-    The terminal sends an interrupt to the step too, others to this process alone. SIGTERM is right for both: after
-    another signal it changes nothing, so that only a second Ctrl-C makes the step leave what is in flight.
+    Ctrl-C on a terminal reaches the step too; a signal from elsewhere reaches this process only. So send SIGTERM in
+    both cases: a step that is already stopping ignores it, and only a second Ctrl-C makes it abandon its requests.
     """
     while True:
         child.send_signal(signal.SIGTERM)
@@ -60,13 +61,13 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that a server is always stopped."""
+    """Raise KeyboardInterrupt on SIGTERM within the block, so that its clean-up, such as stopping a server, runs."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""The command ``bench sweep``: train every mixture, serve all adapters, bench them on equal draws, one table."""
+"""The command ``bench sweep``: train an adapter on every mixture, serve them all, bench them, and write one report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.cli.workflows.existing_run import (
     is_finished,
     resume_or_move_aside,
 )
-from harness.cli.workflows.steps import run_bench, show, sigterm_as_interrupt
+from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
 from harness.core.cli_options import OutputBesideSettings, SettingOption
 from harness.core.errors import ConfigError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RECORD = "sweep.json"
 EVALUATION = "evaluation.json"
+"""The evaluation settings of the sweep in its folder; another evaluation in the same folder is refused."""
 
 
 @click.command()
@@ -35,20 +36,21 @@ EVALUATION = "evaluation.json"
     old_names=("--override",),
     multiple=True,
     metavar="KEY=VALUE",
-    help="E.g. evaluation.n=8.",
+    help="Override a key of the sweep file, e.g. evaluation.n=8; repeat it.",
 )
 @click.option(
     "-o",
     "--out",
     cls=OutputBesideSettings,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Instead of the file's out.",
+    help="The sweep's folder, instead of the file's out.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and benched, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print what would be trained and benched, and stop.")
 def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
-    """Train each mixture of SWEEP.yaml, serve all adapters from one server, bench them on equal draws, and report.
+    """Train an adapter on each mixture of SWEEP.yaml, serve all from one server, bench them on equal samples, and
+    write one report.
 
-    What is done already is not done again: killed anywhere, the same command goes on where it was.
+    Finished steps are skipped: if the command is killed, run it again to resume.
 
     \b
     bench sweep examples/iteration48-tiny.yaml
@@ -61,31 +63,32 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_ru
         _describe(plan)
         return
     _check_server(plan)
-    _keep_evaluation(plan)
+    _record_evaluation(plan)
     with sigterm_as_interrupt():
-        for lesson in plan.trainings():
-            _train(plan, lesson.name, lesson.data)
+        for training in plan.trainings():
+            _train(plan, training.name, training.data)
         runs = _bench(plan)
         _report(plan, runs)
 
 
 def _describe(plan: Sweep) -> None:
-    for lesson in plan.trainings():
-        recipe = lesson.recipe
+    """Print what the sweep trains and benches."""
+    for training in plan.trainings():
+        recipe = training.recipe
         total = sum(part.weight or 0 for part in recipe.datasets)
         parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
         trained = recipe.resume and (Path(recipe.output_dir) / "manifest.json").exists()
         done = "trained" if trained else f"{recipe.max_steps} steps"
-        click.echo(f"{lesson.name}: {parts}; seed {recipe.seed}; {done}")
+        click.echo(f"{training.name}: {parts}; seed {recipe.seed}; {done}")
     click.echo(f"each benched with {plan.evaluation.n} predictions an output on {plan.evaluation.dataset}")
 
 
 def _check_server(plan: Sweep) -> None:
-    """Refuse before training what could not be served after it.
+    """Check before training that the adapters can be served afterwards.
 
     Raises:
-        MissingExtraError, ServerError: no vLLM here, or none that fits the machine.
-        ConfigError: options of the server that it does not take, or a dtype in which it computes no adapters.
+        MissingExtraError, ServerError: vLLM is not installed, or its build does not fit the machine.
+        ConfigError: the server does not know an option, or does not serve adapters in the dtype.
     """
     from serve.launch.dtypes import served_dtype
     from serve.launch.extra_options import refuse_reserved_options
@@ -100,11 +103,11 @@ def _check_server(plan: Sweep) -> None:
     served_dtype(plan.serve.dtype, detect_machine(), model, plan.serve.extra, with_adapters=True)
 
 
-def _keep_evaluation(plan: Sweep) -> None:
-    """Remember how the adapters are benched: rows that were benched in another way would not compare.
+def _record_evaluation(plan: Sweep) -> None:
+    """Write the evaluation settings to the sweep's folder: rows of one table must be benched in the same way.
 
     Raises:
-        ConfigError: the folder holds a sweep with another evaluation, or what it holds is damaged.
+        ConfigError: the folder holds a sweep with other evaluation settings, or its settings are damaged.
     """
     from harness.core.files import write_atomically
     from trainers.recipe.schema import changed_keys, flatten
@@ -142,29 +145,29 @@ def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
 
 
 def _bench(plan: Sweep) -> list[Path]:
-    """The run folder of every model; a server is started only where one of them is not finished."""
+    """Return the run folder of every model; start a server only if some runs are not finished."""
     from trainers.model.inputs import find_base
 
     base, folders = find_base(str(plan.recipe["model"])), _folders(plan)
-    open_runs = {name: f for name, f in folders.items() if not is_finished(f, _wanted(plan, name, base))}
+    open_runs = {name: f for name, f in folders.items() if not is_finished(f, _expected_run(plan, name, base))}
     if open_runs:
         _serve_and_run(plan, base, open_runs)
     return list(folders.values())
 
 
 def _is_done(plan: Sweep) -> bool:
-    """Whether everything is trained and benched; what ``resume: false`` trains anew is not."""
+    """Return whether everything is trained and benched; with ``resume: false`` nothing counts as trained."""
     from trainers.model.inputs import find_base
 
     base, recipe = find_base(str(plan.recipe["model"])), next(plan.trainings()).recipe
     trained = all((plan.out / "trained" / name / "manifest.json").exists() for name in _names(plan))
     if not (recipe.resume and trained):
         return False
-    return all(is_finished(folder, _wanted(plan, name, base)) for name, folder in _folders(plan).items())
+    return all(is_finished(folder, _expected_run(plan, name, base)) for name, folder in _folders(plan).items())
 
 
 def _folders(plan: Sweep) -> dict[str, Path]:
-    """The run folder of each model, the base among them where it is benched."""
+    """Return the run folder of each model, including the base if it is benched."""
     from trainers.model.inputs import find_base
 
     folders = {name: plan.out / "bench" / name for name in _names(plan)}
@@ -175,18 +178,23 @@ def _folders(plan: Sweep) -> dict[str, Path]:
 
 
 def _names(plan: Sweep) -> list[str]:
+    """Return the names of all adapters."""
     return [model for row in plan.record().rows for model in row.models]
 
 
-def _wanted(plan: Sweep, name: str, base: Path | str) -> ExpectedRun:
-    """What the run of a model must have been, with the weights that were trained last."""
+def _expected_run(plan: Sweep, name: str, base: Path | str) -> ExpectedRun:
+    """Return the run that is expected of a model, with the weights that were trained last."""
     e, trained = plan.evaluation, plan.out / "trained" / name
     hashes = adapter_hashes(trained) if trained.is_dir() else base_hashes(base)
     return ExpectedRun({name: hashes}, e.dataset, e.n, e.seed, plan.inference_prompt(), plan.encoder, e.max_tokens)
 
 
 def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
-    """Serve all adapters, and make the runs in ``folders``, by model."""
+    """Serve all adapters, and sample the runs.
+
+    Args:
+        folders: by model, the run folder.
+    """
     from serve.launch.operations import add_adapter
     from serve.launch.process import serving
 
@@ -194,23 +202,23 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
     versions = {}
     for name in names:
         folder = plan.out / "trained" / name
-        show("adapters", "add", name, str(folder), "--adapters", str(registry))
+        print_command("adapters", "add", name, str(folder), "--adapters", str(registry))
         versions[name] = add_adapter(registry, name, folder, None).id
         click.echo(versions[name])
     options = {**plan.serve.model_dump(exclude={"extra"}), "extra": tuple(plan.serve.extra)}
-    show("serve", str(base), "--adapters", str(registry))
+    print_command("serve", str(base), "--adapters", str(registry))
     with serving(base, registry, log=plan.out / "server.log", progress=click.echo, **options) as server:
         click.echo(f"serving at {server.url}")
         for name in names:
             run_bench("adapters", "promote", versions[name], "--server", server.url)
         for name, folder in folders.items():
-            resume = ["--resume"] if resume_or_move_aside(folder, _wanted(plan, name, base)) else []
+            resume = ["--resume"] if resume_or_move_aside(folder, _expected_run(plan, name, base)) else []
             where = ["--out", str(folder), *resume]
-            run_bench("run", "--server", server.url, "--model", name, *_asked(plan), *where)
+            run_bench("run", "--server", server.url, "--model", name, *_run_options(plan), *where)
 
 
-def _asked(plan: Sweep) -> list[str]:
-    """The options of ``bench run``, the same for all models."""
+def _run_options(plan: Sweep) -> list[str]:
+    """Return the options of ``bench run`` that are the same for all models."""
     e = plan.evaluation
     words = ["--dataset", e.dataset, "-n", str(e.n), "--seed", str(e.seed), "--temperature", f"{e.temperature:g}"]
     words += ["--prompt", plan.inference_prompt(), "--grid-encoder", plan.encoder]

@@ -1,4 +1,4 @@
-"""Sweep files: the mixtures to train, how to serve them, and how to bench them, as one typed and checked value."""
+"""Sweep files: the mixtures to train, and how to serve and bench the adapters; typed and checked."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from trainers.recipe.schema import (
 from trainers.recipe.yaml_file import load_data
 
 ROW_KEYS = ("output_dir", "datasets", "seed")
-"""Keys of a recipe that the sweep itself decides."""
+"""Keys of a recipe that the sweep sets itself."""
 WEIGHT_HEADER = "original datasets weight"
 
 
 class MixtureRow(StrictModel):
-    """One row of the table: a mixture that an adapter is trained on."""
+    """One row of the table: a mixture, and the name of the adapter that is trained on it."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")]
-    """Names its adapter, with ``-s<seed>`` behind it where there are several seeds."""
+    """The adapter's name; with several seeds ``-s<seed>`` is appended."""
     datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
 
 
 class ServeOptions(StrictModel):
-    """How the server is started; see ``bench serve --help``. None is chosen from the machine and the adapters."""
+    """Options of the server, as of ``bench serve``; None is chosen from the machine and the adapters."""
 
     dtype: str | None = None
-    """``exact`` is float32 where the machine serves adapters in it."""
+    """``exact`` means float32, on machines that serve adapters in it."""
     max_model_len: Annotated[int, Field(gt=0)] | None = None
     max_loras: Annotated[int, Field(gt=0)] | None = None
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     extra: list[str] = Field(default_factory=list)
-    """Further options of vLLM itself."""
+    """Options that are passed to vLLM."""
 
 
 class Evaluation(StrictModel):
-    """What every adapter is asked, with equal draws; see ``bench run --help``."""
+    """How every adapter is benched, as by the options of ``bench run``; all get the same samples."""
 
     dataset: Spec
     n: Annotated[int, Field(gt=0)] = 32
@@ -61,36 +61,38 @@ class Evaluation(StrictModel):
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     temperature: Annotated[float, Field(ge=0)] = 0.0
     prompt: str | None = None
-    """None: the prompt of the datasets, where all that show the test input have the same."""
+    """None: the prompt of the datasets, if all that show the test input have the same."""
     base: bool = False
-    """Whether the base model is benched too."""
+    """Whether to bench the base model too."""
 
 
 class Sweep(StrictModel):
-    """A sweep: every mixture x every seed is trained, all are served by one server, benched, and set in one table."""
+    """A sweep: an adapter per mixture and seed is trained; all are served by one server, benched, and compared."""
 
     out: Annotated[Path, BeforeValidator(expand_home)]
     recipe: dict[str, JsonValue]
-    """What all adapters share: any key of a recipe except output_dir, datasets and seed."""
+    """The recipe that all adapters share, without output_dir, datasets and seed."""
     original: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
-    """With ``original_weight``: the datasets that this share of every mixture comes from."""
+    """The datasets of which ``original_weight`` gives the share in each mixture."""
     added: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
-    """With ``original_weight``: the datasets that the rest comes from."""
+    """The datasets that make up the rest of each mixture."""
     original_weight: list[Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=list)
+    """The share of ``original`` in each mixture, one mixture per value."""
     mixtures: list[MixtureRow] = Field(default_factory=list)
-    """Mixtures written out, instead of ``original_weight``."""
+    """Explicit mixtures, instead of ``original_weight``."""
     seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=lambda: [0])
-    """Training seeds; one says nothing about what another training run would give."""
+    """Training seeds; with one seed the variation between training runs is unknown."""
     processes: Annotated[int, Field(gt=0)] = 1
-    """Processes that train one adapter together (torchrun on this machine), e.g. one a GPU."""
+    """Processes that train one adapter together (torchrun on this machine), e.g. one per GPU."""
     serve: ServeOptions = Field(default_factory=ServeOptions)
     evaluation: Evaluation
     title: str = "Mixture sweep"
     reference: str | None = None
-    """A published experiment to set beside it, as in ``bench report --reference``."""
+    """A published experiment to show beside the results, as by ``bench report --reference``."""
 
     @model_validator(mode="after")
-    def _one_way(self) -> Sweep:
+    def _check_consistency(self) -> Sweep:
+        """Check that the mixtures are given in one way, completely, and under distinct names."""
         if bool(self.mixtures) == bool(self.original_weight):
             raise ValueError("give either mixtures, or original_weight with original and added")
         if self.original_weight and any(w > 0 for w in self.original_weight) and not self.original:
@@ -107,7 +109,7 @@ class Sweep(StrictModel):
         return self
 
     def rows(self) -> list[tuple[str, list[DatasetRecipe]]]:
-        """The mixtures in the order of the table, each with the name of its adapter."""
+        """Return the mixtures in the order of the table, each with the name of its row."""
         if self.mixtures:
             return [(row.name, list(row.datasets)) for row in self.mixtures]
         return [
@@ -116,7 +118,7 @@ class Sweep(StrictModel):
         ]
 
     def record(self) -> SweepRecord:
-        """What the report is to know."""
+        """Return the table's rows and their adapters, for the report."""
         if self.mixtures:
             header, labels = "mixture", [row.name for row in self.mixtures]
         else:
@@ -128,7 +130,7 @@ class Sweep(StrictModel):
         return SweepRecord(header=header, rows=rows, seeds=self.seeds)
 
     def adapter_name(self, row: str, seed: int) -> str:
-        """The name of an adapter on the server."""
+        """Return the name under which an adapter is served."""
         return row if len(self.seeds) == 1 else f"{row}-s{seed}"
 
     @property
@@ -137,13 +139,13 @@ class Sweep(StrictModel):
         return next(self.trainings()).recipe.encoder
 
     def inference_prompt(self) -> str:
-        """Return the prompt under which all adapters are benched, so that rows compare.
+        """Return the prompt with which all adapters are benched.
 
         Raises:
-            ConfigError: the recipe is wrong, or the adapters are trained with several prompts and none is chosen.
-            SpecError: a prompt is not known.
+            ConfigError: the recipe is invalid, or the adapters are trained with several prompts and none is chosen.
+            SpecError: a prompt is unknown.
         """
-        recipes = [lesson.recipe for lesson in self.trainings()]
+        recipes = [training.recipe for training in self.trainings()]
         trained = list(dict.fromkeys(part.prompt or recipe.prompt for recipe in recipes for part in recipe.datasets))
         shown = [name for name in trained if load_prompt(name).shows_test_input]
         if self.evaluation.prompt is None and len(shown) != 1:
@@ -155,10 +157,10 @@ class Sweep(StrictModel):
         return chosen
 
     def trainings(self) -> Iterator[AdapterTraining]:
-        """Every adapter to be trained.
+        """Yield every adapter to train.
 
         Raises:
-            ConfigError: the recipe is wrong.
+            ConfigError: the recipe is invalid.
         """
         for name, datasets in self.rows():
             for seed in self.seeds:
@@ -172,7 +174,7 @@ class Sweep(StrictModel):
 
 @dataclass(frozen=True)
 class AdapterTraining:
-    """One adapter to be trained: its name, its recipe as plain values and as checked."""
+    """One adapter to train, with its recipe as plain values (``data``) and validated (``recipe``)."""
 
     name: str
     data: dict[str, Any]
@@ -184,7 +186,7 @@ def _weight_name(weight: float) -> str:
 
 
 def _scaled(datasets: Sequence[DatasetRecipe], share: float) -> list[DatasetRecipe]:
-    """Datasets with weights that add up to ``share``, in the proportions of their own (equal where they have none)."""
+    """Return the datasets with their weights scaled to add up to ``share``; a missing weight counts as 1."""
     if share == 0:
         return []
     total = sum(part.weight or 1.0 for part in datasets)
