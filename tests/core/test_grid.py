@@ -1,3 +1,5 @@
+"""Grids: conversion from and to rows, and what is refused."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -13,7 +15,7 @@ from tests.support.data_samples import grids
 
 
 @given(grids())
-def test_rows_and_back(grid: Grid) -> None:
+def test_rows_and_columns_round_trip(grid: Grid) -> None:
     assert Grid.from_rows(grid.to_rows()) == grid
     assert Grid.from_byte_rows(grid.rows()) == grid
     assert [bytes(column) for column in zip(*grid.rows(), strict=True)] == grid.columns()
@@ -27,19 +29,19 @@ JSON = st.recursive(
 
 
 @given(st.one_of(JSON, st.integers(0, 31).flatmap(lambda w: st.lists(st.just([1] * w), max_size=32)), grids()))
-def test_rows_from_json_are_read_alike(value: object) -> None:
+def test_from_json_equals_from_rows_without_booleans(value: object) -> None:
     rows = value.to_rows() if isinstance(value, Grid) else value
 
-    def told(read: Callable[[object], Grid]) -> object:
+    def result_of(read: Callable[[object], Grid]) -> object:
         try:
             return read(rows)
         except GridError as error:
             return type(error), str(error)
 
-    assert told(Grid.from_json) == told(Grid.from_rows)
+    assert result_of(Grid.from_json) == result_of(Grid.from_rows)
 
 
-def test_a_grid_is_a_value() -> None:
+def test_grids_are_immutable_and_compare_by_content() -> None:
     one, two = Grid.from_rows([[1, 2]]), Grid.from_rows(((1, 2),))
     assert one == two
     assert len({one, two, Grid.from_rows([[1], [2]])}) == 2
@@ -48,7 +50,7 @@ def test_a_grid_is_a_value() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], None, 7, "12", {}, [[]], [[1], []], [1, 2], [[1, 2], [3]], ["12", "34"]])
-def test_what_has_no_shape(rows: object) -> None:
+def test_rows_that_are_no_rectangle_are_refused(rows: object) -> None:
     with pytest.raises(GridError) as error:
         Grid.from_rows(rows, "task a, test 0")
     assert error.value.kind == "bad_shape"
@@ -56,7 +58,7 @@ def test_what_has_no_shape(rows: object) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(31, 1), (1, 31), (31, 31)])
-def test_a_side_over_30(height: int, width: int) -> None:
+def test_sides_over_30_are_refused(height: int, width: int) -> None:
     with pytest.raises(OversizeError, match=f"{height}x{width}") as error:
         Grid.from_rows([[0] * width] * height)
     assert error.value.kind == "bad_shape"
@@ -64,7 +66,7 @@ def test_a_side_over_30(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 10, 255, 256, 10**30, True, False, 1.0, "1", None, [1]])
-def test_what_is_no_colour(value: object) -> None:
+def test_cells_that_are_no_colour_are_refused(value: object) -> None:
     with pytest.raises(GridError, match="row 1, column 0") as error:
         Grid.from_rows([[0, 1], [value, 2]])
     assert error.value.kind == "bad_value"

@@ -1,4 +1,4 @@
-"""Models in the Hugging Face cache: whole ones are served offline, and no server is offline without weights."""
+"""Models in the Hugging Face cache: complete ones are served offline, incomplete ones are refused without network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ except ArcBenchError as error:
 
 
 def cache(home: Path, *, weights: bool = True, tokenizer: bool = True, revision: str = "main") -> Path:
-    """A cache as huggingface_hub lays it out: a snapshot of links to blobs; gives the snapshot."""
+    """Make a cache as huggingface_hub does (a snapshot of links to blobs) and return the snapshot."""
     root = home / "hub" / f"models--{MODEL.replace('/', '--')}"
     snapshot = root / "snapshots" / COMMIT
     for folder in (root / "refs", root / "blobs", snapshot):
@@ -57,16 +57,16 @@ def cache(home: Path, *, weights: bool = True, tokenizer: bool = True, revision:
 
 
 def prepared(home: Path, *extra: str, **environ: str) -> Any:
-    """What ``bench serve arc/tiny`` would start with this HF_HOME: arguments and environment, or its message."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-    env = {**kept, "HF_HOME": str(home), **environ}
+    """Return arguments and environment that ``bench serve arc/tiny`` would use with this HF_HOME, or its message."""
+    others = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
+    env = {**others, "HF_HOME": str(home), **environ}
     words = [sys.executable, "-c", PREPARE, MODEL, *extra]
     done = subprocess.run(words, capture_output=True, text=True, env=env, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_a_whole_model_is_served_from_its_snapshot_without_network(tmp_path: Path) -> None:
+def test_a_complete_cached_model_is_served_offline(tmp_path: Path) -> None:
     snapshot = cache(tmp_path)
     argv, env = prepared(tmp_path)
     assert argv[argv.index("--model") + 1] == str(snapshot)
@@ -76,8 +76,8 @@ def test_a_whole_model_is_served_from_its_snapshot_without_network(tmp_path: Pat
 
 
 @pytest.mark.parametrize("lacking", ["weights", "tokenizer"])
-def test_what_preview_leaves_is_served_by_a_download(tmp_path: Path, lacking: str) -> None:
-    """Its configuration is known before: the context is limited as for a folder."""
+def test_an_incomplete_cached_model_is_served_by_a_download(tmp_path: Path, lacking: str) -> None:
+    """The cached configuration limits the context, as for a model folder."""
     cache(tmp_path, **{lacking: False})
     argv, env = prepared(tmp_path)
     assert argv[argv.index("--model") + 1] == MODEL
@@ -86,14 +86,14 @@ def test_what_preview_leaves_is_served_by_a_download(tmp_path: Path, lacking: st
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_without_network_it_is_refused(tmp_path: Path, name: str) -> None:
-    told = prepared(tmp_path, **{name: "true"})
-    assert told.startswith(
+def test_an_incomplete_cached_model_is_refused_offline(tmp_path: Path, name: str) -> None:
+    message = prepared(tmp_path, **{name: "true"})
+    assert message.startswith(
         f"model {MODEL}: it is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids the download"
     )
     cache(tmp_path, weights=False)
-    told = prepared(tmp_path, **{name: "1"})
-    assert told == (
+    message = prepared(tmp_path, **{name: "1"})
+    assert message == (
         f"model {MODEL}: the Hugging Face cache has no *.safetensors of it, and HF_HUB_OFFLINE forbids the download; "
         "unset HF_HUB_OFFLINE, or give a model folder"
     )
@@ -101,7 +101,7 @@ def test_without_network_it_is_refused(tmp_path: Path, name: str) -> None:
         assert prepared(tmp_path, elsewhere, **{name: "1"})[0][-1] == elsewhere
 
 
-def test_a_revision_behind_the_dashes_is_the_one_that_is_served(tmp_path: Path) -> None:
+def test_the_revision_passed_to_vllm_is_served_from_the_cache(tmp_path: Path) -> None:
     snapshot = cache(tmp_path, revision="v2")
     argv, env = prepared(tmp_path)
     assert (argv[argv.index("--model") + 1], env.get("HF_HUB_OFFLINE")) == (MODEL, None)
@@ -111,20 +111,20 @@ def test_a_revision_behind_the_dashes_is_the_one_that_is_served(tmp_path: Path) 
 
 @pytest.mark.parametrize("shards", [{1}, {2, 3}, {1, 3}, {1, 2, 3}])
 @pytest.mark.parametrize("index", [True, False])
-def test_shards_that_were_not_downloaded_are_missed(tmp_path: Path, shards: set[int], index: bool) -> None:
+def test_missing_shards_are_named(tmp_path: Path, shards: set[int], index: bool) -> None:
     names = [f"model-0000{k}-of-00003.safetensors" for k in (1, 2, 3)]
     for k in shards:
         (tmp_path / names[k - 1]).touch()
     if index:
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(enumerate(names))}))
-    told = missing_weights(tmp_path)
+    message = missing_weights(tmp_path)
     lacking = sorted({1, 2, 3} - shards)
-    assert told == (
+    assert message == (
         None if not lacking else f"no {names[lacking[0] - 1]}" + (" and 1 more" if len(lacking) > 1 else "")
     )
 
 
-def test_what_else_is_not_whole(tmp_path: Path) -> None:
+def test_broken_links_pickles_and_damaged_indexes_are_incomplete(tmp_path: Path) -> None:
     snapshot = cache(tmp_path)
     assert is_complete(snapshot)
     (tmp_path / "hub" / "models--arc--tiny" / "blobs" / "model.safetensors").unlink()
@@ -136,7 +136,7 @@ def test_what_else_is_not_whole(tmp_path: Path) -> None:
         assert missing_weights(snapshot) == "model.safetensors.index.json that cannot be read"
 
 
-def test_folders_without_all_weights_are_refused_by_server_and_trainer(tmp_path: Path) -> None:
+def test_server_and_trainer_refuse_folders_with_missing_weights(tmp_path: Path) -> None:
     model = make_base(tmp_path / "m")
     prepare(ServeConfig(model), None, CPU)
     check_weights(model)
@@ -149,7 +149,7 @@ def test_folders_without_all_weights_are_refused_by_server_and_trainer(tmp_path:
     prepare(ServeConfig(model, extra=("--load-format", "dummy")), None, CPU)
 
 
-def test_the_trainer_is_never_offline_without_weights(tmp_path: Path) -> None:
+def test_offline_training_without_cached_weights_is_refused(tmp_path: Path) -> None:
     cache(tmp_path, weights=False)
     recipe = tmp_path / "recipe.json"
     data = {"model": MODEL, "output_dir": str(tmp_path / "out"), "datasets": ["toy/copy#n=9"], "max_steps": 1}
@@ -162,13 +162,13 @@ def test_the_trainer_is_never_offline_without_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "offline"), [("1", True), ("on", True), ("TRUE", True), ("0", False), ("", False)])
-def test_when_the_hub_is_switched_off(value: str, offline: bool) -> None:
+def test_environment_variables_that_forbid_downloads(value: str, offline: bool) -> None:
     assert is_offline({"HF_HUB_OFFLINE": value}) is offline
     assert is_offline({"TRANSFORMERS_OFFLINE": value}) is offline
     assert not is_offline({})
 
 
-def test_an_adapters_base_that_is_not_whole_is_not_at_hand(tmp_path: Path) -> None:
+def test_an_incomplete_base_model_has_no_tensors_and_no_hash(tmp_path: Path) -> None:
     snapshot = cache(tmp_path, weights=False)
     base = BaseModel(MODEL, None, snapshot)
     assert (base.layers, base.tensors, base.hash, base.commit) == (2, {}, None, None)

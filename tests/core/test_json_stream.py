@@ -1,8 +1,11 @@
-"""Large JSON files element by element: the same as reading them whole, and errors that name the line."""
+"""Streamed JSON files: the same values as when parsed at once, errors with line numbers, bounded memory."""
 
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import DataError
-from harness.core.json_stream import _Reader, first_character, iterate_elements
+from harness.core.json_stream import first_character, iterate_elements
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
@@ -20,12 +23,12 @@ VALUES = st.recursive(
 
 
 def read(path: Path, block: int) -> object:
-    """What the elements of a file add up to."""
-    found = list(iterate_elements(path, block))
-    assert [element.index for element in found] == list(range(len(found)))
+    """Return the list or object that the streamed elements make up."""
+    elements = list(iterate_elements(path, block))
+    assert [element.index for element in elements] == list(range(len(elements)))
     if first_character(path) == "[":
-        return [element.value for element in found]
-    return {element.key: element.value for element in found}
+        return [element.value for element in elements]
+    return {element.key: element.value for element in elements}
 
 
 @given(
@@ -35,7 +38,7 @@ def read(path: Path, block: int) -> object:
     block=st.integers(1, 40),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_elements_equal_the_whole_file_for_every_block_size(
+def test_streamed_elements_equal_the_parsed_file_for_every_block_size(
     tmp_path: Path, value: object, indent: int | None, ascii_only: bool, block: int
 ) -> None:
     path = tmp_path / "file.json"
@@ -43,7 +46,7 @@ def test_elements_equal_the_whole_file_for_every_block_size(
     assert read(path, block) == value
 
 
-def test_elements_tell_the_line_on_which_they_begin(tmp_path: Path) -> None:
+def test_elements_have_the_line_on_which_they_begin(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text('[\n{"a":\n1},\n\n[2],\n"x"]\n')
     assert [element.line for element in iterate_elements(path)] == [2, 5, 6]
@@ -66,14 +69,14 @@ def test_elements_tell_the_line_on_which_they_begin(tmp_path: Path) -> None:
         ("[" * 100_000, r"nested too deep|not JSON"),
     ],
 )
-def test_what_is_not_json_is_refused_with_its_line(tmp_path: Path, content: str, message: str, block: int) -> None:
+def test_invalid_json_is_refused_with_its_line(tmp_path: Path, content: str, message: str, block: int) -> None:
     path = tmp_path / "file.json"
     path.write_text(content)
     with pytest.raises(DataError, match=message):
         list(iterate_elements(path, block))
 
 
-def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(b"[\xff\xfe]")
     with pytest.raises(DataError, match="not text in UTF-8"):
@@ -82,32 +85,28 @@ def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
         list(iterate_elements(tmp_path / "nothing.json"))
 
 
-def test_a_broken_file_is_not_read_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "file.json"
-    with path.open("w") as file:
-        file.write('[{"a" 1},\n')
-        file.write("[1, 2, 3],\n" * 500_000)
-    with path.open() as file:
-        reader = _Reader(path, file, 1 << 20)
-        with pytest.raises(DataError, match="line 1: not JSON"):
-            list(reader.iterate_elements())
-        assert len(reader.text) <= 1 << 20
+def peak_memory(path: Path) -> int:
+    """Return the most bytes allocated at once while a file's elements are iterated, errors included."""
+    tracemalloc.start()
+    try:
+        with suppress(DataError):
+            deque(iterate_elements(path), maxlen=0)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
-def test_the_window_does_not_grow_with_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["1", '{"a" 1}'], ids=["valid", "invalid"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, first: str) -> None:
+    """A valid file is read block by block, and one with an error not beyond it."""
     path = tmp_path / "file.json"
-    path.write_text("[" + ",\n".join(['{"grid": [[1, 2], [3, 4]]}'] * 200_000) + "]")
-    widest = 0
-    with path.open() as file:
-        reader = _Reader(path, file, 1 << 20)
-        for element in reader.iterate_elements():
-            widest = max(widest, len(reader.text)) if element.index % 1_000 == 0 else widest
-    assert element.index == 199_999
-    assert widest <= 2 << 20
+    path.write_text("[" + ",\n".join([first, *['{"grid": [[1, 2], [3, 4]]}'] * 400_000]) + "]")
+    assert path.stat().st_size > 10 << 20
+    assert peak_memory(path) < 6 << 20
 
 
 @pytest.mark.parametrize("block", range(1, 14))
-def test_numbers_that_a_block_cuts_are_read_whole(tmp_path: Path, block: int) -> None:
+def test_numbers_split_between_blocks_are_read_completely(tmp_path: Path, block: int) -> None:
     path = tmp_path / "file.json"
     path.write_text("[1.5, -0.0, 1e+30, 1E-7, 10, 12345.678e-12]\n")
     assert [repr(element.value) for element in iterate_elements(path, block)] == [

@@ -1,3 +1,5 @@
+"""Random streams: reproducible, independent by key, uniform."""
+
 from __future__ import annotations
 
 import subprocess
@@ -11,8 +13,8 @@ from hypothesis import strategies as st
 from harness.core.random_stream import Stream
 
 
-def test_the_numbers_never_change() -> None:
-    """Runs are only comparable across versions and machines while these stand."""
+def test_the_numbers_are_the_same_in_every_version() -> None:
+    """Runs of different versions and machines are comparable only if these numbers never change."""
     stream = Stream(7, "00576224", 3)
     assert [stream.word() for _ in range(3)] == [12388501777132455312, 15882777081064198923, 12833131343961579705]
     assert Stream("a").permutation(8) == (3, 5, 1, 7, 2, 0, 4, 6)
@@ -20,12 +22,12 @@ def test_the_numbers_never_change() -> None:
     assert Stream("c").uniform() == 0.4903457232500077
 
 
-def test_keys_are_told_apart() -> None:
+def test_different_keys_give_different_streams() -> None:
     keys: list[tuple[int | str, ...]] = [(1, 2), (12,), ("1", 2), (1, "2"), ("12",), (2, 1), (), ("",), ("", "")]
     assert len({Stream(*key).word() for key in keys}) == len(keys)
 
 
-def test_another_process_and_order_give_the_same() -> None:
+def test_another_process_and_order_give_the_same_numbers() -> None:
     code = (
         "from harness.core.random_stream import Stream; "
         "print([Stream('x', i).word() for i in reversed(range(20))][::-1])"
@@ -35,12 +37,12 @@ def test_another_process_and_order_give_the_same() -> None:
 
 
 @given(st.integers(), st.integers(1, 2**70))
-def test_below_stays_below(key: int, n: int) -> None:
+def test_below_is_in_range(key: int, n: int) -> None:
     if n <= 2**64:
         assert 0 <= Stream(key).below(n) < n
 
 
-def test_numbers_are_spread_evenly() -> None:
+def test_numbers_are_uniform() -> None:
     stream = Stream("even")
     counts = Counter(stream.below(10) for _ in range(20_000))
     assert all(abs(count - 2000) < 200 for count in counts.values())
@@ -53,12 +55,12 @@ def test_samples_are_distinct(key: int, n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, n))
     stream = Stream(key)
     assert sorted(stream.permutation(n)) == list(range(n))
-    drawn = stream.sample(range(n), k)
-    assert len(set(drawn)) == k
-    assert set(drawn) <= set(range(n))
+    chosen = stream.sample(range(n), k)
+    assert len(set(chosen)) == k
+    assert set(chosen) <= set(range(n))
 
 
-def test_wrong_bounds() -> None:
+def test_impossible_bounds_are_refused() -> None:
     with pytest.raises(ValueError, match="positive"):
         Stream().below(0)
     with pytest.raises(ValueError, match="3 distinct items from 2"):

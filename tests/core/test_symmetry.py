@@ -1,3 +1,5 @@
+"""Symmetries of grids, and the canonical form."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,17 +25,17 @@ _NUMPY = {
 
 
 @given(grids(), symmetries)
-def test_the_inverse_undoes(grid: Grid, name: str) -> None:
+def test_the_inverse_symmetry_undoes_a_symmetry(grid: Grid, name: str) -> None:
     assert apply_symmetry(inverse_symmetry(name), apply_symmetry(name, grid)) == grid
 
 
 @given(grids(12), symmetries)
-def test_the_names_mean_what_numpy_means(grid: Grid, name: str) -> None:
+def test_symmetries_equal_those_of_numpy(grid: Grid, name: str) -> None:
     assert apply_symmetry(name, grid).to_rows() == _NUMPY[name](np.array(grid.to_rows())).tolist()
 
 
 @pytest.mark.parametrize("name", SYMMETRIES)
-def test_the_eight_form_a_group(name: str) -> None:
+def test_the_eight_symmetries_form_a_group(name: str) -> None:
     grid = Grid.from_rows([[1, 2, 3], [4, 5, 6]])
     images = {apply_symmetry(other, grid) for other in SYMMETRIES}
     assert len(images) == 8
@@ -41,14 +43,14 @@ def test_the_eight_form_a_group(name: str) -> None:
 
 
 @given(grids(), symmetries, st.permutations(range(COLOURS)))
-def test_the_canonical_form_is_invariant(grid: Grid, name: str, colours: list[int]) -> None:
+def test_the_canonical_form_is_equal_under_symmetries_and_colours(grid: Grid, name: str, colours: list[int]) -> None:
     turned = apply_symmetry(name, grid)
     other = Grid(turned.height, turned.width, bytes(colours[c] for c in turned.cells))
     assert canonical_grid(other) == canonical_grid(grid)
     assert canonical_bucket(other, 8) == canonical_bucket(grid, 8)
 
 
-def test_the_canonical_form_tells_classes_apart() -> None:
+def test_the_canonical_form_differs_between_classes() -> None:
     rows = (
         [[0, 0]],
         [[0, 1]],

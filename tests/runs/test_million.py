@@ -64,7 +64,7 @@ def fill(out: Path, config: RunConfig) -> int:
     return len(plan)
 
 
-def test_a_million_predictions_are_resumed_and_scored_in_little_memory(tmp_path: Path) -> None:
+def test_a_million_predictions_are_resumed_and_scored_within_600_mib(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with ChatServer(garbage, models={"base": {}}) as server:
         with subprocess.Popen(command(server.url, out), stderr=subprocess.DEVNULL) as process:

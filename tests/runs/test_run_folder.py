@@ -1,4 +1,4 @@
-"""The run folder: nothing that was committed is ever lost, nothing is written twice, nobody writes beside another."""
+"""Run folders: appended predictions, resuming, locks, and errors for invalid files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def written(path: Path, count: int) -> bytes:
     return path.read_bytes()
 
 
-def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
+def test_appended_predictions_are_read_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     written(folder.predictions_path, 4)
     assert load_records(tmp_path) == [line(sample) for sample in range(4)]
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+def test_the_error_of_an_invalid_line_names_it(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
     lines = written(path, 3).splitlines(keepends=True)
     path.write_bytes(lines[0] + b"{}\n" + lines[2])
@@ -49,7 +49,7 @@ def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.check_free(resume=False)
     with folder.locked():
-        folder.check_free(resume=False)  # Begun and killed before the manifest was written: nothing is in the way.
+        folder.check_free(resume=False)  # A run that was killed before it wrote its manifest does not prevent another.
         folder.start_run(manifest("toy/copy#n=2", ["base"], 2), resume=False)
     with pytest.raises(RunError, match="--resume completes it"):
         folder.check_free(resume=False)
@@ -57,7 +57,7 @@ def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, resume: bool) -> None:
+def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path, resume: bool) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError):
         RunFolder(tmp_path).check_free(resume)
@@ -65,7 +65,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, resume: bool) -> Non
         RunFolder(tmp_path / "thesis.tex").check_free(resume)
 
 
-def test_resuming_keeps_the_history_and_names_what_changed(tmp_path: Path) -> None:
+def test_resuming_keeps_the_history_and_names_changed_options(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     first = manifest("toy/copy#n=2", ["base"], 2)
     folder.start_run(first, resume=False)
@@ -78,7 +78,7 @@ def test_resuming_keeps_the_history_and_names_what_changed(tmp_path: Path) -> No
     assert folder.manifest() == again
 
 
-def test_changes_of_a_model_are_named_by_the_model() -> None:
+def test_changed_options_of_a_model_are_named_with_the_model() -> None:
     old = manifest("toy/copy#n=2", ["base", "cross"], 2).config
     changed = old.models[1].model_copy(update={"hash": "abc"})
     new = old.model_copy(update={"models": [old.models[0], changed]})
@@ -86,7 +86,7 @@ def test_changes_of_a_model_are_named_by_the_model() -> None:
     assert config_changes(old, old) == []
 
 
-def test_a_missing_or_broken_manifest_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_missing_or_invalid_manifest_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"manifest.json is missing"):
         RunFolder(tmp_path).manifest()
     (tmp_path / "manifest.json").write_text('{"format": 2}')

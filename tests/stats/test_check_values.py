@@ -19,8 +19,8 @@ def test_the_check_values() -> None:
     votes = vote_at_m(2, [2, 1], 1, [3, 6])
     np.testing.assert_allclose(votes, [[0.41667, 0.5], [0.73333, 1.0]], atol=5e-6)
     assert pass_at_k(8, [2], [4])[0, 0] == pytest.approx(0.785714, abs=5e-7)
-    found = intervals(ones(94, 400))[0]
-    assert (found.low, found.high) == (0.1950, 0.2775)
+    result = intervals(ones(94, 400))[0]
+    assert (result.low, result.high) == (0.1950, 0.2775)
     zeros_first = intervals(ones(94, 400)[::-1])[0]
     assert (zeros_first.low, zeros_first.high) != (0.1950, 0.2775)
     difference = compare(ones(94, 400), np.zeros(400))[0]
@@ -29,7 +29,7 @@ def test_the_check_values() -> None:
     assert intervals(np.zeros(50))[0].high == pytest.approx(0.071, abs=5e-4)
 
 
-def test_the_statistics_do_no_input_or_output_and_know_no_heavy_package() -> None:
+def test_the_statistics_do_no_input_or_output_and_import_no_heavy_package() -> None:
     code = """
 import sys
 import numpy as np
@@ -51,10 +51,10 @@ def work():
     average({"t": [score_votes([Vote(grid)], grid, 2)]})
 
 work()  # imports of scipy's parts happen once
-touched = []
-sys.addaudithook(lambda event, args: touched.append(event) if event.split(".")[0] in ("open", "socket", "os") else None)
+events = []
+sys.addaudithook(lambda event, args: events.append(event) if event.split(".")[0] in ("open", "socket", "os") else None)
 work()
-print(touched)
+print(events)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n[]\n"

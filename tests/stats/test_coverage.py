@@ -1,4 +1,4 @@
-"""Whether the intervals hold, by simulation (benchmarks/coverage.py is the whole of it), with controls that fail."""
+"""Coverage of the intervals by simulation (benchmarks/coverage.py does more), with wrong methods that must fail."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def target(simulation: ModuleType) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_simulated_coverage_at_400_tasks_and_a_control_that_fails(simulation: ModuleType, target: np.ndarray) -> None:
+def test_simulated_coverage_of_400_tasks_and_of_a_wrong_method(simulation: ModuleType, target: np.ndarray) -> None:
     population, n, replicates = simulation.Population(), 32, 1_000
     assert target[[0, 3, 5]] == pytest.approx([0.13, 0.34, 0.24], abs=0.01)
-    found = simulation.coverage(simulation.simulate(population, replicates, 400, n, 1), target, n)
+    coverage = simulation.coverage(simulation.simulate(population, replicates, 400, n, 1), target, n)
     slack = 3 * math.sqrt(0.95 * 0.05 / replicates)
-    assert np.all((found.ours > 0.95 - slack) & (found.ours < 0.95 + slack)), dict(
-        zip(METRICS, found.ours, strict=True)
+    assert np.all((coverage.ours > 0.95 - slack) & (coverage.ours < 0.95 + slack)), dict(
+        zip(METRICS, coverage.ours, strict=True)
     )
-    assert found.per_prediction < 0.5
+    assert coverage.per_prediction < 0.5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tasks", [10, 20, 50, 120])
 def test_simulated_coverage_with_few_tasks(simulation: ModuleType, target: np.ndarray, tasks: int) -> None:
     population, n, replicates = simulation.Population(), 32, 1_000
-    found = simulation.coverage(simulation.simulate(population, replicates, tasks, n, 1), target, n)
+    coverage = simulation.coverage(simulation.simulate(population, replicates, tasks, n, 1), target, n)
     slack = 3 * math.sqrt(0.93 * 0.07 / replicates)
-    assert np.all(found.ours > 0.93 - slack), dict(zip(METRICS, found.ours, strict=True))
+    assert np.all(coverage.ours > 0.93 - slack), dict(zip(METRICS, coverage.ours, strict=True))
     if tasks == 10:
         # Without the fallback and the small-sample level the same check fails.
-        assert found.plain_bca.min() < 0.93 - slack
+        assert coverage.plain_bca.min() < 0.93 - slack
 
 
 def test_the_simulation_scores_as_the_harness_does(simulation: ModuleType) -> None:
@@ -69,7 +69,7 @@ def test_the_simulation_scores_as_the_harness_does(simulation: ModuleType) -> No
 
 
 def published(title: str) -> list[dict[str, str]]:
-    """The rows of the first table of benchmarks/coverage.md after a line that begins with ``title``."""
+    """Return the rows of the first table in benchmarks/coverage.md after a paragraph that begins with ``title``."""
     text = (Path(__file__).parents[2] / "benchmarks" / "coverage.md").read_text(encoding="utf-8")
     (after,) = [part for part in text.split("\n\n") if part.startswith(title)]
     head, _, *rows = text[text.index(after) + len(after) :].strip().split("\n\n")[0].splitlines()
@@ -77,7 +77,7 @@ def published(title: str) -> list[dict[str, str]]:
     return [dict(zip(names, map(str.strip, row.strip("|").split("|")), strict=True)) for row in rows]
 
 
-def test_the_published_coverage_is_what_is_promised() -> None:
+def test_the_published_coverage_is_near_the_nominal_one() -> None:
     text = (Path(__file__).parents[2] / "benchmarks" / "coverage.md").read_text(encoding="utf-8")
     assert "over 2000 replicates" in text
     large = published("400 tasks;")

@@ -1,4 +1,4 @@
-"""Paired differences, their tests and verdicts, and the gate."""
+"""Paired comparisons: intervals, tests, verdicts, and the gate."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def test_mcnemar_check_value() -> None:
     assert mcnemar(12, 4) == pytest.approx(binomtest(4, 16).pvalue, rel=1e-12)
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(np.int64(70), np.int64(30)) == pytest.approx(binomtest(30, 100).pvalue, rel=1e-12)
-    found = compare(np.r_[ones(12, 12), np.zeros(4), np.ones(84)], np.r_[np.zeros(12), np.ones(88)])[0]
-    assert (found.won, found.lost, found.p_method) == (12, 4, "mcnemar")
-    assert found.p == mcnemar(12, 4)
+    comparison = compare(np.r_[ones(12, 12), np.zeros(4), np.ones(84)], np.r_[np.zeros(12), np.ones(88)])[0]
+    assert (comparison.won, comparison.lost, comparison.p_method) == (12, 4, "mcnemar")
+    assert comparison.p == mcnemar(12, 4)
 
 
-def test_mcnemar_is_exact_and_quick_for_any_number_of_tasks() -> None:
+def test_mcnemar_is_exact_and_fast_for_many_tasks() -> None:
     for won, lost in itertools.product(range(0, 60, 3), repeat=2):
         tail = sum(math.comb(won + lost, i) for i in range(min(won, lost) + 1))
         assert mcnemar(won, lost) == min(1.0, 2 * tail / 2 ** (won + lost))
     began = time.process_time()
     assert mcnemar(10_150, 9_850) == pytest.approx(binomtest(9_850, 20_000).pvalue, rel=1e-10)
-    assert time.process_time() - began < 2  # 25 s where each binomial coefficient was computed for itself
+    assert time.process_time() - began < 2  # 25 s if each binomial coefficient is computed from scratch
 
 
 @given(st.lists(st.integers(-6, 6), min_size=1, max_size=8))
@@ -51,23 +51,23 @@ def test_sign_flips_equal_enumeration(differences: list[int]) -> None:
 
 @pytest.mark.parametrize("denominator", [7, 45, 288])
 @given(whole=st.lists(st.integers(-6, 6), min_size=1, max_size=8))
-def test_ties_survive_the_rounding_to_12_decimals(denominator: int, whole: list[int]) -> None:
+def test_equal_sums_stay_equal_after_rounding_to_12_decimals(denominator: int, whole: list[int]) -> None:
     reached = [
         abs(sum(s * d for s, d in zip(signs, whole, strict=True))) >= abs(sum(whole))
         for signs in itertools.product((-1, 1), repeat=len(whole))
     ]
-    found = compare(np.maximum(whole, 0) / denominator, np.maximum(np.negative(whole), 0) / denominator, 384)[0]
-    assert found.p == pytest.approx(np.mean(reached), abs=1e-15)
+    comparison = compare(np.maximum(whole, 0) / denominator, np.maximum(np.negative(whole), 0) / denominator, 384)[0]
+    assert comparison.p == pytest.approx(np.mean(reached), abs=1e-15)
 
 
-def test_ties_survive_the_rounding_among_random_flips() -> None:
+def test_equal_sums_stay_equal_after_rounding_among_random_flips() -> None:
     whole = np.array([1, 2, 3, -1, -2, 4] * 3)
     units, scale = np.stack([whole * 1.0, np.rint(whole / 45 * 1e12)]), np.array([45.0, 1e12])
     (exact, _), (rounded, method) = sign_tests(units, scale, 0, 9_999)
     assert (rounded, method) == (exact, "sign-flip")
 
 
-def test_random_flips_come_near_the_exact_p_and_are_seeded() -> None:
+def test_random_flips_approximate_the_exact_p_and_are_seeded() -> None:
     rng = np.random.default_rng(4)
     differences = rng.integers(-5, 9, 17)
     differences[differences == 0] = 1
@@ -86,18 +86,18 @@ def test_random_flips_come_near_the_exact_p_and_are_seeded() -> None:
 def test_the_paired_interval_equals_scipys_percentile_interval() -> None:
     rng = np.random.default_rng(6)
     a, b = scores(rng, 400, 32), scores(rng, 400, 32)
-    found = compare(a, b, 32, seed=3)[0]
+    comparison = compare(a, b, 32, seed=3)[0]
     low, high = scipy_ends(np.rint((a - b) * 32), 3, "percentile")
-    assert (found.low, found.high) == (low / 32, high / 32)
-    assert found.delta == pytest.approx(a.mean() - b.mean())
-    assert found.resolvable == pytest.approx(2.802 * np.std(a - b, ddof=1) / 20)
+    assert (comparison.low, comparison.high) == (low / 32, high / 32)
+    assert comparison.delta == pytest.approx(a.mean() - b.mean())
+    assert comparison.resolvable == pytest.approx(2.802 * np.std(a - b, ddof=1) / 20)
 
 
 def test_too_few_differing_tasks_get_no_interval_but_a_verdict() -> None:
-    found = compare(ones(9, 100), np.zeros(100))[0]
-    assert (found.low, found.high, found.note) == (None, None, "too few tasks differ")
-    assert found.p == 2 / 2**9
-    assert found.verdict == "better"
+    comparison = compare(ones(9, 100), np.zeros(100))[0]
+    assert (comparison.low, comparison.high, comparison.note) == (None, None, "too few tasks differ")
+    assert comparison.p == 2 / 2**9
+    assert comparison.verdict == "better"
     assert compare(ones(10, 100), np.zeros(100))[0].low is not None
 
 
@@ -112,22 +112,22 @@ def test_equal_rows_and_constant_differences_have_no_interval() -> None:
 def test_verdicts_follow_the_corrected_p_and_the_direction() -> None:
     base = np.zeros((3, 100))
     ours = np.stack([ones(20, 100), ones(6, 100), np.zeros(100)])
-    found = compare(ours, base)
-    assert found[1].p == 2 / 2**6
-    assert found[1].p_holm == 4 / 2**6
-    assert [c.verdict for c in found] == ["better", "not resolved", "not resolved"]
+    comparisons = compare(ours, base)
+    assert comparisons[1].p == 2 / 2**6
+    assert comparisons[1].p_holm == 4 / 2**6
+    assert [c.verdict for c in comparisons] == ["better", "not resolved", "not resolved"]
     assert [c.verdict for c in compare(base, ours)] == ["worse", "not resolved", "not resolved"]
-    turned = compare(ours, base, lower_is_better=[True, True, True])[0]
-    assert (turned.verdict, turned.won, turned.lost, turned.delta) == ("worse", 0, 20, 0.2)
+    reverse = compare(ours, base, lower_is_better=[True, True, True])[0]
+    assert (reverse.verdict, reverse.won, reverse.lost, reverse.delta) == ("worse", 0, 20, 0.2)
 
 
 @pytest.mark.parametrize("shared", [30, 40, 50])
 def test_half_a_point_on_400_tasks_is_not_resolved(shared: int) -> None:
     a = np.r_[np.ones(shared), np.ones(51 - shared), np.zeros(53 - shared), np.zeros(400 - 104 + shared)]
     b = np.r_[np.ones(shared), np.zeros(51 - shared), np.ones(53 - shared), np.zeros(400 - 104 + shared)]
-    found = compare(a, b)[0]
+    comparison = compare(a, b)[0]
     assert (a.mean(), b.mean()) == (0.1275, 0.1325)
-    assert found.verdict == "not resolved"
+    assert comparison.verdict == "not resolved"
 
 
 def test_swapping_the_two_sides_mirrors_the_test() -> None:
@@ -137,7 +137,7 @@ def test_swapping_the_two_sides_mirrors_the_test() -> None:
     assert (one.p, one.won, one.delta) == (other.p, other.lost, -other.delta)
 
 
-def test_holm_steps_down() -> None:
+def test_holm_check_values() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
@@ -148,18 +148,18 @@ def test_holm_lies_between_the_raw_p_and_bonferroni(ps: list[float]) -> None:
     corrected = holm(ps)
     for p, q in zip(ps, corrected, strict=True):
         assert p <= q <= min(1, p * len(ps))
-    # Holm controls more than the false discovery rate, and so is never below Benjamini and Hochberg's.
+    # Holm's correction is at least that of Benjamini and Hochberg, which controls less.
     assert np.all(np.array(corrected) >= false_discovery_control(ps) - 1e-12)
 
 
-def test_planning_is_the_inverse_of_resolving() -> None:
+def test_tasks_needed_is_the_inverse_of_resolvable_difference() -> None:
     assert tasks_needed(0.4, resolvable_difference(0.4, 250) or 0) == pytest.approx(250, abs=1)
     assert resolvable_difference(0.0, 400) is None
     with pytest.raises(ValueError, match="must be above 0"):
         tasks_needed(0.0, 0.1)
 
 
-def test_only_equal_shapes_are_paired() -> None:
+def test_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be paired"):
         compare(np.zeros(10), np.zeros(11))
 
@@ -168,7 +168,7 @@ def test_only_equal_shapes_are_paired() -> None:
     ("low", "high", "minimum", "verdict"),
     [(0.2, 0.3, 0.2, Gate.PASS), (0.1, 0.2, 0.2, Gate.INCONCLUSIVE), (0.1, 0.19, 0.2, Gate.FAIL)],
 )
-def test_the_gate_asks_the_whole_interval(low: float, high: float, minimum: float, verdict: Gate) -> None:
+def test_the_gate_compares_both_ends_of_the_interval(low: float, high: float, minimum: float, verdict: Gate) -> None:
     assert gate_verdict(low, high, minimum) is verdict
 
 
@@ -176,7 +176,7 @@ def test_gate_exit_codes() -> None:
     assert (Gate.PASS.value, Gate.FAIL.value, Gate.INCONCLUSIVE.value) == (0, 1, 3)
 
 
-def test_no_worse_than_a_baseline() -> None:
+def test_verdicts_on_a_margin_below_a_baseline() -> None:
     rng = np.random.default_rng(9)
     base = rng.binomial(32, 0.5, 400) / 32
     better, much_worse = np.minimum(base + 3 / 32, 1), np.maximum(base - rng.binomial(8, 0.5, 400) / 32, 0)
@@ -189,6 +189,6 @@ def test_no_worse_than_a_baseline() -> None:
         margin_verdict(noisy, -0.1)
 
 
-def test_a_gate_without_differing_tasks_passes_only_where_the_tasks_suffice() -> None:
+def test_without_differing_tasks_a_margin_passes_only_with_enough_tasks() -> None:
     assert margin_verdict(compare(ones(100, 400), ones(100, 400))[0], 0.01) is Gate.PASS
     assert margin_verdict(compare(ones(10, 40), ones(10, 40))[0], 0.01) is Gate.INCONCLUSIVE

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import ConfigError
-from harness.core.grid import Pair, Task
+from harness.core.grid import Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList
-from tests.support.data_samples import random_task
+from tests.support.data_samples import random_task, tasks
 from tests.support.mixtures import half_too_long, make_mixture
 from trainers.commands.preview import format_preview, preview
 from trainers.data.mixture import TaskChanges, count_by_source
-from trainers.data.task_augmentation import EQUAL_WEIGHTS, KINDS, random_change
+from trainers.data.task_augmentation import EQUAL_WEIGHTS, KINDS, ProblemChange, random_change
 from trainers.model.inputs import open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe
 
@@ -127,3 +127,49 @@ def test_a_dataset_overrides_the_recipe_s_task_changes() -> None:
 def test_invalid_task_changes_are_explained(values: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         make_recipe({**RECIPE, "datasets": "toy/cross", **values})
+
+
+@given(tasks(max_side=30), st.integers())
+def test_a_problem_change_changes_inputs_or_outputs_and_stays_within_30(task: Task, key: int) -> None:
+    change = random_change(Stream(key), task)
+    assert change is not None
+    new = change.apply_task(task)
+    same, changed = ("output", "input") if change.side == "input" else ("input", "output")
+    for old, changed_pair in zip(task.train + task.test, new.train + new.test, strict=True):
+        assert getattr(changed_pair, same) == getattr(old, same)
+        grid = getattr(changed_pair, changed)
+        assert grid == change.apply(getattr(old, changed))
+        assert max(grid.shape) <= 30
+        assert Grid.from_rows(grid.to_rows()) == grid
+
+
+def test_all_kinds_of_problem_changes_occur() -> None:
+    grid = Grid.from_rows([[1, 2]])
+    task = Task("t", (Pair(grid, grid),), (Pair(grid, grid),))
+    changes = [random_change(Stream("kind", i), task) for i in range(400)]
+    assert {(change.side, change.kind) for change in changes if change} == {
+        (s, k) for s in ("input", "output") for k in KINDS
+    }
+    assert {change.rows for change in changes if change and change.kind == "padding"} == {1, 2, 3, 4, 5}
+    assert {change.columns for change in changes if change and change.kind == "upscale"} == {2, 3, 4}
+
+
+def test_changes_that_exceed_30_do_not_occur() -> None:
+    grid = Grid(30, 29, bytes(870))
+    task = Task("t", (Pair(grid, grid),), (Pair(grid, None),))
+    assert random_change(Stream(0), task, {"padding": 1, "upscale": 1, "mirror": 1, "geometric": 0}) is None
+    assert {c.kind for i in range(40) if (c := random_change(Stream(i), task))} == {"geometric"}
+
+
+def test_problem_changes_of_one_grid() -> None:
+    grid = Grid.from_rows([[1, 2]])
+    assert ProblemChange("input", "padding", rows=1, columns=2, colour=5).apply(grid).to_rows() == [
+        [5] * 6,
+        [5, 5, 1, 2, 5, 5],
+        [5] * 6,
+    ]
+    assert ProblemChange("input", "upscale", rows=2, columns=3).apply(grid).to_rows() == [[1, 1, 1, 2, 2, 2]] * 2
+    assert ProblemChange("input", "mirror", symmetry="flip_lr").apply(grid).to_rows() == [[1, 2, 2, 1]]
+    assert ProblemChange("input", "mirror", symmetry="flip_lr", first=False).apply(grid).to_rows() == [[2, 1, 1, 2]]
+    assert ProblemChange("input", "mirror", symmetry="flip_ud").apply(grid).to_rows() == [[1, 2], [1, 2]]
+    assert ProblemChange("input", "geometric", symmetry="transpose").apply(grid).to_rows() == [[1], [2]]

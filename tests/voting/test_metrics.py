@@ -1,4 +1,4 @@
-"""Metrics of an output, exact curves against brute force, and the order of averaging."""
+"""Metrics of a test output, curves against enumeration, and averages over outputs and tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PREDICTIONS = st.lists(st.none() | st.sampled_from([TRUTH, NEAR, FAR, WIDE]), mi
 
 
 def brute_vote(exact: int, wrong: list[int], failures: int, m: int, k: int) -> float:
-    """vote_k averaged over every subset of m predictions."""
+    """Return vote_k averaged over all subsets of m predictions."""
     items = ["exact"] * exact + [i for i, count in enumerate(wrong) for _ in range(count)] + [None] * failures
     total = 0.0
     for subset in itertools.combinations(items, m):
@@ -38,25 +38,25 @@ def brute_vote(exact: int, wrong: list[int], failures: int, m: int, k: int) -> f
 
 
 def plain_vote_at_m(exact: int, wrong: list[int], failures: int, m: int, ks: tuple[int, ...]) -> list[float]:
-    """vote_k@m by one array of all standings, to which rival after rival is added: slow with many rivals."""
+    """Return vote_k@m, computed with one array to which the wrong grids are added one by one; slow."""
     n = exact + sum(wrong) + failures
     total = np.zeros(len(ks))
     for j in range(1, min(exact, m) + 1):
         rivals, top = [size for size in wrong if size >= j], max(ks)
-        ways = np.zeros((top, len(rivals) + 1, m - j + 1))  # ahead of j votes, tied at j, drawn in all
-        ways[0, 0, 0] = 1.0
+        table = np.zeros((top, len(rivals) + 1, m - j + 1))  # ahead of j votes, tied at j, drawn in all
+        table[0, 0, 0] = 1.0
         for size in rivals:
-            after = np.zeros_like(ways)
+            after = np.zeros_like(table)
             for t in range(min(size, m - j) + 1):
-                source = ways[:, :, : m - j + 1 - t] * binom.pmf(t, size, m / n)
+                source = table[:, :, : m - j + 1 - t] * binom.pmf(t, size, m / n)
                 if t < j:
                     after[:, :, t:] += source
                 elif t == j:
                     after[:, 1:, t:] += source[:, :-1]
                 else:
                     after[1:, :, t:] += source[:-1]
-            ways = after
-        filled = ways @ binom.pmf(np.arange(m - j, -1, -1), n - exact - sum(rivals), m / n)
+            table = after
+        filled = table @ binom.pmf(np.arange(m - j, -1, -1), n - exact - sum(rivals), m / n)
         ahead, tied = np.arange(top)[:, None], np.arange(len(rivals) + 1)
         shares = np.stack([np.clip((k - ahead) / (tied + 1), 0.0, 1.0) for k in ks])
         total += binom.pmf(j, exact, m / n) * (shares * filled).sum(axis=(1, 2))
@@ -88,10 +88,10 @@ def test_a_task_without_predictions_scores_zero() -> None:
     assert score_output([], TRUTH, n=4).values() == (0, 0, 0, 0, 0, 0, 1)
 
 
-@pytest.mark.parametrize(("given", "n"), [([TRUTH] * 3, 2), ([], None), ([], 0)])
-def test_impossible_numbers_of_predictions_are_refused(given: list[Grid | None], n: int | None) -> None:
+@pytest.mark.parametrize(("predictions", "n"), [([TRUTH] * 3, 2), ([], None), ([], 0)])
+def test_impossible_numbers_of_predictions_are_refused(predictions: list[Grid | None], n: int | None) -> None:
     with pytest.raises(ValueError, match="were due"):
-        score_output(given, TRUTH, n)
+        score_output(predictions, TRUTH, n)
 
 
 @given(PREDICTIONS, st.randoms(), st.integers(0, 3))
@@ -135,8 +135,8 @@ def test_pass_at_k_keeps_the_shape_and_huge_n() -> None:
 
 
 def test_vote_at_m_check_values() -> None:
-    found = vote_at_m(2, [2, 1], 1, [3, 6])
-    np.testing.assert_allclose(found, [[0.41667, 0.5], [0.73333, 1.0]], atol=5e-6)
+    curve = vote_at_m(2, [2, 1], 1, [3, 6])
+    np.testing.assert_allclose(curve, [[0.41667, 0.5], [0.73333, 1.0]], atol=5e-6)
 
 
 @given(st.integers(0, 4), st.lists(st.integers(1, 4), max_size=4), st.integers(0, 3))
@@ -158,48 +158,48 @@ def test_vote_at_m_equals_enumeration(exact: int, wrong: list[int], failures: in
     st.floats(0, 1),
 )
 @settings(max_examples=60, deadline=None)
-def test_vote_at_m_equals_the_plain_way_with_many_alike(
+def test_vote_at_m_equals_the_slow_algorithm_with_many_equal_counts(
     exact: int, groups: list[tuple[int, int]], failures: int, share: float
 ) -> None:
     wrong = [size for size, times in groups for _ in range(times)]
     n = exact + sum(wrong) + failures
     m = min(n - 1, 1 + int(share * n))
     if m >= 1:
-        found = vote_at_m(exact, wrong, failures, [m], (1, 2, 3))[:, 0]
-        np.testing.assert_allclose(found, plain_vote_at_m(exact, wrong, failures, m, (1, 2, 3)), rtol=0, atol=1e-11)
+        curve = vote_at_m(exact, wrong, failures, [m], (1, 2, 3))[:, 0]
+        np.testing.assert_allclose(curve, plain_vote_at_m(exact, wrong, failures, m, (1, 2, 3)), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(("exact", "wrong"), [(24, [1] * 1000), (24, [2] * 500), (24, [10] * 100), (30, [30] * 33)])
-def test_a_curve_over_a_thousand_predictions_takes_no_second(exact: int, wrong: list[int]) -> None:
+def test_a_curve_over_1024_predictions_takes_under_half_a_second(exact: int, wrong: list[int]) -> None:
     n, began = 1024, time.process_time()
-    found = vote_at_m(exact, wrong, n - exact - sum(wrong), curve_points(n))
-    assert time.process_time() - began < 0.5  # over a second where rivals were added one by one
-    assert np.all((found >= 0) & (found <= 1))
+    curve = vote_at_m(exact, wrong, n - exact - sum(wrong), curve_points(n))
+    assert time.process_time() - began < 0.5  # over a second if wrong grids are added one by one
+    assert np.all((curve >= 0) & (curve <= 1))
 
 
-def test_vote_at_m_with_one_draw_is_accuracy_and_with_many_attempts_is_pass() -> None:
+def test_vote_at_1_is_accuracy_and_with_many_attempts_pass_at_m() -> None:
     exact, wrong, failures = 9, [30, 11, 9, 4, 2, 1, 1, 1], 60
     n = exact + sum(wrong) + failures
     sizes = curve_points(n)
     assert sizes == (1, 2, 4, 8, 16, 32, 64, 128)
-    found = vote_at_m(exact, wrong, failures, sizes, (1, 2, 99))
-    assert found[0, 0] == pytest.approx(exact / n, abs=1e-14)
-    np.testing.assert_allclose(found[2], pass_at_k(n, exact, sizes), rtol=0, atol=1e-12)
-    assert np.all(np.diff(found, axis=0) >= -1e-12)
+    curve = vote_at_m(exact, wrong, failures, sizes, (1, 2, 99))
+    assert curve[0, 0] == pytest.approx(exact / n, abs=1e-14)
+    np.testing.assert_allclose(curve[2], pass_at_k(n, exact, sizes), rtol=0, atol=1e-12)
+    assert np.all(np.diff(curve, axis=0) >= -1e-12)
 
 
-def test_vote_at_m_holds_its_range_for_thousands_of_predictions() -> None:
-    found = vote_at_m(40, [30, 30, *[1] * 100], 3_000, [1, 7, 1_000, 3_199, 3_200])
-    assert found[0, 0] == pytest.approx(40 / 3_200, abs=1e-12)
-    assert np.all((found >= 0) & (found <= 1))
-    assert np.all(found[:, -1] == 1)
+def test_vote_at_m_stays_in_range_for_thousands_of_predictions() -> None:
+    curve = vote_at_m(40, [30, 30, *[1] * 100], 3_000, [1, 7, 1_000, 3_199, 3_200])
+    assert curve[0, 0] == pytest.approx(40 / 3_200, abs=1e-12)
+    assert np.all((curve >= 0) & (curve <= 1))
+    assert np.all(curve[:, -1] == 1)
 
 
-def test_vote_at_m_takes_numpys_numbers() -> None:
-    # These sizes are nobody else's, so that no cached value stands in; numpy's 64 bits would not hold C(131, 57).
-    found = vote_at_m(np.int64(43), np.array([20, 7]), np.int64(61), [1, 57, 131])
-    assert found[0, 0] == pytest.approx(43 / 131, abs=1e-12)
-    np.testing.assert_array_equal(vote_at_m(43, [20, 7], 61, [1, 57, 131]), found)
+def test_vote_at_m_accepts_numpy_integers() -> None:
+    # No other test has these sizes, so that nothing is cached. C(131, 57) does not fit into 64 bits.
+    curve = vote_at_m(np.int64(43), np.array([20, 7]), np.int64(61), [1, 57, 131])
+    assert curve[0, 0] == pytest.approx(43 / 131, abs=1e-12)
+    np.testing.assert_array_equal(vote_at_m(43, [20, 7], 61, [1, 57, 131]), curve)
 
 
 @pytest.mark.parametrize("size", [0, 7])
@@ -225,7 +225,7 @@ def test_averages_go_over_outputs_then_tasks() -> None:
     assert np.array_equal(units, np.rint(units))
 
 
-def test_the_strict_figure_multiplies_the_chances_of_tied_outputs() -> None:
+def test_the_strict_value_multiplies_the_probabilities_of_tied_outputs() -> None:
     assert average({"a": [score(2, 0.5), score(2, 0.5)]}).strict["vote_1"] == 0.25
 
 
@@ -244,6 +244,6 @@ def test_curves_average_the_outputs_of_each_task() -> None:
     np.testing.assert_allclose(curves["pass_n"], [[0.4, 0.8], [0.5, 1.0]])
 
 
-def test_selection_is_what_voting_keeps() -> None:
+def test_selection_ratio() -> None:
     assert selection_ratio(0.24, 0.32) == pytest.approx(0.75)
     assert selection_ratio(0.0, 0.0) is None

@@ -1,4 +1,4 @@
-"""Voting and selection rules: order of arrival never matters, ties stay ties."""
+"""Rankings and selection rules do not depend on the order of votes and keep ties as ties."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_count_decides_first_then_the_mean_logprob() -> None:
 
 
 @pytest.mark.parametrize("unknown", [None, math.nan, -math.inf])
-def test_an_unknown_logprob_ties_its_count_and_no_other(unknown: float | None) -> None:
+def test_an_unknown_logprob_ties_the_grids_with_its_count_only(unknown: float | None) -> None:
     votes = [Vote(A, -1.0), Vote(B, -2.0), Vote(C, unknown)] + [Vote(D, -5.0)] * 2
     assert ties(rank_votes(votes)) == [{D}, {A, B, C}]
     assert rank_votes(votes)[-1].mean_logprob is None
@@ -56,7 +56,7 @@ def test_equal_logprobs_tie() -> None:
     assert ties(rank_votes([Vote(A, -1.0), Vote(B, -1.0), Vote(C, -2.0)])) == [{A, B}, {C}]
 
 
-def test_a_tie_is_scored_by_its_expectation() -> None:
+def test_vote_k_of_a_tie_is_a_probability() -> None:
     votes = [Vote(A), Vote(A), Vote(B), Vote(C), Vote(D)]
     assert vote_k(votes, A, 1) == 1.0
     assert vote_k(votes, B, 1) == 0.0
@@ -67,7 +67,7 @@ def test_a_tie_is_scored_by_its_expectation() -> None:
 
 
 @given(vote_lists(), st.randoms())
-def test_no_rule_depends_on_the_order_of_arrival(votes: list[Vote], random: object) -> None:
+def test_no_rule_depends_on_the_order_of_the_votes(votes: list[Vote], random: object) -> None:
     shuffled = list(votes)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     for rule in RULES.values():
@@ -89,24 +89,24 @@ def test_a_ranking_holds_every_distinct_grid_once_with_its_count(votes: list[Vot
 
 
 @given(vote_lists(), st.integers(1, 6))
-def test_the_places_are_shared_out_exactly(votes: list[Vote], k: int) -> None:
+def test_vote_k_sums_to_k_over_all_grids(votes: list[Vote], k: int) -> None:
     distinct = {vote.grid for vote in votes}
     assert sum(vote_k(votes, grid, k) for grid in distinct) == pytest.approx(min(k, len(distinct)))
 
 
 @given(vote_lists(least=1), st.integers(1, 4), st.integers(0, 99))
-def test_attempts_are_distinct_and_only_those_that_can_be_best(votes: list[Vote], k: int, seed: int) -> None:
+def test_attempts_are_distinct_and_have_a_positive_vote_k(votes: list[Vote], k: int, seed: int) -> None:
     chosen = choose_attempts(rank_votes(votes), Stream(seed), k)
     assert len(chosen) == len(set(chosen)) == min(k, len({vote.grid for vote in votes}))
     assert all(vote_k(votes, grid, k) > 0 for grid in chosen)
     assert all(grid in chosen for grid in {vote.grid for vote in votes} if vote_k(votes, grid, k) == 1)
 
 
-def test_attempts_draw_ties_as_often_as_the_expectation_says() -> None:
+def test_attempts_break_ties_uniformly() -> None:
     votes = [Vote(A), Vote(A), Vote(B), Vote(C), Vote(D)]
-    drawn = Counter(choose_attempts(rank_votes(votes), Stream(seed, "task", 0))[1] for seed in range(3_000))
-    assert set(drawn) == {B, C, D}
-    assert all(900 < count < 1_100 for count in drawn.values())
+    seconds = Counter(choose_attempts(rank_votes(votes), Stream(seed, "task", 0))[1] for seed in range(3_000))
+    assert set(seconds) == {B, C, D}
+    assert all(900 < count < 1_100 for count in seconds.values())
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1))
@@ -128,12 +128,12 @@ def test_rule_logprob_compares_answers_too_long_for_a_float() -> None:
     assert ties(RULES["logprob"].rank(votes)) == [{B}, {A}]
 
 
-def test_rule_first_takes_the_order_of_sampling() -> None:
+def test_rule_first_ranks_by_sample_index() -> None:
     votes = [Vote(B, sample=1), Vote(B, sample=2), Vote(A, sample=0), Vote(C, sample=3)]
     assert ties(RULES["first"].rank(votes)) == [{A}, {B}, {C}]
 
 
-def test_rule_count_nll_lets_a_likely_grid_beat_one_more_vote() -> None:
+def test_rule_count_nll_can_rank_a_likely_grid_above_one_with_more_votes() -> None:
     votes = [Vote(A, sum_logprob=-3.0), Vote(A, sum_logprob=-3.0), Vote(B, sum_logprob=-0.5), Vote(C)]
     assert ties(RULES["count-nll"].rank(votes)) == [{B}, {A}, {C}]
 
@@ -144,7 +144,7 @@ def test_rule_marc_counts_views_not_predictions() -> None:
     assert ties(RULES["marc"].rank(votes)) == [{B}, {A}]
 
 
-def test_rule_marc_takes_three_nominees_a_view_and_prefers_the_untransformed_one() -> None:
+def test_rule_marc_has_three_nominees_per_view_and_prefers_the_untransformed_view() -> None:
     counts = {A: 4, B: 3, C: 2, D: 1}
     votes = [Vote(grid, view="rot90") for grid, count in counts.items() for _ in range(count)]
     assert ties(RULES["marc"].rank(votes)) == [{A, B, C}]
