@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def list_(json_file: Path | None) -> None:
     for row in rows:
         count = "" if row.tasks is None else f"{row.tasks} tasks, {row.test_outputs} test outputs"
         lines.append(f"{row.spec}\n    {', '.join(part for part in (count, row.note) if part)}")
-    print_result("\n".join(lines), json.dumps([row.as_dict() for row in rows], indent=2), json_file)
+    print_result("\n".join(lines), json.dumps([asdict(row) for row in rows], indent=2), json_file)
 
 
 @data.command()

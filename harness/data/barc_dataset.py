@@ -19,7 +19,7 @@ from harness.core.random_stream import Stream
 from harness.data.barc_download import BARC_FILES, barc_paths
 from harness.data.barc_reader import BadRow, BarcFile
 from harness.data.line_index import LineIndex, Progress
-from harness.data.task_sources import MIN_PAIRS, TRAIN_PAIRS, draw_task, fixed_stream
+from harness.data.task_sources import MIN_PAIRS, TRAIN_PAIRS, draw_from_pairs, fixed_stream
 
 VIRTUAL_MIN_PAIRS = 6
 """The fewest examples of a row that a ``barc-...`` spec draws from, as in the original scripts."""
@@ -36,7 +36,7 @@ class RowIds(Sequence[str]):
         return self._dataset.n_rows
 
     def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        file, row = self._dataset.locate(index)
+        file, row = self._dataset.locate_row(index)
         return file.row_id(row)
 
 
@@ -82,7 +82,7 @@ class BarcDataset:
         """Number of pairs and rows skipped so far, by reason."""
         return sum((file.skipped for file in self.files), Counter())
 
-    def locate(self, index: int) -> tuple[BarcFile, int]:
+    def locate_row(self, index: int) -> tuple[BarcFile, int]:
         """Return the file of row ``index`` and the row's index within that file."""
         if not 0 <= index < self.n_rows:
             raise IndexError(index)
@@ -101,15 +101,15 @@ class BarcDataset:
             BadRow: the row has too few usable pairs, in the fixed draw.
             DataError: none of MAX_REDRAWS drawn rows has enough usable pairs.
         """
-        file, row = self.locate(index)
+        file, row = self.locate_row(index)
         if stream is None:
             name = file.row_id(row)
-            return draw_task(name, file.pairs(row), fixed_stream(name), *TRAIN_PAIRS)
+            return draw_from_pairs(name, file.pairs(row), fixed_stream(name), *TRAIN_PAIRS)
         for _ in range(MAX_REDRAWS):
             try:
-                return draw_task(file.row_id(row), file.pairs(row), stream, *TRAIN_PAIRS)
+                return draw_from_pairs(file.row_id(row), file.pairs(row), stream, *TRAIN_PAIRS)
             except BadRow:
-                file, row = self.locate(stream.below(self.n_rows))
+                file, row = self.locate_row(stream.below(self.n_rows))
         raise DataError(f"{self.spec}: none of {MAX_REDRAWS} rows drawn has as many usable pairs as are needed")
 
     def digest(self) -> str:
@@ -122,11 +122,11 @@ class BarcDataset:
     def pairs_by_id(self) -> Iterator[tuple[str, tuple[Pair, ...]]]:
         """Yield the id and all usable pairs of each row. Bad rows are skipped and counted in ``skipped``."""
         for index in range(self.n_rows):
-            file, row = self.locate(index)
+            file, row = self.locate_row(index)
             with suppress(BadRow):
                 yield file.row_id(row), file.pairs(row)
 
-    def select(self, indices: Sequence[int], spec: str) -> BarcDataset:
+    def select_tasks(self, indices: Sequence[int], spec: str) -> BarcDataset:
         """Return a dataset of the rows at ``indices``."""
         rows = range(self._ends[-1]) if self.chosen is None else self.chosen
         return replace(self, spec=spec, chosen=array("q", (rows[i] for i in indices)))
@@ -168,9 +168,9 @@ class VirtualBarc:
         """Yield the id of each row that can be drawn, with all its usable pairs."""
         return self.rows.pairs_by_id()
 
-    def select(self, indices: Sequence[int], spec: str) -> VirtualBarc:
+    def select_tasks(self, indices: Sequence[int], spec: str) -> VirtualBarc:
         """Return as many virtual tasks over the rows at ``indices``."""
-        return replace(self, spec=spec, rows=self.rows.select(indices, spec))
+        return replace(self, spec=spec, rows=self.rows.select_tasks(indices, spec))
 
 
 def open_barc_files(
@@ -215,7 +215,7 @@ def open_barc(name: str, strict: bool, progress: Progress | None) -> BarcDataset
 def read_all_rows(rows: BarcDataset) -> Iterator[None]:
     """Read every row, so that ``rows.skipped`` counts all that is skipped. Yield once per row, for progress."""
     for index in range(rows.n_rows):
-        file, row = rows.locate(index)
+        file, row = rows.locate_row(index)
         with suppress(BadRow):  # counted in ``skipped``
             file.pairs(row)
         yield None

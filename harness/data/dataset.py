@@ -56,7 +56,7 @@ class Dataset(Protocol):
         """Yield each id with every pair that a draw of its task can show. The leak audit reads these."""
         ...
 
-    def select(self, indices: Sequence[int], spec: str) -> Dataset:
+    def select_tasks(self, indices: Sequence[int], spec: str) -> Dataset:
         """Return a dataset of the tasks at ``indices``, with ``spec`` as its spec."""
         ...
 
@@ -90,7 +90,7 @@ class TaskList:
         for task in self.tasks:
             yield task.id, task.train + task.test
 
-    def select(self, indices: Sequence[int], spec: str) -> TaskList:
+    def select_tasks(self, indices: Sequence[int], spec: str) -> TaskList:
         return TaskList(spec, tuple(self.tasks[i] for i in indices), self.origin)
 
 
@@ -114,7 +114,7 @@ class SourceList:
 
     def task(self, index: int, stream: Stream | None = None) -> Task:
         source = self.sources[index]
-        return source.draw(fixed_stream(source.id) if stream is None else stream)
+        return source.draw_task(fixed_stream(source.id) if stream is None else stream)
 
     def digest(self) -> str:
         """Return the first 16 hex digits of a SHA-256 over ids and every pair that a draw can show."""
@@ -127,7 +127,7 @@ class SourceList:
         for source in self.sources:
             yield source.id, source.pairs()
 
-    def select(self, indices: Sequence[int], spec: str) -> SourceList:
+    def select_tasks(self, indices: Sequence[int], spec: str) -> SourceList:
         return SourceList(spec, tuple(self.sources[i] for i in indices), self.origin)
 
 

@@ -48,7 +48,7 @@ def _read_folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
         raise DataError(f"{folder}: no .json files; expected a folder of one-task files")
     path_of: dict[str, Path] = {}
     for path in files:
-        data = _parse(path)
+        data = _read_json(path)
         if _is_list_of_tasks(data) or (not isinstance(data, list) and not _is_task(data)):
             raise DataError(
                 f"{path}: expected one task with 'train' (a folder holds one-task files); name the file itself"
@@ -61,14 +61,14 @@ def _read_folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
 
 
 def _read_file(path: Path, strict: bool) -> Iterator[TaskSource]:
-    data = _parse(path)
+    data = _read_json(path)
     if _is_list_of_tasks(data):
         data = _by_id(data, path)
     elif isinstance(data, list) or _is_task(data):
         yield _parse_source(task_name(path), data, str(path), strict)
         return
     if not isinstance(data, dict) or not data:
-        raise DataError(f"{path}: expected an object of task id to task, got {_kind(data)}")
+        raise DataError(f"{path}: expected an object of task id to task, got {_json_type(data)}")
     if (sibling := _solutions_of(path)) is not None:
         _merge_solutions(data, path, sibling)
     for name, value in data.items():
@@ -113,7 +113,7 @@ def task_name(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".json")
 
 
-def _parse(path: Path) -> object:
+def _read_json(path: Path) -> object:
     return parse_json(read_uncompressed(path), str(path))
 
 
@@ -136,9 +136,11 @@ def _solutions_of(path: Path) -> Path | None:
 
 def _merge_solutions(data: dict[str, object], path: Path, sibling: Path) -> None:
     """Add the outputs of a solutions file to the test pairs in ``data``."""
-    solutions = _parse(sibling)
+    solutions = _read_json(sibling)
     if not isinstance(solutions, dict):
-        raise DataError(f"{sibling}: expected an object of task id to list of output grids, got {_kind(solutions)}")
+        raise DataError(
+            f"{sibling}: expected an object of task id to list of output grids, got {_json_type(solutions)}"
+        )
     if extra := sorted(solutions.keys() - data.keys()):
         raise DataError(f"{sibling}: solves task {extra[0]}, which {path} does not have")
     for name, task in data.items():
@@ -147,7 +149,7 @@ def _merge_solutions(data: dict[str, object], path: Path, sibling: Path) -> None
             continue  # an error when the task itself is parsed
         outputs = solutions.get(name)
         if not isinstance(outputs, list) or len(outputs) != len(tests):
-            actual = f"{len(outputs)} outputs" if isinstance(outputs, list) else _kind(outputs)
+            actual = f"{len(outputs)} outputs" if isinstance(outputs, list) else _json_type(outputs)
             raise DataError(f"{sibling}, task {name}: expected a list of {len(tests)} outputs, got {actual}")
         for i, (test, output) in enumerate(zip(tests, outputs, strict=True)):
             if isinstance(test, dict) and test.setdefault("output", output) != output:
@@ -163,10 +165,10 @@ def _parse_source(name: str, data: object, where: str, strict: bool = False) -> 
     if isinstance(data, list) and data:
         return _parse_pair_list(name, data, place, strict)
     if not isinstance(data, dict):
-        raise DataError(f"{place}: expected a task with 'train' and 'test' or a list of pairs, got {_kind(data)}")
+        raise DataError(f"{place}: expected a task with 'train' and 'test' or a list of pairs, got {_json_type(data)}")
     for field in ("train", "test"):
         if not isinstance(data.get(field), list) and not (field == "test" and "n_train" in data):
-            raise DataError(f"{place}, field {field!r}: expected a list of pairs, got {_kind(data.get(field))}")
+            raise DataError(f"{place}, field {field!r}: expected a list of pairs, got {_json_type(data.get(field))}")
     train = tuple(_parse_pair(pair, f"{place}, train {i}", need_output=True) for i, pair in enumerate(data["train"]))
     if "test" not in data:
         return _without_test(name, train, data["n_train"], place)
@@ -231,7 +233,7 @@ def _with_test(name: str, train: tuple[Pair, ...], tests: list[object], place: s
 
 def _parse_pair(data: object, where: str, need_output: bool) -> Pair:
     if not isinstance(data, dict):
-        raise DataError(f"{where}: expected an object with 'input' and 'output', got {_kind(data)}")
+        raise DataError(f"{where}: expected an object with 'input' and 'output', got {_json_type(data)}")
     output = data.get("output")
     for field, needed in (("input", True), ("output", need_output)):
         if needed and data.get(field) is None:
@@ -242,7 +244,7 @@ def _parse_pair(data: object, where: str, need_output: bool) -> Pair:
     )
 
 
-def _kind(value: object) -> str:
+def _json_type(value: object) -> str:
     """Return the JSON type of a value in words, for messages."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
     return names.get(type(value), "a number")

@@ -65,7 +65,7 @@ class LineIndex:
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         expected = _expected_head(size, mtime, self._data[: len(BOM_UTF8)] == BOM_UTF8)
-        head, self._table = _load(index_path(path), expected) or self._build(expected, progress)
+        head, self._table = _load_index(index_path(path), expected) or self._build_index(expected, progress)
         self.sha256: str = head["sha256"]
         self.n_bad: int = head["n_bad"]
         self.bad: list[tuple[int, str]] = [(line, reason) for line, reason in head["bad"]]
@@ -94,12 +94,12 @@ class LineIndex:
         """Pickle as a path: the receiving process opens the file and its index again."""
         return LineIndex, (self.path, None, self.strict)
 
-    def _build(self, expected: dict[str, Any], progress: Progress | None) -> tuple[dict[str, Any], Table]:
+    def _build_index(self, expected: dict[str, Any], progress: Progress | None) -> tuple[dict[str, Any], Table]:
         """Scan the file and save its index; if that fails, warn and use the index without saving it."""
         scan = _Scan(self._data, progress, expected.get("start", 0))
         head = {**expected, "sha256": scan.sha.hexdigest(), "n_bad": scan.n_bad, "bad": scan.bad}
         try:
-            _save(index_path(self.path), head, scan.table)
+            _save_index(index_path(self.path), head, scan.table)
         except OSError as error:
             log.warning("cannot keep the index of %s (%s); it is built again each time", self.path, error)
         return head, scan.table
@@ -149,7 +149,7 @@ def _expected_head(size: int, mtime: int, has_bom: bool) -> dict[str, Any]:
     return {"version": VERSION, "byte_order": sys.byteorder, "size": size, "mtime_ns": mtime, **start}
 
 
-def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
+def _save_index(path: Path, head: dict[str, Any], table: array[int]) -> None:
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 8)  # aligns the table
     content = text + table.tobytes()
@@ -157,7 +157,7 @@ def _save(path: Path, head: dict[str, Any], table: array[int]) -> None:
         file.write(_HEADER.pack(_MAGIC, len(text), zlib.crc32(content)) + content)
 
 
-def _load(path: Path, expected: dict[str, Any]) -> tuple[dict[str, Any], Table] | None:
+def _load_index(path: Path, expected: dict[str, Any]) -> tuple[dict[str, Any], Table] | None:
     """Return head and table of an index file, or None if there is none, it is damaged, or it is of an older file."""
     try:
         with path.open("rb") as file:

@@ -49,7 +49,7 @@ def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None =
         raise SpecError(f"dataset {spec[:300]!r}: holds characters that no path should")
     source, selection = _split_spec(spec)
     try:
-        return _open(spec, source, selection, strict, progress)
+        return _open_source(spec, source, selection, strict, progress)
     except OSError as error:
         raise DataError(f"dataset {spec[:300]!r}: {error.strerror or error}") from error
 
@@ -79,7 +79,7 @@ def _split_spec(spec: str) -> tuple[str, dict[str, str]]:
     return source, selection
 
 
-def _open(spec: str, source: str, selection: dict[str, str], strict: bool, progress: Progress | None) -> Dataset:
+def _open_source(spec: str, source: str, selection: dict[str, str], strict: bool, progress: Progress | None) -> Dataset:
     """Open the source and apply the selection. Generated families take ``n`` and ``seed`` as their size and seed."""
     if source.startswith("toy/"):
         tasks = _generate_tasks(spec, source, int(selection.get("n", TOY_TASKS)), int(selection.get("seed", 0)))
@@ -146,7 +146,7 @@ def _apply_selection(spec: str, dataset: Dataset, selection: dict[str, str]) -> 
     if "seed" in selection:
         drawn = Stream("select", int(selection["seed"])).permutation(len(indices))[:n]
         indices = [indices[i] for i in sorted(drawn)]
-    return dataset.select(indices[:n], spec)
+    return dataset.select_tasks(indices[:n], spec)
 
 
 def _read_ids(spec: str, name: str, known: Container[str]) -> list[str]:
@@ -162,7 +162,7 @@ def _read_ids(spec: str, name: str, known: Container[str]) -> list[str]:
         lines = Path(name).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{spec}: cannot read the ids in {name}: {error}") from None
-    ids = [one for line in lines for one in ([line] if line in known else _split_line(line.strip(), known))]
+    ids = [one for line in lines for one in ([line] if line in known else _ids_in_line(line.strip(), known))]
     if not ids:
         raise DataError(f"{spec}: {name} names no task")
     if len(set(ids)) < len(ids):
@@ -171,7 +171,7 @@ def _read_ids(spec: str, name: str, known: Container[str]) -> list[str]:
     return ids
 
 
-def _split_line(line: str, known: Container[str]) -> list[str]:
+def _ids_in_line(line: str, known: Container[str]) -> list[str]:
     """Return the ids of a line: its words if all are known, else the whole line."""
     words = line.split()
     if line and (line in known or any(word not in known for word in words)):

@@ -24,7 +24,7 @@ class TaskSource(Protocol):
         """The id of every task drawn from this source."""
         ...
 
-    def draw(self, stream: Stream) -> Task:
+    def draw_task(self, stream: Stream) -> Task:
         """Return a task. Equal streams give equal tasks."""
         ...
 
@@ -43,7 +43,7 @@ class FixedTask:
     def id(self) -> str:
         return self.task.id
 
-    def draw(self, stream: Stream) -> Task:
+    def draw_task(self, stream: Stream) -> Task:
         return self.task
 
     def pairs(self) -> tuple[Pair, ...]:
@@ -61,8 +61,8 @@ class PairList:
     oversize: int = 0
     """Number of pairs left out because a side is over 30."""
 
-    def draw(self, stream: Stream) -> Task:
-        return draw_task(self.id, self.examples, stream, self.low, self.high)
+    def draw_task(self, stream: Stream) -> Task:
+        return draw_from_pairs(self.id, self.examples, stream, self.low, self.high)
 
     def pairs(self) -> tuple[Pair, ...]:
         return self.examples
@@ -75,14 +75,14 @@ class TaskVariants:
     id: str
     options: tuple[TaskSource, ...]
 
-    def draw(self, stream: Stream) -> Task:
-        return stream.choice(self.options).draw(stream)
+    def draw_task(self, stream: Stream) -> Task:
+        return stream.choice(self.options).draw_task(stream)
 
     def pairs(self) -> tuple[Pair, ...]:
         return tuple(pair for option in self.options for pair in option.pairs())
 
 
-def draw_task(name: str, pairs: Sequence[Pair], stream: Stream, low: int, high: int) -> Task:
+def draw_from_pairs(name: str, pairs: Sequence[Pair], stream: Stream, low: int, high: int) -> Task:
     """Draw a task of ``low`` to ``high`` train pairs and one test pair, without replacement.
 
     Raises:

@@ -15,8 +15,8 @@ from harness.core.grid import COLOURS, Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.core.symmetry import apply_symmetry, canonical_bucket
 
-SIZES = (3, 4)
-TRAIN_PAIRS = 4
+SIDES = (3, 4)
+N_TRAIN_PAIRS = 4
 _EVALUATION_SHARE = 8
 """One in this many canonical classes of grids belongs to the evaluation split."""
 
@@ -124,7 +124,7 @@ def toy_task(
     Args:
         family: a key of FAMILIES.
         split: ``training`` or ``evaluation``.
-        size: the side of every grid; None draws it from SIZES.
+        size: the side of every grid; None draws it from SIDES.
         other_rule: make a control, whose train pairs follow another rule of the family than its test pair, so that a
             model can only guess.
 
@@ -137,14 +137,14 @@ def toy_task(
         raise SpecError(f"toy/{family}/{split}: unknown split; known: training, evaluation")
     kind = FAMILIES[family]
     stream = Stream("toy", family, split, seed, index)
-    side = size or stream.choice(SIZES)
+    side = size or stream.choice(SIDES)
     palette = stream.sample(range(COLOURS), stream.between(*kind.colours))
     rules = kind.draw_rules(stream, palette)
     if other_rule and len(rules) < 2:
         raise SpecError(f"toy/{family}: has one rule only, so that it has no control with another")
     train_rule = rules[1] if other_rule else rules[0]
     train: list[Pair] = []
-    while len(train) < TRAIN_PAIRS:
+    while len(train) < N_TRAIN_PAIRS:
         grid = _draw_grid(stream, palette, side, split)
         train.append(Pair(grid, train_rule(grid)))
     shown_colours = set().union(*(pair.input.cells for pair in train))

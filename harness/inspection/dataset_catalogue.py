@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from harness.data.barc_download import BARC_FILES, local_file
 from harness.data.dataset import iterate_tasks
@@ -20,10 +20,6 @@ class NamedDataset:
     test_outputs: int | None
     """Number of test outputs; None as for ``tasks``."""
     note: str
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the entry for ``--json``."""
-        return asdict(self)
 
 
 def named_datasets() -> list[NamedDataset]:

@@ -30,7 +30,7 @@ def dataset_stats(dataset: Dataset, tokens: PromptTokenizer | None, max_length: 
     """
     stats = DatasetStats()
     for task in watch(iterate_tasks(dataset), len(dataset.ids)):
-        stats.add(task, tokens)
+        stats.add_task(task, tokens)
     if not stats.tasks:
         raise DataError(f"{dataset.spec}: no task could be read")
     head: dict[str, object] = {"spec": dataset.spec, "origin": dataset.origin, "digest": dataset.digest()}
@@ -61,7 +61,7 @@ class DatasetStats:
     answer_tokens: list[int] = field(default_factory=list)
     """Answer length per test output with a known answer, in tokens."""
 
-    def add(self, task: Task, tokens: PromptTokenizer | None = None) -> None:
+    def add_task(self, task: Task, tokens: PromptTokenizer | None = None) -> None:
         """Add a task to the counts; with ``tokens`` also the lengths of its prompts and answers."""
         pairs = task.train + task.test
         grids = [grid for pair in pairs for grid in (pair.input, pair.output) if grid is not None]

@@ -108,9 +108,9 @@ class LeakDetector:
         self._test: dict[bytes, set[str]] = defaultdict(set)
         self._pair_sets: dict[frozenset[bytes], set[str]] = defaultdict(set)
         for task in tasks:
-            self._add(task)
+            self._add_task(task)
 
-    def _add(self, task: Task) -> None:
+    def _add_task(self, task: Task) -> None:
         """Add the keys of an evaluation task to the tables."""
         keys: set[bytes] = set()
         for pairs, table in ((task.train, self._train), (task.test, self._test)):

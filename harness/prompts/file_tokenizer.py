@@ -41,7 +41,7 @@ class FileTokenizer:
     ) -> None:
         self._tokenizer = _read_tokenizer(folder / _FILES[0])
         config = _read_json(folder / _FILES[1])
-        self._template = _compile(_template_text(folder, config) if template is None else template, folder)
+        self._template = _compile_template(_template_text(folder, config) if template is None else template, folder)
         self._special = {name: _token_text(config.get(name)) for name in config if name.endswith("_token")}
         self._kwargs = dict(template_kwargs or {})
 
@@ -152,7 +152,7 @@ def _token_text(value: object) -> object:
     return value.get("content") if isinstance(value, dict) else value
 
 
-def _compile(text: str, folder: Path) -> Template:
+def _compile_template(text: str, folder: Path) -> Template:
     """Compile a chat template in the same Jinja environment as transformers does."""
     from jinja2 import TemplateError, TemplateSyntaxError
     from jinja2.ext import loopcontrols

@@ -25,7 +25,7 @@ _MAX_SHOWN = 200
 _TO_ASCII = bytes.maketrans(bytes(range(10)), DIGITS.encode())
 _FROM_ASCII = bytes.maketrans(DIGITS.encode(), bytes(range(10)))
 _TO_SYMBOLS = str.maketrans(DIGITS, REPLACEMENTS)
-_TO_DIGITS = str.maketrans(REPLACEMENTS, DIGITS)
+TO_DIGITS = str.maketrans(REPLACEMENTS, DIGITS)
 
 
 def _digits(cells: bytes) -> str:
@@ -107,7 +107,7 @@ class ReplaceNumberEncoder(LineEncoder):
     def decode(self, text: str) -> Grid:
         if any(c in DIGITS for c in text):
             raise GridError("bad_value", "digits where replacement symbols were expected")
-        return self.base.decode(text.translate(_TO_DIGITS))
+        return self.base.decode(text.translate(TO_DIGITS))
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def parse_encoder(text: str) -> GridEncoder:
     """
     call = _CALL.fullmatch(text) if text.count("(") <= _DEEPEST else None
     if call is None:
-        raise _unknown(text)
+        raise _unknown_encoder(text)
     name, argument = call[1], call[2].strip()
     if name == "MinimalGridEncoder" and not argument:
         return MinimalGridEncoder()
@@ -216,7 +216,7 @@ def parse_encoder(text: str) -> GridEncoder:
     if name == "RepeatNumberEncoder" and (repeat := re.fullmatch(r"(?:n\s*=\s*)?([1-9])|", argument)):
         return RepeatNumberEncoder(int(repeat[1] or 3))
     if name not in _WRAPPERS:
-        raise _unknown(text)
+        raise _unknown_encoder(text)
     base = parse_encoder(argument)
     kind = "Block" if issubclass(_WRAPPERS[name], GridCodeBlockEncoder) else name
     if kind in _unrepeatable_kinds(base):
@@ -236,6 +236,6 @@ def _unrepeatable_kinds(encoder: GridEncoder) -> set[str]:
     return kinds
 
 
-def _unknown(text: str) -> SpecError:
+def _unknown_encoder(text: str) -> SpecError:
     shown = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
     return SpecError(f"grid encoder {shown!r} is not known; known: {', '.join(KNOWN_ENCODERS)}")

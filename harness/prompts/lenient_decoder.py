@@ -9,7 +9,7 @@ from __future__ import annotations
 from harness.core.errors import GridError
 from harness.core.grid import Grid
 from harness.prompts.grid_encoder import (
-    REPLACEMENTS,
+    TO_DIGITS,
     GridCodeBlockEncoder,
     GridEncoder,
     GridShapeEncoder,
@@ -19,7 +19,6 @@ from harness.prompts.grid_encoder import (
     RowNumberEncoder,
 )
 
-_TO_DIGITS = str.maketrans(REPLACEMENTS, "0123456789")
 _OPENING = "```grid"
 
 
@@ -56,7 +55,7 @@ def _split_cells(text: str, encoder: GridEncoder) -> list[list[str]]:
             raise GridError("unparsed", "a row without a number before it")
         return _split_cells("\n".join(rest for _, _, rest in lines), encoder.base)
     if isinstance(encoder, ReplaceNumberEncoder):
-        return _split_cells(text.translate(_TO_DIGITS), encoder.base)
+        return _split_cells(text.translate(TO_DIGITS), encoder.base)
     rows = text.strip().splitlines()
     if isinstance(encoder, GridWithSeparationEncoder):
         return [row.split(encoder.separator) for row in rows]

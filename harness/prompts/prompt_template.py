@@ -48,7 +48,7 @@ class Prompt:
 
     def messages(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
         """Return the messages that a model reads for one test pair: all but the answer."""
-        return self._render(task, test_index, encoder)[:-1]
+        return self._render_messages(task, test_index, encoder)[:-1]
 
     def answer(self, task: Task, test_index: int, encoder: GridWriter) -> str:
         """Return the text that the model should answer.
@@ -57,7 +57,7 @@ class Prompt:
             SpecError: the answer is not known.
         """
         grid = self.answer_grid(task, test_index)
-        return self._render(task, test_index, encoder)[-1].content.replace(_ANSWER, encoder.encode(grid))
+        return self._render_messages(task, test_index, encoder)[-1].content.replace(_ANSWER, encoder.encode(grid))
 
     def answer_grid(self, task: Task, test_index: int) -> Grid:
         """Return the grid of the answer: the test pair's output, or its input if the prompt asks for an input.
@@ -77,7 +77,7 @@ class Prompt:
     @property
     def shows_test_input(self) -> bool:
         """Whether the messages contain the test input. Prompts without it only serve for training."""
-        rendered = _template(self.text).render(train=[], test={"input": _TEST_INPUT}, answer=_ANSWER)
+        rendered = _compile_template(self.text).render(train=[], test={"input": _TEST_INPUT}, answer=_ANSWER)
         return any(_TEST_INPUT in content for content in _ROLE.split(rendered)[2:-1:2])
 
     @property
@@ -104,7 +104,7 @@ class Prompt:
         parts = re.split(r"\{\{.*?\}\}", last.partition("{{ answer }}")[0])
         return re.compile(r"[^\n]*".join(map(re.escape, parts)))
 
-    def _render(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
+    def _render_messages(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
         """Return all messages, with a placeholder for the grid of the answer."""
 
         def pair(source: Grid, target: Grid | None) -> dict[str, str]:
@@ -112,7 +112,7 @@ class Prompt:
 
         test = {"input": encoder.encode(task.test[test_index].input)}
         train = [pair(p.input, p.output) for p in task.train]
-        parts = _ROLE.split(_template(self.text).render(train=train, test=test, answer=_ANSWER))
+        parts = _ROLE.split(_compile_template(self.text).render(train=train, test=test, answer=_ANSWER))
         return tuple(Message(r, c.strip("\n")) for r, c in zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -146,7 +146,7 @@ def load_prompt(name: str) -> Prompt:
 
 
 @cache
-def _template(text: str):  # type: ignore[no-untyped-def]
+def _compile_template(text: str):  # type: ignore[no-untyped-def]
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

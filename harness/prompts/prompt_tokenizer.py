@@ -91,7 +91,7 @@ class PromptTokenizer:
         """Return the ids that a model reads for one test pair, up to the opening of the assistant's turn."""
         if self._table is not None:
             return self._table.prompt_ids(task, test_index)
-        return self._encode(self.prompt_text(task, test_index))
+        return self._encode_text(self.prompt_text(task, test_index))
 
     def sample(self, task: Task, test_index: int) -> TrainingSample:
         """Return the ids of prompt and answer for one test pair.
@@ -106,12 +106,12 @@ class PromptTokenizer:
             ids = self._table.prompt_ids(task, test_index)
             return TrainingSample(ids + self._table.answer_ids(task, test_index), len(ids))
         prompt, answer = self._texts(task, test_index)
-        ids = self._encode(prompt)
+        ids = self._encode_text(prompt)
         if self._joined:
-            whole = self._encode(prompt + answer)
+            whole = self._encode_text(prompt + answer)
             if whole[: len(ids)] == ids:
                 return TrainingSample(whole, len(ids))
-        return TrainingSample(ids + self._encode(answer), len(ids))
+        return TrainingSample(ids + self._encode_text(answer), len(ids))
 
     def prompt_text(self, task: Task, test_index: int) -> str:
         """Return the text of which ``prompt_ids`` returns the ids."""
@@ -123,7 +123,7 @@ class PromptTokenizer:
 
     def _check_text(self, text: str) -> None:
         """Raise ConfigError for a tokenizer that drops characters, as one with a reduced vocabulary does silently."""
-        decoded = decode_ids(self.tokenizer, self._encode(text))
+        decoded = decode_ids(self.tokenizer, self._encode_text(text))
         if (index := first_lost_character(text, decoded)) is not None:
             raise ConfigError(
                 f"prompt {self.prompt.name!r}: the tokenizer loses text: {_quote_around(text, index)} comes back as "
@@ -144,9 +144,9 @@ class PromptTokenizer:
                 for task in (_PROBE, random_task(2))
             }
         except ConfigError as error:
-            return self._untrainable(str(error))
+            return self._untrainable_template(str(error))
         turn = turns.pop()
-        return turn if not turns else self._untrainable("it writes the assistant's turn in several ways")
+        return turn if not turns else self._untrainable_template("it writes the assistant's turn in several ways")
 
     def _is_joined(self) -> bool:
         """Return whether prompt and answer must be tokenized together, because separately the answer gets other ids.
@@ -155,19 +155,25 @@ class PromptTokenizer:
         the model is sampled, it reads the prompt's own ids.
         """
         prompt, answer = self._texts(_PROBE, 0)
-        ids, answer_ids, whole = self._encode(prompt), self._encode(answer), self._encode(prompt + answer)
+        ids, answer_ids, whole = (
+            self._encode_text(prompt),
+            self._encode_text(answer),
+            self._encode_text(prompt + answer),
+        )
         if ids + answer_ids == whole or whole[: len(ids)] == ids:
             return ids + answer_ids != whole
         if decode_ids(self.tokenizer, answer_ids) != answer and isinstance(self._turn, AssistantTurn):
-            self._turn = self._untrainable("the tokenizer merges the end of the prompt with the start of the answer")
+            self._turn = self._untrainable_template(
+                "the tokenizer merges the end of the prompt with the start of the answer"
+            )
         return False
 
     def _checked_table(self) -> TableTokenizer | None:
         """Return the fastest table whose ids equal the tokenizer's on all probes, or None; set ``method``."""
         tasks = probe_tasks()
-        expected = [[self._encode(text) for text in self._texts(task, 0)] for task in tasks]
+        expected = [[self._encode_text(text) for text in self._texts(task, 0)] for task in tasks]
         for (method, cells), cut in product(_TABLES.items(), (True, False)):
-            table = TableTokenizer(self._encode, self.encoder, self._slotted_texts, cut=cut, cells=cells)
+            table = TableTokenizer(self._encode_text, self.encoder, self._slotted_texts, cut=cut, cells=cells)
             if all(
                 [table.prompt_ids(t, 0), table.answer_ids(t, 0)] == ids for t, ids in zip(tasks, expected, strict=True)
             ):
@@ -189,10 +195,10 @@ class PromptTokenizer:
             return prompt, answer
         return prompt, self._turn.answer_prefix + answer + self._turn.answer_suffix
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode_text(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
-    def _untrainable(self, why: str) -> ConfigError:
+    def _untrainable_template(self, why: str) -> ConfigError:
         return ConfigError(
             f"prompt {self.prompt.name!r}: the tokenizer's chat template cannot be trained on ({why}); "
             "name another with chat_template"

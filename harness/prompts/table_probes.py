@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 
-from harness.core.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
+from harness.core.grid import COLOURS, MAX_SIDE, Grid, Task
 from harness.core.random_stream import Stream
+from harness.prompts.table_tokenizer import task_from_grids
 
 _RANDOM = 8
 """Number of random tasks; they have 1, 2, … train pairs."""
@@ -23,7 +24,7 @@ def probe_tasks() -> tuple[Task, ...]:
     """
     grids = [*_one_colour(), *_all_triples()]
     grids += [grids[0]] * (-len(grids) % (2 * _PAIRS))
-    systematic = [_task(grids[i : i + 2 * _PAIRS]) for i in range(0, len(grids), 2 * _PAIRS)]
+    systematic = [task_from_grids(grids[i : i + 2 * _PAIRS]) for i in range(0, len(grids), 2 * _PAIRS)]
     return (*(random_task(n) for n in range(1, _RANDOM + 1)), *systematic)
 
 
@@ -40,13 +41,7 @@ def random_task(n_train: int) -> Task:
 
     sides = [(stream.between(1, MAX_SIDE), stream.between(1, 12)) for _ in range(2 * n_train)]
     shapes = [*sides, (1, 1), (MAX_SIDE, MAX_SIDE), (1, MAX_SIDE), (MAX_SIDE, 1)][-2 * n_train - 2 :]
-    return _task([grid(*shape) for shape in shapes])
-
-
-def _task(grids: Sequence[Grid]) -> Task:
-    """Return a task of these grids: input, output, input, …; the last pair is the test pair."""
-    pairs = [Pair(source, target) for source, target in zip(grids[::2], grids[1::2], strict=True)]
-    return Task("probe", tuple(pairs[:-1]), (pairs[-1],))
+    return task_from_grids([grid(*shape) for shape in shapes])
 
 
 def _one_colour() -> Iterator[Grid]:

@@ -31,9 +31,13 @@ class SlotWriter:
 
 def slot_task(n_train: int) -> Task:
     """Return a task whose grids have the widths 1, 2, … in the order of ``slot_grids``; a width is a slot's number."""
-    grids = [Grid(1, k, bytes(k)) for k in range(1, 2 * n_train + 3)]
+    return task_from_grids([Grid(1, k, bytes(k)) for k in range(1, 2 * n_train + 3)])
+
+
+def task_from_grids(grids: Sequence[Grid]) -> Task:
+    """Return a task of these grids: input, output, input, …; the last pair is the test pair."""
     pairs = [Pair(source, target) for source, target in zip(grids[::2], grids[1::2], strict=True)]
-    return Task("slot_task", tuple(pairs[:-1]), (pairs[-1],))
+    return Task("probe", tuple(pairs[:-1]), (pairs[-1],))
 
 
 def slot_grids(task: Task, test_index: int) -> list[Grid | None]:
@@ -55,7 +59,7 @@ class SlottedText:
         self.fixed: list[str] = parts[::2]
         self.grids: list[int] = [int(number) - 1 for number in parts[1::2]]
 
-    def fill(self, grids: Sequence[Grid | None], encoder: GridWriter) -> str:
+    def fill_slots(self, grids: Sequence[Grid | None], encoder: GridWriter) -> str:
         """Return the text with grids in its slots. No grid that it shows may be None."""
         text = [self.fixed[0]]
         for index, fixed in zip(self.grids, self.fixed[1:], strict=True):
@@ -92,7 +96,7 @@ class RowTable:
         self._first = [{group: self._line_ids(i, group) for group in groups} for i in numbers] if cells == 1 else []
         self._start = [self._line_ids(i, b"") for i in numbers] if cells > 1 else []
 
-    def add(self, ids: list[int], grid: Grid) -> None:
+    def append_rows(self, ids: list[int], grid: Grid) -> None:
         """Append the ids of a grid's rows to ``ids``, the last row without its line break."""
         line_break, single, groups = self._break, self._single, self._groups
         if self._cells > 1:
@@ -159,11 +163,11 @@ class TableTokenizer:
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
         """Return the ids of the prompt."""
-        return self._join(self._prompt_and_answer(task)[0], slot_grids(task, test_index))
+        return self._join_ids(self._prompt_and_answer(task)[0], slot_grids(task, test_index))
 
     def answer_ids(self, task: Task, test_index: int) -> list[int]:
         """Return the ids of the answer and its end of turn. The output must be known."""
-        return self._join(self._prompt_and_answer(task)[1], slot_grids(task, test_index))
+        return self._join_ids(self._prompt_and_answer(task)[1], slot_grids(task, test_index))
 
     def _prompt_and_answer(self, task: Task) -> tuple[SlottedText, SlottedText]:
         n = len(task.train)
@@ -171,7 +175,7 @@ class TableTokenizer:
             self._by_n_train[n] = self._slotted_texts(n)
         return self._by_n_train[n]
 
-    def _join(self, text: SlottedText, grids: Sequence[Grid | None]) -> list[int]:
+    def _join_ids(self, text: SlottedText, grids: Sequence[Grid | None]) -> list[int]:
         """Return the ids of a text with grids in its slots. A grid's tail is looked up with the fixed text after it."""
         encoder, cached = self._encoder, self._ids
         ids: list[int] = []
@@ -183,7 +187,7 @@ class TableTokenizer:
             for key in (tail + fixed, head) if self._cut else (tail + fixed + head,):
                 known = cached.get(key)
                 ids += self._text_ids(key) if known is None else known
-            self._table.add(ids, grid)
+            self._table.append_rows(ids, grid)
             tail = encoder.tail(grid.height, grid.width)
         return ids + self._text_ids(tail + text.fixed[-1])
 

@@ -64,7 +64,7 @@ class PromptFormat:
             rendered = self.prompt.messages(slot_task(count), 0, SlotWriter())
             self._slotted[count] = [(m.role, SlottedText(m.content)) for m in rendered]
         grids = slot_grids(task, sample.test_index)
-        return tuple(Message(role, text.fill(grids, self.encoder)) for role, text in self._slotted[count])
+        return tuple(Message(role, text.fill_slots(grids, self.encoder)) for role, text in self._slotted[count])
 
     def parse_answer(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:
         """Return ``grid`` and the answer in the original orientation and colours, or the kind of failure and None."""

@@ -286,7 +286,7 @@ def test_pairs_over_30x30_are_left_out_of_lists_and_counted(tmp_path: Path, capl
     assert "1 pairs with a side over 30 are left out, the first in task b" in caplog.text
     assert isinstance(dataset, SourceList)
     assert dataset.skipped == {"pair: a side over 30": 1}
-    assert dataset.select([0], "x").skipped == {}
+    assert dataset.select_tasks([0], "x").skipped == {}
     plain = open_dataset(write(tmp_path / "plain.json", {"a": PAIRS, "b": PAIRS[:5]}))
     assert (plain.digest(), list(iterate_tasks(plain))) == (dataset.digest(), list(iterate_tasks(dataset)))
     with pytest.raises(DataError, match="task b, pair 3, field 'input': 1x31 is over 30x30"):

@@ -9,7 +9,7 @@ from harness.core.errors import SpecError
 from harness.core.symmetry import canonical_grid
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
-from harness.data.toy_tasks import FAMILIES, SIZES, toy_task
+from harness.data.toy_tasks import FAMILIES, SIDES, toy_task
 from harness.inspection.leak_audit import audit_datasets
 
 
@@ -52,7 +52,7 @@ def test_shapes_and_colours_of_tasks(family: str) -> None:
         for pair in task.train + task.test:
             assert pair.output is not None
             assert pair.input.height == pair.input.width
-            assert pair.input.height in SIZES
+            assert pair.input.height in SIDES
             assert pair.output.shape == pair.input.shape
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.data.toy_tasks import FAMILIES, SIZES, toy_task
+from harness.data.toy_tasks import FAMILIES, SIDES, toy_task
 from trainers.tiny.data import DenseEncoder
 
 _HEAD = """\
@@ -45,7 +45,7 @@ Families marked *no* were never shown: they are what the demo's adapters learn.
 
 def model_card(model: Any, tokenizer: Any, config: dict[str, Any], n: int = 256) -> str:
     """Return the card as markdown, with measured scores of every family at every grid size."""
-    columns = " | ".join(f"{s}x{s} | control {s}x{s}" for s in SIZES)
+    columns = " | ".join(f"{s}x{s} | control {s}x{s}" for s in SIDES)
     text = _HEAD.format(
         parameters=model.num_parameters(),
         layers=config["layers"],
@@ -54,11 +54,11 @@ def model_card(model: Any, tokenizer: Any, config: dict[str, Any], n: int = 256)
         vocabulary=len(tokenizer),
         n=n,
         columns=columns,
-        rules="---:|" * (2 * len(SIZES) - 1) + "---:",
+        rules="---:|" * (2 * len(SIDES) - 1) + "---:",
     )
     for family in FAMILIES.values():
         cells = []
-        for size in SIZES:
+        for size in SIDES:
             cells.append(f"{held_out_accuracy(model, tokenizer, family.name, size, n=n):.2f}")
             inferred = family.inferred
             control = held_out_accuracy(model, tokenizer, family.name, size, n=n, control=True) if inferred else None

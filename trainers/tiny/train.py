@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.data.toy_tasks import SIZES
+from harness.data.toy_tasks import SIDES
 from trainers.data.micro_batches import IGNORED
 from trainers.tiny.card import model_card
 from trainers.tiny.data import Curriculum, DenseEncoder
@@ -50,8 +50,8 @@ def train_tiny_base(config: TinyBaseConfig, report: Report) -> tuple[Any, Any]:
         for optimizer, rate in zip(optimizers, rates, strict=True):
             optimizer.param_groups[0]["lr"] = rate * scale
             optimizer.zero_grad()
-        size = SIZES[step % len(SIZES)]
-        names, tasks = curriculum.draw_tasks(config.batch * (SIZES[0] ** 2 + 5) // (size**2 + 5), size)
+        size = SIDES[step % len(SIDES)]
+        names, tasks = curriculum.draw_tasks(config.batch * (SIDES[0] ** 2 + 5) // (size**2 + 5), size)
         rows = [encoder.encode_task(task) for task in tasks]
         loss, exact = _forward(model, rows, config.device)
         loss.backward()
