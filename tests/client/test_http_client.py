@@ -17,7 +17,7 @@ from harness.client.request import NEUTRAL_PARAMETERS, ChatRequest, SamplingPara
 from harness.client.response import parse_model
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
-from tests.support.chat_answers import Body, garbage
+from tests.support.chat_answers import Body, no_grid
 from tests.support.chat_server import ChatServer
 
 R = TypeVar("R")
@@ -208,7 +208,7 @@ def test_a_prompt_that_is_too_long_is_recognised(message: str) -> None:
 
 
 def test_without_log_probabilities_the_sum_is_none() -> None:
-    with ChatServer(garbage, logprobs=False) as server:
+    with ChatServer(no_grid, logprobs=False) as server:
         (reply,) = call(server, lambda client: client.send(REQUEST))  # type: ignore[misc]
     assert reply.cumulative_logprob is None
 

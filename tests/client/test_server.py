@@ -12,28 +12,28 @@ from harness.client import server_health as presence
 from harness.core.errors import ServerError
 from tests.support.chat_answers import Body
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import QUICK, options, outcomes, sample, warnings_with
+from tests.support.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1beta/openai", "/api/v1", ""])
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_path_in_an_address_is_used_as_it_is(tmp_path: Path, path: str, slash: str) -> None:
     with ChatServer(prefix=path) as server:
-        sample(options(server.url + path + slash, tmp_path / "run"))
-    assert outcomes(tmp_path / "run") == {"grid": 40}
+        run_sampling(run_options(server.url + path + slash, tmp_path / "run"))
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
 
 
 def test_a_server_without_a_list_of_models_is_assumed_to_have_them(tmp_path: Path) -> None:
     shown = io.StringIO()
     with ChatServer(lists=False) as server:
-        sample(options(server, tmp_path / "run"), shown)
-    assert outcomes(tmp_path / "run") == {"grid": 40}
+        run_sampling(run_options(server, tmp_path / "run"), shown)
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
     assert shown.getvalue().count("has no list of models") == 1
 
 
 def test_a_server_without_the_route_is_a_clear_error(tmp_path: Path) -> None:
     with ChatServer(lists=False, prefix="/elsewhere") as server, pytest.raises(ServerError, match="HTTP 404"):
-        sample(options(server, tmp_path / "run"))
+        run_sampling(run_options(server, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("pause", ["0", "0.001", "-5", "never", None])
@@ -47,9 +47,9 @@ def test_a_server_that_is_always_busy_gets_few_requests_until_the_run_gives_up(
         return 429, {"error": {"message": "slow down"}}
 
     headers = None if pause is None else {"Retry-After": pause}
-    policy = replace(QUICK, backoff=0.05, wait=2.0, retries=0)
+    policy = replace(QUICK_POLICY, backoff=0.05, wait=2.0, retries=0)
     with ChatServer(refuse=refuse, headers=headers) as server, pytest.raises(ServerError, match=r"was busy for 2 s"):
-        sample(options(server, tmp_path / "run", policy=policy))
+        run_sampling(run_options(server, tmp_path / "run", policy=policy))
     assert len(asked) < 20
 
 
@@ -61,8 +61,8 @@ def test_a_server_that_is_busy_at_first_is_waited_for(tmp_path: Path) -> None:
         return (503, {"error": {"message": "loading"}}) if len(asked) < 6 else None
 
     with ChatServer(refuse=refuse) as server:
-        sample(options(server, tmp_path / "run", policy=replace(QUICK, retries=0)))
-    assert outcomes(tmp_path / "run") == {"grid": 40}
+        run_sampling(run_options(server, tmp_path / "run", policy=replace(QUICK_POLICY, retries=0)))
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_the_answer_limit_is_lowered_to_what_a_server_allows(tmp_path: Path, why
 
     shown = io.StringIO()
     with ChatServer(refuse=refuse) as server:
-        sample(options(server, tmp_path / "run", models=("base",)), shown)
-    assert outcomes(tmp_path / "run") == {"grid": 20}
+        run_sampling(run_options(server, tmp_path / "run", models=("base",)), shown)
+    assert count_outcomes(tmp_path / "run") == {"grid": 20}
     assert shown.getvalue().count("allows base at most") == 1
     assert len(warnings_with(tmp_path / "run", "allows base at most")) == 1
 
@@ -93,5 +93,5 @@ def test_a_slow_first_answer_is_mentioned(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(presence, "_REMINDER_PAUSES", (0.1, 10.0))
     shown = io.StringIO()
     with ChatServer(seconds=0.5) as server:
-        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), shown)
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), shown)
     assert f"still waiting for {server.url}, 0 s so far: it has not answered its first request" in shown.getvalue()

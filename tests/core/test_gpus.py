@@ -13,7 +13,7 @@ import pytest
 from benchmarks.common import machine
 from harness.cli.diagnosis import command as doctor
 from harness.core.gpus import Gpu, list_gpus, visible_gpus
-from tests.support.sampling_toys import until
+from tests.support.commands import wait_until
 
 GIB = 1 << 30
 TWO = """\
@@ -81,7 +81,7 @@ def test_a_hanging_nvidia_smi_times_out_and_is_killed(smi: Path, body: str) -> N
     started = time.monotonic()
     assert list_gpus(0.3) is None
     assert time.monotonic() - started < 3
-    until(lambda: not any(str(smi) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])))
+    wait_until(lambda: not any(str(smi) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])))
 
 
 def test_doctor_makefile_and_benchmarks_handle_a_hanging_or_failing_nvidia_smi(

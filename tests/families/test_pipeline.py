@@ -30,7 +30,7 @@ from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
 from tests.serving.conftest import own_threads
 from tests.serving.world import post
-from tests.support.dtypes import SERVE
+from tests.support.dtypes import SERVE_OPTIONS
 from trainers.commands.merge import merge
 from trainers.commands.parity import check_parity
 from trainers.commands.preview import preview
@@ -171,7 +171,7 @@ def server_of(family: Family, root: Path) -> Iterator[str]:
     """Yield the address of a server with the adapter ``learned``."""
     registry = Registry(root / "adapters")
     registry.set_live("learned", registry.add("learned", family.output, BaseModel.open(family.base)).version)
-    options: dict[str, Any] = {**SERVE, "max_loras": 1, "max_lora_rank": 16, "kv_cache_gib": 0.5}
+    options: dict[str, Any] = {**SERVE_OPTIONS, "max_loras": 1, "max_lora_rank": 16, "kv_cache_gib": 0.5}
     with own_threads(), serving(family.base, registry.root, log=root / "log", **options) as server:
         yield server.url
 

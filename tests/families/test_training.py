@@ -12,7 +12,15 @@ from harness.core.errors import ConfigError
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
-from tests.support.train_runs import Data, bench, command, losses_of, manifest_of, recipe_data, trained
+from tests.support.train_runs import (
+    Data,
+    adapter_manifest,
+    log_losses,
+    recipe_data,
+    run_python,
+    train_adapter,
+    train_command,
+)
 from trainers.model.lora import check_lora
 from trainers.recipe.schema import make_recipe
 
@@ -45,7 +53,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_batch(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter trained with all samples of a step in one micro-batch."""
     output = tmp_path_factory.mktemp("whole") / "out"
-    return trained(recipe(pictures, output, micro_batch_size=8, max_padding=0.9))
+    return train_adapter(recipe(pictures, output, micro_batch_size=8, max_padding=0.9))
 
 
 def test_the_loss_is_the_mean_over_tokens_for_any_micro_batches(tmp_path: Path) -> None:
@@ -54,10 +62,10 @@ def test_the_loss_is_the_mean_over_tokens_for_any_micro_batches(tmp_path: Path) 
     losses = []
     for size in (8, 1):
         data = recipe(model, tmp_path / str(size), micro_batch_size=size, max_padding=0.9)
-        _, _, *words = command(data)
-        done = bench(["-c", NO_COUNT, *words])
+        _, _, *words = train_command(data)
+        done = run_python(["-c", NO_COUNT, *words])
         assert done.returncode == 0, done.stderr
-        losses.append(losses_of(tmp_path / str(size)))
+        losses.append(log_losses(tmp_path / str(size)))
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
     assert losses[0][0] < 12
 
@@ -73,7 +81,7 @@ def test_only_the_language_model_is_trained_and_it_can_be_registered(
     warnings: list[str] = []
     assert registry.add("learned", one_batch, BaseModel.open(pictures), warn=warnings.append).version
     assert warnings == []
-    assert manifest_of(one_batch).stop_token_ids != []
+    assert adapter_manifest(one_batch).stop_token_ids != []
     assert json.loads((one_batch / "adapter_config.json").read_text())["exclude_modules"]
 
 
@@ -87,13 +95,13 @@ def test_the_loss_with_an_adapter_on_the_output_layer_is_exact(tmp_path: Path) -
         data = recipe(
             model, tmp_path / str(size), lora=lora, micro_batch_size=size, max_padding=0.9, learning_rate=1e-2
         )
-        losses.append(losses_of(trained({**data, "validation": check, "eval_steps": 3})))
+        losses.append(log_losses(train_adapter({**data, "validation": check, "eval_steps": 3})))
     # Adam makes steps of rounding where an embedding has no gradient yet, so that later losses differ a little.
     assert losses[0][:2] == pytest.approx(losses[1][:2], abs=1e-3)
-    validated = manifest_of(tmp_path / "8").losses.validation["loss"]
+    validated = adapter_manifest(tmp_path / "8").losses.validation["loss"]
     assert losses[0][2] > validated
-    further = trained(recipe(model, tmp_path / "further", lora=lora, adapter=str(tmp_path / "8"), max_steps=1))
-    assert losses_of(further)[0] == pytest.approx(validated, abs=0.1)
+    further = train_adapter(recipe(model, tmp_path / "further", lora=lora, adapter=str(tmp_path / "8"), max_steps=1))
+    assert log_losses(further)[0] == pytest.approx(validated, abs=0.1)
     with safe_open(tmp_path / "8" / "adapter_model.safetensors", "np") as file:
         changed = {name for name in file.keys() if "_B" in name and abs(file.get_tensor(name)).max() > 0}  # noqa: SIM118
     assert {"base_model.model.lm_head.lora_B.weight", "base_model.model.model.embed_tokens.lora_embedding_B"} < changed
@@ -115,5 +123,5 @@ def test_adapters_on_embeddings_and_output_layer_are_served_for_some_classes(
 
 
 def test_training_continues_from_such_an_adapter(pictures: Path, one_batch: Path, tmp_path: Path) -> None:
-    further = trained(recipe(pictures, tmp_path / "further", adapter=str(one_batch), micro_batch_size=8))
-    assert losses_of(further)[0] < losses_of(one_batch)[0]
+    further = train_adapter(recipe(pictures, tmp_path / "further", adapter=str(one_batch), micro_batch_size=8))
+    assert log_losses(further)[0] < log_losses(one_batch)[0]

@@ -1,4 +1,4 @@
-"""What the tests of the matrix share: the count of their cases, and a run that nothing disturbed."""
+"""Fixtures of the fault tests."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.matrix import count
-from tests.support.chat_answers import moody
+from tests.faults.matrix import count_cases
+from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import options, sample
+from tests.support.sampling_runs import run_options, run_sampling
 
 
 @pytest.fixture
 def cases() -> Callable[[int], None]:
-    """``cases(n)``: n faults were injected, and the promise held under each."""
-    return count
+    """Return the function ``cases(n)``, which records that n faults were injected."""
+    return count_cases
 
 
 @pytest.fixture(scope="session")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models, five tasks, four predictions each, asked of a server without faults."""
-    out = tmp_path_factory.mktemp("calm") / "run"
-    with ChatServer(moody) as server:
-        sample(options(server, out))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of two models and five tasks that was sampled without faults."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    with ChatServer(mixed_answer) as server:
+        run_sampling(run_options(server, out))
     return out

@@ -1,4 +1,4 @@
-"""Disks without room: a small one of its own where this process may mount, else a limit on the size of files."""
+"""Full disks: a small tmpfs if this process may mount one, else a limit on the size of files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 
 @contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The system refuses to let any file grow beyond ``size`` bytes, in this process and those that it starts.
+def limit_file_size(size: int) -> Iterator[None]:
+    """Refuse to let any file grow beyond ``size`` bytes, in this process and its children.
 
-    Python does not notice that a .pyc was cut short (python/cpython#126606), so that none may be written meanwhile: the
-    environment would be broken for everybody after.
+    Meanwhile Python writes no .pyc files: it does not notice that one was truncated (python/cpython#126606), which
+    would break the environment.
     """
     bytecode, variable = sys.dont_write_bytecode, os.environ.get("PYTHONDONTWRITEBYTECODE", "")
     sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
@@ -32,14 +32,15 @@ def largest_file(size: int) -> Iterator[None]:
 @contextmanager
 def _limited(folder: Path, free: int) -> Iterator[Path]:
     folder.mkdir()
-    with largest_file(free):
+    with limit_file_size(free):
         yield folder
 
 
 @contextmanager
 def small_disk(folder: Path, free: int) -> Iterator[Path]:
-    """A folder with room for ``free`` bytes, a multiple of 4096: a tmpfs of its own that is filled up to there, or
-    where none may be mounted, files that may not grow beyond that.
+    """Create a folder with room for ``free`` bytes, a multiple of 4096.
+
+    It is a tmpfs that is filled up to there. If none can be mounted, no file may grow beyond ``free`` bytes.
     """
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -48,7 +49,7 @@ def small_disk(folder: Path, free: int) -> Iterator[Path]:
     except FileNotFoundError:
         mounted = False
     if not mounted:
-        with largest_file(free):
+        with limit_file_size(free):
             yield folder
         return
     try:
@@ -58,5 +59,5 @@ def small_disk(folder: Path, free: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-FULL: dict[str, Callable[[Path, int], AbstractContextManager[Path]]] = {"limit": _limited, "disk": small_disk}
-"""Both kinds of a folder with room for some bytes."""
+FULL_DISKS: dict[str, Callable[[Path, int], AbstractContextManager[Path]]] = {"limit": _limited, "disk": small_disk}
+"""Both ways to get a folder with room for some bytes, by name."""

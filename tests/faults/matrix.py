@@ -1,7 +1,7 @@
-"""Count the injected faults by promise: in the terminal, and with --fault-report in a markdown file.
+"""Count the injected faults by promise, and print them as a table or, with --fault-report, write them into a page.
 
-A test's promise is its docstring, its cases are what it counts (one, where it counts nothing). The counts travel in
-the reports of the tests, so that they arrive from the workers of pytest-xdist too.
+The promise of a test is the first paragraph of its docstring. A test counts its cases with `count_cases`; without a
+call it counts as one. The counts are sent in the reports of the tests, which also works with pytest-xdist.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _SECTIONS = {"`make test`": False, "`make test-long`": True}
 _counted = 0
 
 
-def count(cases: int = 1) -> None:
-    """So many faults were injected in the running test, and what it promises held under each."""
+def count_cases(cases: int = 1) -> None:
+    """Record that the running test injected this many faults and its promise held under each."""
     global _counted  # noqa: PLW0603 - one test runs at a time in a process
     _counted += cases
 
 
 def mostly_slow(cases: Mapping[str, object], *fast: str) -> list[ParameterSet]:
-    """The values of ``cases`` as parameters under their names, all slow but those named ``fast``."""
+    """Return ``cases`` as parameters with their names as ids. All are marked slow except those in ``fast``."""
     assert set(fast) <= cases.keys()
     marks = {name: () if name in fast else (pytest.mark.slow,) for name in cases}
     return [pytest.param(value, id=name, marks=marks[name]) for name, value in cases.items()]
@@ -33,7 +33,7 @@ def mostly_slow(cases: Mapping[str, object], *fast: str) -> list[ParameterSet]:
 
 @dataclass
 class Row:
-    """What one test function has shown."""
+    """The counts of one test function."""
 
     topic: str
     promise: str
@@ -44,16 +44,16 @@ class Row:
 
 @dataclass(eq=False)
 class Matrix:
-    """The rows of one session, by file and function."""
+    """The rows of one test session, by file and function."""
 
     rows: dict[str, Row] = field(default_factory=dict)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        told = dict(report.user_properties)
-        if "promise" in told:
+        properties = dict(report.user_properties)
+        if "promise" in properties:
             test = report.nodeid.partition("[")[0]
-            row = self.rows.setdefault(test, Row(told["topic"], told["promise"], told["long"]))
-            row.cases += told.get("cases", 0) if report.when == "call" else 0
+            row = self.rows.setdefault(test, Row(properties["topic"], properties["promise"], properties["long"]))
+            row.cases += properties.get("cases", 0) if report.when == "call" else 0
             row.failed += report.failed
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -66,10 +66,10 @@ class Matrix:
         terminalreporter.write_line(f"total | {total} | {failed}")
         if config.option.fault_report:
             page = Path(config.option.fault_report)
-            page.write_text(self.on_page(page.read_text() if page.exists() else ""))
+            page.write_text(self.update_page(page.read_text() if page.exists() else ""))
 
-    def on_page(self, text: str) -> str:
-        """The page with the tables of this session in place of those of the same sections in ``text``."""
+    def update_page(self, text: str) -> str:
+        """Return a page with its sections replaced by the tables of this session."""
         for name, long in _SECTIONS.items():
             if rows := [row for _, row in sorted(self.rows.items()) if row.long is long]:
                 begin, end = f"<!-- counted by {name} -->\n", f"<!-- end of {name} -->\n"
@@ -80,8 +80,8 @@ class Matrix:
 
 def _tables(name: str, rows: list[Row]) -> str:
     total, failed = sum(row.cases for row in rows), sum(row.failed for row in rows)
-    said = "none failed" if not failed else f"{failed} tests failed"
-    lines = [f"## {name}: {total} cases, {said}"]
+    result = "none failed" if not failed else f"{failed} tests failed"
+    lines = [f"## {name}: {total} cases, {result}"]
     for topic in dict.fromkeys(row.topic for row in rows):
         lines += ["", f"**{topic}**", "", "| promise | cases | failed |", "|---|---|---|"]
         lines += [f"| {row.promise} | {row.cases} | {row.failed} |" for row in rows if row.topic == topic]
@@ -97,14 +97,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test of the matrix that promises nothing does not run."""
-    own = [item for item in items if item.path.is_relative_to(HERE)]
-    if silent := [item.nodeid for item in own if not _promise(item)]:
-        raise pytest.UsageError(f"without a promise, which is its docstring: {', '.join(silent)}")
-    for item in own:
+    """Refuse fault tests without a docstring, and attach promise and topic to the others."""
+    fault_tests = [item for item in items if item.path.is_relative_to(HERE)]
+    if undocumented := [item.nodeid for item in fault_tests if not _promise(item)]:
+        raise pytest.UsageError(f"a fault test needs a docstring, which states its promise: {', '.join(undocumented)}")
+    for item in fault_tests:
         item.user_properties += [
             ("promise", _promise(item)),
-            ("topic", _first(item.module.__doc__)),  # type: ignore[attr-defined]
+            ("topic", _first_paragraph(item.module.__doc__)),  # type: ignore[attr-defined]
             ("long", item.get_closest_marker("long") is not None),
         ]
 
@@ -120,9 +120,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def _promise(item: pytest.Item) -> str:
-    return _first(getattr(getattr(item, "function", None), "__doc__", None))
+    return _first_paragraph(getattr(getattr(item, "function", None), "__doc__", None))
 
 
-def _first(text: str | None) -> str:
-    """The first paragraph in one line, without its full stop."""
+def _first_paragraph(text: str | None) -> str:
+    """Return the first paragraph as one line without its full stop, escaped for a markdown table."""
     return " ".join((text or "").split("\n\n")[0].split()).rstrip(".").replace("|", "\\|")

@@ -19,11 +19,11 @@ from serve.registry.adapter_version import VERSION, AdapterVersion, UnknownAdapt
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, file_lock, running_servers
 from serve.registry.store import Registry
-from tests.faults.damage import damaged, damages
-from tests.faults.matrix import count
-from tests.support.adapter_toys import make_adapter
+from tests.faults.damage import damaged_contents, damaged_file
+from tests.faults.matrix import count_cases
 from tests.support.admin_site import FakeEngine, Site
-from tests.support.train_runs import FEW, last_line, manifest_of, recipe_data
+from tests.support.tiny_adapters import make_adapter
+from tests.support.train_runs import FEW_STEPS, adapter_manifest, last_error_line, recipe_data
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
 from trainers.store.manifest import check_unchanged
@@ -50,13 +50,13 @@ def test_a_damaged_version_is_never_loaded(registry: Registry, base: BaseModel, 
     version, _ = two_versions(registry, base, tmp_path)
     for name in FILES:
         content = (version.folder / name).read_bytes()
-        for what, left in damages(content, Stream("registered", name), cuts=4, flips=8):
-            with damaged(version.folder / name, left):
+        for what, left in damaged_contents(content, Stream("registered", name), cuts=4, flips=8):
+            with damaged_file(version.folder / name, left):
                 with pytest.raises(AdapterError, match=f"{version.version}"):
                     raise AssertionError(f"{name}, {what}: {version.verify(base)}")
                 with pytest.raises(AdapterError, match=r"damaged|cannot be read"):
                     raise AssertionError(f"{name}, {what}: {registry.add('a', tmp_path / 'a0', base)}")
-            count()
+            count_cases()
     assert version.verify(base).facts.rank == 4
 
 
@@ -66,7 +66,7 @@ def test_a_live_version_changed_on_disk(registry: Registry, base: BaseModel, tmp
     site = Site(base, registry)
 
     async def scenario() -> None:
-        assert (await site.ask("POST", "/admin/adapters/promote", {"adapter": one.id}))[0] == 200
+        assert (await site.request("POST", "/admin/adapters/promote", {"adapter": one.id}))[0] == 200
         with site.pool.use("a") as used:
             for name in FILES:
                 (one.folder / name).unlink()
@@ -74,16 +74,16 @@ def test_a_live_version_changed_on_disk(registry: Registry, base: BaseModel, tmp
             assert used == one.id
             assert site.engine.models == {one.id}
             # Asked for again, what is loaded answers; its files are not read.
-            assert (await site.ask("POST", "/admin/adapters/load", {"adapter": one.id}))[0] == 200
-            status, answer = await site.ask("POST", "/v1/completions", {"model": "a", "prompt": "x"})
+            assert (await site.request("POST", "/admin/adapters/load", {"adapter": one.id}))[0] == 200
+            status, answer = await site.request("POST", "/v1/completions", {"model": "a", "prompt": "x"})
             assert (status, answer["body"]["model"]) == (200, one.id)
-        assert (await site.ask("POST", "/admin/adapters/promote", {"adapter": two.id}))[0] == 200
+        assert (await site.request("POST", "/admin/adapters/promote", {"adapter": two.id}))[0] == 200
         while one.id in site.engine.models:
             await asyncio.sleep(0.001)
         for action, body in (("rollback", "a"), ("promote", one.id), ("load", one.id)):
-            status, answer = await site.ask("POST", f"/admin/adapters/{action}", {"adapter": body})
+            status, answer = await site.request("POST", f"/admin/adapters/{action}", {"adapter": body})
             assert (status, "changed since it was added" in answer["error"]["message"]) == (422, True), answer
-            count()
+            count_cases()
         assert site.pool.live["a"] == two.id
         assert site.engine.models == {two.id}
 
@@ -137,17 +137,17 @@ def test_a_damaged_live_file(registry: Registry, base: BaseModel, tmp_path: Path
     registry.set_live("a", one.version)
     registry.set_live("a", two.version)
     path = registry.root / "a" / "live.json"
-    for what, left in damages(path.read_bytes(), Stream("live"), cuts=40, flips=200):
+    for what, left in damaged_contents(path.read_bytes(), Stream("live"), cuts=40, flips=200):
         if left is None or left + b"\n" == path.read_bytes():
             continue  # without the file no version is live, which the file's absence says
-        with damaged(path, left):
+        with damaged_file(path, left):
             live = said_by(lambda: registry.live("a").version)
             assert live == two.version or live not in (None, one.version), what
             if live != two.version:
                 with pytest.raises(UnknownAdapterError):
                     registry.find(f"a@{live}")
                 assert VERSION.fullmatch(str(live)) or str(path) in str(live)
-        count()
+        count_cases()
     assert registry.live("a").version == two.version
 
 
@@ -155,19 +155,19 @@ def test_a_damaged_live_file(registry: Registry, base: BaseModel, tmp_path: Path
 def test_a_damaged_training_result_is_not_registered(few_run: Path, qwen: Path, tmp_path: Path) -> None:
     """A trained folder damaged in its adapter is refused by registry and trainer."""
     output = Path(shutil.copytree(few_run, tmp_path / "trained"))
-    recipe = make_recipe(recipe_data(qwen, output, micro_batch_size=1, **FEW))
+    recipe = make_recipe(recipe_data(qwen, output, micro_batch_size=1, **FEW_STEPS))
     assert train(recipe, output) == output
     base, registry = BaseModel.open(qwen), Registry(tmp_path / "adapters")
     for name in FILES:
-        for what, left in damages((output / name).read_bytes(), Stream("trained", name), cuts=10, flips=30):
-            with damaged(output / name, left):
+        for what, left in damaged_contents((output / name).read_bytes(), Stream("trained", name), cuts=10, flips=30):
+            with damaged_file(output / name, left):
                 with pytest.raises(AdapterError, match=str(output)):
                     raise AssertionError(f"{name}, {what}: {registry.add('a', output, base)}")
                 with pytest.raises(AdapterError, match="not what training wrote"):
                     train(recipe, output)
-            count()
-    again = make_recipe(recipe_data(qwen, tmp_path / "more", adapter=str(output), **FEW))
-    with damaged(output / FILES[1], (output / FILES[1]).read_bytes()[:-1] + b"\1"):
+            count_cases()
+    again = make_recipe(recipe_data(qwen, tmp_path / "more", adapter=str(output), **FEW_STEPS))
+    with damaged_file(output / FILES[1], (output / FILES[1]).read_bytes()[:-1] + b"\1"):
         with pytest.raises(AdapterError, match="not what training wrote"):
             train(again, tmp_path / "more")
         done = subprocess.run(
@@ -186,7 +186,7 @@ def test_a_damaged_training_result_is_not_registered(few_run: Path, qwen: Path, 
             text=True,
         )
         assert done.returncode == 1
-        assert "damaged or changed since training" in last_line(done.stderr)
+        assert "damaged or changed since training" in last_error_line(done.stderr)
     assert registry.versions("a") == []
     assert registry.add("a", output, base).verify(base)
 
@@ -197,14 +197,14 @@ def test_a_damaged_manifest_changes_no_weights(few_run: Path, qwen: Path, tmp_pa
     output = Path(shutil.copytree(few_run, tmp_path / "trained"))
     registry, base = Registry(tmp_path / "adapters"), BaseModel.open(qwen)
     expected = registry.add("whole", output, base).version
-    for _, left in damages((output / "manifest.json").read_bytes(), Stream("manifest"), cuts=20, flips=100):
+    for _, left in damaged_contents((output / "manifest.json").read_bytes(), Stream("manifest"), cuts=20, flips=100):
         if left is not None:
-            with damaged(output / "manifest.json", left):
+            with damaged_file(output / "manifest.json", left):
                 added = said_by(lambda: registry.add("a", output, base).version)
                 assert added == expected or str(output) in str(added)
-                read = said_by(lambda: check_unchanged(output, manifest_of(output)))
+                read = said_by(lambda: check_unchanged(output, adapter_manifest(output)))
                 assert read is None or str(output) in read
-            count()
+            count_cases()
 
 
 @pytest.mark.parametrize("jump", JUMPS)

@@ -13,11 +13,20 @@ from time import monotonic
 import pytest
 
 from harness.client import error_response as refusals
-from tests.faults.matrix import count
-from tests.support.chat_answers import Body, moody
+from tests.faults.matrix import count_cases
+from tests.support.chat_answers import Body, mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.kill_toys import check_equal, command, undisturbed
-from tests.support.sampling_toys import QUICK, options, outcomes, sample, stable, until
+from tests.support.commands import wait_until
+from tests.support.sampling_runs import (
+    QUICK_POLICY,
+    assert_same_run,
+    bench_run_command,
+    count_outcomes,
+    predictions_without_times,
+    run_options,
+    run_sampling,
+    uninterrupted_run,
+)
 
 DAYS = (0.0, 400.0, -400.0, 0.5, -0.5, 20_000.0)
 JUMPING = """
@@ -57,7 +66,7 @@ def jumps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return looks
 
 
-def test_pauses_are_bounded_when_the_clock_jumps(tmp_path: Path, calm: Path, jumps: list[float]) -> None:
+def test_pauses_are_bounded_when_the_clock_jumps(tmp_path: Path, undisturbed: Path, jumps: list[float]) -> None:
     """A server that asks for rest until a date, under a clock that jumps by days at each look: no pause is longer than
     the user waits, and the run equals an undisturbed one.
     """
@@ -71,36 +80,36 @@ def test_pauses_are_bounded_when_the_clock_jumps(tmp_path: Path, calm: Path, jum
 
     soon = {"Retry-After": "Thu, 01 Jan 2026 00:00:00 GMT"}
     start = monotonic()
-    with ChatServer(moody, refuse=refuse, headers=soon) as server:
-        sample(options(server, tmp_path / "run", policy=replace(QUICK, wait=0.3)))
+    with ChatServer(mixed_answer, refuse=refuse, headers=soon) as server:
+        run_sampling(run_options(server, tmp_path / "run", policy=replace(QUICK_POLICY, wait=0.3)))
     assert monotonic() - start < 30
-    assert stable(tmp_path / "run") == stable(calm)
-    assert outcomes(tmp_path / "run")["error"] == 0
+    assert predictions_without_times(tmp_path / "run") == predictions_without_times(undisturbed)
+    assert count_outcomes(tmp_path / "run")["error"] == 0
     assert len(jumps) >= len(DAYS)
-    count(len(DAYS))
+    count_cases(len(DAYS))
 
 
 @pytest.mark.slow
 def test_a_run_under_a_jumping_clock(tmp_path: Path) -> None:
     """bench run, killed and resumed, under a clock that jumps by days at each look equals an undisturbed run."""
-    whole, out = undisturbed(tmp_path / "calm"), tmp_path / "run"
+    whole, out = uninterrupted_run(tmp_path / "undisturbed"), tmp_path / "run"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(JUMPING)
     first = [str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]
     under = {**os.environ, "PYTHONPATH": os.pathsep.join(first)}
-    with ChatServer(moody, seconds=0.02) as server:
-        with subprocess.Popen(command(server.url, out), env=under, stderr=subprocess.PIPE) as process:
-            until(lambda: len(server.bodies) >= 20 or process.poll() is not None)
+    with ChatServer(mixed_answer, seconds=0.02) as server:
+        with subprocess.Popen(bench_run_command(server.url, out), env=under, stderr=subprocess.PIPE) as process:
+            wait_until(lambda: len(server.bodies) >= 20 or process.poll() is not None)
             process.kill()
         done = subprocess.run(
-            command(server.url, out, "--resume", "--timeout", "20s"),
+            bench_run_command(server.url, out, "--resume", "--timeout", "20s"),
             env=under,
             capture_output=True,
             text=True,
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    check_equal(out, whole)
+    assert_same_run(out, whole)
     looks = (tmp_path / "site" / "sitecustomize.py.read").stat().st_size
     assert looks > 0
-    count(looks)
+    count_cases(looks)

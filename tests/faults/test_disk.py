@@ -14,21 +14,27 @@ from harness.data.spec import open_dataset
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import PredictionRecord
-from tests.conftest import record
-from tests.faults.disks import FULL, largest_file, small_disk
-from tests.faults.files import bench, read_by
-from tests.support.chat_answers import moody
+from tests.faults.damage import read_by, run_bench
+from tests.faults.disks import FULL_DISKS, limit_file_size, small_disk
+from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.kill_toys import check_equal, command, undisturbed
 from tests.support.run_files import append_record
-from tests.support.sampling_toys import options, sample, stable
+from tests.support.run_folders import prediction_record
+from tests.support.sampling_runs import (
+    assert_same_run,
+    bench_run_command,
+    predictions_without_times,
+    run_options,
+    run_sampling,
+    uninterrupted_run,
+)
 
 TASK = open_dataset("toy/copy#n=1").task(0)
-KINDS = pytest.mark.parametrize("kind", FULL)
+KINDS = pytest.mark.parametrize("kind", FULL_DISKS)
 
 
 def line(sample: int, outcome: str = "grid") -> PredictionRecord:
-    return record("base", TASK, 0, sample, Grid(1, 2, bytes((1, 2))) if outcome == "grid" else None, outcome)
+    return prediction_record("base", TASK, 0, sample, Grid(1, 2, bytes((1, 2))) if outcome == "grid" else None, outcome)
 
 
 def written(path: Path, lines: list[PredictionRecord]) -> bytes:
@@ -48,11 +54,11 @@ def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
     log = PredictionLog(path)
     for own in range(2, 5):
         append_record(log, line(own))
-    with largest_file(len(before) + 100), pytest.raises(RunError, match=r"3 predictions are not saved.*--resume"):
+    with limit_file_size(len(before) + 100), pytest.raises(RunError, match=r"3 predictions are not saved.*--resume"):
         log.commit()
     assert path.read_bytes() == before
     room = len(before) + len(before) // 2 + 10
-    with largest_file(room), pytest.raises(RunError, match=r"last 2 predictions are not saved"):
+    with limit_file_size(room), pytest.raises(RunError, match=r"last 2 predictions are not saved"):
         log.commit()
     assert [answer.sample for answer in read_predictions(path)] == list(range(3))
     append_record(log, line(5))
@@ -65,7 +71,7 @@ def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) 
     path = tmp_path / "predictions.jsonl"
     made = [line(i, "error" if i % 2 else "grid").model_copy(update={"text": 'says "error"'}) for i in range(6)]
     before = written(path, made)
-    with largest_file(100), pytest.raises(RunError, match="as it was"):
+    with limit_file_size(100), pytest.raises(RunError, match="as it was"):
         drop_retryable(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["predictions.jsonl"]
@@ -77,27 +83,27 @@ def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) 
 
 @KINDS
 @pytest.mark.parametrize("free", [0, 4096, 8192, 12288])
-def test_sampling_without_room(tmp_path: Path, calm: Path, kind: str, free: int) -> None:
+def test_sampling_without_room(tmp_path: Path, undisturbed: Path, kind: str, free: int) -> None:
     """A run on a disk that fills up ends with our own error and whole lines saved; with room it is resumed to what an
     undisturbed run gives.
     """
-    with ChatServer(moody) as server:
-        with FULL[kind](tmp_path / "full", free) as disk:
+    with ChatServer(mixed_answer) as server:
+        with FULL_DISKS[kind](tmp_path / "full", free) as disk:
             with pytest.raises(RunError, match=r"cannot write \((File too large|No space left on device)\)"):
-                sample(options(server, disk / "run"))
+                run_sampling(run_options(server, disk / "run"))
             shutil.copytree(disk / "run", tmp_path / "run")
         saved = b"".join(path.read_bytes() for path in (tmp_path / "run").glob("predictions.jsonl"))
         assert saved.endswith(b"\n") or not saved
-        assert sample(options(server, tmp_path / "run", resume=True)).sampled == 40 - saved.count(b"\n")
-    assert stable(tmp_path / "run") == stable(calm)
+        assert run_sampling(run_options(server, tmp_path / "run", resume=True)).sampled == 40 - saved.count(b"\n")
+    assert predictions_without_times(tmp_path / "run") == predictions_without_times(undisturbed)
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory, calm: Path) -> Path:
+def scored(tmp_path_factory: pytest.TempPathFactory, undisturbed: Path) -> Path:
     """A run with its results."""
     run = tmp_path_factory.mktemp("scored") / "run"
-    shutil.copytree(calm, run)
-    assert bench("score", run)[0] == 0
+    shutil.copytree(undisturbed, run)
+    assert run_bench("score", run)[0] == 0
     return run
 
 
@@ -108,7 +114,7 @@ def test_writing_results_without_room(tmp_path: Path, scored: Path, kind: str, r
     nothing half-written lies under its name.
     """
     into = tmp_path / "full"
-    with FULL[kind](into, 0 if kind == "disk" else 100) as disk:
+    with FULL_DISKS[kind](into, 0 if kind == "disk" else 100) as disk:
         kept = disk / {"report": "report.md", "submit": "submission.json", "score": "run/results.json"}[reader]
         kept.parent.mkdir(exist_ok=True)
         kept.touch()
@@ -127,10 +133,12 @@ def test_bench_run_without_room(tmp_path: Path) -> None:
     """The command bench run on such a disk says what to do, without a traceback; resumed it equals an undisturbed
     run.
     """
-    whole = undisturbed(tmp_path / "calm")
-    with ChatServer(moody, seconds=0.03) as server:
+    whole = uninterrupted_run(tmp_path / "undisturbed")
+    with ChatServer(mixed_answer, seconds=0.03) as server:
         with small_disk(tmp_path / "full", 16384) as disk:
-            full = subprocess.run(command(server.url, disk / "run"), capture_output=True, text=True, check=False)
+            full = subprocess.run(
+                bench_run_command(server.url, disk / "run"), capture_output=True, text=True, check=False
+            )
             shutil.copytree(disk / "run", tmp_path / "run")
         assert full.returncode == 1
         assert "cannot write (" in full.stderr
@@ -140,7 +148,7 @@ def test_bench_run_without_room(tmp_path: Path) -> None:
         assert saved.endswith(b"\n")
         kept = saved.count(b"\n")
         done = subprocess.run(
-            command(server.url, tmp_path / "run", "--resume"), capture_output=True, text=True, check=True
+            bench_run_command(server.url, tmp_path / "run", "--resume"), capture_output=True, text=True, check=True
         )
     assert f"{64 - kept} predictions in" in done.stderr
-    check_equal(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)

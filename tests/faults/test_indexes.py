@@ -14,9 +14,9 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.line_index import LineIndex, index_path
 from harness.data.spec import open_dataset
-from tests.faults.disks import FULL
-from tests.faults.files import cut, some, turned
-from tests.faults.matrix import count
+from tests.faults.damage import flipped_copies, sample_numbers, truncated_copies
+from tests.faults.disks import FULL_DISKS
+from tests.faults.matrix import count_cases
 from tests.support.data_samples import barc_row
 
 ROWS = 8
@@ -47,14 +47,17 @@ def opened(path: Path) -> tuple[list[bytes], list[int], str]:
 
 
 def check_index(rows: Path, bits: int, step: int) -> None:
-    calm = opened(rows)
+    undisturbed = opened(rows)
     kept = index_path(rows)
     data = kept.read_bytes()
-    for content in [*turned(data, some("index", 8 * len(data), bits)), *cut(data, range(0, len(data), step))]:
+    for content in [
+        *flipped_copies(data, sample_numbers("index", 8 * len(data), bits)),
+        *truncated_copies(data, range(0, len(data), step)),
+    ]:
         kept.write_bytes(content)
-        assert opened(rows) == calm
+        assert opened(rows) == undisturbed
         assert kept.read_bytes() == data, "it was made again"
-        count()
+        count_cases()
 
 
 def test_a_damaged_index_is_made_again(rows: Path) -> None:
@@ -72,12 +75,12 @@ def test_an_index_of_another_file(rows: Path, tmp_path: Path) -> None:
     """A whole index that belongs to another file, or to an earlier state of this one, is made again."""
     other = tmp_path / "other.jsonl"
     other.write_bytes(rows.read_bytes().split(b"\n", 1)[1])
-    calm = opened(rows)
+    undisturbed = opened(rows)
     opened(other)
     for foreign in (index_path(other).read_bytes(), index_path(other).read_bytes()[:-24]):
         index_path(rows).write_bytes(foreign)
-        assert opened(rows) == calm
-        count()
+        assert opened(rows) == undisturbed
+        count_cases()
     rows.write_bytes(other.read_bytes())
     assert opened(rows) == opened(other)
 
@@ -86,33 +89,39 @@ def test_a_damaged_unpacked_copy_is_made_again(rows: Path, tmp_path: Path, cache
     """The unpacked copy of a .gz, cut or changed by anybody since, is unpacked again; the tasks are the same."""
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(rows.read_bytes()))
-    calm = tasks_of(packed)
+    undisturbed = tasks_of(packed)
     (copy,) = cache.glob("unpacked/*/*/packed.jsonl")
     data = copy.read_bytes()
-    for content in [*turned(data, some("copy", 8 * len(data), 10)), *cut(data, some("cut copy", len(data), 10))]:
+    for content in [
+        *flipped_copies(data, sample_numbers("copy", 8 * len(data), 10)),
+        *truncated_copies(data, sample_numbers("cut copy", len(data), 10)),
+    ]:
         copy.write_bytes(content)
-        assert tasks_of(packed) == calm
-        count()
+        assert tasks_of(packed) == undisturbed
+        count_cases()
     for seal in copy.parent.glob(".*"):
         seal.write_bytes(b"")
-        assert tasks_of(packed) == calm
-        count()
+        assert tasks_of(packed) == undisturbed
+        count_cases()
 
 
 def check_packed(rows: Path, times: int) -> None:
     packed = rows.with_suffix(".jsonl.gz")
     data = gzip.compress(rows.read_bytes())
     packed.write_bytes(data)
-    calm = tasks_of(packed)
-    for content in [*turned(data, some("gz", 8 * len(data), times)), *cut(data, some("cut gz", len(data), times))]:
+    undisturbed = tasks_of(packed)
+    for content in [
+        *flipped_copies(data, sample_numbers("gz", 8 * len(data), times)),
+        *truncated_copies(data, sample_numbers("cut gz", len(data), times)),
+    ]:
         packed.write_bytes(content)
         found: object
         try:
             found = tasks_of(packed)
         except DataError as error:
-            found = calm if packed.name in str(error) else error
-        assert found == calm
-        count()
+            found = undisturbed if packed.name in str(error) else error
+        assert found == undisturbed
+        count_cases()
 
 
 def test_a_damaged_gz_is_refused(rows: Path) -> None:
@@ -126,20 +135,20 @@ def test_a_gz_damaged_at_many_places_is_refused(rows: Path) -> None:
     check_packed(rows, 150)
 
 
-@pytest.mark.parametrize("kind", FULL)
+@pytest.mark.parametrize("kind", FULL_DISKS)
 def test_no_room_for_an_index(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Without room for its index a file opens all the same; without room for its copy a .gz is refused, and nothing
     half-written stays.
     """
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(rows.read_bytes()))
-    calm, unpacked = tasks_of(rows), tasks_of(packed)
-    with FULL[kind](tmp_path / "full", 0) as disk:
+    undisturbed, unpacked = tasks_of(rows), tasks_of(packed)
+    with FULL_DISKS[kind](tmp_path / "full", 0) as disk:
         monkeypatch.setenv("ARC_BENCH_CACHE", str(disk / "cache"))
-        assert tasks_of(rows) == calm
+        assert tasks_of(rows) == undisturbed
         with pytest.raises(DataError, match=r"File too large|No space left"):
             tasks_of(packed)
         assert [p for p in (disk / "cache").rglob("*") if p.is_file()] == []
     monkeypatch.setenv("ARC_BENCH_CACHE", str(tmp_path / "roomy"))
-    assert (tasks_of(rows), tasks_of(packed)) == (calm, unpacked)
-    count(2)
+    assert (tasks_of(rows), tasks_of(packed)) == (undisturbed, unpacked)
+    count_cases(2)

@@ -9,75 +9,88 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chat_answers import moody
+from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.kill_toys import PLANNED, check_equal, command, undisturbed
-from tests.support.sampling_toys import stable, until
+from tests.support.commands import wait_until
+from tests.support.sampling_runs import (
+    PLANNED,
+    assert_same_run,
+    bench_run_command,
+    predictions_without_times,
+    uninterrupted_run,
+)
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return undisturbed(tmp_path_factory.mktemp("calm") / "run")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return uninterrupted_run(tmp_path_factory.mktemp("undisturbed") / "run")
 
 
 @pytest.mark.parametrize(
     ("moment", "tokens"), [(0, False), (1, False), (20, False), (50, False), (63, False), (1, True), (33, True)]
 )
-def test_kill_and_resume(tmp_path: Path, calm: Path, moment: int, tokens: bool) -> None:
+def test_kill_and_resume(tmp_path: Path, undisturbed: Path, moment: int, tokens: bool) -> None:
     """kill -9 of the harness at a chosen moment: the resumed run equals an undisturbed one and asks for nothing
     twice.
     """
     out = tmp_path / "run"
-    with ChatServer(moody, seconds=0.03, tokens=tokens) as server:
-        with subprocess.Popen(command(server.url, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            until(lambda: len(server.bodies) >= moment)
+    with ChatServer(mixed_answer, seconds=0.03, tokens=tokens) as server:
+        with subprocess.Popen(
+            bench_run_command(server.url, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            wait_until(lambda: len(server.bodies) >= moment)
             process.kill()
         saved = (out / "predictions.jsonl").read_bytes().count(b"\n") if out.exists() else 0
         asked = len(server.bodies)
         resume = ["--resume"] if out.exists() else []
-        done = subprocess.run(command(server.url, out, *resume), capture_output=True, text=True, check=True)
+        done = subprocess.run(bench_run_command(server.url, out, *resume), capture_output=True, text=True, check=True)
         assert len(server.bodies) - asked == PLANNED - saved
     assert f"{PLANNED - saved} predictions in" in done.stderr
-    check_equal(out, calm)
+    assert_same_run(out, undisturbed)
 
 
-def test_the_harness_and_the_server_both_killed(tmp_path: Path, calm: Path) -> None:
+def test_the_harness_and_the_server_both_killed(tmp_path: Path, undisturbed: Path) -> None:
     """Server and harness both killed: without a server a resume fails with our own error, with one it completes the
     run.
     """
     out = tmp_path / "run"
-    with ChatServer(moody, seconds=0.03) as server:
-        with subprocess.Popen(command(server.url, out), stderr=subprocess.PIPE) as process:
-            until(lambda: len(server.bodies) >= 24)
-            server.down()
-            until(lambda: (out / "predictions.jsonl").stat().st_size > 0)
+    with ChatServer(mixed_answer, seconds=0.03) as server:
+        with subprocess.Popen(bench_run_command(server.url, out), stderr=subprocess.PIPE) as process:
+            wait_until(lambda: len(server.bodies) >= 24)
+            server.stop()
+            wait_until(lambda: (out / "predictions.jsonl").stat().st_size > 0)
             process.kill()
-        failed = subprocess.run(command(server.url, out, "--resume"), capture_output=True, text=True, check=False)
+        failed = subprocess.run(
+            bench_run_command(server.url, out, "--resume"), capture_output=True, text=True, check=False
+        )
         assert failed.returncode == 1
         assert "error: " in failed.stderr
         assert "Traceback" not in failed.stderr
-        server.up()
-        subprocess.run(command(server.url, out, "--resume"), capture_output=True, check=True)
-    check_equal(out, calm)
+        server.start()
+        subprocess.run(bench_run_command(server.url, out, "--resume"), capture_output=True, check=True)
+    assert_same_run(out, undisturbed)
 
 
 @pytest.mark.parametrize(
     "numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]]
 )
 def test_an_interrupt_drains_saves_and_says_how_to_go_on(
-    tmp_path: Path, calm: Path, numbers: list[signal.Signals]
+    tmp_path: Path, undisturbed: Path, numbers: list[signal.Signals]
 ) -> None:
     """SIGINT and SIGTERM, and SIGTERM after either as a parent process passes it on: what is in flight is waited for
     and saved, and how to go on is said.
     """
     out = tmp_path / "run"
-    with ChatServer(moody, seconds=0.3) as server:
+    with ChatServer(mixed_answer, seconds=0.3) as server:
         with subprocess.Popen(
-            command(server.url, out, "--api-key", "secret"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            bench_run_command(server.url, out, "--api-key", "secret"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
-            until(lambda: len(server.bodies) >= 12)
+            wait_until(lambda: len(server.bodies) >= 12)
             for number in numbers:
                 process.send_signal(number)
                 time.sleep(0.05)
@@ -86,9 +99,9 @@ def test_an_interrupt_drains_saves_and_says_how_to_go_on(
         assert "--resume" in said
         assert "secret" not in said
         asked = len(server.bodies)
-        assert len(stable(out)) == asked  # What was in flight was waited for and saved.
+        assert len(predictions_without_times(out)) == asked  # What was in flight was waited for and saved.
         assert not (out / "results.json").exists()
         server.seconds = 0.0
-        subprocess.run(command(server.url, out, "--resume"), capture_output=True, check=True)
+        subprocess.run(bench_run_command(server.url, out, "--resume"), capture_output=True, check=True)
         assert len(server.bodies) == PLANNED
-    check_equal(out, calm)
+    assert_same_run(out, undisturbed)

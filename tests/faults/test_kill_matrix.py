@@ -14,8 +14,8 @@ import pytest
 
 from harness.core.random_stream import Stream
 from harness.runs.folder import RunFolder
-from tests.faults.matrix import count
-from tests.support.kill_toys import check_equal, command, undisturbed
+from tests.faults.matrix import count_cases
+from tests.support.sampling_runs import assert_same_run, bench_run_command, uninterrupted_run
 
 pytestmark = pytest.mark.long
 
@@ -60,7 +60,7 @@ def disturb(moment: int, server: ServerProcess, out: Path, stream: Stream) -> st
     """Begin a run, kill who the moment says, and complete the run; returns who was killed and how far it was."""
     api = ("chat", "auto")[moment % 2]
     whom = ("harness", "server", "both")[moment // 2 % 3]
-    arguments = command(server.url, out, "--api", api, "--wait", "60s", "--max-in-flight", "8")
+    arguments = bench_run_command(server.url, out, "--api", api, "--wait", "60s", "--max-in-flight", "8")
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as bench:
         threading.Event().wait(LONGEST * stream.uniform())
         if whom != "harness":
@@ -80,15 +80,18 @@ def disturb(moment: int, server: ServerProcess, out: Path, stream: Stream) -> st
 
 def test_kill_matrix(tmp_path: Path) -> None:
     """kill -9 of harness, server or both at 100 random moments: the completed run equals an undisturbed one."""
-    calm = {api: undisturbed(tmp_path / f"calm-{api}", tokens=api == "completions") for api in ("chat", "completions")}
+    undisturbed = {
+        api: uninterrupted_run(tmp_path / f"undisturbed-{api}", tokens=api == "completions")
+        for api in ("chat", "completions")
+    }
     seen = []
     with served() as server:
         for moment in range(MOMENTS):
             out = tmp_path / f"run-{moment}"
             seen.append(disturb(moment, server, out, Stream("kill", moment)))
             print(moment, seen[-1], flush=True)
-            check_equal(out, calm[RunFolder(out).manifest().config.api])
-            count()
+            assert_same_run(out, undisturbed[RunFolder(out).manifest().config.api])
+            count_cases()
     amid = [said for said in seen if " 0 saved" not in said and " 64 saved" not in said]
     print(f"{len(amid)} of {MOMENTS} in the middle of sampling")
     assert len(amid) >= MOMENTS // 5

@@ -11,11 +11,11 @@ import pytest
 
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
-from tests.faults.matrix import count
-from tests.support.chat_answers import moody
+from tests.faults.matrix import count_cases
+from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.kill_toys import command
-from tests.support.sampling_toys import options, sample, stable, until
+from tests.support.commands import wait_until
+from tests.support.sampling_runs import bench_run_command, predictions_without_times, run_options, run_sampling
 
 HOLDER = """
 import sys
@@ -59,18 +59,18 @@ def test_a_run_in_use_is_refused_and_freed_when_its_process_dies(tmp_path: Path,
         pass
 
 
-def test_resuming_a_run_in_use(tmp_path: Path, calm: Path) -> None:
+def test_resuming_a_run_in_use(tmp_path: Path, undisturbed: Path) -> None:
     """A resume of a run that another process holds is refused before anything is written or asked."""
-    with ChatServer(moody) as server, holder(tmp_path / "run") as process:
+    with ChatServer(mixed_answer) as server, holder(tmp_path / "run") as process:
         assert said(process) == "held"
         with pytest.raises(RunError, match=f"process {process.pid} is writing"):
-            sample(options(server, tmp_path / "run"))
+            run_sampling(run_options(server, tmp_path / "run"))
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
         assert server.bodies == []
         process.kill()
         process.wait()
-        sample(options(server, tmp_path / "run"))
-    assert stable(tmp_path / "run") == stable(calm)
+        run_sampling(run_options(server, tmp_path / "run"))
+    assert predictions_without_times(tmp_path / "run") == predictions_without_times(undisturbed)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_many_at_once(tmp_path: Path) -> None:
             assert len(others) == 5
             for process in all_:
                 process.kill()
-        count(5)
+        count_cases(5)
 
 
 @pytest.mark.slow
@@ -94,11 +94,13 @@ def test_two_harnesses_cannot_write_one_run(tmp_path: Path) -> None:
     """A second bench run on one run is refused, and told which process writes to it."""
     out = tmp_path / "run"
     with (
-        ChatServer(moody, seconds=0.5) as server,
-        subprocess.Popen(command(server.url, out), stderr=subprocess.PIPE) as process,
+        ChatServer(mixed_answer, seconds=0.5) as server,
+        subprocess.Popen(bench_run_command(server.url, out), stderr=subprocess.PIPE) as process,
     ):
-        until(lambda: len(server.bodies) >= 1)
-        second = subprocess.run(command(server.url, out, "--resume"), capture_output=True, text=True, check=False)
+        wait_until(lambda: len(server.bodies) >= 1)
+        second = subprocess.run(
+            bench_run_command(server.url, out, "--resume"), capture_output=True, text=True, check=False
+        )
         process.kill()
     assert second.returncode == 1
     assert f"process {process.pid} is writing to this run" in second.stderr

@@ -14,9 +14,10 @@ import pytest
 from harness.client import http_client as client_module
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
-from tests.support.chat_answers import Body, echo, moody
+from tests.support.chat_answers import Body, echo, mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import PATIENT, QUICK, options, outcomes, sample, until
+from tests.support.commands import wait_until
+from tests.support.sampling_runs import PATIENT_POLICY, QUICK_POLICY, count_outcomes, run_options, run_sampling
 
 
 @pytest.mark.slow
@@ -43,28 +44,28 @@ def test_a_prompt_that_kills_its_server_is_given_up_and_no_other(tmp_path: Path,
             if dead.wait(0.01):
                 dead.clear()
                 over.wait(0.5)  # as long as a server takes to start, and more than it takes to see that it is away
-                server.up()
+                server.start()
 
     with ChatServer(answer, tokens=tokens) as server:
         supervisor = threading.Thread(target=supervise)
         supervisor.start()
-        sample(options(server, tmp_path / "run", models=("base",), policy=replace(PATIENT, wait=20.0)))
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), policy=replace(PATIENT_POLICY, wait=20.0)))
         over.set()
         supervisor.join()
-    assert outcomes(tmp_path / "run") == {"grid": 19, "error": 1}
+    assert count_outcomes(tmp_path / "run") == {"grid": 19, "error": 1}
     assert len(deaths) <= 12
 
 
 def test_a_server_that_hangs_hands_its_work_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes requests and never answers loses its work to the others, without an error."""
     monkeypatch.setattr(client_module, "_LOOK_SECONDS", 0.5)
-    with ChatServer(moody) as hung, ChatServer(moody) as other:
+    with ChatServer(mixed_answer) as hung, ChatServer(mixed_answer) as other:
         hung.hangs = True
-        policy = replace(QUICK, timeout=1.0, retries=100, wait=30.0)
+        policy = replace(QUICK_POLICY, timeout=1.0, retries=100, wait=30.0)
         start = monotonic()
-        sample(options(hung, tmp_path / "run", servers=(hung.url, other.url), policy=policy))
+        run_sampling(run_options(hung, tmp_path / "run", servers=(hung.url, other.url), policy=policy))
         assert monotonic() - start < 50  # all attempts at the hanging server would take 100 s
-    assert outcomes(tmp_path / "run")["error"] == 0
+    assert count_outcomes(tmp_path / "run")["error"] == 0
 
 
 def test_a_server_that_wants_rest_leaves_its_work_to_others(tmp_path: Path) -> None:
@@ -75,26 +76,28 @@ def test_a_server_that_wants_rest_leaves_its_work_to_others(tmp_path: Path) -> N
 
     with ChatServer(refuse=refuse, headers={"Retry-After": "20"}) as busy, ChatServer() as free:
         start = monotonic()
-        policy = replace(QUICK, wait=30.0)
-        assert sample(options(busy, tmp_path / "run", servers=(busy.url, free.url), policy=policy)).finished
+        policy = replace(QUICK_POLICY, wait=30.0)
+        assert run_sampling(run_options(busy, tmp_path / "run", servers=(busy.url, free.url), policy=policy)).finished
     assert monotonic() - start < 15
-    assert outcomes(tmp_path / "run") == {"grid": 40}
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
 
 
 def test_a_swap_between_two_sessions_is_said_and_a_session_that_fails_keeps_what_it_learned(tmp_path: Path) -> None:
     """A server that dies amid a session and comes back with another adapter is named in the warnings of the run."""
-    with ChatServer(moody, seconds=0.05) as server:
+    with ChatServer(mixed_answer, seconds=0.05) as server:
         server.answered_as = lambda body: "base@0"
-        chosen = options(server, tmp_path / "run", models=("base",), policy=replace(QUICK, max_in_flight=1, wait=1.0))
-        killer = threading.Thread(target=lambda: (until(lambda: len(server.bodies) > 5), server.down()))
+        chosen = run_options(
+            server, tmp_path / "run", models=("base",), policy=replace(QUICK_POLICY, max_in_flight=1, wait=1.0)
+        )
+        killer = threading.Thread(target=lambda: (wait_until(lambda: len(server.bodies) > 5), server.stop()))
         killer.start()
         with pytest.raises(RunError, match="no server answered"):
-            sample(chosen)
+            run_sampling(chosen)
         killer.join()
         assert RunFolder(tmp_path / "run").manifest().answered_as == {"base": ["base@0"]}
         server.answered_as = lambda body: "base@1"
-        server.up()
-        sample(replace(chosen, resume=True))
+        server.start()
+        run_sampling(replace(chosen, resume=True))
     assert any("base@0 and base@1" in warning for warning in RunFolder(tmp_path / "run").manifest().warnings)
 
 
@@ -103,7 +106,7 @@ def test_versions_and_the_base_of_an_adapter_are_recorded_and_old_manifests_load
     models: dict[str, Body] = {"base": {"root": "some/base"}, "cross": {"parent": "base"}}
     with ChatServer(models=models) as server:
         server.version = "1.2.3"
-        sample(options(server, tmp_path / "run", models=("cross",)))
+        run_sampling(run_options(server, tmp_path / "run", models=("cross",)))
     folder = RunFolder(tmp_path / "run")
     found = folder.manifest()
     assert found.server_versions == {server.url: "1.2.3"}

@@ -12,11 +12,17 @@ import pytest
 
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
-from tests.faults.matrix import count, mostly_slow
-from tests.faults.spoiler import SOON, Spoil, Spoiler, told_length
-from tests.support.chat_answers import Body, echo, moody
+from tests.faults.matrix import count_cases, mostly_slow
+from tests.faults.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
+from tests.support.chat_answers import Body, echo, mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import QUICK, options, outcomes, sample, stable
+from tests.support.sampling_runs import (
+    QUICK_POLICY,
+    count_outcomes,
+    predictions_without_times,
+    run_options,
+    run_sampling,
+)
 
 
 def altered(change: Callable[[Body], object], old: bytes = b"", new: bytes = b"") -> Spoil:
@@ -26,7 +32,7 @@ def altered(change: Callable[[Body], object], old: bytes = b"", new: bytes = b""
         data = orjson.loads(body)
         change(data)
         body = orjson.dumps(data).replace(old, new)
-        writer.write(told_length(head, len(body)) + body)
+        writer.write(with_content_length(head, len(body)) + body)
 
     return spoil
 
@@ -67,12 +73,12 @@ BROKEN: dict[str, Spoil] = {
 
 
 @pytest.mark.parametrize("fault", mostly_slow(BROKEN, "no choices", "a choice too few", "nested too deep"))
-def test_broken_answers(tmp_path: Path, calm: Path, fault: Spoil) -> None:
-    """Answers that are no JSON, or lack choices or have too many, are asked for again: the run equals a calm one."""
-    with ChatServer(moody) as server, Spoiler(server, fault, every=5) as spoiler:
-        assert sample(options(spoiler.url, tmp_path / "run", policy=SOON)).finished
-    assert stable(tmp_path / "run") == stable(calm)
-    count(spoiler.spoiled)
+def test_broken_answers(tmp_path: Path, undisturbed: Path, fault: Spoil) -> None:
+    """Responses that are not JSON, or have too few or too many choices, are retried: the run is as without faults."""
+    with ChatServer(mixed_answer) as server, SpoilingProxy(server, fault, every=5) as spoiler:
+        assert run_sampling(run_options(spoiler.url, tmp_path / "run", policy=IMPATIENT_POLICY)).finished
+    assert predictions_without_times(tmp_path / "run") == predictions_without_times(undisturbed)
+    count_cases(spoiler.spoiled)
 
 
 ODD: dict[str, Spoil] = {
@@ -104,35 +110,39 @@ ODD: dict[str, Spoil] = {
 @pytest.mark.parametrize(
     "fault", mostly_slow(ODD, "logprob NaN", "tokens below 0", "logprobs huge", "logprobs texts", "no model")
 )
-def test_unusable_numbers(tmp_path: Path, calm: Path, fault: Spoil, tokens: bool) -> None:
+def test_unusable_numbers(tmp_path: Path, undisturbed: Path, fault: Spoil, tokens: bool) -> None:
     """Numbers and names that make no sense beside a good answer are left out: the same grids, and a run to score."""
-    with ChatServer(moody, tokens=tokens) as server, Spoiler(server, fault, every=1) as spoiler:
-        assert sample(options(spoiler.url, tmp_path / "run", policy=QUICK)).finished
+    with ChatServer(mixed_answer, tokens=tokens) as server, SpoilingProxy(server, fault, every=1) as spoiler:
+        assert run_sampling(run_options(spoiler.url, tmp_path / "run", policy=QUICK_POLICY)).finished
     told, expected = (
-        [(r.key, r.outcome, r.grid, r.text, r.finish_reason) for r in stable(run)] for run in (tmp_path / "run", calm)
+        [(r.key, r.outcome, r.grid, r.text, r.finish_reason) for r in predictions_without_times(run)]
+        for run in (tmp_path / "run", undisturbed)
     )
     assert told == expected
     assert set(score_run(tmp_path / "run", resamples=99).models) == {"base", "cross"}
-    count(spoiler.spoiled)
+    count_cases(spoiler.spoiled)
 
 
 def test_other_grids(tmp_path: Path) -> None:
     """A server that answers every prompt with a wrong grid is believed: all are saved, none counts as right."""
     with ChatServer(lambda body: echo(body).translate(str.maketrans("0123456789", "1234567890"))) as server:
-        sample(options(server, tmp_path / "run"))
-    assert outcomes(tmp_path / "run") == {"grid": 40}
+        run_sampling(run_options(server, tmp_path / "run"))
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
     for model in score_run(tmp_path / "run", resamples=99).models.values():
         assert [model.metrics[name].value for name in ("accuracy", "vote_2", "pass_n")] == [0.0, 0.0, 0.0]
-    count(40)
+    count_cases(40)
 
 
 def test_another_model_answers(tmp_path: Path) -> None:
     """A server that names another model in some answers is recorded and warned of; nothing is asked again."""
     said = io.StringIO()
-    with ChatServer() as server, Spoiler(server, altered(lambda data: data.update(model="other")), every=4) as spoiler:
-        sample(options(spoiler.url, tmp_path / "run", models=("base",)), said)
+    with (
+        ChatServer() as server,
+        SpoilingProxy(server, altered(lambda data: data.update(model="other")), every=4) as spoiler,
+    ):
+        run_sampling(run_options(spoiler.url, tmp_path / "run", models=("base",)), said)
     manifest = RunFolder(tmp_path / "run").manifest()
     assert manifest.answered_as == {"base": ["base", "other"]}
     assert any("base was answered by base and other" in warning for warning in manifest.warnings)
     assert "warning: base was answered by base and other" in said.getvalue()
-    count(spoiler.spoiled)
+    count_cases(spoiler.spoiled)

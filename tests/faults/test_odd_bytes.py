@@ -10,24 +10,30 @@ from pathlib import Path
 import pytest
 
 from harness.scoring.unmeasured_models import NothingMeasuredError
-from tests.faults.matrix import count, mostly_slow
-from tests.faults.spoiler import SOON, Spoil, Spoiler, told_length
-from tests.support.chat_answers import moody
+from tests.faults.matrix import count_cases, mostly_slow
+from tests.faults.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
+from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import QUICK, options, outcomes, sample, stable
+from tests.support.sampling_runs import (
+    QUICK_POLICY,
+    count_outcomes,
+    predictions_without_times,
+    run_options,
+    run_sampling,
+)
 
 
 async def cut_short(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-    writer.write(told_length(head, len(body) // 2) + body)
+    writer.write(with_content_length(head, len(body) // 2) + body)
 
 
 async def ends_early(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-    writer.write(told_length(head, len(body) + 50) + body)
+    writer.write(with_content_length(head, len(body) + 50) + body)
     writer.close()
 
 
 async def no_length(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-    writer.write(told_length(head, -1) + body)
+    writer.write(with_content_length(head, -1) + body)
 
 
 async def half_then_close(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +81,7 @@ async def again_later(head: bytes, body: bytes, writer: asyncio.StreamWriter) ->
 
 
 async def doubled_body(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-    writer.write(told_length(head, 2 * len(body)) + body * 2)
+    writer.write(with_content_length(head, 2 * len(body)) + body * 2)
 
 
 async def no_http(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +91,7 @@ async def no_http(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> Non
 async def bad_gzip(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
     packed = bytearray(gzip.compress(body))
     packed[len(packed) // 2] ^= 255
-    writer.write(told_length(head, len(packed))[:-2] + b"Content-Encoding: gzip\r\n\r\n" + packed)
+    writer.write(with_content_length(head, len(packed))[:-2] + b"Content-Encoding: gzip\r\n\r\n" + packed)
 
 
 async def bad_chunks(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -110,23 +116,28 @@ SPOILS: dict[str, Spoil] = {
 @pytest.mark.parametrize(
     "spoil", mostly_slow(SPOILS, "cut_short", "half_then_close", "twice", "again_later", "no_http")
 )
-def test_spoiled_bytes(tmp_path: Path, calm: Path, spoil: Spoil, tokens: bool) -> None:
-    """Answers whose bytes are cut, late, doubled or no HTTP are asked for again: the run equals a calm one."""
-    with ChatServer(moody, tokens=tokens) as server, Spoiler(server, spoil, every=3 if tokens else 10) as spoiler:
-        assert sample(options(spoiler.url, tmp_path / "run", policy=SOON)).finished
-    assert stable(tmp_path / "run") == stable(calm)
+def test_spoiled_bytes(tmp_path: Path, undisturbed: Path, spoil: Spoil, tokens: bool) -> None:
+    """Answers whose bytes are cut, late, doubled or no HTTP are asked for again: the run equals an undisturbed one."""
+    with (
+        ChatServer(mixed_answer, tokens=tokens) as server,
+        SpoilingProxy(server, spoil, every=3 if tokens else 10) as spoiler,
+    ):
+        assert run_sampling(run_options(spoiler.url, tmp_path / "run", policy=IMPATIENT_POLICY)).finished
+    assert predictions_without_times(tmp_path / "run") == predictions_without_times(undisturbed)
     assert spoiler.spoiled
-    count(spoiler.spoiled)
+    count_cases(spoiler.spoiled)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", [never, no_http, bad_gzip], ids=lambda spoil: spoil.__name__)
 def test_spoiled_for_ever(tmp_path: Path, spoil: Spoil) -> None:
     """A server that spoils every answer does not hold up the run for ever: all predictions end as errors."""
-    policy = replace(QUICK, retries=1, timeout=0.3, wait=1.0)
-    with ChatServer() as server, Spoiler(server, spoil, every=1) as spoiler:
-        chosen = options(spoiler.url, tmp_path / "run", models=("base",), dataset="toy/copy#n=2", n=2, policy=policy)
+    policy = replace(QUICK_POLICY, retries=1, timeout=0.3, wait=1.0)
+    with ChatServer() as server, SpoilingProxy(server, spoil, every=1) as spoiler:
+        chosen = run_options(
+            spoiler.url, tmp_path / "run", models=("base",), dataset="toy/copy#n=2", n=2, policy=policy
+        )
         with pytest.raises(NothingMeasuredError):
-            sample(chosen)
-    assert outcomes(tmp_path / "run") == {"error": 4}
-    count(spoiler.spoiled)
+            run_sampling(chosen)
+    assert count_outcomes(tmp_path / "run") == {"error": 4}
+    count_cases(spoiler.spoiled)

@@ -15,11 +15,18 @@ from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
-from tests.faults.matrix import count
-from tests.support.chat_answers import Body, echo, moody, random_faults
+from tests.faults.matrix import count_cases
+from tests.support.chat_answers import Body, echo, mixed_answer, random_faults
 from tests.support.chat_server import TINY_BASE, ChatServer, count_tokens
 from tests.support.run_files import load_records
-from tests.support.sampling_toys import PATIENT, QUICK, options, outcomes, sample, stable
+from tests.support.sampling_runs import (
+    PATIENT_POLICY,
+    QUICK_POLICY,
+    count_outcomes,
+    predictions_without_times,
+    run_options,
+    run_sampling,
+)
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 
@@ -28,9 +35,7 @@ APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completion
 @given(seed=st.integers(0, 2**32), percent=st.integers(0, 60))
 @settings(max_examples=2)
 def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Requests that fail at random (12 kinds of fault, up to 60 %) leave the predictions and the scores of a calm
-    run.
-    """
+    """Random request failures (12 kinds of fault, up to 60 %) change neither predictions nor scores."""
     check_faults(tokens, seed, percent, tmp_path_factory)
 
 
@@ -41,25 +46,25 @@ def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_f
 def test_many_faults_change_nothing(
     tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Many more random faults leave the predictions and the scores of a calm run."""
+    """Many more random faults leave the predictions and the scores of an undisturbed run."""
     check_faults(tokens, seed, percent, tmp_path_factory)
 
 
 def check_faults(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("faults")
-    with ChatServer(moody) as server:
-        sample(options(server, folder / "calm"))
-    with ChatServer(moody, tokens=tokens) as server:
+    with ChatServer(mixed_answer) as server:
+        run_sampling(run_options(server, folder / "undisturbed"))
+    with ChatServer(mixed_answer, tokens=tokens) as server:
         faults = random_faults(seed, percent)
         # A server that resets the very first connections counts as absent, which ends a run that has not begun.
         server.faults = lambda i: faults(i) if server.bodies else None
-        assert sample(options(server, folder / "rough", policy=replace(PATIENT, timeout=0.5))).finished
+        assert run_sampling(run_options(server, folder / "rough", policy=replace(PATIENT_POLICY, timeout=0.5))).finished
     assert RunFolder(folder / "rough").manifest().config.api == ("completions" if tokens else "chat")
-    assert stable(folder / "rough") == stable(folder / "calm")
-    calm, rough = (score_run(folder / name) for name in ("calm", "rough"))
-    assert rough.models == calm.models
-    assert len(outcomes(folder / "calm")) >= 2
-    count()
+    assert predictions_without_times(folder / "rough") == predictions_without_times(folder / "undisturbed")
+    undisturbed, rough = (score_run(folder / name) for name in ("undisturbed", "rough"))
+    assert rough.models == undisturbed.models
+    assert len(count_outcomes(folder / "undisturbed")) >= 2
+    count_cases()
 
 
 @APIS
@@ -75,8 +80,8 @@ def test_a_prediction_that_always_fails_is_recorded_and_stops_nothing(tmp_path: 
 
     said = io.StringIO()
     with ChatServer(answer, tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"), said)
-    assert outcomes(tmp_path / "run") == {"grid": 39, "error": 1}
+        run_sampling(run_options(server, tmp_path / "run"), said)
+    assert count_outcomes(tmp_path / "run") == {"grid": 39, "error": 1}
     assert "error: " in said.getvalue()
 
 
@@ -84,11 +89,11 @@ def test_of_a_list_only_the_answer_that_was_broken_off_is_asked_for_again(tmp_pa
     """Of a list of prompts only the one whose answer was broken off is asked again."""
     with ChatServer(tokens=True) as server:
         server.faults = lambda i: "abort" if len(server.requests) == 1 else None
-        sample(options(server, tmp_path / "run", models=("base",)))
+        run_sampling(run_options(server, tmp_path / "run", models=("base",)))
     prompts = [body["prompt"] for body in server.requests]
     assert sorted(map(len, prompts)) == [1, 4, 4, 4, 4, 4]
     assert min(prompts, key=len)[0] in prompts[0]
-    assert outcomes(tmp_path / "run") == {"grid": 20}
+    assert count_outcomes(tmp_path / "run") == {"grid": 20}
 
 
 @pytest.mark.parametrize("fault", ["no_choice", "two_choices", "http_500"])
@@ -96,9 +101,9 @@ def test_a_list_that_fails_is_divided(tmp_path: Path, fault: str) -> None:
     """A list of prompts that fails is asked again one by one, and every prediction is made."""
     with ChatServer(tokens=True) as server:
         server.faults = lambda i: fault if len(server.requests) == 1 else None
-        sample(options(server, tmp_path / "run", models=("base",)))
+        run_sampling(run_options(server, tmp_path / "run", models=("base",)))
     assert sorted(len(body["prompt"]) for body in server.requests) == [1, 1, 1, 1, 4, 4, 4, 4, 4]
-    assert outcomes(tmp_path / "run") == {"grid": 20}
+    assert count_outcomes(tmp_path / "run") == {"grid": 20}
 
 
 def test_the_last_open_request_cannot_hold_up_the_run(tmp_path: Path) -> None:
@@ -108,8 +113,8 @@ def test_the_last_open_request_cannot_hold_up_the_run(tmp_path: Path) -> None:
         return None if body["messages"][-1]["content"] == "Hello" else (500, {"error": "always"})
 
     with ChatServer(refuse=refuse) as server, pytest.raises(RunError, match="no answer in 1 predictions"):
-        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1))
-    assert outcomes(tmp_path / "run") == {"error": 1}
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1))
+    assert count_outcomes(tmp_path / "run") == {"error": 1}
 
 
 @APIS
@@ -122,8 +127,8 @@ def test_refusals_are_recorded_and_shown_once(tmp_path: Path, tokens: bool) -> N
 
     said = io.StringIO()
     with ChatServer(refuse=refuse, tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"), said)
-    counts = outcomes(tmp_path / "run")
+        run_sampling(run_options(server, tmp_path / "run"), said)
+    counts = count_outcomes(tmp_path / "run")
     assert counts["refused"] > 1
     assert counts["refused"] + counts["grid"] == 40
     assert said.getvalue().count("no threes") == 1
@@ -157,7 +162,7 @@ def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_
     small = SmallContext()
     models: dict[str, Body] = {"base": {"max_model_len": small.limit} if listed else {}, "cross": {"parent": "base"}}
     with ChatServer(models=models, tokenize=tokenize, refuse=small.refuse) as server:
-        sample(options(server, tmp_path / "run", models=("cross",), dataset="toy/copy/evaluation#n=20"))
+        run_sampling(run_options(server, tmp_path / "run", models=("cross",), dataset="toy/copy/evaluation#n=20"))
     check_sides(tmp_path / "run")
     if tokenize:  # An adapter has its base's context, and nothing is sent in vain.
         assert max(small.sizes) <= small.limit
@@ -167,15 +172,15 @@ def test_as_token_ids_nothing_is_sent_that_does_not_fit(tmp_path: Path) -> None:
     """As token ids nothing is sent that does not fit into the context."""
     models: dict[str, Body] = {"base": {"root": str(TINY_BASE)}}
     with ChatServer(models=models, tokens=True) as server:
-        sample(options(server, tmp_path / "free", models=("base",), dataset="toy/copy/evaluation#n=20"))
+        run_sampling(run_options(server, tmp_path / "free", models=("base",), dataset="toy/copy/evaluation#n=20"))
         longest = sorted({len(ids) for body in server.requests for ids in body["prompt"]})
         models["base"]["max_model_len"] = limit = (longest[0] + longest[-1]) // 2
         before = len(server.requests)
-        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy/evaluation#n=20"))
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy/evaluation#n=20"))
     check_sides(tmp_path / "run")
     sent = server.requests[before:]
     assert all(max(map(len, body["prompt"])) + body["max_tokens"] <= limit for body in sent)
-    assert sum(len(body["prompt"]) for body in sent) == outcomes(tmp_path / "run")["grid"]
+    assert sum(len(body["prompt"]) for body in sent) == count_outcomes(tmp_path / "run")["grid"]
 
 
 def check_sides(run: Path) -> None:
@@ -197,14 +202,14 @@ def test_no_server_can_ask_for_a_longer_pause_than_is_waited_for_it(tmp_path: Pa
         return 500, {"error": "tomorrow"}
 
     with ChatServer(refuse=refuse, headers={"Retry-After": "86400"}) as server:
-        chosen = options(server, tmp_path / "run", models=("base",), policy=replace(QUICK, wait=0.3))
-        assert sample(chosen).finished
-    assert outcomes(tmp_path / "run") == {"grid": 20}
+        chosen = run_options(server, tmp_path / "run", models=("base",), policy=replace(QUICK_POLICY, wait=0.3))
+        assert run_sampling(chosen).finished
+    assert count_outcomes(tmp_path / "run") == {"grid": 20}
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path) -> None:
     """Being told to wait is no attempt: with no retries at all the run is complete."""
-    with ChatServer(moody) as server:
+    with ChatServer(mixed_answer) as server:
         server.faults = lambda i: "http_429" if server.bodies and i % 3 else None
-        sample(options(server, tmp_path / "run", policy=replace(PATIENT, retries=0)))
-    assert outcomes(tmp_path / "run")["error"] == 0
+        run_sampling(run_options(server, tmp_path / "run", policy=replace(PATIENT_POLICY, retries=0)))
+    assert count_outcomes(tmp_path / "run")["error"] == 0

@@ -11,12 +11,12 @@ import pytest
 from harness.core.errors import ArcBenchError
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
-from tests.conftest import edit_manifest
-from tests.faults.files import READERS, cut, read_by, some, turned
-from tests.faults.matrix import count, mostly_slow
-from tests.support.chat_answers import moody
+from tests.faults.damage import READERS, flipped_copies, read_by, sample_numbers, truncated_copies
+from tests.faults.matrix import count_cases, mostly_slow
+from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import options, sample, stable
+from tests.support.run_folders import edit_manifest
+from tests.support.sampling_runs import predictions_without_times, run_options, run_sampling
 
 FILES = ("manifest.json", "predictions.jsonl")
 SMALL = {"dataset": "toy/copy/evaluation#n=2", "n": 2}
@@ -26,8 +26,8 @@ SMALL = {"dataset": "toy/copy/evaluation#n=2", "n": 2}
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models, two tasks, two predictions each."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    with ChatServer(moody) as server:
-        sample(options(server, out, **SMALL))
+    with ChatServer(mixed_answer) as server:
+        run_sampling(run_options(server, out, **SMALL))
     return out
 
 
@@ -43,8 +43,8 @@ def damaged(run: Path, times: int) -> Iterator[tuple[Path, bytes]]:
         path = run / name
         data = path.read_bytes()
         changed = [
-            *turned(data, some(f"bits of {name}", 8 * len(data), times)),
-            *cut(data, some(f"sizes of {name}", len(data), times)),
+            *flipped_copies(data, sample_numbers(f"bits of {name}", 8 * len(data), times)),
+            *truncated_copies(data, sample_numbers(f"sizes of {name}", len(data), times)),
         ]
         for content in changed:
             path.write_bytes(content)
@@ -53,14 +53,14 @@ def damaged(run: Path, times: int) -> Iterator[tuple[Path, bytes]]:
 
 
 def check_readers(run: Path, readers: tuple[str, ...], times: int) -> None:
-    calm = {reader: read_by(reader, run, run.parent) for reader in readers}
-    assert {status for status, _, _ in calm.values()} <= {0, 3}  # 3: too few tasks for the gate to tell
+    undisturbed = {reader: read_by(reader, run, run.parent) for reader in readers}
+    assert {status for status, _, _ in undisturbed.values()} <= {0, 3}  # 3: too few tasks for the gate to tell
     for path, content in damaged(run, times):
         for reader in readers:
             status, out, err = read_by(reader, run, run.parent)
             refused = status == (4 if reader == "gate" else 1) and err.startswith("error: ") and path.name in err
-            assert refused or (status, out) == calm[reader][:2], (path, content, err)
-        count(len(readers))
+            assert refused or (status, out) == undisturbed[reader][:2], (path, content, err)
+        count_cases(len(readers))
 
 
 def test_a_damaged_run_is_refused(run: Path) -> None:
@@ -83,24 +83,24 @@ def test_every_bit_of_a_run(run: Path) -> None:
 
 
 def check_resume(run: Path, times: int) -> None:
-    calm = stable(run)
-    with ChatServer(moody) as server:
-        chosen = options(server, run, **SMALL, resume=True)
+    undisturbed = predictions_without_times(run)
+    with ChatServer(mixed_answer) as server:
+        chosen = run_options(server, run, **SMALL, resume=True)
         for path, content in damaged(run, times):
             other = run / FILES[path.name == FILES[0]]
             kept = other.read_bytes()
             refused = ""
             try:
-                sample(chosen)
+                run_sampling(chosen)
             except ArcBenchError as error:
                 refused = str(error)
             if refused:
                 assert path.name in refused
                 assert path.read_bytes() == content, "what is refused is left as it is"
             else:
-                assert stable(run) == calm
+                assert predictions_without_times(run) == undisturbed
             other.write_bytes(kept)
-            count()
+            count_cases()
 
 
 def test_a_damaged_run_is_not_resumed(run: Path) -> None:
@@ -122,7 +122,9 @@ def test_a_damaged_unfinished_run(run: Path, reader: str) -> None:
     edit_manifest(run, finished=None, predictions_sha256=None)
     path = run / "predictions.jsonl"
     data = path.read_bytes()
-    for content in turned(data, some(f"unfinished {reader}", 8 * len(data), 10 if reader == "report" else 40)):
+    for content in flipped_copies(
+        data, sample_numbers(f"unfinished {reader}", 8 * len(data), 10 if reader == "report" else 40)
+    ):
         path.write_bytes(content)
         status, _, err = read_by(reader, run, run.parent)
         failed = 4 if reader == "gate" else 1
@@ -130,7 +132,7 @@ def test_a_damaged_unfinished_run(run: Path, reader: str) -> None:
         if status == failed:
             assert err.startswith("error: ")
             assert path.name in err
-        count()
+        count_cases()
 
 
 def test_every_byte_of_the_last_line(run: Path) -> None:
@@ -138,33 +140,33 @@ def test_every_byte_of_the_last_line(run: Path) -> None:
     path = run / "predictions.jsonl"
     data = path.read_bytes()
     start = data.rindex(b"\n", 0, -1) + 1
-    for content in cut(data, range(start, len(data))):
+    for content in truncated_copies(data, range(start, len(data))):
         path.write_bytes(content)
         assert sum(1 for _ in read_predictions(path)) == data.count(b"\n") - 1
         PredictionLog(path).close()
         assert path.read_bytes() == data[:start]
-        count()
+        count_cases()
 
 
 def check_torn(run: Path, sizes: list[int]) -> None:
-    calm = stable(run)
+    undisturbed = predictions_without_times(run)
     path = run / "predictions.jsonl"
     data = path.read_bytes()
     edit_manifest(run, finished=None, predictions_sha256=None)
     told = (run / "manifest.json").read_bytes()
-    with ChatServer(moody) as server:
-        chosen = options(server, run, **SMALL, resume=True)
-        for content in cut(data, sizes):
+    with ChatServer(mixed_answer) as server:
+        chosen = run_options(server, run, **SMALL, resume=True)
+        for content in truncated_copies(data, sizes):
             path.write_bytes(content)
             (run / "manifest.json").write_bytes(told)
-            assert sample(chosen).sampled == data.count(b"\n") - content.count(b"\n")
-            assert stable(run) == calm
-            count()
+            assert run_sampling(chosen).sampled == data.count(b"\n") - content.count(b"\n")
+            assert predictions_without_times(run) == undisturbed
+            count_cases()
 
 
 def test_a_torn_run_is_completed(run: Path) -> None:
     """Predictions torn at any byte: the resumed run asks for what is missing alone, and equals an undisturbed one."""
-    check_torn(run, some("torn", (run / "predictions.jsonl").stat().st_size, 5))
+    check_torn(run, sample_numbers("torn", (run / "predictions.jsonl").stat().st_size, 5))
 
 
 @pytest.mark.long
@@ -183,7 +185,7 @@ def test_lines_that_are_lost_or_added(run: Path, change: str) -> None:
     """A line that is lost, there twice, of a model that the run lacks, or nulls: a finished run is refused by readers
     and resume alike; an unfinished one is refused or asks for what is lost.
     """
-    calm, lines = stable(run), lines_of(run)
+    undisturbed, lines = predictions_without_times(run), lines_of(run)
     for finished in (True, False):
         for place in (0, len(lines) // 2, len(lines) - 1):
             line = lines[place]
@@ -200,27 +202,27 @@ def test_lines_that_are_lost_or_added(run: Path, change: str) -> None:
                 assert (status, "predictions.jsonl" in err) == (1, True)
             else:
                 assert (status, "unfinished" in err) == (0, True)
-            count()
+            count_cases()
         edit_manifest(run, finished=None, predictions_sha256=None)
     (run / "predictions.jsonl").write_bytes(changed)
-    with ChatServer(moody) as server:
-        chosen = options(server, run, **SMALL, resume=True)
+    with ChatServer(mixed_answer) as server:
+        chosen = run_options(server, run, **SMALL, resume=True)
         if change == "lost":
-            assert sample(chosen).sampled == 1
-            assert stable(run) == calm
+            assert run_sampling(chosen).sampled == 1
+            assert predictions_without_times(run) == undisturbed
         else:
             with pytest.raises(ArcBenchError, match=r"predictions\.jsonl"):
-                sample(chosen)
-    count()
+                run_sampling(chosen)
+    count_cases()
 
 
 def test_damaged_results_and_leftovers_change_nothing(run: Path) -> None:
     """results.json, the lock file and temporary files of a killed process, with any content, change no result."""
     read_by("score", run, run.parent)
-    calm = {reader: read_by(reader, run, run.parent) for reader in ("score", "compare")}
+    undisturbed = {reader: read_by(reader, run, run.parent) for reader in ("score", "compare")}
     for name in ("results.json", ".lock", ".tmp-abc", ".tmp-predictions.jsonl"):
         for content in (b"", b"{", b'{"models": {}}', b"\xff\x00" * 50):
-            for reader, expected in calm.items():
+            for reader, expected in undisturbed.items():
                 (run / name).write_bytes(content)
                 assert read_by(reader, run, run.parent) == expected
-                count()
+                count_cases()

@@ -15,14 +15,14 @@ from serve.launch.process import free_port, start_server, stop_server, wait_unti
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
-from tests.faults.matrix import count
+from tests.faults.matrix import count_cases
 from tests.sampling.test_real_vllm import check_alike
 from tests.support.chat_server import TINY_BASE
-from tests.support.dtypes import SERVE
-from tests.support.kill_toys import core
+from tests.support.commands import wait_until
+from tests.support.dtypes import SERVE_OPTIONS
 from tests.support.plain_vllm import PlainVllm
-from tests.support.sampling_toys import stable, until
-from tests.support.tiny_qwen import make_lora
+from tests.support.sampling_runs import metrics_and_failures, predictions_without_times
+from tests.support.tiny_models import make_lora
 
 pytestmark = pytest.mark.long
 
@@ -49,30 +49,30 @@ def test_three_kills_of_a_plain_vllm(tmp_path: Path) -> None:
     server.start()
     try:
         server.wait()
-        subprocess.run(bench(server.url, tmp_path / "calm"), check=True, capture_output=True)
-        assert RunFolder(tmp_path / "calm").manifest().config.api == "completions"
+        subprocess.run(bench(server.url, tmp_path / "undisturbed"), check=True, capture_output=True)
+        assert RunFolder(tmp_path / "undisturbed").manifest().config.api == "completions"
         more: list[str] = []
         for kill, lines in enumerate((150, 350, 600)):
             with subprocess.Popen(
                 [*bench(server.url, out), *more], stderr=subprocess.PIPE, stdout=subprocess.PIPE
             ) as process:
-                until(lambda lines=lines: saved(out) >= lines, seconds=300)
+                wait_until(lambda lines=lines: saved(out) >= lines, seconds=300)
                 server.kill()
                 if kill:
                     process.kill()
                 server.start()
                 if not kill:  # It waits for the server and goes on by itself.
-                    until(lambda: saved(out) >= 250, seconds=300)
+                    wait_until(lambda: saved(out) >= 250, seconds=300)
                     process.kill()
             more = ["--resume"]
             server.wait()
-            count()
+            count_cases()
         assert saved(out) < TASKS * DRAWS
         subprocess.run([*bench(server.url, out), *more], check=True, capture_output=True)
     finally:
         server.kill()
-    check_alike(stable(out), stable(tmp_path / "calm"))
-    assert core(out) == core(tmp_path / "calm")
+    check_alike(predictions_without_times(out), predictions_without_times(tmp_path / "undisturbed"))
+    assert metrics_and_failures(out) == metrics_and_failures(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("victim", ["the API process", "the engine"])
@@ -81,19 +81,19 @@ def test_one_process_of_our_server_killed(tmp_path: Path, victim: str) -> None:
     registry = Registry(tmp_path / "adapters")
     version = registry.add("random", make_lora(tmp_path / "lora", TINY_BASE, 1), BaseModel.open(TINY_BASE)).version
     registry.set_live("random", version)
-    config = ServeConfig(model=TINY_BASE, adapters=registry.root, max_loras=2, **SERVE)
+    config = ServeConfig(model=TINY_BASE, adapters=registry.root, max_loras=2, **SERVE_OPTIONS)
     port, out = free_port("127.0.0.1", None), tmp_path / "run"
     process, server = start_server(config, port, tmp_path / "log", owned=True)
     wait_until_ready(process, server)
     try:
-        subprocess.run(bench(server.url, tmp_path / "calm", model="random"), check=True, capture_output=True)
+        subprocess.run(bench(server.url, tmp_path / "undisturbed", model="random"), check=True, capture_output=True)
         family = psutil.Process(process.pid).children(recursive=True)
         engines = [one for one in family if "EngineCore" in one.name() + " ".join(one.cmdline())]
         assert engines, [(one.name(), one.cmdline()) for one in family]
         with subprocess.Popen(
             bench(server.url, out, "--wait", "600s", model="random"), stderr=subprocess.PIPE, stdout=subprocess.PIPE
         ) as harness:
-            until(lambda: saved(out) >= 200, seconds=300)
+            wait_until(lambda: saved(out) >= 200, seconds=300)
             (engines[0] if victim == "the engine" else process).kill()
             process.wait(120)
             _, left = psutil.wait_procs(family, timeout=120)
@@ -107,5 +107,5 @@ def test_one_process_of_our_server_killed(tmp_path: Path, victim: str) -> None:
             assert harness.returncode == 0, error.decode()[-3000:]
     finally:
         stop_server(process.pid, 10, process)
-    check_alike(stable(out), stable(tmp_path / "calm"))
-    assert core(out) == core(tmp_path / "calm")
+    check_alike(predictions_without_times(out), predictions_without_times(tmp_path / "undisturbed"))
+    assert metrics_and_failures(out) == metrics_and_failures(tmp_path / "undisturbed")

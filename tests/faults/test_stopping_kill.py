@@ -13,8 +13,8 @@ import pytest
 
 from harness.runs.folder import RunFolder
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import stable
-from tests.support.stopping_runs import torn
+from tests.support.sampling_runs import predictions_without_times
+from tests.support.stopping_runs import ambiguous_answer
 
 pytestmark = pytest.mark.slow
 
@@ -30,12 +30,12 @@ def command(server: ChatServer, out: Path, *more: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("calm") / "run"
-    with ChatServer(torn) as server:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    with ChatServer(ambiguous_answer) as server:
         subprocess.run(command(server, out), check=True, capture_output=True)
-    assert 0 < len(stable(out)) < PLANNED
+    assert 0 < len(predictions_without_times(out)) < PLANNED
     return out
 
 
@@ -51,13 +51,13 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_session_that_was_ended_is_completed_exactly(
-    tmp_path: Path, calm: Path, share: float, end: signal.Signals
+    tmp_path: Path, undisturbed: Path, share: float, end: signal.Signals
 ) -> None:
     """kill -9 and SIGINT of a run that stops early itself: resumed, it asks for what is missing and equals an
     undisturbed one.
     """
-    out, complete = tmp_path / "run", len(stable(calm))
-    with ChatServer(torn, seconds=0.02) as server:
+    out, complete = tmp_path / "run", len(predictions_without_times(undisturbed))
+    with ChatServer(ambiguous_answer, seconds=0.02) as server:
         with subprocess.Popen(command(server, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             until(lambda: len(server.bodies) >= share * complete)
             process.send_signal(end)
@@ -67,6 +67,6 @@ def test_a_session_that_was_ended_is_completed_exactly(
         asked = len(server.bodies)
         subprocess.run(command(server, out, "--resume"), capture_output=True, check=True)
         assert len(server.bodies) - asked == complete - saved
-    assert stable(out) == stable(calm)
-    found, expected = (RunFolder(run).results().models for run in (out, calm))
+    assert predictions_without_times(out) == predictions_without_times(undisturbed)
+    found, expected = (RunFolder(run).results().models for run in (out, undisturbed))
     assert [r.model_dump_json() for r in found.values()] == [r.model_dump_json() for r in expected.values()]

@@ -13,12 +13,12 @@ from harness.core.errors import ArcBenchError
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.store import Registry
-from tests.faults.matrix import count
+from tests.faults.matrix import count_cases
 from tests.serving.conftest import Site
 from tests.serving.load import swap_under_load
 from tests.serving.world import BASE, PROMPTS, World, ask
-from tests.support.dtypes import SERVE
-from tests.support.sampling_toys import until
+from tests.support.commands import wait_until
+from tests.support.dtypes import SERVE_OPTIONS
 
 pytestmark = pytest.mark.long
 
@@ -32,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("swapping")
     world, registry = World.make(root), Registry(root / "adapters")
     world.publish(registry)
-    options = {**SERVE, "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
+    options = {**SERVE_OPTIONS, "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
     with serving(world.model, registry.root, log=root / "log", **options) as server:
         world.set_live(server.url, "a1", "b1", "c1", "d1")
         yield Site(world, server, registry)
@@ -45,7 +45,7 @@ def test_ten_thousand_requests_during_continuous_swapping(site: Site) -> None:
     assert outcome.wrong == []
     assert outcome.requests >= REQUESTS
     assert outcome.swaps > 80
-    count(outcome.swaps)
+    count_cases(outcome.swaps)
 
 
 def loaded(url: str) -> set[str]:
@@ -79,16 +79,16 @@ def test_files_replaced_under_load(site: Site) -> None:
                     (folders[live] / file).unlink()
                     shutil.copyfile(folders[other] / file, folders[live] / file)
                 name, enough = live[0], len(seen) + 100
-                until(lambda enough=enough: len(seen) >= enough or any(one.done() for one in running), seconds=300)
+                wait_until(lambda enough=enough: len(seen) >= enough or any(one.done() for one in running), seconds=300)
                 world.set_live(site.url, f"{name}2")
-                until(lambda gone=world.ids[live]: gone not in loaded(site.url))
+                wait_until(lambda gone=world.ids[live]: gone not in loaded(site.url))
                 for action in (admin.promote, admin.load):
                     with pytest.raises(ArcBenchError, match="changed since it was added"):
                         action(site.url, world.ids[live])
-                    count()
+                    count_cases()
                 with pytest.raises(ArcBenchError, match="changed since it was added"):
                     admin.rollback(site.url, name)
-                count()
+                count_cases()
                 shutil.rmtree(folders[live])
                 shutil.move(keep, folders[live])
                 world.set_live(site.url, live)

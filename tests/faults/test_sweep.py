@@ -21,10 +21,10 @@ from harness.cli import cli
 from harness.cli.entry import run_cli
 from harness.core.random_stream import Stream
 from tests.cli.test_demo import servers_of
-from tests.faults.matrix import count
+from tests.faults.matrix import count_cases
+from tests.support.commands import wait_until
 from tests.support.dtypes import DTYPE
-from tests.support.sampling_toys import until
-from tests.support.train_runs import last_line
+from tests.support.train_runs import last_error_line
 
 SWEEP: dict[str, Any] = {
     "original": "toy/cross#n=50",
@@ -93,7 +93,7 @@ def test_killed_three_times_it_finishes_and_nothing_is_done_twice(folder: Path) 
         keys = [(one["task_id"], one["test_index"], one["sample_index"]) for one in records]
         assert len(keys) == len(set(keys)) == 12 * 8
     assert not servers_of(out)
-    count(3)
+    count_cases(3)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_a_torn_evaluation_is_told(tmp_path: Path, left: int, capsys: pytest.Cap
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "evaluation.json").write_text('{"dataset": "toy/cross/evaluation#n=12", "n": 8}'[:left])
     assert run_cli(cli, ["sweep", str(tmp_path / "sweep.yaml")]) == 2
-    assert "evaluation.json is damaged" in last_line(capsys.readouterr().err)
+    assert "evaluation.json is damaged" in last_error_line(capsys.readouterr().err)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
 
 
@@ -173,13 +173,13 @@ def predicted(run: Path) -> list[Any]:
 
 @pytest.mark.long
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    """kill -9 of a sweep at random moments, alone or with its children: no server is left, it ends as a calm one."""
+    """kill -9 of a sweep at random moments, alone or with its children: no server is left; resuming completes it."""
     one = {**SWEEP, "original_weight": [1], "seeds": [0], "evaluation": {**SWEEP["evaluation"], "base": False}}
-    for name in ("calm", "killed"):
+    for name in ("undisturbed", "killed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "sweep.yaml").write_text(yaml.safe_dump({**one, "out": str(tmp_path / name / "out")}))
     began = time.monotonic()
-    subprocess.run(command(tmp_path / "calm"), check=True, capture_output=True)
+    subprocess.run(command(tmp_path / "undisturbed"), check=True, capture_output=True)
     seconds, folder = time.monotonic() - began, tmp_path / "killed"
     moments, killed = [Stream("sweep", k).uniform() for k in range(6)], 0
     for k, moment in enumerate(moments):
@@ -191,16 +191,18 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             (os.killpg if k % 2 else os.kill)(child.pid, signal.SIGKILL)
         child.wait()
         # What it had started goes on alone and ends: its server at once, a trainer or a run when it is done.
-        until(lambda: not servers_of(folder / "out") and not working_in(folder / "out"), seconds=240)
-        count(int(child.returncode < 0))
+        wait_until(lambda: not servers_of(folder / "out") and not working_in(folder / "out"), seconds=240)
+        count_cases(int(child.returncode < 0))
         killed += child.returncode < 0
     assert killed >= 2
     finished = subprocess.run(command(folder), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr[-3000:]
     digests = [
         json.loads((tmp_path / name / "out" / "trained" / "w100" / "manifest.json").read_bytes())["weights_sha256"]
-        for name in ("calm", "killed")
+        for name in ("undisturbed", "killed")
     ]
     assert digests[0] == digests[1]
-    assert predicted(folder / "out" / "bench" / "w100") == predicted(tmp_path / "calm" / "out" / "bench" / "w100")
+    assert predicted(folder / "out" / "bench" / "w100") == predicted(
+        tmp_path / "undisturbed" / "out" / "bench" / "w100"
+    )
     assert (folder / "out" / "report.md").exists()

@@ -9,10 +9,10 @@ import pytest
 
 from harness.core.errors import RunError
 from harness.core.random_stream import Stream
-from tests.faults.damage import damaged, damages
-from tests.faults.matrix import count
-from tests.faults.training import check_equal, ran, said, small
-from tests.support.train_runs import Data, last_line
+from tests.faults.damage import damaged_contents, damaged_file
+from tests.faults.matrix import count_cases
+from tests.faults.training import assert_equal_adapters, run_training, small_recipe, terminal_output
+from tests.support.train_runs import Data, last_error_line
 from trainers.store.checkpoints import best_weights_folder, checkpoint_damage, newest_complete
 from trainers.store.manifest import MANIFEST
 
@@ -28,8 +28,8 @@ KINDS = [
 @pytest.fixture(scope="module")
 def whole(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with its last two checkpoints."""
-    data = small(qwen, tmp_path_factory.mktemp("checkpoints") / "whole", keep_checkpoints=True)
-    assert ran(data) == 0, said(data)
+    data = small_recipe(qwen, tmp_path_factory.mktemp("checkpoints") / "whole", keep_checkpoints=True)
+    assert run_training(data) == 0, terminal_output(data)
     return Path(data["output_dir"])
 
 
@@ -37,7 +37,7 @@ def unfinished(whole: Path, qwen: Path, output: Path) -> Data:
     """A copy of the run as if it was killed before its result."""
     shutil.copytree(whole, output)
     (output / MANIFEST).unlink()
-    return small(qwen, output, keep_checkpoints=True)
+    return small_recipe(qwen, output, keep_checkpoints=True)
 
 
 def test_a_damaged_checkpoint_is_skipped(whole: Path) -> None:
@@ -47,12 +47,12 @@ def test_a_damaged_checkpoint_is_skipped(whole: Path) -> None:
     files = sorted(path for path in (folder / NEWEST).iterdir())
     assert set(KINDS) <= {path.name for path in files}
     for path in files:
-        for what, content in damages(path.read_bytes(), Stream("checkpoint", path.name), cuts=5, flips=8):
-            with damaged(path, content):
+        for what, content in damaged_contents(path.read_bytes(), Stream("checkpoint", path.name), cuts=5, flips=8):
+            with damaged_file(path, content):
                 assert newest_complete(folder) == folder / BEFORE, (path.name, what)
                 said_why = checkpoint_damage(folder / NEWEST, 6) or ""
                 assert path.name in said_why or path.name == "files.json", said_why
-            count()
+            count_cases()
     assert newest_complete(folder) == folder / NEWEST
 
 
@@ -61,10 +61,13 @@ def test_damaged_best_weights_are_refused(whole: Path) -> None:
     folder = whole / "checkpoints"
     assert best_weights_folder(folder, 6) == folder / BEST
     for path in sorted((folder / BEST).iterdir()):
-        for what, content in damages(path.read_bytes(), Stream("best", path.name), cuts=3, flips=4):
-            with damaged(path, content), pytest.raises(RunError, match=r"best-6, the weights of the best step: .*over"):
+        for what, content in damaged_contents(path.read_bytes(), Stream("best", path.name), cuts=3, flips=4):
+            with (
+                damaged_file(path, content),
+                pytest.raises(RunError, match=r"best-6, the weights of the best step: .*over"),
+            ):
                 raise AssertionError(f"{path.name}, {what}: {best_weights_folder(folder, 6)}")
-            count()
+            count_cases()
 
 
 @pytest.mark.long
@@ -73,13 +76,13 @@ def test_training_goes_on_from_the_checkpoint_before(whole: Path, qwen: Path, tm
     """With a bit of its newest checkpoint flipped, training resumes from the previous one and ends bit-equal."""
     data = unfinished(whole, qwen, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / NEWEST / name
-    *_, (_, content) = damages(path.read_bytes(), Stream("resumed", name), cuts=0, flips=1)
+    *_, (_, content) = damaged_contents(path.read_bytes(), Stream("resumed", name), cuts=0, flips=1)
     assert content is not None
     path.write_bytes(content)
-    assert ran(data) == 0, said(data)
-    assert "skipping checkpoint" in said(data)
-    assert "going on after step 4" in said(data)
-    check_equal(tmp_path / "run", whole)
+    assert run_training(data) == 0, terminal_output(data)
+    assert "skipping checkpoint" in terminal_output(data)
+    assert "going on after step 4" in terminal_output(data)
+    assert_equal_adapters(tmp_path / "run", whole)
 
 
 @pytest.mark.long
@@ -88,11 +91,11 @@ def test_training_starts_over_where_no_checkpoint_is_whole(whole: Path, qwen: Pa
     data = unfinished(whole, qwen, tmp_path / "run")
     for name in (NEWEST, BEFORE):
         (tmp_path / "run" / "checkpoints" / name / "optimizer.pt").write_bytes(b"")
-        count()
-    assert ran(data) == 0, said(data)
-    assert said(data).count("skipping checkpoint") == 2
-    assert "going on" not in said(data)
-    check_equal(tmp_path / "run", whole)
+        count_cases()
+    assert run_training(data) == 0, terminal_output(data)
+    assert terminal_output(data).count("skipping checkpoint") == 2
+    assert "going on" not in terminal_output(data)
+    assert_equal_adapters(tmp_path / "run", whole)
 
 
 @pytest.mark.long
@@ -101,6 +104,8 @@ def test_training_does_not_end_with_damaged_best_weights(whole: Path, qwen: Path
     data = unfinished(whole, qwen, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / BEST / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    assert ran(data) == 1
-    assert "best-6, the weights of the best step: adapter_model.safetensors is damaged" in last_line(said(data))
+    assert run_training(data) == 1
+    assert "best-6, the weights of the best step: adapter_model.safetensors is damaged" in last_error_line(
+        terminal_output(data)
+    )
     assert not (tmp_path / "run" / MANIFEST).exists()

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.matrix import count
-from tests.faults.training import check_equal, ran, said, small
-from tests.support.train_runs import Data, last_line
+from tests.faults.matrix import count_cases
+from tests.faults.training import assert_equal_adapters, run_training, small_recipe, terminal_output
+from tests.support.train_runs import Data, last_error_line
 from trainers.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.long
@@ -29,15 +29,15 @@ DISK_SIZES = [32, 256, 512, 768, 1024, 1280, 1536, 2048, 2560, 3072]
 
 @pytest.fixture(scope="module")
 def whole(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = small(qwen, tmp_path_factory.mktemp("room") / "whole", keep_checkpoints=True)
-    assert ran(data) == 0, said(data)
+    data = small_recipe(qwen, tmp_path_factory.mktemp("room") / "whole", keep_checkpoints=True)
+    assert run_training(data) == 0, terminal_output(data)
     return Path(data["output_dir"])
 
 
 def check_failed(data: Data) -> None:
     """One error line that says what to do, and no finished result."""
-    error = last_line(said(data))
-    assert error.startswith("error: "), said(data)
+    error = last_error_line(terminal_output(data))
+    assert error.startswith("error: "), terminal_output(data)
     assert "cannot be written" in error, error
     assert not (Path(data["output_dir"]) / MANIFEST).exists()
 
@@ -50,11 +50,11 @@ def limit_files(size: int) -> None:
 @pytest.mark.parametrize("size", FILE_LIMITS)
 def test_files_over_a_limit(whole: Path, qwen: Path, tmp_path: Path, size: int) -> None:
     """A file that cannot grow (quota, limit) ends training with one error; with room it resumes bit-equal."""
-    data = small(qwen, tmp_path / "run", keep_checkpoints=True)
-    assert ran(data, partial(limit_files, size)) in (1, 2)
+    data = small_recipe(qwen, tmp_path / "run", keep_checkpoints=True)
+    assert run_training(data, partial(limit_files, size)) in (1, 2)
     check_failed(data)
-    assert ran(data) == 0, said(data)
-    check_equal(tmp_path / "run", whole)
+    assert run_training(data) == 0, terminal_output(data)
+    assert_equal_adapters(tmp_path / "run", whole)
 
 
 @contextmanager
@@ -74,20 +74,20 @@ def test_a_full_disk(whole: Path, qwen: Path, tmp_path: Path) -> None:
     failed = 0
     for kib in DISK_SIZES:
         with small_disk(tmp_path / f"disk{kib}", kib) as enlarge:
-            data = small(qwen, tmp_path / f"disk{kib}" / "run", keep_checkpoints=True)
+            data = small_recipe(qwen, tmp_path / f"disk{kib}" / "run", keep_checkpoints=True)
             (tmp_path / f"disk{kib}" / "run.said").symlink_to(tmp_path / f"said{kib}")
-            status = ran(data)
+            status = run_training(data)
             if status == 0:
                 break
             assert status in (1, 2)
             check_failed(data)
             failed += 1
             enlarge()
-            assert ran(data) == 0, said(data)
-            check_equal(tmp_path / f"disk{kib}" / "run", whole)
+            assert run_training(data) == 0, terminal_output(data)
+            assert_equal_adapters(tmp_path / f"disk{kib}" / "run", whole)
     print(f"{failed} sizes were too small")
     assert failed >= 4
-    count(failed)
+    count_cases(failed)
 
 
 def jump(checkpoints: str) -> None:
@@ -110,7 +110,7 @@ def jump(checkpoints: str) -> None:
 
 def test_a_clock_that_jumps(whole: Path, qwen: Path, tmp_path: Path) -> None:
     """While the clock jumps back and forth by years, training keeps its newest checkpoints and ends bit-equal."""
-    data = small(qwen, tmp_path / "run", keep_checkpoints=True)
-    assert ran(data, partial(jump, str(tmp_path / "run" / "checkpoints"))) == 0, said(data)
+    data = small_recipe(qwen, tmp_path / "run", keep_checkpoints=True)
+    assert run_training(data, partial(jump, str(tmp_path / "run" / "checkpoints"))) == 0, terminal_output(data)
     assert {path.name for path in (tmp_path / "run" / "checkpoints").glob("ch*")} == {"checkpoint-4", "checkpoint-6"}
-    check_equal(tmp_path / "run", whole)
+    assert_equal_adapters(tmp_path / "run", whole)

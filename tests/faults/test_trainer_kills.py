@@ -14,9 +14,19 @@ import pytest
 
 from harness.core.random_stream import Stream
 from serve.registry.store import Registry
-from tests.faults.matrix import count
-from tests.faults.training import SECONDS, check_equal, check_half, counted, dying_at, ran, said, small, started
-from tests.support.train_runs import Data, last_line
+from tests.faults.matrix import count_cases
+from tests.faults.training import (
+    TIMEOUT,
+    assert_equal_adapters,
+    check_killed_run,
+    count_changes,
+    die_at_change,
+    run_training,
+    small_recipe,
+    start_training,
+    terminal_output,
+)
+from tests.support.train_runs import Data, last_error_line
 from trainers.store.manifest import read_manifest
 
 pytestmark = pytest.mark.long
@@ -45,77 +55,77 @@ class Calm:
 
 
 @pytest.fixture(scope="module")
-def calm(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Calm:
-    root = tmp_path_factory.mktemp("calm")
-    assert ran(small(qwen, root / "first")) == 0  # with it torch is imported, once
+def undisturbed(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+    root = tmp_path_factory.mktemp("undisturbed")
+    assert run_training(small_recipe(qwen, root / "first")) == 0  # with it torch is imported, once
     began = monotonic()
-    changes = counted(small(qwen, root / "run"))
+    changes = count_changes(small_recipe(qwen, root / "run"))
     return Calm(qwen, root / "run", changes, monotonic() - began)
 
 
-def check_resumed(data: Data, calm: Calm, registry: Registry) -> None:
+def check_resumed(data: Data, undisturbed: Calm, registry: Registry) -> None:
     output = Path(data["output_dir"])
-    check_half(output, calm.output, registry)
-    assert ran(data) == 0, said(data)
-    check_equal(output, calm.output)
-    count()
+    check_killed_run(output, undisturbed.output, registry)
+    assert run_training(data) == 0, terminal_output(data)
+    assert_equal_adapters(output, undisturbed.output)
+    count_cases()
     shutil.rmtree(output)
 
 
-def test_killed_before_changes_to_the_disk(calm: Calm, tmp_path: Path) -> None:
+def test_killed_before_changes_to_the_disk(undisturbed: Calm, tmp_path: Path) -> None:
     """Killed before any change to its folder, training resumes to the bit-equal adapter; no half is taken for whole."""
     registry = Registry(tmp_path / "adapters")
-    for event in range(1 + Stream("first").below(EVERY), calm.changes + 1, EVERY):
-        data = small(calm.model, tmp_path / f"run{event}")
-        assert ran(data, dying_at(data, event)) == KILLED, event
-        check_resumed(data, calm, registry)
+    for event in range(1 + Stream("first").below(EVERY), undisturbed.changes + 1, EVERY):
+        data = small_recipe(undisturbed.model, tmp_path / f"run{event}")
+        assert run_training(data, die_at_change(data, event)) == KILLED, event
+        check_resumed(data, undisturbed, registry)
 
 
 @pytest.mark.parametrize("path", WATCHED)
-def test_killed_while_a_file_is_written(calm: Calm, tmp_path: Path, path: str) -> None:
+def test_killed_while_a_file_is_written(undisturbed: Calm, tmp_path: Path, path: str) -> None:
     """Killed while a checkpoint, the best weights or the result is being written, training resumes bit-equal."""
-    data = small(calm.model, tmp_path / "run")
-    process, watched = started(data), tmp_path / "run" / path
+    data = small_recipe(undisturbed.model, tmp_path / "run")
+    process, watched = start_training(data), tmp_path / "run" / path
     while process.is_alive() and not watched.exists():
         pass
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    check_resumed(data, calm, Registry(tmp_path / "adapters"))
+    check_resumed(data, undisturbed, Registry(tmp_path / "adapters"))
 
 
-def test_killed_at_random_moments(calm: Calm, tmp_path: Path) -> None:
+def test_killed_at_random_moments(undisturbed: Calm, tmp_path: Path) -> None:
     """Killed twice at random moments, training resumes to the bit-equal adapter; a finished one stays as it is."""
     registry, unfinished = Registry(tmp_path / "adapters"), 0
     for moment in range(RANDOM):
-        data = small(calm.model, tmp_path / f"run{moment}")
+        data = small_recipe(undisturbed.model, tmp_path / f"run{moment}")
         stream = Stream("random moments", moment)
         for _ in range(2):
-            process = started(data)
-            Event().wait(calm.seconds * stream.uniform())
+            process = start_training(data)
+            Event().wait(undisturbed.seconds * stream.uniform())
             process.kill()
             process.join()
             hit = read_manifest(tmp_path / f"run{moment}") is None
             unfinished += hit
-            count(int(hit))
-        check_resumed(data, calm, registry)
+            count_cases(int(hit))
+        check_resumed(data, undisturbed, registry)
     assert unfinished >= RANDOM // 3  # how many depends on the machine; 11 of 24 where this was written
 
 
-def test_two_trainers_in_one_folder(calm: Calm, tmp_path: Path) -> None:
+def test_two_trainers_in_one_folder(undisturbed: Calm, tmp_path: Path) -> None:
     """A second trainer in a folder that is trained in is refused by name of the first, which ends undisturbed."""
-    data = small(calm.model, tmp_path / "run")
-    first = started(data)
+    data = small_recipe(undisturbed.model, tmp_path / "run")
+    first = start_training(data)
     while not (tmp_path / "run" / "log.jsonl").exists():
         assert first.is_alive()
     assert first.pid is not None
     os.kill(first.pid, signal.SIGSTOP)  # so that it does not end before the second begins
-    second = started(data, terminal=tmp_path / "second")
-    second.join(SECONDS)
+    second = start_training(data, terminal=tmp_path / "second")
+    second.join(TIMEOUT)
     os.kill(first.pid, signal.SIGCONT)
     assert second.exitcode == 1
-    assert last_line((tmp_path / "second").read_text()).endswith(
+    assert last_error_line((tmp_path / "second").read_text()).endswith(
         f"process {first.pid} trains in this folder; wait or stop it"
     )
-    first.join(SECONDS)
-    check_equal(tmp_path / "run", calm.output)
+    first.join(TIMEOUT)
+    assert_equal_adapters(tmp_path / "run", undisturbed.output)

@@ -12,17 +12,17 @@ import pytest
 
 from harness.core.errors import ConfigError
 from harness.core.hub_cache import weights_digest
-from tests.faults.matrix import count
+from tests.faults.matrix import count_cases
 from tests.support.train_runs import (
     TORCHRUN,
-    bench,
-    command,
-    interrupted,
-    kill,
-    last_line,
-    manifest_of,
+    adapter_manifest,
+    interrupt_training,
+    kill_tree,
+    last_error_line,
+    log_steps,
     recipe_data,
-    steps_of,
+    run_python,
+    train_command,
 )
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
@@ -32,9 +32,9 @@ pytestmark = pytest.mark.slow
 
 
 def assert_same_bits(one: Path, other: Path) -> None:
-    assert steps_of(one) == steps_of(other)
-    assert weights_digest(one) == weights_digest(other) == manifest_of(other).weights_sha256
-    assert manifest_of(one).datasets == manifest_of(other).datasets
+    assert log_steps(one) == log_steps(other)
+    assert weights_digest(one) == weights_digest(other) == adapter_manifest(other).weights_sha256
+    assert adapter_manifest(one).datasets == adapter_manifest(other).datasets
 
 
 def steps_kept(output: Path) -> list[int]:
@@ -45,32 +45,32 @@ def steps_kept(output: Path) -> list[int]:
 def test_killed_torn_and_stopped(train_root: Path, qwen: Path, whole_run: Path, workers: int) -> None:
     """Killed, its newest checkpoint torn, then stopped: training resumes to the bit-equal adapter and log."""
     output = train_root / f"cut{workers}"
-    arguments = command(recipe_data(qwen, output, workers=workers))
-    status, _ = interrupted(arguments, output, 16, kill)
+    arguments = train_command(recipe_data(qwen, output, workers=workers))
+    status, _ = interrupt_training(arguments, output, 16, kill_tree)
     assert status == -signal.SIGKILL
     newest = output / "checkpoints" / f"checkpoint-{steps_kept(output)[-1]}"
     torn = newest / "optimizer.pt"
     torn.write_bytes(torn.read_bytes()[:1000])
     assert read_manifest(output) is None
-    status, error = interrupted(arguments, output, 18, lambda p: p.send_signal(signal.SIGTERM))
+    status, error = interrupt_training(arguments, output, 18, lambda p: p.send_signal(signal.SIGTERM))
     assert status == 130
     assert "stopped by SIGTERM after step" in error
     assert newest.name in error
     assert not (output / "manifest.json").exists()
-    finished = bench(arguments)
+    finished = run_python(arguments)
     assert finished.returncode == 0, finished.stderr
     assert_same_bits(output, whole_run)
-    count(3)
+    count_cases(3)
 
 
 def test_a_signal_to_the_process_group_spares_the_workers(train_root: Path, qwen: Path, whole_run: Path) -> None:
     """A signal to the whole process group stops after the step, saved; resumed to the bit-equal adapter."""
     output = train_root / "group"
-    arguments = command(recipe_data(qwen, output, workers=2))
-    status, error = interrupted(arguments, output, 9, lambda p: os.killpg(p.pid, signal.SIGTERM))
+    arguments = train_command(recipe_data(qwen, output, workers=2))
+    status, error = interrupt_training(arguments, output, 9, lambda p: os.killpg(p.pid, signal.SIGTERM))
     assert status == 130, error
-    assert "stopped by SIGTERM after step" in last_line(error)
-    finished = bench(arguments)
+    assert "stopped by SIGTERM after step" in last_error_line(error)
+    finished = run_python(arguments)
     assert finished.returncode == 0, finished.stderr
     assert_same_bits(output, whole_run)
 
@@ -89,20 +89,22 @@ def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(
     # A .pyc that the limit cuts short would break the environment (see disks.py).
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     output = train_root / "full"
-    arguments = command(recipe_data(qwen, output))
-    status, error = interrupted(arguments, output, 9, lambda p: limit(1, p))
+    arguments = train_command(recipe_data(qwen, output))
+    status, error = interrupt_training(arguments, output, 9, lambda p: limit(1, p))
     assert status == 1
-    assert "log.jsonl cannot be written: File too large. Make room. The checkpoints up to here are" in last_line(error)
+    assert "log.jsonl cannot be written: File too large. Make room. The checkpoints up to here are" in last_error_line(
+        error
+    )
     before = steps_kept(output)[-1]
-    status, error = interrupted(arguments, output, before + 1, lambda p: limit(30_000, p))
+    status, error = interrupt_training(arguments, output, before + 1, lambda p: limit(30_000, p))
     assert status == 1
-    assert f"the checkpoint of step {before + 7} cannot be written to" in last_line(error)
-    assert "Make room. The checkpoints up to here are whole: start the same command again" in last_line(error)
-    finished = bench(arguments)
+    assert f"the checkpoint of step {before + 7} cannot be written to" in last_error_line(error)
+    assert "Make room. The checkpoints up to here are whole: start the same command again" in last_error_line(error)
+    finished = run_python(arguments)
     assert finished.returncode == 0, finished.stderr
     assert f"going on after step {before}" in finished.stderr
     assert_same_bits(output, whole_run)
-    count(2)
+    count_cases(2)
 
 
 @pytest.mark.long
@@ -112,18 +114,18 @@ def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path, workers:
     check = {"spec": "toy/cross/evaluation#n=5", "exact_tasks": 3, "keep": "best", "patience": 3}
     data = recipe_data(qwen, train_root / f"pair{workers}", validation=check, eval_steps=2, learning_rate=1e-2)
     data |= {"scheduler": "constant", "warmup": 0, "workers": workers}
-    done = bench([*TORCHRUN, *command(data)])
+    done = run_python([*TORCHRUN, *train_command(data)])
     assert done.returncode == 0, done.stderr[-3000:]
     whole, output = train_root / f"pair{workers}", train_root / f"pair{workers}-cut"
-    arguments = [*TORCHRUN, *command({**data, "output_dir": str(output)})]
-    status, _ = interrupted(arguments, output, 16, kill)
+    arguments = [*TORCHRUN, *train_command({**data, "output_dir": str(output)})]
+    status, _ = interrupt_training(arguments, output, 16, kill_tree)
     assert status == -signal.SIGKILL
     assert steps_kept(output) == [7]
-    done = bench(arguments)
+    done = run_python(arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "going on after step 7" in done.stderr
     assert_same_bits(output, whole)
-    assert manifest_of(output).kept_step == manifest_of(whole).kept_step < manifest_of(output).steps
+    assert adapter_manifest(output).kept_step == adapter_manifest(whole).kept_step < adapter_manifest(output).steps
 
 
 def test_finished_is_returned_at_once_and_changed_is_refused(
@@ -138,4 +140,4 @@ def test_finished_is_returned_at_once_and_changed_is_refused(
     changed = {**data, "seed": 5, "lora": {"rank": 4, "dropout": 0.1}}
     with pytest.raises(ConfigError, match=r"another recipe; changed: lora\.rank, seed\. Give another output_dir"):
         train(make_recipe(changed), whole_run)
-    count(2)
+    count_cases(2)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import AdapterError, ConfigError, RunError
-from tests.support.hostile import Bomb, called
-from tests.support.train_runs import FEW, Data, recipe_data, trained
+from tests.support.hostile import PickleBomb, called
+from tests.support.train_runs import FEW_STEPS, Data, recipe_data, train_adapter
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
 from trainers.store.digests import DIGESTS_FILE, write_digests
@@ -47,14 +47,14 @@ def plant(path: Path, witness: Path) -> None:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in parts.items():
-            archive.writestr(name, pickle.dumps(Bomb(witness), 2) if name.endswith("data.pkl") else data)
+            archive.writestr(name, pickle.dumps(PickleBomb(witness), 2) if name.endswith("data.pkl") else data)
 
 
 @pytest.fixture(scope="module")
 def stopped(train_root: Path, qwen: Path) -> Data:
     """The recipe of a run that has a checkpoint of step 7 and is to go on to step 8."""
-    data = recipe_data(qwen, train_root / "foreign", keep_checkpoints=True, **FEW)
-    output = trained(data)
+    data = recipe_data(qwen, train_root / "foreign", keep_checkpoints=True, **FEW_STEPS)
+    output = train_adapter(data)
     (output / "manifest.json").unlink()
     shutil.rmtree(output / "checkpoints" / "checkpoint-8")
     return data
@@ -68,7 +68,7 @@ def test_a_hostile_checkpoint_runs_nothing(stopped: Data, tmp_path: Path, name: 
     shutil.copytree(stopped["output_dir"], output)
     checkpoint = output / "checkpoints" / "checkpoint-7"
     if name == "whole pickle":
-        (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(Bomb(witness), 2))
+        (checkpoint / "optimizer.pt").write_bytes(pickle.dumps(PickleBomb(witness), 2))
     else:
         plant(checkpoint / name, witness)
     (checkpoint / DIGESTS_FILE).unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def test_weights_in_pickles_are_not_read(stopped: Data, qwen: Path, tmp_path: Pa
     for folder, name in ((model, "pytorch_model.bin"), (adapter, "adapter_model.bin")):
         for weights in folder.glob("*.safetensors"):
             os.replace(weights, folder / f"not-{weights.name}.other")
-        (folder / name).write_bytes(pickle.dumps(Bomb(witness)))
+        (folder / name).write_bytes(pickle.dumps(PickleBomb(witness)))
     fresh = stopped | {"output_dir": str(tmp_path / "new")}
     with pytest.raises(ConfigError, match="cannot be loaded"):
         train(make_recipe(fresh | {"model": str(model)}, "test"), tmp_path / "new", progress=False)

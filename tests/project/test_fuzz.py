@@ -30,10 +30,11 @@ from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_run
 from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
-from tests.conftest import ROOT, write_run
-from tests.support.adapter_toys import make_adapter
+from tests.conftest import ROOT
+from tests.support.damaged_inputs import damaged_inputs
 from tests.support.data_samples import barc_lines, random_task, task_json
-from tests.support.mutations import mutated
+from tests.support.run_folders import write_run
+from tests.support.tiny_adapters import make_adapter
 from trainers.recipe.yaml_file import load_recipe
 from trainers.store.manifest import read_manifest
 from trainers.store.training_log import read_log
@@ -249,7 +250,7 @@ def check(name: str, folder: Path, count: int, seed: int) -> None:
         except ArcBenchError:
             assert name in ("dataset spec", "trained folder"), f"{name}: a valid input was refused"
     given = refused = 0
-    for data in mutated(corpus, 2 * count, seed):
+    for data in damaged_inputs(corpus, 2 * count, seed):
         if given == count:
             break
         try:

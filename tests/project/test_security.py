@@ -25,10 +25,10 @@ from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
 from tests.conftest import ROOT
 from tests.sampling.test_run_cli import words
-from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import NO_KEYS, Site
 from tests.support.chat_server import ChatServer
-from tests.support.hostile import Bomb, called, open_site
+from tests.support.hostile import PickleBomb, called, open_site
+from tests.support.tiny_adapters import make_adapter, make_base
 
 USER, ADMIN = "user-key-0123456789", "admin-key-0123456789"
 SHIPPED = ("harness", "trainers", "serve", "reports")
@@ -72,7 +72,7 @@ def test_nothing_that_is_read_is_run() -> None:
 
 def test_a_pickle_is_no_adapter_and_no_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     witness = tmp_path / "witness"
-    bomb = Bomb(witness)
+    bomb = PickleBomb(witness)
     adapter, model = make_adapter(tmp_path / "adapter"), make_base(tmp_path / "model")
     for folder, name in ((adapter, "adapter_model"), (model, "pytorch_model")):
         for weights in folder.glob("*.safetensors"):
@@ -119,12 +119,12 @@ def test_no_name_is_a_path(site: Site, tmp_path: Path, name: str) -> None:
     async def scenario() -> None:
         for action in ("load", "unload", "promote", "rollback", "remove"):
             for body in ({"adapter": name}, {"adapter": "a", "path": name}, {"adapter": "a", "lora_path": name}):
-                status, _ = await site.ask("POST", f"/admin/adapters/{action}", body, x_adapter=ascii(name)[:99])
+                status, _ = await site.request("POST", f"/admin/adapters/{action}", body, x_adapter=ascii(name)[:99])
                 assert status in (400, 404, 422), (action, body)
         for path in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"):
-            assert (await site.ask("POST", path, {"model": name, "prompt": "x"}))[0] in (400, 404)
+            assert (await site.request("POST", path, {"model": name, "prompt": "x"}))[0] in (400, 404)
         for path in (f"/admin/adapters/{name}", f"/v1/completions/{name}", f"/v1/models/{name}", f"/{name}"):
-            assert (await site.ask("POST", path, {"adapter": "a"}))[0] == 404
+            assert (await site.request("POST", path, {"adapter": "a"}))[0] == 404
 
     asyncio.run(scenario())
     assert site.inner.calls == []
@@ -149,7 +149,7 @@ def test_keys_are_compared_in_constant_time_only() -> None:
     "shown", ["", "Bearer", f"Bearer {USER} ", f"bearer {USER}", f"Bearer {USER}\xff", f"Basic {USER}"]
 )
 def test_only_the_key_itself_opens(locked: Site, shown: str) -> None:
-    status, answer = asyncio.run(locked.ask("GET", "/v1/models", authorization=shown))
+    status, answer = asyncio.run(locked.request("GET", "/v1/models", authorization=shown))
     assert status == (200 if shown.lower().strip() == f"bearer {USER}".lower() else 401)
     assert USER not in str(answer)
 

@@ -19,8 +19,8 @@ from reports.gallery.layout import BOX, COLUMNS, lay_out_task
 from reports.gallery.votes import top_grids
 from reports.loading.runs import load_sections
 from reports.report import ReportOptions, write_report
-from tests.conftest import MakeRun, manifest, record, wrong_grid
 from tests.support.run_files import append_record
+from tests.support.run_folders import MakeRun, prediction_record, run_manifest, wrong_grid
 
 SPEC = "toy/cross/evaluation#n=6"
 IDS = [f"cross-{k:06}" for k in range(6)]
@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Path:
     """A run of two models with eight predictions per task. Each task is another case, for model a unless noted."""
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    folder.write_manifest(manifest(SPEC, ["a", "b"], 8))
+    folder.write_manifest(run_manifest(SPEC, ["a", "b"], 8))
     log = PredictionLog(folder.predictions_path)
     dataset = open_dataset(SPEC)
     for index, name in enumerate(dataset.ids):
@@ -53,9 +53,9 @@ def run(tmp_path: Path) -> Path:
             IDS[5]: [truth] * 7 + [None],
         }
         for sample, grid in enumerate(cases[name]):
-            append_record(log, record("a", task, 0, sample, grid, "grid" if grid else "unparsed"))
+            append_record(log, prediction_record("a", task, 0, sample, grid, "grid" if grid else "unparsed"))
             second = truth if name in (IDS[0], IDS[4], IDS[5]) else other(truth, 7)
-            append_record(log, record("b", task, 0, sample, second))
+            append_record(log, prediction_record("b", task, 0, sample, second))
     log.commit()
     log.close()
     return folder.path
@@ -140,14 +140,16 @@ def test_a_task_of_many_large_grids_keeps_every_grid_readable(tmp_path: Path) ->
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     models = [f"a-rather-long-name-of-an-adapter-{k}@0123456789ab" for k in range(5)]
-    folder.write_manifest(manifest(spec, models, 3))
+    folder.write_manifest(run_manifest(spec, models, 3))
     log = PredictionLog(folder.predictions_path)
     for model in models:
         for index in range(2):
             task = dataset.task(index)
             for test, pair in enumerate(task.test):
                 for sample in range(3):
-                    append_record(log, record(model, task, test, sample, wrong_grid(pair.output or pair.input, sample)))
+                    append_record(
+                        log, prediction_record(model, task, test, sample, wrong_grid(pair.output or pair.input, sample))
+                    )
     log.commit()
     log.close()
     shown = named_tasks(load_sections([folder.path]), dataset.ids)

@@ -22,7 +22,7 @@ from reports.report import ReportOptions, write_report
 from reports.sections.reference import load_reference, published_section, reference_table
 from reports.sections.tables import cost
 from serve.registry.adapter_version import content_hash
-from tests.conftest import MakeRun
+from tests.support.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=20"
 TASK = "cross-000003"

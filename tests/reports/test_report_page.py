@@ -13,8 +13,8 @@ import pytest
 from reports.html.task_table import TaskTable, task_table
 from reports.loading.runs import load_sections
 from reports.report import ReportOptions, write_report
-from tests.conftest import write_run
 from tests.support.chromium import Page, browser, find_chromium
+from tests.support.run_folders import write_run
 
 SPEC = "toy/cross/evaluation#n=30"
 EVIL = "<img src=http://127.0.0.1:9/x onerror=document.title='hit'>"
@@ -73,22 +73,22 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
         return [row.task for row in sorted(table.rows, key=key, reverse=descending)]
 
     async def steps(tab: Page) -> None:
-        assert await tab.ask(_ROWS) == ids
+        assert await tab.evaluate(_ROWS) == ids
         await tab.click("#tasks-1 th:nth-child(4) button")
-        assert await tab.ask(_ROWS) == sorted_by(1, descending=True) != ids
-        assert await tab.ask("document.querySelector('#tasks-1 th:nth-child(4)').ariaSort") == "descending"
+        assert await tab.evaluate(_ROWS) == sorted_by(1, descending=True) != ids
+        assert await tab.evaluate("document.querySelector('#tasks-1 th:nth-child(4)').ariaSort") == "descending"
         await tab.click("#tasks-1 th:nth-child(4) button")
-        assert await tab.ask(_ROWS) == sorted_by(1, descending=False)
+        assert await tab.evaluate(_ROWS) == sorted_by(1, descending=False)
         # The keyboard works like the mouse.
-        await tab.ask("document.querySelector('#tasks-1 th:nth-child(1) button').focus()")
+        await tab.evaluate("document.querySelector('#tasks-1 th:nth-child(1) button').focus()")
         await tab.press("Enter")
-        assert await tab.ask(_ROWS) == sorted(ids)
-        assert await tab.ask("document.querySelectorAll('[aria-sort]').length") == 1
+        assert await tab.evaluate(_ROWS) == sorted(ids)
+        assert await tab.evaluate("document.querySelectorAll('[aria-sort]').length") == 1
         for state in ("solved", "unsolved", "disagreeing", "all"):
             await tab.click(f"#filter-tasks-1 input[value={state}]")
             shown = sorted(row.task for row in table.rows if state in (row.state, "all"))
-            assert await tab.ask(_ROWS) == shown
-            shown_count = await tab.ask("document.querySelector('#filter-tasks-1 output').textContent")
+            assert await tab.evaluate(_ROWS) == shown
+            shown_count = await tab.evaluate("document.querySelector('#filter-tasks-1 output').textContent")
             assert shown_count == f"{len(shown)} of {len(ids)} tasks"
         assert {row.state for row in table.rows} == {"solved", "unsolved", "disagreeing"}
         assert tab.complaints() == []
@@ -101,7 +101,7 @@ def test_the_page_is_self_contained_and_its_pictures_are_drawn(written: tuple[Pa
     page, _ = written
 
     async def steps(tab: Page) -> None:
-        pictures = await tab.ask(_COLOURS)
+        pictures = await tab.evaluate(_COLOURS)
         # Intervals, differences, rates, curves, reliability, and ten tasks.
         assert len(pictures) == 5 + 10
         for alt, width, height, colours in pictures:
@@ -111,13 +111,13 @@ def test_the_page_is_self_contained_and_its_pictures_are_drawn(written: tuple[Pa
             assert colours > 10, alt
         assert all(url.startswith(("file:", "data:")) for url in tab.requested())
         # HTML in a model's name is shown as text.
-        assert await tab.ask("document.title") == "A <b>title</b>"
-        assert EVIL in await tab.ask("document.body.textContent")
-        assert await tab.ask("document.querySelectorAll('img:not([src^=\"data:\"])').length") == 0
-        assert await tab.ask(f"{_UNNAMED}.length") == 0
+        assert await tab.evaluate("document.title") == "A <b>title</b>"
+        assert EVIL in await tab.evaluate("document.body.textContent")
+        assert await tab.evaluate("document.querySelectorAll('img:not([src^=\"data:\"])').length") == 0
+        assert await tab.evaluate(f"{_UNNAMED}.length") == 0
         # Every link inside the page leads somewhere.
-        assert await tab.ask(f"{_DEAD_LINKS}.map((a) => a.hash)") == []
-        assert await tab.ask("document.querySelectorAll('#tasks-1 a').length") == 10
+        assert await tab.evaluate(f"{_DEAD_LINKS}.map((a) => a.hash)") == []
+        assert await tab.evaluate("document.querySelectorAll('#tasks-1 a').length") == 10
         assert tab.complaints() == []
 
     in_browser(tmp_path, page, steps)
@@ -128,12 +128,12 @@ def test_without_script_the_page_is_complete(written: tuple[Path, TaskTable], tm
     page, table = written
 
     async def steps(tab: Page) -> None:
-        assert await tab.ask(_ROWS) == [row.task for row in table.rows]
-        assert await tab.ask("document.querySelectorAll('fieldset, button').length") == 0
-        text = await tab.ask("document.body.innerText")
+        assert await tab.evaluate(_ROWS) == [row.task for row in table.rows]
+        assert await tab.evaluate("document.querySelectorAll('fieldset, button').length") == 0
+        text = await tab.evaluate("document.body.innerText")
         for words in ("has the highest vote_2", "Coverage and selection", "How it was made", "bench reproduce run"):
             assert words in text
-        headings = await tab.ask("[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
+        headings = await tab.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
         assert headings[0] == 1
         assert headings.count(1) == 1
         assert all(after - before <= 1 for before, after in itertools.pairwise(headings))

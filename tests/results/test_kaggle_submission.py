@@ -19,7 +19,8 @@ from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_model, score_run
 from harness.scoring.run_selector import select_model
 from harness.voting.selection_rules import get_rule
-from tests.conftest import ROOT, MakeRun, edit_manifest
+from tests.conftest import ROOT
+from tests.support.run_folders import MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")

@@ -18,9 +18,9 @@ from harness.runs.folder import RunFolder
 from harness.runs.schema import Outcome, RunConfig
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.recording import prediction_line
-from tests.support.chat_answers import garbage
+from tests.support.chat_answers import no_grid
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import until
+from tests.support.commands import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -66,9 +66,9 @@ def fill(out: Path, config: RunConfig) -> int:
 
 def test_a_million_predictions_are_resumed_and_scored_within_600_mib(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with ChatServer(garbage, models={"base": {}}) as server:
+    with ChatServer(no_grid, models={"base": {}}) as server:
         with subprocess.Popen(command(server.url, out), stderr=subprocess.DEVNULL) as process:
-            until(lambda: (out / "manifest.json").exists())
+            wait_until(lambda: (out / "manifest.json").exists())
             process.kill()
         assert fill(out, RunFolder(out).manifest().config) > 1_000_000
         code = "import resource, sys; from harness.cli import main\ntry:\n    main()\nfinally:\n    "

@@ -13,14 +13,14 @@ from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import PredictionRecord
-from tests.conftest import manifest, record
 from tests.support.run_files import append_record, load_records
+from tests.support.run_folders import prediction_record, run_manifest
 
 TASK = open_dataset("toy/copy#n=1").task(0)
 
 
 def line(sample: int) -> PredictionRecord:
-    return record("base", TASK, 0, sample, Grid(1, 2, bytes((1, 2))))
+    return prediction_record("base", TASK, 0, sample, Grid(1, 2, bytes((1, 2))))
 
 
 def written(path: Path, count: int) -> bytes:
@@ -50,7 +50,7 @@ def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:
     folder.check_free(resume=False)
     with folder.locked():
         folder.check_free(resume=False)  # A run that was killed before it wrote its manifest does not prevent another.
-        folder.start_run(manifest("toy/copy#n=2", ["base"], 2), resume=False)
+        folder.start_run(run_manifest("toy/copy#n=2", ["base"], 2), resume=False)
     with pytest.raises(RunError, match="--resume completes it"):
         folder.check_free(resume=False)
     folder.check_free(resume=True)
@@ -67,19 +67,19 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path, resume: bool) -> 
 
 def test_resuming_keeps_the_history_and_names_changed_options(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    first = manifest("toy/copy#n=2", ["base"], 2)
+    first = run_manifest("toy/copy#n=2", ["base"], 2)
     folder.start_run(first, resume=False)
     again = folder.start_run(first.model_copy(update={"started": "later"}), resume=True)
     assert (again.started, again.resumed) == (first.started, ["later"])
     assert folder.manifest() == again
-    other = manifest("toy/copy#n=2", ["base"], 4, seed=1)
+    other = run_manifest("toy/copy#n=2", ["base"], 4, seed=1)
     with pytest.raises(RunError, match="n: 2 -> 4; seed: 0 -> 1"):
         folder.start_run(other, resume=True)
     assert folder.manifest() == again
 
 
 def test_changed_options_of_a_model_are_named_with_the_model() -> None:
-    old = manifest("toy/copy#n=2", ["base", "cross"], 2).config
+    old = run_manifest("toy/copy#n=2", ["base", "cross"], 2).config
     changed = old.models[1].model_copy(update={"hash": "abc"})
     new = old.model_copy(update={"models": [old.models[0], changed]})
     assert config_changes(old, new) == ['cross\'s hash: null -> "abc"']

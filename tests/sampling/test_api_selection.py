@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chat_answers import Body, moody
+from tests.support.chat_answers import Body, mixed_answer
 from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.sampling_toys import QUICK, api, options, sample, stable
+from tests.support.sampling_runs import QUICK_POLICY, predictions_without_times, run_options, run_sampling, used_api
 
 KNOWN: Body = {"root": str(TINY_BASE), "max_model_len": 4096}
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "samples_per_view": 2}, {"max_tokens": 5}])
 def test_predictions_are_the_same_by_either_route(tmp_path: Path, settings: dict[str, object]) -> None:
-    with ChatServer(moody, tokens=True) as server:
-        sample(options(server, tmp_path / "chat", api="chat", **settings))
-        sample(options(server, tmp_path / "ids", **settings))
-    assert (api(tmp_path / "chat"), api(tmp_path / "ids")) == ("chat", "completions")
-    assert stable(tmp_path / "chat") == stable(tmp_path / "ids")
+    with ChatServer(mixed_answer, tokens=True) as server:
+        run_sampling(run_options(server, tmp_path / "chat", api="chat", **settings))
+        run_sampling(run_options(server, tmp_path / "ids", **settings))
+    assert (used_api(tmp_path / "chat"), used_api(tmp_path / "ids")) == ("chat", "completions")
+    assert predictions_without_times(tmp_path / "chat") == predictions_without_times(tmp_path / "ids")
 
 
 def test_parameters_are_sent_explicitly_and_neutral(tmp_path: Path) -> None:
     with ChatServer(tokens=True) as server:
-        sample(options(server, tmp_path / "run", models=("base",), extra_body={"min_tokens": 2}))
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), extra_body={"min_tokens": 2}))
     body = {name: value for name, value in server.requests[0].items() if name != "prompt"}
     assert body == {
         "model": "base", "max_tokens": 30 * 31 - 1 + 8, "temperature": 0.0, "top_p": 1.0, "min_p": 0.0, "top_k": -1,
@@ -36,9 +36,9 @@ def test_parameters_are_sent_explicitly_and_neutral(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("max_in_flight", [1, 8, 64])
 def test_lists_are_of_one_test_output_and_leave_the_server_several(tmp_path: Path, max_in_flight: int) -> None:
-    policy = replace(QUICK, max_in_flight=max_in_flight)
+    policy = replace(QUICK_POLICY, max_in_flight=max_in_flight)
     with ChatServer(tokens=True, seconds=0.005) as server:
-        sample(options(server, tmp_path / "run", models=("base",), n=20, policy=policy))
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), n=20, policy=policy))
     sizes = [len(body["prompt"]) for body in server.requests]
     assert max(sizes) == {1: 1, 8: 2, 64: 16}[max_in_flight]
     assert server.most_in_flight <= max_in_flight
@@ -50,8 +50,8 @@ def test_lists_are_of_one_test_output_and_leave_the_server_several(tmp_path: Pat
 def why_chats(tmp_path: Path, server: ChatServer, **changes: object) -> str:
     """What is shown about the route of a run that must be by chats."""
     shown = io.StringIO()
-    sample(options(server, tmp_path / "run", **changes), shown)
-    assert api(tmp_path / "run") == "chat"
+    run_sampling(run_options(server, tmp_path / "run", **changes), shown)
+    assert used_api(tmp_path / "run") == "chat"
     lines = [line for line in shown.getvalue().splitlines() if line.startswith("asking through chat completions")]
     assert len(lines) == 1
     return lines[0]
@@ -74,9 +74,9 @@ def test_without_proof_chats_are_sent_and_why_is_said_once(tmp_path: Path) -> No
 
 def test_an_adapters_base_names_the_tokenizer(tmp_path: Path) -> None:
     adapter = {"root": "/adapters/cross", "parent": "base"}
-    with ChatServer(moody, models={"base": KNOWN, "cross": adapter}, tokens=True) as server:
-        sample(options(server, tmp_path / "run", models=("cross",)))
-    assert api(tmp_path / "run") == "completions"
+    with ChatServer(mixed_answer, models={"base": KNOWN, "cross": adapter}, tokens=True) as server:
+        run_sampling(run_options(server, tmp_path / "run", models=("cross",)))
+    assert used_api(tmp_path / "run") == "completions"
 
 
 def test_one_server_that_reads_prompts_otherwise_means_chats_for_all(tmp_path: Path) -> None:

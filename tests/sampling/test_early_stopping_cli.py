@@ -10,8 +10,8 @@ import pytest
 from harness.cli import cli
 from harness.cli.entry import run_cli
 from tests.support.chat_server import ChatServer
-from tests.support.commands import bench
-from tests.support.stopping_runs import torn
+from tests.support.commands import run_bench
+from tests.support.stopping_runs import ambiguous_answer
 
 
 def run_words(server: ChatServer, out: Path, *more: str) -> list[str]:
@@ -24,7 +24,7 @@ def run_words(server: ChatServer, out: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stopping")
-    with ChatServer(torn) as server:
+    with ChatServer(ambiguous_answer) as server:
         assert run_cli(cli, run_words(server, folder / "full")) == 0
         assert run_cli(cli, run_words(server, folder / "early", "--stop", "decided")) == 0
     return folder
@@ -33,8 +33,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_summary_says_what_was_skipped_and_what_is_unknown(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with ChatServer(torn) as server:
-        status, out, _ = bench(capsys, *run_words(server, tmp_path / "run", "--stop", "risk=0.1"))
+    with ChatServer(ambiguous_answer) as server:
+        status, out, _ = run_bench(capsys, *run_words(server, tmp_path / "run", "--stop", "risk=0.1"))
         spared = 24 * 16 - len(server.bodies)
     assert status == 0
     assert spared > 0
@@ -49,8 +49,8 @@ def test_the_summary_says_what_was_skipped_and_what_is_unknown(
 
 
 def test_an_invalid_rule_is_wrong_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with ChatServer(torn) as server:
-        status, _, err = bench(capsys, *run_words(server, tmp_path / "run", "--stop", "risk=2"))
+    with ChatServer(ambiguous_answer) as server:
+        status, _, err = run_bench(capsys, *run_words(server, tmp_path / "run", "--stop", "risk=2"))
         assert not server.bodies
     assert status == 2
     assert "--stop 'risk=2' is neither 'decided' nor a risk between 0 and 1" in err
@@ -59,12 +59,12 @@ def test_an_invalid_rule_is_wrong_use(capsys: pytest.CaptureFixture[str], tmp_pa
 
 def test_scoring_again_gives_the_same(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
     before = json.loads((runs / "early" / "results.json").read_text())
-    status, out, _ = bench(capsys, "score", runs / "early")
+    status, out, _ = run_bench(capsys, "score", runs / "early")
     assert status == 0
     assert "base stopped early (decided)" in out
     assert "what sampling would have found is not known" in out
     assert json.loads((runs / "early" / "results.json").read_text())["models"] == before["models"]
-    status, _, err = bench(capsys, "score", runs / "early", "--rules", "all")
+    status, _, err = run_bench(capsys, "score", runs / "early", "--rules", "all")
     assert status == 2
     assert "leave out --rules" in err
 
@@ -72,7 +72,7 @@ def test_scoring_again_gives_the_same(capsys: pytest.CaptureFixture[str], runs: 
 def test_a_comparison_leaves_out_metrics_that_one_run_cannot_give(
     capsys: pytest.CaptureFixture[str], runs: Path
 ) -> None:
-    status, out, err = bench(capsys, "compare", runs / "full", runs / "early", "--json", "-")
+    status, out, err = run_bench(capsys, "compare", runs / "full", runs / "early", "--json", "-")
     assert status == 0
     rows = {row["metric"]: row["comparison"] for row in json.loads(out)}
     assert "pass_n" not in rows
@@ -82,10 +82,10 @@ def test_a_comparison_leaves_out_metrics_that_one_run_cannot_give(
 
 
 def test_a_gate_on_an_unknown_metric_is_refused(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
-    status, out, _ = bench(capsys, "gate", runs / "early", "--metric", "vote_2", "--min", "0.1")
+    status, out, _ = run_bench(capsys, "gate", runs / "early", "--metric", "vote_2", "--min", "0.1")
     assert (status, out.split(":")[0]) == (0, "PASS")
     for words in (("--min", "0.1"), ("--baseline", runs / "full", "--margin", "0.1")):
-        status, _, err = bench(capsys, "gate", runs / "early", "--metric", "pass_n", *words)
+        status, _, err = run_bench(capsys, "gate", runs / "early", "--metric", "pass_n", *words)
         assert status == 2
         assert "stopped early (decided), so that pass_n is unknown" in err
 
@@ -94,7 +94,7 @@ def test_a_gate_on_an_unknown_metric_is_refused(capsys: pytest.CaptureFixture[st
 def test_a_report_shows_full_and_stopped_runs_side_by_side(
     capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
 ) -> None:
-    status, _, err = bench(capsys, "report", runs / "full", runs / "early", "-o", tmp_path / "report.md")
+    status, _, err = run_bench(capsys, "report", runs / "full", runs / "early", "-o", tmp_path / "report.md")
     assert status == 0, err
     text = (tmp_path / "report.md").read_text()
     assert "early@base stopped early (decided)" in text
@@ -106,7 +106,7 @@ def test_a_submission_has_the_attempts_of_the_full_run(
     capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
 ) -> None:
     for name in ("full", "early"):
-        status, _, err = bench(capsys, "submit", runs / name, "-o", tmp_path / f"{name}.json")
+        status, _, err = run_bench(capsys, "submit", runs / name, "-o", tmp_path / f"{name}.json")
         assert status == 0, err
     assert (tmp_path / "early.json").read_bytes() == (tmp_path / "full.json").read_bytes()
 
@@ -114,7 +114,7 @@ def test_a_submission_has_the_attempts_of_the_full_run(
 def test_a_submission_by_another_rule_is_refused(
     capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
 ) -> None:
-    status, _, err = bench(capsys, "submit", runs / "early", "-o", tmp_path / "s.json", "--rule", "first")
+    status, _, err = run_bench(capsys, "submit", runs / "early", "-o", tmp_path / "s.json", "--rule", "first")
     assert (status, (tmp_path / "s.json").exists()) == (2, False)
     assert "another rule could have chosen among the predictions that were not drawn: leave out --rule" in err
-    assert bench(capsys, "submit", runs / "full", "-o", tmp_path / "s.json", "--rule", "first")[0] == 0
+    assert run_bench(capsys, "submit", runs / "full", "-o", tmp_path / "s.json", "--rule", "first")[0] == 0

@@ -15,8 +15,8 @@ from harness.scoring.run_scores import score_run
 from harness.voting.metrics import STRICT_METRICS
 from tests.support.chat_answers import random_faults
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import sample, stable
-from tests.support.stopping_runs import MODELS, QUICK, cut, options, torn
+from tests.support.sampling_runs import predictions_without_times, run_sampling
+from tests.support.stopping_runs import MODELS, STOPPING_POLICY, ambiguous_answer, copy_interrupted, stopping_options
 
 RULES = ("decided", "risk=0.2")
 PLANNED = len(MODELS) * 20 * 16
@@ -26,11 +26,11 @@ PLANNED = len(MODELS) * 20 * 16
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run for each rule, and ``full`` without any; all are scored."""
     folder = tmp_path_factory.mktemp("stopping")
-    with ChatServer(torn) as server:
-        sample(options(server, folder / "full"))
+    with ChatServer(ambiguous_answer) as server:
+        run_sampling(stopping_options(server, folder / "full"))
         for rule in RULES:
             before = len(server.bodies)
-            summary = sample(options(server, folder / rule, stop=rule))
+            summary = run_sampling(stopping_options(server, folder / rule, stop=rule))
             assert summary.finished
             assert summary.sampled == summary.done == summary.total == len(server.bodies) - before
     for name in ("full", *RULES):
@@ -63,8 +63,8 @@ def test_decided_gives_the_votes_of_the_full_run_from_fewer_predictions(runs: Pa
 
 @pytest.mark.parametrize("rule", RULES)
 def test_predictions_are_a_subset_of_the_full_runs(runs: Path, rule: str) -> None:
-    full = {record.key: record for record in stable(runs / "full")}
-    early = stable(runs / rule)
+    full = {record.key: record for record in predictions_without_times(runs / "full")}
+    early = predictions_without_times(runs / rule)
     assert [full[record.key] for record in early] == early
     spared = sum(r.stopping.not_drawn for r in model_results(runs, rule) if r.stopping)
     assert len(early) == PLANNED - spared
@@ -82,7 +82,7 @@ def test_means_over_predictions_use_the_first_round_and_pass_n_is_not_given(
     short = RunFolder(tmp_path)
     config = manifest.config.model_copy(update={"n": first, "stop": None})
     short.write_manifest(manifest.model_copy(update={"config": config, "predictions_sha256": None}))
-    lines = [r.model_dump_json() for r in stable(runs / "full", lambda r: r.sample_index < first)]
+    lines = [r.model_dump_json() for r in predictions_without_times(runs / "full", lambda r: r.sample_index < first)]
     short.predictions_path.write_text("\n".join(lines) + "\n")
     expected = score_run(tmp_path)
     for model, early in zip(MODELS, model_results(runs, rule), strict=True):
@@ -106,13 +106,13 @@ def test_a_killed_run_is_resumed_to_the_same_predictions_and_results(
     runs: Path, tmp_path: Path, rule: str, lines: int
 ) -> None:
     out = tmp_path / "run"
-    cut(runs / rule, out, lines)
-    complete = len(stable(runs / rule))
-    with ChatServer(torn) as server:
-        summary = sample(options(server, out, stop=rule, resume=True))
+    copy_interrupted(runs / rule, out, lines)
+    complete = len(predictions_without_times(runs / rule))
+    with ChatServer(ambiguous_answer) as server:
+        summary = run_sampling(stopping_options(server, out, stop=rule, resume=True))
         assert len(server.bodies) == summary.sampled == max(0, complete - lines)
     score_run(out)
-    assert stable(out) == stable(runs / rule)
+    assert predictions_without_times(out) == predictions_without_times(runs / rule)
     assert warnings_with(out) == warnings_with(runs / rule)
 
 
@@ -122,19 +122,19 @@ def test_a_killed_run_is_resumed_to_the_same_predictions_and_results(
 def test_speed_servers_and_faults_do_not_change_the_predictions(
     runs: Path, tmp_path: Path, in_flight: int, models_at_once: int, servers: int, faults: int
 ) -> None:
-    policy = replace(QUICK, max_in_flight=in_flight, retries=60, backoff=0.001)
-    with ChatServer(torn, seconds=0.002) as first, ChatServer(torn) as second:
+    policy = replace(STOPPING_POLICY, max_in_flight=in_flight, retries=60, backoff=0.001)
+    with ChatServer(ambiguous_answer, seconds=0.002) as first, ChatServer(ambiguous_answer) as second:
         for number, server in enumerate((first, second)):
             wrong = random_faults(number, faults)
             server.faults = lambda i, server=server, wrong=wrong: wrong(i) if server.bodies else None
         urls = (first.url, second.url)[:servers]
-        chosen = options(first, tmp_path / "run", stop="risk=0.2", policy=policy, servers=urls)
-        sample(replace(chosen, models_at_once=models_at_once))
-    assert stable(tmp_path / "run") == stable(runs / "risk=0.2")
+        chosen = stopping_options(first, tmp_path / "run", stop="risk=0.2", policy=policy, servers=urls)
+        run_sampling(replace(chosen, models_at_once=models_at_once))
+    assert predictions_without_times(tmp_path / "run") == predictions_without_times(runs / "risk=0.2")
 
 
 def test_an_unfinished_run_distinguishes_missing_from_skipped(runs: Path, tmp_path: Path) -> None:
-    cut(runs / "decided", tmp_path / "run", PLANNED * 7 // 8)
+    copy_interrupted(runs / "decided", tmp_path / "run", PLANNED * 7 // 8)
     whole, part = results(runs / "decided").models, score_run(tmp_path / "run").models
     early, unfinished = (sum(r.stopping.not_drawn for r in by.values() if r.stopping) for by in (whole, part))
     assert 0 < unfinished < early
@@ -143,16 +143,16 @@ def test_an_unfinished_run_distinguishes_missing_from_skipped(runs: Path, tmp_pa
 
 
 def test_a_run_is_not_resumed_with_another_rule(runs: Path) -> None:
-    with ChatServer(torn) as server, pytest.raises(RunError, match="changed: stop"):
-        sample(options(server, runs / "decided", stop="risk=0.2", resume=True))
-    with ChatServer(torn) as server, pytest.raises(RunError, match="changed: stop"):
-        sample(options(server, runs / "full", stop="decided", resume=True))
-    with ChatServer(torn) as server, pytest.raises(ConfigError, match="neither 'decided' nor a risk"):
-        sample(options(server, runs / "new", stop="soon"))
+    with ChatServer(ambiguous_answer) as server, pytest.raises(RunError, match="changed: stop"):
+        run_sampling(stopping_options(server, runs / "decided", stop="risk=0.2", resume=True))
+    with ChatServer(ambiguous_answer) as server, pytest.raises(RunError, match="changed: stop"):
+        run_sampling(stopping_options(server, runs / "full", stop="decided", resume=True))
+    with ChatServer(ambiguous_answer) as server, pytest.raises(ConfigError, match="neither 'decided' nor a risk"):
+        run_sampling(stopping_options(server, runs / "new", stop="soon"))
 
 
 def test_a_stopped_run_is_reproduced(runs: Path, tmp_path: Path) -> None:
-    with ChatServer(torn) as server:
+    with ChatServer(ambiguous_answer) as server:
         summary, agreement = reproduce_run(runs / "decided", tmp_path / "again", (server.url,))
     assert summary.finished
     assert agreement is not None
@@ -161,8 +161,8 @@ def test_a_stopped_run_is_reproduced(runs: Path, tmp_path: Path) -> None:
 
 
 def test_unbalanced_views_make_means_over_predictions_unavailable(tmp_path: Path) -> None:
-    with ChatServer(torn) as server:
-        sample(options(server, tmp_path / "run", n=12, stop="risk=0.5", models=("base",)))
+    with ChatServer(ambiguous_answer) as server:
+        run_sampling(stopping_options(server, tmp_path / "run", n=12, stop="risk=0.5", models=("base",)))
     result = score_run(tmp_path / "run").models["base"]
     assert result.stopping is not None
     assert set(result.metrics) == {"vote_1", "vote_2"}
@@ -170,9 +170,9 @@ def test_unbalanced_views_make_means_over_predictions_unavailable(tmp_path: Path
 
 
 def test_a_run_too_short_to_skip_anything_is_a_full_run(tmp_path: Path) -> None:
-    with ChatServer(torn) as server:
-        sample(options(server, tmp_path / "run", n=4, stop="decided", models=("base",)))
-        sample(options(server, tmp_path / "full", n=4, models=("base",)))
+    with ChatServer(ambiguous_answer) as server:
+        run_sampling(stopping_options(server, tmp_path / "run", n=4, stop="decided", models=("base",)))
+        run_sampling(stopping_options(server, tmp_path / "full", n=4, models=("base",)))
     early, full = (score_run(tmp_path / name).models["base"] for name in ("run", "full"))
     assert early.metrics == full.metrics
     assert early.stopping is not None

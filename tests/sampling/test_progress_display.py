@@ -15,9 +15,10 @@ from harness.core.grid import Grid
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.session import sample_run
 from harness.voting.live_tally import ModelTally
-from tests.support.chat_answers import Body, moody
+from tests.support.chat_answers import Body, mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_toys import QUICK, options, until
+from tests.support.commands import wait_until
+from tests.support.sampling_runs import QUICK_POLICY, run_options
 
 GRID = Grid(1, 1, b"\0")
 
@@ -37,13 +38,15 @@ def test_plain_lines_show_the_progress_of_each_model(tmp_path: Path) -> None:
     def answer(body: Body) -> tuple[str, str]:
         if len(server.bodies) > 36:
             for model in ("base: ", "cross: "):
-                until(lambda model=model: lines(model, "done ", "/20", "vote_2 ", "rate ", "in flight ", "left 0:0"))
-            until(lambda: lines("predictions/s", " in flight, "))
-        return moody(body)
+                wait_until(
+                    lambda model=model: lines(model, "done ", "/20", "vote_2 ", "rate ", "in flight ", "left 0:0")
+                )
+            wait_until(lambda: lines("predictions/s", " in flight, "))
+        return mixed_answer(body)
 
     with ChatServer(answer) as server:
-        policy = replace(QUICK, max_in_flight=2, timeout=60.0)
-        sample_run(options(server, tmp_path / "run", models_at_once=2, policy=policy), Display(stream, 0.02))
+        policy = replace(QUICK_POLICY, max_in_flight=2, timeout=60.0)
+        sample_run(run_options(server, tmp_path / "run", models_at_once=2, policy=policy), Display(stream, 0.02))
     assert lines("truncated")
 
 

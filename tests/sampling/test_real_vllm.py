@@ -21,10 +21,10 @@ from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import make_family
 from tests.support.chat_server import TINY_BASE
-from tests.support.dtypes import SERVE, tolerance
+from tests.support.dtypes import SERVE_OPTIONS, tolerance
 from tests.support.plain_vllm import PlainVllm
-from tests.support.sampling_toys import options, sample, stable
-from tests.support.tiny_qwen import make_lora
+from tests.support.sampling_runs import predictions_without_times, run_options, run_sampling
+from tests.support.tiny_models import make_lora
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     adapter = make_lora(root / "lora", TINY_BASE, 1)
     registry = Registry(root / "adapters")
     version = registry.add("random", adapter, BaseModel.open(TINY_BASE)).id
-    with serving(TINY_BASE, registry.root, log=root / "log", max_loras=2, **SERVE) as server:
+    with serving(TINY_BASE, registry.root, log=root / "log", max_loras=2, **SERVE_OPTIONS) as server:
         admin.load(server.url, version)
         yield server.url
 
@@ -50,20 +50,22 @@ def check_alike(actual: list[PredictionRecord], expected: list[PredictionRecord]
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "samples_per_view": 2}], ids=["greedy", "sampled"])
 def test_either_route_gives_the_same_predictions(url: str, tmp_path: Path, settings: dict[str, object]) -> None:
-    chosen = options(url, tmp_path / "chat", models=("tiny-base", "random"), dataset="toy/recolour/evaluation#n=8", n=8)
+    chosen = run_options(
+        url, tmp_path / "chat", models=("tiny-base", "random"), dataset="toy/recolour/evaluation#n=8", n=8
+    )
     chosen = replace(chosen, policy=RetryPolicy(), **settings)  # type: ignore[arg-type]
-    sample(replace(chosen, api="chat"))
-    sample(replace(chosen, out=tmp_path / "auto"))
+    run_sampling(replace(chosen, api="chat"))
+    run_sampling(replace(chosen, out=tmp_path / "auto"))
     assert RunFolder(tmp_path / "auto").manifest().config.api == "completions"
-    predictions = stable(tmp_path / "auto")
-    check_alike(predictions, stable(tmp_path / "chat"))
+    predictions = predictions_without_times(tmp_path / "auto")
+    check_alike(predictions, predictions_without_times(tmp_path / "chat"))
     assert len({record.text for record in predictions}) > 20
     assert all(record.n_tokens and record.cumulative_logprob is not None for record in predictions)
 
 
 @pytest.mark.slow
 def test_bench_serve_reports_how_many_adapters_it_computes_at_once(url: str, tmp_path: Path) -> None:
-    sample(options(url, tmp_path / "run", models=("tiny-base", "random"), dataset="toy/copy#n=1", n=2))
+    run_sampling(run_options(url, tmp_path / "run", models=("tiny-base", "random"), dataset="toy/copy#n=1", n=2))
     served = RunFolder(tmp_path / "run").manifest().served
     assert [model.max_loras for model in served if model.parent is None] == [2]
 
@@ -76,13 +78,13 @@ def test_a_template_with_a_date_and_a_base_without_an_end_of_turn(tmp_path: Path
     server.start()
     try:
         server.wait()
-        chosen = options(server.url, tmp_path / "chat", models=("llama",), n=3, max_tokens=24, policy=RetryPolicy())
+        chosen = run_options(server.url, tmp_path / "chat", models=("llama",), n=3, max_tokens=24, policy=RetryPolicy())
         for api in ("chat", "completions"):
             with pytest.raises(RunError, match="gave no answer"):  # A random model has none.
-                sample(replace(chosen, out=tmp_path / api, api=api))
+                run_sampling(replace(chosen, out=tmp_path / api, api=api))
         (asked,) = RunFolder(tmp_path / "completions").manifest().config.models
-        check_alike(stable(tmp_path / "chat"), stable(tmp_path / "completions"))
-        _check_stops(server.url, tmp_path, chosen, stable(tmp_path / "completions"))
+        check_alike(predictions_without_times(tmp_path / "chat"), predictions_without_times(tmp_path / "completions"))
+        _check_stops(server.url, tmp_path, chosen, predictions_without_times(tmp_path / "completions"))
     finally:
         server.kill()
     assert asked.template_date is not None
@@ -98,8 +100,8 @@ def _check_stops(url: str, folder: Path, chosen: RunOptions, free: list[Predicti
     for api in ("chat", "completions"):
         out = folder / f"{api}-stop"
         with suppress(RunError):
-            sample(replace(chosen, out=out, api=api, extra_body={"stop_token_ids": [stop]}))
-        cut[api] = stable(out)
+            run_sampling(replace(chosen, out=out, api=api, extra_body={"stop_token_ids": [stop]}))
+        cut[api] = predictions_without_times(out)
     check_alike(cut["chat"], cut["completions"])
     assert any(record.finish_reason == "stop" for record in cut["chat"])
     for one, other in zip(cut["chat"], free, strict=True):

@@ -12,15 +12,15 @@ from harness.runs.folder import RunFolder
 from harness.sampling.progress_display import Display
 from harness.sampling.reproduction import reproduce_run
 from harness.scoring.run_scores import score_run
-from tests.support.chat_answers import Body, echo, moody
+from tests.support.chat_answers import Body, echo, mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.commands import bench
-from tests.support.sampling_toys import options, sample
+from tests.support.commands import run_bench
+from tests.support.sampling_runs import run_options, run_sampling
 
 
 def test_the_same_server_gives_the_same_run(tmp_path: Path) -> None:
-    with ChatServer(moody) as server:
-        sample(options(server, tmp_path / "run", encoder="RepeatNumberEncoder(2)", limit=3, seed=5))
+    with ChatServer(mixed_answer) as server:
+        run_sampling(run_options(server, tmp_path / "run", encoder="RepeatNumberEncoder(2)", limit=3, seed=5))
         score_run(tmp_path / "run")
         summary, agreement = reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
     assert summary.total == 24
@@ -33,10 +33,10 @@ def test_the_same_server_gives_the_same_run(tmp_path: Path) -> None:
 def test_options_of_scoring_make_no_difference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...] | None
 ) -> None:
-    with ChatServer(moody) as server:
-        sample(options(server, tmp_path / "run"))
+    with ChatServer(mixed_answer) as server:
+        run_sampling(run_options(server, tmp_path / "run"))
         if words is not None:
-            assert bench(capsys, "score", tmp_path / "run", *words)[0] == 0
+            assert run_bench(capsys, "score", tmp_path / "run", *words)[0] == 0
         _, agreement = reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
     assert agreement is not None
     assert agreement.same == agreement.predictions
@@ -48,7 +48,7 @@ def test_a_different_answer_is_reported(tmp_path: Path) -> None:
         return "1" if body["model"] == "cross" and len(server.bodies) % 5 == 0 else echo(body)
 
     with ChatServer() as server:
-        sample(options(server, tmp_path / "run"))
+        run_sampling(run_options(server, tmp_path / "run"))
         score_run(tmp_path / "run")
         server.answer = changed
         _, agreement = reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))
@@ -60,7 +60,7 @@ def test_a_different_answer_is_reported(tmp_path: Path) -> None:
 
 def test_a_changed_model_is_named(tmp_path: Path) -> None:
     with ChatServer() as server:
-        sample(options(server, tmp_path / "run"))
+        run_sampling(run_options(server, tmp_path / "run"))
         server.models = {"base": {}, "cross": {"arc_bench": {"hash": "newer"}}}
         with pytest.raises(RunError, match=r"cannot be repeated: cross's hash: null -> .newer."):
             reproduce_run(tmp_path / "run", tmp_path / "again", display=Display(io.StringIO()))

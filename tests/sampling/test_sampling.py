@@ -23,11 +23,19 @@ from harness.runs.schema import PredictionRecord
 from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.sampling.recording import prediction_line
 from harness.scoring.run_scores import score_run
-from tests.conftest import manifest
-from tests.support.chat_answers import Body, garbage
+from tests.support.chat_answers import Body, no_grid
 from tests.support.chat_server import TINY_BASE, ChatServer
 from tests.support.run_files import load_records
-from tests.support.sampling_toys import QUICK, api, options, oracle, outcomes, sample, stable
+from tests.support.run_folders import run_manifest
+from tests.support.sampling_runs import (
+    QUICK_POLICY,
+    count_outcomes,
+    predictions_without_times,
+    right_answers,
+    run_options,
+    run_sampling,
+    used_api,
+)
 
 TASKS = ("toy/edge/evaluation#n=6", "compact-v0", "MinimalGridEncoder()")
 ARC = (
@@ -45,13 +53,13 @@ def tokens(request: pytest.FixtureRequest) -> bool:
 
 @pytest.mark.parametrize(("dataset", "prompt", "encoder"), [TASKS, ARC])
 def test_right_answers_score_one(tmp_path: Path, tokens: bool, dataset: str, prompt: str, encoder: str) -> None:
-    chosen = options("http://later", tmp_path / "run", dataset=dataset, prompt=prompt, encoder=encoder, n=9)
-    answers = oracle(chosen)
+    chosen = run_options("http://later", tmp_path / "run", dataset=dataset, prompt=prompt, encoder=encoder, n=9)
+    answers = right_answers(chosen)
     roomy = {"root": str(TINY_BASE), "max_model_len": 32768} if tokens else {}
     models = {"base": roomy, "cross": roomy}
     with ChatServer(lambda body: answers[json.dumps(body["messages"])], models=models, tokens=tokens) as server:
-        assert sample(replace(chosen, servers=(server.url,))).finished
-    assert api(tmp_path / "run") == ("completions" if tokens else "chat")
+        assert run_sampling(replace(chosen, servers=(server.url,))).finished
+    assert used_api(tmp_path / "run") == ("completions" if tokens else "chat")
     results = score_run(tmp_path / "run")
     for model in ("base", "cross"):
         metrics = results.models[model].metrics
@@ -62,8 +70,8 @@ def test_right_answers_score_one(tmp_path: Path, tokens: bool, dataset: str, pro
 
 
 def test_garbage_scores_zero_and_every_failure_is_counted(tmp_path: Path, tokens: bool) -> None:
-    with ChatServer(garbage, tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"))
+    with ChatServer(no_grid, tokens=tokens) as server:
+        run_sampling(run_options(server, tmp_path / "run"))
     results = score_run(tmp_path / "run")
     for model in ("base", "cross"):
         assert results.models[model].failures == {"unparsed": 20}
@@ -73,11 +81,11 @@ def test_garbage_scores_zero_and_every_failure_is_counted(tmp_path: Path, tokens
 
 def test_every_prediction_is_made_once_with_equal_prompts_for_all_models(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
-        summary = sample(options(server, tmp_path / "run"))
+        summary = run_sampling(run_options(server, tmp_path / "run"))
     assert (summary.sampled, summary.done, summary.total) == (40, 40, 40)
     assert len(server.bodies) == 40
     assert len(server.requests) == (10 if tokens else 40)
-    records = stable(tmp_path / "run")
+    records = predictions_without_times(tmp_path / "run")
     assert len({record.key for record in records}) == 40
     by_model = [[r for r in records if r.model == model] for model in ("base", "cross")]
     assert [(r.augmentation, r.seed, r.text) for r in by_model[0]] == [
@@ -95,18 +103,18 @@ def test_answers_at_the_limit_are_truncated_whatever_they_contain(tmp_path: Path
         return text, "length" if text[0] in "01234" else "stop"
 
     with ChatServer(answer, tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"))
+        run_sampling(run_options(server, tmp_path / "run"))
         cut = sum(chat["messages"][-1]["content"][0] in "01234" for chat in server.bodies)
     assert 0 < cut < 40
-    assert outcomes(tmp_path / "run") == {"truncated": cut, "grid": 40 - cut}
+    assert count_outcomes(tmp_path / "run") == {"truncated": cut, "grid": 40 - cut}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("by_ids", [False, True])
 def test_a_thousand_requests_are_really_in_flight(tmp_path: Path, by_ids: bool) -> None:
-    policy = replace(QUICK, max_in_flight=1024, timeout=60.0)
+    policy = replace(QUICK_POLICY, max_in_flight=1024, timeout=60.0)
     with ChatServer(hold=1024, tokens=by_ids) as server:
-        sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=300", policy=policy))
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=300", policy=policy))
     assert server.most_in_flight == 1024
 
 
@@ -115,69 +123,76 @@ def test_a_low_limit_on_open_files_does_not_limit_the_requests_in_flight(tmp_pat
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
         with ChatServer(hold=150) as server:
-            policy = replace(QUICK, max_in_flight=150, timeout=30.0)
-            sample(options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=50", policy=policy))
+            policy = replace(QUICK_POLICY, max_in_flight=150, timeout=30.0)
+            run_sampling(
+                run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=50", policy=policy)
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert server.most_in_flight == 150
-    assert outcomes(tmp_path / "run") == {"grid": 200}
+    assert count_outcomes(tmp_path / "run") == {"grid": 200}
 
 
 def test_as_many_models_are_mixed_as_the_server_computes_adapters_at_once(tmp_path: Path) -> None:
     three = {"base": {"arc_bench": {"max_loras": 2}}, "a": {"parent": "base"}, "b": {"parent": "base"}}
     with ChatServer(models=three) as server:
-        chosen = options(server, tmp_path / "run", models=("a", "b", "base"), policy=replace(QUICK, max_in_flight=1))
-        sample(chosen)
+        chosen = run_options(
+            server, tmp_path / "run", models=("a", "b", "base"), policy=replace(QUICK_POLICY, max_in_flight=1)
+        )
+        run_sampling(chosen)
         order = [body["model"] for body in server.bodies]
         assert set(order[:40]) == {"a", "b"}
         assert order[:4] == ["a", "b", "a", "b"]
         assert order[40:] == ["base"] * 20
-        sample(replace(chosen, out=tmp_path / "apart", models_at_once=1))
+        run_sampling(replace(chosen, out=tmp_path / "apart", models_at_once=1))
         assert [body["model"] for body in server.bodies[60:80]] == ["a"] * 20
-        sample(replace(chosen, out=tmp_path / "alone", models=("a",)))
-    assert stable(tmp_path / "apart") == stable(tmp_path / "run")
+        run_sampling(replace(chosen, out=tmp_path / "alone", models=("a",)))
+    assert predictions_without_times(tmp_path / "apart") == predictions_without_times(tmp_path / "run")
     assert score_run(tmp_path / "apart").models == score_run(tmp_path / "run").models
-    assert stable(tmp_path / "alone") == [r for r in stable(tmp_path / "run") if r.model == "a"]
+    assert predictions_without_times(tmp_path / "alone") == [
+        r for r in predictions_without_times(tmp_path / "run") if r.model == "a"
+    ]
 
 
 def test_prompt_and_encoder_come_from_the_adapters_manifest(tmp_path: Path) -> None:
     trained = {"arc_bench": {"hash": "h", "manifest": {"prompt": "compact-v0", "encoder": "RepeatNumberEncoder(2)"}}}
     with ChatServer(models={"base": {}, "cross": trained}) as server:
-        sample(options(server, tmp_path / "run", prompt=None, encoder=None))
+        run_sampling(run_options(server, tmp_path / "run", prompt=None, encoder=None))
         shown = io.StringIO()
-        sample(options(server, tmp_path / "other", encoder=None, prompt="output-from-examples-v0"), shown)
+        run_sampling(run_options(server, tmp_path / "other", encoder=None, prompt="output-from-examples-v0"), shown)
     assert "cross was trained with prompt compact-v0, but is asked with output-from-examples-v0" in shown.getvalue()
     models = RunFolder(tmp_path / "run").manifest().config.models
     assert [(m.prompt, m.encoder, m.hash) for m in models] == [
         ("compact-v0", "RepeatNumberEncoder(2)", None),
         ("compact-v0", "RepeatNumberEncoder(2)", "h"),
     ]
-    assert outcomes(tmp_path / "run") == {"grid": 40}
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
 
 
 def test_an_adapter_without_a_manifest_gets_a_warning(tmp_path: Path) -> None:
     shown = io.StringIO()
     with ChatServer(models={"base": {}, "a": {"parent": "base"}}) as server:
-        sample(
-            options(server, tmp_path / "run", models=("base", "a"), prompt=None, encoder="MinimalGridEncoder()"), shown
+        run_sampling(
+            run_options(server, tmp_path / "run", models=("base", "a"), prompt=None, encoder="MinimalGridEncoder()"),
+            shown,
         )
         assert "a: nothing says with which prompt it was trained; it is asked with" in shown.getvalue()
         assert shown.getvalue().count("nothing says") == 1
-        sample(options(server, tmp_path / "other", models=("base", "a")), shown)  # the user says both
+        run_sampling(run_options(server, tmp_path / "other", models=("base", "a")), shown)  # the user says both
     assert shown.getvalue().count("nothing says") == 1
 
 
 def test_the_default_limit_holds_the_largest_answer(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"))
-        sample(options(server, tmp_path / "chosen", max_tokens=33))
+        run_sampling(run_options(server, tmp_path / "run"))
+        run_sampling(run_options(server, tmp_path / "chosen", max_tokens=33))
     assert [server.bodies[0]["max_tokens"], server.bodies[-1]["max_tokens"]] == [30 * 31 - 1 + 8, 33]
 
 
 def test_samples_of_one_view_have_seeds_and_requests_of_their_own(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
-        sample(options(server, tmp_path / "run", models=("base",), samples_per_view=2, temperature=1.0))
-    records = stable(tmp_path / "run")
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), samples_per_view=2, temperature=1.0))
+    records = predictions_without_times(tmp_path / "run")
     assert len({r.seed for r in records if r.task_id == "copy-000000"}) == 4
     assert len({r.augmentation.symmetry for r in records}) == 2
     assert len(server.requests) == len(records)
@@ -187,14 +202,14 @@ def test_samples_of_one_view_have_seeds_and_requests_of_their_own(tmp_path: Path
 def test_missing_log_probabilities_are_mentioned_once(tmp_path: Path, tokens: bool) -> None:
     shown = io.StringIO()
     with ChatServer(logprobs=False, tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"), shown)
+        run_sampling(run_options(server, tmp_path / "run"), shown)
     assert shown.getvalue().count("no log-probabilities") == 1
-    assert {record.cumulative_logprob for record in stable(tmp_path / "run")} == {None}
+    assert {record.cumulative_logprob for record in predictions_without_times(tmp_path / "run")} == {None}
 
 
 def test_results_contain_the_cost_of_a_run(tmp_path: Path, tokens: bool) -> None:
     with ChatServer(tokens=tokens) as server:
-        sample(options(server, tmp_path / "run"))
+        run_sampling(run_options(server, tmp_path / "run"))
     cost = score_run(tmp_path / "run").cost
     assert cost is not None
     records = [r for r in load_records(tmp_path / "run") if r.model == "cross"]
@@ -213,7 +228,7 @@ def test_a_lenient_format_parses_what_the_original_scripts_did() -> None:
 
 def sample_of(task: int, sample_index: int = 0) -> Sample:
     dataset = open_dataset("arc1/training#n=30")
-    plan = Plan(manifest(dataset.spec, ["base"], 9).config, [dataset.task(i) for i in range(30)])
+    plan = Plan(run_manifest(dataset.spec, ["base"], 9).config, [dataset.task(i) for i in range(30)])
     return plan.sample(task * 9 + sample_index)
 
 

@@ -18,8 +18,8 @@ from harness.scoring.unmeasured_models import MIN_OUTPUTS, MIN_PREDICTIONS, Unme
 from harness.voting.live_tally import ModelTally
 from tests.support.chat_answers import Body, echo
 from tests.support.chat_server import ChatServer
-from tests.support.commands import bench
-from tests.support.sampling_toys import options, outcomes, sample
+from tests.support.commands import run_bench
+from tests.support.sampling_runs import count_outcomes, run_options, run_sampling
 
 LONG = "toy/copy/evaluation#n=60"
 
@@ -43,19 +43,19 @@ CASES: dict[str, tuple[Callable[[Body], str | tuple[str, str]], Callable[[Body],
 def test_a_run_without_any_answer_ends_early_with_the_reason(tmp_path: Path, kind: str, tokens: bool) -> None:
     answer, refuse, why = CASES[kind]
     with ChatServer(answer, refuse=refuse, tokens=tokens) as server:
-        chosen = options(server, tmp_path / "run", models=("base",), dataset=LONG)
+        chosen = run_options(server, tmp_path / "run", models=("base",), dataset=LONG)
         with pytest.raises(RunError, match=why):
-            sample(chosen)
-        counts = outcomes(tmp_path / "run")
+            run_sampling(chosen)
+        counts = count_outcomes(tmp_path / "run")
         assert set(counts) == {kind}
         assert MIN_PREDICTIONS <= counts[kind] < 200
         with pytest.raises(RunError, match="nothing was measured"):  # to resume it means to insist
-            sample(replace(chosen, resume=True))
-        assert outcomes(tmp_path / "run") == {kind: 240}
+            run_sampling(replace(chosen, resume=True))
+        assert count_outcomes(tmp_path / "run") == {kind: 240}
         server.refuse, server.answer = (lambda body: None), echo
         if kind == "refused":
-            assert sample(replace(chosen, resume=True, retry_errors=True)).finished
-            assert outcomes(tmp_path / "run") == {"grid": 240}
+            assert run_sampling(replace(chosen, resume=True, retry_errors=True)).finished
+            assert count_outcomes(tmp_path / "run") == {"grid": 240}
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -67,7 +67,7 @@ def test_the_command_shows_no_table_of_a_short_run_either(
     with ChatServer(answer, refuse=refuse) as server:
         words = ["--server", server.url, "--model", "base", "--dataset", "toy/copy#n=2", "-n", "1", "--out", str(run)]
         more = ["--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()"]
-        status, out, err = bench(capsys, "run", *words, *more)
+        status, out, err = run_bench(capsys, "run", *words, *more)
     assert status == 1
     assert out == ""
     assert why in err
@@ -81,7 +81,7 @@ def test_one_model_that_answers_does_not_hide_another_that_does_not(tmp_path: Pa
         return cut(body) if body["model"] == "base" else echo(body)
 
     with ChatServer(answer) as server, pytest.raises(RunError, match="base gave no answer") as caught:
-        sample(options(server, tmp_path / "run"))
+        run_sampling(run_options(server, tmp_path / "run"))
     assert "cross gave" not in str(caught.value)
 
 
@@ -90,7 +90,7 @@ def test_a_few_answers_are_enough_to_continue(tmp_path: Path) -> None:
         return cut(body) if echo(body)[0] in "0123456" else echo(body)
 
     with ChatServer(answer) as server:
-        assert sample(options(server, tmp_path / "run")).finished
+        assert run_sampling(run_options(server, tmp_path / "run")).finished
 
 
 kinds = st.sampled_from(["grid", "unparsed", "refused", "truncated", "too_long", "error"])
@@ -129,19 +129,19 @@ def test_an_account_without_credit_makes_no_predictions_and_old_runs_are_repaire
 
     shown = io.StringIO()
     with ChatServer(refuse=refuse) as server:
-        chosen = options(server, tmp_path / "run")
+        chosen = run_options(server, tmp_path / "run")
         broke.append(True)
         with pytest.raises(ServerError, match="Insufficient credits"):
-            sample(chosen)
+            run_sampling(chosen)
         if (tmp_path / "run").exists():
-            assert set(outcomes(tmp_path / "run")) <= {"grid"}
+            assert set(count_outcomes(tmp_path / "run")) <= {"grid"}
         broke.clear()
-        assert sample(replace(chosen, resume=(tmp_path / "run").exists())).finished
+        assert run_sampling(replace(chosen, resume=(tmp_path / "run").exists())).finished
         _refuse_by_hand(tmp_path / "run", 7)
-        assert outcomes(tmp_path / "run")["refused"] == 7
-        assert sample(replace(chosen, resume=True, retry_errors=True), shown).finished
+        assert count_outcomes(tmp_path / "run")["refused"] == 7
+        assert run_sampling(replace(chosen, resume=True, retry_errors=True), shown).finished
     assert "asking again for 7 predictions" in shown.getvalue()
-    assert outcomes(tmp_path / "run") == {"grid": 40}
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
 
 
 def _refuse_by_hand(run: Path, count: int) -> None:

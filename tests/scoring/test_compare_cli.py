@@ -20,9 +20,9 @@ from harness.stats.paired_test import holm, tasks_needed
 from harness.voting.metrics import METRICS
 from reports.loading.runs import load_sections
 from reports.sections.provenance import warnings as report_warnings
-from tests.conftest import MakeRun, edit_manifest
-from tests.support.commands import bench
+from tests.support.commands import run_bench
 from tests.support.data_samples import task_json
+from tests.support.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=40"
 
@@ -31,7 +31,7 @@ def test_every_metric_of_every_pair_is_compared_and_corrected_together(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun
 ) -> None:
     run = make_run("a", SPEC, {"low": 0.1, "mid": 0.5, "high": 0.9})
-    status, out, _ = bench(capsys, "compare", run, "--json", "-")
+    status, out, _ = run_bench(capsys, "compare", run, "--json", "-")
     assert status == 0
     rows = json.loads(out)
     pairs = [("mid", "low"), ("high", "low"), ("high", "mid")]
@@ -55,7 +55,7 @@ def test_what_is_printed_names_verdicts_tasks_and_what_it_takes(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun
 ) -> None:
     run = make_run("a", SPEC, {"base": 0.45, "same": 0.5, "good": 0.95})
-    status, out, _ = bench(capsys, "compare", run, "--baseline", "--plan", "2.5")
+    status, out, _ = run_bench(capsys, "compare", run, "--baseline", "--plan", "2.5")
     assert status == 0
     assert out.count("| same ") == out.count("| good ") == 2 * len(METRICS)
     assert "against same" not in out
@@ -64,7 +64,7 @@ def test_what_is_printed_names_verdicts_tasks_and_what_it_takes(
     assert re.search(r"not resolved, [+-]\d+\.\d points \(a difference of this size takes about [\d,]+ tasks\)", out)
     assert "tasks for 2.5 points" in out
     assert "…" in out
-    _, every, _ = bench(capsys, "compare", run, "--all-ids", "--metric", "accuracy")
+    _, every, _ = run_bench(capsys, "compare", run, "--all-ids", "--metric", "accuracy")
     assert "…" not in every
     assert "over these 3 comparisons" in every
 
@@ -75,7 +75,7 @@ def test_differing_runs_are_warned_of(capsys: pytest.CaptureFixture[str], make_r
     (asked,) = RunFolder(two).manifest().config.models
     other = {"prompt_digest": "other", "encoder": "GridShapeEncoder(MinimalGridEncoder())"}
     edit_manifest(two, models=[asked.model_copy(update=other)], finished=None)
-    status, _, err = bench(capsys, "compare", one, two)
+    status, _, err = run_bench(capsys, "compare", one, two)
     assert status == 0
     for word in ("differ in n (2, 4)", "differ in seed (0, 5)", "differ in prompt (d, other)", "differ in encoder"):
         assert word in err
@@ -107,11 +107,11 @@ def test_each_difference_of_configuration_is_told(
     changed = [models[0].model_copy(update={field: value}), models[1]]
     edit_manifest(two, **({"models": changed} if of == "model" else {field: value}))
     words = ("--metric", "accuracy", "--json", "-")
-    (line,) = bench(capsys, "compare", f"{one}@m", f"{two}@m", *words)[2].splitlines()
+    (line,) = run_bench(capsys, "compare", f"{one}@m", f"{two}@m", *words)[2].splitlines()
     assert (field if of != "manifest" else "parameters") in line
     assert shown in line
-    assert bench(capsys, "compare", f"{one}@k", f"{two}@k", *words)[2] == ("" if of == "model" else line + "\n")
-    assert bench(capsys, "gate", f"{two}@m", "--baseline", f"{one}@m", "--margin", "1")[2] == line + "\n"
+    assert run_bench(capsys, "compare", f"{one}@k", f"{two}@k", *words)[2] == ("" if of == "model" else line + "\n")
+    assert run_bench(capsys, "gate", f"{two}@m", "--baseline", f"{one}@m", "--margin", "1")[2] == line + "\n"
     (section,) = load_sections([one, two]) if field != "augment" else (None,)
     assert section is None or line.removeprefix("warning: ") in report_warnings(section)
 
@@ -120,16 +120,16 @@ def test_different_tasks_are_refused_unless_the_common_ones_are_asked_for(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun
 ) -> None:
     one, two = make_run("one", SPEC, {"m": 0.9}), make_run("two", "toy/cross/evaluation#n=30", {"m": 0.1})
-    status, out, err = bench(capsys, "compare", one, two)
+    status, out, err = run_bench(capsys, "compare", one, two)
     assert (status, out) == (1, "")
     assert f"{two} did not declare tasks of {one}: 10 (cross-000030, cross-000031" in err
     assert "--common compares the 30 tasks that all have" in err
-    status, out, err = bench(capsys, "compare", one, two, "--common", "--metric", "accuracy", "--json", "-")
+    status, out, err = run_bench(capsys, "compare", one, two, "--common", "--metric", "accuracy", "--json", "-")
     assert status == 0
     assert json.loads(out)[0]["comparison"]["tasks"] == 30
     assert f"compared are the 30 tasks that all runs have (id and content): 30 of the 40 of {one}" in err
     other = make_run("other", "toy/diagonal/evaluation#n=5", {"m": 0.9})
-    status, _, err = bench(capsys, "compare", one, other, "--common")
+    status, _, err = run_bench(capsys, "compare", one, other, "--common")
     assert (status, "no task in common" in err) == (1, True)
 
 
@@ -149,7 +149,7 @@ def test_tasks_pair_by_content_and_not_by_id_alone(
         ("compare", one, two, "--common"),
         ("gate", one, "--baseline", two, "--margin", "0.1"),
     ):
-        status, out, err = bench(capsys, *words)
+        status, out, err = run_bench(capsys, *words)
         assert (status != 0, out) == (True, "")
         assert "have no task in common, so that nothing can be paired; 20 ids are the same" in err
 
@@ -166,10 +166,10 @@ def test_the_tasks_of_one_content_are_compared_with_their_count(
         tasks[changed]["test"][0]["output"][0][0] = (tasks[changed]["test"][0]["output"][0][0] + 1) % 10
     second.write_text(json.dumps(tasks))
     one, two = make_run("one", str(first), {"m": 0.9}), make_run("two", str(second), {"m": 0.1})
-    status, out, err = bench(capsys, "compare", one, two)
+    status, out, err = run_bench(capsys, "compare", one, two)
     assert (status, out) == (1, "")
     assert f"{two} and {one} mean other tasks by the ids 4 (cross-000000, cross-000001" in err
-    status, out, err = bench(capsys, "compare", one, two, "--common", "--metric", "accuracy", "--json", "-")
+    status, out, err = run_bench(capsys, "compare", one, two, "--common", "--metric", "accuracy", "--json", "-")
     assert status == 0
     (row,) = json.loads(out)
     assert row["comparison"]["tasks"] == 8
@@ -185,7 +185,7 @@ def test_one_content_in_two_files_is_compared(
     path.write_text(json.dumps({t.id: task_json(t) for t in iterate_tasks(open_dataset("toy/cross/evaluation#n=12"))}))
     one, two = make_run("one", str(path), {"m": 0.9}), make_run("two", "toy/cross/evaluation#n=12", {"m": 0.1})
     edit_manifest(two, dataset_digest="0" * 16)  # the order of the tasks, or those that a --limit left out
-    assert bench(capsys, "compare", one, two)[::2] == (0, "")
+    assert run_bench(capsys, "compare", one, two)[::2] == (0, "")
     assert len(load_sections([one, two])) == 1
 
 
@@ -195,7 +195,7 @@ def test_runs_of_one_name_in_two_folders_keep_apart(
     (tmp_path / "x").mkdir()
     (tmp_path / "y").mkdir()
     one, two = make_run("x/run", SPEC, {"m": 0.9}), make_run("y/run", SPEC, {"m": 0.2})
-    _, out, _ = bench(capsys, "compare", one, two, "--json", "-")
+    _, out, _ = run_bench(capsys, "compare", one, two, "--json", "-")
     assert (json.loads(out)[0]["model"], json.loads(out)[0]["baseline"]) == (f"{two}@m", f"{one}@m")
 
 
@@ -219,7 +219,7 @@ def test_wrong_use(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, words: list[str], status: int, message: str
 ) -> None:
     run = make_run("r", "toy/cross/evaluation#n=3", {"a": 0.5, "b": 0.5})
-    found, out, err = bench(capsys, *(word.replace("RUN", str(run)) for word in words))
+    found, out, err = run_bench(capsys, *(word.replace("RUN", str(run)) for word in words))
     assert (found, out) == (status, "")
     assert message in err
 
@@ -245,7 +245,7 @@ def test_the_gate_of_a_minimum(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path, minimum: float, status: int, word: str
 ) -> None:
     run = make_run("a", SPEC, {"m": 0.9})
-    found, out, _ = bench(
+    found, out, _ = run_bench(
         capsys, "gate", run, "--metric", "accuracy", "--min", minimum, "--junit", tmp_path / "gate.xml"
     )
     assert found == status
@@ -264,7 +264,7 @@ def test_the_gate_of_a_baseline(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, metric: str, margin: float, status: int
 ) -> None:
     run = make_run("a", SPEC, {"new": 0.6, "old": 0.9})
-    found, out, err = bench(
+    found, out, err = run_bench(
         capsys, "gate", f"{run}@new", "--baseline", f"{run}@old", "--metric", metric, "--margin", margin
     )
     assert (found, err) == (status, "")
@@ -277,8 +277,8 @@ def test_a_model_is_no_worse_than_itself_only_where_the_tasks_suffice(
 ) -> None:
     run = make_run("a", SPEC, {"m": 0.6})
     words = ("gate", run, "--baseline", run, "--metric", "vote_2", "--margin")
-    assert bench(capsys, *words, "0.1")[0] == 0
-    status, out, _ = bench(capsys, *words, "0.05")
+    assert run_bench(capsys, *words, "0.1")[0] == 0
+    status, out, _ = run_bench(capsys, *words, "0.05")
     assert status == 3
     assert "[-8.8, +8.8] (widest case: too few tasks differ)" in out
 
@@ -286,7 +286,7 @@ def test_a_model_is_no_worse_than_itself_only_where_the_tasks_suffice(
 def test_a_gate_that_cannot_be_computed_is_an_error_in_junit_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    status, _, err = bench(capsys, "gate", tmp_path, "--min", "0.5", "--junit", tmp_path / "gate.xml")
+    status, _, err = run_bench(capsys, "gate", tmp_path, "--min", "0.5", "--junit", tmp_path / "gate.xml")
     assert status == 4  # not 1, which says FAIL
     assert "manifest.json is missing" in err
     error = suite(tmp_path / "gate.xml")[0].find("error")
@@ -299,7 +299,7 @@ def test_a_run_without_predictions_is_an_error_in_junit(
 ) -> None:
     run = make_run("a", SPEC, {"m": 0.6})
     (run / "predictions.jsonl").unlink()
-    assert bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 4
+    assert run_bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 4
     assert suite(tmp_path / "gate.xml").attrib["errors"] == "1"
 
 
@@ -322,7 +322,7 @@ def test_an_at_sign_may_be_part_of_a_run_or_a_model(
     ):
         assert [scores.model for scores in select_models((name,)).scored] == models, name
     make_run("a@b", SPEC, {"x": 0.5})
-    status, _, err = bench(capsys, "compare", f"{plain}@b", f"{plain}@m@1f")
+    status, _, err = run_bench(capsys, "compare", f"{plain}@b", f"{plain}@m@1f")
     assert (status, err.count("\n")) == (2, 1)
     assert f"may be {plain}@b or model b of {plain}" in err
     assert [scores.model for scores in select_models((f"{plain}@b/",)).scored] == ["x"]

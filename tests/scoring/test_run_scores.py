@@ -23,8 +23,8 @@ from harness.scoring.paired_comparison import all_pairs, compare_pairs
 from harness.scoring.run_scores import ModelScores, score_run, score_run_models
 from harness.scoring.run_selector import select_models
 from harness.voting.metrics import METRICS, OutputScore, average
-from tests.conftest import MakeRun, edit_manifest
 from tests.support.data_samples import random_task, task_json, tasks
+from tests.support.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=24"
 

@@ -18,8 +18,9 @@ from harness.runs.folder import RunFolder
 from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.run_scores import score_run
 from harness.voting.metrics import METRICS
-from tests.conftest import ROOT, MakeRun, edit_manifest
+from tests.conftest import ROOT
 from tests.support.data_samples import task_json
+from tests.support.run_folders import MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")

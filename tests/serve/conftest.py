@@ -12,8 +12,8 @@ import pytest
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import NO_KEYS, Site
+from tests.support.tiny_adapters import make_adapter, make_base
 
 OpenSite = Callable[..., Site]
 

@@ -18,8 +18,8 @@ from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
 from serve.server.pool import AdapterPool, PoolLimits
-from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import FakeEngine
+from tests.support.tiny_adapters import make_adapter, make_base
 
 Toys = tuple[Registry, BaseModel, dict[str, list[AdapterVersion]]]
 _ports = itertools.count(9000)

@@ -39,17 +39,17 @@ def test_every_change_and_the_listing(site: Site) -> None:
             ("promote", {"adapter": two}, [two]),
             ("rollback", {"adapter": "a"}, [one]),
         ]:
-            status, answer = await site.ask("POST", f"/admin/adapters/{action}", body)
+            status, answer = await site.request("POST", f"/admin/adapters/{action}", body)
             assert (status, answer["action"], answer["adapters"]) == (200, action, ids), answer
         await settle(site)
-        status, listing = await site.ask("GET", "/admin/adapters")
+        status, listing = await site.request("GET", "/admin/adapters")
         assert (status, listing["base"], listing["swaps"]) == (200, "toy-base", 2)
         a, b = listing["adapters"]
         assert (a["name"], a["live"], a["previous"]) == ("a", one, two)
         assert {row["id"]: row["state"] for row in a["versions"]} == {one: "live", two: "registered"}
         assert (b["live"], b["previous"], len(b["versions"])) == (None, None, 2)
         assert site.figures.get_sample_value("arc_bench_swaps_total", {"name": "a"}) == 2
-        assert (await site.ask("POST", "/admin/adapters/unload", {"adapter": "a"}))[1]["adapters"] == [one]
+        assert (await site.request("POST", "/admin/adapters/unload", {"adapter": "a"}))[1]["adapters"] == [one]
 
     asyncio.run(scenario())
 
@@ -57,11 +57,11 @@ def test_every_change_and_the_listing(site: Site) -> None:
 def test_a_loaded_version_that_is_not_live_answers_by_its_id_only(site: Site) -> None:
     async def scenario() -> None:
         one = ids_of(site, "a")[0]
-        await site.ask("POST", "/admin/adapters/load", {"adapter": "a", "live": False})
+        await site.request("POST", "/admin/adapters/load", {"adapter": "a", "live": False})
         assert site.pool.live == {}
-        assert (await site.ask("POST", "/v1/completions", {"model": "a"}))[0] == 404
+        assert (await site.request("POST", "/v1/completions", {"model": "a"}))[0] == 404
         newest = site.registry.find("a").id
-        assert (await site.ask("POST", "/v1/completions", {"model": newest}))[1]["body"]["model"] == newest
+        assert (await site.request("POST", "/v1/completions", {"model": newest}))[1]["body"]["model"] == newest
         assert site.registry.live("a").version is None
         assert one in ids_of(site, "a")
 
@@ -71,15 +71,15 @@ def test_a_loaded_version_that_is_not_live_answers_by_its_id_only(site: Site) ->
 def test_remove_and_gc_keep_loaded_versions(site: Site) -> None:
     async def scenario() -> None:
         one, two = ids_of(site, "a")
-        await site.ask("POST", "/admin/adapters/load", {"adapter": one})
-        status, answer = await site.ask("POST", "/admin/adapters/remove", {"adapter": one})
+        await site.request("POST", "/admin/adapters/load", {"adapter": one})
+        status, answer = await site.request("POST", "/admin/adapters/remove", {"adapter": one})
         assert (status, "knows it" in answer["error"]["message"]) == (409, True)
-        assert (await site.ask("POST", "/admin/adapters/remove", {"adapter": two}))[1]["adapters"] == [two]
-        status, answer = await site.ask("POST", "/admin/adapters/gc", {"keep": 1})
+        assert (await site.request("POST", "/admin/adapters/remove", {"adapter": two}))[1]["adapters"] == [two]
+        status, answer = await site.request("POST", "/admin/adapters/gc", {"keep": 1})
         assert (status, len(answer["adapters"])) == (200, 1)
         assert ids_of(site, "a") == [one]
         assert len(ids_of(site, "b")) == 1
-        assert (await site.ask("POST", "/admin/adapters/gc", {"adapter": "a"}))[0] == 400
+        assert (await site.request("POST", "/admin/adapters/gc", {"adapter": "a"}))[0] == 400
 
     asyncio.run(scenario())
 
@@ -97,7 +97,7 @@ def test_the_listing_survives_versions_that_disappear_meanwhile(site: Site, monk
 
     left = ids_of(site, "a")[1]
     monkeypatch.setattr(os, "listdir", removed_after)
-    status, listing = asyncio.run(site.ask("GET", "/admin/adapters"))
+    status, listing = asyncio.run(site.request("GET", "/admin/adapters"))
     assert status == 200
     assert [[row["id"] for row in adapter["versions"]] for adapter in listing["adapters"]] == [[left]]
 
@@ -105,7 +105,7 @@ def test_the_listing_survives_versions_that_disappear_meanwhile(site: Site, monk
 def test_a_write_error_is_reported_and_switches_no_name(site: Site) -> None:
     async def scenario() -> None:
         (site.registry.root / "a" / "live.json").mkdir()  # cannot be replaced by a file
-        status, answer = await site.ask("POST", "/admin/adapters/load", {"adapter": "a"})
+        status, answer = await site.request("POST", "/admin/adapters/load", {"adapter": "a"})
         assert (status, "Is a directory" in answer["error"]["message"]) == (500, True)
         assert site.pool.live == {}
 
@@ -115,15 +115,15 @@ def test_a_write_error_is_reported_and_switches_no_name(site: Site) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_server_without_a_registry_refuses_every_change(site: Site, action: str) -> None:
     site.service.pool = None
-    assert asyncio.run(site.ask("POST", f"/admin/adapters/{action}", {"adapter": "a"}))[0] == 409
-    assert asyncio.run(site.ask("GET", "/admin/adapters"))[0] == 409
+    assert asyncio.run(site.request("POST", f"/admin/adapters/{action}", {"adapter": "a"}))[0] == 409
+    assert asyncio.run(site.request("GET", "/admin/adapters"))[0] == 409
 
 
 def test_the_users_key_changes_no_adapter(locked: Site) -> None:
     for action in ACTIONS:
         for key, status in (("Bearer user-key-1", 401), ("", 401), ("Bearer admin-key-1", 400)):
             path = f"/admin/adapters/{action}"
-            assert asyncio.run(locked.ask("POST", path, {"odd": 1}, authorization=key))[0] == status
+            assert asyncio.run(locked.request("POST", path, {"odd": 1}, authorization=key))[0] == status
 
 
 # Hostile requests. Text is given to JSON as it is; "a0", "a1", "b0", "b1" become the ids of real versions.
@@ -187,11 +187,11 @@ def state_of(site: Site) -> tuple[object, ...]:
 
 async def attack(site: Site, requests: list[tuple[str, str, Any, str]]) -> None:
     for name in "ab":
-        assert (await site.ask("POST", "/admin/adapters/load", {"adapter": name}))[0] == 200
+        assert (await site.request("POST", "/admin/adapters/load", {"adapter": name}))[0] == 200
     for method, path, value, kind in requests:
         await settle(site)
         before = state_of(site)
-        status, answer = await site.ask(method, path, body_of(value, site), content_type=kind)
+        status, answer = await site.request(method, path, body_of(value, site), content_type=kind)
         assert status < 500, (method, path, value, status, answer)
         if status >= 300:
             await settle(site)

@@ -18,7 +18,7 @@ from serve.cli import adapters as adapters_command
 from serve.cli import serve as serve_command
 from serve.client import admin
 from serve.launch.process import free_port, is_responding
-from tests.support.adapter_toys import make_adapter, make_base
+from tests.support.tiny_adapters import make_adapter, make_base
 
 
 class Answering(BaseHTTPRequestHandler):

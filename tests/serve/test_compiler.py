@@ -14,7 +14,7 @@ import pytest
 from serve.launch.command import RegistryNeeds, ServeConfig, command_line
 from serve.launch.compiler import NOTICE, compiler_fault, triton_fault
 from serve.launch.machine import Machine
-from tests.conftest import BaseModel
+from serve.registry.base_model import BaseModel
 
 LIBRARY = orjson.orjson.__file__
 """A library that can be loaded, whichever Python this is (some have their own modules built in)."""

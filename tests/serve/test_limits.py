@@ -17,8 +17,8 @@ from serve.server.bounded_http import BoundedHttp
 from serve.server.http_json import MAX_BODY
 from serve.server.middleware import MAX_SEQUENCES
 from tests.support.admin_site import Site
-from tests.support.hostile import ENDLESS, HEAD, JUNK, flood
-from tests.support.sampling_toys import until
+from tests.support.commands import wait_until
+from tests.support.hostile import ENDLESS_REQUESTS, HEAD, JUNK, send_endlessly
 
 
 def test_a_request_for_too_many_answers_is_refused(site: Site) -> None:
@@ -34,23 +34,25 @@ def test_a_request_for_too_many_answers_is_refused(site: Site) -> None:
         ({"prompt": "x", "n": 1e9}, 400),
         ({"prompt": "x", "n": True}, 400),
     ]:
-        got, _ = asyncio.run(site.ask("POST", "/v1/completions", {"model": "toy-base", **body}))
+        got, _ = asyncio.run(site.request("POST", "/v1/completions", {"model": "toy-base", **body}))
         assert got == status, (str(body)[:80], got)
 
 
-@pytest.mark.parametrize("part", [*ENDLESS, "headers", "chunks"])
+@pytest.mark.parametrize("part", [*ENDLESS_REQUESTS, "headers", "chunks"])
 def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
     """A declared or a chunked body at its limit, all else at 64 KiB and what one read brings."""
     junk = {
         "headers": b"X: " + JUNK + b"\r\n",
         "chunks": b"1000\r\n" + JUNK + b"\r\n",
     }.get(part, JUNK)
-    start = {"headers": HEAD, "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n"}.get(part, b"") or ENDLESS[part]
+    start = {"headers": HEAD, "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n"}.get(
+        part, b""
+    ) or ENDLESS_REQUESTS[part]
     allowed = (MAX_BODY if part in ("body", "chunks") else 0) + (12 << 20)  # what the sockets' buffers take besides
     with site.over_http() as url:
         place = urlsplit(url)
         with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as client:
-            sent, answered = flood(client, start, junk, 2 * allowed)
+            sent, answered = send_endlessly(client, start, junk, 2 * allowed)
         assert sent < allowed
         assert b"413" in answered or b"400" in answered or not answered
         connection = http.client.HTTPConnection(place.netloc, timeout=60)
@@ -75,7 +77,7 @@ def ask_for_much(url: str, site: Site, model: str) -> socket.socket:
     client.connect((str(place.hostname), int(place.port or 0)))
     body = json.dumps({"model": model, "prompt": "x"}).encode()
     client.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    until(lambda: site.service.in_flight == 1)
+    wait_until(lambda: site.service.in_flight == 1)
     return client
 
 

@@ -14,8 +14,8 @@ from serve.client.many_servers import change_all_servers
 from serve.launch.process import free_port
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import Site
+from tests.support.tiny_adapters import make_adapter, make_base
 
 
 class Fleet:

@@ -37,9 +37,9 @@ def test_a_name_is_answered_by_its_live_version(site: Site) -> None:
             ("toy-base", "toy-base"),
             (None, "toy-base"),
         ]:
-            status, answer = await site.ask("POST", "/v1/completions", {"model": asked, "prompt": "é\n"})
+            status, answer = await site.request("POST", "/v1/completions", {"model": asked, "prompt": "é\n"})
             assert (status, answer["body"]) == (200, {"model": answered, "prompt": "é\n"})
-        status, answer = await site.ask("POST", "/v1/chat/completions", {"model": "b"})
+        status, answer = await site.request("POST", "/v1/chat/completions", {"model": "b"})
         assert status == 404
         assert answer["error"]["message"] == f"The model 'b' does not exist here; known: toy-base, a, {newest(site)}"
 
@@ -49,7 +49,7 @@ def test_a_name_is_answered_by_its_live_version(site: Site) -> None:
 def test_models_lists_base_names_and_versions(site: Site) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
-        status, answer = await site.ask("GET", "/v1/models")
+        status, answer = await site.request("GET", "/v1/models")
         assert status == 200
         cards = {card["id"]: card for card in answer["data"]}
         assert list(cards) == ["toy-base", "a", newest(site)]
@@ -83,7 +83,7 @@ def test_models_lists_base_names_and_versions(site: Site) -> None:
     ],
 )
 def test_every_other_route_is_closed(site: Site, method: str, path: str) -> None:
-    status, _ = asyncio.run(site.ask(method, path, {"model": "a"}))
+    status, _ = asyncio.run(site.request(method, path, {"model": "a"}))
     assert status == 404
     assert site.inner.calls == []
 
@@ -107,7 +107,7 @@ def test_every_other_route_is_closed(site: Site, method: str, path: str) -> None
 def test_malformed_and_oversized_bodies_are_refused(
     site: Site, body: Any, headers: dict[str, str], status: int
 ) -> None:
-    got, answer = asyncio.run(site.ask("POST", "/v1/completions", body, **headers))
+    got, answer = asyncio.run(site.request("POST", "/v1/completions", body, **headers))
     assert got == status, answer
     assert answer["error"]["message"]
     assert site.inner.calls == []
@@ -125,21 +125,21 @@ def test_each_key_opens_its_own_routes(locked: Site) -> None:
             ("/metrics", "GET", 200, 200),
         ]:
             ask = (method, path, body if method == "POST" else None)
-            assert (await locked.ask(*ask, authorization="Bearer user-key-1"))[0] == user, path
-            assert (await locked.ask(*ask, authorization="Bearer admin-key-1"))[0] == admin, path
+            assert (await locked.request(*ask, authorization="Bearer user-key-1"))[0] == user, path
+            assert (await locked.request(*ask, authorization="Bearer admin-key-1"))[0] == admin, path
             for wrong in ("", "Bearer ", "Bearer nope", "Basic user-key-1", "Bearer user-key-11"):
-                status, answer = await locked.ask(*ask, authorization=wrong)
+                status, answer = await locked.request(*ask, authorization=wrong)
                 assert status == 401
                 assert "user-key-1" not in json.dumps(answer)
-        assert (await locked.ask("GET", "/health"))[0] == 200
-        assert (await locked.ask("GET", "/ready"))[0] == 200
+        assert (await locked.request("GET", "/health"))[0] == 200
+        assert (await locked.request("GET", "/ready"))[0] == 200
 
     asyncio.run(scenario())
 
 
 def test_without_an_administrators_key_its_routes_are_shut(locked: Site) -> None:
     locked.service.keys = Keys("user-key-1", None)
-    status, answer = asyncio.run(locked.ask("GET", "/admin/adapters", authorization="Bearer user-key-1"))
+    status, answer = asyncio.run(locked.request("GET", "/admin/adapters", authorization="Bearer user-key-1"))
     assert status == 403
     assert "No administrator's key" in answer["error"]["message"]
 
@@ -149,7 +149,7 @@ def test_without_an_administrators_key_its_routes_are_shut(locked: Site) -> None
     [("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:8000", 200), ("evil.example", 403), ("127.0.0.1.evil:1", 403)],
 )
 def test_a_server_without_keys_answers_this_machine_only(site: Site, host: str, status: int) -> None:
-    assert asyncio.run(site.ask("GET", "/v1/models", host=host))[0] == status
+    assert asyncio.run(site.request("GET", "/v1/models", host=host))[0] == status
 
 
 @pytest.mark.parametrize(
@@ -166,22 +166,22 @@ def test_a_route_without_a_key_answers_this_machine_only(
     """A web page whose name was pointed at this machine gets nothing that a key does not open."""
     site.service.keys = keys
     body = {"model": "toy-base"} if method == "POST" else None
-    assert asyncio.run(site.ask(method, path, body, host="evil.example", authorization=shown))[0] == status
+    assert asyncio.run(site.request(method, path, body, host="evil.example", authorization=shown))[0] == status
     if status == 403 and keys.user is None:
-        assert asyncio.run(site.ask(method, path, body, authorization=shown))[0] == 200
+        assert asyncio.run(site.request(method, path, body, authorization=shown))[0] == 200
 
 
 def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Site) -> None:
     async def scenario() -> None:
         site.inner.hold = asyncio.Event()
-        running = asyncio.create_task(site.ask("POST", "/v1/completions", {"model": "toy-base"}))
+        running = asyncio.create_task(site.request("POST", "/v1/completions", {"model": "toy-base"}))
         while not site.inner.calls:
             await asyncio.sleep(0)
         drained = asyncio.create_task(asyncio.to_thread(site.service.drain, 10))
         while not site.service.draining:
             await asyncio.sleep(0)
-        assert (await site.ask("GET", "/ready"))[0] == 503
-        assert (await site.ask("POST", "/v1/completions", {"model": "toy-base"}))[0] == 503
+        assert (await site.request("GET", "/ready"))[0] == 503
+        assert (await site.request("POST", "/v1/completions", {"model": "toy-base"}))[0] == 503
         assert not drained.done()
         site.inner.hold.set()
         assert (await running)[0] == 200
@@ -200,7 +200,7 @@ def test_a_request_that_comes_as_a_drain_ends_is_refused(site: Site) -> None:
         return count()
 
     site.service.request = counted_late  # type: ignore[method-assign]
-    assert asyncio.run(site.ask("POST", "/v1/completions", {"model": "toy-base"}))[0] == 503
+    assert asyncio.run(site.request("POST", "/v1/completions", {"model": "toy-base"}))[0] == 503
     assert site.inner.calls == []
 
 
@@ -226,15 +226,15 @@ def test_a_body_of_the_largest_size_is_read(site: Site) -> None:
     body = json.dumps({"model": "toy-base", "prompt": ""}).encode()
     body = body.replace(b'""', b'"' + b"a" * (MAX_BODY - len(body)) + b'"')
     assert len(body) == MAX_BODY
-    assert asyncio.run(site.ask("POST", "/v1/completions", body))[0] == 200
-    assert asyncio.run(site.ask("POST", "/v1/completions", body + b" "))[0] == 413
+    assert asyncio.run(site.request("POST", "/v1/completions", body))[0] == 200
+    assert asyncio.run(site.request("POST", "/v1/completions", body + b" "))[0] == 413
 
 
 def test_metrics_are_counted_per_adapter(site: Site) -> None:
     async def scenario() -> None:
         await site.pool.load("a")
         for _ in range(2):
-            await site.ask("POST", "/v1/completions", {"model": "a"})
+            await site.request("POST", "/v1/completions", {"model": "a"})
         value = site.figures.get_sample_value
         assert value("arc_bench_requests_total", {"model": newest(site), "status": "200"}) == 2
         assert value("arc_bench_tokens_total", {"model": newest(site), "kind": "completion"}) == 10
@@ -264,7 +264,7 @@ def test_an_answer_cut_short_is_a_failure(site: Site) -> None:
         await site.pool.load("a")
         site.app.router.routes[-1].app = breaks  # type: ignore[attr-defined]
         with pytest.raises(ConnectionError):
-            await site.ask("POST", "/v1/completions", {"model": "a"})
+            await site.request("POST", "/v1/completions", {"model": "a"})
         assert site.figures.get_sample_value("arc_bench_request_failures_total", {"model": newest(site)}) == 1
         assert site.pool.loaded[newest(site)].requests == 0
 
@@ -281,7 +281,7 @@ def test_requests_are_logged_at_debug_level_only(
         for level, lines in ((logging.DEBUG, 1), (logging.INFO, 0)):
             caplog.clear()
             logger.setLevel(level)
-            asyncio.run(site.ask("POST", "/v1/completions", {"prompt": "a secret"}, authorization="Bearer a-key"))
+            asyncio.run(site.request("POST", "/v1/completions", {"prompt": "a secret"}, authorization="Bearer a-key"))
             own = [record.getMessage() for record in caplog.records if record.name == logger.name]
             assert len(own) == lines
             assert not any("a secret" in line or "a-key" in line for line in own)

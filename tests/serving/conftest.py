@@ -12,7 +12,7 @@ import pytest
 from serve.launch.process import Server, serving
 from serve.registry.store import Registry
 from tests.serving.world import World
-from tests.support.dtypes import SERVE
+from tests.support.dtypes import SERVE_OPTIONS
 
 SECRET = "hf_tokenThatNobodyMaySee"
 CARELESS = {
@@ -55,7 +55,7 @@ def own_threads() -> Iterator[pytest.MonkeyPatch]:
 def shared_site(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     root = tmp_path_factory.mktemp("serve")
     registry = Registry(root / "adapters")
-    options: dict[str, Any] = {**SERVE, "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
+    options: dict[str, Any] = {**SERVE_OPTIONS, "max_loras": 2, "max_lora_rank": 16, "kv_cache_gib": 0.5}
     with own_threads() as patch:
         for name, value in CARELESS.items():
             patch.setenv(name, value)

@@ -14,7 +14,7 @@ from serve.launch.machine import detect_machine
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, TOKENS, ask, figure, get_text, is_answer, post
 from tests.support.dtypes import is_exact
-from tests.support.tiny_qwen import greedy_answers
+from tests.support.tiny_models import greedy_tokens
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
     """Prompts of several cache blocks, asked until they are cached; a name then means other weights, and back."""
     prompts = [[Stream("cached", i, j).below(250) for j in range(300)] for i in range(3)]
     world = site.world
-    expected = {name: greedy_answers(world.model, world.folders[name], prompts, TOKENS) for name in ("a1", "a2")}
+    expected = {name: greedy_tokens(world.model, world.folders[name], prompts, TOKENS) for name in ("a1", "a2")}
     assert all(one != two for one, two in zip(expected["a1"], expected["a2"], strict=True))
     before = figure(site.url, "vllm:prefix_cache_hits_total")
 

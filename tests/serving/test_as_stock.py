@@ -13,7 +13,7 @@ from benchmarks.swapping.stock import stock_vllm
 from serve.launch.process import Server
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, World, post
-from tests.support.dtypes import plain_words, tolerance
+from tests.support.dtypes import tolerance, vllm_words
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def stock(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     adapters = {name: world.folders[f"{name}1"] for name in "ab"}
-    options = [*plain_words(with_adapters=True), "--max-model-len", "2048", "--max-loras", "2", "--max-lora-rank", "16"]
+    options = [*vllm_words(with_adapters=True), "--max-model-len", "2048", "--max-loras", "2", "--max-lora-rank", "16"]
     options += ["--kv-cache-memory-bytes", str(256 << 20)]
     with stock_vllm(world.model, adapters, tmp_path_factory.mktemp("stock") / "log", options) as server:
         yield server

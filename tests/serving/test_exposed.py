@@ -22,9 +22,9 @@ from serve.server.middleware import MODEL_ROUTES
 from tests.serving.conftest import SECRET, Site
 from tests.serving.test_refusals import send
 from tests.serving.world import BASE, PROMPTS, ask, post
-from tests.support.adapter_toys import make_base
 from tests.support.admin_site import Site as StandIn
-from tests.support.hostile import ENDLESS, JUNK, flood
+from tests.support.hostile import ENDLESS_REQUESTS, JUNK, send_endlessly
+from tests.support.tiny_adapters import make_base
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_no_route_changes_anything_without_its_key(site: Site, tmp_path: Path) -
         for path in sorted(routes_of(site) | READING):
             for method in METHODS:
                 status = {
-                    key: (await stand_in.ask(method, path, {"model": base.name}, authorization=f"Bearer {key}"))[0]
+                    key: (await stand_in.request(method, path, {"model": base.name}, authorization=f"Bearer {key}"))[0]
                     for key in ("none-of-them", USER, ADMIN)
                 }
                 if path in ("/health", "/ready") and method == "GET":
@@ -110,12 +110,12 @@ def test_secrets_are_in_no_log_and_on_no_command_line(site: Site) -> None:
         assert secret not in shown
 
 
-@pytest.mark.parametrize("part", ENDLESS)
+@pytest.mark.parametrize("part", ENDLESS_REQUESTS)
 def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
     place = urlsplit(site.url)
     allowed = (MAX_BODY if part == "body" else 0) + (12 << 20)
     with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as client:
-        assert flood(client, ENDLESS[part], JUNK, 2 * allowed)[0] < allowed
+        assert send_endlessly(client, ENDLESS_REQUESTS[part], JUNK, 2 * allowed)[0] < allowed
     assert site.world.is_right(BASE, 0, ask(site.url, BASE, PROMPTS[0])[1])
 
 

@@ -30,8 +30,8 @@ from serve.registry.store import Registry
 from tests.serving.conftest import Site, own_threads
 from tests.serving.load import Outcome, swap_under_load
 from tests.serving.world import BASE, PROMPTS, World, ask, figure, post
-from tests.support.dtypes import WORDS, is_exact
-from tests.support.tiny_qwen import make_lora
+from tests.support.dtypes import SERVE_WORDS, is_exact
+from tests.support.tiny_models import make_lora
 
 pytestmark = pytest.mark.slow
 
@@ -82,7 +82,7 @@ class Restarted:
 
 def detach(world: World, registry: Registry, log: Path, *options: str) -> str:
     """Start a server with the command and give its address."""
-    fixed = ["--detach", "--adapters", str(registry.root), *WORDS, "--log", str(log), str(world.model)]
+    fixed = ["--detach", "--adapters", str(registry.root), *SERVE_WORDS, "--log", str(log), str(world.model)]
     done = subprocess.run([*BENCH, *fixed, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return next(word for word in done.stderr.split() if word.startswith("http://"))

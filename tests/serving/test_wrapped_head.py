@@ -15,8 +15,8 @@ from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.serving.conftest import own_threads
 from tests.serving.world import PROMPTS, post
-from tests.support.dtypes import SERVE, tolerance
-from tests.support.tiny_qwen import make_lora, make_model
+from tests.support.dtypes import SERVE_OPTIONS, tolerance
+from tests.support.tiny_models import make_lora, make_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")]
 
@@ -68,7 +68,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         registry.add(name, folder, BaseModel.open(model))
         registry.set_live(name, registry.find(name).version)
     expected = {BASE: through_peft(model, None)} | {name: through_peft(model, path) for name, path in folders.items()}
-    options: dict[str, Any] = {**SERVE, "max_loras": 3, "max_lora_rank": 8, "kv_cache_gib": 0.5}
+    options: dict[str, Any] = {**SERVE_OPTIONS, "max_loras": 3, "max_lora_rank": 8, "kv_cache_gib": 0.5}
     with own_threads(), serving(model, registry.root, log=root / "log", **options) as server:
         yield Site(server.url, expected)
 

@@ -17,7 +17,7 @@ from serve.registry.adapter_version import content_hash
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.dtypes import is_exact
-from tests.support.tiny_qwen import greedy_answers, make_lora, make_model
+from tests.support.tiny_models import greedy_tokens, make_lora, make_model
 
 BASE = "tiny"
 NAMES = ("a1", "a2", "b1", "b2", "c1", "d1")
@@ -46,8 +46,8 @@ class World:
         model = make_model(root / BASE)
         folders = {name: make_lora(root / name, model, seed) for seed, name in enumerate(NAMES)}
         ids = {name: f"{name[0]}@{content_hash(folder)[:12]}" for name, folder in folders.items()}
-        expected = {ids[name]: greedy_answers(model, folder, PROMPTS, TOKENS) for name, folder in folders.items()}
-        expected[BASE] = greedy_answers(model, None, PROMPTS, TOKENS)
+        expected = {ids[name]: greedy_tokens(model, folder, PROMPTS, TOKENS) for name, folder in folders.items()}
+        expected[BASE] = greedy_tokens(model, None, PROMPTS, TOKENS)
         for one, two in itertools.combinations(expected, 2):
             assert all(x != y for x, y in zip(expected[one], expected[two], strict=True)), (one, two)
         return World(model, folders, ids, expected)

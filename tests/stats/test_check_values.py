@@ -12,18 +12,18 @@ from harness.stats.intervals import intervals
 from harness.stats.paired_test import compare, mcnemar
 from harness.voting.subset_curves import pass_at_k, vote_at_m
 from tests.conftest import ROOT
-from tests.support.stats_samples import ones
+from tests.support.data_samples import solved_and_unsolved
 
 
 def test_the_check_values() -> None:
     votes = vote_at_m(2, [2, 1], 1, [3, 6])
     np.testing.assert_allclose(votes, [[0.41667, 0.5], [0.73333, 1.0]], atol=5e-6)
     assert pass_at_k(8, [2], [4])[0, 0] == pytest.approx(0.785714, abs=5e-7)
-    result = intervals(ones(94, 400))[0]
+    result = intervals(solved_and_unsolved(94, 400))[0]
     assert (result.low, result.high) == (0.1950, 0.2775)
-    zeros_first = intervals(ones(94, 400)[::-1])[0]
+    zeros_first = intervals(solved_and_unsolved(94, 400)[::-1])[0]
     assert (zeros_first.low, zeros_first.high) != (0.1950, 0.2775)
-    difference = compare(ones(94, 400), np.zeros(400))[0]
+    difference = compare(solved_and_unsolved(94, 400), np.zeros(400))[0]
     assert (difference.low, difference.high) == (0.1925, 0.2775)
     assert mcnemar(12, 4) == pytest.approx(0.076813, abs=5e-7)
     assert intervals(np.zeros(50))[0].high == pytest.approx(0.071, abs=5e-4)

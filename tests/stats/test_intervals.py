@@ -12,25 +12,25 @@ from scipy.stats import binomtest, bootstrap, norm, t
 
 from harness.stats.bootstrap import ROUNDED, resampled_means, to_units
 from harness.stats.intervals import intervals, small_sample_level, wilson
-from tests.support.stats_samples import ones, scipy_ends, scores
+from tests.support.data_samples import random_scores, scipy_interval, solved_and_unsolved
 
 
 def test_check_value_of_94_of_400() -> None:
-    result = intervals(ones(94, 400))[0]
+    result = intervals(solved_and_unsolved(94, 400))[0]
     assert (result.value, result.low, result.high, result.method) == (0.235, 0.195, 0.2775, "bca")
-    assert scipy_ends(ones(94, 400), 0, "percentile") == (0.1925, 0.2775)
+    assert scipy_interval(solved_and_unsolved(94, 400), 0, "percentile") == (0.1925, 0.2775)
 
 
 @pytest.mark.parametrize(("tasks", "seed", "copies"), [(30, 1, 20), (119, 0, 5), (400, 7, 1)])
 def test_bca_equals_scipy_bit_for_bit(tasks: int, seed: int, copies: int) -> None:
     rng = np.random.default_rng([tasks, seed])
     denominators = np.array([1, 8, 32, 384, 12 * 128] * copies)
-    rows = np.stack([scores(rng, tasks, n) for n in denominators])
+    rows = np.stack([random_scores(rng, tasks, n) for n in denominators])
     results = intervals(rows, denominators, seed)
     assert [i.method for i in results].count("bca") >= 4 * copies
     for row, denominator, interval in zip(rows, denominators, results, strict=True):
         if interval.method == "bca":
-            low, high = scipy_ends(np.rint(row * denominator), seed, "BCa")
+            low, high = scipy_interval(np.rint(row * denominator), seed, "BCa")
             assert (interval.low, interval.high) == (low / denominator, high / denominator)
 
 
@@ -46,19 +46,19 @@ def test_small_samples_use_bca_at_the_level_of_students_t(tasks: int) -> None:
         (np.rint(row * 8),), np.mean, confidence_level=level, method="BCa", rng=np.random.default_rng(3)
     ).confidence_interval
     assert (result.low, result.high, result.method) == (plain.low / 8, plain.high / 8, "bca-small")
-    narrower = scipy_ends(np.rint(row * 8), 3, "BCa")
+    narrower = scipy_interval(np.rint(row * 8), 3, "BCa")
     assert result.low < narrower[0] / 8 < narrower[1] / 8 < result.high
 
 
 def test_from_30_tasks_on_the_level_is_the_nominal_one() -> None:
     row = np.random.default_rng(1).integers(1, 8, 30) / 8
     assert intervals(row, 8)[0].method == "bca"
-    assert (intervals(row, 8)[0].low * 8, intervals(row, 8)[0].high * 8) == scipy_ends(np.rint(row * 8), 0, "BCa")
+    assert (intervals(row, 8)[0].low * 8, intervals(row, 8)[0].high * 8) == scipy_interval(np.rint(row * 8), 0, "BCa")
 
 
 def test_few_tasks_above_zero_get_wilsons_interval() -> None:
     for tasks in (6, 12, 29, 30, 60):
-        assert intervals(ones(4, tasks))[0].method == "wilson"
+        assert intervals(solved_and_unsolved(4, tasks))[0].method == "wilson"
 
 
 def test_fractions_from_ties_are_rounded_to_12_decimals_and_equal_scipy() -> None:
@@ -66,13 +66,13 @@ def test_fractions_from_ties_are_rounded_to_12_decimals_and_equal_scipy() -> Non
     row = rng.choice([0, 1 / 3, 1 / 7, 1], 100)
     units, scale = to_units(row, 96)
     assert scale[0] == 1e12
-    low, high = scipy_ends(units[0], 0, "BCa")
+    low, high = scipy_interval(units[0], 0, "BCa")
     assert (intervals(row, 96)[0].low, intervals(row, 96)[0].high) == (low / 1e12, high / 1e12)
 
 
 def test_an_interval_does_not_depend_on_other_rows_or_blocks() -> None:
     rng = np.random.default_rng(2)
-    rows = np.stack([scores(rng, 60, 8) for _ in range(600)])
+    rows = np.stack([random_scores(rng, 60, 8) for _ in range(600)])
     together = intervals(rows, 8, resamples=499)
     assert [intervals(rows[i], 8, resamples=499)[0] for i in (0, 511, 512, 599)] == [
         together[i] for i in (0, 511, 512, 599)
@@ -90,7 +90,7 @@ def test_resampled_means_equal_scipys_distribution_over_many_blocks() -> None:
     ("k", "n", "method"), [(4, 400, "wilson"), (5, 400, "bca"), (395, 400, "bca"), (396, 400, "wilson")]
 )
 def test_wilsons_interval_is_used_below_five_tasks(k: int, n: int, method: str) -> None:
-    assert intervals(ones(k, n))[0].method == method
+    assert intervals(solved_and_unsolved(k, n))[0].method == method
 
 
 def test_0_of_50_has_a_positive_upper_end() -> None:

@@ -14,7 +14,7 @@ from scipy.stats import binomtest, false_discovery_control
 
 from harness.stats.gate import Gate, gate_verdict, margin_verdict
 from harness.stats.paired_test import compare, holm, mcnemar, resolvable_difference, sign_tests, tasks_needed
-from tests.support.stats_samples import ones, scipy_ends, scores
+from tests.support.data_samples import random_scores, scipy_interval, solved_and_unsolved
 
 
 def test_mcnemar_check_value() -> None:
@@ -22,7 +22,9 @@ def test_mcnemar_check_value() -> None:
     assert mcnemar(12, 4) == pytest.approx(binomtest(4, 16).pvalue, rel=1e-12)
     assert mcnemar(0, 0) == 1.0
     assert mcnemar(np.int64(70), np.int64(30)) == pytest.approx(binomtest(30, 100).pvalue, rel=1e-12)
-    comparison = compare(np.r_[ones(12, 12), np.zeros(4), np.ones(84)], np.r_[np.zeros(12), np.ones(88)])[0]
+    comparison = compare(
+        np.r_[solved_and_unsolved(12, 12), np.zeros(4), np.ones(84)], np.r_[np.zeros(12), np.ones(88)]
+    )[0]
     assert (comparison.won, comparison.lost, comparison.p_method) == (12, 4, "mcnemar")
     assert comparison.p == mcnemar(12, 4)
 
@@ -85,24 +87,24 @@ def test_random_flips_approximate_the_exact_p_and_are_seeded() -> None:
 
 def test_the_paired_interval_equals_scipys_percentile_interval() -> None:
     rng = np.random.default_rng(6)
-    a, b = scores(rng, 400, 32), scores(rng, 400, 32)
+    a, b = random_scores(rng, 400, 32), random_scores(rng, 400, 32)
     comparison = compare(a, b, 32, seed=3)[0]
-    low, high = scipy_ends(np.rint((a - b) * 32), 3, "percentile")
+    low, high = scipy_interval(np.rint((a - b) * 32), 3, "percentile")
     assert (comparison.low, comparison.high) == (low / 32, high / 32)
     assert comparison.delta == pytest.approx(a.mean() - b.mean())
     assert comparison.resolvable == pytest.approx(2.802 * np.std(a - b, ddof=1) / 20)
 
 
 def test_too_few_differing_tasks_get_no_interval_but_a_verdict() -> None:
-    comparison = compare(ones(9, 100), np.zeros(100))[0]
+    comparison = compare(solved_and_unsolved(9, 100), np.zeros(100))[0]
     assert (comparison.low, comparison.high, comparison.note) == (None, None, "too few tasks differ")
     assert comparison.p == 2 / 2**9
     assert comparison.verdict == "better"
-    assert compare(ones(10, 100), np.zeros(100))[0].low is not None
+    assert compare(solved_and_unsolved(10, 100), np.zeros(100))[0].low is not None
 
 
 def test_equal_rows_and_constant_differences_have_no_interval() -> None:
-    same = compare(ones(50, 100), ones(50, 100))[0]
+    same = compare(solved_and_unsolved(50, 100), solved_and_unsolved(50, 100))[0]
     assert (same.p, same.resolvable, same.verdict, same.differing) == (1.0, None, "not resolved", 0)
     shifted = compare(np.full(20, 0.75), np.full(20, 0.5), 4)[0]
     assert (shifted.low, shifted.note, shifted.resolvable) == (None, "all tasks differ alike", None)
@@ -111,7 +113,7 @@ def test_equal_rows_and_constant_differences_have_no_interval() -> None:
 
 def test_verdicts_follow_the_corrected_p_and_the_direction() -> None:
     base = np.zeros((3, 100))
-    ours = np.stack([ones(20, 100), ones(6, 100), np.zeros(100)])
+    ours = np.stack([solved_and_unsolved(20, 100), solved_and_unsolved(6, 100), np.zeros(100)])
     comparisons = compare(ours, base)
     assert comparisons[1].p == 2 / 2**6
     assert comparisons[1].p_holm == 4 / 2**6
@@ -132,7 +134,7 @@ def test_half_a_point_on_400_tasks_is_not_resolved(shared: int) -> None:
 
 def test_swapping_the_two_sides_mirrors_the_test() -> None:
     rng = np.random.default_rng(8)
-    a, b = scores(rng, 80, 8), scores(rng, 80, 8)
+    a, b = random_scores(rng, 80, 8), random_scores(rng, 80, 8)
     one, other = compare(a, b, 8)[0], compare(b, a, 8)[0]
     assert (one.p, one.won, one.delta) == (other.p, other.lost, -other.delta)
 
@@ -190,5 +192,7 @@ def test_verdicts_on_a_margin_below_a_baseline() -> None:
 
 
 def test_without_differing_tasks_a_margin_passes_only_with_enough_tasks() -> None:
-    assert margin_verdict(compare(ones(100, 400), ones(100, 400))[0], 0.01) is Gate.PASS
-    assert margin_verdict(compare(ones(10, 40), ones(10, 40))[0], 0.01) is Gate.INCONCLUSIVE
+    assert margin_verdict(compare(solved_and_unsolved(100, 400), solved_and_unsolved(100, 400))[0], 0.01) is Gate.PASS
+    assert (
+        margin_verdict(compare(solved_and_unsolved(10, 40), solved_and_unsolved(10, 40))[0], 0.01) is Gate.INCONCLUSIVE
+    )

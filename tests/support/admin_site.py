@@ -1,4 +1,4 @@
-"""A server without vLLM: the real middleware, admin routes, pool and registry over a stand-in for the engine."""
+"""Our server with a fake engine instead of vLLM: real middleware, admin routes, adapter pool and registry."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from serve.server.middleware import AdapterMiddleware
 from serve.server.pool import AdapterPool, PoolLimits
 from serve.server.service import Service
 from serve.server.slot_gate import SlotGate
-from tests.support.sampling_toys import until
+from tests.support.commands import wait_until
 
 NO_KEYS = Keys(None, None)
 _ports = itertools.count(9000)
 
 
 class FakeEngine:
-    """Stands in for vLLM: knows what is loaded and yields to other tasks, as the real one does."""
+    """Replaces vLLM's engine: remembers which adapters are loaded, and lets other tasks run in between."""
 
     def __init__(self) -> None:
         self.models: set[str] = set()
@@ -56,8 +56,8 @@ class FakeEngine:
         self.models.remove(model)
 
 
-class Inner:
-    """Stands where vLLM's routes stand: repeats the request's body, and leaves its token counts as vLLM does."""
+class EchoApp:
+    """Replaces vLLM's routes: returns the request's body, and sets token counts as vLLM does."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -81,7 +81,7 @@ class Inner:
 
 
 class Site:
-    """A server of ``base`` over a registry, asked through its ASGI app (or through HTTP, see ``over_http``)."""
+    """A server of ``base`` with a registry, used through its ASGI app or through HTTP (`over_http`)."""
 
     def __init__(self, base: BaseModel, registry: Registry, keys: Keys = NO_KEYS) -> None:
         port = next(_ports)
@@ -93,15 +93,20 @@ class Site:
         limits = PoolLimits(max_rank=8, max_loaded=4)
         self.pool = AdapterPool(self.engine, registry, base, limits, self.lease, metrics.count_swap)
         self.service = Service(base, str(base.folder), 2048, keys, self.pool, SlotGate(2), metrics)
-        self.inner = Inner()
+        self.inner = EchoApp()
         self.app = FastAPI()
         attach_routes(self.app)
         self.app.mount("/", self.inner)
         self.app.add_middleware(AdapterMiddleware)
         self.app.state.arc_bench = self.service
 
-    async def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        """Status and JSON of one request; ``body`` may be bytes, a list of bytes (chunks), or anything JSON."""
+    async def request(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        """Send a request and return status and JSON of the response.
+
+        Args:
+            body: bytes, a list of chunks of bytes, or an object to send as JSON.
+            headers: with underscores for hyphens.
+        """
         raw = body if isinstance(body, bytes | list) else json.dumps(body).encode() if body is not None else b""
         chunks = list(raw) if isinstance(raw, list) else [raw]
         headers = {"host": "127.0.0.1:8000", "content_type": "application/json"} | headers
@@ -129,14 +134,14 @@ class Site:
 
     @contextmanager
     def over_http(self) -> Iterator[str]:
-        """Listen on a free port while the block runs; gives the address."""
+        """Listen on a free port within the context, and yield the URL."""
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             server = uvicorn.Server(uvicorn.Config(self.app, http=BoundedHttp, log_level="error", lifespan="off"))
             thread = threading.Thread(target=server.run, args=([listener],))
             thread.start()
             try:
-                until(lambda: server.started or not thread.is_alive())
+                wait_until(lambda: server.started or not thread.is_alive())
                 assert server.started
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:

@@ -1,4 +1,4 @@
-"""How a test's server answers: texts that are a pure function of the request, faults, and the bodies of both routes."""
+"""Answers of a test's server: texts that depend only on the request, faults, and response bodies of both routes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Body = dict[str, Any]
 
 
 def echo(body: Body) -> str:
-    """The last user's grid: right for every task of toy/copy in the compact prompt."""
+    """Return the last user message: the right answer for every task of toy/copy in the compact prompt."""
     return str(body["messages"][-1]["content"])
 
 
-def garbage(body: Body) -> str:
-    """Never a grid."""
+def no_grid(body: Body) -> str:
+    """Return a text that is not a grid."""
     return "I would rather talk about the weather."
 
 
-def moody(body: Body) -> tuple[str, str]:
-    """Right, wrong, broken or truncated, as a hash of the request says."""
+def mixed_answer(body: Body) -> tuple[str, str]:
+    """Return a right, wrong, unparsable or truncated answer and its finish_reason, chosen by a hash of the request."""
     text = echo(body)
     digest = hashlib.sha256(orjson.dumps([body["model"], body["messages"]])).digest()[0]
     if digest < 150:
@@ -40,7 +40,7 @@ def moody(body: Body) -> tuple[str, str]:
 
 
 def random_faults(seed: int, percent: int) -> Callable[[int], str | None]:
-    """Faults of every kind on a share of the requests."""
+    """Return a function that gives a random fault for ``percent`` of the request numbers and None for the others."""
 
     def fault(number: int) -> str | None:
         stream = Stream("fault", seed, number)
@@ -49,16 +49,17 @@ def random_faults(seed: int, percent: int) -> Callable[[int], str | None]:
     return fault
 
 
-def reply(body: Body, answers: list[tuple[str, str]], name: str = "0") -> Body:
-    """The body that answers a request with (text, finish_reason) for each prompt, in the form of its route.
+def response_body(body: Body, answers: list[tuple[str, str]], name: str = "0") -> Body:
+    """Return the response to a chat or completions request.
 
     Args:
-        name: the request's X-Request-Id, of which vLLM makes the id of its answer.
+        answers: text and finish_reason for each prompt.
+        name: the request's X-Request-Id, which vLLM uses in the id of its response.
     """
-    make = _chat_choice if "messages" in body else _completion_choice
-    # Log-probabilities are asked for by true on one route and by a number on the other.
-    wanted = body.get("logprobs") is not None and body["logprobs"] is not False
-    choices = [make(i, text, finish, wanted) for i, (text, finish) in enumerate(answers)]
+    choice = _chat_choice if "messages" in body else _completion_choice
+    # Chat requests ask for log-probabilities by true, completions by a number.
+    logprobs = body.get("logprobs") is not None and body["logprobs"] is not False
+    choices = [choice(i, text, finish, logprobs) for i, (text, finish) in enumerate(answers)]
     return {
         "id": f"cmpl-{name}",
         "model": body["model"],
@@ -68,7 +69,7 @@ def reply(body: Body, answers: list[tuple[str, str]], name: str = "0") -> Body:
 
 
 def _chat_choice(index: int, text: str, finish: str, logprobs: bool) -> Body:
-    """A chat's choice; each character is a token of log-probability -0.5."""
+    """Return a choice of the chat route. Each character is a token of log-probability -0.5."""
     choice: Body = {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     if logprobs:
         choice["logprobs"] = {"content": [{"token": c, "logprob": -0.5, "top_logprobs": []} for c in text]}
@@ -76,27 +77,32 @@ def _chat_choice(index: int, text: str, finish: str, logprobs: bool) -> Body:
 
 
 def _completion_choice(index: int, text: str, finish: str, logprobs: bool) -> Body:
-    """The same in the other route's form."""
+    """Return a choice of the completions route."""
     choice: Body = {"index": index, "text": text, "finish_reason": finish, "logprobs": None}
     if logprobs:
         choice["logprobs"] = {"tokens": list(text), "token_logprobs": [-0.5] * len(text)}
     return choice
 
 
-def faulty(fault: str, request: web.Request, right: Body, place: int) -> web.StreamResponse:
-    """A faulty answer where ``right`` would be the right one; of its choices that at ``place`` is wrong."""
+def faulty_response(fault: str, request: web.Request, right: Body, index: int) -> web.StreamResponse:
+    """Return a response with a fault.
+
+    Args:
+        right: body of the right response.
+        index: the choice of ``right`` that is spoiled, for faults of one choice.
+    """
     if fault == "reset":
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
     choices = right["choices"]
-    broken = {**choices[place], "finish_reason": "abort"}
+    broken = {**choices[index], "finish_reason": "abort"}
     bodies: dict[str, bytes] = {
         "not_json": b'{"choices": [',
         "html": b"<html>It works</html>",
-        "no_choice": orjson.dumps({**right, "choices": [*choices[:place], *choices[place + 1 :]]}),
-        "two_choices": orjson.dumps({**right, "choices": [*choices, choices[place]]}),
-        "abort": orjson.dumps({**right, "choices": [*choices[:place], broken, *choices[place + 1 :]]}),
+        "no_choice": orjson.dumps({**right, "choices": [*choices[:index], *choices[index + 1 :]]}),
+        "two_choices": orjson.dumps({**right, "choices": [*choices, choices[index]]}),
+        "abort": orjson.dumps({**right, "choices": [*choices[:index], broken, *choices[index + 1 :]]}),
         "null": b"null",
     }
     if fault in bodies:

@@ -1,6 +1,6 @@
-"""A small OpenAI-compatible server whose answers are a pure function of the request, with faults on demand.
+"""A small OpenAI-compatible server whose answers depend only on the request, and which injects faults.
 
-Runs inside a test (``ChatServer``), or as a process of its own: ``python -m tests.support.chat_server PORT [SECONDS]``.
+It runs in a test (``ChatServer``) or as a process: ``python -m tests.support.chat_server PORT [SECONDS]``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from harness.prompts.file_tokenizer import FileTokenizer
-from tests.support.chat_answers import FAULTS, Body, echo, faulty, json_response, moody, reply
+from tests.support.chat_answers import FAULTS, Body, echo, faulty_response, json_response, mixed_answer, response_body
 
 TINY_BASE = Path(__file__).parents[2] / "trainers" / "weights" / "tiny-base"
 _TURN = re.compile(
@@ -24,24 +24,26 @@ _TURN = re.compile(
     r"|<start_of_turn>(\w+)\n(.*?)<end_of_turn>\n",
     re.DOTALL,
 )
-"""The turns of ChatML, Llama and Gemma."""
+"""One turn of a chat in the formats of ChatML, Llama and Gemma."""
 
 
 class ChatServer:
-    """Serves on a free port from a thread of its own.
+    """A server on a free port, run by a thread. A greeting is a request for one token, which clients send as a check.
 
     Args:
-        answer: the text, or the text and its finish_reason, for a chat; ``!fault`` for one of FAULTS.
-        tokens: also serve /v1/completions and /tokenize for the base's tokenizer, as vLLM would; what is asked as token
-            ids is answered like the chat that they are.
-        base: the folder of that tokenizer.
-        faults: the fault for request number i, or None.
-        refuse: a (status, body) that refuses a chat, or None; asked for greetings too.
-        seconds: how long each answer takes.
-        hold: answers wait until so many requests are there at once.
-        tokenize: serve /tokenize with a token a character.
-        headers: sent with refusals.
-        prefix: where the routes of the API lie.
+        answer: returns the text, or the text and its finish_reason, for a chat; ``!fault`` injects one of FAULTS.
+        models: fields of each model in the list of models, by name.
+        tokens: also serve /v1/completions and /tokenize with the tokenizer in ``base``, as vLLM does. Prompts of token
+            ids are decoded and answered like chats.
+        faults: returns the fault for request number i, or None.
+        refuse: returns (status, body) to refuse a chat or greeting, or None.
+        seconds: duration of each answer.
+        hold: no request is answered until this many have been in flight at once.
+        logprobs: send log-probabilities if they are requested.
+        tokenize: serve /tokenize with one token per character.
+        key: API key required for the list of models.
+        headers: headers of refusals.
+        prefix: path prefix of the API's routes.
         lists: serve the list of models.
     """
 
@@ -65,20 +67,20 @@ class ChatServer:
     ) -> None:
         self.answer, self.faults, self.refuse = answer, faults, refuse
         self.tokenizer = FileTokenizer(base) if tokens else None
-        own: Body = {"root": str(base), "max_model_len": 4096} if tokens else {}
-        self.models = {"base": own, "cross": own} if models is None else models
+        fields: Body = {"root": str(base), "max_model_len": 4096} if tokens else {}
+        self.models = {"base": fields, "cross": fields} if models is None else models
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
         self.hold, self.headers, self.prefix, self.lists = hold, headers, prefix, lists
         self.slow = 1.0
-        """Seconds that the fault ``slow`` takes; then the answer is right."""
+        """Delay in seconds of the fault ``slow``, which is followed by the right answer."""
         self.version: str | None = None
         self.hangs = False
-        """It takes requests, but from the first that is no greeting on it answers nothing at all."""
+        """If true, nothing is answered from the first request on that is not a greeting."""
         self.answered_as: Callable[[Body], str] = lambda body: str(body["model"])
         self.bodies: list[Body] = []
-        """Chats in the order of arrival, but for greetings; one for each prompt of a list."""
+        """Chats in order of arrival, without greetings; one for each prompt of a list."""
         self.requests: list[Body] = []
-        """The bodies of the requests as they came, but for greetings."""
+        """Bodies of the requests in order of arrival, without greetings."""
         self.in_flight = self.most_in_flight = 0
         self.port = 0
         self._number = 0
@@ -93,33 +95,33 @@ class ChatServer:
     def __enter__(self) -> ChatServer:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self.up()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.down()
-        asyncio.run_coroutine_threadsafe(_settle(), self._loop).result()
+        self.stop()
+        asyncio.run_coroutine_threadsafe(_cancel_tasks(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         if self._thread is not None:
             self._thread.join()
         self._loop.close()
 
-    def up(self) -> None:
-        """Listen (again, on the same port)."""
-        asyncio.run_coroutine_threadsafe(self._up(), self._loop).result()
+    def start(self) -> None:
+        """Listen; on the same port as before after a stop."""
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
 
-    def down(self) -> None:
+    def stop(self) -> None:
         """Drop every connection and stop listening."""
-        asyncio.run_coroutine_threadsafe(self._down(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
 
-    async def _up(self) -> None:
+    async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 24)
         if self.lists:
-            app.router.add_get(f"{self.prefix}/models", self._list)
-        app.router.add_post(f"{self.prefix}/chat/completions", self._generate)
-        app.router.add_get("/version", self._version)
+            app.router.add_get(f"{self.prefix}/models", self._list_models)
+        app.router.add_post(f"{self.prefix}/chat/completions", self._handle_completions)
+        app.router.add_get("/version", self._get_version)
         if self.tokenizer is not None:
-            app.router.add_post(f"{self.prefix}/completions", self._generate)
+            app.router.add_post(f"{self.prefix}/completions", self._handle_completions)
         if self.tokenize:
             app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
@@ -128,7 +130,7 @@ class ChatServer:
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
 
-    async def _down(self) -> None:
+    async def _stop(self) -> None:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             for connection in list(runner.server.connections):  # type: ignore[union-attr]
@@ -136,17 +138,17 @@ class ChatServer:
                     connection.transport.abort()
             await runner.cleanup()
 
-    async def _list(self, request: web.Request) -> web.Response:
+    async def _list_models(self, request: web.Request) -> web.Response:
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
             return json_response({"error": {"message": "invalid key"}}, 401)
-        await self._hang()
+        await self._wait_if_hanging()
         return json_response({"object": "list", "data": [{"id": name, **extra} for name, extra in self.models.items()]})
 
-    async def _hang(self) -> None:
+    async def _wait_if_hanging(self) -> None:
         while self.hangs and self.bodies:
             await asyncio.sleep(0.05)
 
-    async def _version(self, request: web.Request) -> web.Response:
+    async def _get_version(self, request: web.Request) -> web.Response:
         return json_response({} if self.version is None else {"version": self.version})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -159,31 +161,31 @@ class ChatServer:
             ids = token_ids(self.tokenizer, body["messages"], body.get("chat_template_kwargs", {}))
         return json_response({"count": len(ids), "tokens": ids})
 
-    async def _generate(self, request: web.Request) -> web.StreamResponse:
+    async def _handle_completions(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
         chats = self._chats(body)
         self.in_flight += len(chats)
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            return await self._reply(request, body, chats)
+            return await self._respond(request, body, chats)
         finally:
             self.in_flight -= len(chats)
 
     def _chats(self, body: Body) -> list[Body]:
-        """The chats that a request asks to answer."""
+        """Return the chats of a request."""
         if "messages" in body:
             return [body]
         assert self.tokenizer is not None
         rest = {name: value for name, value in body.items() if name != "prompt"}
         return [{**rest, "messages": messages_of(self.tokenizer, ids)} for ids in body["prompt"]]
 
-    async def _reply(self, request: web.Request, body: Body, chats: list[Body]) -> web.StreamResponse:
+    async def _respond(self, request: web.Request, body: Body, chats: list[Body]) -> web.StreamResponse:
         greeting = body.get("max_tokens") == 1
         if not greeting:
             self.bodies += chats
             self.requests.append(body)
         number, self._number = self._number, self._number + 1
-        await self._hang()
+        await self._wait_if_hanging()
         while not greeting and self.most_in_flight < self.hold:
             await asyncio.sleep(0.05)
         if self.seconds:
@@ -193,24 +195,24 @@ class ChatServer:
         for chat in chats:
             if (refusal := self.refuse(chat)) is not None:
                 return json_response(refusal[1], refusal[0], self.headers)
-        found = ["Hi" if greeting else self.answer(chat) for chat in chats]
-        answers = [answer if isinstance(answer, tuple) else (answer, "stop") for answer in found]
-        asked = body if self.logprobs else {**body, "logprobs": None}
-        right = reply(asked, answers, request.headers.get("X-Request-Id", "0"))
+        texts = ["Hi" if greeting else self.answer(chat) for chat in chats]
+        answers = [text if isinstance(text, tuple) else (text, "stop") for text in texts]
+        request_body = body if self.logprobs else {**body, "logprobs": None}
+        right = response_body(request_body, answers, request.headers.get("X-Request-Id", "0"))
         right["model"] = self.answered_as(body)
         injected = {i: text[1:] for i, (text, _) in enumerate(answers) if text.startswith("!") and text[1:] in FAULTS}
         if (fault := self.faults(number)) == "slow":
             await asyncio.sleep(self.slow)
         elif fault is not None:
-            return faulty(fault, request, right, number % len(answers))
+            return faulty_response(fault, request, right, number % len(answers))
         if injected:
-            place, fault = next(iter(injected.items()))
-            return faulty(fault, request, right, place)
+            index, fault = next(iter(injected.items()))
+            return faulty_response(fault, request, right, index)
         return json_response(right)
 
 
-async def _settle() -> None:
-    """End what still runs in this loop."""
+async def _cancel_tasks() -> None:
+    """Cancel all other tasks of this event loop and wait for them."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
@@ -218,25 +220,27 @@ async def _settle() -> None:
 
 
 def count_tokens(body: Body) -> int:
-    """A token a character, and four a message."""
+    """Return the number of characters plus four per message."""
     return sum(len(message["content"]) + 4 for message in body["messages"])
 
 
 def token_ids(tokenizer: FileTokenizer, messages: list[dict[str, str]], kwargs: Body) -> list[int]:
-    """The ids of a chat with the opening of the assistant's turn."""
+    """Return the token ids of a chat followed by the beginning of the assistant's turn."""
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **kwargs)
     return tokenizer.encode(text, add_special_tokens=False)
 
 
 def messages_of(tokenizer: FileTokenizer, ids: list[int]) -> list[dict[str, str]]:
-    """The chat that ids are."""
+    """Decode token ids into the messages of a chat."""
     turns = [[part for part in turn.groups() if part is not None] for turn in _TURN.finditer(tokenizer.decode(ids))]
     return [{"role": role, "content": content} for role, content in turns]
 
 
 def main() -> None:
-    """Serve ``moody`` on a port until killed."""
-    server = ChatServer(moody, seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0, tokens="--tokens" in sys.argv)
+    """Serve ``mixed_answer`` on a port until killed."""
+    server = ChatServer(
+        mixed_answer, seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0, tokens="--tokens" in sys.argv
+    )
     server.port = int(sys.argv[1])
     with server:
         print(server.port, flush=True)

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven through its remote debugging port."""
+"""Control a headless Chromium through its remote debugging port."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import aiohttp
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-_PATIENCE = 120.0
+_TIMEOUT = 120.0
 
 
 def find_chromium() -> str:
-    """The browser's command; the test is skipped where there is none."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    """Return the path of the browser; skip the test if there is none."""
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    return found
+    return path
 
 
 class Page:
-    """One tab: commands of the DevTools protocol, and what tests do with a page."""
+    """One tab, controlled by commands of the DevTools protocol."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -38,11 +38,11 @@ class Page:
         self.events: list[dict[str, Any]] = []
 
     async def command(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer; events that come between are kept."""
+        """Send a command and return its result; events that arrive in between are appended to ``events``."""
         number = next(self._ids)
         await self._socket.send_json({"id": number, "method": method, "params": params})
         while True:
-            message = await self._socket.receive_json(timeout=_PATIENCE)
+            message = await self._socket.receive_json(timeout=_TIMEOUT)
             if message.get("id") == number:
                 assert "error" not in message, f"{method}: {message['error']}"
                 return dict(message["result"])
@@ -54,47 +54,47 @@ class Page:
             await self.command(f"{domain}.enable")
         await self.command("Page.navigate", url=path.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(await self._socket.receive_json(timeout=_PATIENCE))
+            self.events.append(await self._socket.receive_json(timeout=_TIMEOUT))
 
-    async def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression; promises are waited for."""
+    async def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression, after awaiting it if it is a promise."""
         answer = await self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     async def click(self, selector: str) -> None:
-        """Press the mouse in the middle of an element, after scrolling to it."""
-        place = f"document.querySelector({json.dumps(selector)})"
-        await self.ask(f"{place}.scrollIntoView({{block: 'center'}})")
-        box = await self.ask(f"{place}.getBoundingClientRect().toJSON()")
+        """Scroll to an element and click in its middle."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        await self.evaluate(f"{element}.scrollIntoView({{block: 'center'}})")
+        box = await self.evaluate(f"{element}.getBoundingClientRect().toJSON()")
         at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):
             await self.command("Input.dispatchMouseEvent", type=kind, **at)
 
     async def press(self, key: str) -> None:
-        """Press and release a key, sent to what has the focus."""
+        """Press and release a key in the focused element."""
         text = {"Enter": "\r", " ": " "}.get(key, "")
         await self.command("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
         await self.command("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def requested(self) -> list[str]:
-        """The addresses that the page asked for."""
+        """Return the URLs that the page requested."""
         return [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
-        """What the browser reported as errors: exceptions, and what the page's own policy refused."""
-        told = []
+        """Return the errors that the browser reported: exceptions, and violations of the page's security policy."""
+        errors = []
         for event in self.events:
             if event["method"] == "Runtime.exceptionThrown":
-                told.append(str(event["params"]["exceptionDetails"]))
+                errors.append(str(event["params"]["exceptionDetails"]))
             if event["method"] == "Log.entryAdded" and event["params"]["entry"]["level"] == "error":
-                told.append(str(event["params"]["entry"]["text"]))
-        return told
+                errors.append(str(event["params"]["entry"]["text"]))
+        return errors
 
 
 @asynccontextmanager
 async def browser(profile: Path) -> AsyncIterator[Page]:
-    """Start a Chromium with its own profile folder and give its tab; it is stopped at the end, with its children."""
+    """Start a Chromium with this profile folder and yield its tab; kill it and its children at the end."""
     flags = (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--window-size=1200,900",
@@ -103,7 +103,7 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
     log = (profile.parent / f"{profile.name}.log").open("w")
     process = subprocess.Popen([find_chromium(), *flags], stdout=log, stderr=log, start_new_session=True)
     try:
-        port = await _port(profile / "DevToolsActivePort", process)
+        port = await _read_port(profile / "DevToolsActivePort", process)
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json/list") as response:
                 tab = next(tab for tab in await response.json() if tab["type"] == "page")
@@ -117,9 +117,9 @@ async def browser(profile: Path) -> AsyncIterator[Page]:
         log.close()
 
 
-async def _port(path: Path, process: subprocess.Popen[bytes]) -> int:
-    """The port that the browser chose, once it has written it down."""
-    async with asyncio.timeout(_PATIENCE):
+async def _read_port(path: Path, process: subprocess.Popen[bytes]) -> int:
+    """Return the port that the browser wrote into its profile folder, once it is there."""
+    async with asyncio.timeout(_TIMEOUT):
         while not (path.exists() and path.read_text().count("\n")):
             assert process.poll() is None, f"Chromium ended with {process.returncode}; see {path.parent.name}.log"
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What hostile clients and files bring: requests without end, pickles that leave a trace; and a server to meet them."""
+"""Hostile input: requests without end and pickles that run code, and a server to send them to."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.adapter_toys import make_adapter, make_base
 from tests.support.admin_site import Site
+from tests.support.tiny_adapters import make_adapter, make_base
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 JUNK = b"a" * 4096
-ENDLESS = {
+ENDLESS_REQUESTS = {
     "request line": b"GET /",
     "header": b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ",
     "name of a header": b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX",
@@ -28,14 +28,15 @@ ENDLESS = {
 
 
 def open_site(root: Path, keys: Keys) -> Site:
+    """Return a server with one adapter ``a`` in its registry."""
     base = BaseModel.open(make_base(root / "toy-base"))
     registry = Registry(root / "adapters")
     registry.add("a", make_adapter(root / "a"), base)
     return Site(base, registry, keys)
 
 
-class Bomb:
-    """Makes a file when it is unpickled."""
+class PickleBomb:
+    """Creates the file ``witness`` when it is unpickled."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -51,13 +52,17 @@ def called(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
-def flood(client: socket.socket, start: bytes, junk: bytes, most: int) -> tuple[int, bytes]:
-    """Send without end until the server hangs up or answers; the bytes that went out, and what came back."""
+def send_endlessly(client: socket.socket, start: bytes, junk: bytes, limit: int) -> tuple[int, bytes]:
+    """Send ``start`` and then ``junk`` again and again until the server answers or closes, or ``limit`` bytes are sent.
+
+    Returns:
+        Number of bytes sent, and the answer.
+    """
     sent, answer = len(start), io.BytesIO()
     try:
         client.sendall(start)
         client.settimeout(0.0)
-        while sent < most:
+        while sent < limit:
             try:
                 sent += client.send(junk)
             except BlockingIOError:
@@ -65,10 +70,10 @@ def flood(client: socket.socket, start: bytes, junk: bytes, most: int) -> tuple[
                 client.send(junk[:1])
                 client.settimeout(0.0)
             try:
-                got = client.recv(4096)
+                received = client.recv(4096)
             except BlockingIOError:
                 continue
-            answer.write(got)
+            answer.write(received)
             break
     except (ConnectionError, TimeoutError):
         pass

@@ -1,4 +1,4 @@
-"""A vLLM server as its own command starts it, without anything of ours in front."""
+"""A vLLM server started by vLLM's own command, without our plugins and middleware."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from serve.launch.compiler import EAGER_ENV, compiler_fault
-from tests.support.dtypes import plain_words
-from tests.support.sampling_toys import until
+from tests.support.commands import wait_until
+from tests.support.dtypes import vllm_words
 
 
 class PlainVllm:
-    """vLLM with one model in float32 on a port of its own; it can be killed and started again."""
+    """vLLM with one model in float32 on a free port, which can be killed and restarted."""
 
     def __init__(self, model: Path, name: str, log: Path) -> None:
         with socket.socket() as probe:
@@ -24,27 +24,27 @@ class PlainVllm:
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model),
-            "--served-model-name", name, "--port", str(self.port), *plain_words(with_adapters=False),
+            "--served-model-name", name, "--port", str(self.port), *vllm_words(with_adapters=False),
             "--max-model-len", "2048", "--enforce-eager",
         ]  # fmt: skip
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start, without waiting until it is ready."""
+        """Start the server without waiting until it is ready."""
         env = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
         env |= EAGER_ENV if compiler_fault(os.environ) else {}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._arguments, stdout=log, stderr=log, env=env, start_new_session=True)
 
     def wait(self) -> None:
-        """Until it is ready."""
+        """Wait until the server accepts connections."""
         assert self._process is not None
-        until(lambda: self._process is None or self._process.poll() is not None or self._is_ready(), seconds=300)
+        wait_until(lambda: self._process is None or self._process.poll() is not None or self._is_ready(), seconds=300)
         assert self._process.poll() is None, self._log.read_text()[-3000:]
 
     def kill(self) -> None:
-        """End every process of it at once."""
+        """Kill all processes of the server."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

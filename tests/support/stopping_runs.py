@@ -1,4 +1,4 @@
-"""Runs with --stop against the in-process server: answers with a first and a second choice that every view shares."""
+"""Runs with ``--stop`` against a test's server, whose answers leave many votes close."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from harness.sampling.options import RunOptions
 from tests.support.chat_answers import Body, echo
 from tests.support.chat_server import ChatServer
 
-QUICK = RetryPolicy(max_in_flight=16, retries=3, timeout=20.0, wait=5.0, backoff=0.005)
+STOPPING_POLICY = RetryPolicy(max_in_flight=16, retries=3, timeout=20.0, wait=5.0, backoff=0.005)
 MODELS = ("base", "cross")
 
 
-def torn(body: Body) -> tuple[str, str]:
-    """Right, turned by 180° (the same wrong grid under every symmetry), recoloured, or broken, by a hash."""
+def ambiguous_answer(body: Body) -> tuple[str, str]:
+    """Return an answer chosen by a hash: right, recoloured, broken, or rotated by 180° (one grid in every view)."""
     text = echo(body)
     digest = hashlib.sha256(repr([body["model"], body["messages"]]).encode()).digest()
-    # No view changes how often colours occur: by that tasks differ in how clear the vote is, and in what wins it.
-    mood = hashlib.sha256(repr(sorted(Counter(text).values())).encode()).digest()
-    clear = 180 + mood[0] % 70
-    if digest[0] >= clear:
+    # The number of cells of each colour is the same in every view. It decides how clear a task's vote is and which
+    # grid wins it.
+    task_digest = hashlib.sha256(repr(sorted(Counter(text).values())).encode()).digest()
+    common = 180 + task_digest[0] % 70
+    if digest[0] >= common:
         return ("no grid", "stop") if digest[1] < 40 else (text.replace(text[0], str(digest[1] % 10)), "stop")
-    right = (digest[0] < clear * 0.66) == (mood[1] < 160)
+    right = (digest[0] < common * 0.66) == (task_digest[1] < 160)
     return (text if right else text[::-1]), "stop"
 
 
-def options(server: ChatServer, out: Path, **changes: object) -> RunOptions:
-    """20 test outputs a model, 16 draws each; rounds end after 8, 13 and 15 draws (8, 10, 12, 14 with a risk)."""
-    chosen = RunOptions(
+def stopping_options(server: ChatServer, out: Path, **changes: object) -> RunOptions:
+    """Return options for 20 test outputs per model with 16 samples each.
+
+    Rounds end after 8, 13 and 15 samples (8, 10, 12 and 14 with a risk).
+    """
+    options = RunOptions(
         servers=(server.url,), models=MODELS, dataset="toy/copy/evaluation#n=20", n=16, out=out, prompt="compact-v0",
-        encoder="MinimalGridEncoder()", policy=QUICK,
+        encoder="MinimalGridEncoder()", policy=STOPPING_POLICY,
     )  # fmt: skip
-    return replace(chosen, **changes)  # type: ignore[arg-type]
+    return replace(options, **changes)  # type: ignore[arg-type]
 
 
-def cut(run: Path, into: Path, lines: int) -> None:
-    """A copy of a run as a kill would have left it after so many predictions, with half a line behind them."""
-    into.mkdir()
-    folder, copy = RunFolder(run), RunFolder(into)
+def copy_interrupted(run: Path, to: Path, lines: int) -> None:
+    """Copy a run as it would be if killed after ``lines`` predictions, with an incomplete line after them."""
+    to.mkdir()
+    folder, copy = RunFolder(run), RunFolder(to)
     copy.write_manifest(folder.manifest().model_copy(update={"finished": None}))
-    saved = folder.predictions_path.read_bytes().splitlines(keepends=True)
-    copy.predictions_path.write_bytes(b"".join(saved[:lines]) + b"".join(saved[lines : lines + 1])[:50])
+    saved_lines = folder.predictions_path.read_bytes().splitlines(keepends=True)
+    copy.predictions_path.write_bytes(b"".join(saved_lines[:lines]) + b"".join(saved_lines[lines : lines + 1])[:50])

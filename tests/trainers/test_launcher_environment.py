@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ConfigError
-from tests.support.train_runs import FEW, Data, bench, command, last_line, losses_of, recipe_data, trained
+from tests.support.train_runs import (
+    FEW_STEPS,
+    Data,
+    last_error_line,
+    log_losses,
+    recipe_data,
+    run_python,
+    train_adapter,
+    train_command,
+)
 from trainers.recipe.launcher_environment import is_first_process, process_count, remove_launcher_variables
 
 LEFT = {"ACCELERATE_MIXED_PRECISION": "bf16", "PMI_SIZE": "4", "OMPI_COMM_WORLD_SIZE": "2", "RANK": "1"}
@@ -66,7 +75,9 @@ def test_variables_of_launchers_do_not_change_training(
 ) -> None:
     for name, value in {**LEFT, "ACCELERATE_TORCH_DEVICE": "meta", "ACCELERATE_USE_FSDP": "true"}.items():
         monkeypatch.setenv(name, value)
-    assert losses_of(trained(recipe_data(qwen, train_root / "left", micro_batch_size=1, **FEW))) == losses_of(few_run)
+    assert log_losses(
+        train_adapter(recipe_data(qwen, train_root / "left", micro_batch_size=1, **FEW_STEPS))
+    ) == log_losses(few_run)
 
 
 @pytest.mark.slow
@@ -89,6 +100,6 @@ def test_a_failed_start_is_one_line(
 ) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    done = bench(command(recipe_data(qwen, train_root / "refused", **changes)))
+    done = run_python(train_command(recipe_data(qwen, train_root / "refused", **changes)))
     assert done.returncode == 2
-    assert last_line(done.stderr).startswith(f"error: {message}")
+    assert last_error_line(done.stderr).startswith(f"error: {message}")

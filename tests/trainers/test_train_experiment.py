@@ -11,15 +11,15 @@ import pytest
 from tests.support.data_samples import barc_lines, write_lines
 from tests.support.recipes import EXPERIMENT
 from tests.support.train_runs import (
-    FEW,
+    FEW_STEPS,
     TORCHRUN,
-    bench,
-    command,
-    interrupted,
-    losses_of,
-    manifest_of,
+    adapter_manifest,
+    interrupt_training,
+    log_losses,
+    log_steps,
     recipe_data,
-    steps_of,
+    run_python,
+    train_command,
 )
 from trainers.store.training_log import read_log
 
@@ -33,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return ARC-AGI-1 as combined JSON files, as users export it, and a small BARC file."""
     folder = tmp_path_factory.mktemp("experiment")
     for split in ("training", "evaluation"):
-        done = bench(["-m", "harness.cli", "data", "export", f"arc1/{split}", "-o", str(folder / f"{split}.json")])
+        done = run_python(["-m", "harness.cli", "data", "export", f"arc1/{split}", "-o", str(folder / f"{split}.json")])
         assert done.returncode == 0, done.stderr
     write_lines(folder / "barc.jsonl", barc_lines(60, 12))
     return folder
@@ -54,11 +54,11 @@ def test_the_two_commands_of_the_experiment_run(files: Path, with_arc: bool) -> 
         str(files / "evaluation.json"),
         PROMPT,
     ]
-    done = bench(["-m", "harness.cli", "train", *paths, *arc, *barc, *EXPERIMENT], timeout=3000)
+    done = run_python(["-m", "harness.cli", "train", *paths, *arc, *barc, *EXPERIMENT], timeout=3000)
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert [word in line for word, line in zip(("--verbose", "DoRA"), warnings, strict=True)] == [True, True]
-    manifest = manifest_of(output)
+    manifest = adapter_manifest(output)
     assert (manifest.steps, manifest.seed, manifest.prompt, manifest.serveable) == (10, 7, PROMPT, True)
     assert [d.ids for d in manifest.datasets] == ([400, 400] if with_arc else [400])
     assert sum(d.drawn for d in manifest.datasets) == 160
@@ -74,14 +74,14 @@ def test_the_two_commands_of_the_experiment_run(files: Path, with_arc: bool) -> 
 
 def test_a_run_resumes_with_another_number_of_processes(train_root: Path, qwen: Path, few_run: Path) -> None:
     output = train_root / "one-then-two"
-    arguments = command(recipe_data(qwen, output, save_steps=2, **FEW))
-    status, error = interrupted(arguments, output, 3, lambda process: process.send_signal(signal.SIGTERM))
+    arguments = train_command(recipe_data(qwen, output, save_steps=2, **FEW_STEPS))
+    status, error = interrupt_training(arguments, output, 3, lambda process: process.send_signal(signal.SIGTERM))
     assert status == 130, error
-    stopped = len(steps_of(output))
-    assert stopped < len(steps_of(few_run))
-    done = bench([*TORCHRUN, *arguments])
+    stopped = len(log_steps(output))
+    assert stopped < len(log_steps(few_run))
+    done = run_python([*TORCHRUN, *arguments])
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"going on after step {stopped}" in done.stderr
-    assert [line["counts"] for line in steps_of(output)] == [line["counts"] for line in steps_of(few_run)]
-    for one, two in zip(losses_of(few_run), losses_of(output), strict=True):
+    assert [line["counts"] for line in log_steps(output)] == [line["counts"] for line in log_steps(few_run)]
+    for one, two in zip(log_losses(few_run), log_losses(output), strict=True):
         assert abs(one - two) < 3e-4

@@ -17,7 +17,7 @@ from harness.core.errors import DataError, RunError
 from harness.data.spec import open_dataset
 from tests.support.data_samples import task_json
 from tests.support.recipes import SMALL
-from tests.support.train_runs import Data, bench, command, last_line, recipe_data
+from tests.support.train_runs import Data, last_error_line, recipe_data, run_python, train_command
 from trainers.data.mixture import open_mixture
 from trainers.model.chat_template import load_tokenizer
 from trainers.recipe.schema import make_recipe
@@ -41,9 +41,9 @@ sys.exit(run_cli(cli, sys.argv[1:]))
 
 def error_of_refused_recipe(data: Data, capsys: pytest.CaptureFixture[str]) -> str:
     """Return the error line of a recipe that is refused before training."""
-    status = run_cli(cli, command(data)[2:])
+    status = run_cli(cli, train_command(data)[2:])
     assert status in (1, 2)
-    last = last_line(capsys.readouterr().err)
+    last = last_error_line(capsys.readouterr().err)
     assert last.startswith("error: ")
     assert read_log(Path(data["output_dir"]) / "log.jsonl") == []
     return last
@@ -115,10 +115,10 @@ def test_damaged_models_and_adapters_are_refused(
 
 
 def test_a_missing_hub_model_is_refused(tmp_path: Path) -> None:
-    done = bench(command(recipe_data("nobody/no-such-model", tmp_path / "out")))
+    done = run_python(train_command(recipe_data("nobody/no-such-model", tmp_path / "out")))
     assert done.returncode == 2
     expected = "error: model nobody/no-such-model: it is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids the "
-    assert last_line(done.stderr).startswith(expected)
+    assert last_error_line(done.stderr).startswith(expected)
 
 
 def test_datasets_without_outputs_are_refused(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,12 +142,12 @@ def test_an_output_folder_that_cannot_be_written_is_refused(
     path = tmp_path / "recipe.yaml"
     path.write_text(json.dumps(data), encoding="utf-8")
     assert run_cli(cli, ["train", str(path)]) == 2
-    assert "file/out cannot be written: Not a directory" in last_line(capsys.readouterr().err)
+    assert "file/out cannot be written: Not a directory" in last_error_line(capsys.readouterr().err)
 
 
 def test_the_dry_run_writes_nothing(tmp_path: Path, qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = recipe_data(qwen, tmp_path / "out", datasets="toy/cross#n=50", validation={"spec": "toy/cross"})
-    assert run_cli(cli, [*command(data, "--dry-run", "--json", "-")[2:]]) == 0
+    assert run_cli(cli, [*train_command(data, "--dry-run", "--json", "-")[2:]]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [path.name for path in tmp_path.iterdir()] == ["out.yaml"]
     assert result["schedule"]["steps"] == 40
@@ -159,9 +159,9 @@ def test_the_dry_run_writes_nothing(tmp_path: Path, qwen: Path, capsys: pytest.C
 
 def test_out_of_memory_says_what_to_change(train_root: Path, qwen: Path) -> None:
     data = recipe_data(qwen, train_root / "big", batch_size=512, max_padding=0.9, tokens_a_pass=10**6, max_steps=1)
-    done = bench(["-c", LITTLE_MEMORY, *command(data, "--dry-run")[2:]])
+    done = run_python(["-c", LITTLE_MEMORY, *train_command(data, "--dry-run")[2:]])
     assert done.returncode == 1
-    last = last_line(done.stderr)
+    last = last_error_line(done.stderr)
     assert last.startswith("error: out of memory (")
     same = "with the same result but for other draws of dropout: tokens_a_pass=500000, micro_batch_size=1, "
     same += "gradient_checkpointing=true. "

@@ -14,8 +14,18 @@ from harness.data.spec import open_dataset
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.store import Registry
-from tests.support.dtypes import SERVE
-from tests.support.train_runs import BATCH, FEW, STEPS, Data, bench, command, manifest_of, recipe_data, trained
+from tests.support.dtypes import SERVE_OPTIONS
+from tests.support.train_runs import (
+    BATCH,
+    FEW_STEPS,
+    STEPS,
+    Data,
+    adapter_manifest,
+    recipe_data,
+    run_python,
+    train_adapter,
+    train_command,
+)
 from trainers.commands.merge import merge
 from trainers.commands.parity import check_parity
 
@@ -23,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_trained_folder_has_its_manifest_and_files(whole_run: Path) -> None:
-    manifest = manifest_of(whole_run)
+    manifest = adapter_manifest(whole_run)
     assert (manifest.steps, manifest.kept_step, manifest.ended) == (STEPS, STEPS, "max_steps")
     assert sum(d.drawn for d in manifest.datasets) == STEPS * BATCH
     assert [d.declared_share for d in manifest.datasets] == pytest.approx([1 / 3, 2 / 3], abs=1e-6)
@@ -89,13 +99,13 @@ def test_a_trained_adapter_solves_its_family_and_ends_its_answers(train_root: Pa
     check = {"spec": "toy/diagonal/evaluation#n=40", "exact_tasks": 40}
     data = recipe_data("tiny", train_root / "diagonal", datasets=["toy/diagonal#n=2000"], validation=check)
     data |= {"batch_size": 16, "learning_rate": 4e-3, "lora": {"rank": 16}, "max_steps": 30, "save_steps": 30}
-    assert manifest_of(trained(data)).losses.validation["exact"] > 0.7
+    assert adapter_manifest(train_adapter(data)).losses.validation["exact"] > 0.7
 
 
 def test_parity_holds_for_the_served_adapter_only(train_root: Path, qwen: Path, plain_run: Path) -> None:
     registry = Registry(train_root / "adapters")
     version = registry.add("plain", plain_run)
-    with serving(qwen, registry.root, log=train_root / "server.log", **SERVE) as server:
+    with serving(qwen, registry.root, log=train_root / "server.log", **SERVE_OPTIONS) as server:
         admin.load(server.url, version.id)
         parity = check_parity(plain_run, server.url, "plain")
         assert parity.tokens > 50
@@ -114,10 +124,12 @@ def test_parity_with_a_16_bit_server(
     (louder / "manifest.json").unlink()
     registry = Registry(train_root / "rounded")
     wrong = registry.add("louder", louder).id
-    with serving(qwen, registry.root, log=train_root / "rounded.log", **{**SERVE, "dtype": "bfloat16"}) as server:
+    with serving(
+        qwen, registry.root, log=train_root / "rounded.log", **{**SERVE_OPTIONS, "dtype": "bfloat16"}
+    ) as server:
         admin.load(server.url, wrong)
-        recipe = command(recipe_data(qwen, plain_run, lora={"rank": 8}, learning_rate=1e-2))
-        done = bench([*recipe, "--server", server.url, "--adapters", str(registry.root)])
+        recipe = train_command(recipe_data(qwen, plain_run, lora={"rank": 8}, learning_rate=1e-2))
+        done = run_python([*recipe, "--server", server.url, "--adapters", str(registry.root)])
         assert done.returncode == 0, done.stderr
         assert "server in bfloat16: the server has the model that was trained" in done.stderr
         right = json.loads((plain_run / "parity.json").read_text())
@@ -127,9 +139,11 @@ def test_parity_with_a_16_bit_server(
         for model in (wrong, qwen.name):
             parity = check_parity(plain_run, server.url, model)
             assert not parity.holds, parity
-            other = bench(["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", model])
+            other = run_python(
+                ["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", model]
+            )
             assert (other.returncode, "PARITY FAILED" in other.stderr) == (1, True)
-        exact = bench(["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", "plain",
+        exact = run_python(["-m", "harness.cli", "parity", str(plain_run), "--server", server.url, "--model", "plain",
                        "--dtype", "float32"])  # fmt: skip
         assert "or the server computes in 16 bits (then give bench parity its --dtype)" in exact.stderr
 
@@ -138,8 +152,8 @@ def test_a_fully_trained_model_is_served(train_root: Path, qwen: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    changes = {**FEW, "lora": None, "learning_rate": 1e-2}
-    folder = trained(recipe_data(qwen, train_root / "whole-model", **changes))
+    changes = {**FEW_STEPS, "lora": None, "learning_rate": 1e-2}
+    folder = train_adapter(recipe_data(qwen, train_root / "whole-model", **changes))
     ids = list(range(40))
     with torch.no_grad():
         expected, before = (

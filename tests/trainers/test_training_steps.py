@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.train_runs import (
-    FEW,
+    FEW_STEPS,
     TORCHRUN,
     Data,
-    bench,
-    command,
-    last_line,
-    losses_of,
-    manifest_of,
+    adapter_manifest,
+    last_error_line,
+    log_losses,
+    log_steps,
     recipe_data,
-    steps_of,
-    trained,
+    run_python,
+    train_adapter,
+    train_command,
 )
 from trainers.store.training_log import read_log
 
@@ -29,29 +29,29 @@ pytestmark = pytest.mark.slow
 
 def test_two_processes_take_the_same_steps(train_root: Path, qwen: Path, few_run: Path) -> None:
     output = train_root / "two"
-    done = bench([*TORCHRUN, *command(recipe_data(qwen, output, **FEW))])
+    done = run_python([*TORCHRUN, *train_command(recipe_data(qwen, output, **FEW_STEPS))])
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [line["counts"] for line in steps_of(output)] == [line["counts"] for line in steps_of(few_run)]
-    for one, two in zip(losses_of(few_run), losses_of(output), strict=True):
+    assert [line["counts"] for line in log_steps(output)] == [line["counts"] for line in log_steps(few_run)]
+    for one, two in zip(log_losses(few_run), log_losses(output), strict=True):
         assert abs(one - two) < 3e-4
 
 
 def test_micro_batches_do_not_change_the_gradient(train_root: Path, qwen: Path, few_run: Path) -> None:
-    padded = trained(recipe_data(qwen, train_root / "padded", max_padding=0.9, **FEW))
-    assert manifest_of(few_run).padding == 0
-    assert manifest_of(padded).padding > 0.1
-    for one, two in zip(losses_of(few_run), losses_of(padded), strict=True):
+    padded = train_adapter(recipe_data(qwen, train_root / "padded", max_padding=0.9, **FEW_STEPS))
+    assert adapter_manifest(few_run).padding == 0
+    assert adapter_manifest(padded).padding > 0.1
+    for one, two in zip(log_losses(few_run), log_losses(padded), strict=True):
         assert abs(one - two) < 2e-4
 
 
 def test_training_from_an_adapter_continues_its_loss(train_root: Path, qwen: Path, plain_run: Path) -> None:
     check = {"spec": "toy/cross/evaluation#n=8", "max_tasks": 8}
     data = recipe_data(qwen, train_root / "further", adapter=str(plain_run), lora={"rank": 8}, max_steps=5, seed=1)
-    further = trained({**data, "validation": check, "eval_steps": 2})
-    assert losses_of(plain_run)[0] - losses_of(further)[0] > 0.5
+    further = train_adapter({**data, "validation": check, "eval_steps": 2})
+    assert log_losses(plain_run)[0] - log_losses(further)[0] > 0.5
     checks = [line for line in read_log(further / "log.jsonl") if "eval_loss" in line]
     assert [line["step"] for line in checks] == [2, 4, 5]
-    assert manifest_of(further).losses.validation == {"loss": checks[-1]["eval_loss"]}
+    assert adapter_manifest(further).losses.validation == {"loss": checks[-1]["eval_loss"]}
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_without_a_checkpoint(tmp_path: Path, qwen: Path) -> None:
@@ -66,10 +66,10 @@ def test_a_gradient_that_is_not_finite_ends_the_run_without_a_checkpoint(tmp_pat
     base = shutil.copytree(qwen, tmp_path / "base")
     model.save_pretrained(base)
     output = tmp_path / "out"
-    done = bench(command(recipe_data(base, output, max_steps=1)))
+    done = run_python(train_command(recipe_data(base, output, max_steps=1)))
     assert done.returncode == 1
     assert re.search(
-        r"error: the norm of the gradient is (inf|nan) at step 1: lower learning_rate", last_line(done.stderr)
+        r"error: the norm of the gradient is (inf|nan) at step 1: lower learning_rate", last_error_line(done.stderr)
     )
     assert not (output / "manifest.json").exists()
     assert (output / "log.jsonl").read_bytes() == b""
@@ -118,8 +118,8 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
 def test_other_ways_to_train(train_root: Path, qwen: Path, name: str, changes: Data, kind: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    folder = trained(recipe_data(qwen, train_root / name, **({"max_steps": 4} | changes)))
-    assert manifest_of(folder).kind == kind
+    folder = train_adapter(recipe_data(qwen, train_root / name, **({"max_steps": 4} | changes)))
+    assert adapter_manifest(folder).kind == kind
     assert (folder / "config.json").exists() == (kind == "model")
     if kind == "model":
         network = AutoModelForCausalLM.from_pretrained(folder)

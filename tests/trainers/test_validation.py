@@ -26,14 +26,14 @@ from tests.support.mixtures import tiny_tokenizer, without_outputs
 from tests.support.recipes import SMALL
 from tests.support.train_runs import (
     Data,
-    command,
-    interrupted,
+    adapter_manifest,
+    interrupt_training,
     kill,
-    losses_of,
-    manifest_of,
+    log_losses,
+    log_steps,
     recipe_data,
-    steps_of,
-    trained,
+    train_adapter,
+    train_command,
 )
 from tests.support.validations import validation_log, validation_recipe
 from trainers.model.chat_template import load_tokenizer
@@ -155,12 +155,12 @@ def early_stopping_recipe(model: Path, output: Path, **changes: Any) -> Data:
 @pytest.fixture(scope="module")
 def ended(train_root: Path, qwen: Path) -> Path:
     """A run that ended by early stopping."""
-    return trained(early_stopping_recipe(qwen, train_root / "early"))
+    return train_adapter(early_stopping_recipe(qwen, train_root / "early"))
 
 
 @pytest.mark.slow
 def test_early_stopping_saves_the_best_weights(train_root: Path, qwen: Path, ended: Path) -> None:
-    manifest, log = manifest_of(ended), read_log(ended / "log.jsonl")
+    manifest, log = adapter_manifest(ended), read_log(ended / "log.jsonl")
     checks = {line["step"]: line["eval_loss"] for line in log if "eval_loss" in line}
     best = min(checks, key=checks.__getitem__)
     assert (manifest.ended, manifest.kept_step, manifest.steps) == ("patience", best, best + 6)
@@ -169,31 +169,33 @@ def test_early_stopping_saves_the_best_weights(train_root: Path, qwen: Path, end
     assert manifest.validation.digest == open_dataset(CHECK["spec"]).digest()
     assert best % 7
     assert f"step {best}" in (ended / "README.md").read_text(encoding="utf-8")
-    short = trained(early_stopping_recipe(qwen, train_root / "short", max_steps=best, validation=None, report_to=[]))
-    assert losses_of(short) == losses_of(ended)[:best]
+    short = train_adapter(
+        early_stopping_recipe(qwen, train_root / "short", max_steps=best, validation=None, report_to=[])
+    )
+    assert log_losses(short) == log_losses(ended)[:best]
     assert weights_digest(short) == weights_digest(ended)
 
 
 @pytest.mark.slow
 def test_a_lost_log_does_not_change_the_reason_of_the_end(train_root: Path, qwen: Path) -> None:
     data = recipe_data(qwen, train_root / "lost", max_steps=9, save_steps=3)
-    _, _ = interrupted(command(data), train_root / "lost", 7, kill)
+    _, _ = interrupt_training(train_command(data), train_root / "lost", 7, kill)
     (train_root / "lost" / "log.jsonl").unlink()
-    manifest = manifest_of(trained(data))
+    manifest = adapter_manifest(train_adapter(data))
     assert (manifest.ended, manifest.steps, manifest.kept_step) == ("max_steps", 9, 9)
 
 
 @pytest.mark.slow
 def test_a_run_killed_after_its_best_step_ends_with_the_same_weights(train_root: Path, qwen: Path, ended: Path) -> None:
     output = train_root / "early-cut"
-    arguments = command(early_stopping_recipe(qwen, output, report_to=[]))
-    best = manifest_of(ended).kept_step
+    arguments = train_command(early_stopping_recipe(qwen, output, report_to=[]))
+    best = adapter_manifest(ended).kept_step
     done = sum(line["step"] <= best for line in read_log(ended / "log.jsonl"))
-    interrupted(arguments, output, done + 1, kill)
+    interrupt_training(arguments, output, done + 1, kill)
     assert (output / "checkpoints" / f"best-{best}").is_dir()
     assert not (output / "checkpoints" / f"checkpoint-{best}").exists()
-    trained(early_stopping_recipe(qwen, output, report_to=[]))
-    assert steps_of(output) == steps_of(ended)
+    train_adapter(early_stopping_recipe(qwen, output, report_to=[]))
+    assert log_steps(output) == log_steps(ended)
     assert weights_digest(output) == weights_digest(ended)
 
 
@@ -204,10 +206,10 @@ def test_a_run_killed_before_its_result_is_finished_without_training(train_root:
     (output / "adapter_model.safetensors").unlink()
     recipe = make_recipe(early_stopping_recipe(qwen, output))
     train(recipe, output, progress=False)
-    assert steps_of(output) == steps_of(ended)
+    assert log_steps(output) == log_steps(ended)
     assert weights_digest(output) == weights_digest(ended)
     (output / "manifest.json").unlink()
-    shutil.rmtree(output / "checkpoints" / f"best-{manifest_of(ended).kept_step}")
+    shutil.rmtree(output / "checkpoints" / f"best-{adapter_manifest(ended).kept_step}")
     with pytest.raises(RunError, match=r"the weights of the best step: it is missing; resume=false starts over"):
         train(recipe, output, progress=False)
 

@@ -1,4 +1,4 @@
-"""Tiny models and adapters for the tests of the server, written with NumPy alone."""
+"""Write tiny models and LoRA adapters with NumPy alone, for tests of the server."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PROJECTIONS = {
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], dtype: str = "F32") -> None:
-    """Write float32 arrays as F32, F16 or BF16 (truncated)."""
+    """Write arrays as F32, F16 or BF16 (truncated) into a safetensors file."""
     header: dict[str, Any] = {}
     parts: list[bytes] = []
-    at = 0
+    offset = 0
     for name, array in tensors.items():
         values = array.astype("<f4")
         if dtype == "BF16":
@@ -35,15 +35,15 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], dtype: str 
         else:
             with np.errstate(over="ignore"):
                 raw = values.astype({"F32": "<f4", "F16": "<f2"}[dtype]).tobytes()
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + len(raw)]}
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, offset + len(raw)]}
         parts.append(raw)
-        at += len(raw)
+        offset += len(raw)
     head = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + b"".join(parts))
 
 
 def make_base(folder: Path, *, layers: int = LAYERS, vocabulary: int = 40) -> Path:
-    """A Qwen2 folder with config.json and random weights, and no tokenizer."""
+    """Write a Qwen2 model folder with random weights and no tokenizer."""
     folder.mkdir(parents=True)
     config = {
         "architectures": ["Qwen2ForCausalLM"],
@@ -71,7 +71,11 @@ def make_base(folder: Path, *, layers: int = LAYERS, vocabulary: int = 40) -> Pa
 def make_adapter(
     folder: Path, seed: int = 0, *, rank: int = 4, base: str = "toy-base", layers: int = LAYERS, **config: Any
 ) -> Path:
-    """A LoRA adapter on the attention of ``make_base``; further keywords change adapter_config.json."""
+    """Write a random LoRA adapter for the attention layers of ``make_base``.
+
+    Args:
+        config: fields of adapter_config.json to change.
+    """
     folder.mkdir(parents=True)
     settings: dict[str, Any] = {
         "peft_type": "LORA",
@@ -88,7 +92,7 @@ def make_adapter(
 
 
 def lora_tensors(seed: int, rank: int = 4, layers: int = LAYERS) -> dict[str, np.ndarray]:
-    """The matrices of ``make_adapter`` by name."""
+    """Return the weights of ``make_adapter`` by name."""
     random = np.random.default_rng(seed)
     tensors: dict[str, np.ndarray] = {}
     for layer in range(layers):

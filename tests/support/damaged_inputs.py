@@ -1,4 +1,4 @@
-"""Damaged inputs: valid ones, changed at random the way files break and people mistype."""
+"""Inputs for fuzzing: valid ones with random changes, as from broken files or typing errors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DICTIONARY = [
 ]  # fmt: skip
 
 
-def mutated(corpus: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
-    """``count`` inputs, each one of the corpus after one to four changes; the same for the same seed.
+def damaged_inputs(corpus: Sequence[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
+    """Yield ``count`` inputs, each made from one of the corpus by one to four changes that depend on the seed.
 
     Args:
         corpus: valid inputs, none empty.
@@ -23,11 +23,11 @@ def mutated(corpus: Sequence[bytes], count: int, seed: int = 0) -> Iterator[byte
     for _ in range(count):
         data = bytearray(draw.choice(corpus))
         for _ in range(draw.choice((1, 1, 1, 2, 2, 3, 4))):
-            _change(data, corpus, draw)
+            _change_bytes(data, corpus, draw)
         yield bytes(data)
 
 
-def _change(data: bytearray, corpus: Sequence[bytes], draw: random.Random) -> None:
+def _change_bytes(data: bytearray, corpus: Sequence[bytes], draw: random.Random) -> None:
     at = draw.randrange(len(data) + 1)
     end = min(len(data), at + draw.choice((1, 1, 2, 5, 20, 200)))
     match draw.randrange(8):
@@ -38,7 +38,7 @@ def _change(data: bytearray, corpus: Sequence[bytes], draw: random.Random) -> No
         case 2:
             del data[at:end]
         case 3:
-            del data[at:]  # torn
+            del data[at:]  # truncated
         case 4 if at < len(data):
             data[at] ^= 1 << draw.randrange(8)
         case 5:

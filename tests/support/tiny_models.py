@@ -1,4 +1,4 @@
-"""Random small models with a byte tokenizer, and random LoRA adapters on them, for tests that start a real server."""
+"""Random small models with a byte tokenizer and random LoRA adapters, for tests that start a real server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHAT = (
 
 
 def make_model(folder: Path, seed: int = 0, *, family: str = "qwen2", tied: bool = True) -> Path:
-    """Save a model of 0.3 M parameters in float32; its logits are spread so that greedy answers are well apart.
+    """Save a model of 0.3 M parameters in float32, with weights so large that the best token is well ahead.
 
     Args:
         family: transformers' model type. vLLM wraps the LM head for LoRA in ``qwen3`` and ``llama``, not in ``qwen2``.
@@ -47,7 +47,7 @@ def make_model(folder: Path, seed: int = 0, *, family: str = "qwen2", tied: bool
 
 
 def make_lora(folder: Path, model: Path, seed: int, *, rank: int = 8, targets: str | list[str] = "all-linear") -> Path:
-    """Save a random LoRA on all linear layers (or ``targets``), large enough to change most answers."""
+    """Save a random LoRA adapter on ``targets``, large enough to change most answers."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -63,8 +63,11 @@ def make_lora(folder: Path, model: Path, seed: int, *, rank: int = 8, targets: s
     return folder
 
 
-def greedy_answers(model: Path, adapter: Path | None, prompts: list[list[int]], tokens: int) -> list[list[int]]:
-    """The token ids that transformers (with PEFT) answers at temperature 0 in float32, an end of turn among them."""
+def greedy_tokens(model: Path, adapter: Path | None, prompts: list[list[int]], tokens: int) -> list[list[int]]:
+    """Return the token ids that transformers (with PEFT) generates at temperature 0 in float32.
+
+    Generation continues after the end of a turn, as with vLLM's ``ignore_eos``.
+    """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -73,7 +76,7 @@ def greedy_answers(model: Path, adapter: Path | None, prompts: list[list[int]], 
     if adapter is not None:
         network = PeftModel.from_pretrained(network, str(adapter))
     network.eval()
-    network.generation_config.eos_token_id = None  # else it is never chosen, where a server with ignore_eos chooses it
+    network.generation_config.eos_token_id = None
     answers = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
