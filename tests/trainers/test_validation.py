@@ -28,7 +28,7 @@ from tests.support.train_runs import (
     Data,
     adapter_manifest,
     interrupt_training,
-    kill,
+    kill_tree,
     log_losses,
     log_steps,
     recipe_data,
@@ -179,7 +179,7 @@ def test_early_stopping_saves_the_best_weights(train_root: Path, qwen: Path, end
 @pytest.mark.slow
 def test_a_lost_log_does_not_change_the_reason_of_the_end(train_root: Path, qwen: Path) -> None:
     data = recipe_data(qwen, train_root / "lost", max_steps=9, save_steps=3)
-    _, _ = interrupt_training(train_command(data), train_root / "lost", 7, kill)
+    _, _ = interrupt_training(train_command(data), train_root / "lost", 7, kill_tree)
     (train_root / "lost" / "log.jsonl").unlink()
     manifest = adapter_manifest(train_adapter(data))
     assert (manifest.ended, manifest.steps, manifest.kept_step) == ("max_steps", 9, 9)
@@ -191,7 +191,7 @@ def test_a_run_killed_after_its_best_step_ends_with_the_same_weights(train_root:
     arguments = train_command(early_stopping_recipe(qwen, output, report_to=[]))
     best = adapter_manifest(ended).kept_step
     done = sum(line["step"] <= best for line in read_log(ended / "log.jsonl"))
-    interrupt_training(arguments, output, done + 1, kill)
+    interrupt_training(arguments, output, done + 1, kill_tree)
     assert (output / "checkpoints" / f"best-{best}").is_dir()
     assert not (output / "checkpoints" / f"checkpoint-{best}").exists()
     train_adapter(early_stopping_recipe(qwen, output, report_to=[]))
