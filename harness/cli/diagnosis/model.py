@@ -1,4 +1,4 @@
-"""``bench doctor MODEL``: what of a model, its tokenizer and chat template will not work, or needs setting."""
+"""``bench doctor MODEL``: check what of a model, its tokenizer and chat template does not work or needs a setting."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ if TYPE_CHECKING:
 _CLASS = """
 import json, sys
 from vllm.model_executor.models.registry import ModelRegistry
-found = ModelRegistry.models.get(sys.argv[1])
-if found is None:
-    told = {"unknown": True}
+entry = ModelRegistry.models.get(sys.argv[1])
+if entry is None:
+    answer = {"unknown": True}
 else:
     try:
-        loaded = found.load_model_cls()
-        told = {"lora": bool(getattr(loaded, "supports_lora", False))}
-        told["modules"] = sorted(getattr(loaded, "embedding_modules", None) or {})
+        model = entry.load_model_cls()
+        answer = {"lora": bool(getattr(model, "supports_lora", False))}
+        answer["modules"] = sorted(getattr(model, "embedding_modules", None) or {})
     except ImportError as error:
-        told = {"fault": str(error)}
-print(json.dumps(told))
+        answer = {"fault": str(error)}
+print(json.dumps(answer))
 """
-"""Asked of vLLM in a process of its own, which it writes its log into."""
-_SMALLEST_HEAD = 32
-"""What vLLM's attention on a CPU takes at least."""
+"""A program that prints what vLLM knows about a model class; a separate process keeps vLLM's log apart."""
+_MIN_HEAD_SIZE = 32
+"""The smallest head size that vLLM's attention on a CPU supports."""
 
 
 def check_model(model: str, prompt: str, encoder: str, template: str | None) -> list[Finding]:
-    """Look at a model as preview, train, serve and run will.
+    """Check a model for preview, train, serve and run.
 
     Args:
-        template: the chat template of the recipe, if it names one.
+        model: a folder, a Hugging Face id, or ``tiny``.
+        template: the chat template of a recipe; None for the model's own.
 
     Raises:
-        ArcBenchError: there is no such model, prompt or encoder.
+        ArcBenchError: the model, prompt or encoder does not exist.
     """
     from serve.registry.base_model import BaseModel
     from trainers.model.inputs import check_weights, find_base
@@ -55,7 +56,7 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
     load_prompt(prompt)
     parse_encoder(encoder)
     where = find_base(model)
-    findings = list(_reading(where, prompt, encoder, template))
+    findings = list(_check_tokenizer(where, prompt, encoder, template))
     base = BaseModel.open(where)  # after reading, which leaves the files of a hub model in the cache
     try:
         check_weights(where)
@@ -63,11 +64,11 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
         findings.append(Finding("ok", "train, serve: the weights are here, or can be downloaded"))
     except ArcBenchError as error:
         findings.append(Finding("problem", f"train, serve: {error}"))
-    return findings + list(_serving(base))
+    return findings + list(_check_serving(base))
 
 
-def _reading(where: Path | str, prompt: str, encoder: str, template: str | None) -> Iterator[Finding]:
-    """Tokenizer and chat template, which preview and train refuse or warn of."""
+def _check_tokenizer(where: Path | str, prompt: str, encoder: str, template: str | None) -> Iterator[Finding]:
+    """Check tokenizer and chat template as preview and train do."""
     from trainers.model.chat_template import open_chat, today
     from trainers.recipe.schema import make_recipe
 
@@ -80,7 +81,7 @@ def _reading(where: Path | str, prompt: str, encoder: str, template: str | None)
         if "no chat template" in str(error):
             yield Finding("note", "run: the base cannot be asked by chat", "ask an adapter that has learned a template")
         return
-    yield from _reading_of(chat, prompt, encoder)
+    yield from _check_chat(chat, prompt, encoder)
     if isinstance(where, Path) and not (where / "tokenizer.json").is_file():
         yield Finding(
             "note", "run: there is no tokenizer.json, so that prompts are sent as chats and not as token ids",
@@ -88,14 +89,15 @@ def _reading(where: Path | str, prompt: str, encoder: str, template: str | None)
         )  # fmt: skip
 
 
-def _reading_of(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
+def _check_chat(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
+    """Check that prompts can be tokenized, and say which token ends an answer."""
     row = parse_encoder(encoder).line(1, bytes(range(10)))
     try:
         used = chat.usable_prompt(prompt)
         tokens = chat.prompt_tokens(used)
         length = len(chat.tokenizer.encode(row, add_special_tokens=False))
-        made = "the tokenizer, many times slower" if tokens.method == "tokenizer" else f"a table of {tokens.method}"
-        yield Finding("ok", f"preview, train: a row of 10 cells takes {length} tokens; prompts are made by {made}")
+        method = "the tokenizer, many times slower" if tokens.method == "tokenizer" else f"a table of {tokens.method}"
+        yield Finding("ok", f"preview, train: a row of 10 cells takes {length} tokens; prompts are made by {method}")
     except ConfigError as error:
         yield Finding("problem", f"preview, train, run: {error}")
         return
@@ -109,15 +111,16 @@ def _reading_of(chat: Chat, prompt: str, encoder: str) -> Iterator[Finding]:
     yield from (Finding("note", f"train, run: {line}") for line in chat.advice([turn], [prompt], [used]))
 
 
-def _serving(base: BaseModel) -> Iterator[Finding]:
-    if not base.config:  # not on this machine, which was said
+def _check_serving(base: BaseModel) -> Iterator[Finding]:
+    """Check whether vLLM serves the model and adapters for it."""
+    if not base.config:  # not on this machine: a finding says so already
         return
     text, name = base.text_config, base.architecture
     heads = text.get("num_attention_heads")
     width = text.get("head_dim") or (text["hidden_size"] // heads if heads and text.get("hidden_size") else None)
     if base.has_other_tokenizer:
         yield Finding("ok", "serve: vLLM is told to read the tokenizer of transformers (--tokenizer-mode hf)")
-    if isinstance(width, int) and width < _SMALLEST_HEAD:
+    if isinstance(width, int) and width < _MIN_HEAD_SIZE:
         yield Finding("note", f"serve: heads of size {width} are too small for vLLM on a CPU", "serve it on a GPU")
     if base.is_composite:
         yield Finding(
@@ -128,33 +131,38 @@ def _serving(base: BaseModel) -> Iterator[Finding]:
     elif find_spec("vllm") is None:
         yield Finding("note", f"serve: vLLM is not installed, so that {name} was not looked up")
     else:
-        yield from _in_vllm(name, text.get("vocab_size"))
+        yield from _check_vllm_class(name, text.get("vocab_size"))
 
 
-def _in_vllm(name: str, tokens: object) -> Iterator[Finding]:
-    """What the installed vLLM says of a class."""
+def _check_vllm_class(name: str, tokens: object) -> Iterator[Finding]:
+    """Check a model class in the installed vLLM.
+
+    Args:
+        tokens: the size of the vocabulary.
+    """
     argv = [sys.executable, "-P", "-c", _CLASS, name]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     try:
-        told = json.loads(done.stdout.strip().splitlines()[-1])
+        answer = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         yield Finding("problem", f"serve: vLLM cannot be asked: {last}", "bench doctor looks at the installation")
         return
-    if told.get("unknown"):
+    if answer.get("unknown"):
         yield Finding(
             "note", f"serve: vLLM has no class {name} of its own; it may serve the model through transformers, which "
             "was not tried", "try bench serve before you train",
         )  # fmt: skip
-    elif fault := told.get("fault"):
+    elif fault := answer.get("fault"):
         yield Finding("problem", f"serve: vLLM's {name} cannot be loaded: {fault}", "install what is missing")
-    elif not told["lora"]:
+    elif not answer["lora"]:
         yield Finding("problem", f"serve: vLLM's {name} takes no adapters", "bench merge, and serve the merged model")
     else:
-        yield from _on_embeddings(name, told["modules"], tokens)
+        yield from _check_embeddings(name, answer["modules"], tokens)
 
 
-def _on_embeddings(name: str, modules: list[str], tokens: object) -> Iterator[Finding]:
+def _check_embeddings(name: str, modules: list[str], tokens: object) -> Iterator[Finding]:
+    """Check whether vLLM serves adapters on the embeddings and the output layer of a model class."""
     if "lm_head" in modules and isinstance(tokens, int) and tokens > MOST_TOKENS:
         yield Finding(
             "problem", f"serve: vLLM's {name} takes adapters up to {MOST_TOKENS:,} tokens; the model has {tokens:,}",

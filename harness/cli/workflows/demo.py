@@ -1,4 +1,4 @@
-"""The command ``bench demo``: the whole loop on the tiny base, made of the commands that users type themselves."""
+"""The command ``bench demo``: train, serve, bench and report on the tiny base, with the commands that users type."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENCODER = "MinimalGridEncoder()"
 
 @dataclass(frozen=True, slots=True)
 class DemoAdapter:
-    """One adapter of the demo: what it is trained on, and for how many steps."""
+    """One adapter of the demo: its name, the toy families it is trained on, and the training steps."""
 
     name: str
     families: tuple[str, ...]
@@ -38,7 +38,7 @@ class DemoAdapter:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One benchmark of the demo; ``max_tokens`` None leaves the command's own default."""
+    """One run of the demo; ``max_tokens`` None means the default of ``bench run``."""
 
     folder: Path
     spec: str
@@ -53,7 +53,7 @@ ADAPTERS = (
 NEW_FAMILIES = ("cross", "diagonal")
 KNOWN_FAMILIES = ("copy", "border", "corners", "edge", "recolour")
 ARC_TOKENS = 64
-"""Enough for the small answers that are asked for; the tiny base would write on to the end of any larger room."""
+"""Enough for the small grids of the ARC-AGI-1 tasks; the tiny base often does not stop before the limit."""
 
 _GO_ON = """\
 ## How to go on
@@ -72,19 +72,19 @@ _GO_ON = """\
 @click.option(
     "-o", "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/demo"), show_default=True
 )
-@click.option("--fresh", is_flag=True, help="Delete what an earlier demo left in the folder and start over.")
-@click.option("--port", type=int, help="Port of the server; a free one where left out.")
+@click.option("--fresh", is_flag=True, help="Delete the folder of an earlier demo and start over.")
+@click.option("--port", type=int, help="Port of the server; by default a free one.")
 @click.option(
     "--tasks",
     type=click.IntRange(4),
     default=40,
     show_default=True,
-    help="Tasks of each new family; half as many of each known one, and of ARC-AGI-1.",
+    help="Tasks of each new family; half as many of each known family and of ARC-AGI-1.",
 )
 def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
-    """The whole loop on the tiny base: train three adapters, serve, hot-swap, bench, compare, report.
+    """Run the whole loop on the tiny base: train three adapters, serve, hot-swap, bench, compare, report.
 
-    Every step is a command that is shown before it runs; what is already there is not done again.
+    Every step is a command that is printed before it runs. Finished steps are skipped.
 
     \b
     bench demo
@@ -93,9 +93,9 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
     started = time.monotonic()
     _prepare(out, fresh)
     with sigterm_as_interrupt():
-        adapters = [_train(out, lesson) for lesson in ADAPTERS]
+        adapters = [_train(out, adapter) for adapter in ADAPTERS]
         runs = _runs(out, tasks)
-        if unfinished := [run for run in runs if not is_finished(run.folder, _wanted(run, adapters))]:
+        if unfinished := [run for run in runs if not is_finished(run.folder, _expected_run(run, adapters))]:
             _serve_and_run(out, adapters, unfinished, port)
         report = out / "report.md"
         run_bench(
@@ -114,6 +114,11 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
 
 
 def _prepare(out: Path, fresh: bool) -> None:
+    """Create the demo's folder; refuse a folder that holds anything else.
+
+    Raises:
+        click.UsageError: the folder is not empty, and no demo wrote it.
+    """
     marker = out / MARKER
     if out.exists() and any(out.iterdir()) and not marker.exists():
         raise click.UsageError(f"{out} is not empty and no demo made it; name another folder with --out")
@@ -123,20 +128,20 @@ def _prepare(out: Path, fresh: bool) -> None:
     marker.write_text('{"made_by": "bench demo"}\n')
 
 
-def _train(out: Path, lesson: DemoAdapter) -> Path:
-    """Write the recipe of a lesson and train it; ``bench train`` itself knows when it is done already."""
+def _train(out: Path, adapter: DemoAdapter) -> Path:
+    """Write the recipe of an adapter and train it, which ``bench train`` skips if it is done; return its folder."""
     import yaml
 
-    recipe = out / "recipes" / f"{lesson.name}.yaml"
-    folder = out / "trained" / lesson.name
+    recipe = out / "recipes" / f"{adapter.name}.yaml"
+    folder = out / "trained" / adapter.name
     content = {
         "model": "tiny",
         "output_dir": str(folder),
-        "datasets": [{"spec": f"toy/{family}#n=2000", "weight": 1.0} for family in lesson.families],
+        "datasets": [{"spec": f"toy/{family}#n=2000", "weight": 1.0} for family in adapter.families],
         "prompt": PROMPT,
         "encoder": ENCODER,
         "lora": {"rank": 16, "alpha": 32},
-        "max_steps": lesson.steps,
+        "max_steps": adapter.steps,
         "batch_size": 16,
         "learning_rate": 4e-3,
         "dtype": "float32",
@@ -150,7 +155,7 @@ def _train(out: Path, lesson: DemoAdapter) -> Path:
 
 
 def _runs(out: Path, tasks: int) -> list[Run]:
-    """Every run of the demo."""
+    """Return every run of the demo."""
     bench = out / "bench"
     new = [Run(bench / name, f"toy/{name}/evaluation#n={tasks}") for name in NEW_FAMILIES]
     known = [Run(bench / name, f"toy/{name}/evaluation#n={tasks // 2}") for name in KNOWN_FAMILIES]
@@ -159,7 +164,7 @@ def _runs(out: Path, tasks: int) -> list[Run]:
 
 
 def _small_tasks(out: Path, count: int) -> Path:
-    """A file with the ids of the ARC-AGI-1 evaluation tasks that have the smallest answers, quick on a CPU."""
+    """Write the ids of the ARC-AGI-1 evaluation tasks with the smallest test outputs, which are quick on a CPU."""
     from harness.data.dataset import iterate_tasks
     from harness.data.spec import open_dataset
 
@@ -173,8 +178,8 @@ def _small_tasks(out: Path, count: int) -> Path:
     return path
 
 
-def _wanted(run: Run, adapters: Sequence[Path]) -> ExpectedRun:
-    """What a run must have been to be taken as done, with the weights that were trained last."""
+def _expected_run(run: Run, adapters: Sequence[Path]) -> ExpectedRun:
+    """Return the settings that a finished run must have, with the weights that were trained last."""
     from trainers.tiny.train import shipped_path
 
     hashes = {
@@ -185,7 +190,7 @@ def _wanted(run: Run, adapters: Sequence[Path]) -> ExpectedRun:
 
 
 def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], port: int | None) -> None:
-    """Start one server on the bare base, swap every adapter in while it serves, and sample all that is missing."""
+    """Start one server with the base only, load every adapter while it runs, and sample the runs."""
     from serve.launch.process import serving
     from trainers.tiny.train import shipped_path
 
@@ -195,22 +200,24 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
         shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="exact"
     ) as server:
         click.echo(f"serving at {server.url}")
-        for lesson, folder in zip(ADAPTERS, adapters, strict=True):
-            run_bench("adapters", "add", lesson.name, str(folder), "--adapters", str(registry))
-            run_bench("adapters", "load", lesson.name, "--server", server.url)
+        for adapter, folder in zip(ADAPTERS, adapters, strict=True):
+            run_bench("adapters", "add", adapter.name, str(folder), "--adapters", str(registry))
+            run_bench("adapters", "load", adapter.name, "--server", server.url)
         models = [
-            word for name in (shipped_path().name, *(lesson.name for lesson in ADAPTERS)) for word in ("--model", name)
+            word
+            for name in (shipped_path().name, *(adapter.name for adapter in ADAPTERS))
+            for word in ("--model", name)
         ]
         for run in runs:
-            how = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
+            settings = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
             limit = ["--max-tokens", str(run.max_tokens)] if run.max_tokens else []
-            resume = ["--resume"] if resume_or_move_aside(run.folder, _wanted(run, adapters)) else []
+            resume = ["--resume"] if resume_or_move_aside(run.folder, _expected_run(run, adapters)) else []
             where = ["--out", str(run.folder), *resume]
-            run_bench("run", "--server", server.url, *models, "--dataset", run.spec, *how, *limit, *where)
+            run_bench("run", "--server", server.url, *models, "--dataset", run.spec, *settings, *limit, *where)
 
 
 def _closing(out: Path) -> Path:
-    """The end of the report: how to go on from here."""
+    """Write the last section of the report: what to try next."""
     path = out / "how-to-go-on.md"
     path.write_text(_GO_ON.format(out=out), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""``bench parity``, and ``bench train`` with the same check at its end: does the server have what was trained?"""
+"""``bench parity`` checks that a server has the adapter that was trained; ``bench train`` can do so at its end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("adapter", type=click.Path(path_type=Path))
-@click.option("--server", required=True, help="Address of a running server.")
-@click.option("--model", required=True, help="What the server calls the adapter.")
+@click.option("--server", required=True, help="URL of a running server.")
+@click.option("--model", required=True, help="The adapter's name on the server.")
 @click.option("--samples", default=8, show_default=True, type=click.IntRange(1), help="Training samples to compare.")
-@click.option("--base", help="The base model, where it has moved since training.")
+@click.option("--base", help="The base model, if it has moved since training.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="In which the server computes  [default: as our server says, else float32]",
+    help="The dtype in which the server computes.  [default: as our server says, else float32]",
 )
 @json_option("the figures")
 def parity(
@@ -39,31 +39,38 @@ def parity(
     dtype: str | None,
     json_file: Path | None,
 ) -> None:
-    """Compare the log-probabilities of a trained adapter through PEFT with those that a server gives.
+    """Compare the log-probabilities of a trained adapter in PEFT with those of a server.
 
-    Exit status 1 where they differ by more than the arithmetic of the server's dtype explains, or where base and
-    adapter hardly differ, so that nothing could be told. The figures are also written to parity.json in ADAPTER.
+    The exit status is 1 if they differ by more than rounding in the server's dtype explains, or if base and adapter
+    hardly differ, so that the check could not fail. The figures are also written to parity.json in ADAPTER.
 
     \b
     bench parity runs/demo/trained/cross --server http://127.0.0.1:8000 --model cross
     """
-    found = _check(adapter, server, model, samples=samples, base=base, dtype=dtype)
-    print_result(found.as_text(), json.dumps(asdict(found)), json_file)
-    _fail_unless_it_holds(found, server)
+    result = _check_and_save(adapter, server, model, samples=samples, base=base, dtype=dtype)
+    print_result(result.as_text(), json.dumps(asdict(result)), json_file)
+    _raise_if_failed(result, server)
 
 
 def _train_and_check(server: str | None, adapters: Path | None, **options: Any) -> None:
+    """Run ``bench train``; then, with ``--server``, load the adapter there and check parity."""
     if server is not None and adapters is None:
         raise click.UsageError("--server needs --adapters, the registry on which that server runs")
     assert plain_train.callback is not None
     output: Path | None = plain_train.callback(**options)
     if output is None or int(os.environ.get("RANK", "0")) != 0:
         return
-    click.echo(_parity_of_new(output, server, adapters), err=True)
+    click.echo(_load_and_check(output, server, adapters), err=True)
 
 
-def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> str:
-    """Register, load and check what was trained; a line that says what came out, or why there is nothing to check."""
+def _load_and_check(output: Path, server: str | None, adapters: Path | None) -> str:
+    """Register a trained adapter, load it on the server and check parity; return the result in a line.
+
+    Without a server, or if the server cannot load the adapter, the line says why parity was not checked.
+
+    Raises:
+        AdapterError: the check failed.
+    """
     from serve.client import admin
     from serve.launch.operations import add_adapter
     from serve.launch.process import is_responding
@@ -78,28 +85,29 @@ def _parity_of_new(output: Path, server: str | None, adapters: Path | None) -> s
         return f"no server at {server}, parity not checked"
     version = add_adapter(adapters, output.name, output, None).id
     admin.load(server, version)
-    found = _check(output, server, version)
-    _fail_unless_it_holds(found, server)
-    return f"{version} loaded at {server}; {found.as_text()}"
+    result = _check_and_save(output, server, version)
+    _raise_if_failed(result, server)
+    return f"{version} loaded at {server}; {result.as_text()}"
 
 
-def _check(adapter: Path, server: str, model: str, **options: Any) -> Parity:
+def _check_and_save(adapter: Path, server: str, model: str, **options: Any) -> Parity:
+    """Check parity and write the figures to the adapter's folder."""
     from serve.keys import USER_KEY, key_from_environment
     from trainers.commands.parity import check_parity
     from trainers.store.manifest import PARITY, write_json
 
-    found = check_parity(adapter, server, model, key=key_from_environment(USER_KEY), **options)
-    write_json(adapter / PARITY, {"server": server, "model": model, **asdict(found), "holds": found.holds})
-    return found
+    result = check_parity(adapter, server, model, key=key_from_environment(USER_KEY), **options)
+    write_json(adapter / PARITY, {"server": server, "model": model, **asdict(result), "holds": result.holds})
+    return result
 
 
-def _fail_unless_it_holds(found: Parity, server: str) -> None:
-    """Raises AdapterError where the check failed."""
-    if not found.holds:
+def _raise_if_failed(result: Parity, server: str) -> None:
+    """Raise an AdapterError if the check failed."""
+    if not result.holds:
         hint = "another adapter or base may be loaded there"
-        if found.odds is None:
+        if result.odds is None:
             hint = f"{hint}, or the server computes in 16 bits (then give bench parity its --dtype)"
-        raise AdapterError(f"{found.as_text()}; {hint}")
+        raise AdapterError(f"{result.as_text()}; {hint}")
 
 
 train = click.Command(
@@ -109,7 +117,9 @@ train = click.Command(
     help=plain_train.help,
     params=[
         *plain_train.params,
-        click.Option(["--server"], help="A running server: afterwards load the adapter there and check parity."),
-        click.Option(["--adapters"], type=click.Path(path_type=Path), help="The registry on which that server runs."),
+        click.Option(
+            ["--server"], help="URL of a running server: load the adapter there after training and check parity."
+        ),
+        click.Option(["--adapters"], type=click.Path(path_type=Path), help="The registry of that server."),
     ],
 )
