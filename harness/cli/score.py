@@ -11,15 +11,15 @@ from harness.core.cli_options import json_option, print_result
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, path_type=Path))
-@click.option("--dataset", help="The tasks that the predictions answer, e.g. arc1/evaluation; a run knows its own.")
+@click.option("--dataset", help="The dataset of the predictions, e.g. arc1/evaluation; a run knows its own.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["run", "lines", "arc24", "attempts", "kaggle", "arcprize"]),
-    help="Default: recognised.",
+    help="Default: detected.",
 )
 @click.option(
-    "-n", type=click.IntRange(1), help="Predictions a test output that the file claims; default: the most that it has."
+    "-n", type=click.IntRange(1), help="Requested predictions per test output; default: the largest number in the file."
 )
 @click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
 @json_option("the results", was_flag=False)
@@ -37,8 +37,8 @@ def score(
     confidence: float,
     resamples: int,
 ) -> None:
-    """Vote and score saved predictions again, offline: a run folder (whose results.json is rewritten), or a file
-    or folder of anybody's with --dataset.
+    """Vote on and score saved predictions offline: a run folder, whose results.json is rewritten, or with --dataset
+    a file or folder in another format.
 
     \b
     lines     our predictions.jsonl

@@ -1,3 +1,162 @@
 """Selection rules compared on the same predictions: shares by enumeration, and what the tables say."""
 
 from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core.errors import ConfigError
+from harness.core.grid import Grid, Pair, Task
+from harness.results.rule_table import rule_results, rules_text
+from harness.runs.prediction_reader import Prediction
+from harness.scoring.prediction_groups import ModelPredictions, group_predictions
+from harness.scoring.rule_scores import (
+    PLACES,
+    compare_rules,
+    loss_split,
+    parse_rules,
+    place_shares,
+    score_rules,
+    unusable_reason,
+)
+from harness.scoring.run_scores import score_model
+from harness.voting.ranking import RankedGrid, Vote
+from harness.voting.selection_rules import RULES
+from tests.support.votes import vote_k
+
+GRIDS = [Grid(1, 2, bytes(cells)) for cells in itertools.product(range(4), repeat=2)]
+TRUTH = GRIDS[0]
+N = 12
+
+
+def tasks(count: int) -> list[Task]:
+    pair = Pair(GRIDS[1], GRIDS[2])
+    return [Task(f"t{i:02}", (pair,), (Pair(GRIDS[3], TRUTH),) * (1 + i % 2)) for i in range(count)]
+
+
+def answer(task: str, test: int, sample: int, grid: Grid | None, logprob: float | None, view: str | None) -> Prediction:
+    return Prediction("m", task, test, "grid" if grid else "unparsed", grid, logprob, 4, view, sample)
+
+
+def gather(count: int, seed: int, logprobs: bool = True, views: bool = True) -> ModelPredictions:
+    """Random answers: each task has its own chance of the exact grid, and likelier answers are likelier right."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for task in tasks(count):
+        chance = rng.random()
+        for test, sample in itertools.product(range(len(task.test)), range(N)):
+            right = rng.random() < chance
+            grid = TRUTH if right else None if rng.random() < 0.1 else GRIDS[int(rng.integers(1, 16))]
+            logprob = float(-rng.exponential(1 if right else 3)) if logprobs else None
+            found.append(
+                answer(task.id, test, sample, grid, logprob, ["identity", "rot90"][sample % 2] if views else None)
+            )
+    return group_predictions(found, {task.id: len(task.test) for task in tasks(count)}, ["m"], "test")[0]
+
+
+@given(st.lists(st.integers(0, 5), max_size=12))
+def test_places_are_shared_as_in_every_order_of_the_ties(drawn: list[int]) -> None:
+    votes = [Vote(GRIDS[i]) for i in drawn]
+    groups = RULES["vote"].rank(votes)
+    shares = place_shares(groups, TRUTH, 0 in drawn)
+    assert shares.sum() == pytest.approx(1)
+    if 0 not in drawn:
+        assert shares[PLACES.index("not found")] == 1
+        return
+    own = next(group for group in groups if group.grid == TRUTH)
+    ahead = sum(group.count > own.count for group in groups)
+    tied = sum(group.count == own.count for group in groups)
+    for k in (1, 2, 3, 4):
+        assert shares[k - 1] == pytest.approx(1 / tied if ahead < k <= ahead + tied else 0)
+        assert shares[:k].sum() == pytest.approx(vote_k(votes, TRUTH, k))
+
+
+def test_the_later_places_fall_into_their_classes() -> None:
+    for rank, place in ((4, "4"), (5, "5-8"), (8, "5-8"), (9, "9+"), (16, "9+")):
+        order = [*GRIDS[1:rank], TRUTH, *GRIDS[rank:]]
+        groups = [RankedGrid(grid, 1, None, i) for i, grid in enumerate(order)]
+        assert place_shares(groups, TRUTH, True)[PLACES.index(place)] == 1
+    assert place_shares([RankedGrid(GRIDS[1], 1, None, 0)], TRUTH, True)[PLACES.index("not ranked")] == 1
+
+
+def test_every_rule_splits_the_same_findings() -> None:
+    predictions = gather(40, 1)
+    scores = score_model(predictions, tasks(40), N)
+    found = score_rules(predictions, scores, tasks(40), list(RULES.values()))
+    by_name = {own.rule.name: own for own in found}
+    np.testing.assert_array_equal(by_name["vote"].scores.tasks.values, scores.tasks.values)
+    for own in found:
+        solved, lost, not_found = loss_split(own.scores)
+        assert solved + lost + not_found == pytest.approx(1)
+        assert not_found == pytest.approx(1 - scores.tasks.of("pass_n").mean())
+        assert own.places.sum() == pytest.approx(1)
+        assert own.places[:2].sum() == pytest.approx(solved)
+        assert own.places[0] == pytest.approx(own.scores.tasks.of("vote_1").mean())
+        assert own.places[-1] == pytest.approx(not_found)
+        np.testing.assert_array_equal(own.scores.tasks.of("accuracy"), scores.tasks.of("accuracy"))
+    # What the likelihoods know here, the order of sampling does not.
+    assert loss_split(by_name["logprob"].scores)[0] > loss_split(by_name["first"].scores)[0]
+
+
+def test_differences_are_to_the_vote_and_corrected_over_all_models_and_rules() -> None:
+    found = {}
+    for seed, name in ((1, "one"), (2, "two")):
+        predictions = gather(40, seed)
+        scores = score_model(predictions, tasks(40), N)
+        found[name] = score_rules(predictions, scores, tasks(40), parse_rules("all"))
+    rows = compare_rules(found, seed=0)
+    assert len(rows) == 2 * 4 * 2
+    assert {row.baseline for row in rows} == {"one: vote", "two: vote"}
+    assert all(row.model.partition(":")[0] == row.baseline.partition(":")[0] for row in rows)
+    smallest = min(rows, key=lambda row: row.comparison.p)
+    assert smallest.comparison.p_holm == pytest.approx(min(1, 16 * smallest.comparison.p))
+    table = rule_results(found, seed=0)
+    first = table["two"]["first"]
+    assert first.difference == pytest.approx(first.vote_2 - table["two"]["vote"].vote_2)
+    assert "Holm-corrected over these 16 comparisons" in rules_text(found, seed=0)
+
+
+def test_rules_are_named_in_any_order_and_the_vote_is_always_there() -> None:
+    assert [rule.name for rule in parse_rules("first,logprob,first")] == ["vote", "first", "logprob"]
+    assert [rule.name for rule in parse_rules("vote")] == ["vote"]
+    assert [rule.name for rule in parse_rules("all")] == list(RULES)
+    with pytest.raises(ConfigError, match="no selection rule 'best'"):
+        parse_rules("vote,best")
+
+
+def test_what_predictions_do_not_tell_no_rule_can_use() -> None:
+    predictions = gather(4, 3, logprobs=False, views=False)
+    told = {name: unusable_reason(rule, predictions) for name, rule in RULES.items()}
+    assert [name for name, reason in told.items() if reason is None] == ["vote", "first"]
+    scores = score_model(predictions, tasks(4), N)
+    with pytest.raises(ConfigError, match=r"rule marc cannot be applied: .*which view"):
+        score_rules(predictions, scores, tasks(4), [RULES["marc"]])
+    assert unusable_reason(RULES["marc"], gather(4, 3)) is None
+
+
+def test_the_vote_alone_has_no_differences() -> None:
+    predictions = gather(6, 4)
+    scores = score_model(predictions, tasks(6), N)
+    found = {"m": score_rules(predictions, scores, tasks(6), parse_rules("vote"))}
+    assert compare_rules(found, 0) == []
+    assert "Differences" not in rules_text(found, 0)
+
+
+def test_logprob_adds_probabilities_of_equal_answers() -> None:
+    task = tasks(1)
+    given_answers = [
+        answer("t00", 0, 0, GRIDS[1], math.log(0.5), "identity"),
+        answer("t00", 0, 1, TRUTH, math.log(0.3), "identity"),
+        answer("t00", 0, 2, TRUTH, math.log(0.3), "rot90"),
+        answer("t00", 0, 3, GRIDS[1], math.log(0.05), "rot90"),
+    ]
+    predictions = group_predictions(given_answers, {"t00": 1}, ["m"], "test")[0]
+    scores = score_model(predictions, task, 4)
+    found = {own.rule.name: own for own in score_rules(predictions, scores, task, parse_rules("logprob,first"))}
+    assert found["logprob"].scores.outputs["t00"][0].vote_1 == 1
+    assert found["first"].scores.outputs["t00"][0].vote_1 == 0
