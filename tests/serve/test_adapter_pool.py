@@ -40,6 +40,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
 
 @pytest.fixture
 def pool(toys: Toys) -> Iterator[AdapterPool]:
+    """A pool over the registry in which no version is live."""
     registry, base, _ = toys
     for name in "ab":
         (registry.root / name / "live.json").unlink(missing_ok=True)
@@ -50,9 +51,10 @@ def pool(toys: Toys) -> Iterator[AdapterPool]:
 
 
 def engine(pool: AdapterPool) -> FakeEngine:
-    found = pool._engine
-    assert isinstance(found, FakeEngine)
-    return found
+    """Return the pool's engine."""
+    fake = pool._engine
+    assert isinstance(fake, FakeEngine)
+    return fake
 
 
 def resolve(pool: AdapterPool, model: str) -> str:
@@ -137,7 +139,7 @@ def test_rollback_keeps_a_draining_version_loaded(pool: AdapterPool, toys: Toys)
 
 
 def test_a_version_that_retires_again_waits_for_its_new_requests(pool: AdapterPool, toys: Toys) -> None:
-    """All of it after the last request ended and before the task that waited for that went on."""
+    """It retires again after its last request ended, but before the task that waited for that has run."""
 
     async def scenario() -> None:
         one = toys[2]["a"][0]

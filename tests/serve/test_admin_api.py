@@ -1,4 +1,4 @@
-"""The routes under /admin/adapters, driven through the real middleware: what they do, and hostile requests."""
+"""The routes under /admin/adapters, behind the real middleware: what they do, and hostile requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ids_of(site: Site, name: str) -> list[str]:
 
 
 async def settle(site: Site) -> None:
-    """Wait until no version is on its way out."""
+    """Wait until no version is retiring."""
     while any(entry.retiring for entry in site.pool.loaded.values()):
         await asyncio.sleep(0)
 
@@ -85,15 +85,15 @@ def test_remove_and_gc_keep_loaded_versions(site: Site) -> None:
 
 
 def test_the_listing_survives_versions_that_disappear_meanwhile(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process removes one version after its name was read, and then a whole name."""
+    """Another process removes one version after its name was read, and then all versions of a name."""
     read_names = os.listdir
     gone = [ids_of(site, "a")[0].replace("@", "/"), "b"]
 
     def removed_after(folder: Path) -> list[str]:
-        found = read_names(folder)
+        entries = read_names(folder)
         for place in gone:
             shutil.rmtree(site.registry.root / place, ignore_errors=True)
-        return found
+        return entries
 
     left = ids_of(site, "a")[1]
     monkeypatch.setattr(os, "listdir", removed_after)
@@ -165,6 +165,7 @@ SENSIBLE = st.sampled_from(
 
 
 def body_of(value: object, site: Site) -> bytes:
+    """Return a request body with the ids of real versions in place of "a0", "a1", "b0" and "b1"."""
     if isinstance(value, bytes):
         return value
     text = json.dumps(value)
@@ -175,7 +176,7 @@ def body_of(value: object, site: Site) -> bytes:
 
 
 def state_of(site: Site) -> tuple[object, ...]:
-    """Everything that a change could change: what the pool and the engine have, and every file of the registry."""
+    """Return everything that a change could change: state of pool and engine, and every file of the registry."""
     root = site.registry.root
     files = {
         str(path.relative_to(root)): path.read_bytes() if path.name == "live.json" else path.stat().st_size
@@ -186,6 +187,7 @@ def state_of(site: Site) -> tuple[object, ...]:
 
 
 async def attack(site: Site, requests: list[tuple[str, str, Any, str]]) -> None:
+    """Send requests and check that a refused one changes nothing."""
     for name in "ab":
         assert (await site.request("POST", "/admin/adapters/load", {"adapter": name}))[0] == 200
     for method, path, value, kind in requests:

@@ -22,7 +22,7 @@ from tests.support.tiny_adapters import make_adapter, make_base
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A server that is not ours: answers every request with the reply set on the class."""
+    """A server that is not an arc-bench server: it answers every request with the class's ``reply``."""
 
     reply: tuple[int, bytes] = (200, b"{}")
 
@@ -41,6 +41,7 @@ class Answering(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def stranger() -> Iterator[str]:
+    """The address of such a server."""
     server = HTTPServer(("127.0.0.1", 0), Answering)
     thread = Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -51,7 +52,7 @@ def stranger() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("reply", "error", "told"),
+    ("reply", "error", "message"),
     [
         (
             (404, json.dumps({"error": {"message": "a: not in the registry"}}).encode()),
@@ -66,10 +67,10 @@ def stranger() -> Iterator[str]:
     ],
 )
 def test_errors_of_a_server_are_reported(
-    stranger: str, reply: tuple[int, bytes], error: type[Exception], told: str
+    stranger: str, reply: tuple[int, bytes], error: type[Exception], message: str
 ) -> None:
     Answering.reply = reply
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         admin.load(stranger, "a")
 
 

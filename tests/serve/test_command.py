@@ -1,4 +1,4 @@
-"""The command line that starts vLLM, on a CPU and on a GPU, and what is refused before it."""
+"""The command line that starts vLLM, on a CPU and on a GPU, and what is refused before the start."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ GPU = Machine("cuda", tuple(range(16)), 64 << 30)
 
 
 def options(argv: tuple[str, ...]) -> dict[str, str | None]:
-    """``--name value`` pairs; the last one wins, as in vLLM."""
-    found: dict[str, str | None] = {}
+    """Return the values of ``--name value`` pairs; the last one wins, as in vLLM."""
+    values: dict[str, str | None] = {}
     for i, word in enumerate(argv):
         if word.startswith("--"):
             after = argv[i + 1] if i + 1 < len(argv) else "--"
-            found[word] = None if after.startswith("--") else after
-    return found
+            values[word] = None if after.startswith("--") else after
+    return values
 
 
 def config(base: BaseModel, **changes: Any) -> ServeConfig:
@@ -45,18 +45,18 @@ def config(base: BaseModel, **changes: Any) -> ServeConfig:
 
 
 def test_the_tokenizer_is_the_one_of_training(base: BaseModel, tmp_path: Path) -> None:
-    """vLLM would else read Mistral's own tokenizer files where both are there."""
+    """Without the option, vLLM would read Mistral's own tokenizer files if both kinds are there."""
     assert base.folder is not None
     folder = Path(shutil.copytree(base.folder, tmp_path / "mistral"))
     mode = "--tokenizer-mode"
     for name, wanted in (("tekken.json", None), ("tokenizer_config.json", "hf")):
         (folder / name).write_text("{}")
-        own = BaseModel.open(folder)
-        command = command_line(config(own), own, CPU, RegistryNeeds(), 1, {})
+        copy = BaseModel.open(folder)
+        command = command_line(config(copy), copy, CPU, RegistryNeeds(), 1, {})
         assert options(command.argv).get(mode) == wanted
-    for given in ((mode, "mistral"), (f"{mode}=mistral",)):
-        command = command_line(config(own, extra=given), own, CPU, RegistryNeeds(), 1, {})
-        assert command.argv.count(mode) == given.count(mode)
+    for extra in ((mode, "mistral"), (f"{mode}=mistral",)):
+        command = command_line(config(copy, extra=extra), copy, CPU, RegistryNeeds(), 1, {})
+        assert command.argv.count(mode) == extra.count(mode)
         assert "hf" not in command.argv
 
 
@@ -65,8 +65,8 @@ def test_the_length_of_a_composite_model(base: BaseModel, tmp_path: Path) -> Non
     folder = Path(shutil.copytree(base.folder, tmp_path / "composite"))
     text = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
-    own = BaseModel.open(folder)
-    plain, inside = (command_line(config(b), b, CPU, RegistryNeeds(), 1, {}) for b in (base, own))
+    copy = BaseModel.open(folder)
+    plain, inside = (command_line(config(b), b, CPU, RegistryNeeds(), 1, {}) for b in (base, copy))
     for option in ("--max-model-len", "--kv-cache-memory-bytes"):
         assert options(plain.argv)[option] == options(inside.argv)[option]
 
@@ -75,8 +75,8 @@ def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
     needs = RegistryNeeds(names=3, versions=5, max_rank=12)
     command = command_line(config(base, adapters=tmp_path, dtype="float32"), base, CPU, needs, 8123, {})
     assert command.argv[:4] == (sys.executable, "-P", "-m", "vllm.entrypoints.launchers.api_server.entry")
-    found = options(command.argv)
-    assert found == {
+    values = options(command.argv)
+    assert values == {
         "--model": str(base.folder),
         "--served-model-name": "toy-base",
         "--host": "127.0.0.1",
@@ -111,16 +111,16 @@ def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
 def test_the_command_on_a_gpu(tmp_path: Path) -> None:
     base = BaseModel("org/model", None)
     needs = RegistryNeeds(names=30, versions=90, max_rank=100)
-    given = ServeConfig("org/model", tmp_path, gpu_memory=0.8, extra=("--tensor-parallel-size", "2"))
-    command = command_line(given, base, GPU, needs, 8000, {})
-    found = options(command.argv)
-    assert found["--model"] == found["--served-model-name"] == "org/model"
-    assert (found["--max-lora-rank"], found["--max-loras"], found["--max-cpu-loras"]) == ("128", "16", "98")
-    assert found["--gpu-memory-utilization"] == "0.8"
-    assert found["--generation-config"] == "vllm"
+    settings = ServeConfig("org/model", tmp_path, gpu_memory=0.8, extra=("--tensor-parallel-size", "2"))
+    command = command_line(settings, base, GPU, needs, 8000, {})
+    values = options(command.argv)
+    assert values["--model"] == values["--served-model-name"] == "org/model"
+    assert (values["--max-lora-rank"], values["--max-loras"], values["--max-cpu-loras"]) == ("128", "16", "98")
+    assert values["--gpu-memory-utilization"] == "0.8"
+    assert values["--generation-config"] == "vllm"
     assert command.argv[-2:] == ("--tensor-parallel-size", "2")
     cpu_only = {"--kv-cache-memory-bytes", "--no-enable-chunked-prefill", "--max-num-batched-tokens"}
-    assert not cpu_only & set(found)
+    assert not cpu_only & set(values)
     assert "HF_HUB_OFFLINE" not in command.env
     assert not [name for name in command.env if "CPU" in name]
 
@@ -147,11 +147,12 @@ def test_the_users_environment_and_options_win(base: BaseModel) -> None:
 
 
 def test_a_base_alone_has_no_lora(base: BaseModel) -> None:
-    found = options(command_line(config(base), base, CPU, RegistryNeeds(), 1, {}).argv)
-    assert not [name for name in found if "lora" in name]
+    values = options(command_line(config(base), base, CPU, RegistryNeeds(), 1, {}).argv)
+    assert not [name for name in values if "lora" in name]
 
 
 def binding(base: BaseModel, cores: int, **changes: Any) -> str:
+    """Return the cores that the engines' threads are bound to."""
     machine = Machine("cpu", tuple(range(cores)), 16 << 30)
     command = command_line(config(base, **changes), base, machine, RegistryNeeds(), 1, {})
     return command.env["VLLM_CPU_OMP_THREADS_BIND"]
@@ -167,8 +168,8 @@ def test_threads_are_bound_to_cores(base: BaseModel) -> None:
 
 
 def test_several_engines_share_one_api_process(base: BaseModel) -> None:
-    found = options(command_line(config(base, data_parallel_size=2), base, CPU, RegistryNeeds(), 1, {}).argv)
-    assert (found["--data-parallel-size"], found["--api-server-count"]) == ("2", "1")
+    values = options(command_line(config(base, data_parallel_size=2), base, CPU, RegistryNeeds(), 1, {}).argv)
+    assert (values["--data-parallel-size"], values["--api-server-count"]) == ("2", "1")
     with pytest.raises(ServerError, match=r"9\.0 GiB for each of 2 engines does not fit"):
         command_line(config(base, data_parallel_size=2, kv_cache_gib=9), base, CPU, RegistryNeeds(), 1, {})
     for word in ("--data-parallel-size=2", "-dp", "--api-server-count"):
@@ -177,15 +178,17 @@ def test_several_engines_share_one_api_process(base: BaseModel) -> None:
 
 
 def test_reserved_options_are_refused_after_the_dashes(base: BaseModel) -> None:
-    """--host would pass by the check that other machines need a key; vLLM's parser takes abbreviations."""
+    """--host would bypass the check that other machines need a key. vLLM's parser accepts abbreviations."""
     for word in ("--host=0.0.0.0", "--host", "--port", "--hos", "--po=1"):
         with pytest.raises(ConfigError, match="give it before the --"):
             command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
     for word in ("--generation-config", "--generation_config=auto", "--generation-conf"):
         with pytest.raises(ConfigError, match=r"is always vllm here"):
             command_line(config(base, extra=(word, "auto")), base, CPU, RegistryNeeds(), 1, {})
-    kept = command_line(config(base, extra=("--override-generation-config", "{}")), base, CPU, RegistryNeeds(), 1, {})
-    assert kept.argv[-2:] == ("--override-generation-config", "{}")
+    allowed = command_line(
+        config(base, extra=("--override-generation-config", "{}")), base, CPU, RegistryNeeds(), 1, {}
+    )
+    assert allowed.argv[-2:] == ("--override-generation-config", "{}")
     with pytest.raises(ConfigError, match="one API process holds"):
         command_line(config(base, extra=("--api_server_count=2",)), base, CPU, RegistryNeeds(), 1, {})
     assert [address("::1", 1), address("localhost", 1)] == ["http://[::1]:1", "http://localhost:1"]
@@ -295,24 +298,24 @@ def gpu_machine(capability: tuple[int, int] | None, count: int = 1) -> Machine:
 def test_adapters_in_float32_on_a_gpu_are_refused(
     base: BaseModel, tmp_path: Path, machine: Machine, how: str, dtype: str
 ) -> None:
-    given: dict[str, Any] = (
+    changes: dict[str, Any] = (
         {"dtype": dtype} if how == "dtype" else {"extra": ("--max-num-seqs", "8", f"--dtyp={dtype}")}
     )
     with pytest.raises(
         ConfigError, match=f"--dtype {dtype}: on an NVIDIA GPU .* leave --dtype out, or give --dtype ex"
     ):
-        prepare(config(base, adapters=tmp_path, **given), None, machine)
+        prepare(config(base, adapters=tmp_path, **changes), None, machine)
     with pytest.raises(ConfigError, match="on an NVIDIA GPU"):
-        prepare(config(base, **given | {"extra": (*given.get("extra", ()), "--enable-lora")}), None, machine)
-    _, alone = prepare(config(base, **given), None, machine)
-    _, on_cpu = prepare(config(base, adapters=tmp_path, **given), None, CPU)
+        prepare(config(base, **changes | {"extra": (*changes.get("extra", ()), "--enable-lora")}), None, machine)
+    _, alone = prepare(config(base, **changes), None, machine)
+    _, on_cpu = prepare(config(base, adapters=tmp_path, **changes), None, CPU)
     assert options(alone.argv)["--dtype"] == options(on_cpu.argv)["--dtype"] == dtype
 
 
 def test_exact_is_float32_wherever_the_machine_serves_it(base: BaseModel, tmp_path: Path) -> None:
     def served(machine: Machine, **changes: Any) -> str | None:
-        found = command_line(config(base, **changes), base, machine, RegistryNeeds(), 1, {})
-        return options(found.argv)["--dtype"]
+        values = command_line(config(base, **changes), base, machine, RegistryNeeds(), 1, {})
+        return options(values.argv)["--dtype"]
 
     assert served(CPU, dtype="exact", adapters=tmp_path) == "float32"
     assert served(CPU, dtype="exact") == served(GPU, dtype="exact") == "float32"
@@ -322,7 +325,7 @@ def test_exact_is_float32_wherever_the_machine_serves_it(base: BaseModel, tmp_pa
 
 
 def test_dtypes_that_an_old_gpu_lacks_are_refused(base: BaseModel, tmp_path: Path) -> None:
-    """vLLM's ``auto`` falls back on float16 by itself; bfloat16, and float16 where a model has none, end it."""
+    """vLLM's ``auto`` falls back to float16; it ends with bfloat16, and with float16 for a model that excludes it."""
     old = gpu_machine((7, 5))
     with pytest.raises(ConfigError, match=r"Toy has compute capability 7\.5, and bfloat16 needs 8\.0; .* float16$"):
         prepare(config(base, dtype="bfloat16"), None, old)
@@ -339,12 +342,13 @@ def test_dtypes_that_an_old_gpu_lacks_are_refused(base: BaseModel, tmp_path: Pat
 
 
 def busy(count: int, *free_gib: float) -> Machine:
+    """Return a machine with GPUs of 24 GiB, of which some memory is free."""
     gpus = (Gpu(i, f"GPU-{i}", "NVIDIA L4", 24 << 30, int(free * 2**30)) for i, free in enumerate(free_gib))
     return replace(GPU, gpus=tuple(gpus)[:count])
 
 
 def test_the_error_for_an_occupied_gpu_explains_how_to_share_it(base: BaseModel) -> None:
-    """vLLM would say minutes later that the memory is not there."""
+    """vLLM would only report minutes later that the memory is not available."""
     taken = busy(2, 2.5, 23.9)
     with pytest.raises(ServerError) as caught:
         prepare(config(base), None, taken)

@@ -1,4 +1,4 @@
-"""Whether a machine compiles for vLLM's CPU backend, found by really compiling."""
+"""Detecting whether this machine can compile for vLLM's CPU backend, by compiling."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from serve.launch.machine import Machine
 from serve.registry.base_model import BaseModel
 
 LIBRARY = orjson.orjson.__file__
-"""A library that can be loaded, whichever Python this is (some have their own modules built in)."""
+"""A library that every Python can load (some builds have their own modules built in)."""
 WITHOUT = Machine("cpu", (0, 1), 16 << 30, compiles=False)
 
 
 def script(folder: Path, name: str, text: str) -> Path:
-    """An executable that stands for a program of the system."""
+    """Write an executable shell script that stands in for a program."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
@@ -31,7 +31,7 @@ def script(folder: Path, name: str, text: str) -> Path:
 
 @pytest.fixture
 def headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with a Python.h, for programs that only stand for a compiler."""
+    """A folder with a Python.h, for scripts that stand in for a compiler."""
     folder = tmp_path / "headers"
     folder.mkdir()
     (folder / "Python.h").touch()
@@ -43,7 +43,7 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
 
 
 def works(folder: Path, name: str, count: Path) -> Path:
-    """A program that stands for a compiler that works: what it writes can be loaded."""
+    """Write a stand-in for a working compiler, whose output can be loaded."""
     return script(folder, name, f'echo called >> {count}; for last; do :; done; cp {LIBRARY} "$last"')
 
 
@@ -61,27 +61,27 @@ def test_cxx_with_arguments_is_no_compiler(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("headers")
 def test_a_success_is_cached_and_a_failure_is_not(tmp_path: Path) -> None:
-    """A failure may be of a full disk or a package that comes later, which leaves the compiler's file as it was."""
+    """A failure can end without a change of the compiler: when disk space is freed or a package is installed."""
     calls = tmp_path / "calls"
     compiler = script(tmp_path, "c++", f"echo called >> {calls}; echo 'x.cpp:1:1: error: odd' >&2; exit 1")
-    asked = environment(tmp_path, CXX=str(compiler))
+    variables = environment(tmp_path, CXX=str(compiler))
     for _ in range(2):
-        assert str(compiler_fault(asked)).endswith("x.cpp:1:1: error: odd")
+        assert str(compiler_fault(variables)).endswith("x.cpp:1:1: error: odd")
     works(tmp_path, "c++", calls)
     for _ in range(2):
-        assert compiler_fault(asked) is None
+        assert compiler_fault(variables) is None
     assert calls.read_text() == "called\n" * 3
     (tmp_path / "cache/arc-bench/compiler.json").write_text("{torn")
-    assert compiler_fault(asked) is None
-    assert compiler_fault({**asked, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "elsewhere")}) is None
+    assert compiler_fault(variables) is None
+    assert compiler_fault({**variables, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "elsewhere")}) is None
     assert calls.read_text() == "called\n" * 5
     (tmp_path / "headers/Python.h").unlink()
-    assert "Python.h is not there" in str(compiler_fault(asked))
+    assert "Python.h is not there" in str(compiler_fault(variables))
 
 
 @pytest.mark.usefixtures("headers")
 def test_the_compiled_library_must_load(tmp_path: Path) -> None:
-    """On a disk that is mounted noexec it does not; here what the compiler writes is no library."""
+    """On a disk mounted noexec it does not; here the compiler writes something that is no library."""
     compiler = script(tmp_path, "c++", 'for last; do :; done; echo text > "$last"')
     assert compiler_fault(environment(tmp_path, CXX=str(compiler))) is not None
 
@@ -90,23 +90,23 @@ def test_the_compiled_library_must_load(tmp_path: Path) -> None:
 def test_an_unwritable_folder_is_a_fault(tmp_path: Path) -> None:
     compiler = works(tmp_path, "c++", tmp_path / "calls")
     (tmp_path / "file").touch()
-    asked = environment(tmp_path, CXX=str(compiler), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "file/below"))
-    assert str(compiler_fault(asked)).startswith(f"nothing can be compiled: {tmp_path}/file")
+    variables = environment(tmp_path, CXX=str(compiler), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "file/below"))
+    assert str(compiler_fault(variables)).startswith(f"nothing can be compiled: {tmp_path}/file")
 
 
 @pytest.mark.usefixtures("headers")
 def test_triton_takes_cc_else_gcc_else_clang(tmp_path: Path) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
-    asked = environment(tmp_path, PATH=f"{folder}")
-    assert "neither gcc nor clang" in str(triton_fault(asked))
+    variables = environment(tmp_path, PATH=f"{folder}")
+    assert "neither gcc nor clang" in str(triton_fault(variables))
     copies = f'for last; do :; done; /bin/cp {LIBRARY} "$last"'
     script(folder, "clang", copies)
-    assert triton_fault(asked) is None
+    assert triton_fault(variables) is None
     script(folder, "gcc", "exit 1")
-    assert str(triton_fault(asked)).startswith(f"{folder}/gcc does not compile")
-    assert triton_fault({**asked, "CC": str(script(folder, "mine", copies))}) is None
-    assert "absent" in str(triton_fault({**asked, "CC": str(folder / "absent")}))
+    assert str(triton_fault(variables)).startswith(f"{folder}/gcc does not compile")
+    assert triton_fault({**variables, "CC": str(script(folder, "mine", copies))}) is None
+    assert "absent" in str(triton_fault({**variables, "CC": str(folder / "absent")}))
 
 
 @pytest.mark.usefixtures("headers")
@@ -129,7 +129,7 @@ def test_headers_of_another_python_are_not_enough(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.skipif(which("g++") is None, reason="no g++ on this machine")
 def test_the_check_agrees_with_torch(tmp_path: Path) -> None:
-    """The same question, asked of torch itself: with g++, and with one that fails at everything but its version."""
+    """Compare with torch itself, for g++ and for a compiler that fails at everything except its version."""
     broken = script(tmp_path, "broken", 'case "$1" in --version|-v) exec g++ "$1";; esac; exit 1')
     code = "import torch; print(torch.compile(lambda x: x.sin() + 1)(torch.zeros(64)).sum().item())"
     for name in ("g++", str(broken), str(tmp_path / "absent"), "g++ -O2"):

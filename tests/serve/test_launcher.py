@@ -1,4 +1,4 @@
-"""How a server's process is started, watched and stopped (without vLLM)."""
+"""Starting, watching and stopping a server's process, without vLLM."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from serve.launch.process import Server, free_port, not_restored, stop_server, w
 
 
 def child(code: str, log: Path) -> tuple[subprocess.Popen[bytes], Server]:
+    """Start Python code as a server whose output goes to a log."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-u", "-c", code], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -26,7 +27,7 @@ def child(code: str, log: Path) -> tuple[subprocess.Popen[bytes], Server]:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         (
             "print('line one'); raise ValueError('the model is odd')",
@@ -37,14 +38,14 @@ def child(code: str, log: Path) -> tuple[subprocess.Popen[bytes], Server]:
         ("raise ValueError('No available memory for the cache blocks. Try')", "lower --kv-cache-gib"),
     ],
 )
-def test_a_dying_server_shows_its_log_at_once(tmp_path: Path, code: str, told: str) -> None:
+def test_a_dying_server_shows_its_log_at_once(tmp_path: Path, code: str, expected: str) -> None:
     process, server = child(code, tmp_path / "log")
     started = time.monotonic()
     with pytest.raises(ServerError) as caught:
         wait_until_ready(process, server)
     assert time.monotonic() - started < 10
     message = str(caught.value)
-    assert re.search(told, message.splitlines()[0])
+    assert re.search(expected, message.splitlines()[0])
     assert (tmp_path / "log").read_text().splitlines()[-1] in message
 
 
@@ -121,7 +122,7 @@ print(subprocess.run([sys.executable, "-c", code]).returncode, flush=True)
 
 @pytest.mark.slow
 def test_other_children_of_the_server_are_not_watched() -> None:
-    """vLLM inspects an architecture in a child of its API process, which loads our plugin with the same environment."""
+    """vLLM inspects a model's class in a child of its API process, which loads our plugin with the same environment."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, FOREIGN_CHILD, str(os.getpid())], stdout=subprocess.PIPE, text=True
     ) as owner:

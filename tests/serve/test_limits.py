@@ -1,4 +1,4 @@
-"""Requests that ask for too much or never end are refused or cut off, and others are served meanwhile."""
+"""Excessive and endless requests are refused or cut off, while others are served."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_request_for_too_many_answers_is_refused(site: Site) -> None:
 
 @pytest.mark.parametrize("part", [*ENDLESS_REQUESTS, "headers", "chunks"])
 def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
-    """A declared or a chunked body at its limit, all else at 64 KiB and what one read brings."""
+    """A body, declared or in chunks, is cut off at its limit; anything else at 64 KiB and what one read brings."""
     junk = {
         "headers": b"X: " + JUNK + b"\r\n",
         "chunks": b"1000\r\n" + JUNK + b"\r\n",
@@ -62,7 +62,7 @@ def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
 
 
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stream until the client has gone, 64 MiB at most."""
+    """Stream a response of 64 MiB."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(1024):
         await send({"type": "http.response.body", "body": b"x" * (64 << 10), "more_body": True})
@@ -70,7 +70,7 @@ async def endless(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def ask_for_much(url: str, site: Site, model: str) -> socket.socket:
-    """A client with a small buffer that has sent its request and read nothing."""
+    """Send a request from a client with a small buffer that reads nothing."""
     place = urlsplit(url)
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
@@ -82,6 +82,7 @@ def ask_for_much(url: str, site: Site, model: str) -> socket.socket:
 
 
 def post(url: str, path: str, body: object) -> int:
+    """Send a POST and return the status of its answer."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
     return connection.getresponse().status

@@ -1,4 +1,4 @@
-"""Changes on several servers over HTTP: all are ready before a name moves on any, and a refusal moves none."""
+"""Changing adapters on several servers: all load a version before any switches, and a refusal switches none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.tiny_adapters import make_adapter, make_base
 
 
 class Fleet:
-    """Two servers of one base, each with its registry, holding the versions ``ids`` of the adapter ``a``."""
+    """Two servers of one base, whose registries hold the versions ``ids`` of the adapter ``a``."""
 
     def __init__(self, root: Path, stack: ExitStack, shared: bool) -> None:
         base = BaseModel.open(make_base(root / "toy-base"))
@@ -33,11 +33,11 @@ class Fleet:
         self.urls = [stack.enter_context(site.over_http()) for site in self.sites]
 
     def live(self) -> list[str | None]:
-        """What ``a`` means on each server."""
+        """Return the live version of ``a`` on each server."""
         return [site.pool.live.get("a") for site in self.sites]
 
     def loaded(self) -> list[set[str]]:
-        """What each server's engine has, retiring versions aside."""
+        """Return what each server's engine has loaded, without retiring versions."""
         return [{i for i, entry in site.pool.loaded.items() if not entry.retiring} for site in self.sites]
 
 
@@ -49,6 +49,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def apart(tmp_path: Path) -> Iterator[Fleet]:
+    """Two servers with a registry each."""
     with ExitStack() as stack:
         yield Fleet(tmp_path, stack, shared=False)
 
@@ -120,7 +121,7 @@ def test_servers_that_disagree_or_are_gone_change_nothing(apart: Fleet) -> None:
 
 
 def test_a_failure_after_another_server_has_switched_is_reported(apart: Fleet) -> None:
-    """Ready everywhere, but the second cannot write down what is live: the message says where the name has moved."""
+    """Both have loaded it, but the second cannot write its live.json; the message names the one that switched."""
     (apart.sites[1].registry.root / "a" / "live.json").mkdir()
     with pytest.raises(ServerError) as caught:
         change_all_servers("promote", apart.ids[0], apart.urls)

@@ -1,4 +1,4 @@
-"""The ASGI layer in front of vLLM, driven without a network and without vLLM."""
+"""The middleware in front of vLLM, tested without a network and without vLLM."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from serve.keys import Keys
 from serve.server.http_json import MAX_BODY
 from serve.server.plugin import drain_before_shutdown
 from serve.server.service import Service
+from serve.server.slot_gate import SlotGate
 from tests.support.admin_site import Site
 
 
@@ -53,14 +54,14 @@ def test_models_lists_base_names_and_versions(site: Site) -> None:
         assert status == 200
         cards = {card["id"]: card for card in answer["data"]}
         assert list(cards) == ["toy-base", "a", newest(site)]
-        own = {name: card["arc_bench"] for name, card in cards.items()}
-        assert own["toy-base"]["hash"] == site.service.base.hash
-        assert [own[name]["kind"] for name in own] == ["base", "alias", "version"]
+        details = {name: card["arc_bench"] for name, card in cards.items()}
+        assert details["toy-base"]["hash"] == site.service.base.hash
+        assert [details[name]["kind"] for name in details] == ["base", "alias", "version"]
         for name in ("a", newest(site)):
-            assert own[name]["hash"].startswith(newest(site).partition("@")[2])
-            assert (own[name]["version"], own[name]["rank"]) == (newest(site).partition("@")[2], 4)
+            assert details[name]["hash"].startswith(newest(site).partition("@")[2])
+            assert (details[name]["version"], details[name]["rank"]) == (newest(site).partition("@")[2], 4)
             assert (cards[name]["root"], cards[name]["parent"]) == (newest(site), "toy-base")
-            assert parse_model(cards[name]).hash == own[name]["hash"]
+            assert parse_model(cards[name]).hash == details[name]["hash"]
 
     asyncio.run(scenario())
 
@@ -163,7 +164,7 @@ def test_a_server_without_keys_answers_this_machine_only(site: Site, host: str, 
 def test_a_route_without_a_key_answers_this_machine_only(
     site: Site, keys: Keys, method: str, path: str, shown: str, status: int
 ) -> None:
-    """A web page whose name was pointed at this machine gets nothing that a key does not open."""
+    """A web page whose name points at this machine gets nothing on a route that needs no key."""
     site.service.keys = keys
     body = {"model": "toy-base"} if method == "POST" else None
     assert asyncio.run(site.request(method, path, body, host="evil.example", authorization=shown))[0] == status
@@ -192,7 +193,7 @@ def test_a_draining_server_is_not_ready_and_finishes_what_it_has(site: Site) -> 
 
 
 def test_a_request_that_comes_as_a_drain_ends_is_refused(site: Site) -> None:
-    """Between its arrival and its being counted the server found nothing in flight and went on to stop."""
+    """The drain finds nothing in flight after the request arrived and before it was counted."""
     count = site.service.request
 
     def counted_late() -> Any:
@@ -210,7 +211,7 @@ def _drain_with_one_left(service: Service) -> bool:
 
 
 def test_a_draining_server_says_when_to_retry(site: Site) -> None:
-    """Both the readiness probe and a request to a model are told to come back after a second."""
+    """The readiness probe and a request to a model both get status 503 and Retry-After."""
     site.service.draining = True
     body, headers = json.dumps({"model": "toy-base"}), {"Content-Type": "application/json"}
     with site.over_http() as url:
@@ -241,6 +242,26 @@ def test_metrics_are_counted_per_adapter(site: Site) -> None:
         assert value("arc_bench_request_failures_total", {"model": newest(site)}) is None
         assert value("arc_bench_queue_seconds_count", {"model": newest(site)}) == 2
         assert site.pool.loaded[newest(site)].served == 2
+
+    asyncio.run(scenario())
+
+
+def test_the_wait_for_a_slot_is_measured(site: Site) -> None:
+    async def scenario() -> None:
+        await site.pool.load("a")
+        await site.pool.load("b")
+        site.service.gate = SlotGate(1, quantum=0.0)
+        site.inner.hold = asyncio.Event()
+        requests = [asyncio.create_task(site.request("POST", "/v1/completions", {"model": name})) for name in "ab"]
+        started = time.monotonic()
+        while not site.inner.calls or time.monotonic() - started < 0.1:
+            await asyncio.sleep(0.01)
+        site.inner.hold.set()
+        assert [status for status, _ in await asyncio.gather(*requests)] == [200, 200]
+        model = site.registry.find("b").id
+        waited = site.figures.get_sample_value("arc_bench_queue_seconds_sum", {"model": model})
+        assert waited is not None
+        assert waited > 0.05
 
     asyncio.run(scenario())
 
@@ -282,16 +303,16 @@ def test_requests_are_logged_at_debug_level_only(
             caplog.clear()
             logger.setLevel(level)
             asyncio.run(site.request("POST", "/v1/completions", {"prompt": "a secret"}, authorization="Bearer a-key"))
-            own = [record.getMessage() for record in caplog.records if record.name == logger.name]
-            assert len(own) == lines
-            assert not any("a secret" in line or "a-key" in line for line in own)
+            details = [record.getMessage() for record in caplog.records if record.name == logger.name]
+            assert len(details) == lines
+            assert not any("a secret" in line or "a-key" in line for line in details)
     finally:
         logger.removeHandler(caplog.handler)
         logger.setLevel(logging.NOTSET)
 
 
 def test_a_shutdown_waits_for_requests_and_no_longer_than_its_deadline(site: Site) -> None:
-    """vLLM's own shutdown comes after ours, with what is left of the time."""
+    """vLLM's own shutdown follows ours with the remaining time."""
     left: list[float | None] = []
     client = SimpleNamespace(shutdown=lambda timeout: left.append(timeout))
     drain_before_shutdown(client, site.service)

@@ -145,7 +145,7 @@ def test_the_lease_of_a_dead_server_is_deleted(registry: Registry, tmp_path: Pat
 
 
 def test_a_lease_is_not_deleted_while_it_is_being_acquired(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process looks for leftovers when the file is open and not locked yet."""
+    """Another process looks for leases of dead servers when the file is open and not locked yet."""
     lock = fcntl.flock
     others: list[threading.Thread] = []
 
@@ -260,7 +260,7 @@ def test_the_hash_of_a_base_follows_its_content(tmp_path: Path) -> None:
 
 
 def changed_base(folder: Path, original: Path, factor: float = 1.01) -> Path:
-    """A copy of a base, its embeddings times ``factor``."""
+    """Copy a base model with all its embeddings equal to ``factor``."""
     shutil.copytree(original, folder)
     header = read_header(original / "model.safetensors")
     tensors = {n: np.ones(t.shape) if "embed" not in n else np.full(t.shape, factor) for n, t in header.items()}
@@ -345,7 +345,7 @@ def test_accept_base_overrides_the_name_of_the_base_only(registry: Registry, tmp
 
 
 def hub_snapshot(cache: Path, model: str, commit: str, source: Path) -> Path:
-    """A model in the hub's cache, as a download leaves it."""
+    """Create a model in the hub's cache, as a download does."""
     home = cache / f"models--{model.replace('/', '--')}"
     snapshot = home / "snapshots" / commit
     shutil.copytree(source, snapshot)
@@ -396,13 +396,13 @@ def test_a_checkpoint_gets_prompt_and_encoder_of_its_training_run(
     step = make_adapter(output / "checkpoints" / "checkpoint-5", seed=5)
     flat = {"model": "x", "model (its content)": base.hash, "prompt": "a", "datasets.0.prompt": "compact-v0"}
     (output / "training.json").write_text(json.dumps(flat | {"encoder": "MinimalGridEncoder()", "seed": 3}))
-    said: list[str] = []
-    version = registry.add("step", step, base, warn=said.append)
+    warnings: list[str] = []
+    version = registry.add("step", step, base, warn=warnings.append)
     manifest = registry.find("step").verify(base).manifest
     assert manifest is not None
     assert (manifest["prompt"], manifest["encoder"]) == ("compact-v0", "MinimalGridEncoder()")
     assert manifest["checkpoint"] == "checkpoint-5"
-    assert said == []
+    assert warnings == []
     auxiliary = {"datasets.0.spec": "x", "datasets.0.prompt": "input-from-inputs-v0", "datasets.1.spec": "y",
                  "datasets.1.prompt": None, "prompt": "compact-v0", "prompt compact-v0 (its text)": "t"}  # fmt: skip
     (output / "training.json").write_text(json.dumps(flat | auxiliary))
@@ -427,15 +427,15 @@ def test_an_adapter_without_prompt_and_encoder_gives_a_warning(
     registry: Registry, base: BaseModel, tmp_path: Path
 ) -> None:
     source = make_adapter(tmp_path / "a")
-    said: list[str] = []
-    registry.add("a", source, base, warn=said.append)
-    assert len(said) == 1
-    assert "does not say with which prompt and encoder it was trained" in said[0]
-    said.clear()
-    registry.add("a", source, base, prompt_settings={"prompt": "compact-v0", "encoder": "E"}, warn=said.append)
+    warnings: list[str] = []
+    registry.add("a", source, base, warn=warnings.append)
+    assert len(warnings) == 1
+    assert "does not say with which prompt and encoder it was trained" in warnings[0]
+    warnings.clear()
+    registry.add("a", source, base, prompt_settings={"prompt": "compact-v0", "encoder": "E"}, warn=warnings.append)
     assert registry.find("a").manifest == {"prompt": "compact-v0", "encoder": "E"}
-    registry.add("a", source, base, warn=said.append)  # once said, it is known
-    assert said == []
+    registry.add("a", source, base, warn=warnings.append)  # once said, it is known
+    assert warnings == []
 
 
 def test_registered_files_have_the_permissions_that_the_umask_leaves(registry: Registry, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Turns for more adapters than slots."""
+"""Sharing the engine's slots between more adapters than slots."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_cold_adapter_gets_its_turn_after_the_quantum() -> None:
 
 @pytest.mark.parametrize("start", ["a free slot", "a slot that another gave up", "the end of the others' waiting"])
 def test_a_turn_lasts_the_quantum_from_its_own_start(start: str) -> None:
-    """The clock is late, so that a turn dated 0 would be over at once."""
+    """The clock starts late, so that a turn dated 0 would be over at once."""
 
     async def scenario() -> None:
         clock = Clock()

@@ -1,4 +1,4 @@
-"""What may be served, and what is refused with which reason."""
+"""Which adapters are valid, and the reason with which others are refused."""
 
 from __future__ import annotations
 
@@ -144,6 +144,7 @@ COPY = "base_model.model.model.embed_tokens.base_layer.weight"
 
 
 def with_weights(folder: Path, shapes: dict[str, tuple[int, ...]], **more: np.ndarray) -> Path:
+    """Create an adapter with further matrices of ones."""
     source = make_adapter(folder, target_modules=["q_proj", "v_proj", "embed_tokens", "lm_head"])
     extra = {name: np.ones(shape) for name, shape in shapes.items()}
     write_safetensors(source / "adapter_model.safetensors", lora_tensors(0) | extra | more)
@@ -152,12 +153,13 @@ def with_weights(folder: Path, shapes: dict[str, tuple[int, ...]], **more: np.nd
 
 @pytest.fixture
 def own_base(base: BaseModel, tmp_path: Path) -> BaseModel:
-    """A copy of the base, to be changed."""
+    """A copy of the base that the test may change."""
     assert base.folder is not None
     return BaseModel.open(Path(shutil.copytree(base.folder, tmp_path / "own" / base.folder.name)))
 
 
 def of_class(base: BaseModel, architecture: str) -> BaseModel:
+    """Set the class in a base's configuration."""
     assert base.folder is not None
     config = json.loads((base.folder / "config.json").read_text())
     (base.folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
@@ -209,8 +211,8 @@ def test_lora_that_is_shared_with_the_output_layer_is_refused(own_base: BaseMode
 
 
 def test_a_copy_of_the_embeddings_must_be_that_of_the_base(own_base: BaseModel, tmp_path: Path) -> None:
-    own = np.random.default_rng(0).normal(size=(40, 64))  # as make_base draws them
-    truncated = ((own.astype("<f4").view("<u4") >> 16) << 16).view("<f4")
+    embeddings = np.random.default_rng(0).normal(size=(40, 64))  # as make_base draws them
+    truncated = ((embeddings.astype("<f4").view("<u4") >> 16) << 16).view("<f4")
     base = of_class(own_base, "LlamaForCausalLM")
     validate_adapter(with_weights(tmp_path / "same", ON_EMBEDDINGS, **{COPY: truncated}), base)
     truncated[39, 63] += 0.5
@@ -220,7 +222,7 @@ def test_a_copy_of_the_embeddings_must_be_that_of_the_base(own_base: BaseModel, 
 
 
 def renamed(base: BaseModel, prefix: str) -> BaseModel:
-    """The base as the language model of one that reads pictures too."""
+    """Turn the base into the language model of a model that also reads pictures."""
     assert base.folder is not None
     path = base.folder / "model.safetensors"
     tensors = {name.replace("model.", prefix, 1): np.ones(t.shape) for name, t in read_header(path).items()}
@@ -356,9 +358,9 @@ def test_modules_that_change_nothing_give_a_warning(registry: Registry, base: Ba
     tensors = lora_tensors(0)
     tensors["base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"][:] = 0
     write_safetensors(source / "adapter_model.safetensors", tensors)
-    said: list[str] = []
-    registry.add("a", source, base, warn=said.append)
-    assert said[0] == "1 of 4 modules change nothing: lora_B is zero (model.layers.1.self_attn.v_proj)"
+    warnings: list[str] = []
+    registry.add("a", source, base, warn=warnings.append)
+    assert warnings[0] == "1 of 4 modules change nothing: lora_B is zero (model.layers.1.self_attn.v_proj)"
 
 
 @pytest.mark.parametrize(

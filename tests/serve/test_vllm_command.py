@@ -1,4 +1,4 @@
-"""Every command line that serve/launch/command.py makes, for CPU and GPU, read by the parser of the installed vLLM."""
+"""Every command line of serve/launch/command.py, for CPU and GPU, is parsed by the installed vLLM."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ CHOICES: dict[str, list[Any]] = {
 
 
 def commands() -> list[tuple[ServeConfig, Machine, tuple[str, ...]]]:
-    """Every choice once on every machine, and 300 random combinations; those that are refused are left out."""
+    """Return every choice once on every machine and 300 random combinations, except those that are refused."""
     draw = random.Random(15)
     single = [(m, {name: value}) for m in MACHINES for name, values in CHOICES.items() for value in values]
     mixed = [(draw.choice(MACHINES), {n: draw.choice(v) for n, v in CHOICES.items()}) for _ in range(300)]
-    found = []
+    accepted = []
     for machine, options in (*single, *mixed):
         model: Any = draw.choice([shipped_path(), "Qwen/Qwen2.5-0.5B-Instruct"])
         config = ServeConfig(model, **options)
@@ -59,14 +59,14 @@ def commands() -> list[tuple[ServeConfig, Machine, tuple[str, ...]]]:
             command = command_line(config, base, machine, needs, draw.randrange(1, 65536), {})
         except ConfigError:  # such as float32 on a GPU
             continue
-        found.append((config, machine, command.argv[command.argv.index("--model") :]))
-    return found
+        accepted.append((config, machine, command.argv[command.argv.index("--model") :]))
+    return accepted
 
 
 @pytest.fixture(scope="module")
 def parsed() -> list[tuple[ServeConfig, Machine, tuple[str, ...], dict[str, Any]]]:
-    made = commands()
-    text = json.dumps([words for _, _, words in made])
+    generated = commands()
+    text = json.dumps([words for _, _, words in generated])
     # Offline, vLLM looks hub ids up in the cache while it parses; other tests of this process may have switched it on.
     online = {
         name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -82,14 +82,14 @@ def parsed() -> list[tuple[ServeConfig, Machine, tuple[str, ...], dict[str, Any]
     )
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout.splitlines()[-1])
-    return [(*one, answer) for one, answer in zip(made, answers, strict=True)]
+    return [(*one, answer) for one, answer in zip(generated, answers, strict=True)]
 
 
 @pytest.mark.slow
 def test_vllm_understands_every_command_line(
     parsed: list[tuple[ServeConfig, Machine, tuple[str, ...], dict[str, Any]]],
 ) -> None:
-    """Each option arrives with the value that was written; a later one wins."""
+    """Each option arrives with the value that was written; the last one wins."""
     devices = {machine.device for _, machine, _, _ in parsed}
     assert devices == {"cpu", "cuda"}
     assert len(parsed) > 300

@@ -1,4 +1,4 @@
-"""What the server does with vLLM's own loading code where a load fails."""
+"""How VllmEngine cleans up after vLLM fails to load an adapter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow  # imports vLLM
 
 @pytest.mark.parametrize(("asked", "removed"), [(True, [8]), (False, [])])
 def test_a_load_that_failed_leaves_nothing_on_any_engine(asked: bool, removed: list[int]) -> None:
-    """Of several engines some may have loaded it; one that was refused before has taken no number to remove."""
+    """Some of several engines may have loaded it. If vLLM refuses it before, there is no id to remove."""
     numbers = SimpleNamespace(value=7)
     forgotten: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The server for real: vLLM on a tiny random model in float32, compared with what transformers and PEFT answer.
+"""Tests of a real server: vLLM on a tiny random model in float32, compared with transformers and PEFT.
 
-One server is shared by all modules of this folder (``site``); every test finds it in the same state.
+All modules of this folder share one server (``site``), which every test finds in the same state.
 """

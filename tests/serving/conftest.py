@@ -1,4 +1,4 @@
-"""The shared server and the state in which each test finds it."""
+"""The shared server, and the state in which each test finds it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CARELESS = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
     "HF_TOKEN": SECRET,
 }
-"""The environment of a server that vLLM itself would leave open: whatever is refused is refused by us."""
+"""Variables with which vLLM opens its developers' routes and loads adapters by path; our middleware refuses both."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A running server and its registry. It computes two adapters at a time and knows four names."""
+    """A running server and its registry. It computes two adapters at a time and has four adapter names."""
 
     world: World
     server: Server
@@ -44,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @contextmanager
 def own_threads() -> Iterator[pytest.MonkeyPatch]:
-    """Servers begun in this block choose their cores, where those of other tests have one thread each."""
+    """Let servers started in this block use all cores; servers of other tests have one thread each."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"):
             patch.delenv(name, raising=False)

@@ -16,7 +16,7 @@ ASKED = ("a", BASE, "b", "d", "a")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was answered: how often by which version, which answers were wrong, and how much was changed meanwhile."""
+    """Which versions answered how often, the wrong answers, and the number of changes meanwhile."""
 
     by_model: Counter[str]
     wrong: list[tuple[str, int]]
@@ -25,7 +25,7 @@ class Outcome:
 
     @property
     def requests(self) -> int:
-        """All of them; a request that fails ends the test by itself."""
+        """All answered requests; a failed request ends the test."""
         return sum(self.by_model.values())
 
     def __str__(self) -> str:
@@ -37,14 +37,14 @@ class Outcome:
 
 
 def swap_under_load(world: World, url: str, requests: int, in_flight: int) -> Outcome:
-    """Promote, roll back, unload and load without a pause until ``requests`` are answered, and one by each version.
+    """Promote, roll back, unload and load in a loop until ``requests`` are answered, at least one by each version.
 
-    Three adapters and the base are asked; a and b are swapped between two versions each, c is unloaded and loaded.
-    A version is live for so short a time that on a slow machine none of 300 answers may be its own: then more are
-    asked for, ten times as many at most.
+    Requests go to three adapters and the base. a and b are swapped between two versions each, c is unloaded and loaded.
+    A version is live so briefly that on a slow machine it may answer none of 300 requests; then up to ten times as many
+    are sent.
     """
     done = Event()
-    seen: list[tuple[str, int, list[int]]] = []
+    answers: list[tuple[str, int, list[int]]] = []
 
     def traffic(worker: int) -> None:
         for i in itertools.count(worker):
@@ -52,13 +52,13 @@ def swap_under_load(world: World, url: str, requests: int, in_flight: int) -> Ou
                 return
             at = i % len(PROMPTS)
             model, tokens = ask(url, ASKED[i % len(ASKED)], PROMPTS[at])
-            seen.append((model, at, tokens))
+            answers.append((model, at, tokens))
 
     versions = {BASE, *(world.ids[name] for name in ("a1", "a2", "b1", "b2", "d1"))}
 
     def enough() -> bool:
-        by_all = versions <= {model for model, *_ in seen}
-        return len(seen) >= (requests if by_all else 10 * requests)
+        by_all = versions <= {model for model, *_ in answers}
+        return len(answers) >= (requests if by_all else 10 * requests)
 
     rounds = 0
     with ThreadPoolExecutor(in_flight) as threads:
@@ -76,4 +76,4 @@ def swap_under_load(world: World, url: str, requests: int, in_flight: int) -> Ou
             done.set()
         for future in running:
             future.result()
-    return Outcome(Counter(model for model, *_ in seen), world.wrong(seen), 4 * rounds, rounds)
+    return Outcome(Counter(model for model, *_ in answers), world.wrong(answers), 4 * rounds, rounds)

@@ -1,4 +1,4 @@
-"""What the server answers: each model its own answer, whatever it is batched with and whatever was cached."""
+"""Every model gives its own answer, whatever shares its batch and whatever is cached."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_seed_decides_the_sample(site: Site) -> None:
 
 
 def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
-    """Prompts of several cache blocks, asked until they are cached; a name then means other weights, and back."""
+    """Prompts of several cache blocks are cached; then the name is switched to other weights and back."""
     prompts = [[Stream("cached", i, j).below(250) for j in range(300)] for i in range(3)]
     world = site.world
     expected = {name: greedy_tokens(world.model, world.folders[name], prompts, TOKENS) for name in ("a1", "a2")}
@@ -78,7 +78,7 @@ def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
     [("completions", {"prompt": "x"}), ("chat/completions", {"messages": [{"role": "user", "content": "x"}]})],
 )
 def test_answers_carry_the_id_of_their_request(site: Site, route: str, asked: dict[str, object]) -> None:
-    """By which the harness tells the answer to another request (harness/client/http_client.py)."""
+    """The harness recognises an answer to another request by it (harness/client/http_client.py)."""
     body = orjson.dumps({"model": "a", "max_tokens": 1, **asked})
     head = {"Content-Type": "application/json", "X-Request-Id": "some-name-7-"}
     with urllib.request.urlopen(urllib.request.Request(f"{site.url}/v1/{route}", body, head), timeout=120) as reply:
@@ -120,7 +120,7 @@ def test_metrics_per_adapter_are_published(site: Site) -> None:
 
 
 def stream(url: str, body: dict[str, object]) -> str:
-    """The text of a streamed answer."""
+    """Return the text of a streamed answer."""
     request = urllib.request.Request(url, orjson.dumps(body), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as reply:
         return str(reply.read().decode())

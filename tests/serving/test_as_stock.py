@@ -1,4 +1,4 @@
-"""Our server against a plain vLLM of the same model and adapters, both asked through the openai client."""
+"""Our server compared with a plain vLLM of the same model and adapters, through the openai client."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def stock(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture
 def clients(site: Site, stock: Server) -> Iterator[tuple[OpenAI, OpenAI]]:
-    """Ours and plain vLLM's."""
+    """Clients of our server and of plain vLLM."""
     with (
         OpenAI(base_url=f"{site.url}/v1", api_key="none", max_retries=0) as ours,
         OpenAI(base_url=f"{stock.url}/v1", api_key="none", max_retries=0) as plain,
@@ -69,7 +69,7 @@ def clients(site: Site, stock: Server) -> Iterator[tuple[OpenAI, OpenAI]]:
 
 
 def shown(answer: Any) -> dict[str, Any]:
-    """An answer without what differs from request to request; ``model`` without the version that ours names."""
+    """Return an answer without its id and times, and without the version in ``model``."""
     data: dict[str, Any] = answer.model_dump()
     for name in ("id", "created", "system_fingerprint"):
         data.pop(name, None)
@@ -77,7 +77,7 @@ def shown(answer: Any) -> dict[str, Any]:
 
 
 def alike(one: Any, two: Any) -> bool:
-    """Equal, with log-probabilities up to what the order of sums explains."""
+    """Return whether two answers are equal, with log-probabilities up to the order of sums."""
     if isinstance(one, float) and isinstance(two, float):
         return abs(one - two) < tolerance()
     if isinstance(one, dict) and isinstance(two, dict):
@@ -88,9 +88,9 @@ def alike(one: Any, two: Any) -> bool:
 
 
 def joined(pieces: list[Any]) -> tuple[list[dict[str, Any]], dict[int, str], list[str | None]]:
-    """A stream as its usage and its kinds of piece, each choice's text, and how they ended, in order of choices.
+    """Return a stream's usage and kinds of chunks, the text of each choice, and why each ended.
 
-    How many tokens one piece carries depends on how busy the machine is.
+    How many tokens one chunk carries depends on how busy the machine is.
     """
     kinds: list[dict[str, Any]] = []
     texts: dict[int, str] = {}
@@ -138,13 +138,13 @@ def test_streams_are_the_same(clients: tuple[OpenAI, OpenAI], site: Site, model:
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_are_the_same(clients: tuple[OpenAI, OpenAI], case: str) -> None:
-    found = []
+    refusals = []
     for client in clients:
         with pytest.raises(APIStatusError) as caught:
             client.completions.create(model="a", **REFUSED[case])
-        found.append((type(caught.value), caught.value.status_code, caught.value.body))
-    assert found[0] == found[1]
-    assert found[0][1] == 400
+        refusals.append((type(caught.value), caught.value.status_code, caught.value.body))
+    assert refusals[0] == refusals[1]
+    assert refusals[0][1] == 400
 
 
 def test_an_unknown_model_is_not_found(clients: tuple[OpenAI, OpenAI]) -> None:
@@ -169,7 +169,7 @@ def test_models_are_listed(clients: tuple[OpenAI, OpenAI], site: Site) -> None:
 
 
 def test_log_probabilities_equal_those_of_plain_vllm(site: Site, stock: Server) -> None:
-    """The CPU path's grouped products against stock's copies per token, 16 requests of two adapters in flight."""
+    """Our grouped products are compared with vLLM's copies per token, with 16 requests of two adapters in flight."""
 
     def scores(url: str, work: tuple[str, list[int]]) -> list[float]:
         model, prompt = work

@@ -1,4 +1,4 @@
-"""What a running vLLM has open: every route that it has, its developers' ones too, and what its process shows."""
+"""What a running server exposes: every route of vLLM, including its developers' routes, and its process."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ DANGEROUS = {
 
 
 def routes_of(site: Site) -> set[str]:
-    """The paths that vLLM said at its start to have, with a name for each parameter."""
-    found = re.findall(r"Route: (/\S*), (?:Methods|Endpoint): ", site.server.log.read_text())
-    return {re.sub(r"\{[^}]*\}", "x", path) for path in found}
+    """Return the paths that vLLM logged at its start, with a value for each parameter."""
+    paths = re.findall(r"Route: (/\S*), (?:Methods|Endpoint): ", site.server.log.read_text())
+    return {re.sub(r"\{[^}]*\}", "x", path) for path in paths}
 
 
 def test_the_running_server_has_every_dangerous_route(site: Site) -> None:
-    """Else the tests below would prove nothing: it was started as carelessly as vLLM allows (see conftest)."""
+    """Otherwise the tests below would prove nothing: the server runs with vLLM's developer options (conftest)."""
     assert routes_of(site) >= DANGEROUS | {path for _, path in ADMIN_ROUTES} | set(MODEL_ROUTES)
 
 
@@ -94,7 +94,7 @@ def test_a_web_page_whose_name_points_at_this_machine_is_refused(site: Site) -> 
 
 
 def test_secrets_are_in_no_log_and_on_no_command_line(site: Site) -> None:
-    """A token of the environment, a key in a header, one in an address; the server's own keys: test_startup."""
+    """A token in the environment, a key in a header, one in a URL. For the server's own keys see test_startup."""
     for path in ("/v1/completions?api_key=query-secret-1", "/sleep?api_key=query-secret-1"):
         headers = {"Content-Type": "application/json", "Authorization": "Bearer header-secret-1"}
         connection = http.client.HTTPConnection(urlsplit(site.url).netloc, timeout=60)
@@ -120,7 +120,7 @@ def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "reason"),
     [
         ({"prompt": "x", "n": 20_000}, "answers are asked for"),
         ({"prompt": ["x"] * 1000, "n": 1000}, "answers are asked for"),
@@ -133,7 +133,7 @@ def test_endless_requests_are_cut_off(site: Site, part: str) -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_excessive_requests_are_refused(site: Site, body: dict[str, object], said: str) -> None:
+def test_excessive_requests_are_refused(site: Site, body: dict[str, object], reason: str) -> None:
     status, answer = post(f"{site.url}/v1/completions", {"model": BASE, "max_tokens": 1, **body})
     assert status == 400, answer
-    assert said in json.dumps(answer)
+    assert reason in json.dumps(answer)

@@ -1,6 +1,6 @@
-"""A server's life: two engines behind one address, beside another server, killed, restarted, drained.
+"""A server's life: two engines behind one address, a second server beside it, a kill, a restart and a shutdown.
 
-Starting vLLM is slow, so that one fixture lives it once and notes what it sees; each test judges one subject.
+Starting vLLM is slow, so one fixture runs all of it and records the results; each test checks one subject.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.support.tiny_models import make_lora
 pytestmark = pytest.mark.slow
 
 IN_FLIGHT, LONG = 24, 600
-"""Requests that a server is stopped with, every third of them streamed, and the tokens of each at least."""
+"""Requests in flight when a server is stopped, a third of them streamed, and the least tokens of each."""
 LONG_PROMPT = [Stream("long", j).below(250) for j in range(400)]
 BENCH = [sys.executable, "-m", "harness.cli", "serve"]
 Live = dict[str, str | None]
@@ -44,7 +44,7 @@ Live = dict[str, str | None]
 
 @dataclass(frozen=True)
 class Engines:
-    """What was seen of two engines behind one address."""
+    """Results of two engines behind one address."""
 
     log: str
     swaps: Outcome
@@ -54,7 +54,7 @@ class Engines:
 
 @dataclass(frozen=True)
 class Beside:
-    """What ``e`` meant on a server and on the one beside it, after it was promoted on both, and after one refused."""
+    """Live versions on two servers after ``e`` was promoted on both, and after one of them refused a promotion."""
 
     agreed: list[Live]
     refusal: str
@@ -64,7 +64,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Restarted:
-    """What a server answered after its predecessor was killed, and how it went down with requests in flight."""
+    """Answers of a server after its predecessor was killed, and its shutdown with requests in flight."""
 
     dead: str
     live: Live
@@ -72,16 +72,16 @@ class Restarted:
     one_piece: list[int]
     in_chunks: list[int]
     states: dict[str, int]
-    """Status of /health, /ready and of a new request while it drained."""
+    """Status of /health, /ready and of a new request during the shutdown."""
     still_running: int
-    """Requests that were in flight when /ready had fallen."""
+    """Requests in flight when /ready returned 503."""
     drained: list[list[tuple[str, list[int]]]]
-    """The answers that each of those who kept asking got."""
+    """The answers to each client that kept asking."""
     survivors: list[psutil.Process]
 
 
 def detach(world: World, registry: Registry, log: Path, *options: str) -> str:
-    """Start a server with the command and give its address."""
+    """Start a server with ``bench serve --detach`` and return its address."""
     fixed = ["--detach", "--adapters", str(registry.root), *SERVE_WORDS, "--log", str(log), str(world.model)]
     done = subprocess.run([*BENCH, *fixed, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -97,6 +97,7 @@ def live_on(url: str) -> Live:
 
 
 def leader(registry: Registry) -> psutil.Process:
+    """Return the server's process, from its lease."""
     with file_lock(registry.root / ".lock"):
         (lease,) = running_servers(registry.root)
     return psutil.Process(lease.pid)
@@ -152,7 +153,7 @@ def two_engines(world: World, url: str, log: Path) -> Engines:
 
 
 def beside_another(site: Site, registry: Registry, url: str, root: Path) -> Beside:
-    """``e`` of rank 8 fits both servers, its next version of rank 16 only the shared one."""
+    """Promote a version that fits both servers (rank 8), then one that only the shared server accepts (rank 16)."""
     base, urls = BaseModel.open(site.world.model), [site.url, url]
     ids = {}
     for rank in (8, 16):
@@ -172,7 +173,7 @@ def beside_another(site: Site, registry: Registry, url: str, root: Path) -> Besi
 
 
 def killed_and_restarted(world: World, registry: Registry, log: Path, dead: str, one_piece: list[int]) -> Restarted:
-    """The second server splits long prompts, and is stopped with many requests in flight."""
+    """Start a server that splits long prompts, and stop it with many requests in flight."""
     options = ["--shutdown-seconds", "240", "--", "--enable-chunked-prefill", "--max-num-batched-tokens", "128"]
     url = detach(world, registry, log, *options)
     live = live_on(url)
@@ -195,20 +196,20 @@ def killed_and_restarted(world: World, registry: Registry, log: Path, dead: str,
         drained = [one.result() for one in asked]
         stopped.result()
     _, survivors = psutil.wait_procs(family, timeout=30)
-    told = [(model, at, tokens) for model, tokens, at in answers]
-    return Restarted(dead, live, told, one_piece, in_chunks, states, still_running, drained, survivors)
+    outcomes = [(model, at, tokens) for model, tokens, at in answers]
+    return Restarted(dead, live, outcomes, one_piece, in_chunks, states, still_running, drained, survivors)
 
 
 def keep_asking(url: str, i: int, fallen: Event) -> list[tuple[str, list[int]]]:
-    """Long answers one after another, until the server is seen or says to be shutting down."""
-    found = []
+    """Send one long request after another until ``fallen`` is set or the server answers 503."""
+    received = []
     while not fallen.is_set() and (answer := ask_long(url, i)) is not None:
-        found.append(answer)
-    return found
+        received.append(answer)
+    return received
 
 
 def ask_long(url: str, i: int) -> tuple[str, list[int]] | None:
-    """The version that answered the i-th asker, and its token ids, which every third gets as a stream; None for 503."""
+    """Return the version that answered client ``i`` and its token ids, every third client by a stream; None for 503."""
     body = {"model": "abcd"[i % 4], "prompt": PROMPTS[i % len(PROMPTS)], "max_tokens": LONG + 10 * i, "temperature": 0}
     body |= {"ignore_eos": True, "return_token_ids": True, "stream": i % 3 == 0}
     headers = {"Content-Type": "application/json"}

@@ -1,4 +1,4 @@
-"""After training: the adapter is registered, loaded, and the server is shown to have what was trained."""
+"""After training: the adapter is registered and loaded, and the server is checked to have the trained weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bench(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def trained(shared_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """``bench train`` with a running server: its words, the folder, and how it ended."""
+    """``bench train`` with a running server: its arguments, the output folder, and how it ended."""
     root = tmp_path_factory.mktemp("parity")
     recipe = {
         "model": str(shared_site.world.model),
@@ -61,12 +61,12 @@ def test_training_ends_with_the_adapter_served_and_checked(site: Site, trained: 
     version = site.registry.find("learned").id
     assert f"{version} loaded at {site.url}; parity over" in done.stderr
     assert "the server has the model that was trained" in done.stderr
-    found = json.loads((folder / "parity.json").read_text())
-    print(found)
-    assert (found["server"], found["model"], found["holds"]) == (site.url, version, True)
-    assert found["tokens"] > 50
-    assert 0 < found["difference"] < 1e-3
-    assert found["control"] > 0.1
+    result = json.loads((folder / "parity.json").read_text())
+    print(result)
+    assert (result["server"], result["model"], result["holds"]) == (site.url, version, True)
+    assert result["tokens"] > 50
+    assert 0 < result["difference"] < 1e-3
+    assert result["control"] > 0.1
 
 
 def test_another_model_on_the_server_is_an_error(site: Site, trained: Trained) -> None:
@@ -83,7 +83,7 @@ def test_another_model_on_the_server_is_an_error(site: Site, trained: Trained) -
 
 
 def test_training_without_a_server_reports_that_parity_was_not_checked(site: Site, trained: Trained) -> None:
-    """The folder is finished, so that nothing is trained again."""
+    """The folder is complete, so nothing is trained again."""
     words, folder, _ = trained
     alone = bench(*words)
     assert (alone.returncode, alone.stdout.strip()) == (0, str(folder))

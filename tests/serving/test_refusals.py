@@ -1,4 +1,4 @@
-"""What the server refuses: adapters that cannot be served, odd names, shut routes, hostile bodies."""
+"""What the server refuses: invalid adapters and names, closed routes, hostile bodies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Damage = Callable[[Path], object]
 
 
 def plant(site: Site, name: str, change: Change, damage: Damage) -> str:
-    """Put a version into the registry behind its back, as no command would; gives its id."""
+    """Put a version into the registry without validation, and return its id."""
     source = site.world.folders["a1"]
     config = json.loads((source / "adapter_config.json").read_text())
     weights = source / "adapter_model.safetensors"
@@ -101,7 +101,7 @@ def tear_configuration(folder: Path) -> None:
 
 
 def leave_whole(folder: Path) -> None:
-    """No damage to the files."""
+    """Do not damage the files."""
 
 
 UNCHANGED = configured()
@@ -198,7 +198,7 @@ def test_the_error_for_an_unknown_model_lists_the_known_ones(site: Site) -> None
 
 
 def send(url: str, method: str, path: str, body: bytes, kind: str) -> tuple[int, bytes]:
-    """One request of any form, over a connection of its own; status 0 where the server hung up."""
+    """Send a request on a connection of its own; return status and body, or status 0 if the server closed it."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
     try:
         connection.request(method, path, body, {"Content-Type": kind})
@@ -225,14 +225,14 @@ def test_hostile_requests_to_the_running_server(site: Site, request: tuple[str, 
 
 
 def listing(site: Site) -> dict[str, Any]:
-    """What the server says of its adapters, but for the counts of requests and for versions on their way out."""
+    """Return the server's list of adapters without request counts, once no version is retiring."""
     while True:
-        found = admin.list_adapters(site.url)
-        rows = [row for adapter in found["adapters"] for row in adapter["versions"]]
+        answer = admin.list_adapters(site.url)
+        rows = [row for adapter in answer["adapters"] for row in adapter["versions"]]
         if all(row["state"] != "retiring" for row in rows):
             for row in rows:
                 row.pop("served", None)
-            return found
+            return answer
 
 
 def test_malformed_and_oversized_bodies_are_refused(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""A start that fails: told at once, with the reason and the end of the log, and nothing left running."""
+"""A start that fails is reported at once, with the reason and the end of the log, and leaves no process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BENCH = [sys.executable, "-m", "harness.cli", "serve"]
 
 
 def test_a_wrong_option_is_reported_with_the_log_and_leaves_no_process(world: World, tmp_path: Path) -> None:
-    """Nor are keys shown, by the command that is printed or the end of the log that the error repeats."""
+    """Nor do the printed command or the log show the keys."""
     keys = {"ARC_BENCH_API_KEY": "user-key-0123456789", "ARC_BENCH_ADMIN_KEY": "admin-key-0123456789"}
     place = ["--detach", "--adapters", str(tmp_path / "adapters"), "--host", "0.0.0.0", "--log", str(tmp_path / "log")]
     command = [*BENCH, *place, str(world.model), "--", "--no-such-option"]
@@ -34,7 +34,7 @@ def test_a_wrong_option_is_reported_with_the_log_and_leaves_no_process(world: Wo
 
 
 def _registry(process: psutil.Process) -> str | None:
-    """The registry that a server process was started on."""
+    """Return the registry that a server process was started with."""
     try:
         return process.environ().get(ADAPTERS_DIR)
     except (psutil.NoSuchProcess, psutil.AccessDenied):

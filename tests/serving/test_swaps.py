@@ -1,4 +1,4 @@
-"""Swapping under load, and turns for more adapters than the engine computes at once."""
+"""Swaps under load, and turns for more adapters than the engine computes at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_swaps_under_load_lose_and_mix_nothing(site: Site) -> None:
 
 
 def test_cold_adapters_do_not_starve_behind_two_busy_ones(site: Site) -> None:
-    """Two adapters at a time are computed; c and d are asked now and then while a and b have eight in flight each."""
+    """The engine computes two adapters. c and d get a request now and then while a and b have eight each in flight."""
     done = Event()
     hot: dict[str, list[float]] = {"a": [], "b": []}
 
@@ -47,13 +47,13 @@ def test_cold_adapters_do_not_starve_behind_two_busy_ones(site: Site) -> None:
     with ThreadPoolExecutor(18) as threads:
         running = [threads.submit(busy, model) for model in ("a", "b") * 8]
         try:
-            found = {model: threads.submit(cold, model) for model in "cd"}
-            waits = {model: future.result() for model, future in found.items()}
+            futures = {model: threads.submit(cold, model) for model in "cd"}
+            waits = {model: future.result() for model, future in futures.items()}
         finally:
             done.set()
         for future in running:
             future.result()
-    told = "; ".join(f"{model} {', '.join(f'{wait:.2f}' for wait in waits[model])} s" for model in waits)
-    print(f"cold adapters answered after {told}, while a and b answered {list(map(len, hot.values()))}")
+    summary = "; ".join(f"{model} {', '.join(f'{wait:.2f}' for wait in waits[model])} s" for model in waits)
+    print(f"cold adapters answered after {summary}, while a and b answered {list(map(len, hot.values()))}")
     # A turn of a second for each, and what is in flight when it ends; without turns they wait until a and b are done.
     assert max(map(max, waits.values())) < 2 + 2 * max(map(max, hot.values()))

@@ -1,4 +1,4 @@
-"""A class whose output layer vLLM wraps for LoRA: adapters on it and on embeddings, and prompts' log-probabilities."""
+"""A class whose output layer supports LoRA: adapters on it and on embeddings, and log-probabilities of prompts."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ TARGETS: dict[str, str | list[str]] = {
     "head": ["q_proj", "up_proj", "lm_head"],
     "both": ["o_proj", "embed_tokens", "lm_head"],
 }
-"""By adapter."""
+"""Target modules by adapter."""
 BASE = "tiny"
 
 
 @dataclass(frozen=True)
 class Site:
-    """A running server and what transformers and PEFT say."""
+    """A running server, and what transformers and PEFT compute."""
 
     url: str
     expected: dict[str, list[list[float]]]
-    """Log-probabilities of the tokens of each prompt but its first, by model."""
+    """By model, the log-probabilities of each prompt's tokens except the first."""
 
 
 def through_peft(model: Path, adapter: Path | None) -> list[list[float]]:
@@ -46,13 +46,13 @@ def through_peft(model: Path, adapter: Path | None) -> list[list[float]]:
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if adapter is not None:
         network = PeftModel.from_pretrained(network, str(adapter))
-    found = []
+    logprobs = []
     with torch.no_grad():
         for prompt in PROMPTS:
             ids = torch.tensor([prompt])
             logs = torch.log_softmax(network(input_ids=ids).logits[0, :-1], -1)
-            found.append(logs.gather(1, ids[0, 1:, None])[:, 0].tolist())
-    return found
+            logprobs.append(logs.gather(1, ids[0, 1:, None])[:, 0].tolist())
+    return logprobs
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["own-head", "tied-head"])
@@ -74,7 +74,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def logs_of(site: Site, model: str, numbers: list[int]) -> list[float]:
-    """The largest difference from PEFT of each of some prompts that are asked for in one request."""
+    """Request several prompts at once; return each one's largest difference from PEFT."""
     body = {"model": model, "prompt": [PROMPTS[n] for n in numbers], "max_tokens": 2, "temperature": 0}
     status, answer = post(f"{site.url}/v1/completions", body | {"prompt_logprobs": 0})
     assert status == 200, answer
@@ -91,7 +91,7 @@ def test_one_request_with_prompt_logprobs(site: Site) -> None:
 
 
 def test_models_differ(site: Site) -> None:
-    """The comparison can fail: every two models are further apart than it allows."""
+    """The comparison can fail: any two models differ by more than it allows."""
     models = list(site.expected)
     for one, other in ((a, b) for a in models for b in models if a < b):
         pairs = zip(site.expected[one], site.expected[other], strict=True)
@@ -99,7 +99,7 @@ def test_models_differ(site: Site) -> None:
 
 
 def test_many_at_once_with_ordinary_requests_between(site: Site) -> None:
-    """Each prompt has the log-probabilities of its own adapter, whatever else is in the batch."""
+    """Each prompt gets the log-probabilities of its own adapter, whatever else is in the batch."""
 
     def ordinary(model: str, n: int) -> int:
         body = {"model": model, "prompt": PROMPTS[n], "max_tokens": 20, "temperature": 0, "ignore_eos": True}
@@ -114,7 +114,7 @@ def test_many_at_once_with_ordinary_requests_between(site: Site) -> None:
 
 
 def test_a_prompt_in_chunks(site: Site) -> None:
-    """One that is longer than a step takes, so that its logits are computed in parts."""
+    """The prompt is longer than one step processes, so its logits are computed in parts."""
     long = [token for prompt in PROMPTS * 6 for token in prompt][:1900]
     with ThreadPoolExecutor(8) as pool:
         bodies = [

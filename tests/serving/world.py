@@ -1,4 +1,4 @@
-"""The tiny model, its adapters and what each of them must answer; and how a real server is asked."""
+"""The tiny model, its adapters and their expected answers, and requests to a real server."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.support.tiny_models import greedy_tokens, make_lora, make_model
 
 BASE = "tiny"
 NAMES = ("a1", "a2", "b1", "b2", "c1", "d1")
-"""Two versions of a and b, one of c and d; the first of each is live at the start of a test."""
+"""Two versions of a and b, one of c and d. At the start of a test the first of each is live."""
 TOKENS = 12
 PROMPTS = [[Stream("prompt", i, j).below(250) for j in range(20)] for i in range(16)]
 
 
 @dataclass(frozen=True)
 class World:
-    """A model with adapters, and what each of them answers to PROMPTS by transformers and PEFT.
+    """A model with adapters, and their answers to PROMPTS as computed by transformers and PEFT.
 
     Attributes:
-        ids: of ``a1`` and so on, the name that every registry gives to that content.
-        expected: answers by the id of a version, or by the base's name.
+        ids: id of each version, such as "a1", in every registry.
+        expected: answers by version id, or by the base's name.
     """
 
     model: Path
@@ -42,7 +42,7 @@ class World:
 
     @staticmethod
     def make(root: Path) -> World:
-        """Make it, and check that no two models give the same answer to any prompt."""
+        """Create the models, and check that no two of them give the same answer to any prompt."""
         model = make_model(root / BASE)
         folders = {name: make_lora(root / name, model, seed) for seed, name in enumerate(NAMES)}
         ids = {name: f"{name[0]}@{content_hash(folder)[:12]}" for name, folder in folders.items()}
@@ -53,7 +53,7 @@ class World:
         return World(model, folders, ids, expected)
 
     def publish(self, registry: Registry) -> None:
-        """Add every adapter; what is there stays as it is."""
+        """Register every adapter; registered ones stay unchanged."""
         base = BaseModel.open(self.model)
         for name, folder in self.folders.items():
             assert registry.add(name[0], folder, base).id == self.ids[name]
@@ -64,16 +64,16 @@ class World:
             admin.promote(url, self.ids[name])
 
     def wrong(self, answers: list[tuple[str, int, list[int]]]) -> list[tuple[str, int]]:
-        """Those of (model as the answer names it, prompt, tokens) that are not this model's answers."""
+        """Return those (model of the answer, prompt, tokens) that are not the model's answer."""
         return [(model, at) for model, at, tokens in answers if not self.is_right(model, at, tokens)]
 
     def is_right(self, model: str, at: int, tokens: list[int]) -> bool:
-        """Whether tokens, or as many as are expected, are a model's answer to a prompt."""
+        """Return whether tokens are a model's answer to a prompt, as far as it is known."""
         return is_answer(tokens, model, {name: known[at] for name, known in self.expected.items()})
 
 
 def is_answer(tokens: list[int], model: str, expected: Mapping[str, list[int]]) -> bool:
-    """Whether tokens are what a model answers; in 16 bits, where answers drift apart, none other is closer to them."""
+    """Return whether tokens are a model's answer; in 16 bits answers diverge, and no other model's may be closer."""
     if is_exact():
         return tokens[: len(expected[model])] == expected[model]
     shared = {name: _shared(tokens, known) for name, known in expected.items()}
@@ -81,12 +81,12 @@ def is_answer(tokens: list[int], model: str, expected: Mapping[str, list[int]]) 
 
 
 def _shared(one: list[int], other: list[int]) -> int:
-    """How many tokens two answers begin with in common."""
+    """Return how many tokens two answers have in common at their beginning."""
     return next((k for k, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), min(len(one), len(other)))
 
 
 def post(url: str, body: dict[str, Any], seconds: float = 300) -> tuple[int, dict[str, Any]]:
-    """Status and JSON of a POST."""
+    """Send a POST and return the status and JSON of its answer."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=seconds) as reply:
@@ -96,13 +96,13 @@ def post(url: str, body: dict[str, Any], seconds: float = 300) -> tuple[int, dic
 
 
 def get_text(url: str) -> str:
-    """The text of a GET."""
+    """Return the text of a GET."""
     with urllib.request.urlopen(url, timeout=60) as reply:
         return str(reply.read().decode())
 
 
 def ask(url: str, model: str, prompt: list[int], **more: Any) -> tuple[str, list[int]]:
-    """The version that answered, and its token ids at temperature 0."""
+    """Return the version that answered, and its token ids at temperature 0."""
     body = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
     status, answer = post(f"{url}/v1/completions", body | {"return_token_ids": True} | more)
     assert status == 200, answer
@@ -111,6 +111,6 @@ def ask(url: str, model: str, prompt: list[int], **more: Any) -> tuple[str, list
 
 
 def figure(url: str, name: str, *labels: str) -> float:
-    """The sum of a Prometheus figure over the lines that have all these labels (``model="a"``)."""
+    """Return the sum of a Prometheus metric over the lines with all these labels (``model="a"``)."""
     lines = [line for line in get_text(f"{url}/metrics").splitlines() if line.startswith((f"{name}{{", f"{name} "))]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if all(label in line for label in labels))
