@@ -53,7 +53,7 @@ def _read_folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
             raise DataError(
                 f"{path}: expected one task with 'train' (a folder holds one-task files); name the file itself"
             )
-        name = task_name(path)
+        name = _task_id(path)
         if name in path_of:
             raise DataError(f"{path}: task id {name} is taken by {path_of[name]}; ids are the file names")
         path_of[name] = path
@@ -65,7 +65,7 @@ def _read_file(path: Path, strict: bool) -> Iterator[TaskSource]:
     if _is_list_of_tasks(data):
         data = _by_id(data, path)
     elif isinstance(data, list) or _is_task(data):
-        yield _parse_source(task_name(path), data, str(path), strict)
+        yield _parse_source(_task_id(path), data, str(path), strict)
         return
     if not isinstance(data, dict) or not data:
         raise DataError(f"{path}: expected an object of task id to task, got {_json_type(data)}")
@@ -108,7 +108,7 @@ def read_task(name: str, data: dict[str, object], where: str) -> Task:
     return source.task
 
 
-def task_name(path: Path) -> str:
+def _task_id(path: Path) -> str:
     """Return the task id of a one-task file: its name without ``.json`` or ``.json.gz``."""
     return path.name.removesuffix(".gz").removesuffix(".json")
 

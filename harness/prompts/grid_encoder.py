@@ -12,9 +12,7 @@ from functools import cached_property, lru_cache
 
 from harness.core.errors import GridError, SpecError
 from harness.core.grid import MAX_SIDE, Grid
-from harness.prompts.grid_text import DIGITS, LineEncoder, find_block, parse_rows, split_rows
-from harness.prompts.grid_text import GridEncoder as GridEncoder
-from harness.prompts.grid_text import GridWriter as GridWriter
+from harness.prompts.grid_text import DIGITS, GridEncoder, LineEncoder, find_block, parse_rows, split_rows
 
 DEFAULT_ENCODER = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 REPLACEMENTS = "ñò÷ûąćďęĚĞ"

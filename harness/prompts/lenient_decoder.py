@@ -11,13 +11,13 @@ from harness.core.grid import Grid
 from harness.prompts.grid_encoder import (
     TO_DIGITS,
     GridCodeBlockEncoder,
-    GridEncoder,
     GridShapeEncoder,
     GridWithSeparationEncoder,
     RepeatNumberEncoder,
     ReplaceNumberEncoder,
     RowNumberEncoder,
 )
+from harness.prompts.grid_text import GridEncoder
 
 _OPENING = "```grid"
 

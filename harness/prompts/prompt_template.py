@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.core.errors import SpecError
 from harness.core.grid import Grid, Task
-from harness.prompts.grid_encoder import GridEncoder, GridWriter
+from harness.prompts.grid_text import GridEncoder, GridWriter
 from harness.prompts.lenient_decoder import decode_lenient
 from harness.prompts.reasoning import extract_answer
 

@@ -24,7 +24,7 @@ from harness.prompts.chat_template import (
     first_lost_character,
     render_chat,
 )
-from harness.prompts.grid_encoder import GridEncoder, GridWriter
+from harness.prompts.grid_text import GridEncoder, GridWriter
 from harness.prompts.prompt_template import Prompt, load_prompt, nosystem_prompt
 from harness.prompts.table_probes import probe_tasks, random_task
 from harness.prompts.table_tokenizer import SlottedText, SlotWriter, TableTokenizer, slot_task

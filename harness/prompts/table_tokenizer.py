@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, product
 
 from harness.core.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
-from harness.prompts.grid_encoder import GridEncoder, GridWriter
+from harness.prompts.grid_text import GridEncoder, GridWriter
 
 Encode = Callable[[str], list[int]]
 _SLOT = re.compile("\ue000([0-9]+)\ue001")

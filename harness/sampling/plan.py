@@ -12,7 +12,8 @@ from harness.core.errors import GridError, SpecError
 from harness.core.grid import MAX_SIDE, Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.prompts.chat_template import TemplateSettings
-from harness.prompts.grid_encoder import GridEncoder, parse_encoder
+from harness.prompts.grid_encoder import parse_encoder
+from harness.prompts.grid_text import GridEncoder
 from harness.prompts.prompt_template import Message, Prompt, load_prompt, prompt_names
 from harness.prompts.table_tokenizer import SlottedText, SlotWriter, slot_grids, slot_task
 from harness.runs.schema import ModelConfig, Outcome, RunConfig

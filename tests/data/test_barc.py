@@ -116,7 +116,7 @@ def test_damaged_lines_are_skipped_with_a_warning(damaged_file: Path, caplog: py
     assert dataset.skipped == {"row: damaged line": len(DAMAGED) + 1}  # counted once, however often they are read
 
 
-def test_damaged_lines_are_errors_if_strict(damaged_file: Path, tmp_path: Path) -> None:
+def test_damaged_lines_are_errors_if_strict(damaged_file: Path, tmp_path: Path, cache: Path) -> None:
     with pytest.raises(DataError, match=r"rows\.jsonl, line 3: truncated"):
         rows(damaged_file, strict=True)
     lines = barc_lines(4)
@@ -124,6 +124,13 @@ def test_damaged_lines_are_errors_if_strict(damaged_file: Path, tmp_path: Path) 
     inner = rows(write_lines(tmp_path / "inner.jsonl", lines), strict=True)
     with pytest.raises(DataError, match=r"inner\.jsonl, line 3: not JSON"):
         list(iterate_tasks(inner))
+    hugging_face_name = "barc0/100k-gpt4omini-description-gpt4omini-code_generated_problems"
+    (cache / "barc").mkdir(parents=True)
+    write_lines(cache / "barc" / "100k_gpt4o-mini_generated_problems.jsonl", [*barc_lines(1), "{"])
+    for spec in (hugging_face_name, f"barc-7-10-{damaged_file}"):
+        open_dataset(spec)
+        with pytest.raises(DataError, match="truncated"):
+            open_dataset(spec, strict=True)
 
 
 def test_a_draw_replaces_a_bad_row_and_the_fixed_draw_raises(damaged_file: Path) -> None:

@@ -56,29 +56,40 @@ def test_rows_and_line_numbers(tmp_path: Path) -> None:
         assert index.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_an_index_file_of_an_earlier_release_still_opens(rows_file: Path) -> None:
-    """The file is composed by hand from the format of version 3, so that no later change of the code alters it."""
+def write_index_file(rows_file: Path, version: int) -> None:
+    """Compose an index file by hand, so that no change of the code alters it. Its digest is not the file's."""
     data = rows_file.read_bytes()
     ends = [i for i, byte in enumerate(data) if byte == ord("\n")]
     starts = [0, *(end + 1 for end in ends[:-1])]
     table = array("q", [n for k in range(N) for n in (starts[k], ends[k], k + 1)])
     stat = rows_file.stat()
-    head = {"version": 3, "byte_order": sys.byteorder, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    text = json.dumps({**head, "sha256": "the old digest", "n_bad": 0, "bad": []}).encode()
+    head = {"version": version, "byte_order": sys.byteorder, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    text = json.dumps({**head, "sha256": "by hand", "n_bad": 0, "bad": []}).encode()
     text += b" " * (-len(text) % 8)
     content = text + table.tobytes()
-    index_path(rows_file).parent.mkdir(parents=True)
+    index_path(rows_file).parent.mkdir(parents=True, exist_ok=True)
     index_path(rows_file).write_bytes(struct.pack("<8sQQ", b"arcbench", len(text), zlib.crc32(content)) + content)
+
+
+def test_an_index_file_of_an_earlier_release_still_opens(rows_file: Path) -> None:
+    write_index_file(rows_file, version=3)
     index, calls = open_index(rows_file)
-    assert (index.sha256, calls) == ("the old digest", [])
+    assert (index.sha256, calls) == ("by hand", [])
     assert [index.row(i).decode() for i in range(len(index))] == barc_lines(N)
+
+
+def test_an_index_file_of_another_version_is_rebuilt(rows_file: Path) -> None:
+    write_index_file(rows_file, version=2)
+    index, calls = open_index(rows_file)
+    assert index.sha256 == hashlib.sha256(rows_file.read_bytes()).hexdigest()
+    assert calls
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"arcbench" + b"\xff" * 40])
 def test_a_damaged_index_file_is_rebuilt(rows_file: Path, damage: bytes) -> None:
     LineIndex(rows_file)
     whole = index_path(rows_file).read_bytes()
-    for content in (damage, whole[:-5]):
+    for content in (damage, whole[:-5], whole[:-1] + bytes([whole[-1] ^ 1])):
         index_path(rows_file).write_bytes(content)
         assert len(LineIndex(rows_file)) == N
         assert index_path(rows_file).read_bytes() == whole

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from harness.core.errors import GridError, SpecError
 from harness.core.grid import Grid
-from harness.prompts.grid_encoder import DEFAULT_ENCODER, KNOWN_ENCODERS, GridEncoder, parse_encoder
+from harness.prompts.grid_encoder import DEFAULT_ENCODER, KNOWN_ENCODERS, parse_encoder
+from harness.prompts.grid_text import GridEncoder
 from harness.prompts.lenient_decoder import decode_lenient
 from tests.support.data_samples import grids
 
