@@ -53,6 +53,8 @@ def test_sampling_views_depend_on_seed_task_and_index_only() -> None:
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == str([sampling_view(7, t, v, 3) for v in reversed(range(9)) for t in ("b", "a")])
     assert [sampling_view(0, "t", v, 3).symmetry for v in range(9)] == [*SYMMETRIES, SYMMETRIES[0]]
+    keys = [(seed, task, view) for seed in (0, 1) for task in ("a", "b") for view in (0, 8)]
+    assert len({sampling_view(*key, 9) for key in keys}) == len(keys)
 
 
 def test_a_tenth_of_the_colour_permutations_may_move_the_background() -> None:

@@ -42,6 +42,13 @@ def test_below_is_in_range(key: int, n: int) -> None:
         assert 0 <= Stream(key).below(n) < n
 
 
+def test_below_has_no_modulo_bias() -> None:
+    """Of 64-bit words modulo 3 × 2^62, half instead of a third would be in the lowest third."""
+    stream = Stream("bias")
+    thirds = Counter(stream.below(3 << 62) >> 62 for _ in range(3_000))
+    assert all(abs(count - 1_000) < 150 for count in thirds.values())
+
+
 def test_numbers_are_uniform() -> None:
     stream = Stream("even")
     counts = Counter(stream.below(10) for _ in range(20_000))

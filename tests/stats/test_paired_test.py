@@ -82,6 +82,7 @@ def test_random_flips_approximate_the_exact_p_and_are_seeded() -> None:
     assert method == "sign-flip"
     assert p == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 9_999))
     assert sign_tests(units, scale, 0, 9_999)[0][0] == p
+    assert sign_tests(units, scale, 1, 9_999)[0][0] != p
     assert (p * 10_000) == pytest.approx(round(p * 10_000))
 
 

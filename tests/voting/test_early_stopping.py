@@ -268,6 +268,7 @@ def test_the_rounds_of_a_usual_run() -> None:
     assert plan_rounds(StopRule(), 6, 60, 8).round_ends == ()
     assert plan_rounds(StopRule(0.01), 32, 400, 8).is_balanced
     assert not plan_rounds(StopRule(0.01), 12, 400, 8).is_balanced
+    assert not plan_rounds(StopRule(0.01), 20, 400, 8).is_balanced  # a first round of 8, of 20 samples
     assert plan_rounds(StopRule(0.01), 12, 400, 1).is_balanced
 
 

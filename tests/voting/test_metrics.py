@@ -225,6 +225,13 @@ def test_averages_go_over_outputs_then_tasks() -> None:
     assert np.array_equal(units, np.rint(units))
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 3, 4])
+def test_the_denominator_makes_whole_numbers_of_all_values(outputs: int) -> None:
+    table = average({"a": [score(1, 0.0)] + [score(0, 0.0)] * (outputs - 1)})
+    units = table.values * table.denominator
+    assert np.array_equal(units, np.rint(units))
+
+
 def test_the_strict_value_multiplies_the_probabilities_of_tied_outputs() -> None:
     assert average({"a": [score(2, 0.5), score(2, 0.5)]}).strict["vote_1"] == 0.25
 
