@@ -18,8 +18,7 @@ from tests.faults.damage import read_by, run_bench
 from tests.faults.disks import FULL_DISKS, limit_file_size, small_disk
 from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.run_files import append_record
-from tests.support.run_folders import prediction_record
+from tests.support.run_folders import append_record, prediction_record
 from tests.support.sampling_runs import (
     assert_same_run,
     bench_run_command,

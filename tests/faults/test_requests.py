@@ -18,7 +18,7 @@ from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count_cases
 from tests.support.chat_answers import Body, echo, mixed_answer, random_faults
 from tests.support.chat_server import TINY_BASE, ChatServer, count_tokens
-from tests.support.run_files import load_records
+from tests.support.run_folders import load_records
 from tests.support.sampling_runs import (
     PATIENT_POLICY,
     QUICK_POLICY,

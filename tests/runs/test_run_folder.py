@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
-from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset
-from harness.runs.folder import RunFolder, config_changes
-from harness.runs.prediction_log import PredictionLog, drop_retryable
-from harness.runs.prediction_reader import read_predictions
 from harness.runs.schema import PredictionRecord
-from tests.support.run_files import append_record, load_records
-from tests.support.run_folders import prediction_record, run_manifest
+from tests.support.run_folders import prediction_record
 
 TASK = open_dataset("toy/copy#n=1").task(0)
 

@@ -25,8 +25,7 @@ from harness.sampling.recording import prediction_line
 from harness.scoring.run_scores import score_run
 from tests.support.chat_answers import Body, no_grid
 from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.run_files import load_records
-from tests.support.run_folders import run_manifest
+from tests.support.run_folders import load_records, run_manifest
 from tests.support.sampling_runs import (
     QUICK_POLICY,
     count_outcomes,

@@ -19,10 +19,20 @@ from harness.runs.schema import (
     PredictionRecord,
     RunConfig,
 )
-from tests.support.run_files import append_record
 
 MakeRun = Callable[..., Path]
 """The fixture ``make_run``: `write_run` into the folder of the test."""
+
+
+def append_record(log: PredictionLog, record: PredictionRecord) -> None:
+    """Append a prediction to a log."""
+    log.append(record.model_dump_json().encode() + b"\n")
+
+
+def load_records(run: Path) -> list[PredictionRecord]:
+    """Return the predictions of a run folder in the order of the file."""
+    lines = RunFolder(run).predictions_path.read_bytes().splitlines()
+    return [PredictionRecord.model_validate_json(line) for line in lines]
 
 
 def wrong_grid(grid: Grid, k: int) -> Grid:

@@ -25,7 +25,7 @@ from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
 from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
-from tests.support.run_files import load_records
+from tests.support.run_folders import load_records
 
 QUICK_POLICY = RetryPolicy(max_in_flight=16, retries=3, timeout=5.0, wait=5.0, backoff=0.005)
 PATIENT_POLICY = replace(QUICK_POLICY, retries=60, backoff=0.001)
