@@ -1,4 +1,4 @@
-"""Benchmarks keep what they measured, compare repetition by repetition, and tell the goals that are missed."""
+"""Benchmarks store their measurements, compare repetition by repetition, and report missed goals."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from benchmarks.common.store import Nothing, Store
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_benchmark_is_run_and_has_its_page() -> None:
+def test_every_benchmark_is_run_and_has_a_page() -> None:
     modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__main__"}
     assert modules == set(runner.ENTRIES)
     assert modules <= {path.stem for path in (ROOT / "benchmarks").glob("*.md")}
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "equal", "told"),
+    ("megabytes", "equal", "missed"),
     [
         (599, True, []),
         (600, True, ["600 MB at the peak, where less than 600 is wanted"]),
         (100, False, ["the intervals differ from scipy's"]),
     ],
 )
-def test_the_goals_of_intervals(megabytes: float, equal: bool, told: list[str]) -> None:
-    assert interval_speed.missed(megabytes, equal) == told
+def test_the_goals_of_intervals(megabytes: float, equal: bool, missed: list[str]) -> None:
+    assert interval_speed.missed(megabytes, equal) == missed
 
 
 @pytest.mark.parametrize(
-    ("seconds", "megabytes", "agree", "told"),
+    ("seconds", "megabytes", "agree", "missed"),
     [
         (59.0, 599.0, True, []),
         (60.0, 100.0, True, ["60 s for 1,000,000 predictions"]),
@@ -46,12 +46,12 @@ def test_the_goals_of_intervals(megabytes: float, equal: bool, told: list[str]) 
         (10.0, 100.0, False, ["the two sides give different metrics"]),
     ],
 )
-def test_the_goals_of_scoring(seconds: float, megabytes: float, agree: bool, told: list[str]) -> None:
-    found = scoring.missed(1_000_000, seconds, megabytes, agree)
-    assert [goal.startswith(begin) for goal, begin in zip(found, told, strict=True)] == [True] * len(told)
+def test_the_goals_of_scoring(seconds: float, megabytes: float, agree: bool, missed: list[str]) -> None:
+    goals = scoring.missed(1_000_000, seconds, megabytes, agree)
+    assert [goal.startswith(begin) for goal, begin in zip(goals, missed, strict=True)] == [True] * len(missed)
 
 
-def test_times_ahead_are_taken_within_a_repetition() -> None:
+def test_ratios_to_the_peer_are_computed_per_repetition() -> None:
     slower = Finding("x", "s", (1.0, 2.0, 4.0), "peer", (2.0, 4.0, 4.0), goal=2.0)
     assert slower.ahead == [2.0, 2.0, 1.0]
     assert slower.missed() is None
@@ -69,25 +69,25 @@ def test_times_ahead_are_taken_within_a_repetition() -> None:
 
 
 @given(st.floats(0.1, 3.0), st.floats(1e-6, 1e3))
-def test_growth_finds_the_power_of_a_power_law(power: float, factor: float) -> None:
+def test_growth_fits_the_power_of_a_power_law(power: float, factor: float) -> None:
     sizes = (1.0, 3.0, 10.0)
     growth = Growth("x", "n", "s", sizes, tuple(factor * size**power for size in sizes))
     assert growth.power == pytest.approx(power, abs=1e-6)
 
 
 @given(st.floats(0.01, 100.0), st.floats(0.01, 100.0))
-def test_growth_finds_a_line(start: float, slope: float) -> None:
+def test_growth_fits_a_line(start: float, slope: float) -> None:
     growth = Growth("x", "n", "s", (1.0, 3.0, 10.0), tuple(start + slope * size for size in (1.0, 3.0, 10.0)))
     assert growth.line == pytest.approx((start, slope), rel=1e-6)
 
 
-def test_results_come_back_as_they_were_written() -> None:
+def test_results_survive_a_round_trip_through_json() -> None:
     findings = [Finding("x", "s", (1.0, 2.0), "peer", (2.0, 4.0), memory=(1.0, 2.0), goal=3.0)]
     growths = [Growth("x", "n", "s", (1.0, 2.0, 4.0), (1.0, 2.0, 4.5))]
     assert from_json(json.loads(json.dumps(to_json(findings, growths)))) == (findings, growths)
 
 
-def test_what_was_measured_is_kept_and_a_line_cut_off_is_measured_again(tmp_path: Path) -> None:
+def test_stored_measurements_are_reused_and_incomplete_lines_repeated(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.get("a", lambda: {"seconds": 1.0})["seconds"] == 1.0
     store.get("b", lambda: {"seconds": 2.0})
@@ -103,7 +103,7 @@ def test_what_was_measured_is_kept_and_a_line_cut_off_is_measured_again(tmp_path
         late.get("c", dict)
 
 
-def test_a_process_is_measured_without_the_memory_of_the_one_that_starts_it() -> None:
+def test_memory_of_the_parent_process_is_not_measured() -> None:
     ballast = bytearray(b"x" * 300_000_000)
     small = measured([sys.executable, "-c", "print('{\"x\": 1}')"])
     large = measured([sys.executable, "-c", "x = b'x' * 200_000_000; print(sum(range(10**6)))"])
@@ -115,7 +115,7 @@ def test_a_process_is_measured_without_the_memory_of_the_one_that_starts_it() ->
         measured(module("no_such_module"))
 
 
-def test_the_page_of_results_names_what_is_missed() -> None:
+def test_the_page_of_results_lists_missed_goals() -> None:
     findings = [Finding("x", "s", (2.0,), "peer", (1.0,), goal=1.0)]
     growths = [Growth("x", "n", "s", (1.0, 2.0, 4.0), (1.0, 2.0, 4.0))]
     summary = {"versions": ["abc"], "measured": "2026-01-01", "missed": [findings[0].missed()]}

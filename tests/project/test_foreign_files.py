@@ -1,48 +1,26 @@
-"""Weights and checkpoints that others wrote, with a pickle in them that would run code: refused, and not run."""
+"""Weights, checkpoints and model folders from others that contain code: they are refused and the code is not run."""
 
 from __future__ import annotations
 
-import ast
+import json
 import os
 import pickle
 import shutil
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from harness.core.errors import AdapterError, ConfigError, RunError
-from tests.support.hostile import PickleBomb, called
+from tests.support.hostile import PickleBomb
 from tests.support.train_runs import FEW_STEPS, Data, recipe_data, train_adapter
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
 from trainers.store.digests import DIGESTS_FILE, write_digests
 
-LOADERS = ("transformers.trainer", "transformers.trainer_utils", "accelerate.utils.fsdp_utils")
-
-
-def source_of(module: str) -> str:
-    """The source of a module, which is not imported."""
-    package, _, rest = module.partition(".")
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    return (Path(spec.origin).parent / f"{rest.replace('.', '/')}.py").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("module", LOADERS)
-def test_what_resumes_a_run_loads_no_code(module: str) -> None:
-    """The versions that are pinned; another one must be looked at anew."""
-    loads = [call for name, call in called(ast.parse(source_of(module))) if name == "torch.load"]
-    partly = [call for name, call in called(ast.parse(source_of(module))) if name == "partial"]
-    assert loads or partly
-    for call in loads:
-        assert {word.arg: ast.unparse(word.value) for word in call.keywords}.get("weights_only") == "True"
-
 
 def plant(path: Path, witness: Path) -> None:
-    """Put a bomb where torch keeps its pickle: into the archive ``path``, all else as it was."""
+    """Replace the pickle in a file that torch saved (a zip archive) with a bomb."""
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -52,7 +30,7 @@ def plant(path: Path, witness: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stopped(train_root: Path, qwen: Path) -> Data:
-    """The recipe of a run that has a checkpoint of step 7 and is to go on to step 8."""
+    """Return the recipe of a run that stopped at the checkpoint of step 7 of 8."""
     data = recipe_data(qwen, train_root / "foreign", keep_checkpoints=True, **FEW_STEPS)
     output = train_adapter(data)
     (output / "manifest.json").unlink()
@@ -62,8 +40,8 @@ def stopped(train_root: Path, qwen: Path) -> Data:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "whole pickle"])
-def test_a_hostile_checkpoint_runs_nothing(stopped: Data, tmp_path: Path, name: str) -> None:
-    """It even carries a seal that fits, as one from another machine would."""
+def test_code_in_a_checkpoint_is_not_run(stopped: Data, tmp_path: Path, name: str) -> None:
+    """The checkpoint has valid digests, as one from another machine would."""
     output, witness = tmp_path / "run", tmp_path / "witness"
     shutil.copytree(stopped["output_dir"], output)
     checkpoint = output / "checkpoints" / "checkpoint-7"
@@ -74,7 +52,7 @@ def test_a_hostile_checkpoint_runs_nothing(stopped: Data, tmp_path: Path, name: 
     (checkpoint / DIGESTS_FILE).unlink(missing_ok=True)
     write_digests(checkpoint)
     recipe = make_recipe(stopped | {"output_dir": str(output)}, "test")
-    if name == "training_args.bin":  # is written and never read
+    if name == "training_args.bin":  # is never read
         train(recipe, output, progress=False)
     else:
         with pytest.raises(RunError, match=r"may be code; nothing of it was run\. resume=false starts over"):
@@ -83,7 +61,7 @@ def test_a_hostile_checkpoint_runs_nothing(stopped: Data, tmp_path: Path, name: 
 
 
 @pytest.mark.slow
-def test_weights_in_pickles_are_not_read(stopped: Data, qwen: Path, tmp_path: Path) -> None:
+def test_weights_in_pickles_are_refused(stopped: Data, qwen: Path, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     model, adapter = tmp_path / "model", tmp_path / "adapter"
     shutil.copytree(qwen, model)
@@ -97,4 +75,19 @@ def test_weights_in_pickles_are_not_read(stopped: Data, qwen: Path, tmp_path: Pa
         train(make_recipe(fresh | {"model": str(model)}, "test"), tmp_path / "new", progress=False)
     with pytest.raises(AdapterError, match=r"adapter_model\.bin: is a pickle"):
         train(make_recipe(fresh | {"adapter": str(adapter)}, "test"), tmp_path / "new", progress=False)
+    assert not witness.exists()
+
+
+@pytest.mark.slow
+def test_code_in_a_model_folder_is_not_run(stopped: Data, qwen: Path, tmp_path: Path) -> None:
+    """transformers would import ``auto_map``'s modules with ``trust_remote_code``."""
+    witness, model = tmp_path / "witness", tmp_path / "model"
+    shutil.copytree(qwen, model)
+    config = json.loads((model / "config.json").read_text())
+    classes = {"AutoConfig": "remote.Config", "AutoModelForCausalLM": "remote.Model"}
+    (model / "config.json").write_text(json.dumps({**config, "model_type": "remote", "auto_map": classes}))
+    (model / "remote.py").write_text(f"open({str(witness)!r}, 'w')\n")
+    recipe = make_recipe(stopped | {"model": str(model), "output_dir": str(tmp_path / "new")}, "test")
+    with pytest.raises(ConfigError):
+        train(recipe, tmp_path / "new", progress=False)
     assert not witness.exists()

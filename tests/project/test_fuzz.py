@@ -1,6 +1,6 @@
-"""Whatever a file, a spec or an answer holds, its reader takes it or refuses it with an error of our own.
+"""Readers of files, dataset specs and answers accept damaged input or refuse it with an ArcBenchError.
 
-A few hundred damaged inputs for each reader always, a hundred thousand among the long tests.
+The fast tests use 150 damaged inputs per reader, the long ones 100,000.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from trainers.store.training_log import read_log
 
 Reader = Callable[[bytes], object]
 UNREAD = object()
-"""What a reader gives for an input that it was not given."""
+"""Returned by a reader that skips an input."""
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")
 GRID = Grid.from_rows([[1, 2, 3], [4, 5, 6]])
@@ -84,12 +84,12 @@ def barc_dataset(folder: Path) -> tuple[list[bytes], Reader]:
 def spec(folder: Path) -> tuple[list[bytes], Reader]:
     def read(data: bytes) -> object:
         text = data.decode(errors="replace")
-        if "toy" in text:  # it may rightly ask for a billion generated tasks
+        if "toy" in text:  # it may request a billion generated tasks
             text = re.sub(r"\d{3,}", "99", text)
         with chdir(folder):
-            named = text.partition("#")[0].strip()
-            if os.path.isdir(named) and not Path(named).resolve().is_relative_to(folder):
-                return UNREAD  # and for all files of this machine
+            path = text.partition("#")[0].strip()
+            if os.path.isdir(path) and not Path(path).resolve().is_relative_to(folder):
+                return UNREAD  # it would read all files of this machine
             return open_dataset(text).ids
 
     return [text.encode() for text in SPECS], read
@@ -141,12 +141,12 @@ def override(folder: Path) -> tuple[list[bytes], Reader]:
 
 def run_file(name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
     def of(folder: Path) -> tuple[list[bytes], Reader]:
-        tasks = folder / "tasks.json"  # a generated dataset would take most of the time
+        tasks = folder / "tasks.json"  # generated datasets are slow to open
         tasks.write_text(json.dumps({name: task_json(random_task(Stream(name), 3, 1)) for name in "ab"}))
         write_run(folder, "run", str(tasks), {"m": 0.5}, n=2)
         score_run(folder / "run", resamples=99)
         path = folder / "run" / name
-        if name == "manifest.json":  # without its checksum, by which any change would be refused
+        if name == "manifest.json":  # without its checksum, which would refuse every change
             path.write_bytes(RunFolder(folder / "run").manifest().model_dump_json().encode())
         corpus = corpus_of(path)
 
@@ -184,12 +184,12 @@ def saved(form: str, name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
 
 def adapter(name: str) -> Callable[[Path], tuple[list[bytes], Reader]]:
     def of(folder: Path) -> tuple[list[bytes], Reader]:
-        made = make_adapter(folder / "adapter")
-        corpus = corpus_of(made / name)
+        path = make_adapter(folder / "adapter")
+        corpus = corpus_of(path / name)
 
         def read(data: bytes) -> object:
-            (made / name).write_bytes(data)
-            return validate_adapter(made)
+            (path / name).write_bytes(data)
+            return validate_adapter(path)
 
         return corpus, read
 
@@ -243,32 +243,33 @@ READERS = {
 
 
 def check(name: str, folder: Path, count: int, seed: int) -> None:
+    """Give a reader its valid inputs and then ``count`` damaged ones."""
     corpus, read = READERS[name](folder)
     for original in corpus:
         try:
             read(original)
         except ArcBenchError:
             assert name in ("dataset spec", "trained folder"), f"{name}: a valid input was refused"
-    given = refused = 0
+    read_count = refused = 0
     for data in damaged_inputs(corpus, 2 * count, seed):
-        if given == count:
+        if read_count == count:
             break
         try:
-            given += read(data) is not UNREAD
+            read_count += read(data) is not UNREAD
         except ArcBenchError:
-            given, refused = given + 1, refused + 1
+            read_count, refused = read_count + 1, refused + 1
         except BaseException as error:
             raise AssertionError(f"{name}: {type(error).__name__} for {data[:2000]!r}") from error
-    assert given == count
-    assert name == "answer" or refused > count / 20, "hardly anything was refused: are the inputs damaged at all?"
+    assert read_count == count
+    assert name == "answer" or refused > count / 20, "few inputs were refused: are they damaged at all?"
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_damaged_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
+def test_damaged_inputs_are_read_or_refused(name: str, tmp_path: Path) -> None:
     check(name, tmp_path, 150, seed=1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", READERS)
-def test_a_hundred_thousand_damaged_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
+def test_a_hundred_thousand_damaged_inputs_are_read_or_refused(name: str, tmp_path: Path) -> None:
     check(name, tmp_path, 100_000, seed=2)

@@ -1,4 +1,4 @@
-"""The GPU check's frame: a step that fails is noted with its reason, the others run, and time over is time over."""
+"""The steps of the GPU check: failures are recorded with their reason, later steps still run, the time limit holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def check(tmp_path: Path) -> Check:
     return Check(tmp_path, "cpu", small=True, ends=time.monotonic() + 60)
 
 
-def test_every_step_is_on_the_page_and_failures_with_their_reason(check: Check) -> None:
+def test_the_page_has_every_step_and_the_reasons_of_failures(check: Check) -> None:
     def fine(check: Check) -> Figures:
         return {"rate": "7 tokens/s"}
 
@@ -41,7 +41,7 @@ def test_every_step_is_on_the_page_and_failures_with_their_reason(check: Check) 
     assert "contestants failed with status 1" in text
 
 
-def test_processes_are_ended_when_the_time_is_over(check: Check) -> None:
+def test_processes_are_killed_at_the_time_limit(check: Check) -> None:
     check.ends = time.monotonic() + 1
     started = time.monotonic()
     with pytest.raises(StepFailed, match="not done when the time was over"):
@@ -52,7 +52,7 @@ def test_processes_are_ended_when_the_time_is_over(check: Check) -> None:
     assert check.outcomes[-1].failed == "not run: the time was over"
 
 
-def test_a_status_that_is_not_wanted_fails_with_the_end_of_the_output(check: Check, tmp_path: Path) -> None:
+def test_an_unexpected_exit_status_fails_with_the_end_of_the_output(check: Check, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(StepFailed, match=r"json.tool \S* ended with status 1, not 0:\nExpecting property name"):
         check.run("json.tool", str(tmp_path / "bad.json"))
@@ -60,14 +60,14 @@ def test_a_status_that_is_not_wanted_fails_with_the_end_of_the_output(check: Che
     assert (output, errors[:9]) == ("", "Expecting")
 
 
-def test_an_answer_is_wrong_where_it_is_closer_to_the_other_versions() -> None:
+def test_an_answer_closer_to_another_adapter_version_is_wrong() -> None:
     alone = {"a@1": [[1, 2, 3, 4]], "a@2": [[1, 2, 9, 9]]}
     for version, tokens, wrong in (
         ("a@1", [1, 2, 3, 4], False),
         ("a@1", [1, 2, 3, 7], False),  # drifted in 16 bits
         ("a@1", [1, 2, 9, 4], True),
         ("a@2", [1, 2, 9, 4], False),
-        ("a@1", [5, 5, 5, 5], False),  # as far from both
-        ("a@3", [1, 2, 3, 4], True),  # a version that was not asked for
+        ("a@1", [5, 5, 5, 5], False),  # equally far from both
+        ("a@3", [1, 2, 3, 4], True),  # a version that was not requested
     ):
         assert _is_wrong(alone, 0, version, tokens) is wrong

@@ -1,4 +1,4 @@
-"""The list of mutations still fits the code; ``python tools/mutate.py`` tries them."""
+"""The mutations of ``tools/mutate.py`` fit the code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tools.mutate import ROOT, Mutation, load_mutations
 
 
 @pytest.mark.parametrize("mutation", load_mutations(), ids=lambda mutation: mutation.name)
-def test_every_mutation_can_still_be_made_and_names_existing_tests(mutation: Mutation) -> None:
+def test_every_mutation_can_be_made_and_names_existing_tests(mutation: Mutation) -> None:
     compile(mutation.mutated_text(ROOT), mutation.file, "exec")
     files = [test.split("::")[0] for test in mutation.tests if "/" in test]
     assert files

@@ -1,4 +1,4 @@
-"""What an installation that is not editable gets: every file that the packages read."""
+"""A non-editable installation gets every file of the packages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_file_of_the_packages_is_installed() -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    patterns = told["packages"]["find"]["include"]
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    patterns = config["packages"]["find"]["include"]
     tops = {pattern.removesuffix("*") for pattern in patterns}
     code = {path for top in tops for path in (ROOT / top).rglob("*.py")}
-    found = {ROOT / name.replace(".", "/") for name in find_packages(str(ROOT), include=patterns)}
-    assert {path.parent for path in code} == found
+    packages = {ROOT / name.replace(".", "/") for name in find_packages(str(ROOT), include=patterns)}
+    assert {path.parent for path in code} == packages
     globbed = {
         path
-        for name, globs in told["package-data"].items()
+        for name, globs in config["package-data"].items()
         for glob in globs
         for path in (ROOT / name.replace(".", "/")).glob(glob)
     }

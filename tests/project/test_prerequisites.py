@@ -1,4 +1,4 @@
-"""What make checks before it downloads anything: each thing that a new machine lacks is named with its command."""
+"""The checks of ``make`` before downloads: each missing requirement is reported with the command to install it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT_USER, NO_ROOT = "os.geteuid = lambda: 0", "os.geteuid = lambda: 1000"
 
 
 def program(folder: Path, name: str, text: str = "") -> None:
-    """An executable that stands for a program of the system."""
+    """Write an executable that replaces a program of the system."""
     (folder / "bin").mkdir(exist_ok=True)
     path = folder / "bin" / name
     path.write_text(f"#!/bin/sh\n{text}\n")
@@ -32,7 +32,11 @@ def program(folder: Path, name: str, text: str = "") -> None:
 
 
 def check(folder: Path, *circumstances: str, gpu: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run it in ``folder`` with the programs of ``folder/bin`` only, and nothing missing but what is said."""
+    """Run the checks in ``folder`` with only the programs of ``folder/bin``.
+
+    Args:
+        circumstances: lines of Python that make requirements disappear. Without them nothing is missing.
+    """
     (folder / "libnuma").touch()
     lines = [NO_LIBRARY, NO_ROOT, f"sys.argv = {['x', *['--gpu'] * gpu]}", *circumstances]
     return subprocess.run(
@@ -48,7 +52,7 @@ def check(folder: Path, *circumstances: str, gpu: bool = False) -> subprocess.Co
 LIBRARY_GONE = "os.unlink('libnuma')"
 
 
-def test_nothing_is_said_where_all_is_there(tmp_path: Path) -> None:
+def test_complete_systems_get_no_message(tmp_path: Path) -> None:
     program(tmp_path, "lscpu")
     program(tmp_path, "gcc")
     for gpu in (False, True):
@@ -64,7 +68,7 @@ def test_nothing_is_said_where_all_is_there(tmp_path: Path) -> None:
         ("pacman", "pacman -S numactl util-linux"),
     ],
 )
-def test_the_command_is_that_of_the_system(tmp_path: Path, manager: str, command: str) -> None:
+def test_the_command_is_for_the_systems_package_manager(tmp_path: Path, manager: str, command: str) -> None:
     program(tmp_path, manager, "exit 7")
     done = check(tmp_path, LIBRARY_GONE)
     assert done.returncode == 1
@@ -73,12 +77,12 @@ def test_the_command_is_that_of_the_system(tmp_path: Path, manager: str, command
     assert done.stderr.endswith(f"run make again: {command}\n")
 
 
-def test_without_a_known_manager_all_commands_are_named(tmp_path: Path) -> None:
+def test_without_a_known_package_manager_all_commands_are_shown(tmp_path: Path) -> None:
     done = check(tmp_path, LIBRARY_GONE, NO_VENV)
     assert all(word in done.stderr for word in ("-venv libnuma1", "dnf install python3 ", "pacman -S python "))
 
 
-def test_a_venv_that_is_there_is_not_asked_for(tmp_path: Path) -> None:
+def test_venv_support_is_not_required_if_a_venv_exists(tmp_path: Path) -> None:
     program(tmp_path, "lscpu")
     assert "venv with ensurepip" in check(tmp_path, NO_VENV).stderr
     (tmp_path / ".venv/bin").mkdir(parents=True)
@@ -108,7 +112,7 @@ def test_root_with_apt_gets_the_small_packages_installed(tmp_path: Path) -> None
     assert install.endswith(" libnuma1")
 
 
-def test_where_apt_fails_the_command_is_told(tmp_path: Path) -> None:
+def test_if_apt_fails_the_command_is_shown(tmp_path: Path) -> None:
     program(tmp_path, "lscpu")
     program(tmp_path, "apt-get", "echo no network >&2; exit 100")
     done = check(tmp_path, LIBRARY_GONE, ROOT_USER)
@@ -117,7 +121,7 @@ def test_where_apt_fails_the_command_is_told(tmp_path: Path) -> None:
     assert "no network" in done.stderr
 
 
-def test_a_user_without_root_gets_nothing_installed(tmp_path: Path) -> None:
+def test_without_root_nothing_is_installed(tmp_path: Path) -> None:
     program(tmp_path, "lscpu")
     program(tmp_path, "apt-get", f'echo "$@" >> {tmp_path}/calls')
     assert check(tmp_path, LIBRARY_GONE).returncode == 1

@@ -11,6 +11,7 @@ import pytest
 from harness.core.errors import RunError
 from harness.runs.schema import SweepRecord, SweepRow
 from harness.stats.intervals import intervals
+from harness.stats.paired_test import holm
 from harness.voting.metrics import METRICS
 from reports.loading.runs import Section, load_sections
 from reports.loading.sweep import mean_over_seeds, read_sweep, sweep_tables
@@ -69,13 +70,15 @@ def test_mixtures_on_several_datasets_are_corrected_together(make_run: MakeRun) 
     runs = [
         make_run(f"{name}{k}", spec, {name: skill})
         for k, spec in enumerate(specs)
-        for name, skill in (("a", 0.6), ("b", 0.6))
+        for name, skill in (("a", 0.6), ("b", 0.5))
     ]
     rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
     record = SweepRecord(header="w", rows=rows, seeds=[0])
     one, both = (sweep_text(load_sections(some), record) for some in (runs[:2], runs))
     assert one.count("Holm-corrected over these 4 comparisons") == 1
     assert both.count("Holm-corrected over the 8 comparisons of all datasets here") == 2
+    comparisons = [row.comparison for table in sweep_tables(load_sections(runs), record) for row in table.pairs]
+    assert [c.p_holm for c in comparisons] == holm([c.p for c in comparisons])
 
 
 def test_mean_over_seeds_and_its_denominator(make_run: MakeRun) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +41,6 @@ class PickleBomb:
 
     def __reduce__(self) -> Any:
         return open, (str(self.witness), "w")
-
-
-def called(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """Every call by the name that stands in the source: ``eval``, ``torch.load``."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
 
 
 def send_endlessly(client: socket.socket, start: bytes, junk: bytes, limit: int) -> tuple[int, bytes]:
