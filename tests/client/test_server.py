@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
-from harness.client import server_health as presence
-from harness.core.errors import ServerError
+from harness.client import server_health
+from harness.core.errors import RunError, ServerError
 from tests.support.chat_answers import Body
-from tests.support.chat_server import ChatServer
+from tests.support.chat_server import TINY_BASE, ChatServer
 from tests.support.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with
 
 
@@ -90,8 +91,50 @@ def test_the_answer_limit_is_lowered_to_what_a_server_allows(tmp_path: Path, why
 
 
 def test_a_slow_first_answer_is_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presence, "_REMINDER_PAUSES", (0.1, 10.0))
+    monkeypatch.setattr(server_health, "_REMINDER_PAUSES", (0.1, 10.0))
     shown = io.StringIO()
     with ChatServer(seconds=0.5) as server:
         run_sampling(run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), shown)
     assert f"still waiting for {server.url}, 0 s so far: it has not answered its first request" in shown.getvalue()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("first", [True, False], ids=["the first request", "a later request"])
+def test_a_server_gets_no_request_before_the_time_that_it_asks_for(tmp_path: Path, status: int, first: bool) -> None:
+    times: list[float] = []
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        if len(times) == 2 or (body["max_tokens"] == 1) != first:
+            return None
+        times.append(monotonic())
+        return (status, {"error": {"message": "later"}}) if len(times) == 1 else None
+
+    policy = replace(QUICK_POLICY, max_in_flight=1, retries=1)
+    with ChatServer(refuse=refuse, headers={"Retry-After": "0.5"}) as server:
+        run_sampling(run_options(server, tmp_path / "run", models=("base",), policy=policy))
+    assert times[1] - times[0] >= 0.45
+    assert count_outcomes(tmp_path / "run") == {"grid": 20}
+
+
+def test_the_key_of_a_run_is_sent(tmp_path: Path) -> None:
+    with ChatServer(key="secret") as server:
+        run_sampling(run_options(server, tmp_path / "run", api_key="secret"))
+        with pytest.raises(ServerError, match="refuses this user"):
+            run_sampling(run_options(server, tmp_path / "other"))
+    assert count_outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def test_a_prompt_that_fills_the_context_is_too_long(tmp_path: Path) -> None:
+    """The room for an answer is the context minus the prompt; without any, nothing is sent."""
+    models: dict[str, Body] = {"base": {"root": str(TINY_BASE)}}
+    with ChatServer(models=models, tokens=True) as server:
+        chosen = run_options(server, tmp_path / "free", models=("base",), dataset="toy/copy/evaluation#n=1", n=1)
+        run_sampling(chosen)
+        length = len(server.requests[0]["prompt"][0])
+        models["base"]["max_model_len"] = length + 2
+        run_sampling(replace(chosen, out=tmp_path / "two"))
+        assert server.requests[-1]["max_tokens"] == 2
+        models["base"]["max_model_len"] = length
+        with pytest.raises(RunError, match="1 too_long"):
+            run_sampling(replace(chosen, out=tmp_path / "none"))
+    assert len(server.requests) == 2
