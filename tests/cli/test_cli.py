@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, exit statuses, one-line errors, and how fast it starts."""
+"""The command line: help, exit statuses, one-line errors, and what it imports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 
 def bench(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run bench in a process of its own."""
+    """Run bench in its own process."""
     return subprocess.run([sys.executable, "-m", "harness.cli", *words], capture_output=True, text=True)
 
 
@@ -93,7 +93,7 @@ def test_a_package_of_an_extra_that_is_missing_is_named_with_its_remedy(tmp_path
         assert "Traceback" not in done.stderr
 
 
-def test_a_damaged_compiled_file_is_no_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_compiled_file_is_not_reported_as_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
     """Click turns EOFError into Abort, as it does with Ctrl-C."""
 
     @click.command()
@@ -107,7 +107,7 @@ def test_a_damaged_compiled_file_is_no_interrupt(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
-def test_an_output_that_lacks_a_character_gets_it_as_an_escape(tmp_path: Path, encoding: str) -> None:
+def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path, encoding: str) -> None:
     """Solving one task of two ends in a table with the sign † of Wilson's interval."""
     grids = {"aé→🙂": [[1]], "b": [[2]]}
     tasks = {k: {"train": [{"input": g, "output": g}], "test": [{"input": g, "output": g}]} for k, g in grids.items()}
@@ -116,14 +116,14 @@ def test_an_output_that_lacks_a_character_gets_it_as_an_escape(tmp_path: Path, e
     (tmp_path / "s.json").write_text(json.dumps(answers), encoding="utf-8")
     env = {**os.environ, "PYTHONIOENCODING": encoding}
 
-    def said(*words: str) -> str:
+    def output(*words: str) -> str:
         argv = [sys.executable, "-m", "harness.cli", *words]
         done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, check=True)
         return done.stdout.decode(encoding)
 
     mark = "†" if encoding == "utf-8" else "\\u2020"
-    assert f"50.0 %{mark} [" in said("score", "s.json", "--dataset", "t.json")
-    shown = said("data", "show", "t.json", "aé→🙂", "--color", "never")
+    assert f"50.0 %{mark} [" in output("score", "s.json", "--dataset", "t.json")
+    shown = output("data", "show", "t.json", "aé→🙂", "--color", "never")
     name = "aé→🙂" if encoding == "utf-8" else "aé\\u2192\\ud83d\\ude42"
     assert name in shown
     assert json.loads(f'"{name}"') == "aé→🙂"

@@ -1,4 +1,4 @@
-"""The demo itself, with real processes: what it shows, what it reuses, and that it stops its server."""
+"""``bench demo`` with real processes: its results, what it reuses, and that it stops its server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COMMAND = [sys.executable, "-m", "harness.cli", "demo", "--tasks", str(TASKS), "
 
 
 def accuracy(out: Path, dataset: str, model: str) -> float:
-    """The accuracy of a model in one of the demo's runs."""
+    """Return the accuracy of a model in one of the demo's runs."""
     results = json.loads((out / "bench" / dataset / "results.json").read_text())
     return float(results["models"][model]["metrics"]["accuracy"]["value"])
 
@@ -60,7 +60,7 @@ def test_adapters_differ_for_a_visible_reason(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_call_does_no_work_again(finished: Path) -> None:
+def test_a_second_call_repeats_no_step(finished: Path) -> None:
     watched = [*finished.glob("trained/*/adapter_model.safetensors"), *finished.glob("bench/*/predictions.jsonl")]
     watched.append(finished / "server.log")
     before = [path.stat().st_mtime_ns for path in watched]
@@ -72,7 +72,7 @@ def test_a_second_call_does_no_work_again(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_interrupt_stops_the_server_and_the_next_call_goes_on(finished: Path) -> None:
+def test_an_interrupt_stops_the_server_and_the_next_call_resumes(finished: Path) -> None:
     from transformers import AutoTokenizer
 
     run = finished / "bench" / "cross"
@@ -102,7 +102,7 @@ def test_interrupt_stops_the_server_and_the_next_call_goes_on(finished: Path) ->
 
 
 def check_token_ids(url: str, tokenizer: Any) -> None:
-    """What the harness sends becomes, on the server, the very token ids that the trainer makes; real tasks too."""
+    """Check that the server tokenizes the harness's chats to the token ids of the trainer, also for real tasks."""
     name = shipped_path().name
     for spec, prompt_name, encoder in (
         ("toy/edge/evaluation#n=3", "compact-v0", "MinimalGridEncoder()"),
@@ -129,7 +129,7 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def servers_of(out: Path) -> list[str]:
-    """Command lines of servers that still use this demo's registry, after a grace of a few seconds."""
+    """Return the process ids of servers that use this demo's registry; wait a few seconds for them to end."""
     deadline = time.monotonic() + 5
     while True:
         found = []

@@ -1,4 +1,4 @@
-"""The doctor: every known illness is named with its remedy, and this very environment is looked at."""
+"""``bench doctor``: every known problem is reported with its remedy; and a check of this environment."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ GPU = {**dict.fromkeys(TRAIN, "1.0"), "torch": "2.13.0", "vllm": "0.32.0"}
 
 
 def levels(facts: Facts) -> dict[str, str]:
+    """Return the level of every finding that is not ok."""
     return {f.what: f.level for f in diagnose(facts) if f.level != "ok"}
 
 
@@ -57,10 +58,10 @@ def test_a_healthy_machine_gets_no_advice() -> None:
         (replace(HEALTHY, offline=True), "note", "switched off", "HF_HUB_OFFLINE"),
     ],
 )
-def test_every_illness_is_named_with_its_remedy(facts: Facts, level: str, what: str, advice: str) -> None:
-    (found,) = [f for f in diagnose(facts) if what in f.what]
-    assert found.level == level
-    assert advice in found.advice
+def test_every_problem_is_reported_with_its_remedy(facts: Facts, level: str, what: str, advice: str) -> None:
+    (finding,) = [f for f in diagnose(facts) if what in f.what]
+    assert finding.level == level
+    assert advice in finding.advice
 
 
 @pytest.mark.slow
@@ -71,6 +72,10 @@ def test_this_environment() -> None:
         assert facts.port_taken
         shown = CliRunner().invoke(doctor, ["--json", "-", "--port", str(port)], standalone_mode=False)
     assert facts.packages["torch"].startswith(facts.pinned["torch"])
-    found = json.loads(shown.output)
-    assert {"level": "note", "what": f"port {port} is taken", "advice": "bench serve --port with another one"} in found
-    assert shown.return_value == int(any(f["level"] == "problem" for f in found)) == 0
+    findings = json.loads(shown.output)
+    assert {
+        "level": "note",
+        "what": f"port {port} is taken",
+        "advice": "bench serve --port with another one",
+    } in findings
+    assert shown.return_value == int(any(f["level"] == "problem" for f in findings)) == 0

@@ -1,4 +1,4 @@
-"""Sweep files: what they become, and what is refused."""
+"""Sweep files: the trainings and tables they describe, and what is refused."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ def test_weights_become_mixtures(tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path / "s.yaml", seeds=[3, 5]), ["evaluation.n=8"])
     assert sweep.evaluation.n == 8
     trainings = list(sweep.trainings())
-    assert [lesson.name for lesson in trainings] == ["w100-s3", "w100-s5", "w25-s3", "w25-s5", "w0-s3", "w0-s5"]
-    shares = [{part.spec: part.weight for part in lesson.recipe.datasets} for lesson in trainings[::2]]
+    assert [training.name for training in trainings] == ["w100-s3", "w100-s5", "w25-s3", "w25-s5", "w0-s3", "w0-s5"]
+    shares = [{part.spec: part.weight for part in training.recipe.datasets} for training in trainings[::2]]
     assert shares[0] == {"toy/cross": 1}
     assert shares[1] == pytest.approx({"toy/cross": 0.25, "toy/diagonal": 0.75 / 4, "toy/copy": 3 * 0.75 / 4})
     assert shares[2] == pytest.approx({"toy/diagonal": 0.25, "toy/copy": 0.75})
-    assert [lesson.recipe.seed for lesson in trainings] == [3, 5] * 3
-    assert {lesson.recipe.output_dir for lesson in trainings} == {Path("sweeps/x/trained") / x.name for x in trainings}
+    assert [training.recipe.seed for training in trainings] == [3, 5] * 3
+    assert {training.recipe.output_dir for training in trainings} == {
+        Path("sweeps/x/trained") / x.name for x in trainings
+    }
     record = sweep.record()
     assert [row.label for row in record.rows] == ["100 %", "25 %", "0 %"]
     assert [row.models for row in record.rows] == [[f"{w}-s3", f"{w}-s5"] for w in ("w100", "w25", "w0")]
@@ -69,10 +71,10 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert next(sweep.trainings()).recipe.output_dir == Path("/home/me/x/trained/w100")
 
 
-def test_mixtures_written_out(tmp_path: Path) -> None:
+def test_explicit_mixtures(tmp_path: Path) -> None:
     rows = [{"name": "only", "datasets": "toy/cross"}, {"name": "both", "datasets": ["toy/cross", "toy/copy"]}]
     sweep = load_sweep(write(tmp_path / "s.yaml", mixtures=rows, original_weight=None, original=None, added=None))
-    assert [lesson.name for lesson in sweep.trainings()] == ["only", "both"]
+    assert [training.name for training in sweep.trainings()] == ["only", "both"]
     assert [row.label for row in sweep.record().rows] == ["only", "both"]
 
 
@@ -92,7 +94,7 @@ def test_mixtures_written_out(tmp_path: Path) -> None:
         ({"mixtures": [{"name": "../a", "datasets": "toy/copy"}], "original_weight": None}, "mixtures.0.name"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+def test_wrong_sweeps_are_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(expected)):
         load_sweep(write(tmp_path / "s.yaml", **changes))
 
@@ -134,7 +136,7 @@ def test_the_examples_are_the_experiment(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("serve", "gpu", "told"),
+    ("serve", "gpu", "message"),
     [
         ({"dtype": "fp16"}, False, "--dtype fp16: choose from exact, auto"),
         ({"dtype": "float32"}, True, "vLLM computes adapters in bfloat16 or float16 only; leave --dtype out"),
@@ -142,19 +144,19 @@ def test_the_examples_are_the_experiment(name: str) -> None:
         ({"extra": ["--port", "1"]}, False, "--port: give it before the --"),
     ],
 )
-def test_what_could_not_be_served_is_refused_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: dict[str, Any], gpu: bool, told: str
+def test_adapters_that_cannot_be_served_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: dict[str, Any], gpu: bool, message: str
 ) -> None:
     if gpu:
         monkeypatch.setattr(serve_machine, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
     path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), serve=serve)
     result = CliRunner().invoke(sweep, [str(path)])
     assert isinstance(result.exception, ConfigError)
-    assert told in str(result.exception)
+    assert message in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
-def test_results_of_an_earlier_run_do_not_stand_for_a_finished_sweep(tmp_path: Path) -> None:
+def test_results_files_do_not_make_a_sweep_finished(tmp_path: Path) -> None:
     """What could not be served is refused before training, though every run folder has a results.json."""
     path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), serve={"dtype": "fp16"})
     for name in ("w100", "w25", "w0"):

@@ -1,4 +1,4 @@
-"""Submissions: made from a run, read back, and anybody's checked."""
+"""``bench submit``: submissions made from runs, and the check of submissions from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import cli
-from harness.cli.entry import run_cli
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Task
 from harness.data.dataset import iterate_tasks
@@ -20,6 +18,7 @@ from harness.scoring.run_scores import score_model, score_run
 from harness.scoring.run_selector import select_model
 from harness.voting.selection_rules import get_rule
 from tests.conftest import ROOT
+from tests.support.commands import run_bench
 from tests.support.run_folders import MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
@@ -31,32 +30,26 @@ def loaded(spec: str) -> list[Task]:
     return list(iterate_tasks(open_dataset(spec)))
 
 
-def submit(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    status = run_cli(cli, ["submit", *map(str, words)])
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
 def test_a_submission_scores_what_the_run_scored(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     run = make_run("a", SPEC, {"good": 0.4})
     path = tmp_path / "submission.json"
-    status, out, _ = submit(capsys, run, "-o", path)
+    status, out, _ = run_bench(capsys, "submit", run, "-o", path)
     assert status == 0
     assert "20 tasks, 20 test outputs, two attempts each; read back and checked" in out
     content = json.loads(path.read_text())
     assert list(content) == [task.id for task in loaded(SPEC)]
-    assert all(list(own) == ["attempt_1", "attempt_2"] for outputs in content.values() for own in outputs)
+    assert all(list(attempts) == ["attempt_1", "attempt_2"] for outputs in content.values() for attempts in outputs)
     saved = open_predictions(path, SPEC, "kaggle")
     again = score_model(saved.predictions[0], saved.tasks, saved.n).tasks
     voted = score_run(run).models["good"].metrics["vote_2"].value
     # Log-probabilities leave no tie open here, so that the two attempts are what vote_2 counts.
     assert again.of("pass_n").mean() == pytest.approx(voted)
     first = path.read_bytes()
-    submit(capsys, run, "-o", path)
+    run_bench(capsys, "submit", run, "-o", path)
     assert path.read_bytes() == first
-    assert submit(capsys, "--check", path, "--dataset", SPEC)[0] == 0
+    assert run_bench(capsys, "submit", "--check", path, "--dataset", SPEC)[0] == 0
 
 
 def test_ties_are_drawn_by_seed_task_and_output(make_run: MakeRun) -> None:
@@ -68,27 +61,27 @@ def test_ties_are_drawn_by_seed_task_and_output(make_run: MakeRun) -> None:
         for line in lines:
             line["grid"], line["cumulative_logprob"] = [[line["sample_index"]]], None
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        made = make_submission(select_model(str(run)), get_rule("vote"))
-        assert made == make_submission(select_model(str(run)), get_rule("vote"))
-        drawn.update(bytes(own["attempt_1"][0]) for outputs in made.content.values() for own in outputs)
+        submission = make_submission(select_model(str(run)), get_rule("vote"))
+        assert submission == make_submission(select_model(str(run)), get_rule("vote"))
+        drawn.update(bytes(attempts["attempt_1"][0]) for outputs in submission.content.values() for attempts in outputs)
     assert all(20 < drawn[bytes([i])] < 60 for i in range(3)), drawn
 
 
-def test_outputs_without_two_grids_are_filled_and_told(
+def test_outputs_without_two_grids_are_filled_and_reported(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     run = make_run("a", SPEC, {"m": 1.0}, fails=0.0)
     path = run / "predictions.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if json.loads(line)["task_id"] != "cross-000003"))
-    status, _, err = submit(capsys, run, "-o", tmp_path / "s.json")
+    status, _, err = run_bench(capsys, "submit", run, "-o", tmp_path / "s.json")
     assert status == 0
     assert "warning: 1 outputs have no predicted grid and get placeholders" in err
     assert "19 outputs have one distinct grid; it is both attempts" in err
     content = json.loads((tmp_path / "s.json").read_text())
     assert content["cross-000003"] == [{"attempt_1": PLACEHOLDER, "attempt_2": PLACEHOLDER}]
     assert content["cross-000004"][0]["attempt_1"] == content["cross-000004"][0]["attempt_2"]
-    status, out, _ = submit(capsys, "--check", tmp_path / "s.json", "--dataset", SPEC)
+    status, out, _ = run_bench(capsys, "submit", "--check", tmp_path / "s.json", "--dataset", SPEC)
     assert (status, "1 outputs hold only placeholders" in out) == (0, True)
 
 
@@ -112,29 +105,31 @@ def test_tasks_without_known_outputs_can_be_submitted(
             del pair["output"]
     challenges.write_text(json.dumps(combined))
     edit_manifest(run, dataset_digest=open_dataset(str(challenges)).digest(), task_digests=None)
-    assert submit(capsys, run, "-o", tmp_path / "s.json")[0] == 0
+    assert run_bench(capsys, "submit", run, "-o", tmp_path / "s.json")[0] == 0
     assert check_submission(tmp_path / "s.json", loaded(str(challenges))).problems == []
 
 
-def test_an_unfinished_run_is_told(capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_an_unfinished_run_gives_a_warning(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
+) -> None:
     run = make_run("a", SPEC, {"m": 0.5})
     for finished in (None, "2026-01-01T00:00:00+00:00"):
         edit_manifest(run, finished=finished)
-        status, _, err = submit(capsys, run, "-o", tmp_path / "s.json")
+        status, _, err = run_bench(capsys, "submit", run, "-o", tmp_path / "s.json")
         assert status == 0
         assert ("is unfinished; what was not sampled counts as missing" in err) == (finished is None)
 
 
-def test_another_rule_can_choose(make_run: MakeRun) -> None:
+def test_another_rule_can_choose_the_attempts(make_run: MakeRun) -> None:
     selected = select_model(str(make_run("a", SPEC, {"m": 0.5})))
-    made = make_submission(selected, get_rule("first"))
-    for task, own in selected.predictions.outputs.items():
-        earliest = min(own[0].votes(), key=lambda vote: vote.sample, default=None)
+    submission = make_submission(selected, get_rule("first"))
+    for task, outputs in selected.predictions.outputs.items():
+        earliest = min(outputs[0].votes(), key=lambda vote: vote.sample, default=None)
         if earliest is not None:
-            assert made.content[task][0]["attempt_1"] == earliest.grid.to_rows()
+            assert submission.content[task][0]["attempt_1"] == earliest.grid.to_rows()
 
 
-def test_one_model_must_be_meant(make_run: MakeRun) -> None:
+def test_a_run_of_several_models_needs_a_model(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"x": 0.5, "y": 0.5})
     with pytest.raises(ConfigError, match="holds several models; name one with RUN@MODEL: x, y"):
         select_model(str(run))
@@ -174,15 +169,15 @@ GOOD = {"a": [TWO], "b": [TWO, TWO], "c": [TWO], "d": [TWO]}
         ({"c": None, "d": None}, ["task c: missing", "task d: missing"]),
     ],
 )
-def test_every_problem_of_a_submission_is_told(
+def test_every_problem_of_a_submission_is_reported(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, change: dict[str, object], problems: list[str]
 ) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps({task: own for task, own in {**GOOD, **change}.items() if own is not None}))
-    found = check_submission(path, loaded(TASKS)).problems
-    assert len(found) == len(problems)
-    assert all(problem in told for problem, told in zip(problems, found, strict=True)), found
-    status, out, err = submit(capsys, "--check", path, "--dataset", TASKS)
+    reported = check_submission(path, loaded(TASKS)).problems
+    assert len(reported) == len(problems)
+    assert all(problem in line for problem, line in zip(problems, reported, strict=True)), reported
+    status, out, err = run_bench(capsys, "submit", "--check", path, "--dataset", TASKS)
     assert (status, out) == (1, "")
     assert f"{len(problems)} problems" in err
 
@@ -197,22 +192,22 @@ def test_every_problem_of_a_submission_is_told(
         ("", "expected a list or an object"),
     ],
 )
-def test_damaged_submissions_are_told(
+def test_damaged_submissions_are_reported(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, message: str
 ) -> None:
     path = tmp_path / "s.json"
     path.write_text(content)
-    status, _, err = submit(capsys, "--check", path, "--dataset", TASKS)
+    status, _, err = run_bench(capsys, "submit", "--check", path, "--dataset", TASKS)
     assert status == 1
     assert message in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("words", [[], ["run"], ["-o", "x"], ["run", "--check", str(SAVED / "submission.json")]])
-def test_wrong_use(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    assert submit(capsys, *words)[0] == 2
+def test_wrong_options_exit_with_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert run_bench(capsys, "submit", *words)[0] == 2
 
 
-def test_the_samples_own_form_is_accepted() -> None:
+def test_a_valid_submission_has_no_problems() -> None:
     assert check_submission(SAVED / "submission.json", loaded(TASKS)).problems == []
     assert Grid.from_rows(PLACEHOLDER).shape == (2, 2)

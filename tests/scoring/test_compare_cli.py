@@ -1,4 +1,4 @@
-"""``bench compare`` and ``bench gate`` as their users meet them."""
+"""``bench compare`` and ``bench gate``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_metric_of_every_pair_is_compared_and_corrected_together(
     assert accuracy["comparison"]["verdict"] == "better"
 
 
-def test_what_is_printed_names_verdicts_tasks_and_what_it_takes(
+def test_the_text_has_verdicts_task_ids_and_the_tasks_needed(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun
 ) -> None:
     run = make_run("a", SPEC, {"base": 0.45, "same": 0.5, "good": 0.95})
@@ -69,7 +69,7 @@ def test_what_is_printed_names_verdicts_tasks_and_what_it_takes(
     assert "over these 3 comparisons" in every
 
 
-def test_differing_runs_are_warned_of(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:
+def test_differences_between_runs_give_warnings(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:
     one = make_run("one", SPEC, {"m": 0.5})
     two = make_run("two", SPEC, {"m": 0.5}, n=2, seed=5)
     (asked,) = RunFolder(two).manifest().config.models
@@ -99,7 +99,7 @@ def test_differing_runs_are_warned_of(capsys: pytest.CaptureFixture[str], make_r
         ("manifest", "without", ["min_p"], "the parameters that servers refused (min_p; none)"),
     ],
 )
-def test_each_difference_of_configuration_is_told(
+def test_each_difference_of_configuration_gives_a_warning(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, of: str, field: str, value: object, shown: str
 ) -> None:
     one, two = make_run("one", SPEC, {"m": 0.5, "k": 0.4}), make_run("two", SPEC, {"m": 0.5, "k": 0.4})
@@ -189,7 +189,7 @@ def test_one_content_in_two_files_is_compared(
     assert len(load_sections([one, two])) == 1
 
 
-def test_runs_of_one_name_in_two_folders_keep_apart(
+def test_runs_of_one_name_in_two_folders_are_labelled_by_path(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     (tmp_path / "x").mkdir()
@@ -215,59 +215,59 @@ def test_runs_of_one_name_in_two_folders_keep_apart(
         (["gate", "RUN@a", "--min", "1.5"], 2, "1.5 is not in the range"),
     ],
 )
-def test_wrong_use(
+def test_wrong_options_and_wrong_runs(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, words: list[str], status: int, message: str
 ) -> None:
     run = make_run("r", "toy/cross/evaluation#n=3", {"a": 0.5, "b": 0.5})
-    found, out, err = run_bench(capsys, *(word.replace("RUN", str(run)) for word in words))
-    assert (found, out) == (status, "")
+    actual, out, err = run_bench(capsys, *(word.replace("RUN", str(run)) for word in words))
+    assert (actual, out) == (status, "")
     assert message in err
 
 
 def suite(path: Path) -> ElementTree.Element:
-    """The one suite of a JUnit file, its counts held against its content."""
+    """Return the only suite of a JUnit file after checking its counts."""
     root = ElementTree.parse(path).getroot()
     assert root.tag == "testsuites"
-    (found,) = root
-    (case,) = found
-    assert (found.tag, case.tag) == ("testsuite", "testcase")
-    for element in (root, found):
+    (actual,) = root
+    (case,) = actual
+    assert (actual.tag, case.tag) == ("testsuite", "testcase")
+    for element in (root, actual):
         assert int(element.attrib["tests"]) == 1
         assert int(element.attrib["failures"]) == len(case.findall("failure"))
         assert int(element.attrib["errors"]) == len(case.findall("error"))
     assert case.attrib["name"]
     assert case.attrib["classname"]
-    return found
+    return actual
 
 
 @pytest.mark.parametrize(("minimum", "status", "word"), [(0.3, 0, "PASS"), (0.8, 3, "INCONCLUSIVE"), (1.0, 1, "FAIL")])
-def test_the_gate_of_a_minimum(
+def test_a_gate_with_a_minimum(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path, minimum: float, status: int, word: str
 ) -> None:
     run = make_run("a", SPEC, {"m": 0.9})
-    found, out, _ = run_bench(
+    actual, out, _ = run_bench(
         capsys, "gate", run, "--metric", "accuracy", "--min", minimum, "--junit", tmp_path / "gate.xml"
     )
-    assert found == status
+    assert actual == status
     assert out.startswith(f"{word}: accuracy is 8")
-    told = suite(tmp_path / "gate.xml")
+    written = suite(tmp_path / "gate.xml")
     kinds = {0: ("0", "0"), 1: ("1", "0"), 3: ("0", "1")}[status]
-    assert (told.attrib["failures"], told.attrib["errors"]) == kinds
-    assert f"accuracy >= {minimum:g}" in told[0].attrib["name"]
+    assert (written.attrib["failures"], written.attrib["errors"]) == kinds
+    assert f"accuracy >= {minimum:g}" in written[0].attrib["name"]
 
 
 @pytest.mark.parametrize(
     ("metric", "margin", "status"),
     [("accuracy", 0.9, 0), ("accuracy", 0.1, 1), ("unanswered", 0.2, 0), ("pass_n", 0.02, 3)],
 )
-def test_the_gate_of_a_baseline(
+def test_a_gate_with_a_baseline(
     capsys: pytest.CaptureFixture[str], make_run: MakeRun, metric: str, margin: float, status: int
 ) -> None:
     run = make_run("a", SPEC, {"new": 0.6, "old": 0.9})
-    found, out, err = run_bench(
+    actual, out, err = run_bench(
         capsys, "gate", f"{run}@new", "--baseline", f"{run}@old", "--metric", metric, "--margin", margin
     )
-    assert (found, err) == (status, "")
+    assert (actual, err) == (status, "")
     assert out.startswith({0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}[status])
     assert f"asked for is a loss of at most {100 * margin:g}" in out
 

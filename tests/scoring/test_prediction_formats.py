@@ -1,4 +1,4 @@
-"""Predictions as others save them: every form against what it says, and what is refused with file, place and remedy."""
+"""Every format of saved predictions: what is read from it, and what is refused with file, place and remedy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TASKS = str(SAVED / "tasks.json")
 OUTPUTS = {"a": 1, "b": 2, "c": 1, "d": 1}
 
 
-def answers(name: str, form: str) -> list[Prediction]:
+def read_predictions_of(name: str, form: str) -> list[Prediction]:
     problems: list[str] = []
-    found = list(FORMATS[form].read(SAVED / name, OUTPUTS, problems))
+    predictions = list(FORMATS[form].read(SAVED / name, OUTPUTS, problems))
     assert problems == []
-    return found
+    return predictions
 
 
 def write(path: Path, value: object) -> Path:
@@ -43,23 +43,23 @@ def write(path: Path, value: object) -> Path:
         ("predictions.jsonl", "lines"),
     ],
 )
-def test_the_form_is_recognised(name: str, form: str) -> None:
+def test_the_format_is_detected(name: str, form: str) -> None:
     assert detect_format(SAVED / name) is FORMATS[form]
 
 
 def test_arc24_task_results_tell_grids_views_and_logprobs() -> None:
-    found = answers("arc24_task_results.json", "arc24")
-    assert Counter(a.outcome for a in found) == {"grid": 7, "unparsed": 2, "bad_shape": 1, "bad_value": 1}
-    first = next(a for a in found if (a.task_id, a.sample) == ("a", 0))
+    predictions = read_predictions_of("arc24_task_results.json", "arc24")
+    assert Counter(a.outcome for a in predictions) == {"grid": 7, "unparsed": 2, "bad_shape": 1, "bad_value": 1}
+    first = next(a for a in predictions if (a.task_id, a.sample) == ("a", 0))
     assert first.grid is not None
     assert first.grid.to_rows() == [[1, 2], [3, 4]]
     assert (first.sum_logprob, first.n_tokens, first.mean_logprob, first.view) == (-0.5, 4, -0.125, "identity")
-    views = [a.view for a in found if a.task_id == "a"]
+    views = [a.view for a in predictions if a.task_id == "a"]
     assert views == ["identity", "1 x rot90", "2 x rot90"]
-    assert [a.sample for a in found if (a.task_id, a.test_index) == ("b", 1)] == [0, 1]
+    assert [a.sample for a in predictions if (a.task_id, a.test_index) == ("b", 1)] == [0, 1]
 
 
-def test_one_set_of_predictions_scores_the_same_in_every_form_that_can_hold_it() -> None:
+def test_the_same_predictions_are_read_from_every_format() -> None:
     full = open_predictions(SAVED / "arc24_task_results.json", TASKS)
     ours = open_predictions(SAVED / "predictions.jsonl", TASKS)
     plain = open_predictions(SAVED / "arc24.json", TASKS)
@@ -67,10 +67,10 @@ def test_one_set_of_predictions_scores_the_same_in_every_form_that_can_hold_it()
     assert ours.predictions[0].model == "mine"
 
     def grids(saved: SavedPredictions) -> list[tuple[str, int, Counter[bytes], int]]:
-        own = saved.predictions[0].outputs
+        model = saved.predictions[0].outputs
         return [
             (task, i, Counter(vote.grid.cells for vote in output.votes()), len(output.failed_samples))
-            for task, cast in own.items()
+            for task, cast in model.items()
             for i, output in enumerate(cast)
         ]
 
@@ -86,12 +86,12 @@ def test_one_set_of_predictions_scores_the_same_in_every_form_that_can_hold_it()
 
 def test_the_arc_prize_folder_goes_by_pair_index_and_names_the_model() -> None:
     saved = open_predictions(SAVED / "arcprize", TASKS)
-    own = saved.predictions[0]
-    assert (own.model, saved.n, own.missing) == ("some-model", 2, ["d"])
+    model = saved.predictions[0]
+    assert (model.model, saved.n, model.missing) == ("some-model", 2, ["d"])
     # The file lists output 1 first; the metadata say which is which.
-    assert [vote.grid.to_rows() for vote in own.outputs["b"][1].votes()] == [[[5, 6]]]
-    assert [vote.grid.to_rows() for vote in own.outputs["b"][0].votes()] == [[[1, 2], [3, 0]], [[1, 2], [3, 4]]]
-    assert own.failures == {"error": 1, "unparsed": 2}
+    assert [vote.grid.to_rows() for vote in model.outputs["b"][1].votes()] == [[[5, 6]]]
+    assert [vote.grid.to_rows() for vote in model.outputs["b"][0].votes()] == [[[1, 2], [3, 0]], [[1, 2], [3, 4]]]
+    assert model.failures == {"error": 1, "unparsed": 2}
 
 
 @pytest.mark.parametrize("index", ["0", "[1]"])
@@ -100,8 +100,8 @@ def test_without_one_pair_index_for_each_output_the_order_decides(tmp_path: Path
     shutil.copytree(SAVED / "arcprize", folder)
     path = folder / "b.json"
     path.write_text(path.read_text().replace('"pair_index": 1', f'"pair_index": {index}'))
-    own = open_predictions(folder, TASKS).predictions[0]
-    assert [vote.grid.to_rows() for vote in own.outputs["b"][0].votes()] == [[[5, 6]]]
+    model = open_predictions(folder, TASKS).predictions[0]
+    assert [vote.grid.to_rows() for vote in model.outputs["b"][0].votes()] == [[[5, 6]]]
 
 
 def test_several_models_in_one_folder_leave_it_unnamed(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_several_models_in_one_folder_leave_it_unnamed(tmp_path: Path) -> None:
     shutil.copytree(SAVED / "arcprize", folder)
     path = folder / "a.json"
     path.write_text(path.read_text().replace("some-model", "other-model"))
-    assert [own.model for own in open_predictions(folder, TASKS).predictions] == ["-"]
+    assert [model.model for model in open_predictions(folder, TASKS).predictions] == ["-"]
 
 
 def test_kaggle_claims_two_attempts_and_a_claim_can_be_named(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ A = {"attempt_1": [[1]]}
         ("text", "begins like none of the known forms; name one with --format"),
     ],
 )
-def test_files_that_cannot_be_are_refused(tmp_path: Path, value: object, message: str) -> None:
+def test_impossible_files_are_refused(tmp_path: Path, value: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         open_predictions(write(tmp_path / "x.json", value), TASKS)
 
@@ -204,8 +204,8 @@ def test_repeated_names_and_torn_files_are_refused(tmp_path: Path, content: str,
 def test_failures_keep_their_names(tmp_path: Path) -> None:
     grids = [[], None, "text", [[1, 2], [3]], [[10]], [[1.0]], [[True]], [[1] * 31], 5, [[]]]
     value = {"a": [{f"attempt_{i + 1}": grid for i, grid in enumerate(grids)}]}
-    own = open_predictions(write(tmp_path / "x.json", value), TASKS).predictions[0]
-    assert own.failures == {"unparsed": 3, "bad_shape": 4, "bad_value": 3}
+    model = open_predictions(write(tmp_path / "x.json", value), TASKS).predictions[0]
+    assert model.failures == {"unparsed": 3, "bad_shape": 4, "bad_value": 3}
 
 
 @pytest.mark.parametrize(("end", "lost"), [("\n", 0), ("", 0), ("\n{", 0), (None, 1)])
@@ -216,7 +216,7 @@ def test_a_last_line_without_its_break_counts_if_it_is_whole(tmp_path: Path, end
     assert len(list(FORMATS["lines"].read(path, OUTPUTS, []))) == len(text.splitlines()) - lost
 
 
-def test_what_must_be_named_is_asked_for(tmp_path: Path) -> None:
+def test_missing_or_unknown_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name the tasks that it answers with --dataset"):
         open_predictions(SAVED / "submission.json")
     with pytest.raises(ConfigError, match="no format 'csv'; choose one of lines, arc24, attempts, kaggle, arcprize"):
@@ -233,8 +233,8 @@ def test_an_arc_prize_file_without_some_pairs_leaves_them_missing(
     (tmp_path / "s").mkdir()
     entries = [{"attempt_1": {"answer": [[i]], "metadata": {"pair_index": i}}} for i in indices]
     write(tmp_path / "s" / "b.json", entries)
-    found = {a.test_index: a.grid for a in FORMATS["arcprize"].read(tmp_path / "s", OUTPUTS, [])}
-    assert found == {i: Grid.from_rows([[i]]) for i in answered}
+    predictions = {a.test_index: a.grid for a in FORMATS["arcprize"].read(tmp_path / "s", OUTPUTS, [])}
+    assert predictions == {i: Grid.from_rows([[i]]) for i in answered}
 
 
 @pytest.mark.parametrize(("at", "place"), [(0, 0), (0, 1), (1, 0), (1, 1)])
@@ -243,12 +243,12 @@ def test_an_arc_prize_entry_that_is_null_is_missing(tmp_path: Path, at: int, pla
     entries: list[object] = [None, None]
     entries[at] = {"attempt_1": {"answer": [[place]], "metadata": {"pair_index": place}}}
     write(tmp_path / "s" / "b.json", entries)
-    (found,) = FORMATS["arcprize"].read(tmp_path / "s", OUTPUTS, [])
-    assert (found.test_index, found.grid) == (place, Grid.from_rows([[place]]))
+    (predictions,) = FORMATS["arcprize"].read(tmp_path / "s", OUTPUTS, [])
+    assert (predictions.test_index, predictions.grid) == (place, Grid.from_rows([[place]]))
 
 
 @pytest.mark.parametrize("indices", [[2], [-1], [None], [0, 0, 1], [0, 1, 2]])
-def test_pairs_that_the_dataset_cannot_place_are_told(tmp_path: Path, indices: list[int | None]) -> None:
+def test_pair_indices_that_the_dataset_lacks_are_reported(tmp_path: Path, indices: list[int | None]) -> None:
     (tmp_path / "s").mkdir()
     entries = [{"attempt_1": {"answer": [[1]], "metadata": {"pair_index": i}}} for i in indices]
     write(tmp_path / "s" / "b.json", entries)
@@ -260,4 +260,4 @@ def test_pairs_that_the_dataset_cannot_place_are_told(tmp_path: Path, indices: l
 def test_a_byte_order_mark_loses_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + (SAVED / "predictions.jsonl").read_bytes())
-    assert list(FORMATS["lines"].read(path, OUTPUTS, [])) == answers("predictions.jsonl", "lines")
+    assert list(FORMATS["lines"].read(path, OUTPUTS, [])) == read_predictions_of("predictions.jsonl", "lines")

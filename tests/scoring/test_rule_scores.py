@@ -1,4 +1,4 @@
-"""Selection rules compared on the same predictions: shares by enumeration, and what the tables say."""
+"""Selection rules scored on the same predictions: shares compared with enumeration, and the tables."""
 
 from __future__ import annotations
 

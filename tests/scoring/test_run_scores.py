@@ -1,4 +1,4 @@
-"""Scores of saved runs: against a count by hand, and what happens to damaged files."""
+"""Scores of run folders: compared with a count of the lines, and damaged or changed files."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def test_accuracy_and_failures_equal_a_count_of_the_lines(make_run: MakeRun) -> 
     truth = {task.id: task.test[0].output for task in iterate_tasks(open_dataset(SPEC))}
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     for model, result in results.models.items():
-        own = [line for line in lines if line["model"] == model]
-        exact = [line["grid"] == truth[line["task_id"]].to_rows() for line in own if line["grid"]]
-        assert result.metrics["accuracy"].value == pytest.approx(sum(exact) / len(own))
-        assert result.failures == {"unparsed": sum(line["grid"] is None for line in own)}
+        of_model = [line for line in lines if line["model"] == model]
+        exact = [line["grid"] == truth[line["task_id"]].to_rows() for line in of_model if line["grid"]]
+        assert result.metrics["accuracy"].value == pytest.approx(sum(exact) / len(of_model))
+        assert result.failures == {"unparsed": sum(line["grid"] is None for line in of_model)}
         assert set(result.metrics) == set(METRICS)
-        assert result.predictions == len(own) == 24 * 4
+        assert result.predictions == len(of_model) == 24 * 4
         for metric in result.metrics.values():
             assert 0 <= metric.low <= metric.value <= metric.high <= 1
             assert metric.low < metric.high
@@ -66,7 +66,7 @@ def test_a_task_without_predictions_counts_as_missing_and_wrong(make_run: MakeRu
     assert result.metrics["accuracy"].value == pytest.approx(23 / 24)
 
 
-def test_a_torn_last_line_is_left_out_and_a_broken_line_is_named(make_run: MakeRun) -> None:
+def test_a_torn_last_line_is_skipped_and_a_broken_line_is_refused(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"good": 1.0})
     path = run / "predictions.jsonl"
     whole = len(list(read_predictions(path)))
@@ -88,7 +88,7 @@ def test_a_torn_last_line_is_left_out_and_a_broken_line_is_named(make_run: MakeR
         ({"grid": None}, "outcome 'grid' does not go with no grid"),
     ],
 )
-def test_answers_that_cannot_be_are_refused_by_name(make_run: MakeRun, change: dict[str, object], message: str) -> None:
+def test_impossible_predictions_are_refused(make_run: MakeRun, change: dict[str, object], message: str) -> None:
     run = make_run("a", SPEC, {"good": 1.0}, fails=0.0)
     path = run / "predictions.jsonl"
     lines = path.read_text().splitlines()
@@ -105,7 +105,7 @@ def test_answers_that_cannot_be_are_refused_by_name(make_run: MakeRun, change: d
         (0, "good, task cross-000000, test 0: sample 0 is there twice"),
     ],
 )
-def test_more_answers_than_due_are_refused(make_run: MakeRun, sample: int, message: str) -> None:
+def test_more_predictions_than_requested_are_refused(make_run: MakeRun, sample: int, message: str) -> None:
     run = make_run("a", SPEC, {"good": 1.0})
     path = run / "predictions.jsonl"
     text = path.read_text()
@@ -142,7 +142,7 @@ def test_only_declared_tasks_must_be_as_they_were(make_run: MakeRun, tmp_path: P
     assert declared_tasks(RunFolder(run).manifest()) == declared
 
 
-def test_outputs_that_come_later_are_taken(make_run: MakeRun, tmp_path: Path) -> None:
+def test_test_outputs_that_become_known_later_are_used(make_run: MakeRun, tmp_path: Path) -> None:
     declared = list(iterate_tasks(open_dataset(SPEC)))
     path = saved_tasks(tmp_path / "tasks.json", declared)
     run = make_run("a", str(path), {"good": 1.0}, fails=0.0)
@@ -155,7 +155,7 @@ def random_tasks(count: int) -> list[Task]:
 
 
 @given(one=tasks(), two=tasks())
-def test_a_digest_names_the_content(one: Task, two: Task) -> None:
+def test_equal_digests_mean_equal_content(one: Task, two: Task) -> None:
     assert (content_digest(one) == content_digest(two)) == (one == replace(two, id=one.id))
     assert content_digest(one) == content_digest(replace(one, id="other"))
     shown = content_digest(one)[:SHOWN_DIGITS]
@@ -165,7 +165,7 @@ def test_a_digest_names_the_content(one: Task, two: Task) -> None:
     assert content_digest(pairs)[:SHOWN_DIGITS] != shown
 
 
-def test_pairs_name_the_tasks_won_and_the_verdict_follows_p(make_run: MakeRun) -> None:
+def test_a_comparison_lists_the_tasks_won_and_its_verdict_follows_p(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"bad": 0.1, "good": 0.9})
     scored = score_run_models(RunFolder(run), RunFolder(run).manifest())
     rows = compare_pairs(all_pairs(scored), seed=0)
@@ -178,7 +178,7 @@ def test_pairs_name_the_tasks_won_and_the_verdict_follows_p(make_run: MakeRun) -
     assert rows[0].comparison.verdict == "better"
 
 
-def test_what_only_the_order_of_adding_differs_in_is_not_won() -> None:
+def test_rounding_differences_are_no_wins() -> None:
     def model(name: str, rows: list[tuple[int, ...]]) -> ModelScores:
         outputs = {
             f"t{i}": [OutputScore(10, e, (), 10 - e, e / 10, e / 10, 0.0, 0.0) for e in row]
@@ -192,7 +192,7 @@ def test_what_only_the_order_of_adding_differs_in_is_not_won() -> None:
     assert (row.comparison.won, row.comparison.lost) == (1, 0)
 
 
-def test_runs_are_selected_by_name_and_their_differences_are_told(make_run: MakeRun) -> None:
+def test_runs_are_selected_by_name_and_their_differences_give_warnings(make_run: MakeRun) -> None:
     one = make_run("one", SPEC, {"m": 0.5, "k": 0.1})
     two = make_run("two", SPEC, {"m": 0.5}, n=2)
     selected = select_models((f"{one}@m", str(two)))

@@ -1,4 +1,4 @@
-"""When a demo or sweep takes a run as done: by its manifest, and by the weights that were trained last."""
+"""Whether a demo or sweep counts a run as finished: by its manifest and the weights that were trained last."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from tests.support.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=3"
 NOW, BEFORE = "a" * 64, "b" * 64
-WANTED = ExpectedRun({"m": frozenset({NOW})}, SPEC, 4, 0, "compact-v0", "MinimalGridEncoder()")
+EXPECTED = ExpectedRun({"m": frozenset({NOW})}, SPEC, 4, 0, "compact-v0", "MinimalGridEncoder()")
 
 
-def made(run: Path, **changes: object) -> Path:
-    """The run with the weights and prompt that are wanted, but for the changes."""
+def with_expected_manifest(run: Path, **changes: object) -> Path:
+    """Give a run the expected weights and prompt, except for the changes."""
     (model,) = RunFolder(run).manifest().config.models
-    own = {"hash": NOW, "prompt_digest": load_prompt("compact-v0").digest}
-    own |= {key: value for key, value in changes.items() if key in type(model).model_fields}
-    rest = {key: value for key, value in changes.items() if key not in own}
-    edit_manifest(run, models=[model.model_copy(update=own)], **rest)
+    fields = {"hash": NOW, "prompt_digest": load_prompt("compact-v0").digest}
+    fields |= {key: value for key, value in changes.items() if key in type(model).model_fields}
+    rest = {key: value for key, value in changes.items() if key not in fields}
+    edit_manifest(run, models=[model.model_copy(update=fields)], **rest)
     return run
 
 
-def test_a_results_file_alone_says_nothing(make_run: MakeRun) -> None:
-    run = made(make_run("r", SPEC, {"m": 0.5}))
+def test_the_manifest_decides_and_not_the_results_file(make_run: MakeRun) -> None:
+    run = with_expected_manifest(make_run("r", SPEC, {"m": 0.5}))
     assert not (run / "results.json").exists()
-    assert is_finished(run, WANTED)
-    score_run(made(run, finished=None))
+    assert is_finished(run, EXPECTED)
+    score_run(with_expected_manifest(run, finished=None))
     assert (run / "results.json").is_file()
-    assert not is_finished(run, WANTED)
-    assert resume_or_move_aside(run, WANTED)
+    assert not is_finished(run, EXPECTED)
+    assert resume_or_move_aside(run, EXPECTED)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "difference"),
     [
         ({"hash": BEFORE}, "the weights of m"),
         ({"name": "other"}, "models (['other'] instead of ['m'])"),
@@ -54,42 +54,42 @@ def test_a_results_file_alone_says_nothing(make_run: MakeRun) -> None:
     ],
 )
 @pytest.mark.parametrize("finished", ["2026-01-01T00:01:00+00:00", None])
-def test_a_run_of_something_else_is_kept_aside(
+def test_another_run_is_moved_aside(
     make_run: MakeRun,
     capsys: pytest.CaptureFixture[str],
     changes: dict[str, object],
-    told: str,
+    difference: str,
     finished: str | None,
 ) -> None:
-    run = made(make_run("r", SPEC, {"m": 0.5}), finished=finished, **changes)
+    run = with_expected_manifest(make_run("r", SPEC, {"m": 0.5}), finished=finished, **changes)
     lines = (run / "predictions.jsonl").read_bytes()
-    assert not is_finished(run, WANTED)
+    assert not is_finished(run, EXPECTED)
     for k in (1, 2):
-        assert not resume_or_move_aside(run, WANTED)
+        assert not resume_or_move_aside(run, EXPECTED)
         assert not run.exists()
         assert (run.with_name(f"r.before-{k}") / "predictions.jsonl").read_bytes() == lines
-        assert told in capsys.readouterr().out
+        assert difference in capsys.readouterr().out
         if k == 1:
-            made(make_run("r", SPEC, {"m": 0.5}), finished=finished, **changes)
+            with_expected_manifest(make_run("r", SPEC, {"m": 0.5}), finished=finished, **changes)
 
 
-def test_what_is_not_known_or_not_asked_for_is_no_difference(make_run: MakeRun) -> None:
-    run = made(make_run("r", SPEC, {"m": 0.5}), hash=None)
-    assert is_finished(run, WANTED)
-    assert is_finished(made(run), replace(WANTED, hashes={"m": frozenset()}))
-    assert is_finished(made(run), replace(WANTED, max_tokens=9))
-    assert not is_finished(run, replace(WANTED, max_tokens=10))
+def test_unknown_hashes_and_defaults_are_no_difference(make_run: MakeRun) -> None:
+    run = with_expected_manifest(make_run("r", SPEC, {"m": 0.5}), hash=None)
+    assert is_finished(run, EXPECTED)
+    assert is_finished(with_expected_manifest(run), replace(EXPECTED, hashes={"m": frozenset()}))
+    assert is_finished(with_expected_manifest(run), replace(EXPECTED, max_tokens=9))
+    assert not is_finished(run, replace(EXPECTED, max_tokens=10))
 
 
 def test_a_folder_that_is_no_run_yet(tmp_path: Path) -> None:
-    assert not is_finished(tmp_path / "none", WANTED)
-    assert not resume_or_move_aside(tmp_path / "none", WANTED)
+    assert not is_finished(tmp_path / "none", EXPECTED)
+    assert not resume_or_move_aside(tmp_path / "none", EXPECTED)
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / ".lock").write_bytes(b"1\n")
-    assert resume_or_move_aside(tmp_path / "killed", WANTED)
+    assert resume_or_move_aside(tmp_path / "killed", EXPECTED)
     (tmp_path / "killed" / "manifest.json").write_bytes(b"{")
     with pytest.raises(RunError, match=r"manifest\.json"):
-        is_finished(tmp_path / "killed", WANTED)
+        is_finished(tmp_path / "killed", EXPECTED)
 
 
 @pytest.mark.slow
