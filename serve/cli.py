@@ -68,7 +68,7 @@ def serve(
     Example: bench serve models/base --adapters adapters --port 8000 -- --max-num-seqs 64
     """
     from serve.launch import operations
-    from serve.launch.process import free_port
+    from serve.launch.preparation import free_port
 
     if stop_servers:
         if adapters is None:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serve.launch.compiler import EAGER_ENV, compiler_fault
-from serve.launch.process import Server, free_port, stop_server, wait_until_ready
+from serve.launch.preparation import free_port
+from serve.launch.process import Server, stop_server, wait_until_ready
 
 
 @contextmanager

@@ -1,8 +1,11 @@
-"""Names of the files in an adapter folder, and reading the JSON files that others wrote, with a bounded size."""
+"""The files of an adapter folder: their names, reading JSON that others wrote, and copying them."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +45,40 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
     return read_object(folder / CONFIG)
+
+
+def copy_adapter(source: Path, draft: Path) -> None:
+    """Copy an adapter's files into ``draft``, read-only and written to disk.
+
+    A pickle is not copied: an empty file of its name lets the validation report it.
+
+    Raises:
+        AdapterError: ``source`` is no folder, a file is not a regular one, or the manifest is not JSON.
+    """
+    if not source.is_dir():
+        raise AdapterError(f"{source}: no such adapter folder")
+    for name in (CONFIG, WEIGHTS, "adapter_model.bin", MANIFEST):
+        path = source / name
+        if not path.exists():
+            continue
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise AdapterError(f"{path}: not a plain file")
+        if name == "adapter_model.bin":
+            (draft / name).touch()
+            continue
+        shutil.copyfile(path, draft / name)
+        (draft / name).chmod(0o444 & stat.S_IMODE((draft / name).stat().st_mode))
+        sync_to_disk(draft / name)
+    if (draft / MANIFEST).exists():
+        read_object(draft / MANIFEST)
+    if (draft / WEIGHTS).exists():
+        (draft / "adapter_model.bin").unlink(missing_ok=True)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file or folder is written to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

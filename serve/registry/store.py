@@ -23,7 +23,7 @@ from pathlib import Path
 
 from harness.core.errors import AdapterError
 from harness.core.files import atomic_writer
-from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_object
+from serve.registry.adapter_files import MANIFEST, copy_adapter, read_object, sync_to_disk
 from serve.registry.adapter_version import (
     NAME,
     VERSION,
@@ -90,7 +90,7 @@ class Registry:
             home.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
             try:
-                _copy_in(source, draft)
+                copy_adapter(source, draft)
                 if accept and base is not None:
                     accept_base(draft, base)
                 complete_manifest(source, draft, prompt_settings or {})
@@ -120,7 +120,7 @@ class Registry:
             draft.chmod(stat.S_IMODE(home.parent.stat().st_mode))  # mkdtemp grants access to the owner only
             os.replace(draft, home)
         self._make_newest(name, home)
-        _sync(home.parent)
+        sync_to_disk(home.parent)
         return _version(name, home)
 
     def _make_newest(self, name: str, home: Path) -> None:
@@ -273,48 +273,11 @@ def _version(name: str, folder: Path) -> AdapterVersion:
     return AdapterVersion(name, folder.name, folder, folder.stat().st_mtime)
 
 
-def _copy_in(source: Path, draft: Path) -> None:
-    """Copy an adapter's files into ``draft``, read-only and written to disk.
-
-    A pickle is not copied: an empty file of its name lets the validation report it.
-
-    Raises:
-        AdapterError: ``source`` is no folder, a file is not a regular one, or the manifest is not JSON.
-    """
-    if not source.is_dir():
-        raise AdapterError(f"{source}: no such adapter folder")
-    for name in (CONFIG, WEIGHTS, "adapter_model.bin", MANIFEST):
-        path = source / name
-        if not path.exists():
-            continue
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise AdapterError(f"{path}: not a plain file")
-        if name == "adapter_model.bin":
-            (draft / name).touch()
-            continue
-        shutil.copyfile(path, draft / name)
-        (draft / name).chmod(0o444 & stat.S_IMODE((draft / name).stat().st_mode))
-        _sync(draft / name)
-    if (draft / MANIFEST).exists():
-        read_object(draft / MANIFEST)
-    if (draft / WEIGHTS).exists():
-        (draft / "adapter_model.bin").unlink(missing_ok=True)
-
-
 def _write_live(path: Path, live: Live) -> None:
     """Replace live.json in one step."""
     with atomic_writer(path, draft=path.with_name(f".live-{os.getpid()}.json")) as file:
         file.write(json.dumps({"version": live.version, "history": list(live.history)}).encode() + b"\n")
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is written to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_to_disk(path.parent)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -48,44 +48,16 @@ class Sweep(Schema):
     """Newest versions of each name that stay."""
 
 
-async def _load(pool: AdapterPool, body: LoadChange) -> list[str]:
-    return _ids(await pool.load(body.adapter, live=body.live))
-
-
-async def _unload(pool: AdapterPool, body: Change) -> list[str]:
-    return await pool.unload(body.adapter)
-
-
-async def _promote(pool: AdapterPool, body: Change) -> list[str]:
-    return _ids(await pool.promote(body.adapter))
-
-
-async def _rollback(pool: AdapterPool, body: Change) -> list[str]:
-    return _ids(await pool.rollback(body.adapter))
-
-
-async def _remove(pool: AdapterPool, body: Change) -> list[str]:
-    return await asyncio.to_thread(pool.registry.remove, body.adapter)
-
-
-async def _gc(pool: AdapterPool, body: Sweep) -> list[str]:
-    return await asyncio.to_thread(pool.registry.gc, body.keep)
-
-
-def _ids(version: AdapterVersion) -> list[str]:
-    return [version.id]
-
-
-Action = Callable[[AdapterPool, Any], Awaitable[list[str]]]
+Action = Callable[[AdapterPool, Any], Awaitable[AdapterVersion | list[str]]]
 ACTIONS: dict[str, tuple[type[Schema], Action]] = {
-    "load": (LoadChange, _load),
-    "unload": (Change, _unload),
-    "promote": (Change, _promote),
-    "rollback": (Change, _rollback),
-    "remove": (Change, _remove),
-    "gc": (Sweep, _gc),
+    "load": (LoadChange, lambda pool, body: pool.load(body.adapter, live=body.live)),
+    "unload": (Change, lambda pool, body: pool.unload(body.adapter)),
+    "promote": (Change, lambda pool, body: pool.promote(body.adapter)),
+    "rollback": (Change, lambda pool, body: pool.rollback(body.adapter)),
+    "remove": (Change, lambda pool, body: asyncio.to_thread(pool.registry.remove, body.adapter)),
+    "gc": (Sweep, lambda pool, body: asyncio.to_thread(pool.registry.gc, body.keep)),
 }
-"""Route /admin/adapters/NAME: its body and its function, which returns the ids of the versions concerned."""
+"""By the last part of the route: its body, and the change, which returns the version or the ids it concerns."""
 ADMIN_ROUTES = {("GET", "/admin/adapters"), *(("POST", f"/admin/adapters/{name}") for name in ACTIONS)}
 """Method and path of every route here."""
 
@@ -136,7 +108,8 @@ async def _change(request: Request) -> Response:
         return _refused(409, "this server was started without --adapters")
     try:
         body = schema.model_validate(await read_json(request.scope, request.receive))
-        ids = await action(service.pool, body)
+        result = await action(service.pool, body)
+        ids = [result.id] if isinstance(result, AdapterVersion) else result
     except Refusal as refusal:
         return _refused(refusal.status, str(refusal))
     except ValidationError as error:

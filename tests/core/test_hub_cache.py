@@ -16,7 +16,7 @@ from harness.core.errors import ConfigError, ServerError
 from harness.core.hub_cache import is_complete, is_offline, missing_weights
 from serve.launch.command import ServeConfig
 from serve.launch.machine import Machine
-from serve.launch.process import prepare
+from serve.launch.preparation import prepare
 from serve.registry.base_model import BaseModel
 from tests.support.tiny_adapters import make_base
 from trainers.model.inputs import check_weights
@@ -27,7 +27,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PREPARE = """
 import json, sys
 from serve.launch.command import ServeConfig
-from serve.launch.process import prepare
+from serve.launch.preparation import prepare
 from serve.launch.machine import Machine
 from harness.core.errors import ArcBenchError
 try:

@@ -17,7 +17,8 @@ from harness.core.errors import AdapterError, ServerError
 from serve.cli import adapters as adapters_command
 from serve.cli import serve as serve_command
 from serve.client import admin
-from serve.launch.process import free_port, is_responding
+from serve.launch.preparation import free_port
+from serve.launch.process import is_responding
 from tests.support.tiny_adapters import make_adapter, make_base
 
 

@@ -20,7 +20,7 @@ from harness.core.gpus import Gpu
 from serve.launch import machine
 from serve.launch.command import RegistryNeeds, ServeConfig, address, command_line, lora_rank
 from serve.launch.machine import Machine, detect_machine
-from serve.launch.process import free_port, prepare, registry_needs
+from serve.launch.preparation import free_port, prepare, registry_needs
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.server.plugin import AdapterEndpoints

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from harness.core.errors import ServerError
-from serve.launch.process import Server, free_port, not_restored, stop_server, wait_until_ready
+from serve.launch.preparation import free_port
+from serve.launch.process import Server, not_restored, stop_server, wait_until_ready
 
 
 def child(code: str, log: Path) -> tuple[subprocess.Popen[bytes], Server]:

@@ -11,7 +11,7 @@ import pytest
 from harness.core.errors import AdapterError, ServerError
 from serve.client import admin
 from serve.client.many_servers import change_all_servers
-from serve.launch.process import free_port
+from serve.launch.preparation import free_port
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.admin_site import Site

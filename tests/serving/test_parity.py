@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.launch.process import free_port
+from serve.launch.preparation import free_port
 from tests.serving.conftest import Site
 from tests.serving.world import BASE
 from trainers.commands.parity import Parity
