@@ -1,4 +1,4 @@
-"""Adapters damaged or replaced on disk: as training wrote them, in the registry, and while they are loaded."""
+"""Adapters damaged or replaced on disk: folders from training, registered versions, and versions that are loaded."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ JUMPS = (-(10**9), -60, 60, 10**9)
 """Seconds by which a clock is set."""
 
 
-def said_by(action: Callable[[], str | None]) -> str | None:
-    """What an action gives, or what it refuses with."""
+def result_or_error(action: Callable[[], str | None]) -> str | None:
+    """Run an action and return its result, or the message of its AdapterError."""
     try:
         return action()
     except AdapterError as error:
@@ -42,11 +42,12 @@ def said_by(action: Callable[[], str | None]) -> str | None:
 
 
 def two_versions(registry: Registry, base: BaseModel, root: Path) -> list[AdapterVersion]:
+    """Register two versions of an adapter."""
     return [registry.add("a", make_adapter(root / f"a{seed}", seed), base) for seed in (0, 1)]
 
 
 def test_a_damaged_version_is_never_loaded(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
-    """A registered version cut short, with one bit flipped, empty or gone is not loaded, and not added to."""
+    """A registered version that is truncated, has a bit flipped, is empty or missing is not loaded and not extended."""
     version, _ = two_versions(registry, base, tmp_path)
     for name in FILES:
         content = (version.folder / name).read_bytes()
@@ -92,7 +93,7 @@ def test_a_live_version_changed_on_disk(registry: Registry, base: BaseModel, tmp
 
 
 class Replacing(FakeEngine):
-    """Reads an adapter just after somebody has replaced a file of it."""
+    """An engine that loads an adapter just after one of its files was replaced."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class Replacing(FakeEngine):
 def test_replaced_between_verification_and_loading(
     registry: Registry, base: BaseModel, tmp_path: Path, how: str
 ) -> None:
-    """A file replaced between its verification and the engine's reading of it: refused, and unloaded again."""
+    """A file replaced between its verification and its loading by the engine: refused, and unloaded again."""
     one, _ = two_versions(registry, base, tmp_path)
     site = Site(base, registry)
     site.engine = site.pool._engine = Replacing(how)
@@ -132,7 +133,7 @@ def test_replaced_between_verification_and_loading(
 
 
 def test_a_damaged_live_file(registry: Registry, base: BaseModel, tmp_path: Path) -> None:
-    """live.json cut short or flipped in one bit is refused, or names a version that is not there; never another."""
+    """A truncated or bit-flipped live.json is refused or names a version that does not exist; never another version."""
     one, two = two_versions(registry, base, tmp_path)
     registry.set_live("a", one.version)
     registry.set_live("a", two.version)
@@ -141,7 +142,7 @@ def test_a_damaged_live_file(registry: Registry, base: BaseModel, tmp_path: Path
         if left is None or left + b"\n" == path.read_bytes():
             continue  # without the file no version is live, which the file's absence says
         with damaged_file(path, left):
-            live = said_by(lambda: registry.live("a").version)
+            live = result_or_error(lambda: registry.live("a").version)
             assert live == two.version or live not in (None, one.version), what
             if live != two.version:
                 with pytest.raises(UnknownAdapterError):
@@ -153,7 +154,7 @@ def test_a_damaged_live_file(registry: Registry, base: BaseModel, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_damaged_training_result_is_not_registered(few_run: Path, qwen: Path, tmp_path: Path) -> None:
-    """A trained folder damaged in its adapter is refused by registry and trainer."""
+    """The registry and the trainer refuse a trained folder whose adapter is damaged."""
     output = Path(shutil.copytree(few_run, tmp_path / "trained"))
     recipe = make_recipe(recipe_data(qwen, output, micro_batch_size=1, **FEW_STEPS))
     assert train(recipe, output) == output
@@ -193,16 +194,18 @@ def test_a_damaged_training_result_is_not_registered(few_run: Path, qwen: Path, 
 
 @pytest.mark.slow
 def test_a_damaged_manifest_changes_no_weights(few_run: Path, qwen: Path, tmp_path: Path) -> None:
-    """manifest.json of a trained folder cut short or flipped: refused with our own error, or the same weights."""
+    """A truncated or bit-flipped manifest.json of a trained folder is refused with an ArcBenchError, or the weights
+    are the same.
+    """
     output = Path(shutil.copytree(few_run, tmp_path / "trained"))
     registry, base = Registry(tmp_path / "adapters"), BaseModel.open(qwen)
     expected = registry.add("whole", output, base).version
     for _, left in damaged_contents((output / "manifest.json").read_bytes(), Stream("manifest"), cuts=20, flips=100):
         if left is not None:
             with damaged_file(output / "manifest.json", left):
-                added = said_by(lambda: registry.add("a", output, base).version)
+                added = result_or_error(lambda: registry.add("a", output, base).version)
                 assert added == expected or str(output) in str(added)
-                read = said_by(lambda: check_unchanged(output, adapter_manifest(output)))
+                read = result_or_error(lambda: check_unchanged(output, adapter_manifest(output)))
                 assert read is None or str(output) in read
             count_cases()
 
@@ -211,7 +214,9 @@ def test_a_damaged_manifest_changes_no_weights(few_run: Path, qwen: Path, tmp_pa
 def test_the_newest_version_whatever_the_clock_says(
     registry: Registry, base: BaseModel, tmp_path: Path, jump: int
 ) -> None:
-    """Added after the clock was set, a version is the newest: found by its name, kept when others are deleted."""
+    """A version added after the clock was set back is the newest: its name finds it, and it stays when others are
+    deleted.
+    """
     one, two = two_versions(registry, base, tmp_path)
     for version in (one, two):
         when = version.added - jump  # as if the clock had been set by the jump since

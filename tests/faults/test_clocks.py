@@ -1,4 +1,4 @@
-"""A system clock that jumps back and forth while a run is made."""
+"""A system clock that jumps back and forth during a run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ datetime.datetime = Jumping
 
 @pytest.fixture
 def jumps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Each look at the system's clock in this process finds another day; the list tells the looks."""
+    """Move the system clock of this process by days at each call, and return the list of calls."""
     looks: list[float] = []
     true, days = time.time, cycle(DAYS)
 
@@ -67,8 +67,8 @@ def jumps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_pauses_are_bounded_when_the_clock_jumps(tmp_path: Path, undisturbed: Path, jumps: list[float]) -> None:
-    """A server that asks for rest until a date, under a clock that jumps by days at each look: no pause is longer than
-    the user waits, and the run equals an undisturbed one.
+    """A server asks for a pause until a date while the clock jumps by days: no pause is longer than the user's
+    limit, and the run equals an undisturbed one.
     """
     refused: list[Body] = []
 
@@ -91,7 +91,7 @@ def test_pauses_are_bounded_when_the_clock_jumps(tmp_path: Path, undisturbed: Pa
 
 @pytest.mark.slow
 def test_a_run_under_a_jumping_clock(tmp_path: Path) -> None:
-    """bench run, killed and resumed, under a clock that jumps by days at each look equals an undisturbed run."""
+    """bench run, killed and resumed while the clock jumps by days at each call, equals an undisturbed run."""
     whole, out = uninterrupted_run(tmp_path / "undisturbed"), tmp_path / "run"
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(JUMPING)

@@ -1,4 +1,4 @@
-"""Disks without room, by the system's limit on the size of files and by a small disk of its own."""
+"""Full disks: a limit on the size of files, and a small disk."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ KINDS = pytest.mark.parametrize("kind", FULL_DISKS)
 
 
 def line(sample: int, outcome: str = "grid") -> PredictionRecord:
+    """Return a line of a prediction log."""
     return prediction_record("base", TASK, 0, sample, Grid(1, 2, bytes((1, 2))) if outcome == "grid" else None, outcome)
 
 
 def written(path: Path, lines: list[PredictionRecord]) -> bytes:
+    """Return whether a log holds exactly these lines."""
     log = PredictionLog(path)
     for own in lines:
         append_record(log, own)
@@ -44,10 +46,8 @@ def written(path: Path, lines: list[PredictionRecord]) -> bytes:
     return path.read_bytes()
 
 
-def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
-    """Predictions that do not fit are kept in memory, those that fit are on disk, and none is lost when there is room
-    again.
-    """
+def test_predictions_are_kept_in_memory_while_the_disk_is_full(tmp_path: Path) -> None:
+    """Predictions that fit are on disk, the others stay in memory, and none is lost when there is room again."""
     path = tmp_path / "predictions.jsonl"
     before = written(path, [line(0), line(1)])
     log = PredictionLog(path)
@@ -65,11 +65,11 @@ def test_a_full_disk_loses_nothing_and_keeps_what_fits(tmp_path: Path) -> None:
     assert [answer.sample for answer in read_predictions(path)] == list(range(6))
 
 
-def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) -> None:
-    """--retry-errors without room leaves the predictions as they were."""
+def test_errors_are_not_dropped_while_the_disk_is_full(tmp_path: Path) -> None:
+    """--retry-errors on a full disk leaves the predictions unchanged."""
     path = tmp_path / "predictions.jsonl"
-    made = [line(i, "error" if i % 2 else "grid").model_copy(update={"text": 'says "error"'}) for i in range(6)]
-    before = written(path, made)
+    records = [line(i, "error" if i % 2 else "grid").model_copy(update={"text": 'says "error"'}) for i in range(6)]
+    before = written(path, records)
     with limit_file_size(100), pytest.raises(RunError, match="as it was"):
         drop_retryable(path)
     assert path.read_bytes() == before
@@ -83,8 +83,8 @@ def test_predictions_that_were_given_up_are_dropped_in_one_step(tmp_path: Path) 
 @KINDS
 @pytest.mark.parametrize("free", [0, 4096, 8192, 12288])
 def test_sampling_without_room(tmp_path: Path, undisturbed: Path, kind: str, free: int) -> None:
-    """A run on a disk that fills up ends with our own error and whole lines saved; with room it is resumed to what an
-    undisturbed run gives.
+    """A run on a disk that fills up ends with an ArcBenchError and complete lines; resumed with room, it equals an
+    undisturbed run.
     """
     with ChatServer(mixed_answer) as server:
         with FULL_DISKS[kind](tmp_path / "full", free) as disk:
@@ -99,7 +99,7 @@ def test_sampling_without_room(tmp_path: Path, undisturbed: Path, kind: str, fre
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory, undisturbed: Path) -> Path:
-    """A run with its results."""
+    """Return a run with its results."""
     run = tmp_path_factory.mktemp("scored") / "run"
     shutil.copytree(undisturbed, run)
     assert run_bench("score", run)[0] == 0
@@ -109,29 +109,27 @@ def scored(tmp_path_factory: pytest.TempPathFactory, undisturbed: Path) -> Path:
 @KINDS
 @pytest.mark.parametrize("reader", ["score", "submit", pytest.param("report", marks=pytest.mark.slow)])
 def test_writing_results_without_room(tmp_path: Path, scored: Path, kind: str, reader: str) -> None:
-    """bench score, submit and report on a full disk end with our own error; what they would replace is as it was, and
-    nothing half-written lies under its name.
+    """bench score, submit and report on a full disk end with an ArcBenchError, leave existing files unchanged and no
+    incomplete ones.
     """
     into = tmp_path / "full"
     with FULL_DISKS[kind](into, 0 if kind == "disk" else 100) as disk:
-        kept = disk / {"report": "report.md", "submit": "submission.json", "score": "run/results.json"}[reader]
-        kept.parent.mkdir(exist_ok=True)
-        kept.touch()
+        target = disk / {"report": "report.md", "submit": "submission.json", "score": "run/results.json"}[reader]
+        target.parent.mkdir(exist_ok=True)
+        target.touch()
         run = scored
         if reader == "score":
             run = disk / "run"
             for name in ("manifest.json", "predictions.jsonl"):
                 (run / name).symlink_to(scored / name)
         status, _, err = read_by(reader, run, disk)
-        assert (status, err.startswith("error: "), kept.read_bytes()) == (1, True, b""), err
-        assert [p.name for p in kept.parent.iterdir() if p.name.startswith(".tmp-")] == []
+        assert (status, err.startswith("error: "), target.read_bytes()) == (1, True, b""), err
+        assert [p.name for p in target.parent.iterdir() if p.name.startswith(".tmp-")] == []
 
 
 @pytest.mark.slow
 def test_bench_run_without_room(tmp_path: Path) -> None:
-    """The command bench run on such a disk says what to do, without a traceback; resumed it equals an undisturbed
-    run.
-    """
+    """bench run on a full disk says what to do, without a traceback; resumed, it equals an undisturbed run."""
     whole = uninterrupted_run(tmp_path / "undisturbed")
     with ChatServer(mixed_answer, seconds=0.03) as server:
         with small_disk(tmp_path / "full", 16384) as disk:
@@ -145,9 +143,9 @@ def test_bench_run_without_room(tmp_path: Path) -> None:
         assert "Traceback" not in full.stderr
         saved = (tmp_path / "run" / "predictions.jsonl").read_bytes()
         assert saved.endswith(b"\n")
-        kept = saved.count(b"\n")
+        saved_count = saved.count(b"\n")
         done = subprocess.run(
             bench_run_command(server.url, tmp_path / "run", "--resume"), capture_output=True, text=True, check=True
         )
-    assert f"{64 - kept} predictions in" in done.stderr
+    assert f"{64 - saved_count} predictions in" in done.stderr
     assert_same_run(tmp_path / "run", whole)

@@ -1,4 +1,4 @@
-"""Indexes of large files and copies in the cache that were cut, or of which a bit was turned over."""
+"""Damaged indexes of large files and damaged copies in the cache."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows(tmp_path: Path) -> Path:
 
 
 def tasks_of(path: Path) -> tuple[list[Task], str]:
-    """All tasks, and the digest that a run would record."""
+    """Return all tasks and the digest that a run would record."""
     dataset = open_dataset(str(path))
     return list(iterate_tasks(dataset)), dataset.digest()
 
@@ -47,32 +47,33 @@ def opened(path: Path) -> tuple[list[bytes], list[int], str]:
 
 
 def check_index(rows: Path, bits: int, step: int) -> None:
+    """Assert that a damaged index is replaced."""
     undisturbed = opened(rows)
-    kept = index_path(rows)
-    data = kept.read_bytes()
+    path = index_path(rows)
+    data = path.read_bytes()
     for content in [
         *flipped_copies(data, sample_numbers("index", 8 * len(data), bits)),
         *truncated_copies(data, range(0, len(data), step)),
     ]:
-        kept.write_bytes(content)
+        path.write_bytes(content)
         assert opened(rows) == undisturbed
-        assert kept.read_bytes() == data, "it was made again"
+        assert path.read_bytes() == data, "it was not built again"
         count_cases()
 
 
-def test_a_damaged_index_is_made_again(rows: Path) -> None:
-    """An index of which a bit was turned over, or that was cut, is made again; all rows are the same."""
+def test_damaged_indexes_are_built_again(rows: Path) -> None:
+    """An index that is truncated or has a bit flipped is built again; all rows are the same."""
     check_index(rows, 100, 4)
 
 
 @pytest.mark.long
 def test_every_bit_of_an_index(rows: Path) -> None:
-    """Every bit and every length of an index: it is made again."""
+    """An index with any bit flipped, or truncated to any length, is built again."""
     check_index(rows, 1 << 30, 1)
 
 
 def test_an_index_of_another_file(rows: Path, tmp_path: Path) -> None:
-    """A whole index that belongs to another file, or to an earlier state of this one, is made again."""
+    """A valid index of another file, or of an earlier version of this one, is built again."""
     other = tmp_path / "other.jsonl"
     other.write_bytes(rows.read_bytes().split(b"\n", 1)[1])
     undisturbed = opened(rows)
@@ -85,8 +86,8 @@ def test_an_index_of_another_file(rows: Path, tmp_path: Path) -> None:
     assert opened(rows) == opened(other)
 
 
-def test_a_damaged_unpacked_copy_is_made_again(rows: Path, tmp_path: Path, cache: Path) -> None:
-    """The unpacked copy of a .gz, cut or changed by anybody since, is unpacked again; the tasks are the same."""
+def test_damaged_unpacked_copies_are_unpacked_again(rows: Path, tmp_path: Path, cache: Path) -> None:
+    """The unpacked copy of a .gz that was truncated or changed is unpacked again; the tasks are the same."""
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(rows.read_bytes()))
     undisturbed = tasks_of(packed)
@@ -106,6 +107,7 @@ def test_a_damaged_unpacked_copy_is_made_again(rows: Path, tmp_path: Path, cache
 
 
 def check_packed(rows: Path, times: int) -> None:
+    """Assert that a damaged .gz is refused or gives the same tasks."""
     packed = rows.with_suffix(".jsonl.gz")
     data = gzip.compress(rows.read_bytes())
     packed.write_bytes(data)
@@ -115,31 +117,29 @@ def check_packed(rows: Path, times: int) -> None:
         *truncated_copies(data, sample_numbers("cut gz", len(data), times)),
     ]:
         packed.write_bytes(content)
-        found: object
+        result: object
         try:
-            found = tasks_of(packed)
+            result = tasks_of(packed)
         except DataError as error:
-            found = undisturbed if packed.name in str(error) else error
-        assert found == undisturbed
+            result = undisturbed if packed.name in str(error) else error
+        assert result == undisturbed
         count_cases()
 
 
 def test_a_damaged_gz_is_refused(rows: Path) -> None:
-    """A .gz of rows of which a bit was turned over, or that was cut, is refused and named, or gives the same tasks."""
+    """A .gz that is truncated or has a bit flipped is refused by name, or gives the same tasks."""
     check_packed(rows, 20)
 
 
 @pytest.mark.slow
 def test_a_gz_damaged_at_many_places_is_refused(rows: Path) -> None:
-    """A .gz of rows damaged at more places is refused and named, or gives the same tasks."""
+    """A .gz damaged at more places is refused by name, or gives the same tasks."""
     check_packed(rows, 150)
 
 
 @pytest.mark.parametrize("kind", FULL_DISKS)
 def test_no_room_for_an_index(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Without room for its index a file opens all the same; without room for its copy a .gz is refused, and nothing
-    half-written stays.
-    """
+    """On a full disk a file opens without its index; a .gz is refused, and no incomplete copy stays."""
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(rows.read_bytes()))
     undisturbed, unpacked = tasks_of(rows), tasks_of(packed)

@@ -1,4 +1,4 @@
-"""A harness process killed at any moment is resumed to exactly what an undisturbed run gives."""
+"""A harness process killed at any moment: resumed, its run equals an undisturbed one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("moment", "tokens"), [(0, False), (1, False), (20, False), (50, False), (63, False), (1, True), (33, True)]
 )
 def test_kill_and_resume(tmp_path: Path, undisturbed: Path, moment: int, tokens: bool) -> None:
-    """kill -9 of the harness at a chosen moment: the resumed run equals an undisturbed one and asks for nothing
+    """kill -9 of the harness at a chosen moment: the resumed run equals an undisturbed one and requests nothing
     twice.
     """
     out = tmp_path / "run"
@@ -52,8 +52,8 @@ def test_kill_and_resume(tmp_path: Path, undisturbed: Path, moment: int, tokens:
 
 
 def test_the_harness_and_the_server_both_killed(tmp_path: Path, undisturbed: Path) -> None:
-    """Server and harness both killed: without a server a resume fails with our own error, with one it completes the
-    run.
+    """Server and harness both killed: a resume fails with an ArcBenchError without a server, and completes the run
+    with one.
     """
     out = tmp_path / "run"
     with ChatServer(mixed_answer, seconds=0.03) as server:
@@ -76,11 +76,11 @@ def test_the_harness_and_the_server_both_killed(tmp_path: Path, undisturbed: Pat
 @pytest.mark.parametrize(
     "numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]]
 )
-def test_an_interrupt_drains_saves_and_says_how_to_go_on(
+def test_an_interrupt_waits_for_requests_in_flight_and_says_how_to_resume(
     tmp_path: Path, undisturbed: Path, numbers: list[signal.Signals]
 ) -> None:
-    """SIGINT and SIGTERM, and SIGTERM after either as a parent process passes it on: what is in flight is waited for
-    and saved, and how to go on is said.
+    """SIGINT and SIGTERM, and SIGTERM after either as a parent process passes it on: requests in flight are awaited
+    and saved, and the message says how to resume.
     """
     out = tmp_path / "run"
     with ChatServer(mixed_answer, seconds=0.3) as server:
@@ -94,10 +94,10 @@ def test_an_interrupt_drains_saves_and_says_how_to_go_on(
             for number in numbers:
                 process.send_signal(number)
                 time.sleep(0.05)
-            _, said = process.communicate(timeout=30)
+            _, output = process.communicate(timeout=30)
         assert process.returncode == 130
-        assert "--resume" in said
-        assert "secret" not in said
+        assert "--resume" in output
+        assert "secret" not in output
         asked = len(server.bodies)
         assert len(predictions_without_times(out)) == asked  # What was in flight was waited for and saved.
         assert not (out / "results.json").exists()

@@ -1,4 +1,4 @@
-"""Harness, server or both killed at 100 random moments: what a resumed run gives is what an undisturbed one gives."""
+"""Harness, server or both killed at 100 random moments: resumed, the run equals an undisturbed one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANSWER = "0.4"
 
 
 class ServerProcess:
-    """``tests.support.chat_server`` as a process on a port of its own."""
+    """``tests.support.chat_server`` as a process on a free port."""
 
     def __init__(self) -> None:
         with socket.socket() as probe:
@@ -57,7 +57,11 @@ def served() -> Iterator[ServerProcess]:
 
 
 def disturb(moment: int, server: ServerProcess, out: Path, stream: Stream) -> str:
-    """Begin a run, kill who the moment says, and complete the run; returns who was killed and how far it was."""
+    """Start a run, kill the harness or the server or both, and complete the run.
+
+    Returns:
+        What was killed, and how many predictions were saved then.
+    """
     api = ("chat", "auto")[moment % 2]
     whom = ("harness", "server", "both")[moment // 2 % 3]
     arguments = bench_run_command(server.url, out, "--api", api, "--wait", "60s", "--max-in-flight", "8")
@@ -92,6 +96,6 @@ def test_kill_matrix(tmp_path: Path) -> None:
             print(moment, seen[-1], flush=True)
             assert_same_run(out, undisturbed[RunFolder(out).manifest().config.api])
             count_cases()
-    amid = [said for said in seen if " 0 saved" not in said and " 64 saved" not in said]
+    amid = [text for text in seen if " 0 saved" not in text and " 64 saved" not in text]
     print(f"{len(amid)} of {MOMENTS} in the middle of sampling")
     assert len(amid) >= MOMENTS // 5

@@ -1,4 +1,4 @@
-"""Two harnesses at one run."""
+"""Two harness processes on one run."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ except RunError as error:
 
 
 def holder(run: Path) -> subprocess.Popen[str]:
-    """A process that takes a run, if it can, and holds it until it is told or killed."""
+    """Start a process that takes a run if it can, and holds it until it is stopped or killed."""
     arguments = [sys.executable, "-c", HOLDER, str(run)]
     return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def first_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00" * 50])
 def test_a_run_in_use_is_refused_and_freed_when_its_process_dies(tmp_path: Path, content: bytes | None) -> None:
-    """A run that another process writes to is refused, which is named where its lock file can still be read; when that
-    process is killed the run is free.
+    """A run that another process writes to is refused, by the name of that process if the lock file is readable;
+    after that process is killed, the run is free.
     """
     with holder(tmp_path) as process:
-        assert said(process) == "held"
+        assert first_line(process) == "held"
         if content is not None:
             (tmp_path / ".lock").write_bytes(content)
         named = f"process {process.pid} is writing" if content is None else "is writing to this run; wait or stop it"
@@ -60,9 +60,9 @@ def test_a_run_in_use_is_refused_and_freed_when_its_process_dies(tmp_path: Path,
 
 
 def test_resuming_a_run_in_use(tmp_path: Path, undisturbed: Path) -> None:
-    """A resume of a run that another process holds is refused before anything is written or asked."""
+    """Resuming a run that another process holds is refused before anything is written or requested."""
     with ChatServer(mixed_answer) as server, holder(tmp_path / "run") as process:
-        assert said(process) == "held"
+        assert first_line(process) == "held"
         with pytest.raises(RunError, match=f"process {process.pid} is writing"):
             run_sampling(run_options(server, tmp_path / "run"))
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
@@ -75,13 +75,13 @@ def test_resuming_a_run_in_use(tmp_path: Path, undisturbed: Path) -> None:
 
 @pytest.mark.slow
 def test_many_at_once(tmp_path: Path) -> None:
-    """Of processes that take one run at the same moment exactly one gets it; all others name it."""
+    """If several processes take one run at once, exactly one gets it, and the others name it."""
     for turn in range(3):
         with ExitStack() as stack:
             all_ = [stack.enter_context(holder(tmp_path / str(turn))) for _ in range(6)]
-            told = [said(process) for process in all_]
-            (winner,) = [process for process, text in zip(all_, told, strict=True) if text == "held"]
-            others = [text for text in told if text != "held"]
+            texts = [first_line(process) for process in all_]
+            (winner,) = [process for process, text in zip(all_, texts, strict=True) if text == "held"]
+            others = [text for text in texts if text != "held"]
             assert all(f"process {winner.pid} is writing" in text or "process unknown" in text for text in others)
             assert len(others) == 5
             for process in all_:
@@ -91,7 +91,7 @@ def test_many_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_harnesses_cannot_write_one_run(tmp_path: Path) -> None:
-    """A second bench run on one run is refused, and told which process writes to it."""
+    """A second bench run on one run is refused, and the error names the process that writes to it."""
     out = tmp_path / "run"
     with (
         ChatServer(mixed_answer, seconds=0.5) as server,

@@ -1,4 +1,4 @@
-"""Servers that die of a prompt, hang, or want to be left alone; and what a session that is killed has learned."""
+"""Servers that crash at a prompt, hang, or ask for pauses; and what a killed session has recorded."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.support.sampling_runs import PATIENT_POLICY, QUICK_POLICY, count_outc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
-def test_a_prompt_that_kills_its_server_is_given_up_and_no_other(tmp_path: Path, tokens: bool) -> None:
-    """A prompt that kills its server at every try is given up, and no other prediction is lost."""
+def test_only_the_prompt_that_crashes_its_server_is_given_up(tmp_path: Path, tokens: bool) -> None:
+    """A prompt that crashes its server at every try is given up, and no other prediction is lost."""
     dead, over = threading.Event(), threading.Event()
     poison: list[object] = []
     deaths = []
@@ -56,8 +56,8 @@ def test_a_prompt_that_kills_its_server_is_given_up_and_no_other(tmp_path: Path,
     assert len(deaths) <= 12
 
 
-def test_a_server_that_hangs_hands_its_work_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes requests and never answers loses its work to the others, without an error."""
+def test_the_work_of_a_hanging_server_is_given_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts requests and never answers loses its work to the others, without an error."""
     monkeypatch.setattr(client_module, "_LOOK_SECONDS", 0.5)
     with ChatServer(mixed_answer) as hung, ChatServer(mixed_answer) as other:
         hung.hangs = True
@@ -68,8 +68,8 @@ def test_a_server_that_hangs_hands_its_work_to_others(tmp_path: Path, monkeypatc
     assert count_outcomes(tmp_path / "run")["error"] == 0
 
 
-def test_a_server_that_wants_rest_leaves_its_work_to_others(tmp_path: Path) -> None:
-    """A server that answers "later" to everything leaves its work to the others."""
+def test_the_work_of_a_busy_server_is_given_to_others(tmp_path: Path) -> None:
+    """A server that answers every request with Retry-After leaves its work to the others."""
 
     def refuse(body: Body) -> tuple[int, Body] | None:
         return None if body.get("max_tokens") == 1 else (429, {"error": "later"})
@@ -82,8 +82,10 @@ def test_a_server_that_wants_rest_leaves_its_work_to_others(tmp_path: Path) -> N
     assert count_outcomes(tmp_path / "run") == {"grid": 40}
 
 
-def test_a_swap_between_two_sessions_is_said_and_a_session_that_fails_keeps_what_it_learned(tmp_path: Path) -> None:
-    """A server that dies amid a session and comes back with another adapter is named in the warnings of the run."""
+def test_another_adapter_version_after_a_crash_is_a_warning_of_the_run(tmp_path: Path) -> None:
+    """A server that dies during a session and comes back with another adapter version is named in the warnings of
+    the run.
+    """
     with ChatServer(mixed_answer, seconds=0.05) as server:
         server.answered_as = lambda body: "base@0"
         chosen = run_options(
@@ -108,9 +110,9 @@ def test_versions_and_the_base_of_an_adapter_are_recorded_and_old_manifests_load
         server.version = "1.2.3"
         run_sampling(run_options(server, tmp_path / "run", models=("cross",)))
     folder = RunFolder(tmp_path / "run")
-    found = folder.manifest()
-    assert found.server_versions == {server.url: "1.2.3"}
-    assert [(m.name, m.root) for m in found.served] == [("cross", None), ("base", "some/base")]
+    manifest = folder.manifest()
+    assert manifest.server_versions == {server.url: "1.2.3"}
+    assert [(m.name, m.root) for m in manifest.served] == [("cross", None), ("base", "some/base")]
     old = orjson.loads(folder.manifest_path.read_bytes())
     for later in ("server_versions", "predictions_sha256", "checksum"):
         del old[later]

@@ -1,4 +1,4 @@
-"""Servers whose answers are HTTP and yet wrong: no JSON, other choices, other grids, numbers that are none."""
+"""Servers with valid HTTP and wrong content: no JSON, wrong choices, wrong grids, invalid numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.sampling_runs import (
 
 
 def altered(change: Callable[[Body], object], old: bytes = b"", new: bytes = b"") -> Spoil:
-    """The right answer with its JSON changed, and then its bytes."""
+    """Return a function that changes the JSON of the right response, and then its bytes."""
 
     async def spoil(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
         data = orjson.loads(body)
@@ -38,7 +38,7 @@ def altered(change: Callable[[Body], object], old: bytes = b"", new: bytes = b""
 
 
 def logprobs(value: object) -> Callable[[Body], object]:
-    """A change of every log-probability."""
+    """Return a function that replaces every log-probability."""
 
     def change(data: Body) -> None:
         for choice in data["choices"]:
@@ -52,12 +52,12 @@ def logprobs(value: object) -> Callable[[Body], object]:
 
 
 def usage(value: object) -> Callable[[Body], object]:
-    """A change of the number of tokens."""
+    """Return a function that replaces the number of tokens."""
     return lambda data: data["usage"].update(completion_tokens=value)
 
 
 def keep(data: Body) -> None:
-    """No change."""
+    """Change nothing."""
 
 
 BROKEN: dict[str, Spoil] = {
@@ -111,20 +111,20 @@ ODD: dict[str, Spoil] = {
     "fault", mostly_slow(ODD, "logprob NaN", "tokens below 0", "logprobs huge", "logprobs texts", "no model")
 )
 def test_unusable_numbers(tmp_path: Path, undisturbed: Path, fault: Spoil, tokens: bool) -> None:
-    """Numbers and names that make no sense beside a good answer are left out: the same grids, and a run to score."""
+    """Invalid numbers and names beside a good answer are ignored: the grids are the same, and the run can be scored."""
     with ChatServer(mixed_answer, tokens=tokens) as server, SpoilingProxy(server, fault, every=1) as spoiler:
         assert run_sampling(run_options(spoiler.url, tmp_path / "run", policy=QUICK_POLICY)).finished
-    told, expected = (
+    grids, expected = (
         [(r.key, r.outcome, r.grid, r.text, r.finish_reason) for r in predictions_without_times(run)]
         for run in (tmp_path / "run", undisturbed)
     )
-    assert told == expected
+    assert grids == expected
     assert set(score_run(tmp_path / "run", resamples=99).models) == {"base", "cross"}
     count_cases(spoiler.spoiled)
 
 
 def test_other_grids(tmp_path: Path) -> None:
-    """A server that answers every prompt with a wrong grid is believed: all are saved, none counts as right."""
+    """Wrong grids from a server are all saved, and none counts as right."""
     with ChatServer(lambda body: echo(body).translate(str.maketrans("0123456789", "1234567890"))) as server:
         run_sampling(run_options(server, tmp_path / "run"))
     assert count_outcomes(tmp_path / "run") == {"grid": 40}
@@ -134,15 +134,15 @@ def test_other_grids(tmp_path: Path) -> None:
 
 
 def test_another_model_answers(tmp_path: Path) -> None:
-    """A server that names another model in some answers is recorded and warned of; nothing is asked again."""
-    said = io.StringIO()
+    """A server that names another model in some responses is recorded with a warning; nothing is requested again."""
+    output = io.StringIO()
     with (
         ChatServer() as server,
         SpoilingProxy(server, altered(lambda data: data.update(model="other")), every=4) as spoiler,
     ):
-        run_sampling(run_options(spoiler.url, tmp_path / "run", models=("base",)), said)
+        run_sampling(run_options(spoiler.url, tmp_path / "run", models=("base",)), output)
     manifest = RunFolder(tmp_path / "run").manifest()
     assert manifest.answered_as == {"base": ["base", "other"]}
     assert any("base was answered by base and other" in warning for warning in manifest.warnings)
-    assert "warning: base was answered by base and other" in said.getvalue()
+    assert "warning: base was answered by base and other" in output.getvalue()
     count_cases(spoiler.spoiled)

@@ -1,4 +1,4 @@
-"""Servers whose answers are cut, late, doubled, or no HTTP at all, and servers that never answer."""
+"""Servers whose responses are cut, late, doubled or not HTTP, and servers that never respond."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def never(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
 
 
 async def trickle(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-    """A few bytes at a time: never silent, and never done in time."""
+    """Send a few bytes at a time: never silent for long, and too slow for the timeout."""
     for start in range(0, len(head + body), 4):
         writer.write((head + body)[start : start + 4])
         await writer.drain()
@@ -60,7 +60,7 @@ async def trickle(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> Non
 
 
 async def slowly(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-    """In pieces, but in time."""
+    """Send in pieces, but within the timeout."""
     for start in range(0, len(head + body), 100):
         writer.write((head + body)[start : start + 100])
         await writer.drain()
@@ -72,7 +72,7 @@ async def twice(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
 
 
 async def again_later(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-    """A second time when the next request may have been sent: it would be taken for the answer to that."""
+    """Send the response again when the next request may be waiting, which could take it for its own."""
     writer.write(head + body)
     for _ in range(3):
         await writer.drain()
@@ -117,7 +117,7 @@ SPOILS: dict[str, Spoil] = {
     "spoil", mostly_slow(SPOILS, "cut_short", "half_then_close", "twice", "again_later", "no_http")
 )
 def test_spoiled_bytes(tmp_path: Path, undisturbed: Path, spoil: Spoil, tokens: bool) -> None:
-    """Answers whose bytes are cut, late, doubled or no HTTP are asked for again: the run equals an undisturbed one."""
+    """Responses whose bytes are cut, late, doubled or not HTTP are retried: the run equals an undisturbed one."""
     with (
         ChatServer(mixed_answer, tokens=tokens) as server,
         SpoilingProxy(server, spoil, every=3 if tokens else 10) as spoiler,
@@ -131,7 +131,7 @@ def test_spoiled_bytes(tmp_path: Path, undisturbed: Path, spoil: Spoil, tokens: 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", [never, no_http, bad_gzip], ids=lambda spoil: spoil.__name__)
 def test_spoiled_for_ever(tmp_path: Path, spoil: Spoil) -> None:
-    """A server that spoils every answer does not hold up the run for ever: all predictions end as errors."""
+    """A server that spoils every response does not block the run: all predictions end as errors."""
     policy = replace(QUICK_POLICY, retries=1, timeout=0.3, wait=1.0)
     with ChatServer() as server, SpoilingProxy(server, spoil, every=1) as spoiler:
         chosen = run_options(

@@ -1,4 +1,4 @@
-"""Requests that fail for a while, for ever, or do not fit: nothing is lost and nothing is added."""
+"""Requests that fail for a while, for ever, or do not fit: no prediction is lost or made twice."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def test_faults_change_nothing(tokens: bool, seed: int, percent: int, tmp_path_f
 def test_many_faults_change_nothing(
     tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Many more random faults leave the predictions and the scores of an undisturbed run."""
+    """Many more random faults change neither predictions nor scores."""
     check_faults(tokens, seed, percent, tmp_path_factory)
 
 
 def check_faults(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Assert that a run with random faults equals one without."""
     folder = tmp_path_factory.mktemp("faults")
     with ChatServer(mixed_answer) as server:
         run_sampling(run_options(server, folder / "undisturbed"))
@@ -69,7 +70,7 @@ def check_faults(tokens: bool, seed: int, percent: int, tmp_path_factory: pytest
 
 @APIS
 @pytest.mark.parametrize("fault", ["http_500", "reset", "not_json", "no_choice", "two_choices", "abort"])
-def test_a_prediction_that_always_fails_is_recorded_and_stops_nothing(tmp_path: Path, fault: str, tokens: bool) -> None:
+def test_a_prediction_that_always_fails_is_recorded_as_an_error(tmp_path: Path, fault: str, tokens: bool) -> None:
     """A prediction that fails at every try is recorded as an error; all others are made."""
     poisoned: list[object] = []
 
@@ -78,15 +79,15 @@ def test_a_prediction_that_always_fails_is_recorded_and_stops_nothing(tmp_path: 
             poisoned.append(body["messages"])
         return f"!{fault}" if body["model"] == "cross" and body["messages"] == poisoned[7] else echo(body)
 
-    said = io.StringIO()
+    output = io.StringIO()
     with ChatServer(answer, tokens=tokens) as server:
-        run_sampling(run_options(server, tmp_path / "run"), said)
+        run_sampling(run_options(server, tmp_path / "run"), output)
     assert count_outcomes(tmp_path / "run") == {"grid": 39, "error": 1}
-    assert "error: " in said.getvalue()
+    assert "error: " in output.getvalue()
 
 
-def test_of_a_list_only_the_answer_that_was_broken_off_is_asked_for_again(tmp_path: Path) -> None:
-    """Of a list of prompts only the one whose answer was broken off is asked again."""
+def test_only_the_aborted_prompt_of_a_list_is_requested_again(tmp_path: Path) -> None:
+    """Of a list of prompts only the one with an aborted answer is requested again."""
     with ChatServer(tokens=True) as server:
         server.faults = lambda i: "abort" if len(server.requests) == 1 else None
         run_sampling(run_options(server, tmp_path / "run", models=("base",)))
@@ -98,7 +99,7 @@ def test_of_a_list_only_the_answer_that_was_broken_off_is_asked_for_again(tmp_pa
 
 @pytest.mark.parametrize("fault", ["no_choice", "two_choices", "http_500"])
 def test_a_list_that_fails_is_divided(tmp_path: Path, fault: str) -> None:
-    """A list of prompts that fails is asked again one by one, and every prediction is made."""
+    """The prompts of a list that fails are requested one by one, and every prediction is made."""
     with ChatServer(tokens=True) as server:
         server.faults = lambda i: fault if len(server.requests) == 1 else None
         run_sampling(run_options(server, tmp_path / "run", models=("base",)))
@@ -106,8 +107,8 @@ def test_a_list_that_fails_is_divided(tmp_path: Path, fault: str) -> None:
     assert count_outcomes(tmp_path / "run") == {"grid": 20}
 
 
-def test_the_last_open_request_cannot_hold_up_the_run(tmp_path: Path) -> None:
-    """A server that only ever answers 500 to the last open request cannot hold up the run."""
+def test_the_last_open_request_does_not_block_the_run(tmp_path: Path) -> None:
+    """A server that always answers 500 to the last open request does not block the run."""
 
     def refuse(body: Body) -> tuple[int, Body] | None:
         return None if body["messages"][-1]["content"] == "Hello" else (500, {"error": "always"})
@@ -125,19 +126,20 @@ def test_refusals_are_recorded_and_shown_once(tmp_path: Path, tokens: bool) -> N
         text = body["messages"][0]["content"] if body["messages"] else ""
         return (400, {"error": {"message": "no threes"}}) if "3" in text else None
 
-    said = io.StringIO()
+    output = io.StringIO()
     with ChatServer(refuse=refuse, tokens=tokens) as server:
-        run_sampling(run_options(server, tmp_path / "run"), said)
+        run_sampling(run_options(server, tmp_path / "run"), output)
     counts = count_outcomes(tmp_path / "run")
     assert counts["refused"] > 1
     assert counts["refused"] + counts["grid"] == 40
-    assert said.getvalue().count("no threes") == 1
+    assert output.getvalue().count("no threes") == 1
 
 
 class SmallContext:
-    """A server whose context holds 180 tokens: tasks of side 3 fit with an answer, those of side 4 do not at all.
+    """A server with a context of 180 tokens: tasks of side 3 fit with an answer, the prompts of side 4 do not.
 
-    A token is a character, and four a message: 9 x 12 + 36 = 144 tokens for side 3, 9 x 20 + 36 = 216 for side 4.
+    A token is a character, and a message takes four more: 9 x 12 + 36 = 144 tokens for side 3, 9 x 20 + 36 = 216 for
+    side 4.
     """
 
     limit = 180
@@ -155,10 +157,8 @@ class SmallContext:
 
 
 @pytest.mark.parametrize(("listed", "tokenize"), [(True, True), (True, False), (False, False)])
-def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_is(
-    tmp_path: Path, listed: bool, tokenize: bool
-) -> None:
-    """Prompts beyond the context are recorded as too long, and the others get the room there is."""
+def test_prompts_beyond_the_context_are_recorded_as_too_long(tmp_path: Path, listed: bool, tokenize: bool) -> None:
+    """Prompts beyond the context are recorded as too long; the others may use the rest of the context."""
     small = SmallContext()
     models: dict[str, Body] = {"base": {"max_model_len": small.limit} if listed else {}, "cross": {"parent": "base"}}
     with ChatServer(models=models, tokenize=tokenize, refuse=small.refuse) as server:
@@ -168,8 +168,8 @@ def test_prompts_that_do_not_fit_are_too_long_and_the_others_get_the_room_there_
         assert max(small.sizes) <= small.limit
 
 
-def test_as_token_ids_nothing_is_sent_that_does_not_fit(tmp_path: Path) -> None:
-    """As token ids nothing is sent that does not fit into the context."""
+def test_with_token_ids_no_prompt_beyond_the_context_is_sent(tmp_path: Path) -> None:
+    """With token ids no prompt is sent that does not fit into the context."""
     models: dict[str, Body] = {"base": {"root": str(TINY_BASE)}}
     with ChatServer(models=models, tokens=True) as server:
         run_sampling(run_options(server, tmp_path / "free", models=("base",), dataset="toy/copy/evaluation#n=20"))
@@ -191,8 +191,8 @@ def check_sides(run: Path) -> None:
     assert by_side == {3: {"grid"}, 4: {"too_long"}}
 
 
-def test_no_server_can_ask_for_a_longer_pause_than_is_waited_for_it(tmp_path: Path) -> None:
-    """A server that asks for a day of rest is asked again after the time that the user waits."""
+def test_pauses_are_limited_by_the_users_patience(tmp_path: Path) -> None:
+    """A server that asks for a pause of a day is retried after the time that the user allows."""
     first = [True]
 
     def refuse(body: Body) -> tuple[int, Body] | None:
@@ -207,8 +207,8 @@ def test_no_server_can_ask_for_a_longer_pause_than_is_waited_for_it(tmp_path: Pa
     assert count_outcomes(tmp_path / "run") == {"grid": 20}
 
 
-def test_a_busy_server_is_left_alone_as_long_as_it_asks(tmp_path: Path) -> None:
-    """Being told to wait is no attempt: with no retries at all the run is complete."""
+def test_retry_after_does_not_count_as_a_try(tmp_path: Path) -> None:
+    """Retry-After does not count as a try: with no retries at all the run is complete."""
     with ChatServer(mixed_answer) as server:
         server.faults = lambda i: "http_429" if server.bodies and i % 3 else None
         run_sampling(run_options(server, tmp_path / "run", policy=replace(PATIENT_POLICY, retries=0)))

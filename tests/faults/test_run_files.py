@@ -1,4 +1,4 @@
-"""Files of a run that were cut, or of which a bit was turned over."""
+"""Files of a run that are truncated or have a bit flipped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = {"dataset": "toy/copy/evaluation#n=2", "n": 2}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models, two tasks, two predictions each."""
+    """Return a run of two models, two tasks and two predictions each."""
     out = tmp_path_factory.mktemp("whole") / "run"
     with ChatServer(mixed_answer) as server:
         run_sampling(run_options(server, out, **SMALL))
@@ -33,12 +33,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path, whole: Path) -> Path:
-    """A copy to be damaged."""
+    """Return a copy of the run to damage."""
     return Path(shutil.copytree(whole, tmp_path / "run"))
 
 
 def damaged(run: Path, times: int) -> Iterator[tuple[Path, bytes]]:
-    """Each file of a run with a bit turned over, and cut, ``times`` times each; whole again afterwards."""
+    """Damage each file of a run ``times`` times by a flipped bit and by truncation, and restore it afterwards."""
     for name in FILES:
         path = run / name
         data = path.read_bytes()
@@ -53,6 +53,7 @@ def damaged(run: Path, times: int) -> Iterator[tuple[Path, bytes]]:
 
 
 def check_readers(run: Path, readers: tuple[str, ...], times: int) -> None:
+    """Assert that readers refuse the damaged run by name or give the undisturbed result."""
     undisturbed = {reader: read_by(reader, run, run.parent) for reader in readers}
     assert {status for status, _, _ in undisturbed.values()} <= {0, 3}  # 3: too few tasks for the gate to tell
     for path, content in damaged(run, times):
@@ -64,8 +65,8 @@ def check_readers(run: Path, readers: tuple[str, ...], times: int) -> None:
 
 
 def test_a_damaged_run_is_refused(run: Path) -> None:
-    """A finished run with a bit turned over, or cut: bench score and compare refuse it and name the file, or give the
-    undisturbed result.
+    """A finished run with a flipped bit or truncated file: bench score and compare refuse it and name the file, or
+    give the undisturbed result.
     """
     check_readers(run, ("score", "compare"), 8)
 
@@ -78,17 +79,20 @@ def test_a_damaged_run_is_refused_by_every_reader(run: Path) -> None:
 
 @pytest.mark.long
 def test_every_bit_of_a_run(run: Path) -> None:
-    """Every bit and every length of manifest.json and predictions.jsonl of a finished run: bench compare refuses it."""
+    """manifest.json and predictions.jsonl of a finished run with any bit flipped or truncated to any length: bench
+    compare refuses them.
+    """
     check_readers(run, ("compare",), 1 << 30)
 
 
 def check_resume(run: Path, times: int) -> None:
+    """Assert that a damaged finished run is not resumed and not changed."""
     undisturbed = predictions_without_times(run)
     with ChatServer(mixed_answer) as server:
         chosen = run_options(server, run, **SMALL, resume=True)
         for path, content in damaged(run, times):
             other = run / FILES[path.name == FILES[0]]
-            kept = other.read_bytes()
+            original = other.read_bytes()
             refused = ""
             try:
                 run_sampling(chosen)
@@ -99,12 +103,12 @@ def check_resume(run: Path, times: int) -> None:
                 assert path.read_bytes() == content, "what is refused is left as it is"
             else:
                 assert predictions_without_times(run) == undisturbed
-            other.write_bytes(kept)
+            other.write_bytes(original)
             count_cases()
 
 
 def test_a_damaged_run_is_not_resumed(run: Path) -> None:
-    """A finished run that was cut or changed is not resumed: the file is named, and left as it is."""
+    """A damaged finished run is not resumed: the error names the file, and the run is left unchanged."""
     check_resume(run, 3)
 
 
@@ -116,8 +120,8 @@ def test_a_damaged_run_is_not_resumed_at_many_places(run: Path) -> None:
 
 @pytest.mark.parametrize("reader", mostly_slow({name: name for name in READERS}, "score"))
 def test_a_damaged_unfinished_run(run: Path, reader: str) -> None:
-    """An unfinished run with a bit of its predictions turned over: the command refuses it, naming the line, or runs
-    through; never a traceback. A digit that changed within a valid line cannot be told.
+    """An unfinished run with a flipped bit in its predictions: the command refuses it and names the line, or
+    completes; never a traceback. A digit changed within a valid line cannot be detected.
     """
     edit_manifest(run, finished=None, predictions_sha256=None)
     path = run / "predictions.jsonl"
@@ -136,7 +140,7 @@ def test_a_damaged_unfinished_run(run: Path, reader: str) -> None:
 
 
 def test_every_byte_of_the_last_line(run: Path) -> None:
-    """A last line torn at every byte is left out by readers, and dropped by the next writer."""
+    """A last line truncated at any byte is skipped by readers and removed by the next writer."""
     path = run / "predictions.jsonl"
     data = path.read_bytes()
     start = data.rindex(b"\n", 0, -1) + 1
@@ -148,32 +152,35 @@ def test_every_byte_of_the_last_line(run: Path) -> None:
         count_cases()
 
 
-def check_torn(run: Path, sizes: list[int]) -> None:
+def check_truncated(run: Path, sizes: list[int]) -> None:
+    """Assert that a truncated log is completed to an undisturbed run."""
     undisturbed = predictions_without_times(run)
     path = run / "predictions.jsonl"
     data = path.read_bytes()
     edit_manifest(run, finished=None, predictions_sha256=None)
-    told = (run / "manifest.json").read_bytes()
+    original = (run / "manifest.json").read_bytes()
     with ChatServer(mixed_answer) as server:
         chosen = run_options(server, run, **SMALL, resume=True)
         for content in truncated_copies(data, sizes):
             path.write_bytes(content)
-            (run / "manifest.json").write_bytes(told)
+            (run / "manifest.json").write_bytes(original)
             assert run_sampling(chosen).sampled == data.count(b"\n") - content.count(b"\n")
             assert predictions_without_times(run) == undisturbed
             count_cases()
 
 
-def test_a_torn_run_is_completed(run: Path) -> None:
-    """Predictions torn at any byte: the resumed run asks for what is missing alone, and equals an undisturbed one."""
-    check_torn(run, sample_numbers("torn", (run / "predictions.jsonl").stat().st_size, 5))
+def test_a_truncated_run_is_completed(run: Path) -> None:
+    """Predictions truncated at any byte: the resumed run requests only the missing ones, and equals an undisturbed
+    run.
+    """
+    check_truncated(run, sample_numbers("torn", (run / "predictions.jsonl").stat().st_size, 5))
 
 
 @pytest.mark.long
-def test_a_run_torn_at_every_byte_of_its_last_line_is_completed(run: Path) -> None:
-    """Predictions torn at every byte of the last line: the resumed run equals an undisturbed one."""
+def test_a_run_truncated_at_every_byte_of_its_last_line_is_completed(run: Path) -> None:
+    """Predictions truncated at every byte of the last line: the resumed run equals an undisturbed one."""
     data = (run / "predictions.jsonl").read_bytes()
-    check_torn(run, list(range(data.rindex(b"\n", 0, -1) + 1, len(data))))
+    check_truncated(run, list(range(data.rindex(b"\n", 0, -1) + 1, len(data))))
 
 
 def lines_of(run: Path) -> list[bytes]:
@@ -182,8 +189,8 @@ def lines_of(run: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("change", ["lost", "doubled", "of another run", "null bytes"])
 def test_lines_that_are_lost_or_added(run: Path, change: str) -> None:
-    """A line that is lost, there twice, of a model that the run lacks, or nulls: a finished run is refused by readers
-    and resume alike; an unfinished one is refused or asks for what is lost.
+    """A line that is missing, duplicated, of an unknown model, or null bytes: a finished run is refused by readers
+    and resume; an unfinished one is refused or the missing predictions are requested.
     """
     undisturbed, lines = predictions_without_times(run), lines_of(run)
     for finished in (True, False):

@@ -1,4 +1,4 @@
-"""kill -9 of a real vLLM, whole or one process of it, while a harness asks it."""
+"""kill -9 of a real vLLM, of all its processes or of one, during a run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def saved(run: Path) -> int:
 
 
 def test_three_kills_of_a_plain_vllm(tmp_path: Path) -> None:
-    """vLLM killed at three moments, the last two with the harness: the run ends as an undisturbed one."""
+    """vLLM killed at three moments, the last two with the harness: the run equals an undisturbed one."""
     server = PlainVllm(TINY_BASE, "tiny-base", tmp_path / "log")
     out = tmp_path / "run"
     server.start()
@@ -78,7 +78,9 @@ def test_three_kills_of_a_plain_vllm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("victim", ["the API process", "the engine"])
 def test_one_process_of_our_server_killed(tmp_path: Path, victim: str) -> None:
-    """One process of our server killed: the others end, its lease too, and a waiting harness goes on with the next."""
+    """One process of our server killed: the others end, its lease too, and a waiting harness continues with the next
+    server.
+    """
     registry = Registry(tmp_path / "adapters")
     version = registry.add("random", make_lora(tmp_path / "lora", TINY_BASE, 1), BaseModel.open(TINY_BASE)).version
     registry.set_live("random", version)

@@ -1,4 +1,4 @@
-"""What is left of a vLLM whose API process was killed."""
+"""The child processes of a vLLM whose API process was killed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from serve.server.parent_watch import end_with_parent
 pytestmark = pytest.mark.slow
 
 
-def engine(told: Connection) -> None:
+def engine(pipe: Connection) -> None:
     end_with_parent()
     end_with_parent()
-    told.send((os.getpid(), threading.active_count()))
+    pipe.send((os.getpid(), threading.active_count()))
     threading.Event().wait(300)
 
 
-def api_process(told: Connection) -> None:
-    multiprocessing.get_context("spawn").Process(target=engine, args=(told,)).start()
+def api_process(pipe: Connection) -> None:
+    multiprocessing.get_context("spawn").Process(target=engine, args=(pipe,)).start()
     threading.Event().wait(300)
 
 
 def test_a_child_ends_with_its_killed_parent() -> None:
-    """A process of an engine ends within seconds once the process that started it was killed."""
+    """A process of an engine ends within seconds after its parent process was killed."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     parent = context.Process(target=api_process, args=(there,))

@@ -1,18 +1,17 @@
-"""A harness process that stops early itself, killed at several moments, is resumed to what an undisturbed one gives."""
+"""A run with early stopping, killed at several moments: resumed, it equals an undisturbed one."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.runs.folder import RunFolder
 from tests.support.chat_server import ChatServer
+from tests.support.commands import wait_until
 from tests.support.sampling_runs import predictions_without_times
 from tests.support.stopping_runs import ambiguous_answer
 
@@ -31,7 +30,7 @@ def command(server: ChatServer, out: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """Return a run without faults."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
     with ChatServer(ambiguous_answer) as server:
         subprocess.run(command(server, out), check=True, capture_output=True)
@@ -39,27 +38,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def until(condition: Callable[[], bool]) -> None:
-    waiter = threading.Event()
-    for _ in range(12000):
-        if condition():
-            return
-        waiter.wait(0.005)
-    raise AssertionError("the condition did not come true in time")
-
-
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_session_that_was_ended_is_completed_exactly(
     tmp_path: Path, undisturbed: Path, share: float, end: signal.Signals
 ) -> None:
-    """kill -9 and SIGINT of a run that stops early itself: resumed, it asks for what is missing and equals an
-    undisturbed one.
+    """kill -9 and SIGINT of a run with early stopping: resumed, it requests only what is missing and equals an
+    undisturbed run.
     """
     out, complete = tmp_path / "run", len(predictions_without_times(undisturbed))
     with ChatServer(ambiguous_answer, seconds=0.02) as server:
         with subprocess.Popen(command(server, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            until(lambda: len(server.bodies) >= share * complete)
+            wait_until(lambda: len(server.bodies) >= share * complete)
             process.send_signal(end)
             process.communicate(timeout=60)
         saved = (out / "predictions.jsonl").read_bytes().count(b"\n")
@@ -68,5 +58,5 @@ def test_a_session_that_was_ended_is_completed_exactly(
         subprocess.run(command(server, out, "--resume"), capture_output=True, check=True)
         assert len(server.bodies) - asked == complete - saved
     assert predictions_without_times(out) == predictions_without_times(undisturbed)
-    found, expected = (RunFolder(run).results().models for run in (out, undisturbed))
-    assert [r.model_dump_json() for r in found.values()] == [r.model_dump_json() for r in expected.values()]
+    resumed, expected = (RunFolder(run).results().models for run in (out, undisturbed))
+    assert [r.model_dump_json() for r in resumed.values()] == [r.model_dump_json() for r in expected.values()]

@@ -1,4 +1,4 @@
-"""Adapters swapped without a pause under ten thousand requests to a real vLLM, their files replaced meanwhile."""
+"""Adapters swapped continuously under ten thousand requests to a real vLLM, while their files are replaced."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A real server that computes two adapters at a time and knows four names."""
+    """Start a real server with two adapter slots and four adapters."""
     root = tmp_path_factory.mktemp("swapping")
     world, registry = World.make(root), Registry(root / "adapters")
     world.publish(registry)
@@ -49,13 +49,13 @@ def test_ten_thousand_requests_during_continuous_swapping(site: Site) -> None:
 
 
 def loaded(url: str) -> set[str]:
-    """The versions that the engine holds, those among them that wait for their last request."""
+    """Return the versions that the engine has loaded, and those of them that wait for their last request."""
     rows = [row for adapter in admin.list_adapters(url)["adapters"] for row in adapter["versions"]]
     return {row["id"] for row in rows if row["state"] != "registered"}
 
 
 def test_files_replaced_under_load(site: Site) -> None:
-    """Files of adapters in use are replaced on disk: what is loaded stays right, a reload is refused."""
+    """Files of adapters in use are replaced on disk: loaded adapters stay right, and a reload is refused."""
     world, done = site.world, Event()
     folders = {name: site.registry.root / world.ids[name].replace("@", "/") for name in ("a1", "a2", "b1", "b2")}
     seen: list[tuple[str, int, list[int]]] = []

@@ -1,4 +1,4 @@
-"""A sweep with real processes: killed while it trains, while it benches and before it reports, it goes on each time."""
+"""A sweep with real processes that is killed during training, during a run and before its report resumes each time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NAMES = ["w100-s0", "w100-s1", "w0-s0", "w0-s1"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a sweep file; no server of it is left running."""
+    """Return a folder with a sweep file, and kill its servers at the end."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, "out": str(folder / "out")}))
     yield folder
@@ -56,7 +56,7 @@ def command(folder: Path, *options: str) -> list[str]:
 
 
 def killed_once(folder: Path, reached: Callable[[], bool]) -> None:
-    """Start the sweep, and kill it with all its processes once something is reached."""
+    """Start the sweep, and kill it with all its processes once ``reached`` is true."""
     with (folder / "output").open("ab") as output:
         child = subprocess.Popen(command(folder), stdout=output, stderr=output, start_new_session=True)
     deadline = time.monotonic() + 300
@@ -71,12 +71,12 @@ def killed_once(folder: Path, reached: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_three_times_it_finishes_and_nothing_is_done_twice(folder: Path) -> None:
-    """kill -9 of a sweep amid training, amid a run and before its report: it finishes, and does nothing twice."""
+def test_a_sweep_killed_three_times_does_nothing_twice(folder: Path) -> None:
+    """kill -9 of a sweep during training, during a run and before its report: it finishes, and does nothing twice."""
     out = folder / "out"
     first, lines = out / "trained" / NAMES[0], out / "bench" / NAMES[1] / "predictions.jsonl"
     killed_once(folder, lambda: (first / "manifest.json").exists())
-    kept = (first / "manifest.json").stat()
+    before = (first / "manifest.json").stat()
     killed_once(folder, lambda: lines.exists() and lines.read_bytes().count(b"\n") > 20)
     before = lines.read_bytes()
     done_already = (out / "bench" / NAMES[0] / "results.json").stat().st_mtime_ns
@@ -84,7 +84,7 @@ def test_killed_three_times_it_finishes_and_nothing_is_done_twice(folder: Path) 
     finished = subprocess.run(command(folder), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     now = (first / "manifest.json").stat()
-    assert (now.st_ino, now.st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns), "the first adapter was trained again"
+    assert (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "the first adapter was trained again"
     assert (out / "bench" / NAMES[0] / "results.json").stat().st_mtime_ns == done_already
     whole = before[: before.rindex(b"\n") + 1]
     assert lines.read_bytes().startswith(whole), "predictions were lost"
@@ -98,7 +98,7 @@ def test_killed_three_times_it_finishes_and_nothing_is_done_twice(folder: Path) 
 
 @pytest.mark.slow
 def test_the_report_has_the_table_of_mixtures(folder: Path) -> None:
-    """The report of a sweep that was killed has its table of mixtures and every picture."""
+    """The report of a killed sweep has its table of mixtures and every picture."""
     report = (folder / "out" / "report.md").read_text()
     header = next(line for line in report.splitlines() if line.startswith("| original datasets weight"))
     assert [cell.strip() for cell in header.strip("|").split("|")][1:5] == ["accuracy", "pass_n", "vote_2", "vote_1"]
@@ -109,7 +109,7 @@ def test_the_report_has_the_table_of_mixtures(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder: Path) -> None:
-    """Another evaluation in a sweep's folder is refused; a finished sweep started again changes nothing."""
+    """Another evaluation in a sweep's folder is refused; running a finished sweep again changes nothing."""
     refused = subprocess.run(command(folder, "--set", "evaluation.n=4"), capture_output=True, text=True)
     assert refused.returncode == 2
     assert "changed: n" in refused.stderr
@@ -123,15 +123,15 @@ def test_another_evaluation_is_refused_and_a_finished_sweep_does_no_work(folder:
 
 
 def weights(run: Path) -> str:
-    """The content hash of the one model of a run."""
+    """Return the content hash of the only model of a run."""
     return str(json.loads((run / "manifest.json").read_bytes())["config"]["models"][0]["hash"])
 
 
 @pytest.mark.slow
-def test_adapters_that_were_trained_anew_are_benched_anew(folder: Path) -> None:
-    """A sweep whose recipe changed trains again, benches the new adapters, and keeps the old runs aside."""
+def test_retrained_adapters_are_benched_again(folder: Path) -> None:
+    """A sweep with a changed recipe trains again, benches the new adapters, and keeps the old runs aside."""
     bench, base = folder / "out" / "bench", folder / "out" / "bench-base" / "predictions.jsonl"
-    old, kept = {name: weights(bench / name) for name in NAMES}, base.stat().st_mtime_ns
+    old, base_time = {name: weights(bench / name) for name in NAMES}, base.stat().st_mtime_ns
     again = subprocess.run(
         command(folder, "--set", "recipe.max_steps=4", "--set", "recipe.resume=false"), capture_output=True, text=True
     )
@@ -139,14 +139,14 @@ def test_adapters_that_were_trained_anew_are_benched_anew(folder: Path) -> None:
     for name in NAMES:
         assert weights(bench / name) != old[name]
         assert weights(bench / f"{name}.before-1") == old[name]
-    assert base.stat().st_mtime_ns == kept, "the base, which is the same, was benched again"
+    assert base.stat().st_mtime_ns == base_time, "the base, which is the same, was benched again"
     report = (folder / "out" / "report.md").read_text()
     assert all(weights(bench / name)[:12] in report and old[name][:12] not in report for name in NAMES)
 
 
 @pytest.mark.parametrize("left", [0, 1, 40])
-def test_a_torn_evaluation_is_told(tmp_path: Path, left: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """A sweep that cannot read how its adapters were benched refuses to go on, with one error that names the file."""
+def test_an_unreadable_evaluation_is_an_error(tmp_path: Path, left: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep with an unreadable record of its evaluation refuses to resume, with one error that names the file."""
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**SWEEP, "out": str(tmp_path / "out")}))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "evaluation.json").write_text('{"dataset": "toy/cross/evaluation#n=12", "n": 8}'[:left])
@@ -156,17 +156,17 @@ def test_a_torn_evaluation_is_told(tmp_path: Path, left: int, capsys: pytest.Cap
 
 
 def working_in(folder: Path) -> list[str]:
-    """Command lines of processes that were given a path in a folder."""
-    found = []
+    """Return the command lines of processes that have a path in a folder as an argument."""
+    commands = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if f"{folder}/".encode() in (words := entry.read_bytes()):
-                found.append(words.decode())
-    return found
+                commands.append(words.decode())
+    return commands
 
 
 def predicted(run: Path) -> list[Any]:
-    """The grids of a run by key."""
+    """Return the grids of a run by key."""
     records = [json.loads(line) for line in (run / "predictions.jsonl").read_bytes().splitlines()]
     return sorted([one["task_id"], one["test_index"], one["sample_index"], one["grid"]] for one in records)
 

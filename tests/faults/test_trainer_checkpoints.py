@@ -1,4 +1,4 @@
-"""Checkpoints that are cut short, have a bit flipped or lost a file, of every kind of file."""
+"""Checkpoints with any kind of file truncated, bit-flipped or missing."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def whole(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with its last two checkpoints."""
+    """Return a finished training run with its last two checkpoints."""
     data = small_recipe(qwen, tmp_path_factory.mktemp("checkpoints") / "whole", keep_checkpoints=True)
     assert run_training(data) == 0, terminal_output(data)
     return Path(data["output_dir"])
 
 
 def unfinished(whole: Path, qwen: Path, output: Path) -> Data:
-    """A copy of the run as if it was killed before its result."""
+    """Copy the training run as if it had been killed before its result."""
     shutil.copytree(whole, output)
     (output / MANIFEST).unlink()
     return small_recipe(qwen, output, keep_checkpoints=True)
 
 
 def test_a_damaged_checkpoint_is_skipped(whole: Path) -> None:
-    """A checkpoint of which any file is cut, flipped in one bit, empty or gone is skipped for the one before it."""
+    """A checkpoint with a truncated, bit-flipped, empty or missing file is skipped for the previous one."""
     folder = whole / "checkpoints"
     assert newest_complete(folder) == folder / NEWEST
     files = sorted(path for path in (folder / NEWEST).iterdir())
@@ -50,14 +50,14 @@ def test_a_damaged_checkpoint_is_skipped(whole: Path) -> None:
         for what, content in damaged_contents(path.read_bytes(), Stream("checkpoint", path.name), cuts=5, flips=8):
             with damaged_file(path, content):
                 assert newest_complete(folder) == folder / BEFORE, (path.name, what)
-                said_why = checkpoint_damage(folder / NEWEST, 6) or ""
-                assert path.name in said_why or path.name == "files.json", said_why
+                damage = checkpoint_damage(folder / NEWEST, 6) or ""
+                assert path.name in damage or path.name == "files.json", damage
             count_cases()
     assert newest_complete(folder) == folder / NEWEST
 
 
 def test_damaged_best_weights_are_refused(whole: Path) -> None:
-    """Best weights of which any file is cut, flipped in one bit, empty or gone are refused by name."""
+    """Best weights with a truncated, bit-flipped, empty or missing file are refused by name."""
     folder = whole / "checkpoints"
     assert best_weights_folder(folder, 6) == folder / BEST
     for path in sorted((folder / BEST).iterdir()):
@@ -72,8 +72,8 @@ def test_damaged_best_weights_are_refused(whole: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
-def test_training_goes_on_from_the_checkpoint_before(whole: Path, qwen: Path, tmp_path: Path, name: str) -> None:
-    """With a bit of its newest checkpoint flipped, training resumes from the previous one and ends bit-equal."""
+def test_training_resumes_from_the_previous_checkpoint(whole: Path, qwen: Path, tmp_path: Path, name: str) -> None:
+    """With a flipped bit in its newest checkpoint, training resumes from the previous one and ends bit-equal."""
     data = unfinished(whole, qwen, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / NEWEST / name
     *_, (_, content) = damaged_contents(path.read_bytes(), Stream("resumed", name), cuts=0, flips=1)
@@ -86,8 +86,8 @@ def test_training_goes_on_from_the_checkpoint_before(whole: Path, qwen: Path, tm
 
 
 @pytest.mark.long
-def test_training_starts_over_where_no_checkpoint_is_whole(whole: Path, qwen: Path, tmp_path: Path) -> None:
-    """With both checkpoints damaged, training says so and starts over, to the bit-equal adapter."""
+def test_training_starts_over_if_no_checkpoint_is_valid(whole: Path, qwen: Path, tmp_path: Path) -> None:
+    """With both checkpoints damaged, training says so and starts over, to a bit-equal adapter."""
     data = unfinished(whole, qwen, tmp_path / "run")
     for name in (NEWEST, BEFORE):
         (tmp_path / "run" / "checkpoints" / name / "optimizer.pt").write_bytes(b"")
@@ -100,7 +100,7 @@ def test_training_starts_over_where_no_checkpoint_is_whole(whole: Path, qwen: Pa
 
 @pytest.mark.long
 def test_training_does_not_end_with_damaged_best_weights(whole: Path, qwen: Path, tmp_path: Path) -> None:
-    """Where the best weights are damaged, a resumed training ends with one error that names them, and no result."""
+    """With damaged best weights, a resumed training run ends with one error that names them, and no result."""
     data = unfinished(whole, qwen, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / BEST / "adapter_model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")

@@ -1,4 +1,4 @@
-"""A disk that fills up and a clock that jumps while a real trainer runs."""
+"""A disk that fills up and a clock that jumps during a real training run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def whole(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check_failed(data: Data) -> None:
-    """One error line that says what to do, and no finished result."""
+    """Assert that training failed with one error line that says what to do, and left no finished result."""
     error = last_error_line(terminal_output(data))
     assert error.startswith("error: "), terminal_output(data)
     assert "cannot be written" in error, error
@@ -49,7 +49,7 @@ def limit_files(size: int) -> None:
 
 @pytest.mark.parametrize("size", FILE_LIMITS)
 def test_files_over_a_limit(whole: Path, qwen: Path, tmp_path: Path, size: int) -> None:
-    """A file that cannot grow (quota, limit) ends training with one error; with room it resumes bit-equal."""
+    """A file that cannot grow (quota, limit) ends training with one error; resumed with room, it ends bit-equal."""
     data = small_recipe(qwen, tmp_path / "run", keep_checkpoints=True)
     assert run_training(data, partial(limit_files, size)) in (1, 2)
     check_failed(data)
@@ -59,7 +59,7 @@ def test_files_over_a_limit(whole: Path, qwen: Path, tmp_path: Path, size: int) 
 
 @contextmanager
 def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], None]]:
-    """A disk of its own at a folder; gives what makes it large."""
+    """Mount a disk at a folder, and yield a function that makes it large."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], check=True)
     try:
@@ -70,12 +70,12 @@ def small_disk(folder: Path, kib: int) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk(whole: Path, qwen: Path, tmp_path: Path) -> None:
-    """A disk that is full at any moment ends training with one error; after room is made it resumes bit-equal."""
+    """A disk that is full at any moment ends training with one error; resumed with room, it ends bit-equal."""
     failed = 0
     for kib in DISK_SIZES:
         with small_disk(tmp_path / f"disk{kib}", kib) as enlarge:
             data = small_recipe(qwen, tmp_path / f"disk{kib}" / "run", keep_checkpoints=True)
-            (tmp_path / f"disk{kib}" / "run.said").symlink_to(tmp_path / f"said{kib}")
+            (tmp_path / f"disk{kib}" / "run.out").symlink_to(tmp_path / f"out{kib}")
             status = run_training(data)
             if status == 0:
                 break
@@ -91,7 +91,7 @@ def test_a_full_disk(whole: Path, qwen: Path, tmp_path: Path) -> None:
 
 
 def jump(checkpoints: str) -> None:
-    """From now on the clock jumps by years, back and forth, and newer checkpoints bear older times."""
+    """Make the clock jump by years, back and forth, so that newer checkpoints get older times."""
     real, jumps = time.time, iter(range(10**9))
     time.time = lambda: real() + (-1) ** next(jumps) * 1e8
 

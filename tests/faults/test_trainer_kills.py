@@ -1,4 +1,4 @@
-"""kill -9 of a real trainer, at its changes to the disk one after another and at random moments."""
+"""kill -9 of a real trainer, before its changes to the disk and at random moments."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ WATCHED = [
 
 
 @dataclass(frozen=True)
-class Calm:
-    """An undisturbed run: its folder, how many changes to the disk it made, and the seconds it took."""
+class Undisturbed:
+    """An undisturbed training run: its folder, number of changes to the disk, and duration in seconds."""
 
     model: Path
     output: Path
@@ -55,15 +55,15 @@ class Calm:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Calm:
+def undisturbed(qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     root = tmp_path_factory.mktemp("undisturbed")
     assert run_training(small_recipe(qwen, root / "first")) == 0  # with it torch is imported, once
     began = monotonic()
     changes = count_changes(small_recipe(qwen, root / "run"))
-    return Calm(qwen, root / "run", changes, monotonic() - began)
+    return Undisturbed(qwen, root / "run", changes, monotonic() - began)
 
 
-def check_resumed(data: Data, undisturbed: Calm, registry: Registry) -> None:
+def check_resumed(data: Data, undisturbed: Undisturbed, registry: Registry) -> None:
     output = Path(data["output_dir"])
     check_killed_run(output, undisturbed.output, registry)
     assert run_training(data) == 0, terminal_output(data)
@@ -72,8 +72,10 @@ def check_resumed(data: Data, undisturbed: Calm, registry: Registry) -> None:
     shutil.rmtree(output)
 
 
-def test_killed_before_changes_to_the_disk(undisturbed: Calm, tmp_path: Path) -> None:
-    """Killed before any change to its folder, training resumes to the bit-equal adapter; no half is taken for whole."""
+def test_killed_before_changes_to_the_disk(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Killed before any change to its folder, training resumes to a bit-equal adapter; an incomplete one is never
+    taken for complete.
+    """
     registry = Registry(tmp_path / "adapters")
     for event in range(1 + Stream("first").below(EVERY), undisturbed.changes + 1, EVERY):
         data = small_recipe(undisturbed.model, tmp_path / f"run{event}")
@@ -82,8 +84,8 @@ def test_killed_before_changes_to_the_disk(undisturbed: Calm, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("path", WATCHED)
-def test_killed_while_a_file_is_written(undisturbed: Calm, tmp_path: Path, path: str) -> None:
-    """Killed while a checkpoint, the best weights or the result is being written, training resumes bit-equal."""
+def test_killed_while_a_file_is_written(undisturbed: Undisturbed, tmp_path: Path, path: str) -> None:
+    """Killed while a checkpoint, the best weights or the result is written, training resumes bit-equal."""
     data = small_recipe(undisturbed.model, tmp_path / "run")
     process, watched = start_training(data), tmp_path / "run" / path
     while process.is_alive() and not watched.exists():
@@ -94,8 +96,8 @@ def test_killed_while_a_file_is_written(undisturbed: Calm, tmp_path: Path, path:
     check_resumed(data, undisturbed, Registry(tmp_path / "adapters"))
 
 
-def test_killed_at_random_moments(undisturbed: Calm, tmp_path: Path) -> None:
-    """Killed twice at random moments, training resumes to the bit-equal adapter; a finished one stays as it is."""
+def test_killed_at_random_moments(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """Killed twice at random moments, training resumes to a bit-equal adapter; a finished one stays unchanged."""
     registry, unfinished = Registry(tmp_path / "adapters"), 0
     for moment in range(RANDOM):
         data = small_recipe(undisturbed.model, tmp_path / f"run{moment}")
@@ -112,8 +114,8 @@ def test_killed_at_random_moments(undisturbed: Calm, tmp_path: Path) -> None:
     assert unfinished >= RANDOM // 3  # how many depends on the machine; 11 of 24 where this was written
 
 
-def test_two_trainers_in_one_folder(undisturbed: Calm, tmp_path: Path) -> None:
-    """A second trainer in a folder that is trained in is refused by name of the first, which ends undisturbed."""
+def test_two_trainers_in_one_folder(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """A second trainer in the folder of a running one is refused by the name of the first, which ends undisturbed."""
     data = small_recipe(undisturbed.model, tmp_path / "run")
     first = start_training(data)
     while not (tmp_path / "run" / "log.jsonl").exists():

@@ -1,4 +1,4 @@
-"""Training runs that are killed, stopped, cut off from the disk and spread over processes end with the same bits."""
+"""Training runs that are killed, stopped, out of disk space or distributed end with the same bits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def steps_kept(output: Path) -> list[int]:
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_killed_torn_and_stopped(train_root: Path, qwen: Path, whole_run: Path, workers: int) -> None:
-    """Killed, its newest checkpoint torn, then stopped: training resumes to the bit-equal adapter and log."""
+    """Killed, with its newest checkpoint truncated, then stopped: training resumes to a bit-equal adapter and log."""
     output = train_root / f"cut{workers}"
     arguments = train_command(recipe_data(qwen, output, workers=workers))
     status, _ = interrupt_training(arguments, output, 16, kill_tree)
@@ -64,7 +64,9 @@ def test_killed_torn_and_stopped(train_root: Path, qwen: Path, whole_run: Path, 
 
 
 def test_a_signal_to_the_process_group_spares_the_workers(train_root: Path, qwen: Path, whole_run: Path) -> None:
-    """A signal to the whole process group stops after the step, saved; resumed to the bit-equal adapter."""
+    """A signal to the whole process group stops training after the step, with a checkpoint; resumed, it ends
+    bit-equal.
+    """
     output = train_root / "group"
     arguments = train_command(recipe_data(qwen, output, workers=2))
     status, error = interrupt_training(arguments, output, 9, lambda p: os.killpg(p.pid, signal.SIGTERM))
@@ -110,7 +112,7 @@ def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path, workers: int) -> None:
-    """Two training processes killed with their launcher resume to the bit-equal best weights."""
+    """Two training processes killed with their launcher resume to bit-equal best weights."""
     check = {"spec": "toy/cross/evaluation#n=5", "exact_tasks": 3, "keep": "best", "patience": 3}
     data = recipe_data(qwen, train_root / f"pair{workers}", validation=check, eval_steps=2, learning_rate=1e-2)
     data |= {"scheduler": "constant", "warmup": 0, "workers": workers}
