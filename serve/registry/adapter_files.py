@@ -27,6 +27,7 @@ def read_object(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MAX_JSON:
             raise AdapterError(f"{path}: {path.stat().st_size} bytes is too large for a configuration")
         value = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate cannot be sent to clients
     except OSError as error:
         raise AdapterError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -291,9 +291,10 @@ def test_missing_and_invalid_files(registry: Registry, tmp_path: Path) -> None:
         with pytest.raises(AdapterError, match=r"adapter_config\.json"):
             registry.add("a", source)
     source = make_adapter(tmp_path / "c")
-    (source / "manifest.json").write_text("no json")
-    with pytest.raises(AdapterError, match=r"manifest\.json: not JSON"):
-        registry.add("a", source)
+    for text in ("no json", '{"prompt": "\\ud800"}'):
+        (source / "manifest.json").write_text(text)
+        with pytest.raises(AdapterError, match=r"manifest\.json: not JSON"):
+            registry.add("a", source)
 
 
 @given(data=st.data())
