@@ -79,7 +79,7 @@ def serve(
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
     if detach and adapters is None:
-        raise click.UsageError("--detach needs --adapters, where --stop finds the server again")
+        raise click.UsageError("--detach needs --adapters, so that --stop can find the server")
     port = free_port(options["host"], port)
     log = log or (adapters / ".servers" / f"serve-{port}.log" if adapters else Path("serve.log"))
     run = operations.serve_detached if detach else operations.serve_until_stopped
@@ -109,8 +109,8 @@ def adapters() -> None:
     is_flag=True,
     help="Register it for --base even if it names another model; you know that it fits.",
 )
-@click.option("--prompt", help="The prompt that it was trained with, if its manifest does not say.")
-@click.option("--grid-encoder", "encoder", help="The encoder that it was trained with, likewise.")
+@click.option("--prompt", help="The prompt that it was trained with, if the manifest lacks it.")
+@click.option("--grid-encoder", "encoder", help="The grid encoder that it was trained with, if the manifest lacks it.")
 def add_command(
     name: str,
     folder: Path,

@@ -54,7 +54,7 @@ def _check_on_gpu(dtype: str, machine: Machine, model_type: str, with_adapters: 
     if with_adapters and dtype in FLOAT32:
         raise ConfigError(
             f"--dtype {dtype}: on an NVIDIA GPU vLLM computes adapters in bfloat16 or float16 only; leave --dtype out, "
-            f"or give --dtype {EXACT} (float32 where a machine can, else the model's own)"
+            f"or give --dtype {EXACT} (float32 if the machine can, else the model's own)"
         )
     old = next((gpu for gpu in machine.gpus or () if gpu.capability and gpu.capability < _BFLOAT16_SINCE), None)
     if old is None or old.capability is None:

@@ -10,13 +10,11 @@ _REFUSED = {
     ("--data-parallel-size", "-dp", "--api-server-count", "-asc"): (
         "give --data-parallel-size before the --; one API process holds the adapters of all engines"
     ),
-    ("--host", "--port"): "give it before the --; where a server listens decides whether it needs a key",
+    ("--host", "--port"): "give it before the --; the address decides whether a server needs a key",
     ("--api-key",): "is seen in the list of processes; set ARC_BENCH_API_KEY, or ARC_BENCH_API_KEY_FILE to a file",
     ("--lora-dtype",): "vLLM's kernels take adapters in the dtype of the model only; give --dtype",
     ("--enable-prompt-embeds",): "makes the server read PyTorch files out of requests",
-    (
-        "--generation-config",
-    ): "is always vllm here; sampling options of the model's folder would change answers unasked",
+    ("--generation-config",): "is always vllm here; sampling options in the model's folder would change answers",
 }
 """Refused options with the reason."""
 

@@ -71,8 +71,8 @@ def stop_servers(adapters: Path, port: int | None, patience: float = 600.0) -> l
     """
     leases = [s for s in _leases(adapters) if port is None or s.url.endswith(f":{port}")]
     if not leases:
-        where = f"{adapters} on port {port}" if port else str(adapters)
-        raise ServerError(f"{where}: no server runs on this registry")
+        place = f"{adapters} on port {port}" if port else str(adapters)
+        raise ServerError(f"{place}: no server runs on this registry")
     for lease in leases:
         try:
             group = os.getpgid(lease.pid)

@@ -228,6 +228,6 @@ def not_restored(log: Path) -> list[str]:
 def death_notice(status: int, log: Path, when: str) -> str:
     """Return a message on why a server ended: its exit status, the root cause in its log, and the log's last lines."""
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    how += " (the kernel does that where memory runs out: see dmesg)" if status == -signal.SIGKILL else ""
+    how += " (the kernel does that when memory runs out: see dmesg)" if status == -signal.SIGKILL else ""
     cause = f": {reason}" if (reason := root_cause(log)) else ""
     return f"vLLM {how} {when}{cause}\nthe end of {log}:\n{log_end(log)}"

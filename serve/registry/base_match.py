@@ -17,7 +17,7 @@ from serve.registry.safetensors_file import TensorInfo, read_header
 
 ACCEPTED = "accepted_base.json"
 """File beside a registered version with the base that the user accepted: ``{"base": NAME, "hash": HASH or null}``."""
-INSIST = "if this base is right all the same, add it with --base MODEL --accept-base"
+ACCEPT_HINT = "if this base is right nevertheless, add it with --base MODEL --accept-base"
 """The remedy that error messages about the base end with."""
 _BLOCK = 16 << 20
 _BOOKKEEPING = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "unsloth_version"}
@@ -94,8 +94,8 @@ def _compare_content_or_name(base_name: str, commit: str | None, base: BaseModel
         )
     same = same_name(base_name, base.identity)
     if same is False:
-        where = f" in {base.folder}" if base.folder and _parts(base_name)[-1:] == _parts(base.name)[-1:] else ""
-        return f"it was trained on {base_name!r}, but this base is {base.name!r}{where}", None
+        folder = f" in {base.folder}" if base.folder and _parts(base_name)[-1:] == _parts(base.name)[-1:] else ""
+        return f"it was trained on {base_name!r}, but this base is {base.name!r}{folder}", None
     warning = f"it was trained on {base_name!r}, of which only the name could be compared with this base, {base.name!r}"
     return None, None if same else warning
 

@@ -110,5 +110,5 @@ def _hint(module: str, base: BaseModel) -> str:
     match = re.search(r"layers\.(\d+)\.", module)
     if match and base.layers is not None and int(match[1]) >= base.layers:
         return f" (layer {match[1]}, but its layers are 0-{base.layers - 1})"
-    where = "model.language_model" if base.is_composite else "model"
-    return f" (vLLM finds its layers under {where}.layers)" if match else ""
+    prefix = "model.language_model" if base.is_composite else "model"
+    return f" (vLLM finds its layers under {prefix}.layers)" if match else ""

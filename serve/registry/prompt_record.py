@@ -96,6 +96,6 @@ def missing_prompt_warnings(folder: Path) -> list[str]:
     if not unknown:
         return []
     return [
-        f"{MANIFEST} does not say with which {' and '.join(unknown)} it was trained, so that bench run asks it as it "
-        "asks the others, or with the default; give --prompt and --grid-encoder here"
+        f"{MANIFEST} does not say with which {' and '.join(unknown)} it was trained: bench run will use those of the "
+        "other models, or its defaults; set them with --prompt and --grid-encoder"
     ]

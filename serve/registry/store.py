@@ -45,7 +45,7 @@ _HISTORY = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveState:
     """The live version of a name (None for none), and the versions that were live before, newest first."""
 
     version: str | None
@@ -161,7 +161,7 @@ class Registry:
         known = [v.id for v in versions] or self.names()
         raise UnknownAdapterError(f"{text}: not in the registry; it holds {', '.join(known) or 'nothing yet'}")
 
-    def live(self, name: str) -> Live:
+    def live(self, name: str) -> LiveState:
         """Return the live version of a name and its history.
 
         Raises:
@@ -169,22 +169,22 @@ class Registry:
         """
         path = self.root / name / "live.json"
         if not path.is_file():
-            return Live(None, ())
+            return LiveState(None, ())
         raw = read_object(path)
         history = raw.get("history")
         words = [raw.get("version", 0), *(history if isinstance(history, list) else [0])]
         if not all(w is None or (isinstance(w, str) and VERSION.fullmatch(w)) for w in words):
             raise AdapterError(f"{path}: damaged; expected a version and a history of versions")
-        return Live(words[0], tuple(w for w in words[1:] if w))
+        return LiveState(words[0], tuple(w for w in words[1:] if w))
 
-    def set_live(self, name: str, version: str | None) -> Live:
+    def set_live(self, name: str, version: str | None) -> LiveState:
         """Make ``version`` (or no version) the live one of ``name``; the previous one heads the history."""
         with self._lock():
             before = self.live(name)
             if before.version == version:
                 return before
             history = [v for v in (before.version, *before.history) if v and v != version]
-            after = Live(version, tuple(dict.fromkeys(history))[:_HISTORY])
+            after = LiveState(version, tuple(dict.fromkeys(history))[:_HISTORY])
             _write_live(self.root / name / "live.json", after)
             return after
 
@@ -273,7 +273,7 @@ def _version(name: str, folder: Path) -> AdapterVersion:
     return AdapterVersion(name, folder.name, folder, folder.stat().st_mtime)
 
 
-def _write_live(path: Path, live: Live) -> None:
+def _write_live(path: Path, live: LiveState) -> None:
     """Replace live.json in one step."""
     with atomic_writer(path, draft=path.with_name(f".live-{os.getpid()}.json")) as file:
         file.write(json.dumps({"version": live.version, "history": list(live.history)}).encode() + b"\n")

@@ -16,7 +16,7 @@ from typing import Any
 from harness.core.errors import AdapterError
 from harness.core.vllm_classes import embedding_lora_error
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_config, read_object
-from serve.registry.base_match import INSIST, base_mismatch, is_accepted
+from serve.registry.base_match import ACCEPT_HINT, base_mismatch, is_accepted
 from serve.registry.base_model import BaseModel
 from serve.registry.layer_fit import as_text, check_copies, check_fit, has_embedding_name
 from serve.registry.safetensors_file import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
@@ -117,7 +117,7 @@ def _check_config(folder: Path, config: dict[str, Any], base: BaseModel | None) 
     manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     if base is not None and not is_accepted(folder, base):
         reason, warning = base_mismatch(config, manifest, base)
-        reasons += [f"{reason}; {INSIST}"] if reason else []
+        reasons += [f"{reason}; {ACCEPT_HINT}"] if reason else []
         warnings += [warning] if warning else []
     if reasons:
         raise AdapterError(f"{folder}: cannot be served: {'; '.join(reasons)}")
@@ -160,19 +160,19 @@ def _config_reasons(config: dict[str, Any]) -> list[str]:
             f"its initialisation {init!r} changed the base weights; convert it to a plain LoRA with PEFT first"
         )
     ranks = config.get("rank_pattern") or {}
-    for where, rank in [
+    for field, rank in [
         ("r", config.get("r")),
         *(ranks.items() if isinstance(ranks, dict) else [("rank_pattern", ranks)]),
     ]:
         if type(rank) is not int or not 0 < rank <= MAX_RANK:
-            reasons.append(f"rank {where} is {rank!r}, expected 1 to {MAX_RANK}")
+            reasons.append(f"rank {field} is {rank!r}, expected 1 to {MAX_RANK}")
     alphas = config.get("alpha_pattern") or {}
-    for where, alpha in [
+    for field, alpha in [
         ("lora_alpha", config.get("lora_alpha")),
         *(alphas.items() if isinstance(alphas, dict) else [("alpha_pattern", alphas)]),
     ]:
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
-            reasons.append(f"{where} is {alpha!r}, expected a positive number")
+            reasons.append(f"{field} is {alpha!r}, expected a positive number")
     for pattern in [p for patterns in (ranks, alphas) if isinstance(patterns, dict) for p in patterns]:
         try:
             check_pattern(pattern)

@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 _log = logging.getLogger("vllm.arc_bench")
 
 
-class Change(Schema):
+class ChangeBody(Schema):
     """Body of promote, rollback, unload and remove."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     adapter: str = Field(max_length=100)
 
 
-class LoadChange(Change):
+class LoadBody(ChangeBody):
     """Body of load."""
 
     live: bool = True
     """False: load the version without making it live."""
 
 
-class Sweep(Schema):
+class GcBody(Schema):
     """Body of gc."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -50,12 +50,12 @@ class Sweep(Schema):
 
 Action = Callable[[AdapterPool, Any], Awaitable[AdapterVersion | list[str]]]
 ACTIONS: dict[str, tuple[type[Schema], Action]] = {
-    "load": (LoadChange, lambda pool, body: pool.load(body.adapter, live=body.live)),
-    "unload": (Change, lambda pool, body: pool.unload(body.adapter)),
-    "promote": (Change, lambda pool, body: pool.promote(body.adapter)),
-    "rollback": (Change, lambda pool, body: pool.rollback(body.adapter)),
-    "remove": (Change, lambda pool, body: asyncio.to_thread(pool.registry.remove, body.adapter)),
-    "gc": (Sweep, lambda pool, body: asyncio.to_thread(pool.registry.gc, body.keep)),
+    "load": (LoadBody, lambda pool, body: pool.load(body.adapter, live=body.live)),
+    "unload": (ChangeBody, lambda pool, body: pool.unload(body.adapter)),
+    "promote": (ChangeBody, lambda pool, body: pool.promote(body.adapter)),
+    "rollback": (ChangeBody, lambda pool, body: pool.rollback(body.adapter)),
+    "remove": (ChangeBody, lambda pool, body: asyncio.to_thread(pool.registry.remove, body.adapter)),
+    "gc": (GcBody, lambda pool, body: asyncio.to_thread(pool.registry.gc, body.keep)),
 }
 """By the last part of the route: its body, and the change, which returns the version or the ids it concerns."""
 ADMIN_ROUTES = {("GET", "/admin/adapters"), *(("POST", f"/admin/adapters/{name}") for name in ACTIONS)}

@@ -154,7 +154,7 @@ def _check_key(service: Service, path: str, admin: bool, headers: dict[str, str]
             raise Refusal(
                 403,
                 "PermissionDeniedError",
-                "No key is set for this route, which answers to localhost or 127.0.0.1 only",
+                "No key is set for this route, so it answers requests to localhost or 127.0.0.1 only",
             )
         return
     key = bearer(headers.get("authorization"))
@@ -162,7 +162,7 @@ def _check_key(service: Service, path: str, admin: bool, headers: dict[str, str]
         return
     if admin and keys.admin is None:
         raise Refusal(
-            403, "PermissionDeniedError", "No administrator's key is set on this server, so that this route is shut"
+            403, "PermissionDeniedError", "No administrator's key is set on this server, so this route is closed"
         )
     raise Refusal(401, "AuthenticationError", "Missing or wrong key; send it as 'Authorization: Bearer KEY'")
 

@@ -26,7 +26,7 @@ from serve.server.engine import Engine
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadedVersion:
     """A version in the engine.
 
     Attributes:
@@ -84,7 +84,7 @@ class AdapterPool:
         self._engine = engine
         self._limits = limits
         self._lease = lease
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: dict[str, LoadedVersion] = {}
         self._live: dict[str, str] = {}
         self._lock = asyncio.Lock()
         self._retirements: set[asyncio.Task[None]] = set()
@@ -112,7 +112,7 @@ class AdapterPool:
             if entry.requests == 0:
                 entry.idle.set()
 
-    def _find_loaded(self, model: str) -> Loaded:
+    def _find_loaded(self, model: str) -> LoadedVersion:
         """Return the loaded version that a name or version id means (raises as ``use``)."""
         entry = self._loaded.get(self._live.get(model, model))
         if entry is None or entry.retiring:
@@ -130,7 +130,7 @@ class AdapterPool:
         return dict(self._live)
 
     @property
-    def loaded(self) -> dict[str, Loaded]:
+    def loaded(self) -> dict[str, LoadedVersion]:
         """Every loaded version by id, including retiring ones."""
         return dict(self._loaded)
 
@@ -257,7 +257,7 @@ class AdapterPool:
         except (AdapterError, OSError):
             await self._lease.discard(version.id)
             raise
-        entry = Loaded(version, verified)
+        entry = LoadedVersion(version, verified)
         entry.idle.set()
         self._loaded[version.id] = entry
 
@@ -270,7 +270,7 @@ class AdapterPool:
         task.add_done_callback(self._retirements.discard)
         return task
 
-    async def _unload_when_idle(self, model: str, entry: Loaded) -> None:
+    async def _unload_when_idle(self, model: str, entry: LoadedVersion) -> None:
         """Unload a retiring version after its last request, unless it has been called back meanwhile."""
         await entry.idle.wait()
         # It may have been called back meanwhile; if it retired again with new requests, a later task waits for those.

@@ -12,7 +12,7 @@ from typing import Any
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.server.metrics import Metrics
-from serve.server.pool import AdapterPool, Loaded
+from serve.server.pool import AdapterPool, LoadedVersion
 from serve.server.slot_gate import SlotGate
 
 
@@ -95,7 +95,7 @@ class Service:
         card = {"id": name, "object": "model", "created": self.started, "owned_by": "arc-bench"}
         return {**card, "root": root, "parent": parent, "max_model_len": self.max_model_len, "arc_bench": details}
 
-    def _adapter_card(self, name: str, kind: str, entry: Loaded) -> dict[str, Any]:
+    def _adapter_card(self, name: str, kind: str, entry: LoadedVersion) -> dict[str, Any]:
         verified = entry.verified
         details = {
             "kind": kind,
