@@ -110,6 +110,14 @@ def test_decode_failures_keep_their_kind() -> None:
     assert error.value.kind == "bad_shape"
 
 
+def test_answers_that_only_lenient_decoding_accepts() -> None:
+    prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder(DEFAULT_ENCODER)
+    text = "### Output\n\n```grid shape: 9x9\n1 12\n7 34"  # wrong shape, wrong row number, not closed
+    assert prompt.decode(text, encoder, lenient=True) == Grid.from_rows([[1, 2], [3, 4]])
+    with pytest.raises(GridError):
+        prompt.decode(text, encoder)
+
+
 def test_digests_differ_and_unknown_names_are_errors() -> None:
     assert len({load_prompt(name).digest for name in prompt_names()}) == len(prompt_names())
     with pytest.raises(SpecError, match="output-from-examples-v1"):

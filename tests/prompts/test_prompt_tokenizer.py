@@ -165,6 +165,19 @@ def test_a_token_for_a_run_of_one_digit_rules_out_the_table_of_cells() -> None:
     assert tokens.prompt_ids(task, 0) == plain.prompt_ids(task, 0)
 
 
+def test_a_token_across_a_cut_in_answers_only_rules_out_tables() -> None:
+    """Prompts agree with every table here; only answers end with a full stop, which follows the last cell."""
+    from tokenizers import AddedToken
+
+    tokenizer = build_tokenizer()
+    full_stop = "message['content'] + ('.' if message['role'] == 'assistant' else '') +"
+    tokenizer.chat_template = CHATML.replace("message['content'] +", full_stop)
+    prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("MinimalGridEncoder()")
+    assert PromptTokenizer(tokenizer, prompt, encoder).method == "cells"
+    tokenizer.add_tokens([AddedToken("9.", normalized=False)])
+    assert PromptTokenizer(tokenizer, prompt, encoder).method == "tokenizer"
+
+
 @pytest.mark.parametrize(
     ("template", "why"),
     [
