@@ -12,8 +12,10 @@ from typing import TextIO
 from harness.voting.live_tally import ModelTally
 
 _LIVE_SECONDS = 0.25
+"""Between updates on a terminal."""
 PLAIN_SECONDS = 30.0
 _RATE_SECONDS = 60.0
+"""Period over which rates are measured."""
 
 
 class ProgressBoard:
@@ -93,7 +95,6 @@ class Display:
     Args:
         stream: where to write; None for stderr.
         plain_seconds: seconds between lines if the stream is not a terminal.
-
     """
 
     def __init__(self, stream: TextIO | None = None, plain_seconds: float = PLAIN_SECONDS) -> None:
@@ -120,6 +121,7 @@ class Display:
             self._line(board.status())
 
     async def _show_live(self, board: ProgressBoard) -> None:
+        """Show the board as a live table; runs until cancelled."""
         from rich.console import Console
         from rich.live import Live
 

@@ -242,6 +242,7 @@ class ManifestWriter:
         self._write(self._updated().model_copy(update=end))
 
     def _write(self, manifest: Manifest) -> None:
+        """Replace the manifest on disk unless it is equal."""
         if manifest != self._manifest:
             self._folder.write_manifest(manifest)
             self._manifest = manifest

@@ -83,6 +83,7 @@ def sample_run(
 async def _run_session(
     options: RunOptions, folder: RunFolder, display: Display, repeated: RunConfig | None, on_begin: Callable[[], None]
 ) -> SessionSummary:
+    """Connect to the servers, settle the configuration, open the folder, and sample; see ``sample_run``."""
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
     tasks = load_tasks(dataset, options.limit)
