@@ -76,6 +76,7 @@ def _usable_gpus() -> tuple[Gpu, ...] | None:
 
 
 def _is_installed(distribution: str) -> bool:
+    """Return whether a Python distribution is installed."""
     try:
         importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

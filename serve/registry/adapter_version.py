@@ -77,7 +77,7 @@ class AdapterVersion:
         path = self.folder / MANIFEST
         return read_object(path) if path.is_file() else None
 
-    def stamp(self) -> list[tuple[int, int, int] | None]:
+    def file_stamp(self) -> list[tuple[int, int, int] | None]:
         """Return inode, size and modification time (ns) of configuration and weights; None in place of a missing file.
 
         Two stamps differ if a file was replaced or written to in between.
@@ -145,7 +145,7 @@ def content_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def check_trained(folder: Path) -> None:
+def check_unchanged_since_training(folder: Path) -> None:
     """Compare both adapter files with the digests in the folder's manifest, if it has one with digests.
 
     Raises:

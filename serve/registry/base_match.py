@@ -127,7 +127,7 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 def _compare(one: Path, other: Path, stamps: object) -> bool:
     """Implement ``same_content``; ``stamps`` is part of the cache key, so that a changed folder is compared again."""
     try:
-        if _meaning(one) != _meaning(other):
+        if _effective_config(one) != _effective_config(other):
             return False
         a, b = _tensors(one), _tensors(other)
         if {n: (t.dtype, t.shape) for n, (_, t) in a.items()} != {n: (t.dtype, t.shape) for n, (_, t) in b.items()}:
@@ -137,7 +137,7 @@ def _compare(one: Path, other: Path, stamps: object) -> bool:
         return False
 
 
-def _meaning(folder: Path) -> dict[str, Any]:
+def _effective_config(folder: Path) -> dict[str, Any]:
     """Return config.json without the keys that do not change what the model computes."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return {k: v for k, v in config.items() if k not in _BOOKKEEPING} if isinstance(config, dict) else {}
@@ -191,6 +191,7 @@ def _hub_name(text: str) -> str:
 
 
 def _parts(text: str) -> list[str]:
+    """Return the parts of a path that can identify a model."""
     return [part for part in text.split("/") if part not in ("", ".", "~")]
 
 

@@ -123,6 +123,7 @@ class BaseModel:
 
     @cached_property
     def _headers(self) -> dict[Path, dict[str, TensorInfo]]:
+        """The tensors in each weights file."""
         try:
             return {path: read_header(path) for path in self._weights}
         except AdapterError as error:
@@ -191,6 +192,7 @@ class BaseModel:
 
     @property
     def _weights(self) -> list[Path]:
+        """The safetensors files, sorted by name."""
         return sorted(self.folder.glob("*.safetensors")) if self.folder else []
 
     @property

@@ -95,6 +95,7 @@ class LeaseFile:
             self._write(versions)
 
     def _write(self, versions: tuple[str, ...]) -> None:
+        """Replace the file's content. The registry's lock is held."""
         lease = ServerLease(self._url, os.getpid(), versions)
         self._file.seek(0)
         self._file.truncate()

@@ -31,7 +31,7 @@ from serve.registry.adapter_version import (
     AdapterRef,
     AdapterVersion,
     UnknownAdapterError,
-    check_trained,
+    check_unchanged_since_training,
     content_hash,
 )
 from serve.registry.base_match import ACCEPTED, accept_base
@@ -95,7 +95,7 @@ class Registry:
                     accept_base(draft, base)
                 complete_manifest(source, draft, prompt_settings or {})
                 facts = validate_adapter(draft, base)
-                check_trained(draft)
+                check_unchanged_since_training(draft)
                 version = self._install(ref.name, draft)
                 for warning in (*facts.warnings, *missing_prompt_warnings(version.folder)):
                     warn(warning)
@@ -281,5 +281,6 @@ def _write_live(path: Path, live: LiveState) -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
+    """Remove the folder of a name without versions."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

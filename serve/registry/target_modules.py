@@ -23,7 +23,7 @@ _MATCH = (
 )
 
 
-def not_applied(config: dict[str, Any], modules: Sequence[str]) -> list[str]:
+def ignored_modules(config: dict[str, Any], modules: Sequence[str]) -> list[str]:
     """Return the modules that have weights but that PEFT ignores (``check_target_module_exists`` in PEFT 0.21).
 
     Args:
@@ -42,32 +42,32 @@ def check_targets(folder: Path, config: dict[str, Any], modules: list[str], base
     """Refuse weights that PEFT would ignore and vLLM would apply; return a warning if targeted modules have no weights.
 
     Args:
-        modules: as in ``not_applied``.
+        modules: as in ``ignored_modules``.
         base: the base whose modules are searched for targets without weights; None skips that.
 
     Raises:
         AdapterError: PEFT would ignore some weights; the message names the modules.
     """
-    if ignored := not_applied(config, modules):
+    if ignored := ignored_modules(config, modules):
         raise AdapterError(
             f"{folder}: adapter_config.json leaves out {len(ignored)} of the {len(modules)} modules that have weights "
             f"({list_some(ignored)}): vLLM would apply them and PEFT would not. Correct target_modules, "
             "exclude_modules or layers_to_transform, or remove those weights"
         )
-    if base is None or not base.tensors or not (bare := without_weights(config, modules, base)):
+    if base is None or not base.tensors or not (bare := targets_without_weights(config, modules, base)):
         return []
     return [
         f"{len(bare)} modules of adapter_config.json have no weights ({list_some(bare)}): was the adapter saved whole?"
     ]
 
 
-def without_weights(config: dict[str, Any], modules: Sequence[str], base: BaseModel) -> list[str]:
+def targets_without_weights(config: dict[str, Any], modules: Sequence[str], base: BaseModel) -> list[str]:
     """Return the base's modules that the configuration targets but for which the adapter has no weights.
 
     Experts are excluded: PEFT treats them as one tensor where the model's files have one per expert.
 
     Raises:
-        AdapterError: as ``not_applied``.
+        AdapterError: as ``ignored_modules``.
     """
     stems = {module.partition("layers.")[0] for module in modules}
     present = set(modules)
@@ -80,7 +80,7 @@ def without_weights(config: dict[str, Any], modules: Sequence[str], base: BaseMo
         inside = base.layers is None or int(layer[1]) < base.layers
         if inside and module not in present and module.partition("layers.")[0] in stems:
             candidates.append(module)
-    ignored = set(not_applied(config, candidates))
+    ignored = set(ignored_modules(config, candidates))
     return [module for module in candidates if module not in ignored]
 
 
@@ -191,6 +191,6 @@ def check_pattern(pattern: str) -> None:
         raise AdapterError(f"{pattern!r} is no pattern: {error}") from error
 
 
-def matches(pattern: str, module: str) -> bool:
+def pattern_applies(pattern: str, module: str) -> bool:
     """Return whether PEFT applies a pattern of ``rank_pattern`` to a module: it matches the end from a dot on."""
     return re.match(rf"(.*\.)?({pattern})$", module) is not None

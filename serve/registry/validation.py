@@ -20,7 +20,7 @@ from serve.registry.base_match import ACCEPT_HINT, base_mismatch, is_accepted
 from serve.registry.base_model import BaseModel
 from serve.registry.layer_fit import as_text, check_copies, check_fit, has_embedding_name
 from serve.registry.safetensors_file import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
-from serve.registry.target_modules import check_pattern, check_targets, list_some, matches
+from serve.registry.target_modules import check_pattern, check_targets, list_some, pattern_applies
 
 MAX_RANK = 512
 _NO_EFFECT = 1e-10
@@ -245,7 +245,7 @@ def _module_rank(path: Path, module: str, a: TensorInfo, b: TensorInfo, config: 
         shapes = f"A {as_text(a.shape)} and B {as_text(b.shape)}"
         raise AdapterError(f"{path}: {module}: {shapes} do not multiply (expected r x in, out x r)")
     patterns = config.get("rank_pattern") or {}
-    expected = next((r for p, r in patterns.items() if matches(p, module)), config["r"])
+    expected = next((r for p, r in patterns.items() if pattern_applies(p, module)), config["r"])
     if a.shape[0] != expected:
         raise AdapterError(f"{path}: {module}: rank {a.shape[0]}, but {CONFIG} says {expected}")
     return a.shape[0]

@@ -59,6 +59,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._check = self.loop.call_later(self.write_seconds, self._hang_up_unless_read)
 
     def _cancel_check(self) -> None:
+        """Stop checking whether the client reads."""
         if self._check is not None:
             self._check.cancel()
             self._check = None

@@ -44,6 +44,7 @@ class AdapterMiddleware:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _route(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check route and key of a request; answer it here or pass it on (raises Refusal)."""
         method, path = scope["method"], scope["path"]
         admin = (method, path) in ADMIN_ROUTES
         if not (admin or (method, path) in _PLAIN or (method == "POST" and path in MODEL_ROUTES)):

@@ -248,10 +248,10 @@ class AdapterPool:
             )
         try:
             await self._lease.add(version.id)
-            stamp = version.stamp()
+            stamp = version.file_stamp()
             verified = await asyncio.to_thread(version.verify, self.base, self._limits.max_rank)
             await self._engine.load(version.id, str(version.folder))
-            if version.stamp() != stamp:  # the files changed between their check and the engine's reading
+            if version.file_stamp() != stamp:  # the files changed between their check and the engine's reading
                 await self._engine.unload(version.id)
                 raise AdapterError(f"{version.folder}: changed on disk while it was loaded; it was unloaded again")
         except (AdapterError, OSError):

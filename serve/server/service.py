@@ -92,10 +92,12 @@ class Service:
         return self.gate.slots if self.gate is not None else None
 
     def _card(self, name: str, root: str, parent: str | None, details: dict[str, Any]) -> dict[str, Any]:
+        """Return one model in OpenAI's form, with our details."""
         card = {"id": name, "object": "model", "created": self.started, "owned_by": "arc-bench"}
         return {**card, "root": root, "parent": parent, "max_model_len": self.max_model_len, "arc_bench": details}
 
     def _adapter_card(self, name: str, kind: str, entry: LoadedVersion) -> dict[str, Any]:
+        """Return a loaded version under a name ("alias") or its id ("version")."""
         verified = entry.verified
         details = {
             "kind": kind,

@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from serve.registry.adapter_version import AdapterInUseError, AdapterVersion, Un
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
+from serve.server.engine import VllmEngine
 from serve.server.pool import AdapterPool, PoolLimits
 from tests.support.admin_site import FakeEngine
 from tests.support.tiny_adapters import make_adapter, make_base
@@ -317,3 +319,23 @@ def test_a_version_in_use_stays_loaded_under_any_actions(toys: Toys, actions: li
         asyncio.run(scenario(AdapterPool(FakeEngine(), registry, base, PoolLimits(8, 4), lease)))
     finally:
         lease.close()
+
+
+@pytest.mark.slow  # imports vLLM
+@pytest.mark.parametrize(("asked", "removed"), [(True, [8]), (False, [])])
+def test_a_load_that_failed_leaves_nothing_on_any_engine(asked: bool, removed: list[int]) -> None:
+    """Some of several engines may have loaded it. If vLLM refuses it before, there is no id to remove."""
+    numbers = SimpleNamespace(value=7)
+    forgotten: list[int] = []
+
+    async def load_lora_adapter(request: object) -> object:
+        numbers.value += asked
+        return SimpleNamespace(error=SimpleNamespace(message="engine 1 is out of memory"))
+
+    async def remove_lora(number: int) -> None:
+        forgotten.append(number)
+
+    models = SimpleNamespace(lora_id_counter=numbers, load_lora_adapter=load_lora_adapter)
+    with pytest.raises(AdapterError, match="engine 1 is out of memory"):
+        asyncio.run(VllmEngine(models, SimpleNamespace(remove_lora=remove_lora)).load("a@1", "/a"))
+    assert forgotten == removed

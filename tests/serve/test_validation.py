@@ -435,4 +435,4 @@ def test_ignored_modules_are_those_that_peft_ignores() -> None:
             config |= {"layers_to_transform": None, "layers_pattern": None}  # PEFT takes no others together
         lora = LoraConfig(**config)
         expected = [m for m in modules if not check_target_module_exists(lora, m)]
-        assert target_modules.not_applied(config, modules) == expected, config
+        assert target_modules.ignored_modules(config, modules) == expected, config
