@@ -24,8 +24,8 @@ from trainers.recipe.schema import LoraRecipe, make_recipe
         ({"init": "olora"}, "changes the base weights"),
         ({"targets": ["q_proj", "lm_head"]}, "lm_head"),
         ({"targets": ["embed_tokens"]}, "embed_tokens"),
-        ({"rank": 128}, "over max_lora_rank 64"),
-        ({"rank_pattern": {"q_proj": 256}}, "over max_lora_rank 64"),
+        ({"rank": 65}, "over max_lora_rank 64"),
+        ({"rank_pattern": {"q_proj": 65}}, "over max_lora_rank 64"),
     ],
 )
 def test_unserveable_options_are_refused(lora: dict[str, Any], reason: str) -> None:

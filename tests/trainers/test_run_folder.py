@@ -11,6 +11,8 @@ from harness.core.errors import AdapterError, ConfigError, RunError
 from harness.core.hub_cache import model_digest
 from trainers.commands.merge import merge
 from trainers.model.inputs import find_base
+from trainers.recipe.schema import ValidationRecipe
+from trainers.run.finish import kept_step
 from trainers.store.manifest import (
     PARITY,
     AdapterManifest,
@@ -109,3 +111,20 @@ def test_a_dataset_record_as_text() -> None:
 def test_a_log_without_a_step_is_an_error() -> None:
     with pytest.raises(RunError, match="has lost every step"):
         summarize_losses([{"eval_loss": 0.5, "step": 3}], kept=3)
+
+
+def test_the_losses_of_a_log() -> None:
+    log = [{"step": k, "loss": float(k)} for k in range(1, 21)]
+    log += [{"step": k, "eval_loss": k / 100, "eval_exact": 0.5} for k in (5, 10, 20)]
+    assert summarize_losses(log, kept=19).model_dump() == {
+        "first": 1.0, "last": 20.0, "mean_of_last_10": 15.5, "validation": {"loss": 0.1, "exact": 0.5},
+    }  # fmt: skip
+    assert summarize_losses(log[:20], kept=20).validation == {}
+
+
+def test_the_saved_weights_are_the_last_or_the_best() -> None:
+    log = [{"step": 2, "eval_loss": 0.3}, {"step": 4, "eval_loss": 0.2}, {"step": 6, "eval_loss": 0.25}]
+    validation = ValidationRecipe(spec="toy/cross", keep="best")
+    assert kept_step(log, validation, 6) == 4
+    assert kept_step(log, validation.model_copy(update={"keep": "last"}), 6) == 6
+    assert kept_step([], None, 9) == 9
