@@ -32,7 +32,7 @@ def call(
     key: str | None = None,
     timeout: float = 5.0,
 ) -> object:
-    """The result of one call on a fresh client."""
+    """Return the result of one call on a new client."""
     url = server if isinstance(server, str) else server.url
     shown: list[str] = [] if notices is None else notices
 

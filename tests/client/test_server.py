@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ from harness.client import server_health
 from harness.core.errors import RunError, ServerError
 from tests.support.chat_answers import Body
 from tests.support.chat_server import TINY_BASE, ChatServer
+from tests.support.commands import wait_until
 from tests.support.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with
 
 
@@ -93,9 +95,16 @@ def test_the_answer_limit_is_lowered_to_what_a_server_allows(tmp_path: Path, why
 def test_a_slow_first_answer_is_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_health, "_REMINDER_PAUSES", (0.1, 10.0))
     shown = io.StringIO()
-    with ChatServer(seconds=0.5) as server:
-        run_sampling(run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1), shown)
-    assert f"still waiting for {server.url}, 0 s so far: it has not answered its first request" in shown.getvalue()
+
+    def refuse(body: Body) -> None:
+        wait_until(lambda: "still waiting" in shown.getvalue())
+
+    with ChatServer(refuse=refuse) as server:
+        policy = replace(QUICK_POLICY, timeout=60.0)
+        chosen = run_options(server, tmp_path / "run", models=("base",), dataset="toy/copy#n=1", n=1, policy=policy)
+        run_sampling(chosen, shown)
+    line = rf"still waiting for {server.url}, \d+ s so far: it has not answered its first request"
+    assert re.search(line, shown.getvalue())
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

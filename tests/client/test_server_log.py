@@ -61,7 +61,7 @@ def test_no_log_and_a_log_without_errors_have_no_cause(tmp_path: Path) -> None:
 
 
 def test_a_warning_with_a_traceback_is_no_cause(tmp_path: Path) -> None:
-    """vLLM logs some exceptions that it then lives with."""
+    """vLLM logs some exceptions as warnings and continues."""
     start = "(EngineCore pid=7) WARNING 11-29 05:00:00 [core.py:1] "
     lines = [f"{start}Traceback (most recent call last):", f"{start}ValueError: lived with"]
     (tmp_path / "log").write_text("\n".join([*lines, "Traceback (most recent call last):", "OSError: the end"]))

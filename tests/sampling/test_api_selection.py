@@ -48,7 +48,7 @@ def test_lists_are_of_one_test_output_and_leave_the_server_several(tmp_path: Pat
 
 
 def why_chats(tmp_path: Path, server: ChatServer, **changes: object) -> str:
-    """What is shown about the route of a run that must be by chats."""
+    """Make a run that must use chats, and return the line that says why."""
     shown = io.StringIO()
     run_sampling(run_options(server, tmp_path / "run", **changes), shown)
     assert used_api(tmp_path / "run") == "chat"

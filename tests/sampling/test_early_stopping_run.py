@@ -24,7 +24,7 @@ PLANNED = len(MODELS) * 20 * 16
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One run for each rule, and ``full`` without any; all are scored."""
+    """The folder of a scored run for each rule, and of ``full`` without a rule."""
     folder = tmp_path_factory.mktemp("stopping")
     with ChatServer(ambiguous_answer) as server:
         run_sampling(stopping_options(server, folder / "full"))
@@ -43,7 +43,7 @@ def results(run: Path) -> Results:
 
 
 def warnings_with(run: Path) -> str:
-    """results.json but for the times."""
+    """Return results.json without the times."""
     return results(run).model_copy(update={"cost": None}).model_dump_json()
 
 

@@ -29,13 +29,13 @@ ROUTES = pytest.mark.parametrize("api", ["chat", "completions"])
 
 
 def solve(body: Body) -> str:
-    """The right answer to a task of toy/copy, in the prompts that show grids in fences."""
+    """Return the right answer to a task of toy/copy for prompts with grids in fences."""
     blocks = re.findall(r"```grid.*?\n```", body["messages"][-1]["content"], re.DOTALL)
     return f"### Output\n\n{blocks[-1]}"
 
 
 def adapter(base: Path, **manifest: object) -> dict[str, Body]:
-    """A base and an adapter with a manifest, as a server lists them."""
+    """Return a server's list of models: a base, and an adapter with a manifest."""
     trained = {"prompt": "compact-v0", "encoder": "MinimalGridEncoder()", **manifest}
     entry: Body = {"root": str(base), "max_model_len": 4096}
     return {"base": entry, "cross": {"parent": "base", "arc_bench": {"hash": "abc", "manifest": trained}}}
@@ -46,7 +46,7 @@ def manifest(run: Path) -> Manifest:
 
 
 def written(base: Path, body: Body) -> str:
-    """The text of a request for token ids."""
+    """Return the decoded prompt of a request with token ids."""
     return FileTokenizer(base).decode(body["prompt"][0])
 
 
@@ -87,7 +87,7 @@ def test_without_a_checked_tokenizer_the_end_of_the_turn_is_only_a_warning(tmp_p
 
 @pytest.mark.parametrize("api", ["chat", "completions", "unknown"])
 def test_settings_of_an_adapters_manifest_are_sent_with_every_request(tmp_path: Path, api: str) -> None:
-    """The base is asked in the same way, so that both compare."""
+    """They are sent for the base as well, so that the scores can be compared."""
     base = make_tokenizer("qwen3", tmp_path / "base")
     models = adapter(base, stop_token_ids=[7, 9], chat_template_kwargs={"enable_thinking": False})
     with ChatServer(models=models, base=base, tokens=api != "unknown") as server:
@@ -150,7 +150,7 @@ def test_a_template_writes_the_same_date_throughout_a_run(tmp_path: Path, api: s
 
 
 def _begun_on(run: Path, day: str) -> None:
-    """Make an unfinished run of it that was begun on another day."""
+    """Make a run unfinished, and as if it had been begun on another day."""
     saved = json.loads((run / "manifest.json").read_text())
     del saved["checksum"]
     saved["config"]["models"][0]["template_date"] = day
@@ -169,7 +169,7 @@ def test_an_adapter_is_prompted_with_the_date_of_its_training(tmp_path: Path) ->
 
 
 def test_an_adapter_with_its_own_template_is_sent_token_ids(tmp_path: Path) -> None:
-    """Its base has none, so that the server could read no chat."""
+    """Its base has no template, so that the server accepts no chats."""
     base = make_tokenizer("llama3-base", tmp_path / "base")
     models = adapter(base, chat_template=templates.LLAMA3, template_date="2020-05-04", stop_token_ids=[7])
     with ChatServer(models=models, tokens=True, refuse=no_chats) as server:
@@ -186,12 +186,12 @@ _NO_TEMPLATE = "default chat template is no longer allowed, so you must provide 
 
 
 def no_chats(body: Body) -> tuple[int, Body] | None:
-    """As a server whose model has no chat template; only chats ask for log-probabilities this way."""
+    """Refuse chats as a server without a chat template does; chats request log-probabilities by true, not by 0."""
     return (400, {"error": {"message": _NO_TEMPLATE}}) if body.get("logprobs") is True else None
 
 
 def test_a_server_without_a_chat_template_is_never_probed_by_chat(tmp_path: Path) -> None:
-    """A request that always fails ends as an error: the greeting shows that the server is not gone."""
+    """A request that always fails is recorded as an error, because the probe shows that the server still answers."""
     base = make_tokenizer("llama3-base", tmp_path / "base")
     models = adapter(base, chat_template=templates.LLAMA3)
     with ChatServer(lambda body: "!http_500", models=models, base=TINY_BASE, tokens=True, refuse=no_chats) as server:
@@ -247,7 +247,7 @@ def test_without_a_system_role_the_prompt_has_no_system_message(tmp_path: Path, 
 
 
 def test_a_template_that_drops_the_system_message_is_detected(tmp_path: Path) -> None:
-    """An adapter that was trained so is asked as it was trained."""
+    """An adapter that was trained with such a prompt is sampled with it."""
     base = make_tokenizer("qwen2", tmp_path / "base")
     dropping = templates.QWEN3.replace("{%- else %}", "{%- elif m.role == 'user' %}")
     (base / "chat_template.jinja").write_text(dropping)

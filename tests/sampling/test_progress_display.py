@@ -29,7 +29,7 @@ class Terminal(io.StringIO):
 
 
 def test_plain_lines_show_the_progress_of_each_model(tmp_path: Path) -> None:
-    """The server keeps the last four answers until the lines are there."""
+    """The server holds back the last four answers until the lines have appeared."""
     stream = io.StringIO()
 
     def lines(*parts: str) -> list[str]:

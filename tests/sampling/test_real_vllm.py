@@ -29,7 +29,7 @@ from tests.support.tiny_models import make_lora
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Our server with the tiny base and a random adapter, in float32."""
+    """The URL of ``bench serve`` with the tiny base and a random adapter, in float32."""
     root = tmp_path_factory.mktemp("real")
     adapter = make_lora(root / "lora", TINY_BASE, 1)
     registry = Registry(root / "adapters")
@@ -40,7 +40,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def check_alike(actual: list[PredictionRecord], expected: list[PredictionRecord]) -> None:
-    """Equal in everything but the last digits of log-probabilities, which depend on who shares a batch."""
+    """Assert equal predictions; log-probabilities may differ in the last digits, as they depend on the batch."""
     assert len(actual) == len(expected)
     for one, two in zip(actual, expected, strict=True):
         assert one.cumulative_logprob == pytest.approx(two.cumulative_logprob, abs=tolerance())
@@ -72,7 +72,7 @@ def test_bench_serve_reports_how_many_adapters_it_computes_at_once(url: str, tmp
 
 @pytest.mark.slow
 def test_a_template_with_a_date_and_a_base_without_an_end_of_turn(tmp_path: Path) -> None:
-    """The server writes the run's date into chats, and ends answers at the token that it is asked to stop at."""
+    """The server writes the run's date into chats, and ends answers at the stop token of the request."""
     model = make_family("llama3-base-chat", tmp_path / "llama")
     server = PlainVllm(model, "llama", tmp_path / "log")
     server.start()
@@ -92,7 +92,7 @@ def test_a_template_with_a_date_and_a_base_without_an_end_of_turn(tmp_path: Path
 
 
 def _check_stops(url: str, folder: Path, chosen: RunOptions, free: list[PredictionRecord]) -> None:
-    """The same answers, up to a token that one of them has, on both routes."""
+    """Assert that a stop token ends answers where it first occurs, on both routes."""
     text = next(record.text for record in free if record.text)
     tokenizer = FileTokenizer(folder / "llama")
     stop = tokenizer.encode(text, add_special_tokens=False)[-1]

@@ -57,7 +57,7 @@ def test_a_resumed_run_keeps_its_api(tmp_path: Path) -> None:
 
 
 def cut_to(run: Path, lines: int) -> None:
-    """Leave the first predictions only, as of a run that has not finished."""
+    """Keep only the first predictions of a run, as if it had been interrupted."""
     edit_manifest(run, finished=None)
     path = run / "predictions.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:lines]))

@@ -145,7 +145,7 @@ def test_an_account_without_credit_makes_no_predictions_and_old_runs_are_repaire
 
 
 def _refuse_by_hand(run: Path, count: int) -> None:
-    """Make of some predictions what older versions stored where an account had no credit."""
+    """Change some predictions into what older versions stored for an account without credit."""
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     for line in lines[:count]:
         line |= {"outcome": "refused", "grid": None, "text": None, "cumulative_logprob": None, "n_tokens": None}
