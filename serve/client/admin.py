@@ -54,31 +54,32 @@ def list_adapters(url: str) -> dict[str, Any]:
 
     Versions are ordered oldest first; "previous" is the one that a rollback makes live (raises as ``load``).
     """
-    return _call(url, "/admin/adapters", None, ADMIN_KEY)
+    return _call(url, "/admin/adapters", None)
 
 
 def stage(url: str, version: str) -> dict[str, Any]:
     """Load ``NAME@VERSION`` without making it live (raises as ``load``)."""
-    return _call(url, "/admin/adapters/load", {"adapter": version, "live": False}, ADMIN_KEY)
+    return _call(url, "/admin/adapters/load", {"adapter": version, "live": False})
 
 
 def _change(url: str, action: str, adapter: str) -> dict[str, Any]:
     """Send a change to its route and return the server's answer."""
-    return _call(url, f"/admin/adapters/{action}", {"adapter": adapter}, ADMIN_KEY)
+    return _call(url, f"/admin/adapters/{action}", {"adapter": adapter})
 
 
-def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> dict[str, Any]:
-    """Send one request and return the JSON object in the answer (raises as ``load``).
+def _call(url: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    """Send one request, with the administrator's key if it is set, and return the JSON object in the answer.
+
+    It raises as ``load``.
 
     Args:
         body: the JSON to POST; None sends a GET.
-        key_name: the environment variable of the key to send, if it is set.
     """
     address = url.rstrip("/").removesuffix("/v1") + path
     if not address.startswith(("http://", "https://")):
         raise ServerError(f"{url}: expected an address such as http://127.0.0.1:8000")
     headers = {"Content-Type": "application/json"}
-    if key := key_from_environment(key_name):
+    if key := key_from_environment(ADMIN_KEY):
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, data=data, headers=headers)  # noqa: S310 (http checked above)
@@ -86,7 +87,7 @@ def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> di
         with open_without_proxy(request, timeout=_SECONDS) as response:
             value = json.load(response)
     except urllib.error.HTTPError as error:
-        raise _refusal(address, error, key_name) from error
+        raise _refusal(address, error) from error
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise ServerError(
@@ -99,7 +100,7 @@ def _call(url: str, path: str, body: dict[str, Any] | None, key_name: str) -> di
     return value
 
 
-def _refusal(address: str, error: urllib.error.HTTPError, key_name: str) -> AdapterError | ServerError:
+def _refusal(address: str, error: urllib.error.HTTPError) -> AdapterError | ServerError:
     """Return the error for an answer with an HTTP error status."""
     text = error.read(1 << 16).decode(errors="replace")
     try:
@@ -107,5 +108,5 @@ def _refusal(address: str, error: urllib.error.HTTPError, key_name: str) -> Adap
     except (ValueError, KeyError, TypeError):
         return ServerError(f"{address}: answered {error.code} {error.reason}; is it an arc-bench server?")
     if error.code in (401, 403):
-        return ServerError(f"{address}: {message} (this client takes its key from {key_name})")
+        return ServerError(f"{address}: {message} (this client takes its key from {ADMIN_KEY})")
     return ServerError(f"{address}: {message}") if error.code >= 500 else AdapterError(message)
