@@ -81,7 +81,7 @@ def test_training_resumes_from_the_previous_checkpoint(whole: Path, qwen: Path, 
     path.write_bytes(content)
     assert run_training(data) == 0, terminal_output(data)
     assert "skipping checkpoint" in terminal_output(data)
-    assert "going on after step 4" in terminal_output(data)
+    assert "resuming after step 4" in terminal_output(data)
     assert_equal_adapters(tmp_path / "run", whole)
 
 

@@ -104,7 +104,7 @@ def test_full_disk_at_a_line_of_the_log_and_at_a_checkpoint(
     assert "Make room. The checkpoints up to here are whole: start the same command again" in last_error_line(error)
     finished = run_python(arguments)
     assert finished.returncode == 0, finished.stderr
-    assert f"going on after step {before}" in finished.stderr
+    assert f"resuming after step {before}" in finished.stderr
     assert_same_bits(output, whole_run)
     count_cases(2)
 
@@ -125,7 +125,7 @@ def test_two_processes_killed_and_resumed(train_root: Path, qwen: Path, workers:
     assert steps_kept(output) == [7]
     done = run_python(arguments)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "going on after step 7" in done.stderr
+    assert "resuming after step 7" in done.stderr
     assert_same_bits(output, whole)
     assert adapter_manifest(output).kept_step == adapter_manifest(whole).kept_step < adapter_manifest(output).steps
 

@@ -81,7 +81,7 @@ def test_a_run_resumes_with_another_number_of_processes(train_root: Path, qwen: 
     assert stopped < len(log_steps(few_run))
     done = run_python([*TORCHRUN, *arguments])
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"going on after step {stopped}" in done.stderr
+    assert f"resuming after step {stopped}" in done.stderr
     assert [line["counts"] for line in log_steps(output)] == [line["counts"] for line in log_steps(few_run)]
     for one, two in zip(log_losses(few_run), log_losses(output), strict=True):
         assert abs(one - two) < 3e-4

@@ -98,7 +98,7 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
     setup = replace(setup, recipe=recipe.model_copy(update={"quantize_4bit": True}))
     rows = MixtureDataset.from_mixture(setup.mixture, range(12))
     with StopSignal() as stop:
-        trainer = build_trainer(setup, rows, reports=RunOutputs(None, Progress(2, 1, False)), stop=stop)
+        trainer = build_trainer(setup, rows, outputs=RunOutputs(None, Progress(2, 1, False)), stop=stop)
     weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     if continued:

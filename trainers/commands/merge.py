@@ -27,7 +27,7 @@ def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -
     require_train_extra()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not (adapter / "adapter_config.json").is_file():
-        raise AdapterError(f"{adapter}: no adapter_config.json, so that it is no adapter folder")
+        raise AdapterError(f"{adapter}: no adapter_config.json, so it is not an adapter folder")
     refuse_pickle(adapter)
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; name another folder")

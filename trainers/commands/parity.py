@@ -93,7 +93,7 @@ def check_parity(
     """
     manifest = read_manifest(adapter)
     if manifest is None or manifest.kind != "adapter":
-        raise AdapterError(f"{adapter}: no finished adapter, so that there is nothing to compare")
+        raise AdapterError(f"{adapter}: no finished adapter, so there is nothing to compare")
     refuse_pickle(adapter)
     # A start adapter is part of the weights by now; its folder may have been removed.
     changes = {"adapter": None, "template_date": manifest.template_date, **({"model": base} if base else {})}

@@ -149,7 +149,7 @@ def find_base(model: str) -> Path | str:
     path = Path(model)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ConfigError(f"model {model!r}: the folder has no config.json, so that it is no model")
+            raise ConfigError(f"model {model!r}: the folder has no config.json, so it is not a model")
         return path
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") != 1:
         raise ConfigError(f"model {model!r}: no such folder; give a folder, a Hugging Face id (owner/name), or tiny")
@@ -173,7 +173,7 @@ def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:
         return None
     folder = Path(recipe.adapter)
     if not (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"adapter {recipe.adapter!r}: no adapter_config.json there, so that it is no adapter folder")
+        raise ConfigError(f"adapter {recipe.adapter!r}: no adapter_config.json there, so it is not an adapter folder")
     refuse_pickle(folder)
     if manifest := read_manifest(folder):
         check_unchanged(folder, manifest)
@@ -224,7 +224,7 @@ def hub_folder(model: str) -> Path:
             get_checkpoint_shard_files(model, index)
     except OSError as error:
         why = " ".join(str(error).split())
-        raise ConfigError(f"model {model!r} is neither a folder nor to be had from Hugging Face: {why}") from error
+        raise ConfigError(f"model {model!r} is neither a folder nor available from Hugging Face: {why}") from error
     return Path(config).parent
 
 

@@ -94,7 +94,7 @@ def check_lora(recipe: Recipe) -> None:
     lora = recipe.lora
     if lora is None:
         if recipe.adapter:
-            raise ConfigError("recipe: adapter goes on with LoRA weights, so that lora must not be null")
+            raise ConfigError("recipe: adapter continues LoRA weights, so that lora must not be null")
         return
     if re.fullmatch(r"pissa_niter_[0-9]+", lora.init):
         # PEFT recomputes this random approximation at every load and subtracts it from the base.

@@ -69,8 +69,8 @@ class DryRun:
             (
                 f"{s.steps} steps, {s.tokens:,} tokens in all",
                 f"longest step: number {s.most_tokens.step} with {s.most_tokens.tokens:,} tokens",
-                f"largest pass: {s.fullest.places:,} places in step {s.fullest.step}, whose longest sample has "
-                f"{s.fullest.longest:,} tokens",
+                f"largest micro-batch: {s.fullest.places:,} tokens with padding, in step {s.fullest.step}, "
+                f"whose longest sample has {s.fullest.longest:,} tokens",
                 f"both steps fit: {self.peak_memory / 2**30:.2f} GiB {of} at the peak, "
                 f"{self.tokens_per_second:,.0f} tokens/s, "
                 f"about {format_duration(self.seconds_in_all)} for the whole run",
@@ -101,7 +101,7 @@ def run_dry(inputs: RecipeInputs, *, progress: bool) -> DryRun:
             setup.mixture, [i for step in steps for i in range((step - 1) * size, step * size)]
         )
         with StopSignal() as stop:
-            trainer = build_trainer(setup, rows, reports=RunOutputs(None, meter), stop=stop)
+            trainer = build_trainer(setup, rows, outputs=RunOutputs(None, meter), stop=stop)
             meter.print_note(f"training on steps {steps[0]} and {steps[1]}")
             trainer.train()
         validation = open_recipe_validation(inputs, recipe)

@@ -56,11 +56,13 @@ def _manifest(inputs: RecipeInputs, mixture: Mixture, log: Sequence[Line], last:
     step = kept_step(log, recipe.validation, last)
     steps = [line for line in log if "loss" in line]
     totals = [SampleCounts() for _ in inputs.datasets]
+    places = 0.0
     for line in steps:
-        for total, values in zip(totals, line["counts"], strict=True):
-            total.add(SampleCounts(*values))
+        counts = [SampleCounts(*values) for values in line["counts"]]
+        for total, added in zip(totals, counts, strict=True):
+            total.add(added)
+        places += sum(c.tokens for c in counts) / (1 - line["padding"])
     tokens = sum(c.tokens for c in totals)
-    places = sum(sum(c[4] for c in line["counts"]) / (1 - line["padding"]) for line in steps)
     return AdapterManifest(
         kind="model" if recipe.lora is None else "adapter",
         recipe=recipe.model_dump(mode="json"),

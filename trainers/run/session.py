@@ -45,15 +45,15 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool) -> None:
             progress_bar.print_note(setup.validation.as_text())
         with StopSignal() as stop, TrainingLog(output / LOG, start) if first else nullcontext() as log:
             rows = MixtureDataset.from_mixture(setup.mixture, range(last * recipe.batch_size))
-            trainer = build_trainer(setup, rows, reports=RunOutputs(log, progress_bar), stop=stop)
+            trainer = build_trainer(setup, rows, outputs=RunOutputs(log, progress_bar), stop=stop)
             if checkpoint:
-                progress_bar.print_note(f"going on after step {start}")
+                progress_bar.print_note(f"resuming after step {start}")
             progress_bar.start_at(start)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.received is not None and stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
             raise TrainingStopped(
                 f"stopped by {stop.received.name} after step {stop.stopped_at} of {recipe.max_steps}; it is saved, "
-                "the same command goes on from there"
+                "the same command resumes there"
             )
         with explain_write_errors("the result", output):
             _write_result(trainer, recipe, output)

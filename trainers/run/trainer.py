@@ -16,6 +16,7 @@ from peft import get_peft_model
 from harness.core.errors import ConfigError, RunError
 from trainers.data.hf_dataset import MixtureDataset
 from trainers.data.micro_batches import Batch, Collator, split_micro_batches
+from trainers.data.mixture import SampleCounts
 from trainers.model.lora import lora_config, other_modules_pattern, targets_head
 from trainers.model.output_layer_loss import hidden_head_adapter, summed_answer_loss
 from trainers.model.start_adapter import load_start_adapter
@@ -62,10 +63,10 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     control: Any
 
     def __init__(
-        self, *args: Any, recipe: Recipe, reports: RunOutputs, validation: Validation | None, **kwargs: Any
+        self, *args: Any, recipe: Recipe, outputs: RunOutputs, validation: Validation | None, **kwargs: Any
     ) -> None:
-        self.recipe, self.reports, self.validation = recipe, reports, validation
-        self.tally: torch.Tensor | None = None
+        self.recipe, self.outputs, self.validation = recipe, outputs, validation
+        self.counts: torch.Tensor | None = None
         self.places = 0
         self._clock = time.monotonic()
         with hidden_head_adapter(kwargs["model"]) as self.has_adapted_head:
@@ -84,17 +85,16 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Run forward and backward over the micro-batches of a step; gradients are exchanged in the last one only."""
         counts = torch.tensor(inputs["counts"])
-        self.tally = counts if self.tally is None else self.tally + counts
+        self.counts = counts if self.counts is None else self.counts + counts
         self.places += inputs["input_ids"].numel()
         micro_batches = self._equalize_number(inputs["micro_batches"])
-        self.current_gradient_accumulation_steps = len(
-            micro_batches
-        )  # a mixture of experts averages its own loss over them
+        # A mixture of experts averages its own loss over this many micro-batches.
+        self.current_gradient_accumulation_steps = len(micro_batches)
         *first, last = micro_batches
         losses = []
-        for part in first:
+        for micro_batch in first:
             with self.accelerator.no_sync(model=model):
-                losses.append(super().training_step(model, part, num_items_in_batch))
+                losses.append(super().training_step(model, micro_batch, num_items_in_batch))
         losses.append(super().training_step(model, last, num_items_in_batch))
         return torch.stack(losses).sum()
 
@@ -117,7 +117,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Pass a step's metrics to the trackers, and write its line to the log."""
-        if "loss" not in logs or self.tally is None:
+        if "loss" not in logs or self.counts is None:
             super().log(logs, start_time)
             return
         step = self.state.global_step
@@ -129,17 +129,18 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             logs = {key: value for key, value in logs.items() if key != "grad_norm"}
             norm = None
         device = self.args.device
-        counts = self.accelerator.reduce(self.tally.to(device), "sum").tolist()
+        counts = self.accelerator.reduce(self.counts.to(device), "sum").tolist()
         (places,) = self.accelerator.reduce(torch.tensor([self.places], device=device), "sum").tolist()
-        samples, tokens = (sum(c[k] for c in counts) for k in (0, 4))
+        totals = [SampleCounts(*values) for values in counts]
+        samples, tokens = sum(c.drawn for c in totals), sum(c.tokens for c in totals)
         now = time.monotonic()
-        seconds, self._clock, self.tally, self.places = now - self._clock, now, None, 0
+        seconds, self._clock, self.counts, self.places = now - self._clock, now, None, 0
         logs |= {"padding": 1 - tokens / places, "tokens_per_second": tokens / seconds}
         logs["samples_per_second"] = samples / seconds
         for name in ("mean_token_accuracy", "entropy"):
             self._metrics["train"].pop(name, None)  # TRL's mean over micro-batches, not weighted by tokens
         super().log(logs, start_time)
-        self.reports.progress.show_step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
+        self.outputs.progress.show_step(step, logs["loss"], samples=samples, tokens=tokens, places=places)
         line = {
             "step": step,
             "loss": logs["loss"],
@@ -149,7 +150,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             "padding": round(logs["padding"], 4),
             "seconds": round(seconds, 4),
         }
-        self.reports.write_line(line, self.control.should_save)
+        self.outputs.write_line(line, self.control.should_save)
 
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -163,11 +164,11 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.reports.progress.print_note(
+        self.outputs.progress.print_note(
             f"step {step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in values.items())
         )
         self._update_best()
-        self.reports.write_line({"step": step, **metrics}, self.control.should_save)
+        self.outputs.write_line({"step": step, **metrics}, self.control.should_save)
         self._clock += time.monotonic() - began
         return metrics
 
@@ -183,7 +184,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
                 write_best_weights(folder, step, self.write_weights)
         if patience_exhausted(best, part) and step < self.state.max_steps:
             self.control.should_save = self.control.should_training_stop = True
-            self.reports.progress.print_note(
+            self.outputs.progress.print_note(
                 f"training ends: {best.validations_since} validations in a row were not better than "
                 f"validation {part.by} {best.value:.4f} at step {best.step}"
             )
@@ -223,7 +224,7 @@ def _check_finite(what: str, value: float, step: int) -> None:
         )
 
 
-def build_trainer(setup: Setup, rows: MixtureDataset, *, reports: RunOutputs, stop: StopSignal) -> ArcTrainer:
+def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, stop: StopSignal) -> ArcTrainer:
     """Return the trainer of a recipe over the rows, which it takes in order.
 
     Raises:
@@ -249,7 +250,7 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, reports: RunOutputs, st
             peft_config=config,
             callbacks=[StopAtStep(stop)],
             recipe=recipe,
-            reports=reports,
+            outputs=outputs,
             validation=setup.validation,
         )
     except ValueError as error:
