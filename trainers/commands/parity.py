@@ -61,7 +61,7 @@ class Parity:
         return f"parity over {self.tokens} answer tokens, server in {self.dtype}: {verdict}; {self.figures()}"
 
     def figures(self) -> str:
-        """The figures that decide, each with its bound."""
+        """Return the figures that decide, each with its bound."""
         if self.odds is not None:
             return self.odds.as_text()
         return (

@@ -198,12 +198,15 @@ class LoraRecipe(StrictModel):
     init: str = "default"
     """default, gaussian, orthogonal, or (not serveable) pissa, olora."""
     rank_pattern: dict[str, int] = Field(default_factory=dict)
+    """Rank by regular expression of module names, where it differs from ``rank``."""
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
+    """Alpha by regular expression of module names, where it differs from ``alpha``."""
     layers: list[int] | None = None
     """Indices of the layers that get an adapter; None for all."""
     dora: bool = False
     bias: Literal["none", "all", "lora_only"] = "none"
     modules_to_save: list[str] = Field(default_factory=list)
+    """Modules that are trained fully and saved with the adapter (not serveable)."""
 
 
 class Recipe(StrictModel):
@@ -214,7 +217,9 @@ class Recipe(StrictModel):
     output_dir: Annotated[Path, BeforeValidator(expand_home)]
     datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
     prompt: str = DEFAULT_PROMPT
+    """Name of the prompt template of all datasets that have none of their own."""
     encoder: str = DEFAULT_ENCODER
+    """Grid encoder: how a grid is written as text."""
     chat_template: Annotated[str, AfterValidator(_template_path)] | None = None
     """A shipped template's name (``chatml``) or a file, instead of the model's own; base models have none."""
     chat_template_kwargs: Annotated[dict[str, JsonValue], AfterValidator(_as_variables)] = Field(default_factory=dict)
@@ -238,6 +243,7 @@ class Recipe(StrictModel):
     """Highest rank that the server loads (its ``--max-lora-rank``)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     max_steps: Annotated[int, Field(gt=0)]
+    """Number of training steps."""
     batch_size: Annotated[int, Field(gt=0)] = 16
     """Samples per training step, summed over all processes."""
     tokens_a_pass: Annotated[int, Field(gt=0)] = 16384
@@ -247,6 +253,7 @@ class Recipe(StrictModel):
     max_padding: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Maximum share of padding in a micro-batch; samples of other lengths go into another one."""
     max_seq_len: Annotated[int, Field(gt=0)] = 4096
+    """Maximum length of a sample, prompt and answer."""
     too_long: Literal["skip", "drop_pairs"] = "skip"
     """For a sample over ``max_seq_len``: draw another one, or first drop its last train pairs."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -259,11 +266,15 @@ class Recipe(StrictModel):
     """Warm-up steps; below 1 a share of ``max_steps``."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are clipped to this norm; 0 for no clipping."""
     optimizer: str = "adamw_torch"
+    """Name of an optimizer of transformers, such as ``adamw_torch`` or ``adafactor``."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """dtype of weights and arithmetic; ``auto``: bfloat16 on GPUs of compute capability 8.0 or newer, else float32."""
     quantize_4bit: bool = False
+    """Load the base weights in 4 bits (NF4, needs bitsandbytes)."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, slower."""
     sharding: Literal["none", "fsdp"] = "none"
     """``fsdp`` splits weights and optimizer state over the GPUs instead of copying them to each."""
     workers: Annotated[int, Field(ge=0)] = 0
@@ -273,11 +284,14 @@ class Recipe(StrictModel):
     logging_steps: Annotated[int, Field(gt=0)] = 10
     """Steps between two printed lines when stderr is not a terminal; log.jsonl always has every step."""
     save_steps: Annotated[int, Field(gt=0)] = 50
+    """Training steps between two checkpoints."""
     eval_steps: Annotated[int, Field(gt=0)] = 50
+    """Training steps between two validations."""
     validation: ValidationRecipe | None = None
     report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(_as_list)] = Field(
         default_factory=list
     )
+    """Experiment trackers that receive the metrics."""
     resume: bool = True
     """Resume from the newest complete checkpoint in ``output_dir``; false starts over."""
     keep_checkpoints: bool = False
