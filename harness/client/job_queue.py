@@ -54,13 +54,13 @@ class JobQueue:
     Attributes:
         finished: set when every job is done, or when the queue was stopped and nothing is in flight any more.
         stopped: whether ``stop`` was called.
-        by_model: number of predictions in flight by model.
+        in_flight_by_model: number of predictions in flight by model.
     """
 
     def __init__(self, jobs: Iterator[Job | None], size: int = 1) -> None:
         self.finished = asyncio.Event()
         self.stopped = False
-        self.by_model: Counter[str] = Counter()
+        self.in_flight_by_model: Counter[str] = Counter()
         self._target_length = max(2, _PREDICTIONS_AHEAD // size)
         self._jobs = jobs
         self._ready: deque[Job] = deque()
@@ -78,13 +78,13 @@ class JobQueue:
     @property
     def in_flight(self) -> int:
         """Number of predictions that were handed out and are not finished."""
-        return self.by_model.total()
+        return self.in_flight_by_model.total()
 
     async def take_job(self) -> Job:
         """Return the next job; wait while there is none but one in flight may be returned."""
         while True:
             if (job := self._next_job()) is not None:
-                self.by_model[job.request.model] += len(job.numbers)
+                self.in_flight_by_model[job.request.model] += len(job.numbers)
                 return job
             self._update_finished()
             self._changed.clear()
@@ -98,7 +98,7 @@ class JobQueue:
         """
         for other in returned:
             (self._isolated if other.is_isolated else self._returned).append(other)
-        self.by_model[job.request.model] -= len(job.numbers)
+        self.in_flight_by_model[job.request.model] -= len(job.numbers)
         if self._awaits_answers:
             self._awaits_answers = False
             self._below_target.set()

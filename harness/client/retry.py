@@ -19,13 +19,15 @@ after 3 losses; each part keeps the count, and one more loss in isolation ends t
 crashes its servers therefore costs a bounded number of crashes and no other prediction; servers that crash for other
 reasons only send jobs back to the queue, unless the same job is hit four times.
 
-``Server.answer_job`` counts the losses and raises; the engine returns the job (``Lost``), its parts (``Divide``), or
-records the failure (``GivenUp``); ``JobQueue`` keeps isolated jobs apart.
+``Server.answer_job`` calls ``Job.record_server_loss``, which raises. The engine then returns the job (``Lost``) or its
+parts (``Divide``) to ``JobQueue``, which keeps isolated jobs apart, or records the failure (``GivenUp``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from harness.client.request import Request
 from harness.core.random_stream import Stream
@@ -85,6 +87,24 @@ class Job:
     def reset_attempts(self) -> None:
         """Forget the failed attempts, because the server and not the request caused them."""
         self.attempts, self.first_failure = 0, None
+
+    def record_server_loss(self, explain: Callable[[], str]) -> NoReturn:
+        """Record that a server stopped answering while it had the job in flight; see the module's docstring.
+
+        Args:
+            explain: returns why the server stopped.
+
+        Raises:
+            Lost: retry the job. Divide: retry its prompts one by one.
+            GivenUp: it has happened so often, in the end to this job alone, that the job must be the cause.
+        """
+        self.server_losses += 1
+        if len(self.numbers) > 1 and self.server_losses >= GIVE_UP_AFTER - 1:
+            raise Divide from None
+        if self.server_losses >= GIVE_UP_AFTER:
+            reason = f"servers went away {self.server_losses} times while they had this request"
+            raise GivenUp(f"{reason}: {explain()}") from None
+        raise Lost from None
 
     def select_prompt(self, index: int) -> Job:
         """Return the job for one of the prompts, with the same history."""

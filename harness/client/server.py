@@ -12,7 +12,7 @@ from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
 from harness.client.request import Request
 from harness.client.response import Reply
-from harness.client.retry import GIVE_UP_AFTER, Divide, GivenUp, Job, Lost, RetryPolicy
+from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
 from harness.client.server_health import ServerHealth
 from harness.core.errors import ServerError
 
@@ -57,7 +57,7 @@ class Server(ServerHealth):
         while True:
             if not self.up.is_set():
                 if sent:
-                    self._count_loss(job)
+                    job.record_server_loss(self.explain_downtime)
                 raise Lost
             if self._busy_until > monotonic():
                 raise Lost
@@ -97,7 +97,7 @@ class Server(ServerHealth):
             await self._handle_busy(job, error, job.first_failure, now)
         job.attempts += 1
         if error.kind in ("connection", "timeout", "abort") and not await self.is_answering():
-            self._count_loss(job)
+            job.record_server_loss(self.explain_downtime)
         # A broken connection may be chance, or a prompt that crashes the server: split a list at the second one.
         if len(job.numbers) > 1 and (error.kind != "connection" or job.attempts > 1):
             raise Divide
@@ -122,21 +122,6 @@ class Server(ServerHealth):
         if now - first_failure > self.policy.wait:
             await self._give_up(job, error)
         raise Lost
-
-    def _count_loss(self, job: Job) -> NoReturn:
-        """Record that the server stopped answering while it had the job; see harness.client.retry.
-
-        Raises:
-            Lost: retry the job. Divide: retry its prompts one by one.
-            GivenUp: it has now happened so often, in the end to this job alone, that the job must be the cause.
-        """
-        job.server_losses += 1
-        if len(job.numbers) > 1 and job.server_losses >= GIVE_UP_AFTER - 1:
-            raise Divide from None
-        if job.server_losses >= GIVE_UP_AFTER:
-            reason = f"servers went away {job.server_losses} times while they had this request"
-            raise GivenUp(f"{reason}: {self.explain_downtime()}") from None
-        raise Lost from None
 
     def _handle_systematic_refusal(self, job: Job, refusal: Refusal) -> NoReturn:
         """Handle a refusal of the key, the route or the model, which says nothing about the prediction.
@@ -167,6 +152,6 @@ class Server(ServerHealth):
             except ServerError as probe_error:
                 job.reset_attempts()
                 self.mark_down(str(probe_error), job.request.model)
-                self._count_loss(job)
+                job.record_server_loss(self.explain_downtime)
             self._last_success = monotonic()
         raise GivenUp(str(error))

@@ -72,7 +72,7 @@ class Engine:
 
             pool = ServerPool(self._servers, policy, spawn, self._display.notice)
             board = self._recorder.board
-            board.in_flight = lambda model: queue.by_model[model]
+            board.in_flight = lambda model: queue.in_flight_by_model[model]
             board.seconds_left = lambda: pool.seconds_left
             spawn(self._display.show(board))
             spawn(queue.build_ahead())

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.client.http_client import Client
 from harness.client.job_queue import JobQueue, ServerSlots
-from harness.client.request import SamplingParameters, TokenRequest
+from harness.client.request import TokenRequest
 from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
-from harness.client.server import Server
 
 
 def make_job(*numbers: int, server_losses: int = 0) -> Job:
@@ -21,9 +19,8 @@ def make_job(*numbers: int, server_losses: int = 0) -> Job:
 
 def loss(job: Job) -> type[Exception]:
     """Return what is raised when a server stops answering while it has a job."""
-    client = Client("http://127.0.0.1:9", None, 1.0, SamplingParameters(), lambda line: None)
     with pytest.raises((Lost, Divide, GivenUp)) as caught:
-        Server(client, ("model",), RetryPolicy())._count_loss(job)
+        job.record_server_loss(lambda: "it crashed")
     return caught.type
 
 
@@ -39,6 +36,8 @@ def test_a_job_is_isolated_after_two_losses_and_given_up_after_four() -> None:
     job = make_job(0)
     history = [(loss(job), job.is_isolated) for _ in range(4)]
     assert history == [(Lost, False), (Lost, True), (Lost, True), (GivenUp, True)]
+    with pytest.raises(GivenUp, match="servers went away 5 times while they had this request: it crashed"):
+        job.record_server_loss(lambda: "it crashed")
 
 
 def test_a_job_of_several_prompts_is_split_after_three_losses_and_each_part_keeps_its_losses() -> None:

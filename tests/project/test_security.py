@@ -23,7 +23,7 @@ from serve.launch.extra_options import refuse_reserved_options
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
-from tests.sampling.test_run_cli import words
+from tests.sampling.test_run_cli import run_arguments
 from tests.support.admin_site import NO_KEYS, Site
 from tests.support.chat_server import ChatServer
 from tests.support.hostile import PickleBomb, open_site
@@ -162,7 +162,7 @@ def test_the_key_of_a_run_is_neither_stored_nor_shown(
     shown = "wrong-" + USER if wrong else USER
     monkeypatch.setenv("ARC_BENCH_API_KEY", shown)
     with ChatServer(key=USER) as server:
-        assert run_cli(cli, words(server, tmp_path / "run")) == (1 if wrong else 0)
+        assert run_cli(cli, run_arguments(server, tmp_path / "run")) == (1 if wrong else 0)
     captured = capsys.readouterr()
     assert USER not in captured.out + captured.err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -175,14 +175,14 @@ def test_errors_about_invalid_keys_do_not_show_the_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
     with ChatServer() as server:
-        assert run_cli(cli, [*words(server, tmp_path / "run"), "--api-key", key]) == 2
+        assert run_cli(cli, [*run_arguments(server, tmp_path / "run"), "--api-key", key]) == 2
     message = capsys.readouterr().err
     assert message == "error: the API key holds something else than printable ASCII characters\n"
 
 
 def test_urls_with_a_password_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ChatServer() as server:
-        arguments = words(server, tmp_path / "run")
+        arguments = run_arguments(server, tmp_path / "run")
         arguments[2] = server.url.replace("http://", f"http://me:{USER}@")
         assert run_cli(cli, arguments) == 2
     assert USER not in capsys.readouterr().err

@@ -15,7 +15,7 @@ from tests.support.chat_server import ChatServer
 from tests.support.data_samples import barc_lines, write_lines
 
 
-def words(server: ChatServer, out: Path, *more: str) -> list[str]:
+def run_arguments(server: ChatServer, out: Path, *more: str) -> list[str]:
     return [
         "run", "--server", server.url, "--model", "base", "--dataset", "toy/copy/evaluation#n=4", "-n", "2",
         "--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()", "--out", str(out), *more,
@@ -27,13 +27,13 @@ def test_the_resume_command_is_printed_only_if_resuming_can_help(
 ) -> None:
     out = tmp_path / "run"
     with ChatServer() as server:
-        assert run_cli(cli, words(server, out, "--limit", "2")) == 0
-        assert run_cli(cli, words(server, out, "--resume")) == 1
+        assert run_cli(cli, run_arguments(server, out, "--limit", "2")) == 0
+        assert run_cli(cli, run_arguments(server, out, "--resume")) == 1
     refused = capsys.readouterr().err
     assert "error: " in refused
     assert "to go on" not in refused
     with ChatServer(refuse=lambda body: None if body.get("max_tokens") == 1 else (401, {"error": "no"})) as server:
-        assert run_cli(cli, words(server, tmp_path / "other")) == 1
+        assert run_cli(cli, run_arguments(server, tmp_path / "other")) == 1
     assert "to go on: bench " in capsys.readouterr().err
 
 
@@ -42,7 +42,7 @@ def test_reproduce_has_the_retry_options_of_run(tmp_path: Path) -> None:
         return None if body.get("max_tokens") == 1 else (500, {"error": "busy"})
 
     with ChatServer() as server:
-        assert run_cli(cli, words(server, tmp_path / "run")) == 0
+        assert run_cli(cli, run_arguments(server, tmp_path / "run")) == 0
         server.refuse = busy
         asked = len(server.bodies)
         again = ["reproduce", str(tmp_path / "run"), "--out", str(tmp_path / "again"), "--retries", "0"]
@@ -55,7 +55,7 @@ def test_a_prompt_without_the_test_input_is_refused_before_sampling(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     with ChatServer() as server:
-        typed = words(server, tmp_path / "run")
+        typed = run_arguments(server, tmp_path / "run")
         typed[typed.index("compact-v0")] = name
         assert run_cli(cli, typed) == 2
     err = capsys.readouterr().err
@@ -71,7 +71,7 @@ def test_a_run_without_known_outputs_is_finished(tmp_path: Path, capsys: pytest.
     solutions.rename(tmp_path / "kept.json")
     out = tmp_path / "run"
     with ChatServer() as server:
-        assert run_cli(cli, words(server, out, "--dataset", str(challenges))) == 0
+        assert run_cli(cli, run_arguments(server, out, "--dataset", str(challenges))) == 0
     assert "not scored: of 4 tasks 4 (copy-000000, " in capsys.readouterr().err
     assert run_cli(cli, ["submit", str(out), "-o", str(tmp_path / "s.json")]) == 0
     assert run_cli(cli, ["score", str(out)]) == 1
@@ -88,7 +88,7 @@ def test_a_run_skips_a_bad_row_of_barc(
     rows = write_lines(tmp_path / "rows.jsonl", lines)
     out = tmp_path / "run"
     with ChatServer() as server:
-        assert run_cli(cli, words(server, out, "--dataset", str(rows), "--limit", "3")) == 0
+        assert run_cli(cli, run_arguments(server, out, "--dataset", str(rows), "--limit", "3")) == 0
     assert RunFolder(out).manifest().config.task_ids == ["rows-1", "rows-3", "rows-4"]
     assert run_cli(cli, ["score", str(out)]) == 0
     assert "line 2" in caplog.text
@@ -99,7 +99,7 @@ def test_a_seed_that_no_file_can_hold_is_refused_before_sampling(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: str
 ) -> None:
     with ChatServer() as server:
-        assert run_cli(cli, words(server, tmp_path / "run", "--seed", seed)) == 2
+        assert run_cli(cli, run_arguments(server, tmp_path / "run", "--seed", seed)) == 2
         assert server.bodies == []
     assert "--seed" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -107,13 +107,13 @@ def test_a_seed_that_no_file_can_hold_is_refused_before_sampling(
 
 def test_the_largest_seed_is_scored(tmp_path: Path) -> None:
     with ChatServer() as server:
-        assert run_cli(cli, words(server, tmp_path / "run", "--seed", str(2**63 - 1))) == 0
+        assert run_cli(cli, run_arguments(server, tmp_path / "run", "--seed", str(2**63 - 1))) == 0
     assert run_cli(cli, ["gate", f"{tmp_path / 'run'}@base", "--min", "0"]) == 0
 
 
 def test_resume_without_a_run_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ChatServer() as server:
-        assert run_cli(cli, words(server, tmp_path / "mistyped", "--resume")) == 1
+        assert run_cli(cli, run_arguments(server, tmp_path / "mistyped", "--resume")) == 1
         assert server.bodies == []
     assert "there is no run to resume" in capsys.readouterr().err
     assert not (tmp_path / "mistyped").exists()
@@ -123,7 +123,7 @@ def test_the_files_of_a_run_respect_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         with ChatServer() as server:
-            assert run_cli(cli, words(server, tmp_path / "run")) == 0
+            assert run_cli(cli, run_arguments(server, tmp_path / "run")) == 0
     finally:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()}
@@ -136,7 +136,7 @@ def test_a_key_is_not_sent_to_an_address_from_the_run_folder(
 ) -> None:
     again = ["reproduce", str(tmp_path / "run"), "--out", str(tmp_path / "again")]
     with ChatServer() as server:
-        assert run_cli(cli, words(server, tmp_path / "run")) == 0
+        assert run_cli(cli, run_arguments(server, tmp_path / "run")) == 0
         monkeypatch.setenv("ARC_BENCH_API_KEY", "secret")
         asked = len(server.bodies)
         assert run_cli(cli, again) == 2
