@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trainers.recipe.schema import ValidationRecipe
+from trainers.recipe.parts import ValidationRecipe
 
 
 def validation_recipe(by: str = "loss", patience: int | None = 2) -> ValidationRecipe:

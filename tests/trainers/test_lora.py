@@ -11,7 +11,8 @@ from harness.core.errors import ConfigError
 from tests.support.recipes import SMALL
 from trainers.model.inputs import find_base
 from trainers.model.lora import check_lora
-from trainers.recipe.schema import LoraRecipe, make_recipe
+from trainers.recipe.parts import LoraRecipe
+from trainers.recipe.schema import make_recipe
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from harness.core.errors import AdapterError, ConfigError, RunError
 from harness.core.hub_cache import model_digest
 from trainers.commands.merge import merge
 from trainers.model.inputs import find_base
-from trainers.recipe.schema import ValidationRecipe
+from trainers.recipe.parts import ValidationRecipe
 from trainers.run.finish import kept_step
 from trainers.store.manifest import (
     PARITY,

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from harness.core.errors import ConfigError
 from trainers.model.lora import as_json_value, lora_config, other_modules_pattern, recipe_differences
-from trainers.recipe.schema import LoraRecipe, Recipe
+from trainers.recipe.parts import LoraRecipe
+from trainers.recipe.schema import Recipe
 
 _LORA = re.compile(r"base_model\.model\.(.+)\.lora_(?:embedding_)?A")
 

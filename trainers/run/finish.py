@@ -11,7 +11,7 @@ from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
 from trainers.data.mixture import Mixture, SampleCounts
 from trainers.model.inputs import RecipeInputs
-from trainers.recipe.schema import ValidationRecipe
+from trainers.recipe.parts import ValidationRecipe
 from trainers.store.best_step import Line, find_best_validation
 from trainers.store.card import CURVE, adapter_card, draw_loss_curve
 from trainers.store.manifest import (

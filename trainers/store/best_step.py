@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.recipe.schema import ValidationRecipe
+from trainers.recipe.parts import ValidationRecipe
 
 Line = Mapping[str, Any]
 

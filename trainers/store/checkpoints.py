@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import RunError
-from trainers.recipe.schema import ValidationRecipe
+from trainers.recipe.parts import ValidationRecipe
 from trainers.store.best_step import Line, find_best_validation
 from trainers.store.digests import find_damage, write_digests
 

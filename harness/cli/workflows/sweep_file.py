@@ -14,15 +14,8 @@ from harness.core.random_stream import MAX_SEED
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.schema import SweepRecord, SweepRow
 from trainers.recipe.explain import explain_errors
-from trainers.recipe.schema import (
-    DatasetRecipe,
-    Recipe,
-    Spec,
-    StrictModel,
-    expand_home,
-    make_recipe,
-    normalize_datasets,
-)
+from trainers.recipe.parts import DatasetRecipe, Spec, StrictModel, expand_home, normalize_datasets
+from trainers.recipe.schema import Recipe, make_recipe
 from trainers.recipe.yaml_file import load_data
 
 ROW_KEYS = ("output_dir", "datasets", "seed")
