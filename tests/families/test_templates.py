@@ -9,12 +9,7 @@ import pytest
 
 from harness.core.errors import ConfigError
 from harness.core.random_stream import Stream
-from harness.prompts.chat_template import (
-    TemplateRefusal,
-    TemplateSettings,
-    decode_ids,
-    reads_clock,
-)
+from harness.prompts.chat_template import TemplateRefusal, TemplateSettings, decode_ids, reads_clock
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import load_prompt

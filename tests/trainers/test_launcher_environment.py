@@ -87,11 +87,7 @@ def test_variables_of_launchers_do_not_change_training(
         ({}, {"optimizer": "adamw_torh"}, "recipe: optimizer 'adamw_torh' is not known; did you mean adamw_torch or"),
         ({}, {"optimizer": "nonsense"}, "recipe: optimizer 'nonsense' is not known; known: adamw_torch, "),
         ({}, {"optimizer": "adamw_torch_8bit"}, "recipe: optimizer adamw_torch_8bit cannot be used here: You need to"),
-        (
-            {"WORLD_SIZE": "2"},
-            {},
-            "recipe: the trainer does not take it: Tried to launch on distributed with",
-        ),
+        ({"WORLD_SIZE": "2"}, {}, "recipe: the trainer does not take it: Tried to launch on distributed with"),
         ({"WORLD_SIZE": "x"}, {}, "WORLD_SIZE='x' in the environment is no number of processes"),
     ],
 )
