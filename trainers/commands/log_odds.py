@@ -72,7 +72,9 @@ def compare_odds(
     """Compare log-odds with those of ``adapted`` (PEFT in float32 with the adapter).
 
     Args:
-        served: from the server. rounded: PEFT in the server's dtype. plain: PEFT in float32 without the adapter.
+        served: from the server.
+        rounded: PEFT in the server's dtype.
+        plain: PEFT in float32 without the adapter.
         least: smallest rounding to assume.
     """
 

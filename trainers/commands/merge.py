@@ -14,7 +14,7 @@ from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickl
 
 
 def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -> Path:
-    """Write the base model with the adapter added to its weights, and check the result against both through PEFT.
+    """Merge the adapter's weights into the base model's, write the result, and compare its answers with PEFT's.
 
     Args:
         dtype: dtype of the written weights; None for the base's.
@@ -39,7 +39,7 @@ def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -
     from trainers.commands.merged_model import write_merged
 
     with warnings.catch_warnings():
-        # PEFT's advice about tied embeddings: write_merged unties them folder needed and compares the result.
+        # PEFT's advice about tied embeddings: write_merged unties them where needed and compares the result.
         warnings.filterwarnings("ignore", ".*(no longer tied|tie_word_embeddings)")
         agreement = write_merged(folder, adapter, output, dtype)
     load_tokenizer(folder).save_pretrained(str(output))

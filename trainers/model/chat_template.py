@@ -159,7 +159,7 @@ def load_tokenizer(base: Path | str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        # Otherwise a tekken.json in the folder is decoded by mistral-common, which has no chat template.
+        # Otherwise a tekken.json in the folder is read by mistral-common, which has no chat template.
         return AutoTokenizer.from_pretrained(str(base), mistral_format=False)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         why = " ".join(str(error).split())[:300]
