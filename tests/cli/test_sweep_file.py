@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.cli.run import run
 from harness.cli.workflows.sweep import _check_server, sweep
 from harness.cli.workflows.sweep_file import load_sweep
 from harness.core.errors import ConfigError
@@ -127,6 +128,15 @@ def test_all_adapters_are_asked_with_a_prompt_that_shows_the_test_input(
         return
     with pytest.raises(ConfigError, match=re.escape(expected)):
         load_sweep(path)
+
+
+def test_every_evaluation_setting_reaches_bench_run(tmp_path: Path) -> None:
+    settings = {"dataset": "toy/copy#n=5", "n": 3, "seed": 11, "limit": 4, "max_tokens": 99, "temperature": 0.25}
+    sweep = load_sweep(write(tmp_path / "s.yaml", evaluation={**settings, "prompt": COMPACT}))
+    words = ["--server", "u", "--model", "m", "--out", "o", *sweep.run_options()]
+    parsed = run.make_context("run", words).params
+    assert {name: parsed[name] for name in settings} == settings
+    assert (parsed["prompt"], parsed["encoder"]) == (COMPACT, sweep.encoder)
 
 
 @pytest.mark.parametrize("name", ["iteration48.yaml", "iteration48-tiny.yaml"])

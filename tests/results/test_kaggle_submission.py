@@ -208,6 +208,14 @@ def test_wrong_options_exit_with_2(capsys: pytest.CaptureFixture[str], words: li
     assert run_bench(capsys, "submit", *words)[0] == 2
 
 
+def test_only_outputs_with_two_placeholders_are_counted(tmp_path: Path) -> None:
+    filled = {"attempt_1": G, "attempt_2": PLACEHOLDER}
+    empty = {"attempt_1": PLACEHOLDER, "attempt_2": PLACEHOLDER}
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps({**GOOD, "b": [filled, empty]}))
+    assert check_submission(path, loaded(TASKS)).placeholders == 1
+
+
 def test_a_valid_submission_has_no_problems() -> None:
     assert check_submission(SAVED / "submission.json", loaded(TASKS)).problems == []
     assert Grid.from_rows(PLACEHOLDER).shape == (2, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,22 @@ def test_the_command_shows_no_table_of_a_short_run_either(
     assert "to go on" not in err
     assert not RunFolder(run).results_path.exists()
     assert RunFolder(run).manifest().finished is not None
+
+
+@pytest.mark.parametrize("key", [["--api-key", "secret"], ["--api-key=secret"]])
+def test_the_command_to_resume_hides_the_api_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, key: list[str]
+) -> None:
+    with ChatServer(echo, refuse=refuse_all) as server:
+        words = ["run", "--server", server.url, "--model", "base", "--dataset", LONG, "--out", str(tmp_path / "run")]
+        words += ["--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()", *key]
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        status, _, err = run_bench(capsys, *words)
+    assert status == 1
+    (hint,) = [line for line in err.splitlines() if line.startswith("to go on: bench run ")]
+    assert "secret" not in hint
+    assert "KEY" in hint
+    assert hint.endswith(" --resume")
 
 
 def test_one_model_that_answers_does_not_hide_another_that_does_not(tmp_path: Path) -> None:

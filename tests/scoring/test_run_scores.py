@@ -192,6 +192,45 @@ def test_rounding_differences_are_no_wins() -> None:
     assert (row.comparison.won, row.comparison.lost) == (1, 0)
 
 
+def test_costs_count_only_the_requests_that_were_sent(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"m": 0.5})
+    path = run / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0] |= {"grid": None, "outcome": "too_long", "n_tokens": None}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cost = score_run(run).cost
+    assert cost is not None
+    assert cost["m"].requests == len(lines) - 1
+    assert cost["m"].tokens == 4 * (len(lines) - 1)
+
+
+def test_the_seed_decides_intervals_and_comparisons(make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"m": 0.4, "k": 0.6})
+    bounds, comparisons = [], []
+    for seed in (0, 5, 5):
+        edit_manifest(run, seed=seed)
+        bounds.append([(metric.low, metric.high) for metric in score_run(run).models["m"].metrics.values()])
+        scored = select_models((str(run),))
+        assert scored.seed == seed
+        rows = compare_pairs(all_pairs(scored.scored), scored.seed)
+        comparisons.append([(row.comparison.low, row.comparison.high, row.comparison.p) for row in rows])
+    for values in (bounds, comparisons):
+        assert values[0] != values[1] == values[2]
+
+
+def test_several_runs_are_compared_with_the_first_ones_seed(make_run: MakeRun) -> None:
+    one, two = make_run("one", SPEC, {"m": 0.5}, seed=3), make_run("two", SPEC, {"m": 0.5}, seed=8)
+    assert select_models((str(one), str(two))).seed == 3
+    assert select_models((str(two), str(one))).seed == 8
+
+
+def test_common_tasks_count_only_their_predictions(make_run: MakeRun) -> None:
+    one, two = make_run("one", SPEC, {"m": 0.5}), make_run("two", "toy/cross/evaluation#n=10", {"m": 0.5})
+    wide, narrow = select_models((str(one), str(two)), common=True).scored
+    assert (wide.predictions, narrow.predictions) == (10 * 4, 10 * 4)
+    assert set(wide.outputs) == set(narrow.outputs)
+
+
 def test_runs_are_selected_by_name_and_their_differences_give_warnings(make_run: MakeRun) -> None:
     one = make_run("one", SPEC, {"m": 0.5, "k": 0.1})
     two = make_run("two", SPEC, {"m": 0.5}, n=2)

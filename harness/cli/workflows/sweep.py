@@ -214,17 +214,7 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
         for name, folder in folders.items():
             resume = ["--resume"] if resume_or_move_aside(folder, _expected_run(plan, name, base)) else []
             where = ["--out", str(folder), *resume]
-            run_bench("run", "--server", server.url, "--model", name, *_run_options(plan), *where)
-
-
-def _run_options(plan: Sweep) -> list[str]:
-    """Return the options of ``bench run`` that are the same for all models."""
-    e = plan.evaluation
-    words = ["--dataset", e.dataset, "-n", str(e.n), "--seed", str(e.seed), "--temperature", f"{e.temperature:g}"]
-    words += ["--prompt", plan.inference_prompt(), "--grid-encoder", plan.encoder]
-    words += ["--limit", str(e.limit)] if e.limit else []
-    words += ["--max-tokens", str(e.max_tokens)] if e.max_tokens else []
-    return words
+            run_bench("run", "--server", server.url, "--model", name, *plan.run_options(), *where)
 
 
 def _report(plan: Sweep, runs: list[Path]) -> None:

@@ -149,6 +149,16 @@ class Sweep(StrictModel):
             raise ConfigError(f"evaluation.prompt {chosen} never shows the test input; it is for training only")
         return chosen
 
+    def run_options(self) -> list[str]:
+        """Return the options of ``bench run`` that are the same for all models."""
+        evaluation = self.evaluation
+        words = ["--dataset", evaluation.dataset, "-n", str(evaluation.n), "--seed", str(evaluation.seed)]
+        words += ["--temperature", f"{evaluation.temperature:g}"]
+        words += ["--prompt", self.inference_prompt(), "--grid-encoder", self.encoder]
+        words += ["--limit", str(evaluation.limit)] if evaluation.limit else []
+        words += ["--max-tokens", str(evaluation.max_tokens)] if evaluation.max_tokens else []
+        return words
+
     def trainings(self) -> Iterator[AdapterTraining]:
         """Yield every adapter to train.
 
