@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +18,7 @@ from harness.client.request import (
     NEUTRAL_PARAMETERS,
     OPTIONAL_PARAMETERS,
     ROUTES,
+    AcceptedParameters,
     ChatRequest,
     Request,
     SamplingParameters,
@@ -53,7 +53,6 @@ class Client:
 
     Attributes:
         url: the canonical address.
-        omitted: parameters that the server refused and that requests no longer contain.
         log: the server's log file, if the server runs on this machine and names it; known after ``models``.
     """
 
@@ -62,7 +61,6 @@ class Client:
     ) -> None:
         self.url = canonical_url(url)
         self.log: Path | None = None
-        self.omitted: set[str] = set()
         self.notice = notice
         self._roots = api_roots(self.url)
         """URLs under which the routes may be found; a single one once that is known."""
@@ -70,8 +68,7 @@ class Client:
         """Whether the server has a list of models; None until it was requested."""
         self._key = key
         self._timeout = timeout
-        self._sampling = sampling
-        self._limit_name = "max_tokens"
+        self._parameters = AcceptedParameters(self.url, sampling, notice)
         self._client_id = secrets.token_hex(8)
         self._request_numbers = itertools.count()
         self._session: aiohttp.ClientSession | None = None
@@ -88,6 +85,11 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
+
+    @property
+    def omitted(self) -> set[str]:
+        """Parameters that the server refused and that requests no longer contain."""
+        return self._parameters.omitted
 
     async def version(self) -> str | None:
         """Return the version that the server reports under ``/version`` (as vLLM does), or None."""
@@ -168,18 +170,18 @@ class Client:
             if refusal.is_systematic:
                 raise
             reason = shorten(str(refusal))
-        before = set(self.omitted)
+        parameters, before = self._parameters, set(self.omitted)
         optional, neutral = list(OPTIONAL_PARAMETERS), list(NEUTRAL_PARAMETERS)
         for names in (["logprobs"], optional, neutral, [*neutral, *optional]):
-            self.omitted = before | set(names)
+            parameters.omitted = before | set(names)
             try:
                 await self.send(request)
             except Refusal:
                 continue
-            self.omitted = before
-            self._omit_parameters(names, reason)
+            parameters.omitted = before
+            parameters.omit(names, reason)
             return
-        self.omitted = before
+        parameters.omitted = before
         await self.send(request)
 
     async def send(self, request: Request) -> list[Reply]:
@@ -191,7 +193,7 @@ class Client:
             TransientError: the request may succeed later. Refusal: it will not.
         """
         while True:
-            body = self._sampling.body(request, self.omitted, self._limit_name)
+            body = self._parameters.body(request)
             start, request_id = perf_counter(), f"{self._client_id}-{next(self._request_numbers)}-"
             try:
                 data = await self._post_completion(request, body, request_id)
@@ -200,7 +202,7 @@ class Client:
             except Refusal as refusal:
                 if refusal.reached_answer_limit and request.prompt_count == 1:
                     return [Reply("", "length", request.model, None, None, perf_counter() - start)]
-                if not self._adapt_to_refusal(refusal, body):
+                if not self._parameters.adapt_to_refusal(refusal, body):
                     raise
 
     async def _post_completion(self, request: Request, body: dict[str, object], request_id: str) -> dict[str, Any]:
@@ -237,40 +239,6 @@ class Client:
         if isinstance(response_id, str) and self._client_id in response_id and request_id not in response_id:
             message = f"{self.url}: the answer to another request ({response_id}, not {request_id})"
             raise TransientError("garbage", message)
-
-    def _omit_parameters(self, names: Sequence[str], reason: str) -> None:
-        """Omit parameters that the server refuses from all further requests, with one notice for each.
-
-        Raises:
-            ServerError: the user has set one of them to a value that changes the answers.
-        """
-        for name in names:
-            if name not in self.omitted:
-                if name in NEUTRAL_PARAMETERS and (value := self._sampling.value(name)) != NEUTRAL_PARAMETERS[name]:
-                    raise ServerError(f"{self.url} refuses {name} = {value}, which was asked for ({reason})")
-                self.omitted.add(name)
-                self.notice(f"{self.url} does not take {name!r}; requests go without it ({reason})")
-
-    def _adapt_to_refusal(self, refusal: Refusal, body: Mapping[str, object]) -> bool:
-        """Change how requests are built if a refusal names the parameter that caused it.
-
-        Args:
-            body: the request's body. Only its parameters count: other requests in flight may have led to the same
-                change already.
-
-        Returns:
-            Whether the request should be sent again.
-        """
-        if refusal.status not in (400, 422) or refusal.is_context or refusal.is_about_account:
-            return False
-        if "max_completion_tokens" in refusal.searchable and "messages" in body and "max_tokens" in body:
-            self._limit_name = "max_completion_tokens"
-            return True
-        removable = (*NEUTRAL_PARAMETERS, *OPTIONAL_PARAMETERS, "seed")
-        removable = tuple(name for name in removable if name in body and name not in self._sampling.extra_body)
-        named = [name for name in removable if re.search(rf"\b{name}\b", refusal.searchable)]
-        self._omit_parameters(named, shorten(str(refusal)))
-        return bool(named)
 
     async def _call(
         self, method: str, url: str, body: dict[str, object] | None, timeout: float, headers: Mapping[str, str] = _JSON

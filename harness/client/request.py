@@ -1,11 +1,14 @@
-"""Requests for predictions, and their JSON bodies in the form of OpenAI's API."""
+"""Requests for predictions, and their JSON bodies in the form of OpenAI's API with the parameters a server accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from harness.client.error_response import Refusal, shorten
+from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
 
 Api = Literal["chat", "completions"]
@@ -127,6 +130,63 @@ class SamplingParameters:
             if "logprobs" in body:
                 body["logprobs"] = 0  # of the sampled tokens only, without alternatives
         return body | dict(self.extra_body)
+
+
+class AcceptedParameters:
+    """Builds request bodies for one server, without the parameters that it refuses.
+
+    Args:
+        url: the server, for messages.
+        notice: prints a line for each parameter that is omitted from then on.
+
+    Attributes:
+        omitted: the parameters that the server refuses.
+    """
+
+    def __init__(self, url: str, sampling: SamplingParameters, notice: Callable[[str], None]) -> None:
+        self.omitted: set[str] = set()
+        self._url = url
+        self._sampling = sampling
+        self._notice = notice
+        self._limit_name = "max_tokens"
+
+    def body(self, request: Request) -> dict[str, object]:
+        """Return the JSON body of a request."""
+        return self._sampling.body(request, self.omitted, self._limit_name)
+
+    def omit(self, names: Sequence[str], reason: str) -> None:
+        """Omit parameters from all further requests, with one notice for each.
+
+        Raises:
+            ServerError: the user has set one of them to a value that changes the answers.
+        """
+        for name in names:
+            if name not in self.omitted:
+                if name in NEUTRAL_PARAMETERS and (value := self._sampling.value(name)) != NEUTRAL_PARAMETERS[name]:
+                    raise ServerError(f"{self._url} refuses {name} = {value}, which was asked for ({reason})")
+                self.omitted.add(name)
+                self._notice(f"{self._url} does not take {name!r}; requests go without it ({reason})")
+
+    def adapt_to_refusal(self, refusal: Refusal, body: Mapping[str, object]) -> bool:
+        """Change how bodies are built if a refusal names the parameter that caused it.
+
+        Args:
+            body: the body of the refused request. Only its parameters count: other requests in flight may have led to
+                the same change already.
+
+        Returns:
+            Whether the request should be sent again.
+        """
+        if refusal.status not in (400, 422) or refusal.is_context or refusal.is_about_account:
+            return False
+        if "max_completion_tokens" in refusal.searchable and "messages" in body and "max_tokens" in body:
+            self._limit_name = "max_completion_tokens"
+            return True
+        removable = (*NEUTRAL_PARAMETERS, *OPTIONAL_PARAMETERS, "seed")
+        removable = tuple(name for name in removable if name in body and name not in self._sampling.extra_body)
+        named = [name for name in removable if re.search(rf"\b{name}\b", refusal.searchable)]
+        self.omit(named, shorten(str(refusal)))
+        return bool(named)
 
 
 def message_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
