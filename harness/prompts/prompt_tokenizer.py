@@ -11,6 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from operator import eq
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
@@ -155,11 +156,7 @@ class PromptTokenizer:
         the model is sampled, it reads the prompt's own ids.
         """
         prompt, answer = self._texts(_PROBE, 0)
-        ids, answer_ids, whole = (
-            self._encode_text(prompt),
-            self._encode_text(answer),
-            self._encode_text(prompt + answer),
-        )
+        ids, answer_ids, whole = map(self._encode_text, (prompt, answer, prompt + answer))
         if ids + answer_ids == whole or whole[: len(ids)] == ids:
             return ids + answer_ids != whole
         if decode_ids(self.tokenizer, answer_ids) != answer and isinstance(self._turn, AssistantTurn):
@@ -174,9 +171,8 @@ class PromptTokenizer:
         expected = [[self._encode_text(text) for text in self._texts(task, 0)] for task in tasks]
         for (method, cells), cut in product(_TABLES.items(), (True, False)):
             table = TableTokenizer(self._encode_text, self.encoder, self._slotted_texts, cut=cut, cells=cells)
-            if all(
-                [table.prompt_ids(t, 0), table.answer_ids(t, 0)] == ids for t, ids in zip(tasks, expected, strict=True)
-            ):
+            ids = ([table.prompt_ids(task, 0), table.answer_ids(task, 0)] for task in tasks)
+            if all(map(eq, ids, expected)):
                 self.method = method
                 return table
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -81,6 +81,6 @@ def test_text_without_marks_is_only_stripped(text: str) -> None:
     "text", ["<" + " " * 100_000 + "x", "<s> " * 20_000 + "x", "x" + "<s> " * 5_000, "<|a" * 30_000]
 )
 def test_hostile_answers_take_linear_time(text: str) -> None:
-    start = perf_counter()
+    start = process_time()
     extract_answer(text)
-    assert perf_counter() - start < 2
+    assert process_time() - start < 2
