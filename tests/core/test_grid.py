@@ -59,9 +59,10 @@ def test_rows_that_are_no_rectangle_are_refused(rows: object) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(31, 1), (1, 31), (31, 31)])
 def test_sides_over_30_are_refused(height: int, width: int) -> None:
-    with pytest.raises(OversizeError, match=f"{height}x{width}") as error:
-        Grid.from_rows([[0] * width] * height)
-    assert error.value.kind == "bad_shape"
+    for read in (Grid.from_rows, Grid.from_json):
+        with pytest.raises(OversizeError, match=f"{height}x{width}") as error:
+            read([[0] * width] * height)
+        assert error.value.kind == "bad_shape"
     assert Grid.from_rows([[0] * min(width, 30)] * min(height, 30)).shape == (min(height, 30), min(width, 30))
 
 
