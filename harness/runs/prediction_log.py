@@ -16,7 +16,6 @@ from harness.core.files import atomic_writer
 
 _BLOCK = 1 << 16
 _RETRYABLE_WORDS = (b'"error"', b'"refused"')
-Key = tuple[str, str, int, int]
 
 
 class PredictionLog:
@@ -108,7 +107,7 @@ def drop_retryable(path: Path) -> int:
     dropped = 0
     try:
         with atomic_writer(path, draft=path.with_name(f".tmp-{path.name}")) as file:
-            for number, line in enumerate(complete_lines(path), 1):
+            for number, line in enumerate(_complete_lines(path), 1):
                 may_match = any(word in line for word in _RETRYABLE_WORDS)  # most lines need not be parsed
                 if may_match and _outcome(line, f"{path}, line {number}") in ("error", "refused"):
                     dropped += 1
@@ -129,7 +128,7 @@ def _outcome(line: bytes, where: str) -> object:
         raise RunError(f"{where}: not a prediction ({error!r}); restore the file or run the benchmark again") from None
 
 
-def complete_lines(path: Path) -> Iterator[bytes]:
+def _complete_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file that end with a line break; none if there is no file."""
     if path.exists():
         with path.open("rb") as file:

@@ -12,6 +12,10 @@ FAILURES: tuple[Outcome, ...] = (
 )  # fmt: skip
 
 
+PredictionKey = tuple[str, str, int, int]
+"""(model, task id, test index, sample index), which identifies a prediction in its run."""
+
+
 class Record(BaseModel):
     """Base class of all records: unknown fields are an error, and instances are immutable."""
 
@@ -47,8 +51,8 @@ class PredictionRecord(Record):
     """Duration of the last attempt of its request, divided by the number of predictions that shared the request."""
 
     @property
-    def key(self) -> tuple[str, str, int, int]:
-        """(model, task id, test index, sample index), which identifies the prediction in its run."""
+    def key(self) -> PredictionKey:
+        """What identifies the prediction in its run."""
         return self.model, self.task_id, self.test_index, self.sample_index
 
 

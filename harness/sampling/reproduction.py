@@ -9,9 +9,8 @@ from pathlib import Path
 from harness.client.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import Key
 from harness.runs.prediction_reader import Prediction, read_predictions
-from harness.runs.schema import Results
+from harness.runs.schema import PredictionKey, Results
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
@@ -30,7 +29,7 @@ class ReproductionResult:
     """Those with equal outcome and grid in both runs."""
     same_results: bool
     """Whether all metrics and failure counts are equal."""
-    first: tuple[Key, ...]
+    first: tuple[PredictionKey, ...]
     """Keys of the first five predictions that differ, in the original's order."""
 
 
@@ -94,7 +93,7 @@ def compare_runs(run: Path, other: Path) -> ReproductionResult:
     """
     outcomes = {_key(prediction): hash((prediction.outcome, prediction.grid)) for prediction in _predictions(other)}
     total = same = 0
-    differing: list[Key] = []
+    differing: list[PredictionKey] = []
     for prediction in _predictions(run):
         total += 1
         if outcomes.get(_key(prediction)) == hash((prediction.outcome, prediction.grid)):
@@ -109,7 +108,7 @@ def _predictions(run: Path) -> Iterator[Prediction]:
     return read_predictions(RunFolder(run).predictions_path)
 
 
-def _key(prediction: Prediction) -> Key:
+def _key(prediction: Prediction) -> PredictionKey:
     return prediction.model, prediction.task_id, prediction.test_index, prediction.sample
 
 

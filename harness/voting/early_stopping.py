@@ -135,10 +135,10 @@ def _sum_over_overtakes(
         leader_weight, rest, mass: the urn's weights of the leader, of all but leader and rival, and of everything.
     """
     tilt, stay = math.log(max(left, 1) / (mass + left)), math.log(mass / (mass + left))
-    draws = np.arange(left + 1) * tilt
-    leader = np.exp(_log_weights(leader_weight, left) + draws + leader_weight * stay)
-    rival = np.exp(log_rival + draws + (mass - leader_weight - rest) * stay)
-    others = np.exp(_log_weights(rest, left) + draws + rest * stay)[::-1]
+    tilts = np.arange(left + 1) * tilt
+    leader = np.exp(_log_weights(leader_weight, left) + tilts + leader_weight * stay)
+    rival = np.exp(log_rival + tilts + (mass - leader_weight - rest) * stay)
+    others = np.exp(_log_weights(rest, left) + tilts + rest * stay)[::-1]
     total = sum(
         float(leader[x]) * float(rival[lead + x : left - x + 1] @ others[lead + 2 * x :])
         for x in range((left - lead) // 2 + 1)

@@ -104,7 +104,7 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
         raise ValueError(f"{len(votes)} predictions were given where {n} were due")
     groups = rank_votes(votes)
     same_size = [group for group in groups if group.grid.shape == truth.shape]
-    pixels = math.fsum(group.count * equal_cells(group.grid, truth) for group in same_size)
+    pixels = math.fsum(group.count * _equal_cells(group.grid, truth) for group in same_size)
     wrong = sorted((group.count for group in groups if group.grid != truth), reverse=True)
     return OutputScore(
         n=n,
@@ -118,7 +118,7 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
     )
 
 
-def equal_cells(grid: Grid, truth: Grid) -> float:
+def _equal_cells(grid: Grid, truth: Grid) -> float:
     """Return the share of equal cells; 0 if the shapes differ."""
     if grid.shape != truth.shape:
         return 0.0
