@@ -1,10 +1,11 @@
-"""All benchmarks one after the other, each beside its peer or limit in the same run.
+"""Run all benchmarks, each against its peer or limit in the same session.
 
     python -m benchmarks [--quick] [--minutes M] [ENTRY ...]
 
-What is measured is kept in runs/benchmarks, so that the same command goes on where it stopped; --fresh begins anew.
-Each entry writes benchmarks/ENTRY.md and can be run by itself (``python -m benchmarks.ENTRY --help``); in the end
-benchmarks/RESULTS.md is written from what all have found. Exits with 1 where a goal is missed or an entry fails.
+Measurements are stored in runs/benchmarks, so that the same command resumes where it stopped; --fresh starts over.
+Each entry writes benchmarks/ENTRY.md and can be run alone (``python -m benchmarks.ENTRY --help``). At the end
+benchmarks/RESULTS.md is written from the results of all entries. The exit status is 1 if a goal is missed or an entry
+fails.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ RESULTS = FOLDER / "RESULTS.md"
 
 
 def run_entry(entry: str, folder: Path, options: argparse.Namespace, minutes: float) -> bool:
-    """Run one benchmark if it is not finished yet; returns whether it failed."""
+    """Run one benchmark if it is not finished yet, and return whether it failed."""
     if (folder / SUMMARY).exists():
         print(f"{entry}: finished before", file=sys.stderr)
         return False
@@ -50,39 +51,39 @@ def run_entry(entry: str, folder: Path, options: argparse.Namespace, minutes: fl
     command += ["--minutes", f"{minutes:.2f}"] if minutes < 1e8 else []
     with (folder.parent / f"{entry}.log").open("ab") as log:
         status = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
-    told = "finished" if (folder / SUMMARY).exists() else "not finished" if status == 0 else f"failed ({status})"
-    print(f"{entry}: {told} in {time.monotonic() - start:.0f} s; {folder.parent / entry}.log", file=sys.stderr)
+    state = "finished" if (folder / SUMMARY).exists() else "not finished" if status == 0 else f"failed ({status})"
+    print(f"{entry}: {state} in {time.monotonic() - start:.0f} s; {folder.parent / entry}.log", file=sys.stderr)
     return not (folder / SUMMARY).exists() and status != 0
 
 
 def results(summaries: dict[str, dict[str, Any]]) -> str:
-    """The page of all results."""
+    """Return the page with the results of all benchmarks."""
     parts = ["# Benchmarks: results", _HEAD.format(machine=describe_machine())]
     growth, missed = [], []
     behind: dict[str, list[str]] = {}
     for entry, title in ENTRIES.items():
         if entry not in summaries:
             continue
-        found = summaries[entry]
-        findings, growths = from_json(found)
-        versions = ", ".join(found["versions"])
-        said = f"[{entry}.md]({entry}.md), measured {found['measured']}" + (f" at {versions}" if versions else "")
-        parts += [f"## {title}", f"{said}.", findings_table(findings)]
+        summary = summaries[entry]
+        findings, growths = from_json(summary)
+        versions = ", ".join(summary["versions"])
+        text = f"[{entry}.md]({entry}.md), measured {summary['measured']}" + (f" at {versions}" if versions else "")
+        parts += [f"## {title}", f"{text}.", findings_table(findings)]
         if growths:
             growth.append(f"**{title}**\n\n{growth_table(growths)}")
         for finding in findings:
-            if told := finding.behind():
-                behind.setdefault(f"{title}: {finding.why or 'not explained yet'}", []).append(told)
-        missed += [f"- {title}: {goal}" for goal in found["missed"]]
+            if state := finding.behind():
+                behind.setdefault(f"{title}: {finding.why or 'not explained yet'}", []).append(state)
+        missed += [f"- {title}: {goal}" for goal in summary["missed"]]
     parts += ["## How cost grows with size", _GROWTH, *growth]
-    reasons = [f"- {why}. {'; '.join(told)}." for why, told in behind.items()]
+    reasons = [f"- {why}. {'; '.join(state)}." for why, state in behind.items()]
     parts += ["## Where this project is behind, and why", "\n".join(reasons) or "Nowhere."]
     parts += ["## Goals missed", "\n".join(missed) if missed else "None."]
     return "\n\n".join(parts) + "\n"
 
 
 def main() -> int:
-    """Run what is not finished, and write RESULTS.md."""
+    """Run the benchmarks that are not finished, and write RESULTS.md."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -90,7 +91,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small, once, in five minutes; no page, no new peers")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after this time")
-    parser.add_argument("--work", type=Path, default=WORK, help=f"where measurements are kept (default {WORK})")
+    parser.add_argument("--work", type=Path, default=WORK, help=f"folder of the measurements (default {WORK})")
     options = parser.parse_args()
     if unknown := [entry for entry in options.entries if entry not in ENTRIES]:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
@@ -114,7 +115,7 @@ def main() -> int:
     waiting = [entry for entry in ENTRIES if entry not in summaries]
     if waiting:
         print(f"not finished: {', '.join(waiting)}; the same command goes on", file=sys.stderr)
-    missed = not options.quick and any(found["missed"] for found in summaries.values())
+    missed = not options.quick and any(summary["missed"] for summary in summaries.values())
     return 1 if failed or missed else 0
 
 

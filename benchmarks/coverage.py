@@ -1,8 +1,8 @@
-"""How often the intervals hold: simulated benchmarks of known truth, scored as the harness scores.
+"""Measure how often intervals cover the true value, in simulated benchmarks scored as the harness scores.
 
-A population of tasks is drawn from at the level published for such benchmarks (accuracy 13 %, pass_n 34 %,
-vote_2 24 % at 32 predictions). Each replicate is one benchmark: its tasks are a fresh sample, its interval
-covers if it holds the population's value. Writes benchmarks/coverage.md.
+Tasks are drawn from a population at the level published for such benchmarks (accuracy 13 %, pass_n 34 %, vote_2 24 %
+at 32 predictions). Each replicate is one benchmark on a fresh sample of tasks. Its interval covers if it contains the
+value of the population. Writes benchmarks/coverage.md.
 
     python -m benchmarks.coverage [--quick] [--replicates 2000]
 """
@@ -33,7 +33,7 @@ CHUNK = 200
 
 @dataclass(frozen=True)
 class Population:
-    """How likely a task's exact grid is, and where the wrong predictions go."""
+    """Distribution of each task's probability of the exact grid, and of the wrong predictions."""
 
     never: float = 0.525
     """Share of tasks whose exact grid is never sampled."""
@@ -47,12 +47,19 @@ class Population:
     """Share of tasks with a second test output."""
 
     def chances(self, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
-        """The chance of the exact grid for tasks of the given shape."""
+        """Draw the probability of the exact grid for tasks of the given shape."""
         return np.where(rng.random(shape) < self.never, 0.0, rng.beta(*self.solved, shape))
 
 
 def score_outputs(population: Population, chance: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Draw n predictions for outputs of these chances, shape (outputs,), and score them: (metrics, outputs)."""
+    """Draw n predictions for test outputs and score them.
+
+    Args:
+        chance: probability of the exact grid, shape (outputs,).
+
+    Returns:
+        Shape (metrics, outputs).
+    """
     count = len(chance)
     popularity = 1 / np.arange(1, DISTRACTORS + 1)
     agreed = rng.beta(*population.agreed, count)[:, None]
@@ -72,7 +79,11 @@ def score_outputs(population: Population, chance: Floats, n: int, rng: np.random
 
 
 def score_tasks(population: Population, chance: Floats, n: int, rng: np.random.Generator) -> Floats:
-    """Score tasks of these chances, shape (replicates, tasks): (metrics, replicates, tasks)."""
+    """Score tasks with these probabilities of the exact grid, shape (replicates, tasks).
+
+    Returns:
+        Shape (metrics, replicates, tasks).
+    """
     flat = chance.ravel()
     values = score_outputs(population, flat, n, rng)
     second = np.flatnonzero(rng.random(len(flat)) < population.two_outputs)
@@ -81,7 +92,7 @@ def score_tasks(population: Population, chance: Floats, n: int, rng: np.random.G
 
 
 def simulate(population: Population, replicates: int, tasks: int, n: int, seed: int) -> Floats:
-    """Benchmarks of fresh tasks: values of shape (metrics, replicates, tasks)."""
+    """Simulate benchmarks of fresh tasks: values of shape (metrics, replicates, tasks)."""
     rng = np.random.default_rng([seed, tasks, n])
     sizes = [min(CHUNK, replicates - start) for start in range(0, replicates, CHUNK)]
     parts = [score_tasks(population, population.chances((size, tasks), rng), n, rng) for size in sizes]
@@ -89,7 +100,7 @@ def simulate(population: Population, replicates: int, tasks: int, n: int, seed: 
 
 
 def truth(population: Population, n: int, tasks: int = 2_000_000) -> Floats:
-    """The population's value of each metric, to about 0.0003."""
+    """Return the population's value of each metric, to about 0.0003."""
     replicates = tasks // 10_000
     means = [simulate(population, 1, 10_000, n, SEED + 1 + i).mean(axis=(1, 2)) for i in range(replicates)]
     average: Floats = np.mean(means, axis=0)
@@ -98,7 +109,7 @@ def truth(population: Population, n: int, tasks: int = 2_000_000) -> Floats:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Coverage of each metric, and the mean width, by the harness's intervals and by others."""
+    """Coverage of each metric and mean width, by the harness's intervals and by others."""
 
     ours: Floats
     plain_bca: Floats
@@ -111,9 +122,9 @@ class Coverage:
 
 
 def coverage(values: Floats, target: Floats, n: int) -> Coverage:
-    """Count how often intervals of simulated benchmarks (metrics, replicates, tasks) hold the target."""
+    """Count how often intervals of simulated benchmarks (metrics, replicates, tasks) contain the target."""
     tasks = values.shape[2]
-    held, widths = np.empty((3, len(values))), np.empty((3, len(values)))
+    coverages, widths = np.empty((3, len(values))), np.empty((3, len(values)))
     for m, (rows, true) in enumerate(zip(values, target, strict=True)):
         units, scale = to_units(rows, n * OUTPUTS_MULTIPLE)
         varied = np.ptp(units, axis=1) > 0
@@ -123,16 +134,16 @@ def coverage(values: Floats, target: Floats, n: int) -> Coverage:
             np.array([wilson(float(value), tasks) for value in rows.mean(axis=1)]),
         )
         for kind, ends in enumerate(kinds):
-            held[kind, m] = ((ends[:, 0] <= true) & (true <= ends[:, 1])).sum() / len(rows)
+            coverages[kind, m] = ((ends[:, 0] <= true) & (true <= ends[:, 1])).sum() / len(rows)
             widths[kind, m] = np.nanmean(ends[:, 1] - ends[:, 0])
     # Resampling tasks × n predictions of 0 or 1 gives, but for rounding, the binomial interval.
     wrong = [wilson(float(row.mean()), tasks * n) for row in values[0]]
     control = np.mean([low <= target[0] <= high for low, high in wrong])
-    return Coverage(*held, widths=(widths[0], widths[1], widths[2]), per_prediction=float(control))
+    return Coverage(*coverages, widths=(widths[0], widths[1], widths[2]), per_prediction=float(control))
 
 
 def two_level(population: Population, target: float, n: int, replicates: int, tasks: int = 400) -> float:
-    """Coverage of pass_n where tasks and, within them, predictions are resampled (999 times)."""
+    """Return the coverage of pass_n if tasks and, within them, predictions are resampled (999 times)."""
     rng = np.random.default_rng([SEED, 9, n])
     covered = 0
     for _ in range(replicates):
@@ -145,7 +156,9 @@ def two_level(population: Population, target: float, n: int, replicates: int, ta
 
 
 def pairs(population: Population, moved: float, shape: tuple[int, int], n: int, seed: int) -> tuple[Floats, Floats]:
-    """Two adapters on the same tasks, the second with fresh chances on a share ``moved`` of them."""
+    """Simulate two adapters on the same tasks. A share ``moved`` of the tasks has other probabilities for the
+    second.
+    """
     rng = np.random.default_rng([seed, *shape, n])
     first = population.chances(shape, rng)
     second = np.where(rng.random(shape) < moved, population.chances(shape, rng), first)
@@ -158,10 +171,12 @@ def pairs(population: Population, moved: float, shape: tuple[int, int], n: int, 
 
 
 def false_alarms(a: Floats, b: Floats, n: int) -> tuple[float, float, float]:
-    """Shares of equal pairs (replicates, tasks) called different by the test, the percentile interval and BCa."""
-    found = compare(b, a, n * OUTPUTS_MULTIPLE)
-    test = np.mean([c.p < 0.05 for c in found])
-    interval = np.mean([c.low is not None and not c.low <= 0 <= (c.high or 0) for c in found])
+    """Return the shares of equal pairs (replicates, tasks) called different by the test, percentile interval and
+    BCa.
+    """
+    result = compare(b, a, n * OUTPUTS_MULTIPLE)
+    test = np.mean([c.p < 0.05 for c in result])
+    interval = np.mean([c.low is not None and not c.low <= 0 <= (c.high or 0) for c in result])
     units, _ = to_units(b - a, n * OUTPUTS_MULTIPLE)
     varied = units[np.ptp(units, axis=1) > 0]
     ends = bca(varied, 0, 0.95, 9_999)
@@ -169,38 +184,40 @@ def false_alarms(a: Floats, b: Floats, n: int) -> tuple[float, float, float]:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def percent(x: float) -> str:
-    """A share in per cent with one decimal."""
+    """Format a share in per cent with one decimal."""
     return f"{100 * x:.1f}"
 
 
 def measure_coverage(population: Population, replicates: int) -> dict[str, Any]:
-    """The tables of interval coverage, and the figures that are compared."""
+    """Return the tables of interval coverage and the values to compare."""
     targets = {n: truth(population, n) for n in (8, 32, 128)}
     parts = [f"Population values (%), and coverage (%) of nominal 95 % over {replicates} replicates.\n"]
     parts.append(table(["N", *METRICS], [[str(n), *map(percent, t)] for n, t in targets.items()]))
     rows, ours, naive = [], [], []
     for n, target in targets.items():
-        found = coverage(simulate(population, replicates, 400, n, SEED), target, n)
-        rows.append([str(n), *map(percent, found.ours), percent(found.per_prediction)])
-        ours.append(100 * float(np.abs(found.ours - 0.95).max()))
-        naive.append(100 * abs(found.per_prediction - 0.95))
+        result = coverage(simulate(population, replicates, 400, n, SEED), target, n)
+        rows.append([str(n), *map(percent, result.ours), percent(result.per_prediction)])
+        ours.append(100 * float(np.abs(result.ours - 0.95).max()))
+        naive.append(100 * abs(result.per_prediction - 0.95))
     parts.append("400 tasks; the last column resamples predictions instead of tasks (accuracy).\n")
     parts.append(table(["N", *METRICS, "per prediction"], rows))
     control = two_level(population, float(targets[32][METRICS.index("pass_n")]), 32, min(replicates, 400))
     parts.append(f"Resampling tasks and predictions within them, 400 tasks, N = 32: pass_n {percent(control)}.\n")
     rows, wide, few, width = [], [], {}, {}
     for tasks in (10, 15, 20, 29, 30, 50, 120):
-        found = coverage(simulate(population, replicates, tasks, 32, SEED), targets[32], 32)
-        held = (found.ours, found.plain_bca, found.always_wilson)
-        few[str(tasks)] = [100 * float(max(0.95 - shares.min(), 0)) for shares in held[:2]]
-        width[str(tasks)] = 100 * float(found.widths[0][0])
-        for kind, shares, widths in zip(("harness", "BCa always", "Wilson always"), held, found.widths, strict=True):
+        result = coverage(simulate(population, replicates, tasks, 32, SEED), targets[32], 32)
+        coverages = (result.ours, result.plain_bca, result.always_wilson)
+        few[str(tasks)] = [100 * float(max(0.95 - shares.min(), 0)) for shares in coverages[:2]]
+        width[str(tasks)] = 100 * float(result.widths[0][0])
+        for kind, shares, widths in zip(
+            ("harness", "BCa always", "Wilson always"), coverages, result.widths, strict=True
+        ):
             rows.append([str(tasks), kind, *map(percent, shares)])
             wide.append([str(tasks), kind, *map(percent, widths)])
     parts += ["Few tasks, N = 32.\n", table(["tasks", "interval", *METRICS], rows)]
@@ -209,7 +226,7 @@ def measure_coverage(population: Population, replicates: int) -> dict[str, Any]:
 
 
 def measure_differences(population: Population, replicates: int) -> dict[str, Any]:
-    """The tables of false alarms and of what can be resolved."""
+    """Return the tables of false alarms and of resolvable differences."""
     rows = []
     for tasks in (50, 400):
         a, b = pairs(population, 0.0, (replicates, tasks), 32, SEED)
@@ -234,27 +251,27 @@ def measure_differences(population: Population, replicates: int) -> dict[str, An
 
 
 def main() -> int:
-    """Simulate what is not known yet, and write the page."""
-    made = parser(__doc__, "coverage", repeats=1)
-    made.add_argument("--replicates", type=int, help="simulated benchmarks (default 2,000; quick: 25)")
-    options = made.parse_args()
+    """Run the missing simulations and write the page."""
+    arguments = parser(__doc__, "coverage", repeats=1)
+    arguments.add_argument("--replicates", type=int, help="simulated benchmarks (default 2,000; quick: 25)")
+    options = arguments.parse_args()
     replicates = options.replicates or (25 if options.quick else 2_000)
     store, population = open_store(options), Population()
-    found = store.get(f"coverage {replicates}", lambda: measure_coverage(population, replicates))
+    result = store.get(f"coverage {replicates}", lambda: measure_coverage(population, replicates))
     differences = store.get(f"differences {replicates}", lambda: measure_differences(population, replicates))
     findings = [
         Finding(f"off 95 % at most, 400 tasks, N = {n}", "points", (a,), "resampling predictions", (b,))
-        for n, a, b in zip((8, 32, 128), found["ours"], found["naive"], strict=True)
+        for n, a, b in zip((8, 32, 128), result["ours"], result["naive"], strict=True)
     ]
     findings += [
         Finding(f"under 95 % at most, {tasks} tasks, N = 32", "points", (ours,), "BCa always", (bca_alone,))
-        for tasks, (ours, bca_alone) in found["few"].items()
+        for tasks, (ours, bca_alone) in result["few"].items()
         if int(tasks) < 30
     ]
-    width = tuple(found["width"][tasks] for tasks in ("30", "50", "120"))
+    width = tuple(result["width"][tasks] for tasks in ("30", "50", "120"))
     growths = [Growth("width of the interval of accuracy", "tasks", "points", (30, 50, 120), width)]
     tables = f"{findings_table(findings)}\n\n{growth_table(growths)}"
-    page = f"{_HEAD}\n{tables}\n\n{found['text']}\n{differences['text']}"
+    page = f"{_HEAD}\n{tables}\n\n{result['text']}\n{differences['text']}"
     return finish(options, page, findings, growths, versions=store.versions())
 
 

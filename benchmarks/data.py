@@ -1,9 +1,9 @@
-"""Reading BARC at size: the line index beside a list of all rows and beside Hugging Face datasets.
+"""Reading BARC at full size: the line index against a list of all rows and Hugging Face datasets.
 
     python -m benchmarks.data [--quick]
 
-Files of BARC's row form and published row size (28 KB), of three sizes; every side in a process of its own, in
-turns: opening the file the first time, opening it again, drawing random tasks, and the leak audit. Writes
+Files of three sizes with BARC's fields and published row size (28 KB). Every side runs in separate processes, in turns:
+opening the file for the first time, opening it again, reading random tasks, and the leak audit. Writes
 benchmarks/data.md.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.bulk.rows import ROW_BYTES, write_rows
 from benchmarks.bulk.sides import DRAWS
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions, work_folder
 from benchmarks.common.findings import Finding, Growth
-from benchmarks.common.processes import measured, module
+from benchmarks.common.processes import measure_process, module_command
 from benchmarks.common.store import Store
 
 BARC_ROWS = 400_000
@@ -32,7 +32,7 @@ SIDES = ("first", "again", "list", "arrow first", "arrow again", "audit")
 
 
 def measure(store: Store, folder: Path, megabytes: int, repeats: int) -> None:
-    """All sides on a file of one size; the file is made for it and removed."""
+    """Measure all sides on a file of one size, which is written for it and removed."""
     keys = [f"{side} {megabytes} {repeat}" for repeat in range(repeats) for side in SIDES]
     if all(key in store.known for key in keys):
         return
@@ -48,7 +48,9 @@ def measure(store: Store, folder: Path, megabytes: int, repeats: int) -> None:
 
 def _measure_kind(store: Store, kind: str, path: Path, cache: Path, case: str) -> None:
     def side(name: str) -> dict[str, Any]:
-        done = measured(module("benchmarks.bulk.sides", name, str(path), str(cache)), {"HF_HUB_OFFLINE": "1"})
+        done = measure_process(
+            module_command("benchmarks.bulk.sides", name, str(path), str(cache)), {"HF_HUB_OFFLINE": "1"}
+        )
         figures: dict[str, Any] = done.last_line()
         return figures
 
@@ -68,7 +70,7 @@ def _measure_kind(store: Store, kind: str, path: Path, cache: Path, case: str) -
 
 
 def main() -> int:
-    """Measure what is not known yet, and write the page."""
+    """Run the missing measurements and write the page."""
     options = parser(__doc__, "data").parse_args()
     sizes = (5, 20) if options.quick else (80, 160, 320)
     store, repeats = open_store(options), repetitions(options)

@@ -1,10 +1,10 @@
-"""What a harness costs beside the model: CPU seconds and memory for the same requests, side by side.
+"""The cost of a harness without the model: CPU seconds and memory for the same requests.
 
     python -m benchmarks.harness_overhead [--quick] [--requests 2048]
 
-A local server of no latency (a process of its own) answers the same chats from `bench run`, lm-eval, inspect and a bare
-aiohttp loop, who take turns, each in a fresh process. Every repetition has runs of three sizes of each side: what a
-request costs, free of start-up, is the difference between the largest and the smallest. Writes
+A local server without latency, in a separate process, answers the same chats from `bench run`, lm-eval, inspect and a
+bare aiohttp loop, which take turns, each in a new process. Every repetition has runs of three sizes for each side: the
+cost of a request without start-up is the difference between the largest and the smallest. Writes
 benchmarks/harness_overhead.md.
 """
 
@@ -40,7 +40,7 @@ Figures = dict[str, float]
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Processor time of a process and its children so far."""
+    """Return the processor time of a process and its children so far."""
     total = 0.0
     for each in [process, *process.children(recursive=True)]:
         times = each.cpu_times()
@@ -49,7 +49,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def measure(side: str, case: Case, peers: Path, out: Path) -> Figures:
-    """One run of a side: seconds and CPU seconds in all and until its first request, and peak memory (MB)."""
+    """Run one side: seconds and CPU seconds in total and until its first request, and peak memory (MB)."""
     shutil.rmtree(out, ignore_errors=True)
     words = [sys.executable, "-m", "benchmarks.overhead.server"]
     if side == "bench run, token ids":
@@ -92,14 +92,14 @@ def measure(side: str, case: Case, peers: Path, out: Path) -> Figures:
 
 
 def each(store: Store, side: str, sizes: Sequence[int], repeats: int) -> tuple[float, ...]:
-    """CPU seconds of 1,000 requests, by repetition: from the smallest and the largest run."""
+    """Return the CPU seconds per 1,000 requests by repetition, from the smallest and the largest run."""
     small, large = sizes[0], sizes[-1]
     pairs = [(store.known[f"{side} {small} {i}"], store.known[f"{side} {large} {i}"]) for i in range(repeats)]
     return tuple(1000 * (b["cpu"] - a["cpu"]) / (large - small) for a, b in pairs)
 
 
 def values(store: Store, side: str, size: int, repeats: int, field: str) -> tuple[float, ...]:
-    """A figure of a side by repetition."""
+    """Return a value of a side by repetition."""
     return tuple(store.known[f"{side} {size} {i}"][field] for i in range(repeats))
 
 
@@ -145,11 +145,11 @@ How the cost of a whole process grows with the requests:
 
 def main() -> int:
     """Measure what is not known yet, and write the page."""
-    made = parser(__doc__, "harness_overhead")
-    made.add_argument("--requests", type=int, default=2048)
-    made.add_argument("--in-flight", type=int, default=256)
-    peers.add_option(made)
-    options = made.parse_args()
+    arguments = parser(__doc__, "harness_overhead")
+    arguments.add_argument("--requests", type=int, default=2048)
+    arguments.add_argument("--in-flight", type=int, default=256)
+    peers.add_option(arguments)
+    options = arguments.parse_args()
     store, repeats, work = open_store(options), repetitions(options), work_folder(options)
     sizes = (64, 640) if options.quick else (64, options.requests // 2, options.requests)
     cases = [Case(work / "cases", size, options.in_flight) for size in sizes]

@@ -1,9 +1,10 @@
-"""Swapping adapters, and throughput with many of them: this server against a plain vLLM.
+"""Swapping adapters, and throughput with many adapters: this server against a plain vLLM.
 
     python -m benchmarks.hot_swap [--quick]
 
-Three servers of the tiny base run at once and are measured in turns, in changing order: ours, a plain vLLM with LoRA
-and its own load route (none of our plugins), and a plain vLLM of the base alone. Writes benchmarks/hot_swap.md.
+Three servers of the tiny base run at the same time and are measured in turns, in changing order: ours, a plain vLLM
+with LoRA and its own load route (without our plugins), and a plain vLLM with only the base. Writes
+benchmarks/hot_swap.md.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aiohttp import ClientError
 
 from benchmarks.common.entry import finish, open_store, parser, repetitions, work_folder
 from benchmarks.common.findings import Finding, Growth
-from benchmarks.common.store import Line, Nothing, Store
+from benchmarks.common.store import Line, OutOfTimeError, Store
 from benchmarks.swapping.adapters import NAMES, Adapters, make_adapters
 from benchmarks.swapping.contestants import Contestant, contestants
 from benchmarks.swapping.page import write_page
@@ -53,7 +54,7 @@ class Extent:
 
     @property
     def names(self) -> list[str]:
-        """The adapters."""
+        """Return the adapters."""
         return list(NAMES[: max(*self.taking_turns, *self.loaded)])
 
 
@@ -75,20 +76,20 @@ def get(store: Store, key: str, measure: Callable[[], Line]) -> None:
 
 def keys(extent: Extent) -> list[str]:
     """Everything that is to be measured."""
-    found = []
+    results = []
     for repeat in range(extent.repeats):
         for many in extent.taking_turns:
             names = ("ours", "stock", "base") if many == 0 and extent.base else ("ours", "stock")
-            found += [f"throughput {name} {many} {repeat}" for name in names]
+            results += [f"throughput {name} {many} {repeat}" for name in names]
         for many in extent.loaded:
-            found += [f"first {name} {many} {repeat}" for name in ("ours", "stock")]
-            ways = (("ours", "promote"), ("stock", "unload, then load"), ("stock", "load in place"))
-            found += [f"swap {name} {many} {repeat} {way}" for name, way in ways]
-    return found
+            results += [f"first {name} {many} {repeat}" for name in ("ours", "stock")]
+            methods = (("ours", "promote"), ("stock", "unload, then load"), ("stock", "load in place"))
+            results += [f"swap {name} {many} {repeat} {method}" for name, method in methods]
+    return results
 
 
 def measure_all(store: Store, work: Path, extent: Extent) -> None:
-    """Start the servers and measure what is missing."""
+    """Start the servers and run the missing measurements."""
     adapters = make_adapters(work, extent.names)
     with contestants(adapters, work, extent.base) as servers:
         for name in ("ours", "stock"):
@@ -108,32 +109,32 @@ def measure_all(store: Store, work: Path, extent: Extent) -> None:
 
 
 def peak(server: Contestant) -> Line:
-    """Peak memory of a contestant."""
+    """Return the peak memory of a contestant."""
     return {"mib": server.peak_memory()}
 
 
 def measure_swaps(store: Store, server: Contestant, adapters: Adapters, many: int, repeat: int, swaps: int) -> None:
-    """One contestant with so many adapters, once: loads on an idle server, and each way to swap under load."""
+    """Measure one contestant with this many adapters once: loads on an idle server, and each way to swap under load."""
     names, run = list(NAMES[:many]), f"{server.name} {many} {repeat}"
     get(store, f"first {run}", partial(first_tokens, server, names, (2, many, repeat)))
-    for way in server.swaps:
-        get(store, f"swap {run} {way}", partial(swaps_under_load, server, way, adapters, names, swaps))
+    for method in server.swaps:
+        get(store, f"swap {run} {method}", partial(swaps_under_load, server, method, adapters, names, swaps))
 
 
 def measure_throughput(store: Store, server: Contestant, many: int, repeat: int, count: int) -> None:
-    """One contestant with so many adapters, once."""
+    """Measure the throughput of one contestant with this many adapters once."""
     names, run = list(NAMES[:many]), f"{server.name} {many} {repeat}"
     get(store, f"throughput {run}", partial(throughput, server, names, count, (1, many, repeat)))
 
 
-def lost(store: Store, side: str, way: str, repeats: int) -> tuple[float, ...]:
-    """Requests that failed or were answered by another model than was asked for, by repetition; nan for a death."""
-    lines = [store.known[f"swap {side} {i} {way}"] for i in range(repeats)]
+def lost(store: Store, side: str, method: str, repeats: int) -> tuple[float, ...]:
+    """Return failed or wrongly answered requests by repetition; nan if the server died."""
+    lines = [store.known[f"swap {side} {i} {method}"] for i in range(repeats)]
     return tuple(float(sum(line.get(field, nan) for field in ("failed", "wrong", "wrong_base"))) for line in lines)
 
 
 def findings(store: Store, extent: Extent) -> tuple[list[Finding], list[Growth]]:
-    """This server beside a plain vLLM."""
+    """Compare this server with a plain vLLM."""
     repeats = extent.repeats
 
     def values(key: str, field: str) -> tuple[float, ...]:
@@ -143,21 +144,21 @@ def findings(store: Store, extent: Extent) -> tuple[list[Finding], list[Growth]]
         return float(max(line["mib"] for key, line in store.known.items() if key.startswith(f"memory {name} ")))
 
     peer, memory = "plain vLLM", (peak_of("ours"), peak_of("stock"))
-    found = []
+    results = []
     for many in extent.taking_turns:
         what = f"throughput, {many} adapters" if many else "throughput, the base"
         sides = [values(f"throughput {name} {many} {{}}", "per_second") for name in ("ours", "stock")]
-        found.append(Finding(what, "sequences/s", sides[0], peer, sides[1], more_is_better=True, memory=memory))
+        results.append(Finding(what, "sequences/s", sides[0], peer, sides[1], more_is_better=True, memory=memory))
     for many in extent.loaded:
         sides = [values(f"first {name} {many} {{}}", "first_token") for name in ("ours", "stock")]
-        found.append(Finding(f"load and first token, {many} adapters", "s", sides[0], peer, sides[1], why=WHY))
+        results.append(Finding(f"load and first token, {many} adapters", "s", sides[0], peer, sides[1], why=WHY))
     for many in extent.loaded:
         ours = lost(store, f"ours {many}", "promote", repeats)
-        for way in ("unload, then load", "load in place"):
-            deaths = sum("died" in store.known[f"swap stock {many} {i} {way}"] for i in range(repeats))
-            other = f"{peer}, {way}" + (f" (died {deaths} of {repeats} times)" if deaths else "")
-            theirs = lost(store, f"stock {many}", way, repeats)
-            found.append(Finding(f"failed or wrong under swaps, {many} adapters", "requests", ours, other, theirs))
+        for method in ("unload, then load", "load in place"):
+            deaths = sum("died" in store.known[f"swap stock {many} {i} {method}"] for i in range(repeats))
+            other = f"{peer}, {method}" + (f" (died {deaths} of {repeats} times)" if deaths else "")
+            theirs = lost(store, f"stock {many}", method, repeats)
+            results.append(Finding(f"failed or wrong under swaps, {many} adapters", "requests", ours, other, theirs))
     costs = (
         ("`promote` under load", "swap ours {} {{}} promote", "swap"),
         ("load", "first ours {} {{}}", "load"),
@@ -167,11 +168,11 @@ def findings(store: Store, extent: Extent) -> tuple[list[Finding], list[Growth]]
         Growth(what, "adapters", "s", extent.loaded, tuple(median(values(key.format(n), field)) for n in extent.loaded))
         for what, key, field in costs
     ]
-    return found, growths
+    return results, growths
 
 
 def main() -> int:
-    """Measure what is missing and write the page once nothing is."""
+    """Run the missing measurements, and write the page if none is missing."""
     options = parser(__doc__, "hot_swap", repeats=3).parse_args()
     store, work = open_store(options), work_folder(options)
     extent = QUICK if options.quick else Extent(repetitions(options))
@@ -180,20 +181,20 @@ def main() -> int:
             measure_all(store, work, extent)
         except Died as death:
             print(f"a server died: {death}; all are started anew", file=sys.stderr)
-        except Nothing:
+        except OutOfTimeError:
             missing = [key for key in keys(extent) if key not in store.known]
             print(f"{len(missing)} measurements are missing; the same command goes on")
             return 0
         else:
             break
     page = write_page(store.known, extent.repeats, extent.taking_turns, extent.loaded)
-    found, growths = findings(store, extent)
+    results, growths = findings(store, extent)
     goals = [
         f"{finding.what}: {sum(finding.ours):.0f} of ours"
-        for finding in found
+        for finding in results
         if finding.unit == "requests" and sum(finding.ours)
     ]
-    return finish(options, page, found, growths, goals, store.versions())
+    return finish(options, page, results, growths, goals, store.versions())
 
 
 if __name__ == "__main__":

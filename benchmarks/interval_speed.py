@@ -1,9 +1,9 @@
-"""The cost of error bars: the harness's intervals against one plain scipy call a cell.
+"""The cost of error bars: the harness's intervals against one scipy call per cell.
 
 A full table has 5 adapters × 4 metrics × 8 curve points = 160 cells, each an interval over 400 tasks with
-9,999 resamples. Both sides run on the same values in turns, each in a fresh process so that the peak memory is its
-own, and every interval must be equal to the last bit. Goals: 30 times faster by the clock, in under 600 MB. Writes
-benchmarks/interval_speed.md, and ends with status 1 where a goal is missed.
+9,999 resamples. Both sides compute the same values in turns, each in a new process for its own peak memory, and every
+interval must be bit-equal. Goals: 30 times faster, in under 600 MB. Writes benchmarks/interval_speed.md. The exit
+status is 1 if a goal is missed.
 
     python -m benchmarks.interval_speed [--quick]
 """
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions
 from benchmarks.common.findings import Finding, Growth
-from benchmarks.common.processes import measured, module
+from benchmarks.common.processes import measure_process, module_command
 from harness.stats.intervals import intervals
 
 TIMES, MEGABYTES = 30, 600
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 
 def cells(tasks: int) -> Floats:
-    """160 rows of task values in 384ths: accuracy, pass, vote_1 and vote_2 rising along a curve."""
+    """Return 160 rows of task values in multiples of 1/384: accuracy, pass, vote_1 and vote_2 rising along a curve."""
     rng = np.random.default_rng(7)
     chance = np.where(rng.random((ADAPTERS, 1, 1, tasks)) < 0.525, 0, rng.beta(0.3, 0.8, (ADAPTERS, 1, 1, tasks)))
     strength = np.array([0.6, 1.0, 0.8, 0.9])[None, :, None, None]
@@ -45,25 +45,25 @@ def cells(tasks: int) -> Floats:
 
 
 def by_harness(whole: Floats) -> list[tuple[float, float]]:
-    """All rows through the shared count-matrix product."""
-    found = intervals(whole / DENOMINATOR, DENOMINATOR, resamples=RESAMPLES)
-    return [(i.low, i.high) for i in found]
+    """Compute all rows by the shared count-matrix product."""
+    result = intervals(whole / DENOMINATOR, DENOMINATOR, resamples=RESAMPLES)
+    return [(i.low, i.high) for i in result]
 
 
 def by_scipy(whole: Floats) -> list[tuple[float, float]]:
-    """One call of scipy.stats.bootstrap a row, as it is usually written."""
+    """Compute each row by one call of scipy.stats.bootstrap."""
     from scipy.stats import bootstrap
 
     ends = []
     for row in whole:
         rng = np.random.default_rng(0)
-        found = bootstrap((row,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=rng).confidence_interval
-        ends.append((float(found.low) / DENOMINATOR, float(found.high) / DENOMINATOR))
+        result = bootstrap((row,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=rng).confidence_interval
+        ends.append((float(result.low) / DENOMINATOR, float(result.high) / DENOMINATOR))
     return ends
 
 
 def one_side(side: str, tasks: int) -> dict[str, float | str]:
-    """Seconds by the clock and of the processor, and a digest of all the ends."""
+    """Return wall-clock and processor seconds, and a digest of all ends."""
     import scipy.stats  # noqa: F401  (its import is no part of either side)
 
     whole = cells(tasks)
@@ -74,25 +74,25 @@ def one_side(side: str, tasks: int) -> dict[str, float | str]:
 
 
 def missed(megabytes: float, equal: bool) -> list[str]:
-    """The goals beside speed that are missed, in words."""
-    found = [] if equal else ["the intervals differ from scipy's"]
+    """Return the missed goals other than speed, in words."""
+    result = [] if equal else ["the intervals differ from scipy's"]
     if megabytes >= MEGABYTES:
-        found.append(f"{megabytes:.0f} MB at the peak, where less than {MEGABYTES} is wanted")
-    return found
+        result.append(f"{megabytes:.0f} MB at the peak, where less than {MEGABYTES} is wanted")
+    return result
 
 
 def main() -> int:
-    """Measure what is not known yet, and write the page."""
-    made = parser(__doc__, "interval_speed")
-    made.add_argument("--side", nargs=2, metavar=("SIDE", "TASKS"), help="what is run for one measurement")
-    options = made.parse_args()
+    """Run the missing measurements and write the page."""
+    arguments = parser(__doc__, "interval_speed")
+    arguments.add_argument("--side", nargs=2, metavar=("SIDE", "TASKS"), help="what is run for one measurement")
+    options = arguments.parse_args()
     if options.side:
         print(json.dumps(one_side(options.side[0], int(options.side[1]))))
         return 0
     store, repeats, names = open_store(options), repetitions(options), ("harness", "scipy")
 
     def measure(side: str, tasks: int) -> dict[str, float | str]:
-        done = measured(module("benchmarks.interval_speed", "--side", side, str(tasks)))
+        done = measure_process(module_command("benchmarks.interval_speed", "--side", side, str(tasks)))
         return {**done.last_line(), "memory": done.memory}
 
     sizes = SIZES[:2] if options.quick else SIZES
@@ -105,7 +105,7 @@ def main() -> int:
         return tuple(store.known[f"{side} {tasks} {repeat}"][field] for repeat in range(repeats))
 
     digests = {tasks: {d for side in names for d in values(side, "digest", tasks)} for tasks in sizes}
-    equal = all(len(found) == 1 for found in digests.values())
+    equal = all(len(result) == 1 for result in digests.values())
     memory = median(values("harness", "memory")), median(values("scipy", "memory"))
     findings = [
         Finding(what, unit, values("harness", field), PEER, values("scipy", field), memory=memory, goal=goal)

@@ -1,9 +1,9 @@
-"""Building prompts: token ids by tables against the tokenizer's own chat template.
+"""Building prompts: token ids from tables against the tokenizer's own chat template.
 
     python -m benchmarks.prompts [--quick]
 
-Tasks of ARC-AGI-1 under fresh views with the default prompt and encoder, each built once, by every side in a process
-of its own, in turns. The ids must be equal. Writes benchmarks/prompts.md.
+Prompts of ARC-AGI-1's tasks in fresh views with the default prompt and encoder. Every side builds each prompt once, in
+a separate process, in turns. The ids must be equal. Writes benchmarks/prompts.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions
 from benchmarks.common.findings import Finding, Growth
-from benchmarks.common.processes import measured, module
+from benchmarks.common.processes import measure_process, module_command
 
 SIDES = {"tables": "this project", "template": "`apply_chat_template` of transformers"}
 TOKENIZERS = {"digits": "one token a digit, as Qwen's", "threes": "one token for up to three digits, as Llama 3's"}
@@ -33,7 +33,7 @@ _THREES = (
 
 
 def grouping_tokenizer() -> Any:
-    """A tokenizer of bytes and of every group of two and three digits, which cuts text as Llama 3's does."""
+    """Return a tokenizer of bytes and of all groups of two and three digits, which splits text as Llama 3's does."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -52,7 +52,7 @@ def grouping_tokenizer() -> Any:
 
 
 def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
-    """Tokens built a processor second, seconds to get ready, and a digest of the ids."""
+    """Return tokens built per processor second, seconds of set-up, and a digest of the ids."""
     from harness.core.augmentation import random_view
     from harness.core.random_stream import Stream
     from harness.data.spec import open_dataset
@@ -78,8 +78,8 @@ def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
         samples = []
         for view in views:
             chat = [{"role": m.role, "content": m.content} for m in prompt.messages(view, 0, encoder)]
-            made = tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=True)
-            samples.append(made["input_ids"])
+            encoded = tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=True)
+            samples.append(encoded["input_ids"])
     cpu = process_time() - cpu
     tokens = sum(map(len, samples))
     digest = hashlib.sha256(json.dumps(samples).encode()).hexdigest()
@@ -87,10 +87,10 @@ def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
 
 
 def main() -> int:
-    """Measure what is not known yet, and write the page."""
-    made = parser(__doc__, "prompts")
-    made.add_argument("--side", nargs=3, metavar=("SIDE", "TOKENIZER", "TASKS"), help="run one measurement")
-    options = made.parse_args()
+    """Run the missing measurements and write the page."""
+    encoded = parser(__doc__, "prompts")
+    encoded.add_argument("--side", nargs=3, metavar=("SIDE", "TOKENIZER", "TASKS"), help="run one measurement")
+    options = encoded.parse_args()
     if options.side:
         print(json.dumps(build(*options.side[:2], int(options.side[2]))))
         return 0
@@ -98,7 +98,7 @@ def main() -> int:
     store, repeats, names = open_store(options), repetitions(options), list(SIDES)
 
     def measure(side: str, kind: str, size: int) -> dict[str, float | str]:
-        done = measured(module("benchmarks.prompts", "--side", side, kind, str(size)))
+        done = measure_process(module_command("benchmarks.prompts", "--side", side, kind, str(size)))
         return {**done.last_line(), "memory": done.memory}
 
     for size, kind, repeat in product(sizes, TOKENIZERS, range(repeats)):

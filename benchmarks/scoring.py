@@ -1,12 +1,12 @@
-"""Scoring saved predictions: the whole command ``bench score`` against a plain script that computes the same.
+"""Scoring saved predictions: the command ``bench score`` against a plain script that computes the same.
 
     python -m benchmarks.scoring [--quick]
 
-Writes predictions of a simulated model for the 400 tasks of ARC-AGI-1's evaluation set, in our form and in arc24's
-two, and times in fresh processes, in turns, start-up included: the command, and a script as it is usually written
-(``json`` a line, a ``Counter`` of tuples for each test output, numpy, one ``scipy.stats.bootstrap`` a metric). Both
-must give the same metrics. Goals: a million predictions in under 60 s and 600 MB. Writes benchmarks/scoring.md, and
-ends with status 1 where a goal is missed.
+Writes predictions of a simulated model for the 400 tasks of ARC-AGI-1's evaluation set, in our format and in arc24's
+two. Measures, in new processes, in turns and with start-up: the command, and a straightforward script (``json`` per
+line, a ``Counter`` of tuples per test output, numpy, one ``scipy.stats.bootstrap`` per metric). Both must give the same
+metrics. Goals: a million predictions in under 60 s and 600 MB. Writes benchmarks/scoring.md. The exit status is 1 if a
+goal is missed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions, work_folder
 from benchmarks.common.findings import Finding, Growth
-from benchmarks.common.processes import measured, module
+from benchmarks.common.processes import measure_process, module_command
 from benchmarks.common.store import Store
 from benchmarks.predictions.files import SPEC, write_attempts, write_lines, write_task_results
 from harness.results.table_format import markdown_table
@@ -38,21 +38,23 @@ FORMS: dict[str, tuple[Callable[[Path, int], None], list[str]]] = {
 
 
 def by_command(path: Path, *options: str) -> dict[str, Any]:
-    """The whole command on a file."""
-    done = measured(module("harness.cli", "score", str(path), "--dataset", SPEC, "--json", "-", *options))
+    """Measure the command on a file."""
+    done = measure_process(
+        module_command("harness.cli", "score", str(path), "--dataset", SPEC, "--json", "-", *options)
+    )
     (model,) = json.loads(done.output)["models"].values()
     metrics = {name: metric["value"] for name, metric in model["metrics"].items()}
     return {**done.figures(), "metrics": metrics}
 
 
 def by_script(path: Path) -> dict[str, Any]:
-    """The plain script on a file, in a process of its own."""
-    done = measured(module("benchmarks.predictions.plain", str(path)))
+    """Measure the plain script on a file, in a separate process."""
+    done = measure_process(module_command("benchmarks.predictions.plain", str(path)))
     return {**done.figures(), "metrics": done.last_line()}
 
 
 def measure(store: Store, folder: Path, sizes: tuple[int, ...], repeats: int) -> None:
-    """Both sides at every size, in turns, and the other forms once at the smallest."""
+    """Measure both sides at every size, in turns, and the other formats once at the smallest."""
     path = folder / "predictions.jsonl"
     sides = {"command": by_command, "script": by_script}
     for size in sizes:
@@ -72,20 +74,20 @@ def measure(store: Store, folder: Path, sizes: tuple[int, ...], repeats: int) ->
 
 
 def missed(total: int, wall: float, megabytes: float, agree: bool) -> list[str]:
-    """The goals that these figures of the command miss on ``total`` predictions, in words."""
-    found = [] if agree else ["the two sides give different metrics"]
+    """Return the goals that the command misses on ``total`` predictions, in words."""
+    goals = [] if agree else ["the two sides give different metrics"]
     if wall >= SECONDS * max(1.0, total / 1e6):
-        found.append(f"{wall:.0f} s for {total:,} predictions, where {SECONDS} a million are wanted")
+        goals.append(f"{wall:.0f} s for {total:,} predictions, where {SECONDS} a million are wanted")
     if megabytes >= MEGABYTES * max(1.0, total / 1e6):
-        found.append(f"{megabytes:.0f} MB for {total:,} predictions, where {MEGABYTES} a million are wanted")
-    return found
+        goals.append(f"{megabytes:.0f} MB for {total:,} predictions, where {MEGABYTES} a million are wanted")
+    return goals
 
 
 def main() -> int:
-    """Measure what is not known yet, and write the page; 1 where a goal is missed."""
-    made = parser(__doc__, "scoring")
-    made.add_argument("--predictions", type=int, help="of the largest file (default 1,000,000; quick: 20,000)")
-    options = made.parse_args()
+    """Run the missing measurements and write the page; return 1 if a goal is missed."""
+    arguments = parser(__doc__, "scoring")
+    arguments.add_argument("--predictions", type=int, help="of the largest file (default 1,000,000; quick: 20,000)")
+    options = arguments.parse_args()
     total = options.predictions or (20_000 if options.quick else 1_000_000)
     sizes = (total // 4, total // 2, total)
     store, repeats = open_store(options), repetitions(options)

@@ -1,8 +1,8 @@
-"""Start-up: `bench --help` and its commands beside a bare interpreter and other tools' command lines.
+"""Start-up time: `bench --help` and its commands against a bare interpreter and other tools' command lines.
 
     python -m benchmarks.startup [--quick]
 
-Whole processes, in turns, after one that is not counted. Writes benchmarks/startup.md.
+Measures whole processes in turns, after one that is not counted. Writes benchmarks/startup.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import median
 from benchmarks.common import peers
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions
 from benchmarks.common.findings import Finding
-from benchmarks.common.processes import measured, module
+from benchmarks.common.processes import measure_process, module_command
 
 COMMANDS = ((), ("run",), ("train",), ("serve",), ("score",), ("report",))
 """Commands of `bench` whose help is asked for."""
@@ -25,10 +25,10 @@ WHY = "a page of help makes click import shutil, and the file of the command is 
 
 
 def main() -> int:
-    """Measure, and write the page."""
-    made = parser(__doc__, "startup")
-    peers.add_option(made)
-    options = made.parse_args()
+    """Measure and write the page."""
+    arguments = parser(__doc__, "startup")
+    peers.add_option(arguments)
+    options = arguments.parse_args()
     bench = str(Path(sys.executable).with_name("bench"))
     sides: dict[str, list[str]] = {f"`{' '.join(['bench', *c, '--help'])}`": [bench, *c, "--help"] for c in COMMANDS}
     ours = list(sides)
@@ -37,7 +37,7 @@ def main() -> int:
     for name in peers.present(options):
         python = str(peers.interpreter(peers.folder(options), name))
         package = {"lm-eval": "lm_eval", "inspect": "inspect_ai"}[name]
-        sides[f"`{name} --help`"] = [python, *module(package, "--help")[1:]]
+        sides[f"`{name} --help`"] = [python, *module_command(package, "--help")[1:]]
     store, repeats = open_store(options), repetitions(options)
     quiet = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     names = list(sides)
@@ -45,7 +45,7 @@ def main() -> int:
         for turn in range(len(names)):
             name = names[(turn + repeat) % len(names)]
             command = sides[name]
-            store.get(f"{name} {repeat}", lambda command=command: measured(command, quiet).figures())  # type: ignore[misc]
+            store.get(f"{name} {repeat}", lambda command=command: measure_process(command, quiet).figures())  # type: ignore[misc]
 
     def values(name: str, field: str) -> tuple[float, ...]:
         return tuple(store.known[f"{name} {repeat}"][field] for repeat in range(repeats))

@@ -1,15 +1,15 @@
-"""What stopping early saves and what it changes: full runs replayed draw by draw under every rule.
+"""Savings and changed votes of early stopping: full runs replayed sample by sample under every rule.
 
-Simulated runs stand for the level published for such benchmarks (accuracy 13 %, pass_n 34 %, vote_2 24 % at 32
-predictions, 400 tasks), once with draws that are alike and once with symmetries that differ in difficulty, which
-breaks the exchangeability that the risk's model assumes. Real run folders are replayed where they are named; a
-run of N = 128 also serves as one of 32, as its first draws are the same. Exits with 1 where ``decided`` changes a
-vote, or a risk is exceeded by more than three standard errors.
+Simulated runs have the level published for such benchmarks (accuracy 13 %, pass_n 34 %, vote_2 24 % at 32 predictions,
+400 tasks), once with exchangeable samples and once with symmetries of different difficulty, which breaks the assumption
+of the risk's model. Run folders can be replayed too; a run of N = 128 also serves as one of 32, because its first
+samples are the same. The exit status is 1 if ``decided`` changes a vote, or a risk is exceeded by more than three
+standard errors.
 
     python -m benchmarks.stopping [--quick]
     python -m benchmarks.stopping runs/first runs/second
 
-What was replayed of named runs is kept, and stays in the page. Writes benchmarks/stopping.md.
+Replays of run folders are stored and stay in the page. Writes benchmarks/stopping.md.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SEED = 20_260
 
 @dataclass
 class Replay:
-    """What a rule did to the outputs of some runs."""
+    """Effect of a rule on the outputs of some runs."""
 
     outputs: int = 0
     draws: int = 0
@@ -105,21 +105,21 @@ HEADER = (
 )  # fmt: skip
 
 
-def row(rule: str, found: Replay) -> list[str]:
-    """One line of a table."""
-    stopped = max(found.stopped, 1)
+def row(rule: str, result: Replay) -> list[str]:
+    """Return one row of a table."""
+    stopped = max(result.stopped, 1)
     return [
         rule,
-        f"{100 * found.stopped / found.outputs:.1f} %",
-        f"{100 * found.spared / found.draws:.1f} %",
-        *(f"{100 * c / stopped:.2f} % ({c} of {found.stopped})" for c in (found.changed, *found.votes_changed)),
-        f"{100 * found.shift[1] / found.outputs:+.3f}",
-        *(_with_error(values) for values in (found.first_round, found.naive)),
+        f"{100 * result.stopped / result.outputs:.1f} %",
+        f"{100 * result.spared / result.draws:.1f} %",
+        *(f"{100 * c / stopped:.2f} % ({c} of {result.stopped})" for c in (result.changed, *result.votes_changed)),
+        f"{100 * result.shift[1] / result.outputs:+.3f}",
+        *(_with_error(values) for values in (result.first_round, result.naive)),
     ]
 
 
 def _with_error(values: Sequence[tuple[str, float]]) -> str:
-    """The mean in points; models that were asked under the same views are no independent observations."""
+    """Return the mean and its standard error in points. Models with the same views are not independent observations."""
     points = 100 * np.array([value for _, value in values])
     sums: Counter[str] = Counter()
     for (task, _), distance in zip(values, points - points.mean(), strict=True):
@@ -127,12 +127,12 @@ def _with_error(values: Sequence[tuple[str, float]]) -> str:
     return f"{points.mean():+.2f} ± {math.sqrt(sum(s * s for s in sums.values())) / len(points):.2f}"
 
 
-def kept(rule: str, found: Replay) -> bool:
-    """Whether a rule kept its promise: nothing changed, or no more than the risk and three standard errors."""
+def keeps_promise(rule: str, result: Replay) -> bool:
+    """Return whether a rule kept its promise: no changed vote, or no more than the risk plus three standard errors."""
     risk = StopRule.parse(rule).risk
-    slack = 3 * math.sqrt(risk * (1 - risk) / found.stopped) if found.stopped else 1.0
-    nothing = found.changed == found.votes_changed[0] == found.votes_changed[1] == 0
-    return nothing if not risk else found.changed <= (risk + slack) * found.stopped
+    slack = 3 * math.sqrt(risk * (1 - risk) / result.stopped) if result.stopped else 1.0
+    nothing = result.changed == result.votes_changed[0] == result.votes_changed[1] == 0
+    return nothing if not risk else result.changed <= (risk + slack) * result.stopped
 
 
 Runs = list[Sequence[Output]]
@@ -141,20 +141,20 @@ POINTS = ((32, 1), (64, 2), (128, 4))
 
 
 def simulated(n: int, count: int, uneven: bool) -> Runs:
-    """Full runs of 400 outputs."""
+    """Return full runs of 400 outputs."""
     rng = np.random.default_rng([SEED, n, uneven])
     return [simulate(Population(), 400, n, rng, uneven) for _ in range(count)]
 
 
 def sections(replicates: int, named: Sequence[Path]) -> list[tuple[str, Callable[[], Runs]]]:
-    """What is replayed: a title, and what gives full runs of one N."""
-    found: list[tuple[str, Callable[[], Runs]]] = []
+    """Return what is replayed: a title, and a function that returns full runs of one N."""
+    result: list[tuple[str, Callable[[], Runs]]] = []
     for n, share in POINTS:
         for uneven in (False, True):
             count = max(1, replicates // share)
             kind = "symmetries of different difficulty" if uneven else "draws alike"
             title = f"Simulated, {kind}, N = {n}: {count} runs of 400 outputs"
-            found.append((title, lambda n=n, count=count, uneven=uneven: simulated(n, count, uneven)))  # type: ignore[misc]
+            result.append((title, lambda n=n, count=count, uneven=uneven: simulated(n, count, uneven)))  # type: ignore[misc]
     real = {name: outputs for run in named for name, outputs in load(run).items()}
     for n in sorted({32, *(len(outputs[0].draws) for outputs in real.values())} if real else ()):
         cut: dict[str, Sequence[Output]] = {
@@ -164,35 +164,35 @@ def sections(replicates: int, named: Sequence[Path]) -> list[tuple[str, Callable
         }
         if cut:
             title = f"Real, N = {n}: {sum(map(len, cut.values()))} outputs ({'; '.join(cut)})"
-            found.append((title, lambda cut=cut: [*cut.values()]))  # type: ignore[misc]
-    return found
+            result.append((title, lambda cut=cut: [*cut.values()]))  # type: ignore[misc]
+    return result
 
 
 def measure(full: Runs) -> dict[str, Any]:
-    """A section's table, the rules that broke their promise, and what is used elsewhere."""
+    """Return a section's table, the rules that broke their promise, and the values used elsewhere."""
     results = {rule: replay(full, rule) for rule in RULES}
-    table = markdown_table(HEADER, [row(rule, found) for rule, found in results.items()])
-    seconds = max(1000 * 1000 * found.seconds / found.draws for found in results.values())
+    table = markdown_table(HEADER, [row(rule, result) for rule, result in results.items()])
+    seconds = max(1000 * 1000 * result.seconds / result.draws for result in results.values())
     return {
         "text": f"{level(full)}; the rule took at most {seconds:.0f} ms per 1,000 draws.\n\n{table}",
-        "broken": [rule for rule, found in results.items() if not kept(rule, found)],
-        "drawn": {rule: found.drawn for rule, found in results.items()},
+        "broken": [rule for rule, result in results.items() if not keeps_promise(rule, result)],
+        "drawn": {rule: result.drawn for rule, result in results.items()},
         "ms": seconds,
     }
 
 
 def main() -> int:
-    """Replay what is not known yet, and write the page; 1 where a promise is broken."""
-    made = parser(__doc__, "stopping", repeats=1)
-    made.add_argument("runs", nargs="*", type=Path, help="complete run folders, sampled without --stop")
-    made.add_argument("--replicates", type=int, help="simulated runs of 400 outputs (default 20; quick: 2)")
-    options = made.parse_args()
+    """Run the missing replays and write the page; return 1 if a promise is broken."""
+    arguments = parser(__doc__, "stopping", repeats=1)
+    arguments.add_argument("runs", nargs="*", type=Path, help="complete run folders, sampled without --stop")
+    arguments.add_argument("--replicates", type=int, help="simulated runs of 400 outputs (default 20; quick: 2)")
+    options = arguments.parse_args()
     replicates = options.replicates or (2 if options.quick else 20)
     store = open_store(options)
-    asked = sections(replicates, options.runs)
-    for title, full in asked:
+    titled_runs = sections(replicates, options.runs)
+    for title, full in titled_runs:
         store.get(title, lambda full=full: measure(full()))  # type: ignore[misc]
-    titles = [title for title, _ in asked if title.startswith("Simulated")]
+    titles = [title for title, _ in titled_runs if title.startswith("Simulated")]
     titles += [title for title in store.known if title.startswith("Real")]
     findings, growths = _findings(store, titles)
     parts = [f"## {title}\n\n{store.known[title]['text']}" for title in titles]
@@ -203,7 +203,7 @@ def main() -> int:
 
 
 def _findings(store: Store, titles: Sequence[str]) -> tuple[list[Finding], list[Growth]]:
-    """Shares of the predictions that are made, beside making all; and the rule's own cost."""
+    """Compare the share of predictions that are made with making all, and measure the rule's own cost."""
     findings, ms = [], []
     for n, _ in POINTS:
         title = next(title for title in titles if f"draws alike, N = {n}:" in title)

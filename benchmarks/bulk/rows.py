@@ -1,4 +1,4 @@
-"""Generated rows of BARC's form and published size."""
+"""Generate rows with BARC's fields and published size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROW_BYTES = 28_000
 
 
 def write_rows(path: Path, megabytes: int) -> int:
-    """Rows of 10 pairs whose text is 28 KB; returns how many. The cells are cut from random bytes, for speed."""
+    """Write rows of 10 pairs and 28 KB of text, and return their number. Cells are cut from random bytes, for speed."""
     rng = Stream("benchmark")
     noise = bytes(rng.below(COLOURS) for _ in range(60_000))
     n = 0

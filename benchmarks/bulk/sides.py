@@ -1,4 +1,4 @@
-"""Ways to open a file of rows and to take random ones from it, each in a process of its own.
+"""Ways to open a file of rows and to read random ones, each run in a separate process.
 
 python -m benchmarks.bulk.sides SIDE FILE CACHE
 """
@@ -20,7 +20,7 @@ DRAWS = 2_000
 
 
 def indexed(path: str, cache: str) -> Figures:
-    """This project: through its line index, which is built where the cache has none; tasks parsed, checked, drawn."""
+    """Open the file with this project's line index, which is built if the cache has none, and read random tasks."""
     from harness.core.random_stream import Stream
     from harness.data.spec import open_dataset
 
@@ -36,7 +36,7 @@ def indexed(path: str, cache: str) -> Figures:
 
 
 def as_list(path: str, cache: str) -> Figures:
-    """Every line through json.loads into a list."""
+    """Parse every line with json.loads into a list."""
     start, cpu = perf_counter(), process_time()
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -45,7 +45,7 @@ def as_list(path: str, cache: str) -> Figures:
 
 
 def as_arrow(path: str, cache: str) -> Figures:
-    """Hugging Face datasets: the file is turned into Arrow in its cache, or found there."""
+    """Open the file with Hugging Face datasets, which converts it to Arrow or finds it in its cache."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -56,19 +56,19 @@ def as_arrow(path: str, cache: str) -> Figures:
 
 
 def audit(path: str, cache: str) -> Figures:
-    """The leak audit of 400 evaluation tasks against every row."""
+    """Run the leak audit of 400 evaluation tasks against every row."""
     from harness.data.spec import open_dataset
     from harness.inspection.leak_audit import audit_datasets
 
     os.environ["ARC_BENCH_CACHE"] = cache
     evals, dataset = open_dataset("arc1/evaluation"), open_dataset(path)
     cpu = process_time()
-    found = audit_datasets([dataset], [evals])
-    return {"rows_per_cpu_s": found["free"].n_train / (process_time() - cpu)}
+    audits = audit_datasets([dataset], [evals])
+    return {"rows_per_cpu_s": audits["free"].n_train / (process_time() - cpu)}
 
 
 def _draws(rows: Any) -> float:
-    """Tasks a second from random rows, made as this project makes them."""
+    """Return random tasks read per second, built as this project builds them."""
     from harness.core.grid import Grid, Pair
     from harness.core.random_stream import Stream
     from harness.data.task_sources import PairList
@@ -87,7 +87,7 @@ def _places(n: int) -> list[int]:
 
 
 def memory() -> Figures:
-    """What this process holds now, MB: without file pages, which the system can take back; the peak without /proc."""
+    """Return the current memory of this process in MB without file pages, or its peak if there is no /proc."""
     path = Path("/proc/self/status")
     if path.exists():
         line = next(line for line in path.read_text().splitlines() if line.startswith("RssAnon"))

@@ -1,1 +1,1 @@
-"""What all benchmarks share: measurements that are kept, processes that are measured, and how results are told."""
+"""Shared parts of all benchmarks: stored measurements, measured processes, formatted results."""

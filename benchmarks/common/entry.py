@@ -1,4 +1,4 @@
-"""The frame of one benchmark: its options, its page, and the summary that the runner gathers."""
+"""Options, page and summary of one benchmark."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ SUMMARY = "summary.json"
 
 
 def parser(description: str | None, entry: str, repeats: int = 5) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
-    made = argparse.ArgumentParser(
+    """Return a parser with the options that every benchmark has."""
+    options = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{entry}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--quick", action="store_true", help="small and once; the page is printed, not written")
-    made.add_argument("--repeats", type=int, default=repeats, help=f"paired repetitions (default {repeats})")
-    made.add_argument("--minutes", type=float, default=1e9, help="begin no measurement after this time")
-    made.add_argument("--work", type=Path, default=WORK, help=f"where measurements are kept (default {WORK})")
-    made.set_defaults(entry=entry)
-    return made
+    options.add_argument("--quick", action="store_true", help="small sizes, once; the page is printed, not written")
+    options.add_argument("--repeats", type=int, default=repeats, help=f"paired repetitions (default {repeats})")
+    options.add_argument("--minutes", type=float, default=1e9, help="start no measurement after this time")
+    options.add_argument("--work", type=Path, default=WORK, help=f"folder of the measurements (default {WORK})")
+    options.set_defaults(entry=entry)
+    return options
 
 
 def work_folder(options: argparse.Namespace) -> Path:
-    """Where an entry keeps what it measures; a quick run does so elsewhere."""
+    """Return the folder for an entry's measurements; quick runs have another one."""
     folder: Path = options.work / ("quick" if options.quick else "") / options.entry
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
 
 
 def repetitions(options: argparse.Namespace) -> int:
-    """How many repetitions are asked for."""
+    """Return the requested number of repetitions."""
     return 1 if options.quick else int(options.repeats)
 
 
 def open_store(options: argparse.Namespace) -> Store:
-    """The measurements of an entry."""
+    """Open the measurements of an entry."""
     return Store(work_folder(options), options.minutes)
 
 
@@ -57,13 +57,16 @@ def finish(
     goals: Sequence[str] = (),
     versions: Sequence[str] = (),
 ) -> int:
-    """Print and write the page and the summary; 1 where a goal is missed.
+    """Print and write the page and the summary.
 
     Args:
-        goals: the goals missed that no finding tells, in words.
-        versions: the commits that were measured.
+        goals: missed goals that no finding covers, in words.
+        versions: commits that were measured.
+
+    Returns:
+        Exit status: 1 if a goal is missed.
     """
-    missed = [*goals, *(said for finding in findings if (said := finding.missed()))]
+    missed = [*goals, *(goal for finding in findings if (goal := finding.missed()))]
     summary = {
         "entry": options.entry,
         "repetitions": repetitions(options),
@@ -82,7 +85,7 @@ def finish(
 
 
 def plain_page(title: str, text: str, findings: Sequence[Finding], growths: Sequence[Growth], more: str = "") -> str:
-    """A page of nothing but the two tables."""
+    """Return a page that consists of the two tables."""
     parts = [f"# {title}", text.strip(), findings_table(findings)]
     if growths:
         parts += ["How the cost grows:", growth_table(growths)]

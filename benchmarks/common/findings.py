@@ -1,4 +1,4 @@
-"""How a result is told: this project beside a peer, repetition by repetition, and how cost grows with size."""
+"""Results of benchmarks: this project against a peer, repetition by repetition, and growth of cost with size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from harness.results.table_format import markdown_table
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure of this project and of a peer or limit, of the same repetitions.
+    """A measured quantity of this project and of a peer or limit, from the same repetitions.
 
     Attributes:
-        what: is measured.
-        unit: of the figures; figures are compared within a repetition.
-        more_is_better: as of a rate; else less is, as of a time.
-        memory: peak of this project's process and of the peer's, MB; None where it says nothing.
-        goal: how many times ahead of the peer this project is to be, at least.
-        why: what a profile shows of the difference, to be told where this project is behind.
+        what: description of the quantity.
+        unit: its unit.
+        more_is_better: true for rates, false for times.
+        memory: peak memory of this project's process and of the peer's in MB; None if it is not of interest.
+        goal: required ratio to the peer.
+        why: explanation from a profile, shown if this project is behind.
     """
 
     what: str
@@ -38,26 +38,26 @@ class Finding:
 
     @property
     def ahead(self) -> list[float] | None:
-        """How many times better than the peer, by repetition; None where a figure is 0 or missing (nan)."""
+        """Return how many times better than the peer each repetition is; None if a value is 0 or missing (nan)."""
         pairs = list(zip(self.ours, self.theirs, strict=True))
         if any(0 in pair or isnan(sum(pair)) for pair in pairs):
             return None
         return [ours / theirs if self.more_is_better else theirs / ours for ours, theirs in pairs]
 
     def missed(self) -> str | None:
-        """The goal that is missed, in words."""
+        """Return the missed goal in words, or None."""
         if self.goal is None or (ahead := self.ahead) is None or median(ahead) >= self.goal:
             return None
         return f"{self.what}: {median(ahead):.2f} times {self.peer}, where {self.goal:g} is wanted"
 
     def behind(self) -> str | None:
-        """Where this project is behind by more than 3 %, in words."""
+        """Return in words that this project is behind by more than 3 %, or None."""
         if (ahead := self.ahead) is None or median(ahead) >= BEHIND:
             return None
         return f"{self.what} beside {self.peer}: {median(ahead):.2f} times"
 
     def cells(self) -> list[str]:
-        """A row of a table: see HEADER."""
+        """Return a row of a table with the columns of HEADER."""
         ahead = self.ahead
         times = "–" if ahead is None else f"{short(median(ahead))} ({short(min(ahead))}–{short(max(ahead))})"
         memory = "" if self.memory is None else " / ".join(f"{value:,.0f}" for value in self.memory)
@@ -75,7 +75,7 @@ HEADER = ("", "this project", "beside", "its figure", "times ahead (least–most
 
 @dataclass(frozen=True)
 class Growth:
-    """Medians of a cost at several sizes."""
+    """Median cost at several sizes."""
 
     what: str
     size: str
@@ -86,18 +86,18 @@ class Growth:
 
     @property
     def power(self) -> float:
-        """The exponent p of cost = c·size^p, by least squares in logarithms."""
+        """Return the exponent p of cost = c·size^p, fitted by least squares in logarithms."""
         return float(np.polyfit(np.log(self.sizes), np.log(self.costs), 1)[0])
 
     @property
     def line(self) -> tuple[float, float]:
-        """(a, b) of cost = a + b·size, by least squares of the relative errors."""
+        """Return (a, b) of cost = a + b·size, fitted by least squares of the relative errors."""
         sizes, costs = np.array(self.sizes), np.array(self.costs)
         slope, start = np.polyfit(sizes, costs, 1, w=1 / costs)
         return float(start), float(slope)
 
     def cells(self) -> list[str]:
-        """A row of a table: see GROWTH_HEADER."""
+        """Return a row of a table with the columns of GROWTH_HEADER."""
         points = ", ".join(f"{short(size)}: {short(cost)}" for size, cost in zip(self.sizes, self.costs, strict=True))
         start, slope = self.line
         line = f"{short(start)} {'+' if slope >= 0 else '-'} {short(abs(slope))} a unit of size"
@@ -108,29 +108,29 @@ GROWTH_HEADER = ("cost", "size; unit", "medians", "power of the size", "as a lin
 
 
 def short(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format a number with three significant digits, or all digits before the point if there are more."""
     if value == 0:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def findings_table(findings: Sequence[Finding]) -> str:
-    """The table of findings as Markdown."""
+    """Return the table of findings in markdown."""
     return markdown_table(HEADER, [finding.cells() for finding in findings])
 
 
 def growth_table(growths: Sequence[Growth]) -> str:
-    """The table of growth as Markdown."""
+    """Return the table of growth in markdown."""
     return markdown_table(GROWTH_HEADER, [growth.cells() for growth in growths])
 
 
 def to_json(findings: Sequence[Finding], growths: Sequence[Growth]) -> dict[str, Any]:
-    """Both as plain values."""
+    """Return findings and growths as JSON values."""
     return {"findings": [asdict(f) for f in findings], "growths": [asdict(g) for g in growths]}
 
 
 def from_json(values: dict[str, Any]) -> tuple[list[Finding], list[Growth]]:
-    """What ``to_json`` wrote."""
+    """Return the findings and growths that ``to_json`` wrote."""
     findings = [
         Finding(**{name: tuple(value) if isinstance(value, list) else value for name, value in item.items()})
         for item in values["findings"]

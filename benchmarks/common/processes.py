@@ -1,4 +1,4 @@
-"""What a whole process takes: seconds, processor seconds and peak memory, as the kernel accounts them."""
+"""Measure seconds, processor seconds and peak memory of whole processes, as the kernel accounts for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds by the clock and of the processor, peak resident memory in MB, and what the process printed."""
+    """Wall-clock seconds, processor seconds, peak resident memory in MB, and output of a process."""
 
     wall: float
     cpu: float
@@ -23,11 +23,11 @@ class Usage:
     output: str
 
     def figures(self) -> dict[str, float]:
-        """Without the output."""
+        """Return all values without the output."""
         return {"wall": self.wall, "cpu": self.cpu, "memory": self.memory}
 
     def last_line(self) -> Any:
-        """The last line that was printed, which is JSON."""
+        """Return the last line of output, parsed as JSON."""
         return json.loads(self.output.splitlines()[-1])
 
 
@@ -43,25 +43,27 @@ with open(sys.argv[1], "w") as file:
 """Starts the command from a small process: the kernel counts the memory of the process that starts one as its own."""
 
 
-def measured(command: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Usage:
-    """Run a command to its end, start-up included; ends the benchmark where it fails.
+def measure_process(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Usage:
+    """Run a command and measure it, start-up included; exit if it fails.
 
-    Peak memory below 12 MB, that of the starter, cannot be told.
+    Peak memory below 12 MB, that of the launcher, cannot be measured.
     """
-    with tempfile.TemporaryDirectory() as kept:
-        told, out, errors = (Path(kept) / name for name in ("told", "out", "errors"))
+    with tempfile.TemporaryDirectory() as temporary:
+        usage, out, errors = (Path(temporary) / name for name in ("usage", "out", "errors"))
         with out.open("wb") as stdout, errors.open("wb") as stderr:
-            starter = [sys.executable, "-I", "-S", "-c", _STARTER, str(told), *command]
+            starter = [sys.executable, "-I", "-S", "-c", _STARTER, str(usage), *command]
             env = {**os.environ, **(environment or {})}
             subprocess.run(starter, stdout=stdout, stderr=stderr, env=env, cwd=folder, check=False)
-        status, wall, cpu, kilobytes = map(float, told.read_text().split() if told.exists() else ("-1", *"000"))
+        status, wall, cpu, kilobytes = map(float, usage.read_text().split() if usage.exists() else ("-1", *"000"))
         if status:
-            said = errors.read_text(encoding="utf-8", errors="replace")[-3000:]
-            raise SystemExit(f"{' '.join(command)} failed with status {status:.0f}:\n{said}")
+            message = errors.read_text(encoding="utf-8", errors="replace")[-3000:]
+            raise SystemExit(f"{' '.join(command)} failed with status {status:.0f}:\n{message}")
         text = out.read_text(encoding="utf-8", errors="replace")
     return Usage(wall, cpu, kilobytes / 1000, text)
 
 
-def module(name: str, *arguments: str) -> list[str]:
-    """The command of a module of this checkout."""
+def module_command(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this checkout."""
     return [sys.executable, "-m", name, *arguments]

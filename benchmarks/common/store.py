@@ -1,4 +1,4 @@
-"""Measurements in a file, one JSON object a line, so that a benchmark goes on where it stopped."""
+"""Store measurements in a file, one JSON object per line, so that a benchmark can resume."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent.parent
 Line = dict[str, Any]
 
 
-class Nothing(SystemExit):
-    """The time for measuring is over: the process ends with status 0, and the next one goes on."""
+class OutOfTimeError(SystemExit):
+    """The time for measurements is over: the process exits with status 0, and the next one continues."""
 
     def __init__(self, key: str) -> None:
         print(f"the time is over; {key} and what follows are measured when the command is run again", file=sys.stderr)
@@ -25,7 +25,7 @@ class Nothing(SystemExit):
 
 
 def _version() -> str:
-    """The commit, with a + where code has changed since; pages, which benchmarks write themselves, are no code."""
+    """Return the commit, with a + if code was changed. Pages, which benchmarks write, do not count as code."""
     about = describe_environment()
     if about.commit is None:
         return about.version
@@ -35,11 +35,11 @@ def _version() -> str:
 
 
 class Store:
-    """What is known, by what was measured.
+    """Measurements by key.
 
     Args:
-        work: the folder of the benchmark; ``measurements.jsonl`` in it is appended to.
-        minutes: after this time nothing new is begun.
+        work: folder of the benchmark, with the file ``measurements.jsonl``.
+        minutes: time after which no new measurement is started.
     """
 
     def __init__(self, work: Path, minutes: float = 1e9) -> None:
@@ -48,27 +48,27 @@ class Store:
         self._end = time.monotonic() + 60 * minutes
         self.known: dict[str, Line] = {}
         whole = self.path.read_bytes() if self.path.exists() else b""
-        kept = whole[: whole.rfind(b"\n") + 1]  # a line that was cut off is measured again
-        if len(kept) < len(whole):
-            self.path.write_bytes(kept)
-        for line in map(json.loads, kept.splitlines()):
+        complete = whole[: whole.rfind(b"\n") + 1]  # a line that was cut off is measured again
+        if len(complete) < len(whole):
+            self.path.write_bytes(complete)
+        for line in map(json.loads, complete.splitlines()):
             self.known[line["key"]] = line
         self._version = _version()
 
     def get(self, key: str, measure: Callable[[], Mapping[str, Any]]) -> Line:
-        """What is known under a key, else what ``measure`` gives.
+        """Return the measurement with this key, running ``measure`` if there is none.
 
         Raises:
-            Nothing: if it is not known and the time is over.
+            OutOfTimeError: there is none and the time is over.
         """
         if key not in self.known:
             if time.monotonic() > self._end:
-                raise Nothing(key)
+                raise OutOfTimeError(key)
             self.put(key, measure())
         return self.known[key]
 
     def put(self, key: str, values: Mapping[str, Any]) -> None:
-        """Keep what was measured."""
+        """Store a measurement."""
         line = {"key": key, "version": self._version, **values}
         print(json.dumps(line), file=sys.stderr, flush=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -76,5 +76,5 @@ class Store:
         self.known[key] = line
 
     def versions(self) -> list[str]:
-        """The commits that were measured; + marks one with changes."""
+        """Return the commits that were measured; + marks one with changes."""
         return sorted({str(line["version"]) for line in self.known.values()})

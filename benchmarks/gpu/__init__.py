@@ -1,1 +1,1 @@
-"""The parts of `python -m benchmarks.gpu` (`make gpu-check`): steps, what each does, and traffic during swaps."""
+"""Parts of `python -m benchmarks.gpu` (`make gpu-check`): steps, their content, and traffic during swaps."""

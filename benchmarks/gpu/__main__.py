@@ -1,11 +1,11 @@
-"""Whether training and serving work on this machine's GPU: in ten minutes, without a download, one page of results.
+"""Check in ten minutes, without downloads, that training and serving work on this machine's GPU.
 
     python -m benchmarks.gpu [--device cpu --small]
 
-Trains a random model of the shape of Qwen2.5-0.5B beside a bare loop, trains two adapters of the tiny base, serves both
-models with their adapters, compares log-probabilities with PEFT, swaps under load, and benches. A step that fails is
-noted with its reason and the others still run; exit status 1 then. With --device cpu --small everything is in its
-least form, which shows that the steps run and nothing about a GPU.
+Trains a random model of the shape of Qwen2.5-0.5B and compares with a bare loop, trains two adapters of the tiny base,
+serves both models with their adapters, compares log-probabilities with PEFT, swaps under load, and benches. A failed
+step is recorded with its reason, the other steps still run, and the exit status is 1. With --device cpu --small all
+sizes are minimal, which tests the steps but says nothing about a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from serve.launch.machine import detect_machine
 
 
 def look_at_the_machine(check: Check) -> Figures:
-    """The GPU as nvidia-smi has it, and vLLM's build."""
+    """Return the GPU as nvidia-smi reports it, and vLLM's build."""
     device = detect_machine().device
     if device != check.device:
         raise StepFailed(f"the installed vLLM is built for {device}, and --device is {check.device}")
@@ -33,18 +33,20 @@ def look_at_the_machine(check: Check) -> Figures:
 
 
 def main() -> int:
-    """Do every step and write the page; 1 where one failed."""
-    made = argparse.ArgumentParser(
+    """Run every step and write the page; return 1 if one failed."""
+    arguments = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    made.add_argument("--small", action="store_true", help="the least of everything")
-    made.add_argument("--minutes", type=float, default=10, help="what is not done then is not done (default 10)")
-    made.add_argument("--work", type=Path, default=Path("runs/gpu-check"), help="made anew (default runs/gpu-check)")
-    made.add_argument("--page", type=Path, help="default: benchmarks/gpu.md, in --work with --device cpu")
-    options = made.parse_args()
+    arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    arguments.add_argument("--small", action="store_true", help="minimal sizes")
+    arguments.add_argument("--minutes", type=float, default=10, help="time limit (default 10)")
+    arguments.add_argument(
+        "--work", type=Path, default=Path("runs/gpu-check"), help="replaced (default runs/gpu-check)"
+    )
+    arguments.add_argument("--page", type=Path, help="default: benchmarks/gpu.md, in --work with --device cpu")
+    options = arguments.parse_args()
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
     ends = time.monotonic() + 60 * options.minutes

@@ -1,4 +1,4 @@
-"""What the check does on a GPU: train beside a bare loop, serve, swap, compare log-probabilities, bench."""
+"""The steps of the GPU check: train against a bare loop, serve, swap, compare log-probabilities, bench."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SHARE = 0.5
 
 
 def train_setting(check: Check) -> Setting:
-    """Few enough tokens in a pass for 24 GB without gradient checkpointing."""
+    """Return a setting with so few tokens per micro-batch that 24 GB suffice without gradient checkpointing."""
     if check.small:
         return Setting("small-shaped", check.device, batch=2, max_seq_len=768, warm=1, steps=1)
     return Setting("qwen2.5-0.5b-shaped", check.device, batch=4, max_seq_len=2048, warm=3, steps=15)
 
 
 def train_beside_a_loop(check: Check) -> Figures:
-    """The trainer and a bare loop on the same samples; the adapter is served later."""
+    """Measure the trainer and a bare loop on the same samples; the adapter is served later."""
     setting = train_setting(check)
     lines: dict[str, dict[str, Any]] = {}
     for name in ("trainer", "loop"):
@@ -59,7 +59,7 @@ def train_beside_a_loop(check: Check) -> Figures:
 
 
 def train_tiny(check: Check) -> Figures:
-    """Two adapters of the tiny base, on the device that the trainer takes by itself."""
+    """Train two adapters of the tiny base on the device that the trainer chooses."""
     steps = {}
     for family, count in LESSONS.items():
         output = check.work / "trained" / family
@@ -87,7 +87,7 @@ def train_tiny(check: Check) -> Figures:
 
 @contextmanager
 def server(check: Check, model: Path, folders: dict[str, Path], **options: Any) -> Iterator[tuple[Server, list[str]]]:
-    """Serve a model with adapters registered in this order, the dtype left to vLLM; gives their versions too."""
+    """Serve a model with these adapters in vLLM's default dtype, and yield the server and the adapter versions."""
     name = model.name
     registry = check.work / f"adapters-{name}"
     versions = [add_adapter(registry, key.partition(" ")[0], folder, str(model)).id for key, folder in folders.items()]
@@ -103,19 +103,19 @@ def server(check: Check, model: Path, folders: dict[str, Path], **options: Any) 
 
 
 def serve_tiny(check: Check) -> Figures:
-    """Load both adapters; each answers as PEFT says, and neither passes for the other; then swaps and a bench."""
+    """Check both adapters against PEFT and against each other, then swap and bench."""
     trained = {family: check.work / "trained" / family for family in LESSONS}
     swapped = {f"swapped {family}": folder for family, folder in trained.items()}
     with server(check, shipped_path(), trained | swapped, max_loras=4) as (running, versions):
-        found = _loaded_with_parity(check, running, dict(zip(trained, versions[: len(trained)], strict=True)), trained)
+        values = _loaded_with_parity(check, running, dict(zip(trained, versions[: len(trained)], strict=True)), trained)
         check.step("a wrong adapter fails parity", lambda c: _wrong_parity(c, running, trained))
         check.step("swaps under load", lambda c: _swaps(c, running, versions[len(trained) :]))
         check.step("bench of the tiny base", lambda c: _bench_tiny(c, running))
-    return found
+    return values
 
 
 def serve_big(check: Check) -> Figures:
-    """The trained random model with the adapter of the first step: parity, and predictions a second."""
+    """Check parity of the random model's adapter, and measure predictions per second."""
     setting = train_setting(check)
     model = Path(model_folder(setting.model, check.work))
     folder = check.work / "outputs" / "trainer"
@@ -124,11 +124,11 @@ def serve_big(check: Check) -> Figures:
     shape = SHAPES[setting.model]
     with server(check, model, {"learned": folder}, max_model_len=4096, max_lora_rank=setting.rank) as (running, ids):
         # PEFT computes on the CPU: two samples of 2,000 tokens take long enough there.
-        found = dict(_loaded_with_parity(check, running, {"learned": ids[0]}, {"learned": folder}, samples=2))
+        values = dict(_loaded_with_parity(check, running, {"learned": ids[0]}, {"learned": folder}, samples=2))
         dataset = f"arc1/training#n={4 if check.small else 24}"
         words = ["--dataset", dataset, "-n", "2" if check.small else "8", "--max-tokens", "32"]
-        found["bench"] = _bench(check, running, ["learned"], words, check.work / "bench-big")
-    return {"model": f"hidden {shape.hidden}, {shape.layers} layers", **found}
+        values["bench"] = _bench(check, running, ["learned"], words, check.work / "bench-big")
+    return {"model": f"hidden {shape.hidden}, {shape.layers} layers", **values}
 
 
 def _loaded_with_parity(
@@ -147,11 +147,11 @@ def _wrong_parity(check: Check, running: Server, folders: dict[str, Path]) -> Fi
 
 
 def _parity(check: Check, running: Server, folder: Path, model: str, samples: int, *, wanted: int) -> str:
-    """The figures that decide, each with its bound in parentheses."""
+    """Return the values that decide parity, with their bounds in parentheses."""
     words = ["--server", running.url, "--model", model, "--samples", str(samples), "--json", "-"]
-    found = json.loads(check.run("harness.cli", "parity", str(folder), *words, wanted=wanted)[0].splitlines()[-1])
-    odds = found["odds"] and OddsDifferences(**found["odds"])
-    return f"in {found['dtype']}: {Parity(**{**found, 'odds': odds}).figures()}"
+    values = json.loads(check.run("harness.cli", "parity", str(folder), *words, wanted=wanted)[0].splitlines()[-1])
+    odds = values["odds"] and OddsDifferences(**values["odds"])
+    return f"in {values['dtype']}: {Parity(**{**values, 'odds': odds}).figures()}"
 
 
 def _swaps(check: Check, running: Server, versions: list[str]) -> Figures:
@@ -163,10 +163,10 @@ def _swaps(check: Check, running: Server, versions: list[str]) -> Figures:
     mixture = open_recipe_mixture(open_inputs(recipe), load_tokenizer(shipped_path()))
     samples = [mixture.draw_sample(k).sample for k in range(12)]
     prompts = [sample.ids[: sample.prompt_length] for sample in samples]
-    found = swap_under_load(running.url, versions, prompts, 6 if check.small else 30)
-    figures = {name: f"{value:g}" for name, value in found.items() if name in ("requests", "failed", "wrong")}
-    figures |= {"answers as asked alone": f"{found['same']:.1%}", "a swap": f"{1000 * found['swap_seconds']:.0f} ms"}
-    if found["failed"] or found["wrong"]:
+    values = swap_under_load(running.url, versions, prompts, 6 if check.small else 30)
+    figures = {name: f"{value:g}" for name, value in values.items() if name in ("requests", "failed", "wrong")}
+    figures |= {"answers as asked alone": f"{values['same']:.1%}", "a swap": f"{1000 * values['swap_seconds']:.0f} ms"}
+    if values["failed"] or values["wrong"]:
         raise StepFailed(f"requests failed, or were answered by the other adapter: {figures}")
     return figures
 
@@ -185,10 +185,10 @@ def _bench_tiny(check: Check, running: Server) -> Figures:
 
 
 def _bench(check: Check, running: Server, models: list[str], words: list[str], out: Path) -> str:
-    asked = [word for model in models for word in ("--model", model)]
+    options = [word for model in models for word in ("--model", model)]
     prompt = ["--prompt", "compact-v0", "--grid-encoder", "MinimalGridEncoder()"] if "bench-tiny" in out.name else []
-    _, text = check.run("harness.cli", "run", "--server", running.url, *asked, *words, *prompt, "--out", str(out))
-    told = re.search(r"^(\d+) predictions in ([0-9.]+) s", text, re.MULTILINE)
-    if told is None:
+    _, text = check.run("harness.cli", "run", "--server", running.url, *options, *words, *prompt, "--out", str(out))
+    match = re.search(r"^(\d+) predictions in ([0-9.]+) s", text, re.MULTILINE)
+    if match is None:
         raise StepFailed(f"bench run said nothing of its predictions:\n{text[-1000:]}")
-    return f"{int(told[1]) / max(float(told[2]), 1e-3):,.1f} predictions/s ({told[1]})"
+    return f"{int(match[1]) / max(float(match[2]), 1e-3):,.1f} predictions/s ({match[1]})"

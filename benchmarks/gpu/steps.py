@@ -1,4 +1,4 @@
-"""Steps that may fail one by one, each within the time that is left, and the page that tells of all of them."""
+"""Run steps that may fail, within a time limit, and write a page on all of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Figures = Mapping[str, str]
 
 
 class StepFailed(Exception):
-    """A step did not do what it should; the message is the reason for the page."""
+    """A step failed; the message is the reason for the page."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step as it went: ``failed`` has the reason, "" where it passed."""
+    """Result of one step: ``failed`` is the reason, or "" if it passed."""
 
     name: str
     seconds: float
@@ -34,12 +34,12 @@ class Outcome:
 
 @dataclass
 class Check:
-    """What every step is told, and what is known so far.
+    """State that all steps share.
 
     Attributes:
         device: "cuda" or "cpu".
-        small: the least of everything, to see on a CPU that the steps run.
-        ends: when the time is over, on ``time.monotonic``'s clock.
+        small: use minimal sizes, to test the steps on a CPU.
+        ends: end of the time limit on ``time.monotonic``'s clock.
     """
 
     work: Path
@@ -49,14 +49,14 @@ class Check:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def left(self) -> float:
-        """Seconds until the time is over."""
+        """Return the seconds until the time limit."""
         return self.ends - time.monotonic()
 
     def run(self, *words: str, wanted: int = 0) -> tuple[str, str]:
-        """Run a module of this checkout in a process group of its own; returns stdout and stderr.
+        """Run a module of this checkout in its own process group, and return stdout and stderr.
 
         Raises:
-            StepFailed: it ended with another status than ``wanted``, or the time was over.
+            StepFailed: the exit status is not ``wanted``, or the time is over.
         """
         hidden = {} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", **hidden}
@@ -82,7 +82,7 @@ class Check:
         return output, errors
 
     def step(self, name: str, do: Callable[[Check], Figures]) -> bool:
-        """Do a step and note how it went; whatever ends it is its failure, and the next one still runs."""
+        """Run a step and record its outcome. Any exception counts as its failure."""
         print(f"{name} …", file=sys.stderr, flush=True)
         started, figures, failed = time.monotonic(), {}, ""
         try:
@@ -96,12 +96,12 @@ class Check:
         return not failed
 
 
-def page(check: Check, asked: Sequence[str]) -> str:
-    """The page: machine, a line for each step, its figures, and in full why one failed."""
+def page(check: Check, command_line: Sequence[str]) -> str:
+    """Return the page: machine, a line per step, its results, and the full reasons of failures."""
     about = describe_environment()
     commit = f"{about.commit[:10]}{'+' if about.dirty else ''}" if about.commit else about.version
     what = "a reduced form that says nothing about a GPU" if check.device == "cpu" else "on this GPU"
-    command = " ".join(["python -m benchmarks.gpu", *asked])
+    command = " ".join(["python -m benchmarks.gpu", *command_line])
     lines = [
         "# GPU check",
         "",
@@ -113,8 +113,8 @@ def page(check: Check, asked: Sequence[str]) -> str:
     ]
     for outcome in check.outcomes:
         result = "FAILED" if outcome.failed else "passed"
-        found = "; ".join(f"{name} {value}" for name, value in outcome.figures.items())
-        lines.append(f"| {outcome.name} | {result} | {outcome.seconds:.0f} | {found} |")
+        values = "; ".join(f"{name} {value}" for name, value in outcome.figures.items())
+        lines.append(f"| {outcome.name} | {result} | {outcome.seconds:.0f} | {values} |")
     for outcome in check.outcomes:
         if outcome.failed:
             lines += ["", f"{outcome.name}:", "", *(f"    {line}" for line in outcome.failed.splitlines())]

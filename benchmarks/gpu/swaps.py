@@ -1,4 +1,4 @@
-"""Requests in flight while one name is swapped between two adapters, on whatever dtype the server computes in."""
+"""Send requests while one name is swapped between two adapters, in any dtype of the server."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ Answers = dict[str, list[list[int]]]
 def swap_under_load(url: str, versions: Sequence[str], prompts: Sequence[list[int]], swaps: int) -> dict[str, float]:
     """Swap a name between two versions under load.
 
-    In 16 bits an answer depends on what shares its batch, so that it is *wrong* where it begins like the answer of the
-    other version for longer than like that of the version which the server names.
+    In 16 bits an answer depends on the other requests of its batch. It is counted as *wrong* if it agrees with the
+    answer
+    of the other version for longer than with that of the version that the server names.
 
     Returns:
-        requests, failed, wrong, same (the share equal to the answer asked alone), swap_seconds (median).
+        requests, failed, wrong, same (share equal to the answer without load), swap_seconds (median).
     """
     return asyncio.run(_scenario(url, versions, prompts, swaps))
 
@@ -71,7 +72,7 @@ async def _scenario(url: str, versions: Sequence[str], prompts: Sequence[list[in
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, model: str, prompt: list[int]) -> tuple[str, list[int]]:
-    """The version that answered and its tokens; "" for a failure."""
+    """Return the version that answered and its tokens; "" for a failure."""
     body = {"model": model, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
     async with session.post(f"{url}/v1/completions", json=body | {"return_token_ids": True}) as reply:
         if reply.status != 200:

@@ -1,1 +1,1 @@
-"""What benchmarks/harness_overhead.py consists of: a server that costs nothing, and one runner a peer."""
+"""Parts of benchmarks/harness_overhead.py: a server without latency, and a runner per peer."""

@@ -1,4 +1,4 @@
-"""The least that a client can do: a bare aiohttp loop that sends ready-made chats and parses the answers.
+"""The minimal client: a bare aiohttp loop that sends prepared chats and parses the answers.
 
 python -m benchmarks.overhead.bare URL REQUESTS.jsonl IN_FLIGHT [logprobs]
 """

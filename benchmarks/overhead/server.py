@@ -1,9 +1,10 @@
-"""A local server of no latency: every answer is the same grid, ready-made, so that only clients are measured.
+"""A local server without latency: every answer is the same prepared grid, so that only clients are measured.
 
     python -m benchmarks.overhead.server [--tokens 100] [--tokenizer MODEL_FOLDER]
 
-Speaks HTTP/1.1 on a bare asyncio protocol. Prints its port, ``first`` when the first answer is asked for, and, when its
-standard input ends, the seconds from the first request to the last. With a tokenizer it also answers token ids.
+It speaks HTTP/1.1 on a bare asyncio protocol. It prints its port, ``first`` at the first request for an answer, and,
+when its standard input ends, the seconds from the first request to the last. With a tokenizer it also accepts token
+ids.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 def answer_text(tokens: int) -> str:
-    """An answer in the default prompt and encoder with about so many cells and marks."""
+    """Return an answer in the default prompt and encoder with about this many tokens."""
     side = max(1, round((tokens - 20) ** 0.5))
     grid = Grid(side, side, bytes(i % 10 for i in range(side * side)))
     return "### Output\n\n" + parse_encoder(DEFAULT_ENCODER).encode(grid)
@@ -41,11 +42,11 @@ def _http(body: bytes) -> bytes:
 
 
 class Answers:
-    """Whole HTTP answers in vLLM's form, made once.
+    """Complete HTTP responses in vLLM's form, prepared once.
 
     Args:
-        tokens: of each answer.
-        tokenizer: the folder of a model whose tokenizer the server claims to have.
+        tokens: tokens per answer.
+        tokenizer: model folder whose tokenizer the server claims to have.
     """
 
     def __init__(self, tokens: int, tokenizer: Path | None) -> None:
@@ -58,7 +59,7 @@ class Answers:
         self.models = _http(_dump({"object": "list", "data": [entry]}))
 
     def chat(self, body: bytes) -> bytes:
-        """The answer to a chat."""
+        """Return the response to a chat."""
         logprobs = b'"logprobs":true' in body.replace(b" ", b"")
         key = ("chat", logprobs)
         if key not in self._ready:
@@ -71,7 +72,7 @@ class Answers:
         return self._ready[key]
 
     def completions(self, body: bytes) -> bytes:
-        """The answer to a list of prompts in token ids."""
+        """Return the response to a list of prompts in token ids."""
         count = body.count(b"],[") + 1
         if count not in self._ready:
             logprobs = {
@@ -87,7 +88,7 @@ class Answers:
         return self._ready[count]
 
     def tokenize(self, body: bytes) -> bytes:
-        """The ids of a chat."""
+        """Return the token ids of a chat."""
         assert self.tokenizer is not None
         text = self.tokenizer.apply_chat_template(
             json.loads(body)["messages"], tokenize=False, add_generation_prompt=True
@@ -95,16 +96,20 @@ class Answers:
         return _http(_dump({"tokens": self.tokenizer.encode(text, add_special_tokens=False)}))
 
     def _completion(self, kind: str, choices: list[dict[str, Any]]) -> bytes:
-        made = len(self._pieces) * len(choices)
+        count = len(self._pieces) * len(choices)
         finished = [{**choice, "finish_reason": "stop", "stop_reason": None} for choice in choices]
-        usage = {"prompt_tokens": 1300, "total_tokens": 1300 + made, "completion_tokens": made}
+        usage = {
+            "prompt_tokens": 1300,
+            "total_tokens": 1300 + count,
+            "completion_tokens": count,
+        }
         return _http(
             _dump({"id": "0", "object": kind, "created": 0, "model": MODEL, "choices": finished, "usage": usage})
         )
 
 
 class Canned(asyncio.Protocol):
-    """One connection."""
+    """The protocol of one connection."""
 
     first: float | None = None
     last = 0.0
@@ -146,7 +151,7 @@ class Canned(asyncio.Protocol):
 
 
 async def serve(answers: Answers) -> None:
-    """Answer until the standard input ends."""
+    """Serve until the standard input ends."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Canned(answers), "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -1,4 +1,4 @@
-"""The clients that are compared: what each needs on disk, and the command that sends the requests through it."""
+"""The clients that are compared: the files that each needs, and the command that sends the requests."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def overhead():
 
 @dataclass(frozen=True)
 class Case:
-    """So many of the same requests for every side."""
+    """A number of requests that are the same for every side."""
 
     folder: Path
     requests: int
@@ -66,16 +66,16 @@ class Case:
 
     @property
     def path(self) -> Path:
-        """The requests as chats, one a line."""
+        """Return the file of the requests as chats, one per line."""
         return self.folder / f"requests-{self.requests}.jsonl"
 
     @property
     def ids(self) -> Path:
-        """The ids of the tasks that they are of."""
+        """Return the ids of their tasks."""
         return self.folder / f"tasks-{self.requests}.txt"
 
     def prepare(self) -> float:
-        """Write the files; returns the mean number of tokens of a prompt."""
+        """Write the files, and return the mean number of tokens per prompt."""
         self.folder.mkdir(parents=True, exist_ok=True)
         dataset, prompt, encoder = (
             open_dataset("arc1/training"),
@@ -109,7 +109,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Launch:
-    """How a side is started."""
+    """Command and environment of a side."""
 
     argv: list[str]
     folder: Path
@@ -117,7 +117,7 @@ class Launch:
 
 
 def launch(side: str, url: str, case: Case, peers: Path, out: Path) -> Launch:
-    """How to send a case's requests by a side; it may write to ``out``."""
+    """Return how to send the requests of a case with a side, which may write to ``out``."""
     if side.startswith("bench run"):
         api = "chat" if side == "bench run" else "completions"
         words = [sys.executable, "-m", "harness.cli", "run", "--server", url, "--model", MODEL, "--api", api]

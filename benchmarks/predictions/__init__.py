@@ -1,1 +1,1 @@
-"""Simulated predictions in files, and a plain script that scores them: parts of benchmarks/scoring.py."""
+"""Parts of benchmarks/scoring.py: simulated predictions in files, and a plain script that scores them."""

@@ -1,4 +1,4 @@
-"""Predictions of a simulated model for ARC-AGI-1's evaluation tasks, written in our form and in arc24's two."""
+"""Write predictions of a simulated model for ARC-AGI-1's evaluation tasks, in our format and in arc24's two."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ POPULAR = 12
 
 
 def load_tasks() -> list[Task]:
-    """The tasks, in order."""
+    """Return the tasks in order."""
     return list(iterate_tasks(open_dataset(SPEC)))
 
 
 def variants(truth: Grid, count: int, rng: np.random.Generator) -> list[list[list[int]]]:
-    """The exact grid, then wrong ones: three cells changed each, and every fifth of another shape."""
-    found = [truth.to_rows()]
+    """Return the exact grid, then wrong ones with three changed cells, every fifth of another shape."""
+    grids = [truth.to_rows()]
     for i in range(1, count):
         rows = truth.to_rows()
         for _ in range(3):
             rows[rng.integers(truth.height)][rng.integers(truth.width)] = int(rng.integers(10))
-        found.append(rows[:-1] if i % 5 == 0 and len(rows) > 1 else rows)
-    return found
+        grids.append(rows[:-1] if i % 5 == 0 and len(rows) > 1 else rows)
+    return grids
 
 
 def answers(total: int) -> Iterator[tuple[str, int, int, list[list[int]], float]]:
-    """(task, test, sample, grid or [], log-probability) of a simulated model: 13 % exact, 34 % of tasks found."""
+    """Yield (task, test, sample, grid or [], log-probability) of a simulated model: 13 % exact, 34 % of tasks found."""
     rng = np.random.default_rng(5)
     tasks = load_tasks()
     n = math.ceil(total / sum(len(task.test) for task in tasks))
@@ -58,7 +58,7 @@ def answers(total: int) -> Iterator[tuple[str, int, int, list[list[int]], float]
 
 
 def write_lines(path: Path, total: int) -> None:
-    """Our predictions.jsonl, texts and all: about a kilobyte a line."""
+    """Write our predictions.jsonl, about a kilobyte per line."""
     views = ("identity", "rot90", "rot180", "rot270", "flip_lr", "flip_ud", "transpose", "anti_transpose")
     with path.open("wb") as file:
         for task, index, sample, grid, logprob in answers(total):
@@ -73,7 +73,7 @@ def write_lines(path: Path, total: int) -> None:
 
 
 def write_task_results(path: Path, total: int) -> None:
-    """arc24's ``*_task_results.json``: one list, with prompts of 2,000 characters."""
+    """Write arc24's ``*_task_results.json``: one list, with prompts of 2,000 characters."""
     with path.open("wb") as file:
         for place, (task, index, sample, grid, logprob) in enumerate(answers(total)):
             entry = {
@@ -86,7 +86,7 @@ def write_task_results(path: Path, total: int) -> None:
 
 
 def write_attempts(path: Path, total: int) -> None:
-    """arc24's plain predictions: ``{id: [{attempt_1: grid, ...}, ...]}``."""
+    """Write arc24's plain predictions: ``{id: [{attempt_1: grid, ...}, ...]}``."""
     tasks: dict[str, list[dict[str, object]]] = defaultdict(list)
     with path.open("wb") as file:
         for task, index, sample, grid, _ in answers(total):

@@ -1,4 +1,4 @@
-"""The same metrics by a script as it is usually written: -m benchmarks.predictions.plain FILE."""
+"""Compute the same metrics by a straightforward script: -m benchmarks.predictions.plain FILE."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.voting.metrics import METRICS
 
 
 def plain_script(path: Path) -> dict[str, float]:
-    """Every metric of the project, with an interval each."""
+    """Return every metric of the project with its interval."""
     from scipy.stats import bootstrap
 
     truths = {task.id: [pair.output.to_rows() for pair in task.test if pair.output] for task in load_tasks()}
@@ -31,8 +31,8 @@ def plain_script(path: Path) -> dict[str, float]:
     n = max(counts.values())
     values = []
     for task, outputs in truths.items():
-        own = [plain_output(votes[task, i], tuple(map(tuple, truth)), n) for i, truth in enumerate(outputs)]
-        values.append(np.mean(own, axis=0))
+        output_values = [plain_output(votes[task, i], tuple(map(tuple, truth)), n) for i, truth in enumerate(outputs)]
+        values.append(np.mean(output_values, axis=0))
     table = np.array(values)
     for column in table.T:
         bootstrap((column,), np.mean, rng=np.random.default_rng(0))
@@ -42,7 +42,7 @@ def plain_script(path: Path) -> dict[str, float]:
 def plain_output(
     votes: list[tuple[tuple[tuple[int, ...], ...], float]], truth: tuple[tuple[int, ...], ...], n: int
 ) -> list[float]:
-    """The metrics of one test output."""
+    """Return the metrics of one test output."""
     counter = Counter(grid for grid, _ in votes)
     sums: dict[tuple[tuple[int, ...], ...], float] = defaultdict(float)
     for grid, logprob in votes:

@@ -21,25 +21,26 @@ VIEWS = len(SYMMETRIES)
 
 @dataclass(frozen=True)
 class Output:
-    """All draws of one test output in their order, None for a failure."""
+    """All samples of one test output in order, None for a failure."""
 
     task: str
     draws: list[Vote | None]
     truth: Grid
 
     def first(self, count: int) -> list[Vote]:
-        """The votes among the first draws."""
+        """Return the votes among the first ``count`` samples."""
         return [vote for vote in self.draws[:count] if vote is not None]
 
 
 def simulate(population: Population, tasks: int, n: int, rng: np.random.Generator, uneven: bool) -> list[Output]:
-    """Outputs whose wrong grids are popular to different degrees; exact answers tend to be the surer ones.
+    """Simulate outputs whose wrong grids have different popularity; exact answers tend to have higher
+    log-probabilities.
 
     Args:
-        uneven: each symmetry has a chance of its own of the exact grid, with the same mean.
+        uneven: each symmetry has its own probability of the exact grid, with the same mean.
     """
     popularity = 1 / np.arange(1, DISTRACTORS + 1)
-    found = []
+    outputs_by_model = []
     for chance in population.chances((tasks,), rng):
         agreed = rng.beta(*population.agreed)
         means = -rng.exponential(0.1, DISTRACTORS + 1)
@@ -59,8 +60,8 @@ def simulate(population: Population, tasks: int, n: int, rng: np.random.Generato
                 name = 100 + sample
             mean = means[name] if name < len(means) else -rng.exponential(0.3)
             draws.append(Vote(_named(name), float(mean * rng.lognormal(0, 0.5))))
-        found.append(Output(str(rng.random()), draws, _named(0)))
-    return found
+        outputs_by_model.append(Output(str(rng.random()), draws, _named(0)))
+    return outputs_by_model
 
 
 def _named(name: int) -> Grid:
@@ -68,31 +69,31 @@ def _named(name: int) -> Grid:
 
 
 def load(run: Path) -> dict[str, list[Output]]:
-    """The outputs of a full run by model and dataset.
+    """Return the outputs of a full run by model and dataset.
 
     Raises:
-        SystemExit: the run is not complete, or stopped early itself.
+        SystemExit: the run is incomplete or used early stopping.
     """
     folder = RunFolder(run)
     manifest = folder.manifest()
     tasks = declared_tasks(manifest)
     truths = true_outputs(tasks)
     dataset = manifest.config.dataset
-    found: dict[str, list[Output]] = {}
+    outputs_by_model: dict[str, list[Output]] = {}
     for predictions in read_run_predictions(folder, manifest, tasks):
-        found[f"{predictions.model} on {dataset}"] = outputs = []
-        for task, own in predictions.outputs.items():
-            for index, (output, truth) in enumerate(zip(own, truths[task], strict=True)):
+        outputs_by_model[f"{predictions.model} on {dataset}"] = outputs = []
+        for task, groups in predictions.outputs.items():
+            for index, (output, truth) in enumerate(zip(groups, truths[task], strict=True)):
                 if output.count != manifest.config.n:
                     raise SystemExit(f"{run}: {output.count} of {manifest.config.n} predictions for task {task}")
                 votes = {vote.sample: vote for vote in output.votes()}
                 draws = [votes.get(sample) for sample in range(manifest.config.n)]
                 outputs.append(Output(f"{dataset} {task} {index}", draws, truth))
-    return found
+    return outputs_by_model
 
 
 def level(runs: Iterable[Sequence[Output]]) -> str:
-    """Accuracy, pass_n and vote_2 of full runs in words."""
+    """Return accuracy, pass_n and vote_2 of full runs in words."""
     outputs = [output for run in runs for output in run]
     exact = [sum(v is not None and v.grid == o.truth for v in o.draws) for o in outputs]
     accuracy = sum(e / len(o.draws) for e, o in zip(exact, outputs, strict=True)) / len(outputs)

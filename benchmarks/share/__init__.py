@@ -1,1 +1,1 @@
-"""What benchmarks/throughput.py consists of: the sides that it compares."""
+"""Parts of benchmarks/throughput.py: the sides that it compares."""

@@ -32,7 +32,7 @@ ROUTES = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
 @dataclass(frozen=True)
 class Setting:
-    """A model, and what is asked of it."""
+    """A model and the requests to it."""
 
     name: str
     tasks: int
@@ -45,7 +45,7 @@ class Setting:
         return self.tasks * self.samples
 
     def folder(self, work: Path) -> Path:
-        """Where the model is; the random one is made where it is missing."""
+        """Return the folder of the model; the random one is created if it is missing."""
         if self.name == "tiny base":
             return TINY_BASE
         folder = work / "random-90m"
@@ -55,7 +55,7 @@ class Setting:
 
 
 def make_random_model(folder: Path) -> None:
-    """A Qwen2 of 87 million random parameters with the tiny base's tokenizer."""
+    """Write a Qwen2 of 87 million random parameters with the tiny base's tokenizer."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -77,7 +77,7 @@ def make_random_model(folder: Path) -> None:
 
 
 def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> RunOptions:
-    """The run that is measured; each seed has prompts of its own."""
+    """Return the options of the measured run. Each seed has different prompts."""
     from harness.client.retry import RetryPolicy
     from harness.sampling.options import RunOptions
 
@@ -97,7 +97,7 @@ def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> R
 
 
 def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> float:
-    """Predictions a second of `bench run`, from the first request to the last answer."""
+    """Return predictions per second of `bench run`, from the first request to the last answer."""
     from harness.sampling.progress_display import Display
     from harness.sampling.session import sample_run
 
@@ -108,7 +108,7 @@ def by_harness(setting: Setting, url: str, api: str, seed: int, work: Path) -> f
 
 
 def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
-    """The bodies that `bench run` sends."""
+    """Return the request bodies that `bench run` sends."""
     from harness.data.dataset import iterate_tasks
     from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
@@ -131,7 +131,7 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
 
 
 def by_bare_client(setting: Setting, url: str, api: str, seed: int, folder: Path) -> float:
-    """Predictions a second of a loop that does nothing but send the same bodies, as many at once, and parse."""
+    """Return predictions per second of a loop that only sends the same bodies with the same concurrency, and parses."""
     import aiohttp
 
     prepared = bodies(setting, api, seed, folder)
@@ -148,7 +148,7 @@ def by_bare_client(setting: Setting, url: str, api: str, seed: int, folder: Path
 
 
 async def send(session: aiohttp.ClientSession, url: str, remaining: Iterator[bytes]) -> None:
-    """Send what remains, one after the other."""
+    """Send the remaining requests, one after the other."""
     for body in remaining:
         async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
             answer = orjson.loads(await response.read())
@@ -156,9 +156,9 @@ async def send(session: aiohttp.ClientSession, url: str, remaining: Iterator[byt
 
 
 def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
-    """Predictions a second of ``LLM.generate`` on the same token ids, once for each seed after a warm-up.
+    """Return predictions per second of ``LLM.generate`` on the same token ids, for each seed after a warm-up.
 
-    The engine has what `bench serve` gives it: all cores (vLLM by itself leaves some to others), prompts in one piece.
+    The engine has the settings of `bench serve`: all cores (vLLM's default leaves some free), and unchunked prompts.
     """
     from serve.launch.machine import detect_machine
 
@@ -190,7 +190,7 @@ def by_offline(setting: Setting, folder: Path, seeds: list[int]) -> list[float]:
 
 @contextmanager
 def server(folder: Path, in_flight: int, log: Path) -> Iterator[str]:
-    """A real vLLM without prefix caching, so that no side profits from another's prompts."""
+    """Start a real vLLM without prefix caching, so that no side profits from another's prompts."""
     from serve.launch.process import serving
 
     extra = ("--no-enable-prefix-caching", "--served-model-name", "model", "--max-num-seqs", str(in_flight))

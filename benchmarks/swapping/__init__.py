@@ -1,1 +1,1 @@
-"""The parts of benchmarks/hot_swap.py: adapters, contestants, traffic, the page."""
+"""Parts of benchmarks/hot_swap.py: adapters, contestants, traffic, the page."""

@@ -1,4 +1,4 @@
-"""Adapters to swap, and what each of them answers by transformers and PEFT."""
+"""Create the adapters to swap, and compute the answers of each with transformers and PEFT."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SECOND = "n00-second"
 
 @dataclass(frozen=True)
 class Adapters:
-    """The registry and what is in it.
+    """The registry and its contents.
 
     Attributes:
-        ids: a name's version, and under SECOND the other version of the first name.
-        folders: the same versions' folders, which a plain vLLM is given.
+        ids: version of each name, and under SECOND the other version of the first name.
+        folders: folders of the same versions, for a plain vLLM.
         expected: answers to ``prompts`` by the same keys, and under "base".
     """
 
@@ -44,7 +44,7 @@ class Adapters:
 
 
 def make_adapters(work: Path, names: Sequence[str]) -> Adapters:
-    """Random LoRA of rank 16 on all linear layers of the tiny base, made once in ``work``."""
+    """Create random LoRA adapters of rank 16 on all linear layers of the tiny base, once in ``work``."""
     base = BaseModel.open(shipped_path())
     registry = Registry(work / "adapters")
     ids, folders = {}, {}
@@ -57,11 +57,13 @@ def make_adapters(work: Path, names: Sequence[str]) -> Adapters:
     vocabulary = int(base.config["vocab_size"])
     drawn = [[Stream("prompt", i, j).below(vocabulary) for j in range(PROMPT_TOKENS)] for i in range(CANDIDATES)]
     answers = _answers(work, folders, drawn)
-    told = [at for at in range(CANDIDATES) if len({tuple(of[at]) for of in answers.values()}) == len(answers)][:PROMPTS]
-    if len(told) < PROMPTS:
+    distinct = [at for at in range(CANDIDATES) if len({tuple(of[at]) for of in answers.values()}) == len(answers)][
+        :PROMPTS
+    ]
+    if len(distinct) < PROMPTS:
         raise SystemExit("two models give the same answer to nearly every prompt; wrong answers could not be told")
-    expected = {key: [of[at] for at in told] for key, of in answers.items()}
-    return Adapters(shipped_path(), registry, ids, folders, [drawn[at] for at in told], expected)
+    expected = {key: [of[at] for at in distinct] for key, of in answers.items()}
+    return Adapters(shipped_path(), registry, ids, folders, [drawn[at] for at in distinct], expected)
 
 
 def _write(folder: Path, base: BaseModel, seed: int) -> None:
@@ -110,6 +112,6 @@ def _answers(work: Path, folders: dict[str, Path], prompts: list[list[int]]) -> 
             out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=CHECKED_TOKENS, do_sample=False)
         return [row[PROMPT_TOKENS:] for row in out.tolist()]
 
-    found = {"base": of(None), **{key: of(folder) for key, folder in folders.items()}}
-    path.write_text(json.dumps(found))
-    return found
+    expected = {"base": of(None), **{key: of(folder) for key, folder in folders.items()}}
+    path.write_text(json.dumps(expected))
+    return expected

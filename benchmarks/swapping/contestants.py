@@ -1,4 +1,4 @@
-"""The servers compared: ours, a plain vLLM with LoRA and its own load route, and a plain vLLM of the base alone."""
+"""The servers compared: ours, a plain vLLM with LoRA and its own load route, and a plain vLLM with only the base."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CACHE_GIB = 0.5
 
 @dataclass(frozen=True)
 class Contestant:
-    """A running server and its ways to load and swap adapters; ``base`` is what requests call the base."""
+    """A running server with its functions to load and swap adapters; ``base`` is the base's name in requests."""
 
     name: str
     url: str
@@ -38,16 +38,16 @@ class Contestant:
     """Way of swapping to a function that makes the first name mean the version of a key."""
 
     def processes(self) -> list[psutil.Process]:
-        """The server's processes."""
+        """Return the server's processes."""
         leader = psutil.Process(self.pid)
         return [leader, *leader.children(recursive=True)]
 
     def cpu_seconds(self) -> float:
-        """Processor seconds that its processes have used."""
+        """Return the processor seconds of its processes."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
     def peak_memory(self) -> int:
-        """The sum of its processes' peaks, in MiB."""
+        """Return the sum of its processes' peak memory in MiB."""
         texts = [Path(f"/proc/{process.pid}/status").read_text() for process in self.processes()]
         return (
             sum(int(line.split()[1]) for text in texts for line in text.splitlines() if line.startswith("VmHWM")) >> 10
@@ -56,7 +56,7 @@ class Contestant:
 
 @contextmanager
 def contestants(adapters: Adapters, work: Path, with_base: bool) -> Iterator[dict[str, Contestant]]:
-    """The servers, up while the block runs; the same limits, memory, threads and type (float32) for each."""
+    """Start the servers with equal limits, memory, threads and dtype (float32), and yield them."""
     binding = ",".join(map(str, detect_machine().cores))
     limits = [
         "--dtype",
@@ -69,7 +69,7 @@ def contestants(adapters: Adapters, work: Path, with_base: bool) -> Iterator[dic
     lora = ["--max-loras", str(SLOTS), "--max-cpu-loras", "80", "--max-lora-rank", str(RANK)]
     env = {"VLLM_CPU_OMP_THREADS_BIND": binding}
     with ExitStack() as stack:
-        own = stack.enter_context(
+        our_server = stack.enter_context(
             serving(
                 adapters.base,
                 adapters.registry.root,
@@ -87,7 +87,7 @@ def contestants(adapters: Adapters, work: Path, with_base: bool) -> Iterator[dic
         plain = stack.enter_context(stock_vllm(adapters.base, first, work / "stock.log", [*limits, *lora], opened))
         base = adapters.base.name
         servers = {
-            "ours": _ours(own.url, own.pid, base, adapters),
+            "ours": _ours(our_server.url, our_server.pid, base, adapters),
             "stock": _stock(plain.url, plain.pid, base, adapters),
         }
         if with_base:
@@ -115,11 +115,11 @@ def _stock(url: str, pid: int, base: str, adapters: Adapters) -> Contestant:
         unload(NAMES[0])
         load(key)
 
-    ways: dict[str, Callable[[str], object]] = {
+    methods: dict[str, Callable[[str], object]] = {
         "unload, then load": unload_and_load,
         "load in place": lambda key: load(key, load_inplace=True),
     }
-    return Contestant("stock", url, base, pid, load, unload, ways)
+    return Contestant("stock", url, base, pid, load, unload, methods)
 
 
 def _cannot(name: str) -> object:
@@ -132,10 +132,10 @@ def _post(url: str, body: dict[str, Any]) -> None:
         with urllib.request.urlopen(request, timeout=120) as reply:
             reply.read()
     except urllib.error.HTTPError as error:
-        told = f"{url}: {error.read().decode()}"
+        message = f"{url}: {error.read().decode()}"
         if error.code >= 500:  # its engine has died; that is a result (see hot_swap.Died)
-            raise ConnectionError(told) from error
-        raise SystemExit(told) from error
+            raise ConnectionError(message) from error
+        raise SystemExit(message) from error
 
 
 __all__ = ["SECOND", "Contestant", "contestants"]

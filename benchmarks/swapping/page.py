@@ -1,4 +1,4 @@
-"""The page of benchmarks/hot_swap.py: tables from measurements."""
+"""Write the page of benchmarks/hot_swap.py from measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.swapping.traffic import IN_FLIGHT, PROMPT_TOKENS, TOKENS
 
 Known = Mapping[str, Mapping[str, Any]]
 WIDTH = 118
-WAYS = {
+METHODS = {
     "promote": ("ours", "`promote`"),
     "unload, then load": ("stock", "plain vLLM: unload, then load under the same name"),
     "load in place": ("stock", "plain vLLM: `load_inplace`"),
@@ -22,7 +22,7 @@ WAYS = {
 
 
 def write_page(known: Known, repeats: int, many: Sequence[int], registered: Sequence[int]) -> str:
-    """The whole page as Markdown."""
+    """Return the whole page in markdown."""
     parts = [_head(repeats), _throughput(known, repeats, many), _first(known, repeats, registered)]
     return "\n\n".join([*parts, _swaps(known, repeats, registered), _memory(known)]) + "\n"
 
@@ -42,7 +42,7 @@ def _head(repeats: int) -> str:
 
 
 def _values(known: Known, repeats: int | Sequence[int], field: str, key: str) -> list[float]:
-    """A field of one measurement over the repetitions; ``key`` has a {} for the repetition."""
+    """Return a field of one measurement over the repetitions; ``key`` has a {} for the repetition."""
     chosen = range(repeats) if isinstance(repeats, int) else repeats
     return [float(known[key.format(repeat)][field]) for repeat in chosen]
 
@@ -92,9 +92,9 @@ def _swaps(known: Known, repeats: int, registered: Sequence[int]) -> str:
         "| way | adapters | swap | slowest | requests | failed | wrong adapter | base wrong |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for way, (name, label) in WAYS.items():
+    for method, (name, label) in METHODS.items():
         for count in registered:
-            key = f"swap {name} {count} {{}} {way}"
+            key = f"swap {name} {count} {{}} {method}"
             lived = [repeat for repeat in range(repeats) if "died" not in known[key.format(repeat)]]
             died = f"{repeats - len(lived)} of {repeats} times the server died"
             if not lived:

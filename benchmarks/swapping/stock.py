@@ -1,4 +1,4 @@
-"""A plain vLLM, none of ours in it: no plugin, no middleware, adapters named on its command line."""
+"""Start a plain vLLM without our plugin and middleware, with adapters on its command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stock_vllm(
     options: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Serve ``model`` under its folder's name and each adapter folder under its key, while the block runs.
+    """Serve ``model`` under its folder's name and each adapter folder under its key, within the context.
 
     Args:
         options: further vLLM options.

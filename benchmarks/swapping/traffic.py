@@ -1,4 +1,4 @@
-"""What is measured of a contestant: throughput, the way to a first token, and swaps under load."""
+"""Measurements of a contestant: throughput, time to the first token, and swaps under load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answer = tuple[str, int, str, list[int]]
 
 
 def fresh_prompts(seed: tuple[int, ...], count: int, vocabulary: int = 300) -> list[list[int]]:
-    """Prompts that no measurement before has asked."""
+    """Return prompts that no earlier measurement has used."""
     tokens: list[list[int]] = np.random.default_rng(seed).integers(0, vocabulary, (count, PROMPT_TOKENS)).tolist()
     return tokens
 
@@ -42,7 +42,7 @@ async def _ask(
 
 
 async def _drive(contestant: Contestant, work: Iterator[tuple[str, int, list[int]]], tokens: int) -> list[Answer]:
-    """Keep IN_FLIGHT requests under way until ``work`` ends."""
+    """Keep IN_FLIGHT requests in flight until ``work`` ends."""
     seen: list[Answer] = []
 
     async def one(session: aiohttp.ClientSession) -> None:
@@ -57,7 +57,7 @@ async def _drive(contestant: Contestant, work: Iterator[tuple[str, int, list[int
 
 
 def throughput(contestant: Contestant, names: list[str], count: int, seed: tuple[int, ...]) -> Line:
-    """Sequences a second of TOKENS tokens, the models taking turns; the first IN_FLIGHT requests warm up."""
+    """Return sequences of TOKENS tokens per second, with the models in turns; the first IN_FLIGHT requests warm up."""
     models = names or [contestant.base]
     prompts = fresh_prompts(seed, count + IN_FLIGHT)
     work = [(models[i % len(models)], i, prompt) for i, prompt in enumerate(prompts)]
@@ -70,7 +70,7 @@ def throughput(contestant: Contestant, names: list[str], count: int, seed: tuple
 
 
 def first_tokens(contestant: Contestant, names: list[str], seed: tuple[int, ...]) -> Line:
-    """Seconds to load adapters that the server does not have, and to their first token, on an idle server."""
+    """Return the seconds to load adapters that are not loaded, and to their first token, on an idle server."""
     loads, firsts = [], []
     for name, prompt in zip(names, fresh_prompts(seed, len(names)), strict=True):
         contestant.unload(name)
@@ -92,8 +92,8 @@ async def _first_piece(url: str, model: str, prompt: list[int]) -> None:
     raise SystemExit(f"{url}: no first token from {model}")
 
 
-def swaps_under_load(contestant: Contestant, way: str, adapters: Adapters, names: list[str], swaps: int) -> Line:
-    """Swap the first name to and fro while it, the other names and the base are asked."""
+def swaps_under_load(contestant: Contestant, method: str, adapters: Adapters, names: list[str], swaps: int) -> Line:
+    """Swap the first name back and forth while it, the other names and the base get requests."""
     models = [*names, contestant.base]
     done = False
 
@@ -113,7 +113,7 @@ def swaps_under_load(contestant: Contestant, way: str, adapters: Adapters, names
         seconds = []
         for i in range(swaps):
             before = time.perf_counter()
-            await asyncio.to_thread(contestant.swaps[way], (SECOND, NAMES[0])[i % 2])
+            await asyncio.to_thread(contestant.swaps[method], (SECOND, NAMES[0])[i % 2])
             seconds.append(time.perf_counter() - before)
             await asyncio.sleep(0.1)
         done = True
@@ -135,7 +135,9 @@ def swaps_under_load(contestant: Contestant, way: str, adapters: Adapters, names
 
 
 def _right_answers(contestant: Contestant, adapters: Adapters) -> Callable[[str, int, str, list[int]], bool]:
-    """Whether token ids are an answer of what answered: of the very version where the server names it."""
+    """Return a function that checks token ids against the expected answers, of the exact version if the server names
+    it.
+    """
     keys = {adapters.ids[key]: key for key in adapters.ids}
 
     def right(model: str, at: int, by: str, ids: list[int]) -> bool:

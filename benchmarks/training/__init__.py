@@ -1,1 +1,1 @@
-"""What benchmarks/trainer.py consists of: the setting, the contestants, and the ceiling of the machine."""
+"""Parts of benchmarks/trainer.py: the setting, the contestants, and the machine's limit."""

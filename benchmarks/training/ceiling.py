@@ -1,4 +1,4 @@
-"""What the machine could do at best, and what a token of training needs: for shares of a ceiling."""
+"""The machine's highest rate of computation, and the operations that a token of training needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.training.setting import model_folder
 
 
 def matrix_product(device: str, threads: int) -> dict[str, Any]:
-    """The rate of large matrix products in the training's own dtype, in FLOP/s: the median of the best of rounds."""
+    """Return the rate of large matrix products in the training's dtype in FLOP/s: the median of the best rounds."""
     import torch
 
     torch.set_num_threads(threads)
@@ -36,7 +36,7 @@ def matrix_product(device: str, threads: int) -> dict[str, Any]:
 
 
 def sizes(model: Path | str) -> dict[str, int]:
-    """Numbers of weights: ``layers`` in the matrices that every token passes, ``head`` in the output layer."""
+    """Return numbers of weights: ``layers`` in the matrices that every token passes, ``head`` in the output layer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -50,5 +50,5 @@ def sizes(model: Path | str) -> dict[str, int]:
 
 if __name__ == "__main__":
     model, device, threads, work = sys.argv[1:]
-    found = {**matrix_product(device, int(threads)), **sizes(model_folder(model, Path(work)))}
-    print(json.dumps(found))
+    values = {**matrix_product(device, int(threads)), **sizes(model_folder(model, Path(work)))}
+    print(json.dumps(values))

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: trains a few steps and prints what they cost, as a line of JSON.
+"""Run one contestant in a separate process: train a few steps and print their cost as a line of JSON.
 
 python -m benchmarks.training.contestants NAME SETTING.json FOLDER
 """
@@ -29,7 +29,7 @@ from trainers.run.trl_config import chosen_dtype, micro_batch_limits
 
 @dataclass(frozen=True)
 class Cost:
-    """What the timed steps took: ``tokens`` are those that are not padding, ``places`` are all."""
+    """Cost of the timed steps: ``tokens`` without padding, ``places`` with padding."""
 
     tokens: int
     places: int
@@ -40,7 +40,7 @@ class Cost:
 
 
 def by_trainer(setting: Setting, recipe: Recipe) -> Cost:
-    """This project's trainer, from the recipe to the finished folder; the costs are those of its own log."""
+    """Measure this project's trainer, from the recipe to the finished folder, with the costs in its own log."""
     from trainers.store.training_log import read_log
 
     output = train(recipe, recipe.output_dir, progress=False)
@@ -53,7 +53,9 @@ def by_trainer(setting: Setting, recipe: Recipe) -> Cost:
 
 
 def by_loop(setting: Setting, recipe: Recipe) -> Cost:
-    """A bare loop over the trainer's own passes, made before the clock starts; logits of answer tokens alone."""
+    """Measure a bare loop over the trainer's micro-batches, built before the clock starts, with logits of answer
+    tokens only.
+    """
     import torch
     from peft import get_peft_model
 
@@ -94,10 +96,11 @@ def by_loop(setting: Setting, recipe: Recipe) -> Cost:
 
 
 def by_trl(setting: Setting, recipe: Recipe, **changed: Any) -> Cost:
-    """TRL's SFTTrainer with its defaults on the same samples as prompt and completion.
+    """Measure TRL's SFTTrainer with its defaults on the same samples as prompt and completion.
 
-    Not default: ``max_length`` (1,024 would cut the answers away), accumulation up to the same samples a step, and on
-    a CPU ``bf16=False`` and ``use_cpu`` (the others train in float32 there too).
+    Not default: ``max_length`` (1,024 would cut the answers off), accumulation to the same samples per step, and on a
+    CPU
+    ``bf16=False`` and ``use_cpu`` (the others also train in float32 there).
     """
     from datasets import Dataset
 
@@ -107,7 +110,7 @@ def by_trl(setting: Setting, recipe: Recipe, **changed: Any) -> Cost:
     tokenizer = open_inputs(recipe).chat.tokenizer
     draws = [d for step in _draws(recipe, setting) for d in step]
     texts = [(d.sample.ids[: d.sample.prompt_length], d.sample.ids[d.sample.prompt_length :]) for d in draws]
-    rows = [{"prompt": tokenizer.decode(given), "completion": tokenizer.decode(asked)} for given, asked in texts]
+    rows = [{"prompt": tokenizer.decode(prompt), "completion": tokenizer.decode(answer)} for prompt, answer in texts]
     assert recipe.lora is not None
     trainer = trainer_class(
         model=base,
@@ -124,7 +127,9 @@ def by_trl(setting: Setting, recipe: Recipe, **changed: Any) -> Cost:
 
 
 def _watched(setting: Setting, tally: Counter[str], clock: list[float]) -> tuple[Any, Any]:
-    """TRL's trainer that counts what the timed steps take, and a callback that keeps the time of each step's end."""
+    """Return TRL's trainer class with counters for the timed steps, and a callback that records the end of each
+    step.
+    """
     import torch
     from transformers import TrainerCallback
     from trl import SFTTrainer
@@ -169,7 +174,7 @@ def _trl_arguments(setting: Setting, recipe: Recipe, dtype: Any, changed: dict[s
 
 
 def by_trl_without_checkpointing(setting: Setting, recipe: Recipe) -> Cost:
-    """The same, but it keeps activations as the others do."""
+    """Measure SFTTrainer without gradient checkpointing, as the others train."""
     return by_trl(setting, recipe, gradient_checkpointing=False)
 
 
@@ -182,7 +187,7 @@ CONTESTANTS: dict[str, Callable[[Setting, Recipe], Cost]] = {
 
 
 def _base(recipe: Recipe, device: str) -> tuple[Any, Any]:
-    """The base model as this project's trainer loads it, and its dtype."""
+    """Return the base model as this project's trainer loads it, and its dtype."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -194,7 +199,7 @@ def _base(recipe: Recipe, device: str) -> tuple[Any, Any]:
 
 
 def _draws(recipe: Recipe, setting: Setting) -> list[list[DrawnSample]]:
-    """The samples of each step."""
+    """Return the samples of each step."""
     inputs = open_inputs(recipe)
     mixture = open_recipe_mixture(inputs)
     size = setting.batch
@@ -202,7 +207,7 @@ def _draws(recipe: Recipe, setting: Setting) -> list[list[DrawnSample]]:
 
 
 def measure(name: str, setting: Setting, folder: Path) -> dict[str, Any]:
-    """The cost of a contestant, with the peak memory of this process and of the GPU in GB."""
+    """Return the cost of a contestant, with the peak memory of this process and of the GPU in GB."""
     import torch
 
     recipe = setting.recipe(model_folder(setting.model, folder), folder / "outputs" / name)

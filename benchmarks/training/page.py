@@ -1,4 +1,4 @@
-"""The page of benchmarks/trainer.py: tables from measurements."""
+"""Write the page of benchmarks/trainer.py from measurements."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AIM = 0.9
 
 
 def write_page(setting: Setting, runs: Runs, growth: Mapping[int, Runs], ceiling: Line) -> str:
-    """The whole page as Markdown."""
+    """Return the whole page in markdown."""
     parts = [_head(setting), _contestants(setting, runs), _contest(runs), _ratios(runs), _growth(growth)]
     return "\n\n".join([*parts, _ceiling(runs, ceiling, setting)]) + "\n"
 
@@ -37,14 +37,14 @@ def _head(s: Setting) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl", "peft"))
     where = f"{s.threads} thread of a CPU with {os.cpu_count()} cores, {platform.machine()}, float32"
     where = where if s.device == "cpu" else "a GPU, bfloat16"
-    said = (
+    text = (
         f"Model `{s.model}`, LoRA of rank {s.rank} on all linear layers, ARC-AGI-1's training tasks under fresh views "
         f"with the default prompt and encoder, at most {s.max_seq_len} tokens, {s.batch} samples a step; {s.steps} "
         f"steps are timed after {s.warm} to warm up. Every contestant runs in a process of its own; they take turns. "
         "The figures are medians. *Tokens* are those that are not padding."
     )
     written = _wrap(f"Written by `python -m benchmarks.trainer` ({packages}; {where}).")
-    return f"# Training: tokens a second, padding, memory\n\n{written}\n\n{_wrap(said)}"
+    return f"# Training: tokens a second, padding, memory\n\n{written}\n\n{_wrap(text)}"
 
 
 def _contestants(s: Setting, runs: Runs) -> str:
@@ -69,7 +69,7 @@ def _wrap(text: str) -> str:
 
 
 def rate(line: Line) -> float:
-    """Tokens a second."""
+    """Return tokens per second."""
     return float(line["tokens"] / line["seconds"])
 
 
@@ -113,8 +113,8 @@ def _growth(growth: Mapping[int, Runs]) -> str:
         rows.append(_row([str(longest), f"{mean:,.0f}", f"{ours:,.0f}", f"{bare:,.0f}", f"{ours / bare:.2f}"]))
     lengths, seconds = np.log(np.array(points)).T
     power = float(np.polyfit(lengths, seconds, 1)[0])
-    said = f"The seconds of a sample grow as its mean length to the power {power:.2f} (least squares in logarithms); "
-    end = _wrap(said + "1 would be attention at no cost.")
+    text = f"The seconds of a sample grow as its mean length to the power {power:.2f} (least squares in logarithms); "
+    end = _wrap(text + "1 would be attention at no cost.")
     return "\n\n".join(["How the cost grows with the limit of length:", "\n".join(rows), end])
 
 
@@ -126,7 +126,7 @@ def _ceiling(runs: Runs, ceiling: Line, s: Setting) -> str:
         full = median(6 * layers * rate(r) for r in lines)
         rows.append(_row([NAMES[name], f"{done / 1e9:,.1f}", f"{done / best:.1%}", f"{full / best:.1%}"]))
     where = ceiling["device"] + (f", {s.threads} thread" if s.device == "cpu" else "")
-    said = (
+    text = (
         f"The ceiling is {best / 1e9:,.0f} GFLOP/s, in products of {size}×{size} matrices in {ceiling['dtype']} "
         f"({where}), "
         f"measured beside the runs. N is the {layers / 1e6:,.2f} M weights of the layers' matrices. Full fine-tuning "
@@ -137,4 +137,4 @@ def _ceiling(runs: Runs, ceiling: Line, s: Setting) -> str:
         f"own "
         "products and recomputed activations are not counted."
     )
-    return _wrap(said) + "\n\n" + "\n".join(rows)
+    return _wrap(text) + "\n\n" + "\n".join(rows)

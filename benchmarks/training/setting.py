@@ -1,4 +1,4 @@
-"""What all contestants train: one model, one LoRA, the same samples of ARC-AGI-1."""
+"""The setting of all contestants: one model, one LoRA, the same samples of ARC-AGI-1."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Setting:
 
     @property
     def total(self) -> int:
-        """All steps of a run."""
+        """Return the number of steps of a run."""
         return self.warm + self.steps
 
     def recipe(self, model: Path | str, output: Path) -> Recipe:
-        """The setting as this project's trainer takes it."""
+        """Return the setting as a recipe of this project's trainer."""
         return make_recipe(
             {
                 "model": str(model),
@@ -71,12 +71,12 @@ class Setting:
         )
 
     def describe(self) -> dict[str, Any]:
-        """The setting as plain values."""
+        """Return the setting as JSON values."""
         return asdict(self)
 
 
 def model_folder(name: str, work: Path) -> Path | str:
-    """The folder of a model, made where it is a shape: random weights in bfloat16 with the tiny base's tokenizer."""
+    """Return the folder of a model. A shape is created with random bfloat16 weights and the tiny base's tokenizer."""
     if name not in SHAPES:
         return name
     import torch

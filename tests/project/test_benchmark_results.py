@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from benchmarks import __main__ as runner
 from benchmarks import interval_speed, scoring
 from benchmarks.common.findings import Finding, Growth, from_json, to_json
-from benchmarks.common.processes import measured, module
-from benchmarks.common.store import Nothing, Store
+from benchmarks.common.processes import measure_process, module_command
+from benchmarks.common.store import OutOfTimeError, Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,20 +99,20 @@ def test_stored_measurements_are_reused_and_incomplete_lines_repeated(tmp_path: 
     assert [json.loads(line)["key"] for line in again.path.read_text().splitlines()] == ["a", "b"]
     late = Store(tmp_path, minutes=0)
     assert late.get("a", dict)["seconds"] == 1.0
-    with pytest.raises(Nothing):
+    with pytest.raises(OutOfTimeError):
         late.get("c", dict)
 
 
 def test_memory_of_the_parent_process_is_not_measured() -> None:
     ballast = bytearray(b"x" * 300_000_000)
-    small = measured([sys.executable, "-c", "print('{\"x\": 1}')"])
-    large = measured([sys.executable, "-c", "x = b'x' * 200_000_000; print(sum(range(10**6)))"])
+    small = measure_process([sys.executable, "-c", "print('{\"x\": 1}')"])
+    large = measure_process([sys.executable, "-c", "x = b'x' * 200_000_000; print(sum(range(10**6)))"])
     assert len(ballast) == 300_000_000
     assert small.last_line() == {"x": 1}
     assert small.memory < 100 < 200 < large.memory
     assert small.cpu > 0
     with pytest.raises(SystemExit, match="no_such_module"):
-        measured(module("no_such_module"))
+        measure_process(module_command("no_such_module"))
 
 
 def test_the_page_of_results_lists_missed_goals() -> None:
