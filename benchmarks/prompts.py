@@ -69,7 +69,7 @@ def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
     start = perf_counter()
     if side == "tables":
         ready = PromptTokenizer(tokenizer, prompt, encoder)
-        assert ready.path != "tokenizer", "the tables were not taken"
+        assert ready.method != "tokenizer", "the tables were not taken"
     start = perf_counter() - start
     cpu = process_time()
     if side == "tables":
