@@ -188,6 +188,7 @@ class _Reader:
 
 
 def _open_text(path: Path) -> TextIO:
+    """Open a file as UTF-8, with or without a byte order mark; raise DataError if it cannot be opened."""
     try:
         return path.open(encoding="utf-8-sig")
     except OSError as error:
@@ -195,6 +196,7 @@ def _open_text(path: Path) -> TextIO:
 
 
 def _read_block(file: TextIO, path: Path, size: int) -> str:
+    """Return up to ``size`` characters; raise DataError if they cannot be read or are not UTF-8."""
     try:
         return file.read(size)
     except UnicodeDecodeError as error:

@@ -185,6 +185,7 @@ def _flat(config: RunConfig) -> dict[str, object]:
 
 
 def _read(path: Path, kind: type[R], has_checksum: bool = False) -> R:
+    """Return a JSON file as a record; raise RunError if it is missing, unreadable or invalid."""
     try:
         content = path.read_bytes()
         return kind.model_validate_json(_remove_checksum(path, content) if has_checksum else content)
@@ -197,6 +198,7 @@ def _read(path: Path, kind: type[R], has_checksum: bool = False) -> R:
 
 
 def _checksum(fields: dict[str, object]) -> str:
+    """Return the SHA-256 of the fields as JSON with sorted keys."""
     return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

@@ -7,11 +7,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 Outcome = Literal["grid", "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing"]
+"""What became of a prediction; all but ``grid`` are failures.
+
+``truncated``: the answer reached the token limit. ``unparsed``, ``bad_shape``, ``bad_value``: it holds no valid grid.
+``too_long``: the prompt does not fit into the model's context. ``refused``: the server rejected the request. ``error``:
+the request failed until it was given up. ``missing``: there is no prediction.
+"""
 FAILURES: tuple[Outcome, ...] = (
     "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing",
 )  # fmt: skip
-
-
 PredictionKey = tuple[str, str, int, int]
 """(model, task id, test index, sample index), which identifies a prediction in its run."""
 

@@ -42,7 +42,7 @@ def intervals(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> list[Interval]:
-    """Return the mean over tasks and its confidence interval for each row; tasks are the population sampled from.
+    """Return, for each row, the mean over tasks and a confidence interval of the mean on other tasks of the same kind.
 
     The interval is BCa, bit for bit ``scipy.stats.bootstrap(…, method="BCa", rng=numpy.random.default_rng(seed))`` of
     the row as whole numbers; with fewer than 30 tasks it is at the level of ``small_sample_level`` (``bca-small``).

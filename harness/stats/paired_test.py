@@ -240,6 +240,7 @@ def tasks_needed(sd: float, difference: float) -> int:
 
 
 def _verdict(delta: float, p: float, lower_is_better: bool) -> str:
+    """Return ``better``, ``worse`` or ``not resolved``."""
     if p >= SIGNIFICANCE or delta == 0:
         return "not resolved"
     return "better" if (delta > 0) != lower_is_better else "worse"

@@ -55,6 +55,7 @@ class OutputTally:
         return top_k_probability(sum(key > truth_key for key in keys), keys.count(truth_key) - 1, k)
 
     def _sort_key(self, grid: int) -> tuple[int, float]:
+        """Return (count, mean log-probability), by which grids are ranked."""
         count = self.votes[grid]
         return count, 0.0 if self._logprobs is None else self._logprobs[grid] / count
 
@@ -116,6 +117,7 @@ class ModelTally:
         return sum(means) / len(means) if means else None
 
     def _update_vote(self, output: Output) -> None:
+        """Recompute vote_2 of a test output."""
         self._changed.discard(output)
         if (vote := self.open_outputs[output].probability_in_top(2)) is not None:
             self._votes[output] = vote

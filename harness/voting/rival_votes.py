@@ -97,6 +97,7 @@ def _sum_distributions(chances: Floats, first: int, last: int, remaining: int) -
 
 
 def _convolve(one: Floats, other: Floats, remaining: int) -> Floats:
+    """Return the distribution of the sum of two independent variables, for sums up to ``remaining``."""
     return np.asarray(np.convolve(one, other)[: remaining + 1], np.float64)
 
 

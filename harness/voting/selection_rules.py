@@ -43,7 +43,7 @@ def rank_by_probability(votes: Sequence[Vote]) -> list[RankedGrid]:
 
 
 def rank_by_first_sample(votes: Sequence[Vote]) -> list[RankedGrid]:
-    """Rank by the lowest sample index among a grid's votes, which is no vote at all."""
+    """Rank by the lowest sample index of a grid's votes: the first prediction wins, however many agree."""
     votes_by_grid = group_votes(votes)
     return rank_by_key(votes_by_grid, {grid: (-min(v.sample for v in group),) for grid, group in votes_by_grid.items()})
 

@@ -137,6 +137,7 @@ def _fill_probabilities(table: Floats, fill: Floats, j: int, remaining: int) -> 
 
 
 def _check_sizes(sizes: Sequence[int], n: int) -> None:
+    """Raise ValueError if a subset size is not in [1, n]."""
     for size in sizes:
         if not 1 <= size <= n:
             raise ValueError(f"a subset of {size} cannot be drawn from {n} predictions")
