@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_a_submission_scores_what_the_run_scored(
 
 def test_ties_are_drawn_by_seed_task_and_output(make_run: MakeRun) -> None:
     drawn: Counter[bytes] = Counter()
+    contents = []
     for seed in range(6):
         run = make_run(f"s{seed}", SPEC, {"m": 0.0}, n=3, seed=seed, fails=0.0)
         path = run / "predictions.jsonl"
@@ -63,8 +65,10 @@ def test_ties_are_drawn_by_seed_task_and_output(make_run: MakeRun) -> None:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         submission = make_submission(select_model(str(run)), get_rule("vote"))
         assert submission == make_submission(select_model(str(run)), get_rule("vote"))
+        contents.append(submission.content)
         drawn.update(bytes(attempts["attempt_1"][0]) for outputs in submission.content.values() for attempts in outputs)
     assert all(20 < drawn[bytes([i])] < 60 for i in range(3)), drawn
+    assert all(one != two for one, two in itertools.combinations(contents, 2))
 
 
 def test_outputs_without_two_grids_are_filled_and_reported(

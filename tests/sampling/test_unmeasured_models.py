@@ -116,26 +116,37 @@ kinds = st.sampled_from(["grid", "unparsed", "refused", "truncated", "too_long",
 @given(st.lists(st.tuples(st.integers(0, 7), kinds), max_size=60))
 def test_only_many_failures_of_several_outputs_end_a_run(kinds_so_far: list[tuple[int, str]]) -> None:
     tally = ModelTally("m", 100, 100)
-    watch = UnmeasuredModelCheck([tally], {"m": 9})
+    check = UnmeasuredModelCheck([tally], {"m": 9})
     for done, (output, kind) in enumerate(kinds_so_far, 1):
         tally.add(("task", output), None, kind, None, None)
         so_far = kinds_so_far[:done]
-        asked = [k for _, k in so_far if k != "too_long"]
+        sent = [k for _, k in so_far if k != "too_long"]
         hopeless = (
-            len(asked) >= MIN_PREDICTIONS
+            len(sent) >= MIN_PREDICTIONS
             and len({o for o, _ in so_far}) >= MIN_OUTPUTS
             and not {"grid", "unparsed"} & {k for _, k in so_far}
         )
         if hopeless:
             with pytest.raises(RunError):
-                watch.check(tally)
+                check.check(tally)
         else:
-            watch.check(tally)
+            check.check(tally)
     if kinds_so_far and not {"grid", "unparsed"} & {k for _, k in kinds_so_far}:
         with pytest.raises(RunError):
-            watch.check_all([tally])
+            check.check_all([tally])
     else:
-        watch.check_all([tally])
+        check.check_all([tally])
+
+
+def test_a_run_ends_at_the_last_failure_of_the_minimum() -> None:
+    tally = ModelTally("m", 100, 100)
+    check = UnmeasuredModelCheck([tally], {"m": 9})
+    for sample in range(MIN_PREDICTIONS):
+        tally.add(("task", sample % (MIN_OUTPUTS - 1)), None, "refused", None, None)
+        check.check(tally)
+    tally.add(("task", MIN_OUTPUTS), None, "refused", None, None)
+    with pytest.raises(RunError):
+        check.check(tally)
 
 
 def test_an_account_without_credit_makes_no_predictions_and_old_runs_are_repaired(tmp_path: Path) -> None:
