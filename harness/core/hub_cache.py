@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -69,6 +70,23 @@ def model_digest(folder: Path, names: Collection[str] | None = None) -> str:
     """
     config = (folder / "config.json").read_bytes()
     return hashlib.sha256(config + weights_digest(folder, names).encode()).hexdigest()[:16]
+
+
+def adapter_hash(folder: Path) -> str:
+    """Return the content hash of a LoRA adapter: a SHA-256 (64 hex digits) over its configuration and weights.
+
+    Each file's bytes are preceded by its length (8 bytes, little-endian).
+
+    Raises:
+        OSError: adapter_config.json or adapter_model.safetensors cannot be read.
+    """
+    sha = hashlib.sha256()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        with (folder / name).open("rb") as file:
+            sha.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
 
 
 def cached_snapshot(model: str, revision: str | None = None) -> Path | None:

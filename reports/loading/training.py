@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.core.errors import DataError, RunError
+from harness.core.hub_cache import adapter_hash
 from reports.loading.runs import Section
 
 _MANIFEST, _LOG = "manifest.json", "log.jsonl"
-_WEIGHTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 class _Manifest(BaseModel):
@@ -46,20 +45,11 @@ class Training:
 
     @cached_property
     def hash(self) -> str | None:
-        """Return the content hash under which a server lists this adapter, or None for a full model.
-
-        It is the SHA-256 of the two adapter files, each preceded by its length in 8 bytes, as in the registry.
-        """
-        digest = hashlib.sha256()
-        for name in _WEIGHTS:
-            path = self.folder / name
-            if not path.is_file():
-                return None
-            digest.update(path.stat().st_size.to_bytes(8, "little"))
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        """Return the content hash under which a server lists this adapter, or None for a full model."""
+        try:
+            return adapter_hash(self.folder)
+        except FileNotFoundError:
+            return None
 
 
 def find_training(folders: Sequence[Path], sections: Sequence[Section]) -> dict[str, Training]:

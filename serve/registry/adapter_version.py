@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import AdapterError
+from harness.core.hub_cache import adapter_hash
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_object
 from serve.registry.base_model import BaseModel
 from serve.registry.validation import AdapterFacts, validate_adapter
@@ -126,23 +126,15 @@ class VerifiedAdapter:
 
 
 def content_hash(folder: Path) -> str:
-    """Return a SHA-256 (64 hex digits) over adapter_config.json and adapter_model.safetensors.
-
-    Each file's bytes are preceded by its length (8 bytes, little-endian).
+    """Return the hash of an adapter by which versions are named (`adapter_hash`).
 
     Raises:
-        AdapterError: one of the files cannot be read.
+        AdapterError: one of its files cannot be read.
     """
-    digest = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        try:
-            with (folder / name).open("rb") as file:
-                digest.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise AdapterError(f"{folder / name}: cannot be read: {error.strerror}") from error
-    return digest.hexdigest()
+    try:
+        return adapter_hash(folder)
+    except OSError as error:
+        raise AdapterError(f"{error.filename or folder}: cannot be read: {error.strerror}") from error
 
 
 def check_unchanged_since_training(folder: Path) -> None:
