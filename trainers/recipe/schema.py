@@ -113,7 +113,7 @@ class Recipe(StrictModel):
     batch_size: Annotated[int, Field(gt=0)] = 16
     """Samples per training step, summed over all processes."""
     tokens_a_pass: Annotated[int, Field(gt=0)] = 16384
-    """Maximum tokens in one micro-batch of one process, padding included; bounds memory. A longer sample is alone in its own."""
+    """Maximum tokens in one micro-batch, padding included; it bounds memory. A longer sample gets one of its own."""
     micro_batch_size: Annotated[int, Field(gt=0)] | None = None
     """Maximum number of samples in one micro-batch."""
     max_padding: Annotated[float, Field(ge=0, lt=1)] = 0.05
