@@ -1,12 +1,10 @@
-"""Models in the Hugging Face cache, completeness and digests of model folders; without network or torch."""
+"""Models in the Hugging Face cache, and whether a model folder has all its weights; without network or torch."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.core.errors import ConfigError
@@ -44,49 +42,6 @@ def loaded_weights(folder: Path) -> set[str]:
         return {str(name) for name in index["weight_map"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
-
-
-def weights_digest(folder: Path, names: Collection[str] | None = None) -> str:
-    """Return the SHA-256 in hex of a folder's ``*.safetensors`` files, read one after the other in order of name.
-
-    Reads every byte: about 10 s for 15 GB.
-
-    Args:
-        names: the file names to include; None for all.
-    """
-    sha = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        if names is None or path.name in names:
-            with path.open("rb") as file:
-                while block := file.read(1 << 22):
-                    sha.update(block)
-    return sha.hexdigest()
-
-
-def model_digest(folder: Path, names: Collection[str] | None = None) -> str:
-    """Return 16 hex digits that identify a model folder by its config.json and weights.
-
-    They are the first digits of the SHA-256 over config.json and the hex digest of ``weights_digest(folder, names)``.
-    """
-    config = (folder / "config.json").read_bytes()
-    return hashlib.sha256(config + weights_digest(folder, names).encode()).hexdigest()[:16]
-
-
-def adapter_hash(folder: Path) -> str:
-    """Return the content hash of a LoRA adapter: a SHA-256 (64 hex digits) over its configuration and weights.
-
-    Each file's bytes are preceded by its length (8 bytes, little-endian).
-
-    Raises:
-        OSError: adapter_config.json or adapter_model.safetensors cannot be read.
-    """
-    sha = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        with (folder / name).open("rb") as file:
-            sha.update(os.fstat(file.fileno()).st_size.to_bytes(8, "little"))
-            while block := file.read(1 << 20):
-                sha.update(block)
-    return sha.hexdigest()
 
 
 def cached_snapshot(model: str, revision: str | None = None) -> Path | None:

@@ -6,13 +6,13 @@ A prompt is a versioned Jinja template in ``harness/prompts/templates/NAME.txt``
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from harness.core.digests import text_digest
 from harness.core.errors import SpecError
 from harness.core.grid import Grid, Task
 from harness.prompts.grid_text import GridEncoder, GridWriter
@@ -44,7 +44,7 @@ class Prompt:
     @property
     def digest(self) -> str:
         """The first 16 hex digits of the template's SHA-256, which identify its exact text in manifests."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        return text_digest(self.text)
 
     def messages(self, task: Task, test_index: int, encoder: GridWriter) -> tuple[Message, ...]:
         """Return the messages that a model reads for one test pair: all but the answer."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from harness.client.request import Request, TokenRequest
 from harness.client.server import Server
 from harness.client.server_health import NoSystemRole
+from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.schema import RunConfig
 from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
-from harness.sampling.model_options import template_digest
 from harness.sampling.options import ConfigDraft, served_models
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.request_builder import RequestBuilder
@@ -139,7 +139,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
 def _adapter_templates(servers: Sequence[Server]) -> dict[str, str]:
     """Return the chat templates that adapters bring along, by digest."""
     texts = [model.chat_template for server in servers for model in server.served.values()]
-    return {template_digest(text): text for text in texts if text is not None}
+    return {text_digest(text): text for text in texts if text is not None}
 
 
 def _untrusted_templates(config: RunConfig) -> list[str]:

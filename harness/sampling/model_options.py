@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import JsonValue
 
+from harness.core.digests import text_digest
 from harness.core.errors import SpecError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt, nosystem_prompt
@@ -87,13 +87,8 @@ def repeated_model_config(model: ModelConfig, max_tokens: int | None, served: Se
     }
     if model.chat_template is not None:
         text = None if served is None else served.chat_template
-        update["chat_template"] = None if text is None else template_digest(text)
+        update["chat_template"] = None if text is None else text_digest(text)
     return model.model_copy(update=update | ({"max_tokens": max_tokens} if max_tokens else {}))
-
-
-def template_digest(text: str) -> str:
-    """Return the first 16 hex digits of a chat template's SHA-256, as in adapters' manifests."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _model_config(
@@ -131,7 +126,7 @@ def _model_config(
         hash=model.hash,
         stop_token_ids=None if choices.sets_stop_tokens else source.stop_token_ids,
         chat_template_kwargs=kwargs,
-        chat_template=None if source.chat_template is None else template_digest(source.chat_template),
+        chat_template=None if source.chat_template is None else text_digest(source.chat_template),
         template_date=source.template_date,
     )
     if before is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.core.digests import ADAPTER_FILES, content_hash
 from harness.core.errors import DataError, RunError
-from harness.core.hub_cache import adapter_hash
 from reports.loading.runs import Section
 
 _MANIFEST, _LOG = "manifest.json", "log.jsonl"
@@ -46,10 +46,8 @@ class Training:
     @cached_property
     def hash(self) -> str | None:
         """Return the content hash under which a server lists this adapter, or None for a full model."""
-        try:
-            return adapter_hash(self.folder)
-        except FileNotFoundError:
-            return None
+        is_adapter = all((self.folder / name).is_file() for name in ADAPTER_FILES)
+        return content_hash(self.folder) if is_adapter else None
 
 
 def find_training(folders: Sequence[Path], sections: Sequence[Section]) -> dict[str, Training]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
-from harness.core.hub_cache import adapter_hash
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_object
 from serve.registry.base_model import BaseModel
 from serve.registry.validation import AdapterFacts, validate_adapter
@@ -123,18 +123,6 @@ class VerifiedAdapter:
     facts: AdapterFacts
     hash: str
     manifest: dict[str, Any] | None
-
-
-def content_hash(folder: Path) -> str:
-    """Return the hash of an adapter by which versions are named (`adapter_hash`).
-
-    Raises:
-        AdapterError: one of its files cannot be read.
-    """
-    try:
-        return adapter_hash(folder)
-    except OSError as error:
-        raise AdapterError(f"{error.filename or folder}: cannot be read: {error.strerror}") from error
 
 
 def check_unchanged_since_training(folder: Path) -> None:

@@ -10,15 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.core.digests import model_digest
 from harness.core.errors import AdapterError, ConfigError, ServerError
-from harness.core.hub_cache import (
-    cached_snapshot,
-    check_download_allowed,
-    is_complete,
-    loaded_weights,
-    missing_weights,
-    model_digest,
-)
+from harness.core.hub_cache import cached_snapshot, check_download_allowed, is_complete, loaded_weights, missing_weights
 from serve.registry.safetensors_file import TensorInfo, read_header
 
 LANGUAGE_MODEL = re.compile(r"(?:model\.)?language_model\.(?:model\.)?")

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
 from harness.core.files import atomic_writer
 from serve.registry.adapter_files import MANIFEST, copy_adapter, read_object, sync_to_disk
@@ -32,7 +33,6 @@ from serve.registry.adapter_version import (
     AdapterVersion,
     UnknownAdapterError,
     check_unchanged_since_training,
-    content_hash,
 )
 from serve.registry.base_match import ACCEPTED, accept_base
 from serve.registry.base_model import BaseModel

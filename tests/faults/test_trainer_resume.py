@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.core.digests import weights_digest
 from harness.core.errors import ConfigError
-from harness.core.hub_cache import weights_digest
 from tests.faults.matrix import count_cases
 from tests.support.train_runs import (
     TORCHRUN,

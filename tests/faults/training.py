@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from harness.core.digests import weights_digest
 from harness.core.errors import AdapterError
-from harness.core.hub_cache import weights_digest
 from serve.registry.store import Registry
 from tests.support.train_runs import Data, adapter_manifest, log_steps, recipe_data, train_command
 from trainers.store.manifest import check_unchanged, read_manifest

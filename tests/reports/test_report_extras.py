@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli.entry import run_cli
+from harness.core.digests import content_hash
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.results.table_format import with_interval
 from harness.runs.folder import RunFolder
@@ -21,7 +22,6 @@ from reports.loading.training import find_training
 from reports.report import ReportOptions, write_report
 from reports.sections.reference import load_reference, published_section, reference_table
 from reports.sections.tables import cost
-from serve.registry.adapter_version import content_hash
 from tests.support.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=20"

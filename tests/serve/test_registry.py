@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.core.digests import model_digest
 from harness.core.errors import AdapterError
-from harness.core.hub_cache import model_digest
 from serve.registry.adapter_version import AdapterInUseError, AdapterRef, UnknownAdapterError
 from serve.registry.base_match import same_name
 from serve.registry.base_model import BaseModel

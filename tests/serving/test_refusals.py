@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
 from serve.client import admin
-from serve.registry.adapter_version import content_hash
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import read_header
 from serve.server.http_json import MAX_BODY

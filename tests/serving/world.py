@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.digests import content_hash
 from harness.core.random_stream import Stream
 from serve.client import admin
-from serve.registry.adapter_version import content_hash
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.dtypes import is_exact

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.digests import model_digest
 from harness.core.errors import AdapterError, ConfigError, RunError
-from harness.core.hub_cache import model_digest
 from trainers.commands.merge import merge
 from trainers.model.inputs import find_base
 from trainers.recipe.parts import ValidationRecipe

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.core.digests import weights_digest
 from harness.core.errors import ConfigError, DataError, RunError
-from harness.core.hub_cache import weights_digest
 from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList
 from harness.data.spec import open_dataset

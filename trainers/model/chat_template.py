@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from harness.core.digests import text_digest
 from harness.core.errors import ConfigError
 from harness.prompts.assistant_turn import AssistantTurn
 from harness.prompts.chat_template import TemplateSettings, reads_clock
@@ -41,7 +41,7 @@ class Chat:
     @property
     def digest(self) -> str:
         """Return the first 16 hex digits of the SHA-256 of the template."""
-        return hashlib.sha256(self.template.encode()).hexdigest()[:16]
+        return text_digest(self.template)
 
     def prompt_tokens(self, prompt: str, *, fast: bool = True) -> PromptTokenizer:
         """Return the tokenizer of a prompt.

@@ -8,15 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.core.digests import model_digest, weights_digest
 from harness.core.errors import AdapterError, ConfigError
-from harness.core.hub_cache import (
-    cached_snapshot,
-    check_download_allowed,
-    loaded_weights,
-    missing_weights,
-    model_digest,
-    weights_digest,
-)
+from harness.core.hub_cache import cached_snapshot, check_download_allowed, loaded_weights, missing_weights
 from harness.data.dataset import Dataset
 from harness.data.spec import open_dataset
 from harness.prompts.assistant_turn import AssistantTurn

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.core.hub_cache import weights_digest
+from harness.core.digests import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
 from trainers.data.mixture import Mixture, SampleCounts

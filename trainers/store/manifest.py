@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
+from harness.core.digests import weights_digest
 from harness.core.errors import AdapterError, RunError
 from harness.core.files import atomic_writer
-from harness.core.hub_cache import weights_digest
 from harness.runs.environment import describe_environment
 from harness.runs.schema import Environment, Record
 

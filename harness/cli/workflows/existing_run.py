@@ -88,7 +88,7 @@ def resume_or_move_aside(folder: Path, expected: ExpectedRun) -> bool:
 
 def adapter_hashes(folder: Path) -> frozenset[str]:
     """Return the content hash under which a trained adapter is registered and served."""
-    from serve.registry.adapter_version import content_hash
+    from harness.core.digests import content_hash
 
     return frozenset({content_hash(folder)})
 
