@@ -12,8 +12,7 @@ import pytest
 from harness.runs.folder import RunFolder
 from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import predictions_without_times
-from tests.support.stopping_runs import ambiguous_answer
+from tests.support.sampling_runs import ambiguous_answer, predictions_without_times
 
 pytestmark = pytest.mark.slow
 

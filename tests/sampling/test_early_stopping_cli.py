@@ -11,7 +11,7 @@ from harness.cli import cli
 from harness.cli.entry import run_cli
 from tests.support.chat_server import ChatServer
 from tests.support.commands import run_bench
-from tests.support.stopping_runs import ambiguous_answer
+from tests.support.sampling_runs import ambiguous_answer
 
 
 def run_words(server: ChatServer, out: Path, *more: str) -> list[str]:

@@ -15,8 +15,15 @@ from harness.scoring.run_scores import score_run
 from harness.voting.metrics import STRICT_METRICS
 from tests.support.chat_answers import random_faults
 from tests.support.chat_server import ChatServer
-from tests.support.sampling_runs import predictions_without_times, run_sampling
-from tests.support.stopping_runs import MODELS, STOPPING_POLICY, ambiguous_answer, copy_interrupted, stopping_options
+from tests.support.sampling_runs import (
+    MODELS,
+    STOPPING_POLICY,
+    ambiguous_answer,
+    copy_interrupted,
+    predictions_without_times,
+    run_sampling,
+    stopping_options,
+)
 
 RULES = ("decided", "risk=0.2")
 PLANNED = len(MODELS) * 20 * 16
