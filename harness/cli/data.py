@@ -7,31 +7,12 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.progress_bar import progress_bar, with_progress
+from harness.cli.audit import STRICT_OPTION, audit
+from harness.cli.progress_bar import open_with_progress, progress_bar, with_progress
 from harness.core.cli_options import RenamedOption, json_option, print_result
-
-if TYPE_CHECKING:
-    from harness.data.dataset import Dataset
-    from harness.inspection.leak_detection import PairsById
-
-STRICT_OPTION = click.option("--strict", is_flag=True, help="A damaged line of a .jsonl is an error, not a warning.")
-
-
-def _open(spec: str, strict: bool) -> Dataset:
-    from harness.data.spec import open_dataset
-
-    with progress_bar(f"indexing {spec}") as progress:
-        return open_dataset(spec, strict=strict, progress=progress)
-
-
-def _watch(dataset: Dataset, pairs: PairsById) -> PairsById:
-    from harness.data.spec import selectable_ids
-
-    return with_progress(f"auditing {dataset.spec}", pairs, len(selectable_ids(dataset)))
 
 
 @click.group()
@@ -141,7 +122,7 @@ def stats(
     from harness.inspection.dataset_statistics import dataset_stats, load_prompt_tokenizer
 
     tokens = None if tokenizer is None else load_prompt_tokenizer(tokenizer, prompt, encoder)
-    statistics = dataset_stats(_open(spec, strict), tokens, max_length, partial(with_progress, "reading"))
+    statistics = dataset_stats(open_with_progress(spec, strict), tokens, max_length, partial(with_progress, "reading"))
     lines = []
     for name, value in statistics.items():
         shown = "  ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
@@ -149,72 +130,7 @@ def stats(
     print_result("\n".join(lines), json.dumps(statistics, indent=2), json_file)
 
 
-class RepeatableOptions(click.Command):
-    """A command where ``--train A B`` means ``--train A --train B``, and the same for ``--eval``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words: list[str] = []
-        option = ""
-        for arg in args:
-            if option and not arg.startswith("-") and words[-1] != option:
-                words.append(option)
-            words.append(arg)
-            if arg.startswith("-"):
-                option = arg if arg in ("--train", "--eval") else ""
-        return super().parse_args(ctx, words)
-
-
-@data.command(cls=RepeatableOptions)
-@click.option(
-    "--train", "train_specs", multiple=True, required=True, metavar="SPEC", help="Training data, one or more."
-)
-@click.option(
-    "--eval", "eval_specs", multiple=True, required=True, metavar="SPEC", help="Evaluation data, one or more."
-)
-@json_option("the findings", was_flag=False)
-@click.option(
-    "--background",
-    type=click.Choice(["free", "fixed"]),
-    default="free",
-    show_default=True,
-    help="Whether a permutation of colours may move colour 0; both are counted, the ids are of this one.",
-)
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder of the id files."
-)
-@STRICT_OPTION
-def audit(
-    train_specs: tuple[str, ...],
-    eval_specs: tuple[str, ...],
-    json_file: Path | None,
-    background: str,
-    out: Path,
-    strict: bool,
-) -> None:
-    """Find evaluation tasks and pairs in training data, up to rotation, reflection and permutation of colours.
-
-    Writes clean_ids.txt, the evaluation tasks without a finding, and clean_train_ids.txt, the training tasks that
-    share nothing with the evaluation data; both are for #ids=.
-
-    \b
-    bench data audit --train arc2/training --eval arc1/evaluation --json leaks.json
-    bench run --dataset arc1/evaluation#ids=clean_ids.txt ...
-    """
-    from harness.cli.audit_text import audit_lines
-    from harness.inspection.leak_audit import audit_datasets, write_clean_ids
-
-    train, evals = ([_open(spec, strict) for spec in specs] for specs in (train_specs, eval_specs))
-    audits = audit_datasets(train, evals, _watch)
-    content = json.dumps(audits[background].all_findings().as_dict(), indent=2)
-    print_result("\n".join(audit_lines(audits, background)), content, json_file)
-    to_stderr = str(json_file) == "-"
-    if json_file is not None and not to_stderr:
-        click.echo(f"wrote {json_file}")
-    written, removed = write_clean_ids(audits[background], out)
-    for path in written:
-        click.echo(f"wrote {path}", err=to_stderr)
-    for path in removed:
-        click.echo(f"removed {path}, the list of an earlier audit: this one has none of that name", err=to_stderr)
+data.add_command(audit)
 
 
 @data.command()
@@ -284,5 +200,5 @@ def export(spec: str, output: Path, strict: bool) -> None:
     """
     from harness.data.export import export_dataset
 
-    for path in export_dataset(_open(spec, strict), output):
+    for path in export_dataset(open_with_progress(spec, strict), output):
         click.echo(f"wrote {path}")

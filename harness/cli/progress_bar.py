@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from harness.data.dataset import Dataset
 
 T = TypeVar("T")
 _QUIET_SECONDS = 2.0
@@ -71,3 +74,15 @@ def with_progress(label: str, items: Iterable[T], total: int) -> Iterator[T]:
             if done == total or monotonic() - updated > _STEP_SECONDS:
                 updated = monotonic()
                 update(done, total)
+
+
+def open_with_progress(spec: str, strict: bool) -> Dataset:
+    """Open a dataset; show progress while its file is indexed, which happens once.
+
+    Args:
+        strict: a damaged line is an error, not a warning.
+    """
+    from harness.data.spec import open_dataset
+
+    with progress_bar(f"indexing {spec}") as progress:
+        return open_dataset(spec, strict=strict, progress=progress)

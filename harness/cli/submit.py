@@ -33,6 +33,7 @@ def submit(run: str | None, output: Path | None, rule: str, check: Path | None, 
 
 
 def _write(run: str, output: Path, rule_name: str) -> None:
+    """Write the submission of a run, and say what was filled in."""
     from harness.results.kaggle_submission import make_submission, write_submission
     from harness.scoring.run_selector import select_model
     from harness.voting.selection_rules import get_rule
@@ -54,6 +55,7 @@ def _write(run: str, output: Path, rule_name: str) -> None:
 
 
 def _check(path: Path, dataset: str) -> int:
+    """Check a submission and print its problems; return the exit status."""
     from harness.data.dataset import iterate_tasks
     from harness.data.spec import open_dataset
     from harness.results.kaggle_submission import check_submission

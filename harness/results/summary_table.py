@@ -65,8 +65,8 @@ def _selection_text(result: ModelResult) -> str:
     """Say which share of the tasks that sampling solves two votes solve."""
     if "pass_n" not in result.metrics:
         return "what sampling would have found is not known"
-    kept = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
-    return "sampling found nothing" if kept is None else f"two votes keep {percent(kept)} of what sampling found"
+    share = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
+    return "sampling found nothing" if share is None else f"two votes keep {percent(share)} of what sampling found"
 
 
 def _failures_text(result: ModelResult) -> str:

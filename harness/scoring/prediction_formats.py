@@ -236,7 +236,7 @@ def _pair_indices(entries: list[dict[str, object]], outputs: int) -> list[int] |
         Indices below ``outputs``; None if the number of entries is not ``outputs`` and the metadata do not help.
     """
     per_entry = [[_metadata(a, "pair_index") for a in entry.values() if a] for entry in entries if entry]
-    indices = [own[0] for own in per_entry if own and type(own[0]) is int and all(index == own[0] for index in own)]
+    indices = [ids[0] for ids in per_entry if ids and type(ids[0]) is int and all(index == ids[0] for index in ids)]
     if len(indices) == len(per_entry) == len(set(indices)) and indices and min(indices) >= 0 and max(indices) < outputs:
         remaining = iter(indices)
         return [next(remaining) if entry else 0 for entry in entries]  # an empty entry has no attempts: any index does

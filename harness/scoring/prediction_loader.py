@@ -82,6 +82,7 @@ def _run_folder(path: Path) -> RunFolder | None:
 
 
 def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
+    """Read the predictions of a run; ``spec`` replaces its dataset."""
     manifest = folder.manifest()
     tasks = declared_tasks(manifest) if spec is None else list(iterate_tasks(open_dataset(spec)))
     warnings = () if spec is None else _check_same_tasks(folder, manifest, tasks, spec)
@@ -127,6 +128,7 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
 
 
 def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredictions:
+    """Read a file or folder of predictions for the tasks of a dataset."""
     if path.is_dir() and form.name != "arcprize":
         raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
     requested = form.attempts if n is None else n

