@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from harness.core.augmentation import identity_view, random_view, resplit
 from harness.core.errors import ConfigError, DataError
@@ -116,10 +117,7 @@ class Mixture:
     _bounds: list[float] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        total = 0.0
-        for source in self.sources:
-            total += source.weight
-            self._bounds.append(total)
+        self._bounds.extend(accumulate(source.weight for source in self.sources))
 
     @property
     def shares(self) -> list[float]:

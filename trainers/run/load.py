@@ -34,11 +34,6 @@ class Setup:
     model: Any
     validation: Validation | None
 
-    @property
-    def pad_id(self) -> int:
-        """Return the token that fills batches; any token will do, as padding is masked by position."""
-        return _pad_id(self.tokenizer)
-
 
 def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path) -> Setup:
     """Load everything that a recipe names, fast checks first.
@@ -159,11 +154,12 @@ def open_recipe_validation(inputs: RecipeInputs, recipe: Recipe) -> Validation |
         max_tasks=part.max_tasks,
         exact_tasks=part.exact_tasks,
         max_seq_len=recipe.max_seq_len,
-        pad_id=_pad_id(inputs.chat.tokenizer),
+        pad_id=padding_token(inputs.chat.tokenizer),
         eos_ids=inputs.chat.eos_ids,
     )
 
 
-def _pad_id(tokenizer: Any) -> int:
+def padding_token(tokenizer: Any) -> int:
+    """Return the token that fills batches; any will do, as padding is masked by position."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return int(next(token for token in known if token is not None))

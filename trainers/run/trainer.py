@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from peft import get_peft_model
+from transformers import PrinterCallback
 
 from harness.core.errors import ConfigError, RunError
 from trainers.data.hf_dataset import MixtureDataset
@@ -22,7 +23,7 @@ from trainers.model.output_layer_loss import hidden_head_adapter, summed_answer_
 from trainers.model.start_adapter import load_start_adapter
 from trainers.recipe.schema import Recipe
 from trainers.run.errors import explain_write_errors
-from trainers.run.load import Setup
+from trainers.run.load import Setup, padding_token
 from trainers.run.progress import Progress
 from trainers.run.stop import StopAtStep, StopSignal, ignore_first_signal
 from trainers.run.trl_config import SFTTrainer, micro_batch_limits
@@ -233,9 +234,8 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, st
     recipe = setup.recipe
     model = setup.model if recipe.adapter is None else load_start_adapter(setup.model, recipe)
     fresh = recipe.lora is not None and recipe.adapter is None
-    originals = (
-        {} if fresh else {name: weight.data for name, weight in model.named_parameters() if weight.requires_grad}
-    )
+    originals = {} if fresh else {name: p.data for name, p in model.named_parameters() if p.requires_grad}
+    collator = Collator(padding_token(setup.tokenizer), len(rows.mixture.sources), micro_batch_limits(recipe))
     config = lora_config(recipe.lora, other_modules_pattern(model)) if fresh and recipe.lora is not None else None
     try:
         if config is not None and recipe.lora is not None and targets_head(recipe.lora):
@@ -243,7 +243,7 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, st
         trainer = ArcTrainer(
             model=model,
             args=setup.arguments,
-            data_collator=Collator(setup.pad_id, len(rows.mixture.sources), micro_batch_limits(recipe)),
+            data_collator=collator,
             train_dataset=rows,
             eval_dataset=rows if setup.validation else None,
             processing_class=setup.tokenizer,
@@ -255,7 +255,7 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, st
         )
     except ValueError as error:
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
-    _drop_default_printer(trainer)
+    trainer.remove_callback(PrinterCallback)
     if recipe.quantize_4bit:
         _keep_float32(trainer.model, originals)
     return trainer
@@ -270,9 +270,3 @@ def _keep_float32(model: Any, originals: Mapping[str, torch.Tensor]) -> None:
     for name, weight in model.named_parameters():
         if weight.requires_grad and weight.dtype == torch.bfloat16:
             weight.data = originals.get(name, weight.data).float()
-
-
-def _drop_default_printer(trainer: ArcTrainer) -> None:
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
