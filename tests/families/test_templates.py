@@ -96,7 +96,7 @@ def test_the_date_is_fixed_for_templates_that_print_it(folders: dict[str, Path])
         text = PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=settings).prompt_text(TASKS[0], 0)
         assert f"Today Date: {written}\n" in text
         messages = [{"role": m.role, "content": m.content} for m in PROMPT.messages(TASKS[0], 0, ENCODER)]
-        sent = settings.request_kwargs()  # what a server is told gives the same text
+        sent = settings.request_kwargs()  # the request sent to a server gives the same text
         assert hf_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **sent) == text
     settings = TemplateSettings({"date_string": "1 Jan 2020"}, "2026-11-29")
     assert "Today Date: 1 Jan 2020\n" in PromptTokenizer(hf_tokenizer, PROMPT, ENCODER, settings=settings).prompt_text(

@@ -132,7 +132,7 @@ def test_the_content_of_the_validation_affects_the_weights(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"learning_rate": math.inf}, "learning_rate"),
         ({"warmup": math.inf}, "warmup"),
@@ -144,8 +144,8 @@ def test_the_content_of_the_validation_affects_the_weights(tmp_path: Path) -> No
         ({"scheduler": "polynomial", "warmup": 9, "max_steps": 9}, "9 of 9 steps"),
     ],
 )
-def test_numbers_that_break_a_library_are_refused(changes: dict[str, object], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_numbers_that_break_a_library_are_refused(changes: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         make_recipe({**SMALL, **changes})
 
 

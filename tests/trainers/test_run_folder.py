@@ -44,7 +44,7 @@ def test_resuming_with_other_micro_batches_warns(tmp_path: Path, capsys: pytest.
     assert warning.startswith(
         f"warning: resuming with {key} {started[key]} -> 0.25: dropout, where there is any, draws other"
     )
-    assert not prepare_folder(tmp_path, {**started, key: 0.25}, resume=True)  # is how it was begun by now
+    assert not prepare_folder(tmp_path, {**started, key: 0.25}, resume=True)  # the new value was recorded
     assert capsys.readouterr().err == ""
     write_json(tmp_path / STARTED, {"seed": 1})  # as older versions wrote it
     assert not prepare_folder(tmp_path, {**started, key: 0.25}, resume=True)
@@ -67,7 +67,7 @@ def test_moved_files_with_the_same_content_may_be_resumed_with(tmp_path: Path) -
         both = ", ".join(sorted((key, content)))
         with pytest.raises(ConfigError, match=rf"changed: {re.escape(both)}\. Give"):
             prepare_folder(tmp_path, {**moved, content: "other"}, resume=True)
-        write_json(tmp_path / STARTED, {**started, content: None})  # nothing says what it was
+        write_json(tmp_path / STARTED, {**started, content: None})  # its content was not recorded
         with pytest.raises(ConfigError, match=re.escape(f"changed: {key}")):
             prepare_folder(tmp_path, {**started, key: "/x", content: None}, resume=True)
     write_json(tmp_path / STARTED, started)
@@ -82,7 +82,7 @@ def test_a_hub_base_of_an_older_run_is_compared_by_commit(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"changed: model \(its content\)"):
         prepare_folder(tmp_path, now, resume=True, commit="d" * 40)
     assert not prepare_folder(tmp_path, now, resume=True, commit="c" * 40)
-    assert not prepare_folder(tmp_path, now, resume=True, commit="e" * 40)  # recorded by its content by now
+    assert not prepare_folder(tmp_path, now, resume=True, commit="e" * 40)  # its content was recorded
 
 
 def test_an_adapter_is_not_merged_into_another_base(tmp_path: Path) -> None:

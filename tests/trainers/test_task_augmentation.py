@@ -51,14 +51,14 @@ def test_a_changed_sample_depends_only_on_seed_and_index(seed: int, indices: lis
 
 
 def test_with_resplit_every_pair_becomes_the_test_pair() -> None:
-    def asked(resplit: bool) -> Counter[tuple[int, ...]]:
+    def answer_counts(resplit: bool) -> Counter[tuple[int, ...]]:
         mix = make_mixture(TaskList("one", TASKS[:1]), augment=False, task_changes=[TaskChanges(resplit)])
         draws = [mix.draw_sample(i) for i in range(200)]
         assert all(d.resplit == resplit for d in draws)
         return Counter(tuple(d.sample.ids[d.sample.prompt_length :]) for d in draws)
 
-    assert len(asked(False)) == 1
-    shares = asked(True)
+    assert len(answer_counts(False)) == 1
+    shares = answer_counts(True)
     assert len(shares) == 4
     assert min(shares.values()) > 25
 
