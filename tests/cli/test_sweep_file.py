@@ -115,7 +115,7 @@ V1, COMPACT = "output-from-examples-v1", "compact-v0"
         ((COMPACT, COMPACT), "input-from-inputs-v0", "input-from-inputs-v0 never shows the test input"),
     ],
 )
-def test_all_adapters_are_asked_with_a_prompt_that_shows_the_test_input(
+def test_all_adapters_are_benched_with_a_prompt_that_shows_the_test_input(
     tmp_path: Path, prompts: tuple[str, str], chosen: str | None, expected: str
 ) -> None:
     rows = [{"name": f"m{k}", "datasets": [{"spec": "toy/cross", "prompt": p}]} for k, p in enumerate(prompts)]

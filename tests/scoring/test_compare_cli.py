@@ -116,9 +116,7 @@ def test_each_difference_of_configuration_gives_a_warning(
     assert section is None or line.removeprefix("warning: ") in report_warnings(section)
 
 
-def test_different_tasks_are_refused_unless_the_common_ones_are_asked_for(
-    capsys: pytest.CaptureFixture[str], make_run: MakeRun
-) -> None:
+def test_different_tasks_are_refused_without_common(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:
     one, two = make_run("one", SPEC, {"m": 0.9}), make_run("two", "toy/cross/evaluation#n=30", {"m": 0.1})
     status, out, err = run_bench(capsys, "compare", one, two)
     assert (status, out) == (1, "")

@@ -104,7 +104,7 @@ def test_without_one_pair_index_for_each_output_the_order_decides(tmp_path: Path
     assert [vote.grid.to_rows() for vote in model.outputs["b"][0].votes()] == [[[5, 6]]]
 
 
-def test_several_models_in_one_folder_leave_it_unnamed(tmp_path: Path) -> None:
+def test_a_folder_of_several_models_has_no_model_name(tmp_path: Path) -> None:
     folder = tmp_path / "prize"
     shutil.copytree(SAVED / "arcprize", folder)
     path = folder / "a.json"
@@ -112,7 +112,7 @@ def test_several_models_in_one_folder_leave_it_unnamed(tmp_path: Path) -> None:
     assert [model.model for model in open_predictions(folder, TASKS).predictions] == ["-"]
 
 
-def test_kaggle_claims_two_attempts_and_a_claim_can_be_named(tmp_path: Path) -> None:
+def test_kaggle_has_two_attempts_and_n_can_be_given(tmp_path: Path) -> None:
     assert open_predictions(SAVED / "submission.json", TASKS, "kaggle").n == 2
     assert open_predictions(SAVED / "submission.json", TASKS, n=5).n == 5
     with pytest.raises(DataError, match=r"arc24\.json:\n  task a, test 0: 3 answers where 2 were due\n  task b"):
@@ -130,12 +130,12 @@ def test_an_attempt_number_over_what_the_form_allows_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("form", ["lines", "arc24", "attempts", "kaggle"])
-def test_a_folder_where_a_file_is_meant_is_told(form: str) -> None:
+def test_a_folder_is_refused_for_a_format_of_one_file(form: str) -> None:
     with pytest.raises(DataError, match=f"arcprize: is a folder; --format {form} reads a file"):
         open_predictions(SAVED / "arcprize", TASKS, form)
 
 
-def test_extra_tasks_and_wrong_numbers_of_outputs_are_named_together(tmp_path: Path) -> None:
+def test_all_extra_tasks_and_wrong_numbers_of_outputs_are_reported(tmp_path: Path) -> None:
     value = {"a": [{}, {}], "b": [{}], "e": [{}], "f": [{}], "c": [{"attempt_1": [[1]]}]}
     with pytest.raises(DataError) as caught:
         open_predictions(write(tmp_path / "x.json", value), TASKS)

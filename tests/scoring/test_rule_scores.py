@@ -46,21 +46,21 @@ def answer(task: str, test: int, sample: int, grid: Grid | None, logprob: float 
 def gather(count: int, seed: int, logprobs: bool = True, views: bool = True) -> ModelPredictions:
     """Random answers: each task has its own chance of the exact grid, and likelier answers are likelier right."""
     rng = np.random.default_rng(seed)
-    found = []
+    samples = []
     for task in tasks(count):
         chance = rng.random()
         for test, sample in itertools.product(range(len(task.test)), range(N)):
             right = rng.random() < chance
             grid = TRUTH if right else None if rng.random() < 0.1 else GRIDS[int(rng.integers(1, 16))]
             logprob = float(-rng.exponential(1 if right else 3)) if logprobs else None
-            found.append(
+            samples.append(
                 answer(task.id, test, sample, grid, logprob, ["identity", "rot90"][sample % 2] if views else None)
             )
-    return group_predictions(found, {task.id: len(task.test) for task in tasks(count)}, ["m"], "test")[0]
+    return group_predictions(samples, {task.id: len(task.test) for task in tasks(count)}, ["m"], "test")[0]
 
 
 @given(st.lists(st.integers(0, 5), max_size=12))
-def test_places_are_shared_as_in_every_order_of_the_ties(drawn: list[int]) -> None:
+def test_place_shares_equal_an_enumeration_of_tie_orders(drawn: list[int]) -> None:
     votes = [Vote(GRIDS[i]) for i in drawn]
     groups = RULES["vote"].rank(votes)
     shares = place_shares(groups, TRUTH, 0 in drawn)
@@ -68,15 +68,15 @@ def test_places_are_shared_as_in_every_order_of_the_ties(drawn: list[int]) -> No
     if 0 not in drawn:
         assert shares[PLACES.index("not found")] == 1
         return
-    own = next(group for group in groups if group.grid == TRUTH)
-    ahead = sum(group.count > own.count for group in groups)
-    tied = sum(group.count == own.count for group in groups)
+    row = next(group for group in groups if group.grid == TRUTH)
+    ahead = sum(group.count > row.count for group in groups)
+    tied = sum(group.count == row.count for group in groups)
     for k in (1, 2, 3, 4):
         assert shares[k - 1] == pytest.approx(1 / tied if ahead < k <= ahead + tied else 0)
         assert shares[:k].sum() == pytest.approx(vote_k(votes, TRUTH, k))
 
 
-def test_the_later_places_fall_into_their_classes() -> None:
+def test_later_ranks_are_grouped() -> None:
     for rank, place in ((4, "4"), (5, "5-8"), (8, "5-8"), (9, "9+"), (16, "9+")):
         order = [*GRIDS[1:rank], TRUTH, *GRIDS[rank:]]
         groups = [RankedGrid(grid, 1, None, i) for i, grid in enumerate(order)]
@@ -84,44 +84,44 @@ def test_the_later_places_fall_into_their_classes() -> None:
     assert place_shares([RankedGrid(GRIDS[1], 1, None, 0)], TRUTH, True)[PLACES.index("not ranked")] == 1
 
 
-def test_every_rule_splits_the_same_findings() -> None:
+def test_solved_lost_and_not_found_add_up_for_every_rule() -> None:
     predictions = gather(40, 1)
     scores = score_model(predictions, tasks(40), N)
-    found = score_rules(predictions, scores, tasks(40), list(RULES.values()))
-    by_name = {own.rule.name: own for own in found}
+    scored = score_rules(predictions, scores, tasks(40), list(RULES.values()))
+    by_name = {row.rule.name: row for row in scored}
     np.testing.assert_array_equal(by_name["vote"].scores.tasks.values, scores.tasks.values)
-    for own in found:
-        solved, lost, not_found = loss_split(own.scores)
+    for row in scored:
+        solved, lost, not_found = loss_split(row.scores)
         assert solved + lost + not_found == pytest.approx(1)
         assert not_found == pytest.approx(1 - scores.tasks.of("pass_n").mean())
-        assert own.places.sum() == pytest.approx(1)
-        assert own.places[:2].sum() == pytest.approx(solved)
-        assert own.places[0] == pytest.approx(own.scores.tasks.of("vote_1").mean())
-        assert own.places[-1] == pytest.approx(not_found)
-        np.testing.assert_array_equal(own.scores.tasks.of("accuracy"), scores.tasks.of("accuracy"))
+        assert row.places.sum() == pytest.approx(1)
+        assert row.places[:2].sum() == pytest.approx(solved)
+        assert row.places[0] == pytest.approx(row.scores.tasks.of("vote_1").mean())
+        assert row.places[-1] == pytest.approx(not_found)
+        np.testing.assert_array_equal(row.scores.tasks.of("accuracy"), scores.tasks.of("accuracy"))
     # What the likelihoods know here, the order of sampling does not.
     assert loss_split(by_name["logprob"].scores)[0] > loss_split(by_name["first"].scores)[0]
 
 
 def test_differences_are_to_the_vote_and_corrected_over_all_models_and_rules() -> None:
-    found = {}
+    scored = {}
     for seed, name in ((1, "one"), (2, "two")):
         predictions = gather(40, seed)
         scores = score_model(predictions, tasks(40), N)
-        found[name] = score_rules(predictions, scores, tasks(40), parse_rules("all"))
-    rows = compare_rules(found, seed=0)
+        scored[name] = score_rules(predictions, scores, tasks(40), parse_rules("all"))
+    rows = compare_rules(scored, seed=0)
     assert len(rows) == 2 * 4 * 2
     assert {row.baseline for row in rows} == {"one: vote", "two: vote"}
     assert all(row.model.partition(":")[0] == row.baseline.partition(":")[0] for row in rows)
     smallest = min(rows, key=lambda row: row.comparison.p)
     assert smallest.comparison.p_holm == pytest.approx(min(1, 16 * smallest.comparison.p))
-    table = rule_results(found, seed=0)
+    table = rule_results(scored, seed=0)
     first = table["two"]["first"]
     assert first.difference == pytest.approx(first.vote_2 - table["two"]["vote"].vote_2)
-    assert "Holm-corrected over these 16 comparisons" in rules_text(found, seed=0)
+    assert "Holm-corrected over these 16 comparisons" in rules_text(scored, seed=0)
 
 
-def test_rules_are_named_in_any_order_and_the_vote_is_always_there() -> None:
+def test_rules_are_parsed_in_any_order_and_the_vote_comes_first() -> None:
     assert [rule.name for rule in parse_rules("first,logprob,first")] == ["vote", "first", "logprob"]
     assert [rule.name for rule in parse_rules("vote")] == ["vote"]
     assert [rule.name for rule in parse_rules("all")] == list(RULES)
@@ -129,10 +129,10 @@ def test_rules_are_named_in_any_order_and_the_vote_is_always_there() -> None:
         parse_rules("vote,best")
 
 
-def test_what_predictions_do_not_tell_no_rule_can_use() -> None:
+def test_rules_that_need_views_or_logprobs_are_refused_without_them() -> None:
     predictions = gather(4, 3, logprobs=False, views=False)
-    told = {name: unusable_reason(rule, predictions) for name, rule in RULES.items()}
-    assert [name for name, reason in told.items() if reason is None] == ["vote", "first"]
+    reasons = {name: unusable_reason(rule, predictions) for name, rule in RULES.items()}
+    assert [name for name, reason in reasons.items() if reason is None] == ["vote", "first"]
     scores = score_model(predictions, tasks(4), N)
     with pytest.raises(ConfigError, match=r"rule marc cannot be applied: .*which view"):
         score_rules(predictions, scores, tasks(4), [RULES["marc"]])
@@ -142,9 +142,9 @@ def test_what_predictions_do_not_tell_no_rule_can_use() -> None:
 def test_the_vote_alone_has_no_differences() -> None:
     predictions = gather(6, 4)
     scores = score_model(predictions, tasks(6), N)
-    found = {"m": score_rules(predictions, scores, tasks(6), parse_rules("vote"))}
-    assert compare_rules(found, 0) == []
-    assert "Differences" not in rules_text(found, 0)
+    scored = {"m": score_rules(predictions, scores, tasks(6), parse_rules("vote"))}
+    assert compare_rules(scored, 0) == []
+    assert "Differences" not in rules_text(scored, 0)
 
 
 def test_logprob_adds_probabilities_of_equal_answers() -> None:
@@ -157,6 +157,6 @@ def test_logprob_adds_probabilities_of_equal_answers() -> None:
     ]
     predictions = group_predictions(given_answers, {"t00": 1}, ["m"], "test")[0]
     scores = score_model(predictions, task, 4)
-    found = {own.rule.name: own for own in score_rules(predictions, scores, task, parse_rules("logprob,first"))}
-    assert found["logprob"].scores.outputs["t00"][0].vote_1 == 1
-    assert found["first"].scores.outputs["t00"][0].vote_1 == 0
+    scored = {row.rule.name: row for row in score_rules(predictions, scores, task, parse_rules("logprob,first"))}
+    assert scored["logprob"].scores.outputs["t00"][0].vote_1 == 1
+    assert scored["first"].scores.outputs["t00"][0].vote_1 == 0
