@@ -18,7 +18,7 @@ COMMANDS = {
     "preview": ("trainers.commands.cli:preview", "Show what the trainer will see."),
     "parity": ("harness.cli.workflows.parity:parity", "Check that a server has the adapter that was trained."),
     "merge": ("trainers.commands.cli:merge", "Write base and adapter as one full model."),
-    "tiny-base": ("trainers.commands.tiny_cli:tiny_base", "Make the embedded tiny model, or print where it is."),
+    "tiny-base": ("trainers.commands.cli:tiny_base", "Make the embedded tiny model, or print where it is."),
     "serve": ("serve.cli:serve", "Serve a model and any number of adapters from one vLLM."),
     "adapters": ("serve.cli:adapters", "Manage the adapter registry and running servers."),
     "run": ("harness.cli.run:run", "Sample augmented predictions from a server, vote and score."),
