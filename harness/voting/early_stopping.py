@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.core.errors import ConfigError
 from harness.core.symmetry import SYMMETRIES
 from harness.runs.schema import RunConfig
+from harness.stats.bootstrap import Floats
 
 BUSY = 256
 """Samples of a model in flight that keep a server busy; also the default of --max-in-flight."""
@@ -27,8 +27,6 @@ FINEST, COARSEST = 8, 4
 
 CONCENTRATION, DISCOUNT = 0.5, 0.25
 """θ and d of ``change_bound``, with which the measured error stays below the risk (benchmarks/stopping.md)."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.core.grid import Grid
+from harness.stats.bootstrap import Floats
 from harness.voting.ranking import Vote, probability_in_top, rank_votes
 from harness.voting.subset_curves import pass_at_k, vote_at_m
 
@@ -23,8 +23,6 @@ LOWER_IS_BETTER = frozenset({"unanswered"})
 
 OUTPUTS_MULTIPLE = 12
 """Least common multiple of 1–4, the numbers of test outputs that a task has."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

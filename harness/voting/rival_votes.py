@@ -7,9 +7,9 @@ from collections import Counter
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from harness.stats.bootstrap import Floats
+
 NEGLIGIBLE = 1e-24
 """Smaller probabilities are omitted; together they do not change a digit of the result."""
 _MANY = 3

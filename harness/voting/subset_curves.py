@@ -14,8 +14,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.stats.bootstrap import Floats
 from harness.voting.ranking import top_k_probability
-from harness.voting.rival_votes import NEGLIGIBLE, Floats, binomial, rival_distributions
+from harness.voting.rival_votes import NEGLIGIBLE, binomial, rival_distributions
 
 
 def curve_points(n: int) -> tuple[int, ...]:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmarks import coverage as simulation
 from harness.voting.metrics import METRICS, OUTPUTS_MULTIPLE
 
 
 @pytest.fixture(scope="module")
-def simulation() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
-    spec = importlib.util.spec_from_file_location("coverage_simulation", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def target(simulation: ModuleType) -> np.ndarray:
+def target() -> np.ndarray:
     return simulation.truth(simulation.Population(), 32, tasks=1_000_000)
 
 
 @pytest.mark.slow
-def test_simulated_coverage_of_400_tasks_and_of_a_wrong_method(simulation: ModuleType, target: np.ndarray) -> None:
+def test_simulated_coverage_of_400_tasks_and_of_a_wrong_method(target: np.ndarray) -> None:
     population, n, replicates = simulation.Population(), 32, 1_000
     assert target[[0, 3, 5]] == pytest.approx([0.13, 0.34, 0.24], abs=0.01)
     coverage = simulation.coverage(simulation.simulate(population, replicates, 400, n, 1), target, n)
@@ -45,7 +31,7 @@ def test_simulated_coverage_of_400_tasks_and_of_a_wrong_method(simulation: Modul
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tasks", [10, 20, 50, 120])
-def test_simulated_coverage_with_few_tasks(simulation: ModuleType, target: np.ndarray, tasks: int) -> None:
+def test_simulated_coverage_with_few_tasks(target: np.ndarray, tasks: int) -> None:
     population, n, replicates = simulation.Population(), 32, 1_000
     coverage = simulation.coverage(simulation.simulate(population, replicates, tasks, n, 1), target, n)
     slack = 3 * math.sqrt(0.93 * 0.07 / replicates)
@@ -55,7 +41,7 @@ def test_simulated_coverage_with_few_tasks(simulation: ModuleType, target: np.nd
         assert coverage.plain_bca.min() < 0.93 - slack
 
 
-def test_the_simulation_scores_as_the_harness_does(simulation: ModuleType) -> None:
+def test_the_simulation_scores_as_the_harness_does() -> None:
     population = simulation.Population(two_outputs=0.0)
     values = simulation.simulate(population, 2, 300, 8, 3)
     assert values.shape == (len(METRICS), 2, 300)
