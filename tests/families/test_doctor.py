@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli.diagnosis.command import doctor
-from harness.cli.diagnosis.model import _reading
+from harness.cli.diagnosis.model import _check_tokenizer
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
 from tests.families.make import make_family, make_tokenizer
@@ -43,7 +43,7 @@ def run_doctor(*words: str) -> tuple[int, list[str]]:
 
 def tokenizer_findings(folder: Path) -> list[str]:
     """Return the findings on tokenizer and template only: looking a class up in vLLM takes ten seconds."""
-    findings = _reading(folder, DEFAULT_PROMPT, DEFAULT_ENCODER, None)
+    findings = _check_tokenizer(folder, DEFAULT_PROMPT, DEFAULT_ENCODER, None)
     return [f"{one.level} {one.what} {one.advice}" for one in findings]
 
 
