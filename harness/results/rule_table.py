@@ -20,7 +20,7 @@ def rules_text(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) -> st
     """
     rows = [(rule_label(model, row.rule, rule_scores), row) for model, rows in rule_scores.items() for row in rows]
     losses = [
-        [label, *map(percent, loss_split(row.scores)), percent(float(row.scores.tasks.of("vote_1").mean()))]
+        [label, *map(percent, loss_split(row.scores)), percent(float(row.scores.tasks.values_of("vote_1").mean()))]
         for label, row in rows
     ]
     ranks = [[label, *map(percent, row.places.tolist())] for label, row in rows]
@@ -57,7 +57,7 @@ def _result(row: RuleScores, difference: PairedComparison | None) -> RuleResult:
     solved, lost, not_found = loss_split(row.scores)
     comparison = None if difference is None else difference.comparison
     return RuleResult(
-        vote_1=float(row.scores.tasks.of("vote_1").mean()),
+        vote_1=float(row.scores.tasks.values_of("vote_1").mean()),
         vote_2=solved,
         found_not_chosen=lost,
         not_found=not_found,

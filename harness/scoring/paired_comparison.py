@@ -73,8 +73,8 @@ def compare_pairs(
         if model.tasks.ids != baseline.tasks.ids:
             raise RunError(f"{model.model} and {baseline.model} were scored on different tasks, so that no task pairs")
     comparisons = compare(
-        np.stack([model.tasks.of(metric) for metric, model, _ in cells]),
-        np.stack([baseline.tasks.of(metric) for metric, _, baseline in cells]),
+        np.stack([model.tasks.values_of(metric) for metric, model, _ in cells]),
+        np.stack([baseline.tasks.values_of(metric) for metric, _, baseline in cells]),
         [math.lcm(model.tasks.denominator, baseline.tasks.denominator) for _, model, baseline in cells],
         seed,
         confidence,
@@ -93,7 +93,7 @@ def correct_together(groups: Sequence[Sequence[PairedComparison]]) -> list[list[
 
 def _paired(metric: str, model: ModelScores, baseline: ModelScores, comparison: Comparison) -> PairedComparison:
     # Rounded as in compare: sums in another order differ in the last bits, which is no difference.
-    difference = np.round(model.tasks.of(metric) - baseline.tasks.of(metric), 12)
+    difference = np.round(model.tasks.values_of(metric) - baseline.tasks.values_of(metric), 12)
     gains = -difference if metric in LOWER_IS_BETTER else difference
     won = tuple(task for task, gain in zip(model.tasks.ids, gains, strict=True) if gain > 0)
     lost = tuple(task for task, gain in zip(model.tasks.ids, gains, strict=True) if gain < 0)

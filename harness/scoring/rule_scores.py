@@ -13,7 +13,7 @@ from harness.core.grid import Grid, Task
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
 from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.run_scores import ModelScores, true_outputs
-from harness.voting.metrics import OutputScore, average
+from harness.voting.metrics import OutputScore, average_outputs
 from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
 from harness.voting.selection_rules import RULES, Rule, get_rule
 
@@ -92,7 +92,7 @@ def _score_rule(
             for output, (ranking, truth) in zip(outputs, rankings, strict=True)
         ]
         task_places.append(np.mean(places, axis=0))
-    by_rule = replace(scores, model=rule.name, outputs=output_scores, tasks=average(output_scores))
+    by_rule = replace(scores, model=rule.name, outputs=output_scores, tasks=average_outputs(output_scores))
     return RuleScores(rule, by_rule, np.mean(task_places, axis=0))
 
 
@@ -136,7 +136,7 @@ def compare_rules(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) ->
 
 def loss_split(scores: ModelScores) -> tuple[float, float, float]:
     """Return the shares of tasks (solved by two attempts, sampled but not attempted, never sampled); they add to 1."""
-    solved, sampled = (float(scores.tasks.of(name).mean()) for name in ("vote_2", "pass_n"))
+    solved, sampled = (float(scores.tasks.values_of(name).mean()) for name in ("vote_2", "pass_n"))
     return solved, sampled - solved, 1 - sampled
 
 

@@ -17,7 +17,7 @@ from harness.scoring.early_stopped_scores import early_stopping_result, score_ou
 from harness.scoring.prediction_groups import ModelPredictions, check_counts, group_predictions
 from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 from harness.voting.early_stopping import Schedule, run_schedule
-from harness.voting.metrics import METRICS, OutputScore, TaskScores, average
+from harness.voting.metrics import METRICS, OutputScore, TaskScores, average_outputs
 
 _NEVER_SENT = "too_long"
 
@@ -91,7 +91,7 @@ def score_model(
     sampled = sum(output.count for output in all_outputs)
     failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + requested - sampled}
     kinds = {kind: count for kind, count in sorted(failures.items()) if count}
-    return ModelScores(predictions.model, average(scores), scores, kinds, requested, early)
+    return ModelScores(predictions.model, average_outputs(scores), scores, kinds, requested, early)
 
 
 def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:

@@ -17,7 +17,7 @@ from harness.scoring.early_stopped_scores import unavailable_metrics, unavailabl
 from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.run_scores import ModelScores, read_run_predictions, score_run_models
 from harness.voting.early_stopping import Schedule, run_schedule
-from harness.voting.metrics import average
+from harness.voting.metrics import average_outputs
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,9 @@ def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list
             continue
         outputs = {task: task_outputs for task, task_outputs in scores.outputs.items() if task in task_ids}
         requested = sum(score.n for task_outputs in outputs.values() for score in task_outputs)
-        restricted.append(replace(scores, tasks=average(outputs), outputs=outputs, failures={}, predictions=requested))
+        restricted.append(
+            replace(scores, tasks=average_outputs(outputs), outputs=outputs, failures={}, predictions=requested)
+        )
     return restricted
 
 

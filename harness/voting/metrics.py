@@ -82,7 +82,7 @@ class TaskScores:
     denominator: int
     """Values times this are whole numbers, except where ties give fractions."""
 
-    def of(self, metric: str) -> Floats:
+    def values_of(self, metric: str) -> Floats:
         """Return the tasks' values of one metric, shape (tasks,)."""
         values: Floats = self.values[METRICS.index(metric)]
         return values
@@ -124,7 +124,7 @@ def _equal_cells(grid: Grid, truth: Grid) -> float:
     return int(np.count_nonzero(equal)) / len(truth.cells)
 
 
-def average(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
+def average_outputs(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
     """Return the scores of tasks: each task's mean over its test outputs, and averages over them.
 
     Args:
@@ -157,7 +157,7 @@ def task_curves(outputs: Mapping[str, Sequence[OutputScore]], sizes: Sequence[in
     log-probabilities.
 
     Args:
-        outputs: as for ``average``, all with the same n.
+        outputs: as for ``average_outputs``, all with the same n.
         sizes: subset sizes, each in [1, n].
 
     Returns:

@@ -150,10 +150,10 @@ def _all_disagree(section: Section) -> Iterator[_Candidate]:
 def _solved_by_some(section: Section) -> Iterator[_Candidate]:
     """Yield the tasks that the votes of some models solve and those of others do not."""
     for index, task in enumerate(section.scored[0].tasks.ids):
-        solved = [scores for scores in section.scored if scores.tasks.of("vote_2")[index] == 1]
-        failed = [scores for scores in section.scored if scores.tasks.of("vote_2")[index] == 0]
+        solved = [scores for scores in section.scored if scores.tasks.values_of("vote_2")[index] == 1]
+        failed = [scores for scores in section.scored if scores.tasks.values_of("vote_2")[index] == 0]
         if solved and failed:
-            rates = [float(scores.tasks.of("accuracy")[index]) for scores in section.scored]
+            rates = [float(scores.tasks.values_of("accuracy")[index]) for scores in section.scored]
             reason = f"solved by {_names(solved)}, not by {_names(failed)}"
             yield _Candidate(max(rates) - min(rates), task, reason)
 
@@ -161,7 +161,7 @@ def _solved_by_some(section: Section) -> Iterator[_Candidate]:
 def _hardest(section: Section) -> Iterator[_Candidate]:
     """Yield every task, the one with the lowest accuracy first."""
     rates = {
-        task: sum(float(scores.tasks.of("accuracy")[i]) for scores in section.scored)
+        task: sum(float(scores.tasks.values_of("accuracy")[i]) for scores in section.scored)
         for i, task in enumerate(section.scored[0].tasks.ids)
     }
     for task in sorted(rates, key=lambda task: (rates[task], task)):

@@ -65,8 +65,8 @@ def task_table(section: Section, gallery_headings: Mapping[str, str]) -> TaskTab
     for index, task in enumerate(section.scored[0].tasks.ids):
         cells = tuple(
             TaskCell(
-                float(scores.tasks.of("vote_2")[index]),
-                float(scores.tasks.of("accuracy")[index]) if "accuracy" in scores.measured else None,
+                float(scores.tasks.values_of("vote_2")[index]),
+                float(scores.tasks.values_of("accuracy")[index]) if "accuracy" in scores.measured else None,
             )
             for scores in section.scored
         )

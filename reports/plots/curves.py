@@ -44,7 +44,7 @@ def section_curves(section: Section) -> list[Curve]:
         ks = curve_points(min(score.n for outputs in scores.outputs.values() for score in outputs))
         curves = task_curves(scores.outputs, ks)
         for metric in HEADLINE:
-            flat = np.tile(scores.tasks.of("accuracy"), (len(ks), 1))
+            flat = np.tile(scores.tasks.values_of("accuracy"), (len(ks), 1))
             rows.append(curves[metric] if metric in STRICT_METRICS else flat)
             names.append((scores.model, metric, ks))
     points = iter(intervals(np.concatenate(rows), 1, section.seed))

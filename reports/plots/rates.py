@@ -52,7 +52,7 @@ def rate_pairs(section: Section) -> list[tuple[ModelScores, ModelScores]]:
 
 
 def _draw_panel(panel: Axes, reference: ModelScores, scores: ModelScores) -> None:
-    x, y = 100 * reference.tasks.of("accuracy"), 100 * scores.tasks.of("accuracy")
+    x, y = 100 * reference.tasks.values_of("accuracy"), 100 * scores.tasks.values_of("accuracy")
     places, counts = np.unique(np.stack([x, y], axis=1), axis=0, return_counts=True)
     sides = np.sign(places[:, 1] - places[:, 0])
     area = _AREA * np.sqrt(counts)

@@ -55,7 +55,7 @@ def _spread(table: SweepTable) -> str:
     scores = {scores.model: scores.tasks for scores in table.section.scored}
     cells = []
     for row in table.record.rows:
-        means = np.array([[scores[name].of(metric).mean() for metric in HEADLINE] for name in row.models])
+        means = np.array([[scores[name].values_of(metric).mean() for metric in HEADLINE] for name in row.models])
         low, high, sd = means.min(axis=0), means.max(axis=0), means.std(axis=0, ddof=1)
         cells.append(
             [row.label]

@@ -120,7 +120,7 @@ def test_differences_are_drawn_against_zero_and_unresolved_ones_are_hollow(secti
 def test_solve_rates_show_every_task(section: Section) -> None:
     figure = rates_figure([section])
     assert len(drawn(figure)) == 2
-    base, half = (section.scored[k].tasks.of("accuracy") for k in (0, 1))
+    base, half = (section.scored[k].tasks.values_of("accuracy") for k in (0, 1))
     panel = figure.axes[0]
     below, equal, above = panel.collections
     areas = [np.concatenate([c.get_sizes() for c in (below, equal, above)]), above.get_sizes(), below.get_sizes()]

@@ -46,13 +46,13 @@ def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) 
     assert "**50 %**" not in text.split("\n\n")[1]
     known = {scores.model: scores.tasks for scores in section.scored}
     both = mean_over_seeds([known["c-s0"], known["c-s1"]])
-    hand = (known["c-s0"].of("accuracy") + known["c-s1"].of("accuracy")) / 2
-    assert np.array_equal(both.of("accuracy"), hand)
+    hand = (known["c-s0"].values_of("accuracy") + known["c-s1"].values_of("accuracy")) / 2
+    assert np.array_equal(both.values_of("accuracy"), hand)
     found = intervals(hand, both.denominator, section.seed)[0]
     cells = next(line for line in text.splitlines() if line.startswith("| 0 %"))
     assert f"{100 * found.value:.1f} %" in cells
     assert f"[{100 * found.low:.1f}, {100 * found.high:.1f}]" in cells
-    sd = 100 * np.std([known[name].of("accuracy").mean() for name in ("c-s0", "c-s1")], ddof=1)
+    sd = 100 * np.std([known[name].values_of("accuracy").mean() for name in ("c-s0", "c-s1")], ddof=1)
     assert f"sd {sd:.1f}" in text.split("### Training seeds")[1]
 
 
@@ -86,7 +86,7 @@ def test_mean_over_seeds_and_its_denominator(make_run: MakeRun) -> None:
     tasks = [scores.tasks for scores in load_sections(runs)[0].scored]
     assert mean_over_seeds(tasks[:1]) is tasks[0]
     mean = mean_over_seeds(tasks)
-    numerators = mean.of("accuracy") * mean.denominator
+    numerators = mean.values_of("accuracy") * mean.denominator
     assert np.allclose(numerators, numerators.round(), atol=1e-9)
     assert mean.values.shape == (len(METRICS), 60)
 

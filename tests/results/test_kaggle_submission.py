@@ -46,7 +46,7 @@ def test_a_submission_scores_what_the_run_scored(
     again = score_model(saved.predictions[0], saved.tasks, saved.n).tasks
     voted = score_run(run).models["good"].metrics["vote_2"].value
     # Log-probabilities leave no tie open here, so that the two attempts are what vote_2 counts.
-    assert again.of("pass_n").mean() == pytest.approx(voted)
+    assert again.values_of("pass_n").mean() == pytest.approx(voted)
     first = path.read_bytes()
     run_bench(capsys, "submit", run, "-o", path)
     assert path.read_bytes() == first

@@ -93,12 +93,12 @@ def test_solved_lost_and_not_found_add_up_for_every_rule() -> None:
     for row in scored:
         solved, lost, not_found = loss_split(row.scores)
         assert solved + lost + not_found == pytest.approx(1)
-        assert not_found == pytest.approx(1 - scores.tasks.of("pass_n").mean())
+        assert not_found == pytest.approx(1 - scores.tasks.values_of("pass_n").mean())
         assert row.places.sum() == pytest.approx(1)
         assert row.places[:2].sum() == pytest.approx(solved)
-        assert row.places[0] == pytest.approx(row.scores.tasks.of("vote_1").mean())
+        assert row.places[0] == pytest.approx(row.scores.tasks.values_of("vote_1").mean())
         assert row.places[-1] == pytest.approx(not_found)
-        np.testing.assert_array_equal(row.scores.tasks.of("accuracy"), scores.tasks.of("accuracy"))
+        np.testing.assert_array_equal(row.scores.tasks.values_of("accuracy"), scores.tasks.values_of("accuracy"))
     # What the likelihoods know here, the order of sampling does not.
     assert loss_split(by_name["logprob"].scores)[0] > loss_split(by_name["first"].scores)[0]
 

@@ -22,7 +22,7 @@ from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.paired_comparison import all_pairs, compare_pairs
 from harness.scoring.run_scores import ModelScores, score_run, score_run_models
 from harness.scoring.run_selector import select_models
-from harness.voting.metrics import METRICS, OutputScore, average
+from harness.voting.metrics import METRICS, OutputScore, average_outputs
 from tests.support.data_samples import random_task, task_json, tasks
 from tests.support.run_folders import MakeRun, edit_manifest
 
@@ -184,7 +184,7 @@ def test_rounding_differences_are_no_wins() -> None:
             f"t{i}": [OutputScore(10, e, (), 10 - e, e / 10, e / 10, 0.0, 0.0) for e in row]
             for i, row in enumerate(rows)
         }
-        return ModelScores(name, average(outputs), outputs, {}, 0)
+        return ModelScores(name, average_outputs(outputs), outputs, {}, 0)
 
     pair = model("a", [(1, 2, 3), (9, 1, 6)]), model("b", [(3, 2, 1), (6, 7, 1)])
     (row,) = compare_pairs([pair], seed=0, metrics=("accuracy",))

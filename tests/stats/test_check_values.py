@@ -36,7 +36,7 @@ import numpy as np
 import harness.stats.gate
 from harness.stats.intervals import intervals
 from harness.stats.paired_test import compare
-from harness.voting.metrics import average, score_votes
+from harness.voting.metrics import average_outputs, score_votes
 from harness.voting.ranking import Vote
 from harness.voting.subset_curves import vote_at_m
 from harness.core.grid import Grid
@@ -48,7 +48,7 @@ def work():
     compare(a, b, 59, resamples=199)
     vote_at_m(2, [2, 1], 1, [3, 6])
     grid = Grid(1, 1, b"\\1")
-    average({"t": [score_votes([Vote(grid)], grid, 2)]})
+    average_outputs({"t": [score_votes([Vote(grid)], grid, 2)]})
 
 work()  # imports of scipy's parts happen once
 events = []

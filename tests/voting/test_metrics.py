@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from harness.core.grid import Grid
-from harness.voting.metrics import METRICS, OutputScore, average, selection_ratio, task_curves
+from harness.voting.metrics import METRICS, OutputScore, average_outputs, selection_ratio, task_curves
 from harness.voting.subset_curves import curve_points, pass_at_k, vote_at_m
 from tests.support.votes import score_output
 
@@ -215,31 +215,31 @@ def score(exact: int, vote: float) -> OutputScore:
 
 
 def test_averages_go_over_outputs_then_tasks() -> None:
-    table = average({"b": [score(4, 1.0), score(0, 0.0), score(2, 0.5)], "a": [score(4, 1.0)]})
+    table = average_outputs({"b": [score(4, 1.0), score(0, 0.0), score(2, 0.5)], "a": [score(4, 1.0)]})
     assert table.ids == ("a", "b")
-    np.testing.assert_allclose(table.of("accuracy"), [1.0, 0.5])
-    np.testing.assert_allclose(table.of("pass_n"), [1.0, 2 / 3])
+    np.testing.assert_allclose(table.values_of("accuracy"), [1.0, 0.5])
+    np.testing.assert_allclose(table.values_of("pass_n"), [1.0, 2 / 3])
     assert table.per_output["accuracy"] == pytest.approx((4 + 0 + 2 + 4) / 16)
     assert table.strict == {"pass_n": 0.5, "vote_1": 0.5, "vote_2": 0.5}
-    units = table.of("accuracy") * table.denominator
+    units = table.values_of("accuracy") * table.denominator
     assert np.array_equal(units, np.rint(units))
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4])
 def test_the_denominator_makes_whole_numbers_of_all_values(outputs: int) -> None:
-    table = average({"a": [score(1, 0.0)] + [score(0, 0.0)] * (outputs - 1)})
+    table = average_outputs({"a": [score(1, 0.0)] + [score(0, 0.0)] * (outputs - 1)})
     units = table.values * table.denominator
     assert np.array_equal(units, np.rint(units))
 
 
 def test_the_strict_value_multiplies_the_probabilities_of_tied_outputs() -> None:
-    assert average({"a": [score(2, 0.5), score(2, 0.5)]}).strict["vote_1"] == 0.25
+    assert average_outputs({"a": [score(2, 0.5), score(2, 0.5)]}).strict["vote_1"] == 0.25
 
 
 @pytest.mark.parametrize("outputs", [{}, {"a": []}])
 def test_averages_need_every_declared_task(outputs: dict[str, list[OutputScore]]) -> None:
     with pytest.raises(ValueError, match="every declared task"):
-        average(outputs)
+        average_outputs(outputs)
 
 
 def test_curves_average_the_outputs_of_each_task() -> None:
