@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.entry import print_warnings
 from harness.core.cli_options import json_option, print_result
 
 SHOWN_IDS = 8
@@ -60,8 +61,7 @@ def compare(
     if unknown := [name for name in metrics if name not in METRICS]:
         raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(METRICS)}")
     selected = select_models(runs, common)
-    for warning in selected.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    print_warnings(selected.warnings)
     pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:
         raise click.UsageError("one model alone has nothing to be compared with; name a second one")

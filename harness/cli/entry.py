@@ -6,7 +6,7 @@ import codecs
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import click
 
@@ -86,3 +86,9 @@ def _run_guarded(action: Callable[[], object], debug: bool) -> int:
         click.echo(f"error: {error}", err=True)
         return error.exit_code if isinstance(error, ArcBenchError) else 1
     return status if isinstance(status, int) else 0
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print warnings to stderr, one per line."""
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.entry import print_warnings
+
 if TYPE_CHECKING:
     from harness.stats.gate import Gate
 
@@ -77,7 +79,7 @@ def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use --baseline and --margin")
     require_one_model(run)
     selected = select_models((run,))
-    _warn(selected.warnings)
+    print_warnings(selected.warnings)
     require_measured(selected, metric)
     interval = score_intervals(selected.scored, selected.seed)[0][metric]
     verdict = gate_verdict(interval.low, interval.high, minimum)
@@ -96,7 +98,7 @@ def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bo
     for name in (run, baseline):
         require_one_model(name)
     selected = select_models((baseline, run), common)
-    _warn(selected.warnings)
+    print_warnings(selected.warnings)
     require_measured(selected, metric)
     old, new = selected.scored
     comparison = compare_pairs([(new, old)], selected.seed, (metric,))[0].comparison
@@ -115,8 +117,3 @@ def _check_metric(metric: str) -> None:
 
     if metric not in METRICS:
         raise ConfigError(f"there is no metric {metric!r}; choose one of {', '.join(METRICS)}")
-
-
-def _warn(warnings: list[str]) -> None:
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)

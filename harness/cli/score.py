@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.entry import print_warnings
 from harness.core.cli_options import json_option, print_result
 
 
@@ -56,8 +57,7 @@ def score(
 
     saved = open_predictions(predictions, dataset, form, n)
     sheet = score_saved_predictions(saved, rules, confidence, resamples)
-    for warning in sheet.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    print_warnings(sheet.warnings)
     if saved.folder is not None:
         write_results(saved.folder, sheet.results)
     print_result(sheet.text, sheet.results.model_dump_json(indent=2), json_file)

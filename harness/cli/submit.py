@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from harness.cli.entry import print_warnings
+
 
 @click.command()
 @click.argument("run", metavar="[RUN[@MODEL]]", required=False)
@@ -40,12 +42,11 @@ def _write(run: str, output: Path, rule_name: str) -> None:
 
     rule = get_rule(rule_name)
     selected = select_model(run)
-    for warning in selected.warnings:
-        click.echo(f"warning: {warning}", err=True)
+    print_warnings(selected.warnings)
     submission = make_submission(selected, rule)
     write_submission(output, submission, selected.tasks)
     if submission.empty:
-        click.echo(f"warning: {submission.empty} outputs have no predicted grid and get placeholders", err=True)
+        print_warnings([f"{submission.empty} outputs have no predicted grid and get placeholders"])
     if submission.single:
         click.echo(f"{submission.single} outputs have one distinct grid; it is both attempts", err=True)
     click.echo(
