@@ -92,9 +92,9 @@ def losses(section: Section) -> str:
 
 def _loss_cells(result: ModelResult, several_outputs: bool) -> list[str]:
     pass_n, vote_2 = result.metrics.get("pass_n"), result.metrics["vote_2"]
-    kept = None if pass_n is None else selection_ratio(vote_2.value, pass_n.value)
+    ratio = None if pass_n is None else selection_ratio(vote_2.value, pass_n.value)
     cells = [UNKNOWN if pass_n is None else percent(pass_n.value), percent(vote_2.value)]
-    cells.append(UNKNOWN if kept is None else percent(kept))
+    cells.append(UNKNOWN if ratio is None else percent(ratio))
     cells.append(UNKNOWN if pass_n is None else f"{100 * (pass_n.value - vote_2.value):.1f}")
     if several_outputs:
         cells += [percent(vote_2.per_output), UNKNOWN if vote_2.strict is None else percent(vote_2.strict)]

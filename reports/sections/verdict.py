@@ -103,9 +103,9 @@ def _sampling_sentence(section: Section) -> list[str]:
     if "pass_n" not in result.metrics:
         return []
     pass_n = result.metrics["pass_n"].value
-    kept = selection_ratio(result.metrics[METRIC].value, pass_n)
+    ratio = selection_ratio(result.metrics[METRIC].value, pass_n)
     text = f"Sampling with **{name}** finds the answer in {percent(pass_n)} (pass_n)"
-    return [text + ("." if kept is None else f", of which two attempts keep {percent(kept)}.")]
+    return [text + ("." if ratio is None else f", of which two attempts keep {percent(ratio)}.")]
 
 
 def _failure_sentence(section: Section) -> str:

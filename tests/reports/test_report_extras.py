@@ -117,13 +117,13 @@ def test_training_runs_are_matched_by_content_hash(make_run: MakeRun, tmp_path: 
     assert only.folder == registered
     assert only.losses == ()
     for folders in (("trained", "registry"), ("registry", "trained")):
-        found = find_training([tmp_path / name for name in folders], sections)
-        assert found["m"].folder == folder  # the one with a log, in whichever order
+        trained = find_training([tmp_path / name for name in folders], sections)
+        assert trained["m"].folder == folder  # the one with a log, in whichever order
     # The k that was benched has another hash than the k that was trained.
-    assert list(found) == ["m"]
-    assert found["m"].losses == ((1, 2.0), (2, 1.5), (3, 1.0))
-    assert found["m"].validation == ((2, 1.2),)
-    table, _ = cost(sections[0], found)
+    assert list(trained) == ["m"]
+    assert trained["m"].losses == ((1, 2.0), (2, 1.5), (3, 1.0))
+    assert trained["m"].validation == ((2, 1.2),)
+    table, _ = cost(sections[0], trained)
     assert re.search(r"\| m .* 1 min 23 s \|", table)
     assert re.search(r"\| k .* – \|", table)
 
@@ -142,8 +142,8 @@ def test_log_with_infinite_gradient_norm_is_read(make_run: MakeRun, tmp_path: Pa
     """Older versions of the trainer continued after such a step and logged it."""
     folder = trained_folder(tmp_path / "trained" / "m", b"weights")
     (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "grad_norm": Infinity}\n{"step": 2, "loss": 1.5}\n')
-    found = find_training([tmp_path / "trained"], load_sections([make_run("r", SPEC, {"m": 0.5})]))
-    assert found["m"].losses == ((1, 2.0), (2, 1.5))
+    trained = find_training([tmp_path / "trained"], load_sections([make_run("r", SPEC, {"m": 0.5})]))
+    assert trained["m"].losses == ((1, 2.0), (2, 1.5))
 
 
 def test_missing_and_broken_training_folders_are_errors(make_run: MakeRun, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Take each name away that the CPU workarounds need of vLLM, in a process of its own; prints what happens as JSON."""
+"""Remove each name of vLLM that the CPU patches need, in a separate process, and print the effect as JSON."""
 
 from __future__ import annotations
 
@@ -34,37 +34,40 @@ MODULES = (lora_ops.__name__, punica_cpu.__name__, CPUModelRunner.__module__, GP
 
 @contextmanager
 def without_attribute(place: Any, name: str) -> Iterator[None]:
-    """Remove a name from a module, or from a class and all that it inherits from."""
+    """Remove a name from a module, or from a class and its base classes, within the context."""
     owners = [owner for owner in getattr(place, "__mro__", [place]) if name in vars(owner)]
-    kept = [vars(owner)[name] for owner in owners]
+    removed = [vars(owner)[name] for owner in owners]
     for owner in owners:
         delattr(owner, name)
     try:
         yield
     finally:
-        for owner, value in zip(owners, kept, strict=True):
+        for owner, value in zip(owners, removed, strict=True):
             setattr(owner, name, value)
 
 
 @contextmanager
 def without_module(name: str) -> Iterator[None]:
+    """Make a module impossible to import, within the context."""
     parent, _, last = name.rpartition(".")
     module = sys.modules[name]
-    kept = {key: value for key, value in vars(sys.modules[parent]).items() if key == last}
+    removed = {key: value for key, value in vars(sys.modules[parent]).items() if key == last}
     sys.modules[name] = None  # type: ignore[assignment]
     vars(sys.modules[parent]).pop(last, None)
     try:
         yield
     finally:
         sys.modules[name] = module
-        vars(sys.modules[parent]).update(kept)
+        vars(sys.modules[parent]).update(removed)
 
 
 def state() -> list[Any]:
+    """Return the current values of all names."""
     return [vars(place).get(name) for place, name in ATTRIBUTES]
 
 
 def put_back(before: list[Any]) -> None:
+    """Restore the values of all names."""
     for (place, name), value in zip(ATTRIBUTES, before, strict=True):
         if value is None:
             if name in vars(place):
@@ -74,6 +77,8 @@ def put_back(before: list[Any]) -> None:
 
 
 class Warnings(logging.Handler):
+    """Collects warnings of the patches."""
+
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
@@ -83,7 +88,11 @@ class Warnings(logging.Handler):
 
 
 def seen(without: Callable[[], Any]) -> dict[str, Any]:
-    """What two registrations do while a name is gone: mends that were applied, those warned of, half-done changes."""
+    """Apply the patches twice while a name is missing.
+
+    Returns:
+        The patches that were applied, the warnings, and the patches that changed something and then failed (torn).
+    """
     handler, before = Warnings(), state()
     patches._log.addHandler(handler)
     patches._warned.clear()
@@ -102,6 +111,7 @@ def seen(without: Callable[[], Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Print the effect of every missing name and module."""
     cases: dict[str, Callable[[], Any]] = {
         f"{place.__name__}.{name}": partial(without_attribute, place, name) for place, name in ATTRIBUTES
     }

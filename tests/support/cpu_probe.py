@@ -1,6 +1,7 @@
-"""The CPU workarounds inside a process of their own, since they change vLLM for good: prints what was seen as JSON.
+"""Apply the CPU patches in a separate process, because they change vLLM for good, and print observations as JSON.
 
-First vLLM is made as it will be once the defects are mended, where nothing must be replaced; then it is left as it is.
+First vLLM is changed as if its defects were fixed, when no patch must apply. Then the patches are applied to vLLM as it
+is.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ PROBES = (
 
 
 def random(dtype: torch.dtype, seed: int, *shape: int) -> torch.Tensor:
+    """Return a random tensor."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def layer(dtype: torch.dtype, slots: tuple[int, ...]) -> torch.Tensor:
-    """A LoRA layer of two slices on rows of these slots, by whatever vLLM does now."""
+    """Return the output of a LoRA layer of two slices for rows with these adapter slots, as vLLM computes it now."""
     wrapper = PunicaWrapperCPU(64, 16, "cpu")
     ids = tuple(slot + 1 for slot in slots)
     mapping = SimpleNamespace(index_mapping=ids, prompt_mapping=ids, is_prefill=True)
@@ -49,16 +51,20 @@ def layer(dtype: torch.dtype, slots: tuple[int, ...]) -> torch.Tensor:
 
 
 def parts() -> list[Any]:
-    """Everything that a workaround may replace."""
+    """Return everything that a patch may replace."""
     names = ("bgmv_shrink", "bgmv_expand", "bgmv_expand_slice")
-    found = [getattr(module, name, None) for module in (lora_ops, torch_ops, punica_cpu) for name in names]
-    found += [getattr(PunicaWrapperCPU, name) for name in ("add_lora_linear", "update_metadata", "add_lora_logits")]
-    return [*found, CPUModelRunner._sample, CPUModelRunner._get_prompt_logprobs_dict]
+    values = [getattr(module, name, None) for module in (lora_ops, torch_ops, punica_cpu) for name in names]
+    values += [getattr(PunicaWrapperCPU, name) for name in ("add_lora_linear", "update_metadata", "add_lora_logits")]
+    return [*values, CPUModelRunner._sample, CPUModelRunner._get_prompt_logprobs_dict]
 
 
 @contextmanager
 def mended_vllm() -> Iterator[None]:
-    """Operators that spare the base's rows and copy nothing, prompts' logits by adapter, no rewinding of generators."""
+    """Fix vLLM's defects within the context.
+
+    Operators skip rows without an adapter and copy nothing, logits of prompts use the adapter, and generators are not
+    rewound.
+    """
     names = ("_bookkeeping_sync", "_get_prompt_logprobs_dict")
     shrink, stock = lora_ops.bgmv_shrink, [getattr(GPUModelRunner, name) for name in names]
     lora_ops.bgmv_shrink = cpu_lora.apply_shrink
@@ -73,6 +79,7 @@ def mended_vllm() -> Iterator[None]:
 
 
 def main() -> None:
+    """Print what the patches change."""
     with mended_vllm():
         before = parts()
         in_use = [name for name, patch in patches.PATCHES.items() if patch()]

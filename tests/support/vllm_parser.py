@@ -15,7 +15,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 
 def understood(parser: FlexibleArgumentParser, words: list[str]) -> dict[str, Any]:
-    """Every option by name, those of the engine as the engine gets them."""
+    """Return every option by name, those of the engine as the engine gets them, or the error."""
     try:
         options = parser.parse_args(words)
     except SystemExit:
