@@ -36,9 +36,9 @@ def command(url: str, out: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def answer(draw: Sample, stream: Stream) -> tuple[Outcome, Grid | None]:
-    """A quarter right, a tenth failed, the rest wrong in one to three cells, so that most of them are distinct."""
-    truth = draw.task.test[draw.test_index].output
+def predict(sample: Sample, stream: Stream) -> tuple[Outcome, Grid | None]:
+    """Return a prediction: a quarter are right, a tenth fail, the rest are wrong in one to three cells."""
+    truth = sample.task.test[sample.test_index].output
     assert truth is not None
     chance = stream.uniform()
     if chance < 0.25:
@@ -51,16 +51,16 @@ def answer(draw: Sample, stream: Stream) -> tuple[Outcome, Grid | None]:
     return "grid", Grid(truth.height, truth.width, bytes(cells))
 
 
-def fill(out: Path, config: RunConfig) -> int:
-    """Write all but the last predictions of a run; returns how many are planned."""
+def write_predictions(out: Path, config: RunConfig) -> int:
+    """Write all but the last predictions of a run and return how many it makes."""
     plan = Plan(config, list(iterate_tasks(open_dataset(config.dataset))))
     with (out / "predictions.jsonl").open("wb") as file:
         for number in range(len(plan) - MISSING):
-            draw = plan.sample(number)
+            sample = plan.sample(number)
             stream = Stream("million", number)
-            outcome, grid = answer(draw, stream)
+            outcome, grid = predict(sample, stream)
             reply = Reply("x" * 300, "stop", "base", 100, -5 * stream.uniform(), 0.1)
-            file.write(prediction_line(draw, outcome, grid, reply))
+            file.write(prediction_line(sample, outcome, grid, reply))
     return len(plan)
 
 
@@ -70,7 +70,7 @@ def test_a_million_predictions_are_resumed_and_scored_within_600_mib(tmp_path: P
         with subprocess.Popen(command(server.url, out), stderr=subprocess.DEVNULL) as process:
             wait_until(lambda: (out / "manifest.json").exists())
             process.kill()
-        assert fill(out, RunFolder(out).manifest().config) > 1_000_000
+        assert write_predictions(out, RunFolder(out).manifest().config) > 1_000_000
         code = "import resource, sys; from harness.cli import main\ntry:\n    main()\nfinally:\n    "
         code += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
         resumed = [sys.executable, "-c", code, *command(server.url, out, "--resume")[3:]]
