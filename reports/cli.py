@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.core.cli_options import RenamedOption
+from harness.core.cli_options import output_option
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -14,16 +14,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=_FOLDER)
-@click.option(
-    "-o",
-    "--out",
-    "output",
-    cls=RenamedOption,
-    old_names=("--output",),
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("report.md"),
-    show_default=True,
-)
+@output_option(type=click.Path(dir_okay=False, path_type=Path), default=Path("report.md"), show_default=True)
 @click.option("--html", is_flag=True, help="Also write one self-contained HTML file; -o FILE.html writes only that.")
 @click.option("--title", default="arc-bench report", show_default=True)
 @click.option("--tasks", metavar="ID,...", help="Tasks to show in the gallery. Default: the ten most instructive.")

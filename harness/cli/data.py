@@ -12,7 +12,7 @@ import click
 
 from harness.cli.audit import STRICT_OPTION, audit
 from harness.cli.progress_bar import open_with_progress, progress_bar, with_progress
-from harness.core.cli_options import RenamedOption, json_option, print_result
+from harness.core.cli_options import grid_encoder_option, json_option, output_option, print_result
 
 
 @click.group()
@@ -45,15 +45,7 @@ def list_(json_file: Path | None) -> None:
 @data.command()
 @click.argument("spec")
 @click.argument("task_id", required=False)
-@click.option(
-    "-o",
-    "--out",
-    "output",
-    cls=RenamedOption,
-    old_names=("--output",),
-    type=click.Path(path_type=Path),
-    help="Write a picture (.png, .svg or .pdf) instead of printing.",
-)
+@output_option(help="Write a picture (.png, .svg or .pdf) instead of printing.")
 @click.option(
     "--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Print colours or digits."
 )
@@ -95,13 +87,7 @@ def _colours_wanted() -> bool:
     "--tokenizer", help="Folder or Hugging Face id of a tokenizer; adds the lengths of prompts and answers in tokens."
 )
 @click.option("--prompt", default="output-from-examples-v1", show_default=True)
-@click.option(
-    "--grid-encoder",
-    "encoder",
-    cls=RenamedOption,
-    old_names=("--encoder",),
-    help="Default: shape, row numbers and digits.",
-)
+@grid_encoder_option(help="Default: shape, row numbers and digits.")
 @click.option("--max-length", type=click.IntRange(1), default=4096, show_default=True, help="Limit in tokens.")
 @STRICT_OPTION
 @json_option("the statistics")
@@ -179,16 +165,7 @@ def fetch(what: str) -> None:
 
 @data.command()
 @click.argument("spec")
-@click.option(
-    "-o",
-    "--out",
-    "output",
-    cls=RenamedOption,
-    old_names=("--output",),
-    type=click.Path(path_type=Path),
-    required=True,
-    help="A name ending in .json.",
-)
+@output_option(required=True, help="A name ending in .json.")
 @STRICT_OPTION
 def export(spec: str, output: Path, strict: bool) -> None:
     """Write a dataset in ARC's combined JSON format.

@@ -113,6 +113,31 @@ def _warn(ctx: click.Context, message: str) -> None:
         click.echo(f"warning: {message}", err=True)
 
 
+def output_option(**attributes: Any) -> Callable[[C], C]:
+    """Return the option ``-o/--out``, formerly ``--output``, whose value is the parameter ``output``.
+
+    Args:
+        attributes: of ``click.option``; the type is a path unless given.
+    """
+    attributes = {"type": click.Path(path_type=Path), "cls": RenamedOption, "old_names": ("--output",), **attributes}
+    return click.option("-o", "--out", "output", **attributes)
+
+
+def settings_option(help_text: str) -> Callable[[C], C]:
+    """Return the option ``--set KEY=VALUE``, formerly ``--override``, whose values are the parameter ``overrides``."""
+    attributes: dict[str, Any] = {"cls": SettingOption, "old_names": ("--override",), "multiple": True}
+    return click.option("--set", "overrides", metavar="KEY=VALUE", help=help_text, **attributes)
+
+
+def grid_encoder_option(**attributes: Any) -> Callable[[C], C]:
+    """Return the option ``--grid-encoder``, formerly ``--encoder``, whose value is the parameter ``encoder``.
+
+    Args:
+        attributes: of ``click.option``.
+    """
+    return click.option("--grid-encoder", "encoder", cls=RenamedOption, old_names=("--encoder",), **attributes)
+
+
 _JSON_PATH = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 _JSON_ATTRIBUTES: dict[str, Any] = {"metavar": "FILE", "type": _JSON_PATH}
 _JSON_HELP = "Also write {what} as JSON to this file; - prints the JSON alone."

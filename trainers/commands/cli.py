@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.core.cli_options import OutputBesideSettings, RenamedOption, SettingOption, json_option, print_result
+from harness.core.cli_options import OutputBesideSettings, json_option, output_option, print_result, settings_option
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,15 +57,7 @@ def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-OVERRIDE = click.option(
-    "--set",
-    "overrides",
-    cls=SettingOption,
-    old_names=("--override",),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="E.g. lora.rank=32.",
-)
+OVERRIDE = settings_option("E.g. lora.rank=32.")
 RECIPE = click.argument("recipe_file", metavar="[RECIPE.yaml]", required=False, type=click.Path(path_type=Path))
 
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Train two steps on the run's heaviest samples; write nothing.")
@@ -147,16 +139,7 @@ def preview(
 @click.command()
 @click.argument("base")
 @click.argument("adapter", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--out",
-    "output",
-    cls=RenamedOption,
-    old_names=("--output",),
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the full model.",
-)
+@output_option(required=True, help="Folder of the full model.")
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="dtype of its weights  [default: the base's]"
 )
@@ -173,15 +156,7 @@ def merge(base: str, adapter: Path, output: Path, dtype: str | None) -> None:
 
 @click.command("tiny-base")
 @click.option("--path", "show", is_flag=True, help="Print the folder of the shipped tiny base, and exit.")
-@click.option(
-    "-o",
-    "--out",
-    "output",
-    cls=RenamedOption,
-    old_names=("--output",),
-    type=click.Path(path_type=Path),
-    help="Folder to write the new model to.",
-)
+@output_option(help="Folder to write the new model to.")
 @click.option("--steps", type=click.IntRange(1), help="Training steps.")
 @click.option("--batch", type=click.IntRange(1), help="Sequences per training step.")
 @click.option("--hidden", type=int, help="Hidden size, a multiple of the head size 32.")

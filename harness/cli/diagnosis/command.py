@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.core.cli_options import RenamedOption, json_option, print_result
+from harness.core.cli_options import grid_encoder_option, json_option, print_result
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
 
@@ -31,15 +31,7 @@ SIGNS = {"ok": "ok      ", "note": "note    ", "problem": "PROBLEM "}
 @click.argument("model", required=False)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="The port to serve on.")
 @click.option("--prompt", default=DEFAULT_PROMPT, show_default=True, help="The prompt to check MODEL with.")
-@click.option(
-    "--grid-encoder",
-    "encoder",
-    cls=RenamedOption,
-    old_names=("--encoder",),
-    default=DEFAULT_ENCODER,
-    show_default=True,
-    help="The grid encoder to check MODEL with.",
-)
+@grid_encoder_option(default=DEFAULT_ENCODER, show_default=True, help="The grid encoder to check MODEL with.")
 @click.option("--chat-template", help="The chat template of MODEL, as in a recipe: chatml, or a file.")
 @json_option("the findings")
 def doctor(

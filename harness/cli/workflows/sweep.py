@@ -16,7 +16,7 @@ from harness.cli.workflows.existing_run import (
     resume_or_move_aside,
 )
 from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
-from harness.core.cli_options import OutputBesideSettings, SettingOption
+from harness.core.cli_options import OutputBesideSettings, settings_option
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,15 +29,7 @@ EVALUATION = "evaluation.json"
 
 @click.command()
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
-@click.option(
-    "--set",
-    "overrides",
-    cls=SettingOption,
-    old_names=("--override",),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of the sweep file, e.g. evaluation.n=8; repeat it.",
-)
+@settings_option("Override a key of the sweep file, e.g. evaluation.n=8; repeat it.")
 @click.option(
     "-o",
     "--out",
