@@ -160,12 +160,16 @@ def print_result(text: str, content: str, json_file: Path | None) -> None:
     Args:
         text: for people, without a newline at its end.
         content: the JSON, likewise.
-        json_file: the value of ``--json``; the file is replaced as a whole.
+        json_file: the value of ``--json``; a regular file is replaced atomically.
     """
     if str(json_file) == "-":
         click.echo(content)
         return
     if text:
         click.echo(text)
-    if json_file is not None:
+    if json_file is None:
+        return
+    if json_file.exists() and not json_file.is_file():  # a device or pipe, which must not be replaced
+        json_file.write_bytes(content.encode() + b"\n")
+    else:
         write_atomically(json_file, content.encode() + b"\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -133,3 +135,15 @@ def test_json_goes_to_a_file_beside_the_text_or_alone_to_stdout(
     assert text.startswith(rows[0]["spec"] + "\n")
     assert run_cli(cli, ["data", "list", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == rows
+
+
+def test_json_is_written_into_a_pipe_and_does_not_replace_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(pipe.read_text)
+        assert run_cli(cli, ["data", "list", "--json", str(pipe)]) == 0
+        assert json.loads(reader.result(timeout=60))
+    assert pipe.is_fifo()
