@@ -12,7 +12,7 @@ from harness.cli.entry import run_cli
 COMMANDS = {
     "demo": (
         "harness.cli.workflows.demo:demo",
-        "The whole loop on the tiny base: train, serve, hot-swap, bench, compare, report.",
+        "Run the whole loop on the tiny base: train, serve, hot-swap, bench, compare, report.",
     ),
     "train": ("harness.cli.workflows.parity:train", "Train an adapter from a recipe."),
     "preview": ("trainers.commands.cli:preview", "Show what the trainer will see."),
@@ -24,19 +24,19 @@ COMMANDS = {
     "run": ("harness.cli.run:run", "Sample augmented predictions from a server, vote and score."),
     "reproduce": (
         "harness.cli.run:reproduce",
-        "Sample a run again from its manifest, and say whether the same came out.",
+        "Repeat a run from its manifest, and compare predictions and results.",
     ),
-    "score": ("harness.cli.score:score", "Re-vote and re-score saved predictions."),
-    "compare": ("harness.cli.compare:compare", "Paired comparison of models, with a verdict in words."),
+    "score": ("harness.cli.score:score", "Vote on and score saved predictions."),
+    "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),
     "gate": ("harness.cli.gate:gate", "Pass or fail a run against a threshold or another run."),
     "submit": ("harness.cli.submit:submit", "Write or check Kaggle's submission.json."),
     "sweep": (
         "harness.cli.workflows.sweep:sweep",
-        "Train mixtures, serve and bench them all, and set them in one table.",
+        "Train adapters on mixtures, serve and bench them all, and compare them in one table.",
     ),
-    "report": ("reports.cli:report", "Write the report of one or more runs."),
+    "report": ("reports.cli:report", "Write a report of one or more runs."),
     "doctor": ("harness.cli.diagnosis.command:doctor", "Check this machine and its packages, and say what to do."),
-    "data": ("harness.cli.data:data", "Look into datasets."),
+    "data": ("harness.cli.data:data", "Inspect, audit, index and export datasets."),
 }
 """By command: ``module:name`` of the click command, and its line in ``bench --help``."""
 

@@ -100,14 +100,16 @@ def policy_options(command: F) -> F:
 @click.option("--grid-encoder", "encoder", help="Default: the adapter's, else shape, row numbers and digits.")
 @click.option("--augment/--no-augment", default=True, help="Give every sample another view of the task (default).")
 @click.option("--lenient", is_flag=True, help="Parse answers as the arc24 scripts did, instead of strictly.")
-@click.option("--samples-per-view", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--samples-per-view", type=click.IntRange(1), default=1, show_default=True, help="Samples of each view of a task."
+)
 @click.option(
     "--stop",
     metavar="decided|risk=R",
     help="Stop sampling a test output once further samples cannot change its attempts (decided), or do so with a "
     "probability below R.",
 )
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), help="Default: enough for a 30x30 grid.")
