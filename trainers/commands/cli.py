@@ -87,6 +87,7 @@ def train(
     bench train examples/train-qwen.yaml --dry-run
     bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
     """
+    from trainers.recipe.launcher_environment import is_first_process
     from trainers.run.api import train as train_recipe
 
     recipe = _recipe(recipe_file, overrides, original)
@@ -94,7 +95,8 @@ def train(
         _print_dry_run(recipe, progress, json_file)
         return None
     output = train_recipe(recipe, recipe.output_dir, progress=progress)
-    print_result(str(output), (output / "manifest.json").read_text(encoding="utf-8").rstrip("\n"), json_file)
+    if is_first_process():  # the others may end before it has written the manifest
+        print_result(str(output), (output / "manifest.json").read_text(encoding="utf-8").rstrip("\n"), json_file)
     return output
 
 
