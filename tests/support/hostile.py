@@ -43,6 +43,12 @@ class PickleBomb:
         return open, (str(self.witness), "w")
 
 
+def bytes_in_flight() -> int:
+    """Return how many bytes a client can send at most that a server has not read: buffers of both, and one read."""
+    limits = [Path(f"/proc/sys/net/ipv4/tcp_{kind}").read_text() for kind in ("rmem", "wmem")]
+    return sum(int(limit.split()[2]) for limit in limits) + (1 << 20)
+
+
 def send_endlessly(client: socket.socket, start: bytes, junk: bytes, limit: int) -> tuple[int, bytes]:
     """Send ``start`` and then ``junk`` again and again until the server answers or closes, or ``limit`` bytes are sent.
 
