@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.core.cli_options import output_option
+from harness.cli_options import output_option
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from harness.core.cli_options import json_option, print_result
+from harness.cli_options import json_option, print_result
 
 _FOLDER = click.Path(path_type=Path)
 _ADAPTERS = click.option(

@@ -12,7 +12,7 @@ import click
 
 from harness.cli.audit import STRICT_OPTION, audit
 from harness.cli.progress_bar import open_with_progress, progress_bar, with_progress
-from harness.core.cli_options import grid_encoder_option, json_option, output_option, print_result
+from harness.cli_options import grid_encoder_option, json_option, output_option, print_result
 
 
 @click.group()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.core.cli_options import json_option, print_result
+from harness.cli_options import json_option, print_result
 
 
 @click.command()

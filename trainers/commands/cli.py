@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.core.cli_options import OutputBesideSettings, json_option, output_option, print_result, settings_option
+from harness.cli_options import OutputBesideSettings, json_option, output_option, print_result, settings_option
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:

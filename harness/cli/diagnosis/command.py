@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.core.cli_options import grid_encoder_option, json_option, print_result
+from harness.cli_options import grid_encoder_option, json_option, print_result
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.core.cli_options import json_option, print_result
+from harness.cli_options import json_option, print_result
 from harness.core.errors import AdapterError
 from trainers.commands.cli import train as plain_train
 

@@ -16,7 +16,7 @@ from harness.cli.workflows.existing_run import (
     resume_or_move_aside,
 )
 from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
-from harness.core.cli_options import OutputBesideSettings, settings_option
+from harness.cli_options import OutputBesideSettings, settings_option
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
