@@ -1,4 +1,4 @@
-"""Show progress on stderr: a bar on a terminal, elsewhere a line for every tenth."""
+"""Show progress on stderr: a bar on a terminal, elsewhere a line for every 10 %."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
 
 
 def _plain(label: str) -> ProgressCallback:
-    """Return a function that prints a line for every tenth; work that ends within ``_QUIET_SECONDS`` prints nothing."""
+    """Return a function that prints a line for every 10 % of the work, but nothing in the first ``_QUIET_SECONDS``."""
     start, printed = monotonic(), 0
 
     def update(done: int, total: int, /) -> None:
@@ -80,7 +80,7 @@ def open_with_progress(spec: str, strict: bool) -> Dataset:
     """Open a dataset; show progress while its file is indexed, which happens once.
 
     Args:
-        strict: a damaged line is an error, not a warning.
+        strict: raise an error for a damaged line instead of printing a warning.
     """
     from harness.data.spec import open_dataset
 

@@ -57,7 +57,7 @@ def parse_body(status: int, content: bytes, headers: Mapping[str, str], url: str
     """Return the JSON object of a response with status 200.
 
     Raises:
-        TransientError: an error that may pass, or the body is not a JSON object.
+        TransientError: a retryable error, or the body is not a JSON object.
         Refusal: any other 4xx, or a redirect.
     """
     if 300 <= status < 400:
@@ -96,7 +96,7 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
 
     Raises:
         TransientError: the number of choices differs from that of prompts, a choice is malformed or has neither text
-            nor finish_reason, or the response holds an error that may pass.
+            nor finish_reason, or the response holds a retryable error.
         Refusal: the response holds another error.
     """
     choices = data.get("choices")

@@ -85,7 +85,13 @@ class Engine:
                 task.cancel()
 
     def _jobs(self, models_at_once: int, size: int) -> Iterator[Job | None]:
-        """Yield a job for every sample without a prediction, in order; None if answers decide what comes next."""
+        """Yield a job for each block of samples without predictions, in order.
+
+        With early stopping, it yields None while the next samples depend on answers that have not arrived.
+
+        Args:
+            models_at_once, size: see ``Plan.blocks``.
+        """
         rounds = self._recorder.rounds
         source = self._plan if rounds is None else rounds
         for block in source.blocks(models_at_once, size):

@@ -1,4 +1,4 @@
-"""What a session writes to its run folder: predictions as they arrive, and the manifest with what it learned."""
+"""Write a session's results to its run folder: predictions as they arrive, and updates of the manifest."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class PredictionRecorder:
 
     Attributes:
         board: the counts of each model, for the display.
-        answered_as: as the argument, with the names of this session.
+        answered_as: the argument, plus the names of this session.
         warnings: lines for the manifest and the report.
-        done: by number, 1 for each sample that has a prediction.
+        done: by sample number, 1 if the sample has a prediction.
         rounds: releases samples round by round; None without early stopping.
-        unmeasured: ends the run if a model gives no answers.
+        unmeasured: raises the error that ends a run in which a model gives no usable answers.
 
     Raises:
-        DataError, RunError: a line of the log is not a prediction of this run, or one is there twice.
+        DataError, RunError: a line of the log is not a prediction of this run, or a prediction occurs twice.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ def initial_manifest(
 
 
 class ManifestWriter:
-    """Writes what a session learns to the manifest, so that it survives a kill."""
+    """Writes warnings, model names and versions to the manifest during a session, which may be killed."""
 
     def __init__(
         self, folder: RunFolder, manifest: Manifest, recorder: PredictionRecorder, servers: Sequence[Server]

@@ -83,7 +83,7 @@ def sample_run(
 async def _run_session(
     options: RunOptions, folder: RunFolder, display: Display, repeated: RunConfig | None, on_begin: Callable[[], None]
 ) -> SessionSummary:
-    """Connect to the servers, settle the configuration, open the folder, and sample; see ``sample_run``."""
+    """Implement ``sample_run``: connect to the servers, complete the configuration, open the folder, and sample."""
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
     tasks = load_tasks(dataset, options.limit)

@@ -54,7 +54,8 @@ def open_predictions(
     Args:
         spec: the dataset of the predictions. For a run it replaces the run's own.
         form: one of FORM_NAMES; None detects the format.
-        n: requested predictions per test output; None takes the largest number in the file. Not for runs.
+        n: requested predictions per test output; None uses the largest number that a test output has in the
+            file. Not for runs.
 
     Raises:
         ConfigError: an option is missing or does not apply to the format.

@@ -18,11 +18,11 @@ class NothingMeasuredError(RunError):
 
 
 class UnmeasuredModelCheck:
-    """Ends a run that measures nothing for one of its models.
+    """Ends a run in which one of its models gives no usable answers.
 
     Args:
         tallies: what earlier sessions of the run stored. A model for which they measured nothing is not checked
-            again: whoever resumes such a run insists.
+            again, because the user resumed the run in spite of the error.
         limits: the maximum number of tokens of an answer, by model.
     """
 

@@ -114,7 +114,7 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
 
 
 def _prepare(out: Path, fresh: bool) -> None:
-    """Create the demo's folder; refuse a folder that holds anything else.
+    """Create the demo's folder; with ``fresh``, delete an earlier demo's folder first.
 
     Raises:
         click.UsageError: the folder is not empty, and no demo wrote it.

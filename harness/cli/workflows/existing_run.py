@@ -16,7 +16,7 @@ from harness.runs.schema import Manifest
 
 @dataclass(frozen=True)
 class ExpectedRun:
-    """The settings that a run should have."""
+    """The settings that a run folder must have, so that a demo or sweep uses it instead of sampling again."""
 
     hashes: Mapping[str, frozenset[str]]
     """By model, in order: the content hashes that its weights may have; empty if they are not known."""

@@ -32,7 +32,7 @@ class MixtureRow(StrictModel):
 
 
 class ServeOptions(StrictModel):
-    """Options of the server, as of ``bench serve``; None is chosen from the machine and the adapters."""
+    """Options of ``bench serve``; those that are None are chosen from the machine and the adapters."""
 
     dtype: str | None = None
     """``exact`` means float32, on machines that serve adapters in it."""
@@ -45,7 +45,7 @@ class ServeOptions(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """How every adapter is benched, as by the options of ``bench run``; all get the same samples."""
+    """How every adapter is benched: options of ``bench run``, the same for all adapters."""
 
     dataset: Spec
     n: Annotated[int, Field(gt=0)] = 32
