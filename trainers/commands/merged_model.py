@@ -27,7 +27,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Root mean squares of differences of logits over ``COMPARED_TOKENS`` tokens."""
+    """How far the logits of two models differ on a prompt of ``COMPARED_TOKENS`` tokens, as root mean squares."""
 
     effect: float
     """Between base and adapter, both through PEFT."""

@@ -55,7 +55,7 @@ class TokenizerReport:
     """How the template handles thoughts: a key of ``_THOUGHTS``."""
 
     def as_text(self) -> str:
-        """Return three short lines."""
+        """Return three lines: tokens of digits, tokens that end an answer, and how the template handles thoughts."""
         together = "one token each" if self.digits == 1 else f"up to {self.digits} share a token"
         stops = ", ".join(f"{text!r} ({token})" for token, text in self.stops.items())
         eos = ", ".join(map(str, self.eos)) or "none"

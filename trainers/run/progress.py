@@ -55,7 +55,7 @@ class Progress:
 
         Args:
             tokens: tokens of the step without padding.
-            places: tokens of its micro-batches with padding.
+            places: tokens of the step with padding.
         """
         if not self.shown:
             return
