@@ -191,7 +191,7 @@ class BaseModel:
 
     @property
     def identity(self) -> str:
-        """What the base names in adapters' configurations are compared with: the folder, or the hub id."""
+        """The folder or hub id of the base, which is compared with the base that an adapter's configuration names."""
         return str(self.folder) if self.folder is not None else self.source or self.name
 
 
