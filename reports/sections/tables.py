@@ -37,10 +37,9 @@ def overview(sections: Sequence[Section], metric: str) -> str:
 
 
 def differences(section: Section) -> list[str]:
-    """Return the table of comparisons, and lists of those too small to test.
+    """Return, as markdown, the table of comparisons and a summary of those in which too few tasks differ to test.
 
-    The table has the comparisons that are resolved or have an interval. The others, in which few tasks or none
-    differ, are summarised by metric.
+    The table has the comparisons that are resolved or have an interval. The summary is by metric.
     """
     if not section.pairs:
         return []

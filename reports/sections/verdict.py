@@ -18,7 +18,7 @@ _EXPLANATION = "Differences in parentheses are in points; *better* and *worse* a
 
 
 def verdict(sections: Sequence[Section]) -> str:
-    """Return a paragraph on the only dataset, or a list with one sentence per dataset."""
+    """Return in words how the models rank by METRIC: a paragraph, or a list if there are several datasets."""
     if len(sections) > 1:
         lines = [f"- `{s.heading}` ({len(s.tasks)} tasks): {ranking_sentence(s)}" for s in sections]
         return "\n".join([f"By {METRIC} (two attempts per test output). {_EXPLANATION}", "", *lines])
