@@ -1,7 +1,7 @@
 """The limit on an answer's tokens: the room that a prompt leaves in the context, and what a server allows.
 
-Servers word their limits in many ways. When a refusal may be about length, smaller limits are tried; that the server
-accepts one of them, and not the wording, shows that the limit was the reason.
+Servers describe their limits in many ways. If a refusal may be about length, smaller limits are tried. The limit was
+the reason if the server accepts one of them; the text of the refusal does not decide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PromptTooLong(Exception):
 
 
 class UnequalRoom(Exception):
-    """The prompts of a request leave different room for their answers: send each in a request of its own."""
+    """The prompts of a request leave different room for their answers: send each prompt in its own request."""
 
 
 class AnswerLimiter:
@@ -49,7 +49,7 @@ class AnswerLimiter:
         """Send a request with its ``max_tokens`` lowered to what the context and the server allow.
 
         Raises:
-            PromptTooLong, UnequalRoom: nothing can be sent like this.
+            PromptTooLong, UnequalRoom: the request does not fit into the context.
             TransientError, Refusal: as ``Client.send``.
         """
         request = await self._fit_to_context(request)

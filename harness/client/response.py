@@ -44,12 +44,12 @@ class Reply:
 
     @property
     def truncated(self) -> bool:
-        """The answer reached its token limit or the end of the context."""
+        """Whether the answer reached its token limit or the end of the context."""
         return self.finish_reason is not None and self.finish_reason.lower() in _LIMIT_REASONS
 
     @property
     def aborted(self) -> bool:
-        """The server stopped generating because it is shutting down: the prompt must be sent again."""
+        """Whether the server stopped generating because it is shutting down; the prompt must then be sent again."""
         return self.finish_reason == "abort"
 
 

@@ -173,7 +173,7 @@ class ServerHealth:
             except TransientError as error:
                 if error.kind in ("connection", "busy"):
                     raise
-                # This prompt alone may be what fails.
+                # Perhaps only this prompt makes the server fail.
                 await self._retry(partial(self.client.negotiate_parameters, self.probe(request.model)))
         self._tried = True
 
@@ -194,7 +194,7 @@ class ServerHealth:
             plain = None if refusal.is_context or not isinstance(request, ChatRequest) else request.without_system()
         if plain is not None and await self._is_accepted(plain):
             raise NoSystemRole(f"{self.client.url} takes no system message for {request.model!r} ({reason})")
-        # This prompt alone may be what is refused.
+        # Perhaps the server refuses only this prompt.
         await self.client.negotiate_parameters(self.probe(request.model))
 
     async def _is_accepted(self, request: Request) -> bool:

@@ -63,7 +63,7 @@ def sample_run(
 
     Args:
         repeated: the configuration of a run that is to be reproduced; prompts and encoders are taken from it.
-        on_begin: called when sampling begins; an error after it can be cured by resuming the run.
+        on_begin: called when sampling begins; after an error from then on, the run can be resumed.
 
     Raises:
         ConfigError: an option is wrong. RunError: the folder is not empty, has another configuration, or cannot be

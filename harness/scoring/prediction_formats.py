@@ -157,7 +157,7 @@ def format_named(name: str) -> Format:
     """Return the format with this name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no format has this name.
     """
     if name not in FORMATS:
         raise ConfigError(f"there is no format {name!r}; choose one of {', '.join(FORMATS)}")

@@ -179,7 +179,7 @@ def _shared_ids(digests: Mapping[Path, Mapping[str, str]]) -> set[str]:
         digests: by run, the content digest of each task by its id.
 
     Raises:
-        RunError: there are none.
+        RunError: the runs have no such task in common.
     """
     first, *others = digests.values()
     shared = {task for task, digest in first.items() if all(other.get(task) == digest for other in others)}

@@ -88,7 +88,7 @@ class BaseModel:
 
     @cached_property
     def is_composite(self) -> bool:
-        """Whether the language model is part of a larger model, beside a part that reads pictures or sound."""
+        """Whether the model is multimodal: the language model is one part beside others, for images or sound."""
         return any(LANGUAGE_MODEL.match(name) for name in self.tensors)
 
     @property

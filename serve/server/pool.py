@@ -186,7 +186,7 @@ class AdapterPool:
         """Unload ``NAME@VERSION`` or every version of ``NAME``, wait until they are unloaded, and return their ids.
 
         Raises:
-            UnknownAdapterError: none is loaded.
+            UnknownAdapterError: no such version is loaded.
             AdapterInUseError: the single version is live (promote another one, or unload the name).
         """
         ref = AdapterRef.parse(text)
@@ -271,9 +271,9 @@ class AdapterPool:
         return task
 
     async def _unload_when_idle(self, model: str, entry: LoadedVersion) -> None:
-        """Unload a retiring version after its last request, unless it has been called back meanwhile."""
+        """Unload a retiring version after its last request, unless it was loaded again in the meantime."""
         await entry.idle.wait()
-        # It may have been called back meanwhile; if it retired again with new requests, a later task waits for those.
+        # It may have been loaded again; if it then retired again with new requests, a later task waits for those.
         if not entry.retiring or entry.unloading or entry.requests:
             return
         entry.unloading = True
