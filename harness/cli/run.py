@@ -66,7 +66,7 @@ _POLICY = (
 
 
 def policy_options(command: F) -> F:
-    """Give a command the options of a ``RetryPolicy``."""
+    """Add the options that make up a ``RetryPolicy`` to a command."""
     for option in reversed(_POLICY):
         command = option(command)
     return command

@@ -46,7 +46,7 @@ class AnswerLimiter:
         """Lines for the manifest and the report."""
 
     async def send(self, request: Request) -> list[Reply]:
-        """Send a request with its ``max_tokens`` lowered to what the context and the server allow.
+        """Send a request with ``max_tokens`` lowered to what the context and the server allow; return the answers.
 
         Raises:
             PromptTooLong, UnequalRoom: the request does not fit into the context.
@@ -65,7 +65,7 @@ class AnswerLimiter:
             return await self._send_with_lower_limit(request, request.max_tokens, refusal)
 
     async def _send_with_lower_limit(self, request: Request, requested: int, first: Refusal) -> list[Reply]:
-        """Send a refused request again with smaller limits until the server accepts one.
+        """Send a refused request again with smaller limits until the server accepts one; return the answers.
 
         Args:
             requested: the limit that was refused.

@@ -191,7 +191,7 @@ def _shared_ids(digests: Mapping[Path, Mapping[str, str]]) -> set[str]:
 
 
 def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
-    """Describe how the runs' declared tasks differ; empty if all declared the same.
+    """Return a description of how the runs' declared tasks differ; empty if all declared the same.
 
     Args:
         digests: by run, the content digest of each task by its id.

@@ -63,7 +63,7 @@ class UnmeasuredModelCheck:
             )
 
     def _explanation(self, tally: ModelTally) -> str:
-        """Say how the predictions of a model failed, and which options may help."""
+        """Return in words how the predictions of a model failed, and which options may help."""
         counts = ", ".join(f"{tally.failures[kind]} {kind}" for kind in _UNMEASURED if tally.failures[kind])
         text = f"{tally.model} gave no answer in {tally.done} predictions ({counts})"
         if reason := self._reasons.get(tally.model):

@@ -156,7 +156,7 @@ def _wall_time(run: LoadedRun) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format as ``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    """Format seconds as ``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -29,7 +29,7 @@ def verdict(sections: Sequence[Section]) -> str:
 
 
 def ranking_sentence(section: Section) -> str:
-    """Say which model leads, and which others are resolved from it or how each compares with the baseline."""
+    """Return in words which model leads, and how the others compare with it or, if there is one, with the baseline."""
     values = {name: result.metrics[METRIC].value for name, result in section.results.models.items()}
     best = max(values.values())
     leaders = [name for name, value in values.items() if value == best]

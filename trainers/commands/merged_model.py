@@ -36,7 +36,7 @@ class Agreement:
 
 
 def write_merged(base: Path | str, adapter: Path, output: Path, dtype: str | None) -> Agreement:
-    """Write the merged model into an empty folder, load it again and compare it with PEFT.
+    """Write the merged model into an empty folder, load it again, and return how far it differs from PEFT.
 
     Raises:
         ConfigError: the base cannot be loaded.

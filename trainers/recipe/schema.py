@@ -65,7 +65,7 @@ def _template_path(name: str) -> str:
 
 
 def _as_variables(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Refuse names that ``apply_chat_template`` or the prompt sets itself."""
+    """Return the template variables; refuse names that ``apply_chat_template`` or the prompt sets itself."""
     if wrong := sorted(_NOT_VARIABLES & values.keys()):
         raise ValueError(f"{', '.join(wrong)}: no variable of a chat template, but set for every prompt")
     return values

@@ -29,7 +29,7 @@ class ExpectedRun:
     """None for the default of ``bench run``."""
 
     def differences(self, manifest: Manifest) -> list[str]:
-        """Describe each setting in which a run differs; empty if it is the expected run."""
+        """Return a description of each setting in which a run differs; empty if it is the expected run."""
         config = manifest.config
         differences = [
             f"{name} ({actual} instead of {expected})"
