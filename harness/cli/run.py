@@ -153,7 +153,7 @@ def run(
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
-    hint = f"to go on: {_resume_command()}"
+    hint = f"to resume: {_resume_command()}"
     begun: list[bool] = []
     try:
         summary = sample_run(chosen, on_begin=lambda: begun.append(True))
@@ -220,7 +220,7 @@ def reproduce(
         raise ConfigError(f"a key is only sent to servers that you name; where you trust those of the run: {named}")
     summary, agreement = reproduce_run(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
-        click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_resume_command()}", err=True)
+        click.echo(f"{summary.done} of {summary.total} predictions are saved; to resume: {_resume_command()}", err=True)
         return INTERRUPTED
     click.echo(f"{agreement.same} of {agreement.predictions} predictions are the same")
     for model, task, test, sample in agreement.first:

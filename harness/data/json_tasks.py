@@ -86,7 +86,7 @@ def _by_id(tasks: list[dict[str, object]], path: Path) -> dict[str, object]:
                 "{id: [task, …]}"
             )
         if name in by_id:
-            raise DataError(f"{path}, entry {index}: task id {name} is there twice")
+            raise DataError(f"{path}, entry {index}: task id {name} occurs twice")
         by_id[name] = task
     return by_id
 

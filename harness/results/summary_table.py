@@ -57,7 +57,9 @@ def details_text(results: Results) -> str:
             for metric, m in result.metrics.items()
         ]
         table = markdown_table(["metric", "mean over tasks", "interval", "per output", "all outputs right"], rows)
-        counts = f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} predictions due"
+        counts = (
+            f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} predictions requested"
+        )
         parts += [f"{counts}; {_selection_text(result)}; {_failures_text(result)}.", table]
     return "\n\n".join(parts)
 

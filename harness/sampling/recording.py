@@ -112,7 +112,7 @@ class PredictionRecorder:
             key = (prediction.model, prediction.task_id, prediction.test_index, prediction.sample)
             number = self._plan.number(key)
             if number is None or self.done[number]:
-                kind = "is not part of this run" if number is None else "is there twice"
+                kind = "is not part of this run" if number is None else "occurs twice"
                 raise RunError(f"{self._log.path}: prediction {key} {kind}; the file was changed by hand or mixed up")
             self.done[number] = 1
             output, truth = (prediction.task_id, prediction.test_index), self._plan.true_output(number)

@@ -82,7 +82,7 @@ def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -
         if element.key is None:
             raise DataError(f"{where}: expected an object of task id to test outputs, found a list")
         if element.key in seen:
-            problems.append(f"task {element.key} is there twice")
+            problems.append(f"task {element.key} occurs twice")
         seen.add(element.key)
         where += f", task {element.key}"
         entries = _list(element.value, where)

@@ -64,7 +64,7 @@ def open_predictions(
     folder = _run_folder(path)
     if form == RUN or (form is None and folder is not None):
         if n is not None:
-            raise ConfigError(f"{path}: a run knows how many predictions were due; leave out -n")
+            raise ConfigError(f"{path}: a run knows how many predictions were requested; leave out -n")
         return _open_run(folder or RunFolder(path), spec)
     if spec is None:
         raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")

@@ -45,8 +45,8 @@ class UnmeasuredModelCheck:
         """
         if tally.model not in self._insisted and tally.done < tally.total and _is_hopeless(tally):
             raise RunError(
-                f"stopped: {self._explanation(tally)}. With --resume the run goes on all the same, with --retry-errors "
-                "after it asks again for what was refused or given up"
+                f"stopped: {self._explanation(tally)}. With --resume the run continues anyway, with --retry-errors "
+                "after repeating the requests that were refused or given up"
             )
 
     def check_all(self, tallies: Iterable[ModelTally]) -> None:
@@ -58,7 +58,7 @@ class UnmeasuredModelCheck:
         if unmeasured := [self._explanation(tally) for tally in tallies if tally.done and _is_unmeasured(tally)]:
             raise NothingMeasuredError(
                 f"{'; '.join(unmeasured)}. So nothing was measured, and no table is shown; all predictions are saved "
-                "(bench score counts them as failures, --resume --retry-errors asks again for what was refused or "
+                "(bench score counts them as failures, --resume --retry-errors repeats the requests that were refused or "
                 "given up)"
             )
 

@@ -103,9 +103,9 @@ def _loss_cells(result: ModelResult, several_outputs: bool) -> list[str]:
 def failures(section: Section) -> str:
     """Return a table of the predictions without a grid, by model and kind of failure, or a sentence if all have one."""
     results = section.results.models
-    due = sum(result.predictions for result in results.values())
+    requested = sum(result.predictions for result in results.values())
     if not sum(map(failure_count, results.values())):
-        return f"Every one of the {due:,} predictions is a grid."
+        return f"Every one of the {requested:,} predictions is a grid."
     kinds = [kind for kind in FAILURES if any(result.failures.get(kind) for result in results.values())]
     rows = [
         [

@@ -111,12 +111,13 @@ def _sampling_sentence(section: Section) -> list[str]:
 def _failure_sentence(section: Section) -> str:
     """Return how many predictions of all models failed, and the most frequent kind of failure."""
     results = section.results.models.values()
-    total, due = sum(map(failure_count, results)), sum(result.predictions for result in results)
+    total, requested = sum(map(failure_count, results)), sum(result.predictions for result in results)
     if not total:
-        return f"None of the {due:,} predictions failed."
+        return f"None of the {requested:,} predictions failed."
     kinds = sum((Counter(result.failures) for result in results), Counter[str]())
     ((most_frequent, _),) = kinds.most_common(1)
-    return f"{total:,} of the {due:,} predictions ({percent(total / due)}) failed, most often as `{most_frequent}`."
+    share = percent(total / requested)
+    return f"{total:,} of the {requested:,} predictions ({share}) failed, most often as `{most_frequent}`."
 
 
 def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
@@ -126,9 +127,11 @@ def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
         if run.manifest.finished is not None:
             continue
         missing = {s.model: s.failures.get("missing", 0) for s in run.scored}
-        due = sum(s.predictions for s in run.scored)
+        requested = sum(s.predictions for s in run.scored)
         parts = ", ".join(f"{name} {count:,}" for name, count in missing.items() if count)
-        state = f"{sum(missing.values()):,} of {due:,} predictions are missing ({parts})" if parts else "not closed"
+        state = (
+            f"{sum(missing.values()):,} of {requested:,} predictions are missing ({parts})" if parts else "not closed"
+        )
         warnings.append(
             f"**Unfinished**: {run.name}: {state}. They count as failures here; `bench run … --resume` "
             "with the options below completes the run."

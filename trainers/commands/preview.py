@@ -187,7 +187,7 @@ def format_preview(shown: Preview) -> str:
         parts.append(
             f"{source.spec}: declared {source.declared:.1%}, realised {source.realised:.1%}; {c.too_long} too long, "
             f"{c.no_output} without output, {c.dropped_pairs} pairs dropped"
-            + (f", {c.resplit} split anew" if c.resplit else "")
+            + (f", {c.resplit} split again" if c.resplit else "")
             + (f", {c.changed} changed to new tasks" if c.changed else "")
         )
     parts.append(shown.reading.as_text())

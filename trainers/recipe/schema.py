@@ -95,7 +95,7 @@ class Recipe(StrictModel):
     augment: bool = True
     """Apply a new random symmetry, colour permutation and order of train pairs to every sample."""
     resplit: bool = False
-    """Pool the pairs of each task and split them anew into train and test, where all outputs are known."""
+    """Pool the pairs of each task and split them again into train and test, where all outputs are known."""
     change_probability: Share = 0.0
     """Probability that a task is turned into a new one by changing all its inputs or all its outputs."""
     change_weights: ChangeWeights = Field(default_factory=ChangeWeights)

@@ -124,7 +124,7 @@ def _check_serving(base: BaseModel) -> Iterator[Finding]:
         yield Finding("note", f"serve: heads of size {width} are too small for vLLM on a CPU", "serve it on a GPU")
     if base.is_composite:
         yield Finding(
-            "ok", "train: adapters are on the language model only; what reads pictures or sound stays as it is"
+            "ok", "train: adapters are on the language model only; its vision and audio parts stay as they are"
         )
     if name is None:
         yield Finding("note", "serve: config.json names no class (architectures)", "vLLM will not know the model")

@@ -56,7 +56,7 @@ ARC_TOKENS = 64
 """Enough for the small grids of the ARC-AGI-1 tasks; the tiny base often does not stop before the limit."""
 
 _GO_ON = """\
-## How to go on
+## Next steps
 
 - Look at what was made: `{out}/recipes` (what was trained), `{out}/trained` (adapters with their cards),
   `{out}/adapters` (the registry that the server reads), `{out}/bench` (every prediction), `{out}/server.log`.

@@ -82,7 +82,7 @@ def resume_or_move_aside(folder: Path, expected: ExpectedRun) -> bool:
         path for k in range(1, 1 << 20) if not (path := folder.with_name(f"{folder.name}.before-{k}")).exists()
     )
     folder.rename(renamed)
-    click.echo(f"{folder} differs in {', '.join(differences)}; it is kept as {renamed} and made anew")
+    click.echo(f"{folder} differs in {', '.join(differences)}; it is kept as {renamed} and made again")
     return False
 
 

@@ -98,7 +98,7 @@ class Sweep(StrictModel):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two mixtures are named {', '.join(repeated)}")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: one is there twice")
+            raise ValueError("seeds: one occurs twice")
         return self
 
     def rows(self) -> list[tuple[str, list[DatasetRecipe]]]:
