@@ -58,8 +58,8 @@ class UnmeasuredModelCheck:
         if unmeasured := [self._explanation(tally) for tally in tallies if tally.done and _is_unmeasured(tally)]:
             raise NothingMeasuredError(
                 f"{'; '.join(unmeasured)}. So nothing was measured, and no table is shown; all predictions are saved "
-                "(bench score counts them as failures, --resume --retry-errors repeats the requests that were refused or "
-                "given up)"
+                "(bench score counts them as failures, --resume --retry-errors repeats the requests that were refused "
+                "or given up)"
             )
 
     def _explanation(self, tally: ModelTally) -> str:
