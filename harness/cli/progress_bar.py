@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
+from harness.core.terminal import can_redraw
+
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
 
@@ -31,7 +33,7 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
     Args:
         label: names the work.
     """
-    if not sys.stderr.isatty():
+    if not can_redraw(sys.stderr):
         yield _plain(label)
         return
     from rich.console import Console
