@@ -98,18 +98,30 @@ def pigeonhole(v: DifferenceVariance) -> Floats:
     return t_half_width(pigeonhole_variance(v), float(_all_runs(v) - len(v.run_sets)))
 
 
-def two_way_clusters(v: DifferenceVariance) -> Floats:
-    """Use two-way clustering by task and by run (Cameron, Gelbach and Miller 2011, JBES 29:238) with task effects.
+def two_way_cluster_variance(v: DifferenceVariance) -> Floats:
+    """Return the two-way clustered variance (Cameron, Gelbach and Miller 2011, JBES 29:238) with task effects.
 
-    Variance by task + by run − by their intersection, each × G/(G − 1); t with the smallest G − 1. Without task
-    effects in the regression the intersection would subtract the variance of the tasks themselves.
+    Variance by task + by run − by their intersection, the first two × G/(G − 1). The regression of scores on recipe has
+    an effect for every task; without them the intersection would contain the variance of the tasks themselves. In pairs
+    it is the regression of the differences on a constant.
     """
-    clusters = min(_all_runs(v), v.tasks)
-    total = v.over_tasks.copy()
+    shrunk = (v.tasks - 1) / v.tasks
+    first, second = v.runs
+    # The squared residuals of the intersection contain recipe × task with these weights.
+    weight = 1 / first if v.paired else (first**3 + second**3) / (first * second * (first + second) ** 2)
+    clusters = _all_runs(v)
+    total = v.over_tasks - v.over_tasks * shrunk * weight
     for runs in v.run_sets:
         kept = (runs.runs - 1) / runs.runs
-        total += runs.between * kept * clusters / (clusters - 1) - runs.interaction * kept
-    return t_half_width(np.where(total > 0, total, v.over_tasks), clusters - 1.0)
+        by_run = runs.between * kept
+        total = total + by_run * clusters / (clusters - 1) - by_run / v.tasks - runs.interaction * kept * shrunk
+    return total
+
+
+def two_way_clusters(v: DifferenceVariance) -> Floats:
+    """Use the two-way clustered variance with Student's t, degrees of freedom the fewest clusters − 1."""
+    variance = two_way_cluster_variance(v)
+    return t_half_width(np.where(variance > 0, variance, v.over_tasks), min(_all_runs(v), v.tasks) - 1.0)
 
 
 METHODS: dict[str, Callable[[DifferenceVariance], Floats]] = {
