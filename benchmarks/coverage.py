@@ -177,9 +177,9 @@ def main() -> int:
     options = arguments.parse_args()
     replicates = options.replicates or (25 if options.quick else 2_000)
     store, population = open_store(options), Population()
+    cells = grid.measure(store, 300 if options.quick else 5 * replicates, options.quick)
     result = store.get(f"coverage {replicates}", lambda: measure_coverage(population, replicates))
     differences = store.get(f"differences {replicates}", lambda: measure_differences(population, replicates))
-    cells = grid.measure(store, 300 if options.quick else 5 * replicates, options.quick)
     findings = [
         Finding(f"off 95 % at most, 400 tasks, N = {n}", "points", (a,), "resampling predictions", (b,))
         for n, a, b in zip((8, 32, 128), result["ours"], result["naive"], strict=True)

@@ -82,6 +82,9 @@ def _by_cell(cells: Sequence[Cell]) -> str:
         for ratio in RATIOS:
             chosen = [c for c in cells if (c.scores, c.design, c.tasks, c.ratio) == (scores, design, tasks, ratio)]
             ours = [c.covered["harness"] for c in chosen]
+            if not ours:
+                row.append("")
+                continue
             spread = f"{min(ours):.1f}–{max(ours):.1f}" if len(ours) > 1 else f"{ours[0]:.1f}"
             row.append(f"{spread} ({_lowest(chosen, CONTROL):.1f})")
         rows.append(row)

@@ -21,8 +21,8 @@ from benchmarks.common.population import SEED, Floats, Population, score_outputs
 from harness.voting.metrics import METRICS
 
 PREDICTIONS = 32
-_STEP = 1 / 512
-_REACH = 12.0
+_STEP = 1 / 256
+_REACH = 9.0
 _GRID = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
 
 
@@ -112,7 +112,7 @@ class Recipes:
             contribution = trained.training_variance() * sum(1 / r for r in runs)
             return contribution - ratio * trained.recipe_task_variance() / tasks
 
-        return replace(self, training=float(brentq(excess, 1e-3, 3.0, xtol=1e-5)))
+        return replace(self, training=float(brentq(excess, 1e-3, 3.0, xtol=1e-4)))
 
     def with_difference(self, difference: float) -> Recipes:
         """Return the recipes with a shift that makes the first better by ``difference``."""
