@@ -74,16 +74,18 @@ class DifferenceVariance:
 
     @property
     def degrees_of_freedom(self) -> Floats:
-        """Degrees of freedom of ``total`` (see ``satterthwaite`` and ``least_degrees_of_freedom``).
+        """Degrees of freedom of ``total``; NaN where it is 0.
 
-        With two runs in a set Satterthwaite's approximation is too optimistic, because the training variance often
-        seems to be 0; then the lower bound is used, with ``between`` in place of ``training``. NaN where ``total`` is
-        0.
+        They are Satterthwaite's. With pairs of runs these are too many where training matters, as one estimate with
+        few degrees of freedom is all there is of training; then the lower bound is used. With two runs in a set the
+        training variance often seems to be 0; then the lower bound is used with ``between`` in place of ``training``.
+        The choice is by simulation (benchmarks/coverage.md).
         """
         freedom = [self.tasks - 1, *(runs.runs - 1 for runs in self.run_sets)]
         if any(runs.runs == FEWEST_RUNS for runs in self.run_sets):
             return least_degrees_of_freedom([self.over_tasks, *(runs.between for runs in self.run_sets)], freedom)
-        return satterthwaite([self.over_tasks, *(runs.training for runs in self.run_sets)], freedom)
+        parts = [self.over_tasks, *(runs.training for runs in self.run_sets)]
+        return least_degrees_of_freedom(parts, freedom) if self.paired else satterthwaite(parts, freedom)
 
 
 def difference_variance(values: ArrayLike, baseline: ArrayLike, paired: bool = False) -> DifferenceVariance:

@@ -90,9 +90,9 @@ def compare_recipes(
 
     The standard error is the root of the variance over tasks plus the variance over training runs, from which the part
     that training run × task explains is subtracted, as it is in the variance over tasks already. Interval and p-value
-    are Student's t with Satterthwaite's degrees of freedom. With two training runs of a recipe they are conservative.
-    If fewer than 10 tasks differ there is no interval, and the p-value is the larger of that of t and of the sign-flip
-    test over tasks, which is exact there.
+    are Student's t with Satterthwaite's degrees of freedom (a lower bound of them for pairs of runs). With two training
+    runs of a recipe they are conservative. If fewer than 10 tasks differ there is no interval, and the p-value is the
+    larger of that of t and of the sign-flip test over tasks, which is exact there.
 
     Args:
         values: scores in [0, 1], shape (runs, tasks).

@@ -128,6 +128,12 @@ def test_two_runs_have_fewer_degrees_of_freedom() -> None:
     assert variance(2).degrees_of_freedom == pytest.approx(3.2 / (2 / 100 + 1 / 1 + 0.2 / 4))
 
 
+def test_pairs_of_runs_have_the_lower_bound() -> None:
+    pairs = RunVariance(4, np.array(1.0), np.array(0.4))
+    variance = DifferenceVariance((4, 4), 101, np.array(0.0), np.array(2.0), (pairs,))
+    assert variance.degrees_of_freedom == pytest.approx(2.6 / (2 / 100 + 0.6 / 3))
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "paired", "words"),
     [
