@@ -11,8 +11,8 @@ from harness.results.table_format import markdown_table
 
 LOWEST, HIGHEST_SMALL, HIGHEST = 93.5, 98.0, 96.5
 """Accepted coverage (%): at least, at most where training is under a tenth of the variance, at most elsewhere."""
-CONSERVATIVE = 95.0 - 0.6
-"""At least, with two training runs: nominal, less the Monte Carlo error of the least of 60 cells."""
+CONSERVATIVE = 95.0
+"""Accepted coverage with two training runs: at least."""
 CONTROL = "tasks only"
 
 
