@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,20 @@ def test_two_way_clusters_are_those_of_a_regression_with_task_effects(runs: tupl
     expected = by_run + by_task - clustered(np.arange(y.size))
     v = difference_variance(y[: runs[0]], y[runs[0] :])
     assert methods.two_way_cluster_variance(v) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_published_coverage_of_recipes_is_within_bounds() -> None:
+    text = (Path(__file__).parents[2] / "benchmarks" / "coverage.md").read_text(encoding="utf-8")
+    table = text[text.index("\n| method ") :].strip().split("\n\n")[0].splitlines()
+    names, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    cells = {row[0]: dict(zip(names[1:], row[1:], strict=True)) for row in rows}
+    assert {"2", "3", "5", "10", "3 and 10", "3 pairs"} <= set(cells["harness"])
+    for design, figures in cells["harness"].items():
+        lowest, small, large = map(float, figures.split(" / "))
+        if design == "2":
+            assert lowest >= page.CONSERVATIVE
+        else:
+            assert lowest >= page.LOWEST, design
+            assert small <= page.HIGHEST_SMALL, design
+            assert large <= page.HIGHEST, design
+        assert float(cells[page.CONTROL][design].split(" / ")[0]) < 90, design
