@@ -147,6 +147,7 @@ def main() -> int:
             (cell["used"],),
             "e-process",
             (cell["e used"],),
+            why="it looks after every task, this project after every twentieth part of them",
         )
         for (metric, difference), cell in cells.items()
         if difference

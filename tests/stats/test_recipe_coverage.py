@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.recipes import grid, methods, page
+from benchmarks.recipes import beyond, grid, methods, page
 from benchmarks.recipes.population import Recipes, expected_score, mean_over
 from harness.stats.crossed_variance import difference_variance
 
@@ -122,3 +122,14 @@ def test_the_published_coverage_of_recipes_is_within_bounds() -> None:
             assert small <= page.HIGHEST_SMALL, design
             assert large <= page.HIGHEST, design
         assert float(cells[page.CONTROL][design].split(" / ")[0]) < 90, design
+
+
+@pytest.mark.parametrize("effects", beyond.EFFECTS)
+def test_training_runs_that_are_not_normal_are_covered_too(effects: str) -> None:
+    rng = np.random.default_rng(8)
+    drawn = beyond.EFFECTS[effects](rng, (200_000,))
+    assert drawn.mean() == pytest.approx(0, abs=0.01)
+    assert drawn.var() == pytest.approx(1, rel=0.2)
+    v = beyond.variance(effects, (5, 5), 1.0, 1_500, rng)
+    assert np.mean(np.abs(v.delta) <= methods.chosen(v)) > 0.92
+    assert np.mean(np.abs(v.delta) <= methods.tasks_only(v)) < 0.9
