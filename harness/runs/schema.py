@@ -4,60 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-Outcome = Literal["grid", "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing"]
-"""What became of a prediction; all but ``grid`` are failures.
-
-``truncated``: the answer reached the token limit. ``unparsed``, ``bad_shape``, ``bad_value``: it holds no valid grid.
-``too_long``: the prompt does not fit into the model's context. ``refused``: the server rejected the request. ``error``:
-the request failed until it was given up. ``missing``: there is no prediction.
-"""
-FAILURES: tuple[Outcome, ...] = (
-    "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing",
-)  # fmt: skip
-PredictionKey = tuple[str, str, int, int]
-"""(model, task id, test index, sample index), which identifies a prediction in its run."""
-
-
-class Record(BaseModel):
-    """Base class of all records: unknown fields are an error, and instances are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AugmentationRecord(Record):
-    """The augmentation of a prediction's prompt (harness.core.augmentation.Augmentation as JSON)."""
-
-    symmetry: str
-    colours: list[int]
-    order: list[int]
-
-
-class PredictionRecord(Record):
-    """One line of predictions.jsonl."""
-
-    model: str
-    task_id: str
-    test_index: Annotated[int, Field(ge=0)]
-    sample_index: Annotated[int, Field(ge=0)]
-    augmentation: AugmentationRecord
-    outcome: Outcome
-    grid: list[list[int]] | None
-    """The predicted grid in the task's own orientation and colours; None unless ``outcome`` is ``grid``."""
-    text: str | None
-    """The server's answer; None if there was none."""
-    cumulative_logprob: float | None
-    n_tokens: int | None
-    finish_reason: str | None
-    seed: int
-    seconds: float
-    """Duration of the last attempt of its request, divided by the number of predictions that shared the request."""
-
-    @property
-    def key(self) -> PredictionKey:
-        """What identifies the prediction in its run."""
-        return self.model, self.task_id, self.test_index, self.sample_index
+from harness.runs.prediction_schema import Record
+from harness.runs.view_schema import SearchConfig
 
 
 class ModelConfig(Record):
@@ -73,7 +23,7 @@ class ModelConfig(Record):
     """Content hash that the server reports; None if it reports none."""
     stop_token_ids: list[int] | None = None
     """Sent with every request; None if the end-of-turn token is unknown, and in runs of older versions."""
-    chat_template_kwargs: dict[str, JsonValue] = {}
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     """Chat template variables of the adapter's manifest; those of the run take precedence."""
     chat_template: str | None = None
     """Digest of the chat template that comes with the adapter; None if the server's own is used."""
@@ -112,6 +62,16 @@ class RunConfig(Record):
     chat_template_kwargs: dict[str, JsonValue]
     stop: StopConfig | None = None
     """None without early stopping: every test output gets n samples."""
+    search: SearchConfig | None = None
+    """How the answers of every view are enumerated; None for one drawn answer per sample."""
+
+    @model_serializer(mode="wrap")
+    def _omit_search(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave ``search`` out where it is None, so that manifests of drawn runs are as before."""
+        fields: dict[str, object] = serialize(self)
+        if self.search is None:
+            fields.pop("search", None)
+        return fields
 
 
 class ServedModel(Record):
@@ -156,7 +116,7 @@ class Manifest(Record):
     servers: list[str]
     served: list[ServedModel]
     """The run's models, and the base models of its adapters."""
-    server_versions: dict[str, str] = {}
+    server_versions: dict[str, str] = Field(default_factory=dict)
     """By URL, the version of the server's software that it last reported."""
     warnings: list[str]
     without: list[str]

@@ -12,7 +12,7 @@ from harness.client.job_queue import JobQueue, ServerSlots
 from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
 from harness.client.server import Server
 from harness.client.server_pool import ServerPool
-from harness.runs.schema import Outcome
+from harness.runs.prediction_schema import Outcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display
 from harness.sampling.recording import PredictionRecorder

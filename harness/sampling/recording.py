@@ -16,7 +16,8 @@ from harness.runs.environment import describe_environment, now
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
-from harness.runs.schema import Manifest, Outcome, RunConfig
+from harness.runs.prediction_schema import Outcome
+from harness.runs.schema import Manifest, RunConfig
 from harness.sampling.options import served_models
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display, ProgressBoard

@@ -10,7 +10,8 @@ from harness.client.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import Prediction, read_predictions
-from harness.runs.schema import PredictionKey, Results
+from harness.runs.prediction_schema import PredictionKey
+from harness.runs.schema import Results
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run

@@ -8,7 +8,8 @@ from datetime import datetime
 from harness.results.comparison_table import comparison_footnote, comparison_table
 from harness.results.summary_table import WILSON_MARK, failure_count
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.schema import FAILURES, ModelResult
+from harness.runs.prediction_schema import FAILURES
+from harness.runs.schema import ModelResult
 from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.paired_test import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio

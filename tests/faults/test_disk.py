@@ -13,7 +13,7 @@ from harness.core.grid import Grid
 from harness.data.spec import open_dataset
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.prediction_reader import read_predictions
-from harness.runs.schema import PredictionRecord
+from harness.runs.prediction_schema import PredictionRecord
 from tests.faults.damage import read_by, run_bench
 from tests.faults.disks import FULL_DISKS, limit_file_size, small_disk
 from tests.support.chat_answers import mixed_answer

@@ -12,7 +12,7 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.prediction_reader import read_predictions
-from harness.runs.schema import PredictionRecord
+from harness.runs.prediction_schema import PredictionRecord
 from tests.support.run_folders import append_record, load_records, prediction_record, run_manifest
 
 TASK = open_dataset("toy/copy#n=1").task(0)

@@ -11,14 +11,8 @@ from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog
-from harness.runs.schema import (
-    AugmentationRecord,
-    Environment,
-    Manifest,
-    ModelConfig,
-    PredictionRecord,
-    RunConfig,
-)
+from harness.runs.prediction_schema import AugmentationRecord, PredictionRecord
+from harness.runs.schema import Environment, Manifest, ModelConfig, RunConfig
 
 MakeRun = Callable[..., Path]
 """The fixture ``make_run``: `write_run` into the folder of the test."""

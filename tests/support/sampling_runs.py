@@ -22,7 +22,7 @@ from harness.client.retry import RetryPolicy
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.schema import PredictionRecord
+from harness.runs.prediction_schema import PredictionRecord
 from harness.sampling.options import ConfigDraft, RunOptions
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display

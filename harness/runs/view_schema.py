@@ -1,0 +1,90 @@
+"""Enumerated views (``--search dfs``): their configuration, and the record that closes a view in predictions.jsonl."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from harness.runs.prediction_schema import AugmentationRecord, Outcome, PredictionKey, PredictionRecord, Record
+
+ViewOutcome = Literal["enumerated", "too_long", "refused", "error"]
+"""What became of a view; all but ``enumerated`` are failures, named as those of predictions, and have no answers."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class SearchConfig(Record):
+    """How the answers of every view are enumerated (``--search dfs``)."""
+
+    min_prob: Annotated[float, Field(gt=0, le=1)]
+    """Every answer with at least this probability is found."""
+    max_answers: Annotated[int, Field(gt=0)] | None
+    """Number of answers kept per view, the likeliest; None keeps all, which are at most 1/min_prob."""
+    logprobs: Annotated[int, Field(gt=0)]
+    """Log-probabilities requested per position: floor(1/min_prob) + number of stop tokens."""
+
+
+class AnswerRecord(PredictionRecord):
+    """An answer of an enumerated view: a line of predictions.jsonl before the view's closing record."""
+
+    answer_index: Count
+    """Index among the answers of its view, from the likeliest."""
+
+
+class GreedyRecord(Record):
+    """The answer that temperature 0 gives, where it is less likely than ``min_prob``."""
+
+    outcome: Outcome
+    grid: list[list[int]] | None
+    text: str
+    cumulative_logprob: float
+    n_tokens: Count
+
+
+class ViewSummary(Record):
+    """The result of the search in one view."""
+
+    outcome: ViewOutcome
+    answers: Count
+    """Number of answer lines before the closing record."""
+    unexplored: Annotated[float, Field(ge=0, le=1)]
+    """1 minus the probability of all answers of the view."""
+    truncated: Count
+    """Completions that were cut off at the limit on tokens."""
+    dropped: Count
+    """Branches that ``--max-answers`` cut off."""
+    requests: Count
+    """Number of completions."""
+    n_tokens: Count
+    """Number of generated tokens."""
+    seconds: Annotated[float, Field(ge=0)]
+    greedy: Count | GreedyRecord | None
+    """Index of the answer that temperature 0 gives, or that answer; None where it was truncated or the view failed."""
+
+
+class ViewRecord(Record):
+    """The closing record of a view: the line of predictions.jsonl after its answers."""
+
+    model: str
+    task_id: str
+    test_index: Count
+    sample_index: Count
+    """Index of the view."""
+    augmentation: AugmentationRecord
+    seed: int
+    view: ViewSummary
+
+    @model_validator(mode="after")
+    def _check(self) -> ViewRecord:
+        view = self.view
+        if view.outcome != "enumerated" and (view.answers or view.greedy is not None):
+            raise ValueError(f"view.answers: a view that ended as {view.outcome} has no answers")
+        if isinstance(view.greedy, int) and view.greedy >= view.answers:
+            raise ValueError(f"view.greedy: there is no answer {view.greedy} of {view.answers}")
+        return self
+
+    @property
+    def key(self) -> PredictionKey:
+        """What identifies the view in its run."""
+        return self.model, self.task_id, self.test_index, self.sample_index

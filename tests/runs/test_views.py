@@ -1,0 +1,115 @@
+"""Enumerated views in predictions.jsonl: what is written is read back, and damage is named."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import orjson
+import pytest
+
+from harness.core.augmentation import identity_view
+from harness.core.errors import DataError
+from harness.core.grid import Grid
+from harness.runs.prediction_reader import Prediction, holds_views, read_predictions, read_views
+from harness.runs.view_block import ViewAnswer, ViewResult, view_block
+from harness.runs.view_schema import AnswerRecord, ViewRecord
+
+GRID = Grid.from_rows([[1, 2], [3, 4]])
+
+
+def answer(probability: float, grid: Grid | None = GRID) -> ViewAnswer:
+    return ViewAnswer("unparsed" if grid is None else "grid", grid, "text", math.log(probability), 5)
+
+
+def block(*answers: ViewAnswer, sample: int = 0, greedy: int | ViewAnswer | None = 0) -> bytes:
+    unexplored = max(0.0, 1 - math.fsum(math.exp(a.logprob) for a in answers))
+    result = ViewResult("enumerated", answers, greedy, unexplored, 1, 2, 3, 40, 0.5)
+    return view_block(("m", "t", 0, sample), identity_view(3), 7, result)
+
+
+def write(path: Path, *blocks: bytes) -> Path:
+    file = path / "predictions.jsonl"
+    file.write_bytes(b"".join(blocks))
+    return file
+
+
+def test_lines_are_records(tmp_path: Path) -> None:
+    *answers, closing = block(answer(0.5), answer(0.25, None)).splitlines()
+    assert [AnswerRecord.model_validate_json(line).answer_index for line in answers] == [0, 1]
+    assert ViewRecord.model_validate_json(closing).view.answers == 2
+
+
+def test_a_view_is_read_back(tmp_path: Path) -> None:
+    file = write(tmp_path, block(answer(0.5), answer(0.25, None), greedy=1), block(sample=1, greedy=answer(0.05)))
+    first, second = read_views(file)
+    assert holds_views(file)
+    likeliest = Prediction("m", "t", 0, "grid", GRID, math.log(0.5), 5, "identity", 0)
+    assert first.answers[0] == likeliest
+    assert first.greedy == first.answers[1]
+    assert (first.outcome, first.unexplored, first.truncated, first.dropped) == ("enumerated", 0.25, 1, 2)
+    assert (first.requests, first.n_tokens, first.seconds, first.sample) == (3, 40, 0.5, 0)
+    assert second.answers == ()
+    assert second.greedy is not None
+    assert second.greedy.sum_logprob == math.log(0.05)
+    assert (second.sample, second.greedy.grid) == (1, GRID)
+
+
+def test_a_failed_view_has_no_answers(tmp_path: Path) -> None:
+    file = write(tmp_path, view_block(("m", "t", 0, 0), identity_view(3), 7, ViewResult("refused")))
+    (view,) = read_views(file)
+    assert (view.outcome, view.answers, view.greedy, view.unexplored) == ("refused", (), None, 1.0)
+
+
+@pytest.mark.parametrize("cut", [1, 30, 200, 400, 700])
+def test_an_incomplete_last_view_is_left_out(tmp_path: Path, cut: int) -> None:
+    last = block(answer(0.5), answer(0.25), sample=1)
+    file = write(tmp_path, block(answer(0.5)), last[:-cut])
+    assert [view.sample for view in read_views(file)] == [0]
+
+
+def test_drawn_and_enumerated_lines_do_not_mix(tmp_path: Path) -> None:
+    file = write(tmp_path, block(answer(0.5)))
+    with pytest.raises(DataError, match="line 1: is a line of an enumerated view"):
+        list(read_predictions(file))
+    drawn = orjson.loads(block(answer(0.5)).splitlines()[0])
+    del drawn["answer_index"]
+    file = write(tmp_path, block(answer(0.5)), orjson.dumps(drawn) + b"\n")
+    with pytest.raises(DataError, match="line 3: expected an answer of an enumerated view"):
+        list(read_views(file))
+
+
+def changed(line: int, **fields: object) -> bytes:
+    """Return a block of two answers with fields of one line changed; ``view`` fields are merged."""
+    lines = [orjson.loads(text) for text in block(answer(0.5), answer(0.25)).splitlines()]
+    view = fields.pop("view", None)
+    lines[line] |= fields
+    if isinstance(view, dict):
+        lines[line]["view"] |= view
+    return b"".join(orjson.dumps(text) + b"\n" for text in lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed(1, answer_index=2), "line 2, answer_index: expected 1, got 2"),
+        (changed(0, answer_index=False), "line 1, answer_index: expected 0, got False"),
+        (changed(0, cumulative_logprob=None), "line 1: an enumerated answer needs cumulative_logprob"),
+        (changed(0, cumulative_logprob=math.log(0.76)), "line 3: the probabilities .* add up to 1.01"),
+        (changed(0, cumulative_logprob=2e-6), "line 3: the probabilities"),
+        (changed(1, cumulative_logprob=-0.1), "line 3: the answers that precede it are not in the order"),
+        (changed(1, test_index=1), r"line 3: closes view .*, but an answer of view"),
+        (changed(1, sample_index=1), r"line 3: closes view .*, but an answer of view"),
+        (changed(2, view={"answers": 3}), "line 3, view.answers: 3, but 2 answers precede it"),
+        (changed(2, view={"unexplored": 0.5}), r"line 3, view.unexplored: 0.5, but the probabilities .* 0.75"),
+        (changed(2, view={"unexplored": -0.1}), "line 3, view.unexplored: Input should be greater"),
+        (changed(2, view={"outcome": "lost"}), "line 3, view.outcome: Input should be"),
+        (changed(2, view={"greedy": 2}), "there is no answer 2 of 2"),
+        (changed(2, view={"outcome": "error"}), "a view that ended as error has no answers"),
+        (changed(2, view={"cost": 1}), "line 3, view.cost: Extra inputs"),
+        (changed(2, test_index="0"), "line 3, test_index: Input should be a valid integer"),
+    ],
+)  # fmt: skip
+def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        list(read_views(write(tmp_path, content)))
