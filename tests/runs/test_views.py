@@ -11,6 +11,7 @@ import pytest
 from harness.core.augmentation import identity_view
 from harness.core.errors import DataError
 from harness.core.grid import Grid
+from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.prediction_reader import Prediction, holds_views, read_predictions, read_views
 from harness.runs.view_block import ViewAnswer, ViewResult, view_block
 from harness.runs.view_schema import AnswerRecord, ViewRecord
@@ -113,3 +114,40 @@ def changed(line: int, **fields: object) -> bytes:
 def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         list(read_views(write(tmp_path, content)))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 200, 400, 700])
+def test_the_next_writer_drops_an_incomplete_view(tmp_path: Path, cut: int) -> None:
+    first, last = block(answer(0.5)), block(answer(0.25), answer(0.25), sample=1)
+    file = write(tmp_path, first, last[: len(last) - cut])
+    log = PredictionLog(file, views=True)
+    log.append(block(answer(0.5), sample=2))
+    log.close()
+    assert file.read_bytes() == first + (b"" if cut else last) + block(answer(0.5), sample=2)
+
+
+def test_a_file_without_a_complete_view_is_emptied(tmp_path: Path) -> None:
+    file = write(tmp_path, block(answer(0.5), answer(0.25))[:-1])
+    PredictionLog(file, views=True).close()
+    assert file.read_bytes() == b""
+
+
+def test_a_closing_record_across_two_blocks_of_the_file_is_recognised(tmp_path: Path) -> None:
+    views = [block(answer(0.5), sample=sample) for sample in range(9)]
+    for length in range(65_000, 65_536):  # a view's only line moves the block boundary through the last record
+        long = ViewAnswer("unparsed", None, "x" * length + '"view":{', math.log(0.5), 9)
+        file = write(tmp_path, *views, block(long).splitlines(keepends=True)[0])
+        PredictionLog(file, views=True).close()
+        assert file.read_bytes() == b"".join(views)
+
+
+def test_failed_views_are_dropped_to_be_made_again(tmp_path: Path) -> None:
+    failed = [
+        view_block(("m", "t", 0, sample), identity_view(3), 7, ViewResult(outcome))
+        for sample, outcome in enumerate(("refused", "error"), 1)
+    ]
+    kept = view_block(("m", "t", 0, 3), identity_view(3), 7, ViewResult("too_long"))
+    text = ViewAnswer("unparsed", None, '"error" "refused"', math.log(0.5), 9)
+    file = write(tmp_path, block(text), *failed, kept)
+    assert drop_retryable(file) == 2
+    assert file.read_bytes() == block(text) + kept
