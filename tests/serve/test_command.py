@@ -83,6 +83,7 @@ def test_the_command_on_a_cpu(base: BaseModel, tmp_path: Path) -> None:
         "--port": "8123",
         "--dtype": "float32",
         "--generation-config": "vllm",
+        "--max-logprobs": "100",
         "--middleware": "serve.server.middleware.AdapterMiddleware",
         "--shutdown-timeout": "30",
         "--disable-uvicorn-access-log": None,
