@@ -45,14 +45,16 @@ class ServerSlots:
 class JobQueue:
     """Hands out jobs to servers and takes back those that must be retried.
 
-    The order is: jobs that were returned, then new ones; isolated jobs (harness.client.retry) last, one at a time.
+    The order is: jobs that follow from answers, jobs that were returned, new ones; isolated jobs (harness.client.retry)
+    last, one at a time.
 
     Args:
         jobs: yields new jobs; None where further jobs depend on answers that are still in flight.
         size: how many predictions most jobs are for.
 
     Attributes:
-        finished: set when every job is done, or when the queue was stopped and nothing is in flight any more.
+        finished: set when every job is done, or when the queue was stopped, nothing is in flight any more and no
+            answer has a job that follows from it.
         stopped: whether ``stop`` was called.
         in_flight_by_model: number of predictions in flight by model.
     """
@@ -64,6 +66,7 @@ class JobQueue:
         self._target_length = max(2, _PREDICTIONS_AHEAD // size)
         self._jobs = jobs
         self._ready: deque[Job] = deque()
+        self._follow_ups: deque[Job] = deque()
         self._returned: deque[Job] = deque()
         self._isolated: deque[Job] = deque()
         self._exhausted = False
@@ -90,12 +93,14 @@ class JobQueue:
             self._changed.clear()
             await self._changed.wait()
 
-    def finish_job(self, job: Job, returned: Iterable[Job] = ()) -> None:
+    def finish_job(self, job: Job, returned: Iterable[Job] = (), follow_ups: Iterable[Job] = ()) -> None:
         """Record that a job is no longer in flight.
 
         Args:
             returned: what remains to be done of it: itself, or jobs for some of its prompts.
+            follow_ups: jobs that complete what its answers began; they are handed out even after ``stop``.
         """
+        self._follow_ups.extend(follow_ups)
         for other in returned:
             (self._isolated if other.is_isolated else self._returned).append(other)
         self.in_flight_by_model[job.request.model] -= len(job.numbers)
@@ -103,12 +108,12 @@ class JobQueue:
             self._awaits_answers = False
             self._below_target.set()
             self._changed.set()
-        if self._returned or self._isolated:
+        if self._follow_ups or self._returned or self._isolated:
             self._changed.set()
         self._update_finished()
 
     def stop(self) -> None:
-        """Hand out no further jobs."""
+        """Hand out no further jobs, except those that follow from answers."""
         self.stopped = True
         self._update_finished()
 
@@ -124,6 +129,8 @@ class JobQueue:
 
     def _next_job(self) -> Job | None:
         """Return the job to hand out now, or None if there is none at present."""
+        if self._follow_ups:
+            return self._follow_ups.popleft()
         if self.stopped:
             return None
         if self._returned:
@@ -149,5 +156,5 @@ class JobQueue:
     def _update_finished(self) -> None:
         """Set ``finished`` if no job is left or in flight."""
         idle = self.stopped or (self._exhausted and not (self._ready or self._returned or self._isolated))
-        if idle and self.in_flight == 0:
+        if idle and self.in_flight == 0 and not self._follow_ups:
             self.finished.set()

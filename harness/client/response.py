@@ -11,8 +11,10 @@ from typing import Any
 
 import orjson
 
+from harness.candidates.enumeration import Position
 from harness.client.error_response import Refusal, TransientError, classify_error, parse_error_body, shorten
-from harness.client.request import ChatRequest, Request
+from harness.client.request import ChatRequest, Request, TokenRequest
+from harness.client.token_logprobs import check_prompt_tokens, read_positions
 from harness.runs.schema import ServedModel
 
 _TOKENS_BOUND = 1 << 53
@@ -34,6 +36,8 @@ class Reply:
     """From sending the request to its last byte, divided by the number of prompts that shared the request."""
     only_reasoning: bool = False
     """The response has reasoning in a field of its own, and no answer."""
+    positions: tuple[Position, ...] = ()
+    """The generated positions of a request with ``top_logprobs``."""
 
     @property
     def mean_logprob(self) -> float | None:
@@ -96,7 +100,8 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
 
     Raises:
         TransientError: the number of choices differs from that of prompts, a choice is malformed or has neither text
-            nor finish_reason, or the response holds an error that may pass.
+            nor finish_reason, or the response holds an error that may pass; ``UnusableLogprobs``, if the request has
+            ``top_logprobs``.
         Refusal: the response holds another error.
     """
     choices = data.get("choices")
@@ -114,8 +119,11 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) and count == 1 else None
     tokens = tokens if type(tokens) is int and 0 <= tokens < _TOKENS_BOUND else None
     model = _valid_unicode(str(data.get("model") or ""))
+    searched = request if isinstance(request, TokenRequest) and request.top_logprobs is not None else None
+    if searched is not None:
+        check_prompt_tokens(data, searched.prompts)
     replies = []
-    for choice in choices:
+    for index, choice in enumerate(choices):
         if isinstance(choice, dict) and choice.get("error"):
             raise classify_error(200, choice, None, "the answer is an error")
         text, logprobs = parse_choice(choice)
@@ -132,9 +140,19 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
                 cumulative_logprob=None if logprobs is None else _finite_sum(logprobs),
                 seconds=seconds / count,
                 only_reasoning=not text and _has_reasoning(choice),
+                positions=() if searched is None else _positions(choice, reason, searched, index),
             )
         )
     return replies
+
+
+def _positions(choice: dict[str, Any], reason: str | None, request: TokenRequest, index: int) -> tuple[Position, ...]:
+    """Return the positions of a choice; none if the server aborted it."""
+    if reason == "abort":
+        return ()
+    assert request.top_logprobs is not None
+    stop_ids = frozenset(request.stop_token_ids)
+    return read_positions(choice, reason, request.prompts[index], request.top_logprobs, stop_ids)
 
 
 def _sort_by_index(choices: list[Any]) -> list[dict[str, Any]]:

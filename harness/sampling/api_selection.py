@@ -22,6 +22,7 @@ from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailabl
 from harness.sampling.options import ConfigDraft, served_models
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.request_builder import RequestBuilder
+from harness.sampling.search_options import with_stop_logprobs
 
 _CHECKED_SAMPLES = 4
 """Prompts of each model that a server must tokenize as this run does."""
@@ -120,6 +121,8 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
             await _check_completions(local, config)
             tokenizers = local.tokenizers
     except TokenIdsUnavailable as error:
+        if config.search is not None:
+            raise ConfigError(f"--search dfs continues answers by their token ids, but {error}") from None
         if draft.api == "completions":
             raise ConfigError(f"--api completions: {error}; --api chat asks without token ids") from None
         reason = "" if draft.api == "chat" else str(error)
@@ -131,8 +134,9 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
             server.tokenizer_samples = ()
         warnings += _untrusted_templates(config)
     config = config.model_copy(update={"api": "chat" if tokenizers is None else "completions"})
-    builder = RequestBuilder(plan, config, tokenizers, reason, templates)
     eos_ids = None if local is None else local.eos_ids
+    config = with_stop_logprobs(config, eos_ids or frozenset())
+    builder = RequestBuilder(plan, config, tokenizers, reason, templates, eos_ids or frozenset())
     return RunSetup(config, plan, builder, eos_ids, list(dict.fromkeys(warnings)))
 
 

@@ -27,6 +27,7 @@ from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import config_changes
 from harness.runs.schema import RunConfig, ServedModel, StopConfig
 from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
+from harness.sampling.search_options import Search, check_enumeration, check_search, search_config
 from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
 
 ApiChoice = Literal["auto", "chat", "completions"]
@@ -52,6 +53,10 @@ class RunOptions:
     samples_per_view: int = 1
     stop: str | None = None
     """When a test output needs no further samples: ``decided`` or ``risk=0.01``."""
+    search: Search | None = None
+    """None for ``greedy`` at temperature 0, else ``sample``."""
+    min_prob: float | None = None
+    max_answers: int | None = None
     prompt: str | None = None
     encoder: str | None = None
     temperature: float = 0.0
@@ -89,6 +94,9 @@ class RunOptions:
             raise ConfigError("the API key holds something else than printable ASCII characters")
         if self.retry_errors and not self.resume:
             raise ConfigError("--retry-errors completes an existing run; use it with --resume")
+        check_search(self.search, self.min_prob, self.max_answers, self.temperature)
+        if self.search == "dfs":
+            self._check_enumeration()
         if self.temperature == 0 and self.samples_per_view > 1:
             raise ConfigError("--samples-per-view above 1 repeats the same answer at temperature 0; set --temperature")
         if self.temperature == 0 and not self.augment and self.n > 1:
@@ -101,6 +109,22 @@ class RunOptions:
             load_prompt(self.prompt)
         if self.encoder is not None:
             parse_encoder(self.encoder)
+
+    def _check_enumeration(self) -> None:
+        """Reject options that do not go with ``--search dfs``.
+
+        Raises:
+            ConfigError: the message names the option.
+        """
+        check_enumeration(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            samples_per_view=self.samples_per_view,
+            stop=self.stop,
+            api=self.api,
+            extra_body=self.extra_body,
+        )
 
 
 def load_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
@@ -192,6 +216,9 @@ class ConfigDraft:
             extra_body=dict(options.extra_body),
             chat_template_kwargs=dict(options.chat_template_kwargs),
             stop=stop,
+            search=search_config(options.search, options.min_prob, options.max_answers)
+            if self.repeated is None
+            else self.repeated.search,
         )
         if self.repeated is not None and (changes := config_changes(self.repeated, config)):
             raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")

@@ -17,11 +17,15 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
-from harness.sampling.api_selection import negotiate_setup
-from harness.sampling.engine import Engine
+from harness.sampling.api_selection import RunSetup, negotiate_setup
+from harness.sampling.drawn_samples import DrawnSamples
+from harness.sampling.engine import Engine, Workload
+from harness.sampling.manifest_writer import ManifestWriter, initial_manifest
 from harness.sampling.options import ConfigDraft, RunOptions, load_tasks, models_at_once
 from harness.sampling.progress_display import Display, ProgressBoard
-from harness.sampling.recording import ManifestWriter, PredictionRecorder, initial_manifest
+from harness.sampling.recording import PredictionRecorder, Recorder
+from harness.sampling.view_enumeration import EnumeratedViews
+from harness.sampling.view_recording import ViewRecorder
 
 _OTHER_FILES = 256
 """Files that a run opens besides its connections."""
@@ -35,7 +39,7 @@ class SessionSummary:
 
     folder: RunFolder
     sampled: int
-    """Predictions made in this session."""
+    """Predictions (with ``--search dfs``, views) made in this session."""
     done: int
     """Predictions of the run, with those of earlier sessions."""
     total: int
@@ -99,9 +103,9 @@ async def _run_session(
         manifest = initial_manifest(setup.config, tasks, servers, setup.warnings)
         manifest, log = _open_folder(options, folder, manifest, display)
         stack.callback(log.close)
-        recorder = PredictionRecorder(setup.plan, setup.config, log, display, manifest.answered_as)
+        recorder, workload = _workload(setup, log, display, manifest)
         recorder.unmeasured.refused_parameters = {name for server in servers for name in server.client.omitted}
-        engine = Engine(setup.plan, setup.builder, servers, recorder, display)
+        engine = Engine(workload, servers, display)
         writer = ManifestWriter(folder, manifest, recorder, servers)
         mixed = models_at_once(options, (model for server in servers for model in server.served.values()))
         start = perf_counter()
@@ -114,6 +118,16 @@ async def _run_session(
     if recorder.board.complete:
         recorder.unmeasured.check_all(tallies)
     return _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
+
+
+def _workload(setup: RunSetup, log: PredictionLog, display: Display, manifest: Manifest) -> tuple[Recorder, Workload]:
+    """Return what a session requests and what records it: drawn predictions, or the views of ``--search dfs``."""
+    plan, config, builder = setup.plan, setup.config, setup.builder
+    if config.search is None:
+        recorder = PredictionRecorder(plan, config, log, display, manifest.answered_as)
+        return recorder, DrawnSamples(plan, builder, recorder)
+    views = ViewRecorder(plan, config, log, display, manifest.answered_as)
+    return views, EnumeratedViews(plan, config, config.search, builder, views)
 
 
 def _summary(
@@ -169,7 +183,7 @@ def _open_folder(
         folder.results_path.unlink(missing_ok=True)  # they count predictions that are removed now
         dropped = drop_retryable(folder.predictions_path)
         display.notice(f"asking again for {dropped} predictions that were given up or refused")
-    return manifest, PredictionLog(folder.predictions_path)
+    return manifest, PredictionLog(folder.predictions_path, views=manifest.config.search is not None)
 
 
 def _saved_config(options: RunOptions, folder: RunFolder) -> RunConfig | None:
