@@ -84,7 +84,13 @@ def policy_options(command: F) -> F:
     "--model", "models", multiple=True, required=True, help="A model or adapter that the server serves; repeat it."
 )
 @click.option("--dataset", required=True, help="A dataset spec, e.g. arc1/evaluation or toy/cross/evaluation#n=60.")
-@click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions per test output.")
+@click.option(
+    "-n",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Predictions (--search dfs: views) per test output.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
 @click.option("--retry-errors", is_flag=True, help="With --resume: repeat the requests that failed or were refused.")
@@ -109,6 +115,23 @@ def policy_options(command: F) -> F:
     help="Stop sampling a test output once further samples cannot change its attempts (decided), or do so with a "
     "probability below R.",
 )
+@click.option(
+    "--search",
+    type=click.Choice(["greedy", "sample", "dfs"]),
+    help="dfs: all answers of every view that have at least the probability --min-prob. Default: greedy at temperature "
+    "0, else sample.",
+)
+@click.option(
+    "--min-prob",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="For --search dfs: the least probability of an answer. Default: 0.1.",
+)
+@click.option(
+    "--max-answers",
+    type=click.IntRange(1),
+    help="For --search dfs: keep so many answers of a view, the likeliest. Default: all.",
+)
+@click.option("--dry-run", is_flag=True, help="Check everything, print what would be requested, and stop.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True)
@@ -134,6 +157,7 @@ def run(
     timeout: float,
     retries: int,
     wait: float,
+    dry_run: bool,
     **options: object,
 ) -> int:
     """Sample augmented predictions from served models, score and store them.
@@ -153,6 +177,11 @@ def run(
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
+    if dry_run:
+        from harness.sampling.dry_run import estimate_run
+
+        click.echo(estimate_run(chosen).text())
+        return 0
     hint = f"to go on: {_resume_command()}"
     begun: list[bool] = []
     try:
@@ -165,11 +194,12 @@ def run(
         raise
     overhead = 1000 * summary.cpu_seconds / max(summary.sampled, 1)
     click.echo(
-        f"{summary.sampled} predictions in {summary.seconds:.1f} s; the harness took {overhead:.2f} ms of CPU for each",
+        f"{summary.sampled} {summary.noun} in {summary.seconds:.1f} s; "
+        f"the harness took {overhead:.2f} ms of CPU for each",
         err=True,
     )
     if not summary.finished:
-        click.echo(f"{summary.done} of {summary.total} predictions are saved; {hint}", err=True)
+        click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
     try:
         results = score_run(chosen.out)
@@ -220,9 +250,10 @@ def reproduce(
         raise ConfigError(f"a key is only sent to servers that you name; where you trust those of the run: {named}")
     summary, agreement = reproduce_run(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
-        click.echo(f"{summary.done} of {summary.total} predictions are saved; to go on: {_resume_command()}", err=True)
+        saved = f"{summary.done} of {summary.total} {summary.noun} are saved"
+        click.echo(f"{saved}; to go on: {_resume_command()}", err=True)
         return INTERRUPTED
-    click.echo(f"{agreement.same} of {agreement.predictions} predictions are the same")
+    click.echo(f"{agreement.same} of {agreement.predictions} {summary.noun} are the same")
     for model, task, test, sample in agreement.first:
         click.echo(f"  differs: {model}, task {task}, test {test}, sample {sample}")
     click.echo(f"metrics and failures are {'the same' if agreement.same_results else 'not the same'}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 from harness.client.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction, read_predictions
+from harness.runs.prediction_reader import read_predictions, read_views
 from harness.runs.prediction_schema import PredictionKey
 from harness.runs.schema import Results
 from harness.sampling.options import RunOptions
@@ -18,6 +20,8 @@ from harness.sampling.session import SessionSummary, sample_run
 from harness.scoring.run_scores import run_results, score_run
 
 _SHOWN = 5
+_VIEW_TOLERANCE = 1e-3
+"""Difference of log-probabilities, and of metrics made of them, that rounding in another batch explains."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,13 @@ class ReproductionResult:
     """How the predictions and results of two runs with one configuration compare."""
 
     predictions: int
-    """Predictions of the original."""
+    """Predictions (with ``--search dfs``, views) of the original."""
     same: int
-    """Those with equal outcome and grid in both runs."""
+    """Those with equal outcome and grid in both runs; views with equal answers, as ``_Content`` says."""
     same_results: bool
-    """Whether all metrics and failure counts are equal."""
+    """Whether all metrics and failure counts are equal; those of views within 0.001."""
     first: tuple[PredictionKey, ...]
-    """Keys of the first five predictions that differ, in the original's order."""
+    """Keys of the first five that differ, in the original's order."""
 
 
 def reproduce_run(
@@ -74,6 +78,9 @@ def reproduce_run(
         augment=config.augment,
         lenient=config.lenient,
         samples_per_view=config.samples_per_view,
+        search=None if config.search is None else "dfs",
+        min_prob=None if config.search is None else config.search.min_prob,
+        max_answers=None if config.search is None else config.search.max_answers,
         temperature=config.temperature,
         top_p=config.top_p,
         min_p=config.min_p,
@@ -87,32 +94,68 @@ def reproduce_run(
 
 
 def compare_runs(run: Path, other: Path) -> ReproductionResult:
-    """Compare two runs prediction by prediction, and their results.
+    """Compare two runs prediction by prediction, or view by view, and their results.
 
     ``other`` is scored, which writes its results.json. The results of ``run`` are computed again, because its
     results.json may have been made with other options or be older than its predictions.
     """
-    outcomes = {_key(prediction): hash((prediction.outcome, prediction.grid)) for prediction in _predictions(other)}
+    contents = dict(_contents(other))
     total = same = 0
     differing: list[PredictionKey] = []
-    for prediction in _predictions(run):
+    for key, content in _contents(run):
         total += 1
-        if outcomes.get(_key(prediction)) == hash((prediction.outcome, prediction.grid)):
+        if key in contents and contents[key].agrees(content):
             same += 1
         elif len(differing) < _SHOWN:
-            differing.append(_key(prediction))
-    same_results = _without_cost(run_results(run)) == _without_cost(score_run(other))
-    return ReproductionResult(total, same, same_results, tuple(differing))
+            differing.append(key)
+    tolerance = 0.0 if RunFolder(run).manifest().config.search is None else _VIEW_TOLERANCE
+    results = (_without_cost(run_results(run)), _without_cost(score_run(other)))
+    return ReproductionResult(total, same, _is_close(*results, tolerance), tuple(differing))
 
 
-def _predictions(run: Path) -> Iterator[Prediction]:
-    return read_predictions(RunFolder(run).predictions_path)
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What is compared of a prediction or view: hashes of outcomes and grids.
+
+    Answers whose probability is within rounding of ``--min-prob`` may be there or not.
+    """
+
+    required: tuple[int, ...]
+    optional: tuple[int, ...] = ()
+
+    def agrees(self, other: _Content) -> bool:
+        """Return whether each has what the other requires."""
+        mine, others = Counter(self.required), Counter(other.required)
+        return mine - others <= Counter(other.optional) and others - mine <= Counter(self.optional)
 
 
-def _key(prediction: Prediction) -> PredictionKey:
-    return prediction.model, prediction.task_id, prediction.test_index, prediction.sample
+def _contents(run: Path) -> Iterator[tuple[PredictionKey, _Content]]:
+    """Yield the key and the content of every prediction or view of a run."""
+    folder = RunFolder(run)
+    search = folder.manifest().config.search
+    if search is None:
+        for prediction in read_predictions(folder.predictions_path):
+            key = prediction.model, prediction.task_id, prediction.test_index, prediction.sample
+            yield key, _Content((hash((prediction.outcome, prediction.grid)),))
+        return
+    threshold = math.log(search.min_prob)
+    for view in read_views(folder.predictions_path):
+        clear, close = [hash((view.outcome, None))], []
+        for answer in view.answers:
+            is_close = answer.sum_logprob is not None and answer.sum_logprob - threshold < _VIEW_TOLERANCE
+            (close if is_close else clear).append(hash((answer.outcome, answer.grid)))
+        yield (view.model, view.task_id, view.test_index, view.sample), _Content(tuple(clear), tuple(close))
 
 
-def _without_cost(results: Results) -> Results:
+def _is_close(one: object, other: object, tolerance: float) -> bool:
+    """Return whether two results are equal, numbers within a tolerance."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= tolerance
+    return one == other
+
+
+def _without_cost(results: Results) -> dict[str, object]:
     """Return the results without times, which depend on the machine."""
-    return results.model_copy(update={"cost": None})
+    return results.model_dump(exclude={"cost"})

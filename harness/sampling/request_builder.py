@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from harness.client.request import ChatRequest, Request, TokenRequest
+from harness.core.errors import ConfigError
 from harness.prompts.prompt_template import Message
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.schema import RunConfig
@@ -90,6 +91,18 @@ class RequestBuilder:
     def stop_ids(self, model: str) -> tuple[int, ...]:
         """Return the tokens at which requests ask the server to stop."""
         return self._stop_ids[model]
+
+    def right_answer_tokens(self, sample: Sample) -> int | None:
+        """Return the number of tokens of a sample's right answer and the end of its turn; None if it is not known."""
+        assert self._tokenizers is not None
+        if sample.task.test[sample.test_index].output is None:
+            return None
+        tokenizer = self._tokenizers[self._plan.formats[sample.model]]
+        try:
+            whole = tokenizer.sample(sample.augmentation.apply_task(sample.task), sample.test_index)
+        except ConfigError:  # the chat template does not show how an answer ends
+            return None
+        return len(whole.ids) - whole.prompt_length
 
     def answer_text(self, model: str, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         """Return the text of an answer's token ids as a server writes it, without special tokens."""

@@ -50,6 +50,8 @@ class SessionSummary:
     """From the first request to the last answer."""
     cpu_seconds: float
     """CPU time of this process."""
+    noun: str = "predictions"
+    """What is counted: ``predictions``, or ``views`` with ``--search dfs``."""
 
     @property
     def finished(self) -> bool:
@@ -92,7 +94,7 @@ async def _run_session(
     dataset = open_dataset(options.dataset)
     tasks = load_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
-        servers = await _connect_servers(options, display, stack)
+        servers = await connect_servers(options, display, stack)
         draft = ConfigDraft(options, dataset, tasks, repeated, _saved_config(options, folder))
         setup = await negotiate_setup(draft, servers)
         for warning in setup.warnings:
@@ -137,10 +139,10 @@ def _summary(
     tallies = board.tallies.values()
     sampled = sum(tally.answered for tally in tallies)
     done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
-    return SessionSummary(folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds)
+    return SessionSummary(folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds, board.noun)
 
 
-async def _connect_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
+async def connect_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
     """Return the servers after asking each for its models. Some may be down, and join when they recover.
 
     Args:
