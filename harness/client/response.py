@@ -112,7 +112,7 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
         received = len(choices) if isinstance(choices, list) else "no list of"
         raise TransientError("garbage", f"expected {count} choices, got {received}")
     if count > 1:
-        choices = _sort_by_index(choices)
+        choices = sort_by_index(choices)
     parse_choice = _parse_chat_choice if isinstance(request, ChatRequest) else _parse_completion_choice
     usage = data.get("usage")
     # The usage of several prompts is their sum.
@@ -155,7 +155,7 @@ def _positions(choice: dict[str, Any], reason: str | None, request: TokenRequest
     return read_positions(choice, reason, request.prompts[index], request.top_logprobs, stop_ids)
 
 
-def _sort_by_index(choices: list[Any]) -> list[dict[str, Any]]:
+def sort_by_index(choices: list[Any]) -> list[dict[str, Any]]:
     """Return the choices in the order of their ``index``.
 
     Raises:

@@ -41,6 +41,8 @@ class CappedRequest:
     """
 
     __slots__ = ("_cap", "_request")
+    _cap: int
+    _request: Any
 
     def __init__(self, request: Any, cap: int) -> None:
         object.__setattr__(self, "_request", request)
