@@ -140,7 +140,8 @@ def _contents(run: Path) -> Iterator[tuple[PredictionKey, _Content]]:
         return
     threshold = math.log(search.min_prob)
     for view in read_views(folder.predictions_path):
-        clear, close = [hash((view.outcome, None))], []
+        clear: list[int] = [hash((view.outcome, None))]
+        close: list[int] = []
         for answer in view.answers:
             is_close = answer.sum_logprob is not None and answer.sum_logprob - threshold < _VIEW_TOLERANCE
             (close if is_close else clear).append(hash((answer.outcome, answer.grid)))

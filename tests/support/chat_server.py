@@ -11,12 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiohttp import web
 
 from harness.prompts.file_tokenizer import FileTokenizer
 from tests.support.chat_answers import FAULTS, Body, echo, faulty_response, json_response, mixed_answer, response_body
+from tests.support.language_model import LanguageModel
 
 TINY_BASE = Path(__file__).parents[2] / "trainers" / "weights" / "tiny-base"
 _TURN = re.compile(
@@ -45,6 +47,7 @@ class ChatServer:
         headers: headers of refusals.
         prefix: path prefix of the API's routes.
         lists: serve the list of models.
+        language_model: answers completions of token ids, from the tokenizer; needs ``tokens``.
     """
 
     def __init__(
@@ -64,9 +67,13 @@ class ChatServer:
         headers: Mapping[str, str] | None = None,
         prefix: str = "/v1",
         lists: bool = True,
+        language_model: Callable[[FileTokenizer], LanguageModel] | None = None,
     ) -> None:
         self.answer, self.faults, self.refuse = answer, faults, refuse
         self.tokenizer = FileTokenizer(base) if tokens else None
+        self.language_model: LanguageModel | None = None
+        if language_model is not None and self.tokenizer is not None:
+            self.language_model = language_model(self.tokenizer)
         fields: Body = {"root": str(base), "max_model_len": 4096} if tokens else {}
         self.models = {"base": fields, "cross": fields} if models is None else models
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
@@ -176,6 +183,8 @@ class ChatServer:
         if "messages" in body:
             return [body]
         assert self.tokenizer is not None
+        if self.language_model is not None:
+            return [{**body, "prompt": [ids]} for ids in body["prompt"]]
         rest = {name: value for name, value in body.items() if name != "prompt"}
         return [{**rest, "messages": messages_of(self.tokenizer, ids)} for ids in body["prompt"]]
 
@@ -195,10 +204,17 @@ class ChatServer:
         for chat in chats:
             if (refusal := self.refuse(chat)) is not None:
                 return json_response(refusal[1], refusal[0], self.headers)
-        texts = ["Hi" if greeting else self.answer(chat) for chat in chats]
-        answers = [text if isinstance(text, tuple) else (text, "stop") for text in texts]
-        request_body = body if self.logprobs else {**body, "logprobs": None}
-        right = response_body(request_body, answers, request.headers.get("X-Request-Id", "0"))
+        name = request.headers.get("X-Request-Id", "0")
+        answers: list[tuple[str, str]] = [("", "stop") for _ in chats]
+        if self.language_model is not None and "prompt" in body:
+            right = self.language_model.response(body, name)
+            if "error" in right:
+                return json_response(right, 400)
+        else:
+            texts = ["Hi" if greeting else self.answer(chat) for chat in chats]
+            answers = [text if isinstance(text, tuple) else (text, "stop") for text in texts]
+            request_body = body if self.logprobs else {**body, "logprobs": None}
+            right = response_body(request_body, answers, name)
         right["model"] = self.answered_as(body)
         injected = {i: text[1:] for i, (text, _) in enumerate(answers) if text.startswith("!") and text[1:] in FAULTS}
         if (fault := self.faults(number)) == "slow":
@@ -236,10 +252,24 @@ def messages_of(tokenizer: FileTokenizer, ids: list[int]) -> list[dict[str, str]
     return [{"role": role, "content": content} for role, content in turns]
 
 
+def copying_model(tokenizer: FileTokenizer, **options: Any) -> LanguageModel:
+    """Return a language model that copies the last user message: the right answer for toy/copy, compact prompt."""
+
+    def right(text: str) -> str:
+        turns = [[part for part in turn.groups() if part is not None] for turn in _TURN.finditer(text)]
+        return turns[-1][1]
+
+    return LanguageModel(tokenizer, right, **options)
+
+
 def main() -> None:
-    """Serve ``mixed_answer`` on a port until killed."""
+    """Serve ``mixed_answer`` on a port until killed; with ``--language-model`` also its completions."""
+    model = copying_model if "--language-model" in sys.argv else None
     server = ChatServer(
-        mixed_answer, seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0, tokens="--tokens" in sys.argv
+        mixed_answer,
+        seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0,
+        tokens="--tokens" in sys.argv or model is not None,
+        language_model=model,
     )
     server.port = int(sys.argv[1])
     with server:
