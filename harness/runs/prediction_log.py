@@ -146,16 +146,26 @@ def _complete_lines(path: Path) -> Iterator[bytes]:
 
 
 def _complete_size(path: Path, mark: bytes) -> int:
-    """Return the size of a file up to the end of its last complete line that contains ``mark``; 0 without one."""
+    """Return the size of a file up to the end of its last complete line that contains ``mark``; 0 without one.
+
+    Raises:
+        RunError: complete lines after it are not the answers of a view, so that they must not be removed.
+    """
     with path.open("rb") as file:
         end = _last_position(file, file.seek(0, os.SEEK_END), b"\n") + 1
         if not mark or not end:
             return end
         start = _last_position(file, end, mark)
-        if start < 0:
-            return 0
-        file.seek(start)
-        return start + len(file.readline())
+        file.seek(max(0, start))
+        size = 0 if start < 0 else start + len(file.readline())
+        file.seek(size)
+        for index, line in enumerate(file.read(end - size).splitlines()):
+            if not line.startswith(b"{") or b'"answer_index":%d,' % index not in line:
+                raise RunError(
+                    f"{path}: ends with lines that are neither an incomplete view nor closed by a record of this "
+                    "program; restore the file or run the benchmark again"
+                )
+        return size
 
 
 def _last_position(file: BinaryIO, end: int, pattern: bytes) -> int:

@@ -27,7 +27,7 @@ from tests.support.sampling_runs import run_options, run_sampling
 from tests.support.tiny_models import make_lora
 
 pytestmark = pytest.mark.slow
-FAMILIES = ("cross", "recolour", "gravity", "edge")
+FAMILIES = ("cross", "recolour", "diagonal", "edge")
 BORDER = 1e-4
 """Answers whose log-probability is this close to the threshold are left out of the comparison."""
 Distribution = dict[tuple[int, ...], float]

@@ -6,6 +6,7 @@ It runs in a test (``ChatServer``) or as a process: ``python -m tests.support.ch
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import threading
@@ -210,6 +211,8 @@ class ChatServer:
             right = self.language_model.response(body, name)
             if "error" in right:
                 return json_response(right, 400)
+            if self.faults(number) is None:  # unlike orjson, json writes NaN
+                return web.Response(text=json.dumps(right), content_type="application/json")
         else:
             texts = ["Hi" if greeting else self.answer(chat) for chat in chats]
             answers = [text if isinstance(text, tuple) else (text, "stop") for text in texts]
@@ -257,7 +260,7 @@ def copying_model(tokenizer: FileTokenizer, **options: Any) -> LanguageModel:
 
     def right(text: str) -> str:
         turns = [[part for part in turn.groups() if part is not None] for turn in _TURN.finditer(text)]
-        return turns[-1][1]
+        return turns[-1][1] if turns else ""
 
     return LanguageModel(tokenizer, right, **options)
 

@@ -78,7 +78,8 @@ class LanguageModel:
     def split(self, ids: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:
         """Return a prompt and the tokens of the answer that follow it."""
         width = len(self._opening)
-        end = next(i for i in range(len(ids), width - 1, -1) if list(ids[i - width : i]) == self._opening)
+        ends = (i for i in range(len(ids), width - 1, -1) if list(ids[i - width : i]) == self._opening)
+        end = next(ends, len(ids))
         return list(ids[:end]), tuple(ids[end:])
 
     def ranked(self, model: str, prompt: tuple[int, ...], answer: tuple[int, ...]) -> list[tuple[int, float]]:
