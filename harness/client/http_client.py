@@ -14,6 +14,7 @@ import orjson
 
 from harness.client.address import api_roots, canonical_url
 from harness.client.error_response import Refusal, TransientError, shorten
+from harness.client.model_list import parse_models
 from harness.client.request import (
     NEUTRAL_PARAMETERS,
     OPTIONAL_PARAMETERS,
@@ -24,7 +25,7 @@ from harness.client.request import (
     SamplingParameters,
     message_dicts,
 )
-from harness.client.response import Reply, parse_body, parse_models, parse_replies
+from harness.client.response import Reply, parse_body, parse_replies
 from harness.client.score_format import score_route
 from harness.client.server_log import local_log
 from harness.core.errors import ServerError

@@ -42,7 +42,7 @@ def check_prompt_tokens(data: Mapping[str, Any], prompts: Sequence[Sequence[int]
 
 
 def read_positions(
-    choice: Mapping[str, Any], finish_reason: str | None, prompt: Sequence[int], count: int, stop_ids: frozenset[int]
+    choice: Mapping[str, Any], prompt: Sequence[int], count: int, stop_ids: frozenset[int], *, truncated: bool
 ) -> tuple[Position, ...]:
     """Return the generated positions of one choice of a completion.
 
@@ -50,6 +50,7 @@ def read_positions(
         prompt: the token ids of its prompt.
         count: log-probabilities requested for each position.
         stop_ids: tokens at which the server must stop.
+        truncated: the answer reached its limit on tokens.
 
     Raises:
         UnusableLogprobs: there are fewer log-probabilities, other tokens than ids, values that are no log-probabilities
@@ -66,7 +67,7 @@ def read_positions(
         raise UnusableLogprobs(f"{len(tokens)} tokens with log-probabilities of {len(tops)}")
     positions = tuple(_read_position(token, top, count) for token, top in zip(tokens, tops, strict=True))
     _check_raw(positions)
-    _check_end(positions, finish_reason, stop_ids)
+    _check_end(positions, stop_ids, truncated=truncated)
     return positions
 
 
@@ -128,12 +129,12 @@ def _is_certain(position: Position) -> bool:
     return bool(others) and position.logprobs[position.token] == 0.0 and max(others) < _IMPOSSIBLE
 
 
-def _check_end(positions: Sequence[Position], finish_reason: str | None, stop_ids: frozenset[int]) -> None:
-    """Make sure that the answer ends with a stop token and at no other token, unless it was cut off."""
+def _check_end(positions: Sequence[Position], stop_ids: frozenset[int], *, truncated: bool) -> None:
+    """Make sure that an answer ends with a stop token, unless it was truncated, and has no other one."""
     ends = [index for index, position in enumerate(positions) if position.token in stop_ids]
     if ends and ends[0] < len(positions) - 1:
         raise UnusableLogprobs(f"the server went on after token {positions[ends[0]].token}, which ends a turn")
-    if finish_reason == "stop" and not ends:
+    if not truncated and not ends:
         last = f"token {positions[-1].token}" if positions else "no token"
         raise UnusableLogprobs(
             f"the server ended an answer at {last}, which is not among the tokens that end a turn "

@@ -32,11 +32,11 @@ def logs(**probabilities: float) -> dict[int, float | None]:
 
 def test_positions_are_read() -> None:
     data = choice((3, logs(t3=0.6, t4=0.4)), (0, logs(t0=0.9, t5=0.1)))
-    assert read_positions(data, "stop", [7], 2, STOPS) == (
+    assert read_positions(data, [7], 2, STOPS, truncated=False) == (
         Position(3, {3: math.log(0.6), 4: math.log(0.4)}),
         Position(0, {0: math.log(0.9), 5: math.log(0.1)}),
     )
-    assert read_positions(choice(), "length", [7], 2, STOPS) == ()
+    assert read_positions(choice(), [7], 2, STOPS, truncated=True) == ()
 
 
 @given(values=st.lists(st.floats(-30, 0), min_size=2, max_size=12))
@@ -44,7 +44,7 @@ def test_what_a_softmax_gives_is_accepted(values: list[float]) -> None:
     total = math.log(math.fsum(map(math.exp, values)))
     tops: dict[int, float | None] = {token + 1: value - total for token, value in enumerate(values)}
     best = max(tops, key=lambda token: tops[token] or 0.0)
-    (position,) = read_positions(choice((best, tops)), "length", [7], len(values), STOPS)
+    (position,) = read_positions(choice((best, tops)), [7], len(values), STOPS, truncated=True)
     assert position.logprobs == {token: min(value or 0.0, 0.0) for token, value in tops.items()}
 
 
@@ -71,12 +71,12 @@ def test_what_a_softmax_gives_is_accepted(values: list[float]) -> None:
 )
 def test_unusable_log_probabilities_are_an_error(data: dict[str, Any], finish: str, message: str) -> None:
     with pytest.raises(UnusableLogprobs, match=message):
-        read_positions(data, finish, [7], 2, STOPS)
+        read_positions(data, [7], 2, STOPS, truncated=finish == "length")
 
 
 def test_a_certain_model_is_not_taken_for_processed_log_probabilities() -> None:
     data = choice((3, {3: 0.0, 4: -18.5}), (0, {0: 0.0, 4: -9999.0}))
-    assert len(read_positions(data, "stop", [7], 2, STOPS)) == 2
+    assert len(read_positions(data, [7], 2, STOPS, truncated=False)) == 2
 
 
 def test_another_number_of_prompt_tokens_is_an_error() -> None:
