@@ -47,8 +47,8 @@ class RunEstimate:
             per_view = self.search.max_answers or round(1 / self.search.min_prob)
             most = self.views * max(1, per_view)
             lines.append(
-                f"completions: at least {fewest}, one for each view; about one for each answer, of which a view has at "
-                f"most {per_view} (--min-prob {self.search.min_prob:g}), so that {most} are hardly exceeded"
+                f"completions: {fewest} (one for each view) to about {most} (one for each answer, of which a view has at "
+                f"most {per_view})"
             )
         if self.prompt_tokens is not None:
             lines.append(

@@ -295,7 +295,7 @@ def test_a_dry_run_says_what_would_be_requested_and_writes_nothing(tmp_path: Pat
         assert server.requests == []
     assert estimate.views == 40
     assert "40 views: 2 models, 5 test outputs, 4 each" in estimate.text()
-    assert "completions: at least 40" in estimate.text()
+    assert "completions: 40 (one for each view) to about 400 " in estimate.text()
     assert not (tmp_path / "run").exists()
 
 
