@@ -47,8 +47,8 @@ class RunEstimate:
             per_view = self.search.max_answers or round(1 / self.search.min_prob)
             most = self.views * max(1, per_view)
             lines.append(
-                f"completions: {fewest} (one for each view) to about {most} (one for each answer, of which a view has at "
-                f"most {per_view})"
+                f"completions: {fewest} (one for each view) to about {most} (one for each answer, at most {per_view} "
+                "of a view)"
             )
         if self.prompt_tokens is not None:
             lines.append(
