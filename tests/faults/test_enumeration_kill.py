@@ -28,7 +28,8 @@ def complete(server: ChatServer, out: Path, *more: str) -> None:
     """Run the command to its end."""
     with begin(server, out, *more) as process:
         _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert len(views(out)) == PLANNED, errors
+    assert RunFolder(out).manifest().finished is not None
 
 
 @pytest.fixture(scope="module")
