@@ -1,8 +1,9 @@
 """Log-probabilities of given answers to given prompts, computed by vLLM with each prompt read from the prefix cache.
 
-An answer is scored as the end of a prompt, with ``prompt_logprobs``. The answers of one prompt share its cached blocks
-(``serve.server.prefix_cap``), so that a prompt is computed once, and then only its last, incomplete block and the
-answers.
+An answer is scored as the end of a prompt, with ``prompt_logprobs``. A first request fills the prefix cache with the
+whole blocks of the prompt; then each answer computes only the prompt's last, incomplete block and its own tokens
+(``serve.server.prefix_cap``). vLLM computes the logits of every position that a request with ``prompt_logprobs``
+computes, some of them all at once, so that this also keeps the logits of long prompts out of memory.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from serve.server.prefix_cap import CACHE_CAP, PATCHED
 
+_T = TypeVar("_T")
 _log = logging.getLogger("vllm.arc_bench")
-_IN_FLIGHT = 64
+_ANSWERS = 64
 """Answers of one request that the engine has at a time, so that other requests do not wait behind all of them."""
+_PROMPTS = 16
+"""Prompts of one request that are scored at a time, so that their blocks are not evicted before their answers."""
 _ROUNDING = 1e-3
 """How far above 0 a log-probability may be; float32 sums can exceed it a little."""
 _SAME = 0.05
@@ -58,6 +62,7 @@ class AnswerScorer:
     Attributes:
         max_tokens: longest prompt and answer together; vLLM needs room for one more token.
         vocabulary: number of token ids.
+        block: tokens of a block of the prefix cache.
     """
 
     def __init__(self, client: Any, adapters: Mapping[str, Any]) -> None:
@@ -65,6 +70,7 @@ class AnswerScorer:
         self._adapters = adapters
         self.max_tokens: int = client.model_config.max_model_len - 1
         self.vocabulary: int = client.model_config.get_vocab_size()
+        self.block: int = client.vllm_config.cache_config.block_size
 
     async def score(self, model: str, prompts: Sequence[PromptAnswers]) -> list[list[AnswerScore]]:
         """Return the scores of every prompt's answers, in the order given.
@@ -78,44 +84,71 @@ class AnswerScorer:
             ScoreError: an answer's log-probability is incomplete or not finite.
             ValueError: vLLM refuses an input.
         """
-        turns = asyncio.Semaphore(_IN_FLIGHT)
+        prompt_turns, answer_turns = asyncio.Semaphore(_PROMPTS), asyncio.Semaphore(_ANSWERS)
         adapter = self._adapters.get(model)
 
-        async def one(prompt: list[int], answer: list[int]) -> AnswerScore:
-            async with turns:
-                return await self._score_answer(prompt, answer, adapter)
+        async def score_one(prompt: list[int], answer: list[int]) -> AnswerScore:
+            async with answer_turns:
+                return await self.score_answer(prompt, answer, adapter)
 
-        tasks = [asyncio.create_task(one(item.prompt, answer)) for item in prompts for answer in item.answers]
-        try:
-            scores = iter(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return [[next(scores) for _ in item.answers] for item in prompts]
+        async def score_prompt(item: PromptAnswers) -> list[AnswerScore]:
+            async with prompt_turns:
+                await self._fill_cache(item.prompt, adapter)
+                return await _gather([score_one(item.prompt, answer) for answer in item.answers])
 
-    async def _score_answer(self, prompt: list[int], answer: list[int], adapter: Any) -> AnswerScore:
-        """Score one answer (raises as ``score``)."""
+        return await _gather([score_prompt(item) for item in prompts])
+
+    async def _fill_cache(self, prompt: list[int], adapter: Any) -> None:
+        """Compute the whole blocks that the answers of a prompt may read from the cache, unless they are cached."""
+        shared = (len(prompt) - 1) // self.block * self.block
+        if shared:
+            # One token more: if all is cached, only that token is computed, and not the last block.
+            await self._generate(prompt[: shared + 1], adapter, {})
+
+    async def score_answer(self, prompt: list[int], answer: list[int], adapter: Any) -> AnswerScore:
+        """Return the score of one answer, with what is cached of its prompt (raises as ``score``).
+
+        Args:
+            adapter: vLLM's LoRARequest; None for the base model.
+        """
+        options = {
+            "prompt_logprobs": 0,
+            "skip_reading_prefix_cache": False,
+            "flat_logprobs": True,
+            "extra_args": {CACHE_CAP: len(prompt) - 1},
+        }
+        return read_score(await self._generate([*prompt, *answer], adapter, options), len(prompt), answer)
+
+    async def _generate(self, tokens: list[int], adapter: Any, options: dict[str, Any]) -> Any:
+        """Return vLLM's final output for a request that generates one token, which nobody reads.
+
+        Args:
+            options: further sampling parameters.
+        """
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
-        sampling = SamplingParams(
-            max_tokens=1,
-            temperature=0.0,
-            prompt_logprobs=0,
-            skip_reading_prefix_cache=False,
-            detokenize=False,  # rows of cached positions are uninitialised: their ids must not reach the tokenizer
-            flat_logprobs=True,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={CACHE_CAP: len(prompt) - 1},
-        )
-        tokens = tokens_input([*prompt, *answer])
+        # Rows of cached positions are uninitialised: without detokenize=False their ids would reach the tokenizer.
+        kind = RequestOutputKind.FINAL_ONLY
+        sampling = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, output_kind=kind, **options)
         name = f"arc-score-{uuid4().hex}"
-        outputs = [output async for output in self._client.generate(tokens, sampling, name, lora_request=adapter)]
+        stream = self._client.generate(tokens_input(tokens), sampling, name, lora_request=adapter)
+        outputs = [output async for output in stream]
         if not outputs:
             raise ScoreError("the engine returned nothing")
-        return read_score(outputs[-1], len(prompt), answer)
+        return outputs[-1]
+
+
+async def _gather(work: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Return all results in order; when one fails or the caller is cancelled, cancel the others and wait for them."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def read_score(output: Any, prompt_length: int, answer: Sequence[int]) -> AnswerScore:
@@ -165,7 +198,7 @@ async def verified_scorer(client: Any, adapters: Mapping[str, Any]) -> AnswerSco
     if reason is None:
         try:
             scorer = AnswerScorer(client, adapters)
-            reason = await _self_test(scorer, client.vllm_config.cache_config.block_size)
+            reason = await _self_test(scorer)
         except (ScoreError, ImportError, AttributeError, TypeError, ValueError) as error:
             reason = f"this version of vLLM differs from the one that was tested: {error!r}"
     if reason is not None:
@@ -188,19 +221,20 @@ def unsuitable(config: Any) -> str | None:
     return None
 
 
-async def _self_test(scorer: AnswerScorer, block: int) -> str | None:
+async def _self_test(scorer: AnswerScorer) -> str | None:
     """Score the end of one token sequence three times; return what is wrong, or None.
 
     The sequence fills one cache block. The first time nothing is cached; the second time the block must come from the
     cache and give the same result; the third answer begins with the block's last token, so that the block must be
     computed again.
     """
+    block = scorer.block
     tokens = [0] * (block + 2)
     if len(tokens) > scorer.max_tokens:
         return f"the context of {scorer.max_tokens + 1} tokens is shorter than a cache block of {block} and an answer"
     scores = []
     for split, expected in ((block + 1, 0), (block + 1, block), (block, 0)):
-        score = (await scorer.score("", [PromptAnswers(tokens[:split], [tokens[split:]])]))[0][0]
+        score = await scorer.score_answer(tokens[:split], tokens[split:], None)
         if score.n_cached != expected:
             return f"{score.n_cached} instead of {expected} prompt tokens came from the cache"
         scores.append(score.logprob)

@@ -20,7 +20,8 @@ from tests.serve.conftest import OpenSite
 from tests.support.admin_site import Site
 
 MODEL = SimpleNamespace(max_model_len=64, get_vocab_size=lambda: 100)
-SCORER = AnswerScorer(SimpleNamespace(model_config=MODEL), {})
+CACHE = SimpleNamespace(cache_config=SimpleNamespace(block_size=16))
+SCORER = AnswerScorer(SimpleNamespace(model_config=MODEL, vllm_config=CACHE), {})
 
 
 def vllm_request(tokens: int, extra: object) -> Any:

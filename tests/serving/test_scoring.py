@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from harness.core.random_stream import Stream
 from tests.serving.conftest import Site
-from tests.serving.world import BASE, PROMPTS, ask, get_text, post
+from tests.serving.world import BASE, PROMPTS, ask, figure, get_text, post
 from tests.support.answer_logprobs import reference
+from tests.support.commands import wait_until
 from tests.support.dtypes import tolerance
 
 pytestmark = pytest.mark.slow
 
 ANSWERS = 4
+JSON = {"Content-Type": "application/json"}
 
 
 def tokens(*key: object, count: int) -> list[int]:
@@ -73,8 +78,6 @@ def adapters_of(site: Site) -> dict[str, Path | None]:
 
 
 def test_the_route_is_listed(site: Site) -> None:
-    import json
-
     models = {card["id"]: card["arc_bench"] for card in json.loads(get_text(f"{site.url}/v1/models"))["data"]}
     assert models[BASE]["score"] == models["a"]["score"] == "/arc/score"
 
@@ -100,21 +103,29 @@ def test_a_prompt_is_computed_once_and_answers_always(site: Site) -> None:
     shared = [(len(prompt) - 1) // block * block for prompt, _ in prompts]
     first = score(site.url, "a", prompts)["usage"]
     assert first["prompt_tokens"] == sum(len(prompt) + len(answer) for prompt, some in prompts for answer in some)
-    # Prompts have nothing in common, so that the first answer of each computes its prompt.
-    assert first["cached_tokens"] == (ANSWERS - 1) * sum(shared)
+    assert first["cached_tokens"] == ANSWERS * sum(shared)
+    before = figure(site.url, "vllm:prompt_tokens_total"), figure(site.url, "vllm:prompt_tokens_cached_total")
     assert score(site.url, "a", prompts)["usage"]["cached_tokens"] == ANSWERS * sum(shared)
+    after = figure(site.url, "vllm:prompt_tokens_total"), figure(site.url, "vllm:prompt_tokens_cached_total")
+    # Beside the answers, a request per prompt made sure that its blocks are cached, and computed one token.
+    computed = (after[0] - before[0]) - (after[1] - before[1])
+    assert computed == first["prompt_tokens"] - ANSWERS * sum(shared) + sum(map(bool, shared))
 
 
 def test_answers_that_a_generation_has_cached_are_computed_again(site: Site) -> None:
     """The cache holds the prompt and the generated answer in whole blocks."""
     block = block_size(site.url)
-    for model, folder in adapters_of(site).items():
-        for length in (block - 1, block, block + 1):
-            prompt = tokens("generated", model, length, count=length)
-            _, answer = ask(site.url, model, prompt, max_tokens=2 * block)
-            assert len(answer) == 2 * block
-            item = (prompt, [answer, answer[: block + 1], [*answer[:-1], 7]])
-            assert_as_peft(site.world.model, folder, [item], score(site.url, model, [item]))
+
+    def check(model: str, length: int) -> None:
+        prompt = tokens("generated", model, length, count=length)
+        _, answer = ask(site.url, model, prompt, max_tokens=2 * block)
+        assert len(answer) == 2 * block
+        item = (prompt, [answer, answer[: block + 1], [*answer[:-1], 7]])
+        assert_as_peft(site.world.model, adapters_of(site)[model], [item], score(site.url, model, [item]))
+
+    work = [(model, length) for model in adapters_of(site) for length in (block - 1, block, block + 1)]
+    with ThreadPoolExecutor(len(work)) as threads:
+        list(threads.map(lambda item: check(*item), work))
 
 
 def test_generation_beside_scoring_is_untouched(site: Site) -> None:
@@ -162,6 +173,19 @@ def test_bad_input_is_refused_with_field_and_remedy(site: Site, name: str) -> No
     status, reply = post(f"{site.url}/arc/score", {"model": "a", **body})
     assert status == 400
     assert message in reply["error"]["message"]
+
+
+def test_a_client_that_leaves_frees_the_engine(site: Site) -> None:
+    """Its answers are aborted, its adapter is released, and other requests are answered."""
+    prompts = [{"prompt": tokens("left", n, count=1500), "answers": [tokens("a", n, count=300)]} for n in range(200)]
+    connection = http.client.HTTPConnection(urlsplit(site.url).netloc, timeout=60)
+    connection.request("POST", "/arc/score", json.dumps({"model": "b", "prompts": prompts}), JSON)
+    wait_until(lambda: figure(site.url, "vllm:num_requests_running") > 0, seconds=60)
+    connection.close()
+    wait_until(lambda: figure(site.url, "vllm:num_requests_running") == 0, seconds=60)
+    assert figure(site.url, "vllm:num_requests_waiting") == 0
+    site.world.set_live(site.url, "b2", "b1")  # unloads b1 once no request uses it
+    assert site.world.is_right(site.world.ids["b1"], 0, ask(site.url, "b", PROMPTS[0])[1])
 
 
 def test_the_longest_sequence_is_scored(site: Site) -> None:
