@@ -101,7 +101,10 @@ def test_a_prompt_is_computed_once_and_answers_always(site: Site) -> None:
     block = block_size(site.url)
     prompts = [(prompt, answers_to(prompt, block)) for n in lengths(block) if (prompt := tokens("once", n, count=n))]
     shared = [(len(prompt) - 1) // block * block for prompt, _ in prompts]
+    labels = (f'model="{site.world.ids["a1"]}"', 'kind="prompt"')
+    counted = figure(site.url, "arc_bench_tokens_total", *labels)
     first = score(site.url, "a", prompts)["usage"]
+    assert figure(site.url, "arc_bench_tokens_total", *labels) == counted + first["prompt_tokens"]
     assert first["prompt_tokens"] == sum(len(prompt) + len(answer) for prompt, some in prompts for answer in some)
     assert first["cached_tokens"] == ANSWERS * sum(shared)
     before = figure(site.url, "vllm:prompt_tokens_total"), figure(site.url, "vllm:prompt_tokens_cached_total")
