@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from harness.core.random_stream import Stream
+from serve.client import admin
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, ask, figure, get_text, post
 from tests.support.answer_logprobs import reference
@@ -181,13 +182,16 @@ def test_bad_input_is_refused_with_field_and_remedy(site: Site, name: str) -> No
 def test_a_client_that_leaves_frees_the_engine(site: Site) -> None:
     """Its answers are aborted, its adapter is released, and other requests are answered."""
     prompts = [{"prompt": tokens("left", n, count=1500), "answers": [tokens("a", n, count=300)]} for n in range(200)]
+    before = figure(site.url, "vllm:prompt_tokens_total")
     connection = http.client.HTTPConnection(urlsplit(site.url).netloc, timeout=60)
     connection.request("POST", "/arc/score", json.dumps({"model": "b", "prompts": prompts}), JSON)
-    wait_until(lambda: figure(site.url, "vllm:num_requests_running") > 0, seconds=60)
+    wait_until(lambda: figure(site.url, "vllm:prompt_tokens_total") > before)
     connection.close()
-    wait_until(lambda: figure(site.url, "vllm:num_requests_running") == 0, seconds=60)
-    assert figure(site.url, "vllm:num_requests_waiting") == 0
-    site.world.set_live(site.url, "b2", "b1")  # unloads b1 once no request uses it
+    site.world.set_live(site.url, "b2")
+    admin.unload(site.url, site.world.ids["b1"])  # returns when no request uses it
+    computed = figure(site.url, "vllm:prompt_tokens_total") - before
+    assert 0 < computed < 200 * 1800, "the request had ended before its client left"
+    site.world.set_live(site.url, "b1")
     assert site.world.is_right(site.world.ids["b1"], 0, ask(site.url, "b", PROMPTS[0])[1])
 
 
