@@ -88,7 +88,9 @@ def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
 
 def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
     """Test whether the metric is worse than the baseline's by at most ``margin``; return the verdict and its reason."""
+    from harness.core.errors import ConfigError
     from harness.results.table_format import points
+    from harness.scoring.comparable_metrics import incomparable_reason
     from harness.scoring.paired_comparison import compare_pairs
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
     from harness.stats.gate import gain_bounds, margin_verdict
@@ -99,9 +101,13 @@ def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bo
         require_one_model(name)
     selected = select_models((baseline, run), common)
     print_warnings(selected.warnings)
-    require_measured(selected, metric)
     old, new = selected.scored
-    comparison = compare_pairs([(new, old)], selected.seed, (metric,))[0].comparison
+    if (old.enumeration is None) == (new.enumeration is None):
+        require_measured(selected, metric)
+    comparisons = compare_pairs([(new, old)], selected.seed, (metric,))
+    if not comparisons:
+        raise ConfigError(incomparable_reason(metric, new, old))
+    comparison = comparisons[0].comparison
     lower = metric in LOWER_IS_BETTER
     low, high = gain_bounds(comparison, lower)
     verdict = margin_verdict(comparison, margin, lower)
@@ -113,7 +119,7 @@ def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bo
 
 def _check_metric(metric: str) -> None:
     from harness.core.errors import ConfigError
-    from harness.voting.metrics import METRICS
+    from harness.voting.metrics import ENUMERATED_METRICS
 
-    if metric not in METRICS:
-        raise ConfigError(f"there is no metric {metric!r}; choose one of {', '.join(METRICS)}")
+    if metric not in ENUMERATED_METRICS:
+        raise ConfigError(f"there is no metric {metric!r}; choose one of {', '.join(ENUMERATED_METRICS)}")

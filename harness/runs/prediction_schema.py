@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,14 @@ class Record(BaseModel):
     """Base class of all records: unknown fields are an error, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def omitted_if_none() -> Any:
+    """Return the default of an optional field that is left out of the file where it is None.
+
+    So a field that only new kinds of runs have leaves the files of the others as they were, byte for byte.
+    """
+    return Field(default=None, exclude_if=lambda value: value is None)
 
 
 class AugmentationRecord(Record):

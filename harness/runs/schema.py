@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from harness.runs.prediction_schema import Record
+from harness.runs.prediction_schema import Record, omitted_if_none
 from harness.runs.view_schema import SearchConfig
 
 
@@ -62,16 +62,8 @@ class RunConfig(Record):
     chat_template_kwargs: dict[str, JsonValue]
     stop: StopConfig | None = None
     """None without early stopping: every test output gets n samples."""
-    search: SearchConfig | None = None
-    """How the answers of every view are enumerated; None for one drawn answer per sample."""
-
-    @model_serializer(mode="wrap")
-    def _omit_search(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave ``search`` out where it is None, so that manifests of drawn runs are as before."""
-        fields: dict[str, object] = serialize(self)
-        if self.search is None:
-            fields.pop("search", None)
-        return fields
+    search: SearchConfig | None = omitted_if_none()
+    """How the answers of every view are enumerated; None, and no field in the file, for one drawn answer per sample."""
 
 
 class ServedModel(Record):
@@ -172,16 +164,30 @@ class EarlyStoppingResult(Record):
     """By metric that ``metrics`` lacks because of early stopping, the reason."""
 
 
+class EnumerationResult(Record):
+    """What the enumeration of a model's views gave (``--search dfs``)."""
+
+    answers: int
+    """Number of answers, those without a grid included."""
+    candidates: int
+    """Number of distinct grids, added up over test outputs."""
+    truncated: int
+    """Completions that were cut off at the limit on tokens."""
+    dropped: int
+    """Branches that ``--max-answers`` cut off."""
+
+
 class ModelResult(Record):
     """Results of one model of a run."""
 
     tasks: int
     outputs: int
     predictions: int
-    """Number of predictions: n for each test output, minus those skipped by early stopping."""
+    """Number of predictions: n for each test output, minus those skipped by early stopping. Enumerated: of views."""
     failures: dict[str, int]
     metrics: dict[str, Metric]
     stopping: EarlyStoppingResult | None = None
+    enumeration: EnumerationResult | None = omitted_if_none()
 
 
 class Results(Record):

@@ -11,9 +11,10 @@ from harness.core.grid import Task
 from harness.data.dataset import SHOWN_DIGITS, content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction
+from harness.runs.prediction_reader import Prediction, holds_views, read_views
 from harness.runs.schema import Cost, Manifest
 from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
 from harness.scoring.run_scores import CostMeter, read_run_predictions
@@ -136,7 +137,9 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredi
     outputs = {task.id: len(task.test) for task in tasks}
     problems: list[str] = []
     lines = form.read(path, outputs, problems)
-    if form.name == "lines":
+    if form.name == "lines" and holds_views(path):
+        predictions = group_views(read_views(path, accept_unended=True), outputs, None, str(path))
+    elif form.name == "lines":
         predictions = group_predictions(lines, outputs, None, str(path), problems)
     else:
         names: set[str] = set()

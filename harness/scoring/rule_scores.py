@@ -14,8 +14,8 @@ from harness.scoring.paired_comparison import PairedComparison, compare_pairs, p
 from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.run_scores import ModelScores, true_outputs
 from harness.voting.metrics import OutputScore, average_outputs
-from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
-from harness.voting.selection_rules import RULES, Rule, get_rule
+from harness.voting.ranking import RankedGrid, Vote, probability_in_top, split_ties
+from harness.voting.selection_rules import RULES, GridRescores, Rule, get_rule, unrescored_grids
 
 PLACES = ("1", "2", "3", "4", "5-8", "9+", "not ranked", "not found")
 """Where a rule ranks the exact grid. ``not ranked``: it was sampled, but is no candidate of the rule."""
@@ -24,6 +24,23 @@ _LAST_RANKS = (1, 2, 3, 4, 8)
 """The last rank of each place of PLACES that begins with a number."""
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRescores:
+    """What rescoring gave for the candidates of one model (``bench rescore``)."""
+
+    outputs: Mapping[tuple[str, int], GridRescores]
+    """By (task id, test index): the rescored grids; those without a value for every view are left out."""
+    limited: bool = False
+    """Whether only the best candidates by vote were rescored (``--top``)."""
+
+    def rank(self, rule: Rule, task: str, index: int, votes: Sequence[Vote]) -> list[RankedGrid]:
+        """Rank the candidates of a test output by a rule; see ``Rule.rank``."""
+        return rule.rank(votes, self.outputs.get((task, index)), self.limited)
+
+
+NOT_RESCORED = ModelRescores({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,42 +64,70 @@ def parse_rules(names: str) -> list[Rule]:
     return [RULES["vote"], *dict.fromkeys(rule for rule in chosen if rule.name != "vote")]
 
 
-def unusable_reason(rule: Rule, predictions: ModelPredictions) -> str | None:
+def unusable_reason(rule: Rule, predictions: ModelPredictions, rescores: ModelRescores = NOT_RESCORED) -> str | None:
     """Return why a rule cannot be applied to these predictions; None if it can."""
     if rule.needs_views and not predictions.has_views:
         return "the predictions do not say which view they were asked under"
     votes = (vote for outputs in predictions.outputs.values() for output in outputs for vote in output.votes())
     if rule.needs_logprobs and all(vote.sum_logprob is None for vote in votes):
         return "the predictions have no log-probabilities"
-    return None
+    return _unrescored_reason(predictions, rescores) if rule.needs_rescores else None
+
+
+def _unrescored_reason(predictions: ModelPredictions, rescores: ModelRescores) -> str | None:
+    """Return which candidates lack rescores that a rule needs; None if none does."""
+    if not rescores.outputs:
+        return "the candidates were not rescored (bench rescore RUN --server URL)"
+    missing = total = 0
+    where: list[str] = []
+    for task, outputs in predictions.outputs.items():
+        for index, output in enumerate(outputs):
+            count = len(unrescored_grids(output.votes_by_grid, rescores.outputs.get((task, index), {})))
+            total, missing = total + len(output.votes_by_grid), missing + count
+            where += [f"task {task}, test {index}"] if count else []
+    if not missing or rescores.limited:
+        return None
+    return f"{missing} of {total} candidates were not rescored, the first in {where[0]} (bench rescore completes them)"
 
 
 def score_rules(
-    predictions: ModelPredictions, scores: ModelScores, tasks: Sequence[Task], rules: Sequence[Rule]
+    predictions: ModelPredictions,
+    scores: ModelScores,
+    tasks: Sequence[Task],
+    rules: Sequence[Rule],
+    rescores: ModelRescores = NOT_RESCORED,
 ) -> list[RuleScores]:
     """Apply rules to the predictions of one model.
 
     Args:
         scores: the model's scores by the vote; only vote_1 and vote_2 differ between rules.
+        rescores: for rules that need them.
 
     Raises:
         ConfigError: the predictions lack what a rule needs (see ``unusable_reason``).
     """
     for rule in rules:
-        if reason := unusable_reason(rule, predictions):
+        if reason := unusable_reason(rule, predictions, rescores):
             raise ConfigError(f"rule {rule.name} cannot be applied: {reason}")
     truths = true_outputs(tasks)
-    return [_score_rule(rule, predictions, scores, truths) for rule in rules]
+    return [_score_rule(rule, predictions, scores, truths, rescores) for rule in rules]
 
 
 def _score_rule(
-    rule: Rule, predictions: ModelPredictions, scores: ModelScores, truths: Mapping[str, Sequence[Grid]]
+    rule: Rule,
+    predictions: ModelPredictions,
+    scores: ModelScores,
+    truths: Mapping[str, Sequence[Grid]],
+    rescores: ModelRescores,
 ) -> RuleScores:
     """Score one model with the attempts that a rule selects."""
     output_scores: dict[str, list[OutputScore]] = {}
     task_places: list[Floats] = []
     for task, outputs in predictions.outputs.items():
-        rankings = [(rule.rank(output.votes()), truth) for output, truth in zip(outputs, truths[task], strict=True)]
+        rankings = [
+            (rescores.rank(rule, task, index, output.votes()), truth)
+            for index, (output, truth) in enumerate(zip(outputs, truths[task], strict=True))
+        ]
         output_scores[task] = [
             replace(score, vote_1=probability_in_top(ranking, truth, 1), vote_2=probability_in_top(ranking, truth, 2))
             for score, (ranking, truth) in zip(scores.outputs[task], rankings, strict=True)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.errors import UnknownOutputError, format_ids
 from harness.core.files import write_atomically
 from harness.core.grid import Grid, Task
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction, read_predictions
-from harness.runs.schema import Cost, EarlyStoppingResult, Manifest, Metric, ModelResult, Results
+from harness.runs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
+from harness.runs.schema import Cost, EarlyStoppingResult, EnumerationResult, Manifest, Metric, ModelResult, Results
 from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.early_stopped_scores import early_stopping_result, score_output
-from harness.scoring.prediction_groups import ModelPredictions, check_counts, group_predictions
+from harness.scoring.enumerated_outputs import EnumeratedOutput, enumeration_result, group_views
+from harness.scoring.prediction_groups import ModelPredictions, OutputPredictions, check_counts, group_predictions
 from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 from harness.voting.early_stopping import Schedule, run_schedule
-from harness.voting.metrics import METRICS, OutputScore, TaskScores, average_outputs
+from harness.voting.metrics import OutputScore, TaskScores, average_outputs
 
 _NEVER_SENT = "too_long"
 
@@ -33,11 +34,15 @@ class CostMeter:
     def count(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
         """Yield the predictions unchanged, and add up their costs."""
         for prediction in predictions:
-            model = prediction.model
-            self._requests[model] = self._requests.get(model, 0) + (prediction.outcome != _NEVER_SENT)
-            self._tokens[model] = self._tokens.get(model, 0) + (prediction.n_tokens or 0)
-            self._seconds[model] = self._seconds.get(model, 0.0) + prediction.seconds
+            sent = prediction.outcome != _NEVER_SENT
+            self._add(prediction.model, sent, prediction.n_tokens or 0, prediction.seconds)
             yield prediction
+
+    def count_views(self, views: Iterable[EnumeratedView]) -> Iterator[EnumeratedView]:
+        """Yield the views unchanged, and add up their costs: completions, generated tokens, and seconds."""
+        for view in views:
+            self._add(view.model, view.requests, view.n_tokens, view.seconds)
+            yield view
 
     def costs(self) -> dict[str, Cost]:
         """Return the costs so far, by model."""
@@ -45,6 +50,11 @@ class CostMeter:
             model: Cost(requests=count, tokens=self._tokens[model], seconds=round(self._seconds[model], 3))
             for model, count in sorted(self._requests.items())
         }
+
+    def _add(self, model: str, requests: int, tokens: int, seconds: float) -> None:
+        self._requests[model] = self._requests.get(model, 0) + requests
+        self._tokens[model] = self._tokens.get(model, 0) + tokens
+        self._seconds[model] = self._seconds.get(model, 0.0) + seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +68,18 @@ class ModelScores:
     failures: dict[str, int]
     """Failures by kind; requested predictions that were never sampled are ``missing``."""
     predictions: int
-    """Requested predictions: n per test output, minus the samples that early stopping skipped."""
+    """Requested predictions: n per test output, minus the samples that early stopping skipped. Enumerated: views."""
     stopping: EarlyStoppingResult | None = None
+    enumeration: EnumerationResult | None = None
+    """None for drawn predictions."""
+    temperature: float | None = None
+    """At which the predictions were drawn; None if unknown, and for enumerated views."""
 
     @property
     def measured(self) -> tuple[str, ...]:
         """The metrics that these predictions measure without bias, in the order of METRICS."""
         unavailable = () if self.stopping is None else self.stopping.not_available
-        return tuple(name for name in METRICS if name not in unavailable)
+        return tuple(name for name in self.tasks.metrics if name not in unavailable)
 
 
 def score_model(
@@ -82,7 +96,7 @@ def score_model(
     """
     truths = true_outputs(tasks)
     scores = {
-        task: [score_output(output, truth, n, schedule) for output, truth in zip(outputs, truths[task], strict=True)]
+        task: [_score_output(output, truth, n, schedule) for output, truth in zip(outputs, truths[task], strict=True)]
         for task, outputs in predictions.outputs.items()
     }
     all_outputs = [output for outputs in predictions.outputs.values() for output in outputs]
@@ -91,7 +105,13 @@ def score_model(
     sampled = sum(output.count for output in all_outputs)
     failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + requested - sampled}
     kinds = {kind: count for kind, count in sorted(failures.items()) if count}
-    return ModelScores(predictions.model, average_outputs(scores), scores, kinds, requested, early)
+    enumeration = enumeration_result(all_outputs)
+    return ModelScores(predictions.model, average_outputs(scores), scores, kinds, requested, early, enumeration)
+
+
+def _score_output(output: OutputPredictions, truth: Grid, n: int, schedule: Schedule | None) -> OutputScore:
+    """Score one test output: the enumerated views, or the drawn predictions."""
+    return output.score(truth, n) if isinstance(output, EnumeratedOutput) else score_output(output, truth, n, schedule)
 
 
 def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
@@ -120,7 +140,7 @@ def score_intervals(
     by_model: list[dict[str, Interval]] = []
     for scores in scored:
         rows = intervals(scores.tasks.values, scores.tasks.denominator, seed, confidence, resamples)
-        by_metric = dict(zip(METRICS, rows, strict=True))
+        by_metric = dict(zip(scores.tasks.metrics, rows, strict=True))
         by_model.append({name: by_metric[name] for name in scores.measured})
     return by_model
 
@@ -166,15 +186,17 @@ def score_run_models(
         tasks: the declared tasks, if the caller has read them already.
     """
     tasks = declared_tasks(manifest) if tasks is None else tasks
-    n, schedule = manifest.config.n, run_schedule(manifest.config)
+    config, schedule = manifest.config, run_schedule(manifest.config)
     models = read_run_predictions(folder, manifest, tasks, meter)
-    return [score_model(predictions, tasks, n, schedule) for predictions in models]
+    scored = [score_model(predictions, tasks, config.n, schedule) for predictions in models]
+    temperature = config.temperature if config.search is None else None
+    return [replace(scores, temperature=temperature) for scores in scored]
 
 
 def read_run_predictions(
     folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], meter: CostMeter | None = None
 ) -> list[ModelPredictions]:
-    """Read the predictions of every model of a run, grouped by these tasks and checked against the run's n.
+    """Read the predictions, or the enumerated views, of every model of a run, grouped and checked against the run's n.
 
     Raises:
         DataError: a damaged line, or predictions that these tasks or n do not allow.
@@ -182,8 +204,14 @@ def read_run_predictions(
     """
     path, config = folder.predictions_path, manifest.config
     outputs = {task.id: len(task.test) for task in tasks}
-    lines = read_predictions(path) if meter is None else meter.count(read_predictions(path))
-    predictions = group_predictions(lines, outputs, [model.name for model in config.models], str(path))
+    meter = CostMeter() if meter is None else meter
+    models = [model.name for model in config.models]
+    if config.search is None:
+        per_view = config.samples_per_view if config.augment else config.n
+        lines = meter.count(read_predictions(path))
+        predictions = group_predictions(lines, outputs, models, str(path), samples_per_view=per_view)
+    else:
+        predictions = group_views(meter.count_views(read_views(path)), outputs, models, str(path))
     check_counts(predictions, config.n, str(path))
     folder.check_predictions(manifest)
     return predictions
@@ -217,4 +245,5 @@ def _model_result(scores: ModelScores, row: dict[str, Interval]) -> ModelResult:
         failures=scores.failures,
         metrics=metrics,
         stopping=scores.stopping,
+        enumeration=scores.enumeration,
     )

@@ -11,6 +11,7 @@ from harness.core.grid import Task
 from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
+from harness.scoring.comparable_metrics import enumerated_note, mixed_note
 from harness.scoring.confounders import find_confounders
 from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
@@ -74,7 +75,9 @@ def select_models(names: Sequence[str], common: bool = False) -> SelectedModels:
     if larger:
         partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
         warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
-    return SelectedModels(restrict_to_tasks(scored, shared), manifests[paths[0]].config.seed, warnings)
+    scored = restrict_to_tasks(scored, shared)
+    warnings += [note for note in (mixed_note(scored), enumerated_note(scored)) if note is not None]
+    return SelectedModels(scored, manifests[paths[0]].config.seed, warnings)
 
 
 def require_one_model(name: str) -> None:
@@ -95,13 +98,15 @@ def require_measured(selected: SelectedModels, metric: str) -> None:
     """Check that every selected model measures a metric.
 
     Raises:
-        ConfigError: early stopping left one without it; the message says which model, and why.
+        ConfigError: one does not; the message says which model, and why.
     """
     for scores in selected.scored:
         if scores.stopping is not None and (why := scores.stopping.not_available.get(metric)):
             raise ConfigError(
                 f"{scores.model} stopped early ({scores.stopping.rule}), so that {metric} is unknown: {why}"
             )
+        if metric not in scores.measured:
+            raise ConfigError(f"{metric} is of enumerated views only (--search dfs), and {scores.model} was drawn")
 
 
 def select_model(name: str) -> SelectedModel:
