@@ -10,7 +10,7 @@ from harness.results.summary_table import details_text, summary_table
 from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rule_scores import RuleScores, parse_rules, score_rules, unusable_reason
+from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules, unusable_reason
 from harness.scoring.run_scores import ModelScores, make_results, score_model
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
@@ -74,10 +74,11 @@ def _score_rules(
     rule_scores, warnings = {}, []
     for predictions, scores in zip(saved.predictions, scored, strict=True):
         chosen = parse_rules(rules)
+        rescores = saved.rescores.get(predictions.model, NOT_RESCORED)
         if rules == "all":
-            reasons = {rule.name: unusable_reason(rule, predictions) for rule in chosen}
+            reasons = {rule.name: unusable_reason(rule, predictions, rescores) for rule in chosen}
             suffix = "" if len(scored) == 1 else f" for {predictions.model}"
             warnings += [f"rule {name} is left out{suffix}: {reason}" for name, reason in reasons.items() if reason]
             chosen = [rule for rule in chosen if reasons[rule.name] is None]
-        rule_scores[predictions.model] = score_rules(predictions, scores, saved.tasks, chosen)
+        rule_scores[predictions.model] = score_rules(predictions, scores, saved.tasks, chosen, rescores)
     return rule_scores, warnings

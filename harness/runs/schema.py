@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from harness.runs.prediction_schema import Record, omitted_if_none
-from harness.runs.view_schema import SearchConfig
+from harness.runs.view_schema import EnumerationResult, SearchConfig
 
 
 class ModelConfig(Record):
@@ -162,19 +162,6 @@ class EarlyStoppingResult(Record):
     """Number of samples in the first round; means over predictions use these only."""
     not_available: dict[str, str]
     """By metric that ``metrics`` lacks because of early stopping, the reason."""
-
-
-class EnumerationResult(Record):
-    """What the enumeration of a model's views gave (``--search dfs``)."""
-
-    answers: int
-    """Number of answers, those without a grid included."""
-    candidates: int
-    """Number of distinct grids, added up over test outputs."""
-    truncated: int
-    """Completions that were cut off at the limit on tokens."""
-    dropped: int
-    """Branches that ``--max-answers`` cut off."""
 
 
 class ModelResult(Record):

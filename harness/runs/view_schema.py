@@ -88,3 +88,16 @@ class ViewRecord(Record):
     def key(self) -> PredictionKey:
         """What identifies the view in its run."""
         return self.model, self.task_id, self.test_index, self.sample_index
+
+
+class EnumerationResult(Record):
+    """What the enumeration of a model's views gave (``--search dfs``)."""
+
+    answers: int
+    """Number of answers, those without a grid included."""
+    candidates: int
+    """Number of distinct grids, added up over test outputs."""
+    truncated: int
+    """Completions that were cut off at the limit on tokens."""
+    dropped: int
+    """Branches that ``--max-answers`` cut off."""

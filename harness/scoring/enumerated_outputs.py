@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from harness.core.grid import Grid
 from harness.runs.prediction_reader import EnumeratedView, Prediction
-from harness.runs.schema import EnumerationResult
+from harness.runs.view_schema import EnumerationResult
 from harness.scoring.prediction_groups import ModelPredictions, OutputGroups, OutputPredictions
 from harness.voting.enumerated_metrics import score_views
 from harness.voting.metrics import OutputScore

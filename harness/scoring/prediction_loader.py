@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.core.errors import ArcBenchError, ConfigError, DataError, format_ids
@@ -17,6 +17,7 @@ from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
+from harness.scoring.rule_scores import ModelRescores
 from harness.scoring.run_scores import CostMeter, read_run_predictions
 from harness.voting.early_stopping import Schedule, run_schedule
 
@@ -45,6 +46,8 @@ class SavedPredictions:
     """The costs of a run by model; None for other files."""
     warnings: tuple[str, ...] = ()
     """Checks that could not be made."""
+    rescores: Mapping[str, ModelRescores] = field(default_factory=dict)
+    """By model, what rescoring gave for its candidates (``bench rescore``)."""
 
 
 def open_predictions(

@@ -11,7 +11,8 @@ from harness.core.files import write_atomically
 from harness.core.grid import Grid, Task
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
-from harness.runs.schema import Cost, EarlyStoppingResult, EnumerationResult, Manifest, Metric, ModelResult, Results
+from harness.runs.schema import Cost, EarlyStoppingResult, Manifest, Metric, ModelResult, Results
+from harness.runs.view_schema import EnumerationResult
 from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.early_stopped_scores import early_stopping_result, score_output
 from harness.scoring.enumerated_outputs import EnumeratedOutput, enumeration_result, group_views

@@ -77,8 +77,7 @@ def rank_by_first_sample(votes: Sequence[Vote]) -> list[RankedGrid]:
     votes_by_grid = group_votes(votes)
     keys: dict[Grid, Key] = {}
     for grid, group in votes_by_grid.items():
-        first = min(group, key=lambda vote: vote.sample)
-        keys[grid] = (-first.sample, 0.0 if first.sum_logprob is None else first.sum_logprob)
+        keys[grid] = max((-vote.sample, vote.sum_logprob or 0.0) for vote in group)
     return rank_by_key(votes_by_grid, keys)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.core.grid import Pair
-from harness.runs.prediction_reader import read_predictions
+from harness.runs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
+from harness.scoring.enumerated_outputs import view_votes
 from harness.voting.ranking import RankedGrid, Vote, rank_votes
 from reports.gallery.choose import GalleryTask
+from reports.loading.runs import LoadedRun
 
 GRIDS_SHOWN = 3
 """Grids shown per model; one less if there are more than two models."""
@@ -20,7 +22,7 @@ class TopGrids:
 
     model: str
     n: int
-    """Number of predictions, failures included."""
+    """Number of predictions, or of enumerated views, failures included."""
     top: tuple[RankedGrid, ...]
     exact_rank: int | None
     """From 1; None if no prediction is exact."""
@@ -35,14 +37,13 @@ def top_grids(gallery: Sequence[GalleryTask]) -> list[TopByOutput]:
     """Return the votes on each task of the gallery. The predictions of each run are read once."""
     sections = {entry.section.number: entry.section for entry in gallery}
     tasks_of = {number: {e.task.id for e in gallery if e.section.number == number} for number in sections}
-    votes: dict[tuple[int, str, str, str, int], list[Vote | None]] = {}
+    votes: dict[tuple[int, str, str, str, int], list[list[Vote]]] = {}
     for number, section in sections.items():
         for run in section.runs:
-            for answer in read_predictions(run.folder.predictions_path):
+            for answer, answer_votes in _read_votes(run):
                 if answer.task_id in tasks_of[number]:
-                    vote = None if answer.grid is None else Vote(answer.grid, answer.mean_logprob)
                     key = (number, run.name, answer.model, answer.task_id, answer.test_index)
-                    votes.setdefault(key, []).append(vote)
+                    votes.setdefault(key, []).append(answer_votes)
     tops: list[TopByOutput] = []
     for entry in gallery:
         models = entry.section.models_with_runs()
@@ -60,7 +61,17 @@ def top_grids(gallery: Sequence[GalleryTask]) -> list[TopByOutput]:
     return tops
 
 
-def _rank_votes(model: str, votes: Sequence[Vote | None], pair: Pair, count: int) -> TopGrids:
-    groups = rank_votes([vote for vote in votes if vote is not None])
+def _read_votes(run: LoadedRun) -> Iterator[tuple[Prediction | EnumeratedView, list[Vote]]]:
+    """Yield each prediction with its vote, if it has a grid, or each enumerated view with its votes."""
+    path = run.folder.predictions_path
+    if run.manifest.config.search is not None:
+        yield from ((view, view_votes(view)) for view in read_views(path))
+        return
+    for answer in read_predictions(path):
+        yield answer, [] if answer.grid is None else [Vote(answer.grid, answer.mean_logprob)]
+
+
+def _rank_votes(model: str, votes: Sequence[Sequence[Vote]], pair: Pair, count: int) -> TopGrids:
+    groups = rank_votes([vote for answer in votes for vote in answer])
     exact = next((i for i, group in enumerate(groups, 1) if group.grid == pair.output), None)
     return TopGrids(model, len(votes), tuple(groups[:count]), exact, groups[exact - 1].count if exact else 0)

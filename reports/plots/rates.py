@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.scoring.comparable_metrics import comparable_values
 from harness.scoring.run_scores import ModelScores
 from reports.loading.runs import Section
 from reports.plots.style import COLOURS, WIDTH, panel_groups, panel_rows
@@ -46,9 +47,12 @@ def rates_figure(sections: Sequence[Section]) -> Figure:
 
 
 def rate_pairs(section: Section) -> list[tuple[ModelScores, ModelScores]]:
-    """Return the reference paired with each other model, if the accuracy of both is known."""
+    """Return the reference paired with each other model, if the accuracies of both are known and comparable."""
     reference = next((scores for scores in section.rated if scores.model == section.reference), None)
-    return [(reference, scores) for scores in section.rated if reference is not None and scores is not reference]
+    if reference is None:
+        return []
+    others = [scores for scores in section.rated if scores is not reference]
+    return [(reference, s) for s in others if comparable_values("accuracy", s, reference) is not None]
 
 
 def _draw_panel(panel: Axes, reference: ModelScores, scores: ModelScores) -> None:

@@ -10,6 +10,7 @@ import orjson
 from harness.data.spec import open_dataset
 from harness.results.table_format import markdown_table
 from harness.runs.schema import RunConfig
+from harness.scoring.comparable_metrics import enumerated_note, mixed_note
 from harness.scoring.confounders import find_confounders
 from reports.loading.runs import LoadedRun, Section
 
@@ -33,6 +34,7 @@ def warnings(section: Section) -> list[str]:
         ]
     manifests = [run.manifest for run in section.runs]
     texts += find_confounders(manifests, [model for manifest in manifests for model in manifest.config.models])
+    texts += [note for note in (mixed_note(section.scored), enumerated_note(section.scored)) if note is not None]
     return list(dict.fromkeys(texts))
 
 
@@ -95,7 +97,7 @@ def _run_command(run: LoadedRun) -> str:
 
 def _sampling_options(config: RunConfig) -> list[str]:
     """Return the sampling options that differ from the command's defaults."""
-    words = ["--api", config.api]
+    words = ["--api", config.api, *_search_options(config)]
     words += ["--temperature", f"{config.temperature:g}"] if config.temperature else []
     words += ["--top-p", f"{config.top_p:g}"] if config.top_p != 1 else []
     words += ["--min-p", f"{config.min_p:g}"] if config.min_p else []
@@ -106,3 +108,11 @@ def _sampling_options(config: RunConfig) -> list[str]:
     words += [] if config.stop is None else ["--stop", config.stop.rule]
     words += [] if config.augment else ["--no-augment"]
     return words + (["--lenient"] if config.lenient else [])
+
+
+def _search_options(config: RunConfig) -> list[str]:
+    """Return the options that enumerate answers; none for drawn predictions."""
+    if (search := config.search) is None:
+        return []
+    limit = [] if search.max_answers is None else ["--max-answers", str(search.max_answers)]
+    return ["--search", "dfs", "--min-prob", f"{search.min_prob:g}", *limit]

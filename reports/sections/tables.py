@@ -10,6 +10,7 @@ from harness.results.summary_table import WILSON_MARK, failure_count
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.prediction_schema import FAILURES
 from harness.runs.schema import ModelResult
+from harness.scoring.enumerated_outputs import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.paired_test import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
@@ -108,7 +109,9 @@ def failures(section: Section) -> str:
     due = sum(result.predictions for result in results.values())
     if not sum(map(failure_count, results.values())):
         return f"Every one of the {due:,} predictions is a grid."
-    kinds = [kind for kind in FAILURES if any(result.failures.get(kind) for result in results.values())]
+    kinds = [
+        kind for kind in (*FAILURES, BELOW_MIN_PROB) if any(result.failures.get(kind) for result in results.values())
+    ]
     rows = [
         [
             name,

@@ -104,7 +104,8 @@ def _sampling_sentence(section: Section) -> list[str]:
         return []
     pass_n = result.metrics["pass_n"].value
     ratio = selection_ratio(result.metrics[METRIC].value, pass_n)
-    text = f"Sampling with **{name}** finds the answer in {percent(pass_n)} (pass_n)"
+    source = "Sampling" if result.enumeration is None else "The search"
+    text = f"{source} with **{name}** finds the answer in {percent(pass_n)} (pass_n)"
     return [text + ("." if ratio is None else f", of which two attempts keep {percent(ratio)}.")]
 
 
