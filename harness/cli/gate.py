@@ -83,7 +83,10 @@ def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
     require_measured(selected, metric)
     interval = score_intervals(selected.scored, selected.seed)[0][metric]
     verdict = gate_verdict(interval.low, interval.high, minimum)
-    return verdict, f"{metric} is {with_interval(interval)}, asked for is at least {percent(minimum)}"
+    more = ""
+    if metric == "accuracy" and (scores := selected.scored[0]).enumeration is not None:
+        more = f" + at most {100 * scores.tasks.values_of('unexplored').mean():.1f} unexplored"
+    return verdict, f"{metric} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
 
 
 def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -20,10 +20,8 @@ from harness.runs.view_schema import GreedyRecord, ViewRecord
 _OUTCOMES = frozenset(("grid", *FAILURES))
 
 MASS_TOLERANCE = 1e-6
-"""Rounding of double-precision sums, per answer of a view."""
-_MOST_MASS = 1.05
-"""How much the answers of a view may add up to: a server computes each completion in another batch, whose rounding
-(in bfloat16) differs."""
+"""Rounding of single-precision probabilities, per answer of a view. Every prefix has one distribution, from one
+completion, so that the answers of a view add up to at most 1 also where batches round otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +203,11 @@ def _close_view(line: dict[str, object], answers: Sequence[Prediction], where: s
     )  # fmt: skip
 
 
+def total_mass(logprobs: Iterable[float]) -> float:
+    """Return the sum of the probabilities of a view's answers."""
+    return math.fsum(math.exp(min(logprob, 1.0)) for logprob in logprobs)
+
+
 def _check_answers(record: ViewRecord, answers: Sequence[Prediction], where: str) -> None:
     """Check a view's answers against its closing record.
 
@@ -221,9 +224,8 @@ def _check_answers(record: ViewRecord, answers: Sequence[Prediction], where: str
     logprobs = [answer.sum_logprob or 0.0 for answer in answers]
     if any(earlier < later for earlier, later in pairwise(logprobs)):
         raise DataError(f"{where}: the answers that precede it are not in the order of their cumulative_logprob")
-    total = math.fsum(math.exp(min(logprob, 1.0)) for logprob in logprobs)
-    tolerance = MASS_TOLERANCE * max(1, len(answers))
-    if total > _MOST_MASS:
+    total, tolerance = total_mass(logprobs), MASS_TOLERANCE * max(1, len(answers))
+    if total > 1 + tolerance:
         raise DataError(f"{where}: the probabilities of the view's answers add up to {total:.7g}, which is over 1")
     if record.view.outcome == "enumerated" and abs(max(0.0, 1 - total) - record.view.unexplored) > tolerance:
         raise DataError(

@@ -10,6 +10,7 @@ from typing import Literal
 from harness.candidates.enumeration import AnswerSearch, Branch, EnumeratedAnswer
 from harness.client.response import Reply
 from harness.client.retry import Job
+from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
 from harness.runs.prediction_schema import Outcome
 from harness.runs.schema import RunConfig
 from harness.runs.view_block import ViewAnswer, ViewResult
@@ -173,6 +174,11 @@ class EnumeratedViews:
     def _result(self, view: _OpenView) -> ViewResult:
         """Return the answers of a view whose search is complete."""
         search, answers = view.search, view.search.answers()
+        mass = total_mass(answer.logprob for answer in answers)
+        if mass > 1 + MASS_TOLERANCE * max(1, len(answers)):
+            reason = f"the probabilities of a view's answers add up to {mass:.7g}: the log-probabilities contradict"
+            self._recorder.show_failure(view.sample.model, "error", f"{reason} each other")
+            return view.result("error")
         decoded = tuple(self._decode(view, answer) for answer in answers)
         greedy: int | ViewAnswer | None = None
         if search.greedy is not None:
