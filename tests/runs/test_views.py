@@ -11,11 +11,16 @@ import pytest
 from harness.core.augmentation import identity_view
 from harness.core.errors import DataError
 from harness.core.grid import Grid
+from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.prediction_reader import Prediction, holds_views, read_predictions, read_views
 from harness.runs.view_block import ViewAnswer, ViewResult, view_block
-from harness.runs.view_schema import AnswerRecord, ViewRecord
+from harness.runs.view_schema import AnswerRecord, SearchConfig, ViewRecord
+from harness.scoring.run_scores import score_run
+from tests.support.run_folders import MakeRun
+from tests.support.view_runs import write_view_run
 
+SPEC = "toy/cross/evaluation#n=4"
 GRID = Grid.from_rows([[1, 2], [3, 4]])
 
 
@@ -151,3 +156,18 @@ def test_failed_views_are_dropped_to_be_made_again(tmp_path: Path) -> None:
     file = write(tmp_path, block(text), *failed, kept)
     assert drop_retryable(file) == 2
     assert file.read_bytes() == block(text) + kept
+
+
+def test_files_of_drawn_runs_have_no_new_fields(make_run: MakeRun, tmp_path: Path) -> None:
+    drawn = make_run("drawn", SPEC, {"good": 0.9})
+    score_run(drawn)
+    assert b"search" not in (drawn / "manifest.json").read_bytes()
+    assert b"enumeration" not in (drawn / "results.json").read_bytes()
+    views = write_view_run(tmp_path, "views", SPEC, {"good": 0.9})
+    score_run(views)
+    config = RunFolder(views).manifest().config
+    assert config.search == SearchConfig(min_prob=0.05, max_answers=None, logprobs=21)
+    assert RunFolder(drawn).manifest().config.search is None
+    assert RunFolder(views).results().models["good"].enumeration is not None
+    changes = config_changes(RunFolder(drawn).manifest().config, config)
+    assert any(change.startswith("search: null -> {") for change in changes)
