@@ -147,7 +147,7 @@ def test_the_answers_of_the_base_are_those_of_brute_force(
         run_sampling(dfs(url, out, family, min_prob))
         counts.append(check_exact(out, models, min_prob, 80))
     assert sum(n_views for n_views, _ in counts) == 16 * len(FAMILIES)
-    assert sum(n_answers for _, n_answers in counts) > 16
+    assert sum(n_answers for _, n_answers in counts) > 0
 
 
 def test_the_answers_of_an_adapter_are_those_of_brute_force(url: str, models: dict[str, Any], tmp_path: Path) -> None:
