@@ -114,7 +114,7 @@ def main() -> int:
         RESULTS.write_text(page, encoding="utf-8")
     waiting = [entry for entry in ENTRIES if entry not in summaries]
     if waiting:
-        print(f"not finished: {', '.join(waiting)}; the same command goes on", file=sys.stderr)
+        print(f"not finished: {', '.join(waiting)}; the same command resumes", file=sys.stderr)
     missed = not options.quick and any(summary["missed"] for summary in summaries.values())
     return 1 if failed or missed else 0
 

@@ -24,7 +24,7 @@ from benchmarks.common.store import Store
 
 BARC_ROWS = 400_000
 WHY = (
-    "each drawing parses the row anew (orjson, a third of the time, more than the difference); the list holds all rows "
+    "each drawing parses the row (orjson, a third of the time, more than the difference); the list holds all rows "
     "parsed, at the memory shown"
 )
 """By a profile; the rest is the making and checking of grids, which both sides do alike."""

@@ -66,7 +66,7 @@ class Died(Exception):
 
 
 def get(store: Store, key: str, measure: Callable[[], Line]) -> None:
-    """Measure what is not known under ``key``; the death of a server is a measurement, after which all start anew."""
+    """Measure what is not known under ``key``; the death of a server is a measurement, after which all start again."""
     try:
         store.get(key, measure)
     except (OSError, ClientError) as error:
@@ -180,10 +180,10 @@ def main() -> int:
         try:
             measure_all(store, work, extent)
         except Died as death:
-            print(f"a server died: {death}; all are started anew", file=sys.stderr)
+            print(f"a server died: {death}; all are started again", file=sys.stderr)
         except OutOfTimeError:
             missing = [key for key in keys(extent) if key not in store.known]
-            print(f"{len(missing)} measurements are missing; the same command goes on")
+            print(f"{len(missing)} measurements are missing; the same command resumes")
             return 0
         else:
             break

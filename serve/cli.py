@@ -218,7 +218,12 @@ _CHANGES = {
 
 
 def _add_change_command(action: str, text: str, example: str) -> None:
-    """Add the command ``bench adapters ACTION``."""
+    """Add the command ``bench adapters ACTION``.
+
+    Args:
+        text: the help text.
+        example: an argument of the command, for the example in the help text.
+    """
 
     @adapters.command(
         action, help=f"{text}\n\nExample: bench adapters {action} {example} --server http://127.0.0.1:8000"

@@ -17,7 +17,7 @@ ADMIN_KEY = "ARC_BENCH_ADMIN_KEY"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """The user's and the administrator's key; None if that kind needs none. Neither opens the other's routes."""
+    """The user's and the administrator's key; None if it is not set. Neither key opens the other's routes."""
 
     user: str | None
     admin: str | None
@@ -91,7 +91,7 @@ def _key(env: Mapping[str, str], name: str) -> str | None:
 
 
 def key_from_environment(name: str) -> str | None:
-    """Return a key from this process's environment, for clients that send it.
+    """Return a key from this process's environment, for clients that send it; None if it is not set.
 
     Raises:
         ConfigError: as ``Keys.from_environment``.

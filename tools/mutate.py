@@ -1,6 +1,6 @@
 """Break the code on purpose, one change at a time, and check that the tests notice.
 
-    python tools/mutate.py [PART-OF-A-NAME]
+    python tools/mutate.py [PART OF A NAME OR FILE]
 
 Each file ``tools/mutations/*.toml`` lists mutations: a file, a text that occurs in it exactly once, the text that
 replaces it, and the tests that must then fail. A mutation survives if they still pass; the exit status is then 1.
@@ -87,9 +87,9 @@ def copy_checkout(to: Path) -> None:
             shutil.copy2(ROOT / name, to / name)
 
 
-def main(name_part: str = "") -> int:
-    """Try every mutation whose name contains the argument; return 1 if one survives, else 0."""
-    mutations = [mutation for mutation in load_mutations() if name_part in mutation.name]
+def main(part: str = "") -> int:
+    """Try every mutation whose name or file contains the argument; return 1 if one survives, else 0."""
+    mutations = [mutation for mutation in load_mutations() if part in mutation.name or part in mutation.file]
     survivors = []
     with tempfile.TemporaryDirectory(prefix="arc-bench-mutations-") as folder:
         root = Path(folder) / "checkout"

@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Train LoRA adapters on ARC-style data, serve them from one vLLM, and bench them with honest error bars.
 
-    --debug anywhere on the line shows the traceback of an error.
+    With --debug, anywhere on the command line, an error is shown with its traceback.
     """
 
 

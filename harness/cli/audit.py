@@ -71,8 +71,8 @@ def audit(
 ) -> None:
     """Find evaluation tasks and pairs in training data, up to rotation, reflection and permutation of colours.
 
-    Writes clean_ids.txt, the evaluation tasks without a finding, and clean_train_ids.txt, the training tasks that
-    share nothing with the evaluation data; both are for #ids=.
+    Writes two lists of task ids, which #ids= in a dataset spec reads: clean_ids.txt has the evaluation tasks without
+    a leak, clean_train_ids.txt the training tasks that share no pair with the evaluation data.
 
     \b
     bench data audit --train arc2/training --eval arc1/evaluation --json leaks.json

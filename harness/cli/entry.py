@@ -48,7 +48,7 @@ def _as_json_escape(error: UnicodeError) -> tuple[str, int]:
 
 
 def _unexpected_end(error: EOFError) -> str:
-    """Explain an EOFError: most often a compiled Python file was truncated when a disk was full."""
+    """Return an explanation of an EOFError: most often a compiled Python file was truncated when a disk was full."""
     if "marshal" in str(error):
         return (
             f"a compiled Python file is damaged ({error}), as after a full disk; delete them, Python makes them again: "

@@ -1,4 +1,4 @@
-"""Show progress on stderr: a bar on a terminal, elsewhere a line for every tenth."""
+"""Show progress on stderr: a bar on a terminal, elsewhere a line for every 10 %."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
+
+from harness.core.terminal import can_redraw
 
 if TYPE_CHECKING:
     from harness.data.dataset import Dataset
@@ -31,7 +33,7 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
     Args:
         label: names the work.
     """
-    if not sys.stderr.isatty():
+    if not can_redraw(sys.stderr):
         yield _plain(label)
         return
     from rich.console import Console
@@ -52,7 +54,7 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
 
 
 def _plain(label: str) -> ProgressCallback:
-    """Return a function that prints a line for every tenth; work that ends within ``_QUIET_SECONDS`` prints nothing."""
+    """Return a function that prints a line for every 10 % of the work, but nothing in the first ``_QUIET_SECONDS``."""
     start, printed = monotonic(), 0
 
     def update(done: int, total: int, /) -> None:
@@ -80,7 +82,7 @@ def open_with_progress(spec: str, strict: bool) -> Dataset:
     """Open a dataset; show progress while its file is indexed, which happens once.
 
     Args:
-        strict: a damaged line is an error, not a warning.
+        strict: raise an error for a damaged line instead of printing a warning.
     """
     from harness.data.spec import open_dataset
 

@@ -66,7 +66,7 @@ _POLICY = (
 
 
 def policy_options(command: F) -> F:
-    """Give a command the options of a ``RetryPolicy``."""
+    """Add the options that make up a ``RetryPolicy`` to a command."""
     for option in reversed(_POLICY):
         command = option(command)
     return command
@@ -182,7 +182,7 @@ def run(
 
         click.echo(estimate_run(chosen).text())
         return 0
-    hint = f"to go on: {_resume_command()}"
+    hint = f"to resume: {_resume_command()}"
     begun: list[bool] = []
     try:
         summary = sample_run(chosen, on_begin=lambda: begun.append(True))
@@ -251,7 +251,7 @@ def reproduce(
     summary, agreement = reproduce_run(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
         saved = f"{summary.done} of {summary.total} {summary.noun} are saved"
-        click.echo(f"{saved}; to go on: {_resume_command()}", err=True)
+        click.echo(f"{saved}; to resume: {_resume_command()}", err=True)
         return INTERRUPTED
     click.echo(f"{agreement.same} of {agreement.predictions} {summary.noun} are the same")
     for model, task, test, sample in agreement.first:

@@ -44,7 +44,7 @@ def canonical_url(url: str) -> str:
 def api_roots(url: str) -> tuple[str, ...]:
     """Return the URLs under which ``/models`` and ``/chat/completions`` may be found, the most likely first.
 
-    An address with a path is tried as it is, then with ``/v1`` added; one without a path the other way round.
+    For an address without a path, the URL with ``/v1`` added comes first; for one with a path, the address itself.
 
     Args:
         url: a canonical address.

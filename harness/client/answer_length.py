@@ -1,7 +1,7 @@
 """The limit on an answer's tokens: the room that a prompt leaves in the context, and what a server allows.
 
-Servers word their limits in many ways. When a refusal may be about length, smaller limits are tried; that the server
-accepts one of them, and not the wording, shows that the limit was the reason.
+Servers describe their limits in many ways. If a refusal may be about length, smaller limits are tried. The limit was
+the reason if the server accepts one of them; the text of the refusal does not decide.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class PromptTooLong(Exception):
 
 
 class UnequalRoom(Exception):
-    """The prompts of a request leave different room for their answers: send each in a request of its own."""
+    """The prompts of a request leave different room for their answers: send each prompt in its own request."""
 
 
 class AnswerLimiter:
@@ -46,10 +46,10 @@ class AnswerLimiter:
         """Lines for the manifest and the report."""
 
     async def send(self, request: Request) -> list[Reply]:
-        """Send a request with its ``max_tokens`` lowered to what the context and the server allow.
+        """Send a request with ``max_tokens`` lowered to what the context and the server allow; return the answers.
 
         Raises:
-            PromptTooLong, UnequalRoom: nothing can be sent like this.
+            PromptTooLong, UnequalRoom: the request does not fit into the context.
             TransientError, Refusal: as ``Client.send``.
         """
         request = await self._fit_to_context(request)
@@ -65,7 +65,7 @@ class AnswerLimiter:
             return await self._send_with_lower_limit(request, request.max_tokens, refusal)
 
     async def _send_with_lower_limit(self, request: Request, requested: int, first: Refusal) -> list[Reply]:
-        """Send a refused request again with smaller limits until the server accepts one.
+        """Send a refused request again with smaller limits until the server accepts one; return the answers.
 
         Args:
             requested: the limit that was refused.

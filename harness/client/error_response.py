@@ -1,4 +1,4 @@
-"""Classify a server's error responses: errors that may pass (``TransientError``) and refusals that will not.
+"""Classify a server's error responses: retryable ones (``TransientError``) and ``Refusal``.
 
 Servers word the same reason in many ways and put it in different places of the body. The classification looks, in this
 order, for words about the account, about being busy, and about the chat template or the context; then at the status.
@@ -66,11 +66,11 @@ TransientKind = Literal["connection", "timeout", "busy", "server", "garbage", "a
 
 
 class TransientError(ServerError):
-    """One attempt failed in a way that may pass: the same request can be sent again.
+    """One attempt failed, and sending the same request again may succeed.
 
     Attributes:
-        kind: ``connection`` (none, or it broke), ``timeout``, ``busy`` (the server asks to wait), ``server`` (5xx),
-            ``garbage`` (not a valid response), ``abort`` (the server is shutting down).
+        kind: ``connection`` (not established, or lost), ``timeout``, ``busy`` (the server asks to wait),
+            ``server`` (5xx), ``garbage`` (not a valid response), ``abort`` (the server is shutting down).
         retry_after: seconds that the server asks to wait; None if it does not say.
     """
 
@@ -86,7 +86,7 @@ class Refusal(ServerError):
     Args:
         status: the HTTP status.
         message: the text to show.
-        details: what else the error says; searched for known words together with the message.
+        details: further text of the error, which is classified together with the message.
     """
 
     def __init__(self, status: int, message: str, details: str = "") -> None:
@@ -96,33 +96,33 @@ class Refusal(ServerError):
 
     @property
     def is_context(self) -> bool:
-        """The prompt, or the prompt and its answer, exceed the model's context."""
+        """Whether the prompt, or the prompt with its answer, exceeds the model's context."""
         return not self.is_about_account and (self.status in (413, 414) or bool(_CONTEXT.search(self.searchable)))
 
     @property
     def is_answer_limit(self) -> bool:
-        """It names the limit on the answer's tokens and not the context."""
+        """Whether the error is about the limit on the answer's tokens and not about the context."""
         return not self.is_about_account and bool(_ANSWER_LIMIT.search(self.searchable)) and not self.is_context
 
     @property
     def reached_answer_limit(self) -> bool:
-        """The answer's limit was reached before there was any text (OpenAI's reasoning models)."""
+        """Whether the answer reached its token limit before it had any text (OpenAI's reasoning models)."""
         return self.status == 400 and bool(_LIMIT_REACHED.search(self.searchable))
 
     @property
     def lacks_template(self) -> bool:
-        """The server's model has no chat template (vLLM, SGLang, TGI)."""
+        """Whether the error says that the model has no chat template, in the words of vLLM, SGLang or TGI."""
         return bool(_NO_TEMPLATE.search(self.searchable))
 
     @property
     def is_systematic(self) -> bool:
-        """It concerns the key, the account, the route or the model, and therefore every request."""
+        """Whether the error concerns the key, the account, the route or the model, and therefore every request."""
         missing = self.status in (404, 405) or self.status < 400
         return self.is_about_account or missing or bool(_NO_MODEL.search(self.searchable))
 
     @property
     def is_about_account(self) -> bool:
-        """It concerns the key or the account, which only the user can fix: it ends the run."""
+        """Whether the error concerns the key or the account. Only the user can fix that, so it ends the run."""
         if self.status in _REQUEST_STATUSES:
             return bool(_NO_FUNDS.search(self.searchable) or _ACCOUNT.search(self.searchable))
         return 400 <= self.status < 500 and self.status not in (404, 405)

@@ -51,7 +51,7 @@ class Client:
         url: the server, with or without ``/v1``; other paths are used as they are.
         key: the API key, sent as a bearer token; None sends none.
         timeout: seconds for one completion.
-        notice: prints a line for the user: once for each parameter that the server refuses, and for other news.
+        notice: prints a line for the user: once for each parameter that the server refuses, and for other events.
 
     Attributes:
         url: the canonical address.

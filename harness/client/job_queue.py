@@ -26,7 +26,7 @@ class ServerSlots:
         self.release(0)
 
     def acquire(self, count: int) -> None:
-        """Occupy places; more than are free is possible, so that a large job is never stuck."""
+        """Occupy places, even more than are free, so that a large job is never stuck."""
         self.release(-count)
 
     def release(self, count: int) -> None:
@@ -84,7 +84,7 @@ class JobQueue:
         return self.in_flight_by_model.total()
 
     async def take_job(self) -> Job:
-        """Return the next job; wait while there is none but one in flight may be returned."""
+        """Return the next job; wait until there is one, as jobs in flight may come back to the queue."""
         while True:
             if (job := self._next_job()) is not None:
                 self.in_flight_by_model[job.request.model] += len(job.numbers)
@@ -97,7 +97,7 @@ class JobQueue:
         """Record that a job is no longer in flight.
 
         Args:
-            returned: what remains to be done of it: itself, or jobs for some of its prompts.
+            returned: jobs to put back into the queue: the job itself, or jobs for some of its prompts.
             follow_ups: jobs that complete what its answers began; they are handed out even after ``stop``.
         """
         self._follow_ups.extend(follow_ups)

@@ -46,12 +46,12 @@ class Reply:
 
     @property
     def truncated(self) -> bool:
-        """The answer reached its token limit or the end of the context."""
+        """Whether the answer reached its token limit or the end of the context."""
         return self.finish_reason is not None and self.finish_reason.lower() in _LIMIT_REASONS
 
     @property
     def aborted(self) -> bool:
-        """The server stopped generating because it is shutting down: the prompt must be sent again."""
+        """Whether the server stopped generating because it is shutting down; the prompt must then be sent again."""
         return self.finish_reason == "abort"
 
 
@@ -59,7 +59,7 @@ def parse_body(status: int, content: bytes, headers: Mapping[str, str], url: str
     """Return the JSON object of a response with status 200.
 
     Raises:
-        TransientError: an error that may pass, or the body is not a JSON object.
+        TransientError: a retryable error, or the body is not a JSON object.
         Refusal: any other 4xx, or a redirect.
     """
     if 300 <= status < 400:
@@ -98,7 +98,7 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
 
     Raises:
         TransientError: the number of choices differs from that of prompts, a choice is malformed or has neither text
-            nor finish_reason, or the response holds an error that may pass; ``UnusableLogprobs``, if the request has
+            nor finish_reason, or the response holds a retryable error; ``UnusableLogprobs``, if the request has
             ``top_logprobs``.
         Refusal: the response holds another error.
     """

@@ -81,7 +81,7 @@ class Job:
 
     @property
     def is_isolated(self) -> bool:
-        """Two servers crashed while handling this request: it runs alone, so that another crash can be attributed."""
+        """Whether the job must run alone: two servers crashed with it, and a further crash can then be attributed."""
         return self.server_losses >= ISOLATE_AFTER
 
     def reset_attempts(self) -> None:
@@ -120,7 +120,7 @@ class Lost(Exception):
 
 
 class Divide(Exception):
-    """One prompt of the job may be what fails: send each in a request of its own."""
+    """One prompt of the job may be the cause of the failures: send each prompt in its own request."""
 
 
 class GivenUp(Exception):

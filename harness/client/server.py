@@ -35,7 +35,7 @@ class Server(ServerHealth):
         """How often in a row the server asked to wait; all requests in flight at that moment count once."""
 
     async def wait_until_ready(self) -> None:
-        """Return once the server answers and has not asked to wait."""
+        """Wait until the server answers and the pause that it asked for, if any, is over."""
         while not self.up.is_set() or self._busy_until > monotonic():
             await self.up.wait()
             await asyncio.sleep(self._busy_until - monotonic())

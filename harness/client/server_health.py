@@ -164,19 +164,22 @@ class ServerHealth:
                 self.up.set()
 
     async def _send_all_trials(self) -> None:
-        """Send one trial per model; on success they are not sent again."""
+        """Send one request of the run per model; once all succeed, they are not sent again after a downtime.
+
+        If the server keeps failing on such a request, a probe takes its place.
+        """
         for request in self.trials:
             try:
                 await self._retry(partial(self._send_trial, request))
             except TransientError as error:
                 if error.kind in ("connection", "busy") or isinstance(error, UnusableLogprobs):
                     raise
-                # This prompt alone may be what fails.
+                # Perhaps only this prompt makes the server fail.
                 await self._retry(partial(self.client.negotiate_parameters, self.probe(request.model)))
         self._tried = True
 
     async def _send_trial(self, request: Request) -> None:
-        """Negotiate the parameters with a request of the run; with a probe if the request itself is refused.
+        """Negotiate the parameters with a request of the run, or with a probe if the server refuses the request itself.
 
         Raises:
             NoSystemRole: the server accepts the request only without system messages.
@@ -192,7 +195,7 @@ class ServerHealth:
             plain = None if refusal.is_context or not isinstance(request, ChatRequest) else request.without_system()
         if plain is not None and await self._is_accepted(plain):
             raise NoSystemRole(f"{self.client.url} takes no system message for {request.model!r} ({reason})")
-        # This prompt alone may be what is refused.
+        # Perhaps the server refuses only this prompt.
         await self.client.negotiate_parameters(self.probe(request.model))
 
     async def _is_accepted(self, request: Request) -> bool:
@@ -219,13 +222,13 @@ class ServerHealth:
         return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
 
     async def _retry(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Run an action again after errors that may pass, within the policy's retries and ``policy.wait`` seconds.
+        """Run an action, and retry it after transient errors, within the policy's retries and ``policy.wait`` seconds.
 
-        A failed connection is not retried: it is raised at once, and the server counts as down. A reply that asks to
-        wait is not counted as an attempt.
+        A failed connection is raised at once, and the server counts as down. A reply that asks to wait is not counted
+        as an attempt.
 
         Raises:
-            TransientError: the last one.
+            TransientError: the last error.
         """
         job, start = Job((0,), probe_request("")), monotonic()
         pauses = 0

@@ -1,4 +1,4 @@
-"""Find a vLLM server's log and, in it, the root cause of the server's end."""
+"""Find the log of a vLLM server, and in the log the reason why the server ended."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _message(match: re.Match[str], lines: list[_Line], number: int) -> str:
 
 
 def _depth(process: str) -> int:
-    """Return how many processes are between a process and the user: 0 for the API server, 2 for a worker."""
+    """Return the depth of a process in vLLM's chain, by its name: API server 0, engine core 1, worker 2."""
     if process.startswith(("VllmWorker", "Worker")):
         return 2
     return int(process.startswith("EngineCore"))

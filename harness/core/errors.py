@@ -65,7 +65,7 @@ class ServerError(ArcBenchError):
 
 
 class RunError(ArcBenchError):
-    """A run folder exists already, is incomplete, or was made with another configuration."""
+    """A run folder exists already, is incomplete, locked or not writable, or has another configuration."""
 
 
 class NotComputableError(ArcBenchError):

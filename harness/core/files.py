@@ -160,7 +160,7 @@ def uncompressed_path(path: Path) -> Path:
 
 
 def _fingerprint_file(copy: Path) -> Path:
-    """Return the path of the file that holds the fingerprint which a copy had when it was made."""
+    """Return the path of the file that records a decompressed copy's fingerprint at the time it was made."""
     return copy.with_name(f".{copy.name}.written")
 
 

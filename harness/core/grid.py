@@ -67,9 +67,9 @@ class Grid:
 
     @staticmethod
     def from_json(rows: object, where: str = "grid") -> Grid:
-        """Return the same as ``from_rows``, faster, for rows parsed from JSON without ``true`` and ``false``.
+        """Return the grid of rows parsed from JSON: the same as ``from_rows``, but faster.
 
-        It does not check the type of each cell, so that it would accept booleans as 0 and 1.
+        The types of the cells are not checked: ``true`` and ``false`` would be accepted as 1 and 0.
 
         Raises:
             GridError: as ``from_rows`` does.

@@ -25,7 +25,7 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
         duplicate = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the name {duplicate!r} is there twice in one object")
+        raise ValueError(f"the name {duplicate!r} occurs twice in one object")
     return members
 
 

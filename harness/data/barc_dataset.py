@@ -94,11 +94,11 @@ class BarcDataset:
     def task(self, index: int, stream: Stream | None = None) -> Task:
         """Return a task of row ``index``.
 
-        With a stream, a row without enough usable pairs is replaced by a random other row. The fixed draw (no stream)
-        raises instead.
+        With a stream, a row without enough usable pairs is replaced by a random other row. Without a stream, the draw
+        depends on the row's id only, and such a row is an error.
 
         Raises:
-            BadRow: the row has too few usable pairs, in the fixed draw.
+            BadRow: without a stream, the row has too few usable pairs.
             DataError: none of MAX_REDRAWS drawn rows has enough usable pairs.
         """
         file, row = self.locate_row(index)
@@ -200,7 +200,7 @@ def open_barc_files(
 
 
 def open_barc(name: str, strict: bool, progress: Progress | None) -> BarcDataset:
-    """Open a ``.jsonl`` file of BARC rows, or one of BARC's Hugging Face data sets by its name.
+    """Open a ``.jsonl`` file of BARC rows, or one of BARC's Hugging Face datasets by its name.
 
     Raises:
         DataError: there is no such file, it is not a ``.jsonl``, or it is damaged.

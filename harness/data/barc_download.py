@@ -17,7 +17,7 @@ BARC_FILES = {
         "data_suggestfunction_100k.jsonl",
     ),
 }
-"""The names of the files of rows, by the name of their Hugging Face data set."""
+"""The names of the files of rows, by the name of their Hugging Face dataset."""
 
 
 def barc_folder() -> Path:
@@ -39,7 +39,7 @@ def local_file(repo: str, name: str) -> Path | None:
 
 
 def barc_paths(repo: str) -> list[str]:
-    """Return the local paths of the files of one Hugging Face data set.
+    """Return the local paths of the files of one Hugging Face dataset.
 
     Raises:
         SpecError: it is not one of BARC's. DataError: a file of it is not on this machine.

@@ -96,7 +96,7 @@ class TaskList:
 
 @dataclass(frozen=True)
 class SourceList:
-    """A dataset held in memory of which some tasks are drawn anew at each access."""
+    """A dataset held in memory with one source per id. A source may draw a different task at each access."""
 
     spec: str
     sources: tuple[TaskSource, ...]

@@ -86,7 +86,7 @@ def _by_id(tasks: list[dict[str, object]], path: Path) -> dict[str, object]:
                 "{id: [task, …]}"
             )
         if name in by_id:
-            raise DataError(f"{path}, entry {index}: task id {name} is there twice")
+            raise DataError(f"{path}, entry {index}: task id {name} occurs twice")
         by_id[name] = task
     return by_id
 
@@ -157,7 +157,7 @@ def _merge_solutions(data: dict[str, object], path: Path, sibling: Path) -> None
 
 
 def _parse_source(name: str, data: object, where: str, strict: bool = False) -> TaskSource:
-    """Parse what stands under one id: a task, a list of pairs, a list of variants, or a task without test."""
+    """Parse the entry of one id: a task, a list of pairs, a list of variants, or a task without test."""
     _check_id(name, where)
     place = f"{where}, task {name}"
     if _is_list_of_tasks(data):

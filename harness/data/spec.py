@@ -35,7 +35,7 @@ def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None =
 
     The source is ``arc1/training``, ``arc1/evaluation``, ``arc2/training``, ``arc2/evaluation``;
     ``toy/<family>[/evaluation]``; the path of a ``.json`` file or folder in any ARC form, or of a BARC ``.jsonl``; the
-    Hugging Face name of a BARC data set; or ``barc-<virtual tasks>-<max examples>-<path>``.
+    Hugging Face name of a BARC dataset; or ``barc-<virtual tasks>-<max examples>-<path>``.
 
     Args:
         strict: raise an error, instead of a warning, for a damaged line of a ``.jsonl`` and for a pair over 30x30 in a

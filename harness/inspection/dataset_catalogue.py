@@ -23,9 +23,9 @@ class NamedDataset:
 
 
 def named_datasets() -> list[NamedDataset]:
-    """Return the bundled ARC sets with their counts, the generated families, and BARC's data sets.
+    """Return the bundled ARC sets with their counts, the generated families, and BARC's datasets.
 
-    The note of a BARC data set says which of its files are missing on this machine.
+    The note of a BARC dataset says which of its files are missing on this machine.
     """
     entries = []
     for spec in ARC_SPECS:

@@ -74,7 +74,7 @@ class LeakFindings:
     """The training task contains a train pair of the evaluation task."""
 
     def as_dict(self) -> dict[str, dict[str, list[str]]]:
-        """Return the three kinds with sorted ids, as in the JSON report."""
+        """Return, for each kind of leak, the evaluation ids with their training ids, sorted, for the JSON report."""
         return {kind: {key: sorted(names) for key, names in sorted(getattr(self, kind).items())} for kind in LEAK_KINDS}
 
     @property
@@ -89,7 +89,7 @@ class LeakFindings:
 
 
 class LeakDetector:
-    """Looks pairs of training tasks up in a set of evaluation tasks.
+    """Finds pairs of training tasks in a set of evaluation tasks.
 
     Args:
         tasks: the evaluation tasks. Pairs without a known output cannot be compared.
@@ -111,7 +111,7 @@ class LeakDetector:
             self._add_task(task)
 
     def _add_task(self, task: Task) -> None:
-        """Add the keys of an evaluation task to the tables."""
+        """Add the canonical pairs of an evaluation task to the tables in which ``add_leaks`` looks them up."""
         keys: set[bytes] = set()
         for pairs, table in ((task.train, self._train), (task.test, self._test)):
             for pair in pairs:

@@ -97,9 +97,9 @@ def find_tokenizer_folder(root: str) -> Path | None:
 
 
 def eos_token_ids(folder: Path) -> frozenset[int]:
-    """Return the tokens at which a server stops by default: the tokenizer's eos token and the model's.
+    """Return the ids of the tokens at which a server stops by default: the tokenizer's eos token and the model's.
 
-    The model's are those in generation_config.json, or in config.json if there is no generation_config.json.
+    The model's eos tokens are those in generation_config.json, or in config.json if there is no generation_config.json.
 
     Raises:
         MissingExtraError, ConfigError: as ``FileTokenizer``.

@@ -1,4 +1,7 @@
-"""Extracts the answer from a model's text: what follows its thoughts, without special tokens around it."""
+"""Extracts the answer from a model's text: what follows its last thought, without special tokens around it.
+
+A thought is text between marks such as ``<think>`` and ``</think>``.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def extract_answer(text: str) -> str:
 
 
 def ends_in_thought(text: str) -> bool:
-    """Return whether the last thought in a text is not closed."""
+    """Return whether a text opens a thought that it does not close."""
     return _has_marks(text) and _OPEN.search(text, _end_of_thoughts(text)) is not None
 
 

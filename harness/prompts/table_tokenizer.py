@@ -23,14 +23,14 @@ MAX_CACHED = 200_000
 
 
 class SlotWriter:
-    """Writes a grid of ``slot_task`` as a numbered slot, in place of a grid encoder."""
+    """Takes the place of a grid encoder, and writes each grid of ``slot_task`` as the mark of its slot."""
 
     def encode(self, grid: Grid) -> str:
         return f"\ue000{grid.width}\ue001"
 
 
 def slot_task(n_train: int) -> Task:
-    """Return a task whose grids have the widths 1, 2, … in the order of ``slot_grids``; a width is a slot's number."""
+    """Return a placeholder task: its grid for slot k, in the order of ``slot_grids``, is one row of k cells."""
     return task_from_grids([Grid(1, k, bytes(k)) for k in range(1, 2 * n_train + 3)])
 
 
@@ -60,7 +60,7 @@ class SlottedText:
         self.grids: list[int] = [int(number) - 1 for number in parts[1::2]]
 
     def fill_slots(self, grids: Sequence[Grid | None], encoder: GridWriter) -> str:
-        """Return the text with grids in its slots. No grid that it shows may be None."""
+        """Return the text with grids in its slots. A grid that the text shows must not be None."""
         text = [self.fixed[0]]
         for index, fixed in zip(self.grids, self.fixed[1:], strict=True):
             grid = grids[index]

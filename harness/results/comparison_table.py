@@ -37,7 +37,7 @@ def _row(row: PairedComparison) -> list[str]:
 
 
 def comparison_footnote(comparisons: Sequence[PairedComparison], family: int | None = None) -> str:
-    """Explain the columns of ``comparison_table`` in a sentence.
+    """Return a sentence that explains the columns of ``comparison_table``.
 
     Args:
         family: the number of comparisons that were corrected together, if more than these.

@@ -109,7 +109,7 @@ def check_submission(path: Path, tasks: Sequence[Task]) -> SubmissionCheck:
             break
         where = f"line {element.line}, task {task}"
         if task in seen:
-            problems.append(f"{where}: there twice")
+            problems.append(f"{where}: occurs twice")
         elif task not in expected:
             problems.append(f"{where}: the dataset lacks it")
         else:

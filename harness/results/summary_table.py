@@ -71,7 +71,8 @@ def early_stopping_notes(results: Results, names: Sequence[str]) -> list[str]:
 def details_text(results: Results) -> str:
     """Return a table of all metrics for each model, with its counts of predictions and failures.
 
-    Columns: mean over tasks with its interval, mean over test outputs (Kaggle's figure), and the strict share.
+    Columns: mean over tasks with its interval, mean over test outputs (as Kaggle computes it), and
+    share of tasks with every test output right.
     """
     parts = []
     for name, result in results.models.items():
@@ -81,13 +82,13 @@ def details_text(results: Results) -> str:
         ]
         table = markdown_table(["metric", "mean over tasks", "interval", "per output", "all outputs right"], rows)
         kind = "predictions" if result.enumeration is None else "views"
-        counts = f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} {kind} due"
+        counts = f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} {kind} requested"
         parts += [f"{counts}; {_selection_text(result)}; {_failures_text(result)}.", table]
     return "\n\n".join(parts)
 
 
 def _selection_text(result: ModelResult) -> str:
-    """Say which share of the tasks that sampling solves two votes solve."""
+    """Return in words vote_2 as a share of pass_n, which is what two votes keep of what sampling solves."""
     if "pass_n" not in result.metrics:
         return "what sampling would have found is not known"
     share = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
@@ -122,7 +123,7 @@ def failure_count(result: ModelResult) -> int:
 
 
 def summary_footnote(results: Results) -> str:
-    """Say how the values and intervals of the table were computed."""
+    """Return a sentence on how the values and intervals of the table were computed."""
     tasks = {result.tasks for result in results.models.values()}
     kinds = {"predictions" if result.enumeration is None else "views" for result in results.models.values()}
     unit = " or ".join(sorted(kinds))

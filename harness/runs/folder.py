@@ -176,7 +176,7 @@ def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
 
 
 def _flat(config: RunConfig) -> dict[str, object]:
-    """Return the fields of a configuration, with those of its models named such as ``base's encoder``."""
+    """Return a configuration as one flat dictionary; a field of the model ``base`` is named ``base's encoder``."""
     fields = config.model_dump(exclude={"models"})
     fields["models"] = [model.name for model in config.models]
     for model in config.models:

@@ -58,7 +58,11 @@ class PredictionLog:
                 self._write(count)
 
     def _write(self, count: int) -> None:
-        """Write the first ``count`` waiting lines, or as many as there is room for."""
+        """Write the first ``count`` waiting lines and fsync. If the disk is full, keep those that were written whole.
+
+        Raises:
+            RunError: not all lines were written; the message says how many are missing.
+        """
         lines = self._waiting[:count]
         data = memoryview(b"".join(lines))
         written = 0

@@ -100,7 +100,7 @@ class Environment(Record):
 
 
 class Manifest(Record):
-    """manifest.json, written before the first request and again when the run has finished."""
+    """Content of manifest.json, which is written before the first request and updated during and after the run."""
 
     format: Literal[1]
     config: RunConfig

@@ -105,7 +105,7 @@ class Engine:
             spawn(self._process_job(server, queue, slots, job))
 
     async def _process_job(self, server: Server, queue: JobQueue, slots: ServerSlots, job: Job) -> None:
-        """Send a job to a server and record its answers, or return what remains of it to the queue."""
+        """Send a job to a server and record its answers; return prompts without an answer to the queue."""
         remaining: list[Job] = []
         follow_ups: list[Job] = []
         try:

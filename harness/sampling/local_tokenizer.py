@@ -1,6 +1,6 @@
-"""What the tokenizer files of the models' base on this machine tell: token ids, ends of answers, the chat template.
+"""Read the tokenizer files of the models' base on this machine: token ids, ends of answers, the chat template.
 
-Whether they are the files that the servers use is checked against the servers (harness.sampling.api_selection).
+harness.sampling.api_selection checks that the servers tokenize in the same way.
 """
 
 from __future__ import annotations
@@ -122,10 +122,10 @@ class LocalTokenizers:
         return config.model_copy(update={"models": models})
 
     def template_warnings(self, plan: Plan, config: RunConfig, *, chats: bool) -> list[str]:
-        """Return warnings about chat templates: those that open with reasoning, and those that write the date.
+        """Return a warning for each model whose chat template makes it reason first or writes the current date.
 
         Args:
-            chats: the user requested chats.
+            chats: whether the user requested chat completions.
         """
         lines = []
         served = self._served()

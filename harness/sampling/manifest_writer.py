@@ -39,7 +39,7 @@ def initial_manifest(
 
 
 class ManifestWriter:
-    """Writes what a session learns to the manifest, so that it survives a kill."""
+    """Writes warnings, model names and versions to the manifest during a session, which may be killed."""
 
     def __init__(self, folder: RunFolder, manifest: Manifest, recorder: Recorder, servers: Sequence[Server]) -> None:
         self._folder, self._manifest = folder, manifest

@@ -170,7 +170,7 @@ class ConfigDraft:
 
     @property
     def is_continued(self) -> bool:
-        """Whether the run was begun before, so that nothing about its models is decided anew."""
+        """Whether the run was begun earlier, so that the settings of its models are kept."""
         return self.repeated is not None or self.resumed is not None
 
     def complete(

@@ -141,7 +141,7 @@ class Plan:
         return self._tasks[task_index].test[test_index].output
 
     def blocks(self, models_at_once: int, size: int) -> Iterator[range]:
-        """Yield every number once, in blocks that one request may be for.
+        """Yield the numbers of all samples once, in blocks that each fit into one request.
 
         Models are processed in groups; within a group, models take turns with the same samples.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TextIO
 
+from harness.core.terminal import can_redraw
 from harness.voting.live_tally import ModelTally
 
 _LIVE_SECONDS = 0.25
@@ -113,7 +114,7 @@ class Display:
 
     async def show(self, board: ProgressBoard) -> None:
         """Show the board; runs until cancelled."""
-        if self._stream.isatty():
+        if can_redraw(self._stream):
             await self._show_live(board)
         shown = dict.fromkeys(board.tallies, 0)
         while True:

@@ -1,4 +1,4 @@
-"""What a session appends to the log of its run: predictions as they arrive."""
+"""Write a session's results to the log of its run: predictions as they arrive."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Recorder(ABC):
 
     Attributes:
         board: the counts of each model, for the display.
-        answered_as: as the argument, with the names of this session.
+        answered_as: the argument, plus the names of this session.
         warnings: lines for the manifest and the report.
-        done: by number, 1 for each sample that is recorded.
-        unmeasured: ends the run if a model gives no answers.
+        done: by sample number, 1 if the sample is recorded.
+        unmeasured: raises the error that ends a run in which a model gives no usable answers.
 
     Raises:
-        DataError, RunError: a line of the log does not belong to this run, or one is there twice.
+        DataError, RunError: a line of the log does not belong to this run, or one occurs twice.
     """
 
     noun = "predictions"
@@ -99,7 +99,7 @@ class Recorder(ABC):
         """
         number = self._plan.number(key)
         if number is None or self.done[number]:
-            kind = "is not part of this run" if number is None else "is there twice"
+            kind = "is not part of this run" if number is None else "occurs twice"
             raise RunError(f"{self._log.path}: prediction {key} {kind}; the file was changed by hand or mixed up")
         self.done[number] = 1
         return number

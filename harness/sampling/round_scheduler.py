@@ -19,7 +19,7 @@ class RoundScheduler:
     """Releases the samples of a run round by round. What is requested depends on the answers, never on their order.
 
     Args:
-        done: by number, 1 for each sample that has a prediction. It is shared with the caller, who sets it.
+        done: by sample number, 1 if the sample has a prediction. It is shared with the caller, who sets it.
     """
 
     def __init__(self, plan: Plan, schedule: Schedule, done: bytearray) -> None:
@@ -80,7 +80,9 @@ class RoundScheduler:
         return 0
 
     def blocks(self, models_at_once: int, size: int) -> Iterator[Sequence[int]]:
-        """Yield the numbers to request, in blocks for one request; an empty block if answers must come first.
+        """Yield the numbers of the samples to request, one block per request.
+
+        A block is empty while the next samples depend on answers that have not arrived.
 
         Every test output of a group of models gets its first round before any of them gets its second, so that the
         servers stay busy; a group's later rounds come before the next group's first.

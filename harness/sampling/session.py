@@ -69,7 +69,7 @@ def sample_run(
 
     Args:
         repeated: the configuration of a run that is to be reproduced; prompts and encoders are taken from it.
-        on_begin: called when sampling begins; an error after it can be cured by resuming the run.
+        on_begin: called when sampling begins; after an error from then on, the run can be resumed.
 
     Raises:
         ConfigError: an option is wrong. RunError: the folder is not empty, has another configuration, or cannot be
@@ -89,7 +89,7 @@ def sample_run(
 async def _run_session(
     options: RunOptions, folder: RunFolder, display: Display, repeated: RunConfig | None, on_begin: Callable[[], None]
 ) -> SessionSummary:
-    """Connect to the servers, settle the configuration, open the folder, and sample; see ``sample_run``."""
+    """Implement ``sample_run``: connect to the servers, complete the configuration, open the folder, and sample."""
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
     tasks = load_tasks(dataset, options.limit)

@@ -83,7 +83,7 @@ def read_attempts(path: Path, outputs: Mapping[str, int], problems: list[str]) -
         if element.key is None:
             raise DataError(f"{where}: expected an object of task id to test outputs, found a list")
         if element.key in seen:
-            problems.append(f"task {element.key} is there twice")
+            problems.append(f"task {element.key} occurs twice")
         seen.add(element.key)
         where += f", task {element.key}"
         entries = _list(element.value, where)
@@ -158,7 +158,7 @@ def format_named(name: str) -> Format:
     """Return the format with this name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no format has this name.
     """
     if name not in FORMATS:
         raise ConfigError(f"there is no format {name!r}; choose one of {', '.join(FORMATS)}")

@@ -200,9 +200,11 @@ def check_counts(predictions: Sequence[ModelPredictions], n: int, where: str) ->
         for task, outputs in model.outputs.items()
         for index, output in enumerate(outputs)
     ]
-    problems = [f"{place}: {output.count} answers where {n} were due" for place, output in located if output.count > n]
+    problems = [
+        f"{place}: {output.count} answers where {n} were requested" for place, output in located if output.count > n
+    ]
     problems += [
-        f"{place}: answer {output.last_sample + 1} where {n} were due"
+        f"{place}: answer {output.last_sample + 1} where {n} were requested"
         for place, output in located
         if output.count <= n <= output.last_sample
     ]
@@ -228,7 +230,7 @@ def _repeated_samples(grouped: Mapping[str, Sequence[OutputPredictions]]) -> Ite
     for task, outputs in grouped.items():
         for index, output in enumerate(outputs):
             if (sample := output.repeated_sample()) is not None:
-                yield f"task {task}, test {index}: sample {sample} is there twice"
+                yield f"task {task}, test {index}: sample {sample} occurs twice"
 
 
 def _prefix(model: str) -> str:

@@ -58,7 +58,8 @@ def open_predictions(
     Args:
         spec: the dataset of the predictions. For a run it replaces the run's own.
         form: one of FORM_NAMES; None detects the format.
-        n: requested predictions per test output; None takes the largest number in the file. Not for runs.
+        n: requested predictions per test output; None uses the largest number that a test output has in the
+            file. Not for runs.
 
     Raises:
         ConfigError: an option is missing or does not apply to the format.
@@ -67,7 +68,7 @@ def open_predictions(
     folder = _run_folder(path)
     if form == RUN or (form is None and folder is not None):
         if n is not None:
-            raise ConfigError(f"{path}: a run knows how many predictions were due; leave out -n")
+            raise ConfigError(f"{path}: a run knows how many predictions were requested; leave out -n")
         return _open_run(folder or RunFolder(path), spec)
     if spec is None:
         raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")

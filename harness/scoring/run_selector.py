@@ -184,7 +184,7 @@ def _shared_ids(digests: Mapping[Path, Mapping[str, str]]) -> set[str]:
         digests: by run, the content digest of each task by its id.
 
     Raises:
-        RunError: there are none.
+        RunError: the runs have no such task in common.
     """
     first, *others = digests.values()
     shared = {task for task, digest in first.items() if all(other.get(task) == digest for other in others)}
@@ -196,7 +196,7 @@ def _shared_ids(digests: Mapping[Path, Mapping[str, str]]) -> set[str]:
 
 
 def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
-    """Describe how the runs' declared tasks differ; empty if all declared the same.
+    """Return a description of how the runs' declared tasks differ; empty if all declared the same.
 
     Args:
         digests: by run, the content digest of each task by its id.

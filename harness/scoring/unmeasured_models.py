@@ -18,11 +18,11 @@ class NothingMeasuredError(RunError):
 
 
 class UnmeasuredModelCheck:
-    """Ends a run that measures nothing for one of its models.
+    """Ends a run in which one of its models gives no usable answers.
 
     Args:
         tallies: what earlier sessions of the run stored. A model for which they measured nothing is not checked
-            again: whoever resumes such a run insists.
+            again, because the user resumed the run in spite of the error.
         limits: the maximum number of tokens of an answer, by model.
     """
 
@@ -45,8 +45,8 @@ class UnmeasuredModelCheck:
         """
         if tally.model not in self._insisted and tally.done < tally.total and _is_hopeless(tally):
             raise RunError(
-                f"stopped: {self._explanation(tally)}. With --resume the run goes on all the same, with --retry-errors "
-                "after it asks again for what was refused or given up"
+                f"stopped: {self._explanation(tally)}. With --resume the run continues anyway, with --retry-errors "
+                "after repeating the requests that were refused or given up"
             )
 
     def check_all(self, tallies: Iterable[ModelTally]) -> None:
@@ -58,12 +58,12 @@ class UnmeasuredModelCheck:
         if unmeasured := [self._explanation(tally) for tally in tallies if tally.done and _is_unmeasured(tally)]:
             raise NothingMeasuredError(
                 f"{'; '.join(unmeasured)}. So nothing was measured, and no table is shown; all predictions are saved "
-                "(bench score counts them as failures, --resume --retry-errors asks again for what was refused or "
-                "given up)"
+                "(bench score counts them as failures, --resume --retry-errors repeats the requests that were refused "
+                "or given up)"
             )
 
     def _explanation(self, tally: ModelTally) -> str:
-        """Say how the predictions of a model failed, and which options may help."""
+        """Return in words how the predictions of a model failed, and which options may help."""
         counts = ", ".join(f"{tally.failures[kind]} {kind}" for kind in _UNMEASURED if tally.failures[kind])
         text = f"{tally.model} gave no answer in {tally.done} predictions ({counts})"
         if reason := self._reasons.get(tally.model):

@@ -42,11 +42,13 @@ def intervals(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> list[Interval]:
-    """Return, for each row, the mean over tasks and a confidence interval of the mean on other tasks of the same kind.
+    """Return the mean over tasks of each row, with a confidence interval for the mean over all tasks of this kind.
 
-    The interval is BCa, bit for bit ``scipy.stats.bootstrap(…, method="BCa", rng=numpy.random.default_rng(seed))`` of
-    the row as whole numbers; with fewer than 30 tasks it is at the level of ``small_sample_level`` (``bca-small``).
-    Wilson's interval with n = tasks replaces it if fewer than five tasks are above 0 or below 1, or all are equal.
+    The interval is the BCa bootstrap over tasks. Its ends equal, bit for bit, those of
+    ``scipy.stats.bootstrap(…, method="BCa", rng=numpy.random.default_rng(seed))`` for the row times its denominator.
+    With fewer than 30 tasks it is computed at the level of ``small_sample_level`` (``bca-small``). Wilson's interval
+    with n = tasks replaces it if fewer than five tasks have a value above 0, fewer than five have one below 1, all
+    values are equal, or BCa gives no valid ends.
 
     Args:
         values: shape (rows, tasks) or (tasks,), in [0, 1]; tasks sorted by id, as the resamples depend on the order.

@@ -55,7 +55,7 @@ class Comparison:
 
     @property
     def differing(self) -> int:
-        """Number of tasks on which the two differ."""
+        """Number of tasks on which the values differ from the baseline."""
         return self.won + self.lost
 
     def tasks_for(self, difference: float) -> int | None:
@@ -111,7 +111,14 @@ def apply_holm(comparisons: Sequence[Comparison], lower_is_better: Sequence[bool
 
 
 def _compare_row(units: Floats, scale: float, ends: Floats, test: tuple[float, str], lower: bool) -> Comparison:
-    """Return the comparison of one row, without verdict and Holm's correction."""
+    """Return the comparison of one row, without verdict and Holm's correction.
+
+    Args:
+        units: the paired differences of the tasks as whole numbers; divided by ``scale`` they are shares.
+        ends: the interval of the mean difference.
+        test: the p-value, and the name of the test.
+        lower: whether lower values are better.
+    """
     tasks, above, below = len(units), int((units > 0).sum()), int((units < 0).sum())
     sd = float(units.std(ddof=1) / scale) if tasks > 1 and np.ptp(units) > 0 else 0.0
     note = ""

@@ -120,7 +120,7 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
         ValueError: there are more votes than n, or n is below 1.
     """
     if n < 1 or len(votes) > n:
-        raise ValueError(f"{len(votes)} predictions were given where {n} were due")
+        raise ValueError(f"{len(votes)} predictions were given where {n} were requested")
     groups = rank_votes(votes)
     same_size = [group for group in groups if group.grid.shape == truth.shape]
     pixels = math.fsum(group.count * equal_cells(group.grid, truth) for group in same_size)

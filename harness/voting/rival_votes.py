@@ -19,12 +19,14 @@ _SMALL_SHARE, _SMALLEST_MASS = 1e-12, 1e-200
 
 
 def rival_distributions(rivals: Counter[int], j: int, remaining: int, top: int, p: float) -> list[Floats]:
-    """Return the joint distributions of the rivals' votes in the subset, by the number of rivals with over j votes.
+    """Return the joint distributions of the votes that wrong grids (rivals) get in a random subset of the predictions.
+
+    There is one for each number of rivals ahead, which are those with more than j votes.
 
     Args:
         rivals: number of wrong grids by their number of predictions, each at least j.
         j: votes for the exact grid in the subset.
-        remaining: size of the subset without those.
+        remaining: number of other predictions in the subset.
         top: distributions for 0 … ``top`` − 1 rivals ahead are returned.
         p: probability that a prediction is in the subset.
 

@@ -176,7 +176,7 @@ def get_rule(name: str) -> Rule:
     """Return the rule with this name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no rule has this name.
     """
     if name not in RULES:
         raise ConfigError(f"there is no selection rule {name!r}; choose one of {', '.join(RULES)}")

@@ -91,7 +91,7 @@ def _gallery_task(sections: Sequence[Section], section: Section, task_id: str, r
 
 
 def _instructive(section: Section) -> Iterator[_Candidate]:
-    """Yield the best candidate of each category in turn, each task once."""
+    """Yield candidates, in each turn the best one left in every category; no task is yielded twice."""
     categories = (_lost_in_vote, _nearly_right, _all_disagree, _solved_by_some)
     queues = [sorted(find(section), key=lambda c: (-c.weight, c.task)) for find in categories]
     yielded: set[str] = set()
@@ -108,7 +108,7 @@ def _instructive(section: Section) -> Iterator[_Candidate]:
 def _candidates(
     section: Section, weight_of: Callable[[OutputScore], float], reason_of: Callable[[OutputScore], str]
 ) -> Iterator[_Candidate]:
-    """Yield a candidate for each test output of each model whose weight is above 0."""
+    """Yield a candidate for each model and test output to which ``weight_of`` gives a weight above 0."""
     for scores in section.scored:
         for task, outputs in scores.outputs.items():
             for index, score in enumerate(outputs):

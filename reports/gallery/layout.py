@@ -142,6 +142,6 @@ def _row_height(row: Sequence[Tile]) -> float:
 
 
 def _shortened(text: str, tiles: int, reserved: int = 0) -> str:
-    """Cut the middle out of a text so that it fits over this many tiles, together with ``reserved`` letters."""
+    """Return a text, without its middle if it and ``reserved`` more characters are wider than this many tiles."""
     room = max(8, int(tiles * (BOX + GAP) / _LETTER) - reserved)
     return text if len(text) <= room else f"{text[: room // 2]}…{text[-(room - room // 2 - 1) :]}"

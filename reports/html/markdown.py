@@ -21,7 +21,7 @@ PictureUrl = Callable[[str], str]
 
 
 def to_html(text: str, picture_url: PictureUrl, anchors: set[str]) -> str:
-    """Convert markdown: headings, paragraphs, lists, tables, code blocks, emphasis, web links and own pictures.
+    """Convert markdown: headings, paragraphs, lists, tables, code blocks, emphasis, web links and report pictures.
 
     Everything else, HTML included, is shown as text.
 

@@ -27,7 +27,7 @@ class TaskCell:
 
     @property
     def sort_key(self) -> float:
-        """Return the number by which the column is sorted: vote_2 first, then accuracy."""
+        """Return vote_2 plus accuracy, the number by which the column is sorted."""
         return round(self.vote_2 + (self.accuracy or 0.0), 6)
 
 
@@ -59,7 +59,7 @@ def task_table(section: Section, gallery_headings: Mapping[str, str]) -> TaskTab
     """Return the table of a section.
 
     Args:
-        gallery_headings: by task id, the headings of its tasks in the gallery.
+        gallery_headings: by task id, the heading of the task in the gallery, if it is there.
     """
     rows = []
     for index, task in enumerate(section.scored[0].tasks.ids):

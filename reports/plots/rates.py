@@ -26,10 +26,10 @@ _TICKS = (0, 25, 50, 75, 100)
 
 
 def rates_figure(sections: Sequence[Section]) -> Figure:
-    """Draw one panel for each dataset and each model, with the reference on the x axis.
+    """Draw one panel per dataset and model: accuracy per task of the model (y) and the section's reference (x).
 
-    A circle marks the tasks with the same accuracies, and its area grows with their number. Above the diagonal the
-    model is better than the reference.
+    Tasks with the same two accuracies share a circle, whose area grows with their number. Above the diagonal the model
+    is better than the reference.
     """
     from matplotlib.figure import Figure
 
@@ -47,7 +47,10 @@ def rates_figure(sections: Sequence[Section]) -> Figure:
 
 
 def rate_pairs(section: Section) -> list[tuple[ModelScores, ModelScores]]:
-    """Return the reference paired with each other model, if the accuracies of both are known and comparable."""
+    """Return the scores of the section's reference model paired with those of every other comparable model.
+
+    The list is empty if the accuracy of the reference is not known.
+    """
     reference = next((scores for scores in section.rated if scores.model == section.reference), None)
     if reference is None:
         return []
@@ -73,6 +76,6 @@ def _draw_panel(panel: Axes, reference: ModelScores, scores: ModelScores) -> Non
 
 
 def _crowds(places: NDArray[np.float64], counts: NDArray[np.int64]) -> list[tuple[float, int]]:
-    """Return (accuracy, number of tasks) for tasks that both models always or never solve, if there are many."""
+    """Return (accuracy in %, number) of the tasks that both models always or never solve, if at least ``_CROWD``."""
     corner = (places[:, 0] == places[:, 1]) & np.isin(places[:, 0], (0.0, 100.0)) & (counts >= _CROWD)
     return [(float(place), int(count)) for place, count in zip(places[corner][:, 0], counts[corner], strict=True)]

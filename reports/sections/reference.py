@@ -62,7 +62,7 @@ def load_reference(name: str) -> Reference:
     """Return the published experiment with this name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no published experiment has this name.
     """
     known = sorted(path.stem for path in _FOLDER.glob("*.json"))
     if name not in known:

@@ -39,10 +39,9 @@ def overview(sections: Sequence[Section], metric: str) -> str:
 
 
 def differences(section: Section) -> list[str]:
-    """Return the table of comparisons, and lists of those too small to test.
+    """Return, as markdown, the table of comparisons and a summary of those in which too few tasks differ to test.
 
-    The table has the comparisons that are resolved or have an interval. The others, in which few tasks or none
-    differ, are summarised by metric.
+    The table has the comparisons that are resolved or have an interval. The summary is by metric.
     """
     if not section.pairs:
         return []
@@ -106,9 +105,9 @@ def _loss_cells(result: ModelResult, several_outputs: bool) -> list[str]:
 def failures(section: Section) -> str:
     """Return a table of the predictions without a grid, by model and kind of failure, or a sentence if all have one."""
     results = section.results.models
-    due = sum(result.predictions for result in results.values())
+    requested = sum(result.predictions for result in results.values())
     if not sum(map(failure_count, results.values())):
-        return f"Every one of the {due:,} predictions is a grid."
+        return f"Every one of the {requested:,} predictions is a grid."
     kinds = [
         kind for kind in (*FAILURES, BELOW_MIN_PROB) if any(result.failures.get(kind) for result in results.values())
     ]
@@ -161,7 +160,7 @@ def _wall_time(run: LoadedRun) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format as ``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    """Format seconds as ``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

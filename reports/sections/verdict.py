@@ -18,7 +18,7 @@ _EXPLANATION = "Differences in parentheses are in points; *better* and *worse* a
 
 
 def verdict(sections: Sequence[Section]) -> str:
-    """Return a paragraph on the only dataset, or a list with one sentence per dataset."""
+    """Return in words how the models rank by METRIC: a paragraph, or a list if there are several datasets."""
     if len(sections) > 1:
         lines = [f"- `{s.heading}` ({len(s.tasks)} tasks): {ranking_sentence(s)}" for s in sections]
         return "\n".join([f"By {METRIC} (two attempts per test output). {_EXPLANATION}", "", *lines])
@@ -29,7 +29,7 @@ def verdict(sections: Sequence[Section]) -> str:
 
 
 def ranking_sentence(section: Section) -> str:
-    """Say which model leads, and which others are resolved from it or how each compares with the baseline."""
+    """Return in words which model leads, and how the others compare with it or, if there is one, with the baseline."""
     values = {name: result.metrics[METRIC].value for name, result in section.results.models.items()}
     best = max(values.values())
     leaders = [name for name, value in values.items() if value == best]
@@ -112,12 +112,13 @@ def _sampling_sentence(section: Section) -> list[str]:
 def _failure_sentence(section: Section) -> str:
     """Return how many predictions of all models failed, and the most frequent kind of failure."""
     results = section.results.models.values()
-    total, due = sum(map(failure_count, results)), sum(result.predictions for result in results)
+    total, requested = sum(map(failure_count, results)), sum(result.predictions for result in results)
     if not total:
-        return f"None of the {due:,} predictions failed."
+        return f"None of the {requested:,} predictions failed."
     kinds = sum((Counter(result.failures) for result in results), Counter[str]())
     ((most_frequent, _),) = kinds.most_common(1)
-    return f"{total:,} of the {due:,} predictions ({percent(total / due)}) failed, most often as `{most_frequent}`."
+    share = percent(total / requested)
+    return f"{total:,} of the {requested:,} predictions ({share}) failed, most often as `{most_frequent}`."
 
 
 def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
@@ -127,9 +128,11 @@ def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
         if run.manifest.finished is not None:
             continue
         missing = {s.model: s.failures.get("missing", 0) for s in run.scored}
-        due = sum(s.predictions for s in run.scored)
+        requested = sum(s.predictions for s in run.scored)
         parts = ", ".join(f"{name} {count:,}" for name, count in missing.items() if count)
-        state = f"{sum(missing.values()):,} of {due:,} predictions are missing ({parts})" if parts else "not closed"
+        state = (
+            f"{sum(missing.values()):,} of {requested:,} predictions are missing ({parts})" if parts else "not closed"
+        )
         warnings.append(
             f"**Unfinished**: {run.name}: {state}. They count as failures here; `bench run … --resume` "
             "with the options below completes the run."

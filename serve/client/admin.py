@@ -22,7 +22,8 @@ def load(url: str, adapter: str) -> dict[str, Any]:
     The latter becomes live only if ``NAME`` has no live version.
 
     Returns:
-        {"action", "adapters": [ids], "live": {name: id}, "seconds"}, as do the other changes.
+        {"action", "adapters": [ids], "live": {name: id}, "seconds", "warnings": [texts]}. The other functions that
+        change adapters return the same.
 
     Raises:
         AdapterError: the server refused, with its reason.
@@ -32,12 +33,12 @@ def load(url: str, adapter: str) -> dict[str, Any]:
 
 
 def unload(url: str, adapter: str) -> dict[str, Any]:
-    """Unload ``NAME@VERSION`` or all of ``NAME``; returns when its requests in flight are done (raises as ``load``)."""
+    """Unload ``NAME@VERSION`` or all of ``NAME``, waiting for its requests in flight (same errors as ``load``)."""
     return _change(url, "unload", adapter)
 
 
 def promote(url: str, adapter: str) -> dict[str, Any]:
-    """Make ``NAME@VERSION`` live, loading it if necessary (raises as ``load``).
+    """Make ``NAME@VERSION`` live, loading it if necessary (same errors as ``load``).
 
     The previously live version is unloaded when its requests in flight are done.
     """
@@ -45,20 +46,20 @@ def promote(url: str, adapter: str) -> dict[str, Any]:
 
 
 def rollback(url: str, name: str) -> dict[str, Any]:
-    """Make the previously live version of ``name`` live again (raises as ``load``)."""
+    """Make the previously live version of ``name`` live again (same errors as ``load``)."""
     return _change(url, "rollback", name)
 
 
 def list_adapters(url: str) -> dict[str, Any]:
     """Return {"base", "swaps", "adapters": [{"name", "live", "previous", "versions": [{"id", "state", ...}]}]}.
 
-    Versions are ordered oldest first; "previous" is the one that a rollback makes live (raises as ``load``).
+    Versions are ordered oldest first; "previous" is the one that a rollback makes live (same errors as ``load``).
     """
     return _call(url, "/admin/adapters", None)
 
 
 def stage(url: str, version: str) -> dict[str, Any]:
-    """Load ``NAME@VERSION`` without making it live (raises as ``load``)."""
+    """Load ``NAME@VERSION`` without making it live (same errors as ``load``)."""
     return _call(url, "/admin/adapters/load", {"adapter": version, "live": False})
 
 
@@ -70,7 +71,7 @@ def _change(url: str, action: str, adapter: str) -> dict[str, Any]:
 def _call(url: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     """Send one request, with the administrator's key if it is set, and return the JSON object in the answer.
 
-    It raises as ``load``.
+    The errors are the same as those of ``load``.
 
     Args:
         body: the JSON to POST; None sends a GET.

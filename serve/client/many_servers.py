@@ -102,10 +102,10 @@ def _has_loaded(listing: dict[str, Any], adapter: str) -> bool:
 
 
 def _make_live(version: str, urls: Sequence[str], *, pinned: bool) -> Answers:
-    """Make the loaded version live on one server after the other.
+    """Make the loaded version live on one server after the other, and return each address with its answer.
 
     Args:
-        pinned: the user asked to load one version, which makes it live only if its name has no live version.
+        pinned: make it live only where its name has no live version, as for a user who loads ``NAME@VERSION``.
     """
     answers: Answers = []
     for url in urls:

@@ -104,7 +104,7 @@ def prompt_rows_have_no_adapter() -> bool:
 
 
 def patch_operators() -> bool:
-    """Replace the gathering operators by grouped ones that do not change the base's rows."""
+    """Replace vLLM's LoRA operators by ones that leave the base's rows unchanged; return False if they do already."""
     from vllm.lora.ops import torch_ops
     from vllm.lora.ops.torch_ops import lora_ops
     from vllm.lora.punica_wrapper import punica_cpu
@@ -128,7 +128,10 @@ def patch_operators() -> bool:
 
 
 def patch_linear_layers() -> bool:
-    """Compute LoRA layers without copies per token, grouping the batch's rows once per step, not once per layer."""
+    """Make LoRA layers use ``add_lora``, which copies no weights per token; return False if vLLM does not copy them.
+
+    The rows of a batch are grouped by adapter once per step, not once per layer.
+    """
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
     from serve.cpu import lora_ops as cpu_lora
@@ -164,7 +167,7 @@ def patch_linear_layers() -> bool:
 
 
 def patch_prompt_logits() -> bool:
-    """Use for each row of a prompt's logits the adapter of its own token, if LoRA is on the output layer."""
+    """Make LoRA on the output layer apply each prompt token's own adapter; return False if it does so already."""
     from vllm.lora.punica_wrapper import punica_cpu
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
@@ -195,7 +198,10 @@ def patch_prompt_logits() -> bool:
 
 
 def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap vLLM's method to compute one request's prompt log-probabilities at a time, so that its rows are known."""
+    """Wrap vLLM's method to compute prompt log-probabilities for one request at a time.
+
+    ``PromptRows`` then knows to which tokens the rows of logits belong.
+    """
     from serve.cpu.lora_ops import PromptRows
 
     @wraps(stock)
@@ -219,7 +225,10 @@ def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def patch_seeds() -> bool:
-    """Restore the generators of unfinished prompts from their whole state, which CPU generators support."""
+    """Make vLLM restore seeded generators from a saved state, not by an offset, which CPU generators do not have.
+
+    This concerns requests whose prompt continues in the next step. Return False if vLLM does not use the offset.
+    """
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
     if not seeds_break_with_chunked_prefill() or hasattr(CPUModelRunner._sample, PATCHED):

@@ -207,7 +207,7 @@ def lora_rank(needed: int) -> int:
 
 def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | None]:
     # Defaults for an empty registry: rank 16 is usual in this project's and PEFT's recipes.
-    """Return the options for adapters, sized for the registry (raises as ``command_line``)."""
+    """Return the options for adapters, sized for the registry (same errors as ``command_line``)."""
     rank = lora_rank(config.max_lora_rank or needs.max_rank or 16)
     slots = config.max_loras or max(4, min(16, needs.names + 1))
     loaded = config.max_cpu_loras or max(32, 2 * slots, needs.versions + 8)
@@ -226,7 +226,7 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
 def _cpu_options(
     config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
 ) -> tuple[dict[str, str | None], dict[str, str]]:
-    """Return the options and the environment of a server on a CPU (raises as ``command_line``)."""
+    """Return the options and the environment of a server on a CPU (same errors as ``command_line``)."""
     cache_bytes = cpu_cache(
         base, str(config.dtype), config.kv_cache_gib, length, config.data_parallel_size, machine.free_memory
     )
@@ -257,7 +257,7 @@ def _thread_binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
 
 
 def _cuda_options(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None], dict[str, str]]:
-    """Return the options and the environment of a server on GPUs (raises as ``command_line``)."""
+    """Return the options and the environment of a server on GPUs (same errors as ``command_line``)."""
     check_gpus(machine.gpus, config.gpu_memory, config.data_parallel_size, config.extra)
     options: dict[str, str | None] = {"--gpu-memory-utilization": str(config.gpu_memory)}
     if config.kv_cache_gib is not None:

@@ -50,7 +50,7 @@ def served_dtype(
 
 
 def _check_on_gpu(dtype: str, machine: Machine, model_type: str, with_adapters: bool) -> None:
-    """Refuse a dtype with which vLLM would fail during its start (raises as ``served_dtype``)."""
+    """Refuse a dtype with which vLLM would fail during its start (same errors as ``served_dtype``)."""
     if with_adapters and dtype in FLOAT32:
         raise ConfigError(
             f"--dtype {dtype}: on an NVIDIA GPU vLLM computes adapters in bfloat16 or float16 only; leave --dtype out, "

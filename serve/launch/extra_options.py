@@ -20,7 +20,7 @@ _REFUSED = {
 
 
 def refuse_reserved_options(extra: Sequence[str]) -> None:
-    """Refuse options that would break a promise of ``bench serve``, such as that other machines need a key.
+    """Refuse options that would break a guarantee of ``bench serve``, such as that other machines need a key.
 
     Raises:
         ConfigError: which option, and why.

@@ -56,7 +56,7 @@ def detect_machine() -> Machine:
 
 
 def _usable_gpus() -> tuple[Gpu, ...] | None:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves, None if that is unknown (raises as ``detect_machine``)."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves, None if that is unknown (same errors as ``detect_machine``)."""
     gpus = list_gpus()
     if gpus is None:
         raise ServerError(

@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 def serve_until_stopped(
     model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any
 ) -> None:
-    """Serve in the foreground until the server ends or this process is interrupted (raises as ``serving``)."""
+    """Serve in the foreground until the server ends or this process is interrupted (same errors as ``serving``)."""
     config = ServeConfig(model=model, adapters=adapters, **options)
     process, server = start_server(config, port, log, owned=True, show=say, notice=say)
     try:
@@ -39,7 +39,7 @@ def serve_until_stopped(
 
 
 def serve_detached(model: str, adapters: Path | None, port: int | None, log: Path, say: Say, **options: Any) -> None:
-    """Start a server, wait until it is ready, and leave it running (raises as ``serving``)."""
+    """Start a server, wait until it is ready, and leave it running (same errors as ``serving``)."""
     config = ServeConfig(model=model, adapters=adapters, **options)
     process, server = start_server(config, port, log, owned=False, show=say, notice=say)
     try:

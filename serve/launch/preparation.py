@@ -17,7 +17,7 @@ from serve.registry.store import Registry
 
 
 def prepare(config: ServeConfig, port: int | None, machine: Machine | None = None) -> tuple[int, Command]:
-    """Check what can be checked before vLLM starts, and return port and command (raises as ``serving``)."""
+    """Check what can be checked before vLLM starts, and return port and command (same errors as ``serving``)."""
     base = BaseModel.open(config.model, option_value(config.extra, "--revision"))
     base.refuse_pickles()
     Keys.from_environment(os.environ).check_bind(config.host)

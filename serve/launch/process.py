@@ -107,7 +107,7 @@ def start_server(
     show: Callable[[str], None] | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> tuple[subprocess.Popen[bytes], Server]:
-    """Start the server in a session of its own and return at once (raises as ``serving``).
+    """Start the server in a session of its own and return at once (same errors as ``serving``).
 
     Args:
         owned: end the server when this process ends, even by SIGKILL.

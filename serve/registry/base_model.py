@@ -88,7 +88,7 @@ class BaseModel:
 
     @cached_property
     def is_composite(self) -> bool:
-        """Whether the language model is part of a larger model, beside a part that reads pictures or sound."""
+        """Whether the model is multimodal: the language model is one part beside others, for images or sound."""
         return any(LANGUAGE_MODEL.match(name) for name in self.tensors)
 
     @property
@@ -191,7 +191,7 @@ class BaseModel:
 
     @property
     def identity(self) -> str:
-        """What the base names in adapters' configurations are compared with: the folder, or the hub id."""
+        """The folder or hub id of the base, which is compared with the base that an adapter's configuration names."""
         return str(self.folder) if self.folder is not None else self.source or self.name
 
 

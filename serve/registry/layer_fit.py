@@ -30,7 +30,7 @@ def check_fit(path: Path, modules: Mapping[str, tuple[TensorInfo, TensorInfo]], 
     for module, (a, b) in modules.items():
         if _TOWERS.match(f"{module}."):
             raise AdapterError(
-                f"{path}: {module} is in the part of {base.name} that reads pictures or sound; adapters are served on "
+                f"{path}: {module} is in the vision or audio part of {base.name}; adapters are served on "
                 "the language model only"
             )
         weight = weights.get(_plain_name(module, base))

@@ -63,7 +63,7 @@ class LeaseFile:
     def _try_to_acquire(self) -> bool:
         """Open, lock and fill the file; False if another process holds it.
 
-        All under the registry's lock, so that no other process sees the file unlocked or empty.
+        It holds the registry's lock, so that no other process sees the file unlocked or empty.
         """
         with file_lock(self._root / ".lock"):
             self._file = self._path.open("a+")
@@ -76,12 +76,12 @@ class LeaseFile:
             return True
 
     async def add(self, version: str) -> None:
-        """Add the id of a version that the server may read; call it before the version is read."""
+        """Add a version to the lease, given its id; call it before the server reads the version."""
         self._versions.add(version)
         await self._save()
 
     async def discard(self, version: str) -> None:
-        """Remove the id of a version that the server no longer reads."""
+        """Remove a version from the lease, given its id, when the server no longer reads it."""
         self._versions.discard(version)
         await self._save()
 

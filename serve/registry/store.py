@@ -151,7 +151,7 @@ class Registry:
         """Return the version ``NAME@VERSION``, or the newest version of ``NAME``.
 
         Raises:
-            UnknownAdapterError: there is none; the message lists what the registry holds.
+            UnknownAdapterError: the registry has no such version; the message lists those that it has.
         """
         ref = AdapterRef.parse(text)
         versions = self.versions(ref.name)
@@ -207,7 +207,7 @@ class Registry:
         """Delete ``NAME@VERSION``, or all versions of ``NAME``, and return their ids.
 
         Raises:
-            UnknownAdapterError: there is none.
+            UnknownAdapterError: the registry has no such version or name.
             AdapterInUseError: the version is live, or a running server uses one of them (it would fail without the
                 files).
         """

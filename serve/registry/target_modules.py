@@ -147,7 +147,7 @@ def _fully_matching(pattern: str, modules: Sequence[str], key: str) -> list[str]
 
 
 def _matching_in_child(pattern: str, modules: Sequence[str], key: str) -> list[str]:
-    """Match a pattern in a child process, which is stopped after ``_SECONDS``."""
+    """Return the names that match a pattern, found in a child process that is stopped after ``_SECONDS``."""
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _MATCH],

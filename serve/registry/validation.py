@@ -130,7 +130,7 @@ def _check_layers(
     """Check that vLLM serves LoRA on these modules of the base, and that their shapes fit.
 
     Raises:
-        AdapterError: it does not, or they do not.
+        AdapterError: vLLM does not serve LoRA on a module, or a shape does not fit.
     """
     if reason := embedding_lora_error(modules, base.architecture):
         raise AdapterError(f"{weights}: {reason}")

@@ -99,7 +99,7 @@ async def _row(pool: AdapterPool, name: str) -> dict[str, Any]:
 
 
 async def _change(request: Request) -> Response:
-    """Answer a POST below /admin/adapters/."""
+    """Load, unload, promote or roll back adapters, as a POST below /admin/adapters/ asks, and return the answer."""
     service: Service = request.app.state.arc_bench
     name = request.url.path.rpartition("/")[2]
     schema, action = ACTIONS[name]

@@ -31,7 +31,7 @@ class BoundedHttp(HttpToolsProtocol):
     _check: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes; answer 400 and close if too many came without a complete head or a part of a body."""
+        """Parse received bytes; answer 400 and close if MAX_HEAD is exceeded before a head or body part is complete."""
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > MAX_HEAD and not self.transport.is_closing():
@@ -54,7 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _schedule_check(self) -> None:
-        """Record how much is unread and check again after ``write_seconds``."""
+        """Record how much the client has not read yet, and check after ``write_seconds`` whether it has read more."""
         self._unread = self._count_unread()
         self._check = self.loop.call_later(self.write_seconds, self._hang_up_unless_read)
 

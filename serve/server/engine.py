@@ -29,7 +29,7 @@ class VllmEngine:
         self._client = client
 
     async def load(self, model: str, folder: str) -> None:
-        """Load an adapter folder (raises as ``Engine.load``).
+        """Load an adapter folder (same errors as ``Engine.load``).
 
         Args:
             model: a name that has never stood for other weights, since vLLM's prefix cache is keyed by it.

@@ -24,7 +24,10 @@ _log = logging.getLogger("vllm.arc_bench")
 
 
 class AdapterMiddleware:
-    """The outermost middleware of vLLM's server (``--middleware serve.server.middleware.AdapterMiddleware``)."""
+    """Checks route and key of every request, and answers it or passes it on to vLLM with its adapter resolved.
+
+    It is the outermost middleware of vLLM's server (``--middleware serve.server.middleware.AdapterMiddleware``).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

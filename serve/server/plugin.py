@@ -37,7 +37,7 @@ _log = logging.getLogger("vllm.arc_bench")
 
 
 class AdapterEndpoints:
-    """The plugin object; see vllm.plugins.endpoint_plugins.interface."""
+    """The plugin: adds the routes and sets up the adapter pool. vllm.plugins.endpoint_plugins.interface calls it."""
 
     name = "arc_bench_adapters"
     required_tasks = ("generate",)

@@ -93,10 +93,10 @@ class AdapterPool:
 
     @contextmanager
     def use(self, model: str) -> Iterator[str]:
-        """Resolve a request's ``model`` and keep that version loaded while the block runs; yields the version's id.
+        """Resolve a request's ``model`` and keep that version loaded while the block runs; yield its id.
 
         Raises:
-            UnknownAdapterError: no base, live name or loaded version is called so; the message lists those that exist.
+            UnknownAdapterError: ``model`` is not the base, a live name or a loaded version; the message lists these.
         """
         if model == self.base.name:
             yield model
@@ -113,7 +113,7 @@ class AdapterPool:
                 entry.idle.set()
 
     def _find_loaded(self, model: str) -> LoadedVersion:
-        """Return the loaded version that a name or version id means (raises as ``use``)."""
+        """Return the loaded version that a name or version id means (same errors as ``use``)."""
         entry = self._loaded.get(self._live.get(model, model))
         if entry is None or entry.retiring:
             known = [
@@ -173,7 +173,7 @@ class AdapterPool:
             return version
 
     async def rollback(self, name: str) -> AdapterVersion:
-        """Make the previously live version of ``name`` live again (raises as ``load``)."""
+        """Make the previously live version of ``name`` live again (same errors as ``load``)."""
         ref = AdapterRef.parse(name)
         if ref.version is not None:
             raise AdapterError(f"{name}: rollback takes a plain NAME")
@@ -186,7 +186,7 @@ class AdapterPool:
         """Unload ``NAME@VERSION`` or every version of ``NAME``, wait until they are unloaded, and return their ids.
 
         Raises:
-            UnknownAdapterError: none is loaded.
+            UnknownAdapterError: no such version is loaded.
             AdapterInUseError: the single version is live (promote another one, or unload the name).
         """
         ref = AdapterRef.parse(text)
@@ -206,7 +206,7 @@ class AdapterPool:
         return leaving
 
     async def restore(self) -> list[str]:
-        """Load the registry's live versions; return the names and reasons of those that cannot be loaded."""
+        """Load the registry's live versions; return a line ``NAME: reason`` for each that cannot be loaded."""
         reasons: list[str] = []
         for name in await asyncio.to_thread(self.registry.names):
             try:
@@ -271,9 +271,9 @@ class AdapterPool:
         return task
 
     async def _unload_when_idle(self, model: str, entry: LoadedVersion) -> None:
-        """Unload a retiring version after its last request, unless it has been called back meanwhile."""
+        """Unload a retiring version after its last request, unless it was loaded again in the meantime."""
         await entry.idle.wait()
-        # It may have been called back meanwhile; if it retired again with new requests, a later task waits for those.
+        # It may have been loaded again; if it then retired again with new requests, a later task waits for those.
         if not entry.retiring or entry.unloading or entry.requests:
             return
         entry.unloading = True

@@ -63,7 +63,7 @@ class SlotGate:
     # Invariant between calls: if requests wait, one of their adapters has no slot, and no slot is free or idle.
 
     def _admit(self, adapter: str) -> bool:
-        """Count a request in if its adapter may admit one now."""
+        """Admit and count a request if its adapter may admit one now; return whether it was admitted."""
         turn = self._turns.get(adapter)
         if turn is None:
             if not self._has_free_slot():

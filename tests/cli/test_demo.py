@@ -53,7 +53,7 @@ def test_adapters_differ_for_a_visible_reason(finished: Path) -> None:
         assert accuracy(finished, family, other) < accuracy(finished, family, family) - 0.2
     assert accuracy(finished, "edge", "tiny-base") > 0.5
     report = (finished / "report.md").read_text()
-    for text in ("| cross ", "better than **tiny-base**", "BCa bootstrap", "How to go on", "arc1/evaluation"):
+    for text in ("| cross ", "better than **tiny-base**", "BCa bootstrap", "Next steps", "arc1/evaluation"):
         assert text in report
     for name in re.findall(r"\]\(([^)]+\.png)\)", report):
         assert (finished / name).stat().st_size > 10_000

@@ -88,7 +88,7 @@ def test_explicit_mixtures(tmp_path: Path) -> None:
         ({"added": None}, "added: a weight below 1"),
         ({"original_weight": [1, 1]}, "two mixtures are named w100"),
         ({"original_weight": [2]}, "original_weight.0"),
-        ({"seeds": [1, 1]}, "one is there twice"),
+        ({"seeds": [1, 1]}, "one occurs twice"),
         ({"recipe": {"model": "tiny", "max_steps": 4, "seed": 3}}, "recipe must not set seed"),
         ({"recipe": {"model": "tiny", "max_step": 4}}, "unknown key 'max_step'; did you mean 'max_steps'"),
         ({"evaluation": {"dataset": "toy/copy", "nn": 2}}, "unknown key 'evaluation.nn'; did you mean 'evaluation.n'"),

@@ -61,7 +61,7 @@ def test_elements_have_the_line_on_which_they_begin(tmp_path: Path) -> None:
         ("[1,\n2", r"line 2: .*expected a comma or '\]'"),
         ("[1,\n]", r"line 2: not JSON \(Expecting value\)"),
         ('{"a": 1,\n "a" 2}', r"line 2: .*expected a name and a colon"),
-        ('{"a": {"b": 1,\n "b": 2}}', r"line 1: .*'b' is there twice"),
+        ('{"a": {"b": 1,\n "b": 2}}', r"line 1: .*'b' occurs twice"),
         ('[{"a": [1,\n2}]', r"line 2: not JSON"),
         ('["a\nb"]', r"line [12]: not JSON \(Invalid control character"),
         ("[1] [2]", r"something follows the end"),

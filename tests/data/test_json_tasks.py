@@ -243,7 +243,7 @@ def test_lists_of_tasks_without_distinct_ids_are_errors(tmp_path: Path) -> None:
     for name, content, words in (
         ("unnamed", [task_json(task) for task in TASKS], "needs an 'id' in each"),
         ("one-unnamed", [*named, task_json(TASKS[0])], "entry 6: a list of tasks needs an 'id'"),
-        ("twice", [*named, named[2]], "entry 6: task id t2 is there twice"),
+        ("twice", [*named, named[2]], "entry 6: task id t2 occurs twice"),
         ("splits", {"training": named}, "training: holds tasks with ids of their own"),
     ):
         with pytest.raises(DataError, match=words):
@@ -275,7 +275,7 @@ def test_a_repeated_field_is_an_error(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(text)
     (tmp_path / "solutions_solutions.json").write_text('{"a": [[[1]]], "a": [[[1]]]}')
     for name in ("ids", "fields", "solutions_challenges"):
-        with pytest.raises(DataError, match="is there twice"):
+        with pytest.raises(DataError, match="occurs twice"):
             open_dataset(str(tmp_path / f"{name}.json"))
 
 

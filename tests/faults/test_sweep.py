@@ -76,7 +76,7 @@ def test_a_sweep_killed_three_times_does_nothing_twice(folder: Path) -> None:
     out = folder / "out"
     first, lines = out / "trained" / NAMES[0], out / "bench" / NAMES[1] / "predictions.jsonl"
     killed_once(folder, lambda: (first / "manifest.json").exists())
-    before = (first / "manifest.json").stat()
+    trained = (first / "manifest.json").stat()
     killed_once(folder, lambda: lines.exists() and lines.read_bytes().count(b"\n") > 20)
     before = lines.read_bytes()
     done_already = (out / "bench" / NAMES[0] / "results.json").stat().st_mtime_ns
@@ -84,7 +84,7 @@ def test_a_sweep_killed_three_times_does_nothing_twice(folder: Path) -> None:
     finished = subprocess.run(command(folder), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     now = (first / "manifest.json").stat()
-    assert (now.st_ino, now.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "the first adapter was trained again"
+    assert (now.st_ino, now.st_mtime_ns) == (trained.st_ino, trained.st_mtime_ns), "the first adapter was trained again"
     assert (out / "bench" / NAMES[0] / "results.json").stat().st_mtime_ns == done_already
     whole = before[: before.rindex(b"\n") + 1]
     assert lines.read_bytes().startswith(whole), "predictions were lost"

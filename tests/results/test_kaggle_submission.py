@@ -190,7 +190,7 @@ def test_every_problem_of_a_submission_is_reported(
     ("content", "message"),
     [
         ('{"a": [], "a": []', "expected a comma"),
-        (json.dumps({"a": [TWO]})[:-1] + "," + json.dumps(GOOD)[1:], "task a: there twice"),
+        (json.dumps({"a": [TWO]})[:-1] + "," + json.dumps(GOOD)[1:], "task a: occurs twice"),
         ("[]", "task d: missing"),
         ("[[1]]", "the file is a list"),
         ("", "expected a list or an object"),

@@ -58,7 +58,27 @@ def test_a_status_without_servers_says_when_the_run_gives_up(seconds: float) -> 
     assert board.status() == f"no server answers; giving up in {times[seconds]}"
 
 
-def test_a_terminal_shows_one_row_per_model_and_notices_above() -> None:
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_redraw_gets_plain_lines(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", term)
+    stream = Terminal()
+    board = ProgressBoard([ModelTally("base", 10, 2)])
+    board.tallies["base"].answered = 3
+
+    async def show() -> None:
+        task = asyncio.create_task(Display(stream, 0.01).show(board))
+        async with asyncio.timeout(60):
+            while "base: done " not in stream.getvalue():
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+
+    asyncio.run(show())
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_shows_one_row_per_model_and_notices_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     tallies = [ModelTally("base", 10, 2), ModelTally("cross", 10, 2)]
     for i in range(3):

@@ -31,10 +31,10 @@ def test_the_resume_command_is_printed_only_if_resuming_can_help(
         assert run_cli(cli, run_arguments(server, out, "--resume")) == 1
     refused = capsys.readouterr().err
     assert "error: " in refused
-    assert "to go on" not in refused
+    assert "to resume" not in refused
     with ChatServer(refuse=lambda body: None if body.get("max_tokens") == 1 else (401, {"error": "no"})) as server:
         assert run_cli(cli, run_arguments(server, tmp_path / "other")) == 1
-    assert "to go on: bench " in capsys.readouterr().err
+    assert "to resume: bench " in capsys.readouterr().err
 
 
 def test_reproduce_has_the_retry_options_of_run(tmp_path: Path) -> None:

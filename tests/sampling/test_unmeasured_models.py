@@ -72,7 +72,7 @@ def test_the_command_shows_no_table_of_a_short_run_either(
     assert status == 1
     assert out == ""
     assert why in err
-    assert "to go on" not in err
+    assert "to resume" not in err
     assert not RunFolder(run).results_path.exists()
     assert RunFolder(run).manifest().finished is not None
 
@@ -87,7 +87,7 @@ def test_the_command_to_resume_hides_the_api_key(
         monkeypatch.setattr(sys, "argv", ["bench", *words])
         status, _, err = run_bench(capsys, *words)
     assert status == 1
-    (hint,) = [line for line in err.splitlines() if line.startswith("to go on: bench run ")]
+    (hint,) = [line for line in err.splitlines() if line.startswith("to resume: bench run ")]
     assert "secret" not in hint
     assert "KEY" in hint
     assert hint.endswith(" --resume")

@@ -115,16 +115,16 @@ def test_a_folder_of_several_models_has_no_model_name(tmp_path: Path) -> None:
 def test_kaggle_has_two_attempts_and_n_can_be_given(tmp_path: Path) -> None:
     assert open_predictions(SAVED / "submission.json", TASKS, "kaggle").n == 2
     assert open_predictions(SAVED / "submission.json", TASKS, n=5).n == 5
-    with pytest.raises(DataError, match=r"arc24\.json:\n  task a, test 0: 3 answers where 2 were due\n  task b"):
+    with pytest.raises(DataError, match=r"arc24\.json:\n  task a, test 0: 3 answers where 2 were requested\n  task b"):
         open_predictions(SAVED / "arc24.json", TASKS, "kaggle")
-    with pytest.raises(DataError, match="task a, test 0: 3 answers where 2 were due"):
+    with pytest.raises(DataError, match="task a, test 0: 3 answers where 2 were requested"):
         open_predictions(SAVED / "arc24_task_results.json", TASKS, n=2)
 
 
 def test_an_attempt_number_over_what_the_form_allows_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", {"a": [{"attempt_1": [[1]], "attempt_3": [[2]]}]})
     for form, n in (("kaggle", None), ("attempts", 2)):
-        with pytest.raises(DataError, match="task a, test 0: answer 3 where 2 were due"):
+        with pytest.raises(DataError, match="task a, test 0: answer 3 where 2 were requested"):
             open_predictions(path, TASKS, form, n)
     assert open_predictions(path, TASKS, "attempts").predictions[0].outputs["a"][0].count == 2
 
@@ -189,8 +189,8 @@ def test_impossible_files_are_refused(tmp_path: Path, value: object, message: st
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": [{"attempt_1": [[1]]}], "a": [{"attempt_1": [[1]]}]}', "task a is there twice"),
-        ('{"a": [{"attempt_1": [[1]], "attempt_1": [[2]]}]}', "'attempt_1' is there twice"),
+        ('{"a": [{"attempt_1": [[1]]}], "a": [{"attempt_1": [[1]]}]}', "task a occurs twice"),
+        ('{"a": [{"attempt_1": [[1]], "attempt_1": [[2]]}]}', "'attempt_1' occurs twice"),
         ('{"a": [{"attempt_1": [[1]]}]', "expected a comma or '}'"),
     ],
 )

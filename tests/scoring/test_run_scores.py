@@ -101,8 +101,8 @@ def test_impossible_predictions_are_refused(make_run: MakeRun, change: dict[str,
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        (9, "good, task cross-000000, test 0: 5 answers where 4 were due"),
-        (0, "good, task cross-000000, test 0: sample 0 is there twice"),
+        (9, "good, task cross-000000, test 0: 5 answers where 4 were requested"),
+        (0, "good, task cross-000000, test 0: sample 0 occurs twice"),
     ],
 )
 def test_more_predictions_than_requested_are_refused(make_run: MakeRun, sample: int, message: str) -> None:

@@ -158,7 +158,7 @@ def test_saved_lines_of_several_models_are_scored_by_name(
         (["submission.json", "--dataset", TASKS, "--rules", "median"], 2, "no selection rule 'median'"),
         (["submission.json", "--dataset", TASKS, "--rules", "logprob"], 2, "have no log-probabilities"),
         (["submission.json", "--dataset", TASKS, "--rules", "marc"], 2, "do not say which view"),
-        (["submission.json", "--dataset", TASKS, "-n", "1"], 1, "task a, test 0: 2 answers where 1 were due"),
+        (["submission.json", "--dataset", TASKS, "-n", "1"], 1, "task a, test 0: 2 answers where 1 were requested"),
         (["tasks.json", "--dataset", TASKS], 1, "task a: expected a list of test outputs"),
         (["submission.json", "--dataset", "arc-missing.json"], 2, "arc-missing.json"),
     ],

@@ -255,7 +255,7 @@ def test_modules_of_a_composite_model_need_the_prefix_that_vllm_uses(
     }
     source = make_adapter(tmp_path / "tower")
     write_safetensors(source / "adapter_model.safetensors", tower)
-    with pytest.raises(AdapterError, match="reads pictures or sound"):
+    with pytest.raises(AdapterError, match="vision or audio part"):
         validate_adapter(source, composite)
 
 

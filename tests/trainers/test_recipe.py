@@ -70,7 +70,7 @@ def test_a_repeated_key_is_refused(tmp_path: Path) -> None:
         (f"{head}max_steps: 3\nseed: 1\nmax_steps: 4\n", 7),
         (f"{head}max_steps: 3\nlora: {{rank: 4, alpha: 8, rank: 8}}\n", 6),
     ):
-        with pytest.raises(ConfigError, match=rf"is there twice.*line {line}") as error:
+        with pytest.raises(ConfigError, match=rf"occurs twice.*line {line}") as error:
             load_recipe(write_recipe(tmp_path, text))
         assert "\n" not in str(error.value)
     shared = f"{head}max_steps: 3\nlora: &a {{rank: 4}}\n"

@@ -1,4 +1,4 @@
-"""New training tasks from old ones: pairs split anew, and problem changes, as the recipe says."""
+"""New training tasks from old ones: pairs split again, and problem changes, as the recipe says."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_dataset_overrides_the_recipe_s_task_changes() -> None:
     assert (one.resplit, one.changed) == (one.drawn, one.drawn)
     assert (other.resplit, other.changed) == (0, 0)
     text = format_preview(preview(recipe, draws=50))
-    assert "split anew" in text
+    assert "split again" in text
     assert "changed to new tasks" in text
 
 

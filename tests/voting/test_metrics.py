@@ -90,7 +90,7 @@ def test_a_task_without_predictions_scores_zero() -> None:
 
 @pytest.mark.parametrize(("predictions", "n"), [([TRUTH] * 3, 2), ([], None), ([], 0)])
 def test_impossible_numbers_of_predictions_are_refused(predictions: list[Grid | None], n: int | None) -> None:
-    with pytest.raises(ValueError, match="were due"):
+    with pytest.raises(ValueError, match="were requested"):
         score_output(predictions, TRUTH, n)
 
 

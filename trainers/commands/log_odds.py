@@ -38,7 +38,7 @@ LogProbs = list[list[float]]
 
 @dataclass(frozen=True)
 class OddsDifferences:
-    """Differences of tokens' log-odds that decide for a 16-bit server."""
+    """Absolute differences of tokens' log-odds, from which parity with a 16-bit server is decided."""
 
     mean: float
     """Mean between PEFT in float32 and the server, both with the adapter."""
@@ -53,12 +53,12 @@ class OddsDifferences:
 
     @property
     def within_bounds(self) -> bool:
-        """Return whether rounding explains the server's answers, and would not explain the base model's."""
+        """Return whether rounding explains how far the server is from PEFT, but not how far the base model is."""
         alike = self.mean <= _ROUNDING * self.rounding and self.largest <= _OUTLIER * self.largest_rounding
         return alike and self.control > _CONTROL * self.rounding
 
     def as_text(self) -> str:
-        """Return all figures with their bounds."""
+        """Return one line with all values and their bounds."""
         return (
             f"mean difference of log-odds {self.mean:.3f} (at most {_ROUNDING * self.rounding:.3f}), "
             f"largest {self.largest:.2f} (at most {_OUTLIER * self.largest_rounding:.2f}), "

@@ -14,7 +14,7 @@ from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickl
 
 
 def merge(base: str, adapter: Path, output: Path, *, dtype: str | None = None) -> Path:
-    """Merge the adapter's weights into the base model's, write the result, and compare its answers with PEFT's.
+    """Merge an adapter into its base model, compare the result with PEFT, and return the output folder.
 
     Args:
         dtype: dtype of the written weights; None for the base's.

@@ -27,7 +27,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Agreement:
-    """Root mean squares of differences of logits over ``COMPARED_TOKENS`` tokens."""
+    """How far the logits of two models differ on a prompt of ``COMPARED_TOKENS`` tokens, as root mean squares."""
 
     effect: float
     """Between base and adapter, both through PEFT."""
@@ -36,7 +36,7 @@ class Agreement:
 
 
 def write_merged(base: Path | str, adapter: Path, output: Path, dtype: str | None) -> Agreement:
-    """Write the merged model into an empty folder, load it again and compare it with PEFT.
+    """Write the merged model into an empty folder, load it again, and return how far it differs from PEFT.
 
     Raises:
         ConfigError: the base cannot be loaded.

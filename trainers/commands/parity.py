@@ -56,12 +56,12 @@ class Parity:
         return self.difference <= TOLERANCE and self.control > CONTROL
 
     def as_text(self) -> str:
-        """Return one line with the verdict, the figures and their bounds."""
+        """Return one line with the verdict, and the measured values with their bounds."""
         verdict = "the server has the model that was trained" if self.holds else "PARITY FAILED"
         return f"parity over {self.tokens} answer tokens, server in {self.dtype}: {verdict}; {self.figures()}"
 
     def figures(self) -> str:
-        """Return the figures that decide, each with its bound."""
+        """Return the measured values on which the verdict depends, each with its bound."""
         if self.odds is not None:
             return self.odds.as_text()
         return (

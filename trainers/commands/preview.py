@@ -55,7 +55,7 @@ class TokenizerReport:
     """How the template handles thoughts: a key of ``_THOUGHTS``."""
 
     def as_text(self) -> str:
-        """Return three short lines."""
+        """Return three lines: tokens of digits, tokens that end an answer, and how the template handles thoughts."""
         together = "one token each" if self.digits == 1 else f"up to {self.digits} share a token"
         stops = ", ".join(f"{text!r} ({token})" for token, text in self.stops.items())
         eos = ", ".join(map(str, self.eos)) or "none"
@@ -187,7 +187,7 @@ def format_preview(shown: Preview) -> str:
         parts.append(
             f"{source.spec}: declared {source.declared:.1%}, realised {source.realised:.1%}; {c.too_long} too long, "
             f"{c.no_output} without output, {c.dropped_pairs} pairs dropped"
-            + (f", {c.resplit} split anew" if c.resplit else "")
+            + (f", {c.resplit} split again" if c.resplit else "")
             + (f", {c.changed} changed to new tasks" if c.changed else "")
         )
     parts.append(shown.reading.as_text())

@@ -30,14 +30,14 @@ class TaskChanges:
     """How a dataset's tasks are turned into further tasks for training; by default they are left unchanged."""
 
     resplit: bool = False
-    """Split the pairs anew into train and test."""
+    """Split the pairs again into train and test."""
     probability: float = 0.0
     """Probability of a problem change."""
     weights: Mapping[Kind, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
     """Relative weight of each kind of problem change."""
 
     def split(self, stream: Stream, task: Task) -> Task:
-        """Return the task with its pairs split anew; the same object if ``resplit`` is off or an output is unknown."""
+        """Return the task with its pairs split again; the same object if ``resplit`` is off or an output is unknown."""
         return resplit(stream, task) if self.resplit else task
 
     def change(self, stream: Stream, task: Task) -> Task:
@@ -74,7 +74,7 @@ class DrawnSample:
     dropped_pairs: int = 0
     """Train pairs dropped to make it fit."""
     resplit: bool = False
-    """Whether its pairs were split anew."""
+    """Whether its pairs were split again."""
     changed: bool = False
     """Whether a problem change made it a new task."""
 

@@ -57,7 +57,7 @@ class Chat:
         return usable_prompt(self.tokenizer, load_prompt(prompt), parse_encoder(self.encoder), self.settings).name
 
     def turns(self, prompts: Sequence[str]) -> list[AssistantTurn]:
-        """Return how the template writes the answers to the prompts, without repetitions.
+        """Return the assistant's turn of each distinct prompt: how the template begins and ends the answer.
 
         Raises:
             ConfigError: the template cannot be trained on.

@@ -139,7 +139,7 @@ def recipe_differences(actual: LoraConfig, lora: LoraRecipe) -> list[str]:
 
 
 def _changed_base(init: bool | str) -> str:
-    """Return an initialisation that changes the base weights, else ``default``: the others load alike once trained."""
+    """Return an initialisation that changes the base weights; ``default`` for the others, which load alike."""
     return init if isinstance(init, str) and init not in SERVEABLE_INITS else "default"
 
 
@@ -153,7 +153,7 @@ def as_json_value(value: object) -> object:
 def other_modules_pattern(model: Any) -> str | None:
     """Return a pattern of the modules outside the language model; None for a text-only model.
 
-    In a model that also reads pictures or sound, those may have the same layer names. They are neither trained nor
+    The vision and audio parts of a multimodal model may have layers of the same names. They are neither trained nor
     served.
     """
     inner = model.base_model

@@ -59,7 +59,7 @@ def targeted_modules(model: Any, lora: LoraConfig, *, outside: bool = True) -> s
     """Return the names of the modules that PEFT adapts in a model with configuration ``model``.
 
     Args:
-        outside: include modules outside the language model, in a model that also reads pictures.
+        outside: in a multimodal model, include modules outside the language model.
 
     Raises:
         ValueError: no module matches.

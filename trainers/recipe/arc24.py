@@ -139,7 +139,7 @@ def _subsampled(spec: str, ratio: float, seed: int) -> str:
 
 
 def _scheduler(name: str) -> tuple[str, list[str]]:
-    """Return the scheduler's name here, and warnings."""
+    """Return transformers' name for a scheduler of the script, and warnings if it is another scheduler."""
     if name == "cyclic":
         return "cosine_with_restarts", ["--lr_scheduler_type cyclic is not known here: cosine_with_restarts is used"]
     return name, []

@@ -37,7 +37,11 @@ def _explain(model: type[BaseModel], location: Iterable[int | str], kind: str, m
 
 
 def _fields(model: type[BaseModel], names: Sequence[int | str]) -> list[str]:
-    """Return the field names at a location inside a model."""
+    """Return the field names of the part of a model to which the location of an error leads, for suggestions.
+
+    Args:
+        names: the location: keys, and indices of lists.
+    """
     current: type[BaseModel] = model
     for name in names:
         if isinstance(name, str) and name in current.model_fields:

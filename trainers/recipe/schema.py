@@ -65,7 +65,7 @@ def _template_path(name: str) -> str:
 
 
 def _as_variables(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Refuse names that ``apply_chat_template`` or the prompt sets itself."""
+    """Return the template variables; refuse names that ``apply_chat_template`` or the prompt sets itself."""
     if wrong := sorted(_NOT_VARIABLES & values.keys()):
         raise ValueError(f"{', '.join(wrong)}: no variable of a chat template, but set for every prompt")
     return values
@@ -95,7 +95,7 @@ class Recipe(StrictModel):
     augment: bool = True
     """Apply a new random symmetry, colour permutation and order of train pairs to every sample."""
     resplit: bool = False
-    """Pool the pairs of each task and split them anew into train and test, where all outputs are known."""
+    """Pool the pairs of each task and split them again into train and test, where all outputs are known."""
     change_probability: Share = 0.0
     """Probability that a task is turned into a new one by changing all its inputs or all its outputs."""
     change_weights: ChangeWeights = Field(default_factory=ChangeWeights)

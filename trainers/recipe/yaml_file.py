@@ -72,7 +72,7 @@ def _parse_yaml(text: str, where: str) -> object:
                 if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
                     continue
                 if key.value in keys:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} occurs twice", key.start_mark)
                 keys.add(key.value)
             return super().construct_mapping(node, deep)
 

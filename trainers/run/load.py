@@ -57,7 +57,7 @@ def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path) -> Setup
 
 
 def _with_shared_date(inputs: RecipeInputs) -> RecipeInputs:
-    """Give all processes the template date of process 0; others may have started after midnight."""
+    """Return the inputs with the template date of process 0, as other processes may have started after midnight."""
     if process_count() == 1 or inputs.chat.settings.date is None:
         return inputs
     days = [inputs.chat.settings.date]

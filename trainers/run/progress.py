@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from harness.core.terminal import can_redraw
+
 
 class Progress:
     """A bar on a terminal, else one line every ``every`` steps.
@@ -26,7 +28,7 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> Self:
-        if self.shown and sys.stderr.isatty():
+        if self.shown and can_redraw(sys.stderr):
             from rich import progress
             from rich.console import Console
 
@@ -55,7 +57,7 @@ class Progress:
 
         Args:
             tokens: tokens of the step without padding.
-            places: tokens of its micro-batches with padding.
+            places: tokens of the step with padding.
         """
         if not self.shown:
             return

@@ -64,7 +64,7 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool) -> None:
 
 
 def _write_result(trainer: ArcTrainer, recipe: Recipe, output: Path) -> None:
-    """Write the weights that the recipe requests; all processes must take part."""
+    """Write the last weights or those of the best validation, as the recipe says; all processes must take part."""
     if recipe.validation is None or recipe.validation.keep == "last":
         trainer.write_weights(output)
     elif trainer.args.should_save:

@@ -262,7 +262,9 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, st
 
 
 def _keep_float32(model: Any, originals: Mapping[str, torch.Tensor]) -> None:
-    """Convert an adapter on 4-bit weights back to float32, in which PEFT loads a checkpoint; TRL rounds it to bfloat16.
+    """Convert the adapter of a 4-bit base from bfloat16, to which TRL rounds it, back to float32.
+
+    PEFT loads the adapter of a checkpoint in float32 too, so that a resumed run computes in the same dtype.
 
     Args:
         originals: weights of a start adapter by name, before they were rounded.

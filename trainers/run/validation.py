@@ -160,7 +160,7 @@ def open_validation(
         exact_tasks: number of them for which an answer is also generated.
 
     Raises:
-        DataError: there is none.
+        DataError: no task has a known output and fits.
     """
     tasks: list[ValidationTask] = []
     skipped = 0

@@ -54,7 +54,7 @@ class DatasetRecord(Record):
     tokens: int
     answer_tokens: int
     resplit: int = 0
-    """Samples whose pairs were split anew."""
+    """Samples whose pairs were split again."""
     changed: int = 0
     """Samples that a problem change made new tasks."""
 
@@ -224,7 +224,7 @@ def summarize_losses(log: Sequence[Mapping[str, Any]], kept: int) -> Losses:
     steps = [line["loss"] for line in log if "loss" in line]
     if not steps:
         raise RunError(
-            "log.jsonl has lost every step, and nothing is left to train; train anew with --set resume=false"
+            "log.jsonl has lost every step, and nothing is left to train; train again with --set resume=false"
         )
     checks = [line for line in log if "eval_loss" in line and line["step"] <= kept]
     last = {k.removeprefix("eval_"): v for k, v in checks[-1].items() if k.startswith("eval_")} if checks else {}

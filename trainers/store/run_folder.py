@@ -31,6 +31,8 @@ _CONTENT = "{} (its content)"
 def lock_folder(output: Path) -> Iterator[None]:
     """Hold a lock on the output folder, which is created if missing. The system releases it when the process dies.
 
+    Only the first process of a training run takes the lock.
+
     Raises:
         RunError: another process trains in the folder. ConfigError: the folder cannot be written.
     """
@@ -115,7 +117,7 @@ def start_date(output: Path) -> str | None:
 
 
 def _warn_other_micro_batches(before: RecipeData, after: RecipeData, changed: Sequence[str]) -> None:
-    """Warn about a run that is resumed with other micro-batches; runs of older versions did not record these keys."""
+    """Warn if a run is resumed with other micro-batches; keys that an older version did not record are skipped."""
     if known := [f"{key} {before[key]} -> {after[key]}" for key in changed if key in before]:
         print(
             f"warning: resuming with {', '.join(known)}: dropout, where there is any, draws other masks from here on, "
@@ -142,7 +144,7 @@ def _has_trained(output: Path) -> bool:
 
 
 def _clear(output: Path) -> None:
-    """Remove the files that an earlier run of ours wrote, and nothing else."""
+    """Remove the records and checkpoints of an earlier run; its log and weights stay until they are overwritten."""
     for name in (MANIFEST, STARTED, PARITY):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

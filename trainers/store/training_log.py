@@ -19,7 +19,7 @@ RESTART_HINT = "The checkpoints up to here are whole: start the same command aga
 
 
 class TrainingLog:
-    """Appends to ``log.jsonl``. Opening it drops the lines after ``from_step``, from which training resumes.
+    """Appends to ``log.jsonl``. Opening it drops the lines after step ``from_step``, where training resumes.
 
     Raises:
         RunError: a line cannot be written; earlier lines remain.

@@ -1,4 +1,4 @@
-"""Checks of an environment, with advice; pure functions of facts that were collected before."""
+"""Checks of an environment, with advice: pure functions of the facts that ``gather_facts`` collects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASHING = ("torchvision", "torchaudio", "torchcodec")
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about a machine and its environment; None if unknown."""
+    """Facts about a machine and its environment, as ``gather_facts`` collects them."""
 
     python: tuple[int, int, int]
     packages: Mapping[str, str]
@@ -39,6 +39,7 @@ class Facts:
     """Whether torch sees a GPU; None without torch."""
     cores: int = 1
     cpu_flags: frozenset[str] | None = None
+    """None if unknown."""
     memory: int = 0
     disk: int = 0
     """Free bytes on the disk of the current folder."""
@@ -66,8 +67,10 @@ class Finding:
 
 
 def diagnose(facts: Facts) -> list[Finding]:
-    """Check everything. What limits a command, or keeps one from being used, is a note; what breaks an installed
-    command is a problem.
+    """Run all checks and return their findings.
+
+    A finding is a ``problem`` if it breaks an installed command, and a ``note`` if it only limits a command or if a
+    command is not installed.
     """
     checks: Sequence[Callable[[Facts], list[Finding]]] = (
         _check_python,
@@ -88,7 +91,7 @@ def _check_python(facts: Facts) -> list[Finding]:
 
 
 def _check_versions(facts: Facts) -> list[Finding]:
-    """Check the versions of installed packages, and that torch's companions are of torch's build."""
+    """Compare installed versions with the tested ones; check that CLASHING packages have the same build as torch."""
     others = [
         f"{name} {facts.packages[name]} (tested: {tested})"
         for name, tested in sorted(facts.pinned.items())

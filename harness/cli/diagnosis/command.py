@@ -98,7 +98,7 @@ def gather_facts(port: int) -> Facts:
 
 
 def _pinned() -> dict[str, str]:
-    """Return the packages that this distribution requires in an exact version, with that version."""
+    """Return, by package name, the versions that this distribution pins with ``==``."""
     try:
         requirements = requires("arc-bench") or []
     except PackageNotFoundError:

@@ -124,7 +124,7 @@ def _check_serving(base: BaseModel) -> Iterator[Finding]:
         yield Finding("note", f"serve: heads of size {width} are too small for vLLM on a CPU", "serve it on a GPU")
     if base.is_composite:
         yield Finding(
-            "ok", "train: adapters are on the language model only; what reads pictures or sound stays as it is"
+            "ok", "train: adapters are on the language model only; its vision and audio parts stay as they are"
         )
     if name is None:
         yield Finding("note", "serve: config.json names no class (architectures)", "vLLM will not know the model")
@@ -162,7 +162,12 @@ def _check_vllm_class(name: str, tokens: object) -> Iterator[Finding]:
 
 
 def _check_embeddings(name: str, modules: list[str], tokens: object) -> Iterator[Finding]:
-    """Check whether vLLM serves adapters on the embeddings and the output layer of a model class."""
+    """Check whether vLLM serves adapters on the embeddings and the output layer of a model class.
+
+    Args:
+        modules: which of the two vLLM's class declares as LoRA modules, by module name.
+        tokens: the size of the vocabulary.
+    """
     if "lm_head" in modules and isinstance(tokens, int) and tokens > MOST_TOKENS:
         yield Finding(
             "problem", f"serve: vLLM's {name} takes adapters up to {MOST_TOKENS:,} tokens; the model has {tokens:,}",

@@ -56,7 +56,7 @@ ARC_TOKENS = 64
 """Enough for the small grids of the ARC-AGI-1 tasks; the tiny base often does not stop before the limit."""
 
 _GO_ON = """\
-## How to go on
+## Next steps
 
 - Look at what was made: `{out}/recipes` (what was trained), `{out}/trained` (adapters with their cards),
   `{out}/adapters` (the registry that the server reads), `{out}/bench` (every prediction), `{out}/server.log`.
@@ -114,7 +114,7 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
 
 
 def _prepare(out: Path, fresh: bool) -> None:
-    """Create the demo's folder; refuse a folder that holds anything else.
+    """Create the demo's folder; with ``fresh``, delete an earlier demo's folder first.
 
     Raises:
         click.UsageError: the folder is not empty, and no demo wrote it.
@@ -164,7 +164,7 @@ def _runs(out: Path, tasks: int) -> list[Run]:
 
 
 def _small_tasks(out: Path, count: int) -> Path:
-    """Write the ids of the ARC-AGI-1 evaluation tasks with the smallest test outputs, which are quick on a CPU."""
+    """Write the ids of the ARC-AGI-1 evaluation tasks with the smallest test outputs to a file; return its path."""
     from harness.data.dataset import iterate_tasks
     from harness.data.spec import open_dataset
 
@@ -217,7 +217,7 @@ def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], por
 
 
 def _closing(out: Path) -> Path:
-    """Write the last section of the report: what to try next."""
+    """Write the last section of the report, on what to try next, to a file, and return its path."""
     path = out / "how-to-go-on.md"
     path.write_text(_GO_ON.format(out=out), encoding="utf-8")
     return path

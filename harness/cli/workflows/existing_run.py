@@ -16,7 +16,7 @@ from harness.runs.schema import Manifest
 
 @dataclass(frozen=True)
 class ExpectedRun:
-    """The settings that a run should have."""
+    """The settings that a run folder must have, so that a demo or sweep uses it instead of sampling again."""
 
     hashes: Mapping[str, frozenset[str]]
     """By model, in order: the content hashes that its weights may have; empty if they are not known."""
@@ -29,7 +29,7 @@ class ExpectedRun:
     """None for the default of ``bench run``."""
 
     def differences(self, manifest: Manifest) -> list[str]:
-        """Describe each setting in which a run differs; empty if it is the expected run."""
+        """Return a description of each setting in which a run differs; empty if it is the expected run."""
         config = manifest.config
         differences = [
             f"{name} ({actual} instead of {expected})"
@@ -82,7 +82,7 @@ def resume_or_move_aside(folder: Path, expected: ExpectedRun) -> bool:
         path for k in range(1, 1 << 20) if not (path := folder.with_name(f"{folder.name}.before-{k}")).exists()
     )
     folder.rename(renamed)
-    click.echo(f"{folder} differs in {', '.join(differences)}; it is kept as {renamed} and made anew")
+    click.echo(f"{folder} differs in {', '.join(differences)}; it is kept as {renamed} and made again")
     return False
 
 

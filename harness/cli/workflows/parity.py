@@ -91,7 +91,7 @@ def _load_and_check(output: Path, server: str | None, adapters: Path | None) -> 
 
 
 def _check_and_save(adapter: Path, server: str, model: str, **options: Any) -> Parity:
-    """Check parity and write the figures to the adapter's folder."""
+    """Check parity, write the result to the adapter's folder, and return it."""
     from serve.keys import USER_KEY, key_from_environment
     from trainers.commands.parity import check_parity
     from trainers.store.manifest import PARITY, write_json

@@ -39,7 +39,7 @@ def run_bench(*words: str, launcher: Sequence[str] = ()) -> None:
             raise
     if status:
         click.echo(
-            f"\nstopped: bench {words[0]} ended with status {status}; the same command goes on from here", err=True
+            f"\nstopped: bench {words[0]} ended with status {status}; the same command resumes from here", err=True
         )
         raise click.exceptions.Exit(status)
 

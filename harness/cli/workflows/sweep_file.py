@@ -32,7 +32,7 @@ class MixtureRow(StrictModel):
 
 
 class ServeOptions(StrictModel):
-    """Options of the server, as of ``bench serve``; None is chosen from the machine and the adapters."""
+    """Options of ``bench serve``; those that are None are chosen from the machine and the adapters."""
 
     dtype: str | None = None
     """``exact`` means float32, on machines that serve adapters in it."""
@@ -45,7 +45,7 @@ class ServeOptions(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """How every adapter is benched, as by the options of ``bench run``; all get the same samples."""
+    """How every adapter is benched: options of ``bench run``, the same for all adapters."""
 
     dataset: Spec
     n: Annotated[int, Field(gt=0)] = 32
@@ -98,7 +98,7 @@ class Sweep(StrictModel):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two mixtures are named {', '.join(repeated)}")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: one is there twice")
+            raise ValueError("seeds: one occurs twice")
         return self
 
     def rows(self) -> list[tuple[str, list[DatasetRecipe]]]:
