@@ -176,8 +176,10 @@ def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
 
 
 def _flat(config: RunConfig) -> dict[str, object]:
-    """Return a configuration as one flat dictionary; a field of the model ``base`` is named ``base's encoder``."""
-    fields = config.model_dump(exclude={"models"})
+    """Return a configuration as one flat dictionary, with names such as ``base's encoder`` and ``search.min_prob``."""
+    fields = config.model_dump(exclude={"models", "search"})
+    search = {} if config.search is None else config.search.model_dump()
+    fields |= {"search": "dfs" if search else None, **{f"search.{name}": value for name, value in search.items()}}
     fields["models"] = [model.name for model in config.models]
     for model in config.models:
         fields |= {f"{model.name}'s {key}": value for key, value in model.model_dump(exclude={"name"}).items()}

@@ -95,7 +95,7 @@ def test_tables_show_the_unexplored_mass_and_rules_that_need_rescores_are_left_o
     assert "| greedy" in out
     assert " + at most " in out
     assert "N = 6 views a test output" in out
-    assert "144 views due" in out
+    assert "144 views requested" in out
     assert "there are no vote curves" in out
     for rule in ("poe", "kgmon"):
         assert f"rule {rule} is left out for good: the candidates were not rescored" in err

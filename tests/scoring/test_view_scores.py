@@ -212,7 +212,7 @@ def test_a_file_of_views_alone_is_scored_as_its_run(tmp_path: Path) -> None:
 def test_a_view_that_occurs_twice_or_is_not_declared_is_refused(tmp_path: Path) -> None:
     view = view_result([view_answer(0.5, TRUTH)])
     file = save(tmp_path, [view, view], [0, 1, 1])
-    with pytest.raises(DataError, match="task t, test 0: sample 1 is there twice"):
+    with pytest.raises(DataError, match="task t, test 0: sample 1 occurs twice"):
         score(file, 4)
     with pytest.raises(DataError, match="answers to task t, test 0, which the dataset lacks"):
         group_views(read_views(file), {"u": 1}, None, "file")
@@ -221,7 +221,7 @@ def test_a_view_that_occurs_twice_or_is_not_declared_is_refused(tmp_path: Path) 
     run = write_view_run(tmp_path, "a", SPEC, {"good": 0.9}, n=3)
     text = (run / "predictions.jsonl").read_text()
     (run / "predictions.jsonl").write_text(text.replace('"sample_index":2', '"sample_index":3'))
-    with pytest.raises(DataError, match="answer 4 where 3 were due"):
+    with pytest.raises(DataError, match="answer 4 where 3 were requested"):
         score_run(run)
 
 
