@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import json_option, print_result
+from harness.cli_options import json_option, print_result, rule_option
 
 SHOWN_IDS = 8
 """Ids of tasks won and of tasks lost that are listed without ``--all-ids``."""
@@ -23,6 +23,7 @@ SHOWN_IDS = 8
     multiple=True,
     help="Compare this metric only; repeat it. Fewer comparisons make Holm's correction smaller.",
 )
+@rule_option()
 @click.option("--all-ids", is_flag=True, help=f"List all tasks won and lost, not the first {SHOWN_IDS}.")
 @click.option(
     "--plan",
@@ -35,6 +36,7 @@ def compare(
     baseline: bool,
     common: bool,
     metrics: tuple[str, ...],
+    rule: str | None,
     all_ids: bool,
     plan: float | None,
     json_file: Path | None,
@@ -62,7 +64,7 @@ def compare(
 
     if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
         raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
-    selected = select_models(runs, common)
+    selected = select_models(runs, common, rule)
     print_warnings(selected.warnings)
     pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:

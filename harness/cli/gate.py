@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli_options import rule_option
 
 if TYPE_CHECKING:
     from harness.stats.gate import Gate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."
 )
+@rule_option()
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
 def gate(
     run: str,
@@ -30,6 +32,7 @@ def gate(
     baseline: str | None,
     margin: float | None,
     common: bool,
+    rule: str | None,
     junit: Path | None,
 ) -> int:
     """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
@@ -50,9 +53,9 @@ def gate(
     )
     try:
         if baseline is None:
-            verdict, text = _test_minimum(run, metric, minimum or 0.0)
+            verdict, text = _test_minimum(run, metric, minimum or 0.0, rule)
         else:
-            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common)
+            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common, rule)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, requirement, None, str(error))
@@ -65,11 +68,11 @@ def gate(
     return verdict.value
 
 
-def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
+def _test_minimum(run: str, metric: str, minimum: float, rule: str | None) -> tuple[Gate, str]:
     """Test whether the metric reaches a minimum; return the verdict and its reason."""
     from harness.core.errors import ConfigError
     from harness.results.table_format import percent, with_interval
-    from harness.scoring.run_scores import score_intervals
+    from harness.scoring.model_scores import score_intervals
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
     from harness.stats.gate import gate_verdict
     from harness.voting.metrics import LOWER_IS_BETTER
@@ -78,7 +81,7 @@ def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
     if metric in LOWER_IS_BETTER:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use --baseline and --margin")
     require_one_model(run)
-    selected = select_models((run,))
+    selected = select_models((run,), rule=rule)
     print_warnings(selected.warnings)
     require_measured(selected, metric)
     interval = score_intervals(selected.scored, selected.seed)[0][metric]
@@ -89,7 +92,9 @@ def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
     return verdict, f"{metric} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
 
 
-def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
+def _test_margin(
+    run: str, baseline: str, metric: str, margin: float, common: bool, rule: str | None
+) -> tuple[Gate, str]:
     """Test whether the metric is worse than the baseline's by at most ``margin``; return the verdict and its reason."""
     from harness.core.errors import ConfigError
     from harness.results.table_format import points
@@ -102,7 +107,7 @@ def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bo
     _check_metric(metric)
     for name in (run, baseline):
         require_one_model(name)
-    selected = select_models((baseline, run), common)
+    selected = select_models((baseline, run), common, rule)
     print_warnings(selected.warnings)
     old, new = selected.scored
     if (old.enumeration is None) == (new.enumeration is None):

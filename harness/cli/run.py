@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from harness.cli.entry import INTERRUPTED
+from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
 _KEY_VARIABLE = "ARC_BENCH_API_KEY"
@@ -131,6 +132,7 @@ def policy_options(command: F) -> F:
     type=click.IntRange(1),
     help="For --search dfs: keep so many answers of a view, the likeliest. Default: all.",
 )
+@rule_option(before_sampling=True)
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be requested, and stop.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
@@ -168,7 +170,7 @@ def run(
         --dataset arc1/evaluation -n 32 --out runs/first
     """
     from harness.client.retry import RetryPolicy
-    from harness.core.errors import UnknownOutputError
+    from harness.core.errors import UnknownOutputError, UnusableRuleError
     from harness.results.summary_table import summary_table
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
@@ -209,6 +211,9 @@ def run(
             f"not scored: {error}: bench score {where} --dataset DATASET; bench submit {where} -o submission.json",
             err=True,
         )
+        return 0
+    except UnusableRuleError as error:  # such as one on rescores, which are made next; the run itself is complete
+        click.echo(f"not scored: {error}; then bench score {shlex.quote(str(chosen.out))}", err=True)
         return 0
     click.echo(summary_table(results))
     click.echo(f"written: {summary.folder.results_path}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import json_option, print_result
+from harness.cli_options import json_option, print_result, rule_option
 
 
 @click.command()
@@ -22,6 +22,7 @@ from harness.cli_options import json_option, print_result
 @click.option(
     "-n", type=click.IntRange(1), help="Requested predictions per test output; default: the largest number in the file."
 )
+@rule_option()
 @click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
 @json_option("the results", was_flag=False)
 @click.option(
@@ -33,6 +34,7 @@ def score(
     dataset: str | None,
     form: str | None,
     n: int | None,
+    rule: str | None,
     rules: str | None,
     json_file: Path | None,
     confidence: float,
@@ -56,7 +58,7 @@ def score(
     from harness.scoring.run_scores import write_results
 
     saved = open_predictions(predictions, dataset, form, n)
-    sheet = score_saved_predictions(saved, rules, confidence, resamples)
+    sheet = score_saved_predictions(saved, rules, confidence, resamples, rule)
     print_warnings(sheet.warnings)
     if saved.folder is not None:
         write_results(saved.folder, sheet.results)

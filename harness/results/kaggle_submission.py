@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import ConfigError, GridError, RunError, short_repr
+from harness.core.errors import GridError, RunError, UnusableRuleError, short_repr
 from harness.core.files import write_atomically
 from harness.core.grid import Grid, Rows, Task
 from harness.core.json_stream import iterate_elements
@@ -15,7 +15,7 @@ from harness.scoring.early_stopped_scores import refuse_rules_after_early_stoppi
 from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores, unusable_reason
 from harness.scoring.run_selector import SelectedModel
 from harness.voting.ranking import choose_attempts
-from harness.voting.selection_rules import Rule
+from harness.voting.selection_rules import VOTE, Rule
 
 ATTEMPTS = ("attempt_1", "attempt_2")
 PLACEHOLDER: Rows = [[0, 0], [0, 0]]
@@ -56,12 +56,13 @@ def make_submission(selected: SelectedModel, rule: Rule, rescores: ModelRescores
         rescores: for a rule that needs them.
 
     Raises:
-        ConfigError: the rule is not the vote, and the run stopped early; or it needs rescores that are missing.
+        ConfigError: the rule is not the vote, and the run stopped early.
+        UnusableRuleError: the predictions lack what the rule needs.
     """
-    if rule.needs_rescores and (reason := unusable_reason(rule, selected.predictions, rescores)):
-        raise ConfigError(f"rule {rule.name} cannot be applied: {reason}")
-    if rule.name != "vote":
+    if rule.name != VOTE:
         refuse_rules_after_early_stopping(selected.schedule, "--rule")
+    if reason := unusable_reason(rule, selected.predictions, rescores):
+        raise UnusableRuleError(f"rule {rule.name} cannot be applied: {reason}")
     content: SubmissionContent = {}
     single = empty = count = 0
     for task, outputs in selected.predictions.outputs.items():

@@ -9,9 +9,10 @@ from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
 from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
+from harness.scoring.model_scores import ModelScores, make_results
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules, unusable_reason
-from harness.scoring.run_scores import ModelScores, make_results, score_model
+from harness.scoring.run_scores import by_rule, score_by_vote
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
 
@@ -27,12 +28,18 @@ class ScoreSheet:
 
 
 def score_saved_predictions(
-    saved: SavedPredictions, rules: str | None = None, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+    saved: SavedPredictions,
+    rules: str | None = None,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    rule: str | None = None,
 ) -> ScoreSheet:
     """Score saved predictions, and compare selection rules with the vote if requested.
 
     Args:
         rules: comma-separated names of selection rules; ``all`` takes every rule that these predictions allow.
+        rule: the headline rule, which gives vote_1 and vote_2; None takes the one recorded before sampling, else the
+            vote.
 
     Raises:
         ConfigError: a rule is unknown, or the predictions lack what it needs.
@@ -40,13 +47,13 @@ def score_saved_predictions(
     """
     if rules is not None:
         refuse_rules_after_early_stopping(saved.schedule, "--rules")
-    scored = [score_model(predictions, saved.tasks, saved.n, saved.schedule) for predictions in saved.predictions]
-    results = make_results(scored, saved.n, saved.seed, confidence, resamples)
+    voted = score_by_vote(saved)
+    results = make_results(by_rule(saved, voted, rule), saved.n, saved.seed, confidence, resamples)
     results = results.model_copy(update={"cost": saved.costs})
     parts = [summary_table(results), details_text(results)]
     warnings = [*saved.warnings, *_missing_warnings(saved)]
     if rules is not None:
-        rule_scores, skipped = _score_rules(saved, scored, rules)
+        rule_scores, skipped = _score_rules(saved, voted, rules)
         warnings += skipped
         results = ResultsWithRules(**dict(results), rules=rule_results(rule_scores, saved.seed))
         parts.append(rules_text(rule_scores, saved.seed))
@@ -67,6 +74,9 @@ def _score_rules(
     saved: SavedPredictions, scored: list[ModelScores], rules: str
 ) -> tuple[dict[str, list[RuleScores]], list[str]]:
     """Apply selection rules to every model.
+
+    Args:
+        scored: the scores by the vote.
 
     Returns:
         The scores of each rule by model, and a warning for each rule of ``all`` that the predictions do not allow.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import Metric, ModelResult, Results
 from harness.scoring.early_stopped_scores import unavailable_metrics_text
+from harness.scoring.headline_rule import rule_note
 from harness.scoring.paired_comparison import HEADLINE
 from harness.stats.intervals import FEW_TASKS, SMALL_SAMPLE, Interval
 from harness.voting.metrics import selection_ratio
@@ -17,7 +18,7 @@ WILSON_MARK = "†"
 def summary_table(results: Results) -> str:
     """Return a table of the headline metrics, one row per model, best vote_2 first, with footnotes.
 
-    The footnotes explain the intervals and what early stopping skipped.
+    The footnotes explain the intervals, what early stopping skipped, what was enumerated, and the headline rule.
     """
     names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
     metrics = headline_metrics(results)
@@ -26,7 +27,9 @@ def summary_table(results: Results) -> str:
         for name in names
     ]
     parts = [markdown_table(["model", *metrics, "failed"], rows), summary_footnote(results)]
-    return "\n\n".join([*parts, *early_stopping_notes(results, names), *enumeration_notes(results, names)])
+    parts += [*early_stopping_notes(results, names), *enumeration_notes(results, names)]
+    note = rule_note({name: results.models[name].rule for name in names})
+    return "\n\n".join([*parts, *([] if note is None else [f"{note}."])])
 
 
 def headline_metrics(results: Results) -> list[str]:

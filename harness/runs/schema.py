@@ -64,6 +64,8 @@ class RunConfig(Record):
     """None without early stopping: every test output gets n samples."""
     search: SearchConfig | None = omitted_if_none()
     """How the answers of every view are enumerated; None, and no field in the file, for one drawn answer per sample."""
+    rule: str | None = omitted_if_none()
+    """The selection rule that gives vote_1 and vote_2 of the run; None, and no field in the file, for the vote."""
 
 
 class ServedModel(Record):
@@ -148,6 +150,14 @@ class Metric(Record):
     """Share of tasks with every test output right; None for metrics without it."""
 
 
+class HeadlineRule(Record):
+    """The selection rule that gives vote_1 and vote_2, and when it was chosen."""
+
+    name: str
+    chosen: Literal["before_sampling", "afterwards"]
+    """``before_sampling``: it is in the manifest. ``afterwards``: it was given to the command that scored."""
+
+
 class EarlyStoppingResult(Record):
     """Effect of early stopping on the predictions and metrics of one model."""
 
@@ -175,6 +185,8 @@ class ModelResult(Record):
     metrics: dict[str, Metric]
     stopping: EarlyStoppingResult | None = None
     enumeration: EnumerationResult | None = omitted_if_none()
+    rule: HeadlineRule | None = omitted_if_none()
+    """None, and no field in the file, for the vote by default."""
 
 
 class Results(Record):

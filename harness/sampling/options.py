@@ -29,6 +29,7 @@ from harness.runs.schema import RunConfig, ServedModel, StopConfig
 from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.sampling.search_options import Search, check_enumeration, check_search, search_config
 from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
+from harness.voting.selection_rules import VOTE, get_rule
 
 ApiChoice = Literal["auto", "chat", "completions"]
 
@@ -57,6 +58,8 @@ class RunOptions:
     """None for ``greedy`` at temperature 0, else ``sample``."""
     min_prob: float | None = None
     max_answers: int | None = None
+    rule: str | None = None
+    """The selection rule of the headline; None for that of the run that is resumed, else the vote."""
     prompt: str | None = None
     encoder: str | None = None
     temperature: float = 0.0
@@ -105,6 +108,8 @@ class RunOptions:
             raise ConfigError(f"--extra-body must not set {', '.join(reserved)}; the run does, and records it")
         if self.stop is not None:
             StopRule.parse(self.stop)
+        if self.rule is not None and get_rule(self.rule).name != VOTE and self.stop is not None:
+            raise ConfigError(f"--stop ends where the vote is decided, so that --rule {self.rule} may lack its choice")
         if self.prompt is not None:
             load_prompt(self.prompt)
         if self.encoder is not None:
@@ -169,6 +174,13 @@ class ConfigDraft:
         return self.resumed.api if self.options.api == "auto" and self.resumed is not None else self.options.api
 
     @property
+    def _rule(self) -> str | None:
+        """The headline rule; a reproduced run keeps its own, and so does a resumed one, unless the user names one."""
+        if self.repeated is not None:
+            return self.repeated.rule
+        return self.resumed.rule if self.options.rule is None and self.resumed is not None else self.options.rule
+
+    @property
     def is_continued(self) -> bool:
         """Whether the run was begun earlier, so that the settings of its models are kept."""
         return self.repeated is not None or self.resumed is not None
@@ -219,6 +231,7 @@ class ConfigDraft:
             search=search_config(options.search, options.min_prob, options.max_answers)
             if self.repeated is None
             else self.repeated.search,
+            rule=self._rule,
         )
         if self.repeated is not None and (changes := config_changes(self.repeated, config)):
             raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")

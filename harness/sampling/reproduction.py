@@ -13,11 +13,12 @@ from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views
 from harness.runs.prediction_schema import PredictionKey
-from harness.runs.schema import Results
+from harness.runs.schema import Results, RunConfig
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
 from harness.scoring.run_scores import run_results, score_run
+from harness.voting.selection_rules import VOTE, get_rule
 
 _SHOWN = 5
 _VIEW_TOLERANCE = 1e-3
@@ -65,7 +66,7 @@ def reproduce_run(
     config = manifest.config
     if manifest.finished is None:
         raise RunError(f"{run} is not finished, so that there is nothing to compare with; complete it with --resume")
-    run_results(run)  # fails now rather than after sampling if the original cannot be scored
+    run_results(run, rule=_compared_rule(config))  # fails now, not after sampling, if it cannot be scored
     options = RunOptions(
         servers=servers or tuple(manifest.servers),
         models=tuple(model.name for model in config.models),
@@ -97,7 +98,8 @@ def compare_runs(run: Path, other: Path) -> ReproductionResult:
     """Compare two runs prediction by prediction, or view by view, and their results.
 
     ``other`` is scored, which writes its results.json. The results of ``run`` are computed again, because its
-    results.json may have been made with other options or be older than its predictions.
+    results.json may have been made with other options or be older than its predictions. Where the headline rule needs
+    rescores, both are scored by the vote and no results.json is written: rescoring is not reproduced.
     """
     contents = dict(_contents(other))
     total = same = 0
@@ -108,9 +110,17 @@ def compare_runs(run: Path, other: Path) -> ReproductionResult:
             same += 1
         elif len(differing) < _SHOWN:
             differing.append(key)
-    tolerance = 0.0 if RunFolder(run).manifest().config.search is None else _VIEW_TOLERANCE
-    results = (_without_cost(run_results(run)), _without_cost(score_run(other)))
+    config = RunFolder(run).manifest().config
+    tolerance = 0.0 if config.search is None else _VIEW_TOLERANCE
+    rule = _compared_rule(config)
+    repeated = score_run(other) if rule is None else run_results(other, rule=rule)
+    results = (_without_cost(run_results(run, rule=rule)), _without_cost(repeated))
     return ReproductionResult(total, same, _is_close(*results, tolerance), tuple(differing))
+
+
+def _compared_rule(config: RunConfig) -> str | None:
+    """Return the rule by which reproductions are scored: None for the run's own, the vote if that needs rescores."""
+    return VOTE if config.rule is not None and get_rule(config.rule).needs_rescores else None
 
 
 @dataclass(frozen=True, slots=True)

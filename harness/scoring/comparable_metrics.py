@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.model_scores import ModelScores
 from harness.stats.bootstrap import Floats
 from harness.voting.metrics import METRICS
 

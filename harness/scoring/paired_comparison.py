@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.core.errors import RunError
 from harness.scoring.comparable_metrics import comparable_values, compared_metrics
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.model_scores import ModelScores
 from harness.stats.bootstrap import Floats
 from harness.stats.paired_test import Comparison, apply_holm, compare
 from harness.voting.metrics import LOWER_IS_BETTER

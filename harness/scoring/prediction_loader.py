@@ -18,7 +18,7 @@ from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
 from harness.scoring.rule_scores import ModelRescores
-from harness.scoring.run_scores import CostMeter, read_run_predictions
+from harness.scoring.run_predictions import CostMeter, read_run_predictions
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
@@ -40,6 +40,10 @@ class SavedPredictions:
     """The seed of the run, for intervals; 0 for other files."""
     folder: RunFolder | None = None
     """The run to which the results belong; None for other files and for a run scored on another dataset."""
+    manifest: Manifest | None = None
+    """Of the run; None for other files."""
+    rule: str | None = None
+    """The selection rule that was recorded before sampling; None if none was."""
     schedule: Schedule | None = None
     """The rounds of a run with early stopping."""
     costs: dict[str, Cost] | None = None
@@ -101,6 +105,8 @@ def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
         config.n,
         config.seed,
         folder=folder if spec is None else None,
+        manifest=manifest,
+        rule=config.rule,
         schedule=run_schedule(config),
         costs=meter.costs(),
         warnings=warnings,

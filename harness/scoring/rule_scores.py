@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.errors import ConfigError
+from harness.core.errors import UnusableRuleError
 from harness.core.grid import Grid, Task
+from harness.scoring.model_scores import ModelScores, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
 from harness.scoring.prediction_groups import ModelPredictions
-from harness.scoring.run_scores import ModelScores, true_outputs
 from harness.voting.metrics import OutputScore, average_outputs
 from harness.voting.ranking import RankedGrid, Vote, probability_in_top, split_ties
 from harness.voting.selection_rules import RULES, GridRescores, Rule, get_rule, unrescored_grids
@@ -69,7 +69,7 @@ def unusable_reason(rule: Rule, predictions: ModelPredictions, rescores: ModelRe
     if rule.needs_views and not predictions.has_views:
         return "the predictions do not say which view they were asked under"
     votes = (vote for outputs in predictions.outputs.values() for output in outputs for vote in output.votes())
-    if rule.needs_logprobs and all(vote.sum_logprob is None for vote in votes):
+    if rule.needs_logprobs and {vote.sum_logprob is None for vote in votes} == {True}:
         return "the predictions have no log-probabilities"
     return _unrescored_reason(predictions, rescores) if rule.needs_rescores else None
 
@@ -104,11 +104,11 @@ def score_rules(
         rescores: for rules that need them.
 
     Raises:
-        ConfigError: the predictions lack what a rule needs (see ``unusable_reason``).
+        UnusableRuleError: the predictions lack what a rule needs (see ``unusable_reason``).
     """
     for rule in rules:
         if reason := unusable_reason(rule, predictions, rescores):
-            raise ConfigError(f"rule {rule.name} cannot be applied: {reason}")
+            raise UnusableRuleError(f"rule {rule.name} cannot be applied: {reason}")
     truths = true_outputs(tasks)
     return [_score_rule(rule, predictions, scores, truths, rescores) for rule in rules]
 

@@ -13,10 +13,13 @@ from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.scoring.comparable_metrics import enumerated_note, mixed_note
 from harness.scoring.confounders import find_confounders
-from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
+from harness.scoring.headline_rule import rule_note
+from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_groups import ModelPredictions
-from harness.scoring.run_scores import ModelScores, read_run_predictions, score_run_models
+from harness.scoring.prediction_loader import open_predictions
+from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores
+from harness.scoring.run_scores import score_saved
 from harness.voting.early_stopping import Schedule, run_schedule
 from harness.voting.metrics import average_outputs
 
@@ -43,41 +46,63 @@ class SelectedModel:
     """The rounds of a run with early stopping."""
     warnings: list[str]
     """A warning if the run is unfinished."""
+    rule: str | None = None
+    """The selection rule that was recorded before sampling; None if none was."""
+    rescores: ModelRescores = NOT_RESCORED
 
 
-def select_models(names: Sequence[str], common: bool = False) -> SelectedModels:
+def select_models(names: Sequence[str], common: bool = False, rule: str | None = None) -> SelectedModels:
     """Return the scored models that ``RUN[@MODEL]`` strings name, in order; RUN alone names all of its models.
 
     Args:
         common: if the runs declared different tasks, score the tasks that all declared, instead of raising. Two tasks
             are the same if both id and content are equal.
+        rule: the headline rule of all of them; None takes each run's own.
 
     Raises:
         RunError: a run or model does not exist, the runs' tasks differ, or they have none in common.
+        UnusableRuleError: the predictions of a model lack what the rule needs.
     """
     paths = list(dict.fromkeys(_split(name)[0] for name in names))
     manifests = {path: RunFolder(path).manifest() for path in paths}
-    tasks = {path: declared_tasks(manifest) for path, manifest in manifests.items()}
-    digests = {path: {task.id: content_digest(task) for task in run_tasks} for path, run_tasks in tasks.items()}
+    for path, model in map(_split, names):
+        _check_known(path, model, manifests[path])
+    runs = {path: _score(path, rule) for path in paths}
+    digests = {path: run.digests for path, run in runs.items()}
     shared = _shared_ids(digests)
     if not common and (differing := _task_differences(digests)):
         raise RunError(f"{differing}; --common compares the {len(shared)} tasks that all have")
-    by_path = {path: score_run_models(RunFolder(path), manifests[path], tasks=tasks[path]) for path in paths}
     folders = [path.name for path in paths]
     scored: list[ModelScores] = []
     for name in names:
         path, model = _split(name)
-        _check_known(path, model, manifests[path])
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
-        scored += [replace(s, model=label + s.model) for s in by_path[path] if model in (None, s.model)]
+        scored += [replace(s, model=label + s.model) for s in runs[path].scored if model in (None, s.model)]
     warnings = _warnings(manifests, names)
     larger = {path: len(by_id) for path, by_id in digests.items() if len(by_id) > len(shared)}
     if larger:
         partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
         warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
     scored = restrict_to_tasks(scored, shared)
-    warnings += [note for note in (mixed_note(scored), enumerated_note(scored)) if note is not None]
-    return SelectedModels(scored, manifests[paths[0]].config.seed, warnings)
+    notes = (mixed_note(scored), enumerated_note(scored), rule_note({scores.model: scores.rule for scores in scored}))
+    warnings += [note for note in notes if note is not None]
+    return SelectedModels(scored, runs[paths[0]].seed, warnings)
+
+
+@dataclass(frozen=True)
+class _ScoredRun:
+    """The scores of every model of a run, without its predictions."""
+
+    scored: list[ModelScores]
+    digests: dict[str, str]
+    """The content digest of each task by its id."""
+    seed: int
+
+
+def _score(path: Path, rule: str | None) -> _ScoredRun:
+    """Read a run and score its models by the headline rule."""
+    saved = open_predictions(path)
+    return _ScoredRun(score_saved(saved, rule), {task.id: content_digest(task) for task in saved.tasks}, saved.seed)
 
 
 def require_one_model(name: str) -> None:
@@ -118,12 +143,17 @@ def select_model(name: str) -> SelectedModel:
     """
     require_one_model(name)
     path, model = _split(name)
-    folder = RunFolder(path)
-    manifest = folder.manifest()
-    tasks = declared_tasks(manifest)
-    predictions = next(one for one in read_run_predictions(folder, manifest, tasks) if model in (None, one.model))
-    schedule = run_schedule(manifest.config)
-    return SelectedModel(predictions, tasks, manifest.config.seed, schedule, _unfinished({path: manifest}))
+    saved = open_predictions(path)
+    predictions = next(one for one in saved.predictions if model in (None, one.model))
+    return SelectedModel(
+        predictions,
+        saved.tasks,
+        saved.seed,
+        saved.schedule,
+        _unfinished({} if saved.manifest is None else {path: saved.manifest}),
+        saved.rule,
+        saved.rescores.get(predictions.model, NOT_RESCORED),
+    )
 
 
 def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list[ModelScores]:

@@ -11,6 +11,9 @@ from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.voting.ranking import Key, RankedGrid, Vote, exact_mean, group_votes, rank_by_key, rank_votes
 
+VOTE = "vote"
+"""The name of the default rule."""
+
 NOMINEES = 3
 """Number of grids that each view nominates under the rule ``marc``."""
 
@@ -160,7 +163,7 @@ def _sums(grids: Iterable[Grid], rescores: GridRescores, limited: bool) -> dict[
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("vote", rank_votes),
+        Rule(VOTE, rank_votes),
         Rule("logprob", rank_by_probability, needs_logprobs=True),
         Rule("first", rank_by_first_sample),
         Rule("marc", rank_by_views, needs_views=True),

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.results.table_format import percent
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.model_scores import ModelScores
 from harness.voting.metrics import OutputScore
 from reports.loading.runs import Section
 from reports.plots.reliability import winner_share

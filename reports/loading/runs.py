@@ -11,7 +11,7 @@ from harness.core.grid import Task
 from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Cost, Manifest, ModelConfig, Results
-from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.model_scores import ModelScores, make_results
 from harness.scoring.paired_comparison import (
     PairedComparison,
     all_pairs,
@@ -19,7 +19,8 @@ from harness.scoring.paired_comparison import (
     correct_together,
     pairs_with_first,
 )
-from harness.scoring.run_scores import CostMeter, ModelScores, make_results, score_run_models
+from harness.scoring.prediction_loader import open_predictions
+from harness.scoring.run_scores import by_rule, score_by_vote
 
 MOST_FOR_ALL_PAIRS = 6
 """With more models than this, each model is compared with the first only. Comparing every pair would make the page
@@ -37,6 +38,9 @@ class LoadedRun:
     tasks: tuple[Task, ...]
     """The tasks that the manifest declares."""
     scored: list[ModelScores]
+    """By the headline rule."""
+    voted: list[ModelScores]
+    """By the vote."""
     cost: Mapping[str, Cost]
     """Cost of each model's predictions, by the model's name in the run."""
 
@@ -100,18 +104,19 @@ class Section:
         return [(scores.model, run, config) for scores, (run, config) in zip(self.scored, configs, strict=True)]
 
 
-def load_sections(paths: Sequence[Path], baseline: str | None = None) -> list[Section]:
+def load_sections(paths: Sequence[Path], baseline: str | None = None, rule: str | None = None) -> list[Section]:
     """Load run folders and group them into sections, in the order in which their datasets first occur.
 
     Args:
         baseline: model to compare every other model with, in the sections that have it.
+        rule: the headline rule of all runs; None takes each run's own.
 
     Raises:
         RunError, DataError: a folder is not a run, one of its files is broken, or no section has the baseline.
     """
     groups: dict[tuple[object, ...], list[LoadedRun]] = {}
     for path, name in zip(paths, _run_names(paths), strict=True):
-        run = _load_run(path, name)
+        run = _load_run(path, name, rule)
         config = run.manifest.config
         digests = tuple((task.id, content_digest(task)) for task in run.tasks)
         groups.setdefault((digests, config.n, config.seed, config.augment), []).append(run)
@@ -129,19 +134,18 @@ def all_models(sections: Sequence[Section]) -> list[str]:
     return list(dict.fromkeys(scores.model for section in sections for scores in section.scored))
 
 
-def _load_run(path: Path, name: str) -> LoadedRun:
-    """Read a run folder and score its predictions."""
+def _load_run(path: Path, name: str, rule: str | None) -> LoadedRun:
+    """Read a run folder and score its predictions by the headline rule."""
     folder = RunFolder(path)
     manifest = folder.manifest()
-    tasks = declared_tasks(manifest)
     if not folder.predictions_path.exists():
         raise RunError(
             f"{folder.predictions_path} is missing: the run stopped before its first prediction, or the file is "
             "lost; complete the run with bench run --resume"
         )
-    meter = CostMeter()
-    scored = score_run_models(folder, manifest, meter, tasks)
-    return LoadedRun(name, folder, manifest, tuple(tasks), scored, meter.costs())
+    saved = open_predictions(path)
+    voted = score_by_vote(saved)
+    return LoadedRun(name, folder, manifest, tuple(saved.tasks), by_rule(saved, voted, rule), voted, saved.costs or {})
 
 
 def _run_names(paths: Sequence[Path]) -> list[str]:

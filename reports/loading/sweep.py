@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from harness.core.errors import RunError
 from harness.runs.schema import SweepRecord
+from harness.scoring.model_scores import ModelScores, score_intervals
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, correct_together, pairs_with_first
-from harness.scoring.run_scores import ModelScores, score_intervals
 from harness.stats.intervals import Interval
 from harness.voting.metrics import TaskScores
 from reports.loading.runs import Section

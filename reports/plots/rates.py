@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.scoring.comparable_metrics import comparable_values
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.model_scores import ModelScores
 from reports.loading.runs import Section
 from reports.plots.style import COLOURS, WIDTH, panel_groups, panel_rows
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import HEADLINE
-from harness.scoring.run_scores import ModelScores
 from harness.stats.intervals import intervals, running_mean, wilson
 from harness.voting.metrics import OutputScore, task_curves
 from reports.loading.runs import Section, load_sections

@@ -14,6 +14,7 @@ from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
 from harness.results.rule_table import rule_results, rules_text
 from harness.runs.prediction_reader import Prediction
+from harness.scoring.model_scores import score_model
 from harness.scoring.prediction_groups import ModelPredictions, group_predictions
 from harness.scoring.rule_scores import (
     PLACES,
@@ -25,7 +26,6 @@ from harness.scoring.rule_scores import (
     score_rules,
     unusable_reason,
 )
-from harness.scoring.run_scores import score_model
 from harness.voting.ranking import RankedGrid, Vote
 from harness.voting.selection_rules import RULES
 from tests.support.votes import vote_k

@@ -22,8 +22,9 @@ from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_views
 from harness.runs.view_block import ViewAnswer, ViewResult, view_block
 from harness.scoring.enumerated_outputs import EnumeratedOutput, group_views, view_votes
+from harness.scoring.model_scores import score_model
 from harness.scoring.prediction_loader import open_predictions
-from harness.scoring.run_scores import score_model, score_run
+from harness.scoring.run_scores import score_run
 from harness.voting.metrics import ENUMERATED_METRICS, METRICS, OutputScore, average_outputs, task_curves
 from tests.support.view_runs import view_answer, view_result, write_view_run
 
