@@ -52,7 +52,7 @@ def _write(run: str, output: Path, rule_name: str | None) -> None:
         click.echo(f"{submission.single} outputs have one distinct grid; it is both attempts", err=True)
     click.echo(
         f"{output}: {len(submission.content)} tasks, {submission.outputs} test outputs, two attempts each; "
-        f"by the rule {rule.name}; read back and checked"
+        f"read back and checked; chosen by the rule {rule.name}"
     )
 
 

@@ -170,4 +170,4 @@ def test_files_of_drawn_runs_have_no_new_fields(make_run: MakeRun, tmp_path: Pat
     assert RunFolder(drawn).manifest().config.search is None
     assert RunFolder(views).results().models["good"].enumeration is not None
     changes = config_changes(RunFolder(drawn).manifest().config, config)
-    assert any(change.startswith("search: null -> {") for change in changes)
+    assert any(change == 'search: null -> "dfs"' for change in changes)
