@@ -24,6 +24,7 @@ from harness.cli_options import json_option, print_result, rule_option
 )
 @rule_option()
 @click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
+@click.option("--scorer", help="Whose log-probabilities poe and kgmon use, where several models rescored.")
 @json_option("the results", was_flag=False)
 @click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
@@ -36,6 +37,7 @@ def score(
     n: int | None,
     rule: str | None,
     rules: str | None,
+    scorer: str | None,
     json_file: Path | None,
     confidence: float,
     resamples: int,
@@ -57,7 +59,7 @@ def score(
     from harness.scoring.prediction_loader import open_predictions
     from harness.scoring.run_scores import write_results
 
-    saved = open_predictions(predictions, dataset, form, n)
+    saved = open_predictions(predictions, dataset, form, n, scorer)
     sheet = score_saved_predictions(saved, rules, confidence, resamples, rule)
     print_warnings(sheet.warnings)
     if saved.folder is not None:

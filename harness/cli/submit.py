@@ -14,11 +14,14 @@ from harness.cli_options import rule_option
 @click.argument("run", metavar="[RUN[@MODEL]]", required=False)
 @click.option("-o", "--out", "output", type=click.Path(dir_okay=False, path_type=Path), help="File of the submission.")
 @rule_option()
+@click.option("--scorer", help="Whose log-probabilities poe and kgmon use, where several models rescored.")
 @click.option(
     "--check", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Check this submission instead."
 )
 @click.option("--dataset", help="With --check: the dataset that the submission must answer, e.g. arc1/evaluation.")
-def submit(run: str | None, output: Path | None, rule: str | None, check: Path | None, dataset: str | None) -> int:
+def submit(
+    run: str | None, output: Path | None, rule: str | None, scorer: str | None, check: Path | None, dataset: str | None
+) -> int:
     """Write the two best attempts for every test output of a run as Kaggle's submission.json, or check such a file.
 
     \b
@@ -26,24 +29,27 @@ def submit(run: str | None, output: Path | None, rule: str | None, check: Path |
     bench submit --check submission.json --dataset arc2/evaluation
     """
     if check is not None:
-        if run is not None or output is not None or dataset is None:
+        if run is not None or output is not None or scorer is not None or dataset is None:
             raise click.UsageError("--check goes with --dataset, and with no RUN and -o")
         return _check(check, dataset)
     if run is None or output is None or dataset is not None:
         raise click.UsageError("give RUN and -o (a run knows its dataset), or --check and --dataset")
-    _write(run, output, rule)
+    _write(run, output, rule, scorer)
     return 0
 
 
-def _write(run: str, output: Path, rule_name: str | None) -> None:
+def _write(run: str, output: Path, rule_name: str | None, scorer: str | None) -> None:
     """Write the submission of a run, and say what was filled in."""
+    from harness.core.errors import ConfigError
     from harness.results.kaggle_submission import make_submission, write_submission
     from harness.scoring.run_selector import select_model
     from harness.voting.selection_rules import VOTE, get_rule
 
-    selected = select_model(run)
+    selected = select_model(run, scorer)
     print_warnings(selected.warnings)
     rule = get_rule(rule_name or selected.rule or VOTE)
+    if scorer is not None and not rule.needs_rescores:
+        raise ConfigError(f"--scorer is for rules that need rescores; {rule.name} does not")
     submission = make_submission(selected, rule, selected.rescores)
     write_submission(output, submission, selected.tasks)
     if submission.empty:

@@ -28,11 +28,20 @@ class PredictionLog:
 
     Args:
         views: whether the file holds enumerated views, which are appended and counted as whole blocks of lines.
+        kind: what the lines are, for messages.
+        repeat: what to do once there is room again, for messages.
     """
 
-    def __init__(self, path: Path, views: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        views: bool = False,
+        *,
+        kind: str = "predictions",
+        repeat: str = "repeat the command with --resume",
+    ) -> None:
         self.path = path
-        self._kind = "views" if views else "predictions"
+        self._kind, self._repeat = "views" if views else kind, repeat
         self._file: BinaryIO = self.path.open("ab", buffering=0)
         self._committed_size = _complete_size(self.path, _CLOSING if views else b"")
         self._waiting: list[bytes] = []
@@ -77,7 +86,7 @@ class PredictionLog:
             self._commit_complete(lines[:whole])
             raise RunError(
                 f"{self.path}: cannot write ({error.strerror}); the last {count - whole} {self._kind} are not saved, "
-                "all before are. Make room and repeat the command with --resume"
+                f"all before are. Make room and {self._repeat}"
             ) from None
         self._committed_size += len(data)
         del self._waiting[:count]

@@ -17,6 +17,7 @@ from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
+from harness.scoring.rescore_loader import run_rescores
 from harness.scoring.rule_scores import ModelRescores
 from harness.scoring.run_predictions import CostMeter, read_run_predictions
 from harness.voting.early_stopping import Schedule, run_schedule
@@ -55,7 +56,7 @@ class SavedPredictions:
 
 
 def open_predictions(
-    path: Path, spec: str | None = None, form: str | None = None, n: int | None = None
+    path: Path, spec: str | None = None, form: str | None = None, n: int | None = None, scorer: str | None = None
 ) -> SavedPredictions:
     """Read a run folder, or a file or folder of a format of ``harness.scoring.prediction_formats``.
 
@@ -64,6 +65,7 @@ def open_predictions(
         form: one of FORM_NAMES; None detects the format.
         n: requested predictions per test output; None uses the largest number that a test output has in the
             file. Not for runs.
+        scorer: whose rescores the rules poe and kgmon use (see ``load_rescores``); runs only.
 
     Raises:
         ConfigError: an option is missing or does not apply to the format.
@@ -73,7 +75,9 @@ def open_predictions(
     if form == RUN or (form is None and folder is not None):
         if n is not None:
             raise ConfigError(f"{path}: a run knows how many predictions were requested; leave out -n")
-        return _open_run(folder or RunFolder(path), spec)
+        return _open_run(folder or RunFolder(path), spec, scorer)
+    if scorer is not None:
+        raise ConfigError(f"{path}: --scorer chooses among the rescores of a run, which this is not")
     if spec is None:
         raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
     return _open_file(path, spec, detect_format(path) if form is None else format_named(form), n)
@@ -90,13 +94,14 @@ def _run_folder(path: Path) -> RunFolder | None:
     return RunFolder(path) if path.is_dir() and not any(path.glob("*.json")) else None
 
 
-def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
-    """Read the predictions of a run; ``spec`` replaces its dataset."""
+def _open_run(folder: RunFolder, spec: str | None, scorer: str | None) -> SavedPredictions:
+    """Read the predictions and rescores of a run; ``spec`` replaces its dataset."""
     manifest = folder.manifest()
     tasks = declared_tasks(manifest) if spec is None else list(iterate_tasks(open_dataset(spec)))
     warnings = () if spec is None else _check_same_tasks(folder, manifest, tasks, spec)
     meter = CostMeter()
     predictions = read_run_predictions(folder, manifest, tasks, meter)
+    rescores, notes = run_rescores(folder, predictions, scorer)
     config = manifest.config
     return SavedPredictions(
         RUN,
@@ -109,7 +114,8 @@ def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
         rule=config.rule,
         schedule=run_schedule(config),
         costs=meter.costs(),
-        warnings=warnings,
+        warnings=(*warnings, *notes),
+        rescores=rescores,
     )
 
 

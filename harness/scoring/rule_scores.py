@@ -33,7 +33,9 @@ class ModelRescores:
     outputs: Mapping[tuple[str, int], GridRescores]
     """By (task id, test index): the rescored grids; those without a value for every view are left out."""
     limited: bool = False
-    """Whether only the best candidates by vote were rescored (``--top``)."""
+    """Whether only some candidates were rescored for a known reason, such as ``--top``; the others come last."""
+    unusable: str | None = None
+    """Why there are none, though there is a file of them; None without such a reason."""
 
     def rank(self, rule: Rule, task: str, index: int, votes: Sequence[Vote]) -> list[RankedGrid]:
         """Rank the candidates of a test output by a rule; see ``Rule.rank``."""
@@ -76,6 +78,8 @@ def unusable_reason(rule: Rule, predictions: ModelPredictions, rescores: ModelRe
 
 def _unrescored_reason(predictions: ModelPredictions, rescores: ModelRescores) -> str | None:
     """Return which candidates lack rescores that a rule needs; None if none does."""
+    if rescores.unusable is not None:
+        return rescores.unusable
     if not rescores.outputs:
         return "the candidates were not rescored (bench rescore RUN --server URL)"
     missing = total = 0

@@ -134,23 +134,27 @@ def require_measured(selected: SelectedModels, metric: str) -> None:
             raise ConfigError(f"{metric} is of enumerated views only (--search dfs), and {scores.model} was drawn")
 
 
-def select_model(name: str) -> SelectedModel:
+def select_model(name: str, scorer: str | None = None) -> SelectedModel:
     """Return the predictions of the one model that ``RUN[@MODEL]`` names.
 
+    Args:
+        scorer: whose rescores to use (see ``load_rescores``).
+
     Raises:
-        ConfigError: the run has several models and the string names none of them.
+        ConfigError: the run has several models and the string names none of them; or the choice of the scorer.
         RunError, DataError: no such run or model, or a damaged file.
     """
     require_one_model(name)
     path, model = _split(name)
-    saved = open_predictions(path)
+    saved = open_predictions(path, scorer=scorer)
     predictions = next(one for one in saved.predictions if model in (None, one.model))
+    unfinished = _unfinished({} if saved.manifest is None else {path: saved.manifest})
     return SelectedModel(
         predictions,
         saved.tasks,
         saved.seed,
         saved.schedule,
-        _unfinished({} if saved.manifest is None else {path: saved.manifest}),
+        [*unfinished, *saved.warnings],
         saved.rule,
         saved.rescores.get(predictions.model, NOT_RESCORED),
     )

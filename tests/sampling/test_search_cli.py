@@ -111,9 +111,7 @@ def test_options_are_recorded_and_the_table_is_printed(tmp_path: Path, capsys: C
         status, out, err = run_bench(capsys, *words)
         assert status == 0, err
         assert run_bench(capsys, *run_words(server.url, tmp_path / "default", *DFS))[0] == 0
-    assert RunFolder(tmp_path / "run").manifest().config.search == SearchConfig(
-        min_prob=0.2, max_answers=3, logprobs=6
-    )
+    assert RunFolder(tmp_path / "run").manifest().config.search == SearchConfig(min_prob=0.2, max_answers=3, logprobs=6)
     assert RunFolder(tmp_path / "default").manifest().config.search == SearchConfig(
         min_prob=0.1, max_answers=None, logprobs=11
     )

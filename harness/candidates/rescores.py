@@ -1,0 +1,209 @@
+"""rescores.jsonl: the log-probability of every candidate under the same fixed views, written by ``bench rescore``.
+
+The first line is the header; each further line is one candidate under one view by one scorer. Every line ends with the
+CRC-32 of its other fields. Lines are appended in any order; a key never occurs twice.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import Field, ValidationError, model_validator
+
+from harness.core.errors import DataError, GridError
+from harness.core.grid import Grid
+from harness.runs.prediction_schema import Record, omitted_if_none
+
+RESCORES_FILE = "rescores.jsonl"
+RescoreFailure = Literal["too_long", "unwritable"]
+"""Why a candidate has no log-probability under a view.
+
+``too_long``: prompt and answer do not fit into the context. ``unwritable``: the tokens of the answer decode to another
+grid, so that their probability would not be that of the candidate.
+"""
+RescoreKey = tuple[str, str, int, Grid, int]
+"""(scorer, task id, test index, grid, view), which identifies a line."""
+Output = tuple[str, int]
+"""A test output: (task id, test index)."""
+R = TypeVar("R", bound=Record)
+
+
+class RescoreHeader(Record):
+    """The first line of rescores.jsonl: what was rescored, and under how many views."""
+
+    format: Literal[1] = 1
+    kind: Literal["rescores"] = "rescores"
+    run: str
+    """The digest of the dataset."""
+    seed: int
+    """The run's seed, from which the views are drawn."""
+    views: Annotated[int, Field(gt=0)]
+    predictions_sha256: str
+    """SHA-256 of the predictions (of a pool, of its candidates) when the file was begun."""
+    top: dict[str, Annotated[int, Field(gt=0)]] | None = omitted_if_none()
+    """By scorer, how many of the best candidates by vote it rescored (``--top``); scorers that are absent: all."""
+
+
+class RescoreRecord(Record):
+    """A line of rescores.jsonl after the header."""
+
+    scorer: str
+    scorer_hash: str | None
+    """Content hash of the scorer's weights; None if the server reports none."""
+    task_id: str
+    test_index: Annotated[int, Field(ge=0)]
+    grid: list[list[int]]
+    """The candidate in the task's own orientation and colours."""
+    view: Annotated[int, Field(ge=0)]
+    logprob: Annotated[float, Field(le=0, allow_inf_nan=False)] | None
+    """Log-probability of the answer's tokens and the end of the turn; None if there is a failure."""
+    n_tokens: Annotated[int, Field(gt=0)]
+    """Number of these tokens."""
+    method: str | None = omitted_if_none()
+    """How the server scored (harness.client.score_format)."""
+    failure: RescoreFailure | None = omitted_if_none()
+
+    @model_validator(mode="after")
+    def _check(self) -> RescoreRecord:
+        if (self.logprob is None) != (self.failure is not None):
+            raise ValueError("logprob: a line has either a log-probability or a failure")
+        return self
+
+
+@dataclass(slots=True)
+class ScorerRescores:
+    """The lines of one scorer."""
+
+    hash: str | None
+    by_output: dict[Output, dict[Grid, dict[int, float | None]]] = field(default_factory=dict)
+    """By test output, grid and view: the log-probability, None for a failure."""
+    failures: dict[RescoreFailure, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescores:
+    """The content of a rescores.jsonl."""
+
+    header: RescoreHeader
+    scorers: Mapping[str, ScorerRescores] = field(default_factory=dict)
+
+    def of(self, scorer: str, task_id: str, test_index: int) -> dict[Grid, tuple[float, ...]]:
+        """Return the log-probabilities of the candidates of a test output under views 0, 1, …, by grid.
+
+        Candidates that lack a view, or have no log-probability under one, are left out.
+        """
+        complete = {}
+        for grid, by_view in self._grids(scorer, task_id, test_index).items():
+            values = [by_view.get(view) for view in range(self.header.views)]
+            known = tuple(value for value in values if value is not None)
+            if len(known) == len(values):
+                complete[grid] = known
+        return complete
+
+    def failed(self, scorer: str, task_id: str, test_index: int) -> set[Grid]:
+        """Return the candidates of a test output that have no log-probability under some view, and never will."""
+        grids = self._grids(scorer, task_id, test_index)
+        return {grid for grid, by_view in grids.items() if None in by_view.values()}
+
+    def has(self, key: RescoreKey) -> bool:
+        """Return whether there is a line with this key."""
+        scorer, task_id, test_index, grid, view = key
+        return view in self._grids(scorer, task_id, test_index).get(grid, {})
+
+    def _grids(self, scorer: str, task_id: str, test_index: int) -> Mapping[Grid, Mapping[int, float | None]]:
+        lines = self.scorers.get(scorer)
+        return {} if lines is None else lines.by_output.get((task_id, test_index), {})
+
+
+def read_rescores(path: Path) -> Rescores | None:
+    """Return the content of a rescores.jsonl, without an incomplete last line (of a killed session).
+
+    Returns:
+        None if the file does not exist, or has no complete header yet.
+
+    Raises:
+        DataError: a line does not fit its checksum, is no line of such a file, or has the key of an earlier line, or
+            the weights of a scorer change; the message names the line.
+    """
+    lines = _complete_lines(path)
+    first = next(lines, None)
+    if first is None:
+        return None
+    header = _parse(RescoreHeader, *first)
+    scorers: dict[str, ScorerRescores] = {}
+    for where, line in lines:
+        _add_line(scorers, header, _parse(RescoreRecord, where, line), where)
+    return Rescores(header, scorers)
+
+
+def _add_line(scorers: dict[str, ScorerRescores], header: RescoreHeader, line: RescoreRecord, where: str) -> None:
+    """Add a line to those of its scorer; raises as ``read_rescores``."""
+    scorer = scorers.setdefault(line.scorer, ScorerRescores(line.scorer_hash))
+    if scorer.hash != line.scorer_hash:
+        raise DataError(
+            f"{where}, scorer_hash: {line.scorer} has other weights ({line.scorer_hash}) than in the lines before "
+            f"({scorer.hash}); remove one of the two kinds of lines"
+        )
+    if line.view >= header.views:
+        raise DataError(f"{where}, view: {line.view} is not one of the {header.views} views of the header")
+    try:
+        grid = Grid.from_json(line.grid, "grid")
+    except GridError as error:
+        raise DataError(f"{where}, {error}") from None
+    by_view = scorer.by_output.setdefault((line.task_id, line.test_index), {}).setdefault(grid, {})
+    if line.view in by_view:
+        raise DataError(
+            f"{where}: {line.scorer}, task {line.task_id}, test {line.test_index}, view {line.view} of this grid has a "
+            "line before; remove one of the two"
+        )
+    by_view[line.view] = line.logprob
+    if line.failure is not None:
+        scorer.failures[line.failure] = scorer.failures.get(line.failure, 0) + 1
+
+
+def encode_line(record: RescoreHeader | RescoreRecord) -> bytes:
+    """Return a record as a line with its checksum."""
+    fields = orjson.dumps(record.model_dump())
+    return fields[:-1] + b',"check":"%08x"}\n' % crc32(fields)
+
+
+def _complete_lines(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the position, for messages, and the content of the lines of a file that end with a line break."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):
+                yield f"{path}, line {number}", line
+
+
+def _parse(kind: type[R], where: str, line: bytes) -> R:
+    """Return a line as a record, after comparing its checksum.
+
+    Raises:
+        DataError: it does not fit its checksum, or is no such record.
+    """
+    remedy = "restore the file, or move it away and run bench rescore again"
+    try:
+        fields: Any = orjson.loads(line)
+        check = fields.pop("check")
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        raise DataError(f"{where}: not a line of rescores with a checksum; {remedy}") from None
+    if check != f"{crc32(orjson.dumps(fields)):08x}":
+        raise DataError(f"{where}, check: the line does not fit its checksum, so that it was changed; {remedy}")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where}{', ' + name if name else ''}: {first['msg']}; {remedy}") from None
+
+
+def scorers_of(rescores: Rescores, outputs: Collection[Output]) -> list[str]:
+    """Return the scorers that rescored candidates of these test outputs."""
+    return [name for name, lines in rescores.scorers.items() if any(output in lines.by_output for output in outputs)]
