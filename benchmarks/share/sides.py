@@ -113,7 +113,7 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
     from harness.prompts.prompt_tokenizer import PromptTokenizer
-    from harness.sampling.options import ConfigDraft
+    from harness.sampling.config_draft import ConfigDraft
     from harness.sampling.plan import Plan
     from harness.sampling.request_builder import RequestBuilder
 

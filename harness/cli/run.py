@@ -2,75 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from harness.cli.entry import INTERRUPTED
+from harness.cli.parameters import JsonObject, policy_options
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
 _KEY_VARIABLE = "ARC_BENCH_API_KEY"
-F = TypeVar("F", bound=Callable[..., Any])
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-class Seconds(click.ParamType[float]):
-    """A duration in seconds, written as ``90``, ``90s``, ``10m`` or ``1h``."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        if match is None or float(match[1]) == 0:
-            self.fail(f"{value!r} is not a duration such as 90s, 10m or 1h", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
-
-
-class JsonObject(click.ParamType[dict[str, object]]):
-    """A JSON object, parsed."""
-
-    name = "json"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, object]:
-        if isinstance(value, dict):
-            return value
-        try:
-            parsed = json.loads(str(value))
-        except ValueError as error:
-            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
-        if not isinstance(parsed, dict):
-            self.fail(f"{value!r} is not a JSON object", param, ctx)
-        return parsed
-
-
-_POLICY = (
-    click.option(
-        "--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Predictions per server."
-    ),
-    click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="For one request."),
-    click.option(
-        "--retries", type=click.IntRange(0), default=5, show_default=True, help="Further attempts for a request."
-    ),
-    click.option(
-        "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a lost server."
-    ),
-)
-
-
-def policy_options(command: F) -> F:
-    """Add the options that make up a ``RetryPolicy`` to a command."""
-    for option in reversed(_POLICY):
-        command = option(command)
-    return command
 
 
 @click.command()

@@ -18,8 +18,8 @@ from harness.client.server_health import NoSystemRole
 from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.schema import RunConfig
+from harness.sampling.config_draft import ConfigDraft, served_models
 from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
-from harness.sampling.options import ConfigDraft, served_models
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.request_builder import RequestBuilder
 from harness.sampling.search_options import with_stop_logprobs

@@ -11,7 +11,8 @@ from harness.client.request import TokenRequest
 from harness.data.spec import open_dataset
 from harness.runs.view_schema import SearchConfig
 from harness.sampling.api_selection import RunSetup, negotiate_setup
-from harness.sampling.options import ConfigDraft, RunOptions, load_tasks
+from harness.sampling.config_draft import ConfigDraft, load_tasks
+from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import connect_servers
 

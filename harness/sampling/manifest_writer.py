@@ -10,7 +10,7 @@ from harness.data.dataset import content_digest
 from harness.runs.environment import describe_environment, now
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest, RunConfig
-from harness.sampling.options import served_models
+from harness.sampling.config_draft import served_models
 from harness.sampling.recording import Recorder
 
 

@@ -18,10 +18,11 @@ from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
 from harness.sampling.api_selection import RunSetup, negotiate_setup
+from harness.sampling.config_draft import ConfigDraft, load_tasks, models_at_once
 from harness.sampling.drawn_samples import DrawnSamples
 from harness.sampling.engine import Engine, Workload
 from harness.sampling.manifest_writer import ManifestWriter, initial_manifest
-from harness.sampling.options import ConfigDraft, RunOptions, load_tasks, models_at_once
+from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.recording import PredictionRecorder, Recorder
 from harness.sampling.view_enumeration import EnumeratedViews

@@ -66,17 +66,8 @@ def compare_pairs(
     """
     if metrics is None:
         metrics = compared_metrics([scores for pair in pairs for scores in pair], HEADLINE)
-    cells = [
-        (metric, model, baseline, values)
-        for metric in metrics
-        for model, baseline in pairs
-        if (values := comparable_values(metric, model, baseline)) is not None
-    ]
-    if not cells:
+    if not (cells := _comparable_cells(pairs, metrics)):
         return []
-    for model, baseline in pairs:
-        if model.tasks.ids != baseline.tasks.ids:
-            raise RunError(f"{model.model} and {baseline.model} were scored on different tasks, so that no task pairs")
     comparisons = compare(
         np.stack([ours for *_, (ours, _) in cells]),
         np.stack([theirs for *_, (_, theirs) in cells]),
@@ -87,6 +78,26 @@ def compare_pairs(
         [metric in LOWER_IS_BETTER for metric, *_ in cells],
     )
     return [_paired(*cell, comparison) for cell, comparison in zip(cells, comparisons, strict=True)]
+
+
+def _comparable_cells(
+    pairs: Sequence[tuple[ModelScores, ModelScores]], metrics: Sequence[str]
+) -> list[tuple[str, ModelScores, ModelScores, tuple[Floats, Floats]]]:
+    """Return (metric, model, baseline, values of both by task) wherever the two are comparable.
+
+    Raises:
+        RunError: the two models of a pair were scored on different tasks.
+    """
+    cells = [
+        (metric, model, baseline, values)
+        for metric in metrics
+        for model, baseline in pairs
+        if (values := comparable_values(metric, model, baseline)) is not None
+    ]
+    for model, baseline in pairs if cells else ():
+        if model.tasks.ids != baseline.tasks.ids:
+            raise RunError(f"{model.model} and {baseline.model} were scored on different tasks, so that no task pairs")
+    return cells
 
 
 def correct_together(groups: Sequence[Sequence[PairedComparison]]) -> list[list[PairedComparison]]:

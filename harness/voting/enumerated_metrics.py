@@ -27,7 +27,7 @@ def score_views(
     """
     views = {vote.view_index for vote in votes}
     if n < 1 or len(views) > n or len(unexplored) > n:
-        raise ValueError(f"{max(len(views), len(unexplored))} views were given where {n} were due")
+        raise ValueError(f"{max(len(views), len(unexplored))} views were given where {n} were requested")
     weights = [(vote.grid, _probability(vote)) for vote in votes]
     ranking = rank_votes(votes)
     exact = sum(entry.count for entry in ranking if entry.grid == truth)

@@ -12,7 +12,7 @@ from harness.core.errors import ArcBenchError, ConfigError, DataError, RunError,
 from harness.data.dataset import TaskList
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.sampling.options import load_tasks
+from harness.sampling.config_draft import load_tasks
 from harness.scoring.run_scores import score_run
 from tests.support.chat_answers import Body, mixed_answer
 from tests.support.chat_server import ChatServer

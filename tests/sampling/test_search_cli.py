@@ -1,4 +1,4 @@
-"""``bench run --search`` and ``bench reproduce`` of enumerated runs as commands: refusals, the dry run, and resuming."""
+"""``bench run --search`` and ``bench reproduce`` of enumerated runs as commands: refusals, dry run, resuming."""
 
 from __future__ import annotations
 

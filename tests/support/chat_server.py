@@ -51,6 +51,11 @@ class ChatServer:
         language_model: answers completions of token ids, from the tokenizer; needs ``tokens``.
     """
 
+    slow = 1.0
+    """Delay in seconds of the fault ``slow``, which is followed by the right answer."""
+    hangs = False
+    """If true, nothing is answered from the first request on that is not a greeting."""
+
     def __init__(
         self,
         answer: Callable[[Body], str | tuple[str, str]] = echo,
@@ -79,11 +84,7 @@ class ChatServer:
         self.models = {"base": fields, "cross": fields} if models is None else models
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
         self.hold, self.headers, self.prefix, self.lists = hold, headers, prefix, lists
-        self.slow = 1.0
-        """Delay in seconds of the fault ``slow``, which is followed by the right answer."""
         self.version: str | None = None
-        self.hangs = False
-        """If true, nothing is answered from the first request on that is not a greeting."""
         self.answered_as: Callable[[Body], str] = lambda body: str(body["model"])
         self.bodies: list[Body] = []
         """Chats in order of arrival, without greetings; one for each prompt of a list."""
