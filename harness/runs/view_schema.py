@@ -22,7 +22,12 @@ class SearchConfig(Record):
     max_answers: Annotated[int, Field(gt=0)] | None
     """Number of answers kept per view, the likeliest; None keeps all, which are at most 1/min_prob."""
     logprobs: Annotated[int, Field(gt=0)]
-    """Log-probabilities requested per position: floor(1/min_prob) + number of stop tokens."""
+    """Log-probabilities requested per position, K: floor(1/min_prob) + number of stop tokens.
+
+    With one stop token the answers are exact. Of several, one that is not among the K likeliest of its position is not
+    counted: an answer is then taken as less likely than it is, by less than 1/(K + 1) of its prefix for each of them,
+    and the difference counts as unexplored.
+    """
 
 
 class AnswerRecord(PredictionRecord):

@@ -19,44 +19,49 @@ VOCABULARY = 6
 class RandomModel:
     """Next-token distributions drawn from the prefix and a seed: peaked ones, so that few answers are likely."""
 
-    def __init__(self, seed: int, length: int) -> None:
-        self.seed, self.length = seed, length
+    def __init__(self, seed: int, length: int, vocabulary: int = VOCABULARY) -> None:
+        self.seed, self.length, self.vocabulary = seed, length, vocabulary
         self.logprobs = cache(self._logprobs)
 
     def _logprobs(self, prefix: tuple[int, ...]) -> dict[int, float]:
         draw = random.Random(f"{self.seed} {prefix}")
-        weights = [draw.expovariate(1) ** 4 for _ in range(VOCABULARY)]
+        weights = [draw.expovariate(1) ** 4 for _ in range(self.vocabulary)]
         if len(prefix) >= self.length:
-            weights[2:] = [0.0] * (VOCABULARY - 2)
+            weights[2:] = [0.0] * (self.vocabulary - 2)
         total = sum(weights)
         return {token: math.log(w / total) for token, w in enumerate(weights) if w > 0}
 
-    def complete(self, branch: Branch, top: int, limit: int) -> list[Position]:
+    def complete(self, branch: Branch, top: int, limit: int, stops: frozenset[int] = STOPS) -> list[Position]:
         tokens, positions = branch.tokens, []
         while len(tokens) < limit:
             ranked = sorted(self.logprobs(tokens).items(), key=lambda item: -item[1])
             chosen = ranked[0][0]
             positions.append(Position(chosen, dict(ranked[:top])))
-            if chosen in STOPS:
+            if chosen in stops:
                 break
             tokens = (*tokens, chosen)
         return positions
 
     def brute_force(
-        self, min_prob: float, limit: int, prefix: tuple[int, ...] = (), logprob: float = 0.0
+        self,
+        min_prob: float,
+        limit: int,
+        prefix: tuple[int, ...] = (),
+        logprob: float = 0.0,
+        stops: frozenset[int] = STOPS,
     ) -> dict[tuple[int, ...], float]:
         """Depth first over the whole vocabulary, without the code under test."""
         if len(prefix) >= limit:
             return {}
-        found = {}
+        answers = {}
         here = self.logprobs(prefix)
-        end = sum(math.exp(logprob + here[stop]) for stop in STOPS if stop in here)
+        end = sum(math.exp(logprob + here[stop]) for stop in stops if stop in here)
         if end >= min_prob:
-            found[prefix] = end
+            answers[prefix] = end
         for token, value in here.items():
-            if token not in STOPS and math.exp(logprob + value) >= min_prob:
-                found |= self.brute_force(min_prob, limit, (*prefix, token), logprob + value)
-        return found
+            if token not in stops and math.exp(logprob + value) >= min_prob:
+                answers |= self.brute_force(min_prob, limit, (*prefix, token), logprob + value, stops)
+        return answers
 
 
 def enumerate_answers(
@@ -92,6 +97,39 @@ def test_the_answers_are_those_of_brute_force(seed: int, min_prob: float, length
         assert math.exp(answer.logprob) == pytest.approx(expected[answer.tokens], abs=1e-12)
     assert search.unexplored_mass() == pytest.approx(1 - sum(expected[a.tokens] for a in answers), abs=1e-9)
     assert [a.logprob for a in answers] == sorted((a.logprob for a in answers), reverse=True)
+
+
+@given(seed=st.integers(0, 10**6), min_prob=st.sampled_from((0.02, 0.05, 0.1, 0.3, 1.0)), n_stops=st.integers(1, 3))
+def test_as_many_log_probabilities_as_are_requested_are_enough(seed: int, min_prob: float, n_stops: int) -> None:
+    """With one token that ends a turn the result is exact. Of several, one outside the likeliest is not counted."""
+    model, limit, stops = RandomModel(seed, 2, 60), 3, frozenset(range(n_stops))
+    top = math.floor(1 / min_prob + 1e-9) + n_stops
+    search = AnswerSearch(min_prob, stops)
+    while (branch := search.next_branch()) is not None:
+        search.add_completion(branch, model.complete(branch, top, limit, stops))
+    answers = {answer.tokens: math.exp(answer.logprob) for answer in search.answers()}
+    everything = model.brute_force(min_prob / 10, limit, stops=stops)
+    for tokens, probability in answers.items():
+        assert probability <= everything[tokens] + 1e-12
+    if n_stops == 1:
+        clear = {tokens for tokens, p in everything.items() if p > min_prob * (1 + 1e-9)}
+        assert clear <= answers.keys()
+    for tokens, probability in everything.items():
+        prefix = math.exp(math.fsum(model.logprobs(tokens[:at])[token] for at, token in enumerate(tokens)))
+        bound = n_stops * prefix / (top + 1) if n_stops > 1 else 0.0
+        if probability - bound > min_prob * (1 + 1e-9):
+            assert answers[tokens] >= probability - bound - 1e-12
+
+
+def test_the_end_of_a_turn_outside_the_likeliest_tokens_is_unexplored() -> None:
+    """Tokens 0 and 1 end the turn; the server gives two of the four likely tokens."""
+    search = AnswerSearch(0.3, STOPS)
+    branch = search.next_branch()
+    assert branch is not None
+    search.add_completion(branch, [Position(0, {0: math.log(0.4), 2: math.log(0.25)})])
+    (answer,) = search.answers()
+    assert math.exp(answer.logprob) == pytest.approx(0.4)
+    assert search.unexplored_mass() == pytest.approx(0.6)
 
 
 @given(seed=st.integers(0, 10**6), keep=st.integers(1, 4), at_once=st.integers(1, 5))

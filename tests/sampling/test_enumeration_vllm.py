@@ -11,6 +11,7 @@ import pytest
 
 from harness.client.retry import RetryPolicy
 from harness.core.errors import ServerError
+from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
@@ -92,6 +93,7 @@ def enumerated(url: str, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def test_the_answers_are_those_of_brute_force(enumerated: Runs, exact: ExactAnswers, min_prob: float) -> None:
     """128 views of four families, half of them of an adapter."""
     answers = by_adapter = 0
+    largest = 0.0
     for family in FAMILIES:
         run = enumerated(family, min_prob)
         saved = views(run).values()
@@ -99,7 +101,11 @@ def test_the_answers_are_those_of_brute_force(enumerated: Runs, exact: ExactAnsw
         assert {view.outcome for view in saved} == {"enumerated"}
         answers += assert_exact_answers(run, exact, min_prob)
         by_adapter += sum(len(view.answers) for view in saved if view.model == "half")
-    print(f"p = {min_prob}: {answers} answers compared")
+        largest = max(largest, *(total_mass(a.sum_logprob or 0.0 for a in view.answers) for view in saved))
+    print(
+        f"p = {min_prob}: {answers} answers compared; the largest sum of a view's probabilities is 1 + {largest - 1:g}"
+    )
+    assert largest <= 1 + MASS_TOLERANCE
     assert answers > by_adapter > 0
 
 
