@@ -149,6 +149,12 @@ def rule_option(before_sampling: bool = False) -> Callable[[C], C]:
     return click.option("--rule", metavar="NAME", help=text)
 
 
+def scorer_option() -> Callable[[C], C]:
+    """Return the option ``--scorer NAME``, whose value is the parameter ``scorer``."""
+    text = "Whose log-probabilities poe and kgmon use, where several models rescored."
+    return click.option("--scorer", metavar="NAME", help=text)
+
+
 _JSON_PATH = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 _JSON_ATTRIBUTES: dict[str, Any] = {"metavar": "FILE", "type": _JSON_PATH}
 _JSON_HELP = "Also write {what} as JSON to this file; - prints the JSON alone."

@@ -16,7 +16,9 @@ from reports.loading.runs import Section, load_sections
 from reports.loading.sweep import SweepTable, read_sweep, sweep_tables
 from reports.loading.training import Training, find_training
 from reports.pictures import Pictures, draw_pictures
+from reports.sections.candidates import lost_grids
 from reports.sections.figures import gallery_section, plots_section
+from reports.sections.gains import gains_section
 from reports.sections.provenance import provenance, warnings
 from reports.sections.reference import Reference, load_reference, published_section
 from reports.sections.sweep import sweep_section
@@ -37,6 +39,10 @@ class ReportOptions:
     """Folders of trained adapters, for training times and loss curves."""
     baseline: str | None = None
     """Model to compare every other model with; None compares every pair."""
+    rule: str | None = None
+    """The rule that gives vote_1 and vote_2 of all runs; None takes each run's own, else the vote."""
+    scorer: str | None = None
+    """Whose rescores the rules that need them use, where several models rescored."""
     reference: str | None = None
     """Name of published results to compare with."""
     sweep: Path | None = None
@@ -93,7 +99,9 @@ def load_report(runs: Sequence[Path], options: ReportOptions) -> ReportData:
         raise RunError("no run was named")
     reference = None if options.reference is None else load_reference(options.reference)
     record = None if options.sweep is None else read_sweep(options.sweep)
-    sections = load_sections(runs, options.baseline or (record.rows[0].models[0] if record else None))
+    sections = load_sections(
+        runs, options.baseline or (record.rows[0].models[0] if record else None), options.rule, options.scorer
+    )
     return ReportData(
         sections=sections,
         trained=find_training(options.training, sections),
@@ -120,6 +128,7 @@ def compose(data: ReportData, pictures: Pictures, options: ReportOptions) -> lis
         parts += _dataset_section(section, data.trained)
         headings = {entry.task.id: entry.heading for entry in data.gallery if entry.section is section}
         parts.append(task_table(section, headings))
+    parts += gains_section(sections)
     parts += plots_section(pictures)
     parts += gallery_section(data.gallery, pictures, several_datasets=len(sections) > 1)
     parts += ["## How it was made", *provenance([run for section in sections for run in section.runs])]
@@ -133,5 +142,5 @@ def _dataset_section(section: Section, trained: Mapping[str, Training]) -> list[
         parts += ["### Warnings", "\n".join(f"- {text}" for text in warning_texts)]
     if comparisons := differences(section):
         parts += ["### Differences", *comparisons]
-    parts += ["### Coverage and selection", losses(section), "### Failures", failures(section)]
+    parts += ["### Coverage and selection", losses(section), *lost_grids(section), "### Failures", failures(section)]
     return [*parts, "### Cost", *cost(section, trained)]

@@ -83,6 +83,9 @@ class ScorerRescores:
     by_output: dict[Output, dict[Grid, dict[int, float | None]]] = field(default_factory=dict)
     """By test output, grid and view: the log-probability, None for a failure."""
     failures: dict[RescoreFailure, int] = field(default_factory=dict)
+    lines: int = 0
+    n_tokens: int = 0
+    """Number of answer tokens of all lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,8 @@ def _add_line(scorers: dict[str, ScorerRescores], header: RescoreHeader, line: R
             "line before; remove one of the two"
         )
     by_view[line.view] = line.logprob
+    scorer.lines += 1
+    scorer.n_tokens += line.n_tokens
     if line.failure is not None:
         scorer.failures[line.failure] = scorer.failures.get(line.failure, 0) + 1
 

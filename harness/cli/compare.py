@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import json_option, print_result, rule_option
+from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 SHOWN_IDS = 8
 """Ids of tasks won and of tasks lost that are listed without ``--all-ids``."""
@@ -24,6 +24,7 @@ SHOWN_IDS = 8
     help="Compare this metric only; repeat it. Fewer comparisons make Holm's correction smaller.",
 )
 @rule_option()
+@scorer_option()
 @click.option("--all-ids", is_flag=True, help=f"List all tasks won and lost, not the first {SHOWN_IDS}.")
 @click.option(
     "--plan",
@@ -37,6 +38,7 @@ def compare(
     common: bool,
     metrics: tuple[str, ...],
     rule: str | None,
+    scorer: str | None,
     all_ids: bool,
     plan: float | None,
     json_file: Path | None,
@@ -64,7 +66,7 @@ def compare(
 
     if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
         raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
-    selected = select_models(runs, common, rule)
+    selected = select_models(runs, common, rule, scorer)
     print_warnings(selected.warnings)
     pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import rule_option
+from harness.cli_options import rule_option, scorer_option
 
 if TYPE_CHECKING:
     from harness.stats.gate import Gate
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."
 )
 @rule_option()
+@scorer_option()
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
 def gate(
     run: str,
@@ -33,6 +34,7 @@ def gate(
     margin: float | None,
     common: bool,
     rule: str | None,
+    scorer: str | None,
     junit: Path | None,
 ) -> int:
     """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
@@ -53,9 +55,9 @@ def gate(
     )
     try:
         if baseline is None:
-            verdict, text = _test_minimum(run, metric, minimum or 0.0, rule)
+            verdict, text = _test_minimum(run, metric, minimum or 0.0, rule, scorer)
         else:
-            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common, rule)
+            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common, rule, scorer)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, requirement, None, str(error))
@@ -68,7 +70,7 @@ def gate(
     return verdict.value
 
 
-def _test_minimum(run: str, metric: str, minimum: float, rule: str | None) -> tuple[Gate, str]:
+def _test_minimum(run: str, metric: str, minimum: float, rule: str | None, scorer: str | None) -> tuple[Gate, str]:
     """Test whether the metric reaches a minimum; return the verdict and its reason."""
     from harness.core.errors import ConfigError
     from harness.results.table_format import percent, with_interval
@@ -81,7 +83,7 @@ def _test_minimum(run: str, metric: str, minimum: float, rule: str | None) -> tu
     if metric in LOWER_IS_BETTER:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use --baseline and --margin")
     require_one_model(run)
-    selected = select_models((run,), rule=rule)
+    selected = select_models((run,), rule=rule, scorer=scorer)
     print_warnings(selected.warnings)
     require_measured(selected, metric)
     interval = score_intervals(selected.scored, selected.seed)[0][metric]
@@ -93,7 +95,7 @@ def _test_minimum(run: str, metric: str, minimum: float, rule: str | None) -> tu
 
 
 def _test_margin(
-    run: str, baseline: str, metric: str, margin: float, common: bool, rule: str | None
+    run: str, baseline: str, metric: str, margin: float, common: bool, rule: str | None, scorer: str | None
 ) -> tuple[Gate, str]:
     """Test whether the metric is worse than the baseline's by at most ``margin``; return the verdict and its reason."""
     from harness.core.errors import ConfigError
@@ -107,7 +109,7 @@ def _test_margin(
     _check_metric(metric)
     for name in (run, baseline):
         require_one_model(name)
-    selected = select_models((baseline, run), common, rule)
+    selected = select_models((baseline, run), common, rule, scorer)
     print_warnings(selected.warnings)
     old, new = selected.scored
     if (old.enumeration is None) == (new.enumeration is None):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import json_option, print_result, rule_option
+from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 
 @click.command()
@@ -24,7 +24,7 @@ from harness.cli_options import json_option, print_result, rule_option
 )
 @rule_option()
 @click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
-@click.option("--scorer", help="Whose log-probabilities poe and kgmon use, where several models rescored.")
+@scorer_option()
 @json_option("the results", was_flag=False)
 @click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True

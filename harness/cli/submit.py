@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import rule_option
+from harness.cli_options import rule_option, scorer_option
 
 
 @click.command()
 @click.argument("run", metavar="[RUN[@MODEL]]", required=False)
 @click.option("-o", "--out", "output", type=click.Path(dir_okay=False, path_type=Path), help="File of the submission.")
 @rule_option()
-@click.option("--scorer", help="Whose log-probabilities poe and kgmon use, where several models rescored.")
+@scorer_option()
 @click.option(
     "--check", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Check this submission instead."
 )

@@ -11,8 +11,8 @@ from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.model_scores import ModelScores, make_results
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules, unusable_reason
-from harness.scoring.run_scores import by_rule, score_by_vote
+from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules
+from harness.scoring.run_scores import by_rule, score_by_vote, score_usable_rules
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
 
@@ -81,14 +81,15 @@ def _score_rules(
     Returns:
         The scores of each rule by model, and a warning for each rule of ``all`` that the predictions do not allow.
     """
-    rule_scores, warnings = {}, []
-    for predictions, scores in zip(saved.predictions, scored, strict=True):
-        chosen = parse_rules(rules)
-        rescores = saved.rescores.get(predictions.model, NOT_RESCORED)
-        if rules == "all":
-            reasons = {rule.name: unusable_reason(rule, predictions, rescores) for rule in chosen}
-            suffix = "" if len(scored) == 1 else f" for {predictions.model}"
-            warnings += [f"rule {name} is left out{suffix}: {reason}" for name, reason in reasons.items() if reason]
-            chosen = [rule for rule in chosen if reasons[rule.name] is None]
-        rule_scores[predictions.model] = score_rules(predictions, scores, saved.tasks, chosen, rescores)
-    return rule_scores, warnings
+    if rules == "all":
+        rule_scores, left_out = score_usable_rules(saved, scored)
+        suffixes = {scores.model: "" if len(scored) == 1 else f" for {scores.model}" for scores in scored}
+        return rule_scores, [f"rule {row.rule} is left out{suffixes[row.model]}: {row.reason}" for row in left_out]
+    chosen = parse_rules(rules)
+    rule_scores = {
+        predictions.model: score_rules(
+            predictions, scores, saved.tasks, chosen, saved.rescores.get(predictions.model, NOT_RESCORED)
+        )
+        for predictions, scores in zip(saved.predictions, scored, strict=True)
+    }
+    return rule_scores, []

@@ -11,7 +11,7 @@ from harness.core.grid import Grid
 from harness.runs.folder import RunFolder
 from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.rescore_source import ranked_grids
-from harness.scoring.rule_scores import ModelRescores
+from harness.scoring.rule_scores import ModelRescores, RescoreCost
 
 
 def run_rescores(
@@ -93,4 +93,7 @@ def _model_rescores(rescores: Rescores, scorer: str, model: ModelPredictions) ->
             failed_count += sum(grid in failed for grid in wanted)
             unexplained += sum(grid not in failed for grid in wanted)
             unscored += len(grids) - len(outputs[task, index])
-    return ModelRescores(outputs, limited=bool(unscored) and not unexplained), failed_count
+    lines = rescores.scorers[scorer]
+    cost = RescoreCost(rescores.header.views, lines.lines, lines.n_tokens)
+    limited = bool(unscored) and not unexplained
+    return ModelRescores(outputs, limited=limited, scorer=scorer, cost=cost), failed_count

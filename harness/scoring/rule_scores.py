@@ -27,6 +27,17 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class RescoreCost:
+    """What a scorer computed for the candidates of a run, those of all models together."""
+
+    views: int
+    scores: int
+    """Number of log-probabilities."""
+    n_tokens: int
+    """Number of answer tokens that they are of."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRescores:
     """What rescoring gave for the candidates of one model (``bench rescore``)."""
 
@@ -36,6 +47,9 @@ class ModelRescores:
     """Whether only some candidates were rescored for a known reason, such as ``--top``; the others come last."""
     unusable: str | None = None
     """Why there are none, though there is a file of them; None without such a reason."""
+    scorer: str | None = None
+    """The model that rescored them; None without usable rescores, as for ``cost``."""
+    cost: RescoreCost | None = None
 
     def rank(self, rule: Rule, task: str, index: int, votes: Sequence[Vote]) -> list[RankedGrid]:
         """Rank the candidates of a test output by a rule; see ``Rule.rank``."""
@@ -168,8 +182,10 @@ def place_shares(ranking: Sequence[RankedGrid], truth: Grid, sampled: bool) -> F
     return shares
 
 
-def compare_rules(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) -> list[PairedComparison]:
-    """Compare each rule with the first one (the vote) in vote_2 and vote_1.
+def compare_rules(
+    rule_scores: Mapping[str, Sequence[RuleScores]], seed: int, metrics: Sequence[str] = ("vote_2", "vote_1")
+) -> list[PairedComparison]:
+    """Compare each rule with the first one (the vote), by default in vote_2 and vote_1.
 
     Holm's correction is over all models and rules.
 
@@ -180,7 +196,7 @@ def compare_rules(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) ->
         [replace(row.scores, model=rule_label(model, row.rule, rule_scores)) for row in rows]
         for model, rows in rule_scores.items()
     ]
-    return compare_pairs([pair for rows in labelled for pair in pairs_with_first(rows)], seed, ("vote_2", "vote_1"))
+    return compare_pairs([pair for rows in labelled for pair in pairs_with_first(rows)], seed, metrics)
 
 
 def loss_split(scores: ModelScores) -> tuple[float, float, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.files import write_atomically
@@ -11,6 +12,7 @@ from harness.runs.schema import Results
 from harness.scoring.headline_rule import by_headline_rule, headline_rule
 from harness.scoring.model_scores import ModelScores, make_results, score_model
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
+from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules, unusable_reason
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
 
@@ -26,7 +28,7 @@ def score_by_vote(saved: SavedPredictions) -> list[ModelScores]:
     return [replace(scores, temperature=temperature) for scores in scored]
 
 
-def by_rule(saved: SavedPredictions, voted: list[ModelScores], rule: str | None = None) -> list[ModelScores]:
+def by_rule(saved: SavedPredictions, voted: Sequence[ModelScores], rule: str | None = None) -> list[ModelScores]:
     """Return the scores of saved predictions with vote_1 and vote_2 by the headline rule.
 
     Args:
@@ -47,6 +49,37 @@ def by_rule(saved: SavedPredictions, voted: list[ModelScores], rule: str | None 
 def score_saved(saved: SavedPredictions, rule: str | None = None) -> list[ModelScores]:
     """Score every model of saved predictions by the headline rule; see ``score_by_vote`` and ``by_rule``."""
     return by_rule(saved, score_by_vote(saved), rule)
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableRule:
+    """A selection rule that cannot be applied to a model's predictions."""
+
+    rule: str
+    model: str
+    reason: str
+
+
+def score_usable_rules(
+    saved: SavedPredictions, voted: Sequence[ModelScores]
+) -> tuple[dict[str, list[RuleScores]], list[UnusableRule]]:
+    """Apply every selection rule that the predictions of a model allow.
+
+    Args:
+        voted: the scores by the vote, as ``score_by_vote`` returns them.
+
+    Returns:
+        The scores of each rule by model, and the rules that cannot be applied.
+    """
+    rule_scores: dict[str, list[RuleScores]] = {}
+    left_out: list[UnusableRule] = []
+    for predictions, scores in zip(saved.predictions, voted, strict=True):
+        rescores = saved.rescores.get(predictions.model, NOT_RESCORED)
+        reasons = {rule: unusable_reason(rule, predictions, rescores) for rule in parse_rules("all")}
+        left_out += [UnusableRule(rule.name, predictions.model, reason) for rule, reason in reasons.items() if reason]
+        usable = [rule for rule, reason in reasons.items() if reason is None]
+        rule_scores[predictions.model] = score_rules(predictions, scores, saved.tasks, usable, rescores)
+    return rule_scores, left_out
 
 
 def score_run(

@@ -51,13 +51,16 @@ class SelectedModel:
     rescores: ModelRescores = NOT_RESCORED
 
 
-def select_models(names: Sequence[str], common: bool = False, rule: str | None = None) -> SelectedModels:
+def select_models(
+    names: Sequence[str], common: bool = False, rule: str | None = None, scorer: str | None = None
+) -> SelectedModels:
     """Return the scored models that ``RUN[@MODEL]`` strings name, in order; RUN alone names all of its models.
 
     Args:
         common: if the runs declared different tasks, score the tasks that all declared, instead of raising. Two tasks
             are the same if both id and content are equal.
         rule: the headline rule of all of them; None takes each run's own.
+        scorer: whose rescores the rules that need them use, where several models rescored.
 
     Raises:
         RunError: a run or model does not exist, the runs' tasks differ, or they have none in common.
@@ -67,7 +70,7 @@ def select_models(names: Sequence[str], common: bool = False, rule: str | None =
     manifests = {path: RunFolder(path).manifest() for path in paths}
     for path, model in map(_split, names):
         _check_known(path, model, manifests[path])
-    runs = {path: _score(path, rule) for path in paths}
+    runs = {path: _score(path, rule, scorer) for path in paths}
     digests = {path: run.digests for path, run in runs.items()}
     shared = _shared_ids(digests)
     if not common and (differing := _task_differences(digests)):
@@ -99,9 +102,9 @@ class _ScoredRun:
     seed: int
 
 
-def _score(path: Path, rule: str | None) -> _ScoredRun:
+def _score(path: Path, rule: str | None, scorer: str | None) -> _ScoredRun:
     """Read a run and score its models by the headline rule."""
-    saved = open_predictions(path)
+    saved = open_predictions(path, scorer=scorer)
     return _ScoredRun(score_saved(saved, rule), {task.id: content_digest(task) for task in saved.tasks}, saved.seed)
 
 

@@ -64,7 +64,8 @@ def find_training(folders: Sequence[Path], sections: Sequence[Section]) -> dict[
     candidates = [training for folder in folders for training in _trainings(folder)]
     trained: dict[str, Training] = {}
     for section in sections:
-        for model, _, config in section.models_with_runs():
+        for model, run, name in section.models_with_runs():
+            config = run.config(name)
             for training in candidates:
                 same = training.folder.name == config.name if config.hash is None else training.hash == config.hash
                 # Prefer the trainer's folder: the copy in the registry has no log.

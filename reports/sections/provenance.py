@@ -12,7 +12,8 @@ from harness.results.table_format import markdown_table
 from harness.runs.schema import RunConfig
 from harness.scoring.comparable_metrics import enumerated_note, mixed_note
 from harness.scoring.confounders import find_confounders
-from reports.loading.runs import LoadedRun, Section
+from reports.loading.loaded_run import LoadedRun
+from reports.loading.runs import Section
 
 _SHORT = 12
 """Number of hexadecimal digits shown of a hash."""
@@ -106,6 +107,7 @@ def _sampling_options(config: RunConfig) -> list[str]:
     kwargs = config.chat_template_kwargs
     words += ["--chat-template-kwargs", orjson.dumps(kwargs).decode()] if kwargs else []
     words += [] if config.stop is None else ["--stop", config.stop.rule]
+    words += [] if config.rule is None else ["--rule", config.rule]
     words += [] if config.augment else ["--no-augment"]
     return words + (["--lenient"] if config.lenient else [])
 

@@ -14,7 +14,8 @@ from harness.scoring.enumerated_outputs import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.paired_test import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
-from reports.loading.runs import LoadedRun, Section, all_models
+from reports.loading.loaded_run import LoadedRun
+from reports.loading.runs import Section, all_models
 from reports.loading.training import Training
 
 UNKNOWN = "–"
@@ -79,12 +80,13 @@ def _by_metric(rows: Iterable[PairedComparison]) -> dict[str, list[PairedCompari
 
 
 def losses(section: Section) -> str:
-    """Return a table of pass_n, vote_2, and the part of pass_n that voting keeps and loses.
+    """Return a table of pass_n, vote_2, and the part of pass_n that voting, or another rule, keeps and loses.
 
     If some task has several test outputs, also vote_2 per output and the fraction of tasks with every output right.
     """
     results = section.results.models
-    header = ["model", "found (pass_n)", "chosen (vote_2)", "kept by the vote", "lost, points"]
+    kept = "kept by the rule" if any(result.rule for result in results.values()) else "kept by the vote"
+    header = ["model", "found (pass_n)", "chosen (vote_2)", kept, "lost, points"]
     several_outputs = any(result.outputs > result.tasks for result in results.values())
     header += ["vote_2 per output", "all outputs right"] if several_outputs else []
     rows = [[name, *_loss_cells(result, several_outputs)] for name, result in results.items()]
@@ -131,8 +133,8 @@ def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:
         trained: training runs by model name. Models without one get a dash.
     """
     rows = []
-    for model, run, config in section.models_with_runs():
-        spent = run.cost.get(config.name)
+    for model, run, name in section.models_with_runs():
+        spent = run.cost.get(name)
         training = trained.get(model)
         cells = [UNKNOWN] * 4
         if spent is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.results.summary_table import failure_count
 from harness.results.table_format import percent, points, with_interval
+from harness.scoring.headline_rule import rule_note
 from harness.stats.paired_test import Comparison
 from harness.voting.metrics import selection_ratio
 from reports.loading.runs import Section
@@ -19,12 +20,21 @@ _EXPLANATION = "Differences in parentheses are in points; *better* and *worse* a
 
 def verdict(sections: Sequence[Section]) -> str:
     """Return in words how the models rank by METRIC: a paragraph, or a list if there are several datasets."""
+    runs = [run for section in sections for run in section.runs]
+    note = rule_note({f"{run.name}@{scores.model}": scores.rule for run in runs for scores in run.scored})
+    rule = [] if note is None else [f"{note[0].upper()}{note[1:]}."]
     if len(sections) > 1:
         lines = [f"- `{s.heading}` ({len(s.tasks)} tasks): {ranking_sentence(s)}" for s in sections]
-        return "\n".join([f"By {METRIC} (two attempts per test output). {_EXPLANATION}", "", *lines])
+        return "\n".join([" ".join([f"By {METRIC} (two attempts per test output). {_EXPLANATION}", *rule]), "", *lines])
     (section,) = sections
     text = f"On `{section.dataset}` ({len(section.tasks)} tasks, N = {section.n}), {ranking_sentence(section)}"
-    parts = [text, *_sampling_sentence(section), _failure_sentence(section), *([_EXPLANATION] if section.pairs else [])]
+    parts = [
+        text,
+        *_sampling_sentence(section),
+        _failure_sentence(section),
+        *([_EXPLANATION] if section.pairs else []),
+        *rule,
+    ]
     return " ".join(parts)
 
 
