@@ -142,8 +142,8 @@ def _all_disagree(section: Section) -> Iterator[_Candidate]:
         section,
         lambda s: 1 - winner_share(s) if len(s.wrong) > 1 and winner_share(s) <= max(MOST_SCATTERED, 1 / s.n) else 0.0,
         lambda s: (
-            f"all disagree: {len(s.wrong) + (s.exact > 0)} different grids in {s.n - s.failures} {_unit(s, 'answers')}, "
-            f"the most frequent with {_votes(max(s.exact, s.wrong[0]))}"
+            f"all disagree: {len(s.wrong) + (s.exact > 0)} different grids in {s.n - s.failures} "
+            f"{_unit(s, 'answers')}, the most frequent with {_votes(max(s.exact, s.wrong[0]))}"
         ),
     )
 
