@@ -187,6 +187,8 @@ class ModelResult(Record):
     enumeration: EnumerationResult | None = omitted_if_none()
     rule: HeadlineRule | None = omitted_if_none()
     """None, and no field in the file, for the vote by default."""
+    members: int | None = omitted_if_none()
+    """Number of members of a pool; None, and no field in the file, for other predictions."""
 
 
 class Results(Record):

@@ -11,6 +11,7 @@ from harness.runs.schema import EarlyStoppingResult, HeadlineRule, Metric, Model
 from harness.runs.view_schema import EnumerationResult
 from harness.scoring.early_stopped_scores import early_stopping_result, score_output
 from harness.scoring.enumerated_outputs import EnumeratedOutput, enumeration_result
+from harness.scoring.pooled_outputs import NO_CANDIDATE, PooledOutput
 from harness.scoring.prediction_groups import ModelPredictions, OutputPredictions
 from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 from harness.voting.early_stopping import Schedule
@@ -36,6 +37,8 @@ class ModelScores:
     """The rule that gives vote_1 and vote_2, if it was chosen; None for the vote by default."""
     temperature: float | None = None
     """At which the predictions were drawn; None if unknown, and for enumerated views."""
+    members: int | None = None
+    """Number of members of a pool; None for other predictions."""
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -64,7 +67,7 @@ def score_model(
     all_outputs = [output for outputs in predictions.outputs.values() for output in outputs]
     early = None if schedule is None else early_stopping_result(all_outputs, schedule)
     requested = n * len(all_outputs) - (0 if early is None else early.not_drawn)
-    sampled = sum(output.count for output in all_outputs)
+    sampled = sum(output.count for output in all_outputs) + predictions.failures.get(NO_CANDIDATE, 0)
     failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + requested - sampled}
     kinds = {kind: count for kind, count in sorted(failures.items()) if count}
     enumeration = enumeration_result(all_outputs)
@@ -72,8 +75,10 @@ def score_model(
 
 
 def _score_output(output: OutputPredictions, truth: Grid, n: int, schedule: Schedule | None) -> OutputScore:
-    """Score one test output: the enumerated views, or the drawn predictions."""
-    return output.score(truth, n) if isinstance(output, EnumeratedOutput) else score_output(output, truth, n, schedule)
+    """Score one test output: the views of an enumeration or a pool, or the drawn predictions."""
+    if isinstance(output, EnumeratedOutput | PooledOutput):
+        return output.score(truth, n)
+    return score_output(output, truth, n, schedule)
 
 
 def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
@@ -137,4 +142,5 @@ def _model_result(scores: ModelScores, row: dict[str, Interval]) -> ModelResult:
         stopping=scores.stopping,
         enumeration=scores.enumeration,
         rule=scores.rule,
+        members=scores.members,
     )

@@ -12,6 +12,7 @@ from harness.core.errors import UnusableRuleError
 from harness.core.grid import Grid, Task
 from harness.scoring.model_scores import ModelScores, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
+from harness.scoring.pooled_outputs import lacks_logprobs
 from harness.scoring.prediction_groups import ModelPredictions
 from harness.voting.metrics import OutputScore, average_outputs
 from harness.voting.ranking import RankedGrid, Vote, probability_in_top, split_ties
@@ -87,6 +88,8 @@ def unusable_reason(rule: Rule, predictions: ModelPredictions, rescores: ModelRe
     votes = (vote for outputs in predictions.outputs.values() for output in outputs for vote in output.votes())
     if rule.needs_logprobs and {vote.sum_logprob is None for vote in votes} == {True}:
         return "the predictions have no log-probabilities"
+    if rule.needs_logprobs and (reason := lacks_logprobs(predictions)) is not None:
+        return reason
     return _unrescored_reason(predictions, rescores) if rule.needs_rescores else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.candidates.pool_folder import is_pool
 from harness.core.errors import ConfigError, RunError, format_ids
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
@@ -66,9 +67,9 @@ def select_models(
         RunError: a run or model does not exist, the runs' tasks differ, or they have none in common.
         UnusableRuleError: the predictions of a model lack what the rule needs.
     """
-    paths = list(dict.fromkeys(_split(name)[0] for name in names))
+    paths = list(dict.fromkeys(split_run_name(name)[0] for name in names))
     manifests = {path: RunFolder(path).manifest() for path in paths}
-    for path, model in map(_split, names):
+    for path, model in map(split_run_name, names):
         _check_known(path, model, manifests[path])
     runs = {path: _score(path, rule, scorer) for path in paths}
     digests = {path: run.digests for path, run in runs.items()}
@@ -78,7 +79,7 @@ def select_models(
     folders = [path.name for path in paths]
     scored: list[ModelScores] = []
     for name in names:
-        path, model = _split(name)
+        path, model = split_run_name(name)
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
         scored += [replace(s, model=label + s.model) for s in runs[path].scored if model in (None, s.model)]
     warnings = _warnings(manifests, names)
@@ -115,7 +116,7 @@ def require_one_model(name: str) -> None:
         ConfigError: the run has several models and the string names none of them.
         RunError: no such run or model.
     """
-    path, model = _split(name)
+    path, model = split_run_name(name)
     manifest = RunFolder(path).manifest()
     known = _check_known(path, model, manifest)
     if model is None and len(known) != 1:
@@ -138,7 +139,7 @@ def require_measured(selected: SelectedModels, metric: str) -> None:
 
 
 def select_model(name: str, scorer: str | None = None) -> SelectedModel:
-    """Return the predictions of the one model that ``RUN[@MODEL]`` names.
+    """Return the predictions of the one model that ``RUN[@MODEL]`` names, or of the pool that it names.
 
     Args:
         scorer: whose rescores to use (see ``load_rescores``).
@@ -147,11 +148,12 @@ def select_model(name: str, scorer: str | None = None) -> SelectedModel:
         ConfigError: the run has several models and the string names none of them; or the choice of the scorer.
         RunError, DataError: no such run or model, or a damaged file.
     """
-    require_one_model(name)
-    path, model = _split(name)
+    path, model = split_run_name(name)
+    if not (model is None and is_pool(path)):
+        require_one_model(name)
     saved = open_predictions(path, scorer=scorer)
     predictions = next(one for one in saved.predictions if model in (None, one.model))
-    unfinished = _unfinished({} if saved.manifest is None else {path: saved.manifest})
+    unfinished = unfinished_warnings({} if saved.manifest is None else {path: saved.manifest})
     return SelectedModel(
         predictions,
         saved.tasks,
@@ -181,7 +183,7 @@ def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list
     return restricted
 
 
-def _split(name: str) -> tuple[Path, str | None]:
+def split_run_name(name: str) -> tuple[Path, str | None]:
     """Split ``RUN[@MODEL]`` into run folder and model; both may contain ``@``, so the existing run decides.
 
     Raises:
@@ -252,7 +254,8 @@ def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
     return "; ".join(differences)
 
 
-def _unfinished(manifests: Mapping[Path, Manifest]) -> list[str]:
+def unfinished_warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
+    """Return a warning for each run that is unfinished."""
     return [
         f"{path} is unfinished; what was not sampled counts as missing"
         for path, manifest in manifests.items()
@@ -264,11 +267,11 @@ def _warnings(manifests: Mapping[Path, Manifest], names: Sequence[str]) -> list[
     """Return warnings about comparing the models that ``names`` (``RUN[@MODEL]``) select."""
     selected = {
         (path, config.name): config
-        for path, model in map(_split, names)
+        for path, model in map(split_run_name, names)
         for config in manifests[path].config.models
         if model in (None, config.name)
     }
-    warnings = _unfinished(manifests) + find_confounders(list(manifests.values()), list(selected.values()))
+    warnings = unfinished_warnings(manifests) + find_confounders(list(manifests.values()), list(selected.values()))
     for path, manifest in manifests.items():
         if (schedule := run_schedule(manifest.config)) is not None:
             notes = unavailable_metrics_text(unavailable_metrics(schedule))

@@ -22,6 +22,9 @@ STRICT_METRICS = ("pass_n", "vote_1", "vote_2")
 ENUMERATED_METRICS = (*METRICS, "greedy", "unexplored")
 """The metrics of enumerated views (``--search dfs``), in the order of all tables."""
 
+POOLED_METRICS = ("pass_n", "vote_1", "vote_2", "unanswered")
+"""The metrics of the views of a pool (``bench pool``), in the order of all tables."""
+
 LOWER_IS_BETTER = frozenset({"unanswered", "unexplored"})
 
 OUTPUTS_MULTIPLE = 12
@@ -63,6 +66,16 @@ class OutputScore:
     enumerated: EnumeratedRates | None = None
     """None for drawn predictions. Else ``exact``, ``wrong`` and ``failures`` count the views that proposed the right
     grid, each wrong one, and none; ``correct_size`` and ``correct_pixels`` weigh grids by their probability."""
+    pooled: bool = False
+    """Whether ``n`` counts the views of a pool, several of whose members may have answered each. Then ``exact``,
+    ``wrong`` and ``failures`` count views as above, and only POOLED_METRICS are measured."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Return the names of ``values``."""
+        if self.pooled:
+            return POOLED_METRICS
+        return METRICS if self.enumerated is None else ENUMERATED_METRICS
 
     @property
     def accuracy(self) -> float:
@@ -80,7 +93,9 @@ class OutputScore:
         return self.failures / self.n
 
     def values(self) -> tuple[float, ...]:
-        """Return all metrics in the order of METRICS; of enumerated views, of ENUMERATED_METRICS."""
+        """Return all metrics in the order of ``metrics``."""
+        if self.pooled:
+            return self.pass_n, self.vote_1, self.vote_2, self.unanswered
         rates = (self.accuracy, self.correct_size, self.correct_pixels)
         drawn = (*rates, self.pass_n, self.vote_1, self.vote_2, self.unanswered)
         return drawn if (e := self.enumerated) is None else (*drawn, e.greedy, e.unexplored)
@@ -101,7 +116,7 @@ class TaskScores:
     denominator: int
     """Values times this are whole numbers, except where ties give fractions, and for probabilities."""
     metrics: tuple[str, ...] = METRICS
-    """ENUMERATED_METRICS for enumerated views."""
+    """ENUMERATED_METRICS for enumerated views, POOLED_METRICS for the views of a pool."""
 
     def values_of(self, metric: str) -> Floats:
         """Return the tasks' values of one metric, shape (tasks,)."""
@@ -152,15 +167,15 @@ def average_outputs(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
         outputs: by task id, the scores of every test output of every declared task, also of those without predictions.
 
     Raises:
-        ValueError: there is no task, a task has no test output, or some outputs only are of enumerated views.
+        ValueError: there is no task, a task has no test output, or outputs are of different kinds.
     """
     ids = tuple(sorted(outputs))
     if not ids or not all(outputs[task] for task in ids):
         raise ValueError("every declared task needs the score of at least one test output")
-    kinds = {score.enumerated is not None for task in ids for score in outputs[task]}
+    kinds = {score.metrics for task in ids for score in outputs[task]}
     if len(kinds) > 1:
-        raise ValueError("drawn predictions and enumerated views have no common average")
-    metrics = ENUMERATED_METRICS if kinds.pop() else METRICS
+        raise ValueError("drawn predictions, enumerated views and the views of a pool have no common average")
+    metrics = kinds.pop()
     rows = {task: np.array([score.values() for score in outputs[task]]) for task in ids}
     values = np.stack([rows[task].mean(axis=0) for task in ids], axis=1)
     every = np.concatenate([rows[task] for task in ids])
@@ -170,7 +185,7 @@ def average_outputs(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
         ids=ids,
         values=values,
         per_output=dict(zip(metrics, every.mean(axis=0).tolist(), strict=True)),
-        strict={name: float(strict[METRICS.index(name)]) for name in STRICT_METRICS},
+        strict={name: float(strict[metrics.index(name)]) for name in STRICT_METRICS},
         denominator=OUTPUTS_MULTIPLE * math.lcm(*{score.n for task in ids for score in outputs[task]}),
         metrics=metrics,
     )
@@ -188,16 +203,17 @@ def task_curves(outputs: Mapping[str, Sequence[OutputScore]], sizes: Sequence[in
 
     Returns:
         By the names of STRICT_METRICS, arrays of shape (len(sizes), tasks), tasks in the order of their ids. Of
-        enumerated views pass_n only: subsets of views in which a view votes for several grids are not computed.
+        enumerated views and pools pass_n only: subsets of views in which a view votes for several grids are not
+        computed.
     """
-    enumerated = any(score.enumerated is not None for scores in outputs.values() for score in scores)
-    names = STRICT_METRICS[:1] if enumerated else STRICT_METRICS
+    of_views = any(score.metrics != METRICS for scores in outputs.values() for score in scores)
+    names = STRICT_METRICS[:1] if of_views else STRICT_METRICS
     curves = {name: np.empty((len(sizes), len(outputs))) for name in names}
     for column, task in enumerate(sorted(outputs)):
         scores = outputs[task]
         pass_curves = [pass_at_k(s.n, [s.exact], sizes)[:, 0] for s in scores]
         curves["pass_n"][:, column] = np.mean(pass_curves, axis=0)
-        if enumerated:
+        if of_views:
             continue
         vote_curves = [vote_at_m(s.exact, s.wrong, s.failures, sizes) for s in scores]
         for row, name in enumerate(("vote_1", "vote_2")):

@@ -75,12 +75,13 @@ def rank_by_probability(votes: Sequence[Vote]) -> list[RankedGrid]:
 def rank_by_first_sample(votes: Sequence[Vote]) -> list[RankedGrid]:
     """Rank by the lowest sample index of a grid's votes: the first prediction wins, however many agree.
 
-    Of the grids of one enumerated view, the likeliest is first.
+    Of the grids of one enumerated view, and of one sample of several members of a pool, the likeliest is first; those
+    with an unknown log-probability come after the others, tied.
     """
     votes_by_grid = group_votes(votes)
     keys: dict[Grid, Key] = {}
     for grid, group in votes_by_grid.items():
-        keys[grid] = max((-vote.sample, vote.sum_logprob or 0.0) for vote in group)
+        keys[grid] = max((-vote.sample, -math.inf if vote.sum_logprob is None else vote.sum_logprob) for vote in group)
     return rank_by_key(votes_by_grid, keys)
 
 
