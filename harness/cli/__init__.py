@@ -27,6 +27,7 @@ COMMANDS = {
         "Repeat a run from its manifest, and compare predictions and results.",
     ),
     "score": ("harness.cli.score:score", "Vote on and score saved predictions."),
+    "pool": ("harness.cli.pool:pool", "Merge the candidates of several runs and files."),
     "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),
     "gate": ("harness.cli.gate:gate", "Pass or fail a run against a threshold or another run."),
     "submit": ("harness.cli.submit:submit", "Write or check Kaggle's submission.json."),

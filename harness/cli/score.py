@@ -16,7 +16,7 @@ from harness.cli_options import json_option, print_result, rule_option, scorer_o
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["run", "lines", "arc24", "attempts", "kaggle", "arcprize"]),
+    type=click.Choice(["run", "pool", "lines", "arc24", "attempts", "kaggle", "arcprize"]),
     help="Default: detected.",
 )
 @click.option(
@@ -42,8 +42,8 @@ def score(
     confidence: float,
     resamples: int,
 ) -> None:
-    """Vote on and score saved predictions offline: a run folder, whose results.json is rewritten, or with --dataset
-    a file or folder in another format.
+    """Vote on and score saved predictions offline: a run folder, whose results.json is rewritten, a pool, or with
+    --dataset a file or folder in another format.
 
     \b
     lines     our predictions.jsonl

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.candidates.pool_results import ResultsOfPool
 from harness.core.errors import format_ids
+from harness.results.pool_table import pool_table
 from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
 from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.model_scores import ModelScores, make_results
+from harness.scoring.pool_scores import compare_with_members
+from harness.scoring.pooled_outputs import POOL
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules
 from harness.scoring.run_scores import by_rule, score_by_vote, score_usable_rules
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
+from harness.voting.selection_rules import VOTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class ScoreSheet:
     """Scores of saved predictions, as data and as text."""
 
     results: Results
-    """A ``ResultsWithRules`` if selection rules were compared."""
+    """A ``ResultsWithRules`` if selection rules were compared, a ``ResultsOfPool`` for a pool."""
     text: str
     """Markdown tables."""
     warnings: list[str]
@@ -57,6 +62,12 @@ def score_saved_predictions(
         warnings += skipped
         results = ResultsWithRules(**dict(results), rules=rule_results(rule_scores, saved.seed))
         parts.append(rules_text(rule_scores, saved.seed))
+    if saved.pool is not None:
+        headline = results.models[POOL].rule
+        name = VOTE if headline is None else headline.name
+        pool = compare_with_members(saved, voted[0], rules, name, confidence, resamples)
+        results = ResultsOfPool(**dict(results), pool=pool.result)
+        parts.insert(0, pool_table(pool))
     return ScoreSheet(results, "\n\n".join(parts), warnings)
 
 

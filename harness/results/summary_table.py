@@ -84,10 +84,15 @@ def details_text(results: Results) -> str:
             for metric, m in result.metrics.items()
         ]
         table = markdown_table(["metric", "mean over tasks", "interval", "per output", "all outputs right"], rows)
-        kind = "predictions" if result.enumeration is None else "views"
-        counts = f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} {kind} requested"
+        counts = f"{name}: {result.tasks} tasks, {result.outputs} test outputs"
+        counts += f", {result.predictions} {_unit(result)} requested"
         parts += [f"{counts}; {_selection_text(result)}; {_failures_text(result)}.", table]
     return "\n\n".join(parts)
+
+
+def _unit(result: ModelResult) -> str:
+    """Return what N counts."""
+    return "predictions" if result.enumeration is None and result.members is None else "views"
 
 
 def _selection_text(result: ModelResult) -> str:
@@ -95,13 +100,14 @@ def _selection_text(result: ModelResult) -> str:
     if "pass_n" not in result.metrics:
         return "what sampling would have found is not known"
     share = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
-    source = "sampling" if result.enumeration is None else "the search"
+    source = "sampling" if _unit(result) == "predictions" else "the search"
+    source = source if result.members is None else f"the pool's {result.members} members"
     return f"{source} found nothing" if share is None else f"two votes keep {percent(share)} of what {source} found"
 
 
 def _failures_text(result: ModelResult) -> str:
     kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
-    every = "prediction is a grid" if result.enumeration is None else "view proposed a grid"
+    every = "prediction is a grid" if _unit(result) == "predictions" else "view proposed a grid"
     return f"without a grid: {kinds}" if kinds else f"every {every}"
 
 
@@ -128,8 +134,7 @@ def failure_count(result: ModelResult) -> int:
 def summary_footnote(results: Results) -> str:
     """Return a sentence on how the values and intervals of the table were computed."""
     tasks = {result.tasks for result in results.models.values()}
-    kinds = {"predictions" if result.enumeration is None else "views" for result in results.models.values()}
-    unit = " or ".join(sorted(kinds))
+    unit = " or ".join(sorted({_unit(result) for result in results.models.values()}))
     text = (
         f"N = {results.n} {unit} a test output, {'/'.join(map(str, sorted(tasks)))} tasks; brackets: "
         f"{100 * results.confidence:g} % intervals over tasks (BCa bootstrap, {results.resamples:,} resamples, "
