@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from harness.runs.prediction_schema import Record
-from harness.runs.schema import Environment
+from harness.runs.schema import Environment, ModelConfig
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -37,6 +37,10 @@ class PoolMember(Record):
     """Members with the same one have the same views: ``seed 0``, ``unaugmented``, or ``file DIGEST``."""
     names_views: bool
     """Whether its predictions name the symmetry under which the prompt showed the task."""
+    asked: ModelConfig | None
+    """How the run asked the model; None for a file."""
+    chat_template_kwargs: dict[str, JsonValue]
+    """Variables of the chat template that the run set for all of its models."""
     warnings: list[str]
     """What is missing from the run, if it is unfinished or stopped early."""
 

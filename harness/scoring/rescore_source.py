@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from harness.candidates.pool_folder import PoolFolder, is_pool
 from harness.candidates.rescore_plan import Candidates
 from harness.candidates.rescores import RESCORES_FILE, Output, RescoreHeader
 from harness.core.errors import ConfigError
@@ -16,6 +17,8 @@ from harness.core.grid import Grid, Task
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest, ModelConfig
 from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.pool_loader import OpenPool, open_pool
+from harness.scoring.pooled_outputs import pooled_predictions
 from harness.scoring.prediction_groups import ModelPredictions, OutputPredictions
 from harness.scoring.run_predictions import read_run_predictions
 from harness.voting.ranking import rank_votes
@@ -60,13 +63,15 @@ class RescoreSource:
 
 
 def open_rescore_source(path: Path) -> RescoreSource:
-    """Return the candidates of a run folder, drawn or enumerated.
+    """Return the candidates of a pool, or of a run folder, drawn or enumerated.
 
     Raises:
-        ConfigError: the path is no run folder. DataError, RunError: a file of it is missing or damaged.
+        ConfigError: the path is neither. DataError, RunError: a file of it is missing or damaged.
     """
+    if is_pool(path):
+        return pool_source(open_pool(PoolFolder(path)))
     if not (path / "manifest.json").is_file():
-        raise ConfigError(f"{path}: has no manifest.json; give the folder of a run")
+        raise ConfigError(f"{path}: has no manifest.json; give the folder of a run or pool")
     folder = RunFolder(path)
     manifest = folder.manifest()
     tasks = declared_tasks(manifest)
@@ -83,6 +88,40 @@ def open_rescore_source(path: Path) -> RescoreSource:
         models=tuple(config.models),
         chat_template_kwargs=config.chat_template_kwargs,
         warnings=_unfinished(path, manifest),
+    )
+
+
+def pool_source(pool: OpenPool) -> RescoreSource:
+    """Return the candidates of a pool, as those of one model named ``pool``.
+
+    A scorer that is a member is asked as its run asked it, unless two runs asked it differently.
+    """
+    manifest = pool.manifest
+    predictions = pooled_predictions(pool.members, {task.id: len(task.test) for task in pool.tasks})
+    runs = [member for member in manifest.members if member.asked is not None]
+    common = runs[0].chat_template_kwargs if runs else {}
+    asked: dict[str, ModelConfig] = {}
+    warnings: dict[str, str] = {}
+    for member in runs:
+        assert member.asked is not None
+        variables = {**member.asked.chat_template_kwargs, **member.chat_template_kwargs}
+        config = member.asked.model_copy(update={"chat_template_kwargs": variables})
+        if asked.setdefault(config.name, config) != config:
+            warnings[config.name] = (
+                f"the pool's runs asked {config.name} in different ways: as a scorer it is asked as its server says"
+            )
+    return RescoreSource(
+        folder=pool.folder.path,
+        tasks=pool.tasks,
+        dataset=manifest.dataset,
+        dataset_digest=manifest.dataset_digest,
+        seed=manifest.seed,
+        predictions_sha256=manifest.candidates_sha256,
+        candidates=candidates_of([predictions]),
+        date=datetime.fromisoformat(manifest.created).date().isoformat(),
+        models=tuple(config for name, config in asked.items() if name not in warnings),
+        chat_template_kwargs=common if all(member.chat_template_kwargs == common for member in runs) else {},
+        warnings=tuple(warnings.values()),
     )
 
 
