@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from harness.candidates.rescores import Output, Rescores
 from harness.core.grid import Grid
@@ -60,9 +61,12 @@ class RescorePlan:
 
     def missing(self, rescores: Rescores) -> Iterator[ViewGrids]:
         """Yield the candidates without a line, by scorer, test output and view; nothing where all have one."""
-        for scorer in self.scorers:
-            for (task_id, test_index), grids in self.grids(scorer).items():
-                for view in range(self.views):
-                    rest = tuple(g for g in grids if not rescores.has((scorer, task_id, test_index, g, view)))
-                    if rest:
-                        yield ViewGrids(scorer, task_id, test_index, view, rest)
+        return chain.from_iterable(self.missing_of(scorer, rescores) for scorer in self.scorers)
+
+    def missing_of(self, scorer: str, rescores: Rescores) -> Iterator[ViewGrids]:
+        """Yield the candidates without a line of one scorer; see ``missing``."""
+        for (task_id, test_index), grids in self.grids(scorer).items():
+            for view in range(self.views):
+                rest = tuple(g for g in grids if not rescores.has((scorer, task_id, test_index, g, view)))
+                if rest:
+                    yield ViewGrids(scorer, task_id, test_index, view, rest)

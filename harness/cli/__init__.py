@@ -26,6 +26,10 @@ COMMANDS = {
         "harness.cli.run:reproduce",
         "Repeat a run from its manifest, and compare predictions and results.",
     ),
+    "rescore": (
+        "harness.cli.rescore:rescore",
+        "Score the candidates of a run under the same views, for the rules poe and kgmon.",
+    ),
     "score": ("harness.cli.score:score", "Vote on and score saved predictions."),
     "pool": ("harness.cli.pool:pool", "Merge the candidates of several runs and files."),
     "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+_KEY_VARIABLE = "ARC_BENCH_API_KEY"
 F = TypeVar("F", bound=Callable[..., Any])
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -44,6 +45,10 @@ class JsonObject(click.ParamType[dict[str, object]]):
         return parsed
 
 
+api_key_option = click.option(
+    "--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}."
+)
+"""The option ``--api-key``, whose value is the parameter ``api_key``."""
 _POLICY = (
     click.option(
         "--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Predictions per server."

@@ -9,11 +9,9 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import INTERRUPTED
-from harness.cli.parameters import JsonObject, policy_options
+from harness.cli.parameters import JsonObject, api_key_option, policy_options
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
-
-_KEY_VARIABLE = "ARC_BENCH_API_KEY"
 
 
 @click.command()
@@ -88,7 +86,7 @@ _KEY_VARIABLE = "ARC_BENCH_API_KEY"
     show_default=True,
     help="auto: completions with token ids if every server tokenizes chats to the same ids, else chats.",
 )
-@click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
+@api_key_option
 @click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request.")
 @click.option("--chat-template-kwargs", type=JsonObject(), default="{}", help="JSON object for the chat template.")
 @click.option(
@@ -167,7 +165,7 @@ def run(
 @click.argument("run_folder", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the new run.")
 @click.option("--server", "servers", multiple=True, help="Default: the servers of the run, which are never sent a key.")
-@click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
+@api_key_option
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
 @policy_options
 def reproduce(

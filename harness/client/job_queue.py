@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from typing import Generic
 
-from harness.client.retry import Job
+from harness.client.retry import Job, RequestT
 
 _PREDICTIONS_AHEAD = 64
 """Predictions whose requests are built before a server asks for them."""
@@ -42,7 +43,7 @@ class ServerSlots:
         await self._available.wait()
 
 
-class JobQueue:
+class JobQueue(Generic[RequestT]):
     """Hands out jobs to servers and takes back those that must be retried.
 
     The order is: jobs that follow from answers, jobs that were returned, new ones; isolated jobs (harness.client.retry)
@@ -59,16 +60,16 @@ class JobQueue:
         in_flight_by_model: number of predictions in flight by model.
     """
 
-    def __init__(self, jobs: Iterator[Job | None], size: int = 1) -> None:
+    def __init__(self, jobs: Iterator[Job[RequestT] | None], size: int = 1) -> None:
         self.finished = asyncio.Event()
         self.stopped = False
         self.in_flight_by_model: Counter[str] = Counter()
         self._target_length = max(2, _PREDICTIONS_AHEAD // size)
         self._jobs = jobs
-        self._ready: deque[Job] = deque()
-        self._follow_ups: deque[Job] = deque()
-        self._returned: deque[Job] = deque()
-        self._isolated: deque[Job] = deque()
+        self._ready: deque[Job[RequestT]] = deque()
+        self._follow_ups: deque[Job[RequestT]] = deque()
+        self._returned: deque[Job[RequestT]] = deque()
+        self._isolated: deque[Job[RequestT]] = deque()
         self._exhausted = False
         """``jobs`` has ended."""
         self._awaits_answers = False
@@ -83,7 +84,7 @@ class JobQueue:
         """Number of predictions that were handed out and are not finished."""
         return self.in_flight_by_model.total()
 
-    async def take_job(self) -> Job:
+    async def take_job(self) -> Job[RequestT]:
         """Return the next job; wait until there is one, as jobs in flight may come back to the queue."""
         while True:
             if (job := self._next_job()) is not None:
@@ -93,7 +94,9 @@ class JobQueue:
             self._changed.clear()
             await self._changed.wait()
 
-    def finish_job(self, job: Job, returned: Iterable[Job] = (), follow_ups: Iterable[Job] = ()) -> None:
+    def finish_job(
+        self, job: Job[RequestT], returned: Iterable[Job[RequestT]] = (), follow_ups: Iterable[Job[RequestT]] = ()
+    ) -> None:
         """Record that a job is no longer in flight.
 
         Args:
@@ -127,7 +130,7 @@ class JobQueue:
                 self._ready.append(job)
             await asyncio.sleep(0)  # answers that have arrived are processed first
 
-    def _next_job(self) -> Job | None:
+    def _next_job(self) -> Job[RequestT] | None:
         """Return the job to hand out now, or None if there is none at present."""
         if self._follow_ups:
             return self._follow_ups.popleft()
@@ -141,7 +144,7 @@ class JobQueue:
             return job
         return self._isolated.popleft() if self._isolated and self.in_flight == 0 else None
 
-    def _build_job(self) -> Job | None:
+    def _build_job(self) -> Job[RequestT] | None:
         """Return a new job, or None if there is none at present."""
         if self._exhausted or self._awaits_answers:
             return None

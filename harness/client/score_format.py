@@ -48,6 +48,17 @@ class ScoreRequest:
     model: str
     prompts: Sequence[PromptAnswers]
 
+    @property
+    def answer_count(self) -> int:
+        """Number of answers of all prompts."""
+        return sum(len(item.answers) for item in self.prompts)
+
+    def select_prompt(self, index: int) -> ScoreRequest:
+        """Return the request for one of the answers, counted over all prompts, with its prompt."""
+        pairs = [(item.prompt, answer) for item in self.prompts for answer in item.answers]
+        prompt, answer = pairs[index]
+        return ScoreRequest(self.model, (PromptAnswers(prompt, (answer,)),))
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerScore:

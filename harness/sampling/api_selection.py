@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.client.request import Request, TokenRequest
 from harness.client.server import Server
-from harness.client.server_health import NoSystemRole
+from harness.client.server_health import NoSystemRole, ServerHealth
 from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.schema import RunConfig
@@ -89,7 +89,7 @@ async def _try_setup(draft: ConfigDraft, servers: Sequence[Server], *, without_s
     setup = await _select_api(draft, config, servers)
     plan = setup.plan
     firsts = [plan.sample(index * plan.per_model) for index in range(len(config.models))]
-    await _send_trials(servers, [setup.builder.build_request([sample]) for sample in firsts])
+    await send_trials(servers, [setup.builder.build_request([sample]) for sample in firsts])
     refused = [warning for server in servers if (warning := _refused_stop_tokens(server, setup)) is not None]
     return replace(setup, warnings=[*warnings, *setup.warnings, *refused])
 
@@ -103,7 +103,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
         ConfigError: completions were requested and cannot be used; the message says why.
         NoSystemRole: the models' chat template accepts or keeps no system message.
     """
-    templates = _adapter_templates(servers)
+    templates = adapter_templates(servers)
     local, plan, tokenizers, reason = None, None, None, ""
     warnings: list[str] = []
     try:
@@ -113,7 +113,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
             local.check_system_role(Plan(config, draft.tasks))
         plan = Plan(config, draft.tasks)
         local.load_formats(plan)
-        await _check_servers_tokenize_alike(local, RequestBuilder(plan, config, templates=templates), plan, config)
+        await check_servers_tokenize_alike(local, RequestBuilder(plan, config, templates=templates), plan, config)
         if not draft.is_continued:
             config = local.with_stop_tokens(plan, config)
         warnings += local.template_warnings(plan, config, chats=draft.api == "chat")
@@ -140,7 +140,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
     return RunSetup(config, plan, builder, eos_ids, list(dict.fromkeys(warnings)))
 
 
-def _adapter_templates(servers: Sequence[Server]) -> dict[str, str]:
+def adapter_templates(servers: Sequence[ServerHealth]) -> dict[str, str]:
     """Return the chat templates that adapters bring along, by digest."""
     texts = [model.chat_template for server in servers for model in server.served.values()]
     return {text_digest(text): text for text in texts if text is not None}
@@ -156,7 +156,7 @@ def _untrusted_templates(config: RunConfig) -> list[str]:
     ]
 
 
-async def _check_servers_tokenize_alike(
+async def check_servers_tokenize_alike(
     local: LocalTokenizers, chats: RequestBuilder, plan: Plan, config: RunConfig
 ) -> None:
     """Make sure that the servers tokenize chats to the same ids as the local tokenizer.
@@ -196,7 +196,7 @@ async def _check_completions(local: LocalTokenizers, config: RunConfig) -> None:
         raise TokenIdsUnavailable(str(error)) from None
 
 
-async def _send_trials(servers: Sequence[Server], trials: Sequence[Request]) -> None:
+async def send_trials(servers: Sequence[ServerHealth], trials: Sequence[Request]) -> None:
     """Send the servers that are up one request per model; the others get them when they recover.
 
     Raises:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from harness.client.server import Server
+from harness.client.server_health import ServerHealth
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.grid import Task
 from harness.data.dataset import Dataset, iterate_tasks
@@ -128,7 +128,7 @@ class ConfigDraft:
         return config, list(dict.fromkeys(warnings))
 
 
-def served_models(servers: Iterable[Server]) -> dict[str, ServedModel]:
+def served_models(servers: Iterable[ServerHealth]) -> dict[str, ServedModel]:
     """Return the models that the servers list, by name; of a model that several have, the first entry.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.client.request import Request
 from harness.client.response import Reply
 from harness.client.retry import Job
 from harness.runs.prediction_schema import Outcome
@@ -30,7 +31,7 @@ class DrawnSamples:
         """Return how many predictions may share a request."""
         return self._builder.prompts_per_request(max_in_flight)
 
-    def jobs(self, models_at_once: int, size: int) -> Iterator[Job | None]:
+    def jobs(self, models_at_once: int, size: int) -> Iterator[Job[Request] | None]:
         """Yield a job for every sample without a prediction, in order; None if answers decide what comes next."""
         rounds = self._recorder.rounds
         source = self._plan if rounds is None else rounds
@@ -43,7 +44,7 @@ class DrawnSamples:
             elif rounds is not None:
                 yield None
 
-    def record_replies(self, replies: Sequence[tuple[int, Reply | None]]) -> list[Job]:
+    def record_replies(self, replies: Sequence[tuple[int, Reply | None]]) -> list[Job[Request]]:
         """Record the predictions that replies give; no further requests follow from them."""
         for number, reply in replies:
             self._recorder.record_reply(self._open.pop(number), reply)

@@ -14,7 +14,7 @@ from harness.sampling.api_selection import RunSetup, negotiate_setup
 from harness.sampling.config_draft import ConfigDraft, load_tasks
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
-from harness.sampling.session import connect_servers
+from harness.sampling.session import open_servers
 
 _MEASURED_PROMPTS = 64
 
@@ -83,7 +83,7 @@ async def _estimate(options: RunOptions, display: Display) -> RunEstimate:
     dataset = open_dataset(options.dataset)
     tasks = load_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
-        servers = await connect_servers(options, display, stack)
+        servers = await open_servers(options, display, stack)
         setup = await negotiate_setup(ConfigDraft(options, dataset, tasks), servers)
     for warning in setup.warnings:
         display.notice(f"warning: {warning}")

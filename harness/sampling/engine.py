@@ -6,13 +6,12 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from harness.client.error_response import Refusal
 from harness.client.job_queue import JobQueue, ServerSlots
-from harness.client.response import Reply
-from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
-from harness.client.server import Server
+from harness.client.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
+from harness.client.server import Answer, AnswerT, JobServer
 from harness.client.server_pool import ServerPool
 from harness.runs.prediction_schema import Outcome
 from harness.sampling.progress_display import Display, ProgressBoard
@@ -24,7 +23,10 @@ _DRAIN_SECONDS = 30.0
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
-class Workload(Protocol):
+AnswerT_contra = TypeVar("AnswerT_contra", bound=Answer, contravariant=True)
+
+
+class Workload(Protocol[RequestT, AnswerT_contra]):
     """What a run requests, and what becomes of the answers. A number identifies one prompt of a job."""
 
     @property
@@ -34,10 +36,10 @@ class Workload(Protocol):
     def prompts_per_request(self, max_in_flight: int) -> int:
         """Return how many prompts may share a request."""
 
-    def jobs(self, models_at_once: int, size: int) -> Iterator[Job | None]:
+    def jobs(self, models_at_once: int, size: int) -> Iterator[Job[RequestT] | None]:
         """Yield the jobs that depend on no answer, for up to ``size`` prompts; None if answers must come first."""
 
-    def record_replies(self, replies: Sequence[tuple[int, Reply | None]]) -> list[Job]:
+    def record_replies(self, replies: Sequence[tuple[int, AnswerT_contra | None]]) -> list[Job[RequestT]]:
         """Record the answers of one job by number (None: the prompt is too long); return the jobs that follow."""
 
     def record_failure(self, numbers: Sequence[int], outcome: Outcome, reason: str) -> None:
@@ -47,14 +49,16 @@ class Workload(Protocol):
         """Write to disk what was recorded; may be called in another thread."""
 
 
-class Engine:
+class Engine(Generic[RequestT, AnswerT]):
     """Sends a run's jobs to the servers and has their answers recorded.
 
     One task per server takes jobs from a queue as long as the server has free slots; one task per job sends it and
     records the answers, or returns the job to the queue.
     """
 
-    def __init__(self, work: Workload, servers: Sequence[Server], display: Display) -> None:
+    def __init__(
+        self, work: Workload[RequestT, AnswerT], servers: Sequence[JobServer[RequestT, AnswerT]], display: Display
+    ) -> None:
         self._work = work
         self._servers = servers
         self._display = display
@@ -95,7 +99,9 @@ class Engine:
             for task in tuple(tasks):
                 task.cancel()
 
-    async def _feed_server(self, server: Server, queue: JobQueue, slots: ServerSlots, spawn: Spawn) -> None:
+    async def _feed_server(
+        self, server: JobServer[RequestT, AnswerT], queue: JobQueue[RequestT], slots: ServerSlots, spawn: Spawn
+    ) -> None:
         """Give a server jobs as long as it has free slots; runs until cancelled."""
         while True:
             await slots.wait_until_free()
@@ -104,10 +110,12 @@ class Engine:
             slots.acquire(len(job.numbers))
             spawn(self._process_job(server, queue, slots, job))
 
-    async def _process_job(self, server: Server, queue: JobQueue, slots: ServerSlots, job: Job) -> None:
+    async def _process_job(
+        self, server: JobServer[RequestT, AnswerT], queue: JobQueue[RequestT], slots: ServerSlots, job: Job[RequestT]
+    ) -> None:
         """Send a job to a server and record its answers; return prompts without an answer to the queue."""
-        remaining: list[Job] = []
-        follow_ups: list[Job] = []
+        remaining: list[Job[RequestT]] = []
+        follow_ups: list[Job[RequestT]] = []
         try:
             replies = await server.answer_job(job)
             aborted = [reply is not None and reply.aborted for reply in replies]
@@ -132,7 +140,7 @@ class Engine:
             save()
             await asyncio.to_thread(self._work.commit)
 
-    def _stop(self, queue: JobQueue, spawn: Spawn, number: int) -> None:
+    def _stop(self, queue: JobQueue[RequestT], spawn: Spawn, number: int) -> None:
         """Handle SIGINT or SIGTERM: wait for the requests in flight; give them up on a second SIGINT or after 30 s.
 
         A second SIGTERM changes nothing: a parent process may forward a signal that the terminal has already sent to

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from harness.client.address import canonical_url
+from harness.client.address import check_servers
 from harness.client.request import RESERVED_FIELDS, SamplingParameters
 from harness.client.retry import RetryPolicy
 from harness.core.errors import ConfigError
@@ -79,14 +79,9 @@ class RunOptions:
         Raises:
             ConfigError, SpecError: the message names the option and says what to do.
         """
-        if not self.servers:
-            raise ConfigError("no server given; name one with --server URL")
-        servers = tuple(map(canonical_url, self.servers))
-        for kind, values in (("server", servers), ("model", self.models)):
-            if repeated := next((v for v in values if values.count(v) > 1), None):
-                raise ConfigError(f"--{kind} {repeated} is given twice")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise ConfigError("the API key holds something else than printable ASCII characters")
+        check_servers(self.servers, self.api_key)
+        if repeated := next((name for name in self.models if self.models.count(name) > 1), None):
+            raise ConfigError(f"--model {repeated} is given twice")
         if self.retry_errors and not self.resume:
             raise ConfigError("--retry-errors completes an existing run; use it with --resume")
         check_search(self.search, self.min_prob, self.max_answers, self.temperature)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from harness.client.request import ChatRequest, Request, TokenRequest
 from harness.core.errors import ConfigError
+from harness.core.grid import Grid, Pair
 from harness.prompts.prompt_template import Message
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.schema import RunConfig
@@ -94,15 +96,29 @@ class RequestBuilder:
 
     def right_answer_tokens(self, sample: Sample) -> int | None:
         """Return the number of tokens of a sample's right answer and the end of its turn; None if it is not known."""
-        assert self._tokenizers is not None
-        if sample.task.test[sample.test_index].output is None:
+        output = sample.task.test[sample.test_index].output
+        if output is None:
             return None
-        tokenizer = self._tokenizers[self._plan.formats[sample.model]]
         try:
-            whole = tokenizer.sample(sample.augmentation.apply_task(sample.task), sample.test_index)
+            return len(self.answer_ids(sample, output))
         except ConfigError:  # the chat template does not show how an answer ends
             return None
-        return len(whole.ids) - whole.prompt_length
+
+    def answer_ids(self, sample: Sample, grid: Grid) -> list[int]:
+        """Return the token ids of the answer that is this grid under a sample's view, and of the end of its turn.
+
+        Args:
+            grid: in the task's own orientation and colours.
+
+        Raises:
+            ConfigError: the chat template does not show how an answer ends.
+        """
+        assert self._tokenizers is not None
+        test = list(sample.task.test)
+        test[sample.test_index] = Pair(test[sample.test_index].input, grid)
+        task = sample.augmentation.apply_task(replace(sample.task, test=tuple(test)))
+        whole = self._tokenizers[self._plan.formats[sample.model]].sample(task, sample.test_index)
+        return whole.ids[whole.prompt_length :]
 
     def answer_text(self, model: str, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         """Return the text of an answer's token ids as a server writes it, without special tokens."""

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 from harness.client.http_client import Client
+from harness.client.request import Request
+from harness.client.response import Reply
 from harness.client.server import Server
-from harness.core.errors import ArcBenchError, ServerError
+from harness.client.server_pool import connect_servers
+from harness.core.errors import ArcBenchError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_retryable
@@ -79,12 +82,12 @@ def sample_run(
     options.check()
     folder = RunFolder(options.out)
     folder.check_free(options.resume)
-    _raise_file_limit(len(options.servers) * options.policy.max_in_flight + _OTHER_FILES)
+    raise_file_limit(len(options.servers) * options.policy.max_in_flight)
     try:
-        with _rare_garbage_collection():
+        with rare_garbage_collection():
             return asyncio.run(_run_session(options, folder, display or Display(), repeated, on_begin))
     except BaseExceptionGroup as group:
-        raise _first_error(group) from None
+        raise first_error(group) from None
 
 
 async def _run_session(
@@ -95,7 +98,7 @@ async def _run_session(
     dataset = open_dataset(options.dataset)
     tasks = load_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
-        servers = await connect_servers(options, display, stack)
+        servers = await open_servers(options, display, stack)
         draft = ConfigDraft(options, dataset, tasks, repeated, _saved_config(options, folder))
         setup = await negotiate_setup(draft, servers)
         for warning in setup.warnings:
@@ -123,7 +126,9 @@ async def _run_session(
     return _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
 
 
-def _workload(setup: RunSetup, log: PredictionLog, display: Display, manifest: Manifest) -> tuple[Recorder, Workload]:
+def _workload(
+    setup: RunSetup, log: PredictionLog, display: Display, manifest: Manifest
+) -> tuple[Recorder, Workload[Request, Reply]]:
     """Return what a session requests and what records it: drawn predictions, or the views of ``--search dfs``."""
     plan, config, builder = setup.plan, setup.config, setup.builder
     if config.search is None:
@@ -143,7 +148,7 @@ def _summary(
     return SessionSummary(folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds, board.noun)
 
 
-async def connect_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
+async def open_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
     """Return the servers after asking each for its models. Some may be down, and join when they recover.
 
     Args:
@@ -156,16 +161,7 @@ async def connect_servers(options: RunOptions, display: Display, stack: AsyncExi
     for url in options.servers:
         client = Client(url, options.api_key, options.policy.timeout, options.sampling, display.notice)
         servers.append(Server(await stack.enter_async_context(client), options.models, options.policy))
-    results = await asyncio.gather(*(server.connect() for server in servers), return_exceptions=True)
-    errors = [result for result in results if isinstance(result, BaseException)]
-    for error in errors:
-        if not isinstance(error, ServerError):
-            raise error
-    if len(errors) == len(servers):
-        raise ServerError("; ".join(map(str, errors)))
-    for server, result in zip(servers, results, strict=True):
-        if isinstance(result, BaseException):
-            server.reason = str(result)
+    await connect_servers(servers)
     return servers
 
 
@@ -194,8 +190,9 @@ def _saved_config(options: RunOptions, folder: RunFolder) -> RunConfig | None:
     return folder.manifest().config if options.resume and folder.manifest_path.exists() else None
 
 
-def _raise_file_limit(count: int) -> None:
-    """Allow this process that many open files, as far as the system does; each request in flight is a connection."""
+def raise_file_limit(connections: int) -> None:
+    """Allow this process that many connections, one for each request in flight, as far as the system does."""
+    count = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -204,7 +201,7 @@ def _raise_file_limit(count: int) -> None:
 
 
 @contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Make Python search for reference cycles less often.
 
     A response with log-probabilities is parsed into hundreds of short-lived objects. With the default threshold each
@@ -218,7 +215,7 @@ def _rare_garbage_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error of a group to show to the user: an ``ArcBenchError`` if there is one."""
     errors: list[BaseException] = []
     pending: list[BaseException] = [group]

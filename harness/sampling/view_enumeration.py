@@ -8,6 +8,7 @@ from itertools import count
 from typing import Literal
 
 from harness.candidates.enumeration import AnswerSearch, Branch, EnumeratedAnswer
+from harness.client.request import Request
 from harness.client.response import Reply
 from harness.client.retry import Job
 from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
@@ -81,14 +82,14 @@ class EnumeratedViews:
         """Return how many branches may share a request."""
         return self._builder.prompts_per_request(max_in_flight)
 
-    def jobs(self, models_at_once: int, size: int) -> Iterator[Job | None]:
+    def jobs(self, models_at_once: int, size: int) -> Iterator[Job[Request] | None]:
         """Yield a job with the first branch of every view that is not done, in the order of the plan."""
         self._size = size
         for block in self._plan.blocks(models_at_once, size):
             views = [self._begin(number) for number in block if not self._recorder.done[number]]
             yield from self._make_jobs([pair for view in views for pair in self._next_branches(view)])
 
-    def record_replies(self, replies: Sequence[tuple[int, Reply | None]]) -> list[Job]:
+    def record_replies(self, replies: Sequence[tuple[int, Reply | None]]) -> list[Job[Request]]:
         """Add completions to their views, record the views that are complete, and return jobs for further branches."""
         branches: list[tuple[_OpenView, Branch]] = []
         for number, reply in replies:
@@ -155,7 +156,7 @@ class EnumeratedViews:
             branches.append((view, branch))
         return branches
 
-    def _make_jobs(self, branches: Sequence[tuple[_OpenView, Branch]]) -> Iterator[Job]:
+    def _make_jobs(self, branches: Sequence[tuple[_OpenView, Branch]]) -> Iterator[Job[Request]]:
         """Yield jobs for branches of one model."""
         for start in range(0, len(branches), self._size):
             part = branches[start : start + self._size]

@@ -49,6 +49,7 @@ class ChatServer:
         prefix: path prefix of the API's routes.
         lists: serve the list of models.
         language_model: answers completions of token ids, from the tokenizer; needs ``tokens``.
+        scores: serve and list /arc/score with the language model; ``spoil_scores`` changes the replies.
     """
 
     slow = 1.0
@@ -74,6 +75,7 @@ class ChatServer:
         prefix: str = "/v1",
         lists: bool = True,
         language_model: Callable[[FileTokenizer], LanguageModel] | None = None,
+        scores: bool = False,
     ) -> None:
         self.answer, self.faults, self.refuse = answer, faults, refuse
         self.tokenizer = FileTokenizer(base) if tokens else None
@@ -82,6 +84,9 @@ class ChatServer:
             self.language_model = language_model(self.tokenizer)
         fields: Body = {"root": str(base), "max_model_len": 4096} if tokens else {}
         self.models = {"base": fields, "cross": fields} if models is None else models
+        self.scores = scores
+        self.spoil_scores: Callable[[Body], Body] = lambda reply: reply
+        """Changes what /arc/score replies."""
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
         self.hold, self.headers, self.prefix, self.lists = hold, headers, prefix, lists
         self.version: str | None = None
@@ -131,6 +136,8 @@ class ChatServer:
         app.router.add_get("/version", self._get_version)
         if self.tokenizer is not None:
             app.router.add_post(f"{self.prefix}/completions", self._handle_completions)
+        if self.scores:
+            app.router.add_post("/arc/score", self._handle_scores)
         if self.tokenize:
             app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
@@ -151,7 +158,10 @@ class ChatServer:
         if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
             return json_response({"error": {"message": "invalid key"}}, 401)
         await self._wait_if_hanging()
-        return json_response({"object": "list", "data": [{"id": name, **extra} for name, extra in self.models.items()]})
+        cards: list[Body] = [{"id": name, **extra} for name, extra in self.models.items()]
+        if self.scores:
+            cards = [{**card, "arc_bench": {"score": "/arc/score", **card.get("arc_bench", {})}} for card in cards]
+        return json_response({"object": "list", "data": cards})
 
     async def _wait_if_hanging(self) -> None:
         while self.hangs and self.bodies:
@@ -169,6 +179,24 @@ class ChatServer:
         else:
             ids = token_ids(self.tokenizer, body["messages"], body.get("chat_template_kwargs", {}))
         return json_response({"count": len(ids), "tokens": ids})
+
+    async def _handle_scores(self, request: web.Request) -> web.StreamResponse:
+        body = orjson.loads(await request.read())
+        number, self._number = self._number, self._number + 1
+        self.requests.append(body)
+        self.bodies += [body] * sum(len(item["answers"]) for item in body["prompts"])
+        await self._wait_if_hanging()
+        if self.seconds:
+            await asyncio.sleep(self.seconds)
+        if (refusal := self.refuse(body)) is not None:
+            return json_response(refusal[1], refusal[0], self.headers)
+        assert self.language_model is not None
+        reply = self.spoil_scores({**self.language_model.scores(body), "model": self.answered_as(body)})
+        if (fault := self.faults(number)) == "slow":
+            await asyncio.sleep(self.slow)
+        elif fault is not None:
+            return faulty_response(fault, request, {"choices": [{}]}, 0)
+        return web.Response(text=json.dumps(reply), content_type="application/json")  # unlike orjson, json writes NaN
 
     async def _handle_completions(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
@@ -191,7 +219,7 @@ class ChatServer:
         return [{**rest, "messages": messages_of(self.tokenizer, ids)} for ids in body["prompt"]]
 
     async def _respond(self, request: web.Request, body: Body, chats: list[Body]) -> web.StreamResponse:
-        greeting = body.get("max_tokens") == 1
+        greeting = body.get("max_tokens") == 1 and not (body.get("echo") or "prompt_logprobs" in body)
         if not greeting:
             self.bodies += chats
             self.requests.append(body)
@@ -274,6 +302,7 @@ def main() -> None:
         seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 0.0,
         tokens="--tokens" in sys.argv or model is not None,
         language_model=model,
+        scores="--scores" in sys.argv,
     )
     server.port = int(sys.argv[1])
     with server:

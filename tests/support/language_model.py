@@ -54,7 +54,9 @@ class LanguageModel:
         if count > self.max_logprobs:
             text = f"Requested sample logprobs of {count}, which is greater than max allowed: {self.max_logprobs}"
             return {"error": {"message": text, "type": "BadRequestError", "param": None, "code": 400}}
-        choices = [{"index": index, **self._choice(body, ids, count)} for index, ids in enumerate(body["prompt"])]
+        is_scoring = body.get("prompt_logprobs") is not None or body.get("echo", False)
+        make = self._prompt_choice if is_scoring else self._choice
+        choices = [{"index": index, **make(body, ids, count)} for index, ids in enumerate(body["prompt"])]
         sent = sum(map(len, body["prompt"])) + self.prompt_tokens_added
         return {"id": f"cmpl-{name}", "model": body["model"], "choices": choices, "usage": {"prompt_tokens": sent}}
 
@@ -74,6 +76,31 @@ class LanguageModel:
             "top_logprobs": tops,
         }
         return self.spoil({"text": text, "finish_reason": finish, "logprobs": logprobs})
+
+    def _prompt_choice(self, body: Body, ids: list[int], count: int) -> Choice:
+        """Return a choice with the log-probabilities of the prompt's tokens: -1 for those before the answer."""
+        prompt, answer = self.split(ids)
+        values = [-1.0] * len(prompt)
+        values += [self.logprobs(body["model"], tuple(prompt), answer[:at])[token] for at, token in enumerate(answer)]
+        if body.get("echo"):
+            names = [f"token_id:{token}" for token in (*ids, self.end)]
+            logprobs = {"tokens": names, "token_logprobs": [None, *values[1:], -0.5]}
+            return self.spoil({"text": "", "finish_reason": "length", "logprobs": logprobs})
+        rows = [{str(token): {"logprob": value}} for token, value in zip(ids, values, strict=True)]
+        return self.spoil({"text": "", "finish_reason": "length", "prompt_logprobs": [None, *rows[1:]]})
+
+    def score(self, model: str, prompt: Sequence[int], answer: Sequence[int]) -> float:
+        """Return the log-probability of an answer."""
+        tokens = tuple(answer)
+        return math.fsum(self.logprobs(model, tuple(prompt), tokens[:at])[one] for at, one in enumerate(tokens))
+
+    def scores(self, body: Body) -> Body:
+        """Return the response of /arc/score."""
+        rows = [
+            [{"logprob": self.score(body["model"], i["prompt"], one), "n_tokens": len(one)} for one in i["answers"]]
+            for i in body["prompts"]
+        ]
+        return {"model": body["model"], "scores": rows}
 
     def split(self, ids: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:
         """Return a prompt and the tokens of the answer that follow it."""
