@@ -163,9 +163,7 @@ def test_a_rule_that_cannot_be_applied_is_an_error_with_the_remedy(
 
 def test_rescores_of_some_candidates_only_are_refused(views: Path) -> None:
     write_rescores(views, keep=lambda number: number % 7 != 0)
-    with pytest.raises(
-        UnusableRuleError, match=r"rule poe .*were not rescored, the first in task .*--rule"
-    ):
+    with pytest.raises(UnusableRuleError, match=r"rule poe .*were not rescored, the first in task .*--rule"):
         score_saved(open_predictions(views), "poe")
 
 
