@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,17 @@ def test_answers_beyond_max_tokens_are_truncated_and_their_mass_is_unexplored(tm
     saved = views(tmp_path / "run").values()
     assert any(view.truncated for view in saved)
     assert all(view.greedy is None or view.greedy.n_tokens <= limit for view in saved)
+
+
+def test_branches_of_different_lengths_that_share_a_request_keep_to_the_limit(tmp_path: Path) -> None:
+    """The right answers have 20 tokens. The request's limit is that of its shortest branch."""
+    with enumerating_server(max_logprobs=100) as server:
+        run_sampling(dfs_options(server, tmp_path / "run", min_prob=0.02, max_tokens=19, models=("base",)))
+        assert_exact(server, tmp_path / "run", 0.02, 19)
+        assert server.language_model is not None
+        split = server.language_model.split
+        assert any(len({len(split(ids)[1]) for ids in body["prompt"]}) > 1 for body in server.requests)
+    assert any(view.truncated > 1 for view in views(tmp_path / "run").values())
 
 
 def test_the_context_bounds_answers_and_prompts_beyond_it_are_too_long(tmp_path: Path) -> None:
@@ -154,6 +166,18 @@ def test_a_server_that_goes_away_leaves_its_branches_to_the_other(tmp_path: Path
         run_sampling(dfs_options(one, tmp_path / "run", servers=(one.url, two.url), policy=policy))
         assert one.requests
         assert len(two.requests) > 20
+    assert stable_lines(tmp_path / "run") == stable_lines(tmp_path / "calm")
+
+
+def test_one_of_two_servers_that_gives_too_few_log_probabilities_is_told_and_left_out(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    with enumerating_server(max_logprobs=100) as calm:
+        run_sampling(dfs_options(calm, tmp_path / "calm", min_prob=0.02))
+    with enumerating_server(max_logprobs=100) as one, enumerating_server() as two:
+        options = dfs_options(one, tmp_path / "run", servers=(two.url, one.url), min_prob=0.02)
+        run_sampling(options, shown)
+        assert two.requests == []
+    assert f"{two.url} refuses the 51 log-probabilities for each token that --min-prob needs" in shown.getvalue()
     assert stable_lines(tmp_path / "run") == stable_lines(tmp_path / "calm")
 
 
