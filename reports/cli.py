@@ -31,7 +31,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--sweep", type=_FILE, help="sweep.json of a sweep, for the table of its mixtures.")
 @click.option("--closing", type=_FILE, help="Markdown file to append.")
 def report(runs: tuple[Path, ...], output: Path, tasks: str | None, closing: Path | None, **options: object) -> None:
-    """Write a report of one or more runs: tables with intervals, paired comparisons and pictures.
+    """Write a report of one or more runs and pools: tables with intervals, paired comparisons and pictures.
 
     \b
     bench report runs/mine -o report.md --html

@@ -36,9 +36,9 @@ def pool(
     from harness.scoring.pool_building import build_pool
     from harness.scoring.pool_scores import compare_with_members
     from harness.scoring.prediction_loader import open_predictions
-    from harness.scoring.run_scores import score_by_vote
-    from harness.voting.selection_rules import VOTE
+    from harness.scoring.rule_scores import parse_rules
 
+    parse_rules(rules or "all")  # refuses unknown ones before anything is written
     folder = PoolFolder(output)
     folder.check_free()
     new = build_pool(members, dataset)
@@ -47,7 +47,7 @@ def pool(
     print_warnings([*new.notes, *saved.warnings])
     click.echo(f"{output}: {manifest.candidates} candidates of {len(manifest.members)} members", err=True)
     try:
-        scores = compare_with_members(saved, score_by_vote(saved)[0], rules, VOTE)
+        scores = compare_with_members(saved, rules)
     except UnknownOutputError as error:
         print_warnings([f"no table: {error}"])
         return

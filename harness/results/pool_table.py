@@ -31,6 +31,5 @@ def pool_table(scores: PoolScores) -> str:
         "that was chosen beforehand, the differences would be larger on average.",
     ]
     if result.left_out:
-        reasons = [f"{name} ({reason})" for name, reason in result.left_out.items()]
-        parts.append(f"Rules left out: {'; '.join(reasons)}.")
+        parts.append("\n".join(["Rules left out:\n", *(f"- {n}: {reason}" for n, reason in result.left_out.items())]))
     return "\n\n".join(parts)

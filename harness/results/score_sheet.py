@@ -65,7 +65,7 @@ def score_saved_predictions(
     if saved.pool is not None:
         headline = results.models[POOL].rule
         name = VOTE if headline is None else headline.name
-        pool = compare_with_members(saved, voted[0], rules, name, confidence, resamples)
+        pool = compare_with_members(saved, rules, name, confidence, resamples)
         results = ResultsOfPool(**dict(results), pool=pool.result)
         parts.insert(0, pool_table(pool))
     return ScoreSheet(results, "\n\n".join(parts), warnings)

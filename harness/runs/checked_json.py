@@ -44,13 +44,26 @@ def read_record(path: Path, kind: type[R], noun: str, has_checksum: bool = False
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise RunError(f"{path}: {first_problem(error)}") from None
+        raise RunError(_other_kind(path, content, noun) or f"{path}: {first_problem(error)}") from None
 
 
 def first_problem(error: ValidationError) -> str:
     """Return field and message of the first validation error."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+
+
+def _other_kind(path: Path, content: bytes, noun: str) -> str | None:
+    """Return a message if the file is of another kind of folder, by its field ``kind``, which runs do not have."""
+    try:
+        fields = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    kind = fields.get("kind", "run") if isinstance(fields, dict) else noun
+    if kind == noun:
+        return None
+    remedy = " (bench score, report, submit and rescore take it)" if kind == "pool" else ""
+    return f"{path.parent} is a {kind}, not a {noun}{remedy}"
 
 
 def _checksum(fields: dict[str, object]) -> str:

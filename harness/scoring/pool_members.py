@@ -60,8 +60,6 @@ def read_pool_members(name: str, spec: str) -> list[MemberPredictions]:
         DataError: the file is damaged, or was asked other tasks.
     """
     path, model = _locate(name)
-    if not path.exists():
-        raise RunError(f"{name}: there is no such run, pool or file")
     saved = open_predictions(path, None if _own_dataset(path) == spec else spec)
     members = _pool_members(saved) if saved.pool is not None else _members(path, saved, spec)
     chosen = [member for member in members if model in (None, member.record.model, member.record.name)]
@@ -85,8 +83,11 @@ def predictions_digest(votes: Mapping[OutputKey, Sequence[Vote]]) -> str:
 
 
 def _locate(name: str) -> tuple[Path, str | None]:
-    """Return the path that a name means, and the model if it names one."""
-    return (Path(name), None) if Path(name).exists() else split_run_name(name)
+    """Return the path that a name means, and the model if it names one; raise RunError if there is no such path."""
+    path, model = (Path(name), None) if Path(name).exists() else split_run_name(name)
+    if not path.exists():
+        raise RunError(f"{name}: there is no such run, pool or file")
+    return path, model
 
 
 def _own_dataset(path: Path) -> str | None:

@@ -12,8 +12,9 @@ from harness.scoring.paired_comparison import PairedComparison, compare_pairs
 from harness.scoring.pool_loader import OpenPool
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.rule_scores import NOT_RESCORED, parse_rules, score_rules, unusable_reason
+from harness.scoring.run_scores import score_by_vote
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
-from harness.voting.selection_rules import RULES, Rule
+from harness.voting.selection_rules import VOTE, Rule, get_rule
 
 _CHOSEN = "chosen by "
 
@@ -31,9 +32,8 @@ class PoolScores:
 
 def compare_with_members(
     saved: SavedPredictions,
-    voted: ModelScores,
     rules: str | None = None,
-    headline: str = "vote",
+    headline: str = VOTE,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> PoolScores:
@@ -41,7 +41,6 @@ def compare_with_members(
 
     Args:
         saved: an opened pool.
-        voted: its scores by the vote.
         rules: comma-separated names of rules; None or ``all`` takes every rule that the pool allows. The headline
             rule is always among them.
         headline: the rule that is compared with every member.
@@ -49,8 +48,10 @@ def compare_with_members(
     Raises:
         ConfigError: a rule is unknown.
         UnusableRuleError: the pool lacks what a rule needs that was named.
+        UnknownOutputError: the test output of a task is not known.
     """
     assert saved.pool is not None
+    (voted,) = score_by_vote(saved)
     usable, left_out = _usable_rules(saved, rules, headline)
     (predictions,) = saved.predictions
     rescores = saved.rescores.get(predictions.model, NOT_RESCORED)
@@ -96,7 +97,7 @@ def _usable_rules(saved: SavedPredictions, names: str | None, headline: str) -> 
     (predictions,) = saved.predictions
     rescores = saved.rescores.get(predictions.model, NOT_RESCORED)
     listed = parse_rules("all" if names is None else names)
-    rules = list(dict.fromkeys([*listed, RULES[headline]]))
+    rules = list(dict.fromkeys([*listed, get_rule(headline)]))
     reasons = {rule.name: unusable_reason(rule, predictions, rescores) for rule in rules}
     required = {headline} if names in (None, "all") else {rule.name for rule in rules}
     for name, reason in reasons.items():
