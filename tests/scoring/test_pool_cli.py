@@ -54,7 +54,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     saved = PoolResult.model_validate_json((here / "table.json").read_bytes())
     for name, member in saved.members.items():
         assert f"member: {name} " in out
-        assert f"| {100 * member.vote_2.value:.1f} %" in out
+        assert f" {100 * member.vote_2.value:.1f} %" in out
     scored, _ = bench(capsys, "score", "pool", "--json", "-")
     results = ResultsOfPool.model_validate_json(scored)
     assert results.pool == saved
@@ -120,7 +120,8 @@ def test_a_rescored_pool(capsys: pytest.CaptureFixture[str], here: Path, rule: s
         assert chosen[: len(grids)] == [grid.to_rows() for grid in grids]
     out, _ = bench(capsys, "score", "pool", "--rule", rule, "--scorer", "judge")
     assert f"| chosen by {rule} " in out
-    assert "Rules left out: logprob" in out
+    assert "Rules left out:\n\n- logprob: " in out
+    assert "- kgmon" not in out
 
 
 def test_what_is_rescored_of_a_pool(here: Path) -> None:
