@@ -11,6 +11,8 @@ import pytest
 
 from harness.candidates.rescores import RESCORES_FILE
 from harness.client.retry import RetryPolicy
+from harness.scoring.pool_scores import compare_with_members
+from harness.scoring.prediction_loader import open_predictions
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
@@ -20,6 +22,7 @@ from tests.support.chat_server import TINY_BASE
 from tests.support.commands import wait_until
 from tests.support.dtypes import SERVE_OPTIONS, tolerance
 from tests.support.plain_vllm import PlainVllm
+from tests.support.pools import make_pool, write_submission
 from tests.support.rescored_runs import (
     VIEWS,
     Key,
@@ -34,6 +37,7 @@ from tests.support.tiny_models import make_lora
 
 pytestmark = pytest.mark.slow
 BASE, ADAPTER = "tiny-base", "random"
+SPEC = "toy/cross/evaluation#n=8"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, adapter: Path) -> Iterator[str
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run of two models with made-up candidates."""
-    return write_run(tmp_path, "run", "toy/cross/evaluation#n=8", {BASE: 0.5, ADAPTER: 0.3}, n=5)
+    return write_run(tmp_path, "run", SPEC, {BASE: 0.5, ADAPTER: 0.3}, n=5)
 
 
 def by_peft(run: Path, adapter: Path, scorer: str | None = None) -> dict[Key, float]:
@@ -80,6 +84,21 @@ def test_scores_equal_peft_for_base_and_adapter(url: str, run: Path, adapter: Pa
 def test_an_adapter_rescores_the_candidates_of_the_base(url: str, run: Path, adapter: Path) -> None:
     run_rescore(rescore_options(url, run, model=ADAPTER, policy=RetryPolicy()))
     assert saved_logprobs(run) == pytest.approx(by_peft(run, adapter, ADAPTER), abs=tolerance())
+
+
+def test_an_adapter_rescores_a_pool_of_runs_and_a_submission(
+    url: str, run: Path, adapter: Path, tmp_path: Path
+) -> None:
+    submission = write_submission(tmp_path / "submission.json", SPEC, right=3)
+    other = write_run(tmp_path, "other", SPEC, {BASE: 0.4}, n=5, seed=0)
+    pool = make_pool(tmp_path / "pool", run, other, submission)
+    run_rescore(rescore_options(url, pool, model=ADAPTER, policy=RetryPolicy()))
+    tokens = prompts_and_answers(run, ADAPTER, pool=pool)
+    expected = {key: reference(TINY_BASE, adapter)(prompt, answer) for key, (prompt, answer) in tokens.items()}
+    assert saved_logprobs(pool) == pytest.approx(expected, abs=tolerance())
+    saved = open_predictions(pool)
+    result = compare_with_members(saved, "poe,kgmon", resamples=100).result
+    assert list(result.chosen) == ["vote", "poe", "kgmon"]
 
 
 def test_a_killed_session_is_completed(url: str, run: Path, adapter: Path) -> None:

@@ -63,18 +63,19 @@ def saved_logprobs(run: Path) -> dict[Key, float | None]:
 
 
 def prompts_and_answers(
-    run: Path, scorer: str | None = None, views: int = VIEWS, top: int | None = None
+    run: Path, scorer: str | None = None, views: int = VIEWS, top: int | None = None, pool: Path | None = None
 ) -> dict[Key, tuple[list[int], list[int]]]:
     """Return the tokens of prompt and answer of every candidate and view of a run, made by hand.
 
     Args:
         scorer: who rescores all candidates; None for each model itself.
+        pool: a pool with this run, whose candidates are rescored.
     """
     manifest = RunFolder(run).manifest()
     tasks = {task.id: task for task in iterate_tasks(open_dataset(manifest.config.dataset))}
     tokens: dict[Key, tuple[list[int], list[int]]] = {}
-    for model, outputs in open_rescore_source(run).candidates.items():
-        tokenizer = make_tokenizer(manifest, model)
+    for model, outputs in open_rescore_source(run if pool is None else pool).candidates.items():
+        tokenizer = make_tokenizer(manifest, scorer or model)
         for (task_id, index), grids in outputs.items():
             task = tasks[task_id]
             for grid in grids[:top]:
