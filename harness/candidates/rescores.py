@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SkipValidation, ValidationError, model_validator
 
 from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid
@@ -57,8 +57,8 @@ class RescoreRecord(Record):
     """Content hash of the scorer's weights; None if the server reports none."""
     task_id: str
     test_index: Annotated[int, Field(ge=0)]
-    grid: list[list[int]]
-    """The candidate in the task's own orientation and colours."""
+    grid: SkipValidation[list[list[int]]]
+    """The candidate in the task's own orientation and colours; reading checks it as ``Grid.from_json`` does."""
     view: Annotated[int, Field(ge=0)]
     logprob: Annotated[float, Field(le=0, allow_inf_nan=False)] | None
     """Log-probability of the answer's tokens and the end of the turn; None if there is a failure."""

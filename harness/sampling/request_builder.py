@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from harness.client.request import ChatRequest, Request, TokenRequest
 from harness.core.errors import ConfigError
-from harness.core.grid import Grid, Pair
+from harness.core.grid import Grid, Pair, Task
 from harness.prompts.prompt_template import Message
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.schema import RunConfig
@@ -62,6 +62,8 @@ class RequestBuilder:
         self._templates = templates or {}
         self._messages: dict[Key, tuple[Message, ...]] = {}
         self._ids: dict[Key, list[int]] = {}
+        self._viewed: tuple[int, Task] | None = None
+        """Number of the sample whose answers were built last, and its task under its view."""
 
     def prompts_per_request(self, max_in_flight: int) -> int:
         """Return how many predictions may share a request: 1, except for token ids at temperature 0."""
@@ -114,11 +116,13 @@ class RequestBuilder:
             ConfigError: the chat template does not show how an answer ends.
         """
         assert self._tokenizers is not None
-        test = list(sample.task.test)
-        test[sample.test_index] = Pair(test[sample.test_index].input, grid)
-        task = sample.augmentation.apply_task(replace(sample.task, test=tuple(test)))
-        whole = self._tokenizers[self._plan.formats[sample.model]].sample(task, sample.test_index)
-        return whole.ids[whole.prompt_length :]
+        if self._viewed is None or self._viewed[0] != sample.number:
+            self._viewed = sample.number, sample.augmentation.apply_task(sample.task)
+        task = self._viewed[1]
+        test = list(task.test)
+        test[sample.test_index] = Pair(test[sample.test_index].input, sample.augmentation.apply(grid))
+        task = replace(task, test=tuple(test))
+        return self._tokenizers[self._plan.formats[sample.model]].answer_ids(task, sample.test_index)
 
     def answer_text(self, model: str, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         """Return the text of an answer's token ids as a server writes it, without special tokens."""
