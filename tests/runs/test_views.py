@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from harness.core.augmentation import identity_view
-from harness.core.errors import DataError
+from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
 from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog, drop_retryable
@@ -171,3 +171,17 @@ def test_files_of_drawn_runs_have_no_new_fields(make_run: MakeRun, tmp_path: Pat
     assert RunFolder(views).results().models["good"].enumeration is not None
     changes = config_changes(RunFolder(drawn).manifest().config, config)
     assert any(change == 'search: null -> "dfs"' for change in changes)
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"model": "m", "outcome": "grid"}\n', b"[]\n", b'{"answer_index":1,"model":"m"}\n', b"\n"]
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_complete_lines_that_are_no_answers_of_a_view_are_not_removed(
+    tmp_path: Path, line: bytes, is_first: bool
+) -> None:
+    file = write(tmp_path, *([] if is_first else [block(answer(0.5))]), line)
+    before = file.read_bytes()
+    with pytest.raises(RunError, match="ends with lines that are neither an incomplete view nor closed by a record"):
+        PredictionLog(file, views=True)
+    assert file.read_bytes() == before
