@@ -23,8 +23,8 @@ MOST_ANSWERS = 64
 """Answers of one request at most."""
 _MIN_REQUESTS = 4
 """Requests that a server should have in flight at least."""
-_SHOWN_REASONS = 20
-"""Different reasons of failures that are shown."""
+_SHOWN_LINES = 20
+"""Different warnings and reasons of failures that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ScoreWork:
         self._board = ProgressBoard((self._tally(name) for name in plan.scorers), "log-probabilities")
         self._numbers = count()
         self._open: dict[int, _Item] = {}
-        self._reasons: set[str] = set()
+        self._shown: set[str] = set()
 
     @property
     def board(self) -> ProgressBoard:
@@ -91,9 +91,7 @@ class ScoreWork:
             item = self._open.pop(number)
             self.given_up += 1
             self._board.tallies[item.sample.model].failures[outcome] += 1
-        if reason not in self._reasons and len(self._reasons) < _SHOWN_REASONS:
-            self._reasons.add(reason)
-            self._display.notice(f"{outcome}: {reason}")
+        self._show_once(f"{outcome}: {reason}")
 
     def commit(self) -> None:
         """Make all recorded scores durable; may be called in another thread."""
@@ -114,7 +112,7 @@ class ScoreWork:
         for grid in grids:
             item = _Item(sample, grid, self._setup.builder.answer_ids(sample, grid))
             if not is_canonical(self._setup, sample, prompt, grid, item.answer):
-                self._display.notice(
+                self._show_once(
                     f"warning: {sample.model} cannot write a candidate of task {sample.task.id}, test "
                     f"{sample.test_index}, under view {sample.sample_index}: its tokens decode to something else"
                 )
@@ -124,6 +122,12 @@ class ScoreWork:
                 self._record_failure(item, "too_long")
             else:
                 yield item
+
+    def _show_once(self, line: str) -> None:
+        """Show a line unless it, or many others, were shown before."""
+        if line not in self._shown and len(self._shown) < _SHOWN_LINES:
+            self._shown.add(line)
+            self._display.notice(line)
 
     def _record_failure(self, item: _Item, failure: RescoreFailure) -> None:
         """Append a line that says why a candidate has no log-probability under a view."""

@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
+import orjson
 import pytest
 
+from harness.core.augmentation import sampling_view
 from harness.core.errors import ConfigError, RunError, ServerError
+from harness.runs.folder import RunFolder
 from tests.support.chat_answers import Body
-from tests.support.chat_server import ChatServer
+from tests.support.chat_server import TINY_BASE, ChatServer
 from tests.support.enumerated_runs import ROOMY, dfs_options, enumerating_server
 from tests.support.language_model import Choice
 from tests.support.rescored_runs import (
@@ -24,7 +27,7 @@ from tests.support.rescored_runs import (
     saved_lines,
     saved_logprobs,
 )
-from tests.support.run_folders import edit_manifest
+from tests.support.run_folders import edit_manifest, write_run
 from tests.support.sampling_runs import PATIENT_POLICY, run_sampling
 
 
@@ -90,6 +93,30 @@ def test_answers_that_do_not_fit_are_recorded_as_such(run: Path) -> None:
         assert summary.failures == {"too_long": len(expected)}
         assert {key for key, value in saved_logprobs(copy).items() if value is None} == expected
         assert {line.get("failure") for line in saved_lines(copy)} == {None, "too_long"}
+
+
+def test_a_grid_that_the_tokenizer_cannot_write_is_told_and_not_scored(tmp_path: Path) -> None:
+    """This tokenizer reads every 9 as 8."""
+    base = copytree(TINY_BASE, tmp_path / "base")
+    tokenizer = orjson.loads((base / "tokenizer.json").read_bytes())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "9"}, "content": "8"}
+    (base / "tokenizer.json").write_bytes(orjson.dumps(tokenizer))
+    run = write_run(tmp_path, "run", "toy/copy/evaluation#n=6", {"base": 0.5})
+    output = io.StringIO()
+    with enumerating_server(scores=True, base=base, models=("base",)) as server:
+        server.models = {"base": {"root": str(base), "max_model_len": 4096}}
+        summary = run_rescore(rescore_options(server, run), output)
+    seed = RunFolder(run).manifest().config.seed
+    expected = set()
+    for task_id, index, grid, view in {(key[1], key[2], key[3], key[4]) for key in saved_logprobs(run)}:
+        colours = sampling_view(seed, task_id, view, 1).colours
+        if any(colours[cell] == 9 for row in orjson.loads(grid) for cell in row):
+            expected.add(("base", task_id, index, grid, view))
+    assert 0 < len(expected) < summary.total
+    assert {key for key, value in saved_logprobs(run).items() if value is None} == expected
+    assert summary.failures == {"unwritable": len(expected)}
+    assert summary.finished
+    assert "its tokens decode to something else" in output.getvalue()
 
 
 def test_a_refused_request_is_counted_and_asked_again(run: Path, server: ChatServer) -> None:
