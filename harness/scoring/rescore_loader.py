@@ -52,12 +52,10 @@ def load_rescores(
         raise ConfigError(
             f"--scorer {scorer}: rescored nothing in {path}; there are: {', '.join(rescores.scorers) or 'none'}"
         )
-    loaded, warnings = {}, []
+    loaded: dict[str, ModelRescores] = {}
+    warnings: list[str] = []
     for model in predictions:
-        outputs = [(task, index) for task, grids in model.outputs.items() for index in range(len(grids))]
-        names = [scorer] if scorer is not None else scorers_of(rescores, outputs)
-        if model.model in names:
-            names = [model.model]
+        names = _usable_scorers(rescores, model) if scorer is None else [scorer]
         if len(names) > 1:
             reason = f"{' and '.join(names)} rescored the candidates; choose one with --scorer NAME"
             loaded[model.model] = ModelRescores({}, unusable=reason)
@@ -65,6 +63,13 @@ def load_rescores(
             loaded[model.model], failed = _model_rescores(rescores, names[0], model)
             warnings += [_failed_warning(failed, model.model, names[0])] if failed else []
     return loaded, warnings
+
+
+def _usable_scorers(rescores: Rescores, model: ModelPredictions) -> list[str]:
+    """Return the model itself if it rescored its candidates, else all scorers that rescored some of them."""
+    outputs = [(task, index) for task, grids in model.outputs.items() for index in range(len(grids))]
+    names = scorers_of(rescores, outputs)
+    return [model.model] if model.model in names else names
 
 
 def _failed_warning(count: int, model: str, scorer: str) -> str:
