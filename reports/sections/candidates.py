@@ -23,7 +23,7 @@ _NOT_RANKED = "not ranked"
 _ABOUT = (
     "Shares of tasks (each the mean over its test outputs) with intervals over tasks. Ranked 3rd or lower: proposed, "
     "but not among the two attempts, so that a better rule would win it; never proposed: no rule would. The last "
-    "columns are the ranks, ties in random order. The rule of all other tables is in bold."
+    "columns are the ranks, ties in random order. The rule of the other tables is in bold."
 )
 
 
@@ -42,7 +42,7 @@ def lost_grids(section: Section) -> list[str]:
         header.append(_NOT_RANKED)
     cells = [row if dropped else row[:-1] for row in rows]
     note = rule_note(headlines) or f"vote_1 and vote_2 are by the default rule {VOTE}"
-    parts = ["### Where the exact grid was lost", f"{_ABOUT} {note[0].upper()}{note[1:]}."]
+    parts = ["### Where the exact grid was lost", f"{_ABOUT} Here {note}."]
     parts.append(markdown_table(header, cells, left=2))
     if differences := rule_differences(section):
         parts += [

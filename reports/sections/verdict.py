@@ -22,7 +22,7 @@ def verdict(sections: Sequence[Section]) -> str:
     """Return in words how the models rank by METRIC: a paragraph, or a list if there are several datasets."""
     runs = [run for section in sections for run in section.runs]
     note = rule_note({f"{run.name}@{scores.model}": scores.rule for run in runs for scores in run.scored})
-    rule = [] if note is None else [f"{note[0].upper()}{note[1:]}."]
+    rule = [] if note is None else [f"Here {note}."]
     if len(sections) > 1:
         lines = [f"- `{s.heading}` ({len(s.tasks)} tasks): {ranking_sentence(s)}" for s in sections]
         return "\n".join([" ".join([f"By {METRIC} (two attempts per test output). {_EXPLANATION}", *rule]), "", *lines])

@@ -58,7 +58,7 @@ def test_intervals_are_drawn_at_their_values(section: Section) -> None:
 
 
 def test_several_datasets_are_grouped_under_headings(make_run: MakeRun, section: Section) -> None:
-    runs = [section.runs[0].folder.path, make_run("other", "toy/copy/evaluation#n=20", {"base": 0.9})]
+    runs = [section.runs[0].path, make_run("other", "toy/copy/evaluation#n=20", {"base": 0.9})]
     sections = load_sections(runs)
     figure = intervals_figure(sections)
     assert labels(figure.axes[0]) == [SPEC, *MODELS, "toy/copy/evaluation#n=20", "base"]
