@@ -82,7 +82,7 @@ def select_models(
         path, model = split_run_name(name)
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
         scored += [replace(s, model=label + s.model) for s in runs[path].scored if model in (None, s.model)]
-    warnings = _warnings(manifests, names)
+    warnings = _warnings(manifests, names) + [text for run in runs.values() for text in run.warnings]
     larger = {path: len(by_id) for path, by_id in digests.items() if len(by_id) > len(shared)}
     if larger:
         partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
@@ -101,12 +101,14 @@ class _ScoredRun:
     digests: dict[str, str]
     """The content digest of each task by its id."""
     seed: int
+    warnings: tuple[str, ...]
 
 
 def _score(path: Path, rule: str | None, scorer: str | None) -> _ScoredRun:
     """Read a run and score its models by the headline rule."""
     saved = open_predictions(path, scorer=scorer)
-    return _ScoredRun(score_saved(saved, rule), {task.id: content_digest(task) for task in saved.tasks}, saved.seed)
+    digests = {task.id: content_digest(task) for task in saved.tasks}
+    return _ScoredRun(score_saved(saved, rule), digests, saved.seed, saved.warnings)
 
 
 def require_one_model(name: str) -> None:

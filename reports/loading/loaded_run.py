@@ -38,6 +38,8 @@ class LoadedRun:
     """The rules that cannot be applied."""
     rescores: Mapping[str, ModelRescores] = field(default_factory=dict)
     """By model, what rescoring gave for its candidates."""
+    warnings: tuple[str, ...] = ()
+    """About reading its predictions and rescores."""
     scorer: str | None = None
     """Who was chosen to rescore them, where several models did."""
 
@@ -84,6 +86,7 @@ def load_run(path: Path, name: str, rule: str | None = None, scorer: str | None 
         rules,
         tuple(left_out),
         saved.rescores,
+        saved.warnings,
         scorer,
     )
 

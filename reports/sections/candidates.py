@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,14 +36,7 @@ def lost_grids(section: Section) -> list[str]:
     if not rule_scores:
         return []
     headlines = {scores.model: scores.rule for scores in section.scored}
-    rows = [_row(model, row, headlines[model], section.seed) for model, ranked in rule_scores.items() for row in ranked]
-    header = ["model", "rule", "chosen (vote_2)", "ranked 3rd or lower", "never proposed", *_LOWER_PLACES]
-    if dropped := any(_place(row, _NOT_RANKED) > 0 for ranked in rule_scores.values() for row in ranked):
-        header.append(_NOT_RANKED)
-    cells = [row if dropped else row[:-1] for row in rows]
-    note = rule_note(headlines) or f"vote_1 and vote_2 are by the default rule {VOTE}"
-    parts = ["### Where the exact grid was lost", f"{_ABOUT} Here {note}."]
-    parts.append(markdown_table(header, cells, left=2))
+    parts = ["### Where the exact grid was lost", *lost_grids_text(rule_scores, headlines, section.seed)]
     if differences := rule_differences(section):
         parts += [
             f"Each rule against the vote on the same candidates, in percentage points, Holm-corrected over these "
@@ -53,6 +46,25 @@ def lost_grids(section: Section) -> list[str]:
     if left_out := _left_out(section):
         parts.append("\n".join(f"- {text}" for text in left_out))
     return parts
+
+
+def lost_grids_text(
+    rule_scores: Mapping[str, Sequence[RuleScores]], headlines: Mapping[str, HeadlineRule | None], seed: int
+) -> list[str]:
+    """Return, as markdown, where every rule lost the exact grid, and how to read it.
+
+    Args:
+        rule_scores: by model, as ``score_rules`` returns them.
+        headlines: by model, the headline rule; None for the vote by default.
+        seed: of the intervals.
+    """
+    rows = [_row(model, row, headlines[model], seed) for model, ranked in rule_scores.items() for row in ranked]
+    header = ["model", "rule", "chosen (vote_2)", "ranked 3rd or lower", "never proposed", *_LOWER_PLACES]
+    if dropped := any(_place(row, _NOT_RANKED) > 0 for ranked in rule_scores.values() for row in ranked):
+        header.append(_NOT_RANKED)
+    cells = [row if dropped else row[:-1] for row in rows]
+    note = rule_note(headlines) or f"vote_1 and vote_2 are by the default rule {VOTE}"
+    return [f"{_ABOUT} Here {note}.", markdown_table(header, cells, left=2)]
 
 
 def _left_out(section: Section) -> list[str]:

@@ -21,7 +21,7 @@ _SHORT = 12
 
 def warnings(section: Section) -> list[str]:
     """Return the warnings of the runs, refused parameters, changed model versions, and settings that differ."""
-    texts = [f"{run.name}: {warning}" for run in section.runs for warning in run.manifest.warnings]
+    texts = [f"{run.name}: {text}" for run in section.runs for text in (*run.manifest.warnings, *run.warnings)]
     for run in section.runs:
         manifest = run.manifest
         texts += [

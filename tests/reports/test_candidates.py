@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from math import exp, fsum
 from operator import eq, gt
 from pathlib import Path
@@ -22,6 +23,7 @@ from reports.sections.candidates import lost_grids, section_rules
 from reports.sections.gains import gains_section
 from reports.sections.tables import losses
 from reports.sections.verdict import verdict
+from tests.support.chromium import DEAD_LINKS, Page, find_chromium, in_browser
 from tests.support.rescores import write_rescores
 from tests.support.run_folders import MakeRun, edit_manifest
 from tests.support.view_runs import write_view_run
@@ -188,7 +190,19 @@ def test_the_pages_of_such_a_report(runs: list[Path], tmp_path: Path) -> None:
     assert text.index("### Where the exact grid was lost") < text.index("## Candidates: gain and cost")
     assert "--search dfs --min-prob 0.05 --rule poe --out views" in text
     assert "best grids of each model by its rule" in text
-    content = html.read_text()
-    assert "Candidates: gain and cost" in content
-    assert "<strong>poe</strong>" in content
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", content)
+    assert "<strong>poe</strong>" in html.read_text()
+    find_chromium()
+
+    async def steps(tab: Page) -> None:
+        assert all(url.startswith(("file:", "data:")) for url in tab.requested())
+        assert await tab.evaluate(f"{DEAD_LINKS}.map((a) => a.hash)") == []
+        links = await tab.evaluate("[...document.querySelectorAll('nav a')].map((a) => a.textContent)")
+        assert "Candidates: gain and cost" in links
+        headings = await tab.evaluate("[...document.querySelectorAll('h3')].map((h) => h.textContent)")
+        assert headings.count("Where the exact grid was lost") == 1
+        levels = await tab.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((h) => Number(h.tagName[1]))")
+        assert all(after - before <= 1 for before, after in pairwise(levels))
+        assert await tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert tab.complaints() == []
+
+    in_browser(tmp_path, html, steps)
