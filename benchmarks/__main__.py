@@ -33,6 +33,7 @@ ENTRIES = {
     "coverage": "Coverage of the intervals",
     "harness_overhead": "The harness beside the model",
     "throughput": "Share of a real vLLM's throughput",
+    "candidates": "Candidates",
     "hot_swap": "Swapping adapters",
     "trainer": "Training",
 }

@@ -17,8 +17,7 @@ from benchmarks.evidence.experiment import (
     QUICK,
     Adapter,
     Extent,
-    missing_rescores,
-    missing_runs,
+    missing_steps,
     prepare_real_tasks,
     register,
     rescore,
@@ -28,7 +27,8 @@ from benchmarks.evidence.experiment import (
 from benchmarks.evidence.page import page
 from harness.cli.workflows.steps import run_bench
 
-STAGES = ("train", "sample", "rescore", "page")
+STAGES = ("train", "sample", "page")
+"""``sample`` rescores too."""
 
 
 def main() -> int:
@@ -48,7 +48,8 @@ def main() -> int:
         prepare_real_tasks(work, extent.real_tasks)
         for adapter in extent.adapters:
             train(work, adapter)
-    _run_on_server(work, extent, stages)
+    if "sample" in stages and list(missing_steps(work, extent)):
+        _run_on_server(work, extent)
     if "page" in stages:
         text = page(work, extent)
         print(text)
@@ -57,22 +58,19 @@ def main() -> int:
     return 0
 
 
-def _run_on_server(work: Path, extent: Extent, stages: tuple[str, ...]) -> None:
-    """Make the runs and rescores of these stages that are missing."""
+def _run_on_server(work: Path, extent: Extent) -> None:
+    """Make the runs and rescores that are missing."""
     from serve.launch.process import serving
     from trainers.tiny.train import shipped_path
 
-    runs = list(missing_runs(work, extent)) if "sample" in stages else []
-    if not runs and not ("rescore" in stages and missing_rescores(work, extent)):
-        return
     registry = register(work, [(adapter, _folder(work, adapter)) for adapter in extent.adapters])
     with serving(shipped_path(), registry, log=work / "server.log", progress=print, dtype="float32") as server:
         for adapter in extent.adapters:
             run_bench("adapters", "load", adapter.name, "--server", server.url)
-        for data, draw in runs:
-            sample(work, server.url, data, draw, extent)
-        if "rescore" in stages:
-            for data, draw in missing_rescores(work, extent):
+        for data, draw, step in missing_steps(work, extent):
+            if step == "run":
+                sample(work, server.url, data, draw, extent)
+            else:
                 rescore(work, server.url, data, draw)
 
 

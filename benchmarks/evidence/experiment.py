@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -47,8 +48,8 @@ SAMPLED = Draw("sample", 8, ("--temperature", "1"))
 SAMPLED_MORE = Draw("sample-32", 32, ("--temperature", "1"))
 DFS = Draw("dfs-0.1", 8, ("--search", "dfs", "--min-prob", "0.1"))
 DFS_DEEP = Draw("dfs-0.02", 8, ("--search", "dfs", "--min-prob", "0.02"))
-RESCORED_RUNS = (DFS, DFS_DEEP, SAMPLED)
-DRAWS = (GREEDY, SAMPLED, SAMPLED_MORE, DFS, DFS_DEEP)
+RESCORED_RUNS = (DFS, SAMPLED)
+DRAWS = (DFS, SAMPLED, GREEDY, SAMPLED_MORE, DFS_DEEP)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Extent:
 
     toy: tuple[tuple[str, tuple[int, ...]], ...] = (("cross", (8, 12, 20)), ("diagonal", (8, 12, 20)))
     real_steps: tuple[int, ...] = (20, 60)
-    tasks: int = 100
+    tasks: int = 60
     real_tasks: int = 20
 
     @property
@@ -146,12 +147,14 @@ def dataset(work: Path, data: str, extent: Extent) -> str:
     return f"arc1/evaluation#ids={work / 'real-ids.txt'}" if data == REAL else f"toy/{data}/evaluation#n={extent.tasks}"
 
 
-def missing_runs(work: Path, extent: Extent) -> Iterator[tuple[str, Draw]]:
-    """Yield the runs without results."""
-    for data in extent.data:
-        for draw in DRAWS:
+def missing_steps(work: Path, extent: Extent) -> Iterator[tuple[str, Draw, Literal["run", "rescore"]]]:
+    """Yield the runs without results, each followed by its rescoring if that was not completed."""
+    for draw in DRAWS:
+        for data in extent.data:
             if not (run_folder(work, data, draw) / "results.json").exists():
-                yield data, draw
+                yield data, draw, "run"
+            if draw in RESCORED_RUNS and not _rescored_marker(work, data, draw).exists():
+                yield data, draw, "rescore"
 
 
 def sample(work: Path, url: str, data: str, draw: Draw, extent: Extent) -> None:
@@ -163,12 +166,6 @@ def sample(work: Path, url: str, data: str, draw: Draw, extent: Extent) -> None:
     spec = dataset(work, data, extent)
     words = ("run", "--server", url, *models, "--dataset", spec, "-n", str(draw.views), *settings, *draw.options)
     run_bench(*words, "--out", str(folder), *resume)
-
-
-def missing_rescores(work: Path, extent: Extent) -> list[tuple[str, Draw]]:
-    """Return the runs whose rescoring was not completed here."""
-    pairs = [(data, draw) for data in extent.data for draw in RESCORED_RUNS]
-    return [(data, draw) for data, draw in pairs if not _rescored_marker(work, data, draw).exists()]
 
 
 def _rescored_marker(work: Path, data: str, draw: Draw) -> Path:

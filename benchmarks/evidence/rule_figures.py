@@ -10,10 +10,10 @@ import numpy as np
 
 from benchmarks.evidence.experiment import SEED, Draw, run_folder
 from harness.results.table_format import difference_interval, markdown_table, p_value, points, with_interval
+from harness.scoring.model_scores import ModelScores, score_intervals, score_model
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.rule_scores import parse_rules, score_rules
-from harness.scoring.run_scores import ModelScores, score_intervals, score_model
 from harness.stats.bootstrap import Floats
 from harness.stats.paired_test import Comparison, compare
 

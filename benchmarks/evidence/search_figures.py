@@ -17,16 +17,11 @@ from harness.results.table_format import difference_interval, markdown_table, p_
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views
 from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.model_scores import ModelScores, score_intervals, score_model, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs
 from harness.scoring.prediction_groups import group_predictions
-from harness.scoring.run_scores import (
-    ModelScores,
-    run_results,
-    score_intervals,
-    score_model,
-    score_run_models,
-    true_outputs,
-)
+from harness.scoring.prediction_loader import open_predictions
+from harness.scoring.run_scores import score_by_vote
 
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.97, 1.0)
 """Bins of an answer's probability."""
@@ -49,11 +44,10 @@ def rows_of(work: Path, data: str) -> dict[str, list[Row]]:
     """Return the rows of every adapter of a data set, those of enumeration last, by adapter."""
     rows: dict[str, list[Row]] = {}
     for draw in DRAWS:
-        folder = RunFolder(run_folder(work, data, draw))
-        costs = run_results(folder.path, resamples=100).cost or {}
-        for scores in score_run_models(folder, folder.manifest()):
+        saved = open_predictions(run_folder(work, data, draw))
+        for scores in score_by_vote(saved):
             outputs = sum(map(len, scores.outputs.values()))
-            cost = costs[scores.model]
+            cost = (saved.costs or {})[scores.model]
             row = Row(draw.name, scores, cost.requests / outputs, cost.tokens / outputs, draw.views)
             rows.setdefault(scores.model, []).append(row)
     return {model: [*many, *_at_equal_tokens(work, data, model, many)] for model, many in rows.items()}
