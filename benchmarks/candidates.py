@@ -49,7 +49,7 @@ from harness.client.score_format import PromptAnswers
 from harness.results.table_format import markdown_table
 from serve.launch.process import Server, serving
 
-CASES = (Enumeration(0.1, 100), Enumeration(0.02, 100))
+CASES = (Enumeration(0.1, 60), Enumeration(0.02, 60))
 LENGTHS = (1_000, 4_000, 8_000)
 CONTEXT = 8_400
 METHODS: tuple[Method, ...] = ("arc_score", "prompt_logprobs", "floor")
@@ -96,9 +96,10 @@ def measure_scoring(store: Store, lengths: Sequence[int], repeats: int, work: Pa
     """Run the missing measurements of scoring, each on prompts of its own."""
     due = [
         (length, METHODS[(turn + repeat) % len(METHODS)], repeat)
-        for length in lengths
-        for repeat in range(times(length, repeats))
+        for repeat in range(repeats)
+        for length in sorted(lengths, key=lambda length: abs(length - GOAL_LENGTH))
         for turn in range(len(METHODS))
+        if repeat < times(length, repeats)
     ]
     due = [one for one in due if score_key(*one) not in store.known]
     if not due:

@@ -77,7 +77,7 @@ class Extent:
     @property
     def data(self) -> tuple[str, ...]:
         """Return the data sets."""
-        return (*(family for family, _ in self.toy), REAL)
+        return (*(family for family, _ in self.toy), *([REAL] if self.real_steps else []))
 
 
 QUICK = Extent((("cross", (8, 20)),), (4,), tasks=12, real_tasks=4)
