@@ -129,3 +129,13 @@ def test_a_damaged_line_is_told_with_its_number(run: Path, server: ChatServer, c
         status, _, err = run_bench(capsys, *command)
         assert status == 1
         assert f"{path}, line 5, check: the line does not fit its checksum" in err
+
+
+def test_a_key_is_sent_and_never_shown(run: Path, capsys: Capture) -> None:
+    with enumerating_server(doubt=0.4, scores=True, key="secret-7") as server:
+        status, _, err = run_bench(capsys, *words(server, run))
+        assert status == 1
+        assert "invalid key" in err
+        status, out, err = run_bench(capsys, *words(server, run, "--api-key", "secret-7"))
+    assert status == 0, err
+    assert "secret-7" not in out + err + (run / "rescores.jsonl").read_text()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.rescoring.session import estimate_rescore
+from harness.rescoring.session import estimate_rescore, rescore
 from harness.sampling.progress_display import Display
 from harness.scoring.prediction_loader import open_predictions
 from harness.voting.selection_rules import RULES
@@ -137,3 +138,12 @@ def test_faults_of_two_servers_cost_no_score(run: Path) -> None:
         assert other.requests
         assert summary.finished
         assert saved_logprobs(run) == pytest.approx(expected_logprobs(one.language_model, run), abs=1e-9)
+
+
+def test_the_progress_is_shown(run: Path, server: ChatServer) -> None:
+    server.seconds = 0.1
+    output = io.StringIO()
+    options = rescore_options(server, run, policy=replace(PATIENT_POLICY, max_in_flight=8))
+    rescore(options, Display(output, plain_seconds=0.05))
+    assert re.search(r"^base: done \d+/\d+, rate [\d.]+/s, in flight \d+", output.getvalue(), re.MULTILINE)
+    assert re.search(r"^[\d.]+ log-probabilities/s, \d+ in flight, .* left$", output.getvalue(), re.MULTILINE)
