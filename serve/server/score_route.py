@@ -128,8 +128,8 @@ def refuse_wrapped_heads(service: Service) -> None:
     heads = [name for name, entry in service.pool.loaded.items() if "lm_head" in entry.verified.facts.targets]
     if heads:
         raise Refusal(
-            409,
-            "ConflictError",
+            422,  # clients take 409 for a server that is busy, and would wait
+            "UnprocessableEntityError",
             f"{', '.join(heads)}: LoRA on the output layer, which vLLM applies to wrong rows of prompts on this "
             "machine; unload it to score others, or score on a CPU",
         )

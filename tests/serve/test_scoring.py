@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.client.error_response import TransientError, classify_error
 from serve.server.answer_scores import AnswerScorer, ScoreError, read_score, unsuitable
 from serve.server.http_json import Refusal
 from serve.server.limits import MAX_SEQUENCES
@@ -203,7 +204,9 @@ def test_an_adapter_on_the_output_layer_is_refused_where_vllm_mixes_it_up(site: 
     (entry,) = site.pool.loaded.values()
     targets = (*entry.verified.facts.targets, "lm_head")
     entry.verified = SimpleNamespace(facts=SimpleNamespace(targets=targets))  # type: ignore[assignment]
-    with pytest.raises(Refusal, match="LoRA on the output layer"):
+    with pytest.raises(Refusal, match="LoRA on the output layer") as caught:
         refuse_wrapped_heads(site.service)
+    error = classify_error(caught.value.status, {"error": {"message": str(caught.value)}}, None, "the server")
+    assert not isinstance(error, TransientError), "clients must not take it for a busy server, and wait"
     site.service.prompt_rows_are_right = True
     refuse_wrapped_heads(site.service)
