@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from harness.cli.entry import print_warnings
 from harness.cli_options import rule_option, scorer_option
 
 if TYPE_CHECKING:
+    from harness.scoring.model_scores import ModelScores
     from harness.stats.gate import Gate
 
 
@@ -91,7 +93,8 @@ def _test_minimum(run: str, metric: str, minimum: float, rule: str | None, score
     more = ""
     if metric == "accuracy" and (scores := selected.scored[0]).enumeration is not None:
         more = f" + at most {100 * scores.tasks.values_of('unexplored').mean():.1f} unexplored"
-    return verdict, f"{metric} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
+    name = _name_with_rule(metric, selected.scored)
+    return verdict, f"{name} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
 
 
 def _test_margin(
@@ -123,8 +126,19 @@ def _test_margin(
     verdict = margin_verdict(comparison, margin, lower)
     gain = -comparison.delta if lower else comparison.delta
     why = f" (widest case: {comparison.note})" if comparison.note else ""
-    text = f"{metric} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
+    name = _name_with_rule(metric, selected.scored)
+    text = f"{name} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
     return verdict, f"{text}, asked for is a loss of at most {100 * margin:g} points"
+
+
+def _name_with_rule(metric: str, scored: Sequence[ModelScores]) -> str:
+    """Return the name of a metric, of a vote with its rule if one was chosen for any of the models."""
+    from harness.voting.selection_rules import VOTE
+
+    if metric not in ("vote_1", "vote_2") or all(scores.rule is None for scores in scored):
+        return metric
+    rules = dict.fromkeys(VOTE if scores.rule is None else scores.rule.name for scores in scored)
+    return f"{metric} by {' and '.join(rules)}"
 
 
 def _check_metric(metric: str) -> None:

@@ -40,6 +40,7 @@ def by_headline_rule(
     headline: HeadlineRule | None,
     rescores: Mapping[str, ModelRescores],
     schedule: Schedule | None = None,
+    where: str = "",
 ) -> ModelScores:
     """Return the scores of a model with vote_1 and vote_2 by the headline rule.
 
@@ -47,6 +48,7 @@ def by_headline_rule(
         scores: by the vote.
         rescores: by model, for a rule that needs them.
         schedule: the rounds of a run with early stopping, which allows the vote only.
+        where: how messages about these predictions begin, such as ``runs/first, model: ``.
 
     Raises:
         ConfigError: the run stopped early.
@@ -60,7 +62,8 @@ def by_headline_rule(
         (row,) = score_rules(predictions, scores, tasks, [rule], rescores.get(predictions.model, NOT_RESCORED))
     except UnusableRuleError as error:
         source = " (recorded when the run began)" if headline.chosen == "before_sampling" else ""
-        raise UnusableRuleError(f"{error}{source}, or choose another with --rule, such as --rule {VOTE}") from None
+        remedy = f"or choose another rule, such as --rule {VOTE}"
+        raise UnusableRuleError(f"{where}{error}{source}; {remedy}") from None
     return replace(row.scores, model=scores.model, rule=headline)
 
 

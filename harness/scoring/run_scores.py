@@ -41,8 +41,17 @@ def by_rule(saved: SavedPredictions, voted: Sequence[ModelScores], rule: str | N
         UnusableRuleError: the predictions lack what the rule needs.
     """
     headline = headline_rule(saved.rule, rule)
+    where = "" if saved.folder is None else f"{saved.folder.path}, "
     return [
-        by_headline_rule(scores, predictions, saved.tasks, headline, saved.rescores, saved.schedule)
+        by_headline_rule(
+            scores,
+            predictions,
+            saved.tasks,
+            headline,
+            saved.rescores,
+            saved.schedule,
+            where and f"{where}{scores.model}: ",
+        )
         for scores, predictions in zip(voted, saved.predictions, strict=True)
     ]
 

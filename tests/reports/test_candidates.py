@@ -17,7 +17,10 @@ from harness.core.grid import Grid
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import run_results
 from harness.voting.ranking import Vote
+from reports.gallery.choose import named_tasks
+from reports.gallery.votes import top_grids
 from reports.loading.runs import load_sections
+from reports.plots.reliability import reliability
 from reports.report import ReportOptions, write_report
 from reports.sections.candidates import lost_grids, section_rules
 from reports.sections.gains import gains_section
@@ -181,6 +184,26 @@ def test_several_scorers_need_a_choice(runs: list[Path]) -> None:
         load_sections(runs[:1])
     (section,) = load_sections(runs[:1], scorer="judge")
     assert {cells[1] for cells in table_cells(gains_section([section])[-1])} == {"judge"}
+
+
+def test_plots_of_votes_are_of_the_vote(runs: list[Path]) -> None:
+    (section,) = load_sections(runs[:1])
+    assert [scores.rule for scores in section.fully_sampled] == [None, None]
+    (by_vote,) = load_sections(runs[:1], rule="vote")
+    for scores, voted in zip(section.fully_sampled, by_vote.scored, strict=True):
+        assert reliability(scores) == reliability(voted)
+
+
+def test_the_gallery_shows_grids_by_the_headline_rule(runs: list[Path]) -> None:
+    """The scorer of ``good`` prefers the exact grid, which the vote loses in some tasks."""
+    exact_first = {}
+    for rule in ("poe", "vote"):
+        (section,) = load_sections(runs[:1], rule=rule)
+        gallery = named_tasks([section], [task.id for task in section.tasks])
+        ranks = [next(iter(tops.values()))[0].exact_rank for tops in top_grids(gallery)]
+        exact_first[rule] = ranks.count(1)
+        assert len(ranks) == 24
+    assert exact_first["poe"] > exact_first["vote"] > 0
 
 
 @pytest.mark.slow

@@ -56,7 +56,8 @@ def test_a_rule_on_rescores_leaves_scoring_for_later(tmp_path: Path, capsys: Cap
         command = words(server.url, run, "--search", "dfs", "--rule", "kgmon")
         status, out, err = run_bench(capsys, *command)
         assert (status, out) == (0, "")
-        assert "not scored: rule kgmon cannot be applied: the candidates were not rescored (bench rescore RUN" in err
+        assert f"not scored: {run}, base: rule kgmon cannot be applied: the candidates were not rescored (" in err
+        assert "bench rescore RUN --server URL" in err
         assert f"then bench score {run}" in err
         assert not (run / "results.json").exists()
         write_rescores(run)

@@ -112,7 +112,7 @@ def test_a_recorded_rule_is_applied_by_every_command_and_said(
     good = expected[0].tasks.values_of("vote_2").mean()
     status, out, err = run_bench(capsys, "gate", f"{views}@good", "--min", "0.01")
     assert note in err
-    assert f"vote_2 is {100 * good:.1f} %" in out
+    assert f"vote_2 by poe is {100 * good:.1f} %" in out
     submission = tmp_path / "submission.json"
     status, out, _ = run_bench(capsys, "submit", f"{views}@good", "-o", submission)
     assert (status, "chosen by the rule poe" in out) == (0, True)
@@ -155,6 +155,7 @@ def test_a_rule_that_cannot_be_applied_is_an_error_with_the_remedy(
     assert (status, out) == (2, "")
     assert "rule kgmon cannot be applied" in err
     assert REMEDY in err
+    assert words[0] == "submit" or f"{run}, good: rule" in err
     assert len(err.strip().splitlines()) == 1
     assert (run / "results.json").read_bytes() == before
     assert not list(tmp_path.glob("x.*"))
