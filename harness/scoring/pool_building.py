@@ -50,15 +50,15 @@ def build_pool(names: Sequence[str], spec: str | None = None) -> NewPool:
     """
     spec = shared_dataset(names) if spec is None else spec
     dataset = open_dataset(spec)
-    tasks = list(iterate_tasks(dataset))
-    members, notes = distinct_members([member for name in names for member in read_pool_members(name, spec)])
+    tasks, digest = list(iterate_tasks(dataset)), dataset.digest()
+    members, notes = distinct_members([member for name in names for member in read_pool_members(name, spec, digest)])
     seeds = [member.record.seed for member in members if member.record.seed is not None]
     manifest = PoolManifest(
         format=1,
         kind="pool",
         members=[member.record for member in members],
         dataset=spec,
-        dataset_digest=dataset.digest(),
+        dataset_digest=digest,
         task_ids=[task.id for task in tasks],
         task_digests=[content_digest(task) for task in tasks],
         seed=min(seeds, default=0),

@@ -48,12 +48,13 @@ def shared_dataset(names: Sequence[str]) -> str:
     )
 
 
-def read_pool_members(name: str, spec: str) -> list[MemberPredictions]:
+def read_pool_members(name: str, spec: str, dataset_digest: str) -> list[MemberPredictions]:
     """Return the predictions of every model that a name means.
 
     Args:
         name: ``RUN``, ``RUN@MODEL``, a pool, ``POOL@MEMBER``, or a file.
         spec: the dataset of the tasks.
+        dataset_digest: its digest.
 
     Raises:
         RunError: there is no such file, run, pool, model or member.
@@ -61,7 +62,7 @@ def read_pool_members(name: str, spec: str) -> list[MemberPredictions]:
     """
     path, model = _locate(name)
     saved = open_predictions(path, None if _own_dataset(path) == spec else spec)
-    members = _pool_members(saved) if saved.pool is not None else _members(path, saved, spec)
+    members = _pool_members(saved) if saved.pool is not None else _members(path, saved, spec, dataset_digest)
     chosen = [member for member in members if model in (None, member.record.model, member.record.name)]
     if not chosen:
         known = ", ".join(member.record.name if saved.pool is not None else member.record.model for member in members)
@@ -104,12 +105,11 @@ def _pool_members(saved: SavedPredictions) -> list[MemberPredictions]:
     return saved.pool.members
 
 
-def _members(path: Path, saved: SavedPredictions, spec: str) -> list[MemberPredictions]:
+def _members(path: Path, saved: SavedPredictions, spec: str, dataset_digest: str) -> list[MemberPredictions]:
     """Return the predictions of every model of a run or file."""
     folder = RunFolder(path.parent if path.name == "predictions.jsonl" else path)
     manifest = folder.manifest() if saved.form == RUN else None
     base = path.resolve() if manifest is None else folder.path.resolve()
-    dataset_digest = open_dataset(spec).digest()
     members = []
     for predictions in saved.predictions:
         votes = _votes(predictions)

@@ -73,7 +73,8 @@ def pooled_predictions(members: Sequence[MemberPredictions], outputs: Mapping[st
     votes = {key: merge_votes((m.record.view_space, m.votes.get(key, ())) for m in members) for key in keys}
     grouped = _group(outputs, votes)
     failures = _failures(grouped, distinct_views([member.record for member in members]))
-    return ModelPredictions(POOL, grouped, failures, all(member.record.names_views for member in members))
+    has_views = all(member.record.names_views for member in members if member.votes)
+    return ModelPredictions(POOL, grouped, failures, has_views)
 
 
 def merge_votes(votes: Iterable[tuple[str, Iterable[Vote]]]) -> list[Vote]:

@@ -22,11 +22,13 @@ from harness.scoring.pooled_outputs import MemberPredictions
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.run_scores import score_by_vote, score_saved
 from harness.voting.selection_rules import RULES
+from tests.conftest import ROOT
 from tests.support.pools import make_pool, write_submission
 from tests.support.run_folders import MakeRun, edit_manifest
 from tests.support.view_runs import write_view_run
 
 SPEC = "toy/cross/evaluation#n=12"
+SAVED = ROOT / "tests" / "fixtures" / "saved"
 SKILL = {"good": 0.5, "bad": 0.1}
 
 
@@ -259,3 +261,19 @@ def test_incomplete_runs_are_said(tmp_path: Path, drawn: Path, change: Callable[
     change(drawn)
     saved = opened(make_pool(tmp_path / "pool", f"{drawn}@good"))
     assert [warning in text for text in saved.warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    "name", ["arc24.json", "arc24_task_results.json", "arcprize", "predictions.jsonl", "submission.json"]
+)
+def test_files_of_every_form_are_members(tmp_path: Path, name: str) -> None:
+    tasks = str(SAVED / "tasks.json")
+    alone = score_saved(open_predictions(SAVED / name, tasks))
+    saved = opened(make_pool(tmp_path / "pool", SAVED / name, dataset=tasks))
+    assert saved.pool is not None
+    scored = sorted(member_scores(saved.pool), key=lambda scores: scores.model)
+    assert [scores.model for scores in scored] == [f"{name}@{s.model}" if s.model != "-" else name for s in alone]
+    for scores, expected in zip(scored, alone, strict=True):
+        for metric in ("pass_n", "vote_1", "vote_2"):
+            assert scores.tasks.values_of(metric).tolist() == expected.tasks.values_of(metric).tolist()
+    assert saved.n == sum(member.record.views for member in saved.pool.members)
