@@ -12,6 +12,7 @@ from harness.candidates.rescores import RescoreFailure, RescoreRecord
 from harness.client.retry import Job
 from harness.client.score_format import PromptAnswers, ScoreRequest
 from harness.client.score_server import ScoredAnswer
+from harness.core.errors import ServerError
 from harness.core.grid import Grid
 from harness.rescoring.setup import ScoringSetup
 from harness.runs.prediction_schema import Outcome
@@ -23,6 +24,8 @@ MOST_ANSWERS = 64
 """Answers of one request at most."""
 _MIN_REQUESTS = 4
 """Requests that a server should have in flight at least."""
+_HOPELESS = 256
+"""Failed answers of a scorer, without a single score, after which a session ends."""
 _SHOWN_LINES = 20
 """Different warnings and reasons of failures that are shown."""
 
@@ -86,11 +89,18 @@ class ScoreWork:
         return []
 
     def record_failure(self, numbers: Sequence[int], outcome: Outcome, reason: str) -> None:
-        """Count answers that no server scores; they have no line, so that the next session asks again."""
+        """Count answers that no server scores; they have no line, so that the next session asks again.
+
+        Raises:
+            ServerError: nothing of a scorer was scored, though much was asked.
+        """
         for number in numbers:
             item = self._open.pop(number)
+            tally = self._board.tallies[item.sample.model]
             self.given_up += 1
-            self._board.tallies[item.sample.model].failures[outcome] += 1
+            tally.failures[outcome] += 1
+            if not tally.answered and tally.failures[outcome] >= _HOPELESS:
+                raise ServerError(f"none of {_HOPELESS} answers of {tally.model} was scored; the last reason: {reason}")
         self._show_once(f"{outcome}: {reason}")
 
     def commit(self) -> None:

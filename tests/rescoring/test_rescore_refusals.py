@@ -139,6 +139,14 @@ def test_a_refused_request_is_counted_and_asked_again(run: Path, server: ChatSer
     assert saved_logprobs(run) == pytest.approx(expected_logprobs(server.language_model, run), abs=1e-9)
 
 
+def test_a_session_ends_when_a_server_refuses_everything(tmp_path: Path, server: ChatServer) -> None:
+    run = write_run(tmp_path, "run", "toy/copy/evaluation#n=60", {"base": 0.5})
+    server.refuse = lambda body: (400, {"error": {"message": "not today"}}) if "prompts" in body else None
+    with pytest.raises(ServerError, match="none of 256 answers of base was scored; the last reason: HTTP 400: not tod"):
+        run_rescore(rescore_options(server, run))
+    assert len(server.requests) < 400
+
+
 def test_changed_predictions_are_refused_before_a_server_is_asked(run: Path, server: ChatServer) -> None:
     run_rescore(rescore_options(server, run))
     path = run / "predictions.jsonl"
