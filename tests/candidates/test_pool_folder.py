@@ -9,6 +9,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.candidates.pool_folder import PoolFolder, is_pool
 from harness.candidates.pool_schema import CandidateRecord, PoolManifest, Proposal
@@ -164,3 +166,24 @@ def test_a_contradictory_manifest_is_refused(folder: PoolFolder, changes: dict[s
     write_record(folder.manifest_path, folder.manifest().model_copy(update=changes))
     with pytest.raises(RunError, match=message):
         folder.manifest()
+
+
+@given(st.data())
+def test_a_changed_byte_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    pool = PoolFolder(tmp_path_factory.mktemp("pools") / "pool")
+    pool.write(manifest(), CANDIDATES)
+    before = pool.manifest()
+    path = data.draw(st.sampled_from([pool.candidates_path, pool.manifest_path]))
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
+    path.write_bytes(content)
+    try:
+        changed = pool.manifest()
+    except RunError:
+        return
+    if path == pool.manifest_path:  # white space only
+        assert changed == before
+        return
+    with pytest.raises(DataError, match=r"candidates.jsonl(, line [123]|: )"):
+        read(pool)
