@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import Metric, ModelResult, Results
@@ -95,6 +95,11 @@ def _unit(result: ModelResult) -> str:
     return "predictions" if result.enumeration is None and result.members is None else "views"
 
 
+def predictions_noun(results: Iterable[ModelResult]) -> str:
+    """Return what N counts for several models: ``predictions``, ``views``, or ``predictions or views``."""
+    return " or ".join(sorted(set(map(_unit, results))))
+
+
 def _selection_text(result: ModelResult) -> str:
     """Return in words vote_2 as a share of pass_n, which is what two votes keep of what sampling solves."""
     if "pass_n" not in result.metrics:
@@ -102,7 +107,8 @@ def _selection_text(result: ModelResult) -> str:
     share = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
     source = "sampling" if _unit(result) == "predictions" else "the search"
     source = source if result.members is None else f"the pool's {result.members} members"
-    return f"{source} found nothing" if share is None else f"two votes keep {percent(share)} of what {source} found"
+    attempts = "two votes" if result.rule is None else "two attempts"
+    return f"{source} found nothing" if share is None else f"{attempts} keep {percent(share)} of what {source} found"
 
 
 def _failures_text(result: ModelResult) -> str:
@@ -134,7 +140,7 @@ def failure_count(result: ModelResult) -> int:
 def summary_footnote(results: Results) -> str:
     """Return a sentence on how the values and intervals of the table were computed."""
     tasks = {result.tasks for result in results.models.values()}
-    unit = " or ".join(sorted({_unit(result) for result in results.models.values()}))
+    unit = predictions_noun(results.models.values())
     text = (
         f"N = {results.n} {unit} a test output, {'/'.join(map(str, sorted(tasks)))} tasks; brackets: "
         f"{100 * results.confidence:g} % intervals over tasks (BCa bootstrap, {results.resamples:,} resamples, "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from harness.results.comparison_table import comparison_footnote, comparison_table
-from harness.results.summary_table import WILSON_MARK, failure_count
+from harness.results.summary_table import WILSON_MARK, failure_count, predictions_noun
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.prediction_schema import FAILURES
 from harness.runs.schema import ModelResult
@@ -109,7 +109,9 @@ def failures(section: Section) -> str:
     results = section.results.models
     requested = sum(result.predictions for result in results.values())
     if not sum(map(failure_count, results.values())):
-        return f"Every one of the {requested:,} predictions is a grid."
+        if all(result.enumeration is not None for result in results.values()):
+            return f"Every one of the {requested:,} views proposed a grid."
+        return f"Every one of the {requested:,} {predictions_noun(results.values())} is a grid."
     kinds = [
         kind for kind in (*FAILURES, BELOW_MIN_PROB) if any(result.failures.get(kind) for result in results.values())
     ]
@@ -123,7 +125,7 @@ def failures(section: Section) -> str:
         + [f"{result.failures.get(kind, 0):,}" for kind in kinds]
         for name, result in results.items()
     ]
-    return markdown_table(["model", "predictions", "failed", "share", *kinds], rows)
+    return markdown_table(["model", predictions_noun(results.values()), "failed", "share", *kinds], rows)
 
 
 def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:

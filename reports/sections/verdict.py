@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness.results.summary_table import failure_count
+from harness.results.summary_table import failure_count, predictions_noun
 from harness.results.table_format import percent, points, with_interval
 from harness.scoring.headline_rule import rule_note
 from harness.stats.paired_test import Comparison
@@ -123,12 +123,13 @@ def _failure_sentence(section: Section) -> str:
     """Return how many predictions of all models failed, and the most frequent kind of failure."""
     results = section.results.models.values()
     total, requested = sum(map(failure_count, results)), sum(result.predictions for result in results)
+    noun = predictions_noun(results)
     if not total:
-        return f"None of the {requested:,} predictions failed."
+        return f"None of the {requested:,} {noun} failed."
     kinds = sum((Counter(result.failures) for result in results), Counter[str]())
     ((most_frequent, _),) = kinds.most_common(1)
     share = percent(total / requested)
-    return f"{total:,} of the {requested:,} predictions ({share}) failed, most often as `{most_frequent}`."
+    return f"{total:,} of the {requested:,} {noun} ({share}) failed, most often as `{most_frequent}`."
 
 
 def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
