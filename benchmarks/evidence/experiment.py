@@ -43,13 +43,12 @@ class Draw:
     options: tuple[str, ...]
 
 
-GREEDY = Draw("greedy", 8, ())
 SAMPLED = Draw("sample", 8, ("--temperature", "1"))
 SAMPLED_MORE = Draw("sample-32", 32, ("--temperature", "1"))
 DFS = Draw("dfs-0.1", 8, ("--search", "dfs", "--min-prob", "0.1"))
 DFS_DEEP = Draw("dfs-0.02", 8, ("--search", "dfs", "--min-prob", "0.02"))
 RESCORED_RUNS = (DFS, SAMPLED)
-DRAWS = (DFS, SAMPLED, GREEDY, SAMPLED_MORE, DFS_DEEP)
+DRAWS = (DFS, SAMPLED, SAMPLED_MORE, DFS_DEEP)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Extent:
 
     toy: tuple[tuple[str, tuple[int, ...]], ...] = (("cross", (8, 12, 20)), ("diagonal", (8, 12, 20)))
     real_steps: tuple[int, ...] = (20, 60)
-    tasks: int = 60
+    tasks: int = 40
     real_tasks: int = 20
 
     @property
@@ -86,6 +85,11 @@ QUICK = Extent((("cross", (8, 20)),), (4,), tasks=12, real_tasks=4)
 def run_folder(work: Path, data: str, draw: Draw) -> Path:
     """Return the folder of a run."""
     return work / "runs" / f"{data}-{draw.name}"
+
+
+def has_results(work: Path, data: str, draw: Draw) -> bool:
+    """Return whether a run is finished and scored."""
+    return (run_folder(work, data, draw) / "results.json").exists()
 
 
 def small_tasks(count: int) -> list[Task]:
@@ -151,9 +155,9 @@ def missing_steps(work: Path, extent: Extent) -> Iterator[tuple[str, Draw, Liter
     """Yield the runs without results, each followed by its rescoring if that was not completed."""
     for draw in DRAWS:
         for data in extent.data:
-            if not (run_folder(work, data, draw) / "results.json").exists():
+            if not has_results(work, data, draw):
                 yield data, draw, "run"
-            if draw in RESCORED_RUNS and not _rescored_marker(work, data, draw).exists():
+            if draw in RESCORED_RUNS and not is_rescored(work, data, draw):
                 yield data, draw, "rescore"
 
 
@@ -166,6 +170,11 @@ def sample(work: Path, url: str, data: str, draw: Draw, extent: Extent) -> None:
     spec = dataset(work, data, extent)
     words = ("run", "--server", url, *models, "--dataset", spec, "-n", str(draw.views), *settings, *draw.options)
     run_bench(*words, "--out", str(folder), *resume)
+
+
+def is_rescored(work: Path, data: str, draw: Draw) -> bool:
+    """Return whether the candidates of a run were all rescored."""
+    return _rescored_marker(work, data, draw).exists()
 
 
 def _rescored_marker(work: Path, data: str, draw: Draw) -> Path:

@@ -24,11 +24,6 @@ PAIRS = (("poe", "vote"), ("poe", "logprob"), ("kgmon", "vote"), ("kgmon", "logp
 ByRule = dict[str, ModelScores]
 
 
-def is_rescored(work: Path, data: str, draw: Draw) -> bool:
-    """Return whether the candidates of a run were rescored."""
-    return (run_folder(work, data, draw) / "rescores.jsonl").exists()
-
-
 def scores_by_rule(work: Path, data: str, draw: Draw) -> dict[str, ByRule]:
     """Return the scores of each adapter by rule."""
     saved = open_predictions(run_folder(work, data, draw))

@@ -12,7 +12,7 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks.evidence.experiment import DFS, DFS_DEEP, DRAWS, SAMPLED_MORE, SEED, Draw, run_folder
+from benchmarks.evidence.experiment import DFS, DFS_DEEP, DRAWS, SAMPLED, SAMPLED_MORE, SEED, has_results, run_folder
 from harness.results.table_format import difference_interval, markdown_table, p_value, points, with_interval
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views
@@ -26,6 +26,8 @@ from harness.scoring.run_scores import score_by_vote
 EDGES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9, 0.97, 1.0)
 """Bins of an answer's probability."""
 RESAMPLES = 4_999
+GREEDY = "greedy"
+"""The answers at temperature 0 of the views of the first enumeration."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,52 @@ class Row:
 def rows_of(work: Path, data: str) -> dict[str, list[Row]]:
     """Return the rows of every adapter of a data set, those of enumeration last, by adapter."""
     rows: dict[str, list[Row]] = {}
-    for draw in DRAWS:
+    for draw in (draw for draw in DRAWS if has_results(work, data, draw)):
         saved = open_predictions(run_folder(work, data, draw))
         for scores in score_by_vote(saved):
             outputs = sum(map(len, scores.outputs.values()))
             cost = (saved.costs or {})[scores.model]
             row = Row(draw.name, scores, cost.requests / outputs, cost.tokens / outputs, draw.views)
             rows.setdefault(scores.model, []).append(row)
-    return {model: [*many, *_at_equal_tokens(work, data, model, many)] for model, many in rows.items()}
+    greedy = _greedy_rows(work, data) if has_results(work, data, DFS) else {}
+    return {
+        model: [*many, *greedy.get(model, []), *_at_equal_tokens(work, data, model, many)]
+        for model, many in rows.items()
+    }
+
+
+def _greedy_rows(work: Path, data: str) -> dict[str, list[Row]]:
+    """Return a row for each adapter of the answers that temperature 0 gives for the enumerated views.
+
+    A view's first request gives that answer, also where it is less likely than the threshold.
+    """
+    folder = RunFolder(run_folder(work, data, DFS))
+    manifest = folder.manifest()
+    tasks = declared_tasks(manifest)
+    outputs = {task.id: len(task.test) for task in tasks}
+    answers = [view.greedy for view in read_views(folder.predictions_path) if view.greedy is not None]
+    models = [model.name for model in manifest.config.models]
+    rows = {}
+    for predictions in group_predictions(answers, outputs, models, str(folder.path)):
+        scores = replace(score_model(predictions, tasks, DFS.views), temperature=0.0)
+        tokens = sum(answer.n_tokens or 0 for answer in answers if answer.model == predictions.model)
+        row = Row(GREEDY, scores, DFS.views, tokens / sum(outputs.values()), DFS.views)
+        rows[predictions.model] = [row]
+    return rows
 
 
 def _at_equal_tokens(work: Path, data: str, model: str, rows: Sequence[Row]) -> list[Row]:
     """Return rows of the first samples of the longest run at temperature 1, as many as cost what enumeration did."""
     by_draw = {row.draw: row for row in rows}
+    if SAMPLED_MORE.name not in by_draw:
+        return []
     all_drawn = by_draw[SAMPLED_MORE.name]
     folder = RunFolder(run_folder(work, data, SAMPLED_MORE))
     manifest = folder.manifest()
     tasks = declared_tasks(manifest)
     outputs = {task.id: len(task.test) for task in tasks}
     results = []
-    for draw in (DFS, DFS_DEEP):
+    for draw in (draw for draw in (DFS, DFS_DEEP) if draw.name in by_draw):
         each = all_drawn.tokens / SAMPLED_MORE.views
         count = min(SAMPLED_MORE.views, max(1, round(by_draw[draw.name].tokens / each)))
         lines = (p for p in read_predictions(folder.predictions_path) if p.model == model and p.sample < count)
@@ -90,8 +118,8 @@ def gains(work: Path, data: str) -> list[PairedComparison]:
     for model, rows in rows_of(work, data).items():
         named = {row.draw: replace(row.scores, model=f"{model}: {row.draw}") for row in rows}
         for draw in (DFS, DFS_DEEP):
-            equal = f"sample, tokens of {draw.name}"
-            pairs += [(named[draw.name], named[other]) for other in ("greedy", "sample", "sample-32", equal)]
+            others = (GREEDY, "sample", "sample-32", f"sample, tokens of {draw.name}")
+            pairs += [(named[draw.name], named[other]) for other in others if draw.name in named and other in named]
     return compare_pairs(pairs, SEED, ("pass_n", "vote_2"))
 
 
@@ -182,18 +210,24 @@ def _share_interval(exact: np.ndarray, tasks: np.ndarray) -> tuple[float, float]
     return float(low), float(high)
 
 
-def expectation_rows(work: Path, data: str, draws: Sequence[Draw] = (DFS, DFS_DEEP)) -> list[list[str]]:
+def expectation_rows(work: Path, data: str) -> list[list[str]]:
     """Return for each adapter the probability of the exact grid that enumeration gives, beside drawn accuracy."""
     rows = []
     for model, many in rows_of(work, data).items():
         by_draw = {row.draw: row.scores.tasks for row in many}
         cells = []
-        for draw in draws:
-            tasks = by_draw[draw.name]
+        for draw in (DFS, DFS_DEEP):
+            if (tasks := by_draw.get(draw.name)) is None:
+                cells.append("–")
+                continue
             accuracy, unexplored = (100 * tasks.values_of(name).mean() for name in ("accuracy", "unexplored"))
-            cells += [f"{accuracy:.1f} + at most {unexplored:.1f}"]
-        drawn = by_draw[SAMPLED_MORE.name].values_of("accuracy")
-        error = drawn.std(ddof=1) / len(drawn) ** 0.5
-        greedy = 100 * by_draw["greedy"].values_of("accuracy").mean()
-        rows.append([model, *cells, f"{100 * drawn.mean():.1f} ± {100 * error:.1f}", f"{greedy:.1f}"])
+            cells.append(f"{accuracy:.1f} + at most {unexplored:.1f}")
+        for draw in (SAMPLED, SAMPLED_MORE):
+            if (tasks := by_draw.get(draw.name)) is None:
+                cells.append("–")
+                continue
+            drawn = tasks.values_of("accuracy")
+            cells.append(f"{100 * drawn.mean():.1f} ± {100 * drawn.std(ddof=1) / len(drawn) ** 0.5:.1f}")
+        greedy = by_draw[DFS.name].values_of("greedy").mean()
+        rows.append([model, *cells, f"{100 * greedy:.1f}"])
     return rows

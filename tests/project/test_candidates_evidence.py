@@ -25,10 +25,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for draw in DRAWS:
         write = write_view_run if "dfs" in draw.name else write_run
         write(work / "runs", f"cross-{draw.name}", "toy/cross/evaluation#n=12", SKILL, n=draw.views)
+        (run_folder(work, "cross", draw) / "results.json").touch()
         if "sample" in draw.name:
             edit_manifest(run_folder(work, "cross", draw), temperature=1.0)
     for draw in RESCORED_RUNS:
         write_rescores(run_folder(work, "cross", draw), views=8)
+        (work / "runs" / f"cross-{draw.name}.rescored").touch()
     return work
 
 
@@ -46,11 +48,7 @@ def test_the_page_has_every_adapter_run_and_rule(work: Path) -> None:
 
 
 def test_the_missing_steps_are_those_without_results(work: Path) -> None:
-    steps = list(missing_steps(work, EXTENT))
-    assert steps[:2] == [("cross", DFS, "run"), ("cross", DFS, "rescore")]
-    (run_folder(work, "cross", DFS) / "results.json").write_text("{}")
-    (work / "runs" / f"cross-{SAMPLED.name}.rescored").touch()
-    left = [step for step in missing_steps(work, EXTENT) if step[0] == "cross"]
-    assert ("cross", DFS, "run") not in left
-    assert ("cross", DFS, "rescore") in left
-    assert ("cross", SAMPLED, "rescore") not in left
+    assert list(missing_steps(work, EXTENT)) == []
+    (work / "runs" / f"cross-{DFS.name}.rescored").unlink()
+    (run_folder(work, "cross", SAMPLED) / "results.json").unlink()
+    assert list(missing_steps(work, EXTENT)) == [("cross", DFS, "rescore"), ("cross", SAMPLED, "run")]
