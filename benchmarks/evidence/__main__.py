@@ -2,8 +2,9 @@
 
     python -m benchmarks.evidence [--quick] [--work FOLDER]
 
-Trains adapters for a few steps only, serves them in float32, samples the same tasks greedily, at temperature 1 and with
-``--search dfs``, rescores the candidates, and writes benchmarks/candidates_evidence.md. Finished steps are skipped.
+Trains adapters for a few steps only, serves them in float32, samples the same tasks with ``--search dfs`` and at
+temperature 1, rescores the candidates, and writes benchmarks/candidates_evidence.md, which holds what was run so far.
+Finished steps are skipped.
 """
 
 from __future__ import annotations
