@@ -11,7 +11,7 @@ import pytest
 
 from harness.scoring.unmeasured_models import NothingMeasuredError
 from tests.faults.matrix import count_cases, mostly_slow
-from tests.faults.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
+from tests.faults.servers.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
 from tests.support.chat_answers import mixed_answer
 from tests.support.chat_server import ChatServer
 from tests.support.sampling_runs import (

@@ -21,7 +21,7 @@ from trainers.store.manifest import check_unchanged, read_manifest
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["trainers.run.session", "peft", "harness.cli", "tests.faults.training"])
+FORKS.set_forkserver_preload(["trainers.run.session", "peft", "harness.cli", "tests.faults.trainer.training"])
 CHECK = {"spec": "toy/cross/evaluation#n=2", "keep": "best"}
 TIMEOUT = 300
 """Seconds for one training run on a busy machine."""

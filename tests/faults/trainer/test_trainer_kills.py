@@ -15,7 +15,7 @@ import pytest
 from harness.core.random_stream import Stream
 from serve.registry.store import Registry
 from tests.faults.matrix import count_cases
-from tests.faults.training import (
+from tests.faults.trainer.training import (
     TIMEOUT,
     assert_equal_adapters,
     check_killed_run,

@@ -13,7 +13,7 @@ import pytest
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count_cases, mostly_slow
-from tests.faults.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
+from tests.faults.servers.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
 from tests.support.chat_answers import Body, echo, mixed_answer
 from tests.support.chat_server import ChatServer
 from tests.support.sampling_runs import (

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.matrix import count_cases
-from tests.faults.training import assert_equal_adapters, run_training, small_recipe, terminal_output
+from tests.faults.trainer.training import assert_equal_adapters, run_training, small_recipe, terminal_output
 from tests.support.train_runs import Data, last_error_line
 from trainers.store.manifest import MANIFEST
 
