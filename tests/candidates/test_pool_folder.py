@@ -16,7 +16,7 @@ from harness.candidates.pool_folder import PoolFolder, is_pool
 from harness.candidates.pool_schema import CandidateRecord, PoolManifest, Proposal
 from harness.core.errors import DataError, RunError
 from harness.runs.checked_json import write_record
-from tests.support.pools import pool_member
+from tests.support.runs.pools import pool_member
 
 MEMBERS = [pool_member({}, name="a", digest="1").record, pool_member({}, name="b", digest="2").record]
 

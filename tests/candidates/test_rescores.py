@@ -14,7 +14,7 @@ from harness.candidates.rescore_log import RescoreLog, check_scorer_hashes
 from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, encode_line, read_rescores
 from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
-from tests.support.rescores import rescore_record
+from tests.support.runs.rescores import rescore_record
 
 HEADER = RescoreHeader(run="data", seed=3, views=2, predictions_sha256="abc")
 GRIDS = [Grid(1, 2, bytes((1, 2))), Grid(2, 1, bytes((1, 2))), Grid(1, 1, bytes((9,)))]

@@ -17,8 +17,8 @@ from harness.client.model_list import parse_model
 from harness.client.request import NEUTRAL_PARAMETERS, ChatRequest, SamplingParameters, probe_request
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
-from tests.support.chat_answers import Body, no_grid
-from tests.support.chat_server import ChatServer
+from tests.support.servers.chat_answers import Body, no_grid
+from tests.support.servers.chat_server import ChatServer
 
 R = TypeVar("R")
 REQUEST = ChatRequest("base", (Message("user", "12\n34"),), 20, None)

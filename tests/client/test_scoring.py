@@ -16,7 +16,7 @@ from harness.client.request import SamplingParameters
 from harness.client.score_format import PromptAnswers, ScoreReply, ScoreRequest, UnusableScores
 from harness.client.scoring import ScoreClient, _batches
 from harness.core.errors import ServerError
-from tests.support.score_server import Body, ScoreServer, echo, generation_only, prompt_logprobs, route, total
+from tests.support.servers.score_server import Body, ScoreServer, echo, generation_only, prompt_logprobs, route, total
 
 REQUEST = ScoreRequest(
     "base", (PromptAnswers([1, 2, 3], [[4, 5], [4, 6, 7]]), PromptAnswers([8], [[9]]), PromptAnswers([1, 2], [[3, 4]]))

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.evidence.experiment import DFS, DRAWS, RESCORED_RUNS, SAMPLED, Extent, missing_steps, run_folder
 from benchmarks.evidence.page import page
-from tests.support.rescores import write_rescores
-from tests.support.run_folders import edit_manifest, write_run
-from tests.support.view_runs import write_view_run
+from tests.support.runs.rescores import write_rescores
+from tests.support.runs.run_folders import edit_manifest, write_run
+from tests.support.runs.view_runs import write_view_run
 
 EXTENT = Extent((("cross", (8, 20)),), (), tasks=12, real_tasks=4)
 SKILL = {"cross-8": 0.3, "cross-20": 0.7}

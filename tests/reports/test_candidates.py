@@ -27,9 +27,9 @@ from reports.sections.gains import gains_section
 from reports.sections.tables import losses
 from reports.sections.verdict import verdict
 from tests.support.chromium import DEAD_LINKS, Page, find_chromium, in_browser
-from tests.support.rescores import write_rescores
-from tests.support.run_folders import MakeRun, edit_manifest
-from tests.support.view_runs import write_view_run
+from tests.support.runs.rescores import write_rescores
+from tests.support.runs.run_folders import MakeRun, edit_manifest
+from tests.support.runs.view_runs import write_view_run
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "report-candidates.md"
 SPEC = "toy/cross/evaluation#n=24"

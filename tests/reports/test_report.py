@@ -22,7 +22,7 @@ from reports.report import ReportOptions, write_report
 from reports.sections.provenance import provenance, warnings
 from reports.sections.tables import cost, differences, duration, failures, losses
 from reports.sections.verdict import unfinished_warnings, verdict
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "report.md"
 SPEC = "toy/cross/evaluation#n=20"

@@ -13,7 +13,7 @@ from reports.html.task_table import TaskTable, task_table
 from reports.loading.runs import load_sections
 from reports.report import ReportOptions, write_report
 from tests.support.chromium import DEAD_LINKS, Page, find_chromium, in_browser
-from tests.support.run_folders import write_run
+from tests.support.runs.run_folders import write_run
 
 SPEC = "toy/cross/evaluation#n=30"
 EVIL = "<img src=http://127.0.0.1:9/x onerror=document.title='hit'>"

@@ -22,7 +22,7 @@ from reports.plots.losses import losses_figure
 from reports.plots.rates import rates_figure
 from reports.plots.reliability import reliability, reliability_figure, winner_share
 from reports.plots.style import look, render, styled
-from tests.support.run_folders import MakeRun
+from tests.support.runs.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=60"
 MODELS = {"base": 0.05, "half": 0.5, "good": 0.55}

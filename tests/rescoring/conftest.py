@@ -8,9 +8,9 @@ from shutil import copytree
 
 import pytest
 
-from tests.support.chat_server import ChatServer
-from tests.support.enumerated_runs import dfs_options, enumerating_server
-from tests.support.sampling_runs import run_sampling
+from tests.support.runs.enumerated_runs import dfs_options, enumerating_server
+from tests.support.runs.sampling_runs import run_sampling
+from tests.support.servers.chat_server import ChatServer
 
 
 @pytest.fixture(scope="package")

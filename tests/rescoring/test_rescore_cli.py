@@ -7,11 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.support.chat_answers import Body
-from tests.support.chat_server import ChatServer
 from tests.support.commands import run_bench
-from tests.support.enumerated_runs import enumerating_server
-from tests.support.rescored_runs import VIEWS, expected_logprobs, saved_lines, saved_logprobs
+from tests.support.runs.enumerated_runs import enumerating_server
+from tests.support.runs.rescored_runs import VIEWS, expected_logprobs, saved_lines, saved_logprobs
+from tests.support.servers.chat_answers import Body
+from tests.support.servers.chat_server import ChatServer
 
 Capture = pytest.CaptureFixture[str]
 UNREACHABLE = "http://127.0.0.1:9"

@@ -15,10 +15,10 @@ from harness.runs.folder import RunFolder
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.rule_scores import unusable_reason
 from harness.voting.selection_rules import RULES
-from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.enumerated_runs import enumerating_server
-from tests.support.pools import make_pool, write_submission
-from tests.support.rescored_runs import prompts_and_answers, rescore_options, run_rescore, saved_logprobs
+from tests.support.runs.enumerated_runs import enumerating_server
+from tests.support.runs.pools import make_pool, write_submission
+from tests.support.runs.rescored_runs import prompts_and_answers, rescore_options, run_rescore, saved_logprobs
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
 
 
 @pytest.fixture

@@ -15,11 +15,8 @@ import pytest
 from harness.core.augmentation import sampling_view
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.folder import RunFolder
-from tests.support.chat_answers import Body
-from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.enumerated_runs import ROOMY, dfs_options, enumerating_server
-from tests.support.language_model import Choice
-from tests.support.rescored_runs import (
+from tests.support.runs.enumerated_runs import ROOMY, dfs_options, enumerating_server
+from tests.support.runs.rescored_runs import (
     expected_logprobs,
     prompts_and_answers,
     rescore_options,
@@ -27,8 +24,11 @@ from tests.support.rescored_runs import (
     saved_lines,
     saved_logprobs,
 )
-from tests.support.run_folders import edit_manifest, write_run
-from tests.support.sampling_runs import PATIENT_POLICY, run_sampling
+from tests.support.runs.run_folders import edit_manifest, write_run
+from tests.support.runs.sampling_runs import PATIENT_POLICY, run_sampling
+from tests.support.servers.chat_answers import Body
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
+from tests.support.servers.language_model import Choice
 
 
 def spoiled(change: Callable[[Body], object]) -> Callable[[Body], Body]:

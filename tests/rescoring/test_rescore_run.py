@@ -13,10 +13,8 @@ from harness.rescoring.session import estimate_rescore, rescore
 from harness.sampling.progress_display import Display
 from harness.scoring.prediction_loader import open_predictions
 from harness.voting.selection_rules import RULES
-from tests.support.chat_answers import Body, random_faults
-from tests.support.chat_server import ChatServer
-from tests.support.enumerated_runs import enumerating_server
-from tests.support.rescored_runs import (
+from tests.support.runs.enumerated_runs import enumerating_server
+from tests.support.runs.rescored_runs import (
     VIEWS,
     expected_logprobs,
     prompts_and_answers,
@@ -25,7 +23,9 @@ from tests.support.rescored_runs import (
     saved_lines,
     saved_logprobs,
 )
-from tests.support.sampling_runs import PATIENT_POLICY
+from tests.support.runs.sampling_runs import PATIENT_POLICY
+from tests.support.servers.chat_answers import Body, random_faults
+from tests.support.servers.chat_server import ChatServer
 
 
 def refuse_prompt_logprobs(body: Body) -> tuple[int, Body] | None:

@@ -17,13 +17,11 @@ from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.answer_logprobs import reference
-from tests.support.chat_server import TINY_BASE
 from tests.support.commands import wait_until
-from tests.support.dtypes import SERVE_OPTIONS, tolerance
-from tests.support.plain_vllm import PlainVllm
-from tests.support.pools import make_pool, write_submission
-from tests.support.rescored_runs import (
+from tests.support.models.answer_logprobs import reference
+from tests.support.models.tiny_models import make_lora
+from tests.support.runs.pools import make_pool, write_submission
+from tests.support.runs.rescored_runs import (
     VIEWS,
     Key,
     prompts_and_answers,
@@ -32,8 +30,10 @@ from tests.support.rescored_runs import (
     saved_lines,
     saved_logprobs,
 )
-from tests.support.run_folders import write_run
-from tests.support.tiny_models import make_lora
+from tests.support.runs.run_folders import write_run
+from tests.support.servers.chat_server import TINY_BASE
+from tests.support.vllm.dtypes import SERVE_OPTIONS, tolerance
+from tests.support.vllm.plain_vllm import PlainVllm
 
 pytestmark = pytest.mark.slow
 BASE, ADAPTER = "tiny-base", "random"

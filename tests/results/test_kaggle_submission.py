@@ -21,7 +21,7 @@ from harness.scoring.run_selector import select_model
 from harness.voting.selection_rules import get_rule
 from tests.conftest import ROOT
 from tests.support.commands import run_bench
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")

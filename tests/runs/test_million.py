@@ -19,9 +19,9 @@ from harness.runs.prediction_schema import Outcome
 from harness.runs.schema import RunConfig
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.recording import prediction_line
-from tests.support.chat_answers import no_grid
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
+from tests.support.servers.chat_answers import no_grid
+from tests.support.servers.chat_server import ChatServer
 
 pytestmark = pytest.mark.long
 

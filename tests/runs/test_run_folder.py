@@ -13,7 +13,7 @@ from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.prediction_schema import PredictionRecord
-from tests.support.run_folders import append_record, load_records, prediction_record, run_manifest
+from tests.support.runs.run_folders import append_record, load_records, prediction_record, run_manifest
 
 TASK = open_dataset("toy/copy#n=1").task(0)
 

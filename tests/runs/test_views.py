@@ -17,8 +17,8 @@ from harness.runs.prediction_reader import Prediction, holds_views, read_predict
 from harness.runs.view_block import ViewAnswer, ViewResult, view_block
 from harness.runs.view_schema import AnswerRecord, SearchConfig, ViewRecord
 from harness.scoring.run_scores import score_run
-from tests.support.run_folders import MakeRun
-from tests.support.view_runs import write_view_run
+from tests.support.runs.run_folders import MakeRun
+from tests.support.runs.view_runs import write_view_run
 
 SPEC = "toy/cross/evaluation#n=4"
 GRID = Grid.from_rows([[1, 2], [3, 4]])

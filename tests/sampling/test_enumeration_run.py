@@ -14,9 +14,7 @@ from harness.core.errors import ConfigError, ServerError
 from harness.runs.folder import RunFolder
 from harness.sampling.dry_run import estimate_run
 from harness.scoring.unmeasured_models import NothingMeasuredError
-from tests.support.chat_answers import random_faults
-from tests.support.chat_server import ChatServer
-from tests.support.enumerated_runs import (
+from tests.support.runs.enumerated_runs import (
     ROOMY,
     answer_texts,
     dfs_options,
@@ -25,7 +23,9 @@ from tests.support.enumerated_runs import (
     stable_lines,
     views,
 )
-from tests.support.sampling_runs import PATIENT_POLICY, QUICK_POLICY, run_sampling
+from tests.support.runs.sampling_runs import PATIENT_POLICY, QUICK_POLICY, run_sampling
+from tests.support.servers.chat_answers import random_faults
+from tests.support.servers.chat_server import ChatServer
 
 
 def assert_exact(server: ChatServer, run: Path, min_prob: float, limit: int = 60) -> None:

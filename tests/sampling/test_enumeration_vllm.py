@@ -17,11 +17,8 @@ from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.serving.world import figure
-from tests.support.chat_server import TINY_BASE
 from tests.support.commands import run_bench
-from tests.support.dtypes import SERVE_OPTIONS
-from tests.support.enumerated_runs import views
-from tests.support.exact_answers import (
+from tests.support.models.exact_answers import (
     ExactAnswers,
     answer_zscores,
     assert_exact_answers,
@@ -29,10 +26,13 @@ from tests.support.exact_answers import (
     load_model,
     sampled_mean,
 )
-from tests.support.plain_vllm import PlainVllm
-from tests.support.sampling_runs import run_options, run_sampling
-from tests.support.tiny_models import make_lora
-from tests.support.train_runs import recipe_data, train_adapter
+from tests.support.models.tiny_models import make_lora
+from tests.support.runs.enumerated_runs import views
+from tests.support.runs.sampling_runs import run_options, run_sampling
+from tests.support.servers.chat_server import TINY_BASE
+from tests.support.training.train_runs import recipe_data, train_adapter
+from tests.support.vllm.dtypes import SERVE_OPTIONS
+from tests.support.vllm.plain_vllm import PlainVllm
 
 pytestmark = pytest.mark.slow
 FAMILIES = ("cross", "recolour", "diagonal", "edge")

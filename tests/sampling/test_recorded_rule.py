@@ -11,12 +11,12 @@ import pytest
 from harness.runs.folder import RunFolder
 from harness.sampling.progress_display import Display
 from harness.sampling.reproduction import reproduce_run
-from tests.support.chat_answers import Body, mixed_answer
-from tests.support.chat_server import ChatServer
 from tests.support.commands import run_bench
-from tests.support.enumerated_runs import enumerating_server
-from tests.support.rescores import write_rescores
-from tests.support.sampling_runs import run_options, run_sampling
+from tests.support.runs.enumerated_runs import enumerating_server
+from tests.support.runs.rescores import write_rescores
+from tests.support.runs.sampling_runs import run_options, run_sampling
+from tests.support.servers.chat_answers import Body, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 Capture = pytest.CaptureFixture[str]
 UNREACHABLE = "http://127.0.0.1:9"

@@ -8,10 +8,10 @@ import pytest
 
 from harness.runs.folder import RunFolder
 from harness.runs.view_schema import SearchConfig
-from tests.support.chat_server import ChatServer
 from tests.support.commands import run_bench
-from tests.support.enumerated_runs import enumerating_server, stable_lines, views
-from tests.support.language_model import Choice
+from tests.support.runs.enumerated_runs import enumerating_server, stable_lines, views
+from tests.support.servers.chat_server import ChatServer
+from tests.support.servers.language_model import Choice
 
 Capture = pytest.CaptureFixture[str]
 DFS = ("--search", "dfs")

@@ -13,9 +13,9 @@ import pytest
 
 from harness.core.errors import ServerError
 from harness.scoring.run_scores import score_run
-from tests.support.enumerated_runs import dfs_options, enumerating_server, stable_lines, views
-from tests.support.language_model import Choice
-from tests.support.sampling_runs import QUICK_POLICY, run_sampling
+from tests.support.runs.enumerated_runs import dfs_options, enumerating_server, stable_lines, views
+from tests.support.runs.sampling_runs import QUICK_POLICY, run_sampling
+from tests.support.servers.language_model import Choice
 
 
 def without_ids(choice: Choice) -> Choice:

@@ -22,7 +22,7 @@ from reports.loading.runs import load_sections
 from reports.sections.provenance import warnings as report_warnings
 from tests.support.commands import run_bench
 from tests.support.data_samples import task_json
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=40"
 

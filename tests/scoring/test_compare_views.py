@@ -13,8 +13,8 @@ from harness.scoring.run_selector import select_models
 from harness.voting.metrics import METRICS
 from reports.report import write_report
 from tests.support.commands import run_bench
-from tests.support.run_folders import MakeRun, edit_manifest
-from tests.support.view_runs import write_view_run
+from tests.support.runs.run_folders import MakeRun, edit_manifest
+from tests.support.runs.view_runs import write_view_run
 
 SPEC = "toy/cross/evaluation#n=24"
 

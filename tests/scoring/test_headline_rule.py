@@ -16,9 +16,9 @@ from harness.scoring.run_scores import score_by_vote, score_run, score_saved
 from harness.scoring.run_selector import select_models
 from harness.voting.metrics import METRICS
 from tests.support.commands import run_bench
-from tests.support.rescores import write_rescores
-from tests.support.run_folders import MakeRun, edit_manifest
-from tests.support.view_runs import write_view_run
+from tests.support.runs.rescores import write_rescores
+from tests.support.runs.run_folders import MakeRun, edit_manifest
+from tests.support.runs.view_runs import write_view_run
 
 SPEC = "toy/cross/evaluation#n=24"
 BEFORE, AFTER = "before_sampling", "afterwards"

@@ -23,9 +23,9 @@ from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.run_scores import score_by_vote, score_saved
 from harness.voting.selection_rules import RULES
 from tests.conftest import ROOT
-from tests.support.pools import make_pool, write_submission
-from tests.support.run_folders import MakeRun, edit_manifest
-from tests.support.view_runs import write_view_run
+from tests.support.runs.pools import make_pool, write_submission
+from tests.support.runs.run_folders import MakeRun, edit_manifest
+from tests.support.runs.view_runs import write_view_run
 
 SPEC = "toy/cross/evaluation#n=12"
 SAVED = ROOT / "tests" / "fixtures" / "saved"

@@ -17,10 +17,10 @@ from harness.scoring.rescore_source import open_rescore_source
 from harness.voting.selection_rules import RULES
 from tests.conftest import ROOT
 from tests.support.commands import run_bench
-from tests.support.pools import make_pool, write_submission
-from tests.support.rescores import made_up_logprob, write_rescores
-from tests.support.run_folders import MakeRun, edit_manifest
-from tests.support.view_runs import write_view_run
+from tests.support.runs.pools import make_pool, write_submission
+from tests.support.runs.rescores import made_up_logprob, write_rescores
+from tests.support.runs.run_folders import MakeRun, edit_manifest
+from tests.support.runs.view_runs import write_view_run
 
 SPEC = "toy/cross/evaluation#n=24"
 GOLDEN = ROOT / "tests" / "fixtures" / "pool.txt"

@@ -24,7 +24,7 @@ from harness.scoring.pooled_outputs import (
 from harness.scoring.rule_scores import unusable_reason
 from harness.voting.ranking import RankedGrid, Vote
 from harness.voting.selection_rules import RULES, Rule
-from tests.support.pools import pool_member
+from tests.support.runs.pools import pool_member
 
 GRIDS = [Grid(1, 1, bytes((cell,))) for cell in range(5)]
 VIEWS = 8

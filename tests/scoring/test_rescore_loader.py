@@ -14,9 +14,9 @@ from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.rescore_source import open_rescore_source, ranked_grids
 from harness.scoring.rule_scores import unusable_reason
 from harness.voting.selection_rules import RULES
-from tests.support.rescores import made_up_logprob, write_rescores
-from tests.support.run_folders import write_run
-from tests.support.view_runs import write_view_run
+from tests.support.runs.rescores import made_up_logprob, write_rescores
+from tests.support.runs.run_folders import write_run
+from tests.support.runs.view_runs import write_view_run
 
 SPEC = "toy/cross/evaluation#n=12"
 VIEWS = 3

@@ -28,7 +28,7 @@ from harness.scoring.rule_scores import (
 )
 from harness.voting.ranking import RankedGrid, Vote
 from harness.voting.selection_rules import RULES
-from tests.support.votes import vote_k
+from tests.support.runs.votes import vote_k
 
 GRIDS = [Grid(1, 2, bytes(cells)) for cells in itertools.product(range(4), repeat=2)]
 TRUTH = GRIDS[0]

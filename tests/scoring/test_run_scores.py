@@ -26,7 +26,7 @@ from harness.scoring.run_scores import score_run, score_saved
 from harness.scoring.run_selector import select_models
 from harness.voting.metrics import METRICS, OutputScore, average_outputs
 from tests.support.data_samples import random_task, task_json, tasks
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=24"
 

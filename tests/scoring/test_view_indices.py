@@ -11,9 +11,9 @@ from harness.core.grid import Grid
 from harness.runs.folder import RunFolder
 from harness.scoring.prediction_loader import open_predictions
 from harness.voting.selection_rules import RULES
-from tests.support.chat_answers import mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.sampling_runs import run_options, run_sampling
+from tests.support.runs.sampling_runs import run_options, run_sampling
+from tests.support.servers.chat_answers import mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 def views_by_grid(run: Path) -> dict[tuple[str, str, int, Grid], set[bytes]]:

@@ -27,7 +27,7 @@ from harness.scoring.model_scores import score_model
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_run
 from harness.voting.metrics import ENUMERATED_METRICS, METRICS, OutputScore, average_outputs, task_curves
-from tests.support.view_runs import view_answer, view_result, write_view_run
+from tests.support.runs.view_runs import view_answer, view_result, write_view_run
 
 SPEC = "toy/cross/evaluation#n=24"
 TRUTH = Grid(2, 2, bytes((1, 2, 3, 4)))

@@ -20,8 +20,8 @@ from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
 from serve.server.engine import VllmEngine
 from serve.server.pool import AdapterPool, PoolLimits
-from tests.support.admin_site import FakeEngine
-from tests.support.tiny_adapters import make_adapter, make_base
+from tests.support.models.tiny_adapters import make_adapter, make_base
+from tests.support.servers.admin_site import FakeEngine
 
 Toys = tuple[Registry, BaseModel, dict[str, list[AdapterVersion]]]
 _ports = itertools.count(9000)

@@ -24,7 +24,7 @@ from serve.launch.preparation import free_port, prepare, registry_needs
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.server.plugin import AdapterEndpoints
-from tests.support.tiny_adapters import make_adapter
+from tests.support.models.tiny_adapters import make_adapter
 
 CPU = Machine("cpu", (0, 1), 16 << 30)
 GPU = Machine("cuda", tuple(range(16)), 64 << 30)

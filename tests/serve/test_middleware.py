@@ -21,7 +21,7 @@ from serve.server.http_json import MAX_BODY
 from serve.server.plugin import drain_before_shutdown
 from serve.server.service import Service
 from serve.server.slot_gate import SlotGate
-from tests.support.admin_site import Site
+from tests.support.servers.admin_site import Site
 
 
 def newest(site: Site) -> str:

@@ -26,7 +26,7 @@ from serve.registry.prompt_record import manifest_of_checkpoint
 from serve.registry.safetensors_file import read_header
 from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
-from tests.support.tiny_adapters import lora_tensors, make_adapter, make_base, write_safetensors
+from tests.support.models.tiny_adapters import lora_tensors, make_adapter, make_base, write_safetensors
 
 
 def test_a_version_is_named_by_its_content_and_comes_back_as_added(

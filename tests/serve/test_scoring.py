@@ -18,7 +18,7 @@ from serve.server.limits import MAX_SEQUENCES
 from serve.server.prefix_cap import CACHE_CAP, CappedRequest, cache_cap
 from serve.server.score_route import attach_score_route, parse_body, refuse_wrapped_heads
 from tests.serve.conftest import OpenSite
-from tests.support.admin_site import Site
+from tests.support.servers.admin_site import Site
 
 MODEL = SimpleNamespace(max_model_len=64, get_vocab_size=lambda: 100)
 CACHE = SimpleNamespace(cache_config=SimpleNamespace(block_size=16))

@@ -20,7 +20,7 @@ from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import count_bad_numbers, read_header
 from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
-from tests.support.tiny_adapters import lora_tensors, make_adapter, write_safetensors
+from tests.support.models.tiny_adapters import lora_tensors, make_adapter, write_safetensors
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from harness.client.scoring import ScoreClient
 from serve.launch.process import Server
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, World, post
-from tests.support.answer_logprobs import reference
-from tests.support.dtypes import tolerance, vllm_words
+from tests.support.models.answer_logprobs import reference
+from tests.support.vllm.dtypes import tolerance, vllm_words
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ from harness.core.random_stream import Stream
 from serve.client import admin
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, ask, figure, get_text, post
-from tests.support.answer_logprobs import reference
 from tests.support.commands import wait_until
-from tests.support.dtypes import tolerance
+from tests.support.models.answer_logprobs import reference
+from tests.support.vllm.dtypes import tolerance
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from serve.registry.store import Registry
 from tests.serving.conftest import own_threads
 from tests.serving.test_scoring import assert_as_peft, block_size, lengths, score, tokens
 from tests.serving.world import BASE, World, figure
-from tests.support.dtypes import SERVE_OPTIONS
+from tests.support.vllm.dtypes import SERVE_OPTIONS
 
 pytestmark = pytest.mark.slow
 

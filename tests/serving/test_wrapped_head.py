@@ -16,8 +16,8 @@ from serve.registry.store import Registry
 from tests.serving.conftest import own_threads
 from tests.serving.test_scoring import assert_as_peft, score
 from tests.serving.world import PROMPTS, post
-from tests.support.dtypes import SERVE_OPTIONS, tolerance
-from tests.support.tiny_models import make_lora, make_model
+from tests.support.models.tiny_models import make_lora, make_model
+from tests.support.vllm.dtypes import SERVE_OPTIONS, tolerance
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from harness.core.grid import Grid
 from harness.voting.live_tally import ModelTally
 from harness.voting.ranking import Vote
-from tests.support.votes import vote_k
+from tests.support.runs.votes import vote_k
 
 GRIDS = [Grid(1, 1, bytes((c,))) for c in range(4)]
 TRUTH = GRIDS[0]

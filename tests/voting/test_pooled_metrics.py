@@ -12,7 +12,7 @@ from harness.core.grid import Grid
 from harness.voting.metrics import METRICS, POOLED_METRICS, average_outputs, score_votes, task_curves
 from harness.voting.pooled_metrics import score_pooled_votes
 from harness.voting.ranking import Vote
-from tests.support.votes import vote_k
+from tests.support.runs.votes import vote_k
 
 GRIDS = [Grid(1, 1, bytes((cell,))) for cell in range(4)]
 TRUTH = GRIDS[0]

@@ -15,7 +15,7 @@ from harness.core.grid import Grid
 from harness.core.random_stream import Stream
 from harness.voting.ranking import RankedGrid, Vote, choose_attempts, exact_mean, rank_votes, split_ties
 from harness.voting.selection_rules import RULES, get_rule
-from tests.support.votes import vote_k
+from tests.support.runs.votes import vote_k
 
 A, B, C, D = (Grid(1, 2, bytes(cells)) for cells in ((0, 1), (1, 0), (2, 2), (3, 3)))
 

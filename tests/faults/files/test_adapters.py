@@ -21,9 +21,9 @@ from serve.registry.leases import LeaseFile, file_lock, running_servers
 from serve.registry.store import Registry
 from tests.faults.damage import damaged_contents, damaged_file
 from tests.faults.matrix import count_cases
-from tests.support.admin_site import FakeEngine, Site
-from tests.support.tiny_adapters import make_adapter
-from tests.support.train_runs import FEW_STEPS, adapter_manifest, last_error_line, recipe_data
+from tests.support.models.tiny_adapters import make_adapter
+from tests.support.servers.admin_site import FakeEngine, Site
+from tests.support.training.train_runs import FEW_STEPS, adapter_manifest, last_error_line, recipe_data
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
 from trainers.store.manifest import check_unchanged

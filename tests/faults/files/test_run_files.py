@@ -13,10 +13,10 @@ from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
 from tests.faults.damage import READERS, flipped_copies, read_by, sample_numbers, truncated_copies
 from tests.faults.matrix import count_cases, mostly_slow
-from tests.support.chat_answers import mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.run_folders import edit_manifest
-from tests.support.sampling_runs import predictions_without_times, run_options, run_sampling
+from tests.support.runs.run_folders import edit_manifest
+from tests.support.runs.sampling_runs import predictions_without_times, run_options, run_sampling
+from tests.support.servers.chat_answers import mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 FILES = ("manifest.json", "predictions.jsonl")
 SMALL = {"dataset": "toy/copy/evaluation#n=2", "n": 2}

@@ -14,10 +14,8 @@ import pytest
 
 from harness.client import error_response as refusals
 from tests.faults.matrix import count_cases
-from tests.support.chat_answers import Body, mixed_answer
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import (
+from tests.support.runs.sampling_runs import (
     QUICK_POLICY,
     assert_same_run,
     bench_run_command,
@@ -27,6 +25,8 @@ from tests.support.sampling_runs import (
     run_sampling,
     uninterrupted_run,
 )
+from tests.support.servers.chat_answers import Body, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 DAYS = (0.0, 400.0, -400.0, 0.5, -0.5, 20_000.0)
 JUMPING = """

@@ -16,10 +16,8 @@ from harness.runs.prediction_reader import read_predictions
 from harness.runs.prediction_schema import PredictionRecord
 from tests.faults.damage import read_by, run_bench
 from tests.faults.disks import FULL_DISKS, limit_file_size, small_disk
-from tests.support.chat_answers import mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.run_folders import append_record, prediction_record
-from tests.support.sampling_runs import (
+from tests.support.runs.run_folders import append_record, prediction_record
+from tests.support.runs.sampling_runs import (
     assert_same_run,
     bench_run_command,
     predictions_without_times,
@@ -27,6 +25,8 @@ from tests.support.sampling_runs import (
     run_sampling,
     uninterrupted_run,
 )
+from tests.support.servers.chat_answers import mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 TASK = open_dataset("toy/copy#n=1").task(0)
 KINDS = pytest.mark.parametrize("kind", FULL_DISKS)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness.runs.folder import RunFolder
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.enumerated_runs import enumerating_server, stable_lines, views
-from tests.support.sampling_runs import PLANNED, bench_run_command
+from tests.support.runs.enumerated_runs import enumerating_server, stable_lines, views
+from tests.support.runs.sampling_runs import PLANNED, bench_run_command
+from tests.support.servers.chat_server import ChatServer
 
 pytestmark = pytest.mark.slow
 SEARCH = ("--search", "dfs", "--min-prob", "0.1", "--max-tokens", "60")

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chat_answers import mixed_answer
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import (
+from tests.support.runs.sampling_runs import (
     PLANNED,
     assert_same_run,
     bench_run_command,
     predictions_without_times,
     uninterrupted_run,
 )
+from tests.support.servers.chat_answers import mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pytest
 from harness.core.random_stream import Stream
 from harness.runs.folder import RunFolder
 from tests.faults.matrix import count_cases
-from tests.support.sampling_runs import assert_same_run, bench_run_command, uninterrupted_run
+from tests.support.runs.sampling_runs import assert_same_run, bench_run_command, uninterrupted_run
 
 pytestmark = pytest.mark.long
 
@@ -27,7 +27,7 @@ ANSWER = "0.4"
 
 
 class ServerProcess:
-    """``tests.support.chat_server`` as a process on a free port."""
+    """``tests.support.servers.chat_server`` as a process on a free port."""
 
     def __init__(self) -> None:
         with socket.socket() as probe:
@@ -37,7 +37,7 @@ class ServerProcess:
         self.start()
 
     def start(self) -> None:
-        arguments = [sys.executable, "-m", "tests.support.chat_server", str(self.port), ANSWER, "--tokens"]
+        arguments = [sys.executable, "-m", "tests.support.servers.chat_server", str(self.port), ANSWER, "--tokens"]
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == str(self.port)

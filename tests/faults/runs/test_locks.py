@@ -12,10 +12,10 @@ import pytest
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from tests.faults.matrix import count_cases
-from tests.support.chat_answers import mixed_answer
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import bench_run_command, predictions_without_times, run_options, run_sampling
+from tests.support.runs.sampling_runs import bench_run_command, predictions_without_times, run_options, run_sampling
+from tests.support.servers.chat_answers import mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 HOLDER = """
 import sys

@@ -13,11 +13,11 @@ import pytest
 
 from harness.candidates.rescores import RESCORES_FILE
 from harness.runs.folder import RunFolder
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.enumerated_runs import dfs_options, enumerating_server
-from tests.support.rescored_runs import VIEWS, expected_logprobs, saved_logprobs
-from tests.support.sampling_runs import run_sampling
+from tests.support.runs.enumerated_runs import dfs_options, enumerating_server
+from tests.support.runs.rescored_runs import VIEWS, expected_logprobs, saved_logprobs
+from tests.support.runs.sampling_runs import run_sampling
+from tests.support.servers.chat_server import ChatServer
 
 pytestmark = pytest.mark.slow
 

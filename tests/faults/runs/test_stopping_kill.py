@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.runs.folder import RunFolder
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import ambiguous_answer, predictions_without_times
+from tests.support.runs.sampling_runs import ambiguous_answer, predictions_without_times
+from tests.support.servers.chat_server import ChatServer
 
 pytestmark = pytest.mark.slow
 

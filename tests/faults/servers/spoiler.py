@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import orjson
 
-from tests.support.chat_server import ChatServer
-from tests.support.sampling_runs import PATIENT_POLICY
+from tests.support.runs.sampling_runs import PATIENT_POLICY
+from tests.support.servers.chat_server import ChatServer
 
 Spoil = Callable[[bytes, bytes, asyncio.StreamWriter], Awaitable[None]]
 """Gets the head of a response (with its empty line), the body, and the stream to write a spoiled response to."""

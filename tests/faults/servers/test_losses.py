@@ -14,10 +14,10 @@ import pytest
 from harness.client import http_client as client_module
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
-from tests.support.chat_answers import Body, echo, mixed_answer
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import PATIENT_POLICY, QUICK_POLICY, count_outcomes, run_options, run_sampling
+from tests.support.runs.sampling_runs import PATIENT_POLICY, QUICK_POLICY, count_outcomes, run_options, run_sampling
+from tests.support.servers.chat_answers import Body, echo, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 @pytest.mark.slow

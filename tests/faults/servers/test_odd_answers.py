@@ -14,15 +14,15 @@ from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count_cases, mostly_slow
 from tests.faults.servers.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
-from tests.support.chat_answers import Body, echo, mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.sampling_runs import (
+from tests.support.runs.sampling_runs import (
     QUICK_POLICY,
     count_outcomes,
     predictions_without_times,
     run_options,
     run_sampling,
 )
+from tests.support.servers.chat_answers import Body, echo, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 def altered(change: Callable[[Body], object], old: bytes = b"", new: bytes = b"") -> Spoil:

@@ -12,15 +12,15 @@ import pytest
 from harness.scoring.unmeasured_models import NothingMeasuredError
 from tests.faults.matrix import count_cases, mostly_slow
 from tests.faults.servers.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
-from tests.support.chat_answers import mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.sampling_runs import (
+from tests.support.runs.sampling_runs import (
     QUICK_POLICY,
     count_outcomes,
     predictions_without_times,
     run_options,
     run_sampling,
 )
+from tests.support.servers.chat_answers import mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 async def cut_short(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:

@@ -16,10 +16,8 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
 from tests.faults.matrix import count_cases
-from tests.support.chat_answers import Body, echo, mixed_answer, random_faults
-from tests.support.chat_server import TINY_BASE, ChatServer, count_tokens
-from tests.support.run_folders import load_records
-from tests.support.sampling_runs import (
+from tests.support.runs.run_folders import load_records
+from tests.support.runs.sampling_runs import (
     PATIENT_POLICY,
     QUICK_POLICY,
     count_outcomes,
@@ -27,6 +25,8 @@ from tests.support.sampling_runs import (
     run_options,
     run_sampling,
 )
+from tests.support.servers.chat_answers import Body, echo, mixed_answer, random_faults
+from tests.support.servers.chat_server import TINY_BASE, ChatServer, count_tokens
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 

@@ -18,12 +18,12 @@ from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
 from tests.faults.matrix import count_cases
 from tests.sampling.test_real_vllm import check_alike
-from tests.support.chat_server import TINY_BASE
 from tests.support.commands import wait_until
-from tests.support.dtypes import SERVE_OPTIONS
-from tests.support.plain_vllm import PlainVllm
-from tests.support.sampling_runs import metrics_and_failures, predictions_without_times
-from tests.support.tiny_models import make_lora
+from tests.support.models.tiny_models import make_lora
+from tests.support.runs.sampling_runs import metrics_and_failures, predictions_without_times
+from tests.support.servers.chat_server import TINY_BASE
+from tests.support.vllm.dtypes import SERVE_OPTIONS
+from tests.support.vllm.plain_vllm import PlainVllm
 
 pytestmark = pytest.mark.long
 

@@ -18,7 +18,7 @@ from tests.serving.conftest import Site
 from tests.serving.load import swap_under_load
 from tests.serving.world import BASE, PROMPTS, World, ask
 from tests.support.commands import wait_until
-from tests.support.dtypes import SERVE_OPTIONS
+from tests.support.vllm.dtypes import SERVE_OPTIONS
 
 pytestmark = pytest.mark.long
 

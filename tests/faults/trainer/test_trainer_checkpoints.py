@@ -12,7 +12,7 @@ from harness.core.random_stream import Stream
 from tests.faults.damage import damaged_contents, damaged_file
 from tests.faults.matrix import count_cases
 from tests.faults.trainer.training import assert_equal_adapters, run_training, small_recipe, terminal_output
-from tests.support.train_runs import Data, last_error_line
+from tests.support.training.train_runs import Data, last_error_line
 from trainers.store.checkpoints import best_weights_folder, checkpoint_damage, newest_complete
 from trainers.store.manifest import MANIFEST
 

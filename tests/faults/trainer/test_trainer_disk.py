@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.matrix import count_cases
 from tests.faults.trainer.training import assert_equal_adapters, run_training, small_recipe, terminal_output
-from tests.support.train_runs import Data, last_error_line
+from tests.support.training.train_runs import Data, last_error_line
 from trainers.store.manifest import MANIFEST
 
 pytestmark = pytest.mark.long

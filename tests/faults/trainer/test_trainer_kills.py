@@ -26,7 +26,7 @@ from tests.faults.trainer.training import (
     start_training,
     terminal_output,
 )
-from tests.support.train_runs import Data, last_error_line
+from tests.support.training.train_runs import Data, last_error_line
 from trainers.store.manifest import read_manifest
 
 pytestmark = pytest.mark.long

@@ -13,7 +13,7 @@ import pytest
 from harness.core.digests import weights_digest
 from harness.core.errors import ConfigError
 from tests.faults.matrix import count_cases
-from tests.support.train_runs import (
+from tests.support.training.train_runs import (
     TORCHRUN,
     adapter_manifest,
     interrupt_training,

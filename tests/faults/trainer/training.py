@@ -16,7 +16,7 @@ from typing import Any
 from harness.core.digests import weights_digest
 from harness.core.errors import AdapterError
 from serve.registry.store import Registry
-from tests.support.train_runs import Data, adapter_manifest, log_steps, recipe_data, train_command
+from tests.support.training.train_runs import Data, adapter_manifest, log_steps, recipe_data, train_command
 from trainers.store.manifest import check_unchanged, read_manifest
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -11,7 +11,7 @@ from harness.cli import cli
 from harness.cli.entry import run_cli
 from tests.families.make import make_family
 from tests.support.data_samples import random_task, task_json
-from tests.support.recipes import SMALL
+from tests.support.training.recipes import SMALL
 from trainers.commands.preview import PERCENTILES, Preview, format_preview, preview
 from trainers.recipe.schema import make_recipe
 

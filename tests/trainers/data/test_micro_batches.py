@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
-from tests.support.mixtures import half_too_long, make_mixture, tiny_tokenizer
+from tests.support.training.mixtures import half_too_long, make_mixture, tiny_tokenizer
 from trainers.data.micro_batches import (
     IGNORED,
     Collator,

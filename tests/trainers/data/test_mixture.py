@@ -13,8 +13,8 @@ from harness.core.errors import DataError
 from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList
 from tests.support.data_samples import random_task
-from tests.support.mixtures import half_too_long, make_mixture, without_outputs
-from tests.support.recipes import SMALL
+from tests.support.training.mixtures import half_too_long, make_mixture, without_outputs
+from tests.support.training.recipes import SMALL
 from trainers.data.mixture import CHECK_DRAWS, count_by_source
 from trainers.model.inputs import open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe

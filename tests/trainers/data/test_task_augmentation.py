@@ -17,7 +17,7 @@ from harness.core.grid import Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.data.dataset import TaskList
 from tests.support.data_samples import random_task, tasks
-from tests.support.mixtures import half_too_long, make_mixture
+from tests.support.training.mixtures import half_too_long, make_mixture
 from trainers.commands.preview import format_preview, preview
 from trainers.data.mixture import TaskChanges, count_by_source
 from trainers.data.task_augmentation import EQUAL_WEIGHTS, KINDS, ProblemChange, random_change

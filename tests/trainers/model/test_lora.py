@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.core.errors import ConfigError
-from tests.support.recipes import SMALL
+from tests.support.training.recipes import SMALL
 from trainers.model.inputs import find_base
 from trainers.model.lora import check_lora
 from trainers.recipe.parts import LoraRecipe

@@ -8,7 +8,7 @@ import pytest
 
 from harness.core.errors import ConfigError
 from harness.data.spec import open_dataset
-from tests.support.recipes import EXPERIMENT, SHAPES, recipe_from_options, write_recipe
+from tests.support.training.recipes import EXPERIMENT, SHAPES, recipe_from_options, write_recipe
 from trainers.commands.cli import train
 from trainers.model.lora import check_lora
 

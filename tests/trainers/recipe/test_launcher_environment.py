@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ConfigError
-from tests.support.train_runs import (
+from tests.support.training.train_runs import (
     FEW_STEPS,
     Data,
     last_error_line,

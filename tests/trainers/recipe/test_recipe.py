@@ -17,7 +17,7 @@ from harness.core.random_stream import Stream
 from harness.prompts.prompt_template import load_prompt
 from tests.conftest import ROOT
 from tests.support.data_samples import random_task, task_json
-from tests.support.recipes import SMALL, write_recipe
+from tests.support.training.recipes import SMALL, write_recipe
 from trainers.model.inputs import find_base, open_inputs
 from trainers.model.lora import check_lora
 from trainers.recipe.extras import require_train_extra

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ConfigError
-from tests.support.recipes import SMALL
+from tests.support.training.recipes import SMALL
 from trainers.model.inputs import find_base, open_inputs
 from trainers.recipe.schema import make_recipe
 

@@ -16,8 +16,8 @@ from harness.cli.entry import run_cli
 from harness.core.errors import DataError, RunError
 from harness.data.spec import open_dataset
 from tests.support.data_samples import task_json
-from tests.support.recipes import SMALL
-from tests.support.train_runs import Data, last_error_line, recipe_data, run_python, train_command
+from tests.support.training.recipes import SMALL
+from tests.support.training.train_runs import Data, last_error_line, recipe_data, run_python, train_command
 from trainers.data.mixture import open_mixture
 from trainers.model.chat_template import load_tokenizer
 from trainers.recipe.schema import make_recipe

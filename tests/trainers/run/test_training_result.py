@@ -14,8 +14,7 @@ from harness.data.spec import open_dataset
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.store import Registry
-from tests.support.dtypes import SERVE_OPTIONS
-from tests.support.train_runs import (
+from tests.support.training.train_runs import (
     BATCH,
     FEW_STEPS,
     STEPS,
@@ -26,6 +25,7 @@ from tests.support.train_runs import (
     train_adapter,
     train_command,
 )
+from tests.support.vllm.dtypes import SERVE_OPTIONS
 from trainers.commands.merge import merge
 from trainers.commands.parity import check_parity
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.train_runs import (
+from tests.support.training.train_runs import (
     FEW_STEPS,
     TORCHRUN,
     Data,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support.recipes import SMALL
+from tests.support.training.recipes import SMALL
 from trainers.recipe.schema import make_recipe
 
 

@@ -22,9 +22,9 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from tests.support.data_samples import random_task
-from tests.support.mixtures import tiny_tokenizer, without_outputs
-from tests.support.recipes import SMALL
-from tests.support.train_runs import (
+from tests.support.training.mixtures import tiny_tokenizer, without_outputs
+from tests.support.training.recipes import SMALL
+from tests.support.training.train_runs import (
     Data,
     adapter_manifest,
     interrupt_training,
@@ -35,7 +35,7 @@ from tests.support.train_runs import (
     train_adapter,
     train_command,
 )
-from tests.support.validations import validation_log, validation_recipe
+from tests.support.training.validations import validation_log, validation_recipe
 from trainers.model.chat_template import load_tokenizer
 from trainers.model.inputs import find_base
 from trainers.recipe.schema import make_recipe

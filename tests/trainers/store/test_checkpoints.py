@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.validations import validation_log, validation_recipe
+from tests.support.training.validations import validation_log, validation_recipe
 from trainers.store.best_step import find_best_validation
 from trainers.store.checkpoints import newest_complete, prune_best_weights, write_best_weights
 from trainers.store.digests import DIGESTS_FILE, write_digests

@@ -18,9 +18,9 @@ from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions
 from harness.scoring.run_scores import score_run
-from tests.support.chat_server import TINY_BASE
-from tests.support.dtypes import is_exact, tolerance
-from tests.support.enumerated_runs import prompts_of, views
+from tests.support.runs.enumerated_runs import prompts_of, views
+from tests.support.servers.chat_server import TINY_BASE
+from tests.support.vllm.dtypes import is_exact, tolerance
 
 BORDER = 1e-4 if is_exact() else tolerance()
 """Answers whose log-probability is this close to the threshold are left out of the comparison."""

@@ -14,7 +14,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.view_block import ViewAnswer, ViewResult, view_block
 from harness.runs.view_schema import SearchConfig
-from tests.support.run_folders import edit_manifest, run_manifest, wrong_grid
+from tests.support.runs.run_folders import edit_manifest, run_manifest, wrong_grid
 
 MIN_PROB = 0.05
 

@@ -1,6 +1,6 @@
 """A small OpenAI-compatible server whose answers depend only on the request, and which injects faults.
 
-It runs in a test (``ChatServer``) or as a process: ``python -m tests.support.chat_server PORT [SECONDS]``.
+It runs in a test (``ChatServer``) or as a process: ``python -m tests.support.servers.chat_server PORT [SECONDS]``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ import orjson
 from aiohttp import web
 
 from harness.prompts.file_tokenizer import FileTokenizer
-from tests.support.chat_answers import FAULTS, Body, echo, faulty_response, json_response, mixed_answer, response_body
-from tests.support.language_model import LanguageModel
+from tests.support.servers.chat_answers import (
+    FAULTS,
+    Body,
+    echo,
+    faulty_response,
+    json_response,
+    mixed_answer,
+    response_body,
+)
+from tests.support.servers.language_model import LanguageModel
 
-TINY_BASE = Path(__file__).parents[2] / "trainers" / "weights" / "tiny-base"
+TINY_BASE = Path(__file__).parents[3] / "trainers" / "weights" / "tiny-base"
 _TURN = re.compile(
     r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>\n|<\|start_header_id\|>(\w+)<\|end_header_id\|>\n\n(.*?)<\|eot_id\|>"
     r"|<start_of_turn>(\w+)\n(.*?)<end_of_turn>\n",

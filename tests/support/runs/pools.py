@@ -14,7 +14,7 @@ from harness.data.spec import open_dataset
 from harness.scoring.pool_building import build_pool
 from harness.scoring.pooled_outputs import MemberPredictions, OutputKey
 from harness.voting.ranking import Vote
-from tests.support.run_folders import wrong_grid
+from tests.support.runs.run_folders import wrong_grid
 
 
 def make_pool(out: Path, *names: object, dataset: str | None = None) -> Path:

@@ -23,9 +23,9 @@ from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.sampling.progress_display import Display
 from harness.scoring.rescore_source import open_rescore_source
-from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.language_model import LanguageModel
-from tests.support.sampling_runs import QUICK_POLICY
+from tests.support.runs.sampling_runs import QUICK_POLICY
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
+from tests.support.servers.language_model import LanguageModel
 
 VIEWS = 3
 Key = tuple[str, str, int, str, int]

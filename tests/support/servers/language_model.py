@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from harness.prompts.file_tokenizer import FileTokenizer
-from tests.support.chat_answers import Body
+from tests.support.servers.chat_answers import Body
 
 _FLOOR = 1e-7
 Choice = dict[str, object]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serve.launch.compiler import EAGER_ENV, compiler_fault
 from tests.support.commands import wait_until
-from tests.support.dtypes import vllm_words
+from tests.support.vllm.dtypes import vllm_words
 
 
 class PlainVllm:

@@ -18,10 +18,10 @@ from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, read_views
 from harness.sampling.options import RunOptions
 from harness.sampling.plan import Plan, Sample
-from tests.support.chat_answers import Body
-from tests.support.chat_server import TINY_BASE, ChatServer, copying_model
-from tests.support.language_model import LanguageModel, brute_force
-from tests.support.sampling_runs import run_options
+from tests.support.runs.sampling_runs import run_options
+from tests.support.servers.chat_answers import Body
+from tests.support.servers.chat_server import TINY_BASE, ChatServer, copying_model
+from tests.support.servers.language_model import LanguageModel, brute_force
 
 ROOMY = {"root": str(TINY_BASE), "max_model_len": 4096}
 

@@ -28,9 +28,9 @@ from harness.sampling.options import RunOptions
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
-from tests.support.chat_answers import Body, echo, mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.run_folders import load_records
+from tests.support.runs.run_folders import load_records
+from tests.support.servers.chat_answers import Body, echo, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 QUICK_POLICY = RetryPolicy(max_in_flight=16, retries=3, timeout=5.0, wait=5.0, backoff=0.005)
 PATIENT_POLICY = replace(QUICK_POLICY, retries=60, backoff=0.001)
