@@ -149,8 +149,12 @@ class AnswerSearch:
 
     def _end_logprob(self, position: Position) -> float:
         """Return the log-probability that the turn ends here, by any stop token."""
-        values = [position.logprobs[token] for token in self._stop_ids if token in position.logprobs]
-        if not values:
-            return -math.inf
-        largest = max(values)
-        return largest + math.log(math.fsum(math.exp(value - largest) for value in values))
+        return add_probabilities([position.logprobs[token] for token in self._stop_ids if token in position.logprobs])
+
+
+def add_probabilities(logprobs: Sequence[float]) -> float:
+    """Return the logarithm of the sum of probabilities, given their logarithms; minus infinity for none."""
+    largest = max(logprobs, default=-math.inf)
+    if largest == -math.inf:
+        return largest
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in logprobs))

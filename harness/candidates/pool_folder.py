@@ -1,22 +1,21 @@
-"""The folder of a pool: manifest.json with a checksum, and candidates.jsonl with a check value in every line."""
+"""The folder of a pool: manifest.json with a checksum, and candidates.jsonl with one in every line."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from pydantic import ValidationError
 
 from harness.candidates.pool_schema import CandidateRecord, PoolManifest
 from harness.core.errors import DataError, RunError
 from harness.core.files import atomic_writer
-from harness.runs.checked_json import first_problem, read_record, write_record
+from harness.runs.checked_json import read_record, write_record
+from harness.runs.checked_lines import decode_line, encode_line
 
 _REMEDY = "restore it, or make the pool again (bench pool)"
 
@@ -106,7 +105,7 @@ class PoolFolder:
         sha, count = hashlib.sha256(), 0
         with atomic_writer(self.candidates_path) as file:
             for record in candidates:
-                line = _candidate_line(record)
+                line = encode_line(record)
                 sha.update(line)
                 file.write(line)
                 count += 1
@@ -124,24 +123,9 @@ def is_pool(path: Path) -> bool:
     return isinstance(fields, dict) and fields.get("kind") == "pool"
 
 
-def _candidate_line(record: CandidateRecord) -> bytes:
-    """Return the line of a candidate: its JSON, with the CRC-32 of that JSON as the last field."""
-    content = orjson.dumps(record.model_dump())
-    return content[:-1] + b',"check":"%08x"}\n' % zlib.crc32(content)
-
-
 def _parse_candidate(line: bytes, where: str, manifest: PoolManifest) -> CandidateRecord:
     """Return the candidate of a line; raise DataError if the line is damaged or contradicts the manifest."""
-    try:
-        fields = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error}); {_REMEDY}") from None
-    if not isinstance(fields, dict) or fields.pop("check", None) != f"{zlib.crc32(orjson.dumps(fields)):08x}":
-        raise DataError(f"{where}: does not fit its check value, so that it was changed; {_REMEDY}")
-    try:
-        record = CandidateRecord.model_validate(fields, strict=True)
-    except ValidationError as error:
-        raise DataError(f"{where}, {first_problem(error)}; {_REMEDY}") from None
+    record = decode_line(CandidateRecord, line, where, _REMEDY)
     for proposal in record.proposals:
         if proposal.member >= len(manifest.members):
             raise DataError(f"{where}: member {proposal.member} of {len(manifest.members)}; {_REMEDY}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, encode_line, read_rescores
+from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, read_rescores
 from harness.core.errors import RunError
 from harness.core.files import atomic_writer
+from harness.runs.checked_lines import encode_line
 from harness.runs.prediction_log import PredictionLog
 
 

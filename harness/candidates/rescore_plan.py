@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from harness.candidates.rescores import Output, Rescores
+from harness.candidates.rescores import Rescores
 from harness.core.grid import Grid
+from harness.runs.prediction_schema import OutputKey
 
-Candidates = Mapping[str, Mapping[Output, Sequence[Grid]]]
+Candidates = Mapping[str, Mapping[OutputKey, Sequence[Grid]]]
 """By model and test output, the candidates, best first by vote."""
 
 
@@ -45,9 +46,9 @@ class RescorePlan:
         """The scorers, each once."""
         return list(dict.fromkeys(self.scorer_of.values()))
 
-    def grids(self, scorer: str) -> dict[Output, tuple[Grid, ...]]:
+    def grids(self, scorer: str) -> dict[OutputKey, tuple[Grid, ...]]:
         """Return the candidates that a scorer rescores by test output, each once; outputs without one are left out."""
-        merged: dict[Output, dict[Grid, None]] = {}
+        merged: dict[OutputKey, dict[Grid, None]] = {}
         for model, outputs in self.candidates.items():
             if self.scorer_of.get(model) != scorer:
                 continue

@@ -6,18 +6,18 @@ CRC-32 of its other fields. Lines are appended in any order; a key never occurs 
 
 from __future__ import annotations
 
-from binascii import crc32
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import orjson
-from pydantic import Field, SkipValidation, ValidationError, model_validator
+from pydantic import Field, SkipValidation, model_validator
 
 from harness.core.errors import DataError, GridError
+from harness.core.files import complete_lines
 from harness.core.grid import Grid
-from harness.runs.prediction_schema import Record, omitted_if_none
+from harness.runs.checked_lines import decode_line
+from harness.runs.prediction_schema import OutputKey, Record, omitted_if_none
 
 RESCORES_FILE = "rescores.jsonl"
 RescoreFailure = Literal["too_long", "unwritable"]
@@ -28,9 +28,7 @@ grid, so that their probability would not be that of the candidate.
 """
 RescoreKey = tuple[str, str, int, Grid, int]
 """(scorer, task id, test index, grid, view), which identifies a line."""
-Output = tuple[str, int]
-"""A test output: (task id, test index)."""
-R = TypeVar("R", bound=Record)
+_REMEDY = "restore the file, or move it away and run bench rescore again"
 
 
 class RescoreHeader(Record):
@@ -80,7 +78,7 @@ class ScorerRescores:
     """The lines of one scorer."""
 
     hash: str | None
-    by_output: dict[Output, dict[Grid, dict[int, float | None]]] = field(default_factory=dict)
+    by_output: dict[OutputKey, dict[Grid, dict[int, float | None]]] = field(default_factory=dict)
     """By test output, grid and view: the log-probability, None for a failure."""
     failures: dict[RescoreFailure, int] = field(default_factory=dict)
     lines: int = 0
@@ -130,17 +128,17 @@ def read_rescores(path: Path) -> Rescores | None:
         None if the file does not exist, or has no complete header yet.
 
     Raises:
-        DataError: a line does not fit its checksum, is no line of such a file, or has the key of an earlier line, or
-            the weights of a scorer change; the message names the line.
+        DataError: a line does not match its checksum, is no line of such a file or repeats a key, or the weights of a
+            scorer change; the message names the line.
     """
-    lines = _complete_lines(path)
-    first = next(lines, None)
-    if first is None:
+    lines = enumerate(complete_lines(path), 1)
+    if (first := next(lines, None)) is None:
         return None
-    header = _parse(RescoreHeader, *first)
+    header = decode_line(RescoreHeader, first[1], f"{path}, line 1", _REMEDY)
     scorers: dict[str, ScorerRescores] = {}
-    for where, line in lines:
-        _add_line(scorers, header, _parse(RescoreRecord, where, line), where)
+    for number, line in lines:
+        where = f"{path}, line {number}"
+        _add_line(scorers, header, decode_line(RescoreRecord, line, where, _REMEDY), where)
     return Rescores(header, scorers)
 
 
@@ -171,44 +169,6 @@ def _add_line(scorers: dict[str, ScorerRescores], header: RescoreHeader, line: R
         scorer.failures[line.failure] = scorer.failures.get(line.failure, 0) + 1
 
 
-def encode_line(record: RescoreHeader | RescoreRecord) -> bytes:
-    """Return a record as a line with its checksum."""
-    fields = orjson.dumps(record.model_dump())
-    return fields[:-1] + b',"check":"%08x"}\n' % crc32(fields)
-
-
-def _complete_lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the position, for messages, and the content of the lines of a file that end with a line break."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.endswith(b"\n"):
-                yield f"{path}, line {number}", line
-
-
-def _parse(kind: type[R], where: str, line: bytes) -> R:
-    """Return a line as a record, after comparing its checksum.
-
-    Raises:
-        DataError: it does not fit its checksum, or is no such record.
-    """
-    remedy = "restore the file, or move it away and run bench rescore again"
-    try:
-        fields: Any = orjson.loads(line)
-        check = fields.pop("check")
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-        raise DataError(f"{where}: not a line of rescores with a checksum; {remedy}") from None
-    if check != f"{crc32(orjson.dumps(fields)):08x}":
-        raise DataError(f"{where}, check: the line does not fit its checksum, so that it was changed; {remedy}")
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise DataError(f"{where}{', ' + name if name else ''}: {first['msg']}; {remedy}") from None
-
-
-def scorers_of(rescores: Rescores, outputs: Collection[Output]) -> list[str]:
+def scorers_of(rescores: Rescores, outputs: Collection[OutputKey]) -> list[str]:
     """Return the scorers that rescored candidates of these test outputs."""
     return [name for name, lines in rescores.scorers.items() if any(output in lines.by_output for output in outputs)]

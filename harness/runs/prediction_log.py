@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
 from harness.core.errors import RunError
-from harness.core.files import atomic_writer
+from harness.core.files import atomic_writer, complete_lines
 
 _BLOCK = 1 << 16
 _RETRYABLE_WORDS = (b'"error"', b'"refused"')
@@ -129,7 +129,7 @@ def drop_retryable(path: Path) -> int:
     dropped = 0
     try:
         with atomic_writer(path, draft=path.with_name(f".tmp-{path.name}")) as file:
-            for number, line in enumerate(_complete_lines(path), 1):
+            for number, line in enumerate(complete_lines(path), 1):
                 may_match = any(word in line for word in _RETRYABLE_WORDS)  # most lines need not be parsed
                 if may_match and _outcome(line, f"{path}, line {number}") in ("error", "refused"):
                     dropped += 1
@@ -149,13 +149,6 @@ def _outcome(line: bytes, where: str) -> object:
         return fields.get("view", fields)["outcome"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{where}: not a prediction ({error!r}); restore the file or run the benchmark again") from None
-
-
-def _complete_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file that end with a line break; none if there is no file."""
-    if path.exists():
-        with path.open("rb") as file:
-            yield from (line for line in file if line.endswith(b"\n"))
 
 
 def _complete_size(path: Path, mark: bytes) -> int:

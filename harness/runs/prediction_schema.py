@@ -16,6 +16,8 @@ the request failed until it was given up. ``missing``: there is no prediction.
 FAILURES: tuple[Outcome, ...] = (
     "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing",
 )  # fmt: skip
+OutputKey = tuple[str, int]
+"""(task id, test index), which identifies a test output."""
 PredictionKey = tuple[str, str, int, int]
 """(model, task id, test index, sample index), which identifies a drawn prediction, or a view, in its run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,9 @@ from harness.runs.prediction_schema import AugmentationRecord, Outcome, Predicti
 
 ViewOutcome = Literal["enumerated", "too_long", "refused", "error"]
 """What became of a view; all but ``enumerated`` are failures, named as those of predictions, and have no answers."""
+
+BELOW_MIN_PROB = "below_min_prob"
+"""The kind of failure of a view without any answer that reaches the threshold."""
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -106,3 +110,22 @@ class EnumerationResult(Record):
     """Completions that were cut off at the limit on tokens."""
     dropped: int
     """Branches that ``--max-answers`` cut off."""
+
+
+def view_failure(outcome: str, answer_outcomes: Sequence[str], *, truncated: bool) -> str | None:
+    """Return why a view proposed no grid, as a kind of failure; None if it proposed one.
+
+    It is the failure of the view, else of its likeliest answer, else ``truncated`` or ``below_min_prob``.
+
+    Args:
+        outcome: of the view.
+        answer_outcomes: of its answers, likeliest first.
+        truncated: whether a completion was cut off at the limit on tokens.
+    """
+    if outcome != "enumerated":
+        return outcome
+    if "grid" in answer_outcomes:
+        return None
+    if answer_outcomes:
+        return answer_outcomes[0]
+    return "truncated" if truncated else BELOW_MIN_PROB

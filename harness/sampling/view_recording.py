@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.client.response import Reply
 from harness.core.grid import Grid
 from harness.runs.prediction_reader import read_views
 from harness.runs.view_block import ViewResult, view_block
+from harness.runs.view_schema import view_failure
 from harness.sampling.plan import Sample
 from harness.sampling.recording import Recorder
 
@@ -28,7 +27,7 @@ class ViewRecorder(Recorder):
         self.done[sample.number] = 1
         tally = self.board.tallies[sample.model]
         tally.answered += 1
-        failure = _failure(result.outcome, [a.outcome for a in result.answers], truncated=result.greedy is None)
+        failure = view_failure(result.outcome, [a.outcome for a in result.answers], truncated=result.greedy is None)
         proposals = [(a.grid, a.logprob / a.n_tokens) for a in result.answers if a.grid is not None]
         truth = sample.task.test[sample.test_index].output
         tally.add_view((sample.task.id, sample.test_index), truth, failure, proposals)
@@ -43,23 +42,9 @@ class ViewRecorder(Recorder):
         """Count the views of earlier sessions."""
         for view in read_views(self._log.path):
             number = self._mark_done((view.model, view.task_id, view.test_index, view.sample))
-            failure = _failure(view.outcome, [a.outcome for a in view.answers], truncated=view.greedy is None)
+            failure = view_failure(view.outcome, [a.outcome for a in view.answers], truncated=view.greedy is None)
             proposals: list[tuple[Grid, float | None]] = [
                 (answer.grid, answer.mean_logprob) for answer in view.answers if answer.grid is not None
             ]
             tally, truth = self.board.tallies[view.model], self._plan.true_output(number)
             tally.add_view((view.task_id, view.test_index), truth, failure, proposals)
-
-
-def _failure(outcome: str, outcomes: Sequence[str], *, truncated: bool) -> str | None:
-    """Return the kind of failure of a view that proposes no grid, for the display; None if it proposes one.
-
-    Args:
-        outcomes: of its answers.
-        truncated: the greedy answer was truncated.
-    """
-    if "grid" in outcomes:
-        return None
-    if outcome != "enumerated":
-        return outcome
-    return outcomes[0] if outcomes else "truncated" if truncated else "below --min-prob"

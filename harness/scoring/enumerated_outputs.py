@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.candidates.enumeration import add_probabilities
 from harness.core.grid import Grid
 from harness.runs.prediction_reader import EnumeratedView, Prediction
-from harness.runs.view_schema import EnumerationResult
+from harness.runs.view_schema import EnumerationResult, view_failure
 from harness.scoring.prediction_groups import ModelPredictions, OutputGroups, OutputPredictions
 from harness.voting.enumerated_metrics import score_views
 from harness.voting.metrics import OutputScore
 from harness.voting.ranking import Vote
-
-BELOW_MIN_PROB = "below_min_prob"
-"""The kind of failure of a view without any answer that reaches the threshold."""
 
 
 @dataclass(slots=True)
@@ -85,24 +82,10 @@ def view_votes(view: EnumeratedView) -> list[Vote]:
     votes = []
     symmetry = sys.intern(view.view)
     for grid, group in answers.items():
-        logprob = _sum_of_probabilities([answer.sum_logprob or 0.0 for answer in group])
+        logprob = min(0.0, add_probabilities([answer.sum_logprob or 0.0 for answer in group]))
         mean = logprob / group[0].n_tokens if group[0].n_tokens else None
         votes.append(Vote(grid, mean, logprob, symmetry, view.sample, view.sample))
     return votes
-
-
-def view_failure(view: EnumeratedView) -> str | None:
-    """Return why a view proposed no grid, as a kind of failure; None if it proposed one.
-
-    It is that of the view, else of its likeliest answer, else ``truncated`` or ``below_min_prob``.
-    """
-    if view.outcome != "enumerated":
-        return view.outcome
-    if any(answer.grid is not None for answer in view.answers):
-        return None
-    if view.answers:
-        return view.answers[0].outcome
-    return "truncated" if view.truncated else BELOW_MIN_PROB
 
 
 def group_views(
@@ -121,8 +104,10 @@ def group_views(
         if (output := groups.output_of(view)) is None:
             continue
         output.add_view(view)
-        if (kind := view_failure(view)) is not None:
-            groups.failures[view.model][kind] += 1
+        outcomes = [answer.outcome for answer in view.answers]
+        failure = view_failure(view.outcome, outcomes, truncated=view.truncated > 0)
+        if failure is not None:
+            groups.failures[view.model][failure] += 1
         groups.with_views.add(view.model)
     return groups.models(where)
 
@@ -138,9 +123,3 @@ def enumeration_result(outputs: Sequence[OutputPredictions]) -> EnumerationResul
         truncated=sum(output.truncated for output in views),
         dropped=sum(output.dropped for output in views),
     )
-
-
-def _sum_of_probabilities(logprobs: Sequence[float]) -> float:
-    """Return log(sum(exp(logprobs))), which no rounding takes above 0."""
-    largest = max(logprobs)
-    return min(largest + math.log(math.fsum(math.exp(value - largest) for value in logprobs)), 0.0)

@@ -14,8 +14,9 @@ from harness.core.errors import ConfigError, RunError, format_ids
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
+from harness.runs.prediction_schema import OutputKey
 from harness.runs.schema import Manifest, RunConfig
-from harness.scoring.pooled_outputs import MemberPredictions, OutputKey
+from harness.scoring.pooled_outputs import MemberPredictions
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions
 from harness.scoring.prediction_loader import RUN, SavedPredictions, open_predictions
 from harness.scoring.run_selector import split_run_name, unfinished_warnings

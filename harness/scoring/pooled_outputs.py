@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from harness.candidates.pool_schema import PoolMember
 from harness.core.grid import Grid
+from harness.runs.prediction_schema import OutputKey
 from harness.scoring.prediction_groups import ModelPredictions, OutputPredictions
 from harness.voting.metrics import OutputScore
 from harness.voting.pooled_metrics import score_pooled_votes
@@ -17,9 +18,6 @@ POOL = "pool"
 """The name of the one model of a pool."""
 NO_CANDIDATE = "no_candidate"
 """The kind of failure of a view in which no member proposed a grid."""
-
-OutputKey = tuple[str, int]
-"""(task id, test index)."""
 
 
 @dataclass(slots=True)

@@ -11,10 +11,11 @@ from pydantic import JsonValue
 
 from harness.candidates.pool_folder import PoolFolder, is_pool
 from harness.candidates.rescore_plan import Candidates
-from harness.candidates.rescores import RESCORES_FILE, Output, RescoreHeader
+from harness.candidates.rescores import RESCORES_FILE, RescoreHeader
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Task
 from harness.runs.folder import RunFolder
+from harness.runs.prediction_schema import OutputKey
 from harness.runs.schema import Manifest, ModelConfig
 from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.pool_loader import OpenPool, open_pool
@@ -125,7 +126,7 @@ def pool_source(pool: OpenPool) -> RescoreSource:
     )
 
 
-def candidates_of(predictions: Sequence[ModelPredictions]) -> dict[str, dict[Output, tuple[Grid, ...]]]:
+def candidates_of(predictions: Sequence[ModelPredictions]) -> dict[str, dict[OutputKey, tuple[Grid, ...]]]:
     """Return the candidates of every model by test output, best first by vote."""
     return {
         model.model: {

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.core.grid import Grid
+from harness.runs.prediction_schema import OutputKey
 from harness.voting.ranking import top_k_probability
-
-Output = tuple[str, int]
-"""A test output: (task id, test index)."""
 
 
 class OutputTally:
@@ -93,15 +91,15 @@ class ModelTally:
     begun: int = 0
     """Test outputs that have predictions."""
     failures: Counter[str] = field(default_factory=Counter)
-    open_outputs: dict[Output, OutputTally] = field(default_factory=dict)
+    open_outputs: dict[OutputKey, OutputTally] = field(default_factory=dict)
     """Test outputs that have some of their predictions."""
-    _changed: set[Output] = field(default_factory=set)
+    _changed: set[OutputKey] = field(default_factory=set)
     """Test outputs whose entry in ``_votes`` is out of date."""
-    _votes: dict[Output, float] = field(default_factory=dict)
+    _votes: dict[OutputKey, float] = field(default_factory=dict)
     """vote_2 by test output."""
 
     def add(
-        self, output: Output, truth: Grid | None, outcome: str, grid: Grid | None, mean_logprob: float | None
+        self, output: OutputKey, truth: Grid | None, outcome: str, grid: Grid | None, mean_logprob: float | None
     ) -> None:
         """Count a prediction for a test output whose right answer is ``truth`` (None if unknown)."""
         tally = self._count(output, truth, None if outcome == "grid" else outcome)
@@ -109,7 +107,7 @@ class ModelTally:
         self._note_change(output, tally)
 
     def add_view(
-        self, output: Output, truth: Grid | None, failure: str | None, proposals: Sequence[tuple[Grid, float | None]]
+        self, output: OutputKey, truth: Grid | None, failure: str | None, proposals: Sequence[tuple[Grid, float | None]]
     ) -> None:
         """Count a view of a test output.
 
@@ -121,7 +119,7 @@ class ModelTally:
         tally.add_view(proposals)
         self._note_change(output, tally)
 
-    def _count(self, output: Output, truth: Grid | None, failure: str | None) -> OutputTally:
+    def _count(self, output: OutputKey, truth: Grid | None, failure: str | None) -> OutputTally:
         """Count a prediction or view, and return the tally of its test output."""
         self.done += 1
         if failure is not None:
@@ -132,14 +130,14 @@ class ModelTally:
             self.begun += 1
         return tally
 
-    def _note_change(self, output: Output, tally: OutputTally) -> None:
+    def _note_change(self, output: OutputKey, tally: OutputTally) -> None:
         """Note that a test output has another vote, which is final if all of its predictions or views are there."""
         self._changed.add(output)
         if tally.drawn >= self.n:
             self._update_vote(output)
             del self.open_outputs[output]
 
-    def stop_output(self, output: Output, skipped: int) -> None:
+    def stop_output(self, output: OutputKey, skipped: int) -> None:
         """Record that early stopping ended a test output and skips this many of its predictions."""
         self.total -= skipped
         self._update_vote(output)
@@ -155,7 +153,7 @@ class ModelTally:
         means = [sum(votes) / len(votes) for votes in votes_by_task.values()]
         return sum(means) / len(means) if means else None
 
-    def _update_vote(self, output: Output) -> None:
+    def _update_vote(self, output: OutputKey) -> None:
         """Recompute vote_2 of a test output."""
         self._changed.discard(output)
         if (vote := self.open_outputs[output].probability_in_top(2)) is not None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.core.digests import ADAPTER_FILES, content_hash
 from harness.core.errors import DataError, RunError
+from harness.core.files import complete_lines
 from reports.loading.runs import Section
 
 _MANIFEST, _LOG = "manifest.json", "log.jsonl"
@@ -111,15 +112,10 @@ def _read_object(path: Path) -> dict[str, object]:
 
 def _read_log(path: Path) -> list[dict[str, object]]:
     """Return the lines of a training log, without an incomplete last line; none if there is no log."""
-    if not path.is_file():
-        return []
     lines = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                lines.append(json.loads(line))  # orjson would refuse the NaN and Infinity that older versions wrote
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error})") from None
+    for number, line in enumerate(complete_lines(path), 1):
+        try:
+            lines.append(json.loads(line))  # orjson would refuse the NaN and Infinity that older versions wrote
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error})") from None
     return lines

@@ -10,7 +10,7 @@ from harness.results.summary_table import WILSON_MARK, failure_count, prediction
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.prediction_schema import FAILURES
 from harness.runs.schema import ModelResult
-from harness.scoring.enumerated_outputs import BELOW_MIN_PROB
+from harness.runs.view_schema import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.paired_test import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio

@@ -102,7 +102,7 @@ def lines_of(folder: PoolFolder, edit: Callable[[list[bytes]], list[bytes]]) -> 
 
 
 def checked(line: bytes, **changes: object) -> bytes:
-    """Return a line with other fields and a check value that fits them."""
+    """Return a line with other fields and a checksum that matches them."""
     fields = orjson.loads(line) | changes
     fields.pop("check")
     content = orjson.dumps(fields)
@@ -116,10 +116,10 @@ def proposal(**changes: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda lines: [lines[0], lines[1].replace(b"[[2]]", b"[[4]]"), lines[2]], "line 2: does not fit its check"),
+        (lambda lines: [lines[0], lines[1].replace(b"[[2]]", b"[[4]]"), lines[2]], "line 2, check: the line does"),
         (lambda lines: [lines[0], lines[1][:40] + b"\n", lines[2]], r"line 2: not JSON \(.*make the pool again"),
-        (lambda lines: [lines[0], b"[]\n", lines[2]], "line 2: does not fit its check value"),
-        (lambda lines: [lines[0], lines[1].replace(b'"check"', b'"c"'), lines[2]], "line 2: does not fit its check"),
+        (lambda lines: [lines[0], b"[]\n", lines[2]], "line 2: expected an object with a checksum"),
+        (lambda lines: [lines[0], lines[1].replace(b'"check"', b'"c"'), lines[2]], "line 2: expected an object"),
         (lambda lines: [*lines[:2], lines[2][:-9]], "line 3: not JSON"),
         (lambda lines: lines[:2], "2 candidates, where the manifest has 3"),
         (lambda lines: [lines[1], lines[0], lines[2]], "was changed since the pool was made"),

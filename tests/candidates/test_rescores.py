@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.candidates.rescore_log import RescoreLog, check_scorer_hashes
-from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, encode_line, read_rescores
+from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, read_rescores
 from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
+from harness.runs.checked_lines import encode_line
 from tests.support.runs.rescores import rescore_record
 
 HEADER = RescoreHeader(run="data", seed=3, views=2, predictions_sha256="abc")
@@ -110,15 +111,15 @@ def test_a_line_of_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rescores.jsonl"
     write(path, RECORDS[:1])
     for line, message in (
-        (b"{}\n", "line 3: not a line of rescores with a checksum"),
-        (b"[1]\n", "line 3: not a line of rescores with a checksum"),
+        (b"{}\n", "line 3: expected an object with a checksum"),
+        (b"[1]\n", "line 3: expected an object with a checksum"),
         (encode_line(RECORDS[0]), "line 3: base, task t, test 0, view 0 of this grid has a line before"),
         (encode_line(RECORDS[1].model_copy(update={"view": 2})), "line 3, view: 2 is not one of the 2 views"),
         (encode_line(RECORDS[1].model_copy(update={"scorer_hash": "x"})), "line 3, scorer_hash: base has other weig"),
         (encode_line(RECORDS[1].model_copy(update={"grid": [[1], [2, 3]]})), "line 3, grid, row 1: 2 cells"),
         (encode_line(RECORDS[1].model_copy(update={"logprob": 0.5})), "line 3, logprob: Input should be less than"),
-        (encode_line(RECORDS[1].model_copy(update={"logprob": None})), "line 3: Value error, logprob: a line has eit"),
-        (encode_line(RECORDS[1].model_copy(update={"logprob": float("nan")})), "line 3: Value error, logprob"),
+        (encode_line(RECORDS[1].model_copy(update={"logprob": None})), "line 3, content: Value error, logprob: a"),
+        (encode_line(RECORDS[1].model_copy(update={"logprob": float("nan")})), "line 3, content: Value error, logprob"),
     ):
         start = path.read_bytes()
         path.write_bytes(start + line)

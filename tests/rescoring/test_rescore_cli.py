@@ -128,7 +128,7 @@ def test_a_damaged_line_is_told_with_its_number(run: Path, server: ChatServer, c
     for command in (words(server, run), ["score", run, "--rules", "poe"]):
         status, _, err = run_bench(capsys, *command)
         assert status == 1
-        assert f"{path}, line 5, check: the line does not fit its checksum" in err
+        assert f"{path}, line 5, check: the line does not match its checksum" in err
 
 
 def test_a_key_is_sent_and_never_shown(run: Path, capsys: Capture) -> None:

@@ -212,5 +212,5 @@ def test_damage_is_told_by_every_reader(capsys: pytest.CaptureFixture[str], here
     for words in commands:
         status, out, err = run_bench(capsys, *words)
         assert (status, out) == (1, "")
-        assert "candidates.jsonl, line 7: does not fit its check value" in err
+        assert "candidates.jsonl, line 7, check: the line does not match its checksum" in err
     assert RunFolder(here / "drawn").manifest()
