@@ -122,7 +122,7 @@ async def _prepare(options: RescoreOptions, source: RescoreSource, display: Disp
     plan = RescorePlan(source.candidates, options.scorers(source), header.views, options.top)
     if not any(map(plan.total, plan.scorers)):
         raise RunError(f"{source.folder}: there are no candidates to rescore")
-    for warning in source.warnings:
+    for warning in (*source.warnings, *([] if saved is None else _narrowed(saved, plan))):
         display.notice(f"warning: {warning}")
     async with AsyncExitStack() as stack:
         servers = []
@@ -139,6 +139,17 @@ async def _prepare(options: RescoreOptions, source: RescoreSource, display: Disp
         ready = _Prepared(plan, setup, servers, present)
         await _detect_methods(ready)
         yield ready
+
+
+def _narrowed(saved: Rescores, plan: RescorePlan) -> list[str]:
+    """Return a warning for each scorer that rescored more candidates than ``--top`` allows it from now on."""
+    limits = {name: (saved.header.top or {}).get(name) for name in plan.scorers if name in saved.scorers}
+    return [
+        f"{name} rescored {'all candidates' if limit is None else f'the {limit} best candidates'} before; with --top "
+        f"{plan.top} poe and kgmon use the {plan.top} best only"
+        for name, limit in limits.items()
+        if plan.top is not None and (limit is None or limit > plan.top)
+    ]
 
 
 async def _detect_methods(ready: _Prepared) -> None:

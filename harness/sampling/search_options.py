@@ -14,6 +14,8 @@ from harness.runs.view_schema import SearchConfig
 
 Search = Literal["greedy", "sample", "dfs"]
 DEFAULT_MIN_PROB = 0.1
+LEAST_MIN_PROB = 1e-6
+"""1/p log-probabilities are requested for each token, and no vocabulary has a million tokens."""
 _HARMLESS_FIELDS: Mapping[str, tuple[JsonValue, ...] | None] = {
     "priority": None,
     "stop_token_ids": None,
@@ -42,8 +44,8 @@ def check_search(search: Search | None, min_prob: float | None, max_answers: int
         for name, value in (("--min-prob", min_prob), ("--max-answers", max_answers)):
             if value is not None:
                 raise ConfigError(f"{name} belongs to --search dfs; add it, or leave {name} out")
-    if min_prob is not None and not 0 < min_prob <= 1:
-        raise ConfigError(f"--min-prob must be above 0 and at most 1, not {min_prob:g}")
+    if min_prob is not None and not LEAST_MIN_PROB <= min_prob <= 1:
+        raise ConfigError(f"--min-prob must be at least {LEAST_MIN_PROB:g} and at most 1, not {min_prob:g}")
     if max_answers is not None and max_answers < 1:
         raise ConfigError(f"--max-answers must be at least 1, not {max_answers}")
 

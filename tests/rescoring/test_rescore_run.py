@@ -89,6 +89,20 @@ def test_another_model_rescores_the_candidates_of_all(run: Path, server: ChatSer
     assert set(open_predictions(run).rescores) == {"base", "cross"}
 
 
+def test_a_smaller_top_than_before_is_told(run: Path, server: ChatServer) -> None:
+    for top, words in (
+        (2, None),
+        (None, None),
+        (2, "cross rescored all candidates before; with --top 2 poe and kgmon use the 2 best only"),
+        (1, "cross rescored the 2 best candidates before; with --top 1 poe and kgmon use the 1 best only"),
+        (1, None),
+    ):
+        output = io.StringIO()
+        run_rescore(rescore_options(server, run, model="cross", top=top), output)
+        assert ("best only" in output.getvalue()) == (words is not None)
+        assert words is None or words in output.getvalue()
+
+
 def test_a_prompt_is_sent_once_to_a_server_that_shares_it(run: Path, server: ChatServer) -> None:
     run_rescore(rescore_options(server, run, policy=replace(PATIENT_POLICY, max_in_flight=256)))
     sent = [(body["model"], *item["prompt"]) for body in server.requests for item in body["prompts"]]

@@ -62,6 +62,8 @@ def test_options_that_contradict_the_search_are_refused(
         (*DFS, "--min-prob", "0"),
         (*DFS, "--min-prob", "1.5"),
         (*DFS, "--min-prob", "nan"),
+        (*DFS, "--min-prob", "1e-7"),
+        (*DFS, "--min-prob", "1e-320"),
         (*DFS, "--max-answers", "0"),
         ("--search", "bfs"),
     ],
