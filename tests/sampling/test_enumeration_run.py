@@ -229,7 +229,7 @@ def test_a_server_of_chats_only_is_refused_with_the_reason(tmp_path: Path) -> No
         ({"api": "chat"}, "cannot have --api chat"),
         ({"extra_body": {"repetition_penalty": 1.1}}, "cannot have repetition_penalty in --extra-body"),
         ({"extra_body": {"logit_bias": {"3": 1}}}, "cannot have logit_bias in --extra-body"),
-        ({"min_prob": 0.0}, "--min-prob must be above 0"),
+        ({"min_prob": 0.0}, "--min-prob must be at least"),
         ({"max_answers": 0}, "--max-answers must be at least 1"),
         ({"search": None}, "--min-prob belongs to --search dfs"),
         ({"search": "greedy", "min_prob": None, "max_answers": 2}, "--max-answers belongs to --search dfs"),

@@ -26,7 +26,8 @@ from tests.support.runs.sampling_runs import (
     run_sampling,
 )
 from tests.support.servers.chat_answers import Body, echo, mixed_answer, random_faults
-from tests.support.servers.chat_server import TINY_BASE, ChatServer, count_tokens
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
+from tests.support.servers.chat_tokens import count_tokens
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 

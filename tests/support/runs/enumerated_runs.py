@@ -20,7 +20,8 @@ from harness.sampling.options import RunOptions
 from harness.sampling.plan import Plan, Sample
 from tests.support.runs.sampling_runs import run_options
 from tests.support.servers.chat_answers import Body
-from tests.support.servers.chat_server import TINY_BASE, ChatServer, copying_model
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
+from tests.support.servers.chat_tokens import copying_model
 from tests.support.servers.language_model import LanguageModel, brute_force
 
 ROOMY = {"root": str(TINY_BASE), "max_model_len": 4096}
