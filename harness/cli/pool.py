@@ -31,14 +31,19 @@ def pool(
     bench pool runs/a submission.json --dataset arc1/evaluation -o runs/pool
     """
     from harness.candidates.pool_folder import PoolFolder
-    from harness.core.errors import UnknownOutputError
+    from harness.core.errors import ConfigError, UnknownOutputError
     from harness.results.pool_table import pool_table
     from harness.scoring.pool_building import build_pool
     from harness.scoring.pool_scores import compare_with_members
     from harness.scoring.prediction_loader import open_predictions
     from harness.scoring.rule_scores import parse_rules
 
-    parse_rules(rules or "all")  # refuses unknown ones before anything is written
+    named = parse_rules(rules or "all")  # refuses unknown ones before anything is written
+    if rules not in (None, "all") and (late := [rule.name for rule in named if rule.needs_rescores]):
+        raise ConfigError(
+            f"--rules: {', '.join(late)} cannot be applied to a new pool, which has no rescores: make it without, then "
+            f"bench rescore {output} and bench score {output} --rules {','.join(late)}"
+        )
     folder = PoolFolder(output)
     folder.check_free()
     new = build_pool(members, dataset)

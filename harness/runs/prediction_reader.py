@@ -177,8 +177,8 @@ def _parse_answer(line: dict[str, object], index: int, where: str) -> Prediction
     if type(line["answer_index"]) is not int or line["answer_index"] != index:
         raise DataError(f"{where}, answer_index: expected {index}, got {short_repr(line['answer_index'])}")
     answer = _parse_prediction(line, where)
-    if answer.sum_logprob is None or answer.n_tokens is None:
-        raise DataError(f"{where}: an enumerated answer needs cumulative_logprob and n_tokens")
+    if answer.sum_logprob is None or not answer.n_tokens:
+        raise DataError(f"{where}: an enumerated answer needs cumulative_logprob and n_tokens (1 or more)")
     return answer
 
 
@@ -219,8 +219,10 @@ def _check_answers(record: ViewRecord, answers: Sequence[Prediction], where: str
         raise DataError(f"{where}, view.answers: {record.view.answers}, but {len(answers)} answers precede it")
     for answer in answers:
         view = (answer.model, answer.task_id, answer.test_index, answer.sample)
-        if view != record.key or answer.view != record.augmentation.symmetry:
+        if view != record.key:
             raise DataError(f"{where}: closes view {record.key}, but an answer of view {view} precedes it")
+        if answer.view != (symmetry := record.augmentation.symmetry):
+            raise DataError(f"{where}, augmentation.symmetry: {symmetry}, but an answer of {answer.view} precedes it")
     logprobs = [answer.sum_logprob or 0.0 for answer in answers]
     if any(earlier < later for earlier, later in pairwise(logprobs)):
         raise DataError(f"{where}: the answers that precede it are not in the order of their cumulative_logprob")

@@ -101,6 +101,11 @@ def changed(line: int, **fields: object) -> bytes:
         (changed(1, answer_index=2), "line 2, answer_index: expected 1, got 2"),
         (changed(0, answer_index=False), "line 1, answer_index: expected 0, got False"),
         (changed(0, cumulative_logprob=None), "line 1: an enumerated answer needs cumulative_logprob"),
+        (changed(0, n_tokens=0), "line 1: an enumerated answer needs cumulative_logprob and n_tokens"),
+        (
+            changed(1, augmentation={"symmetry": "rotate_90"}),
+            "line 3, augmentation.symmetry: .*, but an answer of rotate_90 precedes it",
+        ),
         (changed(0, cumulative_logprob=math.log(0.76)), "line 3: the probabilities .* add up to 1.01"),
         (changed(0, cumulative_logprob=2e-6), "line 3: the probabilities"),
         (changed(1, cumulative_logprob=-0.1), "line 3: the answers that precede it are not in the order"),

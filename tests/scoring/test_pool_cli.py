@@ -180,6 +180,7 @@ def test_tasks_without_outputs_are_pooled_without_a_table(capsys: pytest.Capture
         (["pool", "submission.json", "-o", "new"], 2, "name them with --dataset"),
         (["pool", "drawn", "-o", "new", "--dataset", "toy/copy/evaluation#n=24"], 1, "which the dataset lacks"),
         (["pool", "drawn", "-o", "new", "--rules", "best"], 2, "there is no selection rule 'best'"),
+        (["pool", "drawn", "-o", "new", "--rules", "marc,poe"], 2, "--rules: poe cannot be applied to a new pool"),
         (["score", "made", "-n", "4"], 2, "a pool knows how many views were requested; leave out -n"),
         (["score", "made", "--scorer", "judge"], 2, "--scorer judge"),
         (["score", "drawn", "--format", "pool"], 1, "drawn is a run, not a pool"),
