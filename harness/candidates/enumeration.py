@@ -15,11 +15,11 @@ from heapq import heappop, heappush
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A prefix of answers, to be completed greedily.
+    """The first tokens of an answer, to be completed greedily by a server.
 
     Args:
-        tokens: the answer's first token ids.
-        logprob: natural logarithm of their probability given the prompt; no answer that begins so is likelier.
+        tokens: their ids.
+        logprob: their log-probability given the prompt, an upper bound for every answer that begins with them.
     """
 
     tokens: tuple[int, ...]
@@ -45,8 +45,8 @@ class EnumeratedAnswer:
 
     Args:
         tokens: its token ids without the token that ends the turn.
-        logprob: natural logarithm of the probability of the tokens and the end of the turn; several tokens that end a
-            turn add up.
+        logprob: log-probability of the tokens followed by the end of the turn; if several tokens end a turn, their
+            probabilities are added.
     """
 
     tokens: tuple[int, ...]

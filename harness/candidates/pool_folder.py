@@ -63,7 +63,7 @@ class PoolFolder:
         if count != manifest.candidates:
             raise DataError(f"{path}: {count} candidates, where the manifest has {manifest.candidates}; {_REMEDY}")
         if sha.hexdigest() != manifest.candidates_sha256:
-            raise DataError(f"{path}: was changed since the pool was made (its SHA-256 is another); {_REMEDY}")
+            raise DataError(f"{path}: was changed since the pool was made (its SHA-256 differs); {_REMEDY}")
 
     def check_free(self) -> None:
         """Check that a pool may be written here.
@@ -101,7 +101,7 @@ class PoolFolder:
         return complete
 
     def _write_files(self, manifest: PoolManifest, candidates: Iterable[CandidateRecord]) -> PoolManifest:
-        """Write the files into this folder, which is made, and return the complete manifest."""
+        """Create this folder with its files, and return the complete manifest."""
         sha, count = hashlib.sha256(), 0
         with atomic_writer(self.candidates_path) as file:
             for record in candidates:

@@ -32,13 +32,13 @@ class PoolMember(Record):
     n: Annotated[int, Field(gt=0)]
     """Requested predictions per test output."""
     views: Annotated[int, Field(gt=0)]
-    """Requested views per test output. Every attempt of a file is a view of its own."""
+    """Requested views per test output. Every attempt of a file is a separate view."""
     view_space: str
     """Members with the same one have the same views: ``seed 0``, ``unaugmented``, or ``file DIGEST``."""
     names_views: bool
     """Whether its predictions name the symmetry under which the prompt showed the task."""
     asked: ModelConfig | None
-    """How the run asked the model; None for a file."""
+    """The settings with which the run prompted the model; None for a file."""
     chat_template_kwargs: dict[str, JsonValue]
     """Variables of the chat template that the run set for all of its models."""
     warnings: list[str]

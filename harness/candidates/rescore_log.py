@@ -62,7 +62,7 @@ def check_header(path: Path, saved: RescoreHeader, wanted: RescoreHeader) -> Non
     Raises:
         RunError: it belongs to other predictions, another dataset or seed, or has another number of views.
     """
-    remedy = f"move {path.name} away, and bench rescore begins another"
+    remedy = f"move {path.name} away, and bench rescore starts a new file"
     for name, what in (
         ("predictions_sha256", "other predictions"),
         ("run", "another dataset"),

@@ -31,7 +31,7 @@ class RescorePlan:
 
     Args:
         candidates: of every model.
-        scorer_of: by model, who rescores its candidates.
+        scorer_of: by model, the scorer of its candidates.
         views: number of fixed views, 0 to views − 1.
         top: rescore so many of the best candidates of a model; None for all.
     """

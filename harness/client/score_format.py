@@ -20,18 +20,18 @@ from harness.core.errors import ServerError
 
 ScoreMethod = Literal["arc_score", "prompt_logprobs", "echo"]
 FALLBACKS: tuple[ScoreMethod, ...] = ("prompt_logprobs", "echo")
-"""Methods for servers without a route of their own, the preferred one first."""
+"""Methods for servers without a scoring route, the preferred one first."""
 _ROUNDING = 1e-3
 """How far above 0 a log-probability may be."""
 
 
 class UnusableScores(ServerError):
-    """The server's reply does not hold the log-probabilities that were asked for, and would not at another attempt."""
+    """The reply lacks the requested log-probabilities, and a retry would not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswers:
-    """A prompt and the answers to score behind it, as token ids (the end of turn included); none is empty."""
+    """A prompt and the answers to score after it, as token ids (the end of turn included); none is empty."""
 
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
@@ -156,10 +156,10 @@ def parse_completion_reply(
         raise UnusableScores(f"expected {len(pairs)} choices, got {received}")
     if len(pairs) > 1:
         choices = sort_by_index(choices)
-    read = _prompt_rows if method == "prompt_logprobs" else _echoed_rows
+    read_rows = _prompt_rows if method == "prompt_logprobs" else _echoed_rows
     scores = []
     for choice, (prompt, answer) in zip(choices, pairs, strict=True):
-        values = read(choice if isinstance(choice, dict) else {}, [*prompt, *answer])[len(prompt) :]
+        values = read_rows(choice if isinstance(choice, dict) else {}, [*prompt, *answer])[len(prompt) :]
         scores.append(AnswerScore(math.fsum(map(_logprob, values)), len(answer)))
     return scores
 

@@ -35,11 +35,11 @@ class ScoreServer(JobServer[ScoreRequest, ScoredAnswer]):
         super().__init__(client, models, policy)
         self.scores = ScoreClient(client)
         self._detecting = asyncio.Lock()
-        self._names: set[tuple[str, str]] = set()
+        self._verified_names: set[tuple[str, str]] = set()
         """Models with a name under which they answered and had the expected weights."""
 
     async def detect(self, request: ScoreRequest) -> None:
-        """Find out how the server scores, once (raises as ``ScoreClient.detect``)."""
+        """Detect how the server scores, once (raises as ``ScoreClient.detect``)."""
         async with self._detecting:
             if self.scores.method is None:
                 await self.scores.detect(request)
@@ -69,6 +69,6 @@ class ScoreServer(JobServer[ScoreRequest, ScoredAnswer]):
         Raises:
             ServerError: one has other weights than ``hashes``. TransientError, Refusal: as ``Client.models``.
         """
-        if (model, answered_as) not in self._names:
+        if (model, answered_as) not in self._verified_names:
             await self._refresh_models()
-            self._names.add((model, answered_as))
+            self._verified_names.add((model, answered_as))

@@ -37,7 +37,7 @@ class ScoreClient:
     """Scores answers with one server.
 
     Args:
-        client: an open client; its ``models`` have been requested, so that the server's own route is known.
+        client: an open client; its ``models`` have been requested, so that its scoring route is known.
 
     Attributes:
         method: how this server scores; None until the first request has shown it.
@@ -50,7 +50,7 @@ class ScoreClient:
     async def score(self, request: ScoreRequest) -> ScoreReply:
         """Return the scores of a request's answers; a single attempt, like ``Client.send``.
 
-        The first request finds out the method, with a notice.
+        The first request detects the method and shows it in a notice.
 
         Raises:
             TransientError: the request may succeed later. Refusal: the server refuses it.
@@ -68,7 +68,7 @@ class ScoreClient:
         return ScoreReply(model, scores, self.method or FALLBACKS[0], perf_counter() - start)
 
     async def detect(self, request: ScoreRequest) -> ScoreMethod:
-        """Find out how the server scores, by scoring the first answer of a request if it has no route of its own.
+        """Detect how the server scores; without a scoring route, try the methods on the first answer of a request.
 
         Raises:
             TransientError, ServerError: as ``score``. Refusal: about the key, the account or the model.

@@ -243,8 +243,8 @@ class ServerHealth:
                     job.attempts += error.kind != "busy"
                     pause = max(self.policy.pause(job, pauses), error.retry_after or 0.0)
                     left = start + self.policy.wait - monotonic()
-                    hopeless = error.kind == "connection" or isinstance(error, UnusableLogprobs)
-                    if hopeless or job.attempts > self.policy.retries or left <= 0:
+                    is_final = error.kind == "connection" or isinstance(error, UnusableLogprobs)
+                    if is_final or job.attempts > self.policy.retries or left <= 0:
                         raise
                     self.reason = str(error)
                 await asyncio.sleep(min(pause, left))

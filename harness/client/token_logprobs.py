@@ -1,7 +1,7 @@
-"""Read the log-probabilities of the likeliest tokens at every position of a completion, and tell what is wrong.
+"""Read and check the log-probabilities of the likeliest tokens at every position of a completion.
 
 Enumeration (harness.candidates.enumeration) is exact only with raw log-probabilities of temperature 1 that belong to
-known token ids. Whatever a response shows to be otherwise is an error, because nothing else would reveal it.
+known token ids. A response that shows anything else is an error: later stages could not detect it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class UnusableLogprobs(TransientError):
 
 
 def check_prompt_tokens(data: Mapping[str, Any], prompts: Sequence[Sequence[int]]) -> None:
-    """Make sure that a response reports as many prompt tokens as were sent, if it reports any.
+    """Check that a response reports as many prompt tokens as were sent, if it reports any.
 
     Raises:
         UnusableLogprobs: the server added or removed tokens.
@@ -89,7 +89,7 @@ def _read_position(token: object, top: object, count: int) -> Position:
     if logprobs[chosen] < max(logprobs.values()) - _TOLERANCE:
         raise UnusableLogprobs(
             "the server did not choose the likeliest token at temperature 0: something changes its probabilities, such "
-            "as a penalty or a processor of its own"
+            "as a penalty or a logits processor"
         )
     return Position(chosen, logprobs)
 
@@ -115,7 +115,7 @@ def _checked(value: object, name: str) -> float:
 
 
 def _check_raw(positions: Sequence[Position]) -> None:
-    """Make sure that the log-probabilities are not those after temperature 0, at which one token has them all."""
+    """Check that the log-probabilities were not taken after temperature 0, where one token has probability 1."""
     if positions and all(_is_certain(position) for position in positions):
         raise UnusableLogprobs(
             "every token has probability 1: the server gives log-probabilities after temperature 0 (vLLM: start it "
@@ -130,10 +130,10 @@ def _is_certain(position: Position) -> bool:
 
 
 def _check_end(positions: Sequence[Position], stop_ids: frozenset[int], *, truncated: bool) -> None:
-    """Make sure that an answer ends with a stop token, unless it was truncated, and has no other one."""
+    """Check that an answer ends with a stop token, unless it was truncated, and has no other one."""
     ends = [index for index, position in enumerate(positions) if position.token in stop_ids]
     if ends and ends[0] < len(positions) - 1:
-        raise UnusableLogprobs(f"the server went on after token {positions[ends[0]].token}, which ends a turn")
+        raise UnusableLogprobs(f"the server continued after token {positions[ends[0]].token}, which ends a turn")
     if not truncated and not ends:
         last = f"token {positions[-1].token}" if positions else "no token"
         raise UnusableLogprobs(

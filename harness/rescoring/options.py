@@ -1,4 +1,4 @@
-"""What ``bench rescore`` was asked to do, what it costs, and what a session did."""
+"""The options of ``bench rescore``, the estimate of its cost, and the summary of a session."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RescoreOptions:
     """The folder of a run or pool."""
     servers: tuple[str, ...]
     model: str | None = None
-    """Who rescores all candidates; None lets each model rescore its own."""
+    """The model that rescores all candidates; None lets each model rescore its own."""
     views: int | None = None
     """Number of fixed views; None for as many as the file of rescores has, else DEFAULT_VIEWS."""
     top: int | None = None
@@ -46,14 +46,16 @@ class RescoreOptions:
         return self.views or (DEFAULT_VIEWS if saved is None else saved.views)
 
     def scorers(self, source: RescoreSource) -> dict[str, str]:
-        """Return who rescores the candidates of each model.
+        """Return the scorer of each model's candidates.
 
         Raises:
-            ConfigError: candidates belong to no model that could be asked.
+            ConfigError: candidates are of no single model (of a pool), and no scorer is named.
         """
-        asked = {model.name for model in source.models}
-        if self.model is None and (others := [name for name in source.candidates if name not in asked]):
-            raise ConfigError(f"the candidates of {', '.join(others)} are of no one model: name a scorer with --model")
+        models = {model.name for model in source.models}
+        if self.model is None and (others := [name for name in source.candidates if name not in models]):
+            raise ConfigError(
+                f"the candidates of {', '.join(others)} are of no single model: name a scorer with --model"
+            )
         return {name: self.model or name for name in source.candidates}
 
 

@@ -24,8 +24,8 @@ MOST_ANSWERS = 64
 """Answers of one request at most."""
 _MIN_REQUESTS = 4
 """Requests that a server should have in flight at least."""
-_HOPELESS = 256
-"""Failed answers of a scorer, without a single score, after which a session ends."""
+_MOST_FAILURES = 256
+"""Failed answers of a scorer after which a session ends if none was scored."""
 _SHOWN_LINES = 20
 """Different warnings and reasons of failures that are shown."""
 
@@ -92,15 +92,17 @@ class ScoreWork:
         """Count answers that no server scores; they have no line, so that the next session asks again.
 
         Raises:
-            ServerError: nothing of a scorer was scored, though much was asked.
+            ServerError: all of a scorer's first answers failed.
         """
         for number in numbers:
             item = self._open.pop(number)
             tally = self._board.tallies[item.sample.model]
             self.given_up += 1
             tally.failures[outcome] += 1
-            if not tally.answered and tally.failures[outcome] >= _HOPELESS:
-                raise ServerError(f"none of {_HOPELESS} answers of {tally.model} was scored; the last reason: {reason}")
+            if not tally.answered and tally.failures[outcome] >= _MOST_FAILURES:
+                raise ServerError(
+                    f"none of {_MOST_FAILURES} answers of {tally.model} was scored; the last reason: {reason}"
+                )
         self._show_once(f"{outcome}: {reason}")
 
     def commit(self) -> None:

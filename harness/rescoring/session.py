@@ -33,13 +33,13 @@ _MEASURED_VIEWS = 64
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What a session has settled with its servers before it writes anything."""
+    """The plan, prompts and servers of a session, before it writes anything."""
 
     plan: RescorePlan
     setup: ScoringSetup
     servers: list[ScoreServer]
     saved: Rescores
-    """The rescores that there are."""
+    """The rescores already in the file."""
 
 
 def rescore(
@@ -130,8 +130,8 @@ async def _prepare(options: RescoreOptions, source: RescoreSource, display: Disp
             client = Client(url, options.api_key, options.policy.timeout, SamplingParameters(), display.notice)
             servers.append(ScoreServer(await stack.enter_async_context(client), plan.scorers, options.policy))
         await connect_servers(servers)
-        own = options.model is None
-        setup = await negotiate_scoring(source, plan.scorers, plan.views, servers, own=own)
+        same_weights = options.model is None
+        setup = await negotiate_scoring(source, plan.scorers, plan.views, servers, same_weights=same_weights)
         for warning in setup.warnings:
             display.notice(f"warning: {warning}")
         present = Rescores(header) if saved is None else saved
@@ -153,7 +153,7 @@ def _narrowed(saved: Rescores, plan: RescorePlan) -> list[str]:
 
 
 async def _detect_methods(ready: _Prepared) -> None:
-    """Find out how each server that answers scores, so that the cost can be told.
+    """Detect how each server that answers scores, on which the cost depends.
 
     Raises:
         ServerError: one cannot score.

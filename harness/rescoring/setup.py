@@ -1,4 +1,4 @@
-"""How scorers are prompted: as the run asked them, or as ``bench run`` would; agreed with the servers."""
+"""Settle how scorers are prompted: as in the run, or as ``bench run`` would, and as the servers tokenize."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ class ScoringSetup:
 
 
 async def negotiate_scoring(
-    source: RescoreSource, scorers: Sequence[str], views: int, servers: Sequence[ServerHealth], *, own: bool
+    source: RescoreSource, scorers: Sequence[str], views: int, servers: Sequence[ServerHealth], *, same_weights: bool
 ) -> ScoringSetup:
     """Settle how the scorers are prompted, and check that the servers read the prompts as the same tokens.
 
     Args:
-        own: whether each scorer rescores its own candidates, so that it must have the weights of the run.
+        same_weights: whether each scorer must have the weights of the run, because it rescores its own candidates.
 
     Raises:
-        RunError: a scorer of its own candidates has other weights than in the run.
+        RunError: ``same_weights``, and a scorer has others.
         ConfigError: prompts cannot be sent as token ids. ServerError: no server accepts them.
     """
     try:
-        return await _try_setup(source, scorers, views, servers, own=own, without_system=False)
+        return await _try_setup(source, scorers, views, servers, same_weights=same_weights, without_system=False)
     except NoSystemRole:
-        return await _try_setup(source, scorers, views, servers, own=own, without_system=True)
+        return await _try_setup(source, scorers, views, servers, same_weights=same_weights, without_system=True)
 
 
 async def _try_setup(
@@ -58,7 +58,7 @@ async def _try_setup(
     views: int,
     servers: Sequence[ServerHealth],
     *,
-    own: bool,
+    same_weights: bool,
     without_system: bool,
 ) -> ScoringSetup:
     """Implement ``negotiate_scoring``.
@@ -67,7 +67,7 @@ async def _try_setup(
         NoSystemRole: a server or a chat template accepts the prompts only without a system message.
     """
     served = served_models(servers)
-    if own:
+    if same_weights:
         _check_same_weights(source, served)
     warnings: list[str] = []
     models = _scorer_configs(source, scorers, served, warnings, without_system=without_system)
@@ -93,7 +93,7 @@ async def _try_setup(
 
 
 def _check_same_weights(source: RescoreSource, served: dict[str, ServedModel]) -> None:
-    """Check that the models have the weights with which the run asked them.
+    """Check that the models have the weights that they had in the run.
 
     Raises:
         RunError: one has others; the message says what to do.
@@ -142,9 +142,9 @@ def _scorer_configs(
     return [configs[name] for name in scorers]
 
 
-def _with_shared(model: ServedModel, asked: Sequence[ModelConfig]) -> ServedModel:
-    """Return a served model with the prompt and encoder that the run's models share, where it has none of its own."""
-    prompts, encoders = {one.prompt for one in asked}, {one.encoder for one in asked}
+def _with_shared(model: ServedModel, models: Sequence[ModelConfig]) -> ServedModel:
+    """Return a served model with the prompt and encoder that the run's models share, where it has none."""
+    prompts, encoders = {one.prompt for one in models}, {one.encoder for one in models}
     update = {
         "prompt": model.prompt or (prompts.pop() if len(prompts) == 1 else None),
         "encoder": model.encoder or (encoders.pop() if len(encoders) == 1 else None),

@@ -20,8 +20,11 @@ from harness.runs.view_schema import GreedyRecord, ViewRecord
 _OUTCOMES = frozenset(("grid", *FAILURES))
 
 MASS_TOLERANCE = 1e-6
-"""Rounding of single-precision probabilities, per answer of a view. Every prefix has one distribution, from one
-completion, so that the answers of a view add up to at most 1 also where batches round otherwise."""
+"""By how much the probabilities of a view's answers may exceed 1, per answer: the rounding of single precision.
+
+The distribution after each prefix comes from a single completion, so different rounding in other batches cannot raise
+the sum.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class ViewAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ViewResult:
-    """What the search found in one view.
+    """The result of the search in one view.
 
     Args:
         answers: likeliest first; none unless ``outcome`` is ``enumerated``.

@@ -22,15 +22,15 @@ class SearchConfig(Record):
     """How the answers of every view are enumerated (``--search dfs``)."""
 
     min_prob: Annotated[float, Field(gt=0, le=1)]
-    """Every answer with at least this probability is found."""
+    """Every answer with at least this probability is enumerated."""
     max_answers: Annotated[int, Field(gt=0)] | None
     """Number of answers kept per view, the likeliest; None keeps all, which are at most 1/min_prob."""
     logprobs: Annotated[int, Field(gt=0)]
     """Log-probabilities requested per position, K: floor(1/min_prob) + number of stop tokens.
 
-    With one stop token the answers are exact. Of several, one that is not among the K likeliest of its position is not
-    counted: an answer is then taken as less likely than it is, by less than 1/(K + 1) of its prefix for each of them,
-    and the difference counts as unexplored.
+    With one stop token the probabilities are exact. Of several stop tokens, one that is not among the K likeliest
+    tokens of its position is not counted. The recorded probability of the answer is then too low, for each such token
+    by less than 1/(K + 1) of the probability of the answer's tokens; the difference counts as unexplored.
     """
 
 

@@ -16,6 +16,7 @@ from harness.core.grid import Task
 from harness.data.dataset import Dataset, iterate_tasks
 from harness.runs.folder import config_changes
 from harness.runs.schema import RunConfig, ServedModel, StopConfig
+from harness.runs.view_schema import SearchConfig
 from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.sampling.options import ApiChoice, RunOptions
 from harness.sampling.search_options import search_config
@@ -71,6 +72,13 @@ class ConfigDraft:
         return self.resumed.rule if self.options.rule is None and self.resumed is not None else self.options.rule
 
     @property
+    def _search(self) -> SearchConfig | None:
+        """How the answers of views are enumerated; a reproduced run keeps its own configuration."""
+        if self.repeated is not None:
+            return self.repeated.search
+        return search_config(self.options.search, self.options.min_prob, self.options.max_answers)
+
+    @property
     def is_continued(self) -> bool:
         """Whether the run was begun earlier, so that the settings of its models are kept."""
         return self.repeated is not None or self.resumed is not None
@@ -80,7 +88,7 @@ class ConfigDraft:
     ) -> tuple[RunConfig, list[str]]:
         """Return the run's configuration and warnings about it.
 
-        ``api`` is provisional: which one the servers accept is found out later.
+        ``api`` is provisional: ``negotiate_setup`` detects which one the servers accept.
 
         Args:
             served: the models that the servers list, by name.
@@ -118,9 +126,7 @@ class ConfigDraft:
             extra_body=dict(options.extra_body),
             chat_template_kwargs=dict(options.chat_template_kwargs),
             stop=stop,
-            search=search_config(options.search, options.min_prob, options.max_answers)
-            if self.repeated is None
-            else self.repeated.search,
+            search=self._search,
             rule=self._rule,
         )
         if self.repeated is not None and (changes := config_changes(self.repeated, config)):

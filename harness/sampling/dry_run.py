@@ -1,4 +1,4 @@
-"""What a run would request, found out with its servers and without sampling (``bench run --dry-run``)."""
+"""Estimate what a run would request, with its servers and without sampling (``bench run --dry-run``)."""
 
 from __future__ import annotations
 

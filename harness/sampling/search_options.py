@@ -67,8 +67,8 @@ def check_enumeration(
     """
     refused = (
         (temperature > 0, "--temperature", "it enumerates the answers of temperature 1 and draws none"),
-        (top_p != 1, "--top-p", "it enumerates what the model itself may answer"),
-        (min_p != 0, "--min-p", "it enumerates what the model itself may answer (its threshold is --min-prob)"),
+        (top_p != 1, "--top-p", "it enumerates the model's unchanged distribution"),
+        (min_p != 0, "--min-p", "it enumerates the model's unchanged distribution (its threshold is --min-prob)"),
         (samples_per_view > 1, "--samples-per-view", "a view has all of its answers at once"),
         (stop is not None, "--stop", "all views are enumerated"),
         (api == "chat", "--api chat", "it continues answers by their token ids"),

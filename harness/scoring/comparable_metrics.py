@@ -56,9 +56,9 @@ def mixed_note(scored: Sequence[ModelScores]) -> str | None:
     if not drawn or not views:
         return None
     others = [name for name in METRICS if name not in MIXED_METRICS]
-    hot = [scores.model for scores in drawn if scores.temperature != 0]
+    sampled = [scores.model for scores in drawn if scores.temperature != 0]
     greedy = "greedy is compared with accuracy at temperature 0"
-    greedy += f" (not for {', '.join(hot)}, drawn otherwise)" if hot else ""
+    greedy += f" (not for {', '.join(sampled)}, drawn otherwise)" if sampled else ""
     return (
         f"the answers of {_names(views)} are enumerated, those of {_names(drawn)} drawn: {greedy}; a vote is one for "
         f"each view and grid against one for each draw; pass_n is of {_counts(views)} views against {_counts(drawn)} "
@@ -73,7 +73,7 @@ def enumerated_note(scored: Sequence[ModelScores]) -> str | None:
         return None
     masses = ", ".join(f"{100 * s.tasks.values_of('unexplored').mean():.1f} for {s.model}" for s in views)
     return (
-        "the accuracy of enumerated views is the probability that was found: the expected accuracy of draws at "
+        "the accuracy of enumerated views is the probability that was enumerated: the expected accuracy of draws at "
         f"temperature 1 may lie above it by up to the unexplored mass in points ({masses})"
     )
 

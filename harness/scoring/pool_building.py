@@ -46,7 +46,7 @@ def build_pool(names: Sequence[str], spec: str | None = None) -> NewPool:
 
     Raises:
         ConfigError: files need ``spec``, or the runs' datasets have no common one.
-        RunError, DataError: a name means nothing, a file is damaged, or a member was asked other tasks.
+        RunError, DataError: a name is no run, pool or file; a file is damaged; or a member answers other tasks.
     """
     spec = shared_dataset(names) if spec is None else spec
     dataset = open_dataset(spec)

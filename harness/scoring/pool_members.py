@@ -23,7 +23,7 @@ from harness.scoring.run_selector import split_run_name, unfinished_warnings
 from harness.voting.ranking import Vote
 
 FILE_SPACE = "file "
-"""How the view space of a file begins, whose views nobody else has."""
+"""How the view space of a file begins; its views are shared with no other member."""
 UNAUGMENTED = "unaugmented"
 """The view space of runs without augmentation: one view, whatever the seed."""
 
@@ -34,7 +34,7 @@ def shared_dataset(names: Sequence[str]) -> str:
     Raises:
         ConfigError: there is no run or pool, or none of their datasets has the tasks of all others.
     """
-    specs = list(dict.fromkeys(spec for name in names if (spec := _own_dataset(_locate(name)[0])) is not None))
+    specs = list(dict.fromkeys(spec for name in names if (spec := _recorded_dataset(_locate(name)[0])) is not None))
     if not specs:
         raise ConfigError("files do not say which tasks they answer; name them with --dataset, such as arc1/evaluation")
     if len(specs) == 1:
@@ -59,10 +59,10 @@ def read_pool_members(name: str, spec: str, dataset_digest: str) -> list[MemberP
 
     Raises:
         RunError: there is no such file, run, pool, model or member.
-        DataError: the file is damaged, or was asked other tasks.
+        DataError: the file is damaged, or answers other tasks.
     """
     path, model = _locate(name)
-    saved = open_predictions(path, None if _own_dataset(path) == spec else spec)
+    saved = open_predictions(path, None if _recorded_dataset(path) == spec else spec)
     members = _pool_members(saved) if saved.pool is not None else _members(path, saved, spec, dataset_digest)
     chosen = [member for member in members if model in (None, member.record.model, member.record.name)]
     if not chosen:
@@ -92,8 +92,8 @@ def _locate(name: str) -> tuple[Path, str | None]:
     return path, model
 
 
-def _own_dataset(path: Path) -> str | None:
-    """Return the dataset of a run or pool; None for a file."""
+def _recorded_dataset(path: Path) -> str | None:
+    """Return the spec of the dataset that a run or pool records; None for a file."""
     folder = path.parent if path.name in ("predictions.jsonl", "candidates.jsonl") else path
     if is_pool(folder):
         return PoolFolder(folder).manifest().dataset
@@ -142,7 +142,7 @@ def _members(path: Path, saved: SavedPredictions, spec: str, dataset_digest: str
 
 @dataclass(frozen=True, slots=True)
 class _ViewSpace:
-    """The views under which a member was asked."""
+    """The views under which a member was prompted."""
 
     name: str
     views: int
@@ -158,7 +158,7 @@ def _run_space(config: RunConfig) -> _ViewSpace:
 
 
 def _file_space(digest: str, predictions: ModelPredictions, n: int) -> _ViewSpace:
-    """Return the views of a file: each prediction of a test output is one of its own."""
+    """Return the views of a file: each prediction of a test output is a separate view."""
     last = max(output.last_sample for outputs in predictions.outputs.values() for output in outputs)
     return _ViewSpace(f"{FILE_SPACE}{digest}", max(n, last + 1), lambda vote: vote.sample)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.candidates.pool_results import ChosenResult, MemberResult, PoolDifference, PoolResult
@@ -58,9 +59,7 @@ def compare_with_members(
     by_rule = score_rules(predictions, voted, saved.tasks, usable, rescores)
     chosen = [replace(row.scores, model=_CHOSEN + row.rule.name) for row in by_rule]
     members = member_scores(saved.pool)
-    pairs = [(row, members[0]) for row in chosen]
-    first = next(row for row in chosen if row.model == _CHOSEN + headline)
-    pairs += [(first, member) for member in members[1:]]
+    pairs = _member_pairs(chosen, members, headline)
     comparisons = compare_pairs(pairs, saved.seed, ("vote_2",), confidence, resamples)
     every = enumerate([voted, *chosen, *members])
     numbered = [replace(scores, model=str(row), members=voted.members) for row, scores in every]
@@ -76,6 +75,14 @@ def compare_with_members(
         differences=[_difference(row) for row in comparisons],
     )
     return PoolScores(result, comparisons, rows)
+
+
+def _member_pairs(
+    chosen: Sequence[ModelScores], members: Sequence[ModelScores], headline: str
+) -> list[tuple[ModelScores, ModelScores]]:
+    """Return each rule paired with the best member, then the headline rule with every other member."""
+    by_headline = next(row for row in chosen if row.model == _CHOSEN + headline)
+    return [*((row, members[0]) for row in chosen), *((by_headline, member) for member in members[1:])]
 
 
 def member_scores(pool: OpenPool) -> list[ModelScores]:

@@ -1,4 +1,4 @@
-"""What ``bench rescore`` needs of saved predictions: candidates, tasks, seed, and how their models were asked."""
+"""What ``bench rescore`` needs of saved predictions: candidates, tasks, seed, and the settings of their models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RescoreSource:
         dataset: spec of the dataset.
         seed: the run's seed, from which the fixed views are drawn.
         date: the date (ISO 8601) that a scorer's chat template gets if it writes one and the run fixed none.
-        models: how the run asked its models; a scorer that is one of them is asked in the same way.
+        models: the settings with which the run prompted its models; a scorer that is one of them keeps them.
         chat_template_kwargs: variables of the chat template that the run set for all models.
         warnings: for the user.
     """
@@ -95,21 +95,22 @@ def open_rescore_source(path: Path) -> RescoreSource:
 def pool_source(pool: OpenPool) -> RescoreSource:
     """Return the candidates of a pool, as those of one model named ``pool``.
 
-    A scorer that is a member is asked as its run asked it, unless two runs asked it differently.
+    A scorer that is a member has the settings of its run, unless two runs prompted it differently.
     """
     manifest = pool.manifest
     predictions = pooled_predictions(pool.members, {task.id: len(task.test) for task in pool.tasks})
     runs = [member for member in manifest.members if member.asked is not None]
     common = runs[0].chat_template_kwargs if runs else {}
-    asked: dict[str, ModelConfig] = {}
+    configs: dict[str, ModelConfig] = {}
     warnings: dict[str, str] = {}
     for member in runs:
         assert member.asked is not None
         variables = {**member.asked.chat_template_kwargs, **member.chat_template_kwargs}
         config = member.asked.model_copy(update={"chat_template_kwargs": variables})
-        if asked.setdefault(config.name, config) != config:
+        if configs.setdefault(config.name, config) != config:
             warnings[config.name] = (
-                f"the pool's runs asked {config.name} in different ways: as a scorer it is asked as its server says"
+                f"the pool's runs prompted {config.name} in different ways: as a scorer it has the settings of its "
+                "server"
             )
     return RescoreSource(
         folder=pool.folder.path,
@@ -120,7 +121,7 @@ def pool_source(pool: OpenPool) -> RescoreSource:
         predictions_sha256=manifest.candidates_sha256,
         candidates=candidates_of([predictions]),
         date=datetime.fromisoformat(manifest.created).date().isoformat(),
-        models=tuple(config for name, config in asked.items() if name not in warnings),
+        models=tuple(config for name, config in configs.items() if name not in warnings),
         chat_template_kwargs=common if all(member.chat_template_kwargs == common for member in runs) else {},
         warnings=tuple(warnings.values()),
     )
@@ -144,7 +145,7 @@ def ranked_grids(output: OutputPredictions) -> tuple[Grid, ...]:
 
 
 def _unfinished(path: Path, manifest: Manifest) -> tuple[str, ...]:
-    """Return a warning if predictions may be added to a run, after which its rescores count no more."""
+    """Return a warning if a run is unfinished: further predictions make its rescores unusable."""
     if manifest.finished is not None:
         return ()
-    return (f"{path} is unfinished: once it is completed, it must be rescored anew",)
+    return (f"{path} is unfinished: rescore it again once it is complete",)

@@ -21,7 +21,7 @@ def score_pooled_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScor
     """
     answered = len({vote.view_index for vote in votes})
     if n < 1 or answered > n:
-        raise ValueError(f"{answered} views were given where {n} were due")
+        raise ValueError(f"{answered} views were given where {n} were requested")
     views = {grid: len({vote.view_index for vote in group}) for grid, group in group_votes(votes).items()}
     ranking = rank_votes(votes)
     return OutputScore(

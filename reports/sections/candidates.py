@@ -40,7 +40,7 @@ def lost_grids(section: Section) -> list[str]:
     if differences := rule_differences(section):
         parts += [
             f"Each rule against the vote on the same candidates, in percentage points, Holm-corrected over these "
-            f"{len(differences)} comparisons. Whoever picks the best of these rules here overrates it:",
+            f"{len(differences)} comparisons. The best of several rules compared on the same tasks is overrated:",
             comparison_table(differences),
         ]
     if left_out := _left_out(section):

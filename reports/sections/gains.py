@@ -92,7 +92,7 @@ def _gain_table(rows: Sequence[Row]) -> str:
 
 
 def _kind(row: Row) -> str:
-    """Return how the answers of a model came about."""
+    """Return in words whether the answers of a model were enumerated, greedy or sampled."""
     config = row.run.manifest.config
     if config.search is not None:
         limit = "" if config.search.max_answers is None else f", at most {config.search.max_answers} a view"

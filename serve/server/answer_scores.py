@@ -22,12 +22,12 @@ from serve.server.prefix_cap import CACHE_CAP, PATCHED
 _T = TypeVar("_T")
 _log = logging.getLogger("vllm.arc_bench")
 _ANSWERS = 64
-"""Answers of one request that the engine has at a time, so that other requests do not wait behind all of them."""
+"""Answers of one request that the engine has at a time, so that other requests need not wait for all of them."""
 _PROMPTS = 16
 """Prompts of one request that are scored at a time, so that their blocks are not evicted before their answers."""
 _ROUNDING = 1e-3
 """How far above 0 a log-probability may be; float32 sums can exceed it a little."""
-_SAME = 0.05
+_SELF_TEST_TOLERANCE = 0.05
 """How far two computations of one log-probability may be apart in the self-test, also in 16 bits, in nats."""
 
 
@@ -37,7 +37,7 @@ class ScoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PromptAnswers:
-    """A prompt and the answers to score behind it, all as token ids; none is empty."""
+    """A prompt and the answers to score after it, all as token ids; none is empty."""
 
     prompt: list[int]
     answers: list[list[int]]
@@ -120,7 +120,7 @@ class AnswerScorer:
         return read_score(await self._generate([*prompt, *answer], adapter, options), len(prompt), answer)
 
     async def _generate(self, tokens: list[int], adapter: Any, options: dict[str, Any]) -> Any:
-        """Return vLLM's final output for a request that generates one token, which nobody reads.
+        """Return vLLM's final output for a request that generates one token, which is ignored.
 
         Args:
             options: further sampling parameters.
@@ -238,6 +238,6 @@ async def _self_test(scorer: AnswerScorer) -> str | None:
         if score.n_cached != expected:
             return f"{score.n_cached} instead of {expected} prompt tokens came from the cache"
         scores.append(score.logprob)
-    if abs(scores[0] - scores[1]) > _SAME:
+    if abs(scores[0] - scores[1]) > _SELF_TEST_TOLERANCE:
         return f"log-probability {scores[1]} with the cache, {scores[0]} without"
     return None

@@ -43,7 +43,7 @@ class AdapterEndpoints:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes of our own and limit request heads, before vLLM opens its socket."""
+        """Add this project's routes and limit request heads, before vLLM opens its socket."""
         attach_routes(app)
         attach_score_route(app)
         bound_heads()

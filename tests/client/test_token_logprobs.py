@@ -64,7 +64,7 @@ def test_what_a_softmax_gives_is_accepted(values: list[float]) -> None:
         (choice((3, {3: -0.1, 4: 0.2})), "length", "log-probability of token_id:4 is 0.2, above 0"),
         (choice((3, {3: None, 4: -0.1})), "length", "did not choose the likeliest token"),
         (choice((3, {3: 0.0, 4: -9999.0}), (0, {0: 0.0, 4: None})), "stop", "after temperature 0"),
-        (choice((0, logs(t0=0.9, t4=0.1)), (3, logs(t3=0.9, t4=0.1))), "length", "went on after token 0"),
+        (choice((0, logs(t0=0.9, t4=0.1)), (3, logs(t3=0.9, t4=0.1))), "length", "continued after token 0"),
         (choice((3, logs(t3=0.9, t4=0.1))), "stop", "ended an answer at token 3, which is not among .*0"),
         ({**choice((0, logs(t0=0.9, t4=0.1))), "prompt_token_ids": [7, 8]}, "stop", "read other prompt tokens"),
     ],

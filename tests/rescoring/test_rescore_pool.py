@@ -34,7 +34,7 @@ def pooled_grids(pool: Path) -> set[Grid]:
 
 
 def test_one_model_rescores_every_candidate(run: Path, pool: Path, server: ChatServer) -> None:
-    with pytest.raises(ConfigError, match="the candidates of pool are of no one model: name a scorer with --model"):
+    with pytest.raises(ConfigError, match="the candidates of pool are of no single model: name a scorer with --model"):
         run_rescore(rescore_options(server, pool))
     run_rescore(rescore_options(server, pool, model="cross"))
     tokens = prompts_and_answers(run, "cross", pool=pool)

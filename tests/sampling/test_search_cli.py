@@ -32,7 +32,7 @@ def run_words(url: str, out: Path, *more: str) -> list[object]:
     [
         ((*DFS, "--temperature", "1"), "--search dfs cannot have --temperature: it enumerates the answers"),
         ((*DFS, "--top-p", "0.9"), "--search dfs cannot have --top-p"),
-        ((*DFS, "--min-p", "0.1"), "cannot have --min-p: it enumerates what the model itself may answer (its thresh"),
+        ((*DFS, "--min-p", "0.1"), "cannot have --min-p: it enumerates the model's unchanged distribution (its th"),
         ((*DFS, "--samples-per-view", "2"), "--search dfs cannot have --samples-per-view: a view has all of its"),
         ((*DFS, "--stop", "decided"), "--search dfs cannot have --stop: all views are enumerated"),
         ((*DFS, "--stop", "risk=0.1"), "--search dfs cannot have --stop: all views are enumerated"),

@@ -90,7 +90,7 @@ def test_what_becomes_unusable_during_a_run_is_told_and_nothing_of_its_views_is_
     tmp_path: Path, kind: str
 ) -> None:
     shown = io.StringIO()
-    spoil, message = {**UNUSABLE, "after the end": (longer_completion, "the server went on after token")}[kind]
+    spoil, message = {**UNUSABLE, "after the end": (longer_completion, "the server continued after token")}[kind]
     spoiled: list[int] = []
 
     def spoil_some(choice: Choice) -> Choice:

@@ -135,7 +135,7 @@ def test_what_is_rescored_of_a_pool(here: Path) -> None:
         assert list(source.candidates["pool"][task, 0]) == ranked
     assert [model.name for model in source.models] == ["bad"]
     assert source.warnings == (
-        "the pool's runs asked good in different ways: as a scorer it is asked as its server says",
+        "the pool's runs prompted good in different ways: as a scorer it has the settings of its server",
     )
     assert source.chat_template_kwargs == {}
     (again,) = open_rescore_source(make_pool(here / "one", "seeded")).models

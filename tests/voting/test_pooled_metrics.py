@@ -66,5 +66,5 @@ def test_averages_have_the_metrics_of_pools_only() -> None:
 
 
 def test_more_views_than_requested_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 views were given where 1 were due"):
+    with pytest.raises(ValueError, match="2 views were given where 1 were requested"):
         score_pooled_votes(votes_of([(0, 1), (1, 1)]), TRUTH, 1)
