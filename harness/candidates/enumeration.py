@@ -64,14 +64,18 @@ class AnswerSearch:
         min_prob: the threshold p, with 0 < p <= 1.
         stop_ids: tokens that end a turn.
         max_answers: keep only this many of the likeliest answers; None keeps all, which are at most 1/p.
+        keep_greedy: also keep the answer that temperature 0 gives if it is less likely than p or was cut off.
 
     Time and memory grow with the number of branches, at most L/p for answers of up to L tokens.
     """
 
-    def __init__(self, min_prob: float, stop_ids: frozenset[int], max_answers: int | None = None) -> None:
+    def __init__(
+        self, min_prob: float, stop_ids: frozenset[int], max_answers: int | None = None, *, keep_greedy: bool = False
+    ) -> None:
         self._threshold = math.log(min_prob)
         self._stop_ids = stop_ids
         self._max_answers = max_answers
+        self._keep_greedy = keep_greedy
         self._waiting: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         self._in_flight: dict[tuple[int, ...], Branch] = {}
         self._answers: list[EnumeratedAnswer] = []
@@ -131,17 +135,28 @@ class AnswerSearch:
             self.n_truncated += 1
 
     def answers(self) -> list[EnumeratedAnswer]:
-        """Return the answers so far, likeliest first (equal ones by their tokens), at most ``max_answers``."""
-        return sorted(self._answers, key=lambda answer: (-answer.logprob, answer.tokens))[: self._max_answers]
+        """Return the answers so far, likeliest first (equal ones by their tokens).
+
+        They are at most ``max_answers``, and with ``keep_greedy`` the greedy answer after them if it is not among them.
+        """
+        likeliest = self._likeliest()
+        greedy = self.greedy
+        if not self._keep_greedy or greedy is None or greedy in likeliest:
+            return likeliest
+        return [*likeliest, greedy]
 
     def unexplored_mass(self) -> float:
         """Return 1 minus the probability of all returned answers: what lies below the threshold or was cut off."""
         return max(0.0, 1.0 - math.fsum(math.exp(answer.logprob) for answer in self.answers()))
 
+    def _likeliest(self) -> list[EnumeratedAnswer]:
+        """Return the answers that reach the threshold, likeliest first, at most ``max_answers``."""
+        return sorted(self._answers, key=lambda answer: (-answer.logprob, answer.tokens))[: self._max_answers]
+
     def _has_waiting(self) -> bool:
         """Whether a waiting branch can still change the result; those that cannot are dropped."""
         if self._max_answers is not None and len(self._answers) >= self._max_answers:
-            weakest = self.answers()[-1].logprob
+            weakest = self._likeliest()[-1].logprob
             if self._waiting and -self._waiting[0][0] <= weakest:
                 self.n_dropped += len(self._waiting)
                 self._waiting.clear()

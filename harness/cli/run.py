@@ -73,6 +73,11 @@ from harness.core.random_stream import MAX_SEED
     type=click.IntRange(1),
     help="For --search dfs: keep so many answers of a view, the likeliest. Default: all.",
 )
+@click.option(
+    "--keep-greedy",
+    is_flag=True,
+    help="For --search dfs: also keep the answer that temperature 0 gives where it is less likely than --min-prob.",
+)
 @rule_option(before_sampling=True)
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be requested, and stop.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")

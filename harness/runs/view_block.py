@@ -37,8 +37,8 @@ class ViewResult:
 
     Args:
         answers: likeliest first; none unless ``outcome`` is ``enumerated``.
-        greedy: the index in ``answers`` of the answer that temperature 0 gives, or that answer if it is less likely
-            than the threshold; None if it was truncated or the view failed.
+        greedy: the index in ``answers`` of the answer that temperature 0 gives, or that answer if it is not among
+            them; None if it was truncated or the view failed.
         unexplored: 1 minus the probability of all answers.
         truncated: completions that were cut off at the limit on tokens.
         dropped: branches that ``--max-answers`` cut off.

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.runs.prediction_schema import AugmentationRecord, Outcome, PredictionKey, PredictionRecord, Record
+from harness.runs.prediction_schema import (
+    AugmentationRecord,
+    Outcome,
+    PredictionKey,
+    PredictionRecord,
+    Record,
+    omitted_if_none,
+)
 
 ViewOutcome = Literal["enumerated", "too_long", "refused", "error"]
 """What became of a view; all but ``enumerated`` are failures, named as those of predictions, and have no answers."""
@@ -32,6 +39,8 @@ class SearchConfig(Record):
     tokens of its position is not counted. The recorded probability of the answer is then too low, for each such token
     by less than 1/(K + 1) of the probability of the answer's tokens; the difference counts as unexplored.
     """
+    keep_greedy: Literal[True] | None = omitted_if_none()
+    """Whether the answer that temperature 0 gives is kept too if it is not among the others (``--keep-greedy``)."""
 
 
 class AnswerRecord(PredictionRecord):

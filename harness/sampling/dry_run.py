@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from math import floor
 from statistics import fmean
 
 from harness.client.request import TokenRequest
@@ -45,7 +46,7 @@ class RunEstimate:
         lines = [f"{self.views} {noun}: {self.models} models, {self.outputs} test outputs, {self.n} each"]
         fewest, most = self.views, self.views
         if self.search is not None:
-            per_view = self.search.max_answers or round(1 / self.search.min_prob)
+            per_view = self.search.max_answers or floor(1 / self.search.min_prob + 1e-9)
             most = self.views * max(1, per_view)
             lines.append(
                 f"completions: {fewest} (one for each view) to about {most} (one for each answer, at most {per_view} "

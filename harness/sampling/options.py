@@ -50,6 +50,8 @@ class RunOptions:
     """None for ``greedy`` at temperature 0, else ``sample``."""
     min_prob: float | None = None
     max_answers: int | None = None
+    keep_greedy: bool = False
+    """With ``dfs``: keep the answer that temperature 0 gives, whatever its probability."""
     rule: str | None = None
     """The selection rule of the headline; None for that of the run that is resumed, else the vote."""
     prompt: str | None = None
@@ -84,7 +86,7 @@ class RunOptions:
             raise ConfigError(f"--model {repeated} is given twice")
         if self.retry_errors and not self.resume:
             raise ConfigError("--retry-errors completes an existing run; use it with --resume")
-        check_search(self.search, self.min_prob, self.max_answers, self.temperature)
+        check_search(self.search, self.min_prob, self.max_answers, self.keep_greedy, self.temperature)
         if self.search == "dfs":
             self._check_enumeration()
         if self.temperature == 0 and self.samples_per_view > 1:

@@ -82,6 +82,7 @@ def reproduce_run(
         search=None if config.search is None else "dfs",
         min_prob=None if config.search is None else config.search.min_prob,
         max_answers=None if config.search is None else config.search.max_answers,
+        keep_greedy=config.search is not None and bool(config.search.keep_greedy),
         temperature=config.temperature,
         top_p=config.top_p,
         min_p=config.min_p,

@@ -30,7 +30,9 @@ _HARMLESS_FIELDS: Mapping[str, tuple[JsonValue, ...] | None] = {
 """Fields of ``extra_body`` that leave the probabilities of answers as they are, with the values that do; None: any."""
 
 
-def check_search(search: Search | None, min_prob: float | None, max_answers: int | None, temperature: float) -> None:
+def check_search(
+    search: Search | None, min_prob: float | None, max_answers: int | None, keep_greedy: bool, temperature: float
+) -> None:
     """Reject options of ``--search`` that contradict each other.
 
     Raises:
@@ -41,8 +43,12 @@ def check_search(search: Search | None, min_prob: float | None, max_answers: int
     if search == "sample" and temperature == 0:
         raise ConfigError("--search sample draws answers at a temperature above 0; set --temperature")
     if search != "dfs":
-        for name, value in (("--min-prob", min_prob), ("--max-answers", max_answers)):
-            if value is not None:
+        for name, is_set in (
+            ("--min-prob", min_prob is not None),
+            ("--max-answers", max_answers is not None),
+            ("--keep-greedy", keep_greedy),
+        ):
+            if is_set:
                 raise ConfigError(f"{name} belongs to --search dfs; add it, or leave {name} out")
     if min_prob is not None and not LEAST_MIN_PROB <= min_prob <= 1:
         raise ConfigError(f"--min-prob must be at least {LEAST_MIN_PROB:g} and at most 1, not {min_prob:g}")
@@ -84,12 +90,16 @@ def check_enumeration(
             )
 
 
-def search_config(search: Search | None, min_prob: float | None, max_answers: int | None) -> SearchConfig | None:
+def search_config(
+    search: Search | None, min_prob: float | None, max_answers: int | None, keep_greedy: bool
+) -> SearchConfig | None:
     """Return the configuration of the enumeration, None without it; stop tokens are not yet counted in ``logprobs``."""
     if search != "dfs":
         return None
     chosen = DEFAULT_MIN_PROB if min_prob is None else min_prob
-    return SearchConfig(min_prob=chosen, max_answers=max_answers, logprobs=_likely_tokens(chosen))
+    return SearchConfig(
+        min_prob=chosen, max_answers=max_answers, logprobs=_likely_tokens(chosen), keep_greedy=keep_greedy or None
+    )
 
 
 def with_stop_logprobs(config: RunConfig, eos_ids: frozenset[int]) -> RunConfig:

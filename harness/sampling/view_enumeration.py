@@ -124,7 +124,12 @@ class EnumeratedViews:
         sample = self._plan.sample(number)
         prompt, stop_ids = self._builder.prompt_ids(sample), self._builder.stop_ids(sample.model)
         self._open.add(number)
-        search = AnswerSearch(self._search.min_prob, frozenset(stop_ids), self._search.max_answers)
+        search = AnswerSearch(
+            self._search.min_prob,
+            frozenset(stop_ids),
+            self._search.max_answers,
+            keep_greedy=bool(self._search.keep_greedy),
+        )
         return _OpenView(sample, prompt, search)
 
     def _add_completion(self, view: _OpenView, branch: Branch, reply: Reply | None) -> None:

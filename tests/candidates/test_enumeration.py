@@ -88,7 +88,7 @@ def enumerate_answers(
 )
 def test_the_answers_are_those_of_brute_force(seed: int, min_prob: float, length: int, at_once: int) -> None:
     model, limit = RandomModel(seed, length), length + 1
-    expected = model.brute_force(min_prob, limit)
+    expected = model.brute_force(min_prob * (1 - 1e-9), limit)
     search = AnswerSearch(min_prob, STOPS)
     answers = enumerate_answers(model, search, limit, random.Random(seed), at_once)
     clear = {tokens for tokens, p in expected.items() if abs(math.log(p / min_prob)) > 1e-9}
@@ -149,6 +149,18 @@ def test_the_first_completion_is_the_greedy_answer_even_where_it_is_unlikely() -
         tokens = (*tokens, best)
     assert search.greedy is not None
     assert search.greedy.tokens == tokens
+
+
+@given(seed=st.integers(0, 10**6), min_prob=st.sampled_from((0.05, 0.3, 0.9)), keep=st.none() | st.integers(1, 3))
+def test_the_greedy_answer_is_kept_on_request(seed: int, min_prob: float, keep: int | None) -> None:
+    model = RandomModel(seed, 4)
+    likeliest = enumerate_answers(model, AnswerSearch(min_prob, STOPS, keep), 5, random.Random(seed), 1)
+    search = AnswerSearch(min_prob, STOPS, keep, keep_greedy=True)
+    answers = enumerate_answers(model, search, 5, random.Random(seed), 1)
+    assert search.greedy is not None
+    assert answers == likeliest if search.greedy in likeliest else answers == [*likeliest, search.greedy]
+    assert search.unexplored_mass() == pytest.approx(1 - sum(math.exp(a.logprob) for a in answers), abs=1e-9)
+    assert [a.logprob for a in answers] == sorted((a.logprob for a in answers), reverse=True)
 
 
 def test_a_completion_that_is_cut_off_leaves_its_mass_unexplored() -> None:

@@ -130,6 +130,27 @@ def test_a_greedy_answer_below_the_threshold_is_recorded(tmp_path: Path) -> None
     assert all(view.greedy is not None and (view.greedy.sum_logprob or 0) < math.log(0.3) for view in unlikely)
 
 
+def test_keep_greedy_adds_the_greedy_answer_to_views_that_lack_it_and_changes_nothing_else(tmp_path: Path) -> None:
+    with enumerating_server(doubt=0.6) as server:
+        options = dfs_options(server, tmp_path / "run", min_prob=0.3)
+        run_sampling(options)
+        run_sampling(replace(options, out=tmp_path / "kept", keep_greedy=True))
+    added = 0
+    kept = views(tmp_path / "kept")
+    for key, view in views(tmp_path / "run").items():
+        assert view.greedy is not None
+        lacking = () if view.greedy in view.answers else (view.greedy,)
+        assert [a.grid for a in kept[key].answers] == [a.grid for a in (*view.answers, *lacking)]
+        logprobs = [a.sum_logprob for a in (*view.answers, *lacking)]
+        assert [a.sum_logprob for a in kept[key].answers] == pytest.approx(logprobs)
+        assert kept[key].greedy in kept[key].answers
+        explored = math.fsum(math.exp(a.sum_logprob or 0) for a in kept[key].answers)
+        assert kept[key].unexplored == pytest.approx(1 - explored, abs=1e-9)
+        assert kept[key].requests == view.requests
+        added += len(lacking)
+    assert added
+
+
 def test_branches_of_many_views_are_in_flight_at_once_and_follow_ups_come_first(tmp_path: Path) -> None:
     policy = replace(QUICK_POLICY, max_in_flight=32, timeout=30.0)
     with enumerating_server(models=("base",), hold=32, seconds=0.01) as server:
@@ -233,6 +254,7 @@ def test_a_server_of_chats_only_is_refused_with_the_reason(tmp_path: Path) -> No
         ({"max_answers": 0}, "--max-answers must be at least 1"),
         ({"search": None}, "--min-prob belongs to --search dfs"),
         ({"search": "greedy", "min_prob": None, "max_answers": 2}, "--max-answers belongs to --search dfs"),
+        ({"search": "sample", "min_prob": None, "temperature": 1.0, "keep_greedy": True}, "--keep-greedy belongs to"),
         ({"search": "greedy", "min_prob": None, "temperature": 1.0}, "--search greedy is temperature 0"),
         ({"search": "sample", "min_prob": None}, "--search sample draws answers at a temperature above 0"),
     ],

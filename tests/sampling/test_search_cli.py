@@ -109,11 +109,15 @@ def test_a_threshold_below_what_the_server_allows_names_the_flag_to_raise(
 
 def test_options_are_recorded_and_the_table_is_printed(tmp_path: Path, capsys: Capture) -> None:
     with enumerating_server() as server:
-        words = run_words(server.url, tmp_path / "run", *DFS, "--min-prob", "0.2", "--max-answers", "3")
+        words = run_words(
+            server.url, tmp_path / "run", *DFS, "--min-prob", "0.2", "--max-answers", "3", "--keep-greedy"
+        )
         status, out, err = run_bench(capsys, *words)
         assert status == 0, err
         assert run_bench(capsys, *run_words(server.url, tmp_path / "default", *DFS))[0] == 0
-    assert RunFolder(tmp_path / "run").manifest().config.search == SearchConfig(min_prob=0.2, max_answers=3, logprobs=6)
+    assert RunFolder(tmp_path / "run").manifest().config.search == SearchConfig(
+        min_prob=0.2, max_answers=3, logprobs=6, keep_greedy=True
+    )
     assert RunFolder(tmp_path / "default").manifest().config.search == SearchConfig(
         min_prob=0.1, max_answers=None, logprobs=11
     )
@@ -167,6 +171,7 @@ def split_answer(server: ChatServer, ids: list[int]) -> tuple[int, ...]:
     [
         (DFS, (*DFS, "--min-prob", "0.2"), "search.min_prob: 0.1 -> 0.2"),
         (DFS, (*DFS, "--max-answers", "3"), "search.max_answers: null -> 3"),
+        (DFS, (*DFS, "--keep-greedy"), "search.keep_greedy: null -> true"),
         (DFS, (), 'search: "dfs" -> null; search.logprobs: 11 -> null; search.min_prob: 0.1 -> null'),
         ((), DFS, 'search: null -> "dfs"; search.logprobs: null -> 11; search.min_prob: null -> 0.1'),
         (("--temperature", "1"), DFS, 'search: null -> "dfs"'),
