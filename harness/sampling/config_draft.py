@@ -76,7 +76,9 @@ class ConfigDraft:
         """How the answers of views are enumerated; a reproduced run keeps its own configuration."""
         if self.repeated is not None:
             return self.repeated.search
-        return search_config(self.options.search, self.options.min_prob, self.options.max_answers)
+        return search_config(
+            self.options.search, self.options.min_prob, self.options.max_answers, self.options.keep_greedy
+        )
 
     @property
     def is_continued(self) -> bool:
