@@ -56,9 +56,8 @@ class EnumeratedAnswer:
 class AnswerSearch:
     """Best-first search for all answers of one view with at least a given probability.
 
-    Take branches with ``next_branch``, have each completed, and hand each completion to ``add_completion`` (or give the
-    branch back with ``return_branch``), until ``complete``. The result does not depend on the order in which
-    completions arrive.
+    Take branches with ``next_branch``, have each completed, and pass each completion to ``add_completion``, until
+    ``complete``. The result does not depend on the order in which completions arrive.
 
     Args:
         min_prob: the threshold p, with 0 < p <= 1.
@@ -77,7 +76,7 @@ class AnswerSearch:
         self._max_answers = max_answers
         self._keep_greedy = keep_greedy
         self._waiting: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-        self._in_flight: dict[tuple[int, ...], Branch] = {}
+        self._in_flight: set[tuple[int, ...]] = set()
         self._answers: list[EnumeratedAnswer] = []
         self.n_completions = 0
         """Completions that were added."""
@@ -98,13 +97,8 @@ class AnswerSearch:
         if not self._has_waiting():
             return None
         negative, tokens = heappop(self._waiting)
-        branch = self._in_flight[tokens] = Branch(tokens, -negative)
-        return branch
-
-    def return_branch(self, branch: Branch) -> None:
-        """Put a branch that was in flight back, because its request failed."""
-        del self._in_flight[branch.tokens]
-        heappush(self._waiting, (-branch.logprob, branch.tokens))
+        self._in_flight.add(tokens)
+        return Branch(tokens, -negative)
 
     def add_completion(self, branch: Branch, positions: Sequence[Position]) -> None:
         """Add the greedy completion of a branch that was in flight.
@@ -112,7 +106,7 @@ class AnswerSearch:
         Args:
             positions: every generated position; the last one is a stop token unless the completion was truncated.
         """
-        del self._in_flight[branch.tokens]
+        self._in_flight.remove(branch.tokens)
         first = self.n_completions == 0
         self.n_completions += 1
         tokens, logprob = list(branch.tokens), branch.logprob
