@@ -61,9 +61,9 @@ def by_headline_rule(
     try:
         (row,) = score_rules(predictions, scores, tasks, [rule], rescores.get(predictions.model, NOT_RESCORED))
     except UnusableRuleError as error:
-        source = " (recorded when the run began)" if headline.chosen == "before_sampling" else ""
-        remedy = f"or choose another rule, such as --rule {VOTE}"
-        raise UnusableRuleError(f"{where}{error}{source}; {remedy}") from None
+        source = f" ({rule.name} was recorded when the run began)" if headline.chosen == "before_sampling" else ""
+        remedy = f"another rule can be chosen, such as --rule {VOTE}"
+        raise UnusableRuleError(f"{where}{error}; {remedy}{source}") from None
     return replace(row.scores, model=scores.model, rule=headline)
 
 
