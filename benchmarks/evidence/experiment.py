@@ -46,9 +46,10 @@ class Draw:
 SAMPLED = Draw("sample", 8, ("--temperature", "1"))
 SAMPLED_MORE = Draw("sample-32", 32, ("--temperature", "1"))
 DFS = Draw("dfs-0.1", 8, ("--search", "dfs", "--min-prob", "0.1"))
+DFS_GREEDY = Draw("dfs-0.1-greedy", 8, (*DFS.options, "--keep-greedy"))
 DFS_DEEP = Draw("dfs-0.02", 8, ("--search", "dfs", "--min-prob", "0.02"))
 RESCORED_RUNS = (DFS, SAMPLED)
-DRAWS = (DFS, SAMPLED, SAMPLED_MORE, DFS_DEEP)
+DRAWS = (DFS, DFS_GREEDY, SAMPLED, SAMPLED_MORE, DFS_DEEP)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,17 @@ from statistics import fmean
 
 import numpy as np
 
-from benchmarks.evidence.experiment import DFS, DFS_DEEP, DRAWS, SAMPLED, SAMPLED_MORE, SEED, has_results, run_folder
+from benchmarks.evidence.experiment import (
+    DFS,
+    DFS_DEEP,
+    DFS_GREEDY,
+    DRAWS,
+    SAMPLED,
+    SAMPLED_MORE,
+    SEED,
+    has_results,
+    run_folder,
+)
 from harness.results.table_format import difference_interval, markdown_table, p_value, points, with_interval
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views
@@ -117,8 +127,8 @@ def gains(work: Path, data: str) -> list[PairedComparison]:
     pairs = []
     for model, rows in rows_of(work, data).items():
         named = {row.draw: replace(row.scores, model=f"{model}: {row.draw}") for row in rows}
-        for draw in (DFS, DFS_DEEP):
-            others = (GREEDY, "sample", "sample-32", f"sample, tokens of {draw.name}")
+        for draw, cost in ((DFS, DFS), (DFS_GREEDY, DFS), (DFS_DEEP, DFS_DEEP)):
+            others = (GREEDY, "sample", "sample-32", f"sample, tokens of {cost.name}")
             pairs += [(named[draw.name], named[other]) for other in others if draw.name in named and other in named]
     return compare_pairs(pairs, SEED, ("pass_n", "vote_2"))
 
