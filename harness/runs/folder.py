@@ -142,10 +142,16 @@ class RunFolder:
         The operating system releases the lock if the process dies.
 
         Raises:
-            RunError: another process holds the lock.
+            RunError: another process holds the lock, or the folder cannot be written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open("ab+", buffering=0) as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / _LOCK).open("ab+", buffering=0)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot write to this folder ({error.strerror}); choose another, or make it writable"
+            ) from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -64,6 +64,17 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path, resume: bool) -> 
         RunFolder(tmp_path / "thesis.tex").check_free(resume)
 
 
+@pytest.mark.parametrize("name", ["file/run", "blocked"])
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "blocked" / ".lock").mkdir(parents=True)
+    with (
+        pytest.raises(RunError, match=f"{name}: cannot write to this folder"),
+        RunFolder(tmp_path / name).locked(),
+    ):
+        raise AssertionError
+
+
 def test_resuming_keeps_the_history_and_names_changed_options(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     first = run_manifest("toy/copy#n=2", ["base"], 2)
