@@ -40,8 +40,9 @@ def submit(
 
 def _write(run: str, output: Path, rule_name: str | None, scorer: str | None) -> None:
     """Write the submission of a run, and say what was filled in."""
-    from harness.core.errors import ConfigError
+    from harness.core.errors import ConfigError, UnusableRuleError
     from harness.results.kaggle_submission import make_submission, write_submission
+    from harness.scoring.headline_rule import headline_rule, with_remedy
     from harness.scoring.run_selector import select_model
     from harness.voting.selection_rules import VOTE, get_rule
 
@@ -50,7 +51,10 @@ def _write(run: str, output: Path, rule_name: str | None, scorer: str | None) ->
     rule = get_rule(rule_name or selected.rule or VOTE)
     if scorer is not None and not rule.needs_rescores:
         raise ConfigError(f"--scorer is for rules that need rescores; {rule.name} does not")
-    submission = make_submission(selected, rule, selected.rescores)
+    try:
+        submission = make_submission(selected, rule, selected.rescores)
+    except UnusableRuleError as error:
+        raise with_remedy(error, headline_rule(selected.rule, rule_name)) from None
     write_submission(output, submission, selected.tasks)
     if submission.empty:
         print_warnings([f"{submission.empty} outputs have no predicted grid and get placeholders"])

@@ -61,10 +61,20 @@ def by_headline_rule(
     try:
         (row,) = score_rules(predictions, scores, tasks, [rule], rescores.get(predictions.model, NOT_RESCORED))
     except UnusableRuleError as error:
-        source = f" ({rule.name} was recorded when the run began)" if headline.chosen == "before_sampling" else ""
-        remedy = f"another rule can be chosen, such as --rule {VOTE}"
-        raise UnusableRuleError(f"{where}{error}; {remedy}{source}") from None
+        raise with_remedy(error, headline, where) from None
     return replace(row.scores, model=scores.model, rule=headline)
+
+
+def with_remedy(error: UnusableRuleError, headline: HeadlineRule | None, where: str = "") -> UnusableRuleError:
+    """Return the error of a headline rule that cannot be applied, with where the rule comes from and what to do.
+
+    Args:
+        where: how the message begins, such as ``runs/first, model: ``.
+    """
+    source = ""
+    if headline is not None and headline.chosen == "before_sampling":
+        source = f" ({headline.name} was recorded when the run began)"
+    return UnusableRuleError(f"{where}{error}; another rule can be chosen, such as --rule {VOTE}{source}")
 
 
 def rule_note(rules: Mapping[str, HeadlineRule | None]) -> str | None:

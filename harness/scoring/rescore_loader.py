@@ -62,6 +62,7 @@ def load_rescores(
         elif names:
             loaded[model.model], failed = _model_rescores(rescores, names[0], model)
             warnings += [_failed_warning(failed, model.model, names[0])] if failed else []
+            warnings += _top_warning(rescores, names[0], model)
     return loaded, warnings
 
 
@@ -77,6 +78,20 @@ def _failed_warning(count: int, model: str, scorer: str) -> str:
         f"{count} candidates of {model} have no log-probability by {scorer} under some view (too long, or not writable "
         "in its tokens): poe and kgmon rank them last"
     )
+
+
+def _top_warning(rescores: Rescores, scorer: str, model: ModelPredictions) -> list[str]:
+    """Return a warning if ``--top`` leaves candidates of a model without rescores."""
+    top = (rescores.header.top or {}).get(scorer)
+    if top is None:
+        return []
+    counts = [len(output.votes_by_grid) for outputs in model.outputs.values() for output in outputs]
+    if not (rest := sum(max(0, count - top) for count in counts)):
+        return []
+    return [
+        f"{scorer} rescored only the best by vote of each test output (--top {top}): poe and kgmon rank the other "
+        f"{rest} of {sum(counts)} candidates of {model.model} last, tied"
+    ]
 
 
 def _model_rescores(rescores: Rescores, scorer: str, model: ModelPredictions) -> tuple[ModelRescores, int]:

@@ -155,6 +155,8 @@ def test_a_rule_that_cannot_be_applied_is_an_error_with_the_remedy(
     assert (status, out) == (2, "")
     assert "rule kgmon cannot be applied" in err
     assert REMEDY in err
+    assert ("(kgmon was recorded when the run began)" in err) == recorded
+    assert "another rule can be chosen, such as --rule vote" in err
     assert words[0] == "submit" or f"{run}, good: rule" in err
     assert len(err.strip().splitlines()) == 1
     assert (run / "results.json").read_bytes() == before

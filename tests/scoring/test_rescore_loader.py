@@ -108,6 +108,12 @@ def test_top_ranks_others_last_and_tied(run: Path) -> None:
             assert {entry.grid for entry in ranking} == set(grids)
             several += len(grids) > 2
     assert several
+    for model in saved.predictions:
+        counts = [len(output.votes_by_grid) for (output,) in model.outputs.values()]
+        rest = f"the other {sum(max(0, count - 1) for count in counts)} of {sum(counts)} candidates of {model.model}"
+        assert sum(f"(--top 1): poe and kgmon rank {rest} last" in warning for warning in saved.warnings) == 1
+    write_rescores(run, None, VIEWS, top=max(map(len, open_rescore_source(run).candidates["good"].values())) + 99)
+    assert open_predictions(run).warnings == ()
 
 
 def test_candidates_that_do_not_fit_rank_last_and_are_counted(run: Path) -> None:
