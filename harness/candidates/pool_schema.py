@@ -37,7 +37,7 @@ class PoolMember(Record):
     """Members with the same one have the same views: ``seed 0``, ``unaugmented``, or ``file DIGEST``."""
     names_views: bool
     """Whether its predictions name the symmetry under which the prompt showed the task."""
-    asked: ModelConfig | None
+    settings: ModelConfig | None
     """The settings with which the run prompted the model; None for a file."""
     chat_template_kwargs: dict[str, JsonValue]
     """Variables of the chat template that the run set for all of its models."""

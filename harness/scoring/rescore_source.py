@@ -99,14 +99,14 @@ def pool_source(pool: OpenPool) -> RescoreSource:
     """
     manifest = pool.manifest
     predictions = pooled_predictions(pool.members, {task.id: len(task.test) for task in pool.tasks})
-    runs = [member for member in manifest.members if member.asked is not None]
+    runs = [member for member in manifest.members if member.settings is not None]
     common = runs[0].chat_template_kwargs if runs else {}
     configs: dict[str, ModelConfig] = {}
     warnings: dict[str, str] = {}
     for member in runs:
-        assert member.asked is not None
-        variables = {**member.asked.chat_template_kwargs, **member.chat_template_kwargs}
-        config = member.asked.model_copy(update={"chat_template_kwargs": variables})
+        assert member.settings is not None
+        variables = {**member.settings.chat_template_kwargs, **member.chat_template_kwargs}
+        config = member.settings.model_copy(update={"chat_template_kwargs": variables})
         if configs.setdefault(config.name, config) != config:
             warnings[config.name] = (
                 f"the pool's runs prompted {config.name} in different ways: as a scorer it has the settings of its "
