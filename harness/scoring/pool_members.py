@@ -129,7 +129,9 @@ def _members(path: Path, saved: SavedPredictions, spec: str, dataset_digest: str
             views=space.views,
             view_space=space.name,
             names_views=predictions.has_views,
-            settings=None if manifest is None else next(m for m in manifest.config.models if m.name == predictions.model),
+            settings=None
+            if manifest is None
+            else next(m for m in manifest.config.models if m.name == predictions.model),
             chat_template_kwargs={} if manifest is None else manifest.config.chat_template_kwargs,
             warnings=_warnings(folder, manifest, saved, predictions),
         )

@@ -42,7 +42,7 @@ def pool_member(
         views=views,
         view_space=space,
         names_views=True,
-        asked=None,
+        settings=None,
         chat_template_kwargs={},
         warnings=[],
     )
