@@ -185,6 +185,10 @@ def _warnings(
     warnings = [] if manifest is None else unfinished_warnings({folder.path: manifest})
     if saved.schedule is not None:
         warnings.append(f"stopped early ({saved.schedule.stop}); candidates that were not drawn are not in the pool")
+    failures = {kind: count for kind, count in predictions.failures.items() if count}
+    if manifest is None and failures:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(failures.items()))
+        warnings.append(f"{sum(failures.values())} of its predictions are no grids and are not in the pool ({kinds})")
     if missing := predictions.missing:
         warnings.append(f"of {len(saved.tasks)} tasks {format_ids(missing)} have no prediction and count as wrong")
     return warnings

@@ -277,3 +277,16 @@ def test_files_of_every_form_are_members(tmp_path: Path, name: str) -> None:
         for metric in ("pass_n", "vote_1", "vote_2"):
             assert scores.tasks.values_of(metric).tolist() == expected.tasks.values_of(metric).tolist()
     assert saved.n == sum(member.record.views for member in saved.pool.members)
+
+
+def test_what_is_no_grid_in_a_file_is_told(tmp_path: Path) -> None:
+    ids = open_dataset(SPEC).ids
+    wrong: list[list[list[int]]] = [[[1] * 31] * 31, [[1, 2], [3]], [[11]]]
+    content = {task: [{"attempt_1": grid, "attempt_2": [[1]]}] for task, grid in zip(ids, wrong, strict=False)}
+    (tmp_path / "s.json").write_text(json.dumps(content))
+    (member,) = build_pool([str(tmp_path / "s.json")], SPEC).manifest.members
+    line = "3 of its predictions are no grids and are not in the pool (bad_shape 2, bad_value 1)"
+    assert line in member.warnings
+    write_submission(tmp_path / "right.json", SPEC, right=2)
+    (member,) = build_pool([str(tmp_path / "right.json")], SPEC).manifest.members
+    assert member.warnings == []
