@@ -49,6 +49,8 @@ DFS = Draw("dfs-0.1", 8, ("--search", "dfs", "--min-prob", "0.1"))
 DFS_GREEDY = Draw("dfs-0.1-greedy", 8, (*DFS.options, "--keep-greedy"))
 DFS_DEEP = Draw("dfs-0.02", 8, ("--search", "dfs", "--min-prob", "0.02"))
 RESCORED_RUNS = (DFS, SAMPLED)
+REAL_DRAWS = (DFS, DFS_GREEDY, SAMPLED)
+"""Of the real tasks, whose prompts are long."""
 DRAWS = (DFS, DFS_GREEDY, SAMPLED, SAMPLED_MORE, DFS_DEEP)
 
 
@@ -155,7 +157,7 @@ def dataset(work: Path, data: str, extent: Extent) -> str:
 def missing_steps(work: Path, extent: Extent) -> Iterator[tuple[str, Draw, Literal["run", "rescore"]]]:
     """Yield the runs without results, each followed by its rescoring if that was not completed."""
     for draw in DRAWS:
-        for data in extent.data:
+        for data in (data for data in extent.data if data != REAL or draw in REAL_DRAWS):
             if not has_results(work, data, draw):
                 yield data, draw, "run"
             if draw in RESCORED_RUNS and not is_rescored(work, data, draw):
