@@ -34,6 +34,7 @@ ENTRIES = {
     "sequential": "Deciding with fewer draws",
     "harness_overhead": "The harness beside the model",
     "throughput": "Share of a real vLLM's throughput",
+    "candidates": "Candidates",
     "hot_swap": "Swapping adapters",
     "trainer": "Training",
 }

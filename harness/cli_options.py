@@ -138,6 +138,23 @@ def grid_encoder_option(**attributes: Any) -> Callable[[C], C]:
     return click.option("--grid-encoder", "encoder", cls=RenamedOption, old_names=("--encoder",), **attributes)
 
 
+def rule_option(before_sampling: bool = False) -> Callable[[C], C]:
+    """Return the option ``--rule NAME``, whose value is the parameter ``rule``.
+
+    Args:
+        before_sampling: whether the command samples, so that the rule is recorded first.
+    """
+    text = "The selection rule that gives vote_1 and vote_2. Default: "
+    text += "the vote. It is recorded before the first prediction." if before_sampling else "the run's, else the vote."
+    return click.option("--rule", metavar="NAME", help=text)
+
+
+def scorer_option() -> Callable[[C], C]:
+    """Return the option ``--scorer NAME``, whose value is the parameter ``scorer``."""
+    text = "Whose log-probabilities poe and kgmon use, where several models rescored."
+    return click.option("--scorer", metavar="NAME", help=text)
+
+
 _JSON_PATH = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 _JSON_ATTRIBUTES: dict[str, Any] = {"metavar": "FILE", "type": _JSON_PATH}
 _JSON_HELP = "Also write {what} as JSON to this file; - prints the JSON alone."

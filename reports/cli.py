@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli_options import output_option
+from harness.cli_options import output_option, rule_option, scorer_option
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -25,11 +25,13 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="Folder of trained adapters, for their time and loss; repeatable.",
 )
 @click.option("--baseline", metavar="MODEL", help="Compare all models with this one only. Default: compare every pair.")
+@rule_option()
+@scorer_option()
 @click.option("--reference", metavar="NAME", help="Published results to compare with: iteration48.")
 @click.option("--sweep", type=_FILE, help="sweep.json of a sweep, for the table of its mixtures.")
 @click.option("--closing", type=_FILE, help="Markdown file to append.")
 def report(runs: tuple[Path, ...], output: Path, tasks: str | None, closing: Path | None, **options: object) -> None:
-    """Write a report of one or more runs: tables with intervals, paired comparisons and pictures.
+    """Write a report of one or more runs and pools: tables with intervals, paired comparisons and pictures.
 
     \b
     bench report runs/mine -o report.md --html

@@ -12,10 +12,10 @@ from hypothesis import settings
 
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.run_folders import MakeRun, write_run
-from tests.support.tiny_adapters import make_base
-from tests.support.tiny_models import make_model
-from tests.support.train_runs import FEW_STEPS, recipe_data, train_adapter
+from tests.support.models.tiny_adapters import make_base
+from tests.support.models.tiny_models import make_model
+from tests.support.runs.run_folders import MakeRun, write_run
+from tests.support.training.train_runs import FEW_STEPS, recipe_data, train_adapter
 
 ROOT = Path(__file__).parent.parent
 # HOME and all caches were made empty in tests/__init__.py, before anything else was imported.

@@ -13,7 +13,8 @@ from harness.core.grid import Grid
 from harness.core.symmetry import SYMMETRIES
 from harness.runs.folder import RunFolder
 from harness.scoring.declared_tasks import declared_tasks
-from harness.scoring.run_scores import read_run_predictions, true_outputs
+from harness.scoring.model_scores import true_outputs
+from harness.scoring.run_predictions import read_run_predictions
 from harness.voting.ranking import Vote, probability_in_top, rank_votes
 
 VIEWS = len(SYMMETRIES)

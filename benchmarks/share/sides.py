@@ -54,8 +54,8 @@ class Setting:
         return folder
 
 
-def make_random_model(folder: Path) -> None:
-    """Write a Qwen2 of 87 million random parameters with the tiny base's tokenizer."""
+def make_random_model(folder: Path, length: int = LENGTH) -> None:
+    """Write a Qwen2 of 87 million random parameters with the tiny base's tokenizer and a context of this length."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -69,7 +69,7 @@ def make_random_model(folder: Path) -> None:
         num_hidden_layers=12,
         num_attention_heads=12,
         num_key_value_heads=12,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=length,
         tie_word_embeddings=True,
         eos_token_id=tiny["eos_token_id"],
     )
@@ -113,7 +113,7 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
     from harness.prompts.prompt_tokenizer import PromptTokenizer
-    from harness.sampling.options import ConfigDraft
+    from harness.sampling.config_draft import ConfigDraft
     from harness.sampling.plan import Plan
     from harness.sampling.request_builder import RequestBuilder
 

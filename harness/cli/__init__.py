@@ -26,7 +26,12 @@ COMMANDS = {
         "harness.cli.run:reproduce",
         "Repeat a run from its manifest, and compare predictions and results.",
     ),
+    "rescore": (
+        "harness.cli.rescore:rescore",
+        "Score the candidates of a run under the same views, for the rules poe and kgmon.",
+    ),
     "score": ("harness.cli.score:score", "Vote on and score saved predictions."),
+    "pool": ("harness.cli.pool:pool", "Merge the candidates of several runs and files."),
     "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),
     "gate": ("harness.cli.gate:gate", "Pass or fail a run against a threshold or another run."),
     "submit": ("harness.cli.submit:submit", "Write or check Kaggle's submission.json."),

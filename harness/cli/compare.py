@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import json_option, print_result
+from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 SHOWN_IDS = 8
 """Ids of tasks won and of tasks lost that are listed without ``--all-ids``."""
@@ -23,6 +23,8 @@ SHOWN_IDS = 8
     multiple=True,
     help="Compare this metric only; repeat it. Fewer comparisons make Holm's correction smaller.",
 )
+@rule_option()
+@scorer_option()
 @click.option("--all-ids", is_flag=True, help=f"List all tasks won and lost, not the first {SHOWN_IDS}.")
 @click.option(
     "--plan",
@@ -35,6 +37,8 @@ def compare(
     baseline: bool,
     common: bool,
     metrics: tuple[str, ...],
+    rule: str | None,
+    scorer: str | None,
     all_ids: bool,
     plan: float | None,
     json_file: Path | None,
@@ -47,6 +51,7 @@ def compare(
     """
     import json
 
+    from harness.core.errors import ConfigError
     from harness.results.comparison_table import (
         comparison_footnote,
         comparison_table,
@@ -54,18 +59,22 @@ def compare(
         comparisons_json,
         plan_table,
     )
+    from harness.scoring.comparable_metrics import compared_metrics, incomparable_reason
     from harness.scoring.paired_comparison import all_pairs, compare_pairs, pairs_with_first
     from harness.scoring.run_selector import select_models
-    from harness.voting.metrics import METRICS
+    from harness.voting.metrics import ENUMERATED_METRICS, METRICS
 
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(METRICS)}")
-    selected = select_models(runs, common)
+    if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
+        raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
+    selected = select_models(runs, common, rule, scorer)
     print_warnings(selected.warnings)
     pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:
         raise click.UsageError("one model alone has nothing to be compared with; name a second one")
-    comparisons = compare_pairs(pairs, selected.seed, metrics or METRICS)
+    chosen = metrics or compared_metrics(selected.scored, METRICS)
+    comparisons = compare_pairs(pairs, selected.seed, chosen)
+    if not comparisons:
+        raise ConfigError("; ".join(incomparable_reason(name, *pairs[0]) for name in chosen))
     texts = [comparison_text(row, None if all_ids else SHOWN_IDS) for row in comparisons]
     parts = [comparison_table(comparisons), comparison_footnote(comparisons), "\n".join(texts)]
     if plan is not None:

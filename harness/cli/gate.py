@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli_options import rule_option, scorer_option
 
 if TYPE_CHECKING:
+    from harness.scoring.model_scores import ModelScores
     from harness.stats.gate import Gate
 
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 @click.option(
     "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."
 )
+@rule_option()
+@scorer_option()
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
 def gate(
     run: str,
@@ -30,6 +35,8 @@ def gate(
     baseline: str | None,
     margin: float | None,
     common: bool,
+    rule: str | None,
+    scorer: str | None,
     junit: Path | None,
 ) -> int:
     """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
@@ -50,9 +57,9 @@ def gate(
     )
     try:
         if baseline is None:
-            verdict, text = _test_minimum(run, metric, minimum or 0.0)
+            verdict, text = _test_minimum(run, metric, minimum or 0.0, rule, scorer)
         else:
-            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common)
+            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common, rule, scorer)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, requirement, None, str(error))
@@ -65,11 +72,11 @@ def gate(
     return verdict.value
 
 
-def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
+def _test_minimum(run: str, metric: str, minimum: float, rule: str | None, scorer: str | None) -> tuple[Gate, str]:
     """Test whether the metric reaches a minimum; return the verdict and its reason."""
     from harness.core.errors import ConfigError
     from harness.results.table_format import percent, with_interval
-    from harness.scoring.run_scores import score_intervals
+    from harness.scoring.model_scores import score_intervals
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
     from harness.stats.gate import gate_verdict
     from harness.voting.metrics import LOWER_IS_BETTER
@@ -78,17 +85,25 @@ def _test_minimum(run: str, metric: str, minimum: float) -> tuple[Gate, str]:
     if metric in LOWER_IS_BETTER:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use --baseline and --margin")
     require_one_model(run)
-    selected = select_models((run,))
+    selected = select_models((run,), rule=rule, scorer=scorer)
     print_warnings(selected.warnings)
     require_measured(selected, metric)
     interval = score_intervals(selected.scored, selected.seed)[0][metric]
     verdict = gate_verdict(interval.low, interval.high, minimum)
-    return verdict, f"{metric} is {with_interval(interval)}, asked for is at least {percent(minimum)}"
+    more = ""
+    if metric == "accuracy" and (scores := selected.scored[0]).enumeration is not None:
+        more = f" + at most {100 * scores.tasks.values_of('unexplored').mean():.1f} unexplored"
+    name = _name_with_rule(metric, selected.scored)
+    return verdict, f"{name} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
 
 
-def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bool) -> tuple[Gate, str]:
+def _test_margin(
+    run: str, baseline: str, metric: str, margin: float, common: bool, rule: str | None, scorer: str | None
+) -> tuple[Gate, str]:
     """Test whether the metric is worse than the baseline's by at most ``margin``; return the verdict and its reason."""
+    from harness.core.errors import ConfigError
     from harness.results.table_format import points
+    from harness.scoring.comparable_metrics import incomparable_reason
     from harness.scoring.paired_comparison import compare_pairs
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
     from harness.stats.gate import gain_bounds, margin_verdict
@@ -97,23 +112,38 @@ def _test_margin(run: str, baseline: str, metric: str, margin: float, common: bo
     _check_metric(metric)
     for name in (run, baseline):
         require_one_model(name)
-    selected = select_models((baseline, run), common)
+    selected = select_models((baseline, run), common, rule, scorer)
     print_warnings(selected.warnings)
-    require_measured(selected, metric)
     old, new = selected.scored
-    comparison = compare_pairs([(new, old)], selected.seed, (metric,))[0].comparison
+    if (old.enumeration is None) == (new.enumeration is None):
+        require_measured(selected, metric)
+    comparisons = compare_pairs([(new, old)], selected.seed, (metric,))
+    if not comparisons:
+        raise ConfigError(incomparable_reason(metric, new, old))
+    comparison = comparisons[0].comparison
     lower = metric in LOWER_IS_BETTER
     low, high = gain_bounds(comparison, lower)
     verdict = margin_verdict(comparison, margin, lower)
     gain = -comparison.delta if lower else comparison.delta
     why = f" (widest case: {comparison.note})" if comparison.note else ""
-    text = f"{metric} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
+    name = _name_with_rule(metric, selected.scored)
+    text = f"{name} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
     return verdict, f"{text}, asked for is a loss of at most {100 * margin:g} points"
+
+
+def _name_with_rule(metric: str, scored: Sequence[ModelScores]) -> str:
+    """Return the name of a metric, of a vote with its rule if one was chosen for any of the models."""
+    from harness.voting.selection_rules import VOTE
+
+    if metric not in ("vote_1", "vote_2") or all(scores.rule is None for scores in scored):
+        return metric
+    rules = dict.fromkeys(VOTE if scores.rule is None else scores.rule.name for scores in scored)
+    return f"{metric} by {' and '.join(rules)}"
 
 
 def _check_metric(metric: str) -> None:
     from harness.core.errors import ConfigError
-    from harness.voting.metrics import METRICS
+    from harness.voting.metrics import ENUMERATED_METRICS
 
-    if metric not in METRICS:
-        raise ConfigError(f"there is no metric {metric!r}; choose one of {', '.join(METRICS)}")
+    if metric not in ENUMERATED_METRICS:
+        raise ConfigError(f"there is no metric {metric!r}; choose one of {', '.join(ENUMERATED_METRICS)}")

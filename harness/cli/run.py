@@ -2,74 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from harness.cli.entry import INTERRUPTED
+from harness.cli.parameters import JsonObject, api_key_option, policy_options
+from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
-
-_KEY_VARIABLE = "ARC_BENCH_API_KEY"
-F = TypeVar("F", bound=Callable[..., Any])
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-class Seconds(click.ParamType[float]):
-    """A duration in seconds, written as ``90``, ``90s``, ``10m`` or ``1h``."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        if match is None or float(match[1]) == 0:
-            self.fail(f"{value!r} is not a duration such as 90s, 10m or 1h", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
-
-
-class JsonObject(click.ParamType[dict[str, object]]):
-    """A JSON object, parsed."""
-
-    name = "json"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, object]:
-        if isinstance(value, dict):
-            return value
-        try:
-            parsed = json.loads(str(value))
-        except ValueError as error:
-            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
-        if not isinstance(parsed, dict):
-            self.fail(f"{value!r} is not a JSON object", param, ctx)
-        return parsed
-
-
-_POLICY = (
-    click.option(
-        "--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Predictions per server."
-    ),
-    click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="For one request."),
-    click.option(
-        "--retries", type=click.IntRange(0), default=5, show_default=True, help="Further attempts for a request."
-    ),
-    click.option(
-        "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a lost server."
-    ),
-)
-
-
-def policy_options(command: F) -> F:
-    """Add the options that make up a ``RetryPolicy`` to a command."""
-    for option in reversed(_POLICY):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -84,7 +26,13 @@ def policy_options(command: F) -> F:
     "--model", "models", multiple=True, required=True, help="A model or adapter that the server serves; repeat it."
 )
 @click.option("--dataset", required=True, help="A dataset spec, e.g. arc1/evaluation or toy/cross/evaluation#n=60.")
-@click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions per test output.")
+@click.option(
+    "-n",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Predictions (--search dfs: views) per test output.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
 @click.option("--retry-errors", is_flag=True, help="With --resume: repeat the requests that failed or were refused.")
@@ -109,6 +57,29 @@ def policy_options(command: F) -> F:
     help="Stop sampling a test output once further samples cannot change its attempts (decided), or do so with a "
     "probability below R.",
 )
+@click.option(
+    "--search",
+    type=click.Choice(["greedy", "sample", "dfs"]),
+    help="dfs: all answers of every view that have at least the probability --min-prob. Default: greedy at temperature "
+    "0, else sample.",
+)
+@click.option(
+    "--min-prob",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="For --search dfs: the least probability of an answer. Default: 0.1.",
+)
+@click.option(
+    "--max-answers",
+    type=click.IntRange(1),
+    help="For --search dfs: keep so many answers of a view, the likeliest. Default: all.",
+)
+@click.option(
+    "--keep-greedy",
+    is_flag=True,
+    help="For --search dfs: also keep the answer that temperature 0 gives where it is less likely than --min-prob.",
+)
+@rule_option(before_sampling=True)
+@click.option("--dry-run", is_flag=True, help="Check everything, print what would be requested, and stop.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True)
@@ -120,7 +91,7 @@ def policy_options(command: F) -> F:
     show_default=True,
     help="auto: completions with token ids if every server tokenizes chats to the same ids, else chats.",
 )
-@click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
+@api_key_option
 @click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request.")
 @click.option("--chat-template-kwargs", type=JsonObject(), default="{}", help="JSON object for the chat template.")
 @click.option(
@@ -134,6 +105,7 @@ def run(
     timeout: float,
     retries: int,
     wait: float,
+    dry_run: bool,
     **options: object,
 ) -> int:
     """Sample augmented predictions from served models, score and store them.
@@ -144,7 +116,7 @@ def run(
         --dataset arc1/evaluation -n 32 --out runs/first
     """
     from harness.client.retry import RetryPolicy
-    from harness.core.errors import UnknownOutputError
+    from harness.core.errors import UnknownOutputError, UnusableRuleError
     from harness.results.summary_table import summary_table
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
@@ -153,6 +125,11 @@ def run(
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
+    if dry_run:
+        from harness.sampling.dry_run import estimate_run
+
+        click.echo(estimate_run(chosen).text())
+        return 0
     hint = f"to resume: {_resume_command()}"
     begun: list[bool] = []
     try:
@@ -165,11 +142,12 @@ def run(
         raise
     overhead = 1000 * summary.cpu_seconds / max(summary.sampled, 1)
     click.echo(
-        f"{summary.sampled} predictions in {summary.seconds:.1f} s; the harness took {overhead:.2f} ms of CPU for each",
+        f"{summary.sampled} {summary.noun} in {summary.seconds:.1f} s; "
+        f"the harness took {overhead:.2f} ms of CPU for each",
         err=True,
     )
     if not summary.finished:
-        click.echo(f"{summary.done} of {summary.total} predictions are saved; {hint}", err=True)
+        click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
     try:
         results = score_run(chosen.out)
@@ -180,6 +158,9 @@ def run(
             err=True,
         )
         return 0
+    except UnusableRuleError as error:  # such as one on rescores, which are made next; the run itself is complete
+        click.echo(f"not scored: {error}; then bench score {shlex.quote(str(chosen.out))}", err=True)
+        return 0
     click.echo(summary_table(results))
     click.echo(f"written: {summary.folder.results_path}")
     return 0
@@ -189,7 +170,7 @@ def run(
 @click.argument("run_folder", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the new run.")
 @click.option("--server", "servers", multiple=True, help="Default: the servers of the run, which are never sent a key.")
-@click.option("--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}.")
+@api_key_option
 @click.option("--resume", is_flag=True, help="Complete the run in --out.")
 @policy_options
 def reproduce(
@@ -220,9 +201,10 @@ def reproduce(
         raise ConfigError(f"a key is only sent to servers that you name; where you trust those of the run: {named}")
     summary, agreement = reproduce_run(run_folder, out, servers, api_key, resume, policy)
     if agreement is None:
-        click.echo(f"{summary.done} of {summary.total} predictions are saved; to resume: {_resume_command()}", err=True)
+        saved = f"{summary.done} of {summary.total} {summary.noun} are saved"
+        click.echo(f"{saved}; to resume: {_resume_command()}", err=True)
         return INTERRUPTED
-    click.echo(f"{agreement.same} of {agreement.predictions} predictions are the same")
+    click.echo(f"{agreement.same} of {agreement.predictions} {summary.noun} are the same")
     for model, task, test, sample in agreement.first:
         click.echo(f"  differs: {model}, task {task}, test {test}, sample {sample}")
     click.echo(f"metrics and failures are {'the same' if agreement.same_results else 'not the same'}")

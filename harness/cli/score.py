@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import json_option, print_result
+from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 
 @click.command()
@@ -16,13 +16,15 @@ from harness.cli_options import json_option, print_result
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["run", "lines", "arc24", "attempts", "kaggle", "arcprize"]),
+    type=click.Choice(["run", "pool", "lines", "arc24", "attempts", "kaggle", "arcprize"]),
     help="Default: detected.",
 )
 @click.option(
     "-n", type=click.IntRange(1), help="Requested predictions per test output; default: the largest number in the file."
 )
+@rule_option()
 @click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
+@scorer_option()
 @json_option("the results", was_flag=False)
 @click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
@@ -33,13 +35,15 @@ def score(
     dataset: str | None,
     form: str | None,
     n: int | None,
+    rule: str | None,
     rules: str | None,
+    scorer: str | None,
     json_file: Path | None,
     confidence: float,
     resamples: int,
 ) -> None:
-    """Vote on and score saved predictions offline: a run folder, whose results.json is rewritten, or with --dataset
-    a file or folder in another format.
+    """Vote on and score saved predictions offline: a run folder, whose results.json is rewritten, a pool, or with
+    --dataset a file or folder in another format.
 
     \b
     lines     our predictions.jsonl
@@ -55,8 +59,8 @@ def score(
     from harness.scoring.prediction_loader import open_predictions
     from harness.scoring.run_scores import write_results
 
-    saved = open_predictions(predictions, dataset, form, n)
-    sheet = score_saved_predictions(saved, rules, confidence, resamples)
+    saved = open_predictions(predictions, dataset, form, n, scorer)
+    sheet = score_saved_predictions(saved, rules, confidence, resamples, rule)
     print_warnings(sheet.warnings)
     if saved.folder is not None:
         write_results(saved.folder, sheet.results)

@@ -7,17 +7,21 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli_options import rule_option, scorer_option
 
 
 @click.command()
 @click.argument("run", metavar="[RUN[@MODEL]]", required=False)
 @click.option("-o", "--out", "output", type=click.Path(dir_okay=False, path_type=Path), help="File of the submission.")
-@click.option("--rule", default="vote", show_default=True, help="The selection rule that chooses the two attempts.")
+@rule_option()
+@scorer_option()
 @click.option(
     "--check", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Check this submission instead."
 )
 @click.option("--dataset", help="With --check: the dataset that the submission must answer, e.g. arc1/evaluation.")
-def submit(run: str | None, output: Path | None, rule: str, check: Path | None, dataset: str | None) -> int:
+def submit(
+    run: str | None, output: Path | None, rule: str | None, scorer: str | None, check: Path | None, dataset: str | None
+) -> int:
     """Write the two best attempts for every test output of a run as Kaggle's submission.json, or check such a file.
 
     \b
@@ -25,25 +29,32 @@ def submit(run: str | None, output: Path | None, rule: str, check: Path | None, 
     bench submit --check submission.json --dataset arc2/evaluation
     """
     if check is not None:
-        if run is not None or output is not None or dataset is None:
+        if run is not None or output is not None or scorer is not None or dataset is None:
             raise click.UsageError("--check goes with --dataset, and with no RUN and -o")
         return _check(check, dataset)
     if run is None or output is None or dataset is not None:
         raise click.UsageError("give RUN and -o (a run knows its dataset), or --check and --dataset")
-    _write(run, output, rule)
+    _write(run, output, rule, scorer)
     return 0
 
 
-def _write(run: str, output: Path, rule_name: str) -> None:
+def _write(run: str, output: Path, rule_name: str | None, scorer: str | None) -> None:
     """Write the submission of a run, and say what was filled in."""
+    from harness.core.errors import ConfigError, UnusableRuleError
     from harness.results.kaggle_submission import make_submission, write_submission
+    from harness.scoring.headline_rule import headline_rule, with_remedy
     from harness.scoring.run_selector import select_model
-    from harness.voting.selection_rules import get_rule
+    from harness.voting.selection_rules import VOTE, get_rule
 
-    rule = get_rule(rule_name)
-    selected = select_model(run)
+    selected = select_model(run, scorer)
     print_warnings(selected.warnings)
-    submission = make_submission(selected, rule)
+    rule = get_rule(rule_name or selected.rule or VOTE)
+    if scorer is not None and not rule.needs_rescores:
+        raise ConfigError(f"--scorer is for rules that need rescores; {rule.name} does not")
+    try:
+        submission = make_submission(selected, rule, selected.rescores)
+    except UnusableRuleError as error:
+        raise with_remedy(error, headline_rule(selected.rule, rule_name)) from None
     write_submission(output, submission, selected.tasks)
     if submission.empty:
         print_warnings([f"{submission.empty} outputs have no predicted grid and get placeholders"])
@@ -51,7 +62,7 @@ def _write(run: str, output: Path, rule_name: str) -> None:
         click.echo(f"{submission.single} outputs have one distinct grid; it is both attempts", err=True)
     click.echo(
         f"{output}: {len(submission.content)} tasks, {submission.outputs} test outputs, two attempts each; "
-        "read back and checked"
+        f"read back and checked; chosen by the rule {rule.name}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -39,6 +40,21 @@ def canonical_url(url: str) -> str:
     location = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
     path = parts.path.rstrip("/")
     return urlunsplit((parts.scheme, location, "" if path == "/v1" else path, "", ""))
+
+
+def check_servers(urls: Sequence[str], api_key: str | None) -> None:
+    """Check the servers and the key that the user gave.
+
+    Raises:
+        ConfigError: there is no server, one is given twice or is no address, or the key cannot be sent.
+    """
+    if not urls:
+        raise ConfigError("no server given; name one with --server URL")
+    servers = [canonical_url(url) for url in urls]
+    if repeated := next((server for server in servers if servers.count(server) > 1), None):
+        raise ConfigError(f"--server {repeated} is given twice")
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ConfigError("the API key holds something else than printable ASCII characters")
 
 
 def api_roots(url: str) -> tuple[str, ...]:

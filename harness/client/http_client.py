@@ -14,6 +14,7 @@ import orjson
 
 from harness.client.address import api_roots, canonical_url
 from harness.client.error_response import Refusal, TransientError, shorten
+from harness.client.model_list import parse_models
 from harness.client.request import (
     NEUTRAL_PARAMETERS,
     OPTIONAL_PARAMETERS,
@@ -24,7 +25,8 @@ from harness.client.request import (
     SamplingParameters,
     message_dicts,
 )
-from harness.client.response import Reply, parse_body, parse_models, parse_replies
+from harness.client.response import Reply, parse_body, parse_replies
+from harness.client.score_format import score_route
 from harness.client.server_log import local_log
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
@@ -54,6 +56,7 @@ class Client:
     Attributes:
         url: the canonical address.
         log: the server's log file, if the server runs on this machine and names it; known after ``models``.
+        score_route: the server's route that scores answers, if it lists one; known after ``models``.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Client:
     ) -> None:
         self.url = canonical_url(url)
         self.log: Path | None = None
+        self.score_route: str | None = None
         self.notice = notice
         self._roots = api_roots(self.url)
         """URLs under which the routes may be found; a single one once that is known."""
@@ -120,6 +124,7 @@ class Client:
             else:
                 self._roots, self._lists_models = (root,), True
                 self.log = local_log(self.url, entries)
+                self.score_route = score_route(entries)
                 return parse_models(entries)
         if garbage is not None:
             raise garbage
@@ -196,7 +201,8 @@ class Client:
             body = self._parameters.body(request)
             start, request_id = perf_counter(), f"{self._client_id}-{next(self._request_numbers)}-"
             try:
-                data = await self._post_completion(request, body, request_id)
+                route = ROUTES["chat" if isinstance(request, ChatRequest) else "completions"]
+                data = await self._post_v1(route, body, request_id)
                 self._check_request_id(data, request_id)
                 return parse_replies(data, request, perf_counter() - start)
             except Refusal as refusal:
@@ -205,9 +211,19 @@ class Client:
                 if not self._parameters.adapt_to_refusal(refusal, body):
                     raise
 
-    async def _post_completion(self, request: Request, body: dict[str, object], request_id: str) -> dict[str, Any]:
+    async def post_completion(self, body: dict[str, object]) -> dict[str, Any]:
+        """Send a body to the completions route once, as it is, and return the response (raises as ``send``)."""
+        request_id = f"{self._client_id}-{next(self._request_numbers)}-"
+        data = await self._post_v1(ROUTES["completions"], body, request_id)
+        self._check_request_id(data, request_id)
+        return data
+
+    async def post_score(self, body: dict[str, object]) -> dict[str, Any]:
+        """Send a body to the route that scores answers once, and return the response (raises as ``send``)."""
+        return await self._call("POST", self._vllm_url(str(self.score_route)), body, self._timeout)
+
+    async def _post_v1(self, route: str, body: dict[str, object], request_id: str) -> dict[str, Any]:
         """Return the response to a request; the first root whose route is not a 404 is used from then on."""
-        route = ROUTES["chat" if isinstance(request, ChatRequest) else "completions"]
         not_found: Refusal | None = None
         for root in self._roots:
             try:

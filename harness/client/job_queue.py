@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from typing import Generic
 
-from harness.client.retry import Job
+from harness.client.retry import Job, RequestT
 
 _PREDICTIONS_AHEAD = 64
 """Predictions whose requests are built before a server asks for them."""
@@ -42,30 +43,33 @@ class ServerSlots:
         await self._available.wait()
 
 
-class JobQueue:
+class JobQueue(Generic[RequestT]):
     """Hands out jobs to servers and takes back those that must be retried.
 
-    The order is: jobs that were returned, then new ones; isolated jobs (harness.client.retry) last, one at a time.
+    The order is: jobs that follow from answers, jobs that were returned, new ones; isolated jobs (harness.client.retry)
+    last, one at a time.
 
     Args:
         jobs: yields new jobs; None where further jobs depend on answers that are still in flight.
         size: how many predictions most jobs are for.
 
     Attributes:
-        finished: set when every job is done, or when the queue was stopped and nothing is in flight any more.
+        finished: set when every job is done, or when the queue was stopped, nothing is in flight any more and no
+            answer has a job that follows from it.
         stopped: whether ``stop`` was called.
         in_flight_by_model: number of predictions in flight by model.
     """
 
-    def __init__(self, jobs: Iterator[Job | None], size: int = 1) -> None:
+    def __init__(self, jobs: Iterator[Job[RequestT] | None], size: int = 1) -> None:
         self.finished = asyncio.Event()
         self.stopped = False
         self.in_flight_by_model: Counter[str] = Counter()
         self._target_length = max(2, _PREDICTIONS_AHEAD // size)
         self._jobs = jobs
-        self._ready: deque[Job] = deque()
-        self._returned: deque[Job] = deque()
-        self._isolated: deque[Job] = deque()
+        self._ready: deque[Job[RequestT]] = deque()
+        self._follow_ups: deque[Job[RequestT]] = deque()
+        self._returned: deque[Job[RequestT]] = deque()
+        self._isolated: deque[Job[RequestT]] = deque()
         self._exhausted = False
         """``jobs`` has ended."""
         self._awaits_answers = False
@@ -80,7 +84,7 @@ class JobQueue:
         """Number of predictions that were handed out and are not finished."""
         return self.in_flight_by_model.total()
 
-    async def take_job(self) -> Job:
+    async def take_job(self) -> Job[RequestT]:
         """Return the next job; wait until there is one, as jobs in flight may come back to the queue."""
         while True:
             if (job := self._next_job()) is not None:
@@ -90,12 +94,16 @@ class JobQueue:
             self._changed.clear()
             await self._changed.wait()
 
-    def finish_job(self, job: Job, returned: Iterable[Job] = ()) -> None:
+    def finish_job(
+        self, job: Job[RequestT], returned: Iterable[Job[RequestT]] = (), follow_ups: Iterable[Job[RequestT]] = ()
+    ) -> None:
         """Record that a job is no longer in flight.
 
         Args:
             returned: jobs to put back into the queue: the job itself, or jobs for some of its prompts.
+            follow_ups: jobs that complete what its answers began; they are handed out even after ``stop``.
         """
+        self._follow_ups.extend(follow_ups)
         for other in returned:
             (self._isolated if other.is_isolated else self._returned).append(other)
         self.in_flight_by_model[job.request.model] -= len(job.numbers)
@@ -103,12 +111,12 @@ class JobQueue:
             self._awaits_answers = False
             self._below_target.set()
             self._changed.set()
-        if self._returned or self._isolated:
+        if self._follow_ups or self._returned or self._isolated:
             self._changed.set()
         self._update_finished()
 
     def stop(self) -> None:
-        """Hand out no further jobs."""
+        """Hand out no further jobs, except those that follow from answers."""
         self.stopped = True
         self._update_finished()
 
@@ -122,8 +130,10 @@ class JobQueue:
                 self._ready.append(job)
             await asyncio.sleep(0)  # answers that have arrived are processed first
 
-    def _next_job(self) -> Job | None:
+    def _next_job(self) -> Job[RequestT] | None:
         """Return the job to hand out now, or None if there is none at present."""
+        if self._follow_ups:
+            return self._follow_ups.popleft()
         if self.stopped:
             return None
         if self._returned:
@@ -134,7 +144,7 @@ class JobQueue:
             return job
         return self._isolated.popleft() if self._isolated and self.in_flight == 0 else None
 
-    def _build_job(self) -> Job | None:
+    def _build_job(self) -> Job[RequestT] | None:
         """Return a new job, or None if there is none at present."""
         if self._exhausted or self._awaits_answers:
             return None
@@ -149,5 +159,5 @@ class JobQueue:
     def _update_finished(self) -> None:
         """Set ``finished`` if no job is left or in flight."""
         idle = self.stopped or (self._exhausted and not (self._ready or self._returned or self._isolated))
-        if idle and self.in_flight == 0:
+        if idle and self.in_flight == 0 and not self._follow_ups:
             self.finished.set()

@@ -71,6 +71,8 @@ class TokenRequest:
     seed: int | None
     """None unless there is a single prompt: a seed determines one answer."""
     stop_token_ids: tuple[int, ...] = ()
+    top_logprobs: int | None = None
+    """Request the log-probabilities of so many of the likeliest tokens at every position, with their token ids."""
 
     @property
     def prompt_count(self) -> int:
@@ -129,6 +131,8 @@ class SamplingParameters:
             body["max_tokens"] = request.max_tokens
             if "logprobs" in body:
                 body["logprobs"] = 0  # of the sampled tokens only, without alternatives
+            if request.top_logprobs is not None:
+                body |= {"logprobs": request.top_logprobs, "return_tokens_as_token_ids": True}
         return body | dict(self.extra_body)
 
 
@@ -176,9 +180,14 @@ class AcceptedParameters:
 
         Returns:
             Whether the request should be sent again.
+
+        Raises:
+            ServerError: the server refuses what the run cannot do without.
         """
         if refusal.status not in (400, 422) or refusal.is_context or refusal.is_about_account:
             return False
+        if "return_tokens_as_token_ids" in body and re.search(r"\blogprobs\b", refusal.searchable):
+            raise ServerError(_too_many_logprobs(self._url, body["logprobs"], refusal))
         if "max_completion_tokens" in refusal.searchable and "messages" in body and "max_tokens" in body:
             self._limit_name = "max_completion_tokens"
             return True
@@ -187,6 +196,14 @@ class AcceptedParameters:
         named = [name for name in removable if re.search(rf"\b{name}\b", refusal.searchable)]
         self.omit(named, shorten(str(refusal)))
         return bool(named)
+
+
+def _too_many_logprobs(url: str, count: object, refusal: Refusal) -> str:
+    """Return the message for a server that refuses the number of log-probabilities that enumeration needs."""
+    return (
+        f"{url} refuses the {count} log-probabilities for each token that --min-prob needs: start it with "
+        f"--max-logprobs {count} (bench serve: behind --), or give a larger --min-prob ({shorten(str(refusal))})"
+    )
 
 
 def message_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:

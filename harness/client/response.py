@@ -1,19 +1,19 @@
-"""Parse what an OpenAI-compatible server answers: completions, chat completions, and the list of its models."""
+"""Parse what an OpenAI-compatible server answers to completions and chat completions."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
+from harness.candidates.enumeration import Position
 from harness.client.error_response import Refusal, TransientError, classify_error, parse_error_body, shorten
-from harness.client.request import ChatRequest, Request
-from harness.runs.schema import ServedModel
+from harness.client.request import ChatRequest, Request, TokenRequest
+from harness.client.token_logprobs import check_prompt_tokens, read_positions
 
 _TOKENS_BOUND = 1 << 53
 _LIMIT_REASONS = frozenset(("length", "max_tokens", "model_length", "max_output_tokens", "max_length", "token_limit"))
@@ -34,6 +34,8 @@ class Reply:
     """From sending the request to its last byte, divided by the number of prompts that shared the request."""
     only_reasoning: bool = False
     """The response has reasoning in a field of its own, and no answer."""
+    positions: tuple[Position, ...] = ()
+    """The generated positions of a request with ``top_logprobs``."""
 
     @property
     def mean_logprob(self) -> float | None:
@@ -96,7 +98,8 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
 
     Raises:
         TransientError: the number of choices differs from that of prompts, a choice is malformed or has neither text
-            nor finish_reason, or the response holds a retryable error.
+            nor finish_reason, or the response holds a retryable error; ``UnusableLogprobs``, if the request has
+            ``top_logprobs``.
         Refusal: the response holds another error.
     """
     choices = data.get("choices")
@@ -107,37 +110,49 @@ def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> lis
         received = len(choices) if isinstance(choices, list) else "no list of"
         raise TransientError("garbage", f"expected {count} choices, got {received}")
     if count > 1:
-        choices = _sort_by_index(choices)
+        choices = sort_by_index(choices)
     parse_choice = _parse_chat_choice if isinstance(request, ChatRequest) else _parse_completion_choice
     usage = data.get("usage")
     # The usage of several prompts is their sum.
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) and count == 1 else None
     tokens = tokens if type(tokens) is int and 0 <= tokens < _TOKENS_BOUND else None
     model = _valid_unicode(str(data.get("model") or ""))
+    searched = request if isinstance(request, TokenRequest) and request.top_logprobs is not None else None
+    if searched is not None:
+        check_prompt_tokens(data, searched.prompts)
     replies = []
-    for choice in choices:
+    for index, choice in enumerate(choices):
         if isinstance(choice, dict) and choice.get("error"):
             raise classify_error(200, choice, None, "the answer is an error")
         text, logprobs = parse_choice(choice)
-        reason = _finish_reason(choice)
-        if reason == "error" or (reason is None and not text.strip()):
+        reply = Reply(
+            text=text,
+            finish_reason=_finish_reason(choice),
+            model=model,
+            n_tokens=tokens if tokens is not None else None if logprobs is None else len(logprobs),
+            cumulative_logprob=None if logprobs is None else _finite_sum(logprobs),
+            seconds=seconds / count,
+            only_reasoning=not text and _has_reasoning(choice),
+        )
+        if reply.finish_reason == "error" or (reply.finish_reason is None and not text.strip()):
             shown = f"an answer with finish_reason {choice.get('finish_reason')} and text {shorten(text)!r}"
             raise TransientError("server", shown)
-        replies.append(
-            Reply(
-                text=text,
-                finish_reason=reason,
-                model=model,
-                n_tokens=tokens if tokens is not None else None if logprobs is None else len(logprobs),
-                cumulative_logprob=None if logprobs is None else _finite_sum(logprobs),
-                seconds=seconds / count,
-                only_reasoning=not text and _has_reasoning(choice),
-            )
-        )
+        replies.append(reply if searched is None else _with_positions(reply, choice, searched, index))
     return replies
 
 
-def _sort_by_index(choices: list[Any]) -> list[dict[str, Any]]:
+def _with_positions(reply: Reply, choice: dict[str, Any], request: TokenRequest, index: int) -> Reply:
+    """Return the answer to a prompt with its positions; without them if the server aborted it."""
+    if reply.aborted or request.top_logprobs is None:
+        return reply
+    stop_ids = frozenset(request.stop_token_ids)
+    positions = read_positions(
+        choice, request.prompts[index], request.top_logprobs, stop_ids, truncated=reply.truncated
+    )
+    return replace(reply, positions=positions)
+
+
+def sort_by_index(choices: list[Any]) -> list[dict[str, Any]]:
     """Return the choices in the order of their ``index``.
 
     Raises:
@@ -228,63 +243,3 @@ def _finite_sum(values: list[float]) -> float | None:
         return math.fsum(values)
     except OverflowError:
         return None
-
-
-def parse_models(entries: Sequence[dict[str, Any]]) -> list[ServedModel]:
-    """Return the models of ``/v1/models``; an adapter without a context length of its own has its base's."""
-    models = [parse_model(entry) for entry in entries]
-    lengths = {model.name: model.max_model_len for model in models}
-    return [
-        model.model_copy(update={"max_model_len": lengths.get(model.parent)})
-        if model.max_model_len is None and model.parent is not None
-        else model
-        for model in models
-    ]
-
-
-def parse_model(entry: dict[str, Any]) -> ServedModel:
-    """Return one model of ``/v1/models``; fields that are absent or of a wrong type are None.
-
-    ``bench serve`` adds ``arc_bench: {hash, rank, base, manifest, max_loras, log}`` to the usual fields.
-    """
-    extension = _dict(entry.get("arc_bench"))
-    manifest = _dict(extension.get("manifest") or entry.get("manifest"))
-    return ServedModel(
-        name=entry["id"],
-        root=_string(entry.get("root")),
-        parent=_string(entry.get("parent")),
-        max_model_len=_integer(entry.get("max_model_len")),
-        hash=_string(extension.get("hash")),
-        rank=_integer(extension.get("rank")),
-        base=_string(extension.get("base")),
-        prompt=_string(manifest.get("prompt")),
-        encoder=_string(manifest.get("encoder")),
-        stop_token_ids=_token_ids(manifest.get("stop_token_ids")),
-        chat_template_kwargs=_dict(manifest.get("chat_template_kwargs")) or None,
-        chat_template=_string(manifest.get("chat_template")),
-        template_date=_date(manifest.get("template_date")),
-        max_loras=_integer(extension.get("max_loras")),
-    )
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _token_ids(value: object) -> list[int] | None:
-    return value if isinstance(value, list) and value and all(type(v) is int and v >= 0 for v in value) else None
-
-
-def _date(value: object) -> str | None:
-    try:
-        return date.fromisoformat(value).isoformat() if isinstance(value, str) else None
-    except ValueError:
-        return None
-
-
-def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -27,15 +27,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
-from harness.client.request import Request
 from harness.core.random_stream import Stream
 
 _LONGEST_BACKOFF = 30.0
 _MAX_DOUBLINGS = 60
 ISOLATE_AFTER, GIVE_UP_AFTER = 2, 4
 """Server losses after which a job runs alone, and after which it is given up; see the module's docstring."""
+
+
+class JobRequest(Protocol):
+    """A request that can be split: for predictions, or for scores of answers."""
+
+    @property
+    def model(self) -> str: ...
+    def select_prompt(self, index: int) -> Self: ...
+
+
+RequestT = TypeVar("RequestT", bound=JobRequest)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class RetryPolicy:
     backoff: float = 0.5
     """The first pause before another attempt; it doubles."""
 
-    def pause(self, job: Job, attempt: int) -> float:
+    def pause(self, job: Job[Any], attempt: int) -> float:
         """Return the seconds to wait after a failed attempt.
 
         The backoff doubles with each attempt up to 30 s and is multiplied by a jitter between 1/4 and 1.
@@ -66,12 +76,12 @@ class RetryPolicy:
 
 
 @dataclass
-class Job:
+class Job(Generic[RequestT]):
     """A request and the history of its failures."""
 
     numbers: tuple[int, ...]
-    """The plan's numbers of the samples that its prompts are for, one per prompt."""
-    request: Request
+    """Numbers of the samples, branches or answers that it is for, one per prompt of the request."""
+    request: RequestT
     attempts: int = 0
     """Failed attempts, reset when the failures turn out to be the server's."""
     first_failure: float | None = None
@@ -106,7 +116,7 @@ class Job:
             raise GivenUp(f"{reason}: {explain()}") from None
         raise Lost from None
 
-    def select_prompt(self, index: int) -> Job:
+    def select_prompt(self, index: int) -> Job[RequestT]:
         """Return the job for one of the prompts, with the same history."""
         return replace(self, numbers=(self.numbers[index],), request=self.request.select_prompt(index))
 

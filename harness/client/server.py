@@ -1,32 +1,39 @@
-"""Get answers from one server of a run: retries with backoff, and lists that are split when one prompt may fail."""
+"""Get answers from one server: retries with backoff, and lists that are split when one prompt may fail."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import monotonic
-from typing import NoReturn
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from harness.client.answer_length import AnswerLimiter, PromptTooLong, UnequalRoom
 from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
 from harness.client.request import Request
 from harness.client.response import Reply
-from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
+from harness.client.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
 from harness.client.server_health import ServerHealth
 from harness.core.errors import ServerError
 
 
-class Server(ServerHealth):
-    """One server of a run: its health, and the requests that it answers.
+class Answer(Protocol):
+    """What a server gives for one prompt of a job."""
 
-    Attributes:
-        limiter: lowers the answers' token limits to what the server allows.
-    """
+    @property
+    def aborted(self) -> bool:
+        """Whether the server broke off, so that the prompt must be sent again."""
+
+
+AnswerT = TypeVar("AnswerT", bound=Answer)
+
+
+class JobServer(ServerHealth, ABC, Generic[RequestT, AnswerT]):
+    """One server of a run: its health, and the jobs that it answers."""
 
     def __init__(self, client: Client, models: Sequence[str], policy: RetryPolicy) -> None:
         super().__init__(client, models, policy)
-        self.limiter = AnswerLimiter(client, lambda: self.served)
         self._last_success = -1.0
         """``monotonic()`` of the last answer."""
         self._busy_until = 0.0
@@ -40,11 +47,11 @@ class Server(ServerHealth):
             await self.up.wait()
             await asyncio.sleep(self._busy_until - monotonic())
 
-    async def answer_job(self, job: Job) -> list[Reply | None]:
+    async def answer_job(self, job: Job[RequestT]) -> list[AnswerT | None]:
         """Return the job's answers, one per prompt, after as many attempts as the policy allows.
 
         None stands for a prompt that does not fit into the context. Some of several answers may be aborted
-        (``Reply.aborted``), but not all.
+        (``Answer.aborted``), but not all.
 
         Raises:
             Lost: the server stopped answering or asked to wait; another server may take the job.
@@ -80,16 +87,15 @@ class Server(ServerHealth):
                 self._busy_periods = 0
                 return replies
 
-    async def _send_once(self, request: Request) -> list[Reply | None]:
-        """Return the answers of one attempt; None for a prompt that does not fit into the context."""
-        try:
-            return [*await self.limiter.send(request)]
-        except PromptTooLong:
-            return [None]
-        except UnequalRoom:
-            raise Divide from None
+    @abstractmethod
+    async def _send_once(self, request: RequestT) -> list[AnswerT | None]:
+        """Return the answers of one attempt; None for a prompt that does not fit into the context.
 
-    async def _handle_transient_error(self, job: Job, error: TransientError) -> None:
+        Raises:
+            TransientError, Refusal: as ``Client.send``. Divide: send the prompts one by one.
+        """
+
+    async def _handle_transient_error(self, job: Job[RequestT], error: TransientError) -> None:
         """Handle a retryable error: back off and return, or raise ``Lost``, ``Divide`` or ``GivenUp``."""
         now = monotonic()
         job.first_failure = now if job.first_failure is None else job.first_failure
@@ -106,7 +112,9 @@ class Server(ServerHealth):
         pause = max(self.policy.pause(job, job.attempts), error.retry_after or 0.0)
         await asyncio.sleep(min(pause, self.policy.wait))
 
-    async def _handle_busy(self, job: Job, error: TransientError, first_failure: float, now: float) -> NoReturn:
+    async def _handle_busy(
+        self, job: Job[RequestT], error: TransientError, first_failure: float, now: float
+    ) -> NoReturn:
         """Send nothing to this server for as long as it asks, and return the job to the queue.
 
         Being asked to wait is not a failed attempt, but ends after ``policy.wait`` seconds. Because a server may ask
@@ -123,7 +131,7 @@ class Server(ServerHealth):
             await self._give_up(job, error)
         raise Lost
 
-    def _handle_systematic_refusal(self, job: Job, refusal: Refusal) -> NoReturn:
+    def _handle_systematic_refusal(self, job: Job[RequestT], refusal: Refusal) -> NoReturn:
         """Handle a refusal of the key, the route or the model, which says nothing about the prediction.
 
         Raises:
@@ -136,7 +144,7 @@ class Server(ServerHealth):
         self.mark_down(str(refusal), job.request.model)
         raise Lost
 
-    async def _give_up(self, job: Job, error: TransientError) -> NoReturn:
+    async def _give_up(self, job: Job[RequestT], error: TransientError) -> NoReturn:
         """Decide whether the job or the server caused its failures.
 
         If the server has answered anything since the job's first failure, or answers a probe now, it is the job.
@@ -155,3 +163,23 @@ class Server(ServerHealth):
                 job.record_server_loss(self.explain_downtime)
             self._last_success = monotonic()
         raise GivenUp(str(error))
+
+
+class Server(JobServer[Request, Reply]):
+    """A server that answers prompts.
+
+    Attributes:
+        limiter: lowers the answers' token limits to what the server allows.
+    """
+
+    def __init__(self, client: Client, models: Sequence[str], policy: RetryPolicy) -> None:
+        super().__init__(client, models, policy)
+        self.limiter = AnswerLimiter(client, lambda: self.served)
+
+    async def _send_once(self, request: Request) -> list[Reply | None]:
+        try:
+            return [*await self.limiter.send(request)]
+        except PromptTooLong:
+            return [None]
+        except UnequalRoom:
+            raise Divide from None

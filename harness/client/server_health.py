@@ -14,6 +14,7 @@ from harness.client.http_client import Client
 from harness.client.request import ChatRequest, Request, TokenRequest, probe_request
 from harness.client.retry import Job, RetryPolicy
 from harness.client.server_log import root_cause
+from harness.client.token_logprobs import UnusableLogprobs
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
 
@@ -171,7 +172,7 @@ class ServerHealth:
             try:
                 await self._retry(partial(self._send_trial, request))
             except TransientError as error:
-                if error.kind in ("connection", "busy"):
+                if error.kind in ("connection", "busy") or isinstance(error, UnusableLogprobs):
                     raise
                 # Perhaps only this prompt makes the server fail.
                 await self._retry(partial(self.client.negotiate_parameters, self.probe(request.model)))
@@ -207,6 +208,8 @@ class ServerHealth:
 
     def _startup_error(self, error: TransientError | Refusal) -> ServerError:
         """Return the error for the user if a server cannot be used from the beginning."""
+        if isinstance(error, UnusableLogprobs):
+            return ServerError(f"{self.client.url}: {error}")
         if isinstance(error, TransientError) and error.kind == "busy":
             return ServerError(f"{self.client.url} was busy for {self.policy.wait:g} s (--wait): {error}")
         if isinstance(error, Refusal) and error.is_about_account:
@@ -240,7 +243,8 @@ class ServerHealth:
                     job.attempts += error.kind != "busy"
                     pause = max(self.policy.pause(job, pauses), error.retry_after or 0.0)
                     left = start + self.policy.wait - monotonic()
-                    if error.kind == "connection" or job.attempts > self.policy.retries or left <= 0:
+                    is_final = error.kind == "connection" or isinstance(error, UnusableLogprobs)
+                    if is_final or job.attempts > self.policy.retries or left <= 0:
                         raise
                     self.reason = str(error)
                 await asyncio.sleep(min(pause, left))

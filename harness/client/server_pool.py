@@ -1,4 +1,4 @@
-"""The servers of a run together: watch those that stopped answering, and end the run when none comes back."""
+"""The servers of a run together: connecting, watching those that stopped answering, and giving up if none returns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,27 @@ from time import monotonic
 
 from harness.client.retry import RetryPolicy
 from harness.client.server_health import ServerHealth
-from harness.core.errors import RunError
+from harness.core.errors import RunError, ServerError
 
 _CHECK_SECONDS = 0.2
+
+
+async def connect_servers(servers: Sequence[ServerHealth]) -> None:
+    """Ask each server for its models. Some may be down, and join when they recover.
+
+    Raises:
+        ServerError: none answers.
+    """
+    results = await asyncio.gather(*(server.connect() for server in servers), return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    for error in errors:
+        if not isinstance(error, ServerError):
+            raise error
+    if len(errors) == len(servers):
+        raise ServerError("; ".join(map(str, errors)))
+    for server, result in zip(servers, results, strict=True):
+        if isinstance(result, BaseException):
+            server.reason = str(result)
 
 
 class ServerPool:

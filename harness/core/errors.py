@@ -5,7 +5,8 @@ ArcBenchError                exit status 1
 │   ├── GridError            one grid is invalid (``kind`` is the outcome recorded for the prediction)
 │   └── UnknownOutputError   tasks without test outputs cannot be scored
 ├── ConfigError              a recipe, manifest or option is wrong            (exit status 2)
-│   └── SpecError            a dataset spec or encoder string cannot be read  (exit status 2)
+│   ├── SpecError            a dataset spec or encoder string cannot be read  (exit status 2)
+│   └── UnusableRuleError    predictions lack what a selection rule needs     (exit status 2)
 ├── MissingExtraError        a package of an optional extra is not installed
 ├── AdapterError             an adapter cannot be registered or served
 ├── ServerError              the model server did not start, died or refused
@@ -50,6 +51,10 @@ class ConfigError(ArcBenchError):
 
 class SpecError(ConfigError):
     """A dataset spec, prompt name or encoder string cannot be read."""
+
+
+class UnusableRuleError(ConfigError):
+    """Predictions lack what a selection rule needs."""
 
 
 class MissingExtraError(ArcBenchError):

@@ -47,6 +47,13 @@ def fingerprint(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+def complete_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file that end with a line break; none if there is no file."""
+    if path.exists():
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
+
+
 def find_files(folder: Path, endings: tuple[str, ...], parents: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders whose names have one of these endings.
 

@@ -114,6 +114,18 @@ class PromptTokenizer:
                 return TrainingSample(whole, len(ids))
         return TrainingSample(ids + self._encode_text(answer), len(ids))
 
+    def answer_ids(self, task: Task, test_index: int) -> list[int]:
+        """Return the ids of the answer and its end of turn, as ``sample`` has them (and raises)."""
+        if self._joined:
+            whole = self.sample(task, test_index)
+            return whole.ids[whole.prompt_length :]
+        if isinstance(self._turn, ConfigError):
+            raise self._turn
+        if self._table is not None:
+            self.prompt.answer_grid(task, test_index)  # raises SpecError if it is not known
+            return self._table.answer_ids(task, test_index)
+        return self._encode_text(self._texts(task, test_index)[1])
+
     def prompt_text(self, task: Task, test_index: int) -> str:
         """Return the text of which ``prompt_ids`` returns the ids."""
         messages = self.prompt.messages(task, test_index, self.encoder)

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import GridError, RunError, short_repr
+from harness.core.errors import GridError, RunError, UnusableRuleError, short_repr
 from harness.core.files import write_atomically
 from harness.core.grid import Grid, Rows, Task
 from harness.core.json_stream import iterate_elements
 from harness.core.random_stream import Stream
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
+from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores, unusable_reason
 from harness.scoring.run_selector import SelectedModel
 from harness.voting.ranking import choose_attempts
-from harness.voting.selection_rules import Rule
+from harness.voting.selection_rules import VOTE, Rule
 
 ATTEMPTS = ("attempt_1", "attempt_2")
 PLACEHOLDER: Rows = [[0, 0], [0, 0]]
@@ -46,23 +47,30 @@ class SubmissionCheck:
     """Outputs where both attempts are the placeholder."""
 
 
-def make_submission(selected: SelectedModel, rule: Rule) -> KaggleSubmission:
+def make_submission(selected: SelectedModel, rule: Rule, rescores: ModelRescores = NOT_RESCORED) -> KaggleSubmission:
     """Take the two best-ranked grids of every test output as its attempts.
 
     Ties are broken at random, seeded by the run's seed, the task and the test output.
 
+    Args:
+        rescores: for a rule that needs them.
+
     Raises:
         ConfigError: the rule is not the vote, and the run stopped early.
+        UnusableRuleError: the predictions lack what the rule needs.
     """
-    if rule.name != "vote":
+    if rule.name != VOTE:
         refuse_rules_after_early_stopping(selected.schedule, "--rule")
+    if reason := unusable_reason(rule, selected.predictions, rescores):
+        raise UnusableRuleError(f"rule {rule.name} cannot be applied: {reason}")
     content: SubmissionContent = {}
     single = empty = count = 0
     for task, outputs in selected.predictions.outputs.items():
         content[task] = []
         for index, output in enumerate(outputs):
             stream = Stream(selected.seed, "attempts", task, index)
-            chosen = [grid.to_rows() for grid in choose_attempts(rule.rank(output.votes()), stream, len(ATTEMPTS))]
+            ranking = rescores.rank(rule, task, index, output.votes())
+            chosen = [grid.to_rows() for grid in choose_attempts(ranking, stream, len(ATTEMPTS))]
             count, single, empty = count + 1, single + (len(chosen) == 1), empty + (not chosen)
             content[task].append(dict(zip(ATTEMPTS, (chosen or [PLACEHOLDER]) * 2, strict=False)))
     return KaggleSubmission(content, count, single, empty)

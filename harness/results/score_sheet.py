@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.candidates.pool_results import ResultsOfPool
 from harness.core.errors import format_ids
+from harness.results.pool_table import pool_table
 from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
 from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
+from harness.scoring.model_scores import ModelScores, make_results
+from harness.scoring.pool_scores import compare_with_members
+from harness.scoring.pooled_outputs import POOL
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rule_scores import RuleScores, parse_rules, score_rules, unusable_reason
-from harness.scoring.run_scores import ModelScores, make_results, score_model
+from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules
+from harness.scoring.run_scores import by_rule, score_by_vote, score_usable_rules
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
+from harness.voting.selection_rules import VOTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +26,25 @@ class ScoreSheet:
     """Scores of saved predictions, as data and as text."""
 
     results: Results
-    """A ``ResultsWithRules`` if selection rules were compared."""
+    """A ``ResultsWithRules`` if selection rules were compared, a ``ResultsOfPool`` for a pool."""
     text: str
     """Markdown tables."""
     warnings: list[str]
 
 
 def score_saved_predictions(
-    saved: SavedPredictions, rules: str | None = None, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+    saved: SavedPredictions,
+    rules: str | None = None,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    rule: str | None = None,
 ) -> ScoreSheet:
     """Score saved predictions, and compare selection rules with the vote if requested.
 
     Args:
         rules: comma-separated names of selection rules; ``all`` takes every rule that these predictions allow.
+        rule: the headline rule, which gives vote_1 and vote_2; None takes the one recorded before sampling, else the
+            vote.
 
     Raises:
         ConfigError: a rule is unknown, or the predictions lack what it needs.
@@ -40,16 +52,22 @@ def score_saved_predictions(
     """
     if rules is not None:
         refuse_rules_after_early_stopping(saved.schedule, "--rules")
-    scored = [score_model(predictions, saved.tasks, saved.n, saved.schedule) for predictions in saved.predictions]
-    results = make_results(scored, saved.n, saved.seed, confidence, resamples)
+    voted = score_by_vote(saved)
+    results = make_results(by_rule(saved, voted, rule), saved.n, saved.seed, confidence, resamples)
     results = results.model_copy(update={"cost": saved.costs})
     parts = [summary_table(results), details_text(results)]
     warnings = [*saved.warnings, *_missing_warnings(saved)]
     if rules is not None:
-        rule_scores, skipped = _score_rules(saved, scored, rules)
+        rule_scores, skipped = _score_rules(saved, voted, rules)
         warnings += skipped
         results = ResultsWithRules(**dict(results), rules=rule_results(rule_scores, saved.seed))
         parts.append(rules_text(rule_scores, saved.seed))
+    if saved.pool is not None:
+        headline = results.models[POOL].rule
+        name = VOTE if headline is None else headline.name
+        pool = compare_with_members(saved, rules, name, confidence, resamples)
+        results = ResultsOfPool(**dict(results), pool=pool.result)
+        parts.insert(0, pool_table(pool))
     return ScoreSheet(results, "\n\n".join(parts), warnings)
 
 
@@ -68,16 +86,21 @@ def _score_rules(
 ) -> tuple[dict[str, list[RuleScores]], list[str]]:
     """Apply selection rules to every model.
 
+    Args:
+        scored: the scores by the vote.
+
     Returns:
         The scores of each rule by model, and a warning for each rule of ``all`` that the predictions do not allow.
     """
-    rule_scores, warnings = {}, []
-    for predictions, scores in zip(saved.predictions, scored, strict=True):
-        chosen = parse_rules(rules)
-        if rules == "all":
-            reasons = {rule.name: unusable_reason(rule, predictions) for rule in chosen}
-            suffix = "" if len(scored) == 1 else f" for {predictions.model}"
-            warnings += [f"rule {name} is left out{suffix}: {reason}" for name, reason in reasons.items() if reason]
-            chosen = [rule for rule in chosen if reasons[rule.name] is None]
-        rule_scores[predictions.model] = score_rules(predictions, scores, saved.tasks, chosen)
-    return rule_scores, warnings
+    if rules == "all":
+        rule_scores, left_out = score_usable_rules(saved, scored)
+        suffixes = {scores.model: "" if len(scored) == 1 else f" for {scores.model}" for scores in scored}
+        return rule_scores, [f"rule {row.rule} is left out{suffixes[row.model]}: {row.reason}" for row in left_out]
+    chosen = parse_rules(rules)
+    rule_scores = {
+        predictions.model: score_rules(
+            predictions, scores, saved.tasks, chosen, saved.rescores.get(predictions.model, NOT_RESCORED)
+        )
+        for predictions, scores in zip(saved.predictions, scored, strict=True)
+    }
+    return rule_scores, []

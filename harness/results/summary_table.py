@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import Metric, ModelResult, Results
 from harness.scoring.early_stopped_scores import unavailable_metrics_text
+from harness.scoring.headline_rule import rule_note
 from harness.scoring.paired_comparison import HEADLINE
 from harness.stats.intervals import FEW_TASKS, SMALL_SAMPLE, Interval
 from harness.voting.metrics import selection_ratio
@@ -17,14 +18,40 @@ WILSON_MARK = "†"
 def summary_table(results: Results) -> str:
     """Return a table of the headline metrics, one row per model, best vote_2 first, with footnotes.
 
-    The footnotes explain the intervals and what early stopping skipped.
+    The footnotes explain the intervals, what early stopping skipped, what was enumerated, and the headline rule.
     """
     names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
+    metrics = headline_metrics(results)
     rows = [
-        [name, *metric_cells(results.models[name].metrics), str(failure_count(results.models[name]))] for name in names
+        [name, *metric_cells(results.models[name].metrics, metrics), str(failure_count(results.models[name]))]
+        for name in names
     ]
-    parts = [markdown_table(["model", *HEADLINE, "failed"], rows), summary_footnote(results)]
-    return "\n\n".join([*parts, *early_stopping_notes(results, names)])
+    parts = [markdown_table(["model", *metrics, "failed"], rows), summary_footnote(results)]
+    parts += [*early_stopping_notes(results, names), *enumeration_notes(results, names)]
+    note = rule_note({name: results.models[name].rule for name in names})
+    return "\n\n".join([*parts, *([] if note is None else [f"{note}."])])
+
+
+def headline_metrics(results: Results) -> list[str]:
+    """Return the metrics of the table: HEADLINE, with ``greedy`` after accuracy if some views were enumerated."""
+    enumerated = any(result.enumeration is not None for result in results.models.values())
+    return [HEADLINE[0], "greedy", *HEADLINE[1:]] if enumerated else list(HEADLINE)
+
+
+def enumeration_notes(results: Results, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each model with enumerated views: what was enumerated, and how to read its figures."""
+    notes = []
+    for name in names:
+        result = results.models[name]
+        if (counts := result.enumeration) is None:
+            continue
+        notes.append(
+            f"{name}: N counts views, whose answers are enumerated: {counts.answers:,} answers, {counts.candidates:,} "
+            f"candidates, {counts.truncated:,} completions truncated, {counts.dropped:,} branches dropped. accuracy is "
+            "the mean probability of the exact grid and a lower bound: what was not enumerated, the unexplored mass, "
+            "adds at most the figure after it. pass@k over views is exact; there are no vote curves."
+        )
+    return notes
 
 
 def early_stopping_notes(results: Results, names: Sequence[str]) -> list[str]:
@@ -57,11 +84,20 @@ def details_text(results: Results) -> str:
             for metric, m in result.metrics.items()
         ]
         table = markdown_table(["metric", "mean over tasks", "interval", "per output", "all outputs right"], rows)
-        counts = (
-            f"{name}: {result.tasks} tasks, {result.outputs} test outputs, {result.predictions} predictions requested"
-        )
+        counts = f"{name}: {result.tasks} tasks, {result.outputs} test outputs"
+        counts += f", {result.predictions} {_unit(result)} requested"
         parts += [f"{counts}; {_selection_text(result)}; {_failures_text(result)}.", table]
     return "\n\n".join(parts)
+
+
+def _unit(result: ModelResult) -> str:
+    """Return what N counts."""
+    return "predictions" if result.enumeration is None and result.members is None else "views"
+
+
+def predictions_noun(results: Iterable[ModelResult]) -> str:
+    """Return what N counts for several models: ``predictions``, ``views``, or ``predictions or views``."""
+    return " or ".join(sorted(set(map(_unit, results))))
 
 
 def _selection_text(result: ModelResult) -> str:
@@ -69,18 +105,31 @@ def _selection_text(result: ModelResult) -> str:
     if "pass_n" not in result.metrics:
         return "what sampling would have found is not known"
     share = selection_ratio(result.metrics["vote_2"].value, result.metrics["pass_n"].value)
-    return "sampling found nothing" if share is None else f"two votes keep {percent(share)} of what sampling found"
+    source = "sampling" if _unit(result) == "predictions" else "the search"
+    source = source if result.members is None else f"the pool's {result.members} members"
+    attempts = "two votes" if result.rule is None else "two attempts"
+    return f"{source} found nothing" if share is None else f"{attempts} keep {percent(share)} of what {source} found"
 
 
 def _failures_text(result: ModelResult) -> str:
     kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
-    return f"without a grid: {kinds}" if kinds else "every prediction is a grid"
+    every = "prediction is a grid" if _unit(result) == "predictions" else "view proposed a grid"
+    return f"without a grid: {kinds}" if kinds else f"every {every}"
 
 
-def metric_cells(metrics: Mapping[str, Metric] | Mapping[str, Interval]) -> list[str]:
-    """Format the headline metrics of one model with intervals, a dash for a missing one; Wilson's are marked."""
-    headline = [metrics.get(name) for name in HEADLINE]
-    return ["–" if m is None else with_interval(m, WILSON_MARK if m.method == "wilson" else "") for m in headline]
+def metric_cells(metrics: Mapping[str, Metric] | Mapping[str, Interval], names: Sequence[str] = HEADLINE) -> list[str]:
+    """Format metrics of one model with intervals, a dash for a missing one; Wilson's are marked.
+
+    The accuracy of enumerated views is followed by the unexplored mass.
+    """
+    cells = []
+    for name in names:
+        metric = metrics.get(name)
+        mark = WILSON_MARK if metric is not None and metric.method == "wilson" else ""
+        cells.append("–" if metric is None else with_interval(metric, mark))
+        if name == "accuracy" and (unexplored := metrics.get("unexplored")) is not None:
+            cells[-1] += f" + at most {100 * unexplored.value:.1f}"
+    return cells
 
 
 def failure_count(result: ModelResult) -> int:
@@ -91,8 +140,9 @@ def failure_count(result: ModelResult) -> int:
 def summary_footnote(results: Results) -> str:
     """Return a sentence on how the values and intervals of the table were computed."""
     tasks = {result.tasks for result in results.models.values()}
+    unit = predictions_noun(results.models.values())
     text = (
-        f"N = {results.n} predictions a test output, {'/'.join(map(str, sorted(tasks)))} tasks; brackets: "
+        f"N = {results.n} {unit} a test output, {'/'.join(map(str, sorted(tasks)))} tasks; brackets: "
         f"{100 * results.confidence:g} % intervals over tasks (BCa bootstrap, {results.resamples:,} resamples, "
         f"seed {results.seed})"
     )

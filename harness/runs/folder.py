@@ -9,17 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import orjson
-from pydantic import BaseModel, ValidationError
 
 from harness.core.errors import RunError, truncate
-from harness.core.files import write_atomically
+from harness.runs.checked_json import read_record, write_record
 from harness.runs.schema import Manifest, Results, RunConfig
 
 _LOCK = ".lock"
-R = TypeVar("R", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class RunFolder:
         Raises:
             RunError: it is missing, invalid, or does not match its checksum.
         """
-        return _read(self.manifest_path, Manifest, has_checksum=True)
+        return read_record(self.manifest_path, Manifest, "run", has_checksum=True)
 
     def results(self) -> Results:
         """Return the content of results.json.
@@ -54,7 +51,7 @@ class RunFolder:
         Raises:
             RunError: it is missing or invalid.
         """
-        return _read(self.results_path, Results)
+        return read_record(self.results_path, Results, "run")
 
     def predictions_sha256(self) -> str:
         """Return the SHA-256 of predictions.jsonl in hexadecimal.
@@ -136,9 +133,7 @@ class RunFolder:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write manifest.json atomically, with a checksum of its content."""
-        fields = manifest.model_dump()
-        content = {**fields, "checksum": _checksum(fields)}
-        write_atomically(self.manifest_path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        write_record(self.manifest_path, manifest)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -147,10 +142,16 @@ class RunFolder:
         The operating system releases the lock if the process dies.
 
         Raises:
-            RunError: another process holds the lock.
+            RunError: another process holds the lock, or the folder cannot be written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / _LOCK).open("ab+", buffering=0) as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / _LOCK).open("ab+", buffering=0)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: cannot write to this folder ({error.strerror}); choose another, or make it writable"
+            ) from None
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -176,56 +177,14 @@ def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
 
 
 def _flat(config: RunConfig) -> dict[str, object]:
-    """Return a configuration as one flat dictionary; a field of the model ``base`` is named ``base's encoder``."""
-    fields = config.model_dump(exclude={"models"})
+    """Return a configuration as one flat dictionary, with names such as ``base's encoder`` and ``search.min_prob``."""
+    fields = config.model_dump(exclude={"models", "search"})
+    search = {} if config.search is None else config.search.model_dump()
+    fields |= {"search": "dfs" if search else None, **{f"search.{name}": value for name, value in search.items()}}
     fields["models"] = [model.name for model in config.models]
     for model in config.models:
         fields |= {f"{model.name}'s {key}": value for key, value in model.model_dump(exclude={"name"}).items()}
     return fields
-
-
-def _read(path: Path, kind: type[R], has_checksum: bool = False) -> R:
-    """Return a JSON file as a record; raise RunError if it is missing, unreadable or invalid."""
-    try:
-        content = path.read_bytes()
-        return kind.model_validate_json(_remove_checksum(path, content) if has_checksum else content)
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing: {path.parent} is not a run, or it did not get that far") from None
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValidationError as error:
-        raise RunError(f"{path}: {_first_problem(error)}") from None
-
-
-def _checksum(fields: dict[str, object]) -> str:
-    """Return the SHA-256 of the fields as JSON with sorted keys."""
-    return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def _remove_checksum(path: Path, content: bytes) -> bytes:
-    """Return JSON without its checksum, after comparing it; JSON of older runs has none.
-
-    Raises:
-        RunError: the content does not match the checksum.
-    """
-    try:
-        fields = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return content  # validation will report it
-    if not isinstance(fields, dict) or "checksum" not in fields:
-        return content
-    if fields.pop("checksum") != _checksum(fields):
-        raise RunError(
-            f"{path}: does not fit its checksum, so that it was changed since it was written; restore it, or take the "
-            'line "checksum" out of it if the change was meant'
-        )
-    return orjson.dumps(fields)
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Return field and message of the first validation error."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
 
 
 def _short_json(value: object) -> str:

@@ -5,36 +5,54 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
 from harness.core.errors import RunError
-from harness.core.files import atomic_writer
+from harness.core.files import atomic_writer, complete_lines
 
 _BLOCK = 1 << 16
 _RETRYABLE_WORDS = (b'"error"', b'"refused"')
+_CLOSING = b'"view":{'
+"""Part of the closing record of a view and of no other line: quotes inside a JSON string are escaped."""
 
 
 class PredictionLog:
     """Appends predictions to a file; ``commit`` writes all appended ones to disk at once.
 
-    Opening removes an incomplete last line. A commit that fails, for example on a full disk, leaves complete lines
-    only.
+    Opening removes an incomplete last line, or view. A commit that fails, for example on a full disk, leaves complete
+    lines, or views, only.
+
+    Args:
+        views: whether the file holds enumerated views, which are appended and counted as whole blocks of lines.
+        kind: what the lines are, for messages.
+        repeat: what to do once there is room again, for messages.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        views: bool = False,
+        *,
+        kind: str = "predictions",
+        repeat: str = "repeat the command with --resume",
+    ) -> None:
         self.path = path
+        self._kind, self._repeat = "views" if views else kind, repeat
         self._file: BinaryIO = self.path.open("ab", buffering=0)
-        self._committed_size = _end_of_last_line(self.path)
+        self._committed_size = _complete_size(self.path, _CLOSING if views else b"")
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
         os.ftruncate(self._file.fileno(), self._committed_size)
 
     def append(self, line: bytes) -> None:
-        """Add a prediction, as a line of JSON with its line break; it is on disk after the next ``commit``."""
+        """Add a prediction, as a line of JSON with its line break, or the block of lines of an enumerated view.
+
+        It is on disk after the next ``commit``.
+        """
         self._waiting.append(line)
 
     def commit(self) -> None:
@@ -67,8 +85,8 @@ class PredictionLog:
             whole = bisect_right(ends, written) if written < len(data) else 0
             self._commit_complete(lines[:whole])
             raise RunError(
-                f"{self.path}: cannot write ({error.strerror}); the last {count - whole} predictions are not saved, "
-                "all before are. Make room and repeat the command with --resume"
+                f"{self.path}: cannot write ({error.strerror}); the last {count - whole} {self._kind} are not saved, "
+                f"all before are. Make room and {self._repeat}"
             ) from None
         self._committed_size += len(data)
         del self._waiting[:count]
@@ -95,13 +113,13 @@ class PredictionLog:
 
 
 def drop_retryable(path: Path) -> int:
-    """Remove the predictions with outcome ``error`` or ``refused`` from a file, so that they are made again.
+    """Remove the predictions and views with outcome ``error`` or ``refused`` from a file, so that they are made again.
 
     ``refused`` counts because older versions recorded errors of the account or the server under that name. No other
     process may write to the file meanwhile.
 
     Returns:
-        The number of removed predictions.
+        The number of removed predictions or views.
 
     Raises:
         RunError: a line is damaged, or the file cannot be rewritten; its content is then unchanged.
@@ -111,7 +129,7 @@ def drop_retryable(path: Path) -> int:
     dropped = 0
     try:
         with atomic_writer(path, draft=path.with_name(f".tmp-{path.name}")) as file:
-            for number, line in enumerate(_complete_lines(path), 1):
+            for number, line in enumerate(complete_lines(path), 1):
                 may_match = any(word in line for word in _RETRYABLE_WORDS)  # most lines need not be parsed
                 if may_match and _outcome(line, f"{path}, line {number}") in ("error", "refused"):
                     dropped += 1
@@ -123,30 +141,47 @@ def drop_retryable(path: Path) -> int:
 
 
 def _outcome(line: bytes, where: str) -> object:
-    """Return the outcome of a line of predictions.jsonl."""
+    """Return the outcome of a line of predictions.jsonl: of a closing record, that of the view."""
     import orjson
 
     try:
-        return orjson.loads(line)["outcome"]
-    except (ValueError, KeyError, TypeError) as error:
+        fields = orjson.loads(line)
+        return fields.get("view", fields)["outcome"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{where}: not a prediction ({error!r}); restore the file or run the benchmark again") from None
 
 
-def _complete_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file that end with a line break; none if there is no file."""
-    if path.exists():
-        with path.open("rb") as file:
-            yield from (line for line in file if line.endswith(b"\n"))
+def _complete_size(path: Path, mark: bytes) -> int:
+    """Return the size of a file up to the end of its last complete line that contains ``mark``; 0 without one.
 
-
-def _end_of_last_line(path: Path) -> int:
-    """Return the size of a file without an incomplete last line."""
+    Raises:
+        RunError: complete lines after it are not the answers of a view, so that they must not be removed.
+    """
     with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - _BLOCK)
-            file.seek(start)
-            if (position := file.read(end - start).rfind(b"\n")) >= 0:
-                return start + position + 1
-            end = start
-    return 0
+        end = _last_position(file, file.seek(0, os.SEEK_END), b"\n") + 1
+        if not mark or not end:
+            return end
+        start = _last_position(file, end, mark)
+        file.seek(max(0, start))
+        size = 0 if start < 0 else start + len(file.readline())
+        file.seek(size)
+        for index, line in enumerate(file.read(end - size).splitlines()):
+            if not line.startswith(b"{") or b'"answer_index":%d,' % index not in line:
+                raise RunError(
+                    f"{path}: ends with lines that are neither an incomplete view nor closed by a record of this "
+                    "program; restore the file or run the benchmark again"
+                )
+        return size
+
+
+def _last_position(file: BinaryIO, end: int, pattern: bytes) -> int:
+    """Return where the last occurrence of ``pattern`` in the first ``end`` bytes begins; -1 without one."""
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        if (position := file.read(end - start).rfind(pattern)) >= 0:
+            return start + position
+        if not start:
+            return -1
+        end = start + len(pattern) - 1  # an occurrence may lie across two blocks
+    return -1

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from harness.core.errors import DataError, GridError, short_repr
 from harness.core.grid import Grid
-from harness.runs.schema import FAILURES
+from harness.runs.field_checks import check_index, check_number, check_text
+from harness.runs.prediction_schema import FAILURES
+from harness.runs.view_schema import GreedyRecord, ViewRecord
 
 _OUTCOMES = frozenset(("grid", *FAILURES))
+
+MASS_TOLERANCE = 1e-6
+"""By how much the probabilities of a view's answers may exceed 1, per answer: the rounding of single precision.
+
+The distribution after each prefix comes from a single completion, so different rounding in other batches cannot raise
+the sum.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,32 @@ class Prediction:
         return self.sum_logprob / self.n_tokens if self.sum_logprob is not None and self.n_tokens else None
 
 
+@dataclass(frozen=True, slots=True)
+class EnumeratedView:
+    """One view of a test output, with the answers that enumeration gave (``--search dfs``)."""
+
+    model: str
+    task_id: str
+    test_index: int
+    sample: int
+    """Index of the view."""
+    view: str
+    """Name of the symmetry under which the prompt showed the task."""
+    outcome: str
+    """``enumerated``, or the failure of the view."""
+    answers: tuple[Prediction, ...]
+    """Likeliest first; ``sum_logprob`` of each is known."""
+    greedy: Prediction | None
+    """The answer that temperature 0 gives; None where it was truncated or the view failed."""
+    unexplored: float
+    """1 minus the probability of all answers."""
+    truncated: int
+    dropped: int
+    requests: int
+    n_tokens: int
+    seconds: float
+
+
 def read_predictions(predictions: Path, accept_unended: bool = False) -> Iterator[Prediction]:
     """Yield the predictions of a run's predictions.jsonl, without an incomplete last line (of a killed run).
 
@@ -46,8 +85,44 @@ def read_predictions(predictions: Path, accept_unended: bool = False) -> Iterato
         accept_unended: whether a last line that lacks only its line break counts as complete.
 
     Raises:
-        DataError: another line is not a prediction; the message names line and field.
+        DataError: another line is not a drawn prediction; the message names line and field.
     """
+    for where, line in _read_lines(predictions, accept_unended):
+        if "answer_index" in line or "view" in line:
+            raise DataError(f"{where}: is a line of an enumerated view (--search dfs), not a drawn prediction")
+        yield _parse_prediction(line, where)
+
+
+def read_views(predictions: Path, accept_unended: bool = False) -> Iterator[EnumeratedView]:
+    """Yield the views of a run with ``--search dfs``, without an incomplete last view (of a killed run).
+
+    Args:
+        accept_unended: as for ``read_predictions``.
+
+    Raises:
+        DataError: a line is neither an answer of the view whose closing record follows nor a closing record, or the
+            two contradict each other; the message names line and field.
+    """
+    answers: list[Prediction] = []
+    for where, line in _read_lines(predictions, accept_unended):
+        if "view" in line:
+            yield _close_view(line, answers, where)
+            answers = []
+        else:
+            answers.append(_parse_answer(line, len(answers), where))
+
+
+def holds_views(predictions: Path) -> bool:
+    """Return whether the first line of a predictions.jsonl belongs to an enumerated view.
+
+    Raises:
+        DataError: the first line is not JSON.
+    """
+    return any("answer_index" in line or "view" in line for _, line in islice(_read_lines(predictions, True), 1))
+
+
+def _read_lines(predictions: Path, accept_unended: bool) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the position of each line, for messages, and its JSON object; see ``read_predictions``."""
     import orjson
 
     with predictions.open("rb") as lines:
@@ -59,17 +134,18 @@ def read_predictions(predictions: Path, accept_unended: bool = False) -> Iterato
                 return
             where = f"{predictions}, line {number}"
             try:
-                yield _parse_prediction(orjson.loads(line), where)
+                parsed = orjson.loads(line)
             except orjson.JSONDecodeError as error:
                 if unended:
                     return
                 raise DataError(f"{where}: not JSON ({error}); restore the file or run the benchmark again") from None
+            if not isinstance(parsed, dict):
+                raise DataError(f"{where}: expected an object, got {short_repr(parsed)}")
+            yield where, parsed
 
 
-def _parse_prediction(line: object, where: str) -> Prediction:
+def _parse_prediction(line: dict[str, object], where: str) -> Prediction:
     """Return the prediction of a parsed line, or raise DataError naming ``where`` and the field."""
-    if not isinstance(line, dict):
-        raise DataError(f"{where}: expected an object, got {short_repr(line)}")
     try:
         rows, outcome, augmentation = line["grid"], line["outcome"], line["augmentation"]
         grid = None if rows is None else Grid.from_rows(rows, f"{where}, grid")
@@ -97,25 +173,67 @@ def _parse_prediction(line: object, where: str) -> Prediction:
         raise DataError(str(error)) from None
 
 
-def check_text(value: object, where: str, field: str) -> str:
-    """Return the value if it is a text, else raise DataError naming ``where`` and the field."""
-    if type(value) is not str:
-        raise DataError(f"{where}, {field}: expected a text, got {short_repr(value)}")
-    return value
+def _parse_answer(line: dict[str, object], index: int, where: str) -> Prediction:
+    """Return the answer of a parsed line, which must be answer ``index`` of its view; see ``read_views``."""
+    if "answer_index" not in line:
+        raise DataError(f"{where}: expected an answer of an enumerated view or its closing record (no answer_index)")
+    if type(line["answer_index"]) is not int or line["answer_index"] != index:
+        raise DataError(f"{where}, answer_index: expected {index}, got {short_repr(line['answer_index'])}")
+    answer = _parse_prediction(line, where)
+    if answer.sum_logprob is None or not answer.n_tokens:
+        raise DataError(f"{where}: an enumerated answer needs cumulative_logprob and n_tokens (1 or more)")
+    return answer
 
 
-def check_index(value: object, where: str, field: str) -> int:
-    """Return the value if it is an integer in [0, 2**63), else raise DataError naming ``where`` and the field."""
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise DataError(f"{where}, {field}: expected a whole number from 0, got {short_repr(value)}")
-    return value
-
-
-def check_number(value: object, where: str, field: str) -> float | None:
-    """Return the value if it is a number or null, else raise DataError naming ``where`` and the field."""
-    if value is not None and type(value) is not float and type(value) is not int:
-        raise DataError(f"{where}, {field}: expected a number or null, got {short_repr(value)}")
+def _close_view(line: dict[str, object], answers: Sequence[Prediction], where: str) -> EnumeratedView:
+    """Return the view that a closing record ends; see ``read_views``."""
     try:
-        return None if value is None else float(value)
-    except OverflowError:
-        raise DataError(f"{where}, {field}: {short_repr(value)} is too large") from None
+        record = ViewRecord.model_validate(line, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{where}, {'.'.join(map(str, first['loc'])) or 'view'}: {first['msg']}") from None
+    _check_answers(record, answers, where)
+    summary, symmetry = record.view, record.augmentation.symmetry
+    greedy = summary.greedy
+    if isinstance(greedy, GreedyRecord):
+        fields = {**line, "grid": greedy.grid, "seconds": 0.0} | greedy.model_dump()
+        greedy_answer: Prediction | None = _parse_prediction(fields, f"{where}, view.greedy")
+    else:
+        greedy_answer = None if greedy is None else answers[greedy]
+    return EnumeratedView(
+        *record.key, symmetry, summary.outcome, tuple(answers), greedy_answer, summary.unexplored, summary.truncated,
+        summary.dropped, summary.requests, summary.n_tokens, summary.seconds,
+    )  # fmt: skip
+
+
+def total_mass(logprobs: Iterable[float]) -> float:
+    """Return the sum of the probabilities of a view's answers."""
+    return math.fsum(math.exp(min(logprob, 1.0)) for logprob in logprobs)
+
+
+def _check_answers(record: ViewRecord, answers: Sequence[Prediction], where: str) -> None:
+    """Check a view's answers against its closing record.
+
+    Raises:
+        DataError: their number, their view or their order differs, or their probabilities do not add up to
+            1 - ``unexplored``.
+    """
+    if record.view.answers != len(answers):
+        raise DataError(f"{where}, view.answers: {record.view.answers}, but {len(answers)} answers precede it")
+    for answer in answers:
+        view = (answer.model, answer.task_id, answer.test_index, answer.sample)
+        if view != record.key:
+            raise DataError(f"{where}: closes view {record.key}, but an answer of view {view} precedes it")
+        if answer.view != (symmetry := record.augmentation.symmetry):
+            raise DataError(f"{where}, augmentation.symmetry: {symmetry}, but an answer of {answer.view} precedes it")
+    logprobs = [answer.sum_logprob or 0.0 for answer in answers]
+    if any(earlier < later for earlier, later in pairwise(logprobs)):
+        raise DataError(f"{where}: the answers that precede it are not in the order of their cumulative_logprob")
+    total, tolerance = total_mass(logprobs), MASS_TOLERANCE * max(1, len(answers))
+    if total > 1 + tolerance:
+        raise DataError(f"{where}: the probabilities of the view's answers add up to {total:.7g}, which is over 1")
+    if record.view.outcome == "enumerated" and abs(max(0.0, 1 - total) - record.view.unexplored) > tolerance:
+        raise DataError(
+            f"{where}, view.unexplored: {record.view.unexplored:.7g}, but the probabilities of the view's answers add "
+            f"up to {total:.7g}"
+        )

@@ -4,60 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-Outcome = Literal["grid", "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing"]
-"""What became of a prediction; all but ``grid`` are failures.
-
-``truncated``: the answer reached the token limit. ``unparsed``, ``bad_shape``, ``bad_value``: it holds no valid grid.
-``too_long``: the prompt does not fit into the model's context. ``refused``: the server rejected the request. ``error``:
-the request failed until it was given up. ``missing``: there is no prediction.
-"""
-FAILURES: tuple[Outcome, ...] = (
-    "truncated", "unparsed", "bad_shape", "bad_value", "too_long", "refused", "error", "missing",
-)  # fmt: skip
-PredictionKey = tuple[str, str, int, int]
-"""(model, task id, test index, sample index), which identifies a prediction in its run."""
-
-
-class Record(BaseModel):
-    """Base class of all records: unknown fields are an error, and instances are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AugmentationRecord(Record):
-    """The augmentation of a prediction's prompt (harness.core.augmentation.Augmentation as JSON)."""
-
-    symmetry: str
-    colours: list[int]
-    order: list[int]
-
-
-class PredictionRecord(Record):
-    """One line of predictions.jsonl."""
-
-    model: str
-    task_id: str
-    test_index: Annotated[int, Field(ge=0)]
-    sample_index: Annotated[int, Field(ge=0)]
-    augmentation: AugmentationRecord
-    outcome: Outcome
-    grid: list[list[int]] | None
-    """The predicted grid in the task's own orientation and colours; None unless ``outcome`` is ``grid``."""
-    text: str | None
-    """The server's answer; None if there was none."""
-    cumulative_logprob: float | None
-    n_tokens: int | None
-    finish_reason: str | None
-    seed: int
-    seconds: float
-    """Duration of the last attempt of its request, divided by the number of predictions that shared the request."""
-
-    @property
-    def key(self) -> PredictionKey:
-        """What identifies the prediction in its run."""
-        return self.model, self.task_id, self.test_index, self.sample_index
+from harness.runs.prediction_schema import Record, omitted_if_none
+from harness.runs.view_schema import EnumerationResult, SearchConfig
 
 
 class ModelConfig(Record):
@@ -73,7 +23,7 @@ class ModelConfig(Record):
     """Content hash that the server reports; None if it reports none."""
     stop_token_ids: list[int] | None = None
     """Sent with every request; None if the end-of-turn token is unknown, and in runs of older versions."""
-    chat_template_kwargs: dict[str, JsonValue] = {}
+    chat_template_kwargs: dict[str, JsonValue] = Field(default_factory=dict)
     """Chat template variables of the adapter's manifest; those of the run take precedence."""
     chat_template: str | None = None
     """Digest of the chat template that comes with the adapter; None if the server's own is used."""
@@ -112,6 +62,10 @@ class RunConfig(Record):
     chat_template_kwargs: dict[str, JsonValue]
     stop: StopConfig | None = None
     """None without early stopping: every test output gets n samples."""
+    search: SearchConfig | None = omitted_if_none()
+    """How the answers of every view are enumerated; None, and no field in the file, for one drawn answer per sample."""
+    rule: str | None = omitted_if_none()
+    """The selection rule that gives vote_1 and vote_2 of the run; None, and no field in the file, for the vote."""
 
 
 class ServedModel(Record):
@@ -156,7 +110,7 @@ class Manifest(Record):
     servers: list[str]
     served: list[ServedModel]
     """The run's models, and the base models of its adapters."""
-    server_versions: dict[str, str] = {}
+    server_versions: dict[str, str] = Field(default_factory=dict)
     """By URL, the version of the server's software that it last reported."""
     warnings: list[str]
     without: list[str]
@@ -196,6 +150,14 @@ class Metric(Record):
     """Share of tasks with every test output right; None for metrics without it."""
 
 
+class HeadlineRule(Record):
+    """The selection rule that gives vote_1 and vote_2, and when it was chosen."""
+
+    name: str
+    chosen: Literal["before_sampling", "afterwards"]
+    """``before_sampling``: it is in the manifest. ``afterwards``: it was given to the command that scored."""
+
+
 class EarlyStoppingResult(Record):
     """Effect of early stopping on the predictions and metrics of one model."""
 
@@ -218,10 +180,15 @@ class ModelResult(Record):
     tasks: int
     outputs: int
     predictions: int
-    """Number of predictions: n for each test output, minus those skipped by early stopping."""
+    """Number of predictions: n for each test output, minus those skipped by early stopping. Enumerated: of views."""
     failures: dict[str, int]
     metrics: dict[str, Metric]
     stopping: EarlyStoppingResult | None = None
+    enumeration: EnumerationResult | None = omitted_if_none()
+    rule: HeadlineRule | None = omitted_if_none()
+    """None, and no field in the file, for the vote by default."""
+    members: int | None = omitted_if_none()
+    """Number of members of a pool; None, and no field in the file, for other predictions."""
 
 
 class Results(Record):

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 
 from harness.client.request import Request, TokenRequest
 from harness.client.server import Server
-from harness.client.server_health import NoSystemRole
+from harness.client.server_health import NoSystemRole, ServerHealth
 from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.schema import RunConfig
+from harness.sampling.config_draft import ConfigDraft, served_models
 from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
-from harness.sampling.options import ConfigDraft, served_models
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.request_builder import RequestBuilder
+from harness.sampling.search_options import with_stop_logprobs
 
 _CHECKED_SAMPLES = 4
 """Prompts of each model that a server must tokenize as this run does."""
@@ -88,7 +89,7 @@ async def _try_setup(draft: ConfigDraft, servers: Sequence[Server], *, without_s
     setup = await _select_api(draft, config, servers)
     plan = setup.plan
     firsts = [plan.sample(index * plan.per_model) for index in range(len(config.models))]
-    await _send_trials(servers, [setup.builder.build_request([sample]) for sample in firsts])
+    await send_trials(servers, [setup.builder.build_request([sample]) for sample in firsts])
     refused = [warning for server in servers if (warning := _refused_stop_tokens(server, setup)) is not None]
     return replace(setup, warnings=[*warnings, *setup.warnings, *refused])
 
@@ -102,7 +103,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
         ConfigError: completions were requested and cannot be used; the message says why.
         NoSystemRole: the models' chat template accepts or keeps no system message.
     """
-    templates = _adapter_templates(servers)
+    templates = adapter_templates(servers)
     local, plan, tokenizers, reason = None, None, None, ""
     warnings: list[str] = []
     try:
@@ -112,7 +113,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
             local.check_system_role(Plan(config, draft.tasks))
         plan = Plan(config, draft.tasks)
         local.load_formats(plan)
-        await _check_servers_tokenize_alike(local, RequestBuilder(plan, config, templates=templates), plan, config)
+        await check_servers_tokenize_alike(local, RequestBuilder(plan, config, templates=templates), plan, config)
         if not draft.is_continued:
             config = local.with_stop_tokens(plan, config)
         warnings += local.template_warnings(plan, config, chats=draft.api == "chat")
@@ -120,6 +121,8 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
             await _check_completions(local, config)
             tokenizers = local.tokenizers
     except TokenIdsUnavailable as error:
+        if config.search is not None:
+            raise ConfigError(f"--search dfs continues answers by their token ids, but {error}") from None
         if draft.api == "completions":
             raise ConfigError(f"--api completions: {error}; --api chat asks without token ids") from None
         reason = "" if draft.api == "chat" else str(error)
@@ -131,12 +134,13 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
             server.tokenizer_samples = ()
         warnings += _untrusted_templates(config)
     config = config.model_copy(update={"api": "chat" if tokenizers is None else "completions"})
-    builder = RequestBuilder(plan, config, tokenizers, reason, templates)
     eos_ids = None if local is None else local.eos_ids
+    config = with_stop_logprobs(config, eos_ids or frozenset())
+    builder = RequestBuilder(plan, config, tokenizers, reason, templates, eos_ids or frozenset())
     return RunSetup(config, plan, builder, eos_ids, list(dict.fromkeys(warnings)))
 
 
-def _adapter_templates(servers: Sequence[Server]) -> dict[str, str]:
+def adapter_templates(servers: Sequence[ServerHealth]) -> dict[str, str]:
     """Return the chat templates that adapters bring along, by digest."""
     texts = [model.chat_template for server in servers for model in server.served.values()]
     return {text_digest(text): text for text in texts if text is not None}
@@ -152,7 +156,7 @@ def _untrusted_templates(config: RunConfig) -> list[str]:
     ]
 
 
-async def _check_servers_tokenize_alike(
+async def check_servers_tokenize_alike(
     local: LocalTokenizers, chats: RequestBuilder, plan: Plan, config: RunConfig
 ) -> None:
     """Make sure that the servers tokenize chats to the same ids as the local tokenizer.
@@ -192,7 +196,7 @@ async def _check_completions(local: LocalTokenizers, config: RunConfig) -> None:
         raise TokenIdsUnavailable(str(error)) from None
 
 
-async def _send_trials(servers: Sequence[Server], trials: Sequence[Request]) -> None:
+async def send_trials(servers: Sequence[ServerHealth], trials: Sequence[Request]) -> None:
     """Send the servers that are up one request per model; the others get them when they recover.
 
     Raises:

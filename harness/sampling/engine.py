@@ -1,4 +1,4 @@
-"""The engine of a run: keep the servers busy with the plan's samples until all are answered or nothing more can be."""
+"""The engine of a run: keep the servers busy with its jobs until all are answered or nothing more can be."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Generic, Protocol, TypeVar
 
 from harness.client.error_response import Refusal
 from harness.client.job_queue import JobQueue, ServerSlots
-from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
-from harness.client.server import Server
+from harness.client.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
+from harness.client.server import Answer, AnswerT, JobServer
 from harness.client.server_pool import ServerPool
-from harness.runs.schema import Outcome
-from harness.sampling.plan import Plan, Sample
-from harness.sampling.progress_display import Display
-from harness.sampling.recording import PredictionRecorder
-from harness.sampling.request_builder import RequestBuilder
+from harness.runs.prediction_schema import Outcome
+from harness.sampling.progress_display import Display, ProgressBoard
 
 COMMIT_SECONDS = 0.5
 """A prediction is on disk at most this long (and the time that the disk takes) after its answer."""
@@ -25,28 +23,45 @@ _DRAIN_SECONDS = 30.0
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
-class Engine:
-    """Sends the plan's open samples to the servers and records their answers.
+AnswerT_contra = TypeVar("AnswerT_contra", bound=Answer, contravariant=True)
+
+
+class Workload(Protocol[RequestT, AnswerT_contra]):
+    """What a run requests, and what becomes of the answers. A number identifies one prompt of a job."""
+
+    @property
+    def board(self) -> ProgressBoard:
+        """The counts of each model, for the display."""
+
+    def prompts_per_request(self, max_in_flight: int) -> int:
+        """Return how many prompts may share a request."""
+
+    def jobs(self, models_at_once: int, size: int) -> Iterator[Job[RequestT] | None]:
+        """Yield the jobs that depend on no answer, for up to ``size`` prompts; None if answers must come first."""
+
+    def record_replies(self, replies: Sequence[tuple[int, AnswerT_contra | None]]) -> list[Job[RequestT]]:
+        """Record the answers of one job by number (None: the prompt is too long); return the jobs that follow."""
+
+    def record_failure(self, numbers: Sequence[int], outcome: Outcome, reason: str) -> None:
+        """Record that the prompts of a job have no answer."""
+
+    def commit(self) -> None:
+        """Write to disk what was recorded; may be called in another thread."""
+
+
+class Engine(Generic[RequestT, AnswerT]):
+    """Sends a run's jobs to the servers and has their answers recorded.
 
     One task per server takes jobs from a queue as long as the server has free slots; one task per job sends it and
     records the answers, or returns the job to the queue.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        builder: RequestBuilder,
-        servers: Sequence[Server],
-        recorder: PredictionRecorder,
-        display: Display,
+        self, work: Workload[RequestT, AnswerT], servers: Sequence[JobServer[RequestT, AnswerT]], display: Display
     ) -> None:
-        self._plan = plan
-        self._builder = builder
+        self._work = work
         self._servers = servers
-        self._recorder = recorder
         self._display = display
-        self._open: dict[int, Sample] = {}
-        """Samples by number whose requests were built and that are not recorded yet."""
 
     async def run(self, models_at_once: int, policy: RetryPolicy, save: Callable[[], None]) -> None:
         """Sample until everything is answered or the user interrupts.
@@ -60,8 +75,8 @@ class Engine:
             ServerError: a server refuses every request.
             ExceptionGroup: of these, if several occur at once.
         """
-        size = self._builder.prompts_per_request(policy.max_in_flight)
-        queue = JobQueue(self._jobs(models_at_once, size), size)
+        size = self._work.prompts_per_request(policy.max_in_flight)
+        queue = JobQueue(self._work.jobs(models_at_once, size), size)
         async with asyncio.TaskGroup() as group:
             tasks: set[asyncio.Task[None]] = set()
 
@@ -71,7 +86,7 @@ class Engine:
                 task.add_done_callback(tasks.discard)
 
             pool = ServerPool(self._servers, policy, spawn, self._display.notice)
-            board = self._recorder.board
+            board = self._work.board
             board.in_flight = lambda model: queue.in_flight_by_model[model]
             board.seconds_left = lambda: pool.seconds_left
             spawn(self._display.show(board))
@@ -84,26 +99,9 @@ class Engine:
             for task in tuple(tasks):
                 task.cancel()
 
-    def _jobs(self, models_at_once: int, size: int) -> Iterator[Job | None]:
-        """Yield a job for each block of samples without predictions, in order.
-
-        With early stopping, it yields None while the next samples depend on answers that have not arrived.
-
-        Args:
-            models_at_once, size: see ``Plan.blocks``.
-        """
-        rounds = self._recorder.rounds
-        source = self._plan if rounds is None else rounds
-        for block in source.blocks(models_at_once, size):
-            samples = [self._plan.sample(number) for number in block if not self._recorder.done[number]]
-            if samples:
-                self._open.update((sample.number, sample) for sample in samples)
-                numbers = tuple(sample.number for sample in samples)
-                yield Job(numbers, self._builder.build_request(samples))
-            elif rounds is not None:
-                yield None
-
-    async def _feed_server(self, server: Server, queue: JobQueue, slots: ServerSlots, spawn: Spawn) -> None:
+    async def _feed_server(
+        self, server: JobServer[RequestT, AnswerT], queue: JobQueue[RequestT], slots: ServerSlots, spawn: Spawn
+    ) -> None:
         """Give a server jobs as long as it has free slots; runs until cancelled."""
         while True:
             await slots.wait_until_free()
@@ -112,38 +110,37 @@ class Engine:
             slots.acquire(len(job.numbers))
             spawn(self._process_job(server, queue, slots, job))
 
-    async def _process_job(self, server: Server, queue: JobQueue, slots: ServerSlots, job: Job) -> None:
+    async def _process_job(
+        self, server: JobServer[RequestT, AnswerT], queue: JobQueue[RequestT], slots: ServerSlots, job: Job[RequestT]
+    ) -> None:
         """Send a job to a server and record its answers; return prompts without an answer to the queue."""
-        remaining: list[Job] = []
+        remaining: list[Job[RequestT]] = []
+        follow_ups: list[Job[RequestT]] = []
         try:
-            for index, reply in enumerate(await server.answer_job(job)):
-                if reply is not None and reply.aborted:
-                    remaining.append(job.select_prompt(index))
-                else:
-                    self._recorder.record_reply(self._open.pop(job.numbers[index]), reply)
+            replies = await server.answer_job(job)
+            aborted = [reply is not None and reply.aborted for reply in replies]
+            remaining = [job.select_prompt(index) for index, is_aborted in enumerate(aborted) if is_aborted]
+            answered = zip(job.numbers, replies, aborted, strict=True)
+            follow_ups = self._work.record_replies([(number, reply) for number, reply, lost in answered if not lost])
         except Lost:
             remaining = [job]
         except Divide:
             remaining = [job.select_prompt(index) for index in range(len(job.numbers))]
         except Refusal as refusal:
-            self._record_failure(job, "refused", str(refusal))
+            self._work.record_failure(job.numbers, "refused", str(refusal))
         except GivenUp as error:
-            self._record_failure(job, "error", str(error))
+            self._work.record_failure(job.numbers, "error", str(error))
         slots.release(len(job.numbers))
-        queue.finish_job(job, remaining)
-
-    def _record_failure(self, job: Job, outcome: Outcome, reason: str) -> None:
-        """Record that the samples of a job have no answer."""
-        self._recorder.record_failure([self._open.pop(number) for number in job.numbers], outcome, reason)
+        queue.finish_job(job, remaining, follow_ups)
 
     async def _commit_periodically(self, save: Callable[[], None]) -> None:
         """Write the manifest and the new predictions to disk twice a second; runs until cancelled."""
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             save()
-            await asyncio.to_thread(self._recorder.commit)
+            await asyncio.to_thread(self._work.commit)
 
-    def _stop(self, queue: JobQueue, spawn: Spawn, number: int) -> None:
+    def _stop(self, queue: JobQueue[RequestT], spawn: Spawn, number: int) -> None:
         """Handle SIGINT or SIGTERM: wait for the requests in flight; give them up on a second SIGINT or after 30 s.
 
         A second SIGTERM changes nothing: a parent process may forward a signal that the terminal has already sent to
@@ -156,9 +153,7 @@ class Engine:
 
         if not queue.stopped:
             queue.stop()
-            self._display.notice(
-                f"stopping: waiting for {queue.in_flight} predictions in flight; Ctrl-C again leaves them"
-            )
+            self._display.notice(f"stopping: waiting for {queue.in_flight} answers in flight; Ctrl-C again leaves them")
             spawn(finish_after_limit())
         elif number == signal.SIGINT:
             queue.finished.set()

@@ -58,19 +58,22 @@ class LocalTokenizers:
         except ArcBenchError as error:
             raise TokenIdsUnavailable(str(error)) from None
 
-    def with_template_dates(self, config: RunConfig) -> RunConfig:
-        """Return the configuration with today's date for each model whose chat template writes the current date.
+    def with_template_dates(self, config: RunConfig, date: str | None = None) -> RunConfig:
+        """Return the configuration with a date for each model whose chat template writes the current date.
 
         Every prompt of the run then has the same date, however long the run takes.
+
+        Args:
+            date: in ISO 8601; None for today's.
         """
-        today = datetime.now(UTC).date().isoformat()
+        date = date or datetime.now(UTC).date().isoformat()
 
         def is_undated(model: ModelConfig) -> bool:
             kwargs = {**model.chat_template_kwargs, **config.chat_template_kwargs}
             return model.template_date is None and reads_clock(self._tokenizer(model.chat_template), kwargs)
 
         models = [
-            model.model_copy(update={"template_date": today}) if is_undated(model) else model for model in config.models
+            model.model_copy(update={"template_date": date}) if is_undated(model) else model for model in config.models
         ]
         return config.model_copy(update={"models": models})
 

@@ -1,33 +1,27 @@
-"""The options of ``bench run``, and the configuration that they and the servers' models determine.
+"""The options of ``bench run``: what the user typed, and which options contradict each other.
 
-``RunOptions`` is what the user typed; only ``session`` and this module read it. ``ConfigDraft.complete`` turns it, once
-the servers have listed their models, into the frozen ``RunConfig`` that is saved with the run and that all later stages
-(plan, request builder, recorder) are built from.
+``harness.sampling.config_draft`` turns them, once the servers have listed their models, into the configuration of the
+run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
 
-from harness.client.address import canonical_url
+from harness.client.address import check_servers
 from harness.client.request import RESERVED_FIELDS, SamplingParameters
 from harness.client.retry import RetryPolicy
-from harness.client.server import Server
-from harness.core.errors import ConfigError, DataError, RunError
-from harness.core.grid import Task
-from harness.data.dataset import Dataset, iterate_tasks
+from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.folder import config_changes
-from harness.runs.schema import RunConfig, ServedModel, StopConfig
-from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
-from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
+from harness.sampling.search_options import Search, check_enumeration, check_search
+from harness.voting.early_stopping import StopRule
+from harness.voting.selection_rules import VOTE, get_rule
 
 ApiChoice = Literal["auto", "chat", "completions"]
 
@@ -52,6 +46,14 @@ class RunOptions:
     samples_per_view: int = 1
     stop: str | None = None
     """When a test output needs no further samples: ``decided`` or ``risk=0.01``."""
+    search: Search | None = None
+    """None for ``greedy`` at temperature 0, else ``sample``."""
+    min_prob: float | None = None
+    max_answers: int | None = None
+    keep_greedy: bool = False
+    """With ``dfs``: keep the answer that temperature 0 gives, whatever its probability."""
+    rule: str | None = None
+    """The selection rule of the headline; None for that of the run that is resumed, else the vote."""
     prompt: str | None = None
     encoder: str | None = None
     temperature: float = 0.0
@@ -79,16 +81,14 @@ class RunOptions:
         Raises:
             ConfigError, SpecError: the message names the option and says what to do.
         """
-        if not self.servers:
-            raise ConfigError("no server given; name one with --server URL")
-        servers = tuple(map(canonical_url, self.servers))
-        for kind, values in (("server", servers), ("model", self.models)):
-            if repeated := next((v for v in values if values.count(v) > 1), None):
-                raise ConfigError(f"--{kind} {repeated} is given twice")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise ConfigError("the API key holds something else than printable ASCII characters")
+        check_servers(self.servers, self.api_key)
+        if repeated := next((name for name in self.models if self.models.count(name) > 1), None):
+            raise ConfigError(f"--model {repeated} is given twice")
         if self.retry_errors and not self.resume:
             raise ConfigError("--retry-errors completes an existing run; use it with --resume")
+        check_search(self.search, self.min_prob, self.max_answers, self.keep_greedy, self.temperature)
+        if self.search == "dfs":
+            self._check_enumeration()
         if self.temperature == 0 and self.samples_per_view > 1:
             raise ConfigError("--samples-per-view above 1 repeats the same answer at temperature 0; set --temperature")
         if self.temperature == 0 and not self.augment and self.n > 1:
@@ -97,151 +97,25 @@ class RunOptions:
             raise ConfigError(f"--extra-body must not set {', '.join(reserved)}; the run does, and records it")
         if self.stop is not None:
             StopRule.parse(self.stop)
+        if self.rule is not None and get_rule(self.rule).name != VOTE and self.stop is not None:
+            raise ConfigError(f"--stop ends where the vote is decided, so that --rule {self.rule} may lack its choice")
         if self.prompt is not None:
             load_prompt(self.prompt)
         if self.encoder is not None:
             parse_encoder(self.encoder)
 
-
-def load_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
-    """Return the tasks of a run, the first ``limit`` of the dataset.
-
-    Raises:
-        DataError: no task has a test input, or two tasks have the same id.
-    """
-    tasks = list(islice(iterate_tasks(dataset), limit))
-    if not any(task.test for task in tasks):
-        raise DataError(f"dataset {dataset.spec} has no test inputs to answer")
-    seen: set[str] = set()
-    for task in tasks:
-        if task.id in seen:
-            raise DataError(
-                f"dataset {dataset.spec}: two tasks are named {task.id}, so that predictions cannot be told apart"
-            )
-        seen.add(task.id)
-    return tasks
-
-
-@dataclass(frozen=True)
-class ConfigDraft:
-    """Everything that determines a run's configuration except what the servers report.
-
-    Args:
-        repeated: the configuration of a run that is to be reproduced; its models' settings are used.
-        resumed: the configuration of the run that is resumed.
-    """
-
-    options: RunOptions
-    dataset: Dataset
-    tasks: list[Task]
-    repeated: RunConfig | None = None
-    resumed: RunConfig | None = None
-
-    @property
-    def api(self) -> ApiChoice:
-        """The requested API; a reproduced or resumed run keeps its own, unless the user chose one."""
-        if self.repeated is not None:
-            return self.repeated.api
-        return self.resumed.api if self.options.api == "auto" and self.resumed is not None else self.options.api
-
-    @property
-    def is_continued(self) -> bool:
-        """Whether the run was begun earlier, so that the settings of its models are kept."""
-        return self.repeated is not None or self.resumed is not None
-
-    def complete(
-        self, served: Mapping[str, ServedModel], *, without_system: bool = False
-    ) -> tuple[RunConfig, list[str]]:
-        """Return the run's configuration and warnings about it.
-
-        ``api`` is provisional: which one the servers accept is found out later.
-
-        Args:
-            served: the models that the servers list, by name.
-            without_system: replace prompts by those with the same content and no system message.
+    def _check_enumeration(self) -> None:
+        """Reject options that do not go with ``--search dfs``.
 
         Raises:
-            RunError: a run cannot be reproduced because its dataset, a prompt or a model has changed.
+            ConfigError: the message names the option.
         """
-        options = self.options
-        warnings: list[str] = []
-        if self.repeated is None:
-            choices = _model_choices(options, without_system)
-            models = model_configs(options.models, choices, served, self.resumed, warnings)
-            stop = _stop_config(options, self.tasks, warnings)
-        else:
-            models = [
-                repeated_model_config(model, options.max_tokens, served.get(model.name))
-                for model in self.repeated.models
-            ]
-            stop = self.repeated.stop
-        config = RunConfig(
-            models=models,
-            dataset=options.dataset,
-            dataset_digest=self.dataset.digest(),
-            task_ids=[task.id for task in self.tasks],
-            n=options.n,
-            samples_per_view=options.samples_per_view,
-            augment=options.augment,
-            lenient=options.lenient,
-            seed=options.seed,
-            api="chat" if self.repeated is None else self.repeated.api,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            min_p=options.min_p,
-            extra_body=dict(options.extra_body),
-            chat_template_kwargs=dict(options.chat_template_kwargs),
-            stop=stop,
+        check_enumeration(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            samples_per_view=self.samples_per_view,
+            stop=self.stop,
+            api=self.api,
+            extra_body=self.extra_body,
         )
-        if self.repeated is not None and (changes := config_changes(self.repeated, config)):
-            raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")
-        return config, list(dict.fromkeys(warnings))
-
-
-def served_models(servers: Iterable[Server]) -> dict[str, ServedModel]:
-    """Return the models that the servers list, by name; of a model that several have, the first entry.
-
-    Raises:
-        ConfigError: two servers have different weights under one name, so that they must not share a run.
-    """
-    models: dict[str, ServedModel] = {}
-    for server in servers:
-        for name, model in server.served.items():
-            first = models.setdefault(name, model)
-            if first.hash != model.hash:
-                raise ConfigError(f"the servers hold different versions of {name}: {first.hash} and {model.hash}")
-    return models
-
-
-def models_at_once(options: RunOptions, served: Iterable[ServedModel]) -> int:
-    """Return how many models' requests are mixed.
-
-    It is the user's choice, else the smallest number of adapters that a server computes in one batch, else 1.
-    """
-    if options.models_at_once is not None:
-        return options.models_at_once
-    return max(1, min((model.max_loras for model in served if model.max_loras is not None), default=1))
-
-
-def _model_choices(options: RunOptions, without_system: bool) -> ModelChoices:
-    """Return what the user chose for all models."""
-    return ModelChoices(
-        prompt=options.prompt,
-        encoder=options.encoder,
-        max_tokens=options.max_tokens,
-        sets_stop_tokens="stop_token_ids" in options.extra_body,
-        chat_template_kwargs=options.chat_template_kwargs,
-        without_system=without_system,
-    )
-
-
-def _stop_config(options: RunOptions, tasks: Sequence[Task], warnings: list[str]) -> StopConfig | None:
-    """Return the stopping rule and its rounds; ``warnings`` gets a line if the rule cannot skip anything."""
-    if options.stop is None:
-        return None
-    rule = StopRule.parse(options.stop)
-    cycle = view_cycle(options.augment, options.samples_per_view)
-    schedule = plan_rounds(rule, options.n, sum(len(task.test) for task in tasks), cycle)
-    if not schedule.round_ends:
-        warnings.append(f"--stop {rule} spares nothing with {options.n} predictions a test output")
-    return StopConfig(rule=str(rule), rounds=list(schedule.round_ends))

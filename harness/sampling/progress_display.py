@@ -22,13 +22,18 @@ _RATE_SECONDS = 60.0
 class ProgressBoard:
     """The counts and rates of a run, as text for the display.
 
+    Args:
+        noun: what the tallies count.
+
     Attributes:
+        noun: as the argument.
         tallies: the counts of each model, by name.
-        in_flight: returns a model's predictions in flight.
+        in_flight: returns a model's completions in flight.
         seconds_left: returns the seconds until the run gives up waiting for a server; None while one answers.
     """
 
-    def __init__(self, tallies: Iterable[ModelTally]) -> None:
+    def __init__(self, tallies: Iterable[ModelTally], noun: str = "predictions") -> None:
+        self.noun = noun
         self.tallies = {tally.model: tally for tally in tallies}
         self.in_flight: Callable[[str], int] = lambda model: 0
         self.seconds_left: Callable[[], float | None] = lambda: None
@@ -48,10 +53,10 @@ class ProgressBoard:
         in_flight = sum(self.in_flight(model) for model in self.tallies)
         open_count = sum(tally.total - tally.done for tally in self.tallies.values())
         eta = _clock(open_count / rate) if rate > 0 else "unknown time"
-        return f"{rate:.1f} predictions/s, {in_flight} in flight, {eta} left"
+        return f"{rate:.1f} {self.noun}/s, {in_flight} in flight, {eta} left"
 
     def rate(self, model: str) -> float:
-        """Return a model's predictions per second over the last minute."""
+        """Return a model's predictions or views per second over the last minute."""
         return self._rates[model].rate(self.tallies[model].answered)
 
     def cells(self, model: str) -> dict[str, str]:

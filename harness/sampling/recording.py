@@ -1,23 +1,20 @@
-"""Write a session's results to its run folder: predictions as they arrive, and updates of the manifest."""
+"""Write a session's results to the log of its run: predictions as they arrive."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 
 import orjson
 
 from harness.client.response import Reply
-from harness.client.server import Server
 from harness.core.errors import RunError
-from harness.core.grid import Grid, Task
-from harness.data.dataset import content_digest
+from harness.core.grid import Grid
 from harness.prompts.reasoning import ends_in_thought
-from harness.runs.environment import describe_environment, now
-from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
-from harness.runs.schema import Manifest, Outcome, RunConfig
-from harness.sampling.options import served_models
+from harness.runs.prediction_schema import Outcome, PredictionKey
+from harness.runs.schema import RunConfig
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.round_scheduler import RoundScheduler
@@ -30,10 +27,10 @@ _SHOWN_REASONS = 20
 _MORE_REASONS = "further reasons are not shown; predictions.jsonl has every such prediction as refused or error"
 
 
-class PredictionRecorder:
-    """Turns replies into predictions, appends them to the log, and keeps the votes that early stopping needs.
+class Recorder(ABC):
+    """Appends what a run's requests gave to the log, and counts it.
 
-    It starts from the predictions of earlier sessions, which it reads from the log.
+    It starts from what earlier sessions recorded, which it reads from the log.
 
     Args:
         answered_as: by model, the names under which servers answered in earlier sessions.
@@ -42,13 +39,15 @@ class PredictionRecorder:
         board: the counts of each model, for the display.
         answered_as: the argument, plus the names of this session.
         warnings: lines for the manifest and the report.
-        done: by sample number, 1 if the sample has a prediction.
-        rounds: releases samples round by round; None without early stopping.
+        done: by sample number, 1 if the sample is recorded.
         unmeasured: raises the error that ends a run in which a model gives no usable answers.
 
     Raises:
-        DataError, RunError: a line of the log is not a prediction of this run, or a prediction occurs twice.
+        DataError, RunError: a line of the log does not belong to this run, or one occurs twice.
     """
+
+    noun = "predictions"
+    """What is counted."""
 
     def __init__(
         self,
@@ -58,7 +57,8 @@ class PredictionRecorder:
         display: Display,
         answered_as: Mapping[str, Collection[str]],
     ) -> None:
-        self.board = ProgressBoard(ModelTally(model.name, plan.per_model, config.n) for model in config.models)
+        tallies = (ModelTally(model.name, plan.per_model, config.n) for model in config.models)
+        self.board = ProgressBoard(tallies, self.noun)
         self.answered_as: dict[str, set[str]] = {m.name: set(answered_as.get(m.name, ())) for m in config.models}
         self.warnings: list[str] = []
         self.done = bytearray(len(plan))
@@ -70,19 +70,79 @@ class PredictionRecorder:
         self._max_tokens = {model.name: model.max_tokens for model in config.models}
         self._read_log()
         self.unmeasured = UnmeasuredModelCheck(self.board.tallies.values(), self._max_tokens)
-        schedule = run_schedule(config)
-        self.rounds = None if schedule is None else RoundScheduler(plan, schedule, self.done)
-        if self.rounds is not None:
-            for number in self.rounds.completed_rounds():
-                self._decide_next_round(self.rounds, plan.sample(number))
+
+    @abstractmethod
+    def _read_log(self) -> None:
+        """Count what earlier sessions recorded."""
 
     def commit(self) -> None:
-        """Make all recorded predictions durable; may be called in another thread.
+        """Make everything recorded durable; may be called in another thread.
 
         Raises:
             RunError: the log cannot be written.
         """
         self._log.commit()
+
+    def show_failure(self, model: str, outcome: Outcome, reason: str) -> None:
+        """Show why a request to a model failed; each reason is shown once, up to 20 reasons."""
+        if reason not in self._reasons and len(self._reasons) <= _SHOWN_REASONS:
+            self._reasons.add(reason)
+            shown = len(self._reasons) <= _SHOWN_REASONS
+            self._display.notice(f"{outcome}: {reason}" if shown else _MORE_REASONS)
+        self.unmeasured.note_failure(model, reason)
+
+    def _mark_done(self, key: PredictionKey) -> int:
+        """Mark the sample of a saved line as done, and return its number.
+
+        Raises:
+            RunError: the run has no such sample, or it is done already.
+        """
+        number = self._plan.number(key)
+        if number is None or self.done[number]:
+            kind = "is not part of this run" if number is None else "occurs twice"
+            raise RunError(f"{self._log.path}: prediction {key} {kind}; the file was changed by hand or mixed up")
+        self.done[number] = 1
+        return number
+
+    def _note_swap(self, model: str, answered_as: str) -> None:
+        """Note the name under which a server answered; tell the user if another version of the adapter did before."""
+        if answered_as not in (names := self.answered_as[model]):
+            names.add(answered_as)
+            if len(names) > 1:
+                self._show_once(
+                    f"warning: {model} was answered by {' and '.join(sorted(names))}: swapped during the run"
+                )
+
+    def _show_once(self, line: str) -> None:
+        """Show a line unless it was shown before; keep it for the report if it is a warning."""
+        if line not in self._shown:
+            self._shown.add(line)
+            self._display.notice(line)
+            if line.startswith("warning: "):
+                self.warnings.append(line.removeprefix("warning: "))
+
+
+class PredictionRecorder(Recorder):
+    """Turns replies into predictions, appends them to the log, and keeps the votes that early stopping needs.
+
+    Attributes:
+        rounds: releases samples round by round; None without early stopping.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        config: RunConfig,
+        log: PredictionLog,
+        display: Display,
+        answered_as: Mapping[str, Collection[str]],
+    ) -> None:
+        super().__init__(plan, config, log, display, answered_as)
+        schedule = run_schedule(config)
+        self.rounds = None if schedule is None else RoundScheduler(plan, schedule, self.done)
+        if self.rounds is not None:
+            for number in self.rounds.completed_rounds():
+                self._decide_next_round(self.rounds, plan.sample(number))
 
     def record_reply(self, sample: Sample, reply: Reply | None) -> None:
         """Record the prediction that a reply gives; None for a prompt that does not fit into the context."""
@@ -97,12 +157,8 @@ class PredictionRecorder:
         self._record(sample, outcome, grid, reply)
 
     def record_failure(self, samples: Sequence[Sample], outcome: Outcome, reason: str) -> None:
-        """Record that samples of one model have no answer; each reason is shown once, up to 20 reasons."""
-        if reason not in self._reasons and len(self._reasons) <= _SHOWN_REASONS:
-            self._reasons.add(reason)
-            shown = len(self._reasons) <= _SHOWN_REASONS
-            self._display.notice(f"{outcome}: {reason}" if shown else _MORE_REASONS)
-        self.unmeasured.note_failure(samples[0].model, reason)
+        """Record that samples of one model have no answer."""
+        self.show_failure(samples[0].model, outcome, reason)
         for sample in samples:
             self._record(sample, outcome, None, None)
 
@@ -110,11 +166,7 @@ class PredictionRecorder:
         """Count the predictions of earlier sessions."""
         for prediction in read_predictions(self._log.path):
             key = (prediction.model, prediction.task_id, prediction.test_index, prediction.sample)
-            number = self._plan.number(key)
-            if number is None or self.done[number]:
-                kind = "is not part of this run" if number is None else "occurs twice"
-                raise RunError(f"{self._log.path}: prediction {key} {kind}; the file was changed by hand or mixed up")
-            self.done[number] = 1
+            number = self._mark_done(key)
             output, truth = (prediction.task_id, prediction.test_index), self._plan.true_output(number)
             tally = self.board.tallies[prediction.model]
             tally.add(output, truth, prediction.outcome, prediction.grid, prediction.mean_logprob)
@@ -147,12 +199,7 @@ class PredictionRecorder:
     def _note_peculiarities(self, sample: Sample, reply: Reply) -> None:
         """Tell the user, once, if an adapter is swapped, log-probabilities are missing, or a model reasons first."""
         model = sample.model
-        if reply.model not in (names := self.answered_as[model]):
-            names.add(reply.model)
-            if len(names) > 1:
-                self._show_once(
-                    f"warning: {model} was answered by {' and '.join(sorted(names))}: swapped during the run"
-                )
+        self._note_swap(model, reply.model)
         if reply.cumulative_logprob is None and reply.text:
             self._show_once("the server gives no log-probabilities; tied votes count by their expectation")
         if reply.only_reasoning or (reply.truncated and ends_in_thought(reply.text)):
@@ -161,14 +208,6 @@ class PredictionRecorder:
                 f"{self._max_tokens[model]} tokens; --max-tokens gives it more, "
                 "--chat-template-kwargs '{\"enable_thinking\": false}' turns thinking off where its template can"
             )
-
-    def _show_once(self, line: str) -> None:
-        """Show a line unless it was shown before; keep it for the report if it is a warning."""
-        if line not in self._shown:
-            self._shown.add(line)
-            self._display.notice(line)
-            if line.startswith("warning: "):
-                self.warnings.append(line.removeprefix("warning: "))
 
 
 def prediction_line(sample: Sample, outcome: Outcome, grid: Grid | None, reply: Reply | None) -> bytes:
@@ -195,81 +234,3 @@ def prediction_line(sample: Sample, outcome: Outcome, grid: Grid | None, reply: 
         "seconds": 0.0 if reply is None else reply.seconds,
     }
     return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def initial_manifest(
-    config: RunConfig, tasks: Sequence[Task], servers: Sequence[Server], warnings: Sequence[str]
-) -> Manifest:
-    """Return the manifest of a run before its first request."""
-    served = served_models(servers)
-    models = [served[model.name] for model in config.models if model.name in served]
-    bases = {model.parent: served[model.parent] for model in models if model.parent in served}
-    return Manifest(
-        format=1,
-        config=config,
-        environment=describe_environment(),
-        servers=[server.client.url for server in servers],
-        served=[*models, *(base for base in bases.values() if base not in models)],
-        server_versions=_versions(servers),
-        warnings=list(warnings),
-        without=_omitted_parameters(servers),
-        answered_as={},
-        started=now(),
-        resumed=[],
-        finished=None,
-        task_digests=[content_digest(task) for task in tasks],
-    )
-
-
-class ManifestWriter:
-    """Writes warnings, model names and versions to the manifest during a session, which may be killed."""
-
-    def __init__(
-        self, folder: RunFolder, manifest: Manifest, recorder: PredictionRecorder, servers: Sequence[Server]
-    ) -> None:
-        self._folder, self._manifest = folder, manifest
-        self._recorder, self._servers = recorder, servers
-
-    def save(self) -> None:
-        """Write the manifest if its content has changed."""
-        self._write(self._updated())
-
-    def close(self) -> None:
-        """Write the manifest at the end of a session; with the time and a checksum if every prediction is there."""
-        end: dict[str, str | None] = {"finished": None}
-        if self._recorder.board.complete:
-            end = {"finished": now(), "predictions_sha256": self._folder.predictions_sha256()}
-        self._write(self._updated().model_copy(update=end))
-
-    def _write(self, manifest: Manifest) -> None:
-        """Replace the manifest on disk unless it is equal."""
-        if manifest != self._manifest:
-            self._folder.write_manifest(manifest)
-            self._manifest = manifest
-
-    def _updated(self) -> Manifest:
-        """Return the manifest with the warnings, names, versions and omitted parameters of this session."""
-        before = self._manifest
-        answered = {
-            name: sorted({*before.answered_as.get(name, []), *names})
-            for name, names in self._recorder.answered_as.items()
-            if names
-        }
-        limits = [warning for server in self._servers for warning in server.limiter.warnings]
-        changes = {
-            "warnings": list(dict.fromkeys([*before.warnings, *self._recorder.warnings, *limits])),
-            "without": sorted({*before.without, *_omitted_parameters(self._servers)}),
-            "answered_as": before.answered_as | answered,
-            "server_versions": before.server_versions | _versions(self._servers),
-        }
-        return before.model_copy(update=changes)
-
-
-def _versions(servers: Sequence[Server]) -> dict[str, str]:
-    """Return the version of each server's software by URL, for those that report one."""
-    return {server.client.url: server.version for server in servers if server.version is not None}
-
-
-def _omitted_parameters(servers: Sequence[Server]) -> list[str]:
-    """Return the parameters that some server refused."""
-    return sorted({name for server in servers for name in server.client.omitted})

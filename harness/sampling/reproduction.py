@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +11,18 @@ from pathlib import Path
 from harness.client.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction, read_predictions
-from harness.runs.schema import PredictionKey, Results
+from harness.runs.prediction_reader import read_predictions, read_views
+from harness.runs.prediction_schema import PredictionKey
+from harness.runs.schema import Results, RunConfig
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
 from harness.scoring.run_scores import run_results, score_run
+from harness.voting.selection_rules import VOTE, get_rule
 
 _SHOWN = 5
+_VIEW_TOLERANCE = 1e-3
+"""Difference of log-probabilities, and of metrics made of them, that rounding in another batch explains."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +30,13 @@ class ReproductionResult:
     """How the predictions and results of two runs with one configuration compare."""
 
     predictions: int
-    """Predictions of the original."""
+    """Predictions (with ``--search dfs``, views) of the original."""
     same: int
-    """Those with equal outcome and grid in both runs."""
+    """Those with equal outcome and grid in both runs; views with equal answers, as ``_Content`` says."""
     same_results: bool
-    """Whether all metrics and failure counts are equal."""
+    """Whether all metrics and failure counts are equal; those of views within 0.001."""
     first: tuple[PredictionKey, ...]
-    """Keys of the first five predictions that differ, in the original's order."""
+    """Keys of the first five that differ, in the original's order."""
 
 
 def reproduce_run(
@@ -60,7 +66,7 @@ def reproduce_run(
     config = manifest.config
     if manifest.finished is None:
         raise RunError(f"{run} is not finished, so that there is nothing to compare with; complete it with --resume")
-    run_results(run)  # fails now rather than after sampling if the original cannot be scored
+    run_results(run, rule=_compared_rule(config))  # fails now, not after sampling, if it cannot be scored
     options = RunOptions(
         servers=servers or tuple(manifest.servers),
         models=tuple(model.name for model in config.models),
@@ -73,6 +79,10 @@ def reproduce_run(
         augment=config.augment,
         lenient=config.lenient,
         samples_per_view=config.samples_per_view,
+        search=None if config.search is None else "dfs",
+        min_prob=None if config.search is None else config.search.min_prob,
+        max_answers=None if config.search is None else config.search.max_answers,
+        keep_greedy=config.search is not None and bool(config.search.keep_greedy),
         temperature=config.temperature,
         top_p=config.top_p,
         min_p=config.min_p,
@@ -86,32 +96,78 @@ def reproduce_run(
 
 
 def compare_runs(run: Path, other: Path) -> ReproductionResult:
-    """Compare two runs prediction by prediction, and their results.
+    """Compare two runs prediction by prediction, or view by view, and their results.
 
     ``other`` is scored, which writes its results.json. The results of ``run`` are computed again, because its
-    results.json may have been made with other options or be older than its predictions.
+    results.json may have been made with other options or be older than its predictions. Where the headline rule needs
+    rescores, both are scored by the vote and no results.json is written: rescoring is not reproduced.
     """
-    outcomes = {_key(prediction): hash((prediction.outcome, prediction.grid)) for prediction in _predictions(other)}
+    contents = dict(_contents(other))
     total = same = 0
     differing: list[PredictionKey] = []
-    for prediction in _predictions(run):
+    for key, content in _contents(run):
         total += 1
-        if outcomes.get(_key(prediction)) == hash((prediction.outcome, prediction.grid)):
+        if key in contents and contents[key].agrees(content):
             same += 1
         elif len(differing) < _SHOWN:
-            differing.append(_key(prediction))
-    same_results = _without_cost(run_results(run)) == _without_cost(score_run(other))
-    return ReproductionResult(total, same, same_results, tuple(differing))
+            differing.append(key)
+    config = RunFolder(run).manifest().config
+    tolerance = 0.0 if config.search is None else _VIEW_TOLERANCE
+    rule = _compared_rule(config)
+    repeated = score_run(other) if rule is None else run_results(other, rule=rule)
+    results = (_without_cost(run_results(run, rule=rule)), _without_cost(repeated))
+    return ReproductionResult(total, same, _is_close(*results, tolerance), tuple(differing))
 
 
-def _predictions(run: Path) -> Iterator[Prediction]:
-    return read_predictions(RunFolder(run).predictions_path)
+def _compared_rule(config: RunConfig) -> str | None:
+    """Return the rule by which reproductions are scored: None for the run's own, the vote if that needs rescores."""
+    return VOTE if config.rule is not None and get_rule(config.rule).needs_rescores else None
 
 
-def _key(prediction: Prediction) -> PredictionKey:
-    return prediction.model, prediction.task_id, prediction.test_index, prediction.sample
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What is compared of a prediction or view: hashes of outcomes and grids.
+
+    Answers whose probability is within rounding of ``--min-prob`` may be there or not.
+    """
+
+    required: tuple[int, ...]
+    optional: tuple[int, ...] = ()
+
+    def agrees(self, other: _Content) -> bool:
+        """Return whether each has what the other requires."""
+        mine, others = Counter(self.required), Counter(other.required)
+        return mine - others <= Counter(other.optional) and others - mine <= Counter(self.optional)
 
 
-def _without_cost(results: Results) -> Results:
+def _contents(run: Path) -> Iterator[tuple[PredictionKey, _Content]]:
+    """Yield the key and the content of every prediction or view of a run."""
+    folder = RunFolder(run)
+    search = folder.manifest().config.search
+    if search is None:
+        for prediction in read_predictions(folder.predictions_path):
+            key = prediction.model, prediction.task_id, prediction.test_index, prediction.sample
+            yield key, _Content((hash((prediction.outcome, prediction.grid)),))
+        return
+    threshold = math.log(search.min_prob)
+    for view in read_views(folder.predictions_path):
+        clear: list[int] = [hash((view.outcome, None))]
+        close: list[int] = []
+        for answer in view.answers:
+            is_close = answer.sum_logprob is not None and answer.sum_logprob - threshold < _VIEW_TOLERANCE
+            (close if is_close else clear).append(hash((answer.outcome, answer.grid)))
+        yield (view.model, view.task_id, view.test_index, view.sample), _Content(tuple(clear), tuple(close))
+
+
+def _is_close(one: object, other: object, tolerance: float) -> bool:
+    """Return whether two results are equal, numbers within a tolerance."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= tolerance
+    return one == other
+
+
+def _without_cost(results: Results) -> dict[str, object]:
     """Return the results without times, which depend on the machine."""
-    return results.model_copy(update={"cost": None})
+    return results.model_dump(exclude={"cost"})

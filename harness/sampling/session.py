@@ -11,17 +11,25 @@ from dataclasses import dataclass
 from time import perf_counter, process_time
 
 from harness.client.http_client import Client
+from harness.client.request import Request
+from harness.client.response import Reply
 from harness.client.server import Server
-from harness.core.errors import ArcBenchError, ServerError
+from harness.client.server_pool import connect_servers
+from harness.core.errors import ArcBenchError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
-from harness.sampling.api_selection import negotiate_setup
-from harness.sampling.engine import Engine
-from harness.sampling.options import ConfigDraft, RunOptions, load_tasks, models_at_once
+from harness.sampling.api_selection import RunSetup, negotiate_setup
+from harness.sampling.config_draft import ConfigDraft, load_tasks, models_at_once
+from harness.sampling.drawn_samples import DrawnSamples
+from harness.sampling.engine import Engine, Workload
+from harness.sampling.manifest_writer import ManifestWriter, initial_manifest
+from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display, ProgressBoard
-from harness.sampling.recording import ManifestWriter, PredictionRecorder, initial_manifest
+from harness.sampling.recording import PredictionRecorder, Recorder
+from harness.sampling.view_enumeration import EnumeratedViews
+from harness.sampling.view_recording import ViewRecorder
 
 _OTHER_FILES = 256
 """Files that a run opens besides its connections."""
@@ -35,7 +43,7 @@ class SessionSummary:
 
     folder: RunFolder
     sampled: int
-    """Predictions made in this session."""
+    """Predictions (with ``--search dfs``, views) made in this session."""
     done: int
     """Predictions of the run, with those of earlier sessions."""
     total: int
@@ -46,6 +54,8 @@ class SessionSummary:
     """From the first request to the last answer."""
     cpu_seconds: float
     """CPU time of this process."""
+    noun: str = "predictions"
+    """What is counted: ``predictions``, or ``views`` with ``--search dfs``."""
 
     @property
     def finished(self) -> bool:
@@ -72,12 +82,12 @@ def sample_run(
     options.check()
     folder = RunFolder(options.out)
     folder.check_free(options.resume)
-    _raise_file_limit(len(options.servers) * options.policy.max_in_flight + _OTHER_FILES)
+    raise_file_limit(len(options.servers) * options.policy.max_in_flight)
     try:
-        with _rare_garbage_collection():
+        with rare_garbage_collection():
             return asyncio.run(_run_session(options, folder, display or Display(), repeated, on_begin))
     except BaseExceptionGroup as group:
-        raise _first_error(group) from None
+        raise first_error(group) from None
 
 
 async def _run_session(
@@ -88,7 +98,7 @@ async def _run_session(
     dataset = open_dataset(options.dataset)
     tasks = load_tasks(dataset, options.limit)
     async with AsyncExitStack() as stack:
-        servers = await _connect_servers(options, display, stack)
+        servers = await open_servers(options, display, stack)
         draft = ConfigDraft(options, dataset, tasks, repeated, _saved_config(options, folder))
         setup = await negotiate_setup(draft, servers)
         for warning in setup.warnings:
@@ -99,9 +109,9 @@ async def _run_session(
         manifest = initial_manifest(setup.config, tasks, servers, setup.warnings)
         manifest, log = _open_folder(options, folder, manifest, display)
         stack.callback(log.close)
-        recorder = PredictionRecorder(setup.plan, setup.config, log, display, manifest.answered_as)
+        recorder, workload = _workload(setup, log, display, manifest)
         recorder.unmeasured.refused_parameters = {name for server in servers for name in server.client.omitted}
-        engine = Engine(setup.plan, setup.builder, servers, recorder, display)
+        engine = Engine(workload, servers, display)
         writer = ManifestWriter(folder, manifest, recorder, servers)
         mixed = models_at_once(options, (model for server in servers for model in server.served.values()))
         start = perf_counter()
@@ -116,6 +126,18 @@ async def _run_session(
     return _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
 
 
+def _workload(
+    setup: RunSetup, log: PredictionLog, display: Display, manifest: Manifest
+) -> tuple[Recorder, Workload[Request, Reply]]:
+    """Return what a session requests and what records it: drawn predictions, or the views of ``--search dfs``."""
+    plan, config, builder = setup.plan, setup.config, setup.builder
+    if config.search is None:
+        recorder = PredictionRecorder(plan, config, log, display, manifest.answered_as)
+        return recorder, DrawnSamples(plan, builder, recorder)
+    views = ViewRecorder(plan, config, log, display, manifest.answered_as)
+    return views, EnumeratedViews(plan, config, config.search, builder, views)
+
+
 def _summary(
     folder: RunFolder, board: ProgressBoard, seconds: float, sampling_seconds: float, cpu_seconds: float
 ) -> SessionSummary:
@@ -123,10 +145,10 @@ def _summary(
     tallies = board.tallies.values()
     sampled = sum(tally.answered for tally in tallies)
     done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
-    return SessionSummary(folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds)
+    return SessionSummary(folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds, board.noun)
 
 
-async def _connect_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
+async def open_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
     """Return the servers after asking each for its models. Some may be down, and join when they recover.
 
     Args:
@@ -139,16 +161,7 @@ async def _connect_servers(options: RunOptions, display: Display, stack: AsyncEx
     for url in options.servers:
         client = Client(url, options.api_key, options.policy.timeout, options.sampling, display.notice)
         servers.append(Server(await stack.enter_async_context(client), options.models, options.policy))
-    results = await asyncio.gather(*(server.connect() for server in servers), return_exceptions=True)
-    errors = [result for result in results if isinstance(result, BaseException)]
-    for error in errors:
-        if not isinstance(error, ServerError):
-            raise error
-    if len(errors) == len(servers):
-        raise ServerError("; ".join(map(str, errors)))
-    for server, result in zip(servers, results, strict=True):
-        if isinstance(result, BaseException):
-            server.reason = str(result)
+    await connect_servers(servers)
     return servers
 
 
@@ -169,7 +182,7 @@ def _open_folder(
         folder.results_path.unlink(missing_ok=True)  # they count predictions that are removed now
         dropped = drop_retryable(folder.predictions_path)
         display.notice(f"asking again for {dropped} predictions that were given up or refused")
-    return manifest, PredictionLog(folder.predictions_path)
+    return manifest, PredictionLog(folder.predictions_path, views=manifest.config.search is not None)
 
 
 def _saved_config(options: RunOptions, folder: RunFolder) -> RunConfig | None:
@@ -177,8 +190,9 @@ def _saved_config(options: RunOptions, folder: RunFolder) -> RunConfig | None:
     return folder.manifest().config if options.resume and folder.manifest_path.exists() else None
 
 
-def _raise_file_limit(count: int) -> None:
-    """Allow this process that many open files, as far as the system does; each request in flight is a connection."""
+def raise_file_limit(connections: int) -> None:
+    """Allow this process that many connections, one for each request in flight, as far as the system does."""
+    count = connections + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = count if hard == resource.RLIM_INFINITY else min(count, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -187,7 +201,7 @@ def _raise_file_limit(count: int) -> None:
 
 
 @contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Make Python search for reference cycles less often.
 
     A response with log-probabilities is parsed into hundreds of short-lived objects. With the default threshold each
@@ -201,7 +215,7 @@ def _rare_garbage_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the error of a group to show to the user: an ``ArcBenchError`` if there is one."""
     errors: list[BaseException] = []
     pending: list[BaseException] = [group]

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.core.errors import RunError
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.comparable_metrics import comparable_values, compared_metrics
+from harness.scoring.model_scores import ModelScores
+from harness.stats.bootstrap import Floats
 from harness.stats.paired_test import Comparison, apply_holm, compare
 from harness.voting.metrics import LOWER_IS_BETTER
 
@@ -45,43 +47,57 @@ def pairs_with_first(scored: Sequence[ModelScores]) -> list[tuple[ModelScores, M
 def compare_pairs(
     pairs: Sequence[tuple[ModelScores, ModelScores]],
     seed: int,
-    metrics: Sequence[str] = HEADLINE,
+    metrics: Sequence[str] | None = None,
     confidence: float = 0.95,
     resamples: int = 9_999,
 ) -> list[PairedComparison]:
     """Compare pairs of models in each metric, paired by task.
 
-    A metric that one model of a pair does not measure (``ModelScores.measured``) is skipped. Holm's correction is
+    A metric in which a pair is not comparable (harness.scoring.comparable_metrics) is skipped. Holm's correction is
     over everything that is returned.
 
     Args:
         pairs: (model, baseline).
+        metrics: None takes HEADLINE, with ``greedy`` if some views were enumerated.
         seed: of sign flips and bootstrap resamples.
 
     Raises:
         RunError: the two models of a pair were scored on different tasks.
     """
-    cells = [
-        (metric, model, baseline)
-        for metric in metrics
-        for model, baseline in pairs
-        if metric in model.measured and metric in baseline.measured
-    ]
-    if not cells:
+    if metrics is None:
+        metrics = compared_metrics([scores for pair in pairs for scores in pair], HEADLINE)
+    if not (cells := _comparable_cells(pairs, metrics)):
         return []
-    for model, baseline in pairs:
-        if model.tasks.ids != baseline.tasks.ids:
-            raise RunError(f"{model.model} and {baseline.model} were scored on different tasks, so that no task pairs")
     comparisons = compare(
-        np.stack([model.tasks.values_of(metric) for metric, model, _ in cells]),
-        np.stack([baseline.tasks.values_of(metric) for metric, _, baseline in cells]),
-        [math.lcm(model.tasks.denominator, baseline.tasks.denominator) for _, model, baseline in cells],
+        np.stack([ours for *_, (ours, _) in cells]),
+        np.stack([theirs for *_, (_, theirs) in cells]),
+        [math.lcm(model.tasks.denominator, baseline.tasks.denominator) for _, model, baseline, _ in cells],
         seed,
         confidence,
         resamples,
-        [metric in LOWER_IS_BETTER for metric, _, _ in cells],
+        [metric in LOWER_IS_BETTER for metric, *_ in cells],
     )
     return [_paired(*cell, comparison) for cell, comparison in zip(cells, comparisons, strict=True)]
+
+
+def _comparable_cells(
+    pairs: Sequence[tuple[ModelScores, ModelScores]], metrics: Sequence[str]
+) -> list[tuple[str, ModelScores, ModelScores, tuple[Floats, Floats]]]:
+    """Return (metric, model, baseline, values of both by task) wherever the two are comparable.
+
+    Raises:
+        RunError: the two models of a pair were scored on different tasks.
+    """
+    cells = [
+        (metric, model, baseline, values)
+        for metric in metrics
+        for model, baseline in pairs
+        if (values := comparable_values(metric, model, baseline)) is not None
+    ]
+    for model, baseline in pairs if cells else ():
+        if model.tasks.ids != baseline.tasks.ids:
+            raise RunError(f"{model.model} and {baseline.model} were scored on different tasks, so that no task pairs")
+    return cells
 
 
 def correct_together(groups: Sequence[Sequence[PairedComparison]]) -> list[list[PairedComparison]]:
@@ -91,9 +107,11 @@ def correct_together(groups: Sequence[Sequence[PairedComparison]]) -> list[list[
     return [[replace(row, comparison=next(corrected)) for row in group] for group in groups]
 
 
-def _paired(metric: str, model: ModelScores, baseline: ModelScores, comparison: Comparison) -> PairedComparison:
+def _paired(
+    metric: str, model: ModelScores, baseline: ModelScores, values: tuple[Floats, Floats], comparison: Comparison
+) -> PairedComparison:
     # Rounded as in compare: sums in another order differ in the last bits, which is no difference.
-    difference = np.round(model.tasks.values_of(metric) - baseline.tasks.values_of(metric), 12)
+    difference = np.round(values[0] - values[1], 12)
     gains = -difference if metric in LOWER_IS_BETTER else difference
     won = tuple(task for task, gain in zip(model.tasks.ids, gains, strict=True) if gain > 0)
     lost = tuple(task for task, gain in zip(model.tasks.ids, gains, strict=True) if gain < 0)

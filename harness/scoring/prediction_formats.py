@@ -12,7 +12,8 @@ from pathlib import Path
 from harness.core.errors import ConfigError, DataError, GridError, short_repr
 from harness.core.grid import Grid
 from harness.core.json_stream import first_character, iterate_elements
-from harness.runs.prediction_reader import Prediction, check_index, check_number, check_text, read_predictions
+from harness.runs.field_checks import check_index, check_number, check_text
+from harness.runs.prediction_reader import Prediction, read_predictions
 from harness.scoring.prediction_groups import UNNAMED
 
 Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Prediction]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from harness.core.errors import DataError
 from harness.core.grid import Grid
@@ -16,6 +17,17 @@ UNNAMED = "-"
 """The model name of predictions whose file names no model."""
 
 _SHOWN_PROBLEMS = 20
+
+
+class Located(Protocol):
+    """A prediction or a view of a test output."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def task_id(self) -> str: ...
+    @property
+    def test_index(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -39,14 +51,18 @@ class OutputPredictions:
     @property
     def last_sample(self) -> int:
         """The highest sample index, from 0; -1 without predictions."""
-        return max([vote.sample for vote in self.votes()] + self.failed_samples, default=-1)
+        return max(self.samples(), default=-1)
+
+    def samples(self) -> list[int]:
+        """Return the sample indices of all predictions."""
+        return [vote.sample for vote in self.votes()] + self.failed_samples
 
     def repeated_sample(self) -> int | None:
         """Return a sample index that occurs more than once; None if there is none."""
-        counts = Counter([vote.sample for vote in self.votes()] + self.failed_samples)
+        counts = Counter(self.samples())
         return next((sample for sample, count in counts.items() if count > 1), None)
 
-    def add(self, prediction: Prediction) -> None:
+    def add(self, prediction: Prediction, samples_per_view: int = 1) -> None:
         """Add one prediction; equal grids share one ``Grid`` object to save memory."""
         if prediction.grid is None:
             self.failed_samples.append(prediction.sample)
@@ -54,7 +70,11 @@ class OutputPredictions:
         votes = self.votes_by_grid.setdefault(prediction.grid, [])
         grid = votes[0].grid if votes else prediction.grid
         view = "identity" if prediction.view is None else sys.intern(prediction.view)
-        votes.append(Vote(grid, prediction.mean_logprob, prediction.sum_logprob, view, prediction.sample))
+        index = prediction.sample // samples_per_view
+        votes.append(Vote(grid, prediction.mean_logprob, prediction.sum_logprob, view, prediction.sample, index))
+
+
+OutputT = TypeVar("OutputT", bound=OutputPredictions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,7 @@ def group_predictions(
     models: Sequence[str] | None,
     where: str,
     problems: Sequence[str] = (),
+    samples_per_view: int = 1,
 ) -> list[ModelPredictions]:
     """Group predictions, in any order, by model, task and test output.
 
@@ -97,37 +118,74 @@ def group_predictions(
             model and sorts by name.
         where: the file that the predictions come from, for messages.
         problems: problems that the file's reader noticed; it may append to this while ``predictions`` is consumed.
+        samples_per_view: this many successive samples have the same view.
 
     Raises:
         DataError: predictions of undeclared models, tasks or test outputs, or a sample that occurs twice, with the
             ids; or any problem of the reader.
     """
-    grouped: dict[str, dict[str, tuple[OutputPredictions, ...]]] = {model: _empty(outputs) for model in models or ()}
-    failures: dict[str, Counter[str]] = {model: Counter() for model in models or ()}
-    with_views: set[str] = set()
-    undeclared: dict[str, None] = {}
+    groups = OutputGroups(OutputPredictions, outputs, models)
     for prediction in predictions:
-        if prediction.model not in grouped:
-            if models is not None:
-                undeclared[f"answers of {prediction.model}, which the run lacks"] = None
-                continue
-            grouped[prediction.model], failures[prediction.model] = _empty(outputs), Counter()
-        task, index = prediction.task_id, prediction.test_index
-        task_outputs = grouped[prediction.model].get(task, ())
-        if index >= len(task_outputs):
-            undeclared[f"answers to task {task}, test {index}, which the dataset lacks"] = None
+        if (output := groups.output_of(prediction)) is None:
             continue
-        task_outputs[index].add(prediction)
+        output.add(prediction, samples_per_view)
         if prediction.grid is None:
-            failures[prediction.model][prediction.outcome] += 1
+            groups.failures[prediction.model][prediction.outcome] += 1
         if prediction.view is not None:
-            with_views.add(prediction.model)
-    repeated = [_prefix(model) + problem for model in grouped for problem in _repeated_samples(grouped[model])]
-    raise_problems([*problems, *undeclared, *repeated], where, "mend it, or name the dataset that it answers")
-    return [
-        ModelPredictions(model, grouped[model], dict(failures[model]), model in with_views)
-        for model in (sorted(grouped) if models is None else models)
-    ]
+            groups.with_views.add(prediction.model)
+    return groups.models(where, problems)
+
+
+class OutputGroups(Generic[OutputT]):
+    """Predictions or views while they are grouped by model, task and test output.
+
+    Args:
+        new_output: makes the empty group of a test output.
+        outputs: as for ``group_predictions``, like ``models``.
+
+    Attributes:
+        failures: by model, the failures by kind.
+        with_views: models whose predictions name the view.
+    """
+
+    def __init__(
+        self, new_output: Callable[[], OutputT], outputs: Mapping[str, int], models: Sequence[str] | None
+    ) -> None:
+        self.failures: dict[str, Counter[str]] = {model: Counter() for model in models or ()}
+        self.with_views: set[str] = set()
+        self._new_output = new_output
+        self._counts = outputs
+        self._order = models
+        self._grouped = {model: self._empty() for model in models or ()}
+        self._undeclared: dict[str, None] = {}
+
+    def output_of(self, prediction: Located) -> OutputT | None:
+        """Return the group of a prediction; None, which is noted as a problem, if it is not declared."""
+        model, task, index = prediction.model, prediction.task_id, prediction.test_index
+        if model not in self._grouped:
+            if self._order is not None:
+                self._undeclared[f"answers of {model}, which the run lacks"] = None
+                return None
+            self._grouped[model], self.failures[model] = self._empty(), Counter()
+        outputs = self._grouped[model].get(task, ())
+        if index >= len(outputs):
+            self._undeclared[f"answers to task {task}, test {index}, which the dataset lacks"] = None
+            return None
+        return outputs[index]
+
+    def models(self, where: str, problems: Sequence[str] = ()) -> list[ModelPredictions]:
+        """Return the groups of every model; raise DataError as ``group_predictions`` does."""
+        grouped = self._grouped
+        repeated = [_prefix(model) + problem for model in grouped for problem in _repeated_samples(grouped[model])]
+        undeclared = self._undeclared
+        raise_problems([*problems, *undeclared, *repeated], where, "mend it, or name the dataset that it answers")
+        return [
+            ModelPredictions(model, dict(grouped[model]), dict(self.failures[model]), model in self.with_views)
+            for model in (sorted(grouped) if self._order is None else self._order)
+        ]
+
+    def _empty(self) -> dict[str, tuple[OutputT, ...]]:
+        return {task: tuple(self._new_output() for _ in range(count)) for task, count in self._counts.items()}
 
 
 def check_counts(predictions: Sequence[ModelPredictions], n: int, where: str) -> None:
@@ -166,10 +224,6 @@ def raise_problems(problems: Sequence[str], where: str, remedy: str) -> None:
     if len(lines) == 1:
         raise DataError(f"{where}: {lines[0]} ({remedy})")
     raise DataError("\n  ".join([f"{where}:", *lines]) + f"\n({remedy})")
-
-
-def _empty(outputs: Mapping[str, int]) -> dict[str, tuple[OutputPredictions, ...]]:
-    return {task: tuple(OutputPredictions() for _ in range(count)) for task, count in outputs.items()}
 
 
 def _repeated_samples(grouped: Mapping[str, Sequence[OutputPredictions]]) -> Iterator[str]:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.core.errors import ArcBenchError, ConfigError, DataError, format_ids
+from harness.candidates.pool_folder import PoolFolder, is_pool
+from harness.core.errors import ArcBenchError, ConfigError, DataError
 from harness.core.grid import Task
-from harness.data.dataset import SHOWN_DIGITS, content_digest, iterate_tasks
+from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction
+from harness.runs.prediction_reader import Prediction, holds_views, read_views
 from harness.runs.schema import Cost, Manifest
-from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.declared_tasks import check_same_tasks, declared_tasks
+from harness.scoring.enumerated_outputs import group_views
+from harness.scoring.pool_loader import OpenPool, open_pool
+from harness.scoring.pooled_outputs import distinct_views, pooled_predictions
 from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
-from harness.scoring.run_scores import CostMeter, read_run_predictions
+from harness.scoring.rescore_loader import load_rescores, run_rescores
+from harness.scoring.rule_scores import ModelRescores
+from harness.scoring.run_predictions import CostMeter, read_run_predictions
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
-FORM_NAMES = (RUN, *FORMATS)
+POOL_FORM = "pool"
+FORM_NAMES = (RUN, POOL_FORM, *FORMATS)
 """The values of ``--format``."""
 
 
@@ -38,37 +45,78 @@ class SavedPredictions:
     """The seed of the run, for intervals; 0 for other files."""
     folder: RunFolder | None = None
     """The run to which the results belong; None for other files and for a run scored on another dataset."""
+    manifest: Manifest | None = None
+    """Of the run; None for other files."""
+    rule: str | None = None
+    """The selection rule that was recorded before sampling; None if none was."""
     schedule: Schedule | None = None
     """The rounds of a run with early stopping."""
     costs: dict[str, Cost] | None = None
     """The costs of a run by model; None for other files."""
     warnings: tuple[str, ...] = ()
     """Checks that could not be made."""
+    rescores: Mapping[str, ModelRescores] = field(default_factory=dict)
+    """By model, what rescoring gave for its candidates (``bench rescore``)."""
+    pool: OpenPool | None = None
+    """The members of a pool (``bench pool``); None for other predictions."""
 
 
 def open_predictions(
-    path: Path, spec: str | None = None, form: str | None = None, n: int | None = None
+    path: Path, spec: str | None = None, form: str | None = None, n: int | None = None, scorer: str | None = None
 ) -> SavedPredictions:
-    """Read a run folder, or a file or folder of a format of ``harness.scoring.prediction_formats``.
+    """Read a run folder, a pool, or a file or folder of a format of ``harness.scoring.prediction_formats``.
 
     Args:
-        spec: the dataset of the predictions. For a run it replaces the run's own.
+        spec: the dataset of the predictions. For a run or a pool it replaces its own.
         form: one of FORM_NAMES; None detects the format.
         n: requested predictions per test output; None uses the largest number that a test output has in the
-            file. Not for runs.
+            file. Not for runs and pools.
+        scorer: whose rescores the rules poe and kgmon use (see ``load_rescores``); runs and pools only.
 
     Raises:
         ConfigError: an option is missing or does not apply to the format.
         DataError, RunError: the content is damaged or does not fit the dataset; with file, line or id, and field.
     """
+    pool = _pool_folder(path)
+    if form == POOL_FORM or (form is None and pool is not None):
+        if n is not None:
+            raise ConfigError(f"{path}: a pool knows how many views were requested; leave out -n")
+        return _open_pool(pool or PoolFolder(path), spec, scorer)
     folder = _run_folder(path)
     if form == RUN or (form is None and folder is not None):
         if n is not None:
             raise ConfigError(f"{path}: a run knows how many predictions were requested; leave out -n")
-        return _open_run(folder or RunFolder(path), spec)
+        return _open_run(folder or RunFolder(path), spec, scorer)
+    if scorer is not None:
+        raise ConfigError(f"{path}: --scorer chooses among the rescores of a run or pool, which this is not")
     if spec is None:
         raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
     return _open_file(path, spec, detect_format(path) if form is None else format_named(form), n)
+
+
+def _pool_folder(path: Path) -> PoolFolder | None:
+    """Return the pool that a path names by its folder or its candidates.jsonl; None for anything else."""
+    folder = path.parent if path.name == "candidates.jsonl" and path.is_file() else path
+    return PoolFolder(folder) if is_pool(folder) else None
+
+
+def _open_pool(folder: PoolFolder, spec: str | None, scorer: str | None) -> SavedPredictions:
+    """Read the candidates and rescores of a pool; ``spec`` replaces its dataset."""
+    pool = open_pool(folder, spec)
+    predictions = [pooled_predictions(pool.members, {task.id: len(task.test) for task in pool.tasks})]
+    members = [member.record for member in pool.members]
+    rescores, notes = load_rescores(folder.path, predictions, pool.manifest.candidates_sha256, scorer)
+    warnings = [f"{member.name}: {warning}" for member in members for warning in member.warnings]
+    return SavedPredictions(
+        POOL_FORM,
+        pool.tasks,
+        predictions,
+        distinct_views(members),
+        pool.manifest.seed,
+        warnings=(*warnings, *notes),
+        rescores=rescores,
+        pool=pool,
+    )
 
 
 def _run_folder(path: Path) -> RunFolder | None:
@@ -82,13 +130,14 @@ def _run_folder(path: Path) -> RunFolder | None:
     return RunFolder(path) if path.is_dir() and not any(path.glob("*.json")) else None
 
 
-def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
-    """Read the predictions of a run; ``spec`` replaces its dataset."""
+def _open_run(folder: RunFolder, spec: str | None, scorer: str | None) -> SavedPredictions:
+    """Read the predictions and rescores of a run; ``spec`` replaces its dataset."""
     manifest = folder.manifest()
     tasks = declared_tasks(manifest) if spec is None else list(iterate_tasks(open_dataset(spec)))
     warnings = () if spec is None else _check_same_tasks(folder, manifest, tasks, spec)
     meter = CostMeter()
     predictions = read_run_predictions(folder, manifest, tasks, meter)
+    rescores, notes = run_rescores(folder, predictions, scorer)
     config = manifest.config
     return SavedPredictions(
         RUN,
@@ -97,9 +146,12 @@ def _open_run(folder: RunFolder, spec: str | None) -> SavedPredictions:
         config.n,
         config.seed,
         folder=folder if spec is None else None,
+        manifest=manifest,
+        rule=config.rule,
         schedule=run_schedule(config),
         costs=meter.costs(),
-        warnings=warnings,
+        warnings=(*warnings, *notes),
+        rescores=rescores,
     )
 
 
@@ -118,13 +170,7 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
             digests = [content_digest(task) for task in declared_tasks(manifest)]
         except ArcBenchError as error:
             return (f"{folder.path}: it cannot be checked that {spec} has the tasks that were asked ({error})",)
-    sampled = dict(zip(manifest.config.task_ids, (digest[:SHOWN_DIGITS] for digest in digests), strict=True))
-    changed = [t.id for t in tasks if t.id in sampled and content_digest(t)[:SHOWN_DIGITS] != sampled[t.id]]
-    if changed:
-        raise DataError(
-            f"{folder.path} was asked other tasks than {spec} has under the ids {format_ids(changed)}: its answers say "
-            "nothing about them"
-        )
+    check_same_tasks(folder.path, dict(zip(manifest.config.task_ids, digests, strict=True)), tasks, spec)
     return ()
 
 
@@ -137,7 +183,9 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredi
     outputs = {task.id: len(task.test) for task in tasks}
     problems: list[str] = []
     lines = form.read(path, outputs, problems)
-    if form.name == "lines":
+    if form.name == "lines" and holds_views(path):
+        predictions = group_views(read_views(path, accept_unended=True), outputs, None, str(path))
+    elif form.name == "lines":
         predictions = group_predictions(lines, outputs, None, str(path), problems)
     else:
         names: set[str] = set()

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core.errors import ConfigError
+from harness.core.errors import UnusableRuleError
 from harness.core.grid import Grid, Task
+from harness.scoring.model_scores import ModelScores, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
+from harness.scoring.pooled_outputs import lacks_logprobs
 from harness.scoring.prediction_groups import ModelPredictions
-from harness.scoring.run_scores import ModelScores, true_outputs
 from harness.voting.metrics import OutputScore, average_outputs
-from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
-from harness.voting.selection_rules import RULES, Rule, get_rule
+from harness.voting.ranking import RankedGrid, Vote, probability_in_top, split_ties
+from harness.voting.selection_rules import RULES, GridRescores, Rule, get_rule, unrescored_grids
 
 PLACES = ("1", "2", "3", "4", "5-8", "9+", "not ranked", "not found")
 """Where a rule ranks the exact grid. ``not ranked``: it was sampled, but is no candidate of the rule."""
@@ -24,6 +25,39 @@ _LAST_RANKS = (1, 2, 3, 4, 8)
 """The last rank of each place of PLACES that begins with a number."""
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreCost:
+    """What a scorer computed for the candidates of a run, those of all models together."""
+
+    views: int
+    scores: int
+    """Number of log-probabilities."""
+    n_tokens: int
+    """Number of answer tokens that they are of."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRescores:
+    """What rescoring gave for the candidates of one model (``bench rescore``)."""
+
+    outputs: Mapping[tuple[str, int], GridRescores]
+    """By (task id, test index): the rescored grids; those without a value for every view are left out."""
+    limited: bool = False
+    """Whether only some candidates were rescored for a known reason, such as ``--top``; the others come last."""
+    unusable: str | None = None
+    """Why there are none, though there is a file of them; None without such a reason."""
+    scorer: str | None = None
+    """The model that rescored them; None without usable rescores, as for ``cost``."""
+    cost: RescoreCost | None = None
+
+    def rank(self, rule: Rule, task: str, index: int, votes: Sequence[Vote]) -> list[RankedGrid]:
+        """Rank the candidates of a test output by a rule; see ``Rule.rank``."""
+        return rule.rank(votes, self.outputs.get((task, index)), self.limited)
+
+
+NOT_RESCORED = ModelRescores({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,42 +81,74 @@ def parse_rules(names: str) -> list[Rule]:
     return [RULES["vote"], *dict.fromkeys(rule for rule in chosen if rule.name != "vote")]
 
 
-def unusable_reason(rule: Rule, predictions: ModelPredictions) -> str | None:
+def unusable_reason(rule: Rule, predictions: ModelPredictions, rescores: ModelRescores = NOT_RESCORED) -> str | None:
     """Return why a rule cannot be applied to these predictions; None if it can."""
     if rule.needs_views and not predictions.has_views:
         return "the predictions do not say which view they were asked under"
     votes = (vote for outputs in predictions.outputs.values() for output in outputs for vote in output.votes())
-    if rule.needs_logprobs and all(vote.sum_logprob is None for vote in votes):
+    if rule.needs_logprobs and {vote.sum_logprob is None for vote in votes} == {True}:
         return "the predictions have no log-probabilities"
-    return None
+    if rule.needs_logprobs and (reason := lacks_logprobs(predictions)) is not None:
+        return reason
+    return _unrescored_reason(predictions, rescores) if rule.needs_rescores else None
+
+
+def _unrescored_reason(predictions: ModelPredictions, rescores: ModelRescores) -> str | None:
+    """Return which candidates lack rescores that a rule needs; None if none does."""
+    if rescores.unusable is not None:
+        return rescores.unusable
+    if not rescores.outputs:
+        return "the candidates were not rescored (bench rescore RUN --server URL)"
+    missing = total = 0
+    where: list[str] = []
+    for task, outputs in predictions.outputs.items():
+        for index, output in enumerate(outputs):
+            count = len(unrescored_grids(output.votes_by_grid, rescores.outputs.get((task, index), {})))
+            total, missing = total + len(output.votes_by_grid), missing + count
+            where += [f"task {task}, test {index}"] if count else []
+    if not missing or rescores.limited:
+        return None
+    return f"{missing} of {total} candidates were not rescored, the first in {where[0]} (bench rescore completes them)"
 
 
 def score_rules(
-    predictions: ModelPredictions, scores: ModelScores, tasks: Sequence[Task], rules: Sequence[Rule]
+    predictions: ModelPredictions,
+    scores: ModelScores,
+    tasks: Sequence[Task],
+    rules: Sequence[Rule],
+    rescores: ModelRescores = NOT_RESCORED,
 ) -> list[RuleScores]:
     """Apply rules to the predictions of one model.
 
     Args:
         scores: the model's scores by the vote; only vote_1 and vote_2 differ between rules.
+        rescores: for rules that need them.
 
     Raises:
-        ConfigError: the predictions lack what a rule needs (see ``unusable_reason``).
+        UnusableRuleError: the predictions lack what a rule needs (see ``unusable_reason``).
     """
     for rule in rules:
-        if reason := unusable_reason(rule, predictions):
-            raise ConfigError(f"rule {rule.name} cannot be applied: {reason}")
+        if reason := unusable_reason(rule, predictions, rescores):
+            raise UnusableRuleError(f"rule {rule.name} cannot be applied: {reason}")
     truths = true_outputs(tasks)
-    return [_score_rule(rule, predictions, scores, truths) for rule in rules]
+    return [_score_rule(rule, predictions, scores, truths, rescores) for rule in rules]
 
 
 def _score_rule(
-    rule: Rule, predictions: ModelPredictions, scores: ModelScores, truths: Mapping[str, Sequence[Grid]]
+    rule: Rule,
+    predictions: ModelPredictions,
+    scores: ModelScores,
+    truths: Mapping[str, Sequence[Grid]],
+    rescores: ModelRescores,
 ) -> RuleScores:
     """Score one model with the attempts that a rule selects."""
     output_scores: dict[str, list[OutputScore]] = {}
     task_places: list[Floats] = []
     for task, outputs in predictions.outputs.items():
-        rankings = [(rule.rank(output.votes()), truth) for output, truth in zip(outputs, truths[task], strict=True)]
+        rankings = [
+            (rescores.rank(rule, task, index, output.votes()), truth)
+            for index, (output, truth) in enumerate(zip(outputs, truths[task], strict=True))
+        ]
         output_scores[task] = [
             replace(score, vote_1=probability_in_top(ranking, truth, 1), vote_2=probability_in_top(ranking, truth, 2))
             for score, (ranking, truth) in zip(scores.outputs[task], rankings, strict=True)
@@ -119,8 +185,10 @@ def place_shares(ranking: Sequence[RankedGrid], truth: Grid, sampled: bool) -> F
     return shares
 
 
-def compare_rules(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) -> list[PairedComparison]:
-    """Compare each rule with the first one (the vote) in vote_2 and vote_1.
+def compare_rules(
+    rule_scores: Mapping[str, Sequence[RuleScores]], seed: int, metrics: Sequence[str] = ("vote_2", "vote_1")
+) -> list[PairedComparison]:
+    """Compare each rule with the first one (the vote), by default in vote_2 and vote_1.
 
     Holm's correction is over all models and rules.
 
@@ -131,7 +199,7 @@ def compare_rules(rule_scores: Mapping[str, Sequence[RuleScores]], seed: int) ->
         [replace(row.scores, model=rule_label(model, row.rule, rule_scores)) for row in rows]
         for model, rows in rule_scores.items()
     ]
-    return compare_pairs([pair for rows in labelled for pair in pairs_with_first(rows)], seed, ("vote_2", "vote_1"))
+    return compare_pairs([pair for rows in labelled for pair in pairs_with_first(rows)], seed, metrics)
 
 
 def loss_split(scores: ModelScores) -> tuple[float, float, float]:

@@ -1,220 +1,124 @@
-"""Scores of a run: the metrics of every model and task, their means with intervals, and results.json."""
+"""Scores of saved predictions and run folders by the headline rule, and results.json."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.core.errors import UnknownOutputError, format_ids
 from harness.core.files import write_atomically
-from harness.core.grid import Grid, Task
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction, read_predictions
-from harness.runs.schema import Cost, EarlyStoppingResult, Manifest, Metric, ModelResult, Results
-from harness.scoring.declared_tasks import declared_tasks
-from harness.scoring.early_stopped_scores import early_stopping_result, score_output
-from harness.scoring.prediction_groups import ModelPredictions, check_counts, group_predictions
-from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
-from harness.voting.early_stopping import Schedule, run_schedule
-from harness.voting.metrics import METRICS, OutputScore, TaskScores, average_outputs
-
-_NEVER_SENT = "too_long"
+from harness.runs.schema import Results
+from harness.scoring.headline_rule import by_headline_rule, headline_rule
+from harness.scoring.model_scores import ModelScores, make_results, score_model
+from harness.scoring.prediction_loader import SavedPredictions, open_predictions
+from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules, unusable_reason
+from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
 
-class CostMeter:
-    """Counts requests, tokens and seconds by model while predictions are read."""
-
-    def __init__(self) -> None:
-        self._requests: dict[str, int] = {}
-        self._tokens: dict[str, int] = {}
-        self._seconds: dict[str, float] = {}
-
-    def count(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Yield the predictions unchanged, and add up their costs."""
-        for prediction in predictions:
-            model = prediction.model
-            self._requests[model] = self._requests.get(model, 0) + (prediction.outcome != _NEVER_SENT)
-            self._tokens[model] = self._tokens.get(model, 0) + (prediction.n_tokens or 0)
-            self._seconds[model] = self._seconds.get(model, 0.0) + prediction.seconds
-            yield prediction
-
-    def costs(self) -> dict[str, Cost]:
-        """Return the costs so far, by model."""
-        return {
-            model: Cost(requests=count, tokens=self._tokens[model], seconds=round(self._seconds[model], 3))
-            for model, count in sorted(self._requests.items())
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ModelScores:
-    """The scores of one model on the declared tasks of a run."""
-
-    model: str
-    tasks: TaskScores
-    outputs: dict[str, list[OutputScore]]
-    """By task id: the score of each test output."""
-    failures: dict[str, int]
-    """Failures by kind; requested predictions that were never sampled are ``missing``."""
-    predictions: int
-    """Requested predictions: n per test output, minus the samples that early stopping skipped."""
-    stopping: EarlyStoppingResult | None = None
-
-    @property
-    def measured(self) -> tuple[str, ...]:
-        """The metrics that these predictions measure without bias, in the order of METRICS."""
-        unavailable = () if self.stopping is None else self.stopping.not_available
-        return tuple(name for name in METRICS if name not in unavailable)
-
-
-def score_model(
-    predictions: ModelPredictions, tasks: Sequence[Task], n: int, schedule: Schedule | None = None
-) -> ModelScores:
-    """Score the predictions of one model.
-
-    Args:
-        n: requested predictions per test output.
-        schedule: the rounds of a run with early stopping (see harness.scoring.early_stopped_scores).
+def score_by_vote(saved: SavedPredictions) -> list[ModelScores]:
+    """Score every model of saved predictions, in their order, with the vote as the rule.
 
     Raises:
         UnknownOutputError: the test output of a task is not known.
     """
-    truths = true_outputs(tasks)
-    scores = {
-        task: [score_output(output, truth, n, schedule) for output, truth in zip(outputs, truths[task], strict=True)]
-        for task, outputs in predictions.outputs.items()
-    }
-    all_outputs = [output for outputs in predictions.outputs.values() for output in outputs]
-    early = None if schedule is None else early_stopping_result(all_outputs, schedule)
-    requested = n * len(all_outputs) - (0 if early is None else early.not_drawn)
-    sampled = sum(output.count for output in all_outputs)
-    failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + requested - sampled}
-    kinds = {kind: count for kind, count in sorted(failures.items()) if count}
-    return ModelScores(predictions.model, average_outputs(scores), scores, kinds, requested, early)
+    config = None if saved.manifest is None else saved.manifest.config
+    temperature = None if config is None or config.search is not None else config.temperature
+    scored = [score_model(predictions, saved.tasks, saved.n, saved.schedule) for predictions in saved.predictions]
+    members = None if saved.pool is None else len(saved.pool.members)
+    return [replace(scores, temperature=temperature, members=members) for scores in scored]
 
 
-def true_outputs(tasks: Sequence[Task]) -> dict[str, list[Grid]]:
-    """Return the correct test outputs of each task, by task id.
+def by_rule(saved: SavedPredictions, voted: Sequence[ModelScores], rule: str | None = None) -> list[ModelScores]:
+    """Return the scores of saved predictions with vote_1 and vote_2 by the headline rule.
+
+    Args:
+        voted: the scores by the vote, as ``score_by_vote`` returns them.
+        rule: the name of the headline rule; None takes the one that was recorded before sampling, else the vote.
 
     Raises:
-        UnknownOutputError: some are not known.
+        ConfigError: the rule is unknown, or not allowed after early stopping.
+        UnusableRuleError: the predictions lack what the rule needs.
     """
-    truths = {task.id: [pair.output for pair in task.test if pair.output is not None] for task in tasks}
-    if unknown := [task.id for task in tasks if len(truths[task.id]) < len(task.test)]:
-        raise UnknownOutputError(
-            f"of {len(tasks)} tasks {format_ids(unknown)} have no output to score against; "
-            "name a dataset with solutions"
+    headline = headline_rule(saved.rule, rule)
+    where = "" if saved.folder is None else f"{saved.folder.path}, "
+    return [
+        by_headline_rule(
+            scores,
+            predictions,
+            saved.tasks,
+            headline,
+            saved.rescores,
+            saved.schedule,
+            where and f"{where}{scores.model}: ",
         )
-    return truths
+        for scores, predictions in zip(voted, saved.predictions, strict=True)
+    ]
 
 
-def score_intervals(
-    scored: Sequence[ModelScores], seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
-) -> list[dict[str, Interval]]:
-    """Return each model's measured metrics with intervals.
+def score_saved(saved: SavedPredictions, rule: str | None = None) -> list[ModelScores]:
+    """Score every model of saved predictions by the headline rule; see ``score_by_vote`` and ``by_rule``."""
+    return by_rule(saved, score_by_vote(saved), rule)
 
-    Models with the same number of tasks get the same bootstrap resamples, because these depend on the seed and the
-    number of tasks only.
+
+@dataclass(frozen=True, slots=True)
+class UnusableRule:
+    """A selection rule that cannot be applied to a model's predictions."""
+
+    rule: str
+    model: str
+    reason: str
+
+
+def score_usable_rules(
+    saved: SavedPredictions, voted: Sequence[ModelScores]
+) -> tuple[dict[str, list[RuleScores]], list[UnusableRule]]:
+    """Apply every selection rule that the predictions of a model allow.
+
+    Args:
+        voted: the scores by the vote, as ``score_by_vote`` returns them.
+
+    Returns:
+        The scores of each rule by model, and the rules that cannot be applied.
     """
-    by_model: list[dict[str, Interval]] = []
-    for scores in scored:
-        rows = intervals(scores.tasks.values, scores.tasks.denominator, seed, confidence, resamples)
-        by_metric = dict(zip(METRICS, rows, strict=True))
-        by_model.append({name: by_metric[name] for name in scores.measured})
-    return by_model
+    rule_scores: dict[str, list[RuleScores]] = {}
+    left_out: list[UnusableRule] = []
+    for predictions, scores in zip(saved.predictions, voted, strict=True):
+        rescores = saved.rescores.get(predictions.model, NOT_RESCORED)
+        reasons = {rule: unusable_reason(rule, predictions, rescores) for rule in parse_rules("all")}
+        left_out += [UnusableRule(rule.name, predictions.model, reason) for rule, reason in reasons.items() if reason]
+        usable = [rule for rule, reason in reasons.items() if reason is None]
+        rule_scores[predictions.model] = score_rules(predictions, scores, saved.tasks, usable, rescores)
+    return rule_scores, left_out
 
 
-def score_run(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Results:
+def score_run(
+    run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, rule: str | None = None
+) -> Results:
     """Score a run folder and write its results.json; the run's seed seeds the intervals.
+
+    Args:
+        rule: the name of the headline rule; None takes the one that the run recorded, else the vote.
 
     Raises:
         DataError: a file of the run is missing or damaged, or the dataset is not the one that was sampled.
+        UnusableRuleError: the predictions lack what the rule needs.
     """
-    results = run_results(run, confidence, resamples)
+    results = run_results(run, confidence, resamples, rule)
     write_results(RunFolder(run), results)
     return results
 
 
-def run_results(run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Results:
-    """Return the results of a run folder without writing them.
-
-    Raises:
-        DataError: as ``score_run``.
-    """
-    folder = RunFolder(run)
-    manifest = folder.manifest()
-    meter = CostMeter()
-    scored = score_run_models(folder, manifest, meter)
-    results = make_results(scored, manifest.config.n, manifest.config.seed, confidence, resamples)
-    return results.model_copy(update={"cost": meter.costs()})
+def run_results(
+    run: Path, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, rule: str | None = None
+) -> Results:
+    """Return the results of a run folder without writing them; see ``score_run``."""
+    saved = open_predictions(run)
+    results = make_results(score_saved(saved, rule), saved.n, saved.seed, confidence, resamples)
+    return results.model_copy(update={"cost": saved.costs})
 
 
 def write_results(folder: RunFolder, results: Results) -> None:
     """Replace results.json atomically, without the comparison of selection rules that ``bench score`` may add."""
     plain = Results.model_validate(results.model_dump(include=set(Results.model_fields)))
     write_atomically(folder.results_path, plain.model_dump_json(indent=2).encode() + b"\n")
-
-
-def score_run_models(
-    folder: RunFolder, manifest: Manifest, meter: CostMeter | None = None, tasks: Sequence[Task] | None = None
-) -> list[ModelScores]:
-    """Score every model of a run, in the order of its manifest.
-
-    Args:
-        meter: counts the costs of the predictions.
-        tasks: the declared tasks, if the caller has read them already.
-    """
-    tasks = declared_tasks(manifest) if tasks is None else tasks
-    n, schedule = manifest.config.n, run_schedule(manifest.config)
-    models = read_run_predictions(folder, manifest, tasks, meter)
-    return [score_model(predictions, tasks, n, schedule) for predictions in models]
-
-
-def read_run_predictions(
-    folder: RunFolder, manifest: Manifest, tasks: Sequence[Task], meter: CostMeter | None = None
-) -> list[ModelPredictions]:
-    """Read the predictions of every model of a run, grouped by these tasks and checked against the run's n.
-
-    Raises:
-        DataError: a damaged line, or predictions that these tasks or n do not allow.
-        RunError: there are no predictions, or they are not those that the finished run saved.
-    """
-    path, config = folder.predictions_path, manifest.config
-    outputs = {task.id: len(task.test) for task in tasks}
-    lines = read_predictions(path) if meter is None else meter.count(read_predictions(path))
-    predictions = group_predictions(lines, outputs, [model.name for model in config.models], str(path))
-    check_counts(predictions, config.n, str(path))
-    folder.check_predictions(manifest)
-    return predictions
-
-
-def make_results(
-    scored: Sequence[ModelScores], n: int, seed: int, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
-) -> Results:
-    """Return the content of results.json, without costs."""
-    rows = score_intervals(scored, seed, confidence, resamples)
-    models = {scores.model: _model_result(scores, row) for scores, row in zip(scored, rows, strict=True)}
-    return Results(models=models, n=n, seed=seed, confidence=confidence, resamples=resamples)
-
-
-def _model_result(scores: ModelScores, row: dict[str, Interval]) -> ModelResult:
-    metrics = {
-        name: Metric(
-            value=interval.value,
-            low=interval.low,
-            high=interval.high,
-            method=interval.method,
-            per_output=scores.tasks.per_output[name],
-            strict=scores.tasks.strict.get(name),
-        )
-        for name, interval in row.items()
-    }
-    return ModelResult(
-        tasks=len(scores.outputs),
-        outputs=sum(map(len, scores.outputs.values())),
-        predictions=scores.predictions,
-        failures=scores.failures,
-        metrics=metrics,
-        stopping=scores.stopping,
-    )

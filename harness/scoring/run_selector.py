@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.candidates.pool_folder import is_pool
 from harness.core.errors import ConfigError, RunError, format_ids
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
+from harness.scoring.comparable_metrics import enumerated_note, mixed_note
 from harness.scoring.confounders import find_confounders
-from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
+from harness.scoring.headline_rule import rule_note
+from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_groups import ModelPredictions
-from harness.scoring.run_scores import ModelScores, read_run_predictions, score_run_models
+from harness.scoring.prediction_loader import open_predictions
+from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores
+from harness.scoring.run_scores import score_saved
 from harness.voting.early_stopping import Schedule, run_schedule
 from harness.voting.metrics import average_outputs
 
@@ -42,39 +47,68 @@ class SelectedModel:
     """The rounds of a run with early stopping."""
     warnings: list[str]
     """A warning if the run is unfinished."""
+    rule: str | None = None
+    """The selection rule that was recorded before sampling; None if none was."""
+    rescores: ModelRescores = NOT_RESCORED
 
 
-def select_models(names: Sequence[str], common: bool = False) -> SelectedModels:
+def select_models(
+    names: Sequence[str], common: bool = False, rule: str | None = None, scorer: str | None = None
+) -> SelectedModels:
     """Return the scored models that ``RUN[@MODEL]`` strings name, in order; RUN alone names all of its models.
 
     Args:
         common: if the runs declared different tasks, score the tasks that all declared, instead of raising. Two tasks
             are the same if both id and content are equal.
+        rule: the headline rule of all of them; None takes each run's own.
+        scorer: whose rescores the rules that need them use, where several models rescored.
 
     Raises:
         RunError: a run or model does not exist, the runs' tasks differ, or they have none in common.
+        UnusableRuleError: the predictions of a model lack what the rule needs.
     """
-    paths = list(dict.fromkeys(_split(name)[0] for name in names))
+    paths = list(dict.fromkeys(split_run_name(name)[0] for name in names))
     manifests = {path: RunFolder(path).manifest() for path in paths}
-    tasks = {path: declared_tasks(manifest) for path, manifest in manifests.items()}
-    digests = {path: {task.id: content_digest(task) for task in run_tasks} for path, run_tasks in tasks.items()}
+    for path, model in map(split_run_name, names):
+        _check_known(path, model, manifests[path])
+    runs = {path: _score(path, rule, scorer) for path in paths}
+    digests = {path: run.digests for path, run in runs.items()}
     shared = _shared_ids(digests)
     if not common and (differing := _task_differences(digests)):
         raise RunError(f"{differing}; --common compares the {len(shared)} tasks that all have")
-    by_path = {path: score_run_models(RunFolder(path), manifests[path], tasks=tasks[path]) for path in paths}
     folders = [path.name for path in paths]
     scored: list[ModelScores] = []
     for name in names:
-        path, model = _split(name)
-        _check_known(path, model, manifests[path])
+        path, model = split_run_name(name)
         label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
-        scored += [replace(s, model=label + s.model) for s in by_path[path] if model in (None, s.model)]
-    warnings = _warnings(manifests, names)
+        scored += [replace(s, model=label + s.model) for s in runs[path].scored if model in (None, s.model)]
+    warnings = _warnings(manifests, names) + [text for run in runs.values() for text in run.warnings]
     larger = {path: len(by_id) for path, by_id in digests.items() if len(by_id) > len(shared)}
     if larger:
         partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
         warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
-    return SelectedModels(restrict_to_tasks(scored, shared), manifests[paths[0]].config.seed, warnings)
+    scored = restrict_to_tasks(scored, shared)
+    notes = (mixed_note(scored), enumerated_note(scored), rule_note({scores.model: scores.rule for scores in scored}))
+    warnings += [note for note in notes if note is not None]
+    return SelectedModels(scored, runs[paths[0]].seed, warnings)
+
+
+@dataclass(frozen=True)
+class _ScoredRun:
+    """The scores of every model of a run, without its predictions."""
+
+    scored: list[ModelScores]
+    digests: dict[str, str]
+    """The content digest of each task by its id."""
+    seed: int
+    warnings: tuple[str, ...]
+
+
+def _score(path: Path, rule: str | None, scorer: str | None) -> _ScoredRun:
+    """Read a run and score its models by the headline rule."""
+    saved = open_predictions(path, scorer=scorer)
+    digests = {task.id: content_digest(task) for task in saved.tasks}
+    return _ScoredRun(score_saved(saved, rule), digests, saved.seed, saved.warnings)
 
 
 def require_one_model(name: str) -> None:
@@ -84,7 +118,7 @@ def require_one_model(name: str) -> None:
         ConfigError: the run has several models and the string names none of them.
         RunError: no such run or model.
     """
-    path, model = _split(name)
+    path, model = split_run_name(name)
     manifest = RunFolder(path).manifest()
     known = _check_known(path, model, manifest)
     if model is None and len(known) != 1:
@@ -95,30 +129,42 @@ def require_measured(selected: SelectedModels, metric: str) -> None:
     """Check that every selected model measures a metric.
 
     Raises:
-        ConfigError: early stopping left one without it; the message says which model, and why.
+        ConfigError: one does not; the message says which model, and why.
     """
     for scores in selected.scored:
         if scores.stopping is not None and (why := scores.stopping.not_available.get(metric)):
             raise ConfigError(
                 f"{scores.model} stopped early ({scores.stopping.rule}), so that {metric} is unknown: {why}"
             )
+        if metric not in scores.measured:
+            raise ConfigError(f"{metric} is of enumerated views only (--search dfs), and {scores.model} was drawn")
 
 
-def select_model(name: str) -> SelectedModel:
-    """Return the predictions of the one model that ``RUN[@MODEL]`` names.
+def select_model(name: str, scorer: str | None = None) -> SelectedModel:
+    """Return the predictions of the one model that ``RUN[@MODEL]`` names, or of the pool that it names.
+
+    Args:
+        scorer: whose rescores to use (see ``load_rescores``).
 
     Raises:
-        ConfigError: the run has several models and the string names none of them.
+        ConfigError: the run has several models and the string names none of them; or the choice of the scorer.
         RunError, DataError: no such run or model, or a damaged file.
     """
-    require_one_model(name)
-    path, model = _split(name)
-    folder = RunFolder(path)
-    manifest = folder.manifest()
-    tasks = declared_tasks(manifest)
-    predictions = next(one for one in read_run_predictions(folder, manifest, tasks) if model in (None, one.model))
-    schedule = run_schedule(manifest.config)
-    return SelectedModel(predictions, tasks, manifest.config.seed, schedule, _unfinished({path: manifest}))
+    path, model = split_run_name(name)
+    if not (model is None and is_pool(path)):
+        require_one_model(name)
+    saved = open_predictions(path, scorer=scorer)
+    predictions = next(one for one in saved.predictions if model in (None, one.model))
+    unfinished = unfinished_warnings({} if saved.manifest is None else {path: saved.manifest})
+    return SelectedModel(
+        predictions,
+        saved.tasks,
+        saved.seed,
+        saved.schedule,
+        [*unfinished, *saved.warnings],
+        saved.rule,
+        saved.rescores.get(predictions.model, NOT_RESCORED),
+    )
 
 
 def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list[ModelScores]:
@@ -139,7 +185,7 @@ def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list
     return restricted
 
 
-def _split(name: str) -> tuple[Path, str | None]:
+def split_run_name(name: str) -> tuple[Path, str | None]:
     """Split ``RUN[@MODEL]`` into run folder and model; both may contain ``@``, so the existing run decides.
 
     Raises:
@@ -210,7 +256,8 @@ def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
     return "; ".join(differences)
 
 
-def _unfinished(manifests: Mapping[Path, Manifest]) -> list[str]:
+def unfinished_warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
+    """Return a warning for each run that is unfinished."""
     return [
         f"{path} is unfinished; what was not sampled counts as missing"
         for path, manifest in manifests.items()
@@ -222,11 +269,11 @@ def _warnings(manifests: Mapping[Path, Manifest], names: Sequence[str]) -> list[
     """Return warnings about comparing the models that ``names`` (``RUN[@MODEL]``) select."""
     selected = {
         (path, config.name): config
-        for path, model in map(_split, names)
+        for path, model in map(split_run_name, names)
         for config in manifests[path].config.models
         if model in (None, config.name)
     }
-    warnings = _unfinished(manifests) + find_confounders(list(manifests.values()), list(selected.values()))
+    warnings = unfinished_warnings(manifests) + find_confounders(list(manifests.values()), list(selected.values()))
     for path, manifest in manifests.items():
         if (schedule := run_schedule(manifest.config)) is not None:
             notes = unavailable_metrics_text(unavailable_metrics(schedule))

@@ -19,18 +19,36 @@ METRICS = ("accuracy", "correct_size", "correct_pixels", "pass_n", "vote_1", "vo
 STRICT_METRICS = ("pass_n", "vote_1", "vote_2")
 """Metrics that also have a strict value, for which every test output of the task must be right."""
 
-LOWER_IS_BETTER = frozenset({"unanswered"})
+ENUMERATED_METRICS = (*METRICS, "greedy", "unexplored")
+"""The metrics of enumerated views (``--search dfs``), in the order of all tables."""
+
+POOLED_METRICS = ("pass_n", "vote_1", "vote_2", "unanswered")
+"""The metrics of the views of a pool (``bench pool``), in the order of all tables."""
+
+LOWER_IS_BETTER = frozenset({"unanswered", "unexplored"})
 
 OUTPUTS_MULTIPLE = 12
 """Least common multiple of 1–4, the numbers of test outputs that a task has."""
 
 
 @dataclass(frozen=True, slots=True)
+class EnumeratedRates:
+    """Means over the enumerated views of one test output."""
+
+    accuracy: float
+    """Mean probability of the right grid: at most ``unexplored`` below the expected accuracy at temperature 1."""
+    greedy: float
+    """Share of views whose answer at temperature 0 is exact."""
+    unexplored: float
+    """Mean probability of all that was not enumerated."""
+
+
+@dataclass(frozen=True, slots=True)
 class OutputScore:
-    """Scores of the predictions for one test output."""
+    """Scores of the predictions, or of the enumerated views, for one test output."""
 
     n: int
-    """Number of predictions: ``exact`` + sum(``wrong``) + ``failures``."""
+    """Number of predictions: ``exact`` + sum(``wrong``) + ``failures``. Of views, which may propose several grids."""
     exact: int
     """Predictions equal to the right grid."""
     wrong: tuple[int, ...]
@@ -45,11 +63,24 @@ class OutputScore:
     """1 if the right grid ranks first, else 0; a probability if ties decide."""
     vote_2: float
     """1 if the right grid ranks first or second, else 0; a probability if ties decide."""
+    enumerated: EnumeratedRates | None = None
+    """None for drawn predictions. Else ``exact``, ``wrong`` and ``failures`` count the views that proposed the right
+    grid, each wrong one, and none; ``correct_size`` and ``correct_pixels`` weigh grids by their probability."""
+    pooled: bool = False
+    """Whether ``n`` counts the views of a pool, several of whose members may have answered each. Then ``exact``,
+    ``wrong`` and ``failures`` count views as above, and only POOLED_METRICS are measured."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Return the names of ``values``."""
+        if self.pooled:
+            return POOLED_METRICS
+        return METRICS if self.enumerated is None else ENUMERATED_METRICS
 
     @property
     def accuracy(self) -> float:
-        """Return the share of exact predictions."""
-        return self.exact / self.n
+        """Return the share of exact predictions; of enumerated views, the mean probability of the right grid."""
+        return self.exact / self.n if self.enumerated is None else self.enumerated.accuracy
 
     @property
     def pass_n(self) -> float:
@@ -62,9 +93,12 @@ class OutputScore:
         return self.failures / self.n
 
     def values(self) -> tuple[float, ...]:
-        """Return all metrics in the order of METRICS."""
+        """Return all metrics in the order of ``metrics``."""
+        if self.pooled:
+            return self.pass_n, self.vote_1, self.vote_2, self.unanswered
         rates = (self.accuracy, self.correct_size, self.correct_pixels)
-        return (*rates, self.pass_n, self.vote_1, self.vote_2, self.unanswered)
+        drawn = (*rates, self.pass_n, self.vote_1, self.vote_2, self.unanswered)
+        return drawn if (e := self.enumerated) is None else (*drawn, e.greedy, e.unexplored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +108,19 @@ class TaskScores:
     ids: tuple[str, ...]
     """Task ids, sorted."""
     values: Floats
-    """Shape (len(METRICS), tasks): each task's mean over its test outputs."""
+    """Shape (len(metrics), tasks): each task's mean over its test outputs."""
     per_output: dict[str, float]
     """By metric, the mean over all test outputs, as on Kaggle."""
     strict: dict[str, float]
     """By STRICT_METRICS, the share of tasks with every test output right."""
     denominator: int
-    """Values times this are whole numbers, except where ties give fractions."""
+    """Values times this are whole numbers, except where ties give fractions, and for probabilities."""
+    metrics: tuple[str, ...] = METRICS
+    """ENUMERATED_METRICS for enumerated views, POOLED_METRICS for the views of a pool."""
 
     def values_of(self, metric: str) -> Floats:
         """Return the tasks' values of one metric, shape (tasks,)."""
-        values: Floats = self.values[METRICS.index(metric)]
+        values: Floats = self.values[self.metrics.index(metric)]
         return values
 
 
@@ -102,7 +138,7 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
         raise ValueError(f"{len(votes)} predictions were given where {n} were requested")
     groups = rank_votes(votes)
     same_size = [group for group in groups if group.grid.shape == truth.shape]
-    pixels = math.fsum(group.count * _equal_cells(group.grid, truth) for group in same_size)
+    pixels = math.fsum(group.count * equal_cells(group.grid, truth) for group in same_size)
     wrong = sorted((group.count for group in groups if group.grid != truth), reverse=True)
     return OutputScore(
         n=n,
@@ -116,7 +152,7 @@ def score_votes(votes: Sequence[Vote], truth: Grid, n: int) -> OutputScore:
     )
 
 
-def _equal_cells(grid: Grid, truth: Grid) -> float:
+def equal_cells(grid: Grid, truth: Grid) -> float:
     """Return the share of equal cells; 0 if the shapes differ."""
     if grid.shape != truth.shape:
         return 0.0
@@ -131,11 +167,15 @@ def average_outputs(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
         outputs: by task id, the scores of every test output of every declared task, also of those without predictions.
 
     Raises:
-        ValueError: there is no task, or a task has no test output.
+        ValueError: there is no task, a task has no test output, or outputs are of different kinds.
     """
     ids = tuple(sorted(outputs))
     if not ids or not all(outputs[task] for task in ids):
         raise ValueError("every declared task needs the score of at least one test output")
+    kinds = {score.metrics for task in ids for score in outputs[task]}
+    if len(kinds) > 1:
+        raise ValueError("drawn predictions, enumerated views and the views of a pool have no common average")
+    metrics = kinds.pop()
     rows = {task: np.array([score.values() for score in outputs[task]]) for task in ids}
     values = np.stack([rows[task].mean(axis=0) for task in ids], axis=1)
     every = np.concatenate([rows[task] for task in ids])
@@ -144,9 +184,10 @@ def average_outputs(outputs: Mapping[str, Sequence[OutputScore]]) -> TaskScores:
     return TaskScores(
         ids=ids,
         values=values,
-        per_output=dict(zip(METRICS, every.mean(axis=0).tolist(), strict=True)),
-        strict={name: float(strict[METRICS.index(name)]) for name in STRICT_METRICS},
+        per_output=dict(zip(metrics, every.mean(axis=0).tolist(), strict=True)),
+        strict={name: float(strict[metrics.index(name)]) for name in STRICT_METRICS},
         denominator=OUTPUTS_MULTIPLE * math.lcm(*{score.n for task in ids for score in outputs[task]}),
+        metrics=metrics,
     )
 
 
@@ -161,14 +202,20 @@ def task_curves(outputs: Mapping[str, Sequence[OutputScore]], sizes: Sequence[in
         sizes: subset sizes, each in [1, n].
 
     Returns:
-        By the names of STRICT_METRICS, arrays of shape (len(sizes), tasks), tasks in the order of their ids.
+        By the names of STRICT_METRICS, arrays of shape (len(sizes), tasks), tasks in the order of their ids. Of
+        enumerated views and pools pass_n only: subsets of views in which a view votes for several grids are not
+        computed.
     """
-    curves = {name: np.empty((len(sizes), len(outputs))) for name in STRICT_METRICS}
+    of_views = any(score.metrics != METRICS for scores in outputs.values() for score in scores)
+    names = STRICT_METRICS[:1] if of_views else STRICT_METRICS
+    curves = {name: np.empty((len(sizes), len(outputs))) for name in names}
     for column, task in enumerate(sorted(outputs)):
         scores = outputs[task]
         pass_curves = [pass_at_k(s.n, [s.exact], sizes)[:, 0] for s in scores]
-        vote_curves = [vote_at_m(s.exact, s.wrong, s.failures, sizes) for s in scores]
         curves["pass_n"][:, column] = np.mean(pass_curves, axis=0)
+        if of_views:
+            continue
+        vote_curves = [vote_at_m(s.exact, s.wrong, s.failures, sizes) for s in scores]
         for row, name in enumerate(("vote_1", "vote_2")):
             curves[name][:, column] = np.mean([curve[row] for curve in vote_curves], axis=0)
     return curves

@@ -18,7 +18,7 @@ from harness.core.random_stream import Stream
 class Vote:
     """A prediction that was parsed to a grid. Log-probabilities are natural logarithms; None or not finite is unknown.
 
-    The last three fields are for selection rules other than the vote.
+    The last four fields are for selection rules other than the vote, and for enumerated views.
     """
 
     grid: Grid
@@ -29,7 +29,9 @@ class Vote:
     view: str = "identity"
     """Name of the symmetry under which the prompt showed the task."""
     sample: int = 0
-    """Index of the prediction among those for its test output."""
+    """Index of the prediction among those for its test output; of an enumerated answer, the index of its view."""
+    view_index: int = 0
+    """Index of the augmentation under which the prompt showed the task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.voting.ranking import Key, RankedGrid, Vote, exact_mean, group_votes, rank_by_key, rank_votes
 
+VOTE = "vote"
+"""The name of the default rule."""
+
 NOMINEES = 3
 """Number of grids that each view nominates under the rule ``marc``."""
 
 _LAST: Key = (-math.inf,)
+
+GridRescores = Mapping[Grid, Sequence[float]]
+"""For each rescored grid of a test output, its log-probability under the fixed views, in one order for all grids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +28,35 @@ class Rule:
     """A named way to rank grids."""
 
     name: str
-    rank: Callable[[Sequence[Vote]], list[RankedGrid]]
+    rank_by_votes: Callable[[Sequence[Vote]], list[RankedGrid]] = rank_votes
+    rank_by_rescores: Callable[[Sequence[Vote], GridRescores, bool], list[RankedGrid]] | None = None
+    """Used instead of ``rank_by_votes`` by a rule that needs rescores."""
     needs_logprobs: bool = False
     """Whether it ranks by ``Vote.sum_logprob``."""
     needs_views: bool = False
     """Whether it ranks by ``Vote.view``."""
+
+    @property
+    def needs_rescores(self) -> bool:
+        """Return whether it ranks by log-probabilities of every grid under the same views (``bench rescore``)."""
+        return self.rank_by_rescores is not None
+
+    def rank(
+        self, votes: Sequence[Vote], rescores: GridRescores | None = None, limited: bool = False
+    ) -> list[RankedGrid]:
+        """Return the distinct grids of a test output, best first.
+
+        Args:
+            rescores: for a rule that needs them; others ignore them.
+            limited: whether only the best grids by vote were rescored on purpose (``--top``). The others then come
+                last, tied.
+
+        Raises:
+            ConfigError: the rule needs rescores and a grid has none, unless ``limited``; or they differ in number.
+        """
+        if self.rank_by_rescores is None:
+            return self.rank_by_votes(votes)
+        return self.rank_by_rescores(votes, rescores or {}, limited)
 
 
 def rank_by_probability(votes: Sequence[Vote]) -> list[RankedGrid]:
@@ -43,9 +73,16 @@ def rank_by_probability(votes: Sequence[Vote]) -> list[RankedGrid]:
 
 
 def rank_by_first_sample(votes: Sequence[Vote]) -> list[RankedGrid]:
-    """Rank by the lowest sample index of a grid's votes: the first prediction wins, however many agree."""
+    """Rank by the lowest sample index of a grid's votes: the first prediction wins, however many agree.
+
+    Of the grids of one enumerated view, and of one sample of several members of a pool, the likeliest is first; those
+    with an unknown log-probability come after the others, tied.
+    """
     votes_by_grid = group_votes(votes)
-    return rank_by_key(votes_by_grid, {grid: (-min(v.sample for v in group),) for grid, group in votes_by_grid.items()})
+    keys: dict[Grid, Key] = {}
+    for grid, group in votes_by_grid.items():
+        keys[grid] = max((-vote.sample, -math.inf if vote.sum_logprob is None else vote.sum_logprob) for vote in group)
+    return rank_by_key(votes_by_grid, keys)
 
 
 def rank_by_views(votes: Sequence[Vote]) -> list[RankedGrid]:
@@ -71,8 +108,8 @@ def rank_by_views(votes: Sequence[Vote]) -> list[RankedGrid]:
 def rank_by_count_minus_nll(votes: Sequence[Vote]) -> list[RankedGrid]:
     """Rank by count minus the mean negative log-likelihood of the answers that gave the grid.
 
-    Grids with an unknown log-likelihood come last, tied. The rule of NVARC differs: it scores every grid under the
-    same views, while this mean is over the views that gave the grid.
+    Grids with an unknown log-likelihood come last, tied. The mean is over the views that gave the grid only, so that a
+    grid is not judged by the views under which it is unlikely; ``kgmon`` takes the same views for every grid.
     """
     votes_by_grid = group_votes(votes)
     keys = {}
@@ -82,14 +119,58 @@ def rank_by_count_minus_nll(votes: Sequence[Vote]) -> list[RankedGrid]:
     return rank_by_key(votes_by_grid, keys)
 
 
+def rank_by_product(votes: Sequence[Vote], rescores: GridRescores, limited: bool) -> list[RankedGrid]:
+    """Rank by the product of the probabilities under the fixed views (product of experts, arXiv 2505.07859)."""
+    votes_by_grid = group_votes(votes)
+    sums = _sums(votes_by_grid, rescores, limited)
+    return rank_by_key(votes_by_grid, {grid: _LAST if total is None else (total,) for grid, total in sums.items()})
+
+
+def rank_by_views_and_rescores(votes: Sequence[Vote], rescores: GridRescores, limited: bool) -> list[RankedGrid]:
+    """Rank by the number of views that proposed the grid plus its mean log-probability under the fixed views.
+
+    This is the rule of NVARC (2025), there called ``kgmon``.
+    """
+    votes_by_grid = group_votes(votes)
+    keys = {}
+    for grid, total in _sums(votes_by_grid, rescores, limited).items():
+        views = len({vote.view_index for vote in votes_by_grid[grid]})
+        keys[grid] = _LAST if total is None else (views + total / len(rescores[grid]),)
+    return rank_by_key(votes_by_grid, keys)
+
+
+def unrescored_grids(grids: Iterable[Grid], rescores: GridRescores) -> list[Grid]:
+    """Return the grids that were not rescored."""
+    return [grid for grid in grids if not rescores.get(grid)]
+
+
+def _sums(grids: Iterable[Grid], rescores: GridRescores, limited: bool) -> dict[Grid, float | None]:
+    """Return the sum of each grid's rescores, None for one that has none; see ``Rule.rank``."""
+    grids = list(grids)
+    missing = set(unrescored_grids(grids, rescores))
+    if missing and not limited:
+        raise ConfigError(f"{len(missing)} of {len(grids)} grids were not rescored; run bench rescore")
+    counts = {len(rescores[grid]) for grid in grids if grid not in missing}
+    if len(counts) > 1:
+        raise ConfigError(
+            f"grids of one test output were rescored under {' and '.join(map(str, sorted(counts)))} views"
+        )
+    sums = {grid: None if grid in missing else math.fsum(rescores[grid]) for grid in grids}
+    if any(total is not None and math.isnan(total) for total in sums.values()):
+        raise ConfigError("a rescored log-probability is not a number")
+    return sums
+
+
 RULES: dict[str, Rule] = {
     rule.name: rule
     for rule in (
-        Rule("vote", rank_votes),
+        Rule(VOTE, rank_votes),
         Rule("logprob", rank_by_probability, needs_logprobs=True),
         Rule("first", rank_by_first_sample),
         Rule("marc", rank_by_views, needs_views=True),
         Rule("count-nll", rank_by_count_minus_nll, needs_logprobs=True),
+        Rule("poe", rank_by_rescores=rank_by_product),
+        Rule("kgmon", rank_by_rescores=rank_by_views_and_rescores),
     )
 }
 """All selection rules by name."""

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.results.table_format import percent
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.model_scores import ModelScores
 from harness.voting.metrics import OutputScore
 from reports.loading.runs import Section
 from reports.plots.reliability import winner_share
@@ -118,12 +118,13 @@ def _candidates(
 
 
 def _lost_in_vote(section: Section) -> Iterator[_Candidate]:
+    by_vote = all(scores.rule is None for scores in section.scored)
+    how = "lost in the vote" if by_vote else "not chosen by the rule"
     return _candidates(
         section,
         lambda s: s.exact / s.n * (1 - s.vote_2),
         lambda s: (
-            f"found in {s.exact} of {s.n} predictions but lost in the vote "
-            f"(others have {' and '.join(map(str, s.wrong[:2]))})"
+            f"found in {s.exact} of {s.n} {_unit(s)} but {how} (others have {' and '.join(map(str, s.wrong[:2]))})"
         ),
     )
 
@@ -141,8 +142,8 @@ def _all_disagree(section: Section) -> Iterator[_Candidate]:
         section,
         lambda s: 1 - winner_share(s) if len(s.wrong) > 1 and winner_share(s) <= max(MOST_SCATTERED, 1 / s.n) else 0.0,
         lambda s: (
-            f"all disagree: {len(s.wrong) + (s.exact > 0)} different grids in {s.n - s.failures} answers, "
-            f"the most frequent with {_votes(max(s.exact, s.wrong[0]))}"
+            f"all disagree: {len(s.wrong) + (s.exact > 0)} different grids in {s.n - s.failures} "
+            f"{_unit(s, 'answers')}, the most frequent with {_votes(max(s.exact, s.wrong[0]))}"
         ),
     )
 
@@ -175,6 +176,10 @@ def _exact_counts(section: Section, task: str) -> str:
         outputs = scores.outputs[task]
         counts.append(f"**{scores.model}** {sum(s.exact for s in outputs)} of {sum(s.n for s in outputs)}")
     return f"exact predictions: {', '.join(counts)}"
+
+
+def _unit(score: OutputScore, drawn: str = "predictions") -> str:
+    return drawn if score.enumerated is None else "views"
 
 
 def _votes(count: int) -> str:

@@ -1,14 +1,16 @@
-"""Rank the predictions of the gallery's tasks: the most frequent grids of each model."""
+"""Rank the predictions of the gallery's tasks: the best grids of each model by the headline rule."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from harness.core.grid import Pair
-from harness.runs.prediction_reader import read_predictions
-from harness.voting.ranking import RankedGrid, Vote, rank_votes
+from harness.scoring.rule_scores import NOT_RESCORED
+from harness.voting.ranking import RankedGrid
+from harness.voting.selection_rules import RULES, VOTE
 from reports.gallery.choose import GalleryTask
+from reports.loading.loaded_run import LoadedRun
 
 GRIDS_SHOWN = 3
 """Grids shown per model; one less if there are more than two models."""
@@ -20,11 +22,20 @@ class TopGrids:
 
     model: str
     n: int
-    """Number of predictions, failures included."""
+    """Number of predictions, or of enumerated views, failures included."""
     top: tuple[RankedGrid, ...]
     exact_rank: int | None
     """From 1; None if no prediction is exact."""
     exact_votes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RankedOutput:
+    """The candidates of one model for one test output, best first."""
+
+    ranking: list[RankedGrid]
+    n: int
+    """Number of predictions, or of enumerated views, failures included."""
 
 
 TopByOutput = dict[tuple[str, int], list[TopGrids]]
@@ -35,14 +46,11 @@ def top_grids(gallery: Sequence[GalleryTask]) -> list[TopByOutput]:
     """Return the votes on each task of the gallery. The predictions of each run are read once."""
     sections = {entry.section.number: entry.section for entry in gallery}
     tasks_of = {number: {e.task.id for e in gallery if e.section.number == number} for number in sections}
-    votes: dict[tuple[int, str, str, str, int], list[Vote | None]] = {}
+    ranked: dict[tuple[int, str, str, str, int], RankedOutput] = {}
     for number, section in sections.items():
         for run in section.runs:
-            for answer in read_predictions(run.folder.predictions_path):
-                if answer.task_id in tasks_of[number]:
-                    vote = None if answer.grid is None else Vote(answer.grid, answer.mean_logprob)
-                    key = (number, run.name, answer.model, answer.task_id, answer.test_index)
-                    votes.setdefault(key, []).append(vote)
+            for (model, task_id, index), output in _rank_outputs(run, tasks_of[number]):
+                ranked[number, run.name, model, task_id, index] = output
     tops: list[TopByOutput] = []
     for entry in gallery:
         models = entry.section.models_with_runs()
@@ -51,8 +59,8 @@ def top_grids(gallery: Sequence[GalleryTask]) -> list[TopByOutput]:
         tops.append(
             {
                 (task.id, index): [
-                    _rank_votes(model, votes.get((number, run.name, config.name, task.id, index), []), pair, count)
-                    for model, run, config in models
+                    _top(model, ranked[number, run.name, name, task.id, index], pair, count)
+                    for model, run, name in models
                 ]
                 for index, pair in enumerate(task.test)
             }
@@ -60,7 +68,19 @@ def top_grids(gallery: Sequence[GalleryTask]) -> list[TopByOutput]:
     return tops
 
 
-def _rank_votes(model: str, votes: Sequence[Vote | None], pair: Pair, count: int) -> TopGrids:
-    groups = rank_votes([vote for vote in votes if vote is not None])
+def _rank_outputs(run: LoadedRun, task_ids: Set[str]) -> Iterator[tuple[tuple[str, str, int], RankedOutput]]:
+    """Yield (model, task id, test index) and the candidates by the headline rule, for every model and some tasks."""
+    saved = run.reopen()
+    for predictions, scores in zip(saved.predictions, run.scored, strict=True):
+        rule = RULES[VOTE if scores.rule is None else scores.rule.name]
+        rescores = saved.rescores.get(predictions.model, NOT_RESCORED)
+        for task_id in task_ids:
+            for index, output in enumerate(predictions.outputs[task_id]):
+                ranking = rescores.rank(rule, task_id, index, output.votes())
+                yield (predictions.model, task_id, index), RankedOutput(ranking, output.count)
+
+
+def _top(model: str, output: RankedOutput, pair: Pair, count: int) -> TopGrids:
+    groups = output.ranking
     exact = next((i for i, group in enumerate(groups, 1) if group.grid == pair.output), None)
-    return TopGrids(model, len(votes), tuple(groups[:count]), exact, groups[exact - 1].count if exact else 0)
+    return TopGrids(model, output.n, tuple(groups[:count]), exact, groups[exact - 1].count if exact else 0)

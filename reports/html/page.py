@@ -87,11 +87,12 @@ def _task_table(table: TaskTable, anchors: set[str]) -> str:
             f'<tr data-state="{row.state}" data-place="{place}"><th scope="row" data-value="{task}">{label}</th>'
             f'<td class="number">{row.outputs}</td>{cells}</tr>'
         )
+    of_views = " (of enumerated views, the probability of the exact grid)" if table.has_views else ""
     counts = ", ".join(f"{sum(row.state == state for row in table.rows)} {state}" for state in STATES)
     return (
         f'<h3 id="{anchor(f"every task {table.number}", anchors)}">Every task</h3>\n'
-        f"<p>For each model, whether its two attempts solve the task (✓ or ✗), and the share of exact predictions. "
-        f"{counts}: by every model, by none, by some only.</p>\n"
+        f"<p>For each model, whether its two attempts solve the task (✓ or ✗), and the share of exact predictions"
+        f"{of_views}. {counts}: by every model, by none, by some only.</p>\n"
         f'<div id="filter-{name}"></div>\n'
         f'<div class="wide tasks" tabindex="0" role="region" aria-label="Every task of {escape(table.heading)}">'
         f'<table id="{name}" data-tasks><thead><tr>{heads}</tr></thead><tbody>\n{chr(10).join(rows)}\n'

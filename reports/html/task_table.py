@@ -53,6 +53,8 @@ class TaskTable:
     heading: str
     models: tuple[str, ...]
     rows: tuple[TaskRow, ...]
+    has_views: bool = False
+    """Whether the accuracy of some model is that of enumerated views."""
 
 
 def task_table(section: Section, gallery_headings: Mapping[str, str]) -> TaskTable:
@@ -74,4 +76,5 @@ def task_table(section: Section, gallery_headings: Mapping[str, str]) -> TaskTab
         state = "solved" if solved == len(cells) else "disagreeing" if solved else "unsolved"
         rows.append(TaskRow(task, len(section.scored[0].outputs[task]), state, cells, gallery_headings.get(task)))
     models = tuple(scores.model for scores in section.scored)
-    return TaskTable(section.number, section.heading, models, tuple(rows))
+    has_views = any(scores.enumeration is not None for scores in section.scored)
+    return TaskTable(section.number, section.heading, models, tuple(rows), has_views)

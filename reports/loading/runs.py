@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
-from harness.runs.folder import RunFolder
-from harness.runs.schema import Cost, Manifest, ModelConfig, Results
-from harness.scoring.declared_tasks import declared_tasks
+from harness.runs.schema import Results
+from harness.scoring.model_scores import ModelScores, make_results
 from harness.scoring.paired_comparison import (
     PairedComparison,
     all_pairs,
@@ -19,26 +19,11 @@ from harness.scoring.paired_comparison import (
     correct_together,
     pairs_with_first,
 )
-from harness.scoring.run_scores import CostMeter, ModelScores, make_results, score_run_models
+from reports.loading.loaded_run import LoadedRun, load_run
 
 MOST_FOR_ALL_PAIRS = 6
 """With more models than this, each model is compared with the first only. Comparing every pair would make the page
 long and Holm's correction severe."""
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """One run folder with the scores and costs computed from its predictions."""
-
-    name: str
-    """Name of the folder, prefixed with its parent's name if two folders have the same name."""
-    folder: RunFolder
-    manifest: Manifest
-    tasks: tuple[Task, ...]
-    """The tasks that the manifest declares."""
-    scored: list[ModelScores]
-    cost: Mapping[str, Cost]
-    """Cost of each model's predictions, by the model's name in the run."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +38,10 @@ class Section:
     runs: tuple[LoadedRun, ...]
     tasks: tuple[Task, ...]
     scored: tuple[ModelScores, ...]
-    """Scores of every model of every run. A model is named RUN@MODEL if its name alone is not unique."""
+    """Scores of every model of every run by the headline rule. A model is named RUN@MODEL if its name alone is not
+    unique."""
+    voted: tuple[ModelScores, ...]
+    """The same by the vote."""
     results: Results
     baseline: str | None
     """The model that every other model is compared with, or None if every pair is compared."""
@@ -79,8 +67,8 @@ class Section:
 
     @property
     def fully_sampled(self) -> list[ModelScores]:
-        """Return the models that have all N predictions for every test output."""
-        return [s for s in self.scored if s.stopping is None or s.stopping.first_round == self.n]
+        """Return the models that have all N predictions for every test output, scored by the vote."""
+        return [s for s in self.voted if s.stopping is None or s.stopping.first_round == self.n]
 
     @property
     def reference(self) -> str:
@@ -94,24 +82,28 @@ class Section:
         baseline_first = sorted(self.scored, key=lambda scores: scores.model != self.baseline)
         return compare_pairs(pairs_with_first(baseline_first), self.seed)
 
-    def models_with_runs(self) -> list[tuple[str, LoadedRun, ModelConfig]]:
-        """Return each model's name in this report, its run and its configuration, in the order of ``scored``."""
-        configs = [(run, config) for run in self.runs for config in run.manifest.config.models]
-        return [(scores.model, run, config) for scores, (run, config) in zip(self.scored, configs, strict=True)]
+    def models_with_runs(self) -> list[tuple[str, LoadedRun, str]]:
+        """Return each model's name in this report, its run, and its name there, in the order of ``scored``."""
+        names = [(run, scores.model) for run in self.runs for scores in run.scored]
+        return [(scores.model, run, name) for scores, (run, name) in zip(self.scored, names, strict=True)]
 
 
-def load_sections(paths: Sequence[Path], baseline: str | None = None) -> list[Section]:
+def load_sections(
+    paths: Sequence[Path], baseline: str | None = None, rule: str | None = None, scorer: str | None = None
+) -> list[Section]:
     """Load run folders and group them into sections, in the order in which their datasets first occur.
 
     Args:
         baseline: model to compare every other model with, in the sections that have it.
+        rule: the headline rule of all runs; None takes each run's own.
+        scorer: whose rescores the rules that need them use, where several models rescored.
 
     Raises:
         RunError, DataError: a folder is not a run, one of its files is broken, or no section has the baseline.
     """
     groups: dict[tuple[object, ...], list[LoadedRun]] = {}
     for path, name in zip(paths, _run_names(paths), strict=True):
-        run = _load_run(path, name)
+        run = load_run(path, name, rule, scorer)
         config = run.manifest.config
         digests = tuple((task.id, content_digest(task)) for task in run.tasks)
         groups.setdefault((digests, config.n, config.seed, config.augment), []).append(run)
@@ -127,21 +119,6 @@ def load_sections(paths: Sequence[Path], baseline: str | None = None) -> list[Se
 def all_models(sections: Sequence[Section]) -> list[str]:
     """Return every model of a report once, in order of first occurrence. Its index decides its look in all plots."""
     return list(dict.fromkeys(scores.model for section in sections for scores in section.scored))
-
-
-def _load_run(path: Path, name: str) -> LoadedRun:
-    """Read a run folder and score its predictions."""
-    folder = RunFolder(path)
-    manifest = folder.manifest()
-    tasks = declared_tasks(manifest)
-    if not folder.predictions_path.exists():
-        raise RunError(
-            f"{folder.predictions_path} is missing: the run stopped before its first prediction, or the file is "
-            "lost; complete the run with bench run --resume"
-        )
-    meter = CostMeter()
-    scored = score_run_models(folder, manifest, meter, tasks)
-    return LoadedRun(name, folder, manifest, tuple(tasks), scored, meter.costs())
 
 
 def _run_names(paths: Sequence[Path]) -> list[str]:
@@ -163,12 +140,7 @@ def _section(number: int, runs: tuple[LoadedRun, ...], datasets: Sequence[str], 
     Args:
         datasets: the datasets of all sections, to see whether this one is unique.
     """
-    names = [scores.model for run in runs for scores in run.scored]
-    scored = tuple(
-        scores if names.count(scores.model) == 1 else replace(scores, model=f"{run.name}@{scores.model}")
-        for run in runs
-        for scores in run.scored
-    )
+    scored, voted = _uniquely_named(runs, "scored"), _uniquely_named(runs, "voted")
     config = runs[0].manifest.config
     heading = config.dataset
     if datasets.count(config.dataset) > 1:
@@ -177,4 +149,14 @@ def _section(number: int, runs: tuple[LoadedRun, ...], datasets: Sequence[str], 
     if baseline not in models:
         baseline = None if len(models) <= MOST_FOR_ALL_PAIRS else models[0]
     results = make_results(scored, config.n, config.seed)
-    return Section(number, config.dataset, heading, runs, runs[0].tasks, scored, results, baseline)
+    return Section(number, config.dataset, heading, runs, runs[0].tasks, scored, voted, results, baseline)
+
+
+def _uniquely_named(runs: Sequence[LoadedRun], kind: Literal["scored", "voted"]) -> tuple[ModelScores, ...]:
+    """Return the scores of every model of every run, a model as RUN@MODEL if its name alone is not unique."""
+    rows = [(run, scores) for run in runs for scores in (run.scored if kind == "scored" else run.voted)]
+    names = [scores.model for _, scores in rows]
+    return tuple(
+        scores if names.count(scores.model) == 1 else replace(scores, model=f"{run.name}@{scores.model}")
+        for run, scores in rows
+    )

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from harness.core.errors import RunError
 from harness.runs.schema import SweepRecord
+from harness.scoring.model_scores import ModelScores, score_intervals
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, correct_together, pairs_with_first
-from harness.scoring.run_scores import ModelScores, score_intervals
 from harness.stats.intervals import Interval
 from harness.voting.metrics import TaskScores
 from reports.loading.runs import Section
@@ -85,6 +85,8 @@ def mean_over_seeds(tasks: Sequence[TaskScores]) -> TaskScores:
         return tasks[0]
     if any(other.ids != tasks[0].ids for other in tasks):
         raise RunError("the seeds of a mixture were benched on different tasks")
+    if any(other.metrics != tasks[0].metrics for other in tasks):
+        raise RunError("the seeds of a mixture were benched with and without --search dfs")
     return TaskScores(
         ids=tasks[0].ids,
         values=np.mean([t.values for t in tasks], axis=0),
@@ -92,4 +94,5 @@ def mean_over_seeds(tasks: Sequence[TaskScores]) -> TaskScores:
         strict={name: float(np.mean([t.strict[name] for t in tasks])) for name in tasks[0].strict},
         # A mean of k values that are multiples of 1 / d is a multiple of 1 / (d k).
         denominator=math.lcm(*(t.denominator for t in tasks)) * len(tasks),
+        metrics=tasks[0].metrics,
     )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.core.digests import ADAPTER_FILES, content_hash
 from harness.core.errors import DataError, RunError
+from harness.core.files import complete_lines
 from reports.loading.runs import Section
 
 _MANIFEST, _LOG = "manifest.json", "log.jsonl"
@@ -64,7 +65,8 @@ def find_training(folders: Sequence[Path], sections: Sequence[Section]) -> dict[
     candidates = [training for folder in folders for training in _trainings(folder)]
     trained: dict[str, Training] = {}
     for section in sections:
-        for model, _, config in section.models_with_runs():
+        for model, run, name in section.models_with_runs():
+            config = run.config(name)
             for training in candidates:
                 same = training.folder.name == config.name if config.hash is None else training.hash == config.hash
                 # Prefer the trainer's folder: the copy in the registry has no log.
@@ -110,15 +112,10 @@ def _read_object(path: Path) -> dict[str, object]:
 
 def _read_log(path: Path) -> list[dict[str, object]]:
     """Return the lines of a training log, without an incomplete last line; none if there is no log."""
-    if not path.is_file():
-        return []
     lines = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                lines.append(json.loads(line))  # orjson would refuse the NaN and Infinity that older versions wrote
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error})") from None
+    for number, line in enumerate(complete_lines(path), 1):
+        try:
+            lines.append(json.loads(line))  # orjson would refuse the NaN and Infinity that older versions wrote
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error})") from None
     return lines

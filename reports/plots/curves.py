@@ -37,13 +37,15 @@ class Curve:
 def section_curves(section: Section) -> list[Curve]:
     """Return the curves of every model with a known accuracy, which is a constant; metrics in the order of HEADLINE.
 
-    With early stopping the curves end with the first round.
+    With early stopping the curves end with the first round. Enumerated views have no curves of votes.
     """
     rows, names = [], []
     for scores in section.rated:
         ks = curve_points(min(score.n for outputs in scores.outputs.values() for score in outputs))
         curves = task_curves(scores.outputs, ks)
         for metric in HEADLINE:
+            if metric in STRICT_METRICS and metric not in curves:
+                continue
             flat = np.tile(scores.tasks.values_of("accuracy"), (len(ks), 1))
             rows.append(curves[metric] if metric in STRICT_METRICS else flat)
             names.append((scores.model, metric, ks))
@@ -82,6 +84,9 @@ def _draw_panel(panel: Axes, curves: Sequence[Curve], models: Sequence[str]) -> 
         if len(curves) <= _FEW_MODELS:
             low, high = [100 * p.low for p in curve.points], [100 * p.high for p in curve.points]
             panel.fill_between(curve.ks, low, high, color=style.colour, alpha=0.12, linewidth=0)
+    if not curves:
+        panel.text(0.5, 0.5, "no vote curves of\nenumerated views", ha="center", va="center", transform=panel.transAxes)
+        return
     ks = max((curve.ks for curve in curves), key=len)
     panel.set_xscale("log", base=2)
     panel.set_xticks(ks, [str(k) for k in ks], minor=False)

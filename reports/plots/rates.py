@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.comparable_metrics import comparable_values
+from harness.scoring.model_scores import ModelScores
 from reports.loading.runs import Section
 from reports.plots.style import COLOURS, WIDTH, panel_groups, panel_rows
 
@@ -46,12 +47,15 @@ def rates_figure(sections: Sequence[Section]) -> Figure:
 
 
 def rate_pairs(section: Section) -> list[tuple[ModelScores, ModelScores]]:
-    """Return the scores of the section's reference model paired with those of every other model of known accuracy.
+    """Return the scores of the section's reference model paired with those of every other comparable model.
 
     The list is empty if the accuracy of the reference is not known.
     """
     reference = next((scores for scores in section.rated if scores.model == section.reference), None)
-    return [(reference, scores) for scores in section.rated if reference is not None and scores is not reference]
+    if reference is None:
+        return []
+    others = [scores for scores in section.rated if scores is not reference]
+    return [(reference, s) for s in others if comparable_values("accuracy", s, reference) is not None]
 
 
 def _draw_panel(panel: Axes, reference: ModelScores, scores: ModelScores) -> None:

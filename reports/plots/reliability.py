@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.scoring.run_scores import ModelScores
+from harness.scoring.model_scores import ModelScores
 from harness.stats.intervals import wilson
 from harness.voting.metrics import OutputScore
 from reports.loading.runs import Section, all_models

@@ -55,10 +55,12 @@ def gallery_section(gallery: Sequence[GalleryTask], pictures: Pictures, several_
     """Return markdown with the picture of each task of the gallery and why it was chosen."""
     if not gallery:
         return []
+    headlines = [scores.rule for entry in gallery for scores in entry.section.scored]
+    shown = "best grids of each model by its rule" if any(headlines) else "most frequent grids of each model"
     parts = [
         "## Tasks worth a look",
-        "Train pairs, then for each test its input, the exact output (truth), and the most frequent grids of each "
-        "model with their votes: ✓ exact (heavy frame), ✗ with the number of wrong cells (outlined), or with the shape "
+        f"Train pairs, then for each test its input, the exact output (truth), and the {shown} "
+        "with their votes: ✓ exact (heavy frame), ✗ with the number of wrong cells (outlined), or with the shape "
         "if that is wrong (dashed frame).",
     ]
     for entry in gallery:

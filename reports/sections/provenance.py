@@ -10,8 +10,10 @@ import orjson
 from harness.data.spec import open_dataset
 from harness.results.table_format import markdown_table
 from harness.runs.schema import RunConfig
+from harness.scoring.comparable_metrics import enumerated_note, mixed_note
 from harness.scoring.confounders import find_confounders
-from reports.loading.runs import LoadedRun, Section
+from reports.loading.loaded_run import LoadedRun
+from reports.loading.runs import Section
 
 _SHORT = 12
 """Number of hexadecimal digits shown of a hash."""
@@ -19,7 +21,7 @@ _SHORT = 12
 
 def warnings(section: Section) -> list[str]:
     """Return the warnings of the runs, refused parameters, changed model versions, and settings that differ."""
-    texts = [f"{run.name}: {warning}" for run in section.runs for warning in run.manifest.warnings]
+    texts = [f"{run.name}: {text}" for run in section.runs for text in (*run.manifest.warnings, *run.warnings)]
     for run in section.runs:
         manifest = run.manifest
         texts += [
@@ -33,6 +35,7 @@ def warnings(section: Section) -> list[str]:
         ]
     manifests = [run.manifest for run in section.runs]
     texts += find_confounders(manifests, [model for manifest in manifests for model in manifest.config.models])
+    texts += [note for note in (mixed_note(section.scored), enumerated_note(section.scored)) if note is not None]
     return list(dict.fromkeys(texts))
 
 
@@ -95,7 +98,7 @@ def _run_command(run: LoadedRun) -> str:
 
 def _sampling_options(config: RunConfig) -> list[str]:
     """Return the sampling options that differ from the command's defaults."""
-    words = ["--api", config.api]
+    words = ["--api", config.api, *_search_options(config)]
     words += ["--temperature", f"{config.temperature:g}"] if config.temperature else []
     words += ["--top-p", f"{config.top_p:g}"] if config.top_p != 1 else []
     words += ["--min-p", f"{config.min_p:g}"] if config.min_p else []
@@ -104,5 +107,14 @@ def _sampling_options(config: RunConfig) -> list[str]:
     kwargs = config.chat_template_kwargs
     words += ["--chat-template-kwargs", orjson.dumps(kwargs).decode()] if kwargs else []
     words += [] if config.stop is None else ["--stop", config.stop.rule]
+    words += [] if config.rule is None else ["--rule", config.rule]
     words += [] if config.augment else ["--no-augment"]
     return words + (["--lenient"] if config.lenient else [])
+
+
+def _search_options(config: RunConfig) -> list[str]:
+    """Return the options that enumerate answers; none for drawn predictions."""
+    if (search := config.search) is None:
+        return []
+    limit = [] if search.max_answers is None else ["--max-answers", str(search.max_answers)]
+    return ["--search", "dfs", "--min-prob", f"{search.min_prob:g}", *limit]

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from harness.results.comparison_table import comparison_footnote, comparison_table
-from harness.results.summary_table import WILSON_MARK, failure_count
+from harness.results.summary_table import WILSON_MARK, failure_count, predictions_noun
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.schema import FAILURES, ModelResult
+from harness.runs.prediction_schema import FAILURES
+from harness.runs.schema import ModelResult
+from harness.runs.view_schema import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.paired_test import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
-from reports.loading.runs import LoadedRun, Section, all_models
+from reports.loading.loaded_run import LoadedRun
+from reports.loading.runs import Section, all_models
 from reports.loading.training import Training
 
 UNKNOWN = "–"
@@ -77,12 +80,13 @@ def _by_metric(rows: Iterable[PairedComparison]) -> dict[str, list[PairedCompari
 
 
 def losses(section: Section) -> str:
-    """Return a table of pass_n, vote_2, and the part of pass_n that voting keeps and loses.
+    """Return a table of pass_n, vote_2, and the part of pass_n that voting, or another rule, keeps and loses.
 
     If some task has several test outputs, also vote_2 per output and the fraction of tasks with every output right.
     """
     results = section.results.models
-    header = ["model", "found (pass_n)", "chosen (vote_2)", "kept by the vote", "lost, points"]
+    kept = "kept by the rule" if any(result.rule for result in results.values()) else "kept by the vote"
+    header = ["model", "found (pass_n)", "chosen (vote_2)", kept, "lost, points"]
     several_outputs = any(result.outputs > result.tasks for result in results.values())
     header += ["vote_2 per output", "all outputs right"] if several_outputs else []
     rows = [[name, *_loss_cells(result, several_outputs)] for name, result in results.items()]
@@ -105,8 +109,12 @@ def failures(section: Section) -> str:
     results = section.results.models
     requested = sum(result.predictions for result in results.values())
     if not sum(map(failure_count, results.values())):
-        return f"Every one of the {requested:,} predictions is a grid."
-    kinds = [kind for kind in FAILURES if any(result.failures.get(kind) for result in results.values())]
+        if all(result.enumeration is not None for result in results.values()):
+            return f"Every one of the {requested:,} views proposed a grid."
+        return f"Every one of the {requested:,} {predictions_noun(results.values())} is a grid."
+    kinds = [
+        kind for kind in (*FAILURES, BELOW_MIN_PROB) if any(result.failures.get(kind) for result in results.values())
+    ]
     rows = [
         [
             name,
@@ -117,7 +125,7 @@ def failures(section: Section) -> str:
         + [f"{result.failures.get(kind, 0):,}" for kind in kinds]
         for name, result in results.items()
     ]
-    return markdown_table(["model", "predictions", "failed", "share", *kinds], rows)
+    return markdown_table(["model", predictions_noun(results.values()), "failed", "share", *kinds], rows)
 
 
 def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:
@@ -127,8 +135,8 @@ def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:
         trained: training runs by model name. Models without one get a dash.
     """
     rows = []
-    for model, run, config in section.models_with_runs():
-        spent = run.cost.get(config.name)
+    for model, run, name in section.models_with_runs():
+        spent = run.cost.get(name)
         training = trained.get(model)
         cells = [UNKNOWN] * 4
         if spent is not None:

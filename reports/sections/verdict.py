@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness.results.summary_table import failure_count
+from harness.results.summary_table import failure_count, predictions_noun
 from harness.results.table_format import percent, points, with_interval
+from harness.scoring.headline_rule import rule_note
 from harness.stats.paired_test import Comparison
 from harness.voting.metrics import selection_ratio
 from reports.loading.runs import Section
@@ -19,12 +20,21 @@ _EXPLANATION = "Differences in parentheses are in points; *better* and *worse* a
 
 def verdict(sections: Sequence[Section]) -> str:
     """Return in words how the models rank by METRIC: a paragraph, or a list if there are several datasets."""
+    runs = [run for section in sections for run in section.runs]
+    note = rule_note({f"{run.name}@{scores.model}": scores.rule for run in runs for scores in run.scored})
+    rule = [] if note is None else [f"Here {note}."]
     if len(sections) > 1:
         lines = [f"- `{s.heading}` ({len(s.tasks)} tasks): {ranking_sentence(s)}" for s in sections]
-        return "\n".join([f"By {METRIC} (two attempts per test output). {_EXPLANATION}", "", *lines])
+        return "\n".join([" ".join([f"By {METRIC} (two attempts per test output). {_EXPLANATION}", *rule]), "", *lines])
     (section,) = sections
     text = f"On `{section.dataset}` ({len(section.tasks)} tasks, N = {section.n}), {ranking_sentence(section)}"
-    parts = [text, *_sampling_sentence(section), _failure_sentence(section), *([_EXPLANATION] if section.pairs else [])]
+    parts = [
+        text,
+        *_sampling_sentence(section),
+        _failure_sentence(section),
+        *([_EXPLANATION] if section.pairs else []),
+        *rule,
+    ]
     return " ".join(parts)
 
 
@@ -104,7 +114,8 @@ def _sampling_sentence(section: Section) -> list[str]:
         return []
     pass_n = result.metrics["pass_n"].value
     ratio = selection_ratio(result.metrics[METRIC].value, pass_n)
-    text = f"Sampling with **{name}** finds the answer in {percent(pass_n)} (pass_n)"
+    source = "Sampling" if result.enumeration is None else "The search"
+    text = f"{source} with **{name}** finds the answer in {percent(pass_n)} (pass_n)"
     return [text + ("." if ratio is None else f", of which two attempts keep {percent(ratio)}.")]
 
 
@@ -112,12 +123,13 @@ def _failure_sentence(section: Section) -> str:
     """Return how many predictions of all models failed, and the most frequent kind of failure."""
     results = section.results.models.values()
     total, requested = sum(map(failure_count, results)), sum(result.predictions for result in results)
+    noun = predictions_noun(results)
     if not total:
-        return f"None of the {requested:,} predictions failed."
+        return f"None of the {requested:,} {noun} failed."
     kinds = sum((Counter(result.failures) for result in results), Counter[str]())
     ((most_frequent, _),) = kinds.most_common(1)
     share = percent(total / requested)
-    return f"{total:,} of the {requested:,} predictions ({share}) failed, most often as `{most_frequent}`."
+    return f"{total:,} of the {requested:,} {noun} ({share}) failed, most often as `{most_frequent}`."
 
 
 def unfinished_warnings(sections: Sequence[Section]) -> list[str]:

@@ -10,8 +10,9 @@
 The last defect's ``CPU Generator does not use offset`` was reported for other backends whose generators are on the
 CPU: RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
 
-vLLM calls ``register`` in each of its processes. On other platforms it patches nothing. In a server that ``bench
-serve`` started it also ends each process with its parent (``serve.server.parent_watch``).
+vLLM calls ``register`` in each of its processes. On other platforms it corrects nothing. In a server that ``bench
+serve`` started it also ends each process with its parent (``serve.server.parent_watch``) and, on every platform, lets
+requests cap their prefix-cache lookup (``serve.server.prefix_cap``).
 """
 
 from __future__ import annotations
@@ -25,10 +26,9 @@ from typing import Any
 
 from serve.launch.command import ADAPTERS_DIR
 from serve.server.parent_watch import end_with_parent
+from serve.server.prefix_cap import PATCHED, patch_lookup
 
 _log = logging.getLogger("vllm.arc_bench")
-_MARK = "_arc_bench"
-"""Attribute of functions that a patch has replaced."""
 _warned: set[str] = set()
 """Patches that could not be applied in this process; each is warned of once."""
 
@@ -39,6 +39,7 @@ def register() -> None:
 
     if ADAPTERS_DIR in os.environ:  # set by the launcher only
         end_with_parent()
+        _apply("prefix-cache lookups up to a prompt, for /arc/score", patch_lookup)
     if not current_platform.is_cpu():
         return
     applied = [name for name, patch in PATCHES.items() if _apply(name, patch)]
@@ -173,7 +174,7 @@ def patch_prompt_logits() -> bool:
 
     from serve.cpu import lora_ops as cpu_lora
 
-    if not prompt_rows_have_no_adapter() or hasattr(CPUModelRunner._get_prompt_logprobs_dict, _MARK):
+    if not prompt_rows_have_no_adapter() or hasattr(CPUModelRunner._get_prompt_logprobs_dict, PATCHED):
         return False
     _require(
         {
@@ -219,7 +220,7 @@ def _one_prompt_at_a_time(stock: Callable[..., Any]) -> Callable[..., Any]:
             self.num_prompt_logprobs = requested
         return results
 
-    setattr(prompt_logprobs, _MARK, True)
+    setattr(prompt_logprobs, PATCHED, True)
     return prompt_logprobs
 
 
@@ -230,7 +231,7 @@ def patch_seeds() -> bool:
     """
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
-    if not seeds_break_with_chunked_prefill() or hasattr(CPUModelRunner._sample, _MARK):
+    if not seeds_break_with_chunked_prefill() or hasattr(CPUModelRunner._sample, PATCHED):
         return False
     sample, bookkeeping = CPUModelRunner._sample, CPUModelRunner._bookkeeping_sync
     CPUModelRunner._sample = _keep_states(sample)
@@ -256,7 +257,7 @@ def _keep_states(stock: Callable[..., Any]) -> Callable[..., Any]:
             generator.set_state(state)
         return output
 
-    setattr(sample, _MARK, True)
+    setattr(sample, PATCHED, True)
     return sample
 
 

@@ -35,6 +35,8 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values of vLLM's --max-lora-rank; a larger one than needed costs speed."""
 _WEIGHTS_ELSEWHERE = ("--load-format", "--download-dir")
 """vLLM options with which the weights may be outside the model's folder and the usual cache."""
+_MAX_LOGPROBS = 100
+"""Log-probabilities per position that a request may ask for: enough to enumerate answers of probability 0.01."""
 _LONGEST = 32_768
 """The default --max-model-len is at most this, in tokens."""
 
@@ -166,6 +168,7 @@ def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str
         "--port": str(port),
         "--dtype": str(config.dtype),
         "--generation-config": "vllm",
+        "--max-logprobs": str(_MAX_LOGPROBS),
         "--middleware": "serve.server.middleware.AdapterMiddleware",
         "--shutdown-timeout": str(config.shutdown_seconds),
         "--disable-uvicorn-access-log": None,

@@ -14,13 +14,12 @@ from serve.keys import bearer, is_loopback
 from serve.registry.adapter_version import UnknownAdapterError
 from serve.server.admin_routes import ADMIN_ROUTES
 from serve.server.http_json import Refusal, error_response, json_response, read_json
+from serve.server.limits import MAX_SEQUENCES, SCORE_ROUTE
 from serve.server.service import Service
 
-MODEL_ROUTES = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
+MODEL_ROUTES = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", SCORE_ROUTE)
 _PLAIN = {("GET", "/health"), ("GET", "/ready"), ("GET", "/metrics"), ("GET", "/metrics/"), ("GET", "/v1/models")}
 _PLAIN |= {("GET", "/version")}
-MAX_SEQUENCES = 16_384
-"""Answers that one request may ask for (prompts times ``n``); vLLM only limits each factor, to 16 million together."""
 _log = logging.getLogger("vllm.arc_bench")
 
 

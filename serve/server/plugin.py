@@ -20,10 +20,12 @@ from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
 from serve.server.admin_routes import attach_routes
+from serve.server.answer_scores import prompt_rows_are_right, verified_scorer
 from serve.server.bounded_http import bound_heads
 from serve.server.engine import VllmEngine
 from serve.server.metrics import Metrics
 from serve.server.pool import AdapterPool, PoolLimits
+from serve.server.score_route import attach_score_route
 from serve.server.service import Service
 from serve.server.slot_gate import SlotGate
 
@@ -41,8 +43,9 @@ class AdapterEndpoints:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes under /admin/adapters and limit request heads, before vLLM opens its socket."""
+        """Add this project's routes and limit request heads, before vLLM opens its socket."""
         attach_routes(app)
+        attach_score_route(app)
         bound_heads()
 
     async def init_state(self, engine_client: EngineClient | None, state: Any, args: Namespace) -> None:
@@ -78,6 +81,8 @@ class AdapterEndpoints:
             for reason in await service.pool.restore():
                 _log.warning(NOT_RESTORED + "%s", reason)
             _log.info("adapters restored: %s", ", ".join(service.pool.live.values()) or "none are live")
+        service.scorer = await verified_scorer(client, state.openai_serving_models.lora_requests)
+        service.prompt_rows_are_right = prompt_rows_are_right()
         state.arc_bench = service
         drain_before_shutdown(client, service)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
+from serve.server.answer_scores import AnswerScorer
+from serve.server.limits import SCORE_ROUTE
 from serve.server.metrics import Metrics
 from serve.server.pool import AdapterPool, LoadedVersion
 from serve.server.slot_gate import SlotGate
@@ -26,6 +28,8 @@ class Service:
         max_model_len: longest prompt and answer together, in tokens.
         dtype: in which it computes, such as "bfloat16".
         log: the file of its output; None unless it listens on loopback, so that no other machine learns the path.
+        scorer: computes log-probabilities of given answers; None if this vLLM cannot.
+        prompt_rows_are_right: whether the logits of a prompt use its own adapter if that is on the output layer.
         started: Unix seconds.
         draining: it is shutting down and accepts no more requests.
         in_flight: requests to a model that have not ended.
@@ -40,6 +44,8 @@ class Service:
     metrics: Metrics
     dtype: str | None = None
     log: str | None = None
+    scorer: AnswerScorer | None = None
+    prompt_rows_are_right: bool = False
     started: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
     in_flight: int = 0
@@ -77,6 +83,7 @@ class Service:
             "max_loras": self._max_loras,
             "dtype": self.dtype,
             "log": self.log,
+            "score": self._score_route,
         }
         base = self._card(self.base.name, self.model_path, None, details)
         cards = [base]
@@ -90,6 +97,11 @@ class Service:
     def _max_loras(self) -> int | None:
         """How many adapters a client may usefully request at the same time."""
         return self.gate.slots if self.gate is not None else None
+
+    @property
+    def _score_route(self) -> str | None:
+        """The route that scores answers, so that clients know of it."""
+        return SCORE_ROUTE if self.scorer is not None else None
 
     def _card(self, name: str, root: str, parent: str | None, details: dict[str, Any]) -> dict[str, Any]:
         """Return one model in OpenAI's form, with our details."""
@@ -109,6 +121,7 @@ class Service:
             "base_hash": self.base.hash,
             "max_loras": self._max_loras,
             "dtype": self.dtype,
+            "score": self._score_route,
             "manifest": verified.manifest,
         }
         return self._card(name, entry.version.id, self.base.name, details)

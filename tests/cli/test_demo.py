@@ -21,7 +21,7 @@ from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
-from tests.support.run_folders import edit_manifest
+from tests.support.runs.run_folders import edit_manifest
 from trainers.tiny.train import shipped_path
 
 TASKS = 16

@@ -13,7 +13,7 @@ from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import RunFolder
 from harness.scoring.run_scores import score_run
 from serve.launch.operations import add_adapter
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=3"
 NOW, BEFORE = "a" * 64, "b" * 64

@@ -13,12 +13,12 @@ import pytest
 from harness.client import http_client as client_module
 from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
+from harness.client.model_list import parse_model
 from harness.client.request import NEUTRAL_PARAMETERS, ChatRequest, SamplingParameters, probe_request
-from harness.client.response import parse_model
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
-from tests.support.chat_answers import Body, no_grid
-from tests.support.chat_server import ChatServer
+from tests.support.servers.chat_answers import Body, no_grid
+from tests.support.servers.chat_server import ChatServer
 
 R = TypeVar("R")
 REQUEST = ChatRequest("base", (Message("user", "12\n34"),), 20, None)

@@ -117,6 +117,26 @@ def test_a_stopped_queue_is_finished_when_nothing_is_in_flight() -> None:
     asyncio.run(run())
 
 
+def test_follow_ups_come_before_all_others_and_are_handed_out_even_after_a_stop() -> None:
+    async def run() -> list[int]:
+        queue = JobQueue(iter([make_job(number) for number in range(4)]))
+        first, second = [await queue.take_job() for _ in range(2)]
+        queue.finish_job(first, [first], [make_job(10), make_job(11)])
+        taken = [await queue.take_job()]
+        queue.stop()
+        queue.finish_job(second)
+        queue.finish_job(taken[0], [], [make_job(12)])
+        assert not queue.finished.is_set()
+        for _ in range(2):
+            taken.append(await queue.take_job())
+            assert not queue.finished.is_set()
+            queue.finish_job(taken[-1])
+        assert queue.finished.is_set()
+        return [job.numbers[0] for job in taken]
+
+    assert asyncio.run(run()) == [10, 11, 12]
+
+
 def test_slots_are_free_while_enough_places_are_left() -> None:
     async def is_free(slots: ServerSlots) -> bool:
         waiting = asyncio.create_task(slots.wait_until_free())

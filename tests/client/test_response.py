@@ -8,7 +8,7 @@ from harness.client.error_response import Refusal, TransientError
 from harness.client.request import ChatRequest
 from harness.client.response import Reply, parse_body, parse_replies
 from harness.prompts.prompt_template import Message
-from tests.support.chat_answers import Body
+from tests.support.servers.chat_answers import Body
 
 CHAT = ChatRequest("m", (Message("user", "?"),), 20, None)
 

@@ -12,10 +12,10 @@ import pytest
 
 from harness.client import server_health
 from harness.core.errors import RunError, ServerError
-from tests.support.chat_answers import Body
-from tests.support.chat_server import TINY_BASE, ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with
+from tests.support.runs.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with
+from tests.support.servers.chat_answers import Body
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1beta/openai", "/api/v1", ""])

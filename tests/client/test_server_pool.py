@@ -11,11 +11,8 @@ import pytest
 
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.folder import RunFolder
-from tests.support.balancer import Balancer
-from tests.support.chat_answers import Body, mixed_answer
-from tests.support.chat_server import TINY_BASE, ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import (
+from tests.support.runs.sampling_runs import (
     PATIENT_POLICY,
     QUICK_POLICY,
     count_outcomes,
@@ -23,6 +20,9 @@ from tests.support.sampling_runs import (
     run_options,
     run_sampling,
 )
+from tests.support.servers.balancer import Balancer
+from tests.support.servers.chat_answers import Body, mixed_answer
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
 
 APIS = pytest.mark.parametrize("tokens", [False, True], ids=["chat", "completions"])
 

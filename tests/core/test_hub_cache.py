@@ -18,7 +18,7 @@ from serve.launch.command import ServeConfig
 from serve.launch.machine import Machine
 from serve.launch.preparation import prepare
 from serve.registry.base_model import BaseModel
-from tests.support.tiny_adapters import make_base
+from tests.support.models.tiny_adapters import make_base
 from trainers.model.inputs import check_weights
 
 CPU = Machine("cpu", (0, 1), 16 << 30)

@@ -27,7 +27,7 @@ from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.scoring.run_scores import score_run
 from tests.support.data_samples import barc_lines, write_lines
-from tests.support.run_folders import edit_manifest, write_run
+from tests.support.runs.run_folders import edit_manifest, write_run
 from trainers.run.validation import open_validation
 from trainers.tiny.tokenizer import build_tokenizer
 

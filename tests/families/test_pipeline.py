@@ -30,7 +30,7 @@ from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
 from tests.serving.conftest import own_threads
 from tests.serving.world import post
-from tests.support.dtypes import SERVE_OPTIONS
+from tests.support.vllm.dtypes import SERVE_OPTIONS
 from trainers.commands.merge import merge
 from trainers.commands.parity import check_parity
 from trainers.commands.preview import preview

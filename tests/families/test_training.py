@@ -12,7 +12,7 @@ from harness.core.errors import ConfigError
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import FAMILIES, constant_tasks, make_family
-from tests.support.train_runs import (
+from tests.support.training.train_runs import (
     Data,
     adapter_manifest,
     log_losses,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.matrix import count_cases
-from tests.support.chat_answers import mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.sampling_runs import run_options, run_sampling
+from tests.support.runs.sampling_runs import run_options, run_sampling
+from tests.support.servers.chat_answers import mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from harness.core.random_stream import Stream
 from tests.cli.test_demo import servers_of
 from tests.faults.matrix import count_cases
 from tests.support.commands import wait_until
-from tests.support.dtypes import DTYPE
-from tests.support.train_runs import last_error_line
+from tests.support.training.train_runs import last_error_line
+from tests.support.vllm.dtypes import DTYPE
 
 SWEEP: dict[str, Any] = {
     "original": "toy/cross#n=50",

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import AdapterError, ConfigError, RunError
-from tests.support.hostile import PickleBomb
-from tests.support.train_runs import FEW_STEPS, Data, recipe_data, train_adapter
+from tests.support.servers.hostile import PickleBomb
+from tests.support.training.train_runs import FEW_STEPS, Data, recipe_data, train_adapter
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
 from trainers.store.digests import DIGESTS_FILE, write_digests

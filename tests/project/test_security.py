@@ -24,10 +24,10 @@ from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
 from tests.sampling.test_run_cli import run_arguments
-from tests.support.admin_site import NO_KEYS, Site
-from tests.support.chat_server import ChatServer
-from tests.support.hostile import PickleBomb, open_site
-from tests.support.tiny_adapters import make_adapter, make_base
+from tests.support.models.tiny_adapters import make_adapter, make_base
+from tests.support.servers.admin_site import NO_KEYS, Site
+from tests.support.servers.chat_server import ChatServer
+from tests.support.servers.hostile import PickleBomb, open_site
 
 USER, ADMIN = "user-key-0123456789", "admin-key-0123456789"
 

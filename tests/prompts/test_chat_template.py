@@ -10,7 +10,7 @@ from harness.prompts.assistant_turn import find_assistant_turn
 from harness.prompts.chat_template import TemplateSettings, first_lost_character, reads_clock, render_chat
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.prompts.prompt_template import Message
-from tests.support.chat_server import TINY_BASE
+from tests.support.servers.chat_server import TINY_BASE
 from trainers.tiny.tokenizer import CHATML
 
 QUESTION = [Message("user", "1 2?")]

@@ -10,7 +10,7 @@ import pytest
 
 from harness.core.errors import ConfigError
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids, find_tokenizer_folder
-from tests.support.chat_server import TINY_BASE
+from tests.support.servers.chat_server import TINY_BASE
 
 
 def test_a_hub_id_is_looked_up_in_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

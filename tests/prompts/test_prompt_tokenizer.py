@@ -76,6 +76,7 @@ def test_ids_equal_those_of_the_chat_template(tokenizer: Any, name: str, encoder
         assert fast.prompt_ids(task, 0) == plain.prompt_ids(task, 0) == ids
         sample = fast.sample(task, 0)
         assert sample == plain.sample(task, 0)
+        assert fast.answer_ids(task, 0) == plain.answer_ids(task, 0) == sample.ids[sample.prompt_length :]
         assert sample.ids[: sample.prompt_length] == ids
         assert tokenizer.decode(sample.ids) + "\n" == tokenizer.apply_chat_template(answered, tokenize=False)
         assert sample.ids[-1] == tokenizer.eos_token_id
@@ -92,6 +93,7 @@ def test_tables_equal_the_tokenizer_on_real_tasks(tokenizer: Any) -> None:
         view = random_view(Stream("view", index), len(task.train)).apply_task(task)
         for test in range(len(task.test)):
             assert fast.sample(view, test) == plain.sample(view, test)
+            assert fast.answer_ids(view, test) == plain.answer_ids(view, test)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_table_is_used_only_if_it_agrees_with_the_tokenizer(split_digits: bool
         asked = _conversation(prompt, task, encoder)
         ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
         assert tokens.prompt_ids(task, 0) == ids
-        assert tokens.sample(task, 0).ids[: len(ids)] == ids
+        assert tokens.sample(task, 0).ids == ids + tokens.answer_ids(task, 0)
 
 
 GROUPING = {"llama3": "triples", "phi": "triples", "qwen3": "cells", "gemma3": "cells", "mistral": "cells"}
@@ -146,6 +148,7 @@ def test_tables_of_grouped_digits_equal_the_tokenizer(
         assert fast.method == GROUPING[name]
     task = Task("t", (Pair(grids[0], grids[1]),), (Pair(grids[2], grids[3]),))
     assert fast.sample(task, 0) == plain.sample(task, 0)
+    assert fast.answer_ids(task, 0) == plain.answer_ids(task, 0)
 
 
 def test_a_token_for_a_run_of_one_digit_rules_out_the_table_of_cells() -> None:

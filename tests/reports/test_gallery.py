@@ -19,7 +19,7 @@ from reports.gallery.layout import BOX, COLUMNS, lay_out_task
 from reports.gallery.votes import top_grids
 from reports.loading.runs import load_sections
 from reports.report import ReportOptions, write_report
-from tests.support.run_folders import MakeRun, append_record, prediction_record, run_manifest, wrong_grid
+from tests.support.runs.run_folders import MakeRun, append_record, prediction_record, run_manifest, wrong_grid
 
 SPEC = "toy/cross/evaluation#n=6"
 IDS = [f"cross-{k:06}" for k in range(6)]

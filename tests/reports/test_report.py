@@ -22,7 +22,7 @@ from reports.report import ReportOptions, write_report
 from reports.sections.provenance import provenance, warnings
 from reports.sections.tables import cost, differences, duration, failures, losses
 from reports.sections.verdict import unfinished_warnings, verdict
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "report.md"
 SPEC = "toy/cross/evaluation#n=20"
@@ -78,12 +78,12 @@ def test_verdict_names_the_leader_and_the_resolved_differences(make_run: MakeRun
     assert "not resolved against" in text
     lost = sum(sum(result.failures.values()) for result in results.values())
     assert f"{lost} of the 1,440 predictions ({percent(lost / 1440)}) failed, most often as `unparsed`" in text
-    (against,) = load_sections([section.runs[0].folder.path], baseline="a")
+    (against,) = load_sections([section.runs[0].path], baseline="a")
     assert {row.baseline for row in against.pairs} == {"a"}
     level = with_interval(results["a"].metrics["vote_2"])
     assert f"Against **a** ({level}): better: **b** (+" in verdict([against])
     with pytest.raises(RunError, match="no run has a model 'z' to be the baseline; they have: a, b, c"):
-        load_sections([section.runs[0].folder.path], baseline="z")
+        load_sections([section.runs[0].path], baseline="z")
 
 
 def test_verdict_states_the_largest_difference_that_may_stay_unresolved(make_run: MakeRun) -> None:

@@ -22,7 +22,7 @@ from reports.loading.training import find_training
 from reports.report import ReportOptions, write_report
 from reports.sections.reference import load_reference, published_section, reference_table
 from reports.sections.tables import cost
-from tests.support.run_folders import MakeRun
+from tests.support.runs.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=20"
 TASK = "cross-000003"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import pytest
 from reports.html.task_table import TaskTable, task_table
 from reports.loading.runs import load_sections
 from reports.report import ReportOptions, write_report
-from tests.support.chromium import Page, browser, find_chromium
-from tests.support.run_folders import write_run
+from tests.support.chromium import DEAD_LINKS, Page, find_chromium, in_browser
+from tests.support.runs.run_folders import write_run
 
 SPEC = "toy/cross/evaluation#n=30"
 EVIL = "<img src=http://127.0.0.1:9/x onerror=document.title='hit'>"
@@ -22,9 +21,6 @@ EVIL = "<img src=http://127.0.0.1:9/x onerror=document.title='hit'>"
 _ROWS = """[...document.querySelectorAll('#tasks-1 tbody tr')]
     .filter((row) => row.offsetParent !== null).map((row) => row.cells[0].textContent)"""
 _UNNAMED = "[...document.querySelectorAll('input, button')].filter((e) => !(e.labels?.[0] ?? e).textContent.trim())"
-_DEAD_LINKS = (
-    "[...document.querySelectorAll('a[href^=\"#\"]')].filter((a) => !document.getElementById(a.hash.slice(1)))"
-)
 _COLOURS = """(async () => {
   const counts = [];
   for (const image of document.images) {
@@ -47,19 +43,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TaskTable]:
     run = write_run(folder, "run", SPEC, {"base": 0.15, EVIL: 0.45})
     (page,) = write_report([run], folder / "report.html", ReportOptions(title="A <b>title</b>"))
     return page, task_table(load_sections([run])[0], {})
-
-
-def in_browser(tmp_path: Path, page: Path, steps: Callable[[Page], Awaitable[None]], script: bool = True) -> None:
-    """Open a page in a new browser and run ``steps`` in it."""
-
-    async def run() -> None:
-        async with browser(tmp_path / "profile") as tab:
-            if not script:
-                await tab.command("Emulation.setScriptExecutionDisabled", value=True)
-            await tab.open(page)
-            await steps(tab)
-
-    asyncio.run(run())
 
 
 @pytest.mark.slow
@@ -116,7 +99,7 @@ def test_the_page_is_self_contained_and_its_pictures_are_drawn(written: tuple[Pa
         assert await tab.evaluate("document.querySelectorAll('img:not([src^=\"data:\"])').length") == 0
         assert await tab.evaluate(f"{_UNNAMED}.length") == 0
         # Every link inside the page leads somewhere.
-        assert await tab.evaluate(f"{_DEAD_LINKS}.map((a) => a.hash)") == []
+        assert await tab.evaluate(f"{DEAD_LINKS}.map((a) => a.hash)") == []
         assert await tab.evaluate("document.querySelectorAll('#tasks-1 a').length") == 10
         assert tab.complaints() == []
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import HEADLINE
-from harness.scoring.run_scores import ModelScores
 from harness.stats.intervals import intervals, running_mean, wilson
 from harness.voting.metrics import OutputScore, task_curves
 from reports.loading.runs import Section, load_sections
@@ -22,7 +22,7 @@ from reports.plots.losses import losses_figure
 from reports.plots.rates import rates_figure
 from reports.plots.reliability import reliability, reliability_figure, winner_share
 from reports.plots.style import look, render, styled
-from tests.support.run_folders import MakeRun
+from tests.support.runs.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=60"
 MODELS = {"base": 0.05, "half": 0.5, "good": 0.55}
@@ -58,7 +58,7 @@ def test_intervals_are_drawn_at_their_values(section: Section) -> None:
 
 
 def test_several_datasets_are_grouped_under_headings(make_run: MakeRun, section: Section) -> None:
-    runs = [section.runs[0].folder.path, make_run("other", "toy/copy/evaluation#n=20", {"base": 0.9})]
+    runs = [section.runs[0].path, make_run("other", "toy/copy/evaluation#n=20", {"base": 0.9})]
     sections = load_sections(runs)
     figure = intervals_figure(sections)
     assert labels(figure.axes[0]) == [SPEC, *MODELS, "toy/copy/evaluation#n=20", "base"]

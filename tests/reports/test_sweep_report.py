@@ -16,7 +16,7 @@ from harness.voting.metrics import METRICS
 from reports.loading.runs import Section, load_sections
 from reports.loading.sweep import mean_over_seeds, read_sweep, sweep_tables
 from reports.sections.sweep import sweep_section
-from tests.support.run_folders import MakeRun
+from tests.support.runs.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=60"
 SKILL = {"a-s0": 0.8, "a-s1": 0.7, "b-s0": 0.75, "b-s1": 0.7, "c-s0": 0.1, "c-s1": 0.15}

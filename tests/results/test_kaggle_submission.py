@@ -14,13 +14,14 @@ from harness.core.grid import Grid, Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.results.kaggle_submission import PLACEHOLDER, check_submission, make_submission
+from harness.scoring.model_scores import score_model
 from harness.scoring.prediction_loader import open_predictions
-from harness.scoring.run_scores import score_model, score_run
+from harness.scoring.run_scores import score_run
 from harness.scoring.run_selector import select_model
 from harness.voting.selection_rules import get_rule
 from tests.conftest import ROOT
 from tests.support.commands import run_bench
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")

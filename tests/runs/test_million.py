@@ -15,12 +15,13 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Outcome, RunConfig
+from harness.runs.prediction_schema import Outcome
+from harness.runs.schema import RunConfig
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.recording import prediction_line
-from tests.support.chat_answers import no_grid
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
+from tests.support.servers.chat_answers import no_grid
+from tests.support.servers.chat_server import ChatServer
 
 pytestmark = pytest.mark.long
 

@@ -12,8 +12,8 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder, config_changes
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.prediction_reader import read_predictions
-from harness.runs.schema import PredictionRecord
-from tests.support.run_folders import append_record, load_records, prediction_record, run_manifest
+from harness.runs.prediction_schema import PredictionRecord
+from tests.support.runs.run_folders import append_record, load_records, prediction_record, run_manifest
 
 TASK = open_dataset("toy/copy#n=1").task(0)
 
@@ -62,6 +62,17 @@ def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path, resume: bool) -> 
         RunFolder(tmp_path).check_free(resume)
     with pytest.raises(RunError, match="is a file"):
         RunFolder(tmp_path / "thesis.tex").check_free(resume)
+
+
+@pytest.mark.parametrize("name", ["file/run", "blocked"])
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "blocked" / ".lock").mkdir(parents=True)
+    with (
+        pytest.raises(RunError, match=f"{name}: cannot write to this folder"),
+        RunFolder(tmp_path / name).locked(),
+    ):
+        raise AssertionError
 
 
 def test_resuming_keeps_the_history_and_names_changed_options(tmp_path: Path) -> None:

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chat_answers import Body, mixed_answer
-from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.sampling_runs import QUICK_POLICY, predictions_without_times, run_options, run_sampling, used_api
+from tests.support.runs.sampling_runs import (
+    QUICK_POLICY,
+    predictions_without_times,
+    run_options,
+    run_sampling,
+    used_api,
+)
+from tests.support.servers.chat_answers import Body, mixed_answer
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
 
 KNOWN: Body = {"root": str(TINY_BASE), "max_model_len": 4096}
 

@@ -9,9 +9,9 @@ import pytest
 
 from harness.cli import cli
 from harness.cli.entry import run_cli
-from tests.support.chat_server import ChatServer
 from tests.support.commands import run_bench
-from tests.support.sampling_runs import ambiguous_answer
+from tests.support.runs.sampling_runs import ambiguous_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 def run_words(server: ChatServer, out: Path, *more: str) -> list[str]:

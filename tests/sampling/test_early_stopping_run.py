@@ -13,9 +13,7 @@ from harness.runs.schema import ModelResult, Results
 from harness.sampling.reproduction import reproduce_run
 from harness.scoring.run_scores import score_run
 from harness.voting.metrics import STRICT_METRICS
-from tests.support.chat_answers import random_faults
-from tests.support.chat_server import ChatServer
-from tests.support.sampling_runs import (
+from tests.support.runs.sampling_runs import (
     MODELS,
     STOPPING_POLICY,
     ambiguous_answer,
@@ -24,6 +22,8 @@ from tests.support.sampling_runs import (
     run_sampling,
     stopping_options,
 )
+from tests.support.servers.chat_answers import random_faults
+from tests.support.servers.chat_server import ChatServer
 
 RULES = ("decided", "risk=0.2")
 PLANNED = len(MODELS) * 20 * 16

@@ -18,9 +18,9 @@ from harness.sampling.reproduction import reproduce_run
 from harness.scoring.unmeasured_models import NothingMeasuredError
 from tests.families import templates
 from tests.families.make import make_tokenizer
-from tests.support.chat_answers import Body
-from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with
+from tests.support.runs.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with
+from tests.support.servers.chat_answers import Body
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
 
 WITH_SYSTEM = {"prompt": "output-from-examples-v1", "encoder": None, "models": ("base",)}
 SILENT = {"prompt": None, "encoder": None}

@@ -15,10 +15,10 @@ from harness.core.grid import Grid
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.session import sample_run
 from harness.voting.live_tally import ModelTally
-from tests.support.chat_answers import Body, mixed_answer
-from tests.support.chat_server import ChatServer
 from tests.support.commands import wait_until
-from tests.support.sampling_runs import QUICK_POLICY, run_options
+from tests.support.runs.sampling_runs import QUICK_POLICY, run_options
+from tests.support.servers.chat_answers import Body, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 GRID = Grid(1, 1, b"\0")
 

@@ -13,18 +13,18 @@ from harness.client.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.runs.folder import RunFolder
-from harness.runs.schema import PredictionRecord
+from harness.runs.prediction_schema import PredictionRecord
 from harness.sampling.options import RunOptions
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import make_family
-from tests.support.chat_server import TINY_BASE
-from tests.support.dtypes import SERVE_OPTIONS, tolerance
-from tests.support.plain_vllm import PlainVllm
-from tests.support.sampling_runs import predictions_without_times, run_options, run_sampling
-from tests.support.tiny_models import make_lora
+from tests.support.models.tiny_models import make_lora
+from tests.support.runs.sampling_runs import predictions_without_times, run_options, run_sampling
+from tests.support.servers.chat_server import TINY_BASE
+from tests.support.vllm.dtypes import SERVE_OPTIONS, tolerance
+from tests.support.vllm.plain_vllm import PlainVllm
 
 
 @pytest.fixture(scope="module")

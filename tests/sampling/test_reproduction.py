@@ -12,10 +12,10 @@ from harness.runs.folder import RunFolder
 from harness.sampling.progress_display import Display
 from harness.sampling.reproduction import reproduce_run
 from harness.scoring.run_scores import score_run
-from tests.support.chat_answers import Body, echo, mixed_answer
-from tests.support.chat_server import ChatServer
 from tests.support.commands import run_bench
-from tests.support.sampling_runs import run_options, run_sampling
+from tests.support.runs.sampling_runs import run_options, run_sampling
+from tests.support.servers.chat_answers import Body, echo, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 def test_the_same_server_gives_the_same_run(tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ from harness.core.errors import ArcBenchError, ConfigError, DataError, RunError,
 from harness.data.dataset import TaskList
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.sampling.options import load_tasks
+from harness.sampling.config_draft import load_tasks
 from harness.scoring.run_scores import score_run
-from tests.support.chat_answers import Body, mixed_answer
-from tests.support.chat_server import ChatServer
-from tests.support.run_folders import edit_manifest
-from tests.support.sampling_runs import count_outcomes, predictions_without_times, run_options, run_sampling
+from tests.support.runs.run_folders import edit_manifest
+from tests.support.runs.sampling_runs import count_outcomes, predictions_without_times, run_options, run_sampling
+from tests.support.servers.chat_answers import Body, mixed_answer
+from tests.support.servers.chat_server import ChatServer
 
 
 def test_resume_refuses_another_configuration_and_names_it(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from harness.cli import cli
 from harness.cli.entry import run_cli
 from harness.runs.folder import RunFolder
-from tests.support.chat_answers import Body
-from tests.support.chat_server import ChatServer
 from tests.support.data_samples import barc_lines, write_lines
+from tests.support.servers.chat_answers import Body
+from tests.support.servers.chat_server import ChatServer
 
 
 def run_arguments(server: ChatServer, out: Path, *more: str) -> list[str]:

@@ -19,14 +19,12 @@ from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.runs.folder import RunFolder
-from harness.runs.schema import PredictionRecord
+from harness.runs.prediction_schema import PredictionRecord
 from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.sampling.recording import prediction_line
 from harness.scoring.run_scores import score_run
-from tests.support.chat_answers import Body, no_grid
-from tests.support.chat_server import TINY_BASE, ChatServer
-from tests.support.run_folders import load_records, run_manifest
-from tests.support.sampling_runs import (
+from tests.support.runs.run_folders import load_records, run_manifest
+from tests.support.runs.sampling_runs import (
     QUICK_POLICY,
     count_outcomes,
     predictions_without_times,
@@ -35,6 +33,8 @@ from tests.support.sampling_runs import (
     run_sampling,
     used_api,
 )
+from tests.support.servers.chat_answers import Body, no_grid
+from tests.support.servers.chat_server import TINY_BASE, ChatServer
 
 TASKS = ("toy/edge/evaluation#n=6", "compact-v0", "MinimalGridEncoder()")
 ARC = (

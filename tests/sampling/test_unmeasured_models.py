@@ -17,10 +17,10 @@ from harness.core.errors import RunError, ServerError
 from harness.runs.folder import RunFolder
 from harness.scoring.unmeasured_models import MIN_OUTPUTS, MIN_PREDICTIONS, UnmeasuredModelCheck
 from harness.voting.live_tally import ModelTally
-from tests.support.chat_answers import Body, echo
-from tests.support.chat_server import ChatServer
 from tests.support.commands import run_bench
-from tests.support.sampling_runs import count_outcomes, run_options, run_sampling
+from tests.support.runs.sampling_runs import count_outcomes, run_options, run_sampling
+from tests.support.servers.chat_answers import Body, echo
+from tests.support.servers.chat_server import ChatServer
 
 LONG = "toy/copy/evaluation#n=60"
 

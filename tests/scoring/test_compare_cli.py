@@ -1,4 +1,4 @@
-"""``bench compare`` and ``bench gate``."""
+"""``bench compare``: comparisons, their warnings, and how runs and models are selected."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import json
 import re
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
-from harness.results.junit_xml import write_junit
 from harness.runs.folder import RunFolder
 from harness.scoring.run_selector import select_models
-from harness.stats.gate import Gate
 from harness.stats.paired_test import holm, tasks_needed
 from harness.voting.metrics import METRICS
 from reports.loading.runs import load_sections
 from reports.sections.provenance import warnings as report_warnings
 from tests.support.commands import run_bench
 from tests.support.data_samples import task_json
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=40"
 
@@ -220,91 +217,6 @@ def test_wrong_options_and_wrong_runs(
     actual, out, err = run_bench(capsys, *(word.replace("RUN", str(run)) for word in words))
     assert (actual, out) == (status, "")
     assert message in err
-
-
-def suite(path: Path) -> ElementTree.Element:
-    """Return the only suite of a JUnit file after checking its counts."""
-    root = ElementTree.parse(path).getroot()
-    assert root.tag == "testsuites"
-    (actual,) = root
-    (case,) = actual
-    assert (actual.tag, case.tag) == ("testsuite", "testcase")
-    for element in (root, actual):
-        assert int(element.attrib["tests"]) == 1
-        assert int(element.attrib["failures"]) == len(case.findall("failure"))
-        assert int(element.attrib["errors"]) == len(case.findall("error"))
-    assert case.attrib["name"]
-    assert case.attrib["classname"]
-    return actual
-
-
-@pytest.mark.parametrize(("minimum", "status", "word"), [(0.3, 0, "PASS"), (0.8, 3, "INCONCLUSIVE"), (1.0, 1, "FAIL")])
-def test_a_gate_with_a_minimum(
-    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path, minimum: float, status: int, word: str
-) -> None:
-    run = make_run("a", SPEC, {"m": 0.9})
-    actual, out, _ = run_bench(
-        capsys, "gate", run, "--metric", "accuracy", "--min", minimum, "--junit", tmp_path / "gate.xml"
-    )
-    assert actual == status
-    assert out.startswith(f"{word}: accuracy is 8")
-    written = suite(tmp_path / "gate.xml")
-    kinds = {0: ("0", "0"), 1: ("1", "0"), 3: ("0", "1")}[status]
-    assert (written.attrib["failures"], written.attrib["errors"]) == kinds
-    assert f"accuracy >= {minimum:g}" in written[0].attrib["name"]
-
-
-@pytest.mark.parametrize(
-    ("metric", "margin", "status"),
-    [("accuracy", 0.9, 0), ("accuracy", 0.1, 1), ("unanswered", 0.2, 0), ("pass_n", 0.02, 3)],
-)
-def test_a_gate_with_a_baseline(
-    capsys: pytest.CaptureFixture[str], make_run: MakeRun, metric: str, margin: float, status: int
-) -> None:
-    run = make_run("a", SPEC, {"new": 0.6, "old": 0.9})
-    actual, out, err = run_bench(
-        capsys, "gate", f"{run}@new", "--baseline", f"{run}@old", "--metric", metric, "--margin", margin
-    )
-    assert (actual, err) == (status, "")
-    assert out.startswith({0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}[status])
-    assert f"asked for is a loss of at most {100 * margin:g}" in out
-
-
-def test_a_model_is_no_worse_than_itself_only_where_the_tasks_suffice(
-    capsys: pytest.CaptureFixture[str], make_run: MakeRun
-) -> None:
-    run = make_run("a", SPEC, {"m": 0.6})
-    words = ("gate", run, "--baseline", run, "--metric", "vote_2", "--margin")
-    assert run_bench(capsys, *words, "0.1")[0] == 0
-    status, out, _ = run_bench(capsys, *words, "0.05")
-    assert status == 3
-    assert "[-8.8, +8.8] (widest case: too few tasks differ)" in out
-
-
-def test_a_gate_that_cannot_be_computed_is_an_error_in_junit_too(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    status, _, err = run_bench(capsys, "gate", tmp_path, "--min", "0.5", "--junit", tmp_path / "gate.xml")
-    assert status == 4  # not 1, which says FAIL
-    assert "manifest.json is missing" in err
-    error = suite(tmp_path / "gate.xml")[0].find("error")
-    assert error is not None
-    assert "manifest.json is missing" in error.attrib["message"]
-
-
-def test_a_run_without_predictions_is_an_error_in_junit(
-    capsys: pytest.CaptureFixture[str], make_run: MakeRun, tmp_path: Path
-) -> None:
-    run = make_run("a", SPEC, {"m": 0.6})
-    (run / "predictions.jsonl").unlink()
-    assert run_bench(capsys, "gate", run, "--min", "0.5", "--junit", tmp_path / "gate.xml")[0] == 4
-    assert suite(tmp_path / "gate.xml").attrib["errors"] == "1"
-
-
-def test_any_name_makes_valid_xml(tmp_path: Path) -> None:
-    for verdict in (*Gate, None):
-        write_junit(tmp_path / "gate.xml", 'a<b & "c" \x00\x1b\ud800 é', verdict, "<&>\x07]]>")
-        assert suite(tmp_path / "gate.xml")[0].attrib["name"] == 'a<b & "c" ��� é'
 
 
 def test_an_at_sign_may_be_part_of_a_run_or_a_model(

@@ -223,7 +223,7 @@ def test_missing_or_unknown_options_are_refused(tmp_path: Path) -> None:
         format_named("csv")
     with pytest.raises(DataError, match="expected a folder with a file for each task"):
         open_predictions(SAVED / "submission.json", TASKS, "arcprize")
-    assert FORM_NAMES == ("run", "lines", "arc24", "attempts", "kaggle", "arcprize")
+    assert FORM_NAMES == ("run", "pool", "lines", "arc24", "attempts", "kaggle", "arcprize")
 
 
 @pytest.mark.parametrize(("indices", "answered"), [([1], {1}), ([0], {0}), ([1, 0], {0, 1})])

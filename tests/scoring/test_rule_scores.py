@@ -14,9 +14,11 @@ from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
 from harness.results.rule_table import rule_results, rules_text
 from harness.runs.prediction_reader import Prediction
+from harness.scoring.model_scores import score_model
 from harness.scoring.prediction_groups import ModelPredictions, group_predictions
 from harness.scoring.rule_scores import (
     PLACES,
+    ModelRescores,
     compare_rules,
     loss_split,
     parse_rules,
@@ -24,14 +26,14 @@ from harness.scoring.rule_scores import (
     score_rules,
     unusable_reason,
 )
-from harness.scoring.run_scores import score_model
 from harness.voting.ranking import RankedGrid, Vote
 from harness.voting.selection_rules import RULES
-from tests.support.votes import vote_k
+from tests.support.runs.votes import vote_k
 
 GRIDS = [Grid(1, 2, bytes(cells)) for cells in itertools.product(range(4), repeat=2)]
 TRUTH = GRIDS[0]
 N = 12
+NOT_RESCORED_RULES = [rule for rule in RULES.values() if not rule.needs_rescores]
 
 
 def tasks(count: int) -> list[Task]:
@@ -87,7 +89,7 @@ def test_later_ranks_are_grouped() -> None:
 def test_solved_lost_and_not_found_add_up_for_every_rule() -> None:
     predictions = gather(40, 1)
     scores = score_model(predictions, tasks(40), N)
-    scored = score_rules(predictions, scores, tasks(40), list(RULES.values()))
+    scored = score_rules(predictions, scores, tasks(40), NOT_RESCORED_RULES)
     by_name = {row.rule.name: row for row in scored}
     np.testing.assert_array_equal(by_name["vote"].scores.tasks.values, scores.tasks.values)
     for row in scored:
@@ -108,7 +110,7 @@ def test_differences_are_to_the_vote_and_corrected_over_all_models_and_rules() -
     for seed, name in ((1, "one"), (2, "two")):
         predictions = gather(40, seed)
         scores = score_model(predictions, tasks(40), N)
-        scored[name] = score_rules(predictions, scores, tasks(40), parse_rules("all"))
+        scored[name] = score_rules(predictions, scores, tasks(40), NOT_RESCORED_RULES)
     rows = compare_rules(scored, seed=0)
     assert len(rows) == 2 * 4 * 2
     assert {row.baseline for row in rows} == {"one: vote", "two: vote"}
@@ -131,7 +133,7 @@ def test_rules_are_parsed_in_any_order_and_the_vote_comes_first() -> None:
 
 def test_rules_that_need_views_or_logprobs_are_refused_without_them() -> None:
     predictions = gather(4, 3, logprobs=False, views=False)
-    reasons = {name: unusable_reason(rule, predictions) for name, rule in RULES.items()}
+    reasons = {rule.name: unusable_reason(rule, predictions) for rule in NOT_RESCORED_RULES}
     assert [name for name, reason in reasons.items() if reason is None] == ["vote", "first"]
     scores = score_model(predictions, tasks(4), N)
     with pytest.raises(ConfigError, match=r"rule marc cannot be applied: .*which view"):
@@ -160,3 +162,42 @@ def test_logprob_adds_probabilities_of_equal_answers() -> None:
     scored = {row.rule.name: row for row in score_rules(predictions, scores, task, parse_rules("logprob,first"))}
     assert scored["logprob"].scores.outputs["t00"][0].vote_1 == 1
     assert scored["first"].scores.outputs["t00"][0].vote_1 == 0
+
+
+def rescored(predictions: ModelPredictions, seed: int) -> dict[tuple[str, int], dict[Grid, list[float]]]:
+    """Make up log-probabilities of every candidate under four views."""
+    rng = np.random.default_rng(seed)
+    return {
+        (task, index): {grid: list(-rng.exponential(2, 4)) for grid in output.votes_by_grid}
+        for task, outputs in predictions.outputs.items()
+        for index, output in enumerate(outputs)
+    }
+
+
+def test_rules_on_rescores_choose_by_the_sum_over_views() -> None:
+    predictions = gather(30, 7)
+    scores = score_model(predictions, tasks(30), N)
+    rescores = rescored(predictions, 8)
+    rules = [RULES["poe"], RULES["kgmon"]]
+    poe, kgmon = score_rules(predictions, scores, tasks(30), rules, ModelRescores(rescores))
+    for task, outputs in predictions.outputs.items():
+        for index, output in enumerate(outputs):
+            sums = {grid: sum(values) for grid, values in rescores[task, index].items()}
+            views = {grid: len({vote.view_index for vote in votes}) for grid, votes in output.votes_by_grid.items()}
+            best = max(sums, key=lambda grid: sums[grid])
+            assert poe.scores.outputs[task][index].vote_1 == (best == TRUTH)
+            best = max(sums, key=lambda grid: views[grid] + sums[grid] / 4)
+            assert kgmon.scores.outputs[task][index].vote_1 == (best == TRUTH)
+
+
+def test_rules_that_need_rescores_refuse_what_was_not_rescored() -> None:
+    predictions = gather(4, 7)
+    scores = score_model(predictions, tasks(4), N)
+    rescores = rescored(predictions, 8)
+    assert unusable_reason(RULES["poe"], predictions, ModelRescores(rescores)) is None
+    assert "were not rescored (bench rescore" in (unusable_reason(RULES["poe"], predictions) or "")
+    del rescores["t01", 1][next(iter(rescores["t01", 1]))]
+    total = sum(len(grids) for grids in rescores.values()) + 1
+    with pytest.raises(ConfigError, match=f"rule kgmon .*: 1 of {total} candidates .* first in task t01, test 1"):
+        score_rules(predictions, scores, tasks(4), [RULES["kgmon"]], ModelRescores(rescores))
+    score_rules(predictions, scores, tasks(4), [RULES["kgmon"]], ModelRescores(rescores, limited=True))

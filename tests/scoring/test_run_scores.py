@@ -19,12 +19,14 @@ from harness.results.summary_table import summary_table
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions
 from harness.scoring.declared_tasks import declared_tasks
+from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import all_pairs, compare_pairs
-from harness.scoring.run_scores import ModelScores, score_run, score_run_models
+from harness.scoring.prediction_loader import open_predictions
+from harness.scoring.run_scores import score_run, score_saved
 from harness.scoring.run_selector import select_models
 from harness.voting.metrics import METRICS, OutputScore, average_outputs
 from tests.support.data_samples import random_task, task_json, tasks
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=24"
 
@@ -167,7 +169,7 @@ def test_equal_digests_mean_equal_content(one: Task, two: Task) -> None:
 
 def test_a_comparison_lists_the_tasks_won_and_its_verdict_follows_p(make_run: MakeRun) -> None:
     run = make_run("a", SPEC, {"bad": 0.1, "good": 0.9})
-    scored = score_run_models(RunFolder(run), RunFolder(run).manifest())
+    scored = score_saved(open_predictions(run))
     rows = compare_pairs(all_pairs(scored), seed=0)
     assert [row.metric for row in rows] == ["accuracy", "pass_n", "vote_2", "vote_1"]
     for row in rows:

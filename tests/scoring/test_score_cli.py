@@ -19,7 +19,7 @@ from harness.voting.metrics import METRICS
 from tests.conftest import ROOT
 from tests.support.commands import run_bench
 from tests.support.data_samples import task_json
-from tests.support.run_folders import MakeRun, edit_manifest
+from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"
 TASKS = str(SAVED / "tasks.json")

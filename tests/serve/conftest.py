@@ -1,4 +1,4 @@
-"""Servers without vLLM (``tests.support.admin_site``) for the tests of this folder."""
+"""Servers without vLLM (``tests.support.servers.admin_site``) for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.admin_site import NO_KEYS, Site
-from tests.support.tiny_adapters import make_adapter, make_base
+from tests.support.models.tiny_adapters import make_adapter, make_base
+from tests.support.servers.admin_site import NO_KEYS, Site
 
 OpenSite = Callable[..., Site]
 

@@ -7,23 +7,21 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
-from serve.registry.adapter_version import AdapterInUseError, AdapterVersion, UnknownAdapterError
+from serve.registry.adapter_version import AdapterInUseError, UnknownAdapterError
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
-from serve.server.engine import VllmEngine
 from serve.server.pool import AdapterPool, PoolLimits
-from tests.support.admin_site import FakeEngine
-from tests.support.tiny_adapters import make_adapter, make_base
+from tests.support.models.tiny_adapters import make_adapter, make_base
+from tests.support.servers.adapter_pools import Toys, engine, resolve, settle
+from tests.support.servers.admin_site import FakeEngine
 
-Toys = tuple[Registry, BaseModel, dict[str, list[AdapterVersion]]]
 _ports = itertools.count(9000)
 
 
@@ -50,32 +48,6 @@ def pool(toys: Toys) -> Iterator[AdapterPool]:
     lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
     yield AdapterPool(FakeEngine(), registry, base, PoolLimits(max_rank=8, max_loaded=4), lease)
     lease.close()
-
-
-def engine(pool: AdapterPool) -> FakeEngine:
-    """Return the pool's engine."""
-    fake = pool._engine
-    assert isinstance(fake, FakeEngine)
-    return fake
-
-
-def resolve(pool: AdapterPool, model: str) -> str:
-    """Return the version that a request for ``model`` would use."""
-    with pool.use(model) as version:
-        return version
-
-
-async def settle(pool: AdapterPool) -> None:
-    """Wait until every version that can be unloaded is unloaded and no longer in the lease."""
-    for _ in range(10):  # tasks that were just created start
-        await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        while True:
-            entries = pool.loaded.values()
-            is_unloading = any(entry.retiring and not entry.requests for entry in entries)
-            if not is_unloading and (not pool._retirements or any(entry.requests for entry in entries)):
-                return
-            await asyncio.sleep(0.001)
 
 
 def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
@@ -319,23 +291,3 @@ def test_a_version_in_use_stays_loaded_under_any_actions(toys: Toys, actions: li
         asyncio.run(scenario(AdapterPool(FakeEngine(), registry, base, PoolLimits(8, 4), lease)))
     finally:
         lease.close()
-
-
-@pytest.mark.slow  # imports vLLM
-@pytest.mark.parametrize(("asked", "removed"), [(True, [8]), (False, [])])
-def test_a_load_that_failed_leaves_nothing_on_any_engine(asked: bool, removed: list[int]) -> None:
-    """Some of several engines may have loaded it. If vLLM refuses it before, there is no id to remove."""
-    numbers = SimpleNamespace(value=7)
-    forgotten: list[int] = []
-
-    async def load_lora_adapter(request: object) -> object:
-        numbers.value += asked
-        return SimpleNamespace(error=SimpleNamespace(message="engine 1 is out of memory"))
-
-    async def remove_lora(number: int) -> None:
-        forgotten.append(number)
-
-    models = SimpleNamespace(lora_id_counter=numbers, load_lora_adapter=load_lora_adapter)
-    with pytest.raises(AdapterError, match="engine 1 is out of memory"):
-        asyncio.run(VllmEngine(models, SimpleNamespace(remove_lora=remove_lora)).load("a@1", "/a"))
-    assert forgotten == removed

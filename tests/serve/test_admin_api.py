@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from serve.server.http_json import MAX_BODY
 from tests.serve.conftest import OpenSite
-from tests.support.admin_site import Site
+from tests.support.servers.admin_site import Site
 
 ACTIONS = ("load", "unload", "promote", "rollback", "remove", "gc")
 

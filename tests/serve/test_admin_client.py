@@ -19,7 +19,7 @@ from serve.cli import serve as serve_command
 from serve.client import admin
 from serve.launch.preparation import free_port
 from serve.launch.process import is_responding
-from tests.support.tiny_adapters import make_adapter, make_base
+from tests.support.models.tiny_adapters import make_adapter, make_base
 
 
 class Answering(BaseHTTPRequestHandler):

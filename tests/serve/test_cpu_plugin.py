@@ -106,8 +106,8 @@ def test_a_single_slot_applies_to_all_rows(slot: int, seed: int, add: bool) -> N
 
 
 def run_in_a_process(module: str) -> dict[str, Any]:
-    """Return what a module of tests.support prints as JSON; its patches of vLLM end with its process."""
-    command = [sys.executable, "-m", f"tests.support.{module}"]
+    """Return what a module of tests.support.vllm prints as JSON; its patches of vLLM end with its process."""
+    command = [sys.executable, "-m", f"tests.support.vllm.{module}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

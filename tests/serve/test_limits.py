@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 from serve.server.bounded_http import BoundedHttp
 from serve.server.http_json import MAX_BODY
 from serve.server.middleware import MAX_SEQUENCES
-from tests.support.admin_site import Site
 from tests.support.commands import wait_until
-from tests.support.hostile import ENDLESS_REQUESTS, HEAD, JUNK, bytes_in_flight, send_endlessly
+from tests.support.servers.admin_site import Site
+from tests.support.servers.hostile import ENDLESS_REQUESTS, HEAD, JUNK, bytes_in_flight, send_endlessly
 
 
 def test_a_request_for_too_many_answers_is_refused(site: Site) -> None:

@@ -14,8 +14,8 @@ from serve.client.many_servers import change_all_servers
 from serve.launch.preparation import free_port
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.admin_site import Site
-from tests.support.tiny_adapters import make_adapter, make_base
+from tests.support.models.tiny_adapters import make_adapter, make_base
+from tests.support.servers.admin_site import Site
 
 
 class Fleet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
-from harness.core.vllm_classes import MODULES
-from serve.registry import target_modules
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import count_bad_numbers, read_header
 from serve.registry.store import Registry
 from serve.registry.validation import validate_adapter
-from tests.support.tiny_adapters import lora_tensors, make_adapter, write_safetensors
+from tests.support.models.tiny_adapters import lora_tensors, make_adapter, write_safetensors
 
 
 @pytest.mark.parametrize(
@@ -135,142 +132,6 @@ def test_rank_pattern_is_followed(base: BaseModel, tmp_path: Path) -> None:
     assert validate_adapter(source, base).rank == 4
 
 
-ON_EMBEDDINGS = {
-    "base_model.model.model.embed_tokens.lora_embedding_A": (4, 40),
-    "base_model.model.model.embed_tokens.lora_embedding_B": (64, 4),
-}
-ON_HEAD = {"base_model.model.lm_head.lora_A.weight": (4, 64), "base_model.model.lm_head.lora_B.weight": (40, 4)}
-COPY = "base_model.model.model.embed_tokens.base_layer.weight"
-
-
-def with_weights(folder: Path, shapes: dict[str, tuple[int, ...]], **more: np.ndarray) -> Path:
-    """Create an adapter with further matrices of ones."""
-    source = make_adapter(folder, target_modules=["q_proj", "v_proj", "embed_tokens", "lm_head"])
-    extra = {name: np.ones(shape) for name, shape in shapes.items()}
-    write_safetensors(source / "adapter_model.safetensors", lora_tensors(0) | extra | more)
-    return source
-
-
-@pytest.fixture
-def own_base(base: BaseModel, tmp_path: Path) -> BaseModel:
-    """A copy of the base that the test may change."""
-    assert base.folder is not None
-    return BaseModel.open(Path(shutil.copytree(base.folder, tmp_path / "own" / base.folder.name)))
-
-
-def of_class(base: BaseModel, architecture: str) -> BaseModel:
-    """Set the class in a base's configuration."""
-    assert base.folder is not None
-    config = json.loads((base.folder / "config.json").read_text())
-    (base.folder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
-    return BaseModel.open(base.folder)
-
-
-@pytest.mark.parametrize("shapes", [ON_EMBEDDINGS, ON_HEAD, ON_EMBEDDINGS | ON_HEAD])
-def test_lora_on_embeddings_and_head_is_served_by_some_classes(
-    own_base: BaseModel, tmp_path: Path, shapes: dict[str, tuple[int, ...]]
-) -> None:
-    source = with_weights(tmp_path / "a", shapes)
-    for architecture in ("Qwen2ForCausalLM", "MistralForCausalLM", "Gemma3ForCausalLM"):
-        with pytest.raises(AdapterError, match=f"which vLLM does not serve for {architecture} "):
-            validate_adapter(source, of_class(own_base, architecture))
-    for architecture in ("LlamaForCausalLM", "Qwen3ForCausalLM"):
-        facts = validate_adapter(source, of_class(own_base, architecture))
-        assert set(facts.targets) > {"q_proj"}
-
-
-@pytest.mark.parametrize(
-    ("shapes", "reason"),
-    [
-        ({**ON_HEAD, "base_model.model.lm_head.lora_B.weight": (41, 4)}, "fits a layer of 41x64, but .* is 40x64"),
-        (
-            {**ON_EMBEDDINGS, "base_model.model.model.embed_tokens.lora_embedding_A": (4, 41)},
-            "fits a layer of 64x41, but .* is 64x40",
-        ),
-        (
-            {name.replace("embedding_", "") + ".weight": s for name, s in ON_EMBEDDINGS.items()},
-            "are for embeddings, and only they",
-        ),
-        ({"base_model.model.lm_head.lora_embedding_A": (4, 64)}, "are for embeddings, and only they"),
-        ({"base_model.model.model.layers.0.mlp.up_proj.base_layer.weight": (96, 64)}, "not a LoRA matrix"),
-    ],
-)
-def test_lora_on_embeddings_that_does_not_fit(
-    own_base: BaseModel, tmp_path: Path, shapes: dict[str, tuple[int, ...]], reason: str
-) -> None:
-    with pytest.raises(AdapterError, match=reason):
-        validate_adapter(with_weights(tmp_path / "a", shapes), of_class(own_base, "LlamaForCausalLM"))
-
-
-def test_lora_that_is_shared_with_the_output_layer_is_refused(own_base: BaseModel, tmp_path: Path) -> None:
-    source = with_weights(tmp_path / "a", ON_EMBEDDINGS)
-    config = json.loads((source / "adapter_config.json").read_text())
-    (source / "adapter_config.json").write_text(json.dumps(config | {"ensure_weight_tying": True}))
-    with pytest.raises(AdapterError, match="ensure_weight_tying"):
-        validate_adapter(source, of_class(own_base, "LlamaForCausalLM"))
-
-
-def test_a_copy_of_the_embeddings_must_be_that_of_the_base(own_base: BaseModel, tmp_path: Path) -> None:
-    embeddings = np.random.default_rng(0).normal(size=(40, 64))  # as make_base draws them
-    truncated = ((embeddings.astype("<f4").view("<u4") >> 16) << 16).view("<f4")
-    base = of_class(own_base, "LlamaForCausalLM")
-    validate_adapter(with_weights(tmp_path / "same", ON_EMBEDDINGS, **{COPY: truncated}), base)
-    truncated[39, 63] += 0.5
-    for name, other in {"changed": truncated, "resized": truncated[:39]}.items():
-        with pytest.raises(AdapterError, match=r"holds another model\.embed_tokens than"):
-            validate_adapter(with_weights(tmp_path / name, ON_EMBEDDINGS, **{COPY: other}), base)
-
-
-def renamed(base: BaseModel, prefix: str) -> BaseModel:
-    """Turn the base into the language model of a model that also reads pictures."""
-    assert base.folder is not None
-    path = base.folder / "model.safetensors"
-    tensors = {name.replace("model.", prefix, 1): np.ones(t.shape) for name, t in read_header(path).items()}
-    tensors["vision_tower.encoder.layers.0.self_attn.q_proj.weight"] = np.ones((64, 64))
-    write_safetensors(path, tensors)
-    config = json.loads((base.folder / "config.json").read_text())
-    (base.folder / "config.json").write_text(json.dumps({"text_config": config}))
-    return BaseModel.open(base.folder)
-
-
-@pytest.mark.parametrize("stored", ["language_model.model.", "model.language_model."])
-def test_modules_of_a_composite_model_need_the_prefix_that_vllm_uses(
-    own_base: BaseModel, tmp_path: Path, stored: str
-) -> None:
-    composite = renamed(own_base, stored)
-    assert composite.layers == 2
-    for number, named in enumerate(("model.language_model.layers.", "language_model.model.layers.")):
-        source = make_adapter(tmp_path / str(number))
-        tensors = {name.replace("model.layers.", named): array for name, array in lora_tensors(0).items()}
-        write_safetensors(source / "adapter_model.safetensors", tensors)
-        assert validate_adapter(source, composite).rank == 4
-        wider = {name: array[:, :-1] if "lora_A" in name else array for name, array in tensors.items()}
-        write_safetensors(source / "adapter_model.safetensors", wider)
-        with pytest.raises(AdapterError, match="fits a layer of"):
-            validate_adapter(source, composite)
-    with pytest.raises(AdapterError, match=r"no such module \(vLLM finds its layers under model.language_model.layers"):
-        validate_adapter(make_adapter(tmp_path / "bare"), composite)
-    tower = {
-        name.replace("model.layers.", "model.vision_tower.encoder.layers."): a for name, a in lora_tensors(0).items()
-    }
-    source = make_adapter(tmp_path / "tower")
-    write_safetensors(source / "adapter_model.safetensors", tower)
-    with pytest.raises(AdapterError, match="vision or audio part"):
-        validate_adapter(source, composite)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "architecture", ["LlamaForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM", "SmolLM3ForCausalLM"]
-)
-def test_vllm_serves_lora_on_the_embeddings_of_every_accepted_class(architecture: str) -> None:
-    from vllm.model_executor.models.registry import ModelRegistry
-
-    for name in (architecture, "MistralForCausalLM", "Qwen2ForCausalLM", "Gemma3ForCausalLM", "Gemma2ForCausalLM"):
-        model_class = ModelRegistry.models[name].load_model_cls()
-        assert MODULES.get(name, set()) <= set(getattr(model_class, "embedding_modules", {}))
-
-
 def test_a_pickle_is_named_and_never_read(registry: Registry, tmp_path: Path) -> None:
     source = make_adapter(tmp_path / "a")
     (source / "adapter_model.safetensors").rename(source / "adapter_model.bin")
@@ -362,77 +223,3 @@ def test_modules_that_change_nothing_give_a_warning(registry: Registry, base: Ba
     warnings: list[str] = []
     registry.add("a", source, base, warn=warnings.append)
     assert warnings[0] == "1 of 4 modules change nothing: lora_B is zero (model.layers.1.self_attn.v_proj)"
-
-
-@pytest.mark.parametrize(
-    ("change", "left_out"),
-    [
-        ({"target_modules": ["q_proj"]}, "2 of the 4.*layers.0.self_attn.v_proj, model.layers.1.self_attn.v_proj"),
-        ({"target_modules": r".*\.q_proj"}, "2 of the 4"),
-        ({"exclude_modules": ["self_attn.v_proj"]}, "2 of the 4"),
-        ({"exclude_modules": r".*layers\.0.*"}, "2 of the 4.*layers.0.self_attn.q_proj, .*layers.0.self_attn.v_proj"),
-        ({"layers_to_transform": [1]}, "2 of the 4.*layers.0"),
-        ({"layers_to_transform": 0, "layers_pattern": "layers"}, "2 of the 4.*layers.1"),
-        ({"layers_to_transform": [0, 1], "layers_pattern": ["blocks"]}, "4 of the 4"),
-    ],
-)
-def test_weights_that_peft_ignores_are_refused(
-    base: BaseModel, tmp_path: Path, change: dict[str, Any], left_out: str
-) -> None:
-    with pytest.raises(AdapterError, match=f"leaves out {left_out}.*vLLM would apply them and PEFT would not"):
-        validate_adapter(make_adapter(tmp_path / "a", **change), base)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"target_modules": ["model.layers.0.self_attn.q_proj", "v_proj", "layers.1.self_attn.q_proj"]},
-        {"target_modules": r"(?:.*?(?:self_attn|mlp).*?(?:q_proj|v_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:mlp))"},
-        {"layers_to_transform": [0, 1], "layers_pattern": None},
-        {"exclude_modules": ["proj"]},
-    ],
-)
-def test_targets_that_fit_pass(base: BaseModel, tmp_path: Path, change: dict[str, Any]) -> None:
-    assert validate_adapter(make_adapter(tmp_path / "a", **change), base).warnings == ()
-
-
-def test_a_target_pattern_that_takes_forever_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_modules, "_SECONDS", 0.5)
-    with pytest.raises(AdapterError, match="target_modules is a pattern that takes over 0 s to match"):
-        validate_adapter(make_adapter(tmp_path / "a", target_modules=r"((\w|\.)+)+!"))
-
-
-def test_modules_without_weights_give_a_warning(base: BaseModel, tmp_path: Path) -> None:
-    source = make_adapter(tmp_path / "a")
-    assert validate_adapter(source, base).warnings == ()
-    some = {name: t for name, t in lora_tensors(0).items() if "layers.1.self_attn.v" not in name}
-    write_safetensors(source / "adapter_model.safetensors", some)
-    (warning,) = validate_adapter(source, base).warnings
-    assert "1 modules of adapter_config.json have no weights (model.layers.1.self_attn.v_proj)" in warning
-    (warning,) = validate_adapter(make_adapter(tmp_path / "all", target_modules="all-linear"), base).warnings
-    assert warning.startswith("10 modules of adapter_config.json have no weights (model.layers.0.self_attn.k_proj, ")
-    layers = make_adapter(tmp_path / "b", layers=1, layers_to_transform=[0])
-    assert validate_adapter(layers, base).warnings == ()
-
-
-@pytest.mark.slow
-def test_ignored_modules_are_those_that_peft_ignores() -> None:
-    from peft import LoraConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
-
-    random = np.random.default_rng(0)
-    modules = [f"model.layers.{k}.{part}" for k in (0, 1, 12) for part in ("self_attn.q_proj", "mlp.experts.1.up_proj")]
-    modules += ["layers.1.q_proj", "q_proj", "model.vision.blocks.1.xq_proj", "lm_head"]
-    choices: dict[str, list[Any]] = {
-        "target_modules": [["q_proj"], ["up_proj", "lm_head"], ["layers.1.q_proj"], r".*(q|up)_proj", r"q_proj", ["x"]],
-        "exclude_modules": [None, [], ["q_proj"], ["experts.1.up_proj"], r".*\.12\..*", ["lm_head", "q_proj"]],
-        "layers_to_transform": [None, 1, [0, 12], []],
-        "layers_pattern": [None, "layers", ["blocks", "experts"], []],
-    }
-    for _ in range(400):
-        config = {key: values[random.integers(len(values))] for key, values in choices.items()}
-        if isinstance(config["target_modules"], str) or config["layers_to_transform"] is None:
-            config |= {"layers_to_transform": None, "layers_pattern": None}  # PEFT takes no others together
-        lora = LoraConfig(**config)
-        expected = [m for m in modules if not check_target_module_exists(lora, m)]
-        assert target_modules.ignored_modules(config, modules) == expected, config

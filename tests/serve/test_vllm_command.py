@@ -72,7 +72,7 @@ def parsed() -> list[tuple[ServeConfig, Machine, tuple[str, ...], dict[str, Any]
         name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.vllm_parser"],
+        [sys.executable, "-m", "tests.support.vllm.vllm_parser"],
         env=online,
         input=text,
         capture_output=True,

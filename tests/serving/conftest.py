@@ -12,7 +12,7 @@ import pytest
 from serve.launch.process import Server, serving
 from serve.registry.store import Registry
 from tests.serving.world import World
-from tests.support.dtypes import SERVE_OPTIONS
+from tests.support.vllm.dtypes import SERVE_OPTIONS
 
 SECRET = "hf_tokenThatNobodyMaySee"
 CARELESS = {

@@ -13,8 +13,8 @@ from serve.client import admin
 from serve.launch.machine import detect_machine
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, TOKENS, ask, figure, get_text, is_answer, post
-from tests.support.dtypes import is_exact
-from tests.support.tiny_models import greedy_tokens
+from tests.support.models.tiny_models import greedy_tokens
+from tests.support.vllm.dtypes import is_exact
 
 pytestmark = pytest.mark.slow
 

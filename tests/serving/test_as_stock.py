@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,10 +11,15 @@ import pytest
 from openai import APIStatusError, NotFoundError, OpenAI
 
 from benchmarks.swapping.stock import stock_vllm
+from harness.client.http_client import Client
+from harness.client.request import SamplingParameters
+from harness.client.score_format import PromptAnswers, ScoreMethod, ScoreReply, ScoreRequest
+from harness.client.scoring import ScoreClient
 from serve.launch.process import Server
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, World, post
-from tests.support.dtypes import tolerance, vllm_words
+from tests.support.models.answer_logprobs import reference
+from tests.support.vllm.dtypes import tolerance, vllm_words
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +140,31 @@ def test_streams_are_the_same(clients: tuple[OpenAI, OpenAI], site: Site, model:
         assert joined(chats[0]) == joined(chats[1])
         answered = site.world.ids["a1"] if model == "a" else BASE
         assert {piece.model for piece in (*texts[0], *chats[0])} == {answered}
+
+
+def test_scores_are_the_same_by_every_method(site: Site, stock: Server) -> None:
+    """Our route, and both ways to score with plain vLLM, equal PEFT."""
+    prompts = [PromptAnswers(PROMPTS[0] * 10, [PROMPTS[1], PROMPTS[2][:3]]), PromptAnswers(PROMPTS[3], [PROMPTS[4]])]
+    folders = {BASE: None, "a": site.world.folders["a1"]}
+
+    async def scored(url: str, model: str, method: ScoreMethod | None) -> tuple[ScoreReply, list[str]]:
+        notices: list[str] = []
+        async with Client(url, None, 300.0, SamplingParameters(), notices.append) as client:
+            await client.models()
+            scorer = ScoreClient(client)
+            scorer.method = method
+            return await scorer.score(ScoreRequest(model, prompts)), notices
+
+    ways: list[tuple[str, ScoreMethod | None, str]] = [
+        (site.url, None, "arc_score"), (stock.url, None, "prompt_logprobs"), (stock.url, "echo", "echo"),
+    ]  # fmt: skip
+    for model, folder in folders.items():
+        expected = [reference(site.world.model, folder)(item.prompt, one) for item in prompts for one in item.answers]
+        for url, chosen, method in ways:
+            reply, notices = asyncio.run(scored(url, model, chosen))
+            assert reply.method == method
+            assert len(notices) == (chosen is None)
+            assert [one.logprob for row in reply.scores for one in row] == pytest.approx(expected, abs=tolerance())
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -22,9 +22,9 @@ from serve.server.middleware import MODEL_ROUTES
 from tests.serving.conftest import SECRET, Site
 from tests.serving.test_refusals import send
 from tests.serving.world import BASE, PROMPTS, ask, post
-from tests.support.admin_site import Site as StandIn
-from tests.support.hostile import ENDLESS_REQUESTS, JUNK, bytes_in_flight, send_endlessly
-from tests.support.tiny_adapters import make_base
+from tests.support.models.tiny_adapters import make_base
+from tests.support.servers.admin_site import Site as StandIn
+from tests.support.servers.hostile import ENDLESS_REQUESTS, JUNK, bytes_in_flight, send_endlessly
 
 pytestmark = pytest.mark.slow
 

@@ -30,8 +30,8 @@ from serve.registry.store import Registry
 from tests.serving.conftest import Site, own_threads
 from tests.serving.load import Outcome, swap_under_load
 from tests.serving.world import BASE, PROMPTS, World, ask, figure, post
-from tests.support.dtypes import SERVE_WORDS, is_exact
-from tests.support.tiny_models import make_lora
+from tests.support.models.tiny_models import make_lora
+from tests.support.vllm.dtypes import SERVE_WORDS, is_exact
 
 pytestmark = pytest.mark.slow
 

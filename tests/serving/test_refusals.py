@@ -23,7 +23,7 @@ from serve.server.http_json import MAX_BODY
 from tests.serve.test_admin_api import HOSTILE
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, ask, post
-from tests.support.tiny_adapters import write_safetensors
+from tests.support.models.tiny_adapters import write_safetensors
 
 pytestmark = pytest.mark.slow
 

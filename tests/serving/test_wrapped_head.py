@@ -14,9 +14,10 @@ from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.serving.conftest import own_threads
+from tests.serving.test_scoring import assert_as_peft, score
 from tests.serving.world import PROMPTS, post
-from tests.support.dtypes import SERVE_OPTIONS, tolerance
-from tests.support.tiny_models import make_lora, make_model
+from tests.support.models.tiny_models import make_lora, make_model
+from tests.support.vllm.dtypes import SERVE_OPTIONS, tolerance
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")]
 
@@ -34,6 +35,9 @@ class Site:
     """A running server, and what transformers and PEFT compute."""
 
     url: str
+    model: Path
+    folders: dict[str, Path]
+    """By adapter."""
     expected: dict[str, list[list[float]]]
     """By model, the log-probabilities of each prompt's tokens except the first."""
 
@@ -70,7 +74,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     expected = {BASE: through_peft(model, None)} | {name: through_peft(model, path) for name, path in folders.items()}
     options: dict[str, Any] = {**SERVE_OPTIONS, "max_loras": 3, "max_lora_rank": 8, "kv_cache_gib": 0.5}
     with own_threads(), serving(model, registry.root, log=root / "log", **options) as server:
-        yield Site(server.url, expected)
+        yield Site(server.url, model, folders, expected)
 
 
 def logs_of(site: Site, model: str, numbers: list[int]) -> list[float]:
@@ -111,6 +115,15 @@ def test_many_at_once_with_ordinary_requests_between(site: Site) -> None:
         for model, future in asked:
             assert max(future.result()) < tolerance(), model
         assert {future.result() for future in between} == {200}
+
+
+def test_scores_through_the_wrapped_head(site: Site) -> None:
+    """All models at once, each with prompts that share a cached prefix."""
+    start = [token for prompt in PROMPTS[:8] for token in prompt]
+    prompts = [(start + PROMPTS[n], [PROMPTS[n + 1], [*PROMPTS[n + 1][:-1], 9]]) for n in range(8, 12)]
+    with ThreadPoolExecutor(8) as pool:
+        for model, reply in [(m, pool.submit(score, site.url, m, prompts)) for m in site.expected for _ in "ab"]:
+            assert_as_peft(site.model, site.folders.get(model), prompts, reply.result())
 
 
 def test_a_prompt_in_chunks(site: Site) -> None:

@@ -16,8 +16,8 @@ from harness.core.random_stream import Stream
 from serve.client import admin
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.support.dtypes import is_exact
-from tests.support.tiny_models import greedy_tokens, make_lora, make_model
+from tests.support.models.tiny_models import greedy_tokens, make_lora, make_model
+from tests.support.vllm.dtypes import is_exact
 
 BASE = "tiny"
 NAMES = ("a1", "a2", "b1", "b2", "c1", "d1")

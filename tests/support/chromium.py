@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 _TIMEOUT = 120.0
+DEAD_LINKS = "[...document.querySelectorAll('a[href^=\"#\"]')].filter((a) => !document.getElementById(a.hash.slice(1)))"
+"""JavaScript: the links inside a page that lead nowhere."""
 
 
 def find_chromium() -> str:
@@ -124,3 +126,16 @@ async def _read_port(path: Path, process: subprocess.Popen[bytes]) -> int:
             assert process.poll() is None, f"Chromium ended with {process.returncode}; see {path.parent.name}.log"
             await asyncio.sleep(0.02)
     return int(path.read_text().splitlines()[0])
+
+
+def in_browser(tmp_path: Path, page: Path, steps: Callable[[Page], Awaitable[None]], script: bool = True) -> None:
+    """Open a page in a new browser and run ``steps`` in it."""
+
+    async def run() -> None:
+        async with browser(tmp_path / "profile") as tab:
+            if not script:
+                await tab.command("Emulation.setScriptExecutionDisabled", value=True)
+            await tab.open(page)
+            await steps(tab)
+
+    asyncio.run(run())

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.data_samples import barc_lines, write_lines
-from tests.support.recipes import EXPERIMENT
-from tests.support.train_runs import (
+from tests.support.training.recipes import EXPERIMENT
+from tests.support.training.train_runs import (
     FEW_STEPS,
     TORCHRUN,
     adapter_manifest,

@@ -19,7 +19,7 @@ from harness.core.grid import Grid
 from harness.core.random_stream import Stream
 from harness.voting.early_stopping import CONCENTRATION, DISCOUNT, StopRule, change_bound, is_decided, plan_rounds
 from harness.voting.ranking import Vote, rank_votes, split_ties
-from tests.support.votes import vote_k
+from tests.support.runs.votes import vote_k
 
 FAILURE = -1
 Logprob = float | None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from harness.core.grid import Grid
 from harness.voting.live_tally import ModelTally
 from harness.voting.ranking import Vote
-from tests.support.votes import vote_k
+from tests.support.runs.votes import vote_k
 
 GRIDS = [Grid(1, 1, bytes((c,))) for c in range(4)]
 TRUTH = GRIDS[0]
@@ -60,3 +60,16 @@ def test_skipped_predictions_are_taken_from_the_total() -> None:
         tally.add(("a", 0), TRUTH, "grid", GRIDS[0], -0.5)
     tally.stop_output(("a", 0), skipped=37)
     assert (tally.total, tally.done, tally.vote_2(), tally.open_outputs) == (63, 3, 1.0, {})
+
+
+def test_a_view_has_one_vote_for_each_distinct_grid_that_it_proposes() -> None:
+    tally = ModelTally("m", 3, 3)
+    tally.add_view(("a", 0), TRUTH, None, [(GRIDS[1], -0.1), (TRUTH, -0.3), (GRIDS[1], -0.4)])
+    assert tally.open_outputs["a", 0].votes == {hash(GRIDS[1]): 1, hash(TRUTH): 1}
+    tally.add_view(("a", 0), TRUTH, "unparsed", [])
+    assert (tally.done, tally.begun, dict(tally.failures)) == (2, 1, {"unparsed": 1})
+    assert (tally.open_outputs["a", 0].drawn, tally.open_outputs["a", 0].failures) == (2, 1)
+    assert tally.open_outputs["a", 0].probability_in_top(1) == 0.0
+    tally.add_view(("a", 0), TRUTH, None, [(TRUTH, -0.5)])
+    assert tally.vote_2() == 1.0
+    assert tally.open_outputs == {}

@@ -15,7 +15,7 @@ from scipy.stats import binom
 from harness.core.grid import Grid
 from harness.voting.metrics import METRICS, OutputScore, average_outputs, selection_ratio, task_curves
 from harness.voting.subset_curves import curve_points, pass_at_k, vote_at_m
-from tests.support.votes import score_output
+from tests.support.runs.votes import score_output
 
 TRUTH = Grid(2, 2, bytes((1, 2, 3, 4)))
 NEAR = Grid(2, 2, bytes((1, 2, 3, 0)))

@@ -15,7 +15,8 @@ from harness.core.digests import weights_digest
 from harness.core.errors import AdapterError, RunError
 from harness.core.files import atomic_writer
 from harness.runs.environment import describe_environment
-from harness.runs.schema import Environment, Record
+from harness.runs.prediction_schema import Record
+from harness.runs.schema import Environment
 
 MANIFEST = "manifest.json"
 LOG = "log.jsonl"

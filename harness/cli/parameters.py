@@ -1,0 +1,70 @@
+"""Types of command-line values, and the options that several commands share."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_KEY_VARIABLE = "ARC_BENCH_API_KEY"
+F = TypeVar("F", bound=Callable[..., Any])
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Seconds(click.ParamType[float]):
+    """A duration in seconds, written as ``90``, ``90s``, ``10m`` or ``1h``."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        if match is None or float(match[1]) == 0:
+            self.fail(f"{value!r} is not a duration such as 90s, 10m or 1h", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
+
+
+class JsonObject(click.ParamType[dict[str, object]]):
+    """A JSON object, parsed."""
+
+    name = "json"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, object]:
+        if isinstance(value, dict):
+            return value
+        try:
+            parsed = json.loads(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        if not isinstance(parsed, dict):
+            self.fail(f"{value!r} is not a JSON object", param, ctx)
+        return parsed
+
+
+api_key_option = click.option(
+    "--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}."
+)
+"""The option ``--api-key``, whose value is the parameter ``api_key``."""
+_POLICY = (
+    click.option(
+        "--max-in-flight", type=click.IntRange(1, 8192), default=256, show_default=True, help="Predictions per server."
+    ),
+    click.option("--timeout", type=Seconds(), default="10m", show_default=True, help="For one request."),
+    click.option(
+        "--retries", type=click.IntRange(0), default=5, show_default=True, help="Further attempts for a request."
+    ),
+    click.option(
+        "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a lost server."
+    ),
+)
+
+
+def policy_options(command: F) -> F:
+    """Add the options that make up a ``RetryPolicy`` to a command."""
+    for option in reversed(_POLICY):
+        command = option(command)
+    return command

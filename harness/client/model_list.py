@@ -1,0 +1,69 @@
+"""Parse the list of a server's models (``/v1/models``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+from harness.runs.schema import ServedModel
+
+
+def parse_models(entries: Sequence[dict[str, Any]]) -> list[ServedModel]:
+    """Return the models of ``/v1/models``; an adapter without a context length of its own has its base's."""
+    models = [parse_model(entry) for entry in entries]
+    lengths = {model.name: model.max_model_len for model in models}
+    return [
+        model.model_copy(update={"max_model_len": lengths.get(model.parent)})
+        if model.max_model_len is None and model.parent is not None
+        else model
+        for model in models
+    ]
+
+
+def parse_model(entry: dict[str, Any]) -> ServedModel:
+    """Return one model of ``/v1/models``; fields that are absent or of a wrong type are None.
+
+    ``bench serve`` adds ``arc_bench: {hash, rank, base, manifest, max_loras, log}`` to the usual fields.
+    """
+    extension = _dict(entry.get("arc_bench"))
+    manifest = _dict(extension.get("manifest") or entry.get("manifest"))
+    return ServedModel(
+        name=entry["id"],
+        root=_string(entry.get("root")),
+        parent=_string(entry.get("parent")),
+        max_model_len=_integer(entry.get("max_model_len")),
+        hash=_string(extension.get("hash")),
+        rank=_integer(extension.get("rank")),
+        base=_string(extension.get("base")),
+        prompt=_string(manifest.get("prompt")),
+        encoder=_string(manifest.get("encoder")),
+        stop_token_ids=_token_ids(manifest.get("stop_token_ids")),
+        chat_template_kwargs=_dict(manifest.get("chat_template_kwargs")) or None,
+        chat_template=_string(manifest.get("chat_template")),
+        template_date=_date(manifest.get("template_date")),
+        max_loras=_integer(extension.get("max_loras")),
+    )
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _token_ids(value: object) -> list[int] | None:
+    return value if isinstance(value, list) and value and all(type(v) is int and v >= 0 for v in value) else None
+
+
+def _date(value: object) -> str | None:
+    try:
+        return date.fromisoformat(value).isoformat() if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
