@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli.recipe_gate import gate_recipes
+from harness.cli.recipe_selection import recipe_options
 from harness.cli_options import rule_option, scorer_option
 
 if TYPE_CHECKING:
@@ -17,11 +19,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", metavar="RUN[@MODEL]")
+@click.argument("runs", nargs=-1, metavar="RUN[@MODEL] …")
 @click.option("--metric", default="vote_2", show_default=True, help="The metric to test.")
 @click.option("--min", "minimum", type=click.FloatRange(0, 1), help="The share that the metric must reach.")
-@click.option("--baseline", metavar="RUN[@MODEL]", help="The model that must not be worse ...")
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="RUN[@MODEL]",
+    help="The model, or with several the training runs of the recipe, than which it must not be worse ...",
+)
 @click.option("--margin", type=click.FloatRange(0, 1), help="... by more than this share.")
+@recipe_options
 @click.option(
     "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."
 )
@@ -29,11 +38,14 @@ if TYPE_CHECKING:
 @scorer_option()
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
 def gate(
-    run: str,
+    runs: tuple[str, ...],
     metric: str,
     minimum: float | None,
-    baseline: str | None,
+    baselines: tuple[str, ...],
     margin: float | None,
+    recipes: tuple[str, ...],
+    training: tuple[Path, ...],
+    paired_seeds: bool,
     common: bool,
     rule: str | None,
     scorer: str | None,
@@ -41,35 +53,66 @@ def gate(
 ) -> int:
     """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
 
-    The exit status is 4 if the metric cannot be computed, and 2 for wrong options.
+    The exit status is 4 if the metric cannot be computed, and 2 for wrong options. Several runs are training runs of
+    one recipe; with --recipe the first recipe is tested, with --margin against the second. Their intervals are over
+    tasks and training runs.
 
     \b
     bench gate runs/mine@adapter --metric vote_2 --min 0.20
     bench gate runs/new --baseline runs/old --metric accuracy --margin 0.01 --junit gate.xml
+    bench gate runs/new-s0 runs/new-s1 --baseline runs/old-s0 --baseline runs/old-s1 --margin 0.01
+    bench gate --recipe new=runs/new-s0,runs/new-s1 --metric accuracy --min 0.10
     """
     from harness.core.errors import ArcBenchError, ConfigError, NotComputableError
     from harness.results.junit_xml import write_junit
 
-    if (minimum is None) == (baseline is None) or (baseline is None) != (margin is None):
-        raise click.UsageError("give either --min, or --baseline with --margin")
-    requirement = f"{run} {metric} " + (
-        f">= {minimum:g}" if baseline is None else f"no worse than {baseline} - {margin:g}"
+    _check_usage(runs, minimum, baselines, margin, recipes)
+    tested = ", ".join(runs or recipes[:1])
+    against = ", ".join(baselines or recipes[1:])
+    requirement = f"{tested} {metric} " + (
+        f">= {minimum:g}" if not against else f"no worse than {against} - {margin:g}"
     )
+    several = bool(recipes) or len(runs) > 1 or len(baselines) > 1
     try:
-        if baseline is None:
-            verdict, text = _test_minimum(run, metric, minimum or 0.0, rule, scorer)
+        if several:
+            _check_metric(metric)
+            verdict, text = gate_recipes(
+                runs, baselines, recipes, metric, minimum, margin, training, paired_seeds, common, rule, scorer
+            )
+        elif minimum is not None:
+            verdict, text = _test_minimum(tested, metric, minimum, rule, scorer)
         else:
-            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common, rule, scorer)
+            verdict, text = _test_margin(tested, against, metric, margin or 0.0, common, rule, scorer)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, requirement, None, str(error))
         if isinstance(error, ConfigError):
             raise
         raise NotComputableError(str(error)) from error
+    text += "" if several else " (this model alone, not other training runs of its recipe)"
     click.echo(f"{verdict.name}: {text}")
     if junit is not None:
         write_junit(junit, requirement, verdict, text)
     return verdict.value
+
+
+def _check_usage(
+    runs: Sequence[str],
+    minimum: float | None,
+    baselines: Sequence[str],
+    margin: float | None,
+    recipes: Sequence[str],
+) -> None:
+    """Raise UsageError unless the options say what is tested, and against what."""
+    if bool(runs) == bool(recipes):
+        raise click.UsageError("name the run to test, or recipes with --recipe NAME=RUN@MODEL,RUN@MODEL")
+    if recipes:
+        if baselines:
+            raise click.UsageError("with --recipe, the baseline of --margin is a second --recipe, not --baseline")
+        if (minimum is None) == (margin is None) or len(recipes) != (2 if minimum is None else 1):
+            raise click.UsageError("give one --recipe with --min, or two with --margin: the second is the baseline")
+    elif (minimum is None) == (not baselines) or (not baselines) != (margin is None):
+        raise click.UsageError("give either --min, or --baseline with --margin")
 
 
 def _test_minimum(run: str, metric: str, minimum: float, rule: str | None, scorer: str | None) -> tuple[Gate, str]:

@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 from harness.runs.schema import ServedModel
+from harness.runs.training_record import training_record
 
 
 def parse_models(entries: Sequence[dict[str, Any]]) -> list[ServedModel]:
@@ -43,6 +44,7 @@ def parse_model(entry: dict[str, Any]) -> ServedModel:
         chat_template=_string(manifest.get("chat_template")),
         template_date=_date(manifest.get("template_date")),
         max_loras=_integer(extension.get("max_loras")),
+        training=training_record(manifest),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from harness.runs.prediction_schema import Record, omitted_if_none
+from harness.runs.training_record import TrainingRecord
 from harness.runs.view_schema import EnumerationResult, SearchConfig
 
 
@@ -87,6 +88,8 @@ class ServedModel(Record):
     template_date: str | None = None
     max_loras: int | None = None
     """Number of adapters that the server can use in one batch."""
+    training: TrainingRecord | None = omitted_if_none()
+    """Recipe of an adapter; None, and no field in the file, if the server does not report its manifest."""
 
 
 class Environment(Record):
@@ -253,6 +256,8 @@ class SweepRecord(Record):
     """In the order of the table; all are compared with the first."""
     seeds: list[int]
     """Training seeds, in the order of every row's models."""
+    paired_seeds: bool | None = omitted_if_none()
+    """Whether training runs with the same seed belong together in pairs; None, and no field in the file, if not."""
 
 
 Results.model_rebuild()

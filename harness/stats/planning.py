@@ -61,6 +61,25 @@ def tasks_for_plan(
     return low
 
 
+def runs_for_plan(
+    components: Components, tasks: int, predictions: int, difference: float, most_runs: int = MOST_RUNS
+) -> int | None:
+    """Return the fewest training runs of each recipe that resolve a difference at 80 % power.
+
+    None if ``most_runs`` do not: then more tasks are needed, or the difference is 0.
+    """
+    low, high = FEWEST_RUNS, most_runs
+    if not difference or power(components, Plan(tasks, high, predictions), difference) < POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if power(components, Plan(tasks, middle, predictions), difference) >= POWER:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def cheapest_plan(
     components: Components, difference: float, prices: Prices, most_tasks: int, most_runs: int = MOST_RUNS
 ) -> Plan | None:

@@ -75,6 +75,8 @@ class Sweep(StrictModel):
     """Explicit mixtures, instead of ``original_weight``."""
     seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=lambda: [0])
     """Training seeds; with one seed the variation between training runs is unknown."""
+    paired_seeds: bool = False
+    """Whether training runs of two mixtures with the same seed are pairs; equal seeds alone do not make them pairs."""
     processes: Annotated[int, Field(gt=0)] = 1
     """Processes that train one adapter together (torchrun on this machine), e.g. one per GPU."""
     serve: ServeOptions = Field(default_factory=ServeOptions)
@@ -120,7 +122,7 @@ class Sweep(StrictModel):
             SweepRow(label=label, models=[self.adapter_name(name, seed) for seed in self.seeds])
             for label, (name, _) in zip(labels, self.rows(), strict=True)
         ]
-        return SweepRecord(header=header, rows=rows, seeds=self.seeds)
+        return SweepRecord(header=header, rows=rows, seeds=self.seeds, paired_seeds=self.paired_seeds or None)
 
     def adapter_name(self, row: str, seed: int) -> str:
         """Return the name under which an adapter is served."""

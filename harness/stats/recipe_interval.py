@@ -1,0 +1,46 @@
+"""Interval of the mean of one recipe over tasks and training runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.stats.crossed_variance import difference_variance
+from harness.stats.intervals import CONFIDENCE, FEWEST_FOR_BCA, Interval, wilson
+
+
+def recipe_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Return the mean of a recipe with an interval for other tasks of this kind and other training runs.
+
+    The interval is Student's t with the variance and degrees of freedom of ``difference_variance``, where the other
+    recipe scores 0 on every task and so contributes nothing. If fewer than five tasks have a mean above 0 or fewer than
+    five have one below 1, where t covers too little, the interval also includes Wilson's with n = tasks
+    (``t and wilson``).
+
+    Args:
+        values: scores in [0, 1], shape (runs, tasks).
+        confidence: nominal coverage, between 0 and 1.
+
+    Raises:
+        ValueError: a score is not in [0, 1]; confidence is out of range; or as ``difference_variance``, in particular
+            for one training run.
+    """
+    from scipy.special import stdtrit
+
+    if not 0 < confidence < 1:
+        raise ValueError(f"cannot use confidence {confidence}")
+    scores = np.asarray(values, np.float64)
+    variance = difference_variance(scores, np.zeros_like(scores))
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError("scores must be within [0, 1]")
+    by_task = scores.mean(axis=0)
+    mean, tasks, half = float(variance.delta), variance.tasks, 0.0
+    if variance.total > 0:
+        half = float(stdtrit(variance.degrees_of_freedom, (1 + confidence) / 2)) * math.sqrt(float(variance.total))
+    low, high = max(mean - half, 0.0), min(mean + half, 1.0)
+    if min(np.count_nonzero(by_task > 0), np.count_nonzero(by_task < 1)) >= FEWEST_FOR_BCA:
+        return Interval(mean, low, high, "t", tasks)
+    wilson_low, wilson_high = wilson(mean, tasks, confidence)
+    return Interval(mean, min(low, wilson_low), max(high, wilson_high), "t and wilson", tasks)
