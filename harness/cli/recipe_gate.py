@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from harness.cli.entry import print_warnings
 from harness.cli.recipe_selection import OFFER, Grouping, group_as_named, group_by_manifest, named_recipes
 from harness.core.errors import ConfigError
@@ -90,6 +88,8 @@ def _one_recipe_each(sides: dict[str, list[TrainedModel]], training: Sequence[Pa
 
 def _test_minimum(recipe: RecipeRuns, metric: str, minimum: float) -> tuple[Gate, str]:
     """Test whether the mean of a recipe reaches a minimum."""
+    import numpy as np
+
     from harness.results.recipe_table import training_runs
     from harness.results.table_format import percent, with_interval
     from harness.stats.gate import gate_verdict

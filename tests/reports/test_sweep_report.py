@@ -21,9 +21,9 @@ from tests.support.runs.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=60"
 SKILL = {
-    "a-s0": 0.8, "a-s1": 0.7, "a-s2": 0.75,
-    "b-s0": 0.75, "b-s1": 0.7, "b-s2": 0.8,
-    "c-s0": 0.1, "c-s1": 0.15, "c-s2": 0.2,
+    "a-s0": 0.8, "a-s1": 0.78, "a-s2": 0.79,
+    "b-s0": 0.79, "b-s1": 0.8, "b-s2": 0.78,
+    "c-s0": 0.1, "c-s1": 0.12, "c-s2": 0.11,
 }  # fmt: skip
 SEEDED = SweepRecord(
     header="original datasets weight",

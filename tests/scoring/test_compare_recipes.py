@@ -162,7 +162,7 @@ def test_the_same_weights_twice_are_no_two_training_runs(capsys: Capture, runs: 
     for run in runs[:2]:
         record_training(run, {run.name: training_of(0)}, {run.name: "f" * 64})
     _, out, _ = run_bench(capsys, "compare", *runs)
-    assert "have the same weights, so that the runs are not grouped by recipe" in out
+    assert "Models with the same weights are one training run (a-s0@a-s0 and a-s1@a-s1), so that" in out
     words = ["--recipe", "a=" + ",".join(map(str, runs[:3])), "--recipe", "b=" + ",".join(map(str, runs[3:]))]
     status, _, error = run_bench(capsys, "compare", *words)
     assert status == 2

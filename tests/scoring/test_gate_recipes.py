@@ -51,7 +51,7 @@ def test_a_minimum(
     assert (tmp_path / "gate.xml").exists()
 
 
-@pytest.mark.parametrize(("margin", "status"), [(0.9, 0), (0.2, 3), (0.0, 1)])
+@pytest.mark.parametrize(("margin", "status"), [(0.9, 0), (0.26, 3), (0.0, 1)])
 def test_a_margin(capsys: Capture, runs: list[Path], margin: float, status: int) -> None:
     baseline = [word for run in runs[:3] for word in ("--baseline", run)]
     options = ["--metric", "accuracy", "--margin", margin]
