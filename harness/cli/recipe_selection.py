@@ -130,13 +130,8 @@ def group_by_manifest(models: Sequence[TrainedModel], training: Sequence[Path], 
             groups.setdefault(_identity_text(model.training), []).append(model)
     unknown = tuple(model for model in known if model.training is None and not model.is_base)
     if repeated := _same_weights(known):
-        return Grouping(
-            (),
-            unknown,
-            (
-                f"models with the same weights are one training run ({repeated}), so that the runs are not grouped by recipe",
-            ),
-        )
+        note = f"models with the same weights are one training run ({repeated}), so that runs are not grouped by recipe"
+        return Grouping((), unknown, (note,))
     names = _recipe_names(list(groups.values()))
     recipes = tuple(RecipeRuns(name, tuple(group)) for name, group in zip(names, groups.values(), strict=True))
     if paired:
