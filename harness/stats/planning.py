@@ -80,6 +80,23 @@ def runs_for_plan(
     return low
 
 
+def predictions_for_plan(components: Components, tasks: int, runs: int, difference: float) -> int | None:
+    """Return the fewest predictions per test output that resolve a difference at 80 % power.
+
+    None if 256 do not, or if predictions do not count (see ``Components``).
+    """
+    low, high = 1, PREDICTIONS[-1]
+    if components.sampling is None or power(components, Plan(tasks, runs, high), difference) < POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if power(components, Plan(tasks, runs, middle), difference) >= POWER:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def cheapest_plan(
     components: Components, difference: float, prices: Prices, most_tasks: int, most_runs: int = MOST_RUNS
 ) -> Plan | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from harness.stats.bootstrap import Floats
 from harness.stats.crossed_variance import FEWEST_RUNS, DifferenceVariance, RunVariance
@@ -93,6 +95,54 @@ def components_of_adapters(sd: float, training_sd: float, predictions: int = 1, 
         raise ValueError("a standard deviation or variance cannot be negative")
     sampled = min(sampling, sd * sd / 2)
     return Components(sd * sd - 2 * sampled, training_sd**2, 0.0, sampled or None, predictions)
+
+
+def components_of_few_runs(
+    values: ArrayLike, baseline: ArrayLike, predictions: int = 1, sampling: float | None = None
+) -> Components:
+    """Return the components that pilot runs show if one recipe has a single training run.
+
+    The training runs of both recipes are assumed to vary alike, so that those of the other recipe show how. Equal
+    numbers of runs give what ``components_of`` gives where no estimate is negative.
+
+    Args:
+        values: scores of one recipe, shape (runs, tasks).
+        baseline: scores of the other recipe on the same tasks.
+        predictions: number of predictions per test output of the pilot runs.
+        sampling: as for ``components_of``.
+
+    Raises:
+        ValueError: both recipes have a single training run.
+    """
+    recipes = [np.asarray(scores, np.float64) for scores in (values, baseline)]
+    repeated = [scores for scores in recipes if len(scores) >= FEWEST_RUNS]
+    freedom, tasks = sum(len(scores) - 1 for scores in repeated), recipes[0].shape[1]
+    if not freedom:
+        raise ValueError("one training run of each recipe says nothing about how training runs differ")
+    between = sum((len(scores) - 1) * scores.mean(axis=1).var(ddof=1) for scores in repeated) / freedom
+    effects = [s - s.mean(axis=1, keepdims=True) - s.mean(axis=0) + s.mean() for s in repeated]
+    residual = float(sum((effect**2).sum() for effect in effects)) / (freedom * (tasks - 1))
+    over_tasks = float((recipes[0].mean(axis=0) - recipes[1].mean(axis=0)).var(ddof=1))
+    sampled = None if sampling is None else min(sampling, residual)
+    return Components(
+        recipe_task=max(over_tasks - residual * sum(1 / len(scores) for scores in recipes), 0.0),
+        training=max(float(between) - residual / tasks, 0.0),
+        training_task=residual - (sampled or 0.0),
+        sampling=sampled,
+        predictions=predictions,
+    )
+
+
+def mean_components(components: Sequence[Components]) -> Components:
+    """Return the mean of the components of several pairs of recipes; the numbers of predictions must be equal."""
+    known = [c.sampling for c in components if c.sampling is not None]
+    return Components(
+        recipe_task=float(np.mean([c.recipe_task for c in components])),
+        training=float(np.mean([c.training for c in components])),
+        training_task=float(np.mean([c.training_task for c in components])),
+        sampling=float(np.mean(known)) if len(known) == len(components) else None,
+        predictions=components[0].predictions,
+    )
 
 
 def standard_error(components: Components, plan: Plan) -> float:
