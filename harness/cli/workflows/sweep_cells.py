@@ -116,7 +116,7 @@ def value_text(value: JsonValue) -> str:
         return {None: "none", True: "true", False: "false"}[value]
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return str(value)
     return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
 
@@ -186,7 +186,7 @@ def checked_weight(value: JsonValue) -> float:
     """
     try:
         weight = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = -1.0
     if isinstance(value, bool) or not 0 <= weight <= 1:
         raise ValueError(f"{WEIGHT_KEY}: {value!r} is not a share from 0 to 1")

@@ -87,12 +87,13 @@ class Sweep(StrictModel):
         Raises:
             ValueError: they are not.
         """
-        weights = self._weights()
-        ways = [bool(self.mixtures), bool(self.original_weight), bool(weights) and not self.original_weight]
+        varied = self._varied_weights()
+        weights = [*self.original_weight, *varied]
+        ways = [bool(self.mixtures), bool(self.original_weight), bool(varied)]
         if sum(ways) > 1 or not (any(ways) or self._recipe_has_datasets):
             others = "; beside axes or cells, recipe.datasets does too" if self.axes or self.cells else ""
             raise ValueError(f"give either mixtures, or original_weight with original and added{others}")
-        if weights and len(weights) < len(self.cells):
+        if varied and len(varied) < len(self.cells):
             raise ValueError("cells: original_weight is given in some; give it in every one")
         if any(w > 0 for w in weights) and not self.original:
             raise ValueError("original: which datasets does original_weight speak of?")
@@ -107,10 +108,10 @@ class Sweep(StrictModel):
         """Whether the datasets of all rows are those of the recipe, which only axes or cells allow."""
         return bool(self.axes or self.cells) and "datasets" in self.recipe
 
-    def _weights(self) -> list[float]:
-        """Return all values of ``original_weight``, wherever they are given."""
+    def _varied_weights(self) -> list[float]:
+        """Return the values of ``original_weight`` in axes and cells."""
         listed = [cell[WEIGHT_KEY] for cell in self.cells if WEIGHT_KEY in cell]
-        return [*self.original_weight, *map(checked_weight, [*self.axes.get(WEIGHT_KEY, ()), *listed])]
+        return [checked_weight(value) for value in (*self.axes.get(WEIGHT_KEY, ()), *listed)]
 
     def rows(self) -> list[Mixture]:
         """Return the mixtures that every combination of settings is trained on."""
