@@ -49,7 +49,11 @@ _HOURS = click.FloatRange(0, min_open=False)
 @click.option("--gpu-hours-per-1000-predictions", "per_predictions", type=_HOURS, help="Price of 1,000 predictions.")
 @click.option("--budget", type=_HOURS, help="GPU-hours to spend; without it, as much as the pilot's numbers cost.")
 @click.option("--max-tasks", type=click.IntRange(10, 100_000), help="The number of tasks that exist.")
-@output_option(type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves into this .png or .svg file.")
+@output_option(
+    type=click.Path(dir_okay=False, path_type=Path),
+    old_names=(),
+    help="Draw the curves into this .png or .svg file.",
+)
 @json_option("the plan", was_flag=False)
 def plan(
     runs: tuple[str, ...],
