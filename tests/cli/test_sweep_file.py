@@ -31,7 +31,7 @@ BASIC: dict[str, Any] = {
 
 
 def write(path: Path, **changes: Any) -> Path:
-    path.write_text(yaml.safe_dump({k: v for k, v in {**BASIC, **changes}.items() if v is not None}))
+    path.write_text(yaml.safe_dump({k: v for k, v in {**BASIC, **changes}.items() if v is not None}, sort_keys=False))
     return path
 
 
