@@ -7,18 +7,12 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import INTERRUPTED
-from harness.cli.parameters import api_key_option, policy_options
+from harness.cli.parameters import api_key_option, policy_options, servers_option
 
 
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--server",
-    "servers",
-    multiple=True,
-    required=True,
-    help="URL of a server; repeat it, and the servers share the work.",
-)
+@servers_option
 @click.option(
     "--model", help="The model or adapter that scores all candidates. Default: each model of the run scores its own."
 )
