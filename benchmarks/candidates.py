@@ -151,19 +151,15 @@ def search_findings(store: Store, case: Enumeration, repeats: int) -> list[Findi
             goal=GOAL_SHARE,
             why="it may send a branch only when the answer that names it has come; the bare client knows all before",
         ),
-        Finding(
-            f"requests for a likely answer, {label}",
-            "requests",
-            values("bench run", "requests", "answers"),
-            peer,
-            values("sample", "requests", "answers"),
-        ),
-        Finding(
-            f"tokens for a likely answer, {label}",
-            "tokens",
-            values("bench run", "tokens", "answers"),
-            peer,
-            values("sample", "tokens", "answers"),
+        *(
+            Finding(
+                f"{field} for a likely answer, {label}",
+                field,
+                values("bench run", field, "answers"),
+                peer,
+                values("sample", field, "answers"),
+            )
+            for field in ("requests", "tokens")
         ),
         Finding(
             f"share of the likely answers, {label}",

@@ -160,7 +160,7 @@ def missing_steps(work: Path, extent: Extent) -> Iterator[tuple[str, Draw, Liter
         for data in (data for data in extent.data if data != REAL or draw in REAL_DRAWS):
             if not has_results(work, data, draw):
                 yield data, draw, "run"
-            if draw in RESCORED_RUNS and not is_rescored(work, data, draw):
+            if draw in rescored_draws(data) and not is_rescored(work, data, draw):
                 yield data, draw, "rescore"
 
 
@@ -173,6 +173,14 @@ def sample(work: Path, url: str, data: str, draw: Draw, extent: Extent) -> None:
     spec = dataset(work, data, extent)
     words = ("run", "--server", url, *models, "--dataset", spec, "-n", str(draw.views), *settings, *draw.options)
     run_bench(*words, "--out", str(folder), *resume)
+
+
+def rescored_draws(data: str) -> tuple[Draw, ...]:
+    """Return the ways to sample whose candidates are rescored.
+
+    No answer to a real task reaches the threshold, so that only the greedy answers of its views are candidates.
+    """
+    return (DFS_GREEDY, SAMPLED) if data == REAL else RESCORED_RUNS
 
 
 def is_rescored(work: Path, data: str, draw: Draw) -> bool:

@@ -10,13 +10,13 @@ from pathlib import Path
 from benchmarks.evidence.experiment import (
     DFS,
     DFS_DEEP,
-    RESCORED_RUNS,
     RESCORED_VIEWS,
     SEED,
     Draw,
     Extent,
     has_results,
     is_rescored,
+    rescored_draws,
     run_folder,
 )
 from benchmarks.evidence.rule_figures import pooled_table, rule_comparisons, rule_table, scores_by_rule
@@ -82,7 +82,7 @@ def _search_parts(work: Path, extent: Extent) -> Iterator[str]:
 def _rule_parts(work: Path, extent: Extent) -> Iterator[str]:
     """Yield the parts about selection rules."""
     for data in extent.data:
-        for draw in RESCORED_RUNS:
+        for draw in rescored_draws(data):
             if has_results(work, data, draw) and is_rescored(work, data, draw):
                 yield from _rules_of(work, data, draw)
 

@@ -45,6 +45,14 @@ class JsonObject(click.ParamType[dict[str, object]]):
         return parsed
 
 
+servers_option = click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    required=True,
+    help="URL of a server; repeat it, and the servers share the work.",
+)
+"""The option ``--server``, whose value is the parameter ``servers``."""
 api_key_option = click.option(
     "--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}."
 )

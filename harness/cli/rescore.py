@@ -7,18 +7,12 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import INTERRUPTED
-from harness.cli.parameters import api_key_option, policy_options
+from harness.cli.parameters import api_key_option, policy_options, servers_option
 
 
 @click.command()
 @click.argument("run", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--server",
-    "servers",
-    multiple=True,
-    required=True,
-    help="URL of a server; repeat it, and the servers share the work.",
-)
+@servers_option
 @click.option(
     "--model", help="The model or adapter that scores all candidates. Default: each model of the run scores its own."
 )
@@ -43,7 +37,7 @@ def rescore(
     """Compute the log-probability of every candidate of a run under the same views, for the rules poe and kgmon.
 
     They are appended to RUN/rescores.jsonl; the same command completes what an interrupted one left. Exit status 1 if
-    servers failed on some.
+    servers failed on some; 0 if there is no candidate, which is said.
 
     \b
     Example:
@@ -51,16 +45,20 @@ def rescore(
       bench score runs/first --rules all
     """
     from harness.client.retry import RetryPolicy
-    from harness.rescoring.options import RescoreOptions
+    from harness.rescoring.options import NoCandidatesError, RescoreOptions
     from harness.rescoring.session import estimate_rescore
     from harness.rescoring.session import rescore as run_session
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     options = RescoreOptions(run, servers, model, views, top, api_key, policy)
-    if dry_run:
-        click.echo(estimate_rescore(options).text())
+    try:
+        if dry_run:
+            click.echo(estimate_rescore(options).text())
+            return 0
+        summary = run_session(options)
+    except NoCandidatesError as error:
+        click.echo(str(error), err=True)
         return 0
-    summary = run_session(options)
     click.echo(
         f"{summary.scored} log-probabilities in {summary.seconds:.1f} s; {summary.done} of {summary.total} are in "
         f"{summary.path}"

@@ -9,19 +9,13 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import INTERRUPTED
-from harness.cli.parameters import JsonObject, api_key_option, policy_options
+from harness.cli.parameters import JsonObject, api_key_option, policy_options, servers_option
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
 
 @click.command()
-@click.option(
-    "--server",
-    "servers",
-    multiple=True,
-    required=True,
-    help="URL of a server; repeat it, and the servers share the work.",
-)
+@servers_option
 @click.option(
     "--model", "models", multiple=True, required=True, help="A model or adapter that the server serves; repeat it."
 )

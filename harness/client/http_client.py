@@ -14,7 +14,7 @@ import orjson
 
 from harness.client.address import api_roots, canonical_url
 from harness.client.error_response import Refusal, TransientError, shorten
-from harness.client.model_list import parse_models
+from harness.client.model_list import model_entries, parse_models
 from harness.client.request import (
     NEUTRAL_PARAMETERS,
     OPTIONAL_PARAMETERS,
@@ -25,7 +25,7 @@ from harness.client.request import (
     SamplingParameters,
     message_dicts,
 )
-from harness.client.response import Reply, parse_body, parse_replies
+from harness.client.response import Reply, parse_body, parse_replies, read_content
 from harness.client.score_format import score_route
 from harness.client.server_log import local_log
 from harness.core.errors import ServerError
@@ -39,8 +39,6 @@ _KEEPALIVE = 2.0
 _CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 10.0
 """Timeout for what a server answers without computing, such as its list of models."""
-_BODY_LIMIT = 64 << 20
-"""Bytes of a response that are read at most."""
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -113,7 +111,7 @@ class Client:
         garbage: TransientError | None = None
         for root in self._roots:
             try:
-                entries = _model_entries(await self._call("GET", f"{root}/models", None, _LOOK_SECONDS), root)
+                entries = model_entries(await self._call("GET", f"{root}/models", None, _LOOK_SECONDS), root)
             except Refusal as refusal:
                 if refusal.status not in (404, 405) or self._lists_models:
                     raise
@@ -275,7 +273,7 @@ class Client:
             async with self._session.request(
                 method, url, data=data, headers={**_JSON, **headers}, timeout=timeouts, allow_redirects=False
             ) as response:
-                content = await _read_content(response)
+                content = await read_content(response)
                 status, response_headers = response.status, response.headers
         except aiohttp.ConnectionTimeoutError:
             raise TransientError("connection", f"{self.url}: no connection in {connect:g} s") from None
@@ -286,30 +284,3 @@ class Client:
         except ValueError as error:
             raise TransientError("garbage", f"{url}: {error}") from None
         return parse_body(status, content, response_headers, url)
-
-
-def _model_entries(data: Mapping[str, Any], root: str) -> list[dict[str, Any]]:
-    """Return the entries of a list of models.
-
-    Raises:
-        TransientError: it is not such a list.
-    """
-    entries = data.get("data")
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):
-        raise TransientError("garbage", f"{root}/models did not answer with a list of models")
-    return entries
-
-
-async def _read_content(response: aiohttp.ClientResponse) -> bytes:
-    """Return a response's body.
-
-    Raises:
-        ValueError: it is larger than ``_BODY_LIMIT``.
-    """
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > _BODY_LIMIT:
-            raise ValueError(f"an answer of over {_BODY_LIMIT >> 20} MiB")
-        parts.append(part)
-    return b"".join(parts)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from harness.client.error_response import TransientError
 from harness.runs.schema import ServedModel
 from harness.runs.training_record import training_record
+
+
+def model_entries(data: Mapping[str, Any], root: str) -> list[dict[str, Any]]:
+    """Return the entries of a response to ``/v1/models``.
+
+    Args:
+        root: the URL of the route's folder, for the message.
+
+    Raises:
+        TransientError: it is not such a list.
+    """
+    entries = data.get("data")
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries):
+        raise TransientError("garbage", f"{root}/models did not answer with a list of models")
+    return entries
 
 
 def parse_models(entries: Sequence[dict[str, Any]]) -> list[ServedModel]:

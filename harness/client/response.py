@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -15,6 +15,11 @@ from harness.client.error_response import Refusal, TransientError, classify_erro
 from harness.client.request import ChatRequest, Request, TokenRequest
 from harness.client.token_logprobs import check_prompt_tokens, read_positions
 
+if TYPE_CHECKING:
+    import aiohttp
+
+_BODY_LIMIT = 64 << 20
+"""Bytes of a response that are read at most."""
 _TOKENS_BOUND = 1 << 53
 _LIMIT_REASONS = frozenset(("length", "max_tokens", "model_length", "max_output_tokens", "max_length", "token_limit"))
 """Values of ``finish_reason`` for an answer that reached its limit."""
@@ -53,6 +58,21 @@ class Reply:
     def aborted(self) -> bool:
         """Whether the server stopped generating because it is shutting down; the prompt must then be sent again."""
         return self.finish_reason == "abort"
+
+
+async def read_content(response: aiohttp.ClientResponse) -> bytes:
+    """Return a response's body.
+
+    Raises:
+        ValueError: it is larger than ``_BODY_LIMIT``.
+    """
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > _BODY_LIMIT:
+            raise ValueError(f"an answer of over {_BODY_LIMIT >> 20} MiB")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def parse_body(status: int, content: bytes, headers: Mapping[str, str], url: str) -> dict[str, Any]:

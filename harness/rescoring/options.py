@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.candidates.rescores import RescoreHeader
 from harness.client.address import check_servers
 from harness.client.retry import RetryPolicy
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, RunError
 from harness.scoring.rescore_source import RescoreSource
 
 DEFAULT_VIEWS = 8
@@ -93,6 +93,10 @@ class RescoreEstimate:
                 f"answer tokens: {about}{self.missing * self.answer_tokens:.0f}",
             )
         )
+
+
+class NoCandidatesError(RunError):
+    """No view of the run proposed a grid, so that there is nothing to rescore."""
 
 
 @dataclass(frozen=True, slots=True)

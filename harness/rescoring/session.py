@@ -18,8 +18,7 @@ from harness.client.request import SamplingParameters
 from harness.client.score_format import PromptAnswers, ScoreRequest
 from harness.client.score_server import ScoreServer
 from harness.client.server_pool import connect_servers
-from harness.core.errors import RunError
-from harness.rescoring.options import RescoreEstimate, RescoreOptions, RescoreSummary
+from harness.rescoring.options import NoCandidatesError, RescoreEstimate, RescoreOptions, RescoreSummary
 from harness.rescoring.score_work import ScoreWork, view_sample
 from harness.rescoring.setup import ScoringSetup, negotiate_scoring
 from harness.runs.folder import RunFolder
@@ -121,7 +120,7 @@ async def _prepare(options: RescoreOptions, source: RescoreSource, display: Disp
         check_header(source.path, saved.header, header)
     plan = RescorePlan(source.candidates, options.scorers(source), header.views, options.top)
     if not any(map(plan.total, plan.scorers)):
-        raise RunError(f"{source.folder}: there are no candidates to rescore")
+        raise NoCandidatesError(f"{source.folder}: no view proposed a grid, so that there is nothing to rescore")
     for warning in (*source.warnings, *([] if saved is None else _narrowed(saved, plan))):
         display.notice(f"warning: {warning}")
     async with AsyncExitStack() as stack:

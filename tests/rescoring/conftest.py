@@ -8,18 +8,14 @@ from shutil import copytree
 
 import pytest
 
-from tests.support.runs.enumerated_runs import dfs_options, enumerating_server
-from tests.support.runs.sampling_runs import run_sampling
+from tests.support.runs.enumerated_runs import enumerating_server, sample_unsure_run
 from tests.support.servers.chat_server import ChatServer
 
 
 @pytest.fixture(scope="package")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An enumerated run of two models, which each rescores."""
-    out = tmp_path_factory.mktemp("sampled") / "run"
-    with enumerating_server(doubt=0.4, max_logprobs=100) as server:
-        run_sampling(dfs_options(server, out, min_prob=0.05))
-    return out
+    return sample_unsure_run(tmp_path_factory.mktemp("sampled") / "run")
 
 
 @pytest.fixture

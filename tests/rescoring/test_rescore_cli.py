@@ -10,6 +10,7 @@ import pytest
 from tests.support.commands import run_bench
 from tests.support.runs.enumerated_runs import enumerating_server
 from tests.support.runs.rescored_runs import VIEWS, expected_logprobs, saved_lines, saved_logprobs
+from tests.support.runs.run_folders import write_run
 from tests.support.servers.chat_answers import Body
 from tests.support.servers.chat_server import ChatServer
 
@@ -52,6 +53,17 @@ def test_a_dry_run_prints_the_cost(run: Path, server: ChatServer, capsys: Captur
     assert first.endswith(f"{count} log-probabilities, {count} of them to compute")
     assert second.startswith("prompts: ")
     assert third.startswith("answer tokens: ")
+    assert not (run / "rescores.jsonl").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_run_without_candidates_is_told_and_is_no_error(
+    tmp_path: Path, server: ChatServer, capsys: Capture, more: tuple[str, ...]
+) -> None:
+    run = write_run(tmp_path, "none", "toy/copy/evaluation#n=2", {"base": 0.5}, fails=1.0)
+    status, out, err = run_bench(capsys, *words(server, run, *more))
+    assert (status, out) == (0, "")
+    assert "no view proposed a grid, so that there is nothing to rescore" in err
     assert not (run / "rescores.jsonl").exists()
 
 

@@ -20,7 +20,7 @@ from serve.client import admin
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import read_header
 from serve.server.http_json import MAX_BODY
-from tests.serve.test_admin_api import HOSTILE
+from tests.serve.server.test_admin_api import HOSTILE
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, ask, post
 from tests.support.models.tiny_adapters import write_safetensors

@@ -14,9 +14,8 @@ import pytest
 from harness.candidates.rescores import RESCORES_FILE
 from harness.runs.folder import RunFolder
 from tests.support.commands import wait_until
-from tests.support.runs.enumerated_runs import dfs_options, enumerating_server
+from tests.support.runs.enumerated_runs import enumerating_server, sample_unsure_run
 from tests.support.runs.rescored_runs import VIEWS, expected_logprobs, saved_logprobs
-from tests.support.runs.sampling_runs import run_sampling
 from tests.support.servers.chat_server import ChatServer
 
 pytestmark = pytest.mark.slow
@@ -43,10 +42,7 @@ def complete(server: ChatServer, run: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("sampled") / "run"
-    with enumerating_server(doubt=0.4, max_logprobs=100) as server:
-        run_sampling(dfs_options(server, out, min_prob=0.05))
-    return out
+    return sample_unsure_run(tmp_path_factory.mktemp("sampled") / "run")
 
 
 @pytest.fixture

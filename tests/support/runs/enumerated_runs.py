@@ -18,7 +18,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, read_views
 from harness.sampling.options import RunOptions
 from harness.sampling.plan import Plan, Sample
-from tests.support.runs.sampling_runs import run_options
+from tests.support.runs.sampling_runs import run_options, run_sampling
 from tests.support.servers.chat_answers import Body
 from tests.support.servers.chat_server import TINY_BASE, ChatServer
 from tests.support.servers.chat_tokens import copying_model
@@ -39,6 +39,13 @@ def dfs_options(server: ChatServer | str, out: Path, **changes: object) -> RunOp
     """Return options for two models, five tasks and four views each: 40 views."""
     options = run_options(server, out, search="dfs", min_prob=0.1, max_tokens=60)
     return replace(options, **changes)  # type: ignore[arg-type]
+
+
+def sample_unsure_run(out: Path) -> Path:
+    """Sample an enumerated run of two models whose views have several answers each, and return its folder."""
+    with enumerating_server(doubt=0.4, max_logprobs=100) as server:
+        run_sampling(dfs_options(server, out, min_prob=0.05))
+    return out
 
 
 def views(run: Path) -> dict[tuple[str, str, int, int], EnumeratedView]:
