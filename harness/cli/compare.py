@@ -173,6 +173,7 @@ def _compare_models(
         comparisons_json,
         plan_table,
     )
+    from harness.results.sequential_text import sequential_text
     from harness.scoring.comparable_metrics import compared_metrics, incomparable_reason
     from harness.scoring.paired_comparison import all_pairs, compare_pairs, pairs_with_first
     from harness.voting.metrics import METRICS
@@ -185,7 +186,8 @@ def _compare_models(
     if not comparisons:
         raise ConfigError("; ".join(incomparable_reason(name, *pairs[0]) for name in chosen))
     texts = [comparison_text(row, shown) for row in comparisons]
-    parts = [comparison_table(comparisons), comparison_footnote(comparisons), "\n".join(texts)]
+    parts = [*map(sequential_text, selected.sequential), comparison_table(comparisons)]
+    parts += [comparison_footnote(comparisons), "\n".join(texts)]
     if plan is not None:
         parts.append(plan_table(comparisons, plan / 100))
     return "\n\n".join(parts), json.dumps(comparisons_json(comparisons), indent=2)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from harness.runs.prediction_schema import Record, omitted_if_none
+from harness.runs.sequential_schema import SequentialDesign, SequentialResult
 from harness.runs.training_record import TrainingRecord
 from harness.runs.view_schema import EnumerationResult, SearchConfig
 
@@ -67,6 +68,8 @@ class RunConfig(Record):
     """How the answers of every view are enumerated; None, and no field in the file, for one drawn answer per sample."""
     rule: str | None = omitted_if_none()
     """The selection rule that gives vote_1 and vote_2 of the run; None, and no field in the file, for the vote."""
+    sequential: SequentialDesign | None = omitted_if_none()
+    """When the run ends before all tasks are sampled; None, and no field in the file, if it samples all."""
 
 
 class ServedModel(Record):
@@ -203,6 +206,8 @@ class Results(Record):
     confidence: float
     resamples: int
     cost: dict[str, Cost] | None = None
+    sequential: SequentialResult | None = omitted_if_none()
+    """What a sequential design found; None, and no field in the file, for a run without one."""
 
 
 class RuleResult(Record):
@@ -236,28 +241,6 @@ class Cost(Record):
     """Number of tokens in the answers."""
     seconds: float
     """Sum of the request durations; more than the wall time, as requests overlap."""
-
-
-class SweepRow(Record):
-    """One mixture of a sweep."""
-
-    label: str
-    """Its label in the table."""
-    models: Annotated[list[str], Field(min_length=1)]
-    """The adapters trained on it, one per training seed."""
-
-
-class SweepRecord(Record):
-    """sweep.json, from which the report of a sweep is made."""
-
-    header: str
-    """Heading of the labels, such as ``original datasets weight``."""
-    rows: Annotated[list[SweepRow], Field(min_length=1)]
-    """In the order of the table; all are compared with the first."""
-    seeds: list[int]
-    """Training seeds, in the order of every row's models."""
-    paired_seeds: bool | None = omitted_if_none()
-    """Whether training runs with the same seed belong together in pairs; None, and no field in the file, if not."""
 
 
 Results.model_rebuild()

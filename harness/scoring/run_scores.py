@@ -115,7 +115,7 @@ def run_results(
     """Return the results of a run folder without writing them; see ``score_run``."""
     saved = open_predictions(run)
     results = make_results(score_saved(saved, rule), saved.n, saved.seed, confidence, resamples)
-    return results.model_copy(update={"cost": saved.costs})
+    return results.model_copy(update={"cost": saved.costs, "sequential": saved.sequential})
 
 
 def write_results(folder: RunFolder, results: Results) -> None:

@@ -103,7 +103,8 @@ def cheapest_plan(
     """Return the cheapest plan that resolves a difference at 80 % power; None if none does.
 
     All numbers of runs from 2 to ``most_runs`` and the numbers of ``PREDICTIONS`` are tried, with the fewest tasks that
-    each needs. Without a known sampling variance the number of predictions stays.
+    each needs. For a further combination they are only searched for if as many tasks as cost less than the cheapest
+    plan so far resolve the difference. Without a known sampling variance the number of predictions stays.
 
     Raises:
         ValueError: the difference is 0 or less.
@@ -114,12 +115,24 @@ def cheapest_plan(
     best: Plan | None = None
     for runs in range(FEWEST_RUNS, most_runs + 1):
         for predictions in choices:
-            if best and prices.cost(Plan(FEWEST_TASKS, runs, predictions)) >= prices.cost(best):
-                continue
-            tasks = tasks_for_plan(components, runs, predictions, difference, most_tasks)
-            if tasks and (best is None or prices.cost(Plan(tasks, runs, predictions)) < prices.cost(best)):
+            most = (
+                most_tasks if best is None else _tasks_below(prices, runs, predictions, prices.cost(best), most_tasks)
+            )
+            if tasks := tasks_for_plan(components, runs, predictions, difference, most):
                 best = Plan(tasks, runs, predictions)
     return best
+
+
+def _tasks_below(prices: Prices, runs: int, predictions: int, price: float, most_tasks: int) -> int:
+    """Return the most tasks, up to ``most_tasks``, with which a plan costs less than a price; 0 if fewer than 10 do."""
+    per_task = 2 * runs * predictions * prices.prediction
+    left = price - 2 * runs * prices.training_run
+    tasks = (
+        min(most_tasks, math.floor(left / per_task) + 1) if per_task and left < per_task * most_tasks else most_tasks
+    )
+    while tasks >= FEWEST_TASKS and prices.cost(Plan(tasks, runs, predictions)) >= price:
+        tasks -= 1
+    return tasks if tasks >= FEWEST_TASKS else 0
 
 
 def purchases(components: Components, plan: Plan, prices: Prices, budget: float, most_tasks: int) -> list[Purchase]:

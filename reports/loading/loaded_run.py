@@ -10,6 +10,7 @@ from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Cost, Manifest, ModelConfig
+from harness.runs.sequential_schema import SequentialResult
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.rule_scores import ModelRescores, RuleScores
@@ -42,6 +43,8 @@ class LoadedRun:
     """About reading its predictions and rescores."""
     scorer: str | None = None
     """Who was chosen to rescore them, where several models did."""
+    sequential: SequentialResult | None = None
+    """What the run's sequential design found; None for a run without one."""
 
     def config(self, name: str) -> ModelConfig:
         """Return the configuration of a model by its name in the run."""
@@ -88,6 +91,7 @@ def load_run(path: Path, name: str, rule: str | None = None, scorer: str | None 
         saved.rescores,
         saved.warnings,
         scorer,
+        saved.sequential,
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
 from harness.core.errors import RunError
-from harness.runs.schema import SweepRecord
+from harness.results.comparison_table import comparisons_json
+from harness.results.recipe_table import recipes_json
+from harness.runs.sweep_record import SweepRecord
 from harness.scoring.half_splits import half_scores
 from harness.scoring.model_scores import ModelScores, score_intervals
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, correct_together, pairs_with_first
@@ -80,6 +82,32 @@ def sweep_tables(sections: Sequence[Section], record: SweepRecord) -> list[Sweep
     return [
         replace(table, pairs=tuple(singles), recipes=tuple(rows), family_size=family_size)
         for table, singles, rows in zip(tables, pairs, recipes, strict=True)
+    ]
+
+
+def tables_json(tables: Sequence[SweepTable]) -> list[dict[str, object]]:
+    """Return the tables for another program: every row with its intervals, and all comparisons with the first row.
+
+    ``recipes`` are comparisons over tasks and training runs; ``adapters`` are over tasks, where a row has one training
+    run.
+    """
+    return [
+        {
+            "dataset": table.section.dataset,
+            "n": table.section.n,
+            "tasks": len(table.section.tasks),
+            "rows": [
+                {
+                    "label": row.label,
+                    "models": row.models,
+                    "metrics": {name: asdict(interval) for name, interval in intervals.items()},
+                }
+                for row, intervals in zip(table.record.rows, table.intervals, strict=True)
+            ],
+            "recipes": recipes_json(table.recipes),
+            "adapters": comparisons_json(table.pairs),
+        }
+        for table in tables
     ]
 
 

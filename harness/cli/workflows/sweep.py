@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.cli.workflows.sweep_file import Sweep
 
 RECORD = "sweep.json"
+RESULTS = "results.json"
+"""The table of the sweep with all comparisons, for another program."""
 EVALUATION = "evaluation.json"
 """The evaluation settings of the sweep in its folder; another evaluation in the same folder is refused."""
 
@@ -230,10 +232,16 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
 
 
 def _report(plan: Sweep, runs: list[Path]) -> None:
-    """Write the record of the sweep, and its report."""
+    """Write the record of the sweep, its report, and its table as JSON."""
+    from harness.core.files import write_atomically
+    from reports.loading.runs import load_sections
+    from reports.loading.sweep import read_sweep, sweep_tables, tables_json
+
     record = plan.out / RECORD
     record.write_text(plan.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
     words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
     words += ["--training", str(plan.out / "trained")]
     words += ["--reference", plan.reference] if plan.reference else []
     run_bench("report", *words)
+    tables = tables_json(sweep_tables(load_sections(runs, _names(plan)[0]), read_sweep(record)))
+    write_atomically(plan.out / RESULTS, (json.dumps(tables, indent=2) + "\n").encode())

@@ -22,7 +22,7 @@ from harness.cli.workflows.sweep_names import adapter_name
 from harness.cli.workflows.sweep_parts import Evaluation, MixtureRow, ServeOptions
 from harness.core.errors import ConfigError
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.schema import SweepRecord, SweepRow
+from harness.runs.sweep_record import SweepRecord, SweepRow
 from trainers.recipe.explain import explain_errors
 from trainers.recipe.parts import DatasetRecipe, StrictModel, expand_home, normalize_datasets
 from trainers.recipe.schema import Recipe, make_recipe

@@ -1,0 +1,83 @@
+"""Coverage and width of the interval of one recipe's mean over tasks and training runs, at the published level."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from benchmarks.common.population import SEED
+from benchmarks.recipes.population import Recipes, expected_score, mean_over
+from harness.results.table_format import markdown_table
+from harness.stats.intervals import intervals
+from harness.stats.recipe_interval import recipe_interval
+
+METRICS = ("accuracy", "vote_2")
+TRAINING = (0.0, 0.01, 0.03)
+"""Standard deviations of training runs on the mean over tasks."""
+RUNS = (2, 3, 5, 10)
+TASKS = (30, 100, 400)
+LOWEST, LOWEST_OF_FEW = 93.5, 93.0
+"""Accepted coverage (%): at least, with 100 tasks or more, and with fewer (as for one model)."""
+_BLOCK = 100
+
+
+def measure(replicates: int) -> dict[str, Any]:
+    """Return the table, and in words which cells are out of bounds.
+
+    A cell has the coverage of the interval over tasks and training runs, that of the interval over tasks only, and the
+    mean width of the first.
+    """
+    rows, missed = [], []
+    for metric, sd in itertools.product(METRICS, TRAINING):
+        recipes = _with_training(metric, sd)
+        truth = mean_over(expected_score(metric), math.sqrt(1 + recipes.training**2))
+        for runs in RUNS:
+            row = [metric, f"{100 * sd:g}", str(runs)]
+            for tasks in TASKS:
+                covered, width, control = _cell(recipes, truth, runs, tasks, replicates)
+                row.append(f"{covered:.1f} ({control:.1f}); {width:.1f}")
+                if covered < (LOWEST if tasks >= 100 else LOWEST_OF_FEW):
+                    missed.append(f"one recipe, {metric}, {runs} runs, {tasks} tasks: coverage {covered:.1f} %")
+            rows.append(row)
+    header = ["metric", "sd of training runs, points", "runs", *(f"{tasks} tasks" for tasks in TASKS)]
+    return {"text": f"{_HEAD}\n\n{markdown_table(header, rows)}\n", "missed": missed}
+
+
+def _with_training(metric: str, sd: float) -> Recipes:
+    """Return recipes whose training runs differ by a standard deviation on the mean over tasks."""
+    recipes = Recipes(metric, 0.1, 0.05)
+    if not sd:
+        return recipes
+
+    def excess(training: float) -> float:
+        return math.sqrt(replace(recipes, training=training).training_variance()) - sd
+
+    return replace(recipes, training=float(brentq(excess, 1e-3, 3.0, xtol=1e-4)))
+
+
+def _cell(recipes: Recipes, truth: float, runs: int, tasks: int, replicates: int) -> tuple[float, float, float]:
+    """Return coverage (%), mean width (points), and the coverage of the interval over tasks only."""
+    rng = np.random.default_rng([SEED, 31, runs, tasks, round(1000 * recipes.training), *recipes.metric.encode()])
+    covered, widths, control = [], [], []
+    for start in range(0, replicates, _BLOCK):
+        scores, _ = recipes.draw((runs, 2), tasks, min(_BLOCK, replicates - start), rng)
+        ours = [recipe_interval(table) for table in scores]
+        covered += [interval.low <= truth <= interval.high for interval in ours]
+        widths += [interval.high - interval.low for interval in ours]
+        over_tasks = intervals(scores.mean(axis=1), 32 * runs, resamples=999)
+        control += [interval.low <= truth <= interval.high for interval in over_tasks]
+    return 100 * float(np.mean(covered)), 100 * float(np.mean(widths)), 100 * float(np.mean(control))
+
+
+_HEAD = f"""\
+## The mean of one recipe
+
+Coverage (%) of the nominal 95 % interval of one recipe's mean over tasks and training runs, in brackets that of the
+interval over tasks only (of the means over the same runs), then the mean width of the first in points. Scores are drawn
+at the published level at N = 32; training runs differ on the mean over tasks by the standard deviation in the second
+column. Wanted: at least {LOWEST} from 100 tasks on, {LOWEST_OF_FEW} with fewer."""
