@@ -58,7 +58,7 @@ def gate_recipes(
     print_warnings(list(grouping.notes))
     require_measured(selected, metric)
     if minimum is not None:
-        return _test_minimum(grouping.recipes[0], metric, minimum)
+        return _test_minimum(grouping.recipes[0], metric, minimum, selected.seed)
     return _test_margin(grouping.recipes[0], grouping.recipes[1], metric, margin or 0.0, selected.seed, paired)
 
 
@@ -86,7 +86,7 @@ def _one_recipe_each(sides: dict[str, list[TrainedModel]], training: Sequence[Pa
     return Grouping(tuple(recipes), notes=grouping.notes)
 
 
-def _test_minimum(recipe: RecipeRuns, metric: str, minimum: float) -> tuple[Gate, str]:
+def _test_minimum(recipe: RecipeRuns, metric: str, minimum: float, seed: int) -> tuple[Gate, str]:
     """Test whether the mean of a recipe reaches a minimum."""
     import numpy as np
 
@@ -98,7 +98,8 @@ def _test_minimum(recipe: RecipeRuns, metric: str, minimum: float) -> tuple[Gate
 
     if metric in LOWER_IS_BETTER:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use a baseline and --margin")
-    interval = recipe_interval(np.stack([model.scores.tasks.values_of(metric) for model in recipe.models]))
+    values = np.stack([model.scores.tasks.values_of(metric) for model in recipe.models])
+    interval = recipe_interval(values, seed=seed)
     about = f"over {interval.tasks} tasks and {training_runs(len(recipe.models))}"
     text = f"{metric} of recipe {recipe.name} is {with_interval(interval)} {about}"
     verdict = gate_verdict(interval.low, interval.high, minimum)

@@ -8,20 +8,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.stats.crossed_variance import difference_variance
-from harness.stats.intervals import CONFIDENCE, FEWEST_FOR_BCA, Interval, wilson
+from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 
 
-def recipe_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def recipe_interval(
+    values: ArrayLike, confidence: float = CONFIDENCE, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
     """Return the mean of a recipe with an interval for other tasks of this kind and other training runs.
 
     The interval is Student's t with the variance and degrees of freedom of ``difference_variance``, where the other
-    recipe scores 0 on every task and so contributes nothing. If fewer than five tasks have a mean above 0 or fewer than
-    five have one below 1, where t covers too little, the interval also includes Wilson's with n = tasks
-    (``t and wilson``).
+    recipe scores 0 on every task and so contributes nothing. It is extended where the interval over tasks of the mean
+    over the runs (``intervals``) reaches further, as it does for few tasks with skewed scores; the method then names
+    both (``t and bca``, ``t and wilson``).
 
     Args:
         values: scores in [0, 1], shape (runs, tasks).
         confidence: nominal coverage, between 0 and 1.
+        seed: of the bootstrap over tasks.
+        resamples: number of its resamples.
 
     Raises:
         ValueError: a score is not in [0, 1]; confidence is out of range; or as ``difference_variance``, in particular
@@ -35,12 +39,10 @@ def recipe_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interv
     variance = difference_variance(scores, np.zeros_like(scores))
     if scores.min() < 0 or scores.max() > 1:
         raise ValueError("scores must be within [0, 1]")
-    by_task = scores.mean(axis=0)
     mean, tasks, half = float(variance.delta), variance.tasks, 0.0
     if variance.total > 0:
         half = float(stdtrit(variance.degrees_of_freedom, (1 + confidence) / 2)) * math.sqrt(float(variance.total))
     low, high = max(mean - half, 0.0), min(mean + half, 1.0)
-    if min(np.count_nonzero(by_task > 0), np.count_nonzero(by_task < 1)) >= FEWEST_FOR_BCA:
-        return Interval(mean, low, high, "t", tasks)
-    wilson_low, wilson_high = wilson(mean, tasks, confidence)
-    return Interval(mean, min(low, wilson_low), max(high, wilson_high), "t and wilson", tasks)
+    over_tasks = intervals(scores.mean(axis=0), 1, seed, confidence, resamples)[0]
+    method = "t" if low <= over_tasks.low and over_tasks.high <= high else f"t and {over_tasks.method}"
+    return Interval(mean, min(low, over_tasks.low), max(high, over_tasks.high), method, tasks)

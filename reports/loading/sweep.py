@@ -124,7 +124,9 @@ def _sweep_table(section: Section, record: SweepRecord) -> SweepTable:
     if table.recipes_known:
         recipes = _recipes(section, record)
         return replace(
-            table, intervals=tuple(map(_recipe_intervals, recipes)), recipes=_compare_with_first(recipes, table)
+            table,
+            intervals=tuple(_recipe_intervals(recipe, section.seed) for recipe in recipes),
+            recipes=_compare_with_first(recipes, table),
         )
     pairs = compare_pairs(pairs_with_first(mixtures), section.seed) if len(mixtures) > 1 else []
     return replace(table, intervals=tuple(score_intervals(mixtures, section.seed)), pairs=tuple(pairs))
@@ -139,12 +141,12 @@ def _recipes(section: Section, record: SweepRecord) -> list[RecipeRuns]:
     return [RecipeRuns(row.label, tuple(models[name] for name in row.models)) for row in record.rows]
 
 
-def _recipe_intervals(recipe: RecipeRuns) -> dict[str, Interval]:
+def _recipe_intervals(recipe: RecipeRuns, seed: int) -> dict[str, Interval]:
     """Return the interval over tasks and training runs of every metric that all training runs measure."""
     first, *others = [model.scores for model in recipe.models]
     measured = [name for name in first.measured if all(name in other.measured for other in others)]
     return {
-        name: recipe_interval(np.stack([model.scores.tasks.values_of(name) for model in recipe.models]))
+        name: recipe_interval(np.stack([model.scores.tasks.values_of(name) for model in recipe.models]), seed=seed)
         for name in measured
     }
 

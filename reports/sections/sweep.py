@@ -75,7 +75,7 @@ def _footnote(table: SweepTable) -> str:
             f"{head}and training runs (Student's t), for other tasks of this kind and other training runs of a mixture."
         )
         if any(interval.method != "t" for row in table.intervals for interval in row.values()):
-            text += " Where fewer than 5 tasks lie above 0 or below 1 they include Wilson's interval."
+            text += " Where the interval over tasks alone (BCa bootstrap or Wilson's) reaches further, they include it."
         return text
     text = f"{head}(BCa bootstrap, seed {section.seed}; {WILSON_MARK} Wilson's). They cover the choice of tasks, "
     if all(len(row.models) == 1 for row in table.record.rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from harness.stats.recipe_interval import recipe_interval
 from harness.stats.recipes import compare_recipes
 from harness.voting.metrics import METRICS
 from reports.loading.runs import Section, load_sections
-from reports.loading.sweep import mean_over_seeds, read_sweep, sweep_tables
+from reports.loading.sweep import mean_over_seeds, read_sweep, sweep_tables, tables_json
 from reports.sections.sweep import sweep_section
 from tests.support.runs.run_folders import MakeRun
 
@@ -67,6 +68,20 @@ def test_rows_are_means_over_seeds_with_intervals_over_tasks_and_runs(make_run: 
         assert (rows[label].p, rows[label].low) == (direct.p, direct.low)
     assert [row.comparison.p_holm for row in table.recipes] == holm([row.comparison.p for row in table.recipes])
     assert table.family_size == len(table.recipes) == 8
+
+
+def test_the_table_as_json_has_every_row_and_comparison(make_run: MakeRun) -> None:
+    sections = load_sections([make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()])
+    tables = sweep_tables(sections, SEEDED)
+    (content,) = json.loads(json.dumps(tables_json(tables)))
+    assert (content["dataset"], content["n"], content["tasks"]) == (SPEC, 4, 60)
+    assert [(row["label"], len(row["models"])) for row in content["rows"]] == [("100 %", 3), ("50 %", 3), ("0 %", 3)]
+    interval = tables[0].intervals[2]["accuracy"]
+    shown = content["rows"][2]["metrics"]["accuracy"]
+    assert (shown["value"], shown["low"], shown["high"]) == (interval.value, interval.low, interval.high)
+    expected = [(row.metric, row.recipe, row.comparison.p_holm) for row in tables[0].recipes]
+    assert [(r["metric"], r["recipe"], r["comparison"]["p_holm"]) for r in content["recipes"]] == expected
+    assert content["adapters"] == []
 
 
 def test_paired_seeds_are_used_where_the_sweep_declares_them(make_run: MakeRun) -> None:

@@ -134,6 +134,29 @@ def test_the_cheapest_plan_is_that_of_brute_force(prices: Prices) -> None:
     assert prices.cost(plan) <= min(affordable)
 
 
+@given(
+    st.tuples(*[st.floats(0.001, 0.1)] * 3),
+    st.floats(0.02, 0.2),
+    st.sampled_from([Prices(1.0, 1e-4), Prices(0.02, 1e-3), Prices(0.0, 1e-3), Prices(1.0, 0.0), Prices(0.0, 0.0)]),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=15)
+def test_the_cheapest_plan_is_that_of_the_whole_search(
+    variances: tuple[float, float, float], difference: float, prices: Prices, known: bool
+) -> None:
+    recipe_task, training, rest = variances
+    components = Components(recipe_task, training / 20, rest / 2, rest / 2 if known else None, 8)
+    most_tasks, most_runs = 120, 5
+    best: Plan | None = None
+    for runs in range(2, most_runs + 1):
+        for predictions in PREDICTIONS if known else (8,):
+            tasks = tasks_for_plan(components, runs, predictions, difference, most_tasks)
+            plan = None if tasks is None else Plan(tasks, runs, predictions)
+            if plan and (best is None or prices.cost(plan) < prices.cost(best)):
+                best = plan
+    assert cheapest_plan(components, difference, prices, most_tasks, most_runs) == best
+
+
 def test_what_no_plan_resolves_has_none() -> None:
     assert cheapest_plan(ACCURACY, 0.001, Prices(1, 1e-3), 400, 10) is None
     assert tasks_for_plan(ACCURACY, 3, 32, 0.05, 5) is None
