@@ -179,7 +179,7 @@ def main() -> int:
     store, population = open_store(options), Population()
     cells = grid.measure(store, 300 if options.quick else 5 * replicates, options.quick)
     rest = store.get(f"recipes: beyond, {replicates}", lambda: beyond.measure(2 * replicates))
-    alone = store.get(f"recipes: single, {replicates}", lambda: single.measure(replicates))
+    alone, alone_missed = single.measure(store, replicates)
     result = store.get(f"coverage {replicates}", lambda: measure_coverage(population, replicates))
     differences = store.get(f"differences {replicates}", lambda: measure_differences(population, replicates))
     findings = [
@@ -192,12 +192,12 @@ def main() -> int:
         if int(tasks) < 30
     ]
     findings += recipes_page.findings(cells)
-    goals = [*recipes_page.missed(cells), *alone["missed"]]
+    goals = [*recipes_page.missed(cells), *alone_missed]
     width = tuple(result["width"][tasks] for tasks in ("30", "50", "120"))
     growths = [Growth("width of the interval of accuracy", "tasks", "points", (30, 50, 120), width)]
     tables = f"{findings_table(findings)}\n\n{growth_table(growths)}"
     page = f"{_HEAD}\n{tables}\n\n{result['text']}\n{differences['text']}\n{recipes_page.page(cells)}\n{rest['text']}"
-    page += f"\n{alone['text']}"
+    page += f"\n{alone}"
     return finish(options, page, findings, growths, goals, store.versions())
 
 

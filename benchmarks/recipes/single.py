@@ -11,10 +11,11 @@ import numpy as np
 from scipy.optimize import brentq
 
 from benchmarks.common.population import SEED
+from benchmarks.common.store import Store
 from benchmarks.recipes.population import Recipes, expected_score, mean_over, smooth
 from harness.results.table_format import markdown_table
 from harness.stats.intervals import intervals
-from harness.stats.recipe_interval import recipe_interval
+from harness.stats.recipe_interval import recipe_intervals
 
 METRICS = ("accuracy", "vote_2")
 TRAINING = (0.0, 0.01, 0.03)
@@ -23,30 +24,41 @@ RUNS = (2, 3, 5, 10)
 TASKS = (30, 100, 400)
 LOWEST = 93.0
 """Accepted coverage (%): at least, as for one model, where training contributes no more than the tasks do."""
-_BLOCK = 100
+_BLOCK = 200
 
 
-def measure(replicates: int) -> dict[str, Any]:
-    """Return the table, and in words which cells are out of bounds.
+def measure(store: Store, replicates: int) -> tuple[str, list[str]]:
+    """Return the table, and in words which cells are out of bounds; simulate what is missing.
 
     A cell has the coverage of the interval over tasks and training runs, that of the interval over tasks only, and the
     mean width of the first.
     """
-    rows, missed = [], []
+    rows: list[list[str]] = []
+    missed: list[str] = []
     for metric, sd in itertools.product(METRICS, TRAINING):
-        recipes = _with_training(metric, sd)
-        truth = mean_over(expected_score(metric), math.sqrt(1 + recipes.training**2))
-        for runs in RUNS:
-            row = [metric, f"{100 * sd:g}", str(runs)]
-            for tasks in TASKS:
-                covered, width, control = _cell(recipes, truth, runs, tasks, replicates)
-                contributes_more = sd**2 / runs > _variance_over_tasks(recipes) / tasks
-                row.append(f"{covered:.1f} ({control:.1f}); {width:.1f}{'*' if contributes_more else ''}")
-                if covered < LOWEST and not contributes_more:
-                    missed.append(f"one recipe, {metric}, {runs} runs, {tasks} tasks: coverage {covered:.1f} %")
-            rows.append(row)
+        key = f"recipes: single, {metric}, sd {sd}, {replicates}"
+        part = store.get(key, lambda m=metric, s=sd: _simulate(m, s, replicates))
+        rows += part["rows"]
+        missed += part["missed"]
     header = ["metric", "sd of training runs, points", "runs", *(f"{tasks} tasks" for tasks in TASKS)]
-    return {"text": f"{_HEAD}\n\n{markdown_table(header, rows)}\n", "missed": missed}
+    return f"{_HEAD}\n\n{markdown_table(header, rows)}\n", missed
+
+
+def _simulate(metric: str, sd: float, replicates: int) -> dict[str, Any]:
+    """Return the rows of one metric and standard deviation of training runs, and which cells are out of bounds."""
+    recipes = _with_training(metric, sd)
+    truth = mean_over(expected_score(metric), math.sqrt(1 + recipes.training**2))
+    rows, missed = [], []
+    for runs in RUNS:
+        row = [metric, f"{100 * sd:g}", str(runs)]
+        for tasks in TASKS:
+            covered, width, control = _cell(recipes, truth, runs, tasks, replicates)
+            contributes_more = sd**2 / runs > _variance_over_tasks(recipes) / tasks
+            row.append(f"{covered:.1f} ({control:.1f}); {width:.1f}{'*' if contributes_more else ''}")
+            if covered < LOWEST and not contributes_more:
+                missed.append(f"one recipe, {metric}, {runs} runs, {tasks} tasks: coverage {covered:.1f} %")
+        rows.append(row)
+    return {"rows": rows, "missed": missed}
 
 
 def _with_training(metric: str, sd: float) -> Recipes:
@@ -74,7 +86,7 @@ def _cell(recipes: Recipes, truth: float, runs: int, tasks: int, replicates: int
     covered, widths, control = [], [], []
     for start in range(0, replicates, _BLOCK):
         scores, _ = recipes.draw((runs, 2), tasks, min(_BLOCK, replicates - start), rng)
-        ours = [recipe_interval(table, resamples=999) for table in scores]
+        ours = recipe_intervals(scores, resamples=999)
         covered += [interval.low <= truth <= interval.high for interval in ours]
         widths += [interval.high - interval.low for interval in ours]
         over_tasks = intervals(scores.mean(axis=1), 32 * runs, resamples=999)

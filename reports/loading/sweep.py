@@ -25,7 +25,7 @@ from harness.scoring.recipe_comparison import (
 )
 from harness.scoring.recipe_runs import RecipeRuns, TrainedModel
 from harness.stats.intervals import Interval
-from harness.stats.recipe_interval import recipe_interval
+from harness.stats.recipe_interval import recipe_intervals
 from harness.voting.metrics import TaskScores
 from reports.loading.runs import Section
 
@@ -145,10 +145,8 @@ def _recipe_intervals(recipe: RecipeRuns, seed: int) -> dict[str, Interval]:
     """Return the interval over tasks and training runs of every metric that all training runs measure."""
     first, *others = [model.scores for model in recipe.models]
     measured = [name for name in first.measured if all(name in other.measured for other in others)]
-    return {
-        name: recipe_interval(np.stack([model.scores.tasks.values_of(name) for model in recipe.models]), seed=seed)
-        for name in measured
-    }
+    values = [[model.scores.tasks.values_of(name) for model in recipe.models] for name in measured]
+    return dict(zip(measured, recipe_intervals(values, seed=seed), strict=True))
 
 
 def _compare_with_first(recipes: Sequence[RecipeRuns], table: SweepTable) -> tuple[ComparedRecipes, ...]:

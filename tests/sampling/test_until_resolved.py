@@ -23,6 +23,7 @@ from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_run
 from harness.stats.sequential import Schedule, sequential_verdict, task_order
 from reports.report import write_report
+from tests.support.commands import run_bench
 from tests.support.runs.run_folders import load_records
 from tests.support.runs.sampling_runs import (
     STOPPING_POLICY,
@@ -201,6 +202,20 @@ def test_the_verdict_is_in_every_command(runs: Path, tmp_path: Path) -> None:
     assert "--until-resolved accuracy --" in page  # the command that repeats the run
     gate = runner.invoke(cli, ["gate", f"{run}@better", "--metric", "accuracy", "--min", "0.1"])
     assert "--until-resolved accuracy sampled" in gate.stderr
+
+
+def test_a_pool_refuses_a_run_that_did_not_reach_all_tasks(
+    capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
+) -> None:
+    status, _, error = run_bench(capsys, "pool", runs / "two", runs / "full", "-o", tmp_path / "pool")
+    assert status == 2
+    assert "did not reach" in error
+
+
+def test_a_submission_says_that_tasks_are_missing(runs: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["submit", f"{runs / 'two'}@better", "-o", str(tmp_path / "submission.json")])
+    assert result.exit_code == 0, result.stderr
+    assert f"sampled {result_of(runs / 'two').reached} of {TASKS} tasks" in result.stderr
 
 
 def test_a_dry_run_says_that_it_may_end_earlier(tmp_path: Path) -> None:
