@@ -76,7 +76,7 @@ def share_of_splits(scores: Floats, n: int, size: int, splits: int = SPLITS) -> 
     return Shares(size, splits, 100 * float(np.mean(both)), 100 * float(np.mean(tasks)))
 
 
-def page(scores: dict[str, Floats], n: int) -> str:
+def page(scores: dict[str, Floats], n: int, splits: int = SPLITS) -> str:
     """Return the page."""
     runs, tasks = scores[METRICS[0]].shape
     head = _HEAD.format(runs=runs, tasks=tasks, n=n)
@@ -86,7 +86,7 @@ def page(scores: dict[str, Floats], n: int) -> str:
     shares = [[name, "1 and 1", *_pair_cells(table, n)] for name, table in scores.items()]
     for name, table in scores.items():
         for size in (size for size in GROUPS if 2 * size <= runs):
-            s = share_of_splits(table, n, size)
+            s = share_of_splits(table, n, size, splits)
             shares.append([name, f"{size} and {size}", f"{s.splits:,}", f"{s.over_tasks:.1f}", f"{s.over_both:.1f}"])
     header = ["metric", "training runs", "pairs or splits", "over tasks only, %", "over tasks and training runs, %"]
     return "\n\n".join([*parts, markdown_table(header, shares, left=2), _FOOT]) + "\n"

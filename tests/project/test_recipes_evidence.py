@@ -39,7 +39,7 @@ def test_equal_recipes_are_seldom_called_different_over_training_runs() -> None:
 
 
 def test_the_page_has_a_row_for_every_size_of_groups() -> None:
-    text = page({"accuracy": training_runs(6, 0.1)}, N)
+    text = page({"accuracy": training_runs(6, 0.1)}, N, splits=20)
     assert "trained with 6 seeds" in text
     assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| accuracy")][1:] == [
         "1 and 1",

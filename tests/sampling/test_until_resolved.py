@@ -218,6 +218,12 @@ def test_a_submission_says_that_tasks_are_missing(runs: Path, tmp_path: Path) ->
     assert f"sampled {result_of(runs / 'two').reached} of {TASKS} tasks" in result.stderr
 
 
+def test_other_runs_are_compared_on_common_tasks_with_a_warning(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
+    status, _, error = run_bench(capsys, "compare", f"{runs / 'two'}@better", f"{runs / 'full'}@better", "--common")
+    assert status == 0
+    assert "the runs differ in --until-resolved (accuracy, none)" in error
+
+
 def test_a_dry_run_says_that_it_may_end_earlier(tmp_path: Path) -> None:
     with ChatServer(skilled_answer, models=SERVED) as server:
         text = estimate_run(options(server, tmp_path / "run")).text()
