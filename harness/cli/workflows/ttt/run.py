@@ -44,8 +44,8 @@ def run_ttt(job: TttJob, estimate: RunEstimate) -> None:
     _check_space(job, estimate)
     with job.folder.locked(TTT_LOCK):
         check_resumed(job)
+        protocol = job.write_plan(say)  # first: a folder with a plan can be resumed
         write_recipe(job.out, job.options.recipe)
-        protocol = job.write_plan(say)
         redo_tasks(job, job.options.again)
         forget_partial_answers(job)
         views = job.options.rescore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -38,21 +39,26 @@ class AdapterSite:
     def loaded(self, name: str, folder: Path) -> Iterator[str]:
         """Register an adapter and load it on every server while the block runs; yield its version ``NAME@VERSION``.
 
-        No name's live version changes. Afterwards the version is unloaded, and removed from the registry.
+        No name's live version changes. Afterwards the version is unloaded, and removed from the registry, unless it is
+        the live one of its name, which the user made so.
 
         Raises:
             AdapterError, ServerError: it cannot be served, or a server cannot be reached.
         """
-        version = Registry(self.registry).add(name, folder, self.base).id
+        registry = Registry(self.registry)
+        added = registry.add(name, folder, self.base)
+        version, of_user = added.id, registry.live(name).version == added.version
         try:
             for url in self.urls:
                 admin.stage(url, version)
             yield version
         except BaseException:
             with suppress(ArcBenchError):  # the first error is reported; a server that died has nothing to unload
-                self._remove(version)
+                if not of_user:
+                    self._remove(version)
             raise
-        self._remove(version)
+        if not of_user:
+            self._remove(version)
 
     def base_name(self) -> str:
         """Return the name of the base model on the servers.
@@ -96,7 +102,7 @@ def with_own_server(
     registry, options, lora = job.registry, job.options, job.options.recipe.lora
     assert lora is not None
     rank = max((lora.rank, *lora.rank_pattern.values()))
-    _remove_leftovers(registry)
+    shutil.rmtree(registry, ignore_errors=True)  # what an interrupted run left; no server runs on it
     deaths, done = 0, progress()
     while True:
         served: list[str] = []
@@ -115,16 +121,9 @@ def with_own_server(
             if not served or error.__cause__ is None or deaths > _RESTARTS:  # ``serving`` names the cause of a death
                 raise
             say(f"the server is started again: {str(error).splitlines()[0]}")
-            _remove_leftovers(registry)
+            shutil.rmtree(registry, ignore_errors=True)
 
 
 def say(text: str) -> None:
     """Show a line about the progress of the run."""
     click.echo(text, err=True)
-
-
-def _remove_leftovers(registry: Path) -> None:
-    """Remove what an interrupted run left in the registry of its own folder, on which no server runs."""
-    store = Registry(registry)
-    for name in store.names():
-        store.remove(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serve.launch.process import serving
-from tests.cli.test_ttt_options import RECIPE
+from tests.cli.ttt.test_ttt_options import RECIPE
 from tests.support.runs.ttt_runs import Site
 from tests.support.servers.adapter_server import AdapterServer
 from tests.support.servers.chat_server import TINY_BASE

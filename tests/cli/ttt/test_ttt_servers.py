@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.workflows.ttt.servers import AdapterSite
 from harness.core.digests import content_hash
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from serve.client import admin
 from serve.launch.operations import add_adapter
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.commands import run_bench
 from tests.support.runs.run_folders import load_records
@@ -54,6 +56,21 @@ def test_every_task_is_answered_by_its_own_adapter(site: Site, finished: Path, t
             assert_alike(answers(finished, name), renamed)
         admin.unload(site.server.url, plain)
         Registry(site.registry).remove(plain)
+
+
+def test_a_version_that_a_user_made_live_stays(site: Site, finished: Path) -> None:
+    folder = finished / "adapters" / IDS[0]
+    registry, base = Registry(site.registry), BaseModel.open(str(TINY_BASE))
+    version = registry.add(f"ttt-{IDS[0]}", folder, base)
+    registry.set_live(f"ttt-{IDS[0]}", version.version)
+    with AdapterSite((site.server.url,), site.registry, base).loaded(f"ttt-{IDS[0]}", folder) as served:
+        assert served == version.id
+    assert registry.names() == [f"ttt-{IDS[0]}"]
+    assert site.loaded() == [version.id]
+    registry.set_live(f"ttt-{IDS[0]}", None)
+    with AdapterSite((site.server.url,), site.registry, base).loaded(f"ttt-{IDS[0]}", folder):
+        pass
+    assert site.is_clean()
 
 
 @pytest.mark.parametrize("change", ["altered", "absent"])

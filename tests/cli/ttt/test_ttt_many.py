@@ -26,7 +26,7 @@ from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.prediction_schema import PredictionRecord
 from serve.launch.process import Server, serving
 from serve.registry.store import Registry
-from tests.cli.test_ttt_options import RECIPE
+from tests.cli.ttt.test_ttt_options import RECIPE
 from tests.support.models.answer_logprobs import reference
 from tests.support.runs.run_folders import load_records
 from tests.support.runs.ttt_runs import Site, records

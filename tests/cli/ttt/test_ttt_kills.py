@@ -75,6 +75,17 @@ def test_a_killed_run_gives_the_same_adapters_and_predictions(
     assert site.is_clean()
 
 
+def test_a_folder_that_has_the_plan_alone_is_resumed(site: Site, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(site, out)
+    wait_until(lambda: (out / "ttt.json").exists(), 200)
+    process.kill()
+    process.wait()
+    (out / "ttt-recipe.json").unlink(missing_ok=True)
+    assert start(site, out, "--resume").wait(300) == 0
+    assert_same(out, finished)
+
+
 def test_an_interrupted_run_says_how_to_resume(site: Site, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(site, out)
