@@ -107,7 +107,12 @@ class TttPlan(Record):
     def changes(self, other: TttPlan) -> list[str]:
         """Return what another plan has differently, such as ``learning_rate: 0.001 -> 0.004``."""
         mine, others = (
-            {**p.model_dump(exclude={"config", "protocol"}), **p.config.flat_values()} for p in (self, other)
+            {
+                **p.model_dump(exclude={"config", "protocol", "model"}),
+                "the run's model": p.model,  # the recipe has a model, too
+                **p.config.flat_values(),
+            }
+            for p in (self, other)
         )
         return [
             f"{key}: {truncate(str(mine.get(key)))} -> {truncate(str(others.get(key)))}"

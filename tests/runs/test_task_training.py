@@ -66,12 +66,13 @@ def test_outcomes_are_counted() -> None:
 
 def test_changes_of_a_plan_name_the_key() -> None:
     protocol = Protocol(label="not known", trained_on=[], leaked_tasks=0, reason="")
-    config = TttConfig(recipe={"learning_rate": 0.004, "seed": 1}, base="b", start=None)
+    config = TttConfig(recipe={"model": "tiny", "learning_rate": 0.004}, base="b", start=None)
     plan = TttPlan(
         format=1, model="m", dataset="toy/copy", dataset_digest="d", task_ids=["a"], config=config, protocol=protocol
     )
     other = plan.model_copy(
-        update={"config": config.model_copy(update={"recipe": {"learning_rate": 0.001, "seed": 1}})}
+        update={"config": config.model_copy(update={"recipe": {"model": "tiny", "learning_rate": 0.001}})}
     )
     assert plan.changes(other) == ["learning_rate: 0.004 -> 0.001"]
+    assert plan.changes(plan.model_copy(update={"model": "another"})) == [f"the run's model: {plan.model} -> another"]
     assert plan.changes(plan.model_copy(update={"protocol": protocol.model_copy(update={"reason": "x"})})) == []

@@ -29,7 +29,7 @@ def copy_of(run: Path, out: Path) -> Path:
         (["-n", VIEWS + 1], f"n: {VIEWS} -> {VIEWS + 1}"),
         (["--max-tokens", 25], "mine's max_tokens: 24 -> 25"),
         (["--search", "dfs"], "search: null -> "),
-        (["--name", "another"], "model: mine -> another"),
+        (["--name", "another"], "the run's model: mine -> another"),
         (["--set", "seed=3"], "changed: seed"),
     ],
 )
