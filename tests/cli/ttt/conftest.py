@@ -38,3 +38,10 @@ def finished(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "run"
     subprocess.run([sys.executable, "-m", "harness.cli", *site.words(out)], check=True, timeout=500)
     return out
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark kills of runs on a real vLLM as long: on the small server the same are run, with the same trainer."""
+    for item in items:
+        if "test_ttt_kills.py" in item.nodeid and "[vllm" in item.nodeid:
+            item.add_marker("long")
