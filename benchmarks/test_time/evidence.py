@@ -147,11 +147,10 @@ class Experiment:
         """Yield, for every set of generated tasks whose runs are done, the gate's command, output and exit status."""
         for data in self.extent.families:
             if self.is_done(data, "ttt") and self.is_done(data, "base"):
-                words = [str(self.folder(data, "ttt")), "--baseline", str(self.folder(data, "base"))]
-                command = module_command("harness.cli", "gate", *words, "--min-gain", MIN_GAIN)
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                shown = f"bench gate {data}-ttt --baseline {data}-base --min-gain {MIN_GAIN}"
-                yield shown, (done.stdout + done.stderr).strip(), done.returncode
+                words = ["gate", f"{data}-ttt", "--baseline", f"{data}-base", "--min-gain", MIN_GAIN]
+                command = module_command("harness.cli", *words)
+                done = subprocess.run(command, cwd=self.work / "runs", capture_output=True, text=True, check=False)
+                yield " ".join(["bench", *words]), (done.stdout + done.stderr).strip(), done.returncode
 
 
 def main() -> int:
