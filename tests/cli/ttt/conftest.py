@@ -41,7 +41,7 @@ def finished(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark kills of runs on a real vLLM as long: on the small server the same are run, with the same trainer."""
+    """Mark kills and refused resumes on a real vLLM as long: the small server has the same, with the same trainer."""
     for item in items:
-        if "test_ttt_kills.py" in item.nodeid and "[vllm" in item.nodeid:
+        if item.path.name in ("test_ttt_kills.py", "test_ttt_resuming.py") and "[vllm" in item.name:
             item.add_marker("long")
