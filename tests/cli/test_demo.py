@@ -70,7 +70,7 @@ def test_test_time_training_learns_a_family_that_nothing_was_trained_on(finished
         manifest = RunFolder(finished / "bench" / name).manifest()
         assert manifest.protocol is not None
         assert manifest.protocol.label == "demonstrations of these tasks at test time"
-    assert (finished / "report.md").read_text().count("### Test-time training") == 2
+    assert (finished / "report.md").read_text().count("### Test-time training\n") == 2
     assert not Registry(finished / "adapters").versions("ttt-centre-000000")
 
 
