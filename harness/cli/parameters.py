@@ -80,9 +80,18 @@ def policy_options(command: F) -> F:
     return command
 
 
-def resume_command() -> str:
-    """Return the command that resumes this run, with a placeholder for the API key."""
-    words = list(sys.argv[1:])
+def resume_command(without: str | None = None) -> str:
+    """Return the command that resumes this run, with a placeholder for the API key.
+
+    Args:
+        without: an option with a value, which is left out.
+    """
+    given = sys.argv[1:]
+    words = [
+        word
+        for previous, word in zip(["", *given], given, strict=False)
+        if without is None or (without not in (word, previous) and not word.startswith(f"{without}="))
+    ]
     for index, word in enumerate(words):
         if word == "--api-key" and index + 1 < len(words):
             words[index + 1] = "KEY"

@@ -249,7 +249,7 @@ class TestTimeCost(Record):
     """Tasks by outcome of their training."""
     train_seconds: float
     sample_seconds: float
-    """Wall time of the tasks' requests."""
+    """Wall time of answering the tasks, with loading and unloading their adapters."""
 
 
 class SweepRow(Record):

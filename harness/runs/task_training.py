@@ -47,7 +47,7 @@ class TaskRecord(Record):
     own_adapter: bool
     """Whether that was the task's own adapter."""
     sample_seconds: float
-    """Wall time of the session that completed the task's predictions."""
+    """Wall time of the session that completed the task's predictions, with loading and unloading the adapter."""
 
 
 class TttConfig(Record):

@@ -15,9 +15,9 @@ def nearly_alike_bounds(differences: Floats, confidence: float) -> tuple[float, 
     """Return bounds of the mean difference where fewer than ``FEWEST_DIFFERING`` tasks differ unlike all others.
 
     There the bootstrap is too narrow: it knows no other tasks than those few. Most tasks differ by d. The share of the
-    k tasks that do not is at most q(k), the upper end of Wilson's interval; tasks that lose or win everything may have
-    been missed, at a share of at most q(0). With the unlike tasks' least and largest difference, the lower bound is
-    the lower one of d − q(k)(d − least) and d − q(0)(d + 1), and the upper bound likewise.
+    k tasks that do not is at most q(k), the upper end of Wilson's interval, and they differ by no less than the least
+    of them; tasks that lose everything may have been missed besides, at a share of at most q(0). The lower bound is
+    d − q(k)(d − least) − q(0)(least + 1), and the upper bound likewise.
 
     Returns:
         None if more tasks are unlike, or if most tasks do not differ.
@@ -31,6 +31,6 @@ def nearly_alike_bounds(differences: Floats, confidence: float) -> tuple[float, 
     least, largest = min(common, float(values[0])), max(common, float(values[-1]))
     seen, missed = wilson(unlike / tasks, tasks, confidence)[1], wilson(0.0, tasks, confidence)[1]
     return (
-        common - max(seen * (common - least), missed * (common + 1)),
-        common + max(seen * (largest - common), missed * (1 - common)),
+        common - seen * (common - least) - missed * (least + 1),
+        common + seen * (largest - common) + missed * (1 - largest),
     )

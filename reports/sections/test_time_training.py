@@ -26,7 +26,7 @@ def test_time_training(section: Section) -> list[str]:
         "### Test-time training",
         _cost_table(section),
         "Sorted by seconds a task, which are means over tasks: of training on the task's own train pairs, and of "
-        "answering it (the wall time of its requests, one model alone; unknown for runs that were resumed or have "
+        "answering it (wall time, with loading its adapter; unknown for runs that were resumed or have "
         f"several models). {WILSON_MARK} Wilson's interval.",
     ]
     if pairs := _with_and_without(section):

@@ -72,6 +72,31 @@ def test_the_lower_bound_holds_where_nearly_all_tasks_differ_alike(tasks: int, c
         assert wrong < 0.07
 
 
+@pytest.mark.parametrize(
+    ("tasks", "values", "shares"),
+    [
+        (20, (1.0, 0.5, -1.0), (0.65, 0.25, 0.10)),
+        (20, (0.5, 0.0, -1.0), (0.67, 0.25, 0.08)),
+        (40, (1.0, 0.5, -1.0), (0.75, 0.20, 0.05)),
+    ],
+)
+def test_the_lower_bound_holds_where_unlike_tasks_are_of_two_kinds(
+    tasks: int, values: tuple[float, float, float], shares: tuple[float, float, float]
+) -> None:
+    """Exact error as above; mild losses that are seen and total losses that are missed happen together."""
+    true, wrong = float(np.dot(values, shares)), 0.0
+    for first in range(tasks // 2 + 1, tasks + 1):
+        for second in range(tasks - first + 1):
+            counts = (first, second, tasks - first - second)
+            chance = comb(tasks, first) * comb(tasks - first, second) * float(np.prod(np.power(shares, counts)))
+            if chance > 1e-5:
+                differences = np.repeat(values, counts)
+                before = np.where(differences < 0, 1.0, 0.0)
+                low = gain_bounds(compare(before + differences, before, 8, resamples=999)[0])[0]
+                wrong += chance * (low > true + 1e-9)
+    assert wrong < 0.04
+
+
 def test_few_tasks_show_no_gain() -> None:
     assert gain_verdict(alike(5, 0, 1), 0.5) is Gate.INCONCLUSIVE
 

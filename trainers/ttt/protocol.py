@@ -49,12 +49,14 @@ class TaskLine(_Line):
     train: list[tuple[Rows, Rows]]
     """Input and output of each train pair, as rows of colours."""
     seconds: Annotated[float, Field(ge=0)] | None = None
-    """Time that is left for this task, in addition to the recipe's ``ttt.task_deadline``."""
+    """Time for this task, in addition to the recipe's ``ttt.task_deadline``; loading the base model is not counted."""
+    until: float | None = None
+    """``time.monotonic()``, which all processes of a machine share, at which nothing more is trained."""
     again: bool = False
     """Train it again even if its adapter exists."""
 
     @staticmethod
-    def of(task: Task, *, seconds: float | None = None, again: bool = False) -> TaskLine:
+    def of(task: Task, *, seconds: float | None = None, until: float | None = None, again: bool = False) -> TaskLine:
         """Return the line of a task; its test pairs are not read.
 
         Raises:
@@ -65,7 +67,7 @@ class TaskLine(_Line):
             if pair.output is None:
                 raise DataError(f"task {task.id}: train pair {k} has no output")
             pairs.append((pair.input.to_rows(), pair.output.to_rows()))
-        return TaskLine(task_id=task.id, train=pairs, seconds=seconds, again=again)
+        return TaskLine(task_id=task.id, train=pairs, seconds=seconds, until=until, again=again)
 
     def pairs(self) -> tuple[Pair, ...]:
         """Return the train pairs.

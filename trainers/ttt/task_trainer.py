@@ -112,7 +112,7 @@ class TaskTrainer:
         with explain_training_errors(self.recipe):
             began += self._load(rows)
             trainer = self._prepare(rows)
-            self._stop.deadline = began + self._limit(line)
+            self._stop.deadline = min(began + self._limit(line), math.inf if line.until is None else line.until)
             if time.monotonic() < self._stop.deadline:
                 trainer.train()
         steps = len(self._outputs.lines)

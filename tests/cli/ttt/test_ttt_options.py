@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.parameters import resume_command
 from harness.cli.workflows.ttt.estimate import estimate_ttt, lora_weights
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.cli.workflows.ttt.training import task_line
@@ -57,6 +58,11 @@ def make_job(out: Path, dataset: str = DATASET, **changes: object) -> TttJob:
             ["--server", "http://127.0.0.1:1", "--adapters", "r", "--schedule", "train-first"],
             2,
             "--schedule train-first starts its server after the training",
+        ),
+        (
+            ["--server", "http://127.0.0.1:1", "--adapters", "r", "--port", "1"],
+            2,
+            "--port and --dtype are of our own server",
         ),
         (["--task", "cross-000001"], 2, "use it with --resume"),
         (["--resume", "--task", "nobody"], 2, "the run has no task nobody"),
@@ -134,6 +140,15 @@ def test_the_estimate_counts_what_training_cannot_use_and_what_is_kept(tmp_path:
     kept = estimate_ttt(make_job(tmp_path / "run"), on_gpu=False)
     discarded = estimate_ttt(make_job(tmp_path / "run", discard=True, schedule="resident"), on_gpu=False)
     assert (kept.disk_bytes, discarded.disk_bytes) == (4 * kept.adapter_bytes, 3 * kept.adapter_bytes)
+    rescored = make_job(tmp_path / "run", discard=True, schedule="resident", rescore=2)  # all are kept for that
+    assert estimate_ttt(rescored, on_gpu=False).disk_bytes == kept.disk_bytes
+
+
+def test_the_command_that_resumes_does_no_task_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["bench", "ttt", "r.yaml", "--resume", "--task", "a", "--task=b", "--api-key", "secret"]
+    monkeypatch.setattr("sys.argv", words)
+    assert resume_command(without="--task") == "bench ttt r.yaml --resume --api-key KEY"
+    assert resume_command() == "bench ttt r.yaml --resume --task a --task=b --api-key KEY"
 
 
 @pytest.mark.parametrize(

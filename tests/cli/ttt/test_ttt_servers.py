@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -73,6 +74,26 @@ def test_a_version_that_a_user_made_live_stays(site: Site, finished: Path) -> No
     registry.set_live(f"ttt-{IDS[0]}", None)
     with AdapterSite((site.server.url,), site.registry, base).loaded(f"ttt-{IDS[0]}", folder):
         pass
+    assert site.is_clean()
+
+
+def test_runs_that_share_a_registry_take_turns(site: Site, finished: Path) -> None:
+    folder, name = finished / "adapters" / IDS[0], f"ttt-{IDS[0]}"
+    shared = AdapterSite((site.server.url,), site.registry, BaseModel.open(str(TINY_BASE)))
+    events = []
+
+    def load_too() -> None:
+        with shared.loaded(name, folder):
+            events.append("second")
+
+    second = Thread(target=load_too)
+    with shared.loaded(name, folder) as version:
+        second.start()
+        second.join(1)
+        assert site.loaded() == [version]
+        events.append("first")
+    second.join(60)
+    assert events == ["first", "second"]
     assert site.is_clean()
 
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from harness.core.errors import AdapterError
 from harness.prompts.file_tokenizer import FileTokenizer
+from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.servers.chat_answers import Body, json_response
 from tests.support.servers.chat_server import TINY_BASE, ChatServer, copying_model
@@ -41,7 +42,8 @@ class AdapterServer(ChatServer):
     """
 
     def __init__(self, registry: Path) -> None:
-        super().__init__(tokens=True, models={BASE: FIELDS}, scores=True, language_model=_make_model)
+        base = {**FIELDS, "arc_bench": {"kind": "base", "hash": BaseModel.open(str(TINY_BASE)).hash}}
+        super().__init__(tokens=True, models={BASE: base}, scores=True, language_model=_make_model)
         self.registry = Registry(registry)
         self.most_loaded = 0
 

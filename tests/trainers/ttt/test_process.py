@@ -204,6 +204,15 @@ def _check_what_the_start_brings(start: Path, trained_at_test_time: Path, recipe
     assert str(read_recipe(folder / "dated").template_date) == "2021-03-04"
     earlier = find_training_data(TINY_BASE, start)
     assert earlier == TrainingData(datasets, f"{folder / 'gone'} has no manifest that names its training data")
+    base = folder / "base"  # was trained itself, on other data
+    base.mkdir()
+    recorded = {**manifest["recipe"], "adapter": None}
+    others = [{**manifest["datasets"][0], "spec": "toy/edge", "digest": "0" * 64}]
+    (base / "manifest.json").write_text(json.dumps({**manifest, "recipe": recorded, "datasets": others}))
+    (start / "manifest.json").write_text(json.dumps({**manifest, "recipe": {**recorded, "model": str(base)}}))
+    assert find_training_data(TINY_BASE, start) == TrainingData({**datasets, "toy/edge": "0" * 64})
+    shutil.rmtree(base)
+    assert find_training_data(TINY_BASE, start).unknown is not None
 
 
 def test_weights_that_are_not_finite_after_the_last_step_give_no_adapter(tmp_path: Path) -> None:

@@ -81,14 +81,14 @@ class Answerer:
             Interrupted: the user ended the session. RunError, ServerError, AdapterError: as ``sample_run``, or the
                 adapter cannot be loaded.
         """
+        started, nothing = monotonic(), None
         with self.loaded_model(task, reply) as (served_name, digest):
-            started, nothing = monotonic(), None
             try:
                 with sigterm_as_interrupt():  # the session puts back another handler than it found
                     left = sample_run(self._options(task, served_name, digest), self.display, self.repeated).left
             except NothingMeasuredError as error:  # the run is complete, and this is said once it is recorded
                 left, nothing = 0, error
-            seconds = monotonic() - started
+        seconds = monotonic() - started
         if left:
             raise Interrupted
         is_own = digest is not None and digest == reply.digest
@@ -116,7 +116,7 @@ class Answerer:
     def loaded_model(self, task: Task, reply: ReplyLine) -> Iterator[tuple[str, str | None]]:
         """Load the adapter that answers a task, and yield its name on the server and its content hash.
 
-        Without an adapter of the task it is the starting one, else the base, which has no hash.
+        Without an adapter of the task it is the starting one, else the base.
         """
         start = self.job.start
         if reply.adapter is not None:
@@ -125,7 +125,7 @@ class Answerer:
         elif start is not None:
             name, folder, digest = START_NAME, start, self.job.config.start
         else:
-            yield self.site.base_name(), None
+            yield self.site.base_name(), self.job.base_model.hash
             return
         with self.site.loaded(f"{ADAPTER_PREFIX}{name}"[:64], folder) as version:
             yield version, digest

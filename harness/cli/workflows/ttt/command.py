@@ -96,6 +96,7 @@ def ttt(
     from harness.cli.workflows.ttt.job import TttJob, TttOptions
     from harness.cli.workflows.ttt.run import run_ttt
     from harness.client.retry import RetryPolicy
+    from harness.core.errors import RunError
     from harness.sampling.options import RunOptions
     from serve.launch.machine import detect_machine
     from trainers.recipe.ttt_recipe import load_ttt_recipe, unused_keys
@@ -117,9 +118,12 @@ def ttt(
     with sigterm_as_interrupt():
         try:
             run_ttt(job, estimate)
+        except RunError as error:  # of a session, it names an option that only bench run has
+            raise RunError(str(error).replace("--retry-errors", "--task ID (trained and answered again)")) from error
         except (Interrupted, KeyboardInterrupt):
             answered = len(job.tasks) - len(job.pending())
-            click.echo(f"{answered} of {len(job.tasks)} tasks are answered; to resume: {resume_command()}", err=True)
+            resume = resume_command(without="--task")  # those tasks were removed already
+            click.echo(f"{answered} of {len(job.tasks)} tasks are answered; to resume: {resume}", err=True)
             return INTERRUPTED
     return _show_results(job.out)
 

@@ -85,6 +85,8 @@ class TttOptions:
             raise ConfigError("--server and --adapters belong together: the servers, and the registry they run on")
         if self.servers and self.schedule == "train-first":
             raise ConfigError("--schedule train-first starts its server after the training; leave --server out")
+        if self.servers and (self.port is not None or self.dtype != "exact"):
+            raise ConfigError("--port and --dtype are of our own server; leave them out with --server")
         if self.again and not self.sampling.resume:
             raise ConfigError("--task does tasks of an existing run again; use it with --resume")
 

@@ -50,10 +50,12 @@ def reproduce_trained_tasks(
     _check_adapters(run, records)
     sampling = repeated_options(manifest, out, servers, api_key, resume, policy)
     job = TttJob.open(TttOptions(read_recipe(run), sampling, adapters))
+    if job.config != manifest.config.ttt:
+        raise RunError(f"{run}: its base, its starting adapter or its recipe has changed since; restore it")
     job.folder.check_free(resume, in_parts=True)
     with job.folder.locked(TTT_LOCK):
-        write_recipe(out, job.options.recipe)
         job.write_plan(lambda line: click.echo(line, err=True))
+        write_recipe(out, job.options.recipe)
         try:
             _answer_all(job, run, manifest, records)
         except (Interrupted, KeyboardInterrupt):
@@ -67,7 +69,7 @@ def _check_adapters(run: Path, records: Mapping[str, TaskRecord]) -> None:
     Raises:
         RunError: some are not; the message says which and what to do.
     """
-    if gone := [r.task_id for r in records.values() if r.digest is not None and r.adapter is None]:
+    if gone := [r.task_id for r in records.values() if r.digest and not adapter_path(run, r.task_id).exists()]:
         raise RunError(
             f"{run} kept only the digests of the adapters of {format_ids(gone)} (--discard-adapters), so that they "
             f"cannot answer again; train them anew with bench ttt {run / RECIPE_FILE}, and compare the digests in "

@@ -39,6 +39,7 @@ def check_resumed(job: TttJob) -> None:
         model = model.model_copy(update={"max_tokens": sampling.max_tokens})
     values = {name: getattr(sampling, name) for name in _SAME_OPTIONS}
     values |= {"extra_body": dict(sampling.extra_body), "search": search, "models": [model]}
+    values["rule"] = config.rule if sampling.rule is None else sampling.rule
     if changes := config_changes(config, config.model_copy(update=values)):
         raise RunError(
             f"{job.out} was begun with another configuration; changed: {'; '.join(changes)}. "

@@ -51,7 +51,8 @@ def run_ttt(job: TttJob, estimate: RunEstimate) -> None:
         views = job.options.rescore
         tasks = job.pending()
         unrescored = [] if views is None else unrescored_tasks(job, views)
-        check_rescored_adapters(job, unrescored)
+        answered = [task for task in job.tasks if task.id in job.log.records()] if views and tasks else unrescored
+        check_rescored_adapters(job, answered)
         if tasks or unrescored:
             _Session(job, protocol, monotonic(), now()).run(tasks)
         _remove_discarded(job)
@@ -156,7 +157,7 @@ def _check_space(job: TttJob, estimate: RunEstimate) -> None:
     if estimate.disk_bytes > free:
         raise ConfigError(
             f"the adapters need {estimate.disk_bytes / 1e9:.1f} GB, and {place} has {free / 1e9:.1f} GB left; use "
-            "--discard-adapters, a smaller lora.rank, or another --out"
+            "--schedule resident with --discard-adapters, a smaller lora.rank, or another --out"
         )
 
 

@@ -15,8 +15,11 @@ from harness.core.errors import AdapterError, ArcBenchError, ServerError
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
+from serve.registry.leases import file_lock
 from serve.registry.store import Registry
 
+_LOCK = ".ttt.lock"
+"""File in a registry that a run of test-time training holds while an adapter of it is loaded."""
 _RESTARTS = 3
 """How often our own server is started again without a task answered in between."""
 
@@ -39,12 +42,20 @@ class AdapterSite:
     def loaded(self, name: str, folder: Path) -> Iterator[str]:
         """Register an adapter and load it on every server while the block runs; yield its version ``NAME@VERSION``.
 
-        No name's live version changes. Afterwards the version is unloaded, and removed from the registry, unless it is
-        the live one of its name, which the user made so.
+        Runs that share a registry take turns, because they may have the same version. No name's live version changes.
+        Afterwards the version is unloaded, and removed from the registry, unless it is the live one of its name, which
+        the user made so.
 
         Raises:
             AdapterError, ServerError: it cannot be served, or a server cannot be reached.
         """
+        self.registry.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.registry / _LOCK), self._loaded(name, folder) as version:
+            yield version
+
+    @contextmanager
+    def _loaded(self, name: str, folder: Path) -> Iterator[str]:
+        """Do what ``loaded`` says, but for taking turns."""
         registry = Registry(self.registry)
         added = registry.add(name, folder, self.base)
         version, of_user = added.id, registry.live(name).version == added.version
@@ -75,8 +86,14 @@ class AdapterSite:
 
     def wake(self) -> None:
         """Make every server compute again."""
+        failed: ArcBenchError | None = None
         for url in self.urls:
-            admin.wake(url)
+            try:
+                admin.wake(url)
+            except ArcBenchError as error:  # the others are woken all the same
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _remove(self, version: str) -> None:
         """Unload a version on every server, and remove it from the registry."""

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 from typing import BinaryIO
 
 from harness.core.errors import ArcBenchError, RunError
@@ -40,7 +39,7 @@ class TrainerProcess:
     def __init__(self, work: Path, log: Path, show: Callable[[StepLine], None], notice: Callable[[str], None]) -> None:
         self._work, self._log = work, log
         self._show, self._notice = show, notice
-        self._unanswered: deque[tuple[TaskLine, float]] = deque()  # with the time at which each was given
+        self._unanswered: deque[TaskLine] = deque()
         self._output: queue.Queue[Output] = queue.Queue()
         self._process: subprocess.Popen[bytes] | None = None
         self._restarts = self._log_start = 0
@@ -58,12 +57,11 @@ class TrainerProcess:
 
     def send(self, line: TaskLine) -> None:
         """Give the process a task; it is started with the first."""
-        given = line, monotonic()
-        self._unanswered.append(given)
+        self._unanswered.append(line)
         if self._process is None:
             self._start()
         else:
-            self._write(*given)
+            self._write(line)
 
     def wait(self) -> ReplyLine:
         """Return the reply to the oldest unanswered task, after passing on its steps.
@@ -76,8 +74,8 @@ class TrainerProcess:
             if isinstance(output, StepLine):
                 self._show(output)
             elif isinstance(output, ReplyLine):
-                if output.task_id != (expected := self._unanswered[0][0].task_id):
-                    raise RunError(f"the trainer answered {output.task_id} instead of {expected}")
+                if output.task_id != self._unanswered[0].task_id:
+                    raise RunError(f"the trainer answered {output.task_id} instead of {self._unanswered[0].task_id}")
                 self._unanswered.popleft()
                 self._restarts = 0
                 return output
@@ -118,13 +116,11 @@ class TrainerProcess:
         self._process, self._output = process, queue.Queue()
         assert process.stdout is not None
         threading.Thread(target=_read_lines, args=(process.stdout, self._output), daemon=True).start()
-        for given in self._unanswered:
-            self._write(*given)
+        for line in self._unanswered:
+            self._write(line)
 
-    def _write(self, line: TaskLine, given: float) -> None:
-        """Write a task line with the seconds that are left of its own; if the process has ended, ``wait`` notices."""
-        if line.seconds is not None:
-            line = line.model_copy(update={"seconds": max(0.0, line.seconds - (monotonic() - given))})
+    def _write(self, line: TaskLine) -> None:
+        """Write a task line; if the process has ended, ``wait`` notices."""
         assert self._process is not None
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
@@ -139,7 +135,7 @@ class TrainerProcess:
         """
         assert self._process is not None
         status = self._process.wait()
-        task = self._unanswered[0][0].task_id
+        task = self._unanswered[0].task_id
         if status >= 0:
             raise RunError(
                 f"the trainer ended with status {status} at task {task}: {_last_line(self._log, self._log_start)}"

@@ -51,13 +51,13 @@ class TaskTraining:
     def give(self, task: Task) -> None:
         """Give a task to the trainer, unless the run's deadline is over; a complete adapter is used all the same."""
         options = self.job.options
-        left = None if options.deadline is None else self.started + options.deadline - monotonic()
+        until = None if options.deadline is None else self.started + options.deadline
         again = task.id in options.again
-        if left is not None and left <= 0 and (again or not self.job.adapter(task).exists()):
+        if until is not None and until <= monotonic() and (again or not self.job.adapter(task).exists()):
             self._too_late.append(_untrained(task))
             return
         self._too_late.append(None)
-        self.trainer.send(task_line(self.job, task, left))
+        self.trainer.send(task_line(self.job, task, until))
 
     def reply(self) -> ReplyLine:
         """Return the reply to the oldest task given, when its training is over.
@@ -151,8 +151,8 @@ class TrainedInBlocks:
         """Return the first task that is not answered; train the next block if none is left of the last one."""
         if not self._done and self._waiting:
             assert self._site is not None
-            self._site.sleep()
             try:
+                self._site.sleep()
                 self._train_block()
             finally:  # servers that are not ours must not stay asleep
                 self._site.wake()
@@ -172,14 +172,13 @@ class TrainedInBlocks:
         self._done.popleft()
 
 
-def task_line(job: TttJob, task: Task, left: float | None) -> TaskLine:
-    """Return what the trainer gets of a task: its train pairs, and the seconds that it may take.
+def task_line(job: TttJob, task: Task, until: float | None) -> TaskLine:
+    """Return what the trainer gets of a task: its train pairs, and the time that it may take.
 
     Args:
-        left: seconds to the run's deadline; None without one.
+        until: ``monotonic()`` of the run's deadline; None without one.
     """
-    limits = [limit for limit in (left, job.options.task_deadline) if limit is not None]
-    return TaskLine.of(task, seconds=max(0.0, min(limits)) if limits else None, again=task.id in job.options.again)
+    return TaskLine.of(task, seconds=job.options.task_deadline, until=until, again=task.id in job.options.again)
 
 
 def _untrained(task: Task) -> ReplyLine:

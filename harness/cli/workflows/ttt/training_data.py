@@ -23,8 +23,7 @@ def find_training_data(base: Path | str, adapter: Path | None) -> TrainingData:
     datasets: dict[str, str] = {}
     waiting: list[Path] = [] if adapter is None else [adapter]
     if isinstance(base, Path):
-        waiting += [base] if (base / "manifest.json").exists() else []
-        waiting += _merged_parts(base)
+        waiting += _model_parts(base)
     seen: set[Path] = set()
     while waiting:
         folder = waiting.pop(0)
@@ -45,9 +44,20 @@ def find_training_data(base: Path | str, adapter: Path | None) -> TrainingData:
 
 
 def _earlier(manifest: AdapterManifest) -> list[Path]:
-    """Return the folder of the adapter from which a training went on."""
-    earlier = manifest.recipe.get("adapter")
-    return [Path(earlier)] if isinstance(earlier, str) else []
+    """Return the folders from which a training went on: its adapter, and its base if that was trained or merged."""
+    adapter, model = manifest.recipe.get("adapter"), manifest.recipe.get("model")
+    folders = [Path(adapter)] if isinstance(adapter, str) else []
+    if not isinstance(model, str) or model == "tiny":
+        return folders
+    base = Path(model)
+    if not base.is_dir() and (base.is_absolute() or model.startswith(".")):
+        return [*folders, base]  # it is gone, so that its data count as unknown
+    return folders + _model_parts(base)
+
+
+def _model_parts(base: Path) -> list[Path]:
+    """Return what is known of a base's training: the base if it has a manifest, and what was merged into it."""
+    return [*([base] if (base / "manifest.json").exists() else []), *_merged_parts(base)]
 
 
 def _merged_parts(base: Path) -> list[Path]:
@@ -62,4 +72,6 @@ def _merged_parts(base: Path) -> list[Path]:
             return [*parts, base]  # it has no manifest, so that its data count as unknown
         parts.append(Path(str(data.get("adapter"))))
         base = Path(str(data.get("base")))
+    if parts and (base / "manifest.json").exists():
+        parts.append(base)
     return parts
