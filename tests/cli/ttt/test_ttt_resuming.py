@@ -31,7 +31,7 @@ def copy_of(run: Path, out: Path) -> Path:
         (["--search", "dfs"], "search: null -> "),
         (["--name", "another"], "the run's model: mine -> another"),
         (["--set", "seed=3"], "changed: seed"),
-        (["--rule", "poe"], "rule: null -> poe"),
+        (["--rule", "poe"], 'rule: null -> "poe"'),
     ],
 )
 def test_another_configuration_is_refused_before_anything_is_removed(
