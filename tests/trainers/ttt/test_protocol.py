@@ -43,7 +43,7 @@ def test_a_line_is_the_same_whatever_the_test_pairs_are() -> None:
     for task in (altered, without_outputs(TASK), replace(TASK, test=())):
         assert TaskLine.of(task).model_dump_json() == line
     assert TaskLine.model_validate_json(line).pairs() == TASK.train
-    assert set(json.loads(line)) == {"task_id", "train", "seconds", "again"}
+    assert set(json.loads(line)) == {"task_id", "train", "seconds", "until", "again"}
 
 
 def test_a_line_has_no_place_for_test_pairs() -> None:
