@@ -54,7 +54,7 @@ def _sampling_options(command: F) -> F:
     "--schedule",
     type=click.Choice(["train-first", "resident"]),
     help="train-first: train all tasks, then serve. resident: train the next task while one is answered. Default: "
-    "train-first; with --server resident.",
+    "resident; train-first on a GPU without --server.",
 )
 @click.option("--task-deadline", type=Seconds(), help="Cut the training of a task after this time, e.g. 20m.")
 @click.option("--deadline", type=Seconds(), help="Train nothing after this time from the start of the command.")

@@ -86,7 +86,7 @@ class _Session:
                 trained: Trained = TrainedBefore(training, tasks, self._show_reply)
                 trainer.close()  # its memory and cores are the server's now
                 self._serve(lambda site: trained, own_gpu_sleep=False)
-            elif _shares_gpu(job):
+            elif _shares_gpu():
                 blocks = TrainedInBlocks(training, tasks, self._show_reply)
                 self._serve(blocks.on_site, own_gpu_sleep=True)
             else:
@@ -138,10 +138,10 @@ class _Session:
 
 def default_schedule(job: TttJob) -> Schedule:
     """Return the schedule that is used where none is chosen (docs/test-time-training.md has the measurement)."""
-    return "resident" if job.options.servers else "train-first"
+    return "resident" if job.options.servers or not _shares_gpu() else "train-first"
 
 
-def _shares_gpu(job: TttJob) -> bool:
+def _shares_gpu() -> bool:
     """Return whether trainer and server would compute on the same GPU of this machine."""
     return detect_machine().device == "cuda"
 
