@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.core.digests import content_hash, weights_digest
 from harness.core.errors import AdapterError
+from harness.core.files import sync_to_disk
 from harness.core.grid import Pair
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
@@ -107,10 +108,10 @@ def write_adapter(
     manifest = _manifest(inputs, record, trained, draft)
     write_manifest(draft, manifest)
     for file in (*draft.iterdir(), draft):
-        _sync(file)
+        sync_to_disk(file)
     shutil.rmtree(path, ignore_errors=True)
     os.replace(draft, path)
-    _sync(path.parent)
+    sync_to_disk(path.parent)
     return _reply(work, manifest, record)
 
 
@@ -188,12 +189,3 @@ def _manifest(inputs: RecipeInputs, record: TaskTrainingRecord, trained: Trained
 def _environment() -> Environment:
     """Return ``training_environment``, which starts git, once per process."""
     return training_environment()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is written to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
