@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.entry import print_warnings
+from harness.cli.gate_requirement import Requirement
+from harness.cli.model_gate import ScoringChoices
 from harness.cli.recipe_selection import OFFER, Grouping, group_as_named, group_by_manifest, named_recipes
 from harness.core.errors import ConfigError
 
@@ -19,14 +21,10 @@ def gate_recipes(
     runs: Sequence[str],
     baselines: Sequence[str],
     recipes: Sequence[str],
-    metric: str,
-    minimum: float | None,
-    margin: float | None,
+    requirement: Requirement,
+    choices: ScoringChoices,
     training: Sequence[Path],
     paired: bool,
-    common: bool,
-    rule: str | None,
-    scorer: str | None,
 ) -> tuple[Gate, str]:
     """Test a recipe against a minimum, or against another recipe; return the verdict and its reason.
 
@@ -41,13 +39,13 @@ def gate_recipes(
     from harness.scoring.recipe_runs import trained_models
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
 
-    if paired and minimum is not None:
-        raise ConfigError("--paired-seeds needs two recipes, with --margin")
+    if paired and requirement.minimum is not None:
+        raise ConfigError("--paired-seeds needs two recipes, with --margin or --min-gain")
     named = named_recipes(recipes)
     names = [run for listed in named.values() for run in listed] if named else [*runs, *baselines]
     for name in names:
         require_one_model(name)
-    selected = select_models(names, common, rule, scorer)
+    selected = select_models(names, choices.common, choices.rule, choices.scorer)
     print_warnings(selected.warnings)
     models = trained_models(names, selected)
     if named:
@@ -56,10 +54,10 @@ def gate_recipes(
         sides = {"the tested runs": models[: len(runs)], "the baseline": models[len(runs) :]}
         grouping = _one_recipe_each({name: side for name, side in sides.items() if side}, training, paired)
     print_warnings(list(grouping.notes))
-    require_measured(selected, metric)
-    if minimum is not None:
-        return _test_minimum(grouping.recipes[0], metric, minimum, selected.seed)
-    return _test_margin(grouping.recipes[0], grouping.recipes[1], metric, margin or 0.0, selected.seed, paired)
+    require_measured(selected, requirement.metric)
+    if requirement.minimum is not None:
+        return _test_minimum(grouping.recipes[0], requirement, selected.seed)
+    return _test_difference(grouping.recipes[0], grouping.recipes[1], requirement, selected.seed, paired)
 
 
 def _one_recipe_each(sides: dict[str, list[TrainedModel]], training: Sequence[Path], paired: bool) -> Grouping:
@@ -86,7 +84,7 @@ def _one_recipe_each(sides: dict[str, list[TrainedModel]], training: Sequence[Pa
     return Grouping(tuple(recipes), notes=grouping.notes)
 
 
-def _test_minimum(recipe: RecipeRuns, metric: str, minimum: float, seed: int) -> tuple[Gate, str]:
+def _test_minimum(recipe: RecipeRuns, requirement: Requirement, seed: int) -> tuple[Gate, str]:
     """Test whether the mean of a recipe reaches a minimum."""
     import numpy as np
 
@@ -94,9 +92,9 @@ def _test_minimum(recipe: RecipeRuns, metric: str, minimum: float, seed: int) ->
     from harness.results.table_format import percent, with_interval
     from harness.stats.gate import gate_verdict
     from harness.stats.recipe_interval import recipe_interval
-    from harness.voting.metrics import LOWER_IS_BETTER
 
-    if metric in LOWER_IS_BETTER:
+    metric, minimum = requirement.metric, requirement.minimum or 0.0
+    if requirement.lower_is_better:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use a baseline and --margin")
     values = np.stack([model.scores.tasks.values_of(metric) for model in recipe.models])
     interval = recipe_interval(values, seed=seed)
@@ -106,23 +104,18 @@ def _test_minimum(recipe: RecipeRuns, metric: str, minimum: float, seed: int) ->
     return verdict, f"{text}, asked for is at least {percent(minimum)}"
 
 
-def _test_margin(
-    recipe: RecipeRuns, baseline: RecipeRuns, metric: str, margin: float, seed: int, paired: bool
+def _test_difference(
+    recipe: RecipeRuns, baseline: RecipeRuns, requirement: Requirement, seed: int, paired: bool
 ) -> tuple[Gate, str]:
-    """Test whether a recipe is worse than the baseline by at most ``margin``."""
-    from harness.results.table_format import points
+    """Test the difference of the mean of a recipe from the baseline's."""
     from harness.scoring.recipe_comparison import compare_recipe_pairs
-    from harness.stats.gate import gain_bounds, margin_verdict
-    from harness.voting.metrics import LOWER_IS_BETTER
 
+    metric = requirement.metric
     rows = compare_recipe_pairs([(recipe, baseline)], seed, (metric,), paired)
     if not rows:
         raise ConfigError(f"{metric} is not measured alike for all training runs of {recipe.name} and {baseline.name}")
-    comparison, lower = rows[0].comparison, metric in LOWER_IS_BETTER
-    low, high = gain_bounds(comparison, lower)
-    gain = -comparison.delta if lower else comparison.delta
-    why = f" (widest case: {comparison.note})" if comparison.note else ""
-    runs = f"{comparison.runs[0]} and {comparison.runs[1]} training runs"
-    text = f"{metric} of recipe {recipe.name} gains {points(gain)} points [{points(low)}, {points(high)}]{why}"
-    text += f" on recipe {baseline.name}, over {comparison.tasks} tasks and {runs}"
-    return margin_verdict(comparison, margin, lower), f"{text}, asked for is a loss of at most {100 * margin:g} points"
+    comparison = rows[0].comparison
+    verdict, gain = requirement.verdict_on_difference(comparison)
+    about = f"over {comparison.tasks} tasks and {comparison.runs[0]} and {comparison.runs[1]} training runs"
+    text = f"{metric} of recipe {recipe.name} {gain} on recipe {baseline.name}, {about}"
+    return verdict, f"{text}, {requirement.asked_for}"

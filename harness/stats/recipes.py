@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from harness.stats.bootstrap import Floats, to_units
 from harness.stats.crossed_variance import DifferenceVariance, difference_variance
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
-from harness.stats.paired_test import FEWEST_DIFFERING, holm, sign_tests, verdict_in_words
+from harness.stats.nearly_alike import FEWEST_DIFFERING, nearly_alike_bounds
+from harness.stats.paired_test import ALIKE, holm, sign_tests, verdict_in_words
 
 _ROUNDING = 1e-24
 """A variance below this is that of rounding errors."""
@@ -69,11 +70,21 @@ class RecipeComparison:
     """``better``, ``worse`` or ``not resolved``."""
     note: str = ""
     """Why there is no interval; else empty."""
+    widest: tuple[float, float] | None = None
+    """Bounds of ``delta`` where nearly all tasks differ alike (``nearly_alike_bounds``); else None."""
 
     @property
     def differing(self) -> int:
         """Number of tasks on which the means of the two recipes differ."""
         return self.won + self.lost
+
+    def half_width(self, confidence: float) -> float:
+        """Return half the width of Student's t interval over tasks and training runs, also where none is shown."""
+        if self.degrees_of_freedom is None:
+            return 0.0
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * self.standard_error
 
 
 def compare_recipes(
@@ -135,6 +146,7 @@ def compare_recipes(
         shares=variance_shares(variance, sampling) if test.error else None,
         verdict=verdict_in_words(delta, test.p, lower_is_better),
         note=test.note,
+        widest=nearly_alike_bounds(differences, confidence),
     )
 
 
@@ -214,7 +226,7 @@ def _test(variance: DifferenceVariance, differences: Floats, confidence: float, 
         half = float(stdtrit(freedom, (1 + confidence) / 2)) * error
     if error and np.count_nonzero(differences) >= FEWEST_DIFFERING:
         return _Test(error, freedom, half, p, "t", "")
-    note = "too few tasks differ" if np.count_nonzero(differences) < FEWEST_DIFFERING else "all tasks differ alike"
+    note = "too few tasks differ" if np.count_nonzero(differences) < FEWEST_DIFFERING else ALIKE
     p_tasks, method = sign_tests(*to_units(differences), seed, RESAMPLES)[0]
     p, method = (p, "t") if p > p_tasks else (p_tasks, method)
     return _Test(error, freedom, 0.0, p, method, note)
