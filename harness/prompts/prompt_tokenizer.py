@@ -90,8 +90,8 @@ class PromptTokenizer:
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
         """Return the ids that a model reads for one test pair, up to the opening of the assistant's turn."""
-        if self._table is not None:
-            return self._table.prompt_ids(task, test_index)
+        if (table := self._table_for(task)) is not None:
+            return table.prompt_ids(task, test_index)
         return self._encode_text(self.prompt_text(task, test_index))
 
     def sample(self, task: Task, test_index: int) -> TrainingSample:
@@ -102,10 +102,10 @@ class PromptTokenizer:
         """
         if isinstance(self._turn, ConfigError):
             raise self._turn
-        if self._table is not None:
+        if (table := self._table_for(task)) is not None:
             self.prompt.answer_grid(task, test_index)  # raises SpecError if it is not known
-            ids = self._table.prompt_ids(task, test_index)
-            return TrainingSample(ids + self._table.answer_ids(task, test_index), len(ids))
+            ids = table.prompt_ids(task, test_index)
+            return TrainingSample(ids + table.answer_ids(task, test_index), len(ids))
         prompt, answer = self._texts(task, test_index)
         ids = self._encode_text(prompt)
         if self._joined:
@@ -121,9 +121,9 @@ class PromptTokenizer:
             return whole.ids[whole.prompt_length :]
         if isinstance(self._turn, ConfigError):
             raise self._turn
-        if self._table is not None:
+        if (table := self._table_for(task)) is not None:
             self.prompt.answer_grid(task, test_index)  # raises SpecError if it is not known
-            return self._table.answer_ids(task, test_index)
+            return table.answer_ids(task, test_index)
         return self._encode_text(self._texts(task, test_index)[1])
 
     def prompt_text(self, task: Task, test_index: int) -> str:
@@ -176,6 +176,10 @@ class PromptTokenizer:
                 "the tokenizer merges the end of the prompt with the start of the answer"
             )
         return False
+
+    def _table_for(self, task: Task) -> TableTokenizer | None:
+        """Return the table for a task; None without one, and for rows over 30, with which tables were not checked."""
+        return None if self._table is None or task.has_long_rows() else self._table
 
     def _checked_table(self) -> TableTokenizer | None:
         """Return the fastest table whose ids equal the tokenizer's on all probes, or None; set ``method``."""

@@ -235,6 +235,15 @@ class Cost(Record):
     """Sum of the request durations; more than the wall time, as requests overlap."""
 
 
+class SourceFileRecord(Record):
+    """A file that a configuration was read from."""
+
+    path: str
+    """As the user wrote it, or as another file names it."""
+    sha256: str
+    """Of its bytes."""
+
+
 class SweepRow(Record):
     """One mixture of a sweep."""
 
@@ -253,6 +262,8 @@ class SweepRecord(Record):
     """In the order of the table; all are compared with the first."""
     seeds: list[int]
     """Training seeds, in the order of every row's models."""
+    files: list[SourceFileRecord] | None = omitted_if_none()
+    """The sweep's file and the one that it extends; None, and no field in the file, if it extends none."""
 
 
 Results.model_rebuild()

@@ -8,6 +8,25 @@ from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
+from harness.core.errors import ConfigError
+
+Location = tuple[int | str, ...]
+"""Keys, and indices of lists, that lead to a value; empty for all values together."""
+
+
+class InvalidValuesError(ConfigError):
+    """Values of a recipe or sweep are invalid.
+
+    Attributes:
+        where: what the message begins with, such as the file name.
+        problems: the location and the description of each.
+    """
+
+    def __init__(self, where: str, error: ValidationError, model: type[BaseModel]) -> None:
+        self.where = where
+        self.problems: list[tuple[Location, str]] = _problems(error, model)
+        super().__init__(f"{where}: {explain_errors(error, model)}")
+
 
 def explain_errors(error: ValidationError, model: type[BaseModel]) -> str:
     """Return one line that describes every error.
@@ -16,8 +35,12 @@ def explain_errors(error: ValidationError, model: type[BaseModel]) -> str:
         error: what pydantic raised.
         model: the class that was validated, for suggestions.
     """
-    lines = [_explain(model, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-    return "; ".join(dict.fromkeys(lines))
+    return "; ".join(dict.fromkeys(text for _, text in _problems(error, model)))
+
+
+def _problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:
+    """Return location and description of every error."""
+    return [(e["loc"], _explain(model, e["loc"], e["type"], e["msg"], e["input"])) for e in error.errors()]
 
 
 def _explain(model: type[BaseModel], location: Iterable[int | str], kind: str, message: str, value: object) -> str:

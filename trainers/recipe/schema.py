@@ -13,23 +13,22 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
-from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
-from trainers.recipe.explain import explain_errors
+from trainers.recipe.explain import InvalidValuesError
 from trainers.recipe.parts import (
     ChangeWeights,
-    DatasetRecipe,
+    FilledDatasetList,
     Location,
     LoraRecipe,
     Share,
     StrictModel,
     ValidationRecipe,
     expand_home,
-    normalize_datasets,
 )
 
 RecipeData = dict[str, object]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 CHANGEABLE_KEYS = frozenset(
     {
         *("output_dir", "resume", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"),
@@ -81,7 +80,9 @@ class Recipe(StrictModel):
     model: Location
     """``tiny`` (the shipped base model), a folder, or a Hugging Face model id."""
     output_dir: Annotated[Path, BeforeValidator(expand_home)]
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
+    """Folder of the adapter."""
+    datasets: FilledDatasetList
+    """The mixture from which samples are drawn."""
     prompt: str = DEFAULT_PROMPT
     """Name of the prompt template of all datasets that have none of their own."""
     encoder: str = DEFAULT_ENCODER
@@ -99,6 +100,7 @@ class Recipe(StrictModel):
     change_probability: Share = 0.0
     """Probability that a task is turned into a new one by changing all its inputs or all its outputs."""
     change_weights: ChangeWeights = Field(default_factory=ChangeWeights)
+    """Relative probability of each kind of change."""
     adapter: Location | None = None
     """Continue training from this adapter folder instead of a new adapter."""
     lora: LoraRecipe | None = Field(default_factory=LoraRecipe)
@@ -108,6 +110,7 @@ class Recipe(StrictModel):
     max_lora_rank: Annotated[int, Field(gt=0)] = 64
     """Highest rank that the server loads (its ``--max-lora-rank``)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the samples, the new weights and dropout."""
     max_steps: Annotated[int, Field(gt=0)]
     """Number of training steps."""
     batch_size: Annotated[int, Field(gt=0)] = 16
@@ -123,14 +126,17 @@ class Recipe(StrictModel):
     too_long: Literal["skip", "drop_pairs"] = "skip"
     """For a sample over ``max_seq_len``: draw another one, or first drop its last train pairs."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Highest learning rate, after warm-up."""
     scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
     ] = "linear"
+    """How the learning rate falls after warm-up (transformers' names)."""
     scheduler_cycles: Annotated[int, Field(gt=0)] = 4
     """Number of cycles of ``cosine_with_restarts``."""
     warmup: Annotated[float, Field(ge=0)] = 0.05
     """Warm-up steps; below 1 a share of ``max_steps``."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of the optimizer."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients are clipped to this norm; 0 for no clipping."""
     optimizer: str = "adamw_torch"
@@ -154,8 +160,9 @@ class Recipe(StrictModel):
     eval_steps: Annotated[int, Field(gt=0)] = 50
     """Training steps between two validations."""
     validation: ValidationRecipe | None = None
-    report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(_as_list)] = Field(
-        default_factory=list
+    """Held-out data; None validates nothing."""
+    report_to: Annotated[list[Tracker], BeforeValidator(_as_list, json_schema_input_type=Tracker | list[Tracker])] = (
+        Field(default_factory=list)
     )
     """Experiment trackers that receive the metrics."""
     resume: bool = True
@@ -204,12 +211,12 @@ def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
         where: prefix of error messages, such as the file name.
 
     Raises:
-        ConfigError: one line that lists everything wrong.
+        InvalidValuesError: one line that lists everything wrong.
     """
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {explain_errors(error, Recipe)}") from None
+        raise InvalidValuesError(where, error, Recipe) from None
 
 
 def changed_keys(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ from harness.cli.workflows.existing_run import (
     resume_or_move_aside,
 )
 from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
-from harness.cli_options import OutputBesideSettings, settings_option
+from harness.cli_options import OutputBesideSettings, schema_option, settings_option
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ EVALUATION = "evaluation.json"
     type=click.Path(file_okay=False, path_type=Path),
     help="The sweep's folder, instead of the file's out.",
 )
+@schema_option(lambda: _schema())
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and benched, and stop.")
 def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
     """Train an adapter on each mixture of SWEEP.yaml, serve all from one server, bench them on equal samples, and
@@ -47,6 +48,7 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_ru
     \b
     bench sweep examples/iteration48-tiny.yaml
     bench sweep examples/iteration48.yaml --set seeds=[0,1,2] --set processes=8
+    bench sweep --schema > sweep.schema.json
     """
     from harness.cli.workflows.sweep_file import load_sweep
 
@@ -60,7 +62,13 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_ru
         for training in plan.trainings():
             _train(plan, training.name, training.data)
         runs = _bench(plan)
-        _report(plan, runs)
+        _report(plan, runs, sweep_file)
+
+
+def _schema() -> dict[str, Any]:
+    from harness.cli.workflows.sweep_schema import sweep_schema
+
+    return sweep_schema()
 
 
 def _describe(plan: Sweep) -> None:
@@ -210,10 +218,13 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
             run_bench("run", "--server", server.url, "--model", name, *plan.run_options(), *where)
 
 
-def _report(plan: Sweep, runs: list[Path]) -> None:
+def _report(plan: Sweep, runs: list[Path], sweep_file: Path) -> None:
     """Write the record of the sweep, and its report."""
+    from trainers.recipe.extended_file import read_extended
+
     record = plan.out / RECORD
-    record.write_text(plan.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
+    content = plan.record().model_copy(update={"files": read_extended(sweep_file).records() or None})
+    record.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
     words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
     words += ["--training", str(plan.out / "trained")]
     words += ["--reference", plan.reference] if plan.reference else []

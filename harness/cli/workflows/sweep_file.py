@@ -13,8 +13,9 @@ from harness.core.errors import ConfigError
 from harness.core.random_stream import MAX_SEED
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.schema import SweepRecord, SweepRow
-from trainers.recipe.explain import explain_errors
-from trainers.recipe.parts import DatasetRecipe, Spec, StrictModel, expand_home, normalize_datasets
+from trainers.recipe.explain import InvalidValuesError
+from trainers.recipe.extended_file import naming_files
+from trainers.recipe.parts import DatasetList, DatasetRecipe, FilledDatasetList, Spec, StrictModel, expand_home
 from trainers.recipe.schema import Recipe, make_recipe
 from trainers.recipe.yaml_file import load_data
 
@@ -28,7 +29,7 @@ class MixtureRow(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")]
     """The adapter's name; with several seeds ``-s<seed>`` is appended."""
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
+    datasets: FilledDatasetList
 
 
 class ServeOptions(StrictModel):
@@ -65,9 +66,9 @@ class Sweep(StrictModel):
     out: Annotated[Path, BeforeValidator(expand_home)]
     recipe: dict[str, JsonValue]
     """The recipe that all adapters share, without output_dir, datasets and seed."""
-    original: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
+    original: DatasetList = Field(default_factory=list)
     """The datasets of which ``original_weight`` gives the share in each mixture."""
-    added: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
+    added: DatasetList = Field(default_factory=list)
     """The datasets that make up the rest of each mixture."""
     original_weight: list[Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=list)
     """The share of ``original`` in each mixture, one mixture per value."""
@@ -206,9 +207,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = Non
     Raises:
         ConfigError: unreadable YAML, an unknown key or a wrong value, also in one of the recipes.
     """
-    try:
-        sweep = Sweep.model_validate(load_data(path, overrides, {} if out is None else {"out": str(out)}))
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain_errors(error, Sweep)}") from None
-    sweep.inference_prompt()
+    given = {} if out is None else {"out": str(out)}
+    with naming_files(path, [*given, *overrides]):
+        try:
+            sweep = Sweep.model_validate(load_data(path, overrides, given))
+        except ValidationError as error:
+            raise InvalidValuesError(str(path), error, Sweep) from None
+    with naming_files(path, overrides, prefix=("recipe",)):
+        sweep.inference_prompt()
     return sweep
