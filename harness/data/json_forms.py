@@ -1,9 +1,22 @@
-"""Recognise the forms of tasks in parsed JSON, before their grids are checked."""
+"""Read JSON files and recognise the forms of tasks in them, before their grids are checked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeGuard
+
+from harness.core.files import read_uncompressed
+from harness.core.json_stream import parse_json
+
+
+def read_json(path: Path) -> object:
+    """Return the value of a JSON file, gzipped or not.
+
+    Raises:
+        DataError: it is not JSON.
+    """
+    return parse_json(read_uncompressed(path), str(path))
 
 
 def is_task(data: object) -> TypeGuard[dict[str, object]]:

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.core.errors import DataError
-from harness.core.files import find_files, log, read_uncompressed
+from harness.core.files import find_files, log
 from harness.core.grid import Grid, OversizeError, Pair, Task
-from harness.core.json_stream import parse_json
-from harness.data.json_forms import has_single_rows, is_barc_problem, is_list_of_tasks, is_task, json_type
+from harness.data.json_forms import has_single_rows, is_barc_problem, is_list_of_tasks, is_task, json_type, read_json
+from harness.data.solutions_file import merge_solutions, solutions_of
 from harness.data.task_sources import MIN_PAIRS, FixedTask, PairList, TaskSource, TaskVariants
 
 JSON_ENDINGS = (".json", ".json.gz")
@@ -36,8 +36,7 @@ def read_sources(path: Path, strict: bool = False) -> tuple[TaskSource, ...]:
     """Return every task of a file in its order, or of a folder of one-task files in the order of their names.
 
     Args:
-        strict: raise an error for a pair over 30x30 in a list of pairs, and for a BARC problem with too few pairs in a
-            folder, instead of leaving it out with a warning.
+        strict: raise an error for a pair over 30x30, or a BARC problem of too few pairs, that is left out otherwise.
 
     Raises:
         DataError: a task is not valid; the message names file, task and field, and what was expected.
@@ -58,7 +57,7 @@ def _read_folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
         raise DataError(f"{folder}: no .json files; expected a folder of one-task files")
     path_of: dict[str, Path] = {}
     for path in files:
-        data = _read_json(path)
+        data = read_json(path)
         if is_list_of_tasks(data) or not (isinstance(data, list) or is_task(data) or is_barc_problem(data)):
             raise DataError(
                 f"{path}: expected one task with 'train' (a folder holds one-task files); name the file itself"
@@ -76,7 +75,7 @@ def _read_folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
 
 
 def _read_file(path: Path, strict: bool) -> Iterator[TaskSource]:
-    data = _read_json(path)
+    data = read_json(path)
     if is_list_of_tasks(data):
         data = _by_id(data, path)
     elif isinstance(data, list) or is_task(data) or is_barc_problem(data):
@@ -84,8 +83,8 @@ def _read_file(path: Path, strict: bool) -> Iterator[TaskSource]:
         return
     if not isinstance(data, dict) or not data:
         raise DataError(f"{path}: expected an object of task id to task, got {json_type(data)}")
-    if (sibling := _solutions_of(path)) is not None:
-        _merge_solutions(data, path, sibling)
+    if (sibling := solutions_of(path)) is not None:
+        merge_solutions(data, path, sibling)
     for name, value in data.items():
         yield _parse_source(name, value, str(path), strict)
 
@@ -126,39 +125,6 @@ def read_task(name: str, data: dict[str, object], where: str) -> Task:
 def _task_id(path: Path) -> str:
     """Return the task id of a one-task file: its name without ``.json`` or ``.json.gz``."""
     return path.name.removesuffix(".gz").removesuffix(".json")
-
-
-def _read_json(path: Path) -> object:
-    return parse_json(read_uncompressed(path), str(path))
-
-
-def _solutions_of(path: Path) -> Path | None:
-    """Return the solutions file beside a challenges file, plain or gzipped, or None if there is none."""
-    plain = path.name.removesuffix(".gz")
-    if not plain.endswith("challenges.json"):
-        return None
-    beside = path.with_name(plain.removesuffix("challenges.json") + "solutions.json")
-    return next((file for file in (beside, beside.with_name(beside.name + ".gz")) if file.is_file()), None)
-
-
-def _merge_solutions(data: dict[str, object], path: Path, sibling: Path) -> None:
-    """Add the outputs of a solutions file to the test pairs in ``data``."""
-    solutions = _read_json(sibling)
-    if not isinstance(solutions, dict):
-        raise DataError(f"{sibling}: expected an object of task id to list of output grids, got {json_type(solutions)}")
-    if extra := sorted(solutions.keys() - data.keys()):
-        raise DataError(f"{sibling}: solves task {extra[0]}, which {path} does not have")
-    for name, task in data.items():
-        tests = task.get("test") if isinstance(task, dict) else None
-        if not isinstance(tests, list):
-            continue  # an error when the task itself is parsed
-        outputs = solutions.get(name)
-        if not isinstance(outputs, list) or len(outputs) != len(tests):
-            actual = f"{len(outputs)} outputs" if isinstance(outputs, list) else json_type(outputs)
-            raise DataError(f"{sibling}, task {name}: expected a list of {len(tests)} outputs, got {actual}")
-        for i, (test, output) in enumerate(zip(tests, outputs, strict=True)):
-            if isinstance(test, dict) and test.setdefault("output", output) != output:
-                raise DataError(f"{sibling}, task {name}, test {i}: another output than in {path}")
 
 
 def _parse_source(name: str, data: object, where: str, strict: bool = False) -> TaskSource:
