@@ -37,6 +37,7 @@ const FILTERS = {
 class TaskTable {
   constructor(table) {
     this.table = table;
+    table.classList.add("scripted");
     this.data = JSON.parse(document.getElementById(`grids-${table.id}`).textContent);
     this.current = null;
     this.state = "all";
@@ -81,7 +82,8 @@ class TaskTable {
     this.only.addEventListener("change", () => this.update());
     if (names.length > 2) sides.append(element("label", {}, this.only, " only these two in table and filters"));
     const keys = "Keys: j next task, k previous task, c copy its link, Escape close.";
-    place.replaceChildren(fieldset, " ", this.shown, " ", sides, element("p", { className: "keys", textContent: keys }));
+    fieldset.append(this.shown);
+    place.replaceChildren(fieldset, sides, element("p", { className: "keys", textContent: keys }));
   }
 
   chosenModels() {

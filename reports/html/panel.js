@@ -51,7 +51,7 @@ class TaskPanel {
     const grids = top.map(([grid, votes], k) => {
       const differing = truth === null ? null : countDifferences(grid, truth);
       const size = `${grid.split("/").length}×${grid.split("/")[0].length}`;
-      const verdict = truth === null ? "" : grid === truth ? " ✓" : differing === null ? ` ✗ ${size}` : ` ✗ ${differing} cells`;
+      const verdict = truth === null ? "" : grid === truth ? " ✓" : differing === null ? ` ✗ ${size}` : ` ✗ ${differing} cell${differing === 1 ? "" : "s"}`;
       return drawGrid(grid, `attempt ${k + 1}: ${votes} of ${n}${verdict}`, this.data.colours, truth);
     });
     const state = row.cells[2 + index].dataset.state;

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness.data.spec import open_dataset
-from reports.gallery.votes import section_tops
-from reports.html.task_grids import task_grids
 from reports.html.task_table import TaskTable, task_table
 from reports.loading.runs import Section, load_sections
 from reports.report import ReportOptions, write_report
@@ -194,24 +190,3 @@ def test_a_page_opens_at_the_task_of_its_address(page: Path, table: TaskTable, t
         assert tab.complaints() == []
 
     in_browser(tmp_path, page, steps)
-
-
-def test_the_grids_of_the_page_are_those_of_dataset_and_votes(section: Section) -> None:
-    grids: list[dict[str, Any]] = task_grids(section)
-    dataset = open_dataset(SPEC)
-    tops = section_tops(section, section.tasks, 2)
-    for index, entry in enumerate(grids):
-        task = dataset.task(index)
-        assert [[len(grid.split("/")) for grid in pair] for pair in entry["train"]] == [
-            [pair.input.height, pair.output.height] for pair in task.train if pair.output
-        ]
-        for test, pair in enumerate(task.test):
-            votes = tops[task.id, test]
-            assert [model["n"] for model in entry["test"][test]["models"]] == [top.n for top in votes]
-            for model, top in zip(entry["test"][test]["models"], votes, strict=True):
-                assert [[int(c) for row in grid.split("/") for c in row] for grid, _ in model["top"]] == [
-                    list(group.grid.cells) for group in top.top
-                ]
-            assert entry["test"][test]["pair"][1].replace("/", "") == "".join(
-                map(str, (pair.output or pair.input).cells)
-            )
