@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from trainers.recipe.extended_file import EXTENDS, LISTS_OF_ONE
 from trainers.recipe.schema import Recipe
@@ -23,6 +25,27 @@ _EXTENDS_KEY: Schema = {
     "minLength": 1,
     "description": "Another file, relative to this one: its values are used where this file has none.",
 }
+
+
+class _Generator(GenerateJsonSchema):
+    """Accepts, where values are converted before they are checked, values of other types than the converted ones.
+
+    A field may declare what it takes by ``json_schema_input_type``; then that is its schema.
+    """
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> Schema:
+        generated = super().function_before_schema(schema)
+        if "json_schema_input_schema" in schema:
+            return generated
+        return {"anyOf": [generated, {"not": {"type": sorted(_types(generated))}}]}
+
+
+def _types(schema: Schema) -> set[str]:
+    """Return the JSON types of the values that a schema accepts."""
+    if "anyOf" in schema:
+        return {name for part in schema["anyOf"] for name in _types(part)}
+    name = schema.get("type", "string" if "const" in schema or "enum" in schema else "object")
+    return {name, "integer"} if name == "number" else {name}
 
 
 def recipe_schema() -> Schema:
@@ -40,7 +63,7 @@ def file_schema(
         replaced: schemas of keys that say more than their types.
         definitions: those that ``replaced`` uses, by name.
     """
-    schema = model.model_json_schema(mode="validation")
+    schema = model.model_json_schema(mode="validation", schema_generator=_Generator)
     definitions = {**definitions, **schema.get("$defs", {})}
     complete = {**schema["properties"], **replaced}
     partial = _partial_properties(complete, definitions)
@@ -94,6 +117,6 @@ def nested_recipe_schema(omitted: Collection[str]) -> tuple[Schema, Mapping[str,
     Args:
         omitted: keys that the other file sets itself.
     """
-    schema = Recipe.model_json_schema(mode="validation")
+    schema = Recipe.model_json_schema(mode="validation", schema_generator=_Generator)
     properties = {name: part for name, part in schema["properties"].items() if name not in omitted}
     return {"type": "object", "properties": properties, "additionalProperties": False}, schema.get("$defs", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -38,10 +39,12 @@ def expand_spec(value: object) -> object:
     return re.sub(r"(^(?:barc-\d+-\d+-)?|#ids=)(~[^#]*)", lambda match: f"{match[1]}{expand_home(match[2])}", value)
 
 
-Spec = Annotated[str, BeforeValidator(expand_spec)]
+Spec = Annotated[str, BeforeValidator(expand_spec, json_schema_input_type=str)]
 """Dataset spec, with ``~`` expanded."""
-Location = Annotated[str, BeforeValidator(expand_home)]
+Location = Annotated[str, BeforeValidator(expand_home, json_schema_input_type=str)]
 """Path with ``~`` expanded, or a name that is not a path."""
+Folder = Annotated[Path, BeforeValidator(expand_home, json_schema_input_type=str)]
+"""Path with ``~`` expanded."""
 
 
 def normalize_datasets(value: object) -> object:

@@ -19,12 +19,12 @@ from trainers.recipe.explain import InvalidValuesError
 from trainers.recipe.parts import (
     ChangeWeights,
     FilledDatasetList,
+    Folder,
     Location,
     LoraRecipe,
     Share,
     StrictModel,
     ValidationRecipe,
-    expand_home,
 )
 
 RecipeData = dict[str, object]
@@ -79,7 +79,7 @@ class Recipe(StrictModel):
 
     model: Location
     """``tiny`` (the shipped base model), a folder, or a Hugging Face model id."""
-    output_dir: Annotated[Path, BeforeValidator(expand_home)]
+    output_dir: Folder
     """Folder of the adapter."""
     datasets: FilledDatasetList
     """The mixture from which samples are drawn."""

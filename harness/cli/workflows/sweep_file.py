@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from harness.core.errors import ConfigError
 from harness.core.random_stream import MAX_SEED
@@ -15,7 +15,7 @@ from harness.prompts.prompt_template import load_prompt
 from harness.runs.schema import SweepRecord, SweepRow
 from trainers.recipe.explain import InvalidValuesError
 from trainers.recipe.extended_file import naming_files
-from trainers.recipe.parts import DatasetList, DatasetRecipe, FilledDatasetList, Spec, StrictModel, expand_home
+from trainers.recipe.parts import DatasetList, DatasetRecipe, FilledDatasetList, Folder, Spec, StrictModel
 from trainers.recipe.schema import Recipe, make_recipe
 from trainers.recipe.yaml_file import load_data
 
@@ -63,7 +63,8 @@ class Evaluation(StrictModel):
 class Sweep(StrictModel):
     """A sweep: an adapter per mixture and seed is trained; all are served by one server, benched, and compared."""
 
-    out: Annotated[Path, BeforeValidator(expand_home)]
+    out: Folder
+    """Folder of the sweep."""
     recipe: dict[str, JsonValue]
     """The recipe that all adapters share, without output_dir, datasets and seed."""
     original: DatasetList = Field(default_factory=list)

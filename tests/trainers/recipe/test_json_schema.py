@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, BeforeValidator, Field
 
 from harness.core.errors import ConfigError
 from tests.conftest import ROOT
@@ -21,7 +22,7 @@ from tests.trainers.data.test_task_augmentation import RECIPE, test_invalid_task
 from tests.trainers.recipe import test_recipe
 from tests.trainers.run.test_validation import test_impossible_validations_are_refused
 from trainers.commands.cli import train
-from trainers.recipe.json_schema import recipe_schema
+from trainers.recipe.json_schema import file_schema, recipe_schema
 from trainers.recipe.schema import Recipe, make_recipe
 from trainers.recipe.yaml_file import load_data
 
@@ -111,6 +112,20 @@ def test_a_recipe_that_extends_another_may_lack_required_keys() -> None:
     assert schema_errors(SCHEMA, whole)
     for wrong in ({"lora": {"rnk": 4}}, {"datasets": [{"weight": 1}]}, {"datasets": {"weight": 1}}, {"extends": 3}):
         assert schema_errors(SCHEMA, {**child, **wrong})
+
+
+class Converted(BaseModel):
+    """A field that takes numbers, and texts that are converted to numbers."""
+
+    seconds: Annotated[float, Field(gt=0), BeforeValidator(lambda value: 60.0 if value == "1m" else value)]
+
+
+def test_what_a_field_converts_is_accepted_where_it_does_not_declare_it() -> None:
+    schema = file_schema(Converted, "test", {}, {})
+    for value in (3, 0.5, "1m"):
+        assert schema_errors(schema, {"seconds": value}) == []
+        assert error_kinds(Converted, {"seconds": value}) == set()
+    assert schema_errors(schema, {"seconds": 0})
 
 
 def test_infinite_numbers_are_beyond_json() -> None:
