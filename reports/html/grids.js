@@ -13,9 +13,9 @@ function svgElement(name, attributes, parent) {
 }
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }
 
 // Return the number of cells in which a grid differs from another, or null if their shapes differ.
@@ -23,6 +23,16 @@ function countDifferences(grid, truth) {
   const [rows, expected] = [grid.split("/"), truth.split("/")];
   if (rows.length !== expected.length || rows[0].length !== expected[0].length) return null;
   return rows.reduce((sum, row, i) => sum + [...row].filter((cell, j) => cell !== expected[i][j]).length, 0);
+}
+
+// Return ✓ for an exact grid, else ✗ with its shape or its number of wrong cells; nothing if the exact one is unknown.
+function markOf(grid, truth) {
+  if (truth === null) return "";
+  if (grid === truth) return " ✓";
+  const count = countDifferences(grid, truth);
+  if (count !== null) return ` ✗ ${count} cell${count === 1 ? "" : "s"}`;
+  const rows = grid.split("/");
+  return ` ✗ ${rows.length}×${rows[0].length}`;
 }
 
 // Return a figure with a grid and its caption. Cells that differ from `truth` are outlined.

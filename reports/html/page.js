@@ -39,6 +39,7 @@ class TaskTable {
     this.table = table;
     table.classList.add("scripted");
     this.data = JSON.parse(document.getElementById(`grids-${table.id}`).textContent);
+    this.group = `show-${table.id}`;
     this.current = null;
     this.state = "all";
     const labels = { unsolved: "solved by none", lost: `lost by the ${table.dataset.rule}`, never: "never proposed" };
@@ -61,7 +62,7 @@ class TaskTable {
     const fieldset = element("fieldset", {}, element("legend", { textContent: "Show tasks" }));
     this.counts = {};
     for (const state of Object.keys(FILTERS)) {
-      const input = element("input", { type: "radio", name: `show-${this.table.id}`, value: state, checked: state === "all" });
+      const input = element("input", { type: "radio", name: this.group, value: state, checked: state === "all" });
       input.addEventListener("change", () => this.filter(state));
       this.counts[state] = element("span");
       fieldset.append(element("label", {}, input, ` ${this.labels[state] ?? state} `, this.counts[state]));
@@ -98,7 +99,7 @@ class TaskTable {
 
   filter(state) {
     this.state = state;
-    for (const input of this.table.ownerDocument.getElementsByName(`show-${this.table.id}`)) input.checked = input.value === state;
+    for (const input of document.getElementsByName(this.group)) input.checked = input.value === state;
     this.update();
   }
 
@@ -129,8 +130,12 @@ class TaskTable {
   }
 
   draw() {
-    const actions = { "previous (k)": () => this.move(-1), "next (j)": () => this.move(1) };
-    this.panel.show(this.current, { ...actions, "copy link (c)": () => this.copy(), "close (Esc)": () => this.close() });
+    this.panel.show(this.current, {
+      "previous (k)": () => this.move(-1),
+      "next (j)": () => this.move(1),
+      "copy link (c)": () => this.copy(),
+      "close (Esc)": () => this.close(),
+    });
   }
 
   close() {
@@ -168,7 +173,9 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("select, textarea, input[type=text]");
   if (event.ctrlKey || event.altKey || event.metaKey || (typing && event.key !== "Escape")) return;
   const owner = tables.find(({ current }) => current) ?? tables[0];
-  const actions = { j: () => owner.move(1), k: () => owner.move(-1), c: () => owner.copy(), Escape: () => owner.close() };
+  const actions = {
+    j: () => owner.move(1), k: () => owner.move(-1), c: () => owner.copy(), Escape: () => owner.close(),
+  };
   if (owner && Object.hasOwn(actions, event.key)) actions[event.key]();
 });
 window.addEventListener("hashchange", openAddress);

@@ -22,8 +22,10 @@ class TaskPanel {
     this.status.textContent = "";
     const heading = element("h4", { textContent: `Task ${name}`, ariaLive: "polite" });
     const head = element("div", { className: "panel-head" }, heading, ...buttons, this.status);
-    const pairs = element("div", { className: "pairs" }, ...task.train.map((pair, i) => this.drawPair(pair, `train ${i + 1}`)));
-    const tests = task.test.map((test, i) => this.drawTest(test, task.test.length > 1 ? `test ${i + 1}` : "test", row));
+    const train = task.train.map((pair, i) => this.drawPair(pair, `train ${i + 1}`));
+    const pairs = element("div", { className: "pairs" }, ...train);
+    const several = task.test.length > 1;
+    const tests = task.test.map((test, i) => this.drawTest(test, several ? `test ${i + 1}` : "test", row, several));
     this.root.replaceChildren(head, pairs, ...tests);
     this.root.hidden = false;
   }
@@ -36,27 +38,29 @@ class TaskPanel {
   drawPair([source, target], title) {
     const arrow = element("span", { textContent: "→", ariaHidden: "true" });
     const grids = [drawGrid(source, "input", this.data.colours), arrow, drawGrid(target, "output", this.data.colours)];
-    return element("div", { className: "pair" }, element("strong", { textContent: title }), element("div", { className: "grids" }, ...grids));
+    const heading = element("strong", { textContent: title });
+    return element("div", { className: "pair" }, heading, element("div", { className: "grids" }, ...grids));
   }
 
-  drawTest(test, title, row) {
-    const sides = this.models().filter((index) => index !== null).map((index) => this.drawModel(index, test, row));
-    return element("div", { className: "test" }, this.drawPair(test.pair, title), element("div", { className: "sides" }, ...sides));
+  drawTest(test, title, row, several) {
+    const chosen = this.models().filter((index) => index !== null);
+    const sides = chosen.map((index) => this.drawModel(index, test, row.cells[2 + index].dataset.state, several));
+    const pair = this.drawPair(test.pair, title);
+    return element("div", { className: "test" }, pair, element("div", { className: "sides" }, ...sides));
   }
 
   // Return the attempts of one model: with votes, and what is wrong with each.
-  drawModel(index, test, row) {
+  drawModel(index, test, state, several) {
     const { n, top, exact } = test.models[index];
     const truth = test.pair[1];
     const grids = top.map(([grid, votes], k) => {
-      const differing = truth === null ? null : countDifferences(grid, truth);
-      const size = `${grid.split("/").length}×${grid.split("/")[0].length}`;
-      const verdict = truth === null ? "" : grid === truth ? " ✓" : differing === null ? ` ✗ ${size}` : ` ✗ ${differing} cell${differing === 1 ? "" : "s"}`;
-      return drawGrid(grid, `attempt ${k + 1}: ${votes} of ${n}${verdict}`, this.data.colours, truth);
+      const caption = `attempt ${k + 1}: ${votes} of ${n}${markOf(grid, truth)}`;
+      return drawGrid(grid, caption, this.data.colours, truth);
     });
-    const state = row.cells[2 + index].dataset.state;
-    const rank = exact === null ? "the exact grid was never proposed" : `the exact grid ranks ${exact[0]} with ${exact[1]} of ${n}`;
-    const line = truth === null ? "" : `${{ solved: "solved", lost: "not solved", never: "not solved" }[state]}; ${rank}`;
+    const exactGrid = several ? "the exact grid of this output" : "the exact grid";
+    const rank = exact === null ? "was never proposed" : `ranks ${exact[0]} with ${exact[1]} of ${n}`;
+    const verdict = `${several ? "task " : ""}${state === "solved" ? "solved" : "not solved"}`;
+    const line = truth === null ? "" : `${verdict}; ${exactGrid} ${rank}`;
     const side = element("div", { className: "side" }, element("strong", { textContent: this.data.models[index] }));
     side.append(element("p", { textContent: line }), element("div", { className: "grids" }, ...grids));
     if (!top.length) side.append(element("p", { textContent: `no grid in ${n} predictions` }));

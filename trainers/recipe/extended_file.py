@@ -37,17 +37,17 @@ class ValuesFile:
 class ExtendedFile:
     """A YAML file with the file that it extends, if any."""
 
-    own: ValuesFile
+    child: ValuesFile
     base: ValuesFile | None
 
     def merged(self) -> dict[str, object]:
         """Return the values of both files, without ``extends``."""
-        own = {key: value for key, value in self.own.values.items() if key != EXTENDS}
-        return own if self.base is None else _merge(self.base.values, own)
+        values = {key: value for key, value in self.child.values.items() if key != EXTENDS}
+        return values if self.base is None else _merge(self.base.values, values)
 
     def records(self) -> list[SourceFileRecord]:
         """Return paths and digests of both files; empty for a file that extends none."""
-        files = [] if self.base is None else [self.own, self.base]
+        files = [] if self.base is None else [self.child, self.base]
         return [SourceFileRecord(path=str(file.path), sha256=file.sha256) for file in files]
 
     def source_of(self, location: Location, overrides: Sequence[str] = ()) -> str:
@@ -58,15 +58,15 @@ class ExtendedFile:
             overrides: keys, or ``KEY=VALUE`` texts, that were applied after merging.
         """
         if self.base is None:
-            return str(self.own.path)
+            return str(self.child.path)
         for override in overrides:
             parts = override.partition("=")[0].strip().split(".")
             if parts == [str(part) for part in location[: len(parts)]]:
                 return "the command line"
-        in_own, in_base = (_match(file.values, location) for file in (self.own, self.base))
-        if in_own.depth == in_base.depth and in_own.is_mapping and in_base.is_mapping:
-            return f"{self.own.path}, which extends {self.base.path}"
-        return str((self.base if in_base.depth > in_own.depth else self.own).path)
+        in_child, in_base = (_match(file.values, location) for file in (self.child, self.base))
+        if in_child.depth == in_base.depth and in_child.is_mapping and in_base.is_mapping:
+            return f"{self.child.path}, which extends {self.base.path}"
+        return str((self.base if in_base.depth > in_child.depth else self.child).path)
 
 
 def read_extended(path: Path) -> ExtendedFile:
@@ -75,10 +75,10 @@ def read_extended(path: Path) -> ExtendedFile:
     Raises:
         ConfigError: a file cannot be read, or the extended file itself extends another one.
     """
-    own = _read_file(path)
-    if EXTENDS not in own.values:
-        return ExtendedFile(own, None)
-    name = own.values[EXTENDS]
+    child = _read_file(path)
+    if EXTENDS not in child.values:
+        return ExtendedFile(child, None)
+    name = child.values[EXTENDS]
     if not isinstance(name, str) or not name:
         raise ConfigError(f"{path}: {EXTENDS}: expected the path of one file, got {name!r}")
     try:
@@ -91,7 +91,7 @@ def read_extended(path: Path) -> ExtendedFile:
             f"{location}: {EXTENDS}: {path} extends this file, so that it cannot extend another one; "
             "copy the keys that are needed into one of the two"
         )
-    return ExtendedFile(own, base)
+    return ExtendedFile(child, base)
 
 
 @contextmanager
@@ -132,10 +132,10 @@ def _read_file(path: Path) -> ValuesFile:
     return ValuesFile(path, {str(key): value for key, value in data.items()}, hashlib.sha256(content).hexdigest())
 
 
-def _merge(base: Mapping[str, object], own: Mapping[str, object]) -> dict[str, object]:
+def _merge(base: Mapping[str, object], child: Mapping[str, object]) -> dict[str, object]:
     """Return the union of two mappings; mappings under the same key are merged, anything else is replaced."""
     merged = dict(base)
-    for key, value in own.items():
+    for key, value in child.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping) and key not in LISTS_OF_ONE:
             merged[key] = _merge(below, value)

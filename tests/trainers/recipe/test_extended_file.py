@@ -64,15 +64,15 @@ def test_every_value_is_the_child_s_or_the_base_s_where_the_child_says_nothing(
     tmp_path_factory: pytest.TempPathFactory, base: dict[str, Any], child: dict[str, Any]
 ) -> None:
     merged = leaves(load_data(write(tmp_path_factory.mktemp("merge"), child, base)))
-    own, below = leaves(child), leaves(base)
-    for path, value in own.items():
+    above, below = leaves(child), leaves(base)
+    for path, value in above.items():
         if value != {}:
             assert merged[path] == value
     for path, value in merged.items():
-        assert value == own.get(path, below.get(path, {}))
+        assert value == above.get(path, below.get(path, {}))
     for path, value in below.items():
-        hidden = any(path[:k] in own and own[path[:k]] != {} for k in range(len(path) + 1))
-        deeper = any(key[: len(path)] == path for key in own)
+        hidden = any(path[:k] in above and above[path[:k]] != {} for k in range(len(path) + 1))
+        deeper = any(key[: len(path)] == path for key in above)
         assert hidden or deeper or merged[path] == value
 
 
