@@ -12,6 +12,7 @@ from reports.gallery.layout import lay_out_task
 from reports.gallery.votes import top_grids
 from reports.loading.runs import Section, all_models
 from reports.loading.training import Training
+from reports.plots.costs import costs_figure, priced_sections
 from reports.plots.curves import curves_figure
 from reports.plots.differences import differences_figure
 from reports.plots.intervals import intervals_figure
@@ -61,6 +62,8 @@ def draw_pictures(
             files |= render(differences_figure(sections), f"{stem}-differences")
         if any(map(rate_pairs, sections)):
             files |= render(rates_figure(sections), f"{stem}-rates")
+        if priced_sections(sections):
+            files |= render(costs_figure(sections), f"{stem}-costs")
         if any(section.rated for section in sections):
             files |= render(curves_figure(sections), f"{stem}-curves")
         if any(section.fully_sampled for section in sections):

@@ -20,6 +20,11 @@ _PLOTS = {
         "Filled marks: better or worse after Holm's correction; hollow marks: not resolved. A mark has no interval if "
         "too few tasks differ to compute one.",
     ),
+    "costs": (
+        "Test-time training: accuracy against cost",
+        "Accuracy and vote_2 against the seconds that a task costs",
+        "Each mark is a model with its interval. Seconds are means over tasks, of training and answering.",
+    ),
     "rates": (
         "Task by task",
         "Solve rate of every task, one model against another",

@@ -12,7 +12,7 @@ from harness.runs.prediction_schema import FAILURES
 from harness.runs.schema import ModelResult
 from harness.runs.view_schema import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
-from harness.stats.paired_test import FEWEST_DIFFERING
+from harness.stats.nearly_alike import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
 from reports.loading.loaded_run import LoadedRun
 from reports.loading.runs import Section, all_models

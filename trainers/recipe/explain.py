@@ -12,6 +12,8 @@ from harness.core.errors import ConfigError
 
 Location = tuple[int | str, ...]
 """Keys, and indices of lists, that lead to a value; empty for all values together."""
+Problem = tuple[Location, str]
+"""Where a value is invalid, and the description, which names the key too."""
 
 
 class InvalidValuesError(ConfigError):
@@ -20,26 +22,20 @@ class InvalidValuesError(ConfigError):
     Attributes:
         where: what the message begins with, such as the file name.
         problems: the location and the description of each.
+        hint: what the message ends with.
     """
 
-    def __init__(self, where: str, error: ValidationError, model: type[BaseModel]) -> None:
-        self.where = where
-        self.problems: list[tuple[Location, str]] = _problems(error, model)
-        super().__init__(f"{where}: {explain_errors(error, model)}")
+    def __init__(self, where: str, problems: Sequence[Problem], hint: str = "") -> None:
+        self.where, self.problems, self.hint = where, problems, hint
+        super().__init__(f"{where}: {'; '.join(dict.fromkeys(text for _, text in problems))}{hint}")
 
 
-def explain_errors(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return one line that describes every error.
+def find_problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Return location and description of every error that pydantic raised.
 
     Args:
-        error: what pydantic raised.
         model: the class that was validated, for suggestions.
     """
-    return "; ".join(dict.fromkeys(text for _, text in _problems(error, model)))
-
-
-def _problems(error: ValidationError, model: type[BaseModel]) -> list[tuple[Location, str]]:
-    """Return location and description of every error."""
     return [(e["loc"], _explain(model, e["loc"], e["type"], e["msg"], e["input"])) for e in error.errors()]
 
 

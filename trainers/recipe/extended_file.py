@@ -43,7 +43,7 @@ class ExtendedFile:
     def merged(self) -> dict[str, object]:
         """Return the values of both files, without ``extends``."""
         values = {key: value for key, value in self.child.values.items() if key != EXTENDS}
-        return values if self.base is None else _merge(self.base.values, values)
+        return values if self.base is None else merge_values(self.base.values, values)
 
     def records(self) -> list[SourceFileRecord]:
         """Return paths and digests of both files; empty for a file that extends none."""
@@ -116,7 +116,7 @@ def naming_files(path: Path | None, overrides: Sequence[str] = (), prefix: Locat
         lines = [
             f"{extended.source_of((*prefix, *location), overrides)}: {about}{text}" for location, text in error.problems
         ]
-        raise ConfigError("; ".join(dict.fromkeys(lines))) from None
+        raise ConfigError("; ".join(dict.fromkeys(lines)) + error.hint) from None
 
 
 def _read_file(path: Path) -> ValuesFile:
@@ -132,13 +132,13 @@ def _read_file(path: Path) -> ValuesFile:
     return ValuesFile(path, {str(key): value for key, value in data.items()}, hashlib.sha256(content).hexdigest())
 
 
-def _merge(base: Mapping[str, object], child: Mapping[str, object]) -> dict[str, object]:
-    """Return the union of two mappings; mappings under the same key are merged, anything else is replaced."""
+def merge_values(base: Mapping[str, object], child: Mapping[str, object]) -> dict[str, object]:
+    """Return the union of two mappings; mappings under the same key are merged, anything else is the child's."""
     merged = dict(base)
     for key, value in child.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping) and key not in LISTS_OF_ONE:
-            merged[key] = _merge(below, value)
+            merged[key] = merge_values(below, value)
         else:
             merged[key] = value
     return merged

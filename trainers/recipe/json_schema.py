@@ -18,8 +18,9 @@ from trainers.recipe.schema import Recipe
 
 Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-INCOMPLETE_WITH = (EXTENDS, "ttt")
-"""Keys beside which required keys may be absent: the extended file has them, or test-time training needs none."""
+TEST_TIME_KEY = "ttt"
+NOT_FOR_TEST_TIME = frozenset({"output_dir", "datasets", "max_steps"})
+"""Required keys of a training, which test-time training does without."""
 _EXTENDS_KEY: Schema = {
     "type": "string",
     "minLength": 1,
@@ -67,7 +68,6 @@ def file_schema(
     definitions = {**definitions, **schema.get("$defs", {})}
     complete = {**schema["properties"], **replaced}
     partial = _partial_properties(complete, definitions)
-    conditions = [{"required": [key]} for key in INCOMPLETE_WITH if key == EXTENDS or key in model.model_fields]
     return {
         "$schema": DIALECT,
         "title": title,
@@ -75,12 +75,24 @@ def file_schema(
         "type": "object",
         "properties": {EXTENDS: _EXTENDS_KEY, **partial},
         "additionalProperties": False,
-        "if": {"anyOf": conditions},
+        "if": {"required": [EXTENDS]},
         "else": {
-            "required": schema.get("required", []),
             "properties": {name: part for name, part in complete.items() if part != partial[name]},
+            **_required_keys(schema),
         },
         "$defs": definitions,
+    }
+
+
+def _required_keys(schema: Schema) -> Schema:
+    """Return what demands the required keys of a model; fewer, where it has ``ttt`` and the file says it."""
+    required = schema.get("required", [])
+    if TEST_TIME_KEY not in schema["properties"]:
+        return {"required": required}
+    return {
+        "required": [key for key in required if key not in NOT_FOR_TEST_TIME],
+        "if": {"required": [TEST_TIME_KEY], "properties": {TEST_TIME_KEY: {"type": "object"}}},
+        "else": {"required": required, "properties": {"datasets": {"minItems": 1}}},
     }
 
 

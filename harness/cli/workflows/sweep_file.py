@@ -13,7 +13,7 @@ from harness.core.errors import ConfigError
 from harness.core.random_stream import MAX_SEED
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.schema import SweepRecord, SweepRow
-from trainers.recipe.explain import InvalidValuesError
+from trainers.recipe.explain import InvalidValuesError, find_problems
 from trainers.recipe.extended_file import naming_files
 from trainers.recipe.parts import DatasetList, DatasetRecipe, FilledDatasetList, Folder, Spec, StrictModel
 from trainers.recipe.schema import Recipe, make_recipe
@@ -213,7 +213,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = Non
         try:
             sweep = Sweep.model_validate(load_data(path, overrides, given))
         except ValidationError as error:
-            raise InvalidValuesError(str(path), error, Sweep) from None
+            raise InvalidValuesError(str(path), find_problems(error, Sweep)) from None
     with naming_files(path, overrides, prefix=("recipe",)):
         sweep.inference_prompt()
     return sweep
