@@ -11,6 +11,7 @@ from harness.core.errors import GridError, short_repr
 MAX_SIDE = 30
 MAX_ROW = 128
 """Longest row of a task whose grids all have one row (1D-ARC); these rows may be longer than MAX_SIDE."""
+_ROW_RULE = f"rows of up to {MAX_ROW} cells need a task whose grids all have one row"
 COLOURS = 10
 Rows = list[list[int]]
 """A grid as in ARC's JSON files: a list of rows, each a list of colours."""
@@ -68,8 +69,9 @@ class Grid:
             if len(row) != len(rows[0]):
                 raise GridError("bad_shape", f"{where}, row {i}: {len(row)} cells, but row 0 has {len(rows[0])}")
         if not is_allowed(len(rows), len(rows[0]), long_rows):
-            row = long_rows and len(rows) == 1
-            limit = f"1x{MAX_ROW}, the longest single row" if row else f"{MAX_SIDE}x{MAX_SIDE}"
+            limit = f"{MAX_SIDE}x{MAX_SIDE}"
+            if len(rows) == 1:
+                limit = f"1x{MAX_ROW}, the longest single row" if long_rows else f"{limit}; {_ROW_RULE}"
             raise OversizeError("bad_shape", f"{where}: {len(rows)}x{len(rows[0])} is over {limit}")
         # Check the types first: bytes() would convert True, and any object with __index__, to a number.
         if set(map(type, chain.from_iterable(rows))) == _ONLY_INT:

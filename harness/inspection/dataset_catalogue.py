@@ -52,7 +52,8 @@ def named_datasets() -> list[NamedDataset]:
         ids = () if default is None else differing_tasks(dataset, open_dataset(default))
         note = dataset.origin
         if default is not None:
-            note += f"; differs from {default} in {len(ids)} tasks: {' '.join(ids)}" if ids else f"; equals {default}"
+            count = f"{len(ids)} task{'s' if len(ids) > 1 else ''}"
+            note += f"; differs from {default} in {count}: {' '.join(ids)}" if ids else f"; equals {default}"
         entries.append(NamedDataset(spec, len(dataset.ids), outputs, note, default, ids))
     for family in FAMILIES.values():
         entries.append(NamedDataset(f"toy/{family.name}", None, None, f"generated: {family.summary}"))

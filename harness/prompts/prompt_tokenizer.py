@@ -123,8 +123,8 @@ class PromptTokenizer:
 
     def _grid_ranges(self, task: Task, test_index: int) -> dict[int, TokenRange]:
         """Return the token range of each grid in the prompt, by its index in ``slot_grids``."""
-        if self._table is not None:
-            return self._table.prompt_ranges(task, test_index, lambda ids: decode_ids(self.tokenizer, ids))
+        if (table := self._table_for(task)) is not None:
+            return table.prompt_ranges(task, test_index, lambda ids: decode_ids(self.tokenizer, ids))
         slotted, grids = self._slotted_texts(len(task.train))[0], slot_grids(task, test_index)
         text, parts = slotted.fill_slots(grids, self.encoder), slotted.locate_slots(grids, self.encoder)
         if text != self.prompt_text(task, test_index):

@@ -162,7 +162,7 @@ const tables = [...document.querySelectorAll("table[data-tasks]")].map((table) =
 
 // Open the task to which the address leads.
 function openAddress() {
-  const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const row = document.getElementById(location.hash.slice(1));
   const owner = row && tables.find(({ table }) => table.contains(row));
   if (!owner) return;
   owner.open(row);

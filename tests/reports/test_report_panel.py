@@ -185,8 +185,9 @@ def test_a_page_opens_at_the_task_of_its_address(page: Path, table: TaskTable, t
             if await tab.evaluate(_READY):
                 break
         assert await tab.evaluate(_HEADING) == f"Task {table.rows[7].task}"
-        await tab.evaluate("location.hash = '#nowhere%20'")  # another hash changes nothing
-        assert await tab.evaluate(_HEADING) == f"Task {table.rows[7].task}"
+        for other in ("#nowhere%20", "#100%"):
+            await tab.evaluate(f"location.hash = {json.dumps(other)}")
+            assert await tab.evaluate(_HEADING) == f"Task {table.rows[7].task}"
         assert tab.complaints() == []
 
     in_browser(tmp_path, page, steps)

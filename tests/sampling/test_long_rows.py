@@ -32,6 +32,7 @@ from tests.support.runs.sampling_runs import run_options, run_sampling
 from tests.support.servers.chat_server import ChatServer
 from trainers.data.task_augmentation import random_change
 from trainers.tiny.tokenizer import build_tokenizer
+from trainers.ttt.protocol import TaskLine
 
 ENCODERS = (
     "MinimalGridEncoder()",
@@ -40,6 +41,9 @@ ENCODERS = (
     "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))",
     "ReplaceNumberEncoder(MinimalGridEncoder())",
 )
+
+
+RULE = "rows of up to 128 cells need a task whose grids all have one row"
 
 
 def row_task(length: int, name: str = "1d_move_1p_0") -> Task:
@@ -86,8 +90,8 @@ def test_challenges_without_outputs_have_long_rows_too(tmp_path: Path) -> None:
     [
         ("input", [[0] * (MAX_ROW + 1)], "train 1, field 'input': 1x129 is over 1x128, the longest single row"),
         ("output", [[0] * 31], ""),
-        ("output", [[0] * 31] * 2, "train 0, field 'input': 1x54 is over 30x30"),
-        ("output", [[0]] * 31, "train 0, field 'input': 1x54 is over 30x30"),
+        ("output", [[0] * 31] * 2, f"train 0, field 'input': 1x54 is over 30x30; {RULE}"),
+        ("output", [[0]] * 31, f"train 0, field 'input': 1x54 is over 30x30; {RULE}"),
         ("input", [[0, 10]], "train 1, field 'input', row 0, column 1: expected a colour 0-9, got 10"),
     ],
 )
@@ -148,6 +152,12 @@ def test_token_ids_are_the_tokenizer_s_in_every_view(name: str) -> None:
         assert fast.sample(task, 0) == plain.sample(task, 0)
         assert fast.prompt_ids(task, 0) == plain.prompt_ids(task, 0)
         assert fast.answer_ids(task, 0) == plain.answer_ids(task, 0)
+        assert fast.sample_with_outputs(task, 0) == plain.sample_with_outputs(task, 0)
+
+
+def test_test_time_training_takes_long_rows() -> None:
+    task = row_task(54)
+    assert TaskLine.model_validate_json(TaskLine.of(task).model_dump_json()).pairs() == task.train
 
 
 def test_training_s_changes_of_tasks_take_long_rows() -> None:

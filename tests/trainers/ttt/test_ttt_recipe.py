@@ -117,6 +117,7 @@ def test_the_training_recipe_of_the_starting_adapter_can_be_extended(tmp_path: P
     assert (recipe.model, recipe.seed, recipe.lora.rank, recipe.lora.alpha) == ("tiny", 7, 4, 16)
     assert (_ttt(recipe).samples, _ttt(recipe).epochs, recipe.datasets) == (9, 3, [])
     assert unused_keys(path) == ["datasets", "max_steps", "output_dir"]
+    assert load_ttt_recipe(path, ["ttt.samples=null", "ttt.epochs=1", "ttt.steps=3"]).max_steps == 3
 
 
 @pytest.mark.parametrize(
