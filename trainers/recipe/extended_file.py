@@ -1,13 +1,13 @@
 """Files that extend another one: ``extends: other.yaml`` names the file whose values are used where this one has none.
 
-Mappings are merged key by key, and the file that extends wins; lists and single values replace. The path is relative to
-the file that names it. A file that is extended cannot extend a third one.
+Mappings are merged key by key, and the file that extends wins; lists, single values and ``{}`` replace. The path is
+relative to the file that names it. A file that is extended cannot extend a third one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,13 +95,15 @@ def read_extended(path: Path) -> ExtendedFile:
 
 
 @contextmanager
-def naming_files(path: Path | None, overrides: Sequence[str] = (), prefix: Location = ()) -> Iterator[None]:
+def naming_files(
+    path: Path | None, overrides: Sequence[str] = (), file_location: Callable[[Location], Location] = tuple
+) -> Iterator[None]:
     """Name, in errors about invalid values, the file from which each value comes.
 
     Args:
-        path: None or a file that extends none leaves errors as they are.
+        path: None leaves errors as they are.
         overrides: as in ``ExtendedFile.source_of``.
-        prefix: keys under which the file holds the values that are validated.
+        file_location: returns, for the location of a value that is validated, its location in the file.
 
     Raises:
         ConfigError: instead of each InvalidValuesError.
@@ -109,12 +111,15 @@ def naming_files(path: Path | None, overrides: Sequence[str] = (), prefix: Locat
     try:
         yield
     except InvalidValuesError as error:
-        extended = None if path is None else read_extended(path)
-        if extended is None or extended.base is None:
+        if path is None:
             raise
-        about = f"{error.where}: " if prefix else ""
+        extended = read_extended(path)
+        about = "" if error.where == str(path) else f"{error.where}: "
+        if extended.base is None:
+            raise ConfigError(f"{path}: {error}" if about else str(error)) from None
         lines = [
-            f"{extended.source_of((*prefix, *location), overrides)}: {about}{text}" for location, text in error.problems
+            f"{extended.source_of(file_location(location), overrides)}: {about}{text}"
+            for location, text in error.problems
         ]
         raise ConfigError("; ".join(dict.fromkeys(lines)) + error.hint) from None
 
@@ -133,11 +138,11 @@ def _read_file(path: Path) -> ValuesFile:
 
 
 def merge_values(base: Mapping[str, object], child: Mapping[str, object]) -> dict[str, object]:
-    """Return the union of two mappings; mappings under the same key are merged, anything else is the child's."""
+    """Return the union of two mappings: filled mappings under the same key are merged, else the child's is used."""
     merged = dict(base)
     for key, value in child.items():
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and key not in LISTS_OF_ONE:
+        if isinstance(value, Mapping) and value and isinstance(below, Mapping) and key not in LISTS_OF_ONE:
             merged[key] = merge_values(below, value)
         else:
             merged[key] = value

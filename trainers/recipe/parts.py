@@ -88,6 +88,15 @@ FilledDatasetList = Annotated[
 """The same with at least one dataset."""
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+TrackerList = Annotated[list[Tracker], BeforeValidator(_as_list, json_schema_input_type=Tracker | list[Tracker])]
+"""Experiment trackers; one may stand alone."""
+
+
 class ChangeWeights(StrictModel):
     """Relative probability of each kind of problem change (see ``trainers.data.task_augmentation``)."""
 

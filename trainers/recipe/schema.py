@@ -11,7 +11,7 @@ from datetime import date as Date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
@@ -24,12 +24,12 @@ from trainers.recipe.parts import (
     LoraRecipe,
     Share,
     StrictModel,
+    TrackerList,
     ValidationRecipe,
 )
 from trainers.recipe.ttt_part import TttRecipe
 
 RecipeData = dict[str, object]
-Tracker = Literal["tensorboard", "wandb", "trackio"]
 CHANGEABLE_KEYS = frozenset(
     {
         *("output_dir", "resume", "workers", "logging_steps", "save_steps", "keep_checkpoints", "report_to"),
@@ -69,10 +69,6 @@ def _as_variables(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if wrong := sorted(_NOT_VARIABLES & values.keys()):
         raise ValueError(f"{', '.join(wrong)}: no variable of a chat template, but set for every prompt")
     return values
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
 
 
 class Recipe(StrictModel):
@@ -167,9 +163,7 @@ class Recipe(StrictModel):
     """Held-out data; None validates nothing."""
     ttt: TttRecipe | None = Field(default=None, exclude_if=lambda value: value is None)
     """Test-time training: how ``bench ttt`` trains an adapter for each task. Other commands do not use it."""
-    report_to: Annotated[list[Tracker], BeforeValidator(_as_list, json_schema_input_type=Tracker | list[Tracker])] = (
-        Field(default_factory=list)
-    )
+    report_to: TrackerList = Field(default_factory=list)
     """Experiment trackers that receive the metrics."""
     resume: bool = True
     """Resume from the newest complete checkpoint in ``output_dir``; false starts over."""

@@ -214,6 +214,6 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = Non
             sweep = Sweep.model_validate(load_data(path, overrides, given))
         except ValidationError as error:
             raise InvalidValuesError(str(path), find_problems(error, Sweep)) from None
-    with naming_files(path, overrides, prefix=("recipe",)):
+    with naming_files(path, overrides, lambda location: ("recipe", *location)):
         sweep.inference_prompt()
     return sweep

@@ -66,12 +66,12 @@ def test_every_value_is_the_child_s_or_the_base_s_where_the_child_says_nothing(
     merged = leaves(load_data(write(tmp_path_factory.mktemp("merge"), child, base)))
     above, below = leaves(child), leaves(base)
     for path, value in above.items():
-        if value != {}:
+        if path:
             assert merged[path] == value
     for path, value in merged.items():
         assert value == above.get(path, below.get(path, {}))
     for path, value in below.items():
-        hidden = any(path[:k] in above and above[path[:k]] != {} for k in range(len(path) + 1))
+        hidden = any(path[:k] in above for k in range(1, len(path) + 1))
         deeper = any(key[: len(path)] == path for key in above)
         assert hidden or deeper or merged[path] == value
 
@@ -160,6 +160,11 @@ def test_the_records_are_the_digests_of_both_files(tmp_path: Path) -> None:
         ({"recipe": {"max_step": 4}}, {}, "child.yaml: recipe of w100: unknown key 'max_step'"),
         ({"seeds": [1]}, {"recipe": {"model": "tiny", "max_steps": 0}}, "base.yaml: recipe of w100: max_steps: Input"),
         ({"seeds": [1]}, {"evaluation": {"n": 1}}, "base.yaml: 'evaluation.dataset' is missing"),
+        (
+            {"recipe": {}},
+            {"recipe": {"max_steps": 0}},
+            "child.yaml, which extends {}base.yaml: recipe of w100: 'model'",
+        ),
         ({"evaluation": {"n": 0}}, {}, "child.yaml: evaluation.n: Input should be greater than 0"),
     ],
 )
@@ -169,4 +174,11 @@ def test_sweeps_extend_too(tmp_path: Path, child: dict[str, Any], base: dict[str
     assert sweep.original_weight == [1]
     with pytest.raises(ConfigError) as caught:
         load_sweep(write(tmp_path, child, {**BASIC, **base}))
-    assert expected in str(caught.value)
+    assert expected.replace("{}", f"{tmp_path}/") in str(caught.value)
+
+
+def test_a_wrong_recipe_of_a_sweep_names_the_file_without_extends_too(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**BASIC, "recipe": {"model": "tiny"}}))
+    with pytest.raises(ConfigError, match=r"^\S+/sweep\.yaml: recipe of w100: 'max_steps' is missing$"):
+        load_sweep(path)
