@@ -14,7 +14,7 @@ from harness.cli.workflows.sweep import sweep
 from harness.cli.workflows.sweep_file import Sweep, load_sweep
 from harness.cli.workflows.sweep_schema import sweep_schema
 from harness.core.errors import ConfigError
-from tests.cli.test_sweep_file import BASIC, test_wrong_sweeps_are_refused
+from tests.cli.test_sweep_file import BASIC, test_wrong_sweeps_are_refused, write
 from tests.conftest import ROOT
 from tests.support.training.schemas import BY_RULE, error_kinds, parametrized, read_as_editor, schema_errors
 from trainers.recipe.extended_file import LISTS_OF_ONE
@@ -49,6 +49,56 @@ def test_the_recipe_of_a_sweep_is_checked_too(tmp_path: Path, recipe: Any) -> No
     assert schema_errors(SCHEMA, values)
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError):
+        load_sweep(path)
+
+
+RANKS = {"lora.rank": [8, 32]}
+OF_RECIPE = {
+    "original": None,
+    "added": None,
+    "original_weight": None,
+    "recipe": {**BASIC["recipe"], "datasets": "toy/copy"},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"axes": {**RANKS, "learning_rate": [1e-4], "lora": [None, {"rank": 4}], "validation.spec": ["toy/copy"]}},
+        {"axes": {"original_weight": [1, 0.5]}, "original_weight": None},
+        {"cells": [{"name": "as-it-is"}, {"lora.rank": 4, "name": None}, {"original_weight": 1}]},
+        {**OF_RECIPE, "axes": {"datasets.0.weight": [0.5, 2], "chat_template_kwargs.enable_thinking": [True]}},
+    ],
+)
+def test_keys_that_vary_fit_the_schema(changes: dict[str, Any]) -> None:
+    assert schema_errors(SCHEMA, {key: value for key, value in {**BASIC, **changes}.items() if value is not None}) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"axes": {"lora.rnk": [8]}},
+        {"axes": {"lora.rank": 8}},
+        {"axes": {"lora.rank": []}},
+        {"axes": {"lora.rank": ["wide"]}},
+        {"axes": {"lora.rank": [0]}},
+        {"axes": {"seed": [1, 2]}},
+        {"axes": {"datasets": ["toy/copy"]}},
+        {"axes": {"tokens_a_pass": [1, 2]}},
+        {"axes": {"ttt.steps": [1, 2]}},
+        {"axes": {"original_weight": [2]}, "original_weight": None},
+        {"cells": [{"encoder": "E"}]},
+        {"cells": [{"lora.rank": [8]}]},
+        {"cells": [{"name": "../x"}]},
+        {"cells": [{}]},
+        {"paired_seeds": "both"},
+    ],
+    ids=str,
+)
+def test_keys_that_cannot_vary_and_wrong_values_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = write(tmp_path / "s.yaml", **changes)
+    assert schema_errors(SCHEMA, yaml.safe_load(path.read_text()))
     with pytest.raises(ConfigError):
         load_sweep(path)
 

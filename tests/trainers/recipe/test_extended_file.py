@@ -165,6 +165,18 @@ def test_the_records_are_the_digests_of_both_files(tmp_path: Path) -> None:
             {"recipe": {"max_steps": 0}},
             "child.yaml, which extends {}base.yaml: recipe of w100: 'model'",
         ),
+        (
+            {"axes": {"lora.rank": [0]}},
+            {"axes": {"lora.rank": [4]}},
+            "child.yaml: recipe of w100-rank0: lora.rank: Input",
+        ),
+        ({"seeds": [1]}, {"cells": [{"lora.rank": 0}]}, "base.yaml: recipe of w100-rank0: lora.rank: Input"),
+        (
+            {"axes": {"lora.rank": [4]}},
+            {"cells": [{"max_steps": 1}]},
+            "child.yaml, which extends {}base.yaml: give either",
+        ),
+        ({"axes": {"max_steps.x": [4]}}, {}, "child.yaml: override 'max_steps.x': 'max_steps' holds a single value"),
         ({"evaluation": {"n": 0}}, {}, "child.yaml: evaluation.n: Input should be greater than 0"),
     ],
 )
@@ -182,3 +194,11 @@ def test_a_wrong_recipe_of_a_sweep_names_the_file_without_extends_too(tmp_path: 
     path.write_text(yaml.safe_dump({**BASIC, "recipe": {"model": "tiny"}}))
     with pytest.raises(ConfigError, match=r"^\S+/sweep\.yaml: recipe of w100: 'max_steps' is missing$"):
         load_sweep(path)
+
+
+def test_a_sweep_varies_other_keys_than_the_one_it_extends(tmp_path: Path) -> None:
+    base = {**BASIC, "original_weight": [1], "axes": {"lora.rank": [4, 8]}}
+    names = [cell.name for cell in load_sweep(write(tmp_path, {"axes": {"max_steps": [5]}}, base)).table_rows()]
+    assert names == ["w100-rank4-max_steps5", "w100-rank8-max_steps5"]
+    listed = load_sweep(write(tmp_path, {"axes": {}, "cells": [{"max_steps": 5}]}, base))
+    assert [cell.name for cell in listed.table_rows()] == ["w100-max_steps5"]
