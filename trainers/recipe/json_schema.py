@@ -17,7 +17,8 @@ from trainers.recipe.extended_file import EXTENDS, LISTS_OF_ONE
 from trainers.recipe.schema import Recipe
 
 Schema = dict[str, Any]
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "http://json-schema.org/draft-07/schema#"
+"""The newest that the YAML language server supports in full."""
 TEST_TIME_KEY = "ttt"
 NOT_FOR_TEST_TIME = frozenset({"output_dir", "datasets", "max_steps"})
 """Required keys of a training, which test-time training does without."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft7Validator, FormatChecker
 from pydantic import BaseModel, ValidationError
 
 BY_RULE = frozenset({"value_error", "finite_number"})
@@ -42,8 +42,8 @@ def plain(value: Any) -> Any:
 
 def schema_errors(schema: dict[str, Any], value: Any) -> list[str]:
     """Return what a JSON schema finds wrong with a value."""
-    Draft202012Validator.check_schema(schema)
-    checker = Draft202012Validator(schema, format_checker=FormatChecker())
+    Draft7Validator.check_schema(schema)
+    checker = Draft7Validator(schema, format_checker=FormatChecker())
     return [f"{error.json_path}: {error.message}" for error in checker.iter_errors(plain(value))]
 
 
