@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli.report_to import report_comparisons, report_to_option
 from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 SHOWN_IDS = 8
@@ -32,6 +33,7 @@ SHOWN_IDS = 8
     help="Also print how many tasks resolve a difference of this many points.",
 )
 @json_option("the comparisons with all ids", was_flag=False)
+@report_to_option
 def compare(
     runs: tuple[str, ...],
     baseline: bool,
@@ -42,6 +44,7 @@ def compare(
     all_ids: bool,
     plan: float | None,
     json_file: Path | None,
+    report_to: tuple[str, ...],
 ) -> None:
     """Compare models in pairs on the same tasks: difference, interval, p value, and a verdict in words.
 
@@ -79,4 +82,6 @@ def compare(
     parts = [comparison_table(comparisons), comparison_footnote(comparisons), "\n".join(texts)]
     if plan is not None:
         parts.append(plan_table(comparisons, plan / 100))
-    print_result("\n\n".join(parts), json.dumps(comparisons_json(comparisons), indent=2), json_file)
+    content = json.dumps(comparisons_json(comparisons), indent=2)
+    print_result("\n\n".join(parts), content, json_file)
+    report_comparisons(report_to, runs, content, selected.seed)

@@ -10,10 +10,12 @@ import click
 
 from harness.cli.entry import INTERRUPTED
 from harness.cli.parameters import JsonObject, api_key_option, policy_options, resume_command, servers_option
+from harness.cli.report_to import report_scores, report_to_option
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
+    from harness.runs.schema import Results
     from harness.sampling.reproduction import ReproductionResult
 
 
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
 @click.option(
     "--models-at-once", type=click.IntRange(1), help="Default: the server's --max-loras where it names it, else 1."
 )
+@report_to_option
 @policy_options
 def run(
     servers: tuple[str, ...],
@@ -103,6 +106,7 @@ def run(
     retries: int,
     wait: float,
     dry_run: bool,
+    report_to: tuple[str, ...],
     **options: object,
 ) -> int:
     """Sample augmented predictions from served models, score and store them.
@@ -113,11 +117,8 @@ def run(
         --dataset arc1/evaluation -n 32 --out runs/first
     """
     from harness.client.retry import RetryPolicy
-    from harness.core.errors import UnknownOutputError, UnusableRuleError
-    from harness.results.summary_table import summary_table
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
-    from harness.scoring.run_scores import score_run
     from harness.scoring.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
@@ -146,21 +147,33 @@ def run(
     if not summary.finished:
         click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
+    session = {summary.noun: summary.sampled, "seconds": summary.seconds, "cpu_seconds": summary.cpu_seconds}
+    report_scores(report_to, "run", chosen.out, _show_scores(chosen.out), session)
+    return 0
+
+
+def _show_scores(out: Path) -> Results | None:
+    """Score a finished run and print its table; return None, and print why, if it cannot be scored."""
+    from harness.core.errors import UnknownOutputError, UnusableRuleError
+    from harness.results.summary_table import summary_table
+    from harness.runs.folder import RunFolder
+    from harness.scoring.run_scores import score_run
+
+    where = shlex.quote(str(out))
     try:
-        results = score_run(chosen.out)
+        results = score_run(out)
     except UnknownOutputError as error:  # as in Kaggle's test challenges; the run itself is complete
-        where = shlex.quote(str(chosen.out))
         click.echo(
             f"not scored: {error}: bench score {where} --dataset DATASET; bench submit {where} -o submission.json",
             err=True,
         )
-        return 0
+        return None
     except UnusableRuleError as error:  # such as one on rescores, which are made next; the run itself is complete
-        click.echo(f"not scored: {error}; then bench score {shlex.quote(str(chosen.out))}", err=True)
-        return 0
+        click.echo(f"not scored: {error}; then bench score {where}", err=True)
+        return None
     click.echo(summary_table(results))
-    click.echo(f"written: {summary.folder.results_path}")
-    return 0
+    click.echo(f"written: {RunFolder(out).results_path}")
+    return results
 
 
 @click.command()

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from harness.runs.prediction_schema import Record, omitted_if_none
 from harness.runs.task_training import Protocol, TttConfig
+from harness.runs.tracker_run import TrackerRun
 from harness.runs.view_schema import EnumerationResult, SearchConfig
 
 
@@ -90,6 +91,8 @@ class ServedModel(Record):
     template_date: str | None = None
     max_loras: int | None = None
     """Number of adapters that the server can use in one batch."""
+    tracker_runs: dict[str, TrackerRun] | None = omitted_if_none()
+    """By experiment tracker, where the adapter's training was reported; None, and no field in the file, if nowhere."""
 
 
 class Environment(Record):

@@ -161,7 +161,7 @@ class Recipe(StrictModel):
     validation: ValidationRecipe | None = None
     ttt: TttRecipe | None = Field(default=None, exclude_if=lambda value: value is None)
     """Test-time training: how ``bench ttt`` trains an adapter for each task. Other commands do not use it."""
-    report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(_as_list)] = Field(
+    report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio", "mlflow"]], BeforeValidator(_as_list)] = Field(
         default_factory=list
     )
     """Experiment trackers that receive the metrics."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from harness.cli.entry import INTERRUPTED
 from harness.cli.parameters import JsonObject, Seconds, api_key_option, policy_options, resume_command
+from harness.cli.report_to import report_scores, report_to_option
 from harness.cli_options import rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
+
+if TYPE_CHECKING:
+    from harness.runs.schema import Results
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SAMPLING = (
@@ -69,6 +73,7 @@ def _sampling_options(command: F) -> F:
 @click.option("--port", type=int, help="Of our own server; by default a free one.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the estimate of time and disk, and stop.")
 @_sampling_options
+@report_to_option
 @policy_options
 def ttt(
     recipe_file: Path,
@@ -77,6 +82,7 @@ def ttt(
     name: str | None,
     adapters: Path | None,
     dry_run: bool,
+    report_to: tuple[str, ...],
     max_in_flight: int,
     timeout: float,
     retries: int,
@@ -125,11 +131,12 @@ def ttt(
             resume = resume_command(without="--task")  # those tasks were removed already
             click.echo(f"{answered} of {len(job.tasks)} tasks are answered; to resume: {resume}", err=True)
             return INTERRUPTED
-    return _show_results(job.out)
+    report_scores(report_to, "ttt", job.out, _show_results(job.out))
+    return 0
 
 
-def _show_results(out: Path) -> int:
-    """Score the run and print its table and costs; return the exit status."""
+def _show_results(out: Path) -> Results | None:
+    """Score the run and print its table and costs; return None, and print why, if it cannot be scored."""
     from harness.core.errors import UnknownOutputError, UnusableRuleError
     from harness.results.summary_table import summary_table
     from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
@@ -147,10 +154,10 @@ def _show_results(out: Path) -> int:
     except UnknownOutputError as error:
         where = shlex.quote(str(out))
         click.echo(f"not scored: {error}: bench submit {where} -o submission.json", err=True)
-        return 0
+        return None
     except UnusableRuleError as error:  # such as one on rescores without --rescore
         click.echo(f"not scored: {error}; then bench score {shlex.quote(str(out))}", err=True)
-        return 0
+        return None
     click.echo(summary_table(results))
     click.echo(f"written: {out / 'results.json'}")
-    return 0
+    return results
