@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks.common.entry import finish, open_store, parser
 from benchmarks.common.findings import Finding, Growth, findings_table, growth_table
+from benchmarks.common.population import Population
 from benchmarks.common.store import Store
-from benchmarks.coverage import Population
 from benchmarks.replays.full_runs import VIEWS, Output, level, load, simulate
 from harness.results.table_format import markdown_table
 from harness.voting.early_stopping import Schedule, StopRule, plan_rounds

@@ -57,6 +57,17 @@ if TYPE_CHECKING:
     "probability below R.",
 )
 @click.option(
+    "--until-resolved",
+    metavar="METRIC",
+    help="Sample tasks in random order and end once every model is better or worse than the first --model in this "
+    "metric; --limit is the budget.",
+)
+@click.option(
+    "--smaller-than",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    help="With --until-resolved: also end once the differences are certainly smaller than this many points.",
+)
+@click.option(
     "--search",
     type=click.Choice(["greedy", "sample", "dfs"]),
     help="dfs: all answers of every view that have at least the probability --min-prob. Default: greedy at temperature "

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from harness.client.error_response import TransientError
 from harness.runs.schema import ServedModel
 from harness.runs.tracker_run import TrackerRun
+from harness.runs.training_record import training_record
 
 
 def model_entries(data: Mapping[str, Any], root: str) -> list[dict[str, Any]]:
@@ -63,6 +64,7 @@ def parse_model(entry: dict[str, Any]) -> ServedModel:
         template_date=_date(manifest.get("template_date")),
         max_loras=_integer(extension.get("max_loras")),
         tracker_runs=_tracker_runs(manifest.get("tracker_runs")),
+        training=training_record(manifest),
     )
 
 

@@ -25,7 +25,10 @@ def test_values_of_secret_names_are_hidden(name: str) -> None:
 
 
 def test_addresses_lose_users_and_queries() -> None:
-    assert without_secrets(f"see https://me:{SECRET}@host:8000/v1?token={SECRET} there") == "see https://host:8000/v1 there"
+    assert (
+        without_secrets(f"see https://me:{SECRET}@host:8000/v1?token={SECRET} there")
+        == "see https://host:8000/v1 there"
+    )
     assert without_secrets(f"header Bearer {SECRET}") == f"header {HIDDEN}"
 
 
