@@ -105,6 +105,41 @@ def report_comparisons(trackers: Sequence[str], runs: Sequence[str], content: st
     report_to_trackers(trackers, build, "the same command")
 
 
+def report_sweep(trackers: Sequence[str], out: Path, title: str, tables: Path, runs: Sequence[Path]) -> None:
+    """Report the table of a sweep as one run of each tracker, with links to its runs and trainings.
+
+    Args:
+        out: the sweep's folder, with the pictures of its report.
+        tables: the JSON of the table.
+        runs: the run folders.
+    """
+
+    def build() -> list[TrackerReport]:
+        from harness.results.tracker_reports import sweep_report
+        from harness.trackers.sent_file import read_links
+
+        links: dict[str, str] = {}
+        for run in runs:
+            links |= read_links(run)
+        for path in sorted((out / "trained").glob("*/manifest.json")):
+            trackers_of = json.loads(path.read_bytes()).get("tracker_runs") or {}
+            links |= {f"training {path.parent.name} {name}": _link(run) for name, run in trackers_of.items()}
+        pictures = {
+            path.stem.removeprefix("report-"): path.read_bytes()
+            for path in sorted(out.glob("report-*.png"))
+            if not path.stem.startswith("report-task-")
+        }
+        return [sweep_report(out, title, json.loads(tables.read_bytes()), pictures, links)]
+
+    report_to_trackers(trackers, build, "the same command")
+
+
+def _link(run: Mapping[str, Any]) -> str:
+    from harness.runs.tracker_run import TrackerRun
+
+    return TrackerRun.model_validate(run).as_link()
+
+
 def report_to_trackers(trackers: Sequence[str], build: Callable[[], Sequence[TrackerReport]], again: str) -> None:
     """Build reports, send them, and print what became of them to stderr; the one place where trackers' errors end.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,11 @@ import click
 from harness.cli.entry import INTERRUPTED
 from harness.cli.parameters import JsonObject, api_key_option, policy_options, resume_command, servers_option
 from harness.cli.report_to import report_scores, report_to_option
+from harness.cli.shown_scores import show_scores
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
-    from harness.runs.schema import Results
     from harness.sampling.reproduction import ReproductionResult
 
 
@@ -159,32 +158,9 @@ def run(
         click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
     session = {summary.noun: summary.sampled, "seconds": summary.seconds, "cpu_seconds": summary.cpu_seconds}
-    report_scores(report_to, "run", chosen.out, _show_scores(chosen.out), session)
+    results = show_scores(chosen.out, "bench score {run} --dataset DATASET; bench submit {run} -o submission.json")
+    report_scores(report_to, "run", chosen.out, results, session)
     return 0
-
-
-def _show_scores(out: Path) -> Results | None:
-    """Score a finished run and print its table; return None, and print why, if it cannot be scored."""
-    from harness.core.errors import UnknownOutputError, UnusableRuleError
-    from harness.results.summary_table import summary_table
-    from harness.runs.folder import RunFolder
-    from harness.scoring.run_scores import score_run
-
-    where = shlex.quote(str(out))
-    try:
-        results = score_run(out)
-    except UnknownOutputError as error:  # as in Kaggle's test challenges; the run itself is complete
-        click.echo(
-            f"not scored: {error}: bench score {where} --dataset DATASET; bench submit {where} -o submission.json",
-            err=True,
-        )
-        return None
-    except UnusableRuleError as error:  # such as one on rescores, which are made next; the run itself is complete
-        click.echo(f"not scored: {error}; then bench score {where}", err=True)
-        return None
-    click.echo(summary_table(results))
-    click.echo(f"written: {RunFolder(out).results_path}")
-    return results
 
 
 @click.command()

@@ -181,3 +181,44 @@ def comparison_frame(rows: Sequence[Mapping[str, Any]]) -> DataFrame:
             for row in rows
         ]
     )
+
+
+def sweep_report(
+    out: Path,
+    title: str,
+    tables: Sequence[Mapping[str, Any]],
+    pictures: Mapping[str, bytes],
+    links: Mapping[str, str],
+) -> TrackerReport:
+    """Return the report of a sweep: every mixture's metrics, and the differences to the first mixture.
+
+    Args:
+        tables: the JSON of the sweep's tables, one per dataset.
+    """
+    import pandas as pd
+
+    metrics: dict[str, ReportedMetric] = {}
+    rows, comparisons = [], []
+    for table in tables:
+        prefix = "" if len(tables) == 1 else f"{table['dataset']}/"
+        compared = [*table["recipes"], *table["adapters"]]
+        metrics |= {f"{prefix}{name}": metric for name, metric in comparison_metrics(compared).items()}
+        comparisons.append(comparison_frame(compared).assign(dataset=table["dataset"]))
+        for row in table["rows"]:
+            for name, value in row["metrics"].items():
+                key = f"{prefix}{row['label']}/{name}"
+                metrics[key] = ReportedMetric(value["value"], value["low"], value["high"])
+                rows.append({"dataset": table["dataset"], "mixture": row["label"], "metric": name, **value})
+    config = [{key: table[key] for key in ("dataset", "n", "tasks")} for table in tables]
+    mixtures = {row["label"]: row["models"] for table in tables for row in table["rows"]}
+    return TrackerReport(
+        name=out.resolve().name,
+        command="sweep",
+        config=without_secrets({"title": title, "tables": config, "mixtures": mixtures}),
+        metrics=metrics,
+        tables={"mixtures": pd.DataFrame(rows), "comparisons": pd.concat(comparisons)},
+        pictures=pictures,
+        links=links,
+        group=out.resolve().name,
+        folder=out,
+    )

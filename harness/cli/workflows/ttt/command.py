@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from harness.cli.entry import INTERRUPTED
 from harness.cli.parameters import JsonObject, Seconds, api_key_option, policy_options, resume_command
 from harness.cli.report_to import report_scores, report_to_option
+from harness.cli.shown_scores import show_scores
 from harness.cli_options import rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
-
-if TYPE_CHECKING:
-    from harness.runs.schema import Results
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SAMPLING = (
@@ -131,16 +128,14 @@ def ttt(
             resume = resume_command(without="--task")  # those tasks were removed already
             click.echo(f"{answered} of {len(job.tasks)} tasks are answered; to resume: {resume}", err=True)
             return INTERRUPTED
-    report_scores(report_to, "ttt", job.out, _show_results(job.out))
+    _show_costs(job.out)
+    report_scores(report_to, "ttt", job.out, show_scores(job.out, "bench submit {run} -o submission.json"))
     return 0
 
 
-def _show_results(out: Path) -> Results | None:
-    """Score the run and print its table and costs; return None, and print why, if it cannot be scored."""
-    from harness.core.errors import UnknownOutputError, UnusableRuleError
-    from harness.results.summary_table import summary_table
+def _show_costs(out: Path) -> None:
+    """Print how the tasks were trained, and what a task took."""
     from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
-    from harness.scoring.run_scores import score_run
 
     records = TrainingLog(out / TTT_LOG).records()
     counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in count_outcomes(records).items())
@@ -149,15 +144,3 @@ def _show_results(out: Path) -> Results | None:
     click.echo(
         f"{len(records)} tasks: {counts}; a task took {trained:.1f} s to train and {sampled:.1f} s to answer", err=True
     )
-    try:
-        results = score_run(out)
-    except UnknownOutputError as error:
-        where = shlex.quote(str(out))
-        click.echo(f"not scored: {error}: bench submit {where} -o submission.json", err=True)
-        return None
-    except UnusableRuleError as error:  # such as one on rescores without --rescore
-        click.echo(f"not scored: {error}; then bench score {shlex.quote(str(out))}", err=True)
-        return None
-    click.echo(summary_table(results))
-    click.echo(f"written: {out / 'results.json'}")
-    return results
