@@ -45,27 +45,30 @@ def report_scores(
     path: Path,
     results: Results | None,
     session: Mapping[str, float] | None = None,
+    dataset: str | None = None,
 ) -> None:
-    """Report every model of a run folder, or of a file with predictions.
+    """Report every model of a run folder, or of a pool or file with predictions.
 
     Args:
+        dataset: that the user named for scoring.
         results: None for a run that cannot be scored, of which counts and costs are reported.
         session: counts and seconds of the command itself, by name.
     """
 
     def build() -> list[TrackerReport]:
+        from harness.candidates.pool_folder import is_pool
         from harness.results.tracker_reports import ScoredSource, model_reports
         from harness.runs.folder import RunFolder
         from harness.scoring.prediction_loader import open_predictions
         from reports.plots.intervals import results_figure
 
         folder = RunFolder(path)
-        manifest = folder.manifest() if folder.manifest_path.is_file() else None
+        manifest = folder.manifest() if folder.manifest_path.is_file() and not is_pool(path) else None
         costs = None if results is None else results.cost
         if manifest is not None and costs is None:
             costs = open_predictions(path).costs
         pictures = {} if results is None else _pictures({"intervals": lambda: results_figure(results)})
-        return model_reports(ScoredSource(path, command, manifest, costs, session or {}, pictures), results)
+        return model_reports(ScoredSource(path, command, manifest, costs, session or {}, pictures, dataset), results)
 
     again = f"bench score {path}" if path.is_dir() else "the same command"
     report_to_trackers(trackers, build, again)

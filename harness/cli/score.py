@@ -68,4 +68,4 @@ def score(
     if saved.folder is not None:
         write_results(saved.folder, sheet.results)
     print_result(sheet.text, sheet.results.model_dump_json(indent=2), json_file)
-    report_scores(report_to, "score", predictions, sheet.results)
+    report_scores(report_to, "score", predictions, sheet.results, dataset=dataset)

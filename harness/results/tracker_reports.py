@@ -26,6 +26,7 @@ class ScoredSource:
         costs: by model.
         session: counts and seconds of the command itself, by name.
         pictures: PNG files by name.
+        dataset: that the user named for scoring; None for that of the run.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class ScoredSource:
     costs: Mapping[str, Cost] | None = None
     session: Mapping[str, float] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    dataset: str | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -81,6 +83,8 @@ def _run_config(source: ScoredSource, results: Results | None, name: str) -> dic
         {} if results is None else results.model_dump(mode="json", include={"n", "seed", "confidence", "resamples"})
     )
     base = {"source": str(source.path), "model": name, **scoring}
+    if source.dataset is not None:
+        base["scored_on"] = source.dataset
     if (manifest := source.manifest) is None:
         return base
     config = manifest.config.model_dump(mode="json", exclude={"models", "task_ids"})
