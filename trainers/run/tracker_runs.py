@@ -46,7 +46,7 @@ def noted_tracker_runs(trainer: Any) -> dict[str, TrackerRun] | None:
 def _wandb_run() -> TrackerRun:
     import wandb
 
-    run = wandb.run
+    run: Any = wandb.run
     return TrackerRun(id=run.id, name=run.name or None, project=run.project, url=run.url or None)
 
 
