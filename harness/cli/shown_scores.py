@@ -18,6 +18,7 @@ def show_scores(out: Path, unscored: str) -> Results | None:
     Args:
         unscored: commands for a run whose test outputs are not known, with ``{run}`` for the folder.
     """
+    # Imported here: they import numpy and scipy, for which the first request does not wait.
     from harness.core.errors import UnknownOutputError, UnusableRuleError
     from harness.results.summary_table import summary_table
     from harness.runs.folder import RunFolder
