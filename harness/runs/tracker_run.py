@@ -17,5 +17,7 @@ class TrackerRun(Record):
     """Address of its page; None without a server."""
 
     def as_link(self) -> str:
-        """Return the address of the run's page, else its project and id."""
-        return self.url or "/".join(part for part in (self.project, self.id) if part)
+        """Return the address of the run's page, else its project and id; the record may come from a foreign adapter."""
+        if self.url is not None and self.url.startswith(("https://", "http://")):
+            return self.url
+        return "/".join(part for part in (self.project, self.id) if part)

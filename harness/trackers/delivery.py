@@ -16,7 +16,7 @@ from time import monotonic
 
 from harness.core.errors import truncate
 from harness.runs.tracker_run import TrackerRun
-from harness.trackers.redaction import without_secrets
+from harness.trackers.redaction import run_without_secrets, without_secrets
 from harness.trackers.report import TrackerReport
 
 SECONDS = 600.0
@@ -99,7 +99,7 @@ def _send_all(tracker: str, reports: Sequence[TrackerReport], connection: Connec
         send: Callable[[TrackerReport], TrackerRun] = importlib.import_module(
             f"harness.trackers.{tracker}_adapter"
         ).send_report
-        answer = [send(report) for report in reports]
+        answer = [run_without_secrets(send(report)) for report in reports]
     except BaseException as error:  # noqa: BLE001  # trackers raise anything, SystemExit included
         answer = describe_error(error)
     connection.send(answer)

@@ -29,6 +29,9 @@ def test_addresses_lose_users_and_queries() -> None:
         without_secrets(f"see https://me:{SECRET}@host:8000/v1?token={SECRET} there")
         == "see https://host:8000/v1 there"
     )
+    page = "https://mlflow.test/#/experiments/1/runs/abc"
+    assert without_secrets(page.replace("//", f"//me:{SECRET}@", 1)) == page
+    assert without_secrets(f"https://host/#access_token={SECRET}") == "https://host/"
     assert without_secrets(f"header Bearer {SECRET}") == f"header {HIDDEN}"
 
 

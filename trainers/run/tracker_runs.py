@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from harness.runs.tracker_run import TrackerRun
+from harness.trackers.redaction import run_without_secrets
 from trainers.recipe.schema import Recipe
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class NoteTrackerRuns(TrainerCallback):  # type: ignore[misc]  # transformers is
             return
         for tracker in self._trackers:
             try:
-                run = _CURRENT_RUN[tracker]()
+                run = run_without_secrets(_CURRENT_RUN[tracker]())
             except Exception as error:  # noqa: BLE001  # the training matters more than the link to it
                 logger.warning("the manifest will not say where %s has this training: %s", tracker, error)
                 continue
