@@ -10,6 +10,7 @@ import click
 
 from harness.cli.entry import print_warnings
 from harness.cli.recipe_selection import OFFER, Grouping, recipe_options
+from harness.cli.report_to import report_comparisons, report_to_option
 from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ SHOWN_IDS = 8
     help="Also print how many tasks resolve a difference of this many points.",
 )
 @json_option("the comparisons with all ids", was_flag=False)
+@report_to_option
 def compare(
     runs: tuple[str, ...],
     recipes: tuple[str, ...],
@@ -54,6 +56,7 @@ def compare(
     all_ids: bool,
     plan: float | None,
     json_file: Path | None,
+    report_to: tuple[str, ...],
 ) -> None:
     """Compare models or recipes on the same tasks: difference, interval, p value, and a verdict in words.
 
@@ -91,6 +94,7 @@ def compare(
         text, content = _compare_models(selected, baseline, metrics, shown, plan)
         text = "\n\n".join([text, *_label(grouping)])
     print_result(text, content, json_file)
+    report_comparisons(report_to, names, content, selected.seed)
 
 
 def _named_recipes(options: Sequence[str]) -> dict[str, list[str]]:

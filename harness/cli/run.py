@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ import click
 
 from harness.cli.entry import INTERRUPTED
 from harness.cli.parameters import JsonObject, api_key_option, policy_options, resume_command, servers_option
+from harness.cli.report_to import report_scores, report_to_option
+from harness.cli.shown_scores import show_scores
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
 @click.option(
     "--models-at-once", type=click.IntRange(1), help="Default: the server's --max-loras where it names it, else 1."
 )
+@report_to_option
 @policy_options
 def run(
     servers: tuple[str, ...],
@@ -114,6 +116,7 @@ def run(
     retries: int,
     wait: float,
     dry_run: bool,
+    report_to: tuple[str, ...],
     **options: object,
 ) -> int:
     """Sample augmented predictions from served models, score and store them.
@@ -124,7 +127,6 @@ def run(
         --dataset arc1/evaluation -n 32 --out runs/first
     """
     from harness.client.retry import RetryPolicy
-    from harness.core.errors import UnknownOutputError, UnusableRuleError
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
     from harness.scoring.unmeasured_models import NothingMeasuredError
@@ -155,25 +157,9 @@ def run(
     if not summary.finished:
         click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
-    from harness.results.summary_table import (
-        summary_table,
-    )  # numpy and scipy, which the first request does not wait for
-    from harness.scoring.run_scores import score_run
-
-    try:
-        results = score_run(chosen.out)
-    except UnknownOutputError as error:  # as in Kaggle's test challenges; the run itself is complete
-        where = shlex.quote(str(chosen.out))
-        click.echo(
-            f"not scored: {error}: bench score {where} --dataset DATASET; bench submit {where} -o submission.json",
-            err=True,
-        )
-        return 0
-    except UnusableRuleError as error:  # such as one on rescores, which are made next; the run itself is complete
-        click.echo(f"not scored: {error}; then bench score {shlex.quote(str(chosen.out))}", err=True)
-        return 0
-    click.echo(summary_table(results))
-    click.echo(f"written: {summary.folder.results_path}")
+    session = {summary.noun: summary.sampled, "seconds": summary.seconds, "cpu_seconds": summary.cpu_seconds}
+    results = show_scores(chosen.out, "bench score {run} --dataset DATASET; bench submit {run} -o submission.json")
+    report_scores(report_to, "run", chosen.out, results, session)
     return 0
 
 

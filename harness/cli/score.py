@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli.report_to import report_scores, report_to_option
 from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 
@@ -26,6 +27,7 @@ from harness.cli_options import json_option, print_result, rule_option, scorer_o
 @click.option("--rules", help="Selection rules to compare with the vote: all, or names such as logprob,first.")
 @scorer_option()
 @json_option("the results", was_flag=False)
+@report_to_option
 @click.option(
     "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
 )
@@ -41,6 +43,7 @@ def score(
     json_file: Path | None,
     confidence: float,
     resamples: int,
+    report_to: tuple[str, ...],
 ) -> None:
     """Vote on and score saved predictions offline: a run folder, whose results.json is rewritten, a pool, or with
     --dataset a file or folder in another format.
@@ -65,3 +68,4 @@ def score(
     if saved.folder is not None:
         write_results(saved.folder, sheet.results)
     print_result(sheet.text, sheet.results.model_dump_json(indent=2), json_file)
+    report_scores(report_to, "score", predictions, sheet.results, dataset=dataset)

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.client.error_response import TransientError
 from harness.runs.schema import ServedModel
+from harness.runs.tracker_run import TrackerRun
 from harness.runs.training_record import training_record
 
 
@@ -60,6 +63,7 @@ def parse_model(entry: dict[str, Any]) -> ServedModel:
         chat_template=_string(manifest.get("chat_template")),
         template_date=_date(manifest.get("template_date")),
         max_loras=_integer(extension.get("max_loras")),
+        tracker_runs=_tracker_runs(manifest.get("tracker_runs")),
         training=training_record(manifest),
     )
 
@@ -80,6 +84,13 @@ def _date(value: object) -> str | None:
     try:
         return date.fromisoformat(value).isoformat() if isinstance(value, str) else None
     except ValueError:
+        return None
+
+
+def _tracker_runs(value: object) -> dict[str, TrackerRun] | None:
+    try:
+        return {name: TrackerRun.model_validate(run) for name, run in _dict(value).items()} or None
+    except ValidationError:
         return None
 
 

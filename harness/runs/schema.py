@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from harness.runs.prediction_schema import Record, omitted_if_none
 from harness.runs.sequential_schema import SequentialDesign, SequentialResult
 from harness.runs.task_training import Protocol, TttConfig
+from harness.runs.tracker_run import TrackerRun
 from harness.runs.training_record import TrainingRecord
 from harness.runs.view_schema import EnumerationResult, SearchConfig
 
@@ -94,6 +95,8 @@ class ServedModel(Record):
     template_date: str | None = None
     max_loras: int | None = None
     """Number of adapters that the server can use in one batch."""
+    tracker_runs: dict[str, TrackerRun] | None = omitted_if_none()
+    """By experiment tracker, where the adapter's training was reported; None, and no field in the file, if nowhere."""
     training: TrainingRecord | None = omitted_if_none()
     """Recipe of an adapter; None, and no field in the file, if the server does not report its manifest."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.scoring.paired_comparison import HEADLINE, PairedComparison
@@ -22,20 +23,44 @@ _STYLES = {
 """Colour and marker by verdict. Unresolved differences are hollow."""
 
 
+@dataclass(frozen=True, slots=True)
+class DrawnDifference:
+    """One mark of the plot: a difference in one metric, as a share."""
+
+    metric: str
+    label: str
+    """``MODEL − BASELINE``."""
+    delta: float
+    low: float | None
+    high: float | None
+    """Its interval; None without one."""
+    verdict: str
+
+
+def _drawn(row: PairedComparison) -> DrawnDifference:
+    c = row.comparison
+    return DrawnDifference(row.metric, pair_name(row), c.delta, c.low, c.high, c.verdict)
+
+
 def differences_figure(sections: Sequence[Section]) -> Figure:
     """Draw one panel per headline metric with one line per comparison: model − baseline in points, and its interval."""
+    shown = [section for section in sections if section.pairs]
+    groups = [[_drawn(row) for row in section.pairs] for section in shown]
+    return drawn_differences_figure([section.heading for section in shown], groups)
+
+
+def drawn_differences_figure(headings: Sequence[str], groups: Sequence[Sequence[DrawnDifference]]) -> Figure:
+    """Draw ``differences_figure`` of groups of differences, each group under its heading."""
     from matplotlib.figure import Figure
 
-    shown = [section for section in sections if section.pairs]
-    names = [list(dict.fromkeys(map(pair_name, section.pairs))) for section in shown]
-    lines = lay_out([section.heading for section in shown], names)
+    lines = lay_out(headings, [list(dict.fromkeys(row.label for row in group)) for group in groups])
     figure = Figure(figsize=(WIDTH, 1.3 + 0.23 * len(lines)), layout="constrained")
     panels = figure.subplots(1, len(HEADLINE), sharey=True, squeeze=False)[0]
     for metric, panel in zip(HEADLINE, panels, strict=True):
         panel.axvline(0, color="0.2", linewidth=1)
         for line in lines:
-            for row in shown[line.section].pairs:
-                if not line.heading and row.metric == metric and pair_name(row) == line.label:
+            for row in groups[line.section]:
+                if not line.heading and row.metric == metric and row.label == line.label:
                     _draw(panel, line.y, row)
         panel.set_title(metric)
         panel.set_xlabel("points")
@@ -51,8 +76,7 @@ def pair_name(row: PairedComparison) -> str:
     return f"{row.model} − {row.baseline}"
 
 
-def _draw(panel: Axes, y: float, row: PairedComparison) -> None:
-    comparison = row.comparison
+def _draw(panel: Axes, y: float, comparison: DrawnDifference) -> None:
     colour, marker = _STYLES[comparison.verdict]
     if comparison.low is not None and comparison.high is not None:
         panel.plot([100 * comparison.low, 100 * comparison.high], [y, y], color=colour, linewidth=2.2)

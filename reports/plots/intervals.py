@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.runs.schema import Results
 from harness.scoring.paired_comparison import HEADLINE
 from reports.loading.runs import Section, all_models
 from reports.plots.style import WIDTH, look
@@ -53,25 +54,36 @@ def label_lines(panel: Axes, lines: Sequence[Line]) -> None:
 
 def intervals_figure(sections: Sequence[Section]) -> Figure:
     """Draw one panel per headline metric with one line per dataset and model: value and interval in per cent."""
-    from matplotlib.figure import Figure
-
     names = [[scores.model for scores in section.scored] for section in sections]
     lines = lay_out([section.heading for section in sections], names)
+    return _draw([section.results for section in sections], lines, all_models(sections))
+
+
+def results_figure(results: Results) -> Figure:
+    """Draw ``intervals_figure`` of the models of one results.json."""
+    names = list(results.models)
+    return _draw([results], lay_out([""], [names]), names)
+
+
+def _draw(results: Sequence[Results], lines: Sequence[Line], models: Sequence[str]) -> Figure:
+    """Draw the lines, whose ``section`` is an index of ``results``."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(WIDTH, 1.0 + 0.23 * len(lines)), layout="constrained")
     panels = figure.subplots(1, len(HEADLINE), sharey=True, squeeze=False)[0]
     for metric, panel in zip(HEADLINE, panels, strict=True):
-        _draw_panel(panel, sections, lines, metric, all_models(sections))
+        _draw_panel(panel, results, lines, metric, models)
     label_lines(panels[0], lines)
     return figure
 
 
 def _draw_panel(
-    panel: Axes, sections: Sequence[Section], lines: Sequence[Line], metric: str, models: Sequence[str]
+    panel: Axes, results: Sequence[Results], lines: Sequence[Line], metric: str, models: Sequence[str]
 ) -> None:
     for line in lines:
         if line.heading:
             continue
-        value = sections[line.section].results.models[line.label].metrics.get(metric)
+        value = results[line.section].models[line.label].metrics.get(metric)
         if value is None:
             continue
         style = look(models.index(line.label))

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.core.errors import ConfigError, MissingExtraError
+from harness.trackers.choice import TRAINING_PACKAGES, missing_package
+from harness.trackers.report import PROJECT
 from trainers.recipe.schema import Recipe
 
 NEEDED = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "safetensors")
 """Packages of the ``train`` extra."""
-PROJECT = "arc-bench"
-"""Project name under which Weights & Biases and trackio list the runs."""
 EVENTS = "tensorboard"
 """Folder of TensorBoard's event files inside the output folder."""
-_REPORTERS = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",)}
 
 
 def require_train_extra() -> None:
@@ -36,12 +35,11 @@ def check_optional_packages(recipe: Recipe) -> None:
     Raises:
         ConfigError: the message names the package and the install command.
     """
-    needed = {f"report_to {name}": _REPORTERS[name] for name in recipe.report_to}
-    if recipe.quantize_4bit:
-        needed["quantize_4bit"] = ("bitsandbytes",)
-    for key, packages in needed.items():
-        if not any(importlib.util.find_spec(package) for package in packages):
-            raise ConfigError(f"recipe: {key} needs {packages[0]}, not installed here: pip install {packages[0]}")
+    for name in recipe.report_to:
+        if message := missing_package(name, TRAINING_PACKAGES[name]):
+            raise ConfigError(f"recipe: report_to {message}")
+    if recipe.quantize_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("recipe: quantize_4bit needs bitsandbytes, not installed here: pip install bitsandbytes")
 
 
 @contextmanager
@@ -51,20 +49,26 @@ def reporter_environment(recipe: Recipe, output: Path) -> Iterator[None]:
     TensorBoard's files would otherwise lie in the checkpoint folder and be deleted with it.
 
     Raises:
-        ConfigError: Weights & Biases refuses to start the run.
+        ConfigError: Weights & Biases or MLflow refuses to start the run.
     """
     refusals: tuple[type[Exception], ...] = ()
     if "wandb" in recipe.report_to:
         import wandb
 
-        refusals = (wandb.errors.Error,)
+        refusals += (wandb.errors.Error,)
+    if "mlflow" in recipe.report_to:
+        import mlflow
+
+        refusals += (mlflow.exceptions.MlflowException,)
     defaults = {"TENSORBOARD_LOGGING_DIR": str(output / EVENTS), "WANDB_PROJECT": PROJECT, "WANDB_DIR": str(output)}
+    defaults |= {"MLFLOW_EXPERIMENT_NAME": PROJECT, "MLFLOW_DISABLE_TELEMETRY": "true"}
     added = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
     except refusals as error:
-        raise ConfigError(f"recipe: report_to wandb: {error} Or set WANDB_MODE=offline") from error
+        remedy = " Or set WANDB_MODE=offline" if type(error).__module__.startswith("wandb") else ""
+        raise ConfigError(f"recipe: report_to: {error}{remedy}") from error
     finally:
         for name in added:
             del os.environ[name]

@@ -92,7 +92,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Tracker = Literal["tensorboard", "wandb", "trackio"]
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 TrackerList = Annotated[list[Tracker], BeforeValidator(_as_list, json_schema_input_type=Tracker | list[Tracker])]
 """Experiment trackers; one may stand alone."""
 

@@ -16,6 +16,7 @@ from trainers.model.lora import lora_config, other_modules_pattern, targets_head
 from trainers.model.start_adapter import load_start_adapter
 from trainers.run.load import Setup, padding_token
 from trainers.run.stop import StopAtStep, StopSignal
+from trainers.run.tracker_runs import NoteTrackerRuns
 from trainers.run.trainer import ArcTrainer, RunOutputs
 from trainers.run.trl_config import micro_batch_limits
 
@@ -43,7 +44,7 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, st
             eval_dataset=rows if setup.validation else None,
             processing_class=setup.tokenizer,
             peft_config=config,
-            callbacks=[StopAtStep(stop)],
+            callbacks=[StopAtStep(stop), *([NoteTrackerRuns(recipe)] if recipe.report_to else [])],
             recipe=recipe,
             outputs=outputs,
             validation=setup.validation,

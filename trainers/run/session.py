@@ -19,6 +19,7 @@ from trainers.run.finish import finish_folder, kept_step
 from trainers.run.load import load_setup
 from trainers.run.progress import Progress
 from trainers.run.stop import StopSignal, TrainingStopped
+from trainers.run.tracker_runs import noted_tracker_runs
 from trainers.run.trainer import ArcTrainer, RunOutputs
 from trainers.store.best_step import find_best_validation, patience_exhausted
 from trainers.store.checkpoints import best_weights_folder, newest_complete, read_log_history, remove_later_steps
@@ -64,7 +65,8 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool, files: Se
         with explain_write_errors("the result", output):
             _write_result(trainer, recipe, output)
             if first:
-                manifest = finish_folder(inputs, setup.mixture, output, trainer.state.global_step, files)
+                reported = noted_tracker_runs(trainer)
+                manifest = finish_folder(inputs, setup.mixture, output, trainer.state.global_step, files, reported)
                 for record in manifest.datasets:
                     progress_bar.print_note(record.as_text())
 

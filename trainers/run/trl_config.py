@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from harness.trackers.report import PROJECT
 from trainers.data.micro_batches import MicroBatchLimits
-from trainers.recipe.extras import PROJECT
 from trainers.recipe.schema import Recipe
 
 _vllm_log_level = os.environ.get("VLLM_LOGGING_LEVEL")

@@ -17,6 +17,7 @@ from harness.core.files import atomic_writer
 from harness.runs.environment import describe_environment
 from harness.runs.prediction_schema import Record, omitted_if_none
 from harness.runs.schema import Environment, SourceFileRecord
+from harness.runs.tracker_run import TrackerRun
 from trainers.store.task_record import TaskTrainingRecord
 
 MANIFEST = "manifest.json"
@@ -131,6 +132,8 @@ class AdapterManifest(Record):
     finished: str
     ttt: TaskTrainingRecord | None = omitted_if_none()
     """Test-time training; absent in the manifest of other adapters."""
+    tracker_runs: dict[str, TrackerRun] | None = omitted_if_none()
+    """By experiment tracker of ``report_to``, its run of the session that finished; absent without ``report_to``."""
 
 
 def read_manifest(folder: Path) -> AdapterManifest | None:

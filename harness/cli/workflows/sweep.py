@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.report_to import report_sweep, report_to_option
 from harness.cli.workflows.existing_run import (
     ExpectedRun,
     adapter_hashes,
@@ -38,7 +39,10 @@ EVALUATION = "evaluation.json"
 )
 @schema_option(lambda: _schema())
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and benched, and stop.")
-def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool) -> None:
+@report_to_option
+def sweep(
+    sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool, report_to: tuple[str, ...]
+) -> None:
     """Train an adapter on each mixture of SWEEP.yaml, serve all from one server, bench them on equal samples, and
     write one report.
 
@@ -50,19 +54,22 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_ru
     bench sweep --schema > sweep.schema.json
     """
     from harness.cli.workflows.sweep_file import load_sweep
-    from harness.cli.workflows.sweep_report import write_sweep_report
+    from harness.cli.workflows.sweep_report import RESULTS, write_sweep_report
 
     plan = load_sweep(sweep_file, overrides, out)
     if dry_run:
-        _describe(plan)
+        from harness.cli.workflows.sweep_dry_run import describe_sweep
+
+        describe_sweep(plan)
         return
     _check_server(plan)
     _record_evaluation(plan)
     with sigterm_as_interrupt():
         for training in plan.trainings():
             _train(plan, training.name, training.data)
-        runs = _bench(plan)
+        runs = _bench(plan, report_to)
         write_sweep_report(plan, runs, sweep_file)
+        report_sweep(report_to, plan.out, plan.title, plan.out / RESULTS, runs)
 
 
 def _schema() -> dict[str, Any]:
@@ -164,14 +171,14 @@ def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
     run_bench("train", str(path), launcher=launcher)
 
 
-def _bench(plan: Sweep) -> list[Path]:
+def _bench(plan: Sweep, report_to: tuple[str, ...]) -> list[Path]:
     """Return the run folder of every model; start a server only if some runs are not finished."""
     from trainers.model.inputs import find_base
 
     base, folders = find_base(str(plan.recipe["model"])), _folders(plan)
     open_runs = {name: f for name, f in folders.items() if not is_finished(f, _expected_run(plan, name, base))}
     if open_runs:
-        _serve_and_run(plan, base, open_runs)
+        _serve_and_run(plan, base, open_runs, report_to)
     return list(folders.values())
 
 
@@ -209,11 +216,12 @@ def _expected_run(plan: Sweep, name: str, base: Path | str) -> ExpectedRun:
     return ExpectedRun({name: hashes}, e.dataset, e.n, e.seed, plan.inference_prompt(), plan.encoder, e.max_tokens)
 
 
-def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> None:
+def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path], report_to: tuple[str, ...]) -> None:
     """Serve all adapters, and sample the runs.
 
     Args:
         folders: by model, the run folder.
+        report_to: experiment trackers to which every run reports.
     """
     from serve.launch.operations import add_adapter
     from serve.launch.process import serving
@@ -233,5 +241,5 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
             run_bench("adapters", "promote", versions[name], "--server", server.url)
         for name, folder in folders.items():
             resume = ["--resume"] if resume_or_move_aside(folder, _expected_run(plan, name, base)) else []
-            where = ["--out", str(folder), *resume]
+            where = ["--out", str(folder), *resume, *(["--report-to", ",".join(report_to)] if report_to else [])]
             run_bench("run", "--server", server.url, "--model", name, *plan.run_options(), *where)

@@ -75,6 +75,7 @@ def test_invalid_recipes_are_refused(
         ({"report_to": "tensorboard"}, ["tensorboard", "tensorboardX"]),
         ({"report_to": "wandb"}, ["wandb"]),
         ({"report_to": "trackio"}, ["trackio"]),
+        ({"report_to": "mlflow"}, ["mlflow"]),
         ({"quantize_4bit": True}, ["bitsandbytes"]),
     ],
 )
@@ -87,7 +88,8 @@ def test_missing_packages_are_named(
 ) -> None:
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
-    expected = f"needs {packages[0]}, not installed here: pip install {packages[0]}"
+    extra = f'-e ".[{changes["report_to"]}]"' if "report_to" in changes else packages[0]
+    expected = f"needs {packages[0]}, not installed here: pip install {extra}"
     assert expected in error_of_refused_recipe(recipe_data("tiny", tmp_path / "bad", **changes), capsys)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,8 @@ import click
 
 from harness.cli.entry import INTERRUPTED
 from harness.cli.parameters import JsonObject, Seconds, api_key_option, policy_options, resume_command
+from harness.cli.report_to import report_scores, report_to_option
+from harness.cli.shown_scores import show_scores
 from harness.cli_options import rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
 
@@ -69,6 +70,7 @@ def _sampling_options(command: F) -> F:
 @click.option("--port", type=int, help="Of our own server; by default a free one.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the estimate of time and disk, and stop.")
 @_sampling_options
+@report_to_option
 @policy_options
 def ttt(
     recipe_file: Path,
@@ -77,6 +79,7 @@ def ttt(
     name: str | None,
     adapters: Path | None,
     dry_run: bool,
+    report_to: tuple[str, ...],
     max_in_flight: int,
     timeout: float,
     retries: int,
@@ -125,15 +128,14 @@ def ttt(
             resume = resume_command(without="--task")  # those tasks were removed already
             click.echo(f"{answered} of {len(job.tasks)} tasks are answered; to resume: {resume}", err=True)
             return INTERRUPTED
-    return _show_results(job.out)
+    _show_costs(job.out)
+    report_scores(report_to, "ttt", job.out, show_scores(job.out, "bench submit {run} -o submission.json"))
+    return 0
 
 
-def _show_results(out: Path) -> int:
-    """Score the run and print its table and costs; return the exit status."""
-    from harness.core.errors import UnknownOutputError, UnusableRuleError
-    from harness.results.summary_table import summary_table
+def _show_costs(out: Path) -> None:
+    """Print how the tasks were trained, and what a task took."""
     from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
-    from harness.scoring.run_scores import score_run
 
     records = TrainingLog(out / TTT_LOG).records()
     counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in count_outcomes(records).items())
@@ -142,15 +144,3 @@ def _show_results(out: Path) -> int:
     click.echo(
         f"{len(records)} tasks: {counts}; a task took {trained:.1f} s to train and {sampled:.1f} s to answer", err=True
     )
-    try:
-        results = score_run(out)
-    except UnknownOutputError as error:
-        where = shlex.quote(str(out))
-        click.echo(f"not scored: {error}: bench submit {where} -o submission.json", err=True)
-        return 0
-    except UnusableRuleError as error:  # such as one on rescores without --rescore
-        click.echo(f"not scored: {error}; then bench score {shlex.quote(str(out))}", err=True)
-        return 0
-    click.echo(summary_table(results))
-    click.echo(f"written: {out / 'results.json'}")
-    return 0
