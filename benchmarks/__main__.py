@@ -31,6 +31,7 @@ ENTRIES = {
     "scoring": "Scoring saved predictions",
     "stopping": "Stopping early",
     "coverage": "Coverage of the intervals",
+    "sequential": "Deciding with fewer draws",
     "harness_overhead": "The harness beside the model",
     "throughput": "Share of a real vLLM's throughput",
     "candidates": "Candidates",

@@ -54,7 +54,7 @@ def score_saved_predictions(
         refuse_rules_after_early_stopping(saved.schedule, "--rules")
     voted = score_by_vote(saved)
     results = make_results(by_rule(saved, voted, rule), saved.n, saved.seed, confidence, resamples)
-    results = results.model_copy(update={"cost": saved.costs})
+    results = results.model_copy(update={"cost": saved.costs, "sequential": saved.sequential})
     parts = [summary_table(results), details_text(results)]
     warnings = [*saved.warnings, *_missing_warnings(saved)]
     if rules is not None:

@@ -133,6 +133,11 @@ class Plan:
         return len(self._model_index) * self.per_model
 
     @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of the run, in order."""
+        return self._tasks
+
+    @property
     def per_model(self) -> int:
         """Number of samples of each model."""
         return len(self._outputs) * self._config.n
@@ -159,6 +164,15 @@ class Plan:
         task_index, test_index = self._outputs[number % self.per_model // self._config.n]
         return self._tasks[task_index].test[test_index].output
 
+    def outputs_of_first(self, tasks: int) -> int:
+        """Return how many test outputs the first ``tasks`` tasks have; test outputs are numbered in this order."""
+        return sum(len(task.test) for task in self._tasks[:tasks])
+
+    def number_ranges(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return for each model the first number, and the one after the last, of test outputs ``start`` to ``end``."""
+        firsts = range(0, len(self), self.per_model)
+        return [(first + start * self._config.n, first + end * self._config.n) for first in firsts]
+
     def first_numbers(self) -> list[int]:
         """Return the number of the first sample of each model that is requested."""
         first = self._requested[0] * self._config.n
@@ -169,15 +183,17 @@ class Plan:
         for block in self.blocks(1, self._config.n):
             yield from block
 
-    def blocks(self, models_at_once: int, size: int) -> Iterator[Sequence[int]]:
+    def blocks(self, models_at_once: int, size: int, outputs: range | None = None) -> Iterator[Sequence[int]]:
         """Return the numbers of all requested samples, each once, in blocks that each fit into one request.
 
         Args:
             models_at_once: models whose requests are mixed.
             size: samples per block at most; all are of one model, and of one test output unless ``in_rounds``.
+            outputs: return the samples of these test outputs only; None for all that are requested.
         """
-        models = len(self._model_index)
-        samples = RequestedSamples(models, self._requested, self._config.n, self.per_model, models_at_once, size)
+        requested = [k for k in self._requested if outputs is None or k in outputs]
+        models, n = len(self._model_index), self._config.n
+        samples = RequestedSamples(models, requested, n, self.per_model, models_at_once, size)
         return samples.in_rounds() if self.in_rounds else samples.by_output()
 
     def _compute_view_and_seed(self, task_index: int, sample_index: int) -> tuple[Augmentation, int]:

@@ -14,6 +14,7 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import Prediction, holds_views, read_views
 from harness.runs.schema import Cost, Manifest
+from harness.runs.sequential_schema import SequentialResult
 from harness.scoring.declared_tasks import check_same_tasks, declared_tasks
 from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.pool_loader import OpenPool, open_pool
@@ -23,6 +24,7 @@ from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_c
 from harness.scoring.rescore_loader import load_rescores, run_rescores
 from harness.scoring.rule_scores import ModelRescores
 from harness.scoring.run_predictions import CostMeter, read_run_predictions
+from harness.scoring.sequential_scores import restrict_predictions, sequential_note, sequential_result
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
@@ -57,6 +59,8 @@ class SavedPredictions:
     """Checks that could not be made."""
     rescores: Mapping[str, ModelRescores] = field(default_factory=dict)
     """By model, what rescoring gave for its candidates (``bench rescore``)."""
+    sequential: SequentialResult | None = None
+    """What the sequential design of a run found; None for other predictions."""
     pool: OpenPool | None = None
     """The members of a pool (``bench pool``); None for other predictions."""
 
@@ -139,6 +143,12 @@ def _open_run(folder: RunFolder, spec: str | None, scorer: str | None) -> SavedP
     predictions = read_run_predictions(folder, manifest, tasks, meter)
     rescores, notes = run_rescores(folder, predictions, scorer)
     config = manifest.config
+    sequential = sequential_result(config, tasks, predictions)
+    if sequential is not None:
+        reached = set(config.task_ids) - set(sequential.not_reached)
+        tasks = [task for task in tasks if task.id in reached]
+        predictions = restrict_predictions(predictions, reached)
+        notes = [*notes, sequential_note(folder.path, sequential)]
     return SavedPredictions(
         RUN,
         tasks,
@@ -152,6 +162,7 @@ def _open_run(folder: RunFolder, spec: str | None, scorer: str | None) -> SavedP
         costs=meter.costs(),
         warnings=(*warnings, *notes),
         rescores=rescores,
+        sequential=sequential,
     )
 
 

@@ -122,7 +122,8 @@ def run_results(
     results = make_results(score_saved(saved, rule), saved.n, saved.seed, confidence, resamples)
     trained = saved.manifest is not None and saved.manifest.config.ttt is not None
     training = _test_time_cost(run) if trained else None
-    return results.model_copy(update={"cost": saved.costs, "test_time_training": training})
+    more = {"cost": saved.costs, "sequential": saved.sequential, "test_time_training": training}
+    return results.model_copy(update=more)
 
 
 def _test_time_cost(run: Path) -> TestTimeCost:

@@ -12,6 +12,7 @@ from harness.core.grid import Task
 from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
+from harness.runs.sequential_schema import SequentialResult
 from harness.scoring.comparable_metrics import enumerated_note, mixed_note, unequal_counts_note
 from harness.scoring.confounders import find_confounders
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
@@ -34,6 +35,8 @@ class SelectedModels:
     """The seed of the first run, for intervals and tests."""
     warnings: list[str]
     """Differences between the runs other than their models, and runs that are unfinished."""
+    sequential: tuple[SequentialResult, ...] = ()
+    """What the sequential designs of the runs found."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def select_models(
     rules = rule_note({scores.model: scores.rule for scores in scored})
     notes = (mixed_note(scored), enumerated_note(scored), unequal_counts_note(scored), rules)
     warnings += [note for note in notes if note is not None]
-    return SelectedModels(scored, runs[paths[0]].seed, warnings)
+    sequential = tuple(run.sequential for run in runs.values() if run.sequential is not None)
+    return SelectedModels(scored, runs[paths[0]].seed, warnings, sequential)
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,14 @@ class _ScoredRun:
     """The content digest of each task by its id."""
     seed: int
     warnings: tuple[str, ...]
+    sequential: SequentialResult | None
 
 
 def _score(path: Path, rule: str | None, scorer: str | None) -> _ScoredRun:
     """Read a run and score its models by the headline rule."""
     saved = open_predictions(path, scorer=scorer)
     digests = {task.id: content_digest(task) for task in saved.tasks}
-    return _ScoredRun(score_saved(saved, rule), digests, saved.seed, saved.warnings)
+    return _ScoredRun(score_saved(saved, rule), digests, saved.seed, saved.warnings, saved.sequential)
 
 
 def require_one_model(name: str) -> None:
