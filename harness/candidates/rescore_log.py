@@ -9,6 +9,7 @@ from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, 
 from harness.core.errors import RunError
 from harness.core.files import atomic_writer
 from harness.runs.checked_lines import encode_line
+from harness.runs.deadline_record import RescoreDeadline
 from harness.runs.prediction_log import PredictionLog
 
 
@@ -33,7 +34,7 @@ class RescoreLog:
         before = read_rescores(path)
         if before is not None:
             check_header(path, before.header, header)
-        header = _with_top(header if before is None else before.header, top)
+        header = _of_session(header if before is None else before.header, top)
         if before is None or header != before.header:
             _write_header(path, header)
         self.rescores = Rescores(header, {} if before is None else before.scorers)
@@ -50,6 +51,20 @@ class RescoreLog:
             RunError: they cannot be written.
         """
         self._log.commit()
+
+    def record_deadlines(self, deadlines: Mapping[str, RescoreDeadline]) -> None:
+        """Commit, close the file, and write to its header what the deadline of this session left out.
+
+        Args:
+            deadlines: by scorer.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        self.close()
+        before = self.rescores.header
+        merged = {**(before.deadline or {}), **deadlines}
+        _write_header(self.path, before.model_copy(update={"deadline": dict(sorted(merged.items())) or None}))
 
     def close(self) -> None:
         """Commit and close the file (raises as ``commit``)."""
@@ -94,11 +109,16 @@ def check_scorer_hashes(path: Path, rescores: Rescores, hashes: Mapping[str, str
             )
 
 
-def _with_top(header: RescoreHeader, top: Mapping[str, int | None]) -> RescoreHeader:
-    """Return the header with ``--top`` of this session's scorers."""
+def _of_session(header: RescoreHeader, top: Mapping[str, int | None]) -> RescoreHeader:
+    """Return the header with ``--top`` of this session's scorers, and without what earlier deadlines left out of them.
+
+    Args:
+        top: of the scorers of this session.
+    """
     merged = {**(header.top or {}), **top}
     limits = {scorer: limit for scorer, limit in sorted(merged.items()) if limit is not None}
-    return header.model_copy(update={"top": limits or None})
+    deadlines = {scorer: cut for scorer, cut in (header.deadline or {}).items() if scorer not in top}
+    return header.model_copy(update={"top": limits or None, "deadline": deadlines or None})
 
 
 def _write_header(path: Path, header: RescoreHeader) -> None:

@@ -64,6 +64,16 @@ class RescorePlan:
         """Yield the candidates without a line, by scorer, test output and view; nothing where all have one."""
         return chain.from_iterable(self.missing_of(scorer, rescores) for scorer in self.scorers)
 
+    def missing_by_output(self, rescores: Rescores) -> list[ViewGrids]:
+        """Return the candidates without a line by test output, scorer and view.
+
+        Wherever requests in this order end, most test outputs have all of their log-probabilities or none, by every
+        scorer.
+        """
+        outputs = dict.fromkeys(output for by_output in self.candidates.values() for output in by_output)
+        place = {output: index for index, output in enumerate(outputs)}
+        return sorted(self.missing(rescores), key=lambda item: place[item.task_id, item.test_index])
+
     def missing_of(self, scorer: str, rescores: Rescores) -> Iterator[ViewGrids]:
         """Yield the candidates without a line of one scorer; see ``missing``."""
         for (task_id, test_index), grids in self.grids(scorer).items():

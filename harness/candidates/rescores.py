@@ -17,6 +17,7 @@ from harness.core.errors import DataError, GridError
 from harness.core.files import complete_lines
 from harness.core.grid import Grid
 from harness.runs.checked_lines import decode_line
+from harness.runs.deadline_record import RescoreDeadline
 from harness.runs.prediction_schema import OutputKey, Record, omitted_if_none
 
 RESCORES_FILE = "rescores.jsonl"
@@ -45,6 +46,8 @@ class RescoreHeader(Record):
     """SHA-256 of the predictions (of a pool, of its candidates) when the file was begun."""
     top: dict[str, Annotated[int, Field(gt=0)]] | None = omitted_if_none()
     """By scorer, how many of the best candidates by vote it rescored (``--top``); scorers that are absent: all."""
+    deadline: dict[str, RescoreDeadline] | None = omitted_if_none()
+    """By scorer whose last session a deadline ended, what it left out."""
 
 
 class RescoreRecord(Record):

@@ -23,7 +23,7 @@ COMMANDS = {
     "adapters": ("serve.cli:adapters", "Manage the adapter registry and running servers."),
     "run": ("harness.cli.run:run", "Sample augmented predictions from a server, vote and score."),
     "reproduce": (
-        "harness.cli.run:reproduce",
+        "harness.cli.reproduce:reproduce",
         "Repeat a run from its manifest, and compare predictions and results.",
     ),
     "rescore": (

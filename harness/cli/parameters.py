@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
+from harness.core.deadline import Deadline
 
 _KEY_VARIABLE = "ARC_BENCH_API_KEY"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,7 +28,7 @@ class Seconds(click.ParamType[float]):
         if isinstance(value, int | float):
             return float(value)
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
-        if match is None or float(match[1]) == 0:
+        if match is None or not 0 < float(match[1]) < math.inf:
             self.fail(f"{value!r} is not a duration such as 90s, 10m or 1h", param, ctx)
         return float(match[1]) * _UNITS[match[2]]
 
@@ -71,6 +74,20 @@ _POLICY = (
         "--wait", type=Seconds(), default="10m", show_default=True, help="How long to wait for a lost server."
     ),
 )
+
+
+def deadline_option(effect: str) -> Callable[[F], F]:
+    """Return the option ``--deadline``, whose value is a ``Deadline`` that counts from the start of the command.
+
+    Args:
+        effect: what the command no longer does then, such as ``Ask nothing``.
+    """
+
+    def begin(ctx: click.Context, param: click.Parameter, value: float | None) -> Deadline | None:
+        return None if value is None else Deadline(value)
+
+    text = f"{effect} after this time from the start of the command, e.g. 12h."
+    return click.option("--deadline", type=Seconds(), callback=begin, help=text)
 
 
 def policy_options(command: F) -> F:

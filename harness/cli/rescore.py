@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.entry import INTERRUPTED
-from harness.cli.parameters import api_key_option, policy_options, servers_option
+from harness.cli.parameters import api_key_option, deadline_option, policy_options, servers_option
+
+if TYPE_CHECKING:
+    from harness.core.deadline import Deadline
 
 
 @click.command()
@@ -20,6 +24,7 @@ from harness.cli.parameters import api_key_option, policy_options, servers_optio
 @click.option("--top", type=click.IntRange(1), help="Only so many of the best candidates by vote. Default: all.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be requested, and stop.")
 @api_key_option
+@deadline_option("Ask nothing")
 @policy_options
 def rescore(
     run: Path,
@@ -29,6 +34,7 @@ def rescore(
     top: int | None,
     dry_run: bool,
     api_key: str | None,
+    deadline: Deadline | None,
     max_in_flight: int,
     timeout: float,
     retries: int,
@@ -37,7 +43,7 @@ def rescore(
     """Compute the log-probability of every candidate of a run under the same views, for the rules poe and kgmon.
 
     They are appended to RUN/rescores.jsonl; the same command completes what an interrupted one left. Exit status 1 if
-    servers failed on some; 0 if there is no candidate, which is said.
+    servers failed on some; 0 if there is no candidate or a deadline left some out, which is said.
 
     \b
     Example:
@@ -45,12 +51,13 @@ def rescore(
       bench score runs/first --rules all
     """
     from harness.client.retry import RetryPolicy
+    from harness.core.errors import RunError
     from harness.rescoring.options import NoCandidatesError, RescoreOptions
     from harness.rescoring.session import estimate_rescore
     from harness.rescoring.session import rescore as run_session
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
-    options = RescoreOptions(run, servers, model, views, top, api_key, policy)
+    options = RescoreOptions(run, servers, model, views, top, api_key, policy, deadline)
     try:
         if dry_run:
             click.echo(estimate_rescore(options).text())
@@ -65,6 +72,12 @@ def rescore(
     )
     for kind, count in summary.failures.items():
         click.echo(f"{count} answers could not be scored ({kind}), which is recorded", err=True)
+    if summary.is_cut:
+        missing = summary.total - summary.done - summary.given_up
+        text = f"missing by the deadline: {missing} of {summary.total} log-probabilities"
+        click.echo(f"{text}; the same command asks for them", err=True)
+        if not summary.done:
+            raise RunError("nothing was answered before the deadline (--deadline)")
     if summary.interrupted:
         click.echo("the same command completes them", err=True)
         return INTERRUPTED

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.entry import print_warnings
 from harness.cli_options import rule_option, scorer_option
+
+if TYPE_CHECKING:
+    from harness.results.kaggle_submission import KaggleSubmission
 
 
 @click.command()
@@ -57,13 +61,21 @@ def _write(run: str, output: Path, rule_name: str | None, scorer: str | None) ->
         raise with_remedy(error, headline_rule(selected.rule, rule_name)) from None
     write_submission(output, submission, selected.tasks)
     if submission.empty:
-        print_warnings([f"{submission.empty} outputs have no predicted grid and get placeholders"])
+        print_warnings([_placeholder_text(submission)])
     if submission.single:
         click.echo(f"{submission.single} outputs have one distinct grid; it is both attempts", err=True)
     click.echo(
         f"{output}: {len(submission.content)} tasks, {submission.outputs} test outputs, two attempts each; "
         f"read back and checked; chosen by the rule {rule.name}"
     )
+
+
+def _placeholder_text(submission: KaggleSubmission) -> str:
+    """Say how many outputs get placeholders, and how many of these have no prediction at all."""
+    text = f"{submission.empty} outputs have no predicted grid and get placeholders"
+    if submission.unasked:
+        text += f"; {submission.unasked} of them have no prediction ({submission.tasks_without} tasks have none)"
+    return text
 
 
 def _check(path: Path, dataset: str) -> int:

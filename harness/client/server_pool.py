@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from time import monotonic
 
 from harness.client.retry import RetryPolicy
 from harness.client.server_health import ServerHealth
+from harness.core.deadline import Deadline, duration_text
 from harness.core.errors import RunError, ServerError
 
 _CHECK_SECONDS = 0.2
@@ -29,6 +31,30 @@ async def connect_servers(servers: Sequence[ServerHealth]) -> None:
     for server, result in zip(servers, results, strict=True):
         if isinstance(result, BaseException):
             server.reason = str(result)
+
+
+@asynccontextmanager
+async def before_deadline(deadline: Deadline | None, what: str) -> AsyncIterator[None]:
+    """End the block at the deadline; None sets no limit.
+
+    Args:
+        what: what the block does, for the message, such as ``the servers were ready``.
+
+    Raises:
+        RunError: the deadline passed first.
+    """
+    if deadline is None:
+        yield
+        return
+    try:
+        async with asyncio.timeout(max(0.0, deadline.seconds_left)) as scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise RunError(
+            f"--deadline {duration_text(deadline.seconds)} passed before {what}: nothing was asked; set a later one"
+        ) from None
 
 
 class ServerPool:

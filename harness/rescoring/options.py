@@ -9,6 +9,7 @@ from harness.candidates.rescores import RescoreHeader
 from harness.client.address import check_servers
 from harness.client.model_alias import ModelAlias
 from harness.client.retry import RetryPolicy
+from harness.core.deadline import Deadline
 from harness.core.errors import ConfigError, RunError
 from harness.scoring.rescore_source import RescoreSource
 
@@ -30,6 +31,8 @@ class RescoreOptions:
     """Rescore so many of the best candidates by vote; None for all."""
     api_key: str | None = field(default=None, repr=False)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    deadline: Deadline | None = None
+    """After it nothing is requested, and what is missing is recorded; None for no limit."""
     alias: ModelAlias | None = None
     """A scorer that the servers know under another name."""
 
@@ -119,6 +122,8 @@ class RescoreSummary:
     """Answers that the servers refused or failed on; the next session asks again."""
     seconds: float
     cpu_seconds: float
+    is_cut: bool = False
+    """Whether the deadline passed before everything was scored."""
 
     @property
     def finished(self) -> bool:
@@ -127,5 +132,5 @@ class RescoreSummary:
 
     @property
     def interrupted(self) -> bool:
-        """Whether something was left out that no server failed on."""
-        return self.done + self.given_up < self.total
+        """Whether something was left out that no server failed on, and not by the deadline."""
+        return not self.is_cut and self.done + self.given_up < self.total

@@ -44,9 +44,15 @@ class ScoreWork:
 
     Attributes:
         given_up: answers that servers refused or failed on; they are not in the log.
+
+    Args:
+        by_output: whether a test output is rescored by all scorers before the next one.
     """
 
-    def __init__(self, setup: ScoringSetup, plan: RescorePlan, log: RescoreLog, display: Display) -> None:
+    def __init__(
+        self, setup: ScoringSetup, plan: RescorePlan, log: RescoreLog, display: Display, *, by_output: bool = False
+    ) -> None:
+        self._by_output = by_output
         self.given_up = 0
         self._setup, self._plan, self._log, self._display = setup, plan, log, display
         self._board = ProgressBoard((self._tally(name) for name in plan.scorers), "log-probabilities")
@@ -66,9 +72,11 @@ class ScoreWork:
     def jobs(self, models_at_once: int, size: int) -> Iterator[Job[ScoreRequest] | None]:
         """Yield jobs for the candidates without a line, each for one prompt and up to ``size`` answers.
 
-        Scorers come one after another, whatever ``models_at_once`` is: they share no prompt.
+        Scorers come one after another, of each test output or of all, whatever ``models_at_once`` is: they share no
+        prompt.
         """
-        for item in self._plan.missing(self._log.rescores):
+        saved = self._log.rescores
+        for item in self._plan.missing_by_output(saved) if self._by_output else self._plan.missing(saved):
             sample = view_sample(self._setup, item)
             prompt = self._setup.builder.prompt_ids(sample)
             items = list(self._fitting(sample, prompt, item.grids))

@@ -17,10 +17,13 @@ from harness.client.http_client import Client
 from harness.client.request import SamplingParameters
 from harness.client.score_format import PromptAnswers, ScoreRequest
 from harness.client.score_server import ScoreServer
-from harness.client.server_pool import connect_servers
+from harness.client.server_pool import before_deadline, connect_servers
+from harness.core.deadline import Deadline
 from harness.rescoring.options import NoCandidatesError, RescoreEstimate, RescoreOptions, RescoreSummary
 from harness.rescoring.score_work import ScoreWork, view_sample
 from harness.rescoring.setup import ScoringSetup, negotiate_scoring
+from harness.runs.deadline_record import RescoreDeadline
+from harness.runs.environment import now
 from harness.runs.folder import RunFolder
 from harness.sampling.engine import Engine
 from harness.sampling.progress_display import Display
@@ -86,17 +89,24 @@ async def _estimate_session(options: RescoreOptions, source: RescoreSource, disp
 async def _run_session(options: RescoreOptions, source: RescoreSource, display: Display) -> RescoreSummary:
     """Implement ``rescore``."""
     wall, cpu = perf_counter(), process_time()
-    async with _prepare(options, source, display) as ready:
+    deadline = options.deadline
+    async with AsyncExitStack() as stack:
+        async with before_deadline(deadline, "the servers were ready"):
+            ready = await stack.enter_async_context(_prepare(options, source, display))
         display.notice(_estimate(ready).text())
         with RunFolder(source.folder).locked():
             plan = ready.plan
             log = RescoreLog(source.path, source.header(plan.views), dict.fromkeys(plan.scorers, plan.top))
             try:
                 check_scorer_hashes(source.path, log.rescores, ready.setup.hashes)
-                work = ScoreWork(ready.setup, plan, log, display)
-                await Engine(work, ready.servers, display).run(1, options.policy, lambda: None)
+                work = ScoreWork(ready.setup, plan, log, display, by_output=deadline is not None)
+                engine = Engine(work, ready.servers, display)
+                is_cut = await engine.run(1, options.policy, lambda: None, deadline)
             finally:
                 log.close()
+            cut = _cut_scorers(work, deadline) if is_cut and deadline is not None else {}
+            if cut:
+                log.record_deadlines(cut)
     tallies = work.board.tallies.values()
     failures = {kind: sum(t.failures[kind] for t in tallies) for kind in ("too_long", "unwritable")}
     return RescoreSummary(
@@ -108,7 +118,21 @@ async def _run_session(options: RescoreOptions, source: RescoreSource, display: 
         given_up=work.given_up,
         seconds=perf_counter() - wall,
         cpu_seconds=process_time() - cpu,
+        is_cut=bool(cut),
     )
+
+
+def _cut_scorers(work: ScoreWork, deadline: Deadline) -> dict[str, RescoreDeadline]:
+    """Return what a deadline left out, by scorer; what servers failed on in this session is not counted."""
+    passed = now()
+    cut = {}
+    for tally in work.board.tallies.values():
+        failed = tally.failures["refused"] + tally.failures["error"]
+        if missing := tally.total - tally.done - failed:
+            cut[tally.model] = RescoreDeadline(
+                seconds=deadline.seconds, passed=passed, missing=missing, total=tally.total
+            )
+    return cut
 
 
 @asynccontextmanager

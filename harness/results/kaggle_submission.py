@@ -35,6 +35,10 @@ class KaggleSubmission:
     """Outputs with one distinct predicted grid, which is both attempts."""
     empty: int
     """Outputs without any predicted grid: both attempts are placeholders."""
+    unasked: int
+    """Those of them without any prediction."""
+    tasks_without: int
+    """Tasks without any prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def make_submission(selected: SelectedModel, rule: Rule, rescores: ModelRescores
     if reason := unusable_reason(rule, selected.predictions, rescores):
         raise UnusableRuleError(f"rule {rule.name} cannot be applied: {reason}")
     content: SubmissionContent = {}
-    single = empty = count = 0
+    single = empty = unasked = count = 0
     for task, outputs in selected.predictions.outputs.items():
         content[task] = []
         for index, output in enumerate(outputs):
@@ -72,8 +76,9 @@ def make_submission(selected: SelectedModel, rule: Rule, rescores: ModelRescores
             ranking = rescores.rank(rule, task, index, output.votes())
             chosen = [grid.to_rows() for grid in choose_attempts(ranking, stream, len(ATTEMPTS))]
             count, single, empty = count + 1, single + (len(chosen) == 1), empty + (not chosen)
+            unasked += not output.count
             content[task].append(dict(zip(ATTEMPTS, (chosen or [PLACEHOLDER]) * 2, strict=False)))
-    return KaggleSubmission(content, count, single, empty)
+    return KaggleSubmission(content, count, single, empty, unasked, len(selected.predictions.missing))
 
 
 def write_submission(path: Path, submission: KaggleSubmission, tasks: Sequence[Task]) -> None:

@@ -19,8 +19,8 @@ WILSON_MARK = "†"
 def summary_table(results: Results) -> str:
     """Return a table of the headline metrics, one row per model, best vote_2 first, with footnotes.
 
-    The footnotes explain the intervals, what early stopping skipped, what was enumerated, and the headline rule. The
-    verdicts of a sequential design follow.
+    The footnotes explain the intervals, what a deadline left out, what early stopping skipped, what was enumerated, and
+    the headline rule. The verdicts of a sequential design follow.
     """
     names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
     metrics = headline_metrics(results)
@@ -29,7 +29,8 @@ def summary_table(results: Results) -> str:
         for name in names
     ]
     parts = [markdown_table(["model", *metrics, "failed"], rows), summary_footnote(results)]
-    parts += [*early_stopping_notes(results, names), *enumeration_notes(results, names)]
+    parts += [*deadline_notes(results, names), *early_stopping_notes(results, names)]
+    parts += enumeration_notes(results, names)
     note = rule_note({name: results.models[name].rule for name in names})
     parts += [] if note is None else [f"{note}."]
     return "\n\n".join([*parts, *([] if results.sequential is None else [sequential_text(results.sequential)])])
@@ -53,6 +54,22 @@ def enumeration_notes(results: Results, names: Sequence[str]) -> list[str]:
             f"candidates, {counts.truncated:,} completions truncated, {counts.dropped:,} branches dropped. accuracy is "
             "the mean probability of the exact grid and a lower bound: what was not enumerated, the unexplored mass, "
             "adds at most the figure after it. pass@k over views is exact; there are no vote curves."
+        )
+    return notes
+
+
+def deadline_notes(results: Results, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each model of a run that its deadline cut: how many predictions are missing."""
+    notes = []
+    for name in names:
+        result = results.models[name]
+        if (cut := result.deadline) is None:
+            continue
+        share = percent(cut.missing / result.predictions)
+        notes.append(
+            f"{name}: missing by the deadline: {cut.missing:,} of {result.predictions:,} {_unit(result)} ({share}), on "
+            f"{cut.outputs} of {result.outputs} test outputs; {cut.tasks_without} of {result.tasks} tasks have none. "
+            "They count as wrong and are no failures."
         )
     return notes
 

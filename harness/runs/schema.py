@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from harness.runs.deadline_record import DeadlineResult, RunDeadline
 from harness.runs.prediction_schema import Record, omitted_if_none
 from harness.runs.sequential_schema import SequentialDesign, SequentialResult
 from harness.runs.task_training import Protocol, TttConfig
@@ -140,12 +141,23 @@ class Manifest(Record):
     """SHA-256 of predictions.jsonl when the run finished; None before."""
     protocol: Protocol | None = omitted_if_none()
     """What the model was trained on, compared with the tasks; only of runs with test-time training."""
+    deadline: RunDeadline | None = omitted_if_none()
+    """The deadline of the last session; None, and no field in the file, without one."""
 
     @model_validator(mode="after")
     def _check_task_digests(self) -> Manifest:
         if self.task_digests is not None and len(self.task_digests) != len(self.config.task_ids):
             raise ValueError(f"{len(self.task_digests)} task_digests for {len(self.config.task_ids)} task_ids")
         return self
+
+    @property
+    def cut_by(self) -> RunDeadline | None:
+        """The deadline that ended the run's last session before every prediction was there; None if none did."""
+        return None if self.deadline is None or self.deadline.passed is None else self.deadline
+
+    def cut_text(self) -> str:
+        """Return what the deadline left out, as a phrase; empty if none cut the run."""
+        return "" if self.cut_by is None else self.cut_by.text("predictions" if self.config.search is None else "views")
 
 
 class Metric(Record):
@@ -203,6 +215,8 @@ class ModelResult(Record):
     """None, and no field in the file, for the vote by default."""
     members: int | None = omitted_if_none()
     """Number of members of a pool; None, and no field in the file, for other predictions."""
+    deadline: DeadlineResult | None = omitted_if_none()
+    """What the run's deadline left out; None, and no field in the file, if no deadline cut the run."""
 
 
 class Results(Record):

@@ -99,9 +99,10 @@ class ConfigDraft:
         return self.repeated is not None or self.resumed is not None
 
     def plan(self, config: RunConfig) -> Plan:
-        """Return the plan of the run, which requests the tasks of this session only."""
+        """Return the plan of the run, which requests the tasks of this session only; with a deadline, in rounds."""
         part = self.options.part
-        return Plan(config, self.tasks, None if part is None else part.task_ids)
+        in_rounds = self.options.deadline is not None
+        return Plan(config, self.tasks, None if part is None else part.task_ids, in_rounds)
 
     def complete(
         self, served: Mapping[str, ServedModel], *, without_system: bool = False

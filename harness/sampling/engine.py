@@ -13,6 +13,7 @@ from harness.client.job_queue import JobQueue, ServerSlots
 from harness.client.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
 from harness.client.server import Answer, AnswerT, JobServer
 from harness.client.server_pool import ServerPool
+from harness.core.deadline import Deadline
 from harness.runs.prediction_schema import Outcome
 from harness.sampling.progress_display import Display, ProgressBoard
 
@@ -20,6 +21,8 @@ COMMIT_SECONDS = 0.5
 """A prediction is on disk at most this long (and the time that the disk takes) after its answer."""
 _DRAIN_SECONDS = 30.0
 """How long a run that is stopped waits for the requests in flight."""
+DEADLINE_DRAIN_SECONDS = 5.0
+"""How long a run waits for the requests in flight after its deadline."""
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -62,13 +65,21 @@ class Engine(Generic[RequestT, AnswerT]):
         self._work = work
         self._servers = servers
         self._display = display
+        self._deadline_passed = False
+        """Whether the deadline, and not the user, stopped the run."""
 
-    async def run(self, models_at_once: int, policy: RetryPolicy, save: Callable[[], None]) -> None:
-        """Sample until everything is answered or the user interrupts.
+    async def run(
+        self, models_at_once: int, policy: RetryPolicy, save: Callable[[], None], deadline: Deadline | None = None
+    ) -> bool:
+        """Sample until everything is answered, the deadline passes, or the user interrupts.
 
         Args:
             models_at_once: how many models' requests are mixed.
             save: called before each commit, to write the manifest.
+            deadline: after it no request is begun, and those in flight get DEADLINE_DRAIN_SECONDS; None for no limit.
+
+        Returns:
+            Whether the deadline stopped the run. What was in flight may have completed it all the same.
 
         Raises:
             RunError: no server answers for ``policy.wait``, a model gives no answers, or a file cannot be written.
@@ -89,6 +100,9 @@ class Engine(Generic[RequestT, AnswerT]):
             board = self._work.board
             board.in_flight = lambda model: queue.in_flight_by_model[model]
             board.seconds_left = lambda: pool.seconds_left
+            board.deadline = deadline
+            if deadline is not None:  # before the servers get jobs, as it may have passed
+                spawn(self._stop_at(deadline, queue))
             spawn(self._display.show(board))
             spawn(queue.build_ahead())
             spawn(self._commit_periodically(save))
@@ -98,6 +112,7 @@ class Engine(Generic[RequestT, AnswerT]):
                 await queue.finished.wait()
             for task in tuple(tasks):
                 task.cancel()
+        return self._deadline_passed
 
     async def _feed_server(
         self, server: JobServer[RequestT, AnswerT], queue: JobQueue[RequestT], slots: ServerSlots, spawn: Spawn
@@ -139,6 +154,21 @@ class Engine(Generic[RequestT, AnswerT]):
             await asyncio.sleep(COMMIT_SECONDS)
             save()
             await asyncio.to_thread(self._work.commit)
+
+    async def _stop_at(self, deadline: Deadline, queue: JobQueue[RequestT]) -> None:
+        """Begin no request after the deadline, and end the run once those in flight are answered or their time is up.
+
+        A run that the user has stopped before also ends then.
+        """
+        if (seconds := deadline.seconds_left) > 0:
+            await asyncio.sleep(seconds)
+        self._deadline_passed = not queue.stopped
+        queue.stop()
+        if queue.in_flight:
+            seconds = DEADLINE_DRAIN_SECONDS
+            self._display.notice(f"the deadline has passed: {queue.in_flight} answers in flight get {seconds:g} s")
+            await asyncio.sleep(seconds)
+        queue.finished.set()
 
     def _stop(self, queue: JobQueue[RequestT], spawn: Spawn, number: int) -> None:
         """Handle SIGINT or SIGTERM: wait for the requests in flight; give them up on a second SIGINT or after 30 s.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.client.server import Server
+from harness.core.deadline import Deadline
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
+from harness.runs.deadline_record import RunDeadline
 from harness.runs.environment import describe_environment, now
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest, RunConfig
@@ -21,6 +23,7 @@ def initial_manifest(
     servers: Sequence[Server],
     warnings: Sequence[str],
     part: TaskPart | None = None,
+    deadline: Deadline | None = None,
 ) -> Manifest:
     """Return the manifest of a run before its first request.
 
@@ -28,6 +31,7 @@ def initial_manifest(
 
     Args:
         part: the tasks that this session answers; None for all.
+        deadline: of this session.
     """
     served = served_models(servers)
     if config.ttt is not None:
@@ -49,6 +53,7 @@ def initial_manifest(
         finished=None,
         task_digests=[content_digest(task) for task in tasks],
         protocol=None if part is None else part.protocol,
+        deadline=None if deadline is None else RunDeadline(seconds=deadline.seconds),
     )
 
 
@@ -63,11 +68,21 @@ class ManifestWriter:
         """Write the manifest if its content has changed."""
         self._write(self._updated())
 
-    def close(self) -> None:
-        """Write the manifest at the end of a session; with the time and a checksum if every prediction is there."""
-        end: dict[str, str | None] = {"finished": None}
+    def close(self, *, is_cut: bool = False) -> None:
+        """Write the manifest at the end of a session; with the time and a checksum if every prediction is there.
+
+        Args:
+            is_cut: whether the deadline ended the session before; then with what is missing.
+        """
+        end: dict[str, object] = {"finished": None}
         if self._recorder.board.complete:
             end = {"finished": now(), "predictions_sha256": self._folder.predictions_sha256()}
+        elif is_cut and (deadline := self._manifest.deadline) is not None:
+            tallies = self._recorder.board.tallies.values()
+            missing = {tally.model: tally.total - tally.done for tally in tallies}
+            requested = {tally.model: tally.total for tally in tallies}
+            changes = {"passed": now(), "missing": missing, "requested": requested}
+            end["deadline"] = deadline.model_copy(update=changes)
         self._write(self._updated().model_copy(update=end))
 
     def _write(self, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from harness.client.address import check_servers
 from harness.client.request import RESERVED_FIELDS, SamplingParameters
 from harness.client.retry import RetryPolicy
+from harness.core.deadline import Deadline
 from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
@@ -75,6 +76,8 @@ class RunOptions:
     retry_errors: bool = False
     """With ``resume``: also replace predictions that were given up or refused."""
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    deadline: Deadline | None = None
+    """After it nothing is requested, and what is missing is recorded; None for no limit."""
     part: TaskPart | None = None
     """The tasks to answer and by which served model; None for all tasks and the models of these names."""
 

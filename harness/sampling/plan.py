@@ -18,6 +18,7 @@ from harness.prompts.prompt_template import Message, Prompt, load_prompt, prompt
 from harness.prompts.table_tokenizer import SlottedText, SlotWriter, slot_grids, slot_task
 from harness.runs.prediction_schema import Outcome
 from harness.runs.schema import ModelConfig, RunConfig
+from harness.sampling.request_order import RequestedSamples
 
 _SEED_COUNT = 2**31
 _CACHED_VIEWS = 1024
@@ -100,8 +101,10 @@ class Plan:
 
     Args:
         requested_tasks: ids of the tasks whose samples are requested in this session; None for all.
+        in_rounds: whether ``blocks`` goes over all test outputs again and again, instead of completing one by one.
 
     Attributes:
+        in_rounds: as the argument.
         formats: the prompt format of each model, by name.
 
     Raises:
@@ -109,8 +112,13 @@ class Plan:
     """
 
     def __init__(
-        self, config: RunConfig, tasks: Sequence[Task], requested_tasks: Collection[str] | None = None
+        self,
+        config: RunConfig,
+        tasks: Sequence[Task],
+        requested_tasks: Collection[str] | None = None,
+        in_rounds: bool = False,
     ) -> None:
+        self.in_rounds = in_rounds
         self._config = config
         self._tasks = tuple(tasks)
         self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
@@ -183,25 +191,18 @@ class Plan:
         for block in self.blocks(1, self._config.n):
             yield from block
 
-    def blocks(self, models_at_once: int, size: int, outputs: range | None = None) -> Iterator[range]:
-        """Yield the numbers of all requested samples once, in blocks that each fit into one request.
-
-        Models are processed in groups; within a group, models take turns with the same samples.
+    def blocks(self, models_at_once: int, size: int, outputs: range | None = None) -> Iterator[Sequence[int]]:
+        """Return the numbers of all requested samples, each once, in blocks that each fit into one request.
 
         Args:
-            models_at_once: models per group.
-            size: samples per block at most; all are of one model and one test output.
-            outputs: yield the samples of these test outputs only; None for all that are requested.
+            models_at_once: models whose requests are mixed.
+            size: samples per block at most; all are of one model, and of one test output unless ``in_rounds``.
+            outputs: return the samples of these test outputs only; None for all that are requested.
         """
-        n = self._config.n
         requested = [k for k in self._requested if outputs is None or k in outputs]
-        for start in range(0, len(self._model_index), models_at_once):
-            group = range(start, min(start + models_at_once, len(self._model_index)))
-            for output_start in (output * n for output in requested):
-                for sample_index in range(0, n, size):
-                    for model in group:
-                        first = model * self.per_model + output_start
-                        yield range(first + sample_index, first + min(sample_index + size, n))
+        models, n = len(self._model_index), self._config.n
+        samples = RequestedSamples(models, requested, n, self.per_model, models_at_once, size)
+        return samples.in_rounds() if self.in_rounds else samples.by_output()
 
     def _compute_view_and_seed(self, task_index: int, sample_index: int) -> tuple[Augmentation, int]:
         """Return the view and the seed of one sample of a task, the same for every model and test output."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TextIO
 
+from harness.core.deadline import Deadline
 from harness.core.terminal import can_redraw
 from harness.voting.live_tally import ModelTally
 
@@ -30,6 +31,7 @@ class ProgressBoard:
         tallies: the counts of each model, by name.
         in_flight: returns a model's completions in flight.
         seconds_left: returns the seconds until the run gives up waiting for a server; None while one answers.
+        deadline: after which nothing is requested; None without one.
     """
 
     def __init__(self, tallies: Iterable[ModelTally], noun: str = "predictions") -> None:
@@ -37,6 +39,7 @@ class ProgressBoard:
         self.tallies = {tally.model: tally for tally in tallies}
         self.in_flight: Callable[[str], int] = lambda model: 0
         self.seconds_left: Callable[[], float | None] = lambda: None
+        self.deadline: Deadline | None = None
         self._rates = {model: _RateMeter() for model in self.tallies}
 
     @property
@@ -46,14 +49,19 @@ class ProgressBoard:
 
     def status(self) -> str:
         """Return the state of the whole run on one line."""
-        left = self.seconds_left()
-        if left is not None:
-            return f"no server answers; giving up in {_clock(max(left, 0.0))}"
-        rate = sum(self.rate(model) for model in self.tallies)
         in_flight = sum(self.in_flight(model) for model in self.tallies)
         open_count = sum(tally.total - tally.done for tally in self.tallies.values())
+        until = None if self.deadline is None else self.deadline.seconds_left
+        if until is not None and until <= 0:
+            total = sum(tally.total for tally in self.tallies.values())
+            return f"missing by the deadline: {open_count} of {total} {self.noun}, {in_flight} of them in flight"
+        ending = "" if until is None else f", deadline in {_clock(until)}"
+        left = self.seconds_left()
+        if left is not None:
+            return f"no server answers; giving up in {_clock(max(left, 0.0))}{ending}"
+        rate = sum(self.rate(model) for model in self.tallies)
         eta = _clock(open_count / rate) if rate > 0 else "unknown time"
-        return f"{rate:.1f} {self.noun}/s, {in_flight} in flight, {eta} left"
+        return f"{rate:.1f} {self.noun}/s, {in_flight} in flight, {eta} left{ending}"
 
     def rate(self, model: str) -> float:
         """Return a model's predictions or views per second over the last minute."""

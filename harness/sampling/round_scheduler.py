@@ -85,7 +85,7 @@ class RoundScheduler:
         A block is empty while the next samples depend on answers that have not arrived.
 
         Every test output of a group of models gets its first round before any of them gets its second, so that the
-        servers stay busy; a group's later rounds come before the next group's first.
+        servers stay busy; a group's later rounds come before the next group's first, but not if the plan is in rounds.
 
         Args:
             models_at_once: models per group.
@@ -93,7 +93,7 @@ class RoundScheduler:
         """
         group_start = 0
         for block in self._plan.blocks(models_at_once, size):
-            while block[0] // self._plan.per_model >= group_start + models_at_once:
+            while not self._plan.in_rounds and block[0] // self._plan.per_model >= group_start + models_at_once:
                 group_start += models_at_once
             yield from self._released_blocks(range(group_start), size)
             if requested := [number for number in block if self._is_requested(number)]:

@@ -14,7 +14,7 @@ from harness.client.http_client import Client
 from harness.client.request import Request
 from harness.client.response import Reply
 from harness.client.server import Server
-from harness.client.server_pool import connect_servers
+from harness.client.server_pool import before_deadline, connect_servers
 from harness.core.errors import ArcBenchError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
@@ -58,6 +58,8 @@ class SessionSummary:
     """Predictions that this session should have made and that are still missing."""
     noun: str = "predictions"
     """What is counted: ``predictions``, or ``views`` with ``--search dfs``."""
+    is_cut: bool = False
+    """Whether the deadline passed before every requested prediction was there."""
 
     @property
     def finished(self) -> bool:
@@ -100,15 +102,16 @@ async def _run_session(
     dataset = open_dataset(options.dataset)
     tasks = run_tasks(options, dataset)
     async with AsyncExitStack() as stack:
-        servers = await open_servers(options, display, stack)
-        draft = ConfigDraft(options, dataset, tasks, repeated, _saved_config(options, folder))
-        setup = await negotiate_setup(draft, servers)
+        async with before_deadline(options.deadline, "the servers were ready"):
+            servers = await open_servers(options, display, stack)
+            draft = ConfigDraft(options, dataset, tasks, repeated, _saved_config(options, folder))
+            setup = await negotiate_setup(draft, servers)
         for warning in setup.warnings:
             display.notice(f"warning: {warning}")
         if setup.builder.why_chats:
             display.notice(f"asking through chat completions: {setup.builder.why_chats}")
         stack.enter_context(folder.locked())
-        manifest = initial_manifest(setup.config, tasks, servers, setup.warnings, options.part)
+        manifest = initial_manifest(setup.config, tasks, servers, setup.warnings, options.part, options.deadline)
         manifest, log = _open_folder(options, folder, manifest, display)
         stack.callback(log.close)
         recorder, workload = _workload(setup, log, display, manifest)
@@ -118,16 +121,17 @@ async def _run_session(
         mixed = models_at_once(options, (model for server in servers for model in server.served.values()))
         start = perf_counter()
         on_begin()
-        await engine.run(mixed, options.policy, writer.save)
+        deadline_passed = await engine.run(mixed, options.policy, writer.save, options.deadline)
         sampling_seconds = perf_counter() - start
         log.commit()
-        writer.close()
+        is_cut = deadline_passed and not recorder.board.complete
+        writer.close(is_cut=is_cut)
     tallies = recorder.board.tallies.values()
     if recorder.board.complete:
         recorder.unmeasured.check_all(tallies)
     summary = _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
     if options.part is None:
-        return summary
+        return replace(summary, is_cut=is_cut)
     return replace(summary, left=sum(not recorder.done[number] for number in setup.plan.requested_numbers()))
 
 

@@ -78,6 +78,21 @@ def enumerated_note(scored: Sequence[ModelScores]) -> str | None:
     )
 
 
+def unequal_counts_note(scored: Sequence[ModelScores]) -> str | None:
+    """Say that deadlines left models with unequal numbers of predictions for a task; None if no task differs so."""
+    missing = [{} if scores.cut is None else scores.cut.of_tasks(scores.outputs) for scores in scored]
+    if all(counts == missing[0] for counts in missing):
+        return None
+    lacks = [
+        f"{scores.model} lacks {sum(counts.values()):,} of {scores.predictions:,}"
+        for scores, counts in zip(scored, missing, strict=True)
+    ]
+    return (
+        f"missing by the deadline: the models have unequal numbers of predictions for a task ({', '.join(lacks)}); "
+        "what is missing counts as wrong"
+    )
+
+
 def _names(scored: Sequence[ModelScores]) -> str:
     return ", ".join(scores.model for scores in scored)
 

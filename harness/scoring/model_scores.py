@@ -9,6 +9,7 @@ from harness.core.errors import UnknownOutputError, format_ids
 from harness.core.grid import Grid, Task
 from harness.runs.schema import EarlyStoppingResult, HeadlineRule, Metric, ModelResult, Results
 from harness.runs.view_schema import EnumerationResult
+from harness.scoring.cut_predictions import CutPredictions, count_cut_predictions
 from harness.scoring.early_stopped_scores import early_stopping_result, score_output
 from harness.scoring.enumerated_outputs import EnumeratedOutput, enumeration_result
 from harness.scoring.pooled_outputs import NO_CANDIDATE, PooledOutput
@@ -27,7 +28,7 @@ class ModelScores:
     outputs: dict[str, list[OutputScore]]
     """By task id: the score of each test output."""
     failures: dict[str, int]
-    """Failures by kind; requested predictions that were never sampled are ``missing``."""
+    """Failures by kind; requested predictions that were never sampled are ``missing``, but for those of ``cut``."""
     predictions: int
     """Requested predictions: n per test output, minus the samples that early stopping skipped. Enumerated: views."""
     stopping: EarlyStoppingResult | None = None
@@ -39,6 +40,8 @@ class ModelScores:
     """At which the predictions were drawn; None if unknown, and for enumerated views."""
     members: int | None = None
     """Number of members of a pool; None for other predictions."""
+    cut: CutPredictions | None = None
+    """What the run's deadline left out; None if no deadline cut the run."""
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -48,13 +51,19 @@ class ModelScores:
 
 
 def score_model(
-    predictions: ModelPredictions, tasks: Sequence[Task], n: int, schedule: Schedule | None = None
+    predictions: ModelPredictions,
+    tasks: Sequence[Task],
+    n: int,
+    schedule: Schedule | None = None,
+    *,
+    is_cut: bool = False,
 ) -> ModelScores:
     """Score the predictions of one model.
 
     Args:
         n: requested predictions per test output.
         schedule: the rounds of a run with early stopping (see harness.scoring.early_stopped_scores).
+        is_cut: whether the run ended by its deadline, so that missing predictions are no failures; they count as wrong.
 
     Raises:
         UnknownOutputError: the test output of a task is not known.
@@ -68,10 +77,13 @@ def score_model(
     early = None if schedule is None else early_stopping_result(all_outputs, schedule)
     requested = n * len(all_outputs) - (0 if early is None else early.not_drawn)
     sampled = sum(output.count for output in all_outputs) + predictions.failures.get(NO_CANDIDATE, 0)
-    failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + requested - sampled}
+    cut = count_cut_predictions(predictions, n, schedule) if is_cut else None
+    unsampled = requested - sampled if cut is None else 0
+    failures = {**predictions.failures, "missing": predictions.failures.get("missing", 0) + unsampled}
     kinds = {kind: count for kind, count in sorted(failures.items()) if count}
     enumeration = enumeration_result(all_outputs)
-    return ModelScores(predictions.model, average_outputs(scores), scores, kinds, requested, early, enumeration)
+    tasks_scores = average_outputs(scores)
+    return ModelScores(predictions.model, tasks_scores, scores, kinds, requested, early, enumeration, cut=cut)
 
 
 def _score_output(output: OutputPredictions, truth: Grid, n: int, schedule: Schedule | None) -> OutputScore:
@@ -143,4 +155,5 @@ def _model_result(scores: ModelScores, row: dict[str, Interval]) -> ModelResult:
         enumeration=scores.enumeration,
         rule=scores.rule,
         members=scores.members,
+        deadline=None if scores.cut is None else scores.cut.result(),
     )

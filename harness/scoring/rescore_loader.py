@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.candidates.rescores import RESCORES_FILE, Rescores, read_rescores, scorers_of
+from harness.core.deadline import duration_text
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.runs.folder import RunFolder
@@ -63,6 +64,7 @@ def load_rescores(
             loaded[model.model], failed = _model_rescores(rescores, names[0], model)
             warnings += [_failed_warning(failed, model.model, names[0])] if failed else []
             warnings += _top_warning(rescores, names[0], model)
+            warnings += _deadline_warning(rescores, names[0], model, loaded[model.model])
     return loaded, warnings
 
 
@@ -94,13 +96,28 @@ def _top_warning(rescores: Rescores, scorer: str, model: ModelPredictions) -> li
     ]
 
 
+def _deadline_warning(rescores: Rescores, scorer: str, model: ModelPredictions, loaded: ModelRescores) -> list[str]:
+    """Return a warning if a deadline left candidates of a model without rescores."""
+    cut = (rescores.header.deadline or {}).get(scorer)
+    if cut is None or not loaded.by_vote:
+        return []
+    outputs = sum(map(len, model.outputs.values()))
+    return [
+        f"missing by the deadline ({duration_text(cut.seconds)}): {cut.missing:,} of {cut.total:,} log-probabilities "
+        f"by {scorer}: poe and kgmon rank {len(loaded.by_vote)} of {outputs} test outputs of {model.model} by the vote"
+    ]
+
+
 def _model_rescores(rescores: Rescores, scorer: str, model: ModelPredictions) -> tuple[ModelRescores, int]:
     """Return the rescores of a model's candidates, and how many of them could not be scored.
 
     With ``--top``, only those of the best candidates by vote count. Missing candidates are tolerated
-    (``ModelRescores.limited``) only if ``--top`` or a recorded failure explains each.
+    (``ModelRescores.limited``) only if ``--top`` or a recorded failure explains each. If a deadline ended the scorer's
+    last session, test outputs that lack others are ranked by the vote (``ModelRescores.by_vote``).
     """
     top = (rescores.header.top or {}).get(scorer)
+    is_cut = scorer in (rescores.header.deadline or {})
+    by_vote: set[tuple[str, int]] = set()
     outputs: dict[tuple[str, int], Mapping[Grid, tuple[float, ...]]] = {}
     failed_count = unscored = unexplained = 0
     for task, predicted in model.outputs.items():
@@ -111,9 +128,14 @@ def _model_rescores(rescores: Rescores, scorer: str, model: ModelPredictions) ->
             failed = rescores.failed(scorer, task, index)
             outputs[task, index] = {grid: values[grid] for grid in grids[:top] if grid in values}
             failed_count += sum(grid in failed for grid in wanted)
-            unexplained += sum(grid not in failed for grid in wanted)
+            lacking = sum(grid not in failed for grid in wanted)
+            if lacking and is_cut:
+                by_vote.add((task, index))
+                continue
+            unexplained += lacking
             unscored += len(grids) - len(outputs[task, index])
     lines = rescores.scorers[scorer]
     cost = RescoreCost(rescores.header.views, lines.lines, lines.n_tokens)
     limited = bool(unscored) and not unexplained
-    return ModelRescores(outputs, limited=limited, scorer=scorer, cost=cost), failed_count
+    rescored = ModelRescores(outputs, limited=limited, scorer=scorer, cost=cost, by_vote=frozenset(by_vote))
+    return rescored, failed_count

@@ -16,7 +16,7 @@ from harness.scoring.pooled_outputs import lacks_logprobs
 from harness.scoring.prediction_groups import ModelPredictions
 from harness.voting.metrics import OutputScore, average_outputs
 from harness.voting.ranking import RankedGrid, Vote, probability_in_top, split_ties
-from harness.voting.selection_rules import RULES, GridRescores, Rule, get_rule, unrescored_grids
+from harness.voting.selection_rules import RULES, VOTE, GridRescores, Rule, get_rule, unrescored_grids
 
 PLACES = ("1", "2", "3", "4", "5-8", "9+", "not ranked", "not found")
 """Where a rule ranks the exact grid. ``not ranked``: it was sampled, but is no candidate of the rule."""
@@ -51,9 +51,13 @@ class ModelRescores:
     scorer: str | None = None
     """The model that rescored them; None without usable rescores, as for ``cost``."""
     cost: RescoreCost | None = None
+    by_vote: frozenset[tuple[str, int]] = frozenset()
+    """Test outputs of which a deadline left out candidates; rules that need rescores rank them by the vote."""
 
     def rank(self, rule: Rule, task: str, index: int, votes: Sequence[Vote]) -> list[RankedGrid]:
         """Rank the candidates of a test output by a rule; see ``Rule.rank``."""
+        if rule.needs_rescores and (task, index) in self.by_vote:
+            return RULES[VOTE].rank(votes)
         return rule.rank(votes, self.outputs.get((task, index)), self.limited)
 
 
@@ -103,6 +107,8 @@ def _unrescored_reason(predictions: ModelPredictions, rescores: ModelRescores) -
     where: list[str] = []
     for task, outputs in predictions.outputs.items():
         for index, output in enumerate(outputs):
+            if (task, index) in rescores.by_vote:
+                continue
             count = len(unrescored_grids(output.votes_by_grid, rescores.outputs.get((task, index), {})))
             total, missing = total + len(output.votes_by_grid), missing + count
             where += [f"task {task}, test {index}"] if count else []

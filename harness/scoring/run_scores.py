@@ -25,7 +25,11 @@ def score_by_vote(saved: SavedPredictions) -> list[ModelScores]:
     """
     config = None if saved.manifest is None else saved.manifest.config
     temperature = None if config is None or config.search is not None else config.temperature
-    scored = [score_model(predictions, saved.tasks, saved.n, saved.schedule) for predictions in saved.predictions]
+    is_cut = saved.manifest is not None and saved.manifest.cut_by is not None
+    scored = [
+        score_model(predictions, saved.tasks, saved.n, saved.schedule, is_cut=is_cut)
+        for predictions in saved.predictions
+    ]
     members = None if saved.pool is None else len(saved.pool.members)
     return [replace(scores, temperature=temperature, members=members) for scores in scored]
 

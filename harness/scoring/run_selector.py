@@ -13,7 +13,7 @@ from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.runs.sequential_schema import SequentialResult
-from harness.scoring.comparable_metrics import enumerated_note, mixed_note
+from harness.scoring.comparable_metrics import enumerated_note, mixed_note, unequal_counts_note
 from harness.scoring.confounders import find_confounders
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
 from harness.scoring.headline_rule import rule_note
@@ -91,7 +91,8 @@ def select_models(
         partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
         warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
     scored = restrict_to_tasks(scored, shared)
-    notes = (mixed_note(scored), enumerated_note(scored), rule_note({scores.model: scores.rule for scores in scored}))
+    rules = rule_note({scores.model: scores.rule for scores in scored})
+    notes = (mixed_note(scored), enumerated_note(scored), unequal_counts_note(scored), rules)
     warnings += [note for note in notes if note is not None]
     sequential = tuple(run.sequential for run in runs.values() if run.sequential is not None)
     return SelectedModels(scored, runs[paths[0]].seed, warnings, sequential)
@@ -262,9 +263,11 @@ def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
 
 
 def unfinished_warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
-    """Return a warning for each run that is unfinished."""
+    """Return a warning for each run that is unfinished, or that its deadline cut."""
     return [
         f"{path} is unfinished; what was not sampled counts as missing"
+        if manifest.cut_by is None
+        else f"{path}: {manifest.cut_text()}"
         for path, manifest in manifests.items()
         if manifest.finished is None
     ]

@@ -11,7 +11,7 @@ from harness.data.spec import open_dataset
 from harness.results.table_format import markdown_table
 from harness.runs.schema import RunConfig
 from harness.runs.sequential_schema import SequentialDesign
-from harness.scoring.comparable_metrics import enumerated_note, mixed_note
+from harness.scoring.comparable_metrics import enumerated_note, mixed_note, unequal_counts_note
 from harness.scoring.confounders import find_confounders
 from reports.loading.loaded_run import LoadedRun
 from reports.loading.runs import Section
@@ -36,7 +36,8 @@ def warnings(section: Section) -> list[str]:
         ]
     manifests = [run.manifest for run in section.runs]
     texts += find_confounders(manifests, [model for manifest in manifests for model in manifest.config.models])
-    texts += [note for note in (mixed_note(section.scored), enumerated_note(section.scored)) if note is not None]
+    notes = (mixed_note, enumerated_note, unequal_counts_note)
+    texts += [text for note in notes if (text := note(section.scored)) is not None]
     return list(dict.fromkeys(texts))
 
 
@@ -62,6 +63,7 @@ def _manifest_summary(run: LoadedRun) -> str:
     dirty = " with uncommitted changes" if environment.dirty else ""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
     times = f"{run.manifest.started} to {run.manifest.finished or '(not finished)'}"
+    times += f", {run.manifest.cut_text()}" if run.manifest.cut_by is not None else ""
     return (
         f"**{run.name}**: dataset `{config.dataset}` (digest {config.dataset_digest}), "
         f"{len(config.task_ids)} tasks, N = {config.n}, seed {config.seed}, "

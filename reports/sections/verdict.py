@@ -133,10 +133,16 @@ def _failure_sentence(section: Section) -> str:
 
 
 def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
-    """Return a warning for each unfinished run, with the number of missing predictions."""
+    """Return a warning for each run that is unfinished or that its deadline cut, with the number of predictions."""
     warnings = []
     for run in (run for section in sections for run in section.runs):
         if run.manifest.finished is not None:
+            continue
+        if run.manifest.cut_by is not None:
+            warnings.append(
+                f"**Cut by its deadline**: {run.name}: {run.manifest.cut_text()}. They count as wrong here; "
+                "`bench run … --resume` with the options below asks for them."
+            )
             continue
         missing = {s.model: s.failures.get("missing", 0) for s in run.scored}
         requested = sum(s.predictions for s in run.scored)

@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 import click
 
 from harness.cli.entry import INTERRUPTED
-from harness.cli.parameters import JsonObject, Seconds, api_key_option, policy_options, resume_command
+from harness.cli.parameters import (
+    JsonObject,
+    Seconds,
+    api_key_option,
+    deadline_option,
+    policy_options,
+    resume_command,
+)
 from harness.cli.report_to import report_scores, report_to_option
 from harness.cli.shown_scores import show_scores
 from harness.cli_options import rule_option, settings_option
@@ -58,7 +65,7 @@ def _sampling_options(command: F) -> F:
     "resident; train-first on a GPU without --server.",
 )
 @click.option("--task-deadline", type=Seconds(), help="Cut the training of a task after this time, e.g. 20m.")
-@click.option("--deadline", type=Seconds(), help="Train nothing after this time from the start of the command.")
+@deadline_option("Train nothing")
 @click.option("--discard-adapters", "discard", is_flag=True, help="Keep only the digests of adapters that answered.")
 @click.option(
     "--rescore", type=click.IntRange(1), help="At the end, rescore every candidate under so many fixed views."

@@ -11,6 +11,7 @@ from typing import Literal
 import orjson
 
 from harness.cli.workflows.ttt.training_data import find_training_data
+from harness.core.deadline import Deadline
 from harness.core.digests import content_hash
 from harness.core.errors import ConfigError, DataError, RunError, format_ids
 from harness.core.files import write_atomically
@@ -49,7 +50,7 @@ class TttOptions:
         discard: keep only the digests of adapters that have answered.
         rescore: number of fixed views under which every candidate is rescored at the end; None for no rescoring.
         task_deadline: seconds for the training of one task, beside the recipe's.
-        deadline: seconds after which nothing more is trained.
+        deadline: after it nothing more is trained.
         dtype: of our own server.
         port: of our own server; None for a free one.
         serve_extra: further vLLM options of our own server.
@@ -63,7 +64,7 @@ class TttOptions:
     discard: bool = False
     rescore: int | None = None
     task_deadline: float | None = None
-    deadline: float | None = None
+    deadline: Deadline | None = None
     dtype: str | None = "exact"
     port: int | None = None
     serve_extra: tuple[str, ...] = ()

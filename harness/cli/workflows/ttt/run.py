@@ -54,7 +54,7 @@ def run_ttt(job: TttJob, estimate: RunEstimate) -> None:
         answered = [task for task in job.tasks if task.id in job.log.records()] if views and tasks else unrescored
         check_rescored_adapters(job, answered)
         if tasks or unrescored:
-            _Session(job, protocol, monotonic(), now()).run(tasks)
+            _Session(job, protocol, now()).run(tasks)
         _remove_discarded(job)
 
 
@@ -63,13 +63,11 @@ class _Session:
     """One call of the command.
 
     Args:
-        started: ``monotonic()`` of its start.
         began: date and time of its start.
     """
 
     job: TttJob
     protocol: Protocol
-    started: float
     began: str
     n_trained: int = 0
     last_line: float = 0.0
@@ -81,7 +79,7 @@ class _Session:
         with ExitStack() as stack:
             trainer = TrainerProcess(job.out, job.out / "trainer.log", self._show_step, say)
             stack.callback(trainer.close)
-            training = TaskTraining(job, trainer, self.started)
+            training = TaskTraining(job, trainer)
             if schedule == "train-first":
                 trained: Trained = TrainedBefore(training, tasks, self._show_reply)
                 trainer.close()  # its memory and cores are the server's now

@@ -36,22 +36,17 @@ class Sleeping(Protocol):
 
 @dataclass
 class TaskTraining:
-    """Gives tasks to the trainer with the time that is left for them.
-
-    Args:
-        started: ``monotonic()`` of the run's start, from which ``--deadline`` counts.
-    """
+    """Gives tasks to the trainer with the time that is left for them."""
 
     job: TttJob
     trainer: TrainerProcess
-    started: float
     _too_late: deque[ReplyLine | None] = field(default_factory=deque)
     """For every task given and not answered: the reply without training, or None if it was sent to the trainer."""
 
     def give(self, task: Task) -> None:
         """Give a task to the trainer, unless the run's deadline is over; a complete adapter is used all the same."""
         options = self.job.options
-        until = None if options.deadline is None else self.started + options.deadline
+        until = None if options.deadline is None else options.deadline.time
         again = task.id in options.again
         if until is not None and until <= monotonic() and (again or not self.job.adapter(task).exists()):
             self._too_late.append(_untrained(task))

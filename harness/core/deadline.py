@@ -1,0 +1,37 @@
+"""The time limit of a command (``--deadline``), which counts from the command's start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A time after which a command asks for nothing more.
+
+    Args:
+        seconds: from the command's start to the deadline.
+        started: ``monotonic()`` of the command's start.
+    """
+
+    seconds: float
+    started: float = field(default_factory=monotonic)
+
+    @property
+    def time(self) -> float:
+        """``monotonic()`` at the deadline."""
+        return self.started + self.seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self.time - monotonic()
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as ``--deadline`` takes it, in the largest unit that needs no fraction: 12h, 90m, 1.5s."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:g}s"
