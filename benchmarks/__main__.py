@@ -34,6 +34,7 @@ ENTRIES = {
     "harness_overhead": "The harness beside the model",
     "throughput": "Share of a real vLLM's throughput",
     "candidates": "Candidates",
+    "api_process": "One API process",
     "hot_swap": "Swapping adapters",
     "trainer": "Training",
     "ttt": "Test-time training",
