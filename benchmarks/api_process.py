@@ -12,21 +12,25 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import psutil
 
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions, work_folder
 from benchmarks.common.findings import Finding, Growth
+from benchmarks.common.processes import measure_process
 from benchmarks.common.store import Store
 from benchmarks.share.sides import TINY_BASE
 from benchmarks.swapping.adapters import RANK, write_adapter
 from benchmarks.swapping.stock import stock_vllm
-from benchmarks.traffic.client import IN_FLIGHT, Form, drive, request_bodies
+from benchmarks.traffic.client import IN_FLIGHT, Form, drive
+from harness.core.digests import content_hash
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
@@ -49,11 +53,13 @@ GOAL = 0.9
 WHY = "the middleware checks the body, resolves the adapter's name, and writes the body again for vLLM"
 TEXT = """\
 Processor time of the API process per answer, beside a plain vLLM with the same model, adapter and limits. Answers come
-with the log-probabilities of their tokens; up to {in_flight} requests are in flight, all for an adapter of rank {rank}
+with the log-probabilities of their tokens; up to {in_flight} prompts are in flight, all for an adapter of rank {rank}
 on a random model of one layer, {width} wide. The inverse is the ceiling of one API process with a core of its own,
 here in answers per second: {ceilings}. The rates further down are lower, because client and engine run on the same
-two cores."""
+two cores. An adapter is hashed when it is added to a registry and again when it is loaded."""
 WIDTH = 64
+LARGE_MB = 320
+"""Size of the adapter that is hashed: one of rank 32 for a model of 7 B."""
 
 
 def make_model(folder: Path) -> Path:
@@ -95,15 +101,18 @@ def two_servers(work: Path) -> Iterator[dict[str, tuple[str, int]]]:
         yield {"ours": (ours.url, ours.pid), "plain": (plain.url, plain.pid)}
 
 
-def measure(url: str, pid: int, form: Form, count: int, seed: int) -> dict[str, float]:
-    """Return the API process's CPU time per answer in ms, answers per second, and failed requests."""
-    warm, bodies = request_bodies(form, ADAPTER, IN_FLIGHT, seed + 500_000), request_bodies(form, ADAPTER, count, seed)
-    asyncio.run(drive(url, warm))
+def measure(url: str, pid: int, form: Form, tokens: int, seed: int) -> dict[str, float]:
+    """Return the API process's CPU time per answer in ms, answers per second, and failed requests.
+
+    Args:
+        tokens: about how many are computed; a token of a prompt costs an eighth of one of an answer.
+    """
+    answers = max(2 * IN_FLIGHT, min(2000, tokens // (form.prompt // 8 + form.answer)))
+    asyncio.run(drive(url, form, ADAPTER, IN_FLIGHT, seed + 500_000))
     process = psutil.Process(pid)
     before = process.cpu_times()
-    seconds, failed = asyncio.run(drive(url, bodies))
+    seconds, failed = asyncio.run(drive(url, form, ADAPTER, answers, seed))
     after = process.cpu_times()
-    answers = count * form.prompts
     used = after.user + after.system - before.user - before.system
     return {"cpu_ms": 1000 * used / answers, "per_second": answers / seconds, "failed": failed}
 
@@ -117,12 +126,25 @@ def measure_all(store: Store, work: Path, forms: tuple[Form, ...], repeats: int,
         for repeat in range(repeats):
             for at, form in enumerate(forms):
                 for side in SIDES if (at + repeat) % 2 else SIDES[::-1]:
-                    count = max(IN_FLIGHT, tokens // ((form.prompt // 8 + form.answer) * form.prompts))
-                    run = partial(measure, *servers[side], form, min(count, 2000), 1000 * repeat + at)
+                    run = partial(measure, *servers[side], form, tokens, 1000 * repeat + at)
                     store.get(f"{side} {form.key} {repeat}", run)
 
 
 SIDES = ("ours", "plain")
+
+
+def hashing(work: Path) -> dict[str, float]:
+    """Return the MB per processor second at which an adapter is hashed, and that of sha256sum on the same file."""
+    folder = work / "large"
+    weights = folder / "adapter_model.safetensors"
+    if not weights.exists():
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+        weights.write_bytes(np.random.default_rng(0).bytes(LARGE_MB * 1_000_000))
+    started = time.process_time()
+    content_hash(folder)
+    ours = time.process_time() - started
+    return {"ours": LARGE_MB / ours, "sha256sum": LARGE_MB / measure_process(["sha256sum", str(weights)]).cpu}
 
 
 def main() -> int:
@@ -130,7 +152,9 @@ def main() -> int:
     options = parser(__doc__, "api_process", repeats=3).parse_args()
     forms = (FORMS[0], FORMS[1]) if options.quick else FORMS
     store, repeats = open_store(options), repetitions(options)
-    measure_all(store, work_folder(options), forms, repeats, 4_000 if options.quick else 64_000)
+    work = work_folder(options)
+    measure_all(store, work, forms, repeats, 4_000 if options.quick else 48_000)
+    hashed = [store.get(f"hashing {repeat}", partial(hashing, work)) for repeat in range(repeats)]
 
     def values(side: str, form: Form, field: str) -> tuple[float, ...]:
         return tuple(store.known[f"{side} {form.key} {repeat}"][field] for repeat in range(repeats))
@@ -142,6 +166,8 @@ def main() -> int:
     for form in forms:
         ours, theirs = (values(side, form, "per_second") for side in SIDES)
         findings.append(Finding(f"{form.label}, answers", "/s", ours, "plain vLLM", theirs, more_is_better=True))
+    ours, theirs = (tuple(line[side] for line in hashed) for side in ("ours", "sha256sum"))
+    findings.append(Finding("hashing an adapter", "MB/s", ours, "sha256sum", theirs, more_is_better=True))
     growths = []
     for what, size, group in (("answer tokens", "answer", ANSWERS), ("prompt tokens", "prompt", PROMPTS)):
         if set(group) <= set(forms):

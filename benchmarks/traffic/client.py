@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import aiohttp
 import numpy as np
@@ -43,9 +43,13 @@ def request_bodies(form: Form, model: str, count: int, seed: int) -> list[bytes]
     return [orjson.dumps({**fields, "prompt": prompts}) for prompts in draws]
 
 
-async def drive(url: str, bodies: Sequence[bytes]) -> tuple[float, int]:
-    """Send completions with IN_FLIGHT prompts in flight at most, and return the seconds and the failed requests."""
-    remaining = iter(bodies)
+async def drive(url: str, form: Form, model: str, answers: int, seed: int) -> tuple[float, int]:
+    """Send completions with IN_FLIGHT prompts in flight, and return the seconds and the number of failed requests.
+
+    Args:
+        answers: rounded up to whole requests.
+    """
+    remaining = iter(request_bodies(form, model, ceil(answers / form.prompts), seed))
     failed = 0
     headers = {"Content-Type": "application/json"}
 
@@ -59,5 +63,5 @@ async def drive(url: str, bodies: Sequence[bytes]) -> tuple[float, int]:
     timeout = aiohttp.ClientTimeout(total=600)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
         started = time.perf_counter()
-        await asyncio.gather(*(worker(session) for _ in range(IN_FLIGHT)))
+        await asyncio.gather(*(worker(session) for _ in range(max(1, IN_FLIGHT // form.prompts))))
         return time.perf_counter() - started, failed
