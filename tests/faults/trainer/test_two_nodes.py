@@ -15,9 +15,11 @@ import pytest
 
 from harness.core.digests import weights_digest
 from tests.faults.matrix import count_cases
+from tests.support.commands import wait_until
 from tests.support.training.nodes import Node, missing_for_namespaces, two_nodes
 from tests.support.training.train_runs import (
     FEW_STEPS,
+    STEPS,
     TORCHRUN,
     Data,
     adapter_manifest,
@@ -55,6 +57,8 @@ class Training:
 
     def __init__(self, nodes: tuple[Node, Node], data: Data, interface: str | None = None) -> None:
         self.output = Path(data["output_dir"])
+        log = self.output / "log.jsonl"
+        self._old = log.stat().st_ino if log.exists() else None  # a resumed run replaces the log
         arguments = train_command(data)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -81,15 +85,17 @@ class Training:
                 if launcher.poll() is None:
                     kill_tree(psutil.Process(launcher.pid))
 
-    def kill_at(self, lines: int, rank: int) -> None:
-        """Kill a launcher with its process when the log has this many lines."""
+    def wait_for(self, lines: int) -> None:
+        """Wait until the log of this run has so many lines."""
         log = self.output / "log.jsonl"
-        old = log.stat().st_ino if log.exists() else None  # a resumed run replaces the log
         end = time.monotonic() + TIMEOUT
-        while not log.exists() or log.stat().st_ino == old or log.read_bytes().count(b"\n") < lines:
+        while not log.exists() or log.stat().st_ino == self._old or log.read_bytes().count(b"\n") < lines:
             assert time.monotonic() < end
             assert all(launcher.poll() is None for launcher in self.launchers), self.text(0)
             time.sleep(0.02)
+
+    def kill(self, rank: int) -> None:
+        """Kill a launcher with its process."""
         kill_tree(psutil.Process(self.launchers[rank].pid))
 
     def text(self, rank: int) -> str:
@@ -129,7 +135,8 @@ def test_either_launcher_is_killed_and_training_resumes(nodes: tuple[Node, Node]
     data = recipe_data(qwen, train_root / "nodes-cut")
     for lines, rank in ((9, 1), (16, 0)):
         training = Training(nodes, data)
-        training.kill_at(lines, rank)
+        training.wait_for(lines)
+        training.kill(rank)
         statuses = training.wait()
         assert statuses[rank] == -9
         assert statuses[1 - rank] not in (0, -9)
@@ -142,6 +149,21 @@ def test_either_launcher_is_killed_and_training_resumes(nodes: tuple[Node, Node]
     assert_same_bits(training.output, whole)
 
 
+def test_sigterm_to_one_launcher_stops_both_after_the_same_step(
+    nodes: tuple[Node, Node], train_root: Path, qwen: Path
+) -> None:
+    """Neither takes the unfinished weights for the result: the folder of both is resumed."""
+    data = recipe_data(qwen, train_root / "nodes-stopped")
+    training = Training(nodes, data)
+    training.wait_for(9)
+    training.launchers[1].terminate()
+    assert 0 not in training.wait()
+    assert "stopped by a signal to another training process after step" in training.text(0)
+    assert not (training.output / "manifest.json").exists()
+    train_on(nodes, data)
+    assert adapter_manifest(training.output).steps == STEPS
+
+
 def test_nodes_that_cannot_connect_say_which_variable_names_the_interface(
     nodes: tuple[Node, Node], train_root: Path, qwen: Path
 ) -> None:
@@ -149,10 +171,14 @@ def test_nodes_that_cannot_connect_say_which_variable_names_the_interface(
     if not nodes[0].prefix:
         pytest.skip("on loopback the nodes always reach each other")
     training = Training(nodes, recipe_data(qwen, train_root / "nodes-apart", **FEW_STEPS), interface="lo")
-    status = training.launchers[0].wait(TIMEOUT)
-    kill_tree(psutil.Process(training.launchers[1].pid))
-    training.launchers[1].wait()
-    assert status == 1
-    assert LOST in training.text(0)
-    assert "GLOO_SOCKET_IFNAME" in training.text(0)
-    assert "harness/cli" not in training.text(0)  # no traceback of ours
+    # The first that fails to connect ends; the other would wait for half an hour.
+    wait_until(lambda: any(launcher.poll() is not None for launcher in training.launchers), TIMEOUT)
+    ended = [launcher.poll() is not None for launcher in training.launchers].index(True)
+    assert training.launchers[ended].returncode == 1
+    for launcher in training.launchers:
+        if launcher.poll() is None:
+            kill_tree(psutil.Process(launcher.pid))
+            launcher.wait()
+    assert LOST in training.text(ended)
+    assert "GLOO_SOCKET_IFNAME" in training.text(ended)
+    assert "harness/cli" not in training.text(ended)  # no traceback of ours
