@@ -8,9 +8,12 @@ GPU_SECONDS ?= 20
 GPU := $(shell limit=$$(command -v timeout) && limit="$$limit -k 5 $(GPU_SECONDS)"; $$limit nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 # Processes that run tests: two, or none beside the main one with a GPU, which two servers cannot share.
 WORKERS := $(if $(GPU),0,2)
+# The ways of docs/scaling.md to use several engines, servers and machines; test_scaling checks that the page has the same.
+SCALE_TESTS := tests/serving/test_several_engines.py tests/serve/client/test_many_servers.py tests/client/test_server_pool.py \
+	tests/sampling/test_nginx.py tests/sampling/test_nginx_vllm.py tests/faults/trainer/test_two_nodes.py
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: install demo test test-long check lint bench bench-quick gpu-check clean
+.PHONY: install demo test test-long scale-test check lint bench bench-quick gpu-check clean
 
 install: $(READY)
 
@@ -34,6 +37,10 @@ test: $(READY)
 
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadscope --no-loadscope-reorder --durations=15
+
+# Names every test that it skips, with what is missing for it, and installs nothing for them.
+scale-test: $(READY)
+	$(BIN)/python -m pytest -rs --durations=15 $(SCALE_TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

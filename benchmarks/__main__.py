@@ -35,6 +35,7 @@ ENTRIES = {
     "harness_overhead": "The harness beside the model",
     "throughput": "Share of a real vLLM's throughput",
     "candidates": "Candidates",
+    "api_process": "One API process",
     "hot_swap": "Swapping adapters",
     "trainer": "Training",
     "ttt": "Test-time training",

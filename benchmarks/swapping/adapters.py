@@ -51,7 +51,7 @@ def make_adapters(work: Path, names: Sequence[str]) -> Adapters:
     for seed, key in enumerate((*names, SECOND)):
         source = work / "sources" / key
         if not (source / "adapter_config.json").exists():
-            _write(source, base, seed)
+            write_adapter(source, base, seed)
         version = registry.add(key.partition("-")[0], source, base)
         ids[key], folders[key] = version.id, version.folder.resolve()
     vocabulary = int(base.config["vocab_size"])
@@ -66,7 +66,8 @@ def make_adapters(work: Path, names: Sequence[str]) -> Adapters:
     return Adapters(shipped_path(), registry, ids, folders, [drawn[at] for at in distinct], expected)
 
 
-def _write(folder: Path, base: BaseModel, seed: int) -> None:
+def write_adapter(folder: Path, base: BaseModel, seed: int) -> None:
+    """Write a random LoRA adapter on all linear layers of a base."""
     from safetensors.numpy import save_file
 
     random = np.random.default_rng(seed)

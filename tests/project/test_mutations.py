@@ -9,7 +9,9 @@ from tools.mutate import ROOT, Mutation, load_mutations
 
 @pytest.mark.parametrize("mutation", load_mutations(), ids=lambda mutation: mutation.name)
 def test_every_mutation_can_be_made_and_names_existing_tests(mutation: Mutation) -> None:
-    compile(mutation.mutated_text(ROOT), mutation.file, "exec")
+    text = mutation.mutated_text(ROOT)
+    if mutation.file.endswith(".py"):
+        compile(text, mutation.file, "exec")
     files = [test.split("::")[0] for test in mutation.tests if "/" in test]
     assert files
     assert all((ROOT / file).exists() for file in files)

@@ -1,4 +1,4 @@
-"""Turn failures from outside into one-line errors: out of memory, a full disk, a dead worker. Imports torch."""
+"""Turn failures from outside into one-line errors: no memory, a full disk, a dead worker or node. Imports torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from harness.core.errors import DataError, RunError
+from trainers.recipe.launcher_environment import process_count
 from trainers.recipe.schema import Recipe
 from trainers.run.trl_config import chosen_dtype, gpu_has_bfloat16
 from trainers.store.training_log import RESTART_HINT
@@ -19,6 +20,14 @@ _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot all
 """Messages of the allocators of torch, CUDA, C++ and the system, whose errors have no class of their own."""
 _NOT_WRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos")
 """Parts of ``torch.save``'s messages when a file cannot be written."""
+
+_NO_CONNECTION = ("gloo/transport", "connectFullMesh", "Connection closed by peer", "Connection reset by peer", "NCCL")
+"""Parts of the messages of gloo and NCCL when another training process cannot be reached any more, or never could."""
+_NO_CONNECTION_ADVICE = (
+    "the connection to another training process failed ({}). If that process ended, its output says why. If they never "
+    "connected, set GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME on GPUs) on every machine to its network interface towards "
+    f"the others, such as eth0. {RESTART_HINT} on every machine"
+)
 
 
 @contextmanager
@@ -44,10 +53,11 @@ def explain_write_errors(what: str, where: Path) -> Iterator[None]:
 
 @contextmanager
 def explain_training_errors(recipe: Recipe) -> Iterator[None]:
-    """Turn a lack of memory into a list of what to change, and an error in a worker process into one line.
+    """Turn a lack of memory into a list of what to change, and a lost worker or training process into one line.
 
     Raises:
-        RunError: out of memory, a worker was killed, or a checkpoint was not written by the trainer.
+        RunError: out of memory, a worker was killed, another training process is lost, or a checkpoint was not written
+            by the trainer.
         DataError: a dataset cannot supply samples in a worker.
     """
     try:
@@ -68,6 +78,8 @@ def explain_training_errors(recipe: Recipe) -> Iterator[None]:
             ) from error
         known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         if not known and not any(mark in str(error) for mark in _NO_MEMORY):
+            if process_count() > 1 and any(mark in str(error) for mark in _NO_CONNECTION):
+                raise RunError(_NO_CONNECTION_ADVICE.format(first.rstrip("."))) from error
             raise
         raise RunError(f"out of memory ({first or type(error).__name__}). {memory_advice(recipe)}") from error
 

@@ -57,9 +57,9 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool, files: Se
                 progress_bar.print_note(f"resuming after step {start}")
             progress_bar.start_at(start)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if stop.received is not None and stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
+        if stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
             raise TrainingStopped(
-                f"stopped by {stop.received.name} after step {stop.stopped_at} of {recipe.max_steps}; it is saved, "
+                f"stopped by {stop.sender} after step {stop.stopped_at} of {recipe.max_steps}; it is saved, "
                 "the same command resumes there"
             )
         with explain_write_errors("the result", output):

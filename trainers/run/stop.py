@@ -35,6 +35,11 @@ class StopSignal:
         """Training step after which the run stopped because of the signal."""
         self._before: dict[signal.Signals, Any] = {}
 
+    @property
+    def sender(self) -> str:
+        """Return the name of the signal; in another training process than the one that received it, that it did."""
+        return self.received.name if self.received is not None else "a signal to another training process"
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in STOP_SIGNALS:

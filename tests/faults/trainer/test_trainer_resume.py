@@ -14,6 +14,7 @@ from harness.core.digests import weights_digest
 from harness.core.errors import ConfigError
 from tests.faults.matrix import count_cases
 from tests.support.training.train_runs import (
+    STEPS,
     TORCHRUN,
     adapter_manifest,
     interrupt_training,
@@ -143,3 +144,22 @@ def test_finished_is_returned_at_once_and_changed_is_refused(
     with pytest.raises(ConfigError, match=r"another recipe; changed: lora\.rank, seed\. Give another output_dir"):
         train(make_recipe(changed), whole_run)
     count_cases(2)
+
+
+@pytest.mark.long
+def test_a_signal_to_one_of_two_processes_leaves_no_result(train_root: Path, qwen: Path) -> None:
+    """Training stops in both after the same step; the one without the signal must not take its weights as final."""
+
+    def signal_the_second(launcher: psutil.Process) -> None:
+        (second,) = [child for child in launcher.children() if child.environ().get("RANK") == "1"]
+        second.send_signal(signal.SIGTERM)
+
+    output = train_root / "one-of-two"
+    arguments = [*TORCHRUN, *train_command(recipe_data(qwen, output))]
+    status, error = interrupt_training(arguments, output, 9, signal_the_second)
+    assert status == 1
+    assert "stopped by a signal to another training process after step" in error
+    assert not (output / "manifest.json").exists()
+    done = run_python(arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert adapter_manifest(output).steps == STEPS

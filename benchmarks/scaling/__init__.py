@@ -1,0 +1,1 @@
+"""A model on paper of 1, 8 and 64 GPUs, computed from measured figures and stated assumptions."""

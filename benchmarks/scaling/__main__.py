@@ -1,0 +1,35 @@
+"""Write the model on paper of 1, 8 and 64 GPUs into docs/scaling.md.
+
+    python -m benchmarks.scaling
+
+It reads the measured figures from the benchmarks' pages, and measures nothing itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.common.entry import FOLDER
+from benchmarks.scaling.figures import Gpu, read_measured
+from benchmarks.scaling.page import page, replace_block
+
+PAGE = FOLDER.parent / "docs" / "scaling.md"
+
+
+def main() -> int:
+    """Write the block of the page and print it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    block = page(read_measured(), Gpu())
+    PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), block), encoding="utf-8")
+    print(block)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

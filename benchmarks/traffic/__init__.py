@@ -1,0 +1,1 @@
+"""Requests of chosen lengths to a server of any kind."""
