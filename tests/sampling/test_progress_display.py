@@ -8,9 +8,11 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from harness.core.deadline import Deadline
 from harness.core.grid import Grid
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.session import sample_run
@@ -56,6 +58,17 @@ def test_a_status_without_servers_says_when_the_run_gives_up(seconds: float) -> 
     board.seconds_left = lambda: seconds
     times = {0.0: "0:00", 59.6: "1:00", 3661.0: "1:01:01"}
     assert board.status() == f"no server answers; giving up in {times[seconds]}"
+
+
+def test_a_status_says_when_the_deadline_is_and_what_it_left_out() -> None:
+    board = ProgressBoard([ModelTally("base", 10, 2, done=4), ModelTally("cross", 10, 2, done=3)], "views")
+    board.in_flight = lambda model: 1
+    board.deadline = Deadline(3661.4)
+    assert board.status() == "0.0 views/s, 2 in flight, unknown time left, deadline in 1:01:01"
+    board.seconds_left = lambda: 60.0
+    assert board.status() == "no server answers; giving up in 1:00, deadline in 1:01:01"
+    board.deadline = Deadline(1.0, started=monotonic() - 2)
+    assert board.status() == "missing by the deadline: 13 of 20 views, 2 of them in flight"
 
 
 @pytest.mark.parametrize("term", ["dumb", "unknown"])

@@ -21,6 +21,7 @@ from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.families.make import make_family
 from tests.support.models.tiny_models import make_lora
+from tests.support.runs.cut_runs import predictions_by_output, sample_until
 from tests.support.runs.sampling_runs import predictions_without_times, run_options, run_sampling
 from tests.support.servers.chat_server import TINY_BASE
 from tests.support.vllm.dtypes import SERVE_OPTIONS, tolerance
@@ -61,6 +62,26 @@ def test_either_route_gives_the_same_predictions(url: str, tmp_path: Path, setti
     check_alike(predictions, predictions_without_times(tmp_path / "chat"))
     assert len({record.text for record in predictions}) > 20
     assert all(record.n_tokens and record.cumulative_logprob is not None for record in predictions)
+
+
+@pytest.mark.slow
+def test_a_run_that_a_deadline_cut_is_completed_to_the_same(url: str, tmp_path: Path) -> None:
+    chosen = run_options(url, tmp_path / "cut", models=("tiny-base", "random"), dataset="toy/recolour/evaluation#n=8")
+    few = replace(chosen, n=32, policy=RetryPolicy(max_in_flight=2))
+    summary = sample_until(few, 2)
+    assert summary.is_cut
+    assert 0 < summary.done < summary.total == 512
+    assert summary.sampling_seconds < 2 + 5 + 10
+    saved = RunFolder(few.out).predictions_path.read_bytes()
+    assert saved.count(b"\n") == summary.done
+    if summary.done >= 32:
+        counts = predictions_by_output(few.out)
+        assert len(counts) == 16
+        assert max(counts.values()) <= 2 * min(counts.values()) + 1
+    run_sampling(replace(few, resume=True, policy=RetryPolicy()))
+    assert RunFolder(few.out).predictions_path.read_bytes().startswith(saved)
+    run_sampling(replace(few, out=tmp_path / "whole", policy=RetryPolicy()))
+    check_alike(predictions_without_times(few.out), predictions_without_times(tmp_path / "whole"))
 
 
 @pytest.mark.slow

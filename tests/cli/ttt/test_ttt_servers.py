@@ -134,6 +134,9 @@ def test_deadlines_and_losses_that_are_not_finite(site: Site, tmp_path: Path, ca
     for record in records(late).values():
         assert (record.outcome, record.adapter, record.answered_by) == ("untrained", None, base)
         assert "--deadline" in str(record.reason)
+    submission = tmp_path / "submission.json"
+    assert run_bench(capsys, "submit", late, "-o", submission)[0] == 0
+    assert run_bench(capsys, "submit", "--check", submission, "--dataset", DATASET)[0] == 0
     wild = tmp_path / "wild"
     assert run_bench(capsys, *site.words(wild, "--set", "learning_rate=1e30", "--limit", 1))[0] == 0
     (record,) = records(wild).values()
