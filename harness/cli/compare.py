@@ -51,7 +51,6 @@ def compare(
     """
     import json
 
-    from harness.core.errors import ConfigError
     from harness.results.comparison_table import (
         comparison_footnote,
         comparison_table,
@@ -59,22 +58,15 @@ def compare(
         comparisons_json,
         plan_table,
     )
-    from harness.scoring.comparable_metrics import compared_metrics, incomparable_reason
-    from harness.scoring.paired_comparison import all_pairs, compare_pairs, pairs_with_first
+    from harness.scoring.matched_runs import compare_matched
     from harness.scoring.run_selector import select_models
-    from harness.voting.metrics import ENUMERATED_METRICS, METRICS
+    from harness.voting.metrics import ENUMERATED_METRICS
 
     if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
         raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
     selected = select_models(runs, common, rule, scorer)
     print_warnings(selected.warnings)
-    pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
-    if not pairs:
-        raise click.UsageError("one model alone has nothing to be compared with; name a second one")
-    chosen = metrics or compared_metrics(selected.scored, METRICS)
-    comparisons = compare_pairs(pairs, selected.seed, chosen)
-    if not comparisons:
-        raise ConfigError("; ".join(incomparable_reason(name, *pairs[0]) for name in chosen))
+    comparisons = compare_matched(selected, metrics, baseline)
     texts = [comparison_text(row, None if all_ids else SHOWN_IDS) for row in comparisons]
     parts = [comparison_table(comparisons), comparison_footnote(comparisons), "\n".join(texts)]
     if plan is not None:

@@ -56,7 +56,7 @@ def score_saved_predictions(
     results = make_results(by_rule(saved, voted, rule), saved.n, saved.seed, confidence, resamples)
     results = results.model_copy(update={"cost": saved.costs})
     parts = [summary_table(results), details_text(results)]
-    warnings = [*saved.warnings, *_missing_warnings(saved)]
+    warnings = [*saved.warnings, *missing_warnings(saved)]
     if rules is not None:
         rule_scores, skipped = _score_rules(saved, voted, rules)
         warnings += skipped
@@ -71,7 +71,7 @@ def score_saved_predictions(
     return ScoreSheet(results, "\n\n".join(parts), warnings)
 
 
-def _missing_warnings(saved: SavedPredictions) -> list[str]:
+def missing_warnings(saved: SavedPredictions) -> list[str]:
     """Return a warning for each model that has no prediction for some tasks."""
     return [
         f"{'' if len(saved.predictions) == 1 else model.model + ': '}of {len(saved.tasks)} tasks "

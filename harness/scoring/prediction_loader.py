@@ -20,9 +20,11 @@ from harness.scoring.pool_loader import OpenPool, open_pool
 from harness.scoring.pooled_outputs import distinct_views, pooled_predictions
 from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
+from harness.scoring.prediction_tables import group_table
 from harness.scoring.rescore_loader import load_rescores, run_rescores
 from harness.scoring.rule_scores import ModelRescores
 from harness.scoring.run_predictions import CostMeter, read_run_predictions
+from harness.scoring.table_rows import TableRows, open_table
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
@@ -58,7 +60,9 @@ class SavedPredictions:
     rescores: Mapping[str, ModelRescores] = field(default_factory=dict)
     """By model, what rescoring gave for its candidates (``bench rescore``)."""
     pool: OpenPool | None = None
-    """The members of a pool (``bench pool``); None for other predictions."""
+    """The content of a pool (``bench pool``); None for other predictions."""
+    members: int | None = None
+    """Number of members of a pool, also of one that was exported as a table; None for other predictions."""
 
 
 def open_predictions(
@@ -77,21 +81,47 @@ def open_predictions(
         ConfigError: an option is missing or does not apply to the format.
         DataError, RunError: the content is damaged or does not fit the dataset; with file, line or id, and field.
     """
-    pool = _pool_folder(path)
-    if form == POOL_FORM or (form is None and pool is not None):
+    folder = find_folder(path, form)
+    if isinstance(folder, PoolFolder):
         if n is not None:
             raise ConfigError(f"{path}: a pool knows how many views were requested; leave out -n")
-        return _open_pool(pool or PoolFolder(path), spec, scorer)
-    folder = _run_folder(path)
-    if form == RUN or (form is None and folder is not None):
+        return _open_pool(folder, spec, scorer)
+    if folder is not None:
         if n is not None:
             raise ConfigError(f"{path}: a run knows how many predictions were requested; leave out -n")
-        return _open_run(folder or RunFolder(path), spec, scorer)
+        return _open_run(folder, spec, scorer)
     if scorer is not None:
         raise ConfigError(f"{path}: --scorer chooses among the rescores of a run or pool, which this is not")
+    return _open_file(path, require_dataset(path, spec), find_format(path, form), n)
+
+
+def find_folder(path: Path, form: str | None = None) -> RunFolder | PoolFolder | None:
+    """Return the run or pool that a path names; None for a file or folder of another format.
+
+    Args:
+        form: one of FORM_NAMES; None detects the format.
+    """
+    pool = _pool_folder(path)
+    if form == POOL_FORM or (form is None and pool is not None):
+        return pool or PoolFolder(path)
+    run = _run_folder(path)
+    return run or RunFolder(path) if form == RUN or (form is None and run is not None) else None
+
+
+def find_format(path: Path, form: str | None = None) -> Format:
+    """Return the format of a file or folder that is no run or pool.
+
+    Raises:
+        ConfigError: no format has the name ``form``. DataError: the format cannot be detected.
+    """
+    return detect_format(path) if form is None else format_named(form)
+
+
+def require_dataset(path: Path, spec: str | None) -> str:
+    """Return the dataset of a file's tasks; raise ConfigError if it is not given."""
     if spec is None:
         raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
-    return _open_file(path, spec, detect_format(path) if form is None else format_named(form), n)
+    return spec
 
 
 def _pool_folder(path: Path) -> PoolFolder | None:
@@ -116,6 +146,7 @@ def _open_pool(folder: PoolFolder, spec: str | None, scorer: str | None) -> Save
         warnings=(*warnings, *notes),
         rescores=rescores,
         pool=pool,
+        members=len(members),
     )
 
 
@@ -178,6 +209,8 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredi
     """Read a file or folder of predictions for the tasks of a dataset."""
     if path.is_dir() and form.name != "arcprize":
         raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
+    if form.name == "table":
+        return open_table_rows(open_table(path), spec, n)
     requested = form.attempts if n is None else n
     tasks = list(iterate_tasks(open_dataset(spec)))
     outputs = {task.id: len(task.test) for task in tasks}
@@ -192,12 +225,33 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredi
         merged = group_predictions(_as_one_model(lines, names), outputs, [UNNAMED], str(path), problems)
         models = sorted(names - {UNNAMED})
         predictions = [replace(model, model=models[0] if len(models) == 1 else UNNAMED) for model in merged]
+    return SavedPredictions(form.name, tasks, predictions, _requested(predictions, requested, str(path), spec), seed=0)
+
+
+def open_table_rows(table: TableRows, spec: str, n: int | None = None) -> SavedPredictions:
+    """Read the rows of a table for the tasks of a dataset; see ``open_predictions``.
+
+    Raises:
+        DataError: a row is damaged or does not fit the dataset; with the row and the column.
+    """
+    tasks = list(iterate_tasks(open_dataset(spec)))
+    predictions, members = group_table(table, {task.id: len(task.test) for task in tasks}, n)
+    requested = _requested(predictions, n, table.name, spec)
+    return SavedPredictions("table", tasks, predictions, requested, seed=0, members=members or None)
+
+
+def _requested(predictions: Sequence[ModelPredictions], n: int | None, where: str, spec: str) -> int:
+    """Return the number of requested predictions per test output: ``n``, or the largest that one has.
+
+    Raises:
+        DataError: there are none, or more than ``n``.
+    """
     largest = max((model.largest for model in predictions), default=0)
     if not largest:
-        raise DataError(f"{path}: holds no prediction for the tasks of {spec}")
-    if requested is not None:
-        check_counts(predictions, requested, str(path))
-    return SavedPredictions(form.name, tasks, predictions, largest if requested is None else requested, seed=0)
+        raise DataError(f"{where}: holds no prediction for the tasks of {spec}")
+    if n is not None:
+        check_counts(predictions, n, where)
+    return largest if n is None else n
 
 
 def _as_one_model(predictions: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:

@@ -25,8 +25,7 @@ def score_by_vote(saved: SavedPredictions) -> list[ModelScores]:
     config = None if saved.manifest is None else saved.manifest.config
     temperature = None if config is None or config.search is not None else config.temperature
     scored = [score_model(predictions, saved.tasks, saved.n, saved.schedule) for predictions in saved.predictions]
-    members = None if saved.pool is None else len(saved.pool.members)
-    return [replace(scores, temperature=temperature, members=members) for scores in scored]
+    return [replace(scores, temperature=temperature, members=saved.members) for scores in scored]
 
 
 def by_rule(saved: SavedPredictions, voted: Sequence[ModelScores], rule: str | None = None) -> list[ModelScores]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from harness.results.markdown_html import anchor, inline, to_html
 from harness.results.table_format import percent
-from reports.html.markdown import anchor, inline, to_html
 from reports.html.task_table import STATES, TaskCell, TaskTable
 
 _FOLDER = Path(__file__).parent
