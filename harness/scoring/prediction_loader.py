@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -223,8 +223,7 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredi
     else:
         names: set[str] = set()
         merged = group_predictions(_as_one_model(lines, names), outputs, [UNNAMED], str(path), problems)
-        models = sorted(names - {UNNAMED})
-        predictions = [replace(model, model=models[0] if len(models) == 1 else UNNAMED) for model in merged]
+        predictions = [replace(model, model=common_name(names)) for model in merged]
     return SavedPredictions(form.name, tasks, predictions, _requested(predictions, requested, str(path), spec), seed=0)
 
 
@@ -252,6 +251,12 @@ def _requested(predictions: Sequence[ModelPredictions], n: int | None, where: st
     if n is not None:
         check_counts(predictions, n, where)
     return largest if n is None else n
+
+
+def common_name(names: Set[str]) -> str:
+    """Return the name of a file's model: the only one that its predictions have, else UNNAMED."""
+    models = names - {UNNAMED}
+    return next(iter(models)) if len(models) == 1 else UNNAMED
 
 
 def _as_one_model(predictions: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.candidates.pool_folder import PoolFolder
@@ -15,7 +15,9 @@ from harness.runs.prediction_reader import EnumeratedView, Prediction, holds_vie
 from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.pool_loader import open_pool
 from harness.scoring.pooled_outputs import MemberPredictions
-from harness.scoring.prediction_loader import find_folder, find_format, require_dataset
+from harness.scoring.prediction_formats import Format
+from harness.scoring.prediction_groups import raise_problems
+from harness.scoring.prediction_loader import common_name, find_folder, find_format, require_dataset
 from harness.scoring.prediction_tables import PooledVote, table_kind, table_predictions, table_views, table_votes
 from harness.scoring.table_rows import TableRows, open_table
 
@@ -53,8 +55,21 @@ def stream_predictions(path: Path, spec: str | None = None, form: str | None = N
         return stream_table(open_table(path), tasks)
     if file_form.name == "lines" and holds_views(path):
         return PredictionStream(tasks, views=read_views(path, accept_unended=True))
-    outputs = {task.id: len(task.test) for task in tasks}
-    return PredictionStream(tasks, drawn=file_form.read(path, outputs, []))
+    if file_form.name == "lines":
+        return PredictionStream(tasks, drawn=read_predictions(path, accept_unended=True))
+    return PredictionStream(tasks, drawn=_one_model(path, file_form, {task.id: len(task.test) for task in tasks}))
+
+
+def _one_model(path: Path, form: Format, outputs: Mapping[str, int]) -> Iterator[Prediction]:
+    """Yield the predictions of a file as those of one model, for which the file is read twice.
+
+    Raises:
+        DataError: the content is damaged or does not fit the dataset.
+    """
+    problems: list[str] = []
+    model = common_name({prediction.model for prediction in form.read(path, outputs, problems)})
+    raise_problems(problems, str(path), "mend it, or name the dataset that it answers")
+    return (replace(prediction, model=model) for prediction in form.read(path, outputs, []))
 
 
 def stream_table(table: TableRows, tasks: list[Task]) -> PredictionStream:

@@ -120,8 +120,10 @@ def _csv_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
             for cells in reader:
                 if cells:
                     yield f"{path}, line {reader.line_num}", cells
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}, line {reader.line_num + 1}: not CSV in UTF-8 ({error})") from None
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not text in UTF-8 ({error.reason})") from None
 
 
 def _csv_value(column: str, text: str) -> object:
