@@ -91,10 +91,11 @@ def main() -> int:
     ]
     agree = all(len({json.dumps(store.known[f"{side} {size} 0"]["check"]) for side in SIDES}) == 1 for size in sizes)
     text = f"""\
-Predictions of a simulated model for the 400 tasks of ARC-AGI-1's evaluation set, a kilobyte a line, as a data frame, in a
-fresh process, start-up included. *This project* is `load_run(FILE, DATASET).predictions`: every line is checked, every grid is
-compared with the test output and identified. The *plain script* is `DataFrame` of the lines that orjson parsed, without
-their grids; the *lean script* keeps only the columns that this project has. The rows {"agree" if agree else "DIFFER"}.
+Predictions of a simulated model for the 400 tasks of ARC-AGI-1's evaluation set, a kilobyte a line, as a data frame,
+in a fresh process, start-up included. *This project* is `load_run(FILE, DATASET).predictions`: every line is checked,
+every grid is compared with the test output and identified. The *plain script* is `DataFrame` of the lines that orjson
+parsed, without their grids; the *lean script* keeps only the columns that this project has. The rows
+{"agree" if agree else "DIFFER"}.
 Goals: at most {FACTOR:g} times the plain script, and a million predictions in under {MEGABYTES} MB."""
     page = plain_page("Predictions as a data frame", text, findings, growths)
     ratio = median(values("interface", "cpu")) / median(values("plain", "cpu"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeGuard
 
 from harness.core.errors import GridError, short_repr
 
@@ -15,7 +14,6 @@ Rows = list[list[int]]
 """A grid as in ARC's JSON files: a list of rows, each a list of colours."""
 _VALID = bytes(range(COLOURS))
 _ONLY_INT = {int}
-_ONLY_LIST = {list}
 
 
 class OversizeError(GridError):
@@ -42,16 +40,27 @@ class Grid:
             GridError: of kind ``bad_shape`` (not a list of rows, empty, ragged, a side over 30) or ``bad_value``
                 (a cell that is not an integer 0–9).
         """
-        lists = rows if _are_rows(rows) else _check_shape(rows, where)
+        if not isinstance(rows, (list, tuple)) or not rows:
+            raise GridError("bad_shape", f"{where}: expected a non-empty list of rows, got {short_repr(rows, 40)}")
+        for i, row in enumerate(rows):
+            if not isinstance(row, (list, tuple)) or not row:
+                raise GridError(
+                    "bad_shape",
+                    f"{where}, row {i}: expected a non-empty list of colours, got {short_repr(row, 40)}",
+                )
+            if len(row) != len(rows[0]):
+                raise GridError("bad_shape", f"{where}, row {i}: {len(row)} cells, but row 0 has {len(rows[0])}")
+        if len(rows) > MAX_SIDE or len(rows[0]) > MAX_SIDE:
+            raise OversizeError("bad_shape", f"{where}: {len(rows)}x{len(rows[0])} is over {MAX_SIDE}x{MAX_SIDE}")
         # Check the types first: bytes() would convert True, and any object with __index__, to a number.
-        if set(map(type, chain.from_iterable(lists))) == _ONLY_INT:
+        if set(map(type, chain.from_iterable(rows))) == _ONLY_INT:
             try:
-                cells = b"".join(map(bytes, lists))
+                cells = b"".join(map(bytes, rows))
             except ValueError:  # a value outside 0-255
                 cells = b"\xff"
             if not cells.translate(None, _VALID):
-                return Grid(len(lists), len(lists[0]), cells)
-        i, j, value = _first_bad(lists)
+                return Grid(len(rows), len(rows[0]), cells)
+        i, j, value = _first_bad(rows)
         raise GridError(
             "bad_value", f"{where}, row {i}, column {j}: expected a colour 0-9, got {short_repr(value, 40)}"
         )
@@ -114,31 +123,6 @@ class Task:
     id: str
     train: tuple[Pair, ...]
     test: tuple[Pair, ...]
-
-
-def _are_rows(rows: object) -> TypeGuard[list[list[int]]]:
-    """Return whether this is a list of 1 to MAX_SIDE equally long lists of 1 to MAX_SIDE values of any type."""
-    if not isinstance(rows, list) or not 0 < len(rows) <= MAX_SIDE or set(map(type, rows)) != _ONLY_LIST:
-        return False
-    widths = set(map(len, rows))
-    return len(widths) == 1 and 1 <= min(widths) <= MAX_SIDE
-
-
-def _check_shape(rows: object, where: str) -> Sequence[Sequence[Any]]:
-    """Return a value if it is a list of rows that make a grid, else raise GridError of kind ``bad_shape``."""
-    if not isinstance(rows, (list, tuple)) or not rows:
-        raise GridError("bad_shape", f"{where}: expected a non-empty list of rows, got {short_repr(rows, 40)}")
-    for i, row in enumerate(rows):
-        if not isinstance(row, (list, tuple)) or not row:
-            raise GridError(
-                "bad_shape",
-                f"{where}, row {i}: expected a non-empty list of colours, got {short_repr(row, 40)}",
-            )
-        if len(row) != len(rows[0]):
-            raise GridError("bad_shape", f"{where}, row {i}: {len(row)} cells, but row 0 has {len(rows[0])}")
-    if len(rows) > MAX_SIDE or len(rows[0]) > MAX_SIDE:
-        raise OversizeError("bad_shape", f"{where}: {len(rows)}x{len(rows[0])} is over {MAX_SIDE}x{MAX_SIDE}")
-    return rows
 
 
 def _first_bad(rows: Sequence[Sequence[object]]) -> tuple[int, int, object]:

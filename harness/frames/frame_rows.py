@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
+import orjson
 import pandas as pd
 
 from harness.core.errors import DataError
@@ -51,4 +53,15 @@ def _values(column: pd.Series) -> list[object]:
     """Return the values of a column as Python objects; None for missing ones."""
     missing = np.asarray(column.isna(), dtype=np.bool_).tolist()
     values = [None if na else value for value, na in zip(column.tolist(), missing, strict=True)]
+    if column.name == "grid":
+        return [_plain(value) for value in values]
     return [whole_number(value) for value in values] if column.name in WHOLE else values
+
+
+def _plain(value: object) -> object:
+    """Return an array, or a list of arrays or of numpy's numbers, as lists; any other value as it is."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, list):
+        with suppress(TypeError):
+            return orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+    return value

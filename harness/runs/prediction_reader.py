@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from harness.core.errors import DataError, GridError, short_repr
 from harness.core.grid import Grid
 from harness.runs.field_checks import check_index, check_number, check_text
+from harness.runs.json_grid import read_json_grid
 from harness.runs.prediction_schema import FAILURES
 from harness.runs.view_schema import GreedyRecord, ViewRecord
 
@@ -151,7 +152,7 @@ def _parse_prediction(line: dict[str, object], where: str) -> Prediction:
     """Return the prediction of a parsed line, or raise DataError naming ``where`` and the field."""
     try:
         rows, outcome, augmentation = line["grid"], line["outcome"], line["augmentation"]
-        grid = None if rows is None else Grid.from_rows(rows, f"{where}, grid")
+        grid = None if rows is None else read_json_grid(rows, f"{where}, grid")
         text = line.get("text")
         if not isinstance(augmentation, dict):
             raise DataError(f"{where}, augmentation: expected an object, got {short_repr(augmentation)}")

@@ -10,6 +10,7 @@ from typing import Literal
 from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid
 from harness.runs.field_checks import check_index, check_number, check_text
+from harness.runs.json_grid import read_json_grid
 from harness.runs.prediction_reader import EnumeratedView, Prediction, check_outcome, close_view, parse_answer
 from harness.runs.prediction_schema import OutputKey
 from harness.scoring.enumerated_outputs import group_views
@@ -153,7 +154,7 @@ def table_votes(table: TableRows) -> Iterator[PooledVote]:
     for where, row in table.rows:
         symmetry = row.get("symmetry")
         try:
-            grid = Grid.from_rows(grid_rows(row["grid"], where), f"{where}, grid")
+            grid = read_json_grid(grid_rows(row["grid"], where), f"{where}, grid")
         except GridError as error:
             raise DataError(str(error)) from None
         vote = Vote(
@@ -178,7 +179,7 @@ def _outcome(row: Row, where: str) -> tuple[str, Grid | None]:
     if "outcome" not in row:
         return read_grid(rows, f"{where}, grid")
     try:
-        grid = None if rows is None else Grid.from_rows(rows, f"{where}, grid")
+        grid = None if rows is None else read_json_grid(rows, f"{where}, grid")
     except GridError as error:
         raise DataError(str(error)) from None
     return check_outcome(row["outcome"], grid, where), grid

@@ -154,7 +154,7 @@ def _open_json_lines(path: Path) -> TableRows:
 
 
 def grid_rows(value: object, where: str) -> object:
-    """Return the value of the column ``grid`` as rows of colours: of JSON text, its value; of an array, its rows.
+    """Return the value of the column ``grid`` as rows of colours: of JSON text, its value.
 
     Raises:
         DataError: the text is not JSON.
@@ -164,8 +164,7 @@ def grid_rows(value: object, where: str) -> object:
             return orjson.loads(value)
         except orjson.JSONDecodeError as error:
             raise DataError(f"{where}, grid: {short_repr(value)} is not JSON ({error})") from None
-    to_list = getattr(value, "tolist", None)
-    return value if to_list is None else to_list()
+    return value
 
 
 def require_columns(table: TableRows, names: Sequence[str]) -> None:

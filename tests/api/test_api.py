@@ -211,7 +211,7 @@ def test_a_frame_made_by_hand_is_scored() -> None:
         {
             "task_id": [first.id, first.id, second.id],
             "test_index": [0, 0, 0],
-            "grid": [np.array(right), right, None],
+            "grid": [np.array(right), [np.array(row) for row in right], None],
             "cumulative_logprob": [np.nan, -1.0, np.nan],
             "note": "mine",
         }
