@@ -20,6 +20,12 @@ _PLOTS = {
         "Filled marks: better or worse after Holm's correction; hollow marks: not resolved. A mark has no interval if "
         "too few tasks differ to compute one.",
     ),
+    "costs": (
+        "What a task costs",
+        "Share of tasks solved by two attempts against the cost of a task",
+        "vote_2 with its interval against dollars per task, on a logarithmic axis; the tables of cost say how it is "
+        "computed. Models of one run differ by the seconds of their requests.",
+    ),
     "rates": (
         "Task by task",
         "Solve rate of every task, one model against another",
