@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from harness.candidates.pool_schema import PoolManifest
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, UnknownOutputError, UnusableRuleError
 from harness.data.spec import open_dataset
 from harness.frames.candidate_frame import candidate_frame
 from harness.frames.comparisons import Comparisons, Scored, compare_scored, markdown_with_warnings
@@ -45,17 +45,13 @@ __all__ = ["Comparisons", "Report", "Run", "ShownTask", "TaskSet", "compare", "l
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """Saved predictions; ``load_run`` and ``score`` make it. Everything is read when it is first used.
-
-    Args:
-        source: where the predictions are.
-        model: the only model of interest; None for all of them.
-        rule: the selection rule that gives vote_1 and vote_2; None for the recorded one, else the vote.
-    """
+    """Saved predictions; ``load_run`` and ``score`` make it. Everything is read when it is first used."""
 
     source: Source
     model: str | None = None
+    """The only model of interest; None for all of them."""
     rule: str | None = None
+    """The selection rule that gives vote_1 and vote_2; None for the recorded one, else the vote."""
 
     @property
     def path(self) -> Path:
@@ -166,13 +162,19 @@ class Run:
             (page,) = write_report([self.path], Path(folder) / "report.html", chosen)
             return Report((), page.read_text(encoding="utf-8"))
 
+    def _summary(self) -> str:
+        """Return the table with intervals, or why the predictions cannot be scored."""
+        try:
+            return summary_table(self.results)
+        except (UnknownOutputError, UnusableRuleError) as error:
+            return f"not scored: {error}"
+
     def __repr__(self) -> str:
-        return f"{self.path}\n\n{summary_table(self.results)}"
+        return f"{self.path}\n\n{self._summary()}"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{escape(str(self.path))}</b></p>" + markdown_with_warnings(
-            summary_table(self.results), self.warnings
-        )
+        heading = f"<p><b>{escape(str(self.path))}</b></p>"
+        return heading + markdown_with_warnings(self._summary(), self.warnings)
 
 
 @dataclass(frozen=True, eq=False)

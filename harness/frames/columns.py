@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.core.errors import DataError
+
 Kind = Literal["category", "Int16", "Int32", "Int64", "Float64", "boolean", "object"]
 """The dtype of a column; all but ``object`` hold missing values as ``pandas.NA``."""
 BLOCK_ROWS = 1 << 16
@@ -96,7 +98,10 @@ class Columns:
         missing = np.fromiter((value is None for value in values), np.bool_, count)
         if missing.any():
             values = [0 if value is None else value for value in values]
-        return Stored(np.fromiter(values, _STORED[kind], count), missing)
+        try:
+            return Stored(np.fromiter(values, _STORED[kind], count), missing)
+        except OverflowError:
+            raise DataError(f"column {name}: holds a number that is too large for {kind}") from None
 
     def _join(self, name: str, kind: Kind, parts: Sequence[Stored]) -> Any:
         """Return a column of all blocks as an array of pandas."""

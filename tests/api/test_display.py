@@ -82,6 +82,25 @@ def test_a_run_shows_its_table_with_intervals_and_its_warnings(make_run: MakeRun
     assert rows == 8
 
 
+def test_a_run_without_known_outputs_says_so(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("run", SPEC, {"m": 0.5}, 2)
+    tasks = list(iterate_tasks(open_dataset(SPEC)))
+    unknown = {
+        task.id: {
+            "train": [{"input": p.input.to_rows(), "output": p.output.to_rows()} for p in task.train if p.output],
+            "test": [{"input": p.input.to_rows()} for p in task.test],
+        }
+        for task in tasks
+    }
+    (tmp_path / "test.json").write_text(json.dumps(unknown))
+    loaded = load_run(run, str(tmp_path / "test.json"))
+    assert "not scored: of 3 tasks 3 (cross-000000" in repr(loaded)
+    assert "not scored: of 3 tasks" in loaded._repr_html_()
+    assert loaded.predictions["exact"].isna().all()
+    assert loaded.candidates["exact"].isna().all()
+    assert "exact" not in repr(loaded.show(tasks[0].id))
+
+
 def test_a_grid_is_drawn_cell_by_cell() -> None:
     grid = Grid.from_rows([[1, 1, 2], [0, 1, 0]])
     svg = grid_svg(grid)

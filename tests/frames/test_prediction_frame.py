@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.core.errors import DataError
 from harness.core.grid import Grid
 from harness.frames.columns import Columns, Schema, make_frame
 from harness.frames.prediction_frame import GridArrays, grid_id
@@ -45,7 +46,7 @@ def test_a_frame_holds_its_rows(rows: list[tuple[object, ...]], size: int) -> No
 
 
 def test_a_value_that_does_not_fit_is_no_other_value() -> None:
-    with pytest.raises(OverflowError):
+    with pytest.raises(DataError, match="column small: holds a number that is too large for Int16"):
         make_frame({"small": "Int16"}, [(2**15,)])
 
 
