@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.candidates.pool_folder import PoolFolder, is_pool
-from harness.core.errors import ArcBenchError, ConfigError, DataError
+from harness.core.errors import ArcBenchError, ConfigError
 from harness.core.grid import Task
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction, holds_views, read_views
 from harness.runs.schema import Cost, Manifest
 from harness.scoring.declared_tasks import check_same_tasks, declared_tasks
-from harness.scoring.enumerated_outputs import group_views
+from harness.scoring.file_predictions import FilePredictions, find_format, read_file, read_table_rows
 from harness.scoring.pool_loader import OpenPool, open_pool
 from harness.scoring.pooled_outputs import distinct_views, pooled_predictions
-from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
-from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
-from harness.scoring.prediction_tables import group_table
+from harness.scoring.prediction_formats import FORMATS
+from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.rescore_loader import load_rescores, run_rescores
 from harness.scoring.rule_scores import ModelRescores
 from harness.scoring.run_predictions import CostMeter, read_run_predictions
-from harness.scoring.table_rows import TableRows, open_table
+from harness.scoring.table_rows import TableRows
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
@@ -92,7 +90,20 @@ def open_predictions(
         return _open_run(folder, spec, scorer)
     if scorer is not None:
         raise ConfigError(f"{path}: --scorer chooses among the rescores of a run or pool, which this is not")
-    return _open_file(path, require_dataset(path, spec), find_format(path, form), n)
+    return _of_file(read_file(path, require_dataset(path, spec), find_format(path, form), n))
+
+
+def open_table_rows(table: TableRows, spec: str, n: int | None = None) -> SavedPredictions:
+    """Return the rows of a table for the tasks of a dataset; see ``open_predictions``.
+
+    Raises:
+        DataError: a row is damaged or does not fit the dataset; with the row and the column.
+    """
+    return _of_file(read_table_rows(table, spec, n))
+
+
+def _of_file(file: FilePredictions) -> SavedPredictions:
+    return SavedPredictions(file.form, file.tasks, file.predictions, file.n, seed=0, members=file.members)
 
 
 def find_folder(path: Path, form: str | None = None) -> RunFolder | PoolFolder | None:
@@ -106,15 +117,6 @@ def find_folder(path: Path, form: str | None = None) -> RunFolder | PoolFolder |
         return pool or PoolFolder(path)
     run = _run_folder(path)
     return run or RunFolder(path) if form == RUN or (form is None and run is not None) else None
-
-
-def find_format(path: Path, form: str | None = None) -> Format:
-    """Return the format of a file or folder that is no run or pool.
-
-    Raises:
-        ConfigError: no format has the name ``form``. DataError: the format cannot be detected.
-    """
-    return detect_format(path) if form is None else format_named(form)
 
 
 def require_dataset(path: Path, spec: str | None) -> str:
@@ -203,64 +205,3 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
             return (f"{folder.path}: it cannot be checked that {spec} has the tasks that were asked ({error})",)
     check_same_tasks(folder.path, dict(zip(manifest.config.task_ids, digests, strict=True)), tasks, spec)
     return ()
-
-
-def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredictions:
-    """Read a file or folder of predictions for the tasks of a dataset."""
-    if path.is_dir() and form.name != "arcprize":
-        raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
-    if form.name == "table":
-        return open_table_rows(open_table(path), spec, n)
-    requested = form.attempts if n is None else n
-    tasks = list(iterate_tasks(open_dataset(spec)))
-    outputs = {task.id: len(task.test) for task in tasks}
-    problems: list[str] = []
-    lines = form.read(path, outputs, problems)
-    if form.name == "lines" and holds_views(path):
-        predictions = group_views(read_views(path, accept_unended=True), outputs, None, str(path))
-    elif form.name == "lines":
-        predictions = group_predictions(lines, outputs, None, str(path), problems)
-    else:
-        names: set[str] = set()
-        merged = group_predictions(_as_one_model(lines, names), outputs, [UNNAMED], str(path), problems)
-        predictions = [replace(model, model=common_name(names)) for model in merged]
-    return SavedPredictions(form.name, tasks, predictions, _requested(predictions, requested, str(path), spec), seed=0)
-
-
-def open_table_rows(table: TableRows, spec: str, n: int | None = None) -> SavedPredictions:
-    """Read the rows of a table for the tasks of a dataset; see ``open_predictions``.
-
-    Raises:
-        DataError: a row is damaged or does not fit the dataset; with the row and the column.
-    """
-    tasks = list(iterate_tasks(open_dataset(spec)))
-    predictions, members = group_table(table, {task.id: len(task.test) for task in tasks}, n)
-    requested = _requested(predictions, n, table.name, spec)
-    return SavedPredictions("table", tasks, predictions, requested, seed=0, members=members or None)
-
-
-def _requested(predictions: Sequence[ModelPredictions], n: int | None, where: str, spec: str) -> int:
-    """Return the number of requested predictions per test output: ``n``, or the largest that one has.
-
-    Raises:
-        DataError: there are none, or more than ``n``.
-    """
-    largest = max((model.largest for model in predictions), default=0)
-    if not largest:
-        raise DataError(f"{where}: holds no prediction for the tasks of {spec}")
-    if n is not None:
-        check_counts(predictions, n, where)
-    return largest if n is None else n
-
-
-def common_name(names: Set[str]) -> str:
-    """Return the name of a file's model: the only one that its predictions have, else UNNAMED."""
-    models = names - {UNNAMED}
-    return next(iter(models)) if len(models) == 1 else UNNAMED
-
-
-def _as_one_model(predictions: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:
-    """Yield all predictions as those of one unnamed model; add the names that they had to ``names``."""
-    for prediction in predictions:
-        names.add(prediction.model)
-        yield prediction if prediction.model == UNNAMED else replace(prediction, model=UNNAMED)
