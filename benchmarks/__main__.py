@@ -37,6 +37,7 @@ ENTRIES = {
     "candidates": "Candidates",
     "hot_swap": "Swapping adapters",
     "trainer": "Training",
+    "ttt": "Test-time training",
 }
 """In the order in which they are run: the quick ones first."""
 RESULTS = FOLDER / "RESULTS.md"

@@ -13,7 +13,7 @@ from reports.gallery.votes import top_grids
 from reports.loading.prices import GpuPrice
 from reports.loading.runs import Section, all_models
 from reports.loading.training import Training
-from reports.plots.costs import cost_points, costs_figure
+from reports.plots.costs import costs_figure, sections_with_costs
 from reports.plots.curves import curves_figure
 from reports.plots.differences import differences_figure
 from reports.plots.intervals import intervals_figure
@@ -66,10 +66,10 @@ def draw_pictures(
         files |= render(intervals_figure(sections), f"{stem}-intervals")
         if any(section.pairs for section in sections):
             files |= render(differences_figure(sections), f"{stem}-differences")
-        if price is not None and any(cost_points(section, price) for section in sections):
-            files |= render(costs_figure(sections, price), f"{stem}-costs")
         if any(map(rate_pairs, sections)):
             files |= render(rates_figure(sections), f"{stem}-rates")
+        if sections_with_costs(sections, price):
+            files |= render(costs_figure(sections, price), f"{stem}-costs")
         if any(section.rated for section in sections):
             files |= render(curves_figure(sections), f"{stem}-curves")
         if any(section.fully_sampled for section in sections):

@@ -27,6 +27,7 @@ from reports.sections.provenance import provenance, warnings
 from reports.sections.reference import Reference, load_reference, published_section
 from reports.sections.sweep import sweep_section
 from reports.sections.tables import cost, differences, failures, losses, overview
+from reports.sections.test_time_training import test_time_training
 from reports.sections.verdict import unfinished_warnings, verdict
 
 
@@ -177,5 +178,6 @@ def _dataset_section(section: Section, trained: Mapping[str, Training], price: G
         parts += ["### Warnings", "\n".join(f"- {text}" for text in warning_texts)]
     if comparisons := differences(section):
         parts += ["### Differences", *comparisons]
+    parts += test_time_training(section)
     parts += ["### Coverage and selection", losses(section), *lost_grids(section), "### Failures", failures(section)]
     return [*parts, "### Cost", *cost(section, trained, price)]

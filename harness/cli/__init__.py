@@ -40,6 +40,10 @@ COMMANDS = {
         "harness.cli.workflows.sweep:sweep",
         "Train adapters on mixtures, serve and bench them all, and compare them in one table.",
     ),
+    "ttt": (
+        "harness.cli.workflows.ttt.command:ttt",
+        "Train an adapter for every task at test time, serve and bench it.",
+    ),
     "report": ("reports.cli:report", "Write a report of one or more runs."),
     "doctor": ("harness.cli.diagnosis.command:doctor", "Check this machine and its packages, and say what to do."),
     "data": ("harness.cli.data:data", "Inspect, audit, index and export datasets."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 @click.argument("run", metavar="RUN[@MODEL]")
 @click.option("--metric", default="vote_2", show_default=True, help="The metric to test.")
 @click.option("--min", "minimum", type=click.FloatRange(0, 1), help="The share that the metric must reach.")
-@click.option("--baseline", metavar="RUN[@MODEL]", help="The model that must not be worse ...")
-@click.option("--margin", type=click.FloatRange(0, 1), help="... by more than this share.")
+@click.option("--baseline", metavar="RUN[@MODEL]", help="The model to compare with, for --margin or --min-gain.")
+@click.option("--margin", type=click.FloatRange(0, 1), help="The run must not lose more than this share.")
+@click.option(
+    "--min-gain", "gain", type=click.FloatRange(0, 1, min_open=True), help="The run must gain at least this share."
+)
 @click.option(
     "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."
 )
@@ -34,6 +38,7 @@ def gate(
     minimum: float | None,
     baseline: str | None,
     margin: float | None,
+    gain: float | None,
     common: bool,
     rule: str | None,
     scorer: str | None,
@@ -46,20 +51,20 @@ def gate(
     \b
     bench gate runs/mine@adapter --metric vote_2 --min 0.20
     bench gate runs/new --baseline runs/old --metric accuracy --margin 0.01 --junit gate.xml
+    bench gate runs/ttt --baseline runs/adapter --min-gain 0.5
     """
     from harness.core.errors import ArcBenchError, ConfigError, NotComputableError
     from harness.results.junit_xml import write_junit
 
-    if (minimum is None) == (baseline is None) or (baseline is None) != (margin is None):
-        raise click.UsageError("give either --min, or --baseline with --margin")
-    requirement = f"{run} {metric} " + (
-        f">= {minimum:g}" if baseline is None else f"no worse than {baseline} - {margin:g}"
-    )
+    if (minimum is None) == (baseline is None) or (baseline is not None) != ((margin is None) != (gain is None)):
+        raise click.UsageError("give either --min, or --baseline with --margin or --min-gain")
+    requirement = f"{run} {metric} {_requirement(minimum, baseline, margin, gain)}"
     try:
         if baseline is None:
             verdict, text = _test_minimum(run, metric, minimum or 0.0, rule, scorer)
         else:
-            verdict, text = _test_margin(run, baseline, metric, margin or 0.0, common, rule, scorer)
+            runs = _ComparedRuns(run, baseline, common, rule, scorer)
+            verdict, text = _test_difference(runs, metric, margin or 0.0, gain)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, requirement, None, str(error))
@@ -97,22 +102,43 @@ def _test_minimum(run: str, metric: str, minimum: float, rule: str | None, score
     return verdict, f"{name} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
 
 
-def _test_margin(
-    run: str, baseline: str, metric: str, margin: float, common: bool, rule: str | None, scorer: str | None
-) -> tuple[Gate, str]:
-    """Test whether the metric is worse than the baseline's by at most ``margin``; return the verdict and its reason."""
+def _requirement(minimum: float | None, baseline: str | None, margin: float | None, gain: float | None) -> str:
+    """Return in words what a metric must reach."""
+    if baseline is None:
+        return f">= {minimum:g}"
+    return f"no worse than {baseline} - {margin:g}" if gain is None else f">= {baseline} + {gain:g}"
+
+
+@dataclass(frozen=True)
+class _ComparedRuns:
+    """A run and its baseline, with the options that say how they are scored."""
+
+    run: str
+    baseline: str
+    common: bool
+    rule: str | None
+    scorer: str | None
+
+
+def _test_difference(runs: _ComparedRuns, metric: str, margin: float, gain: float | None) -> tuple[Gate, str]:
+    """Test the difference of the metric from the baseline's; return the verdict and its reason.
+
+    Args:
+        margin: a loss that is allowed; used if ``gain`` is None.
+        gain: a gain that must be shown.
+    """
     from harness.core.errors import ConfigError
     from harness.results.table_format import points
     from harness.scoring.comparable_metrics import incomparable_reason
     from harness.scoring.paired_comparison import compare_pairs
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
-    from harness.stats.gate import gain_bounds, margin_verdict
+    from harness.stats.gate import gain_bounds, gain_verdict, margin_verdict
     from harness.voting.metrics import LOWER_IS_BETTER
 
     _check_metric(metric)
-    for name in (run, baseline):
+    for name in (runs.run, runs.baseline):
         require_one_model(name)
-    selected = select_models((baseline, run), common, rule, scorer)
+    selected = select_models((runs.baseline, runs.run), runs.common, runs.rule, runs.scorer)
     print_warnings(selected.warnings)
     old, new = selected.scored
     if (old.enumeration is None) == (new.enumeration is None):
@@ -123,12 +149,16 @@ def _test_margin(
     comparison = comparisons[0].comparison
     lower = metric in LOWER_IS_BETTER
     low, high = gain_bounds(comparison, lower)
-    verdict = margin_verdict(comparison, margin, lower)
-    gain = -comparison.delta if lower else comparison.delta
-    why = f" (widest case: {comparison.note})" if comparison.note else ""
+    verdict = margin_verdict(comparison, margin, lower) if gain is None else gain_verdict(comparison, gain, lower)
+    change = -comparison.delta if lower else comparison.delta
+    note = comparison.note or ("nearly all tasks differ alike" if comparison.widest else "")
+    why = f" (widest case: {note})" if note else ""
     name = _name_with_rule(metric, selected.scored)
-    text = f"{name} gains {points(gain)} points [{points(low)}, {points(high)}]{why} on {baseline}"
-    return verdict, f"{text}, asked for is a loss of at most {100 * margin:g} points"
+    text = f"{name} gains {points(change)} points [{points(low)}, {points(high)}]{why} on {runs.baseline}"
+    asked = (
+        f"a loss of at most {100 * margin:g} points" if gain is None else f"a gain of at least {100 * gain:g} points"
+    )
+    return verdict, f"{text}, asked for is {asked}"
 
 
 def _name_with_rule(metric: str, scored: Sequence[ModelScores]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -76,3 +78,23 @@ def policy_options(command: F) -> F:
     for option in reversed(_POLICY):
         command = option(command)
     return command
+
+
+def resume_command(without: str | None = None) -> str:
+    """Return the command that resumes this run, with a placeholder for the API key.
+
+    Args:
+        without: an option with a value, which is left out.
+    """
+    given = sys.argv[1:]
+    words = [
+        word
+        for previous, word in zip(["", *given], given, strict=False)
+        if without is None or (without not in (word, previous) and not word.startswith(f"{without}="))
+    ]
+    for index, word in enumerate(words):
+        if word == "--api-key" and index + 1 < len(words):
+            words[index + 1] = "KEY"
+        elif word.startswith("--api-key="):
+            words[index] = "--api-key=KEY"
+    return shlex.join(["bench", *words, *([] if "--resume" in words else ["--resume"])])

@@ -14,6 +14,7 @@ import orjson
 
 from harness.client.address import api_roots, canonical_url
 from harness.client.error_response import Refusal, TransientError, shorten
+from harness.client.model_alias import ModelAlias
 from harness.client.model_list import model_entries, parse_models
 from harness.client.request import (
     NEUTRAL_PARAMETERS,
@@ -50,6 +51,7 @@ class Client:
         key: the API key, sent as a bearer token; None sends none.
         timeout: seconds for one completion.
         notice: prints a line for the user: once for each parameter that the server refuses, and for other events.
+        alias: a model that the server knows under another name; callers use the run's name only.
 
     Attributes:
         url: the canonical address.
@@ -58,7 +60,13 @@ class Client:
     """
 
     def __init__(
-        self, url: str, key: str | None, timeout: float, sampling: SamplingParameters, notice: Callable[[str], None]
+        self,
+        url: str,
+        key: str | None,
+        timeout: float,
+        sampling: SamplingParameters,
+        notice: Callable[[str], None],
+        alias: ModelAlias | None = None,
     ) -> None:
         self.url = canonical_url(url)
         self.log: Path | None = None
@@ -69,6 +77,7 @@ class Client:
         self._lists_models: bool | None = None
         """Whether the server has a list of models; None until it was requested."""
         self._key = key
+        self._alias = alias
         self._timeout = timeout
         self._parameters = AcceptedParameters(self.url, sampling, notice)
         self._client_id = secrets.token_hex(8)
@@ -92,6 +101,10 @@ class Client:
     def omitted(self) -> set[str]:
         """Parameters that the server refused and that requests no longer contain."""
         return self._parameters.omitted
+
+    def served_name(self, model: str) -> str:
+        """Return the server's name of a model."""
+        return self._alias.served_name if self._alias is not None and model == self._alias.name else model
 
     async def version(self) -> str | None:
         """Return the version that the server reports under ``/version`` (as vLLM does), or None."""
@@ -123,7 +136,8 @@ class Client:
                 self._roots, self._lists_models = (root,), True
                 self.log = local_log(self.url, entries)
                 self.score_route = score_route(entries)
-                return parse_models(entries)
+                models = parse_models(entries)
+                return models if self._alias is None else self._alias.rename_served(models)
         if garbage is not None:
             raise garbage
         if self._lists_models is None:
@@ -266,6 +280,8 @@ class Client:
 
         if self._session is None:
             raise RuntimeError("the client is not open; use it as an async context manager")
+        if body is not None and self._alias is not None:
+            body = self._alias.rename_requested(body)
         data = None if body is None else orjson.dumps(body)
         connect = min(_CONNECT_SECONDS, timeout / 2)
         timeouts = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)

@@ -280,7 +280,7 @@ class ServerHealth:
         if listed is None:  # The server has no such list: assume that it has the requested models.
             listed = [self.served.get(name, ServedModel(name=name)) for name in self._models]
         served = {model.name: model for model in listed}
-        if missing := [name for name in self._models if name not in served]:
+        if missing := [self.client.served_name(name) for name in self._models if name not in served]:
             raise ServerError(
                 f"{self.client.url} has no model {', '.join(map(repr, missing))}; it has: {', '.join(served) or 'none'}"
             )

@@ -192,3 +192,12 @@ def _format_size(size: float) -> str:
 
 def _bad_gzip(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: not a whole gzip file ({error}); fetch or pack it again")
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file or folder is written to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -68,11 +68,11 @@ class Prompt:
         if not self.has_answer(task, test_index):
             raise SpecError(f"task {task.id}: test {test_index} has no output, so that nothing can be learned from it")
         pair = task.test[test_index]
-        return pair.input if self._asks_input or pair.output is None else pair.output
+        return pair.input if self.asks_input or pair.output is None else pair.output
 
     def has_answer(self, task: Task, test_index: int) -> bool:
         """Return whether the answer is known."""
-        return self._asks_input or task.test[test_index].output is not None
+        return self.asks_input or task.test[test_index].output is not None
 
     @property
     def shows_test_input(self) -> bool:
@@ -81,7 +81,8 @@ class Prompt:
         return any(_TEST_INPUT in content for content in _ROLE.split(rendered)[2:-1:2])
 
     @property
-    def _asks_input(self) -> bool:
+    def asks_input(self) -> bool:
+        """Whether the model is asked for a test input instead of a test output."""
         return self.name.startswith("input-")
 
     def decode(self, text: str, encoder: GridEncoder, *, lenient: bool = False) -> Grid:

@@ -9,7 +9,7 @@ and come many times faster.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import product
 from operator import eq
 
@@ -28,20 +28,14 @@ from harness.prompts.chat_template import (
 from harness.prompts.grid_text import GridEncoder, GridWriter
 from harness.prompts.prompt_template import Prompt, load_prompt, nosystem_prompt
 from harness.prompts.table_probes import probe_tasks, random_task
-from harness.prompts.table_tokenizer import SlottedText, SlotWriter, TableTokenizer, slot_task
+from harness.prompts.table_tokenizer import SlottedText, SlotWriter, TableTokenizer, slot_grids, slot_task
+from harness.prompts.token_ranges import TokenRange, ranges_by_offset
+from harness.prompts.training_sample import TrainingSample
 
 _PROBE_GRID = Grid(2, 3, bytes((0, 1, 2, 3, 4, 5)))
 _TABLES = {"cells": 1, "triples": 3, "pairs": 2, "rows": 0}
 """Number of cells looked up at a time, by table name, fastest table first; 0 stands for whole rows."""
 _PROBE = Task("probe", (Pair(_PROBE_GRID, _PROBE_GRID),) * 2, (Pair(_PROBE_GRID, _PROBE_GRID),))
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSample:
-    """Token ids of a prompt (``ids[:prompt_length]``) and of the answer to learn (``ids[prompt_length:]``)."""
-
-    ids: list[int]
-    prompt_length: int
 
 
 class PromptTokenizer:
@@ -113,6 +107,29 @@ class PromptTokenizer:
             if whole[: len(ids)] == ids:
                 return TrainingSample(whole, len(ids))
         return TrainingSample(ids + self._encode_text(answer), len(ids))
+
+    def sample_with_outputs(self, task: Task, test_index: int) -> TrainingSample:
+        """Return ``sample``, with the outputs of the train pairs after the first to be learned too.
+
+        Where the prompt asks for an input, these are the inputs.
+
+        Raises:
+            ConfigError: the tokenizer does not tell which tokens write a grid; else as ``sample``.
+        """
+        ranges = self._grid_ranges(task, test_index)
+        side = int(not self.prompt.asks_input)
+        wanted = range(2 + side, 2 * len(task.train), 2)
+        return replace(self.sample(task, test_index), learned=tuple(ranges[k] for k in wanted if k in ranges))
+
+    def _grid_ranges(self, task: Task, test_index: int) -> dict[int, TokenRange]:
+        """Return the token range of each grid in the prompt, by its index in ``slot_grids``."""
+        if self._table is not None:
+            return self._table.prompt_ranges(task, test_index, lambda ids: decode_ids(self.tokenizer, ids))
+        slotted, grids = self._slotted_texts(len(task.train))[0], slot_grids(task, test_index)
+        text, parts = slotted.fill_slots(grids, self.encoder), slotted.locate_slots(grids, self.encoder)
+        if text != self.prompt_text(task, test_index):
+            raise ConfigError(f"prompt {self.prompt.name!r}: the chat template changes grids; use loss_on: answer")
+        return dict(zip(slotted.grids, ranges_by_offset(self.tokenizer, text, parts), strict=True))
 
     def answer_ids(self, task: Task, test_index: int) -> list[int]:
         """Return the ids of the answer and its end of turn, as ``sample`` has them (and raises)."""

@@ -15,6 +15,7 @@ from itertools import chain, product
 
 from harness.core.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
 from harness.prompts.grid_text import GridEncoder, GridWriter
+from harness.prompts.token_ranges import Decode, TokenRange, count_leading, count_trailing
 
 Encode = Callable[[str], list[int]]
 _SLOT = re.compile("\ue000([0-9]+)\ue001")
@@ -67,6 +68,17 @@ class SlottedText:
             assert grid is not None  # prompts do not show unknown outputs
             text += [encoder.encode(grid), fixed]
         return "".join(text)
+
+    def locate_slots(self, grids: Sequence[Grid | None], encoder: GridWriter) -> list[tuple[int, int]]:
+        """Return the (start, end) in characters of each slot's grid in ``fill_slots``."""
+        places, end = [], 0
+        for index, fixed in zip(self.grids, self.fixed, strict=False):
+            grid = grids[index]
+            assert grid is not None
+            start = end + len(fixed)
+            end = start + len(encoder.encode(grid))
+            places.append((start, end))
+        return places
 
 
 class RowTable:
@@ -159,11 +171,31 @@ class TableTokenizer:
         self._encode, self._encoder, self._slotted_texts, self._cut = encode, encoder, slotted_texts, cut
         self._by_n_train: dict[int, tuple[SlottedText, SlottedText]] = {}
         self._ids: dict[str, list[int]] = {}
+        self._overlaps: dict[tuple[str, int], int] = {}
         self._table = RowTable(encode, encoder, cells=cells)
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
         """Return the ids of the prompt."""
         return self._join_ids(self._prompt_and_answer(task)[0], slot_grids(task, test_index))
+
+    def prompt_ranges(self, task: Task, test_index: int, decode: Decode) -> dict[int, TokenRange]:
+        """Return which ids of the prompt write each grid that it shows, by the grid's index in ``slot_grids``."""
+        text, grids = self._prompt_and_answer(task)[0], slot_grids(task, test_index)
+        starts, ends = [], []
+        length, tail = 0, ""
+        for fixed, index in zip(text.fixed, text.grids, strict=False):
+            grid = grids[index]
+            assert grid is not None
+            head = self._encoder.head(grid.height, grid.width)
+            first, *rest = (tail + fixed, head) if self._cut else (tail + fixed + head,)
+            ends.append(length + self._overlap(decode, first, len(tail)))
+            length += sum(len(self._text_ids(key)) for key in (first, *rest))
+            starts.append(length - self._overlap(decode, [first, *rest][-1], -len(head)))
+            rows: list[int] = []
+            self._table.append_rows(rows, grid)
+            length, tail = length + len(rows), self._encoder.tail(grid.height, grid.width)
+        ends.append(length + self._overlap(decode, tail + text.fixed[-1], len(tail)))
+        return dict(zip(text.grids, zip(starts, ends[1:], strict=True), strict=True))
 
     def answer_ids(self, task: Task, test_index: int) -> list[int]:
         """Return the ids of the answer and its end of turn. The output must be known."""
@@ -190,6 +222,14 @@ class TableTokenizer:
             self._table.append_rows(ids, grid)
             tail = encoder.tail(grid.height, grid.width)
         return ids + self._text_ids(tail + text.fixed[-1])
+
+    def _overlap(self, decode: Decode, text: str, length: int) -> int:
+        """Return how many tokens of a text overlap its first characters, or its last ones if ``length`` is negative."""
+        known = self._overlaps.get((text, length))
+        if known is None:
+            count = count_leading if length > 0 else count_trailing
+            known = self._overlaps[text, length] = count(decode, self._text_ids(text), abs(length)) if length else 0
+        return known
 
     def _text_ids(self, text: str) -> list[int]:
         """Return the ids of a piece of text, from the cache if it has them."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.candidates.rescores import RescoreHeader
 from harness.client.address import check_servers
+from harness.client.model_alias import ModelAlias
 from harness.client.retry import RetryPolicy
 from harness.core.errors import ConfigError, RunError
 from harness.scoring.rescore_source import RescoreSource
@@ -29,6 +30,8 @@ class RescoreOptions:
     """Rescore so many of the best candidates by vote; None for all."""
     api_key: str | None = field(default=None, repr=False)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    alias: ModelAlias | None = None
+    """A scorer that the servers know under another name."""
 
     def check(self) -> None:
         """Reject invalid options.

@@ -126,7 +126,9 @@ async def _prepare(options: RescoreOptions, source: RescoreSource, display: Disp
     async with AsyncExitStack() as stack:
         servers = []
         for url in options.servers:
-            client = Client(url, options.api_key, options.policy.timeout, SamplingParameters(), display.notice)
+            client = Client(
+                url, options.api_key, options.policy.timeout, SamplingParameters(), display.notice, options.alias
+            )
             servers.append(ScoreServer(await stack.enter_async_context(client), plan.scorers, options.policy))
         await connect_servers(servers)
         same_weights = options.model is None

@@ -84,11 +84,17 @@ def plan_table(comparisons: Sequence[PairedComparison], difference: float) -> st
 
 
 def comparisons_json(comparisons: Sequence[PairedComparison]) -> list[dict[str, object]]:
-    """Return the comparisons for another program: all fields, all task ids, and ``tasks_needed``.
+    """Return the comparisons for another program: their fields, all task ids, and ``tasks_needed``.
 
     ``tasks_needed`` is the number of tasks that would resolve the observed difference at 80 % power.
     """
-    return [{**asdict(row), "tasks_needed": row.comparison.tasks_for(row.comparison.delta)} for row in comparisons]
+    return [_as_json(row) for row in comparisons]
+
+
+def _as_json(row: PairedComparison) -> dict[str, object]:
+    values = asdict(row)
+    del values["comparison"]["widest"]  # only gates use it
+    return {**values, "tasks_needed": row.comparison.tasks_for(row.comparison.delta)}
 
 
 def _ids(ids: Sequence[str], shown: int | None) -> str:

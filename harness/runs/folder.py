@@ -17,6 +17,8 @@ from harness.runs.checked_json import read_record, write_record
 from harness.runs.schema import Manifest, Results, RunConfig
 
 _LOCK = ".lock"
+TTT_PLAN, TTT_LOCK = "ttt.json", ".ttt.lock"
+"""Files of a run with test-time training, which has no manifest until its first task is answered."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,12 @@ class RunFolder:
                     f"{self.path} was begun with another configuration; changed: {'; '.join(changes)}. "
                     "Resume it as it was begun, or choose another --out"
                 )
+            # With test-time training, all sessions of one command have its start time.
+            same = manifest.config.ttt is not None and manifest.started in (old.started, *old.resumed)
             manifest = manifest.model_copy(
                 update={
                     "started": old.started,
-                    "resumed": [*old.resumed, manifest.started],
+                    "resumed": [*old.resumed, *([] if same else [manifest.started])],
                     "servers": list(dict.fromkeys([*old.servers, *manifest.servers])),
                     "warnings": list(dict.fromkeys([*old.warnings, *manifest.warnings])),
                     "without": sorted({*old.without, *manifest.without}),
@@ -113,8 +117,11 @@ class RunFolder:
         self.write_manifest(manifest)
         return manifest
 
-    def check_free(self, resume: bool) -> None:
+    def check_free(self, resume: bool, *, in_parts: bool = False) -> None:
         """Check that a run may be written to the folder.
+
+        Args:
+            in_parts: it is a run with test-time training, which has no manifest until a task is answered.
 
         Raises:
             RunError: the path is a file. Without ``resume``, the folder is not empty. With ``resume``, it does not
@@ -125,10 +132,10 @@ class RunFolder:
         if resume and not self.path.exists():
             raise RunError(f"{self.path}: there is no run to resume; correct --out, or leave out --resume to begin one")
         names = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
-        names = {name for name in names if name != _LOCK and not name.startswith(".tmp-")}
+        names = {name for name in names if name not in (_LOCK, TTT_LOCK) and not name.startswith(".tmp-")}
         if names and not resume:
             raise RunError(f"{self.path} exists and is not empty; --resume completes it, or choose another --out")
-        if names and not self.manifest_path.exists():
+        if names and not self.manifest_path.exists() and not (in_parts and TTT_PLAN in names):
             raise RunError(f"{self.path} holds {', '.join(sorted(names)[:3])} but no manifest.json: it is not a run")
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -136,17 +143,20 @@ class RunFolder:
         write_record(self.manifest_path, manifest)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, name: str = _LOCK) -> Iterator[None]:
         """Hold an exclusive lock on the folder, which is made if missing.
 
         The operating system releases the lock if the process dies.
+
+        Args:
+            name: file of the lock; another one than a session's for what holds it during many sessions.
 
         Raises:
             RunError: another process holds the lock, or the folder cannot be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / _LOCK).open("ab+", buffering=0)
+            file = (self.path / name).open("ab+", buffering=0)
         except OSError as error:
             raise RunError(
                 f"{self.path}: cannot write to this folder ({error.strerror}); choose another, or make it writable"
@@ -178,7 +188,9 @@ def config_changes(old: RunConfig, new: RunConfig) -> list[str]:
 
 def _flat(config: RunConfig) -> dict[str, object]:
     """Return a configuration as one flat dictionary, with names such as ``base's encoder`` and ``search.min_prob``."""
-    fields = config.model_dump(exclude={"models", "search"})
+    fields = config.model_dump(exclude={"models", "search", "ttt"})
+    if config.ttt is not None:
+        fields |= {f"test-time training's {key}": value for key, value in config.ttt.flat_values().items()}
     search = {} if config.search is None else config.search.model_dump()
     fields |= {"search": "dfs" if search else None, **{f"search.{name}": value for name, value in search.items()}}
     fields["models"] = [model.name for model in config.models]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from harness.runs.prediction_schema import Record, omitted_if_none
+from harness.runs.task_training import Protocol, TttConfig
 from harness.runs.view_schema import EnumerationResult, SearchConfig
 
 
@@ -64,6 +65,8 @@ class RunConfig(Record):
     """None without early stopping: every test output gets n samples."""
     search: SearchConfig | None = omitted_if_none()
     """How the answers of every view are enumerated; None, and no field in the file, for one drawn answer per sample."""
+    ttt: TttConfig | None = omitted_if_none()
+    """How an adapter was trained for every task; None, and no field in the file, without test-time training."""
     rule: str | None = omitted_if_none()
     """The selection rule that gives vote_1 and vote_2 of the run; None, and no field in the file, for the vote."""
 
@@ -126,6 +129,8 @@ class Manifest(Record):
     """``content_digest`` of each task, in the order of ``config.task_ids``; None in older runs."""
     predictions_sha256: str | None = None
     """SHA-256 of predictions.jsonl when the run finished; None before."""
+    protocol: Protocol | None = omitted_if_none()
+    """What the model was trained on, compared with the tasks; only of runs with test-time training."""
 
     @model_validator(mode="after")
     def _check_task_digests(self) -> Manifest:
@@ -200,6 +205,7 @@ class Results(Record):
     confidence: float
     resamples: int
     cost: dict[str, Cost] | None = None
+    test_time_training: TestTimeCost | None = omitted_if_none()
 
 
 class RuleResult(Record):
@@ -233,6 +239,17 @@ class Cost(Record):
     """Number of tokens in the answers."""
     seconds: float
     """Sum of the request durations; more than the wall time, as requests overlap."""
+
+
+class TestTimeCost(Record):
+    """Cost of test-time training and of answering, summed over the tasks that are answered."""
+
+    tasks: int
+    outcomes: dict[str, int]
+    """Tasks by outcome of their training."""
+    train_seconds: float
+    sample_seconds: float
+    """Wall time of answering the tasks, with loading and unloading their adapters."""
 
 
 class SweepRow(Record):

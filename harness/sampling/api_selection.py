@@ -86,9 +86,10 @@ async def _try_setup(draft: ConfigDraft, servers: Sequence[Server], *, without_s
     config, warnings = draft.complete(served_models(servers), without_system=without_system)
     for server in servers:
         server.hashes = {model.name: model.hash for model in config.models if model.hash is not None}
+        server.hashes |= {} if draft.options.part is None else draft.options.part.hashes
     setup = await _select_api(draft, config, servers)
     plan = setup.plan
-    firsts = [plan.sample(index * plan.per_model) for index in range(len(config.models))]
+    firsts = [plan.sample(number) for number in plan.first_numbers()]
     await send_trials(servers, [setup.builder.build_request([sample]) for sample in firsts])
     refused = [warning for server in servers if (warning := _refused_stop_tokens(server, setup)) is not None]
     return replace(setup, warnings=[*warnings, *setup.warnings, *refused])
@@ -110,8 +111,8 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
         local = LocalTokenizers(servers, config, templates)
         if not draft.is_continued:
             config = local.with_template_dates(config)
-            local.check_system_role(Plan(config, draft.tasks))
-        plan = Plan(config, draft.tasks)
+            local.check_system_role(draft.plan(config))
+        plan = draft.plan(config)
         local.load_formats(plan)
         await check_servers_tokenize_alike(local, RequestBuilder(plan, config, templates=templates), plan, config)
         if not draft.is_continued:
@@ -126,7 +127,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
         if draft.api == "completions":
             raise ConfigError(f"--api completions: {error}; --api chat asks without token ids") from None
         reason = "" if draft.api == "chat" else str(error)
-    plan = Plan(config, draft.tasks) if plan is None else plan
+    plan = draft.plan(config) if plan is None else plan
     if local is not None:
         warnings += local.stop_warnings(plan, config)
     if tokenizers is None:

@@ -19,7 +19,9 @@ from harness.runs.schema import RunConfig, ServedModel, StopConfig
 from harness.runs.view_schema import SearchConfig
 from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.sampling.options import ApiChoice, RunOptions
+from harness.sampling.plan import Plan
 from harness.sampling.search_options import search_config
+from harness.sampling.task_part import without_hashes
 from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
 
 
@@ -85,6 +87,11 @@ class ConfigDraft:
         """Whether the run was begun earlier, so that the settings of its models are kept."""
         return self.repeated is not None or self.resumed is not None
 
+    def plan(self, config: RunConfig) -> Plan:
+        """Return the plan of the run, which requests the tasks of this session only."""
+        part = self.options.part
+        return Plan(config, self.tasks, None if part is None else part.task_ids)
+
     def complete(
         self, served: Mapping[str, ServedModel], *, without_system: bool = False
     ) -> tuple[RunConfig, list[str]]:
@@ -112,7 +119,8 @@ class ConfigDraft:
             ]
             stop = self.repeated.stop
         config = RunConfig(
-            models=models,
+            ttt=None if options.part is None else options.part.config,
+            models=models if options.part is None else without_hashes(models),
             dataset=options.dataset,
             dataset_digest=self.dataset.digest(),
             task_ids=[task.id for task in self.tasks],

@@ -12,13 +12,26 @@ from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest, RunConfig
 from harness.sampling.config_draft import served_models
 from harness.sampling.recording import Recorder
+from harness.sampling.task_part import TaskPart
 
 
 def initial_manifest(
-    config: RunConfig, tasks: Sequence[Task], servers: Sequence[Server], warnings: Sequence[str]
+    config: RunConfig,
+    tasks: Sequence[Task],
+    servers: Sequence[Server],
+    warnings: Sequence[str],
+    part: TaskPart | None = None,
 ) -> Manifest:
-    """Return the manifest of a run before its first request."""
+    """Return the manifest of a run before its first request.
+
+    With test-time training the served model is listed without hash and place, which are those of one task's adapter.
+
+    Args:
+        part: the tasks that this session answers; None for all.
+    """
     served = served_models(servers)
+    if config.ttt is not None:
+        served |= {m.name: served[m.name].model_copy(update={"hash": None, "root": None}) for m in config.models}
     models = [served[model.name] for model in config.models if model.name in served]
     bases = {model.parent: served[model.parent] for model in models if model.parent in served}
     return Manifest(
@@ -31,10 +44,11 @@ def initial_manifest(
         warnings=list(warnings),
         without=_omitted_parameters(servers),
         answered_as={},
-        started=now(),
+        started=now() if part is None else part.started,
         resumed=[],
         finished=None,
         task_digests=[content_digest(task) for task in tasks],
+        protocol=None if part is None else part.protocol,
     )
 
 

@@ -20,6 +20,7 @@ from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.sampling.search_options import Search, check_enumeration, check_search
+from harness.sampling.task_part import TaskPart
 from harness.voting.early_stopping import StopRule
 from harness.voting.selection_rules import VOTE, get_rule
 
@@ -69,6 +70,8 @@ class RunOptions:
     retry_errors: bool = False
     """With ``resume``: also replace predictions that were given up or refused."""
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    part: TaskPart | None = None
+    """The tasks to answer and by which served model; None for all tasks and the models of these names."""
 
     @property
     def sampling(self) -> SamplingParameters:

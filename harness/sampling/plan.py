@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -90,6 +90,9 @@ class PromptFormat:
 class Plan:
     """All samples of a run, numbered by model, then test output, then sample index.
 
+    Args:
+        requested_tasks: ids of the tasks whose samples are requested in this session; None for all.
+
     Attributes:
         formats: the prompt format of each model, by name.
 
@@ -97,11 +100,19 @@ class Plan:
         SpecError: a prompt is unknown, or never shows the test input.
     """
 
-    def __init__(self, config: RunConfig, tasks: Sequence[Task]) -> None:
+    def __init__(
+        self, config: RunConfig, tasks: Sequence[Task], requested_tasks: Collection[str] | None = None
+    ) -> None:
         self._config = config
         self._tasks = tuple(tasks)
         self._outputs = [(i, j) for i, task in enumerate(self._tasks) for j in range(len(task.test))]
         """Index of the task and of the test pair, by test output."""
+        self._requested = [
+            k
+            for k, (i, _) in enumerate(self._outputs)
+            if requested_tasks is None or self._tasks[i].id in requested_tasks
+        ]
+        """Test outputs whose samples are requested."""
         self._model_index = {model.name: i for i, model in enumerate(config.models)}
         self._output_index = {(self._tasks[i].id, j): k for k, (i, j) in enumerate(self._outputs)}
         for prompt in {model.prompt for model in config.models}:
@@ -140,8 +151,18 @@ class Plan:
         task_index, test_index = self._outputs[number % self.per_model // self._config.n]
         return self._tasks[task_index].test[test_index].output
 
+    def first_numbers(self) -> list[int]:
+        """Return the number of the first sample of each model that is requested."""
+        first = self._requested[0] * self._config.n
+        return [index * self.per_model + first for index in range(len(self._model_index))]
+
+    def requested_numbers(self) -> Iterator[int]:
+        """Yield the numbers of the samples that are requested in this session."""
+        for block in self.blocks(1, self._config.n):
+            yield from block
+
     def blocks(self, models_at_once: int, size: int) -> Iterator[range]:
-        """Yield the numbers of all samples once, in blocks that each fit into one request.
+        """Yield the numbers of all requested samples once, in blocks that each fit into one request.
 
         Models are processed in groups; within a group, models take turns with the same samples.
 
@@ -152,7 +173,7 @@ class Plan:
         n = self._config.n
         for start in range(0, len(self._model_index), models_at_once):
             group = range(start, min(start + models_at_once, len(self._model_index)))
-            for output_start in range(0, self.per_model, n):
+            for output_start in (output * n for output in self._requested):
                 for sample_index in range(0, n, size):
                     for model in group:
                         first = model * self.per_model + output_start

@@ -67,6 +67,8 @@ class Recorder(ABC):
         self._display = display
         self._reasons: set[str] = set()
         self._shown: set[str] = set()
+        self._varies_by_task = config.ttt is not None
+        """Whether each task is answered by another adapter, so that other names are no swaps."""
         self._max_tokens = {model.name: model.max_tokens for model in config.models}
         self._read_log()
         self.unmeasured = UnmeasuredModelCheck(self.board.tallies.values(), self._max_tokens)
@@ -108,7 +110,7 @@ class Recorder(ABC):
         """Note the name under which a server answered; tell the user if another version of the adapter did before."""
         if answered_as not in (names := self.answered_as[model]):
             names.add(answered_as)
-            if len(names) > 1:
+            if len(names) > 1 and not self._varies_by_task:
                 self._show_once(
                     f"warning: {model} was answered by {' and '.join(sorted(names))}: swapped during the run"
                 )

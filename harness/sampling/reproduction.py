@@ -13,7 +13,7 @@ from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views
 from harness.runs.prediction_schema import PredictionKey
-from harness.runs.schema import Results, RunConfig
+from harness.runs.schema import Manifest, Results, RunConfig
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
@@ -67,8 +67,23 @@ def reproduce_run(
     if manifest.finished is None:
         raise RunError(f"{run} is not finished, so that there is nothing to compare with; complete it with --resume")
     run_results(run, rule=_compared_rule(config))  # fails now, not after sampling, if it cannot be scored
-    options = RunOptions(
-        servers=servers or tuple(manifest.servers),
+    options = repeated_options(manifest, out, servers or tuple(manifest.servers), api_key, resume, policy)
+    summary = sample_run(options, display, config)
+    return summary, compare_runs(run, out) if summary.finished else None
+
+
+def repeated_options(
+    manifest: Manifest,
+    out: Path,
+    servers: tuple[str, ...],
+    api_key: str | None = None,
+    resume: bool = False,
+    policy: RetryPolicy | None = None,
+) -> RunOptions:
+    """Return the options with which a run is sampled again in another folder."""
+    config = manifest.config
+    return RunOptions(
+        servers=servers,
         models=tuple(model.name for model in config.models),
         dataset=config.dataset,
         n=config.n,
@@ -91,8 +106,6 @@ def reproduce_run(
         api_key=api_key,
         policy=policy or RetryPolicy(),
     )
-    summary = sample_run(options, display, config)
-    return summary, compare_runs(run, out) if summary.finished else None
 
 
 def compare_runs(run: Path, other: Path) -> ReproductionResult:
@@ -170,4 +183,4 @@ def _is_close(one: object, other: object, tolerance: float) -> bool:
 
 def _without_cost(results: Results) -> dict[str, object]:
     """Return the results without times, which depend on the machine."""
-    return results.model_dump(exclude={"cost"})
+    return results.model_dump(exclude={"cost", "test_time_training"})

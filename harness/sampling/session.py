@@ -7,7 +7,7 @@ import gc
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter, process_time
 
 from harness.client.http_client import Client
@@ -54,6 +54,8 @@ class SessionSummary:
     """From the first request to the last answer."""
     cpu_seconds: float
     """CPU time of this process."""
+    left: int
+    """Predictions that this session should have made and that are still missing."""
     noun: str = "predictions"
     """What is counted: ``predictions``, or ``views`` with ``--search dfs``."""
 
@@ -81,7 +83,7 @@ def sample_run(
     """
     options.check()
     folder = RunFolder(options.out)
-    folder.check_free(options.resume)
+    folder.check_free(options.resume, in_parts=options.part is not None)
     raise_file_limit(len(options.servers) * options.policy.max_in_flight)
     try:
         with rare_garbage_collection():
@@ -106,7 +108,7 @@ async def _run_session(
         if setup.builder.why_chats:
             display.notice(f"asking through chat completions: {setup.builder.why_chats}")
         stack.enter_context(folder.locked())
-        manifest = initial_manifest(setup.config, tasks, servers, setup.warnings)
+        manifest = initial_manifest(setup.config, tasks, servers, setup.warnings, options.part)
         manifest, log = _open_folder(options, folder, manifest, display)
         stack.callback(log.close)
         recorder, workload = _workload(setup, log, display, manifest)
@@ -123,7 +125,10 @@ async def _run_session(
     tallies = recorder.board.tallies.values()
     if recorder.board.complete:
         recorder.unmeasured.check_all(tallies)
-    return _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
+    summary = _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
+    if options.part is None:
+        return summary
+    return replace(summary, left=sum(not recorder.done[number] for number in setup.plan.requested_numbers()))
 
 
 def _workload(
@@ -145,7 +150,9 @@ def _summary(
     tallies = board.tallies.values()
     sampled = sum(tally.answered for tally in tallies)
     done, total = sum(tally.done for tally in tallies), sum(tally.total for tally in tallies)
-    return SessionSummary(folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds, board.noun)
+    return SessionSummary(
+        folder, sampled, done, total, seconds, sampling_seconds, cpu_seconds, total - done, board.noun
+    )
 
 
 async def open_servers(options: RunOptions, display: Display, stack: AsyncExitStack) -> list[Server]:
@@ -158,8 +165,9 @@ async def open_servers(options: RunOptions, display: Display, stack: AsyncExitSt
         ServerError: none answers.
     """
     servers = []
+    alias = None if options.part is None else options.part.alias
     for url in options.servers:
-        client = Client(url, options.api_key, options.policy.timeout, options.sampling, display.notice)
+        client = Client(url, options.api_key, options.policy.timeout, options.sampling, display.notice, alias)
         servers.append(Server(await stack.enter_async_context(client), options.models, options.policy))
     await connect_servers(servers)
     return servers
@@ -176,7 +184,7 @@ def _open_folder(
     Raises:
         RunError: the folder is not empty, or has another configuration.
     """
-    folder.check_free(options.resume)
+    folder.check_free(options.resume, in_parts=options.part is not None)
     manifest = folder.start_run(manifest, options.resume)
     if options.retry_errors:
         folder.results_path.unlink(missing_ok=True)  # they count predictions that are removed now

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from harness.runs.schema import Manifest, ModelConfig, StopConfig
 from harness.runs.view_schema import SearchConfig
 
-_IGNORED_IN_RUN = frozenset({"models", "dataset", "dataset_digest", "task_ids", "rule"})
-"""Fields of a run that are compared elsewhere: models field by field, tasks by their content, rules as they apply."""
+_IGNORED_IN_RUN = frozenset({"models", "dataset", "dataset_digest", "task_ids", "rule", "ttt"})
+"""Fields of a run that are compared elsewhere: models field by field, tasks by their content, rules as they apply; or
+that say which model it is (ttt)."""
 _IGNORED_IN_MODEL = frozenset({"name", "hash", "prompt"})
 """Which model it is, and the name of its prompt, whose digest is compared."""
 _FIELD_NAMES = {"stop": "their stopping rules", "prompt_digest": "prompt"}

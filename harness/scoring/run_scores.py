@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.core.files import write_atomically
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Results
+from harness.runs.schema import Results, TestTimeCost
+from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
 from harness.scoring.headline_rule import by_headline_rule, headline_rule
 from harness.scoring.model_scores import ModelScores, make_results, score_model
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
@@ -114,7 +115,20 @@ def run_results(
     """Return the results of a run folder without writing them; see ``score_run``."""
     saved = open_predictions(run)
     results = make_results(score_saved(saved, rule), saved.n, saved.seed, confidence, resamples)
-    return results.model_copy(update={"cost": saved.costs})
+    trained = saved.manifest is not None and saved.manifest.config.ttt is not None
+    training = _test_time_cost(run) if trained else None
+    return results.model_copy(update={"cost": saved.costs, "test_time_training": training})
+
+
+def _test_time_cost(run: Path) -> TestTimeCost:
+    """Return the cost of the tasks in a run's ttt.jsonl."""
+    records = TrainingLog(run / TTT_LOG).records()
+    return TestTimeCost(
+        tasks=len(records),
+        outcomes=count_outcomes(records),
+        train_seconds=round(sum(record.train_seconds for record in records.values()), 3),
+        sample_seconds=round(sum(record.sample_seconds for record in records.values()), 3),
+    )
 
 
 def write_results(folder: RunFolder, results: Results) -> None:

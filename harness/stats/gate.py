@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from harness.stats.intervals import CONFIDENCE, wilson
-from harness.stats.paired_test import Comparison
+from harness.stats.paired_test import ALIKE, Comparison
 
 
 class Gate(Enum):
@@ -39,17 +39,35 @@ def margin_verdict(
     return gate_verdict(low, high, -margin)
 
 
+def gain_verdict(
+    comparison: Comparison, gain: float, lower_is_better: bool = False, confidence: float = CONFIDENCE
+) -> Gate:
+    """Return the verdict on whether a run is better than its baseline by at least ``gain``.
+
+    The interval of the gain decides (see ``gain_bounds``): PASS needs all of it at or above ``gain``.
+
+    Raises:
+        ValueError: the gain is not above 0.
+    """
+    if gain <= 0:
+        raise ValueError(f"a gain to be shown is above 0, not {gain}")
+    low, high = gain_bounds(comparison, lower_is_better, confidence)
+    return gate_verdict(low, high, gain)
+
+
 def gain_bounds(
     comparison: Comparison, lower_is_better: bool = False, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return the confidence interval of the gain: the difference, with positive sign if the run is better.
 
-    If the comparison has no interval, the worst case is used: every lost task loses 1 and every won task wins 1, with
-    both shares of tasks at the upper ends of their Wilson intervals.
+    Where nearly all tasks differ alike, it is widened to ``nearly_alike_bounds``. Where too few tasks differ for an
+    interval, the worst case is used: every lost task loses 1 and every won task wins 1, with both shares of tasks at
+    the upper ends of their Wilson intervals.
     """
-    if comparison.low is not None and comparison.high is not None:
-        return (-comparison.high, -comparison.low) if lower_is_better else (comparison.low, comparison.high)
-    tasks = comparison.tasks
-    _, lost = wilson(comparison.lost / tasks, tasks, confidence)
-    _, won = wilson(comparison.won / tasks, tasks, confidence)
-    return -lost, won
+    low, high, tasks = comparison.low, comparison.high, comparison.tasks
+    if comparison.note and comparison.note != ALIKE:
+        _, lost = wilson(comparison.lost / tasks, tasks, confidence)
+        _, won = wilson(comparison.won / tasks, tasks, confidence)
+        return -lost, won
+    ends = [end for end in (low, high, *(comparison.widest or ())) if end is not None]
+    return (-max(ends), -min(ends)) if lower_is_better else (min(ends), max(ends))

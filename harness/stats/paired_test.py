@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 
 from harness.stats.bootstrap import ROUNDED, Floats, resampled_means, to_units, unsigned_seed
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
+from harness.stats.nearly_alike import FEWEST_DIFFERING, nearly_alike_bounds
 
 SIGNIFICANCE = 0.05
-FEWEST_DIFFERING = 10
-"""Number of differing tasks from which on a difference gets an interval."""
+ALIKE = "all tasks differ alike"
+"""Note of a comparison whose interval would have no width."""
 EXACT_FLIPS = 16
 """Number of differing tasks up to which all sign flips are enumerated."""
 
@@ -52,6 +53,8 @@ class Comparison:
     """``better``, ``worse`` or ``not resolved``."""
     note: str = ""
     """Why there is no interval; else empty."""
+    widest: tuple[float, float] | None = None
+    """Bounds of ``delta`` where nearly all tasks differ alike (``nearly_alike_bounds``); else None."""
 
     @property
     def differing(self) -> int:
@@ -99,7 +102,7 @@ def compare(
     ends = paired_intervals(units, seed, confidence, resamples) / scale[:, None]
     tests = sign_tests(units, scale, seed, resamples)
     rows = zip(units, scale, ends, tests, flipped, strict=True)
-    return apply_holm([_compare_row(*row) for row in rows], flipped)
+    return apply_holm([_compare_row(*row, confidence) for row in rows], flipped)
 
 
 def apply_holm(comparisons: Sequence[Comparison], lower_is_better: Sequence[bool]) -> list[Comparison]:
@@ -110,7 +113,9 @@ def apply_holm(comparisons: Sequence[Comparison], lower_is_better: Sequence[bool
     ]
 
 
-def _compare_row(units: Floats, scale: float, ends: Floats, test: tuple[float, str], lower: bool) -> Comparison:
+def _compare_row(
+    units: Floats, scale: float, ends: Floats, test: tuple[float, str], lower: bool, confidence: float
+) -> Comparison:
     """Return the comparison of one row, without verdict and Holm's correction.
 
     Args:
@@ -118,6 +123,7 @@ def _compare_row(units: Floats, scale: float, ends: Floats, test: tuple[float, s
         ends: the interval of the mean difference.
         test: the p-value, and the name of the test.
         lower: whether lower values are better.
+        confidence: of the bounds where nearly all tasks differ alike.
     """
     tasks, above, below = len(units), int((units > 0).sum()), int((units < 0).sum())
     sd = float(units.std(ddof=1) / scale) if tasks > 1 and np.ptp(units) > 0 else 0.0
@@ -125,7 +131,7 @@ def _compare_row(units: Floats, scale: float, ends: Floats, test: tuple[float, s
     if above + below < FEWEST_DIFFERING:
         note = "too few tasks differ"
     elif not ends[0] < ends[1]:
-        note = "all tasks differ alike"
+        note = ALIKE
     return Comparison(
         tasks=tasks,
         won=below if lower else above,
@@ -140,6 +146,7 @@ def _compare_row(units: Floats, scale: float, ends: Floats, test: tuple[float, s
         resolvable=resolvable_difference(sd, tasks),
         verdict="",
         note=note,
+        widest=nearly_alike_bounds(units / scale, confidence),
     )
 
 

@@ -1,12 +1,12 @@
-"""What a run costs in money: the price of its GPUs for as long as it took, divided among its models and tasks."""
+"""What a task costs in money: the price of a run's GPUs for the time that the task took."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
 
 from reports.loading.loaded_run import LoadedRun
+from reports.loading.task_costs import task_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,36 +14,20 @@ class GpuPrice:
     """The price of an hour of one GPU, in dollars.
 
     Args:
-        gpus: number of GPUs that served a run; None takes one per server that the run's manifest names.
+        gpus: number of GPUs of a run; None takes one per server that the run's manifest names.
     """
 
     hour: float
     gpus: int | None = None
 
     def used_gpus(self, run: LoadedRun) -> int:
-        """Return the number of GPUs that served a run."""
+        """Return the number of GPUs of a run."""
         return self.gpus or len(run.manifest.servers)
 
-    def task_cost(self, run: LoadedRun, model: str) -> float | None:
-        """Return the dollars per task of a model of a run; None if they are unknown.
-
-        The run's wall time is divided among its models by the seconds of their requests, as several models are served
-        at the same time.
-        """
-        seconds, spent = wall_seconds(run), run.cost.get(model)
-        total = math.fsum(cost.seconds for cost in run.cost.values())
-        if seconds is None or spent is None or not total:
-            return None
-        return self.hour * self.used_gpus(run) * seconds / 3600 * spent.seconds / total / len(run.tasks)
-
-
-def wall_seconds(run: LoadedRun) -> float | None:
-    """Return how long a run took; None if it was interrupted or its times are unknown."""
-    manifest = run.manifest
-    if manifest.finished is None or manifest.resumed:
-        return None
-    seconds = (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
-    return seconds if seconds > 0 else None
+    def task_dollars(self, run: LoadedRun, model: str) -> float | None:
+        """Return the dollars per task of a model of a run; None if they are unknown."""
+        seconds = task_cost(run, model).total
+        return None if seconds is None else self.hour * self.used_gpus(run) * seconds / 3600
 
 
 def dollars(amount: float) -> str:

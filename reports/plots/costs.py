@@ -1,76 +1,69 @@
-"""Plot vote_2 against the cost of a task, one point per model, as ARC Prize's leaderboard does."""
+"""Plot accuracy and vote_2 against the cost of a task, training at test time included (as ARC Prize does)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.runs.schema import Metric
 from reports.loading.prices import GpuPrice, dollars
 from reports.loading.runs import Section, all_models
+from reports.loading.task_costs import has_test_time_training, task_cost
 from reports.plots.style import WIDTH, legend, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLUMNS = 3
+_METRICS = ("accuracy", "vote_2")
 
 
-@dataclass(frozen=True, slots=True)
-class CostPoint:
-    """One model of a section."""
-
-    model: str
-    cost: float
-    """Dollars per task."""
-    vote_2: Metric
-
-
-def cost_points(section: Section, price: GpuPrice) -> list[CostPoint]:
-    """Return the models of a section whose cost is known and above 0."""
-    points = []
-    for model, run, name in section.models_with_runs():
-        cost = price.task_cost(run, name)
-        if cost:
-            points.append(CostPoint(model, cost, section.results.models[model].metrics["vote_2"]))
-    return points
+def costs_by_model(section: Section, price: GpuPrice | None = None) -> dict[str, float]:
+    """Return the models of a section whose cost is known: dollars per task, or seconds without a price."""
+    costs = {
+        model: task_cost(run, name).total if price is None else price.task_dollars(run, name)
+        for model, run, name in section.models_with_runs()
+    }
+    return {model: cost for model, cost in costs.items() if cost}
 
 
-def costs_figure(sections: Sequence[Section], price: GpuPrice) -> Figure:
-    """Draw one panel per dataset: vote_2 in per cent with its interval, dollars per task on a logarithmic axis.
+def sections_with_costs(sections: Sequence[Section], price: GpuPrice | None = None) -> list[Section]:
+    """Return the sections with a known cost; without a price, those with test-time training and two known costs."""
+    if price is not None:
+        return [section for section in sections if costs_by_model(section, price)]
+    return [section for section in sections if has_test_time_training(section) and len(costs_by_model(section)) > 1]
 
-    Sections without a known cost are left out; one must have some.
-    """
+
+def costs_figure(sections: Sequence[Section], price: GpuPrice | None = None) -> Figure:
+    """Draw one row of panels per section: each model's value with its interval, against the cost of a task."""
     from matplotlib.figure import Figure
 
-    models = all_models(sections)
-    drawn = [(section, points) for section in sections if (points := cost_points(section, price))]
-    rows = -(-len(drawn) // _COLUMNS)
-    figure = Figure(figsize=(WIDTH, 0.6 + 3.0 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, min(_COLUMNS, len(drawn)), squeeze=False).ravel())
-    for panel, (section, points) in zip(panels, drawn, strict=False):
-        _draw_panel(panel, points, models)
-        panel.set_title(section.heading)
-    for empty in panels[len(drawn) :]:
-        empty.set_axis_off()
-    legend(figure, panels[: len(drawn)])
+    models, drawn = all_models(sections), sections_with_costs(sections, price)
+    figure = Figure(figsize=(WIDTH, 0.6 + 3.0 * len(drawn)), layout="constrained")
+    rows = figure.subplots(len(drawn), len(_METRICS), squeeze=False)
+    for section, panels in zip(drawn, rows, strict=True):
+        costs = costs_by_model(section, price)
+        for metric, panel in zip(_METRICS, panels, strict=True):
+            for model, cost in costs.items():
+                if (value := section.results.models[model].metrics.get(metric)) is None:
+                    continue
+                style = look(models.index(model))
+                panel.plot([cost, cost], [100 * value.low, 100 * value.high], color=style.colour, linewidth=1.5)
+                panel.plot([cost], [100 * value.value], style.marker, color=style.colour, label=model)
+            title = metric if len(drawn) == 1 else f"{section.heading}: {metric}"
+            panel.set(title=title, ylabel="%", ylim=(-3, 103))
+            _set_cost_axis(panel, list(costs.values()), price)
+    legend(figure, [panel for row in rows for panel in row])
     return figure
 
 
-def _draw_panel(panel: Axes, points: Sequence[CostPoint], models: Sequence[str]) -> None:
-    for point in points:
-        style, metric = look(models.index(point.model)), point.vote_2
-        ends = [[100 * (metric.value - metric.low)], [100 * (metric.high - metric.value)]]
-        panel.errorbar(
-            [point.cost], [100 * metric.value], ends, fmt=style.marker, color=style.colour, capsize=2.5,
-            label=point.model,
-        )  # fmt: skip
-    panel.set_xscale("log")
-    least, most = min(point.cost for point in points), max(point.cost for point in points)
-    panel.set_xlim(least / 2, most * 2)
+def _set_cost_axis(panel: Axes, costs: Sequence[float], price: GpuPrice | None) -> None:
+    """Scale the axis of costs: seconds from 0, dollars on a logarithmic scale."""
+    if price is None:
+        panel.set(xlabel="seconds a task, training included")
+        panel.set_xlim(left=0)
+        return
+    least, most = min(costs), max(costs)
+    panel.set(xlabel="cost a task", xscale="log", xlim=(least / 2, most * 2))
     ticks = [least] if most < 1.2 * least else [least, (least * most) ** 0.5, most]
     panel.set_xticks(ticks, [dollars(tick) for tick in ticks], minor=False)
     panel.minorticks_off()
-    panel.set(xlabel="cost a task", ylabel="vote_2, %", ylim=(-4, 104))

@@ -22,9 +22,9 @@ _PLOTS = {
     ),
     "costs": (
         "What a task costs",
-        "Share of tasks solved by two attempts against the cost of a task",
-        "vote_2 with its interval against dollars per task, on a logarithmic axis; the tables of cost say how it is "
-        "computed. Models of one run differ by the seconds of their requests.",
+        "Accuracy and vote_2 against the cost of a task",
+        "Each mark is a model with its interval. The cost is a mean over tasks, of training at test time and of "
+        "answering: in seconds, or with a price in dollars on a logarithmic axis.",
     ),
     "rates": (
         "Task by task",

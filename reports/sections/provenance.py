@@ -31,7 +31,7 @@ def warnings(section: Section) -> list[str]:
         texts += [
             f"{run.name}: {model} was answered by several versions: {', '.join(names)}"
             for model, names in manifest.answered_as.items()
-            if len(names) > 1
+            if len(names) > 1 and manifest.config.ttt is None  # with test-time training every task has a version
         ]
     manifests = [run.manifest for run in section.runs]
     texts += find_confounders(manifests, [model for manifest in manifests for model in manifest.config.models])
@@ -82,6 +82,8 @@ def _models_table(config: RunConfig) -> str:
 def _run_command(run: LoadedRun) -> str:
     """Return the ``bench run`` command that requests the same predictions."""
     config = run.manifest.config
+    if config.ttt is not None:
+        return _ttt_command(run)
     words = ["bench", "run", *(w for url in run.manifest.servers for w in ("--server", url))]
     words += [w for model in config.models for w in ("--model", model.name)]
     words += ["--dataset", config.dataset, "-n", str(config.n), "--seed", str(config.seed)]
@@ -94,6 +96,17 @@ def _run_command(run: LoadedRun) -> str:
     if len(config.task_ids) < len(open_dataset(config.dataset).ids):
         words += ["--limit", str(len(config.task_ids))]
     return shlex.join([*words, *_sampling_options(config), "--out", run.name])
+
+
+def _ttt_command(run: LoadedRun) -> str:
+    """Return the ``bench ttt`` command that trains and requests the same; the run folder has the recipe."""
+    config = run.manifest.config
+    words = ["bench", "ttt", f"{run.name}/ttt-recipe.json", "--dataset", config.dataset, "-n", str(config.n)]
+    words += ["--seed", str(config.seed), "--max-tokens", str(config.models[0].max_tokens)]
+    if len(config.task_ids) < len(open_dataset(config.dataset).ids):
+        words += ["--limit", str(len(config.task_ids))]
+    options = [word for word in _sampling_options(config) if word not in ("--api", config.api)]
+    return shlex.join([*words, *options, "--name", config.models[0].name, "--out", f"{run.name}-again"])
 
 
 def _sampling_options(config: RunConfig) -> list[str]:

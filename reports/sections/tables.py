@@ -11,11 +11,12 @@ from harness.runs.prediction_schema import FAILURES
 from harness.runs.schema import ModelResult
 from harness.runs.view_schema import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
-from harness.stats.paired_test import FEWEST_DIFFERING
+from harness.stats.nearly_alike import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
 from reports.loading.loaded_run import LoadedRun
-from reports.loading.prices import GpuPrice, dollars, wall_seconds
+from reports.loading.prices import GpuPrice, dollars
 from reports.loading.runs import Section, all_models
+from reports.loading.task_costs import has_test_time_training, task_cost, wall_seconds
 from reports.loading.training import Training
 
 UNKNOWN = "–"
@@ -147,7 +148,7 @@ def cost(section: Section, trained: Mapping[str, Training], price: GpuPrice | No
             cells = [f"{spent.requests:,}", f"{spent.tokens:,}", f"{spent.seconds:,.0f}", speed]
         rows.append([model, *cells, UNKNOWN if training is None else duration(training.seconds)])
         if price is not None:
-            amount = price.task_cost(run, name)
+            amount = price.task_dollars(run, name)
             rows[-1].append(UNKNOWN if amount is None else dollars(amount))
     about = (
         "Tokens are completion tokens. Seconds are summed over requests, many of which run at the same time, so tokens "
@@ -170,9 +171,12 @@ def _price_note(section: Section, price: GpuPrice) -> str:
     gpus = ", ".join(dict.fromkeys(str(price.used_gpus(run)) for run in section.runs))
     note = (
         f"Cost a task: the run's time on {gpus} GPU{'' if gpus == '1' else 's'} at {dollars(price.hour)} an hour, "
-        "divided among its models by the seconds of their requests and among its tasks; training is not included."
+        "divided among its models by the seconds of their requests and among its tasks; training before the run and "
+        "rescoring are not included."
     )
-    if any(wall_seconds(run) is None for run in section.runs):
+    if has_test_time_training(section):
+        note += " With test-time training it is the time of training on a task and answering it."
+    if any(task_cost(run, name).total is None for _, run, name in section.models_with_runs()):
         note += " It is unknown for runs that were interrupted, whose pauses are not recorded."
     return note
 

@@ -63,6 +63,25 @@ def stage(url: str, version: str) -> dict[str, Any]:
     return _call(url, "/admin/adapters/load", {"adapter": version, "live": False})
 
 
+def sleep(url: str) -> dict[str, Any]:
+    """Make a server free its GPU memory: weights go to the CPU's memory, the KV cache is dropped. Not run on a GPU yet.
+
+    Requests in flight are finished first. The server must have been started with ``--enable-sleep-mode``.
+
+    Returns:
+        {"asleep"}: whether it sleeps now.
+
+    Raises:
+        AdapterError, ServerError: as ``load``.
+    """
+    return _call(url, "/admin/sleep", {})
+
+
+def wake(url: str) -> dict[str, Any]:
+    """Make a sleeping server compute again (answer and errors as ``sleep``)."""
+    return _call(url, "/admin/wake", {})
+
+
 def _change(url: str, action: str, adapter: str) -> dict[str, Any]:
     """Send a change to its route and return the server's answer."""
     return _call(url, f"/admin/adapters/{action}", {"adapter": adapter})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import AdapterError
+from harness.core.files import sync_to_disk
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -74,12 +74,3 @@ def copy_adapter(source: Path, draft: Path) -> None:
         read_object(draft / MANIFEST)
     if (draft / WEIGHTS).exists():
         (draft / "adapter_model.bin").unlink(missing_ok=True)
-
-
-def sync_to_disk(path: Path) -> None:
-    """Wait until a file or folder is written to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
-from harness.core.files import atomic_writer
-from serve.registry.adapter_files import MANIFEST, copy_adapter, read_object, sync_to_disk
+from harness.core.files import atomic_writer, sync_to_disk
+from serve.registry.adapter_files import MANIFEST, copy_adapter, read_object
 from serve.registry.adapter_version import (
     NAME,
     VERSION,

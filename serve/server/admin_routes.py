@@ -19,6 +19,7 @@ from serve.registry.adapter_version import AdapterVersion
 from serve.server.http_json import Refusal, admin_status, error_response, json_response, read_json
 from serve.server.pool import AdapterPool
 from serve.server.service import Service
+from serve.server.sleep_routes import SLEEP_ROUTES, attach_sleep_routes
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -58,8 +59,8 @@ ACTIONS: dict[str, tuple[type[Schema], Action]] = {
     "gc": (GcBody, lambda pool, body: asyncio.to_thread(pool.registry.gc, body.keep)),
 }
 """By the last part of the route: its body, and the change, which returns the version or the ids it concerns."""
-ADMIN_ROUTES = {("GET", "/admin/adapters"), *(("POST", f"/admin/adapters/{name}") for name in ACTIONS)}
-"""Method and path of every route here."""
+ADMIN_ROUTES = {("GET", "/admin/adapters"), *(("POST", f"/admin/adapters/{name}") for name in ACTIONS), *SLEEP_ROUTES}
+"""Method and path of every route of administration."""
 
 
 def attach_routes(app: FastAPI) -> None:
@@ -67,6 +68,7 @@ def attach_routes(app: FastAPI) -> None:
     app.router.routes.append(Route("/admin/adapters", _list, methods=["GET"]))
     for name in ACTIONS:
         app.router.routes.append(Route(f"/admin/adapters/{name}", _change, methods=["POST"]))
+    attach_sleep_routes(app)
 
 
 async def _list(request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
-from tests.support.runs.run_folders import edit_manifest
+from harness.runs.folder import RunFolder
+from serve.registry.store import Registry
+from tests.support.runs.run_folders import edit_manifest, load_records
 from trainers.tiny.train import shipped_path
 
 TASKS = 16
@@ -57,6 +60,32 @@ def test_adapters_differ_for_a_visible_reason(finished: Path) -> None:
         assert text in report
     for name in re.findall(r"\]\(([^)]+\.png)\)", report):
         assert (finished / name).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_test_time_training_learns_a_family_that_nothing_was_trained_on(finished: Path) -> None:
+    assert accuracy(finished, "centre-ttt", "ttt") > 0.5
+    assert accuracy(finished, "centre-before", "tiny-base") < accuracy(finished, "centre-ttt", "ttt") - 0.2
+    for name in ("centre-ttt", "arc1-ttt"):
+        manifest = RunFolder(finished / "bench" / name).manifest()
+        assert manifest.protocol is not None
+        assert manifest.protocol.label == "demonstrations of these tasks at test time"
+    assert (finished / "report.md").read_text().count("### Test-time training\n") == 2
+    assert not Registry(finished / "adapters").versions("ttt-centre-000000")
+
+
+@pytest.mark.slow
+def test_a_demo_of_an_earlier_version_is_completed(finished: Path, tmp_path: Path) -> None:
+    """Without the runs of test-time training, which it did not make, only these are made."""
+    for name in ("arc1-before", "arc1-ttt"):
+        shutil.move(finished / "bench" / name, tmp_path / name)
+    watched = list(finished.glob("bench/*/predictions.jsonl"))
+    before = [path.stat().st_mtime_ns for path in watched]
+    done = subprocess.run([*COMMAND, str(finished)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert [path.stat().st_mtime_ns for path in watched] == before
+    for name in ("arc1-before", "arc1-ttt"):
+        assert load_records(finished / "bench" / name), name
 
 
 @pytest.mark.slow

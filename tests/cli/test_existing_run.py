@@ -10,7 +10,8 @@ import pytest
 from harness.cli.workflows.existing_run import ExpectedRun, adapter_hashes, is_finished, resume_or_move_aside
 from harness.core.errors import RunError
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.folder import RunFolder
+from harness.runs.folder import TTT_PLAN, RunFolder
+from harness.runs.task_training import TTT_LOG, Protocol, TaskRecord, TrainingLog, TttConfig, TttPlan
 from harness.scoring.run_scores import score_run
 from serve.launch.operations import add_adapter
 from tests.support.runs.run_folders import MakeRun, edit_manifest
@@ -90,6 +91,47 @@ def test_a_folder_that_is_no_run_yet(tmp_path: Path) -> None:
     (tmp_path / "killed" / "manifest.json").write_bytes(b"{")
     with pytest.raises(RunError, match=r"manifest\.json"):
         is_finished(tmp_path / "killed", EXPECTED)
+
+
+TTT = TttConfig(recipe={"max_steps": 30}, base="0" * 16, start=None)
+EXPECTED_TTT = replace(EXPECTED, hashes={"m": frozenset()}, ttt=TTT)
+
+
+def test_a_run_with_another_test_time_training_is_moved_aside(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = with_expected_manifest(make_run("r", SPEC, {"m": 0.5}))
+    assert not is_finished(run, EXPECTED_TTT)
+    edit_manifest(run, ttt=TTT)
+    assert not is_finished(run, EXPECTED)
+    assert not is_finished(run, EXPECTED_TTT)  # ttt.jsonl lacks its tasks
+    assert resume_or_move_aside(run, EXPECTED_TTT)
+    for task_id in RunFolder(run).manifest().config.task_ids:
+        TrainingLog(run / TTT_LOG).append(task_record(task_id))
+    assert is_finished(run, EXPECTED_TTT)
+    assert not resume_or_move_aside(run, replace(EXPECTED_TTT, ttt=TTT.model_copy(update={"base": "1" * 16})))
+    assert "the recipe of its test-time training" in capsys.readouterr().out
+
+
+def task_record(task_id: str) -> TaskRecord:
+    """Return the record of a task that the base answered."""
+    return TaskRecord(
+        task_id=task_id, outcome="untrained", adapter=None, digest=None, steps=0, samples=0, train_seconds=0.0,
+        reason="deadline", answered_by="base", own_adapter=False, sample_seconds=1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", [SPEC, "toy/cross/evaluation#n=2"])
+def test_a_run_that_has_only_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], dataset: str) -> None:
+    protocol = Protocol(label="not known", trained_on=[], leaked_tasks=0, reason="")
+    plan = TttPlan(
+        format=1, model="m", dataset=dataset, dataset_digest="0" * 16, task_ids=[], config=TTT, protocol=protocol
+    )
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / TTT_PLAN).write_text(plan.model_dump_json())
+    assert not is_finished(tmp_path / "r", EXPECTED_TTT)
+    assert resume_or_move_aside(tmp_path / "r", EXPECTED_TTT) == (dataset == SPEC)
+    assert ("differs in dataset" in capsys.readouterr().out) == (dataset != SPEC)
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from reports.loading.loaded_run import load_run
 from reports.loading.prices import GpuPrice, dollars
 from reports.loading.runs import load_sections
-from reports.plots.costs import cost_points, costs_figure
+from reports.plots.costs import costs_by_model, costs_figure
 from reports.plots.style import styled
+from reports.sections.tables import cost
+from tests.reports.test_test_time_training import base_run, trained_run
 from tests.support.commands import run_bench
 from tests.support.runs.run_folders import MakeRun, edit_manifest
 
@@ -23,12 +25,12 @@ SPEC = "toy/cross/evaluation#n=4"
 def test_a_run_costs_its_time_on_its_gpus(make_run: MakeRun) -> None:
     path = make_run("run", SPEC, {"a": 0.5, "b": 0.7}, 4)  # a minute, by its manifest; 16 requests of 0.25 s each
     run = load_run(path, "run")
-    assert GpuPrice(3.0).task_cost(run, "a") == pytest.approx(3.0 / 60 / 2 / 4)
-    assert GpuPrice(3.0, gpus=8).task_cost(run, "b") == pytest.approx(8 * 3.0 / 60 / 2 / 4)
+    assert GpuPrice(3.0).task_dollars(run, "a") == pytest.approx(3.0 / 60 / 2 / 4)
+    assert GpuPrice(3.0, gpus=8).task_dollars(run, "b") == pytest.approx(8 * 3.0 / 60 / 2 / 4)
     edit_manifest(path, servers=["http://127.0.0.1:1", "http://127.0.0.1:2"])
     two = load_run(path, "run")
-    assert GpuPrice(3.0).task_cost(two, "a") == pytest.approx(2 * 3.0 / 60 / 2 / 4)
-    assert GpuPrice(3.0).task_cost(two, "nobody") is None
+    assert GpuPrice(3.0).task_dollars(two, "a") == pytest.approx(2 * 3.0 / 60 / 2 / 4)
+    assert GpuPrice(3.0).task_dollars(two, "nobody") is None
 
 
 def test_models_share_the_time_by_the_seconds_of_their_requests(make_run: MakeRun) -> None:
@@ -37,7 +39,7 @@ def test_models_share_the_time_by_the_seconds_of_their_requests(make_run: MakeRu
     slow = [line.replace('"seconds":0.25', '"seconds":0.75') if '"model":"b"' in line else line for line in lines]
     (path / "predictions.jsonl").write_text("".join(slow))
     run = load_run(path, "run")
-    costs = [GpuPrice(7.0).task_cost(run, model) or 0.0 for model in "ab"]
+    costs = [GpuPrice(7.0).task_dollars(run, model) or 0.0 for model in "ab"]
     assert costs[1] == pytest.approx(3 * costs[0])
     assert 4 * sum(costs) == pytest.approx(7.0 / 60)
 
@@ -49,7 +51,7 @@ def test_models_share_the_time_by_the_seconds_of_their_requests(make_run: MakeRu
 def test_the_cost_of_an_interrupted_run_is_unknown(make_run: MakeRun, changes: dict[str, object]) -> None:
     path = make_run("run", SPEC, {"a": 0.5}, 4)
     edit_manifest(path, **changes)
-    assert GpuPrice(3.0).task_cost(load_run(path, "run"), "a") is None
+    assert GpuPrice(3.0).task_dollars(load_run(path, "run"), "a") is None
 
 
 @given(st.floats(1e-9, 1e9))
@@ -72,21 +74,33 @@ def test_the_plot_has_a_point_for_each_model_with_a_known_cost(make_run: MakeRun
     edit_manifest(unfinished, finished=None)
     sections = load_sections([first, second, unfinished])
     price = GpuPrice(2.0)
-    assert [[point.model for point in cost_points(section, price)] for section in sections] == [
-        ["a", "b"],
-        ["a", "c"],
-        [],
-    ]
+    expected = [["a", "b"], ["a", "c"], []]
+    assert [list(costs_by_model(section, price)) for section in sections] == expected
     with styled():
         figure = costs_figure(sections, price)
-    panels = [panel for panel in figure.axes if panel.axison]
-    assert [panel.get_title() for panel in panels] == [section.heading for section in sections[:2]]
-    for panel, section in zip(panels, sections, strict=False):
-        assert panel.get_xscale() == "log"
-        for container, point in zip(panel.containers, cost_points(section, price), strict=True):
-            assert container.get_label() == point.model
-            line = container[0]
-            assert (line.get_xdata()[0], line.get_ydata()[0]) == (point.cost, 100 * point.vote_2.value)
+    panels = iter(figure.axes)
+    for section in sections[:2]:
+        for metric in ("accuracy", "vote_2"):
+            panel, points = next(panels), []
+            assert panel.get_title() == f"{section.heading}: {metric}"
+            assert panel.get_xscale() == "log"
+            for line in panel.lines[1::2]:
+                points.append((line.get_label(), line.get_xdata()[0], line.get_ydata()[0]))
+            values = section.results.models
+            assert points == [
+                (model, cost, 100 * values[model].metrics[metric].value)
+                for model, cost in costs_by_model(section, price).items()
+            ]
+    assert not list(panels)
+
+
+def test_a_task_of_test_time_training_costs_training_and_answering(make_run: MakeRun) -> None:
+    runs = [trained_run(make_run, "ttt", 0.9, 8.0), base_run(make_run)]
+    (section,) = load_sections(runs)
+    costs = costs_by_model(section, GpuPrice(3.0, gpus=2))
+    assert costs["ttt"] == pytest.approx(2 * 3.0 * (8.0 + 1.95) / 3600)
+    assert costs["tiny-base"] == pytest.approx(2 * 3.0 * 60 / 20 / 3600)
+    assert "the time of training on a task and answering it" in cost(section, {}, GpuPrice(3.0))[1]
 
 
 def test_the_report_has_the_costs_on_request(

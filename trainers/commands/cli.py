@@ -107,6 +107,7 @@ def train(
 @click.option(
     "--draws", default=1000, show_default=True, type=click.IntRange(1), help="Samples for lengths and shares."
 )
+@click.option("--dataset", metavar="SPEC", help="Show the test-time training of the dataset's first task instead.")
 @DRY_RUN
 @json_option("the preview")
 @arc24_options
@@ -115,6 +116,7 @@ def preview(
     overrides: tuple[str, ...],
     samples: int,
     draws: int,
+    dataset: str | None,
     dry_run: bool,
     json_file: Path | None,
     **original: Any,
@@ -123,9 +125,14 @@ def preview(
 
     \b
     bench preview examples/train-toy.yaml
+    bench preview examples/ttt-tiny.yaml --dataset arc1/evaluation#ids=FILE
     """
     import json
     from dataclasses import asdict
+
+    if dataset is not None:
+        _print_task_preview(recipe_file, overrides, dataset, samples, json_file)
+        return
 
     from trainers.commands.preview import format_preview
     from trainers.commands.preview import preview as preview_recipe
@@ -201,6 +208,21 @@ def _print_dry_run(recipe: Recipe, progress: bool, json_file: Path | None) -> No
 
     result = dry_run(recipe, progress=progress)
     print_result(result.as_text(), json.dumps(asdict(result), indent=2), json_file)
+
+
+def _print_task_preview(
+    path: Path | None, overrides: tuple[str, ...], dataset: str, samples: int, json_file: Path | None
+) -> None:
+    """Print what test-time training shows of the first task of a dataset."""
+    import json
+    from dataclasses import asdict
+
+    from trainers.commands.ttt_preview import preview_task
+    from trainers.recipe.ttt_recipe import load_ttt_recipe
+
+    result = preview_task(load_ttt_recipe(path, overrides), dataset, samples=samples)
+    values = {**asdict(result.preview), "task_training": asdict(result.plan)}
+    print_result(result.as_text(), json.dumps(values, indent=2, ensure_ascii=False), json_file)
 
 
 def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:

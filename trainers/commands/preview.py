@@ -9,7 +9,7 @@ from typing import Any
 from harness.prompts.chat_template import decode_ids
 from harness.prompts.grid_encoder import parse_encoder
 from trainers.data.micro_batches import MicroBatchLimits, cut_micro_batches
-from trainers.data.mixture import DrawnSample, SampleCounts, count_by_source
+from trainers.data.mixture import DrawnSample, Mixture, SampleCounts, count_by_source
 from trainers.model.inputs import RecipeInputs, open_inputs, open_recipe_mixture
 from trainers.recipe.extras import require_train_extra
 from trainers.recipe.schema import Recipe
@@ -19,12 +19,16 @@ PERCENTILES = (50, 75, 90, 95, 99, 100)
 
 @dataclass(frozen=True)
 class PreviewSample:
-    """One sample as text; the loss covers ``answer``, which includes the end-of-turn token."""
+    """One sample as text; the loss covers ``answer``, which includes the end-of-turn token.
+
+    With ``loss_on: outputs`` it also covers what ``prompt`` has between ``[LOSS>`` and ``<LOSS]``.
+    """
 
     spec: str
     task_id: str
     tokens: int
     answer_tokens: int
+    """Tokens in the loss."""
     prompt: str
     answer: str
 
@@ -111,18 +115,22 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
     """
     require_train_extra()
     inputs = open_inputs(recipe)
-    tokenizer = inputs.chat.tokenizer
-    mixture = open_recipe_mixture(inputs)
     size = recipe.batch_size
-    drawn = [mixture.draw_sample(i) for i in range(-(-draws // size) * size)]
+    return preview_mixture(inputs, open_recipe_mixture(inputs), range(-(-draws // size) * size), samples)
+
+
+def preview_mixture(inputs: RecipeInputs, mixture: Mixture, indices: Sequence[int], samples: int) -> Preview:
+    """Return the preview of the samples with these indices, the first ``samples`` of them decoded."""
+    recipe, size = inputs.recipe, inputs.recipe.batch_size
+    drawn = [mixture.draw_sample(i) for i in indices]
     steps = [drawn[k : k + size] for k in range(0, len(drawn), size)][: recipe.max_steps]
     lengths = sorted(len(d.sample.ids) for d in drawn)
     counts = count_by_source(drawn, len(mixture.sources))
     n_skipped = sum(c.too_long + c.no_output for c in counts)
     totals = [sum(len(d.sample.ids) for d in step) for step in steps]
-    specs = [dataset.spec for dataset in inputs.datasets]
+    specs = [source.dataset.spec for source in mixture.sources]
     return Preview(
-        samples=[_preview_sample(specs[d.source], d, tokenizer) for d in drawn[:samples]],
+        samples=[_preview_sample(specs[d.source], d, inputs.chat.tokenizer) for d in drawn[:samples]],
         drawn=len(drawn),
         percentiles={p: lengths[min(len(lengths) - 1, len(lengths) * p // 100)] for p in PERCENTILES},
         sources=[
@@ -156,8 +164,18 @@ def _tokenizer_report(inputs: RecipeInputs) -> TokenizerReport:
 
 def _preview_sample(spec: str, draw: DrawnSample, tokenizer: Any) -> PreviewSample:
     ids, start = draw.sample.ids, draw.sample.prompt_length
-    prompt, answer = decode_ids(tokenizer, ids[:start]), decode_ids(tokenizer, ids[start:])
-    return PreviewSample(spec, draw.task_id, len(ids), len(ids) - start, prompt, answer)
+    prompt, end = "", 0
+    for first, last in draw.sample.learned:
+        prompt += decode_ids(tokenizer, ids[end:first]) + mark_loss(decode_ids(tokenizer, ids[first:last]))
+        end = last
+    prompt += decode_ids(tokenizer, ids[end:start])
+    answer = decode_ids(tokenizer, ids[start:])
+    return PreviewSample(spec, draw.task_id, len(ids), draw.sample.loss_length, prompt, answer)
+
+
+def mark_loss(text: str) -> str:
+    """Return a text between the marks of the loss."""
+    return f"[LOSS>{text}<LOSS]"
 
 
 def _padding(steps: Sequence[Sequence[DrawnSample]], limits: MicroBatchLimits) -> float:
@@ -173,8 +191,9 @@ def format_preview(shown: Preview) -> str:
     """Return the preview as text for people."""
     parts = []
     for s in shown.samples:
-        parts.append(f"--- {s.spec}, task {s.task_id}: {s.tokens} tokens, the loss covers the last {s.answer_tokens}")
-        parts.append(f"{s.prompt}[LOSS>{s.answer}<LOSS]")
+        where = "" if "[LOSS>" in s.prompt else "the last "
+        parts.append(f"--- {s.spec}, task {s.task_id}: {s.tokens} tokens, the loss covers {where}{s.answer_tokens}")
+        parts.append(s.prompt + mark_loss(s.answer))
     parts.append(f"--- over the first {shown.drawn} samples")
     parts.append("tokens a sample: " + ", ".join(f"{p} % ≤ {n}" for p, n in shown.percentiles.items()))
     parts.append(f"dropped: {shown.dropped_share:.1%} of all draws; padding: {shown.padding:.1%} of all places")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError
+from harness.prompts.training_sample import TrainingSample
 from trainers.data.mixture import DrawnSample, count_by_source
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def samples_per_process(batch_size: int, processes: int) -> int:
 class Collator:
     """Collate one process's samples of a training step into micro-batches.
 
-    The loss covers the answer and its end-of-turn token. Padding is masked by position, not by token id, because some
-    tokenizers pad with the end-of-turn token.
+    The loss covers the answer, its end-of-turn token, and the ``learned`` ranges of the prompt. Padding is masked by
+    position, not by token id, because some tokenizers pad with the end-of-turn token.
     """
 
     pad_id: int
@@ -90,10 +91,7 @@ class Collator:
 
         draws = [row["draw"] for row in rows]
         cut = cut_micro_batches([len(d.sample.ids) for d in draws], self.limits)
-        micro_batches = [
-            pad_samples([draws[k].sample.ids for k in ks], [draws[k].sample.prompt_length for k in ks], self.pad_id)
-            for ks in cut
-        ]
+        micro_batches = [pad_samples([draws[k].sample for k in ks], self.pad_id) for ks in cut]
         flat = {name: torch.cat([p[name].flatten() for p in micro_batches]) for name in ("input_ids", "labels")}
         return {
             **flat,
@@ -112,24 +110,21 @@ def split_micro_batches(micro_batches: Sequence[Batch], number: int) -> list[Bat
     return parts
 
 
-def pad_samples(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int], pad_id: int) -> Batch:
+def pad_samples(samples: Sequence[TrainingSample], pad_id: int) -> Batch:
     """Return samples as one batch, padded on the right.
 
     There is no attention mask: causal attention never looks at the padding after a sample, and the padding is not in
     the loss. A mask would exclude PyTorch's fastest attention kernels.
-
-    Args:
-        ids: token ids of each sample.
-        prompt_lengths: number of leading tokens of each sample that are outside the loss.
     """
     import torch
 
-    longest = max(map(len, ids))
-    shape = (len(ids), longest)
+    longest = max(len(sample.ids) for sample in samples)
+    shape = (len(samples), longest)
     tokens = torch.full(shape, pad_id, dtype=torch.long)
     labels = torch.full(shape, IGNORED, dtype=torch.long)
-    for k, (row, start) in enumerate(zip(ids, prompt_lengths, strict=True)):
-        end = len(row)
-        tokens[k, :end] = torch.tensor(row)
-        labels[k, start:end] = tokens[k, start:end]
-    return {"input_ids": tokens, "position_ids": torch.arange(longest).repeat(len(ids), 1), "labels": labels}
+    for k, sample in enumerate(samples):
+        end = len(sample.ids)
+        tokens[k, :end] = torch.tensor(sample.ids)
+        for first, last in (*sample.learned, (sample.prompt_length, end)):
+            labels[k, first:last] = tokens[k, first:last]
+    return {"input_ids": tokens, "position_ids": torch.arange(longest).repeat(len(samples), 1), "labels": labels}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from typing import Protocol
 
-from harness.core.augmentation import identity_view, random_view, resplit
+from harness.core.augmentation import identity_view, random_view
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Task
 from harness.core.random_stream import Stream
@@ -14,8 +15,9 @@ from harness.data.dataset import Dataset
 from harness.prompts.chat_template import DEFAULT_SETTINGS, ChatTokenizer, TemplateSettings
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
-from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
-from trainers.data.task_augmentation import EQUAL_WEIGHTS, Kind, random_change
+from harness.prompts.prompt_tokenizer import PromptTokenizer
+from harness.prompts.training_sample import TrainingSample
+from trainers.data.task_augmentation import NO_CHANGES, TaskChanges
 
 MAX_DRAWS = 200
 """Attempts at one sample before its dataset is reported as unable to supply."""
@@ -25,37 +27,32 @@ MAX_SKIPPED = 0.9
 """Largest share of attempts that may be too long or without output in that check."""
 
 
-@dataclass(frozen=True)
-class TaskChanges:
-    """How a dataset's tasks are turned into further tasks for training; by default they are left unchanged."""
+class DrawnTasks(Protocol):
+    """Tasks to draw from: the part of a ``Dataset`` that a mixture needs."""
 
-    resplit: bool = False
-    """Split the pairs again into train and test."""
-    probability: float = 0.0
-    """Probability of a problem change."""
-    weights: Mapping[Kind, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
-    """Relative weight of each kind of problem change."""
+    @property
+    def spec(self) -> str:
+        """The name of the tasks in error messages."""
+        ...
 
-    def split(self, stream: Stream, task: Task) -> Task:
-        """Return the task with its pairs split again; the same object if ``resplit`` is off or an output is unknown."""
-        return resplit(stream, task) if self.resplit else task
+    @property
+    def ids(self) -> Sequence[str]:
+        """The task ids."""
+        ...
 
-    def change(self, stream: Stream, task: Task) -> Task:
-        """Return the task after a problem change if one is drawn and fits, else the same object."""
-        if not self.probability or stream.uniform() >= self.probability:
-            return task
-        change = random_change(stream, task, self.weights)
-        return task if change is None else change.apply_task(task)
+    def task(self, index: int, stream: Stream | None = None) -> Task:
+        """Return task ``index``, drawn from the stream where it has several forms."""
+        ...
 
 
 @dataclass(frozen=True)
 class Source:
     """One dataset of a mixture, with its prompt tokenizer and weight."""
 
-    dataset: Dataset
+    dataset: DrawnTasks
     tokens: PromptTokenizer
     weight: float
-    task_changes: TaskChanges = TaskChanges()
+    task_changes: TaskChanges = NO_CHANGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,7 @@ class SampleCounts:
     dropped_pairs: int = 0
     tokens: int = 0
     answer_tokens: int = 0
+    """Tokens in the loss: the answers, and with ``loss_on: outputs`` the outputs that are shown."""
     resplit: int = 0
     changed: int = 0
 
@@ -114,6 +112,8 @@ class Mixture:
     max_seq_len: int
     drop_pairs: bool = False
     augment: bool = True
+    loss_on_outputs: bool = False
+    """The loss also covers the outputs of the train pairs that a sample shows after the first."""
     _bounds: list[float] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -170,12 +170,13 @@ class Mixture:
         view = random_view(stream, len(split.train)) if self.augment else identity_view(len(split.train))
         viewed = view.apply_task(split)
         task = changed = source.task_changes.change(stream, viewed)
-        sample, dropped = source.tokens.sample(task, test_index), 0
+        draw_ids = source.tokens.sample_with_outputs if self.loss_on_outputs else source.tokens.sample
+        sample, dropped = draw_ids(task, test_index), 0
         while len(sample.ids) > self.max_seq_len:
             if not self.drop_pairs or len(task.train) < 2:
                 return "too_long"
             task, dropped = _without_last(task), dropped + 1
-            sample = source.tokens.sample(task, test_index)
+            sample = draw_ids(task, test_index)
         flags = {"resplit": split is not drawn, "changed": changed is not viewed}
         return DrawnSample(index, which, task.id, sample, dropped_pairs=dropped, **flags)
 
@@ -197,9 +198,8 @@ def count_by_source(draws: Sequence[DrawnSample], n_sources: int) -> list[Sample
     """Return the totals of some samples for each of ``n_sources`` datasets."""
     counts = [SampleCounts() for _ in range(n_sources)]
     for d in draws:
-        length = len(d.sample.ids)
-        answer = length - d.sample.prompt_length
-        one = SampleCounts(1, d.too_long, d.no_output, d.dropped_pairs, length, answer, int(d.resplit), int(d.changed))
+        length, learned = len(d.sample.ids), d.sample.loss_length
+        one = SampleCounts(1, d.too_long, d.no_output, d.dropped_pairs, length, learned, int(d.resplit), int(d.changed))
         counts[d.source].add(one)
     return counts
 
@@ -217,6 +217,7 @@ def open_mixture(
     drop_pairs: bool = False,
     augment: bool = True,
     task_changes: Sequence[TaskChanges] = (),
+    loss_on_outputs: bool = False,
 ) -> Mixture:
     """Build the mixture of opened datasets.
 
@@ -235,9 +236,9 @@ def open_mixture(
     sources = [
         Source(dataset, tokens[prompt], float(len(dataset.ids)) if weight is None else weight, remake)
         for dataset, prompt, weight, remake in zip(
-            datasets, prompts, weights, task_changes or [TaskChanges()] * len(datasets), strict=True
+            datasets, prompts, weights, task_changes or [NO_CHANGES] * len(datasets), strict=True
         )
     ]
     if not sources or sum(s.weight for s in sources) <= 0:
         raise ConfigError("the mixture has no dataset with a weight above 0")
-    return Mixture(tuple(sources), seed, max_seq_len, drop_pairs, augment)
+    return Mixture(tuple(sources), seed, max_seq_len, drop_pairs, augment, loss_on_outputs)

@@ -6,9 +6,10 @@ These changes have no inverse, so that they are never used where predictions are
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from harness.core.augmentation import resplit
 from harness.core.grid import COLOURS, MAX_SIDE, Grid, Pair, Task
 from harness.core.random_stream import Stream
 from harness.core.symmetry import SYMMETRIES, apply_symmetry
@@ -65,6 +66,33 @@ class ProblemChange:
         if self.side == "input":
             return Pair(self.apply(pair.input), pair.output)
         return Pair(pair.input, None if pair.output is None else self.apply(pair.output))
+
+
+@dataclass(frozen=True)
+class TaskChanges:
+    """How a dataset's tasks are turned into further tasks for training; by default they are left unchanged."""
+
+    resplit: bool = False
+    """Split the pairs again into train and test."""
+    probability: float = 0.0
+    """Probability of a problem change."""
+    weights: Mapping[Kind, float] = field(default_factory=lambda: EQUAL_WEIGHTS)
+    """Relative weight of each kind of problem change."""
+
+    def split(self, stream: Stream, task: Task) -> Task:
+        """Return the task with its pairs split again; the same object if ``resplit`` is off or an output is unknown."""
+        return resplit(stream, task) if self.resplit else task
+
+    def change(self, stream: Stream, task: Task) -> Task:
+        """Return the task after a problem change if one is drawn and fits, else the same object."""
+        if not self.probability or stream.uniform() >= self.probability:
+            return task
+        change = random_change(stream, task, self.weights)
+        return task if change is None else change.apply_task(task)
+
+
+NO_CHANGES = TaskChanges()
+"""Tasks stay as they are."""
 
 
 def random_change(stream: Stream, task: Task, weights: Mapping[Kind, float] = EQUAL_WEIGHTS) -> ProblemChange | None:

@@ -36,7 +36,7 @@ class RecipeInputs:
     """Weights digest of the adapter from which training continues."""
     datasets: tuple[Dataset, ...]
     prompts: tuple[str, ...]
-    """Prompt of each dataset, one that the chat template supports."""
+    """Prompt of each dataset, one that the chat template supports; without datasets the recipe's."""
     chat: Chat
     turns: tuple[AssistantTurn, ...]
     """How the chat template writes the answers to the prompts."""
@@ -101,7 +101,7 @@ def open_inputs(recipe: Recipe, output: Path | None = None, template: str | None
     held_out = open_dataset(recipe.validation.spec) if recipe.validation else None
     adapter_digest = _adapter_digest(recipe, base)
     chat = open_chat(base, recipe, _day(recipe, output or recipe.output_dir), template)
-    requested = [part.prompt or recipe.prompt for part in recipe.datasets]
+    requested = [part.prompt or recipe.prompt for part in recipe.datasets] or [recipe.prompt]
     requested.append((recipe.validation.prompt if recipe.validation else None) or recipe.prompt)
     usable = {name: chat.usable_prompt(name) for name in dict.fromkeys(requested)}
     used = [usable[name] for name in requested]
@@ -228,7 +228,8 @@ def open_recipe_mixture(inputs: RecipeInputs) -> Mixture:
     Raises:
         DataError: a dataset cannot supply samples.
     """
-    from trainers.data.mixture import TaskChanges, open_mixture
+    from trainers.data.mixture import open_mixture
+    from trainers.data.task_augmentation import TaskChanges
 
     recipe = inputs.recipe
     weights = recipe.change_weights.by_kind()
@@ -243,6 +244,7 @@ def open_recipe_mixture(inputs: RecipeInputs) -> Mixture:
         max_seq_len=recipe.max_seq_len,
         drop_pairs=recipe.too_long == "drop_pairs",
         augment=recipe.augment,
+        loss_on_outputs=recipe.loss_on == "outputs",
         task_changes=[
             TaskChanges(
                 recipe.resplit if part.resplit is None else part.resplit,

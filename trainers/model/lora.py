@@ -116,11 +116,19 @@ def check_lora(recipe: Recipe) -> None:
     embeddings = recipe.serveable and _targeted_embeddings(lora.targets)
     architecture = model_architecture(find_base(recipe.model)) if embeddings else None
     if recipe.serveable and (reasons := serving_problems(lora, recipe.max_lora_rank, architecture)):
-        raise ConfigError(
-            "recipe: the adapter could not be served: "
-            + "; ".join(reasons)
-            + ". Set serveable: false to train it anyway"
-        )
+        remedy = _without_unserved(lora, architecture) if recipe.ttt else "Set serveable: false to train it anyway"
+        raise ConfigError(f"recipe: the adapter could not be served: {'; '.join(reasons)}. {remedy}")
+
+
+def _without_unserved(lora: LoraRecipe, architecture: str | None) -> str:
+    """Return what to change so that an adapter of test-time training, which is served at once, can be served."""
+    unserved = [name for name in _targeted_embeddings(lora.targets) if embedding_lora_error([name], architecture)]
+    if not unserved:
+        return "Drop what is named here: test-time training serves its adapters"
+    if isinstance(lora.targets, str):
+        return f"Change the pattern lora.targets so that it does not match {' and '.join(unserved)}"
+    kept = [target for target in lora.targets if not any(f".{name}".endswith(f".{target}") for name in unserved)]
+    return f"Drop these from the targets: --set lora.targets=[{','.join(kept)}]"
 
 
 def recipe_differences(actual: LoraConfig, lora: LoraRecipe) -> list[str]:

@@ -28,6 +28,7 @@ from trainers.recipe.parts import (
     expand_home,
     normalize_datasets,
 )
+from trainers.recipe.ttt_part import TttRecipe
 
 RecipeData = dict[str, object]
 CHANGEABLE_KEYS = frozenset(
@@ -81,7 +82,8 @@ class Recipe(StrictModel):
     model: Location
     """``tiny`` (the shipped base model), a folder, or a Hugging Face model id."""
     output_dir: Annotated[Path, BeforeValidator(expand_home)]
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
+    datasets: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)]
+    """The mixture; only a recipe for test-time training may have none."""
     prompt: str = DEFAULT_PROMPT
     """Name of the prompt template of all datasets that have none of their own."""
     encoder: str = DEFAULT_ENCODER
@@ -94,6 +96,9 @@ class Recipe(StrictModel):
     """Date for chat templates that print today's date; by default the date on which the run first started."""
     augment: bool = True
     """Apply a new random symmetry, colour permutation and order of train pairs to every sample."""
+    loss_on: Literal["answer", "outputs"] = Field(default="answer", exclude_if=lambda value: value == "answer")
+    """``outputs``: the loss also covers the output grids of all train pairs that are shown after the first. Left out
+    of records where it is ``answer``, as ``ttt`` is where it is None: older versions have neither."""
     resplit: bool = False
     """Pool the pairs of each task and split them again into train and test, where all outputs are known."""
     change_probability: Share = 0.0
@@ -154,6 +159,8 @@ class Recipe(StrictModel):
     eval_steps: Annotated[int, Field(gt=0)] = 50
     """Training steps between two validations."""
     validation: ValidationRecipe | None = None
+    ttt: TttRecipe | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Test-time training: how ``bench ttt`` trains an adapter for each task. Other commands do not use it."""
     report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(_as_list)] = Field(
         default_factory=list
     )
@@ -162,6 +169,12 @@ class Recipe(StrictModel):
     """Resume from the newest complete checkpoint in ``output_dir``; false starts over."""
     keep_checkpoints: bool = False
     """Keep the checkpoints after the run has finished."""
+
+    @model_validator(mode="after")
+    def _has_datasets(self) -> Recipe:
+        if not self.datasets and self.ttt is None:
+            raise ValueError("datasets: List should have at least 1 item (got [])")
+        return self
 
     @model_validator(mode="after")
     def _weights_agree(self) -> Recipe:
@@ -191,7 +204,7 @@ class Recipe(StrictModel):
 
     def deciding_values(self) -> RecipeData:
         """Return the keys that affect the trained weights, flat (``lora.rank``), as JSON values."""
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", exclude={"ttt"})
         if not self.chat_template_kwargs:
             del values["chat_template_kwargs"]  # absent in runs of versions that did not have this key
         return flatten({k: v for k, v in values.items() if k not in CHANGEABLE_KEYS | _BY_CONTENT})
@@ -209,7 +222,9 @@ def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {explain_errors(error, Recipe)}") from None
+        alone = "ttt" in data and "datasets" not in data
+        hint = "; without datasets, a recipe serves `bench ttt` and `bench preview --dataset SPEC`" if alone else ""
+        raise ConfigError(f"{where}: {explain_errors(error, Recipe)}{hint}") from None
 
 
 def changed_keys(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:

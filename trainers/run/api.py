@@ -33,7 +33,7 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
         AdapterError: the finished adapter has changed on disk.
         TrainingStopped: SIGTERM or Ctrl-C; a checkpoint was saved.
     """
-    inputs = _open_checked(recipe, output)
+    inputs = open_checked(recipe, output)
     _check_own_folder(recipe, inputs.base, output)
     with lock_folder(output):
         deciding_values = inputs.deciding_values()
@@ -54,7 +54,7 @@ def dry_run(recipe: Recipe, *, progress: bool = True) -> DryRun:
     Raises:
         RunError: out of memory; the message says what to change. Other errors as ``train``.
     """
-    inputs = _open_checked(recipe, None)
+    inputs = open_checked(recipe, None)
     _print_advice(inputs)
     from trainers.run.dry_run import run_dry
 
@@ -75,7 +75,7 @@ def _print_advice(inputs: RecipeInputs) -> None:
             print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-def _open_checked(recipe: Recipe, output: Path | None) -> RecipeInputs:
+def open_checked(recipe: Recipe, output: Path | None) -> RecipeInputs:
     """Check a recipe before training, and open what it names."""
     require_train_extra()
     remove_launcher_variables()

@@ -18,11 +18,12 @@ from trainers.data.mixture import Mixture
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.launcher_environment import process_count
 from trainers.recipe.schema import Recipe
+from trainers.run.build import build_trainer
 from trainers.run.errors import explain_training_errors
 from trainers.run.load import load_setup, open_recipe_validation
 from trainers.run.progress import Progress, format_duration
 from trainers.run.stop import StopSignal, TrainingStopped
-from trainers.run.trainer import RunOutputs, build_trainer
+from trainers.run.trainer import RunOutputs
 from trainers.run.trl_config import micro_batch_limits
 
 

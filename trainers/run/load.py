@@ -35,11 +35,12 @@ class Setup:
     validation: Validation | None
 
 
-def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path) -> Setup:
+def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path, mixture: Mixture | None = None) -> Setup:
     """Load everything that a recipe names, fast checks first.
 
     Args:
         recipe: the recipe of the inputs, possibly with another number of steps.
+        mixture: samples of other data than the recipe's datasets.
 
     Raises:
         ConfigError, DataError: something that the recipe names cannot be used.
@@ -51,7 +52,7 @@ def load_setup(inputs: RecipeInputs, recipe: Recipe, checkpoints: Path) -> Setup
     dtype = chosen_dtype(recipe)
     arguments = _arguments(recipe, checkpoints, dtype)
     inputs = _with_shared_date(inputs)
-    mixture = open_recipe_mixture(inputs)
+    mixture = mixture or open_recipe_mixture(inputs)
     validation = open_recipe_validation(inputs, recipe)
     return Setup(recipe, arguments, inputs.chat.tokenizer, mixture, _load_base(inputs, dtype), validation)
 

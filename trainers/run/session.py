@@ -11,12 +11,13 @@ from trainers.model.inputs import RecipeInputs
 from trainers.recipe.extras import reporter_environment
 from trainers.recipe.launcher_environment import is_first_process
 from trainers.recipe.schema import Recipe
+from trainers.run.build import build_trainer
 from trainers.run.errors import explain_training_errors, explain_write_errors
 from trainers.run.finish import finish_folder, kept_step
 from trainers.run.load import load_setup
 from trainers.run.progress import Progress
 from trainers.run.stop import StopSignal, TrainingStopped
-from trainers.run.trainer import ArcTrainer, RunOutputs, build_trainer
+from trainers.run.trainer import ArcTrainer, RunOutputs
 from trainers.store.best_step import find_best_validation, patience_exhausted
 from trainers.store.checkpoints import best_weights_folder, newest_complete, read_log_history, remove_later_steps
 from trainers.store.digests import DIGESTS_FILE

@@ -11,22 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
-from transformers import PrinterCallback
 
-from harness.core.errors import ConfigError, RunError
-from trainers.data.hf_dataset import MixtureDataset
-from trainers.data.micro_batches import Batch, Collator, split_micro_batches
+from harness.core.errors import RunError
+from trainers.data.micro_batches import Batch, split_micro_batches
 from trainers.data.mixture import SampleCounts
-from trainers.model.lora import lora_config, other_modules_pattern, targets_head
 from trainers.model.output_layer_loss import hidden_head_adapter, summed_answer_loss
-from trainers.model.start_adapter import load_start_adapter
 from trainers.recipe.schema import Recipe
 from trainers.run.errors import explain_write_errors
-from trainers.run.load import Setup, padding_token
 from trainers.run.progress import Progress
-from trainers.run.stop import StopAtStep, StopSignal, ignore_first_signal
-from trainers.run.trl_config import SFTTrainer, micro_batch_limits
+from trainers.run.stop import ignore_first_signal
+from trainers.run.trl_config import SFTTrainer
 from trainers.run.validation import Validation
 from trainers.store.best_step import find_best_validation, patience_exhausted
 from trainers.store.checkpoints import prune_best_weights, prune_checkpoints, write_best_weights
@@ -53,6 +47,14 @@ class RunOutputs:
             if sync:
                 self.log.sync_to_disk()
 
+    def report_not_finite(self, message: str) -> None:
+        """Handle a loss or gradient that is not finite: end the run with an error.
+
+        Raises:
+            RunError: always. A subclass that returns ends training without an error.
+        """
+        raise RunError(message)
+
 
 class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
     """SFTTrainer that cuts steps into micro-batches, counts samples and tokens, and evaluates per token.
@@ -69,12 +71,18 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         self.recipe, self.outputs, self.validation = recipe, outputs, validation
         self.counts: torch.Tensor | None = None
         self.places = 0
+        self._n_parameters: int | None = None
         self._clock = time.monotonic()
         with hidden_head_adapter(kwargs["model"]) as self.has_adapted_head:
             super().__init__(*args, **kwargs)
         # Some classes (Gemma 3n) declare that they take no token count; TRL, which computes the loss itself, would
         # then divide each micro-batch by its own count.
         self.model_accepts_loss_kwargs = True
+
+    def reset_counts(self) -> None:
+        """Forget what was counted so far, before another training."""
+        self.counts, self.places, self._clock = None, 0, time.monotonic()
+        self._metrics["train"].clear()
 
     def get_train_dataloader(self) -> Any:
         """Return transformers' loader, with workers that survive the first signal."""
@@ -99,6 +107,12 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         losses.append(super().training_step(model, last, num_items_in_batch))
         return torch.stack(losses).sum()
 
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """Return transformers' estimate for a step; the parameters are counted once, not in every step."""
+        if self._n_parameters is None:
+            self._n_parameters = int(self.model.num_parameters(exclude_embeddings=True))
+        return 6 * int(inputs["input_ids"].numel()) * self._n_parameters
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -122,11 +136,13 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
             super().log(logs, start_time)
             return
         step = self.state.global_step
-        _check_finite("loss", logs["loss"], step)
         norm = logs.get("grad_norm")
+        if not self._is_finite("loss", logs["loss"]):
+            return
         if norm is not None and not math.isfinite(norm):
-            if not self.args.fp16:  # with a scaled loss, a step that overflows is skipped
-                _check_finite("norm of the gradient", norm, step)
+            # With a scaled loss, a step that overflows is skipped.
+            if not self.args.fp16 and not self._is_finite("norm of the gradient", norm):
+                return
             logs = {key: value for key, value in logs.items() if key != "grad_norm"}
             norm = None
         device = self.args.device
@@ -153,6 +169,17 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         }
         self.outputs.write_line(line, self.control.should_save)
 
+    def _is_finite(self, what: str, value: float) -> bool:
+        """Return whether a figure of the last step is finite; if not, report it and end training."""
+        if math.isfinite(value):
+            return True
+        self.outputs.report_not_finite(
+            f"the {what} is {value} at step {self.state.global_step}: lower learning_rate, or use dtype float32; "
+            "the checkpoints up to here are whole"
+        )
+        self.control.should_training_stop = True
+        return False
+
     def evaluate(
         self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
@@ -161,7 +188,7 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
         began, step = time.monotonic(), self.state.global_step
         with self.compute_loss_context_manager():
             values = self.validation.evaluate_model(self.model, self.accelerator)
-        _check_finite("validation loss", values["loss"], step)
+        self._is_finite("validation loss", values["loss"])
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -215,60 +242,3 @@ class ArcTrainer(SFTTrainer):  # type: ignore[misc]  # TRL ships no types
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the model card is written once, with the manifest."""
-
-
-def _check_finite(what: str, value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise RunError(
-            f"the {what} is {value} at step {step}: lower learning_rate, or use dtype float32; "
-            "the checkpoints up to here are whole"
-        )
-
-
-def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, stop: StopSignal) -> ArcTrainer:
-    """Return the trainer of a recipe over the rows, which it takes in order.
-
-    Raises:
-        ConfigError: the LoRA targets do not match the model, or TRL refuses the options.
-    """
-    recipe = setup.recipe
-    model = setup.model if recipe.adapter is None else load_start_adapter(setup.model, recipe)
-    fresh = recipe.lora is not None and recipe.adapter is None
-    originals = {} if fresh else {name: p.data for name, p in model.named_parameters() if p.requires_grad}
-    collator = Collator(padding_token(setup.tokenizer), len(rows.mixture.sources), micro_batch_limits(recipe))
-    config = lora_config(recipe.lora, other_modules_pattern(model)) if fresh and recipe.lora is not None else None
-    try:
-        if config is not None and recipe.lora is not None and targets_head(recipe.lora):
-            model, config = get_peft_model(model, config), None
-        trainer = ArcTrainer(
-            model=model,
-            args=setup.arguments,
-            data_collator=collator,
-            train_dataset=rows,
-            eval_dataset=rows if setup.validation else None,
-            processing_class=setup.tokenizer,
-            peft_config=config,
-            callbacks=[StopAtStep(stop)],
-            recipe=recipe,
-            outputs=outputs,
-            validation=setup.validation,
-        )
-    except ValueError as error:
-        raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
-    trainer.remove_callback(PrinterCallback)
-    if recipe.quantize_4bit:
-        _keep_float32(trainer.model, originals)
-    return trainer
-
-
-def _keep_float32(model: Any, originals: Mapping[str, torch.Tensor]) -> None:
-    """Convert the adapter of a 4-bit base from bfloat16, to which TRL rounds it, back to float32.
-
-    PEFT loads the adapter of a checkpoint in float32 too, so that a resumed run computes in the same dtype.
-
-    Args:
-        originals: weights of a start adapter by name, before they were rounded.
-    """
-    for name, weight in model.named_parameters():
-        if weight.requires_grad and weight.dtype == torch.bfloat16:
-            weight.data = originals.get(name, weight.data).float()

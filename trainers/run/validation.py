@@ -9,7 +9,8 @@ from typing import Any
 from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid
 from harness.data.dataset import Dataset, iterate_tasks
-from harness.prompts.prompt_tokenizer import PromptTokenizer, TrainingSample
+from harness.prompts.prompt_tokenizer import PromptTokenizer
+from harness.prompts.training_sample import TrainingSample
 from trainers.data.micro_batches import IGNORED, pad_samples
 
 EXTRA_TOKENS = 8
@@ -87,8 +88,7 @@ class Validation:
         total, n_tokens, adapted = 0.0, 0, has_adapted_head(model)
         samples = sorted((q.sample for q in tasks), key=lambda s: len(s.ids))
         for k in range(0, len(samples), self.micro_batch):
-            batch_samples = samples[k : k + self.micro_batch]
-            batch = pad_samples([s.ids for s in batch_samples], [s.prompt_length for s in batch_samples], self.pad_id)
+            batch = pad_samples(samples[k : k + self.micro_batch], self.pad_id)
             batch = {name: value.to(device) for name, value in batch.items()}
             if adapted:
                 total += float(summed_answer_loss(model, batch))

@@ -15,8 +15,9 @@ from harness.core.digests import weights_digest
 from harness.core.errors import AdapterError, RunError
 from harness.core.files import atomic_writer
 from harness.runs.environment import describe_environment
-from harness.runs.prediction_schema import Record
+from harness.runs.prediction_schema import Record, omitted_if_none
 from harness.runs.schema import Environment
+from trainers.store.task_record import TaskTrainingRecord
 
 MANIFEST = "manifest.json"
 LOG = "log.jsonl"
@@ -110,8 +111,8 @@ class AdapterManifest(Record):
     """Number of training steps."""
     kept_step: int
     """Training step after which the saved weights were taken."""
-    ended: Literal["max_steps", "patience"]
-    """Why training ended."""
+    ended: Literal["max_steps", "patience", "deadline"]
+    """Why training ended; ``deadline`` only in test-time training."""
     tokens: int
     answer_tokens: int
     padding: float
@@ -125,6 +126,8 @@ class AdapterManifest(Record):
     serveable: bool
     environment: Environment
     finished: str
+    ttt: TaskTrainingRecord | None = omitted_if_none()
+    """Test-time training; absent in the manifest of other adapters."""
 
 
 def read_manifest(folder: Path) -> AdapterManifest | None:
@@ -159,9 +162,14 @@ def save_weights(model: Any, tokenizer: Any, folder: Path, state: Mapping[str, A
     Args:
         state: weights by name, if the model itself holds only a shard of them.
     """
+    save_model(model, folder, state)
+    tokenizer.save_pretrained(str(folder))
+
+
+def save_model(model: Any, folder: Path, state: Mapping[str, Any] | None = None) -> None:
+    """Write weights and configuration; arguments as ``save_weights``."""
     arguments = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
     model.save_pretrained(str(folder), state_dict=state, **arguments)
-    tokenizer.save_pretrained(str(folder))
     config = folder / "adapter_config.json"
     if config.exists():
         # PEFT stores the targets in a set, whose order differs between processes.

@@ -10,21 +10,11 @@ from pathlib import Path
 
 import click
 
-from harness.cli.workflows.existing_run import (
-    ExpectedRun,
-    adapter_hashes,
-    base_hashes,
-    is_finished,
-    resume_or_move_aside,
-)
+from harness.cli.workflows.demo_runs import ENCODER, PROMPT, SEED, Run, expected_run, list_runs, run_words
+from harness.cli.workflows.existing_run import is_finished, resume_or_move_aside
 from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
-from harness.core.grid import Task
 
 MARKER = "demo.json"
-SEED = 7
-VIEWS = 8
-PROMPT = "compact-v0"
-ENCODER = "MinimalGridEncoder()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +26,11 @@ class DemoAdapter:
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of the demo; ``max_tokens`` None means the default of ``bench run``."""
-
-    folder: Path
-    spec: str
-    max_tokens: int | None = None
-
-
 ADAPTERS = (
     DemoAdapter("cross", ("cross",), 40),
     DemoAdapter("diagonal", ("diagonal",), 40),
     DemoAdapter("mix", ("cross", "diagonal"), 80),
 )
-NEW_FAMILIES = ("cross", "diagonal")
-KNOWN_FAMILIES = ("copy", "border", "corners", "edge", "recolour")
-ARC_TOKENS = 64
-"""Enough for the small grids of the ARC-AGI-1 tasks; the tiny base often does not stop before the limit."""
 
 _GO_ON = """\
 ## Next steps
@@ -62,6 +39,8 @@ _GO_ON = """\
   `{out}/adapters` (the registry that the server reads), `{out}/bench` (every prediction), `{out}/server.log`.
 - Change a recipe and train it: `bench train {out}/recipes/mix.yaml --set max_steps=300 -o runs/mine/mix`.
 - Serve and ask by hand: `bench serve $(bench tiny-base --path) --adapters {out}/adapters`, then any OpenAI client.
+- An adapter for each of 40 tasks:
+  `bench ttt examples/ttt-tiny.yaml --dataset toy/centre/evaluation#n=40 -n 8 --out runs/ttt`.
 - The same with a real model on a GPU: in a recipe, `model: Qwen/Qwen2.5-0.5B-Instruct`, `datasets: [arc1/training]`,
   `prompt: output-from-examples-v1`; then `bench serve Qwen/Qwen2.5-0.5B-Instruct --adapters adapters` and
   `bench run --dataset arc1/evaluation -n 32`.
@@ -79,12 +58,13 @@ _GO_ON = """\
     type=click.IntRange(4),
     default=40,
     show_default=True,
-    help="Tasks of each new family; half as many of each known family and of ARC-AGI-1.",
+    help="Tasks of each new family; half as many of each known one and of ARC-AGI-1, a fifth with test-time training.",
 )
 def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
     """Run the whole loop on the tiny base: train three adapters, serve, hot-swap, bench, compare, report.
 
-    Every step is a command that is printed before it runs. Finished steps are skipped.
+    At the end, test-time training: an adapter for each task of a family on which nothing here was trained, and for each
+    of three real tasks. Every step is a command that is printed before it runs. Finished steps are skipped.
 
     \b
     bench demo
@@ -94,8 +74,8 @@ def demo(out: Path, fresh: bool, port: int | None, tasks: int) -> None:
     _prepare(out, fresh)
     with sigterm_as_interrupt():
         adapters = [_train(out, adapter) for adapter in ADAPTERS]
-        runs = _runs(out, tasks)
-        if unfinished := [run for run in runs if not is_finished(run.folder, _expected_run(run, adapters))]:
+        runs = list_runs(out, tasks)
+        if unfinished := [run for run in runs if not is_finished(run.folder, expected_run(run, adapters))]:
             _serve_and_run(out, adapters, unfinished, port)
         report = out / "report.md"
         run_bench(
@@ -154,66 +134,38 @@ def _train(out: Path, adapter: DemoAdapter) -> Path:
     return folder
 
 
-def _runs(out: Path, tasks: int) -> list[Run]:
-    """Return every run of the demo."""
-    bench = out / "bench"
-    new = [Run(bench / name, f"toy/{name}/evaluation#n={tasks}") for name in NEW_FAMILIES]
-    known = [Run(bench / name, f"toy/{name}/evaluation#n={tasks // 2}") for name in KNOWN_FAMILIES]
-    real = Run(bench / "arc1", f"arc1/evaluation#ids={_small_tasks(out, tasks // 2)}", ARC_TOKENS)
-    return [*new, *known, real]
-
-
-def _small_tasks(out: Path, count: int) -> Path:
-    """Write the ids of the ARC-AGI-1 evaluation tasks with the smallest test outputs to a file; return its path."""
-    from harness.data.dataset import iterate_tasks
-    from harness.data.spec import open_dataset
-
-    def size(task: Task) -> tuple[int, int, str]:
-        grids = [grid for pair in (*task.train, *task.test) for grid in (pair.input, pair.output) if grid]
-        return max(len(p.output.cells) for p in task.test if p.output), sum(len(g.cells) for g in grids), task.id
-
-    path = out / "arc1-small-answers.txt"
-    ids = [task.id for task in sorted(iterate_tasks(open_dataset("arc1/evaluation")), key=size)[:count]]
-    path.write_text("\n".join(ids) + "\n", encoding="utf-8")
-    return path
-
-
-def _expected_run(run: Run, adapters: Sequence[Path]) -> ExpectedRun:
-    """Return the settings that a finished run must have, with the weights that were trained last."""
-    from trainers.tiny.train import shipped_path
-
-    hashes = {
-        shipped_path().name: base_hashes(shipped_path()),
-        **{path.name: adapter_hashes(path) for path in adapters},
-    }
-    return ExpectedRun(hashes, run.spec, VIEWS, SEED, PROMPT, ENCODER, run.max_tokens)
-
-
 def _serve_and_run(out: Path, adapters: Sequence[Path], runs: Sequence[Run], port: int | None) -> None:
-    """Start one server with the base only, load every adapter while it runs, and sample the runs."""
+    """Start one server with the base only, load every adapter while it runs, and make the runs.
+
+    On a GPU test-time training has a server of its own, started when the task adapters are trained: trainer and server
+    would share the GPU's memory otherwise.
+    """
+    from serve.launch.machine import detect_machine
     from serve.launch.process import serving
     from trainers.tiny.train import shipped_path
 
-    registry = out / "adapters"
-    print_command("serve", str(shipped_path()), "--adapters", str(registry))
-    with serving(
-        shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="exact"
-    ) as server:
-        click.echo(f"serving at {server.url}")
-        for adapter, folder in zip(ADAPTERS, adapters, strict=True):
-            run_bench("adapters", "add", adapter.name, str(folder), "--adapters", str(registry))
-            run_bench("adapters", "load", adapter.name, "--server", server.url)
-        models = [
-            word
-            for name in (shipped_path().name, *(adapter.name for adapter in ADAPTERS))
-            for word in ("--model", name)
-        ]
-        for run in runs:
-            settings = ["--prompt", PROMPT, "--grid-encoder", ENCODER, "-n", str(VIEWS), "--seed", str(SEED)]
-            limit = ["--max-tokens", str(run.max_tokens)] if run.max_tokens else []
-            resume = ["--resume"] if resume_or_move_aside(run.folder, _expected_run(run, adapters)) else []
-            where = ["--out", str(run.folder), *resume]
-            run_bench("run", "--server", server.url, *models, "--dataset", run.spec, *settings, *limit, *where)
+    registry, models = out / "adapters", [shipped_path().name, *(adapter.name for adapter in ADAPTERS)]
+    alone = [run for run in runs if run.recipe is not None and detect_machine().device == "cuda"]
+    if together := [run for run in runs if run not in alone]:
+        print_command("serve", str(shipped_path()), "--adapters", str(registry))
+        with serving(
+            shipped_path(), registry, log=out / "server.log", port=port, progress=click.echo, dtype="exact"
+        ) as server:
+            click.echo(f"serving at {server.url}")
+            for adapter, folder in zip(ADAPTERS, adapters, strict=True):
+                run_bench("adapters", "add", adapter.name, str(folder), "--adapters", str(registry))
+                run_bench("adapters", "load", adapter.name, "--server", server.url)
+            for run in together:
+                site = ["--server", server.url, *(["--adapters", str(registry)] if run.recipe else [])]
+                _make_run(run, adapters, run_words(run, models, site))
+    for run in alone:
+        _make_run(run, adapters, run_words(run, models, []))
+
+
+def _make_run(run: Run, adapters: Sequence[Path], words: Sequence[str]) -> None:
+    """Make a run, or resume it where its folder holds a part of it."""
+    resume = ["--resume"] if resume_or_move_aside(run.folder, expected_run(run, adapters)) else []
+    run_bench(*words, "--out", str(run.folder), *resume)
 
 
 def _closing(out: Path) -> Path:

@@ -10,8 +10,9 @@ import click
 
 from harness.data.spec import open_dataset
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.folder import RunFolder
+from harness.runs.folder import TTT_PLAN, RunFolder
 from harness.runs.schema import Manifest
+from harness.runs.task_training import TTT_LOG, TrainingLog, TttConfig, TttPlan
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ExpectedRun:
     encoder: str
     max_tokens: int | None = None
     """None for the default of ``bench run``."""
+    ttt: TttConfig | None = None
+    """How an adapter was trained for every task; None without test-time training."""
 
     def differences(self, manifest: Manifest) -> list[str]:
         """Return a description of each setting in which a run differs; empty if it is the expected run."""
@@ -51,7 +54,16 @@ class ExpectedRun:
                 differences.append(f"the prompt or encoder of {model.name}")
             if self.max_tokens is not None and model.max_tokens != self.max_tokens:
                 differences.append(f"max_tokens of {model.name}")
+        if config.ttt != self.ttt:
+            differences.append("the recipe of its test-time training")
         return differences
+
+    def plan_differences(self, plan: TttPlan) -> list[str]:
+        """Return the same for a run with test-time training that has only a plan so far."""
+        planned = ([plan.model], plan.dataset, plan.config)
+        expected = (list(self.hashes), self.dataset, self.ttt)
+        names = ("model", "dataset", "the recipe of its test-time training")
+        return [name for name, one, other in zip(names, planned, expected, strict=True) if one != other]
 
 
 def is_finished(folder: Path, expected: ExpectedRun) -> bool:
@@ -64,7 +76,9 @@ def is_finished(folder: Path, expected: ExpectedRun) -> bool:
     if not run.manifest_path.exists():
         return False
     manifest = run.manifest()
-    return manifest.finished is not None and not expected.differences(manifest)
+    if manifest.finished is None or expected.differences(manifest):
+        return False
+    return expected.ttt is None or set(manifest.config.task_ids) <= TrainingLog(folder / TTT_LOG).records().keys()
 
 
 def resume_or_move_aside(folder: Path, expected: ExpectedRun) -> bool:
@@ -74,9 +88,13 @@ def resume_or_move_aside(folder: Path, expected: ExpectedRun) -> bool:
         RunError: the manifest is damaged.
     """
     run = RunFolder(folder)
-    if not run.manifest_path.exists():
+    if run.manifest_path.exists():
+        differences = expected.differences(run.manifest())
+    elif (plan := TttPlan.read(folder / TTT_PLAN)) is not None:
+        differences = expected.plan_differences(plan)
+    else:
         return folder.exists()
-    if not (differences := expected.differences(run.manifest())):
+    if not differences:
         return True
     renamed = next(
         path for k in range(1, 1 << 20) if not (path := folder.with_name(f"{folder.name}.before-{k}")).exists()

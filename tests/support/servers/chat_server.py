@@ -141,11 +141,15 @@ class ChatServer:
             app.router.add_post("/arc/score", self._handle_scores)
         if self.tokenize:
             app.router.add_post("/tokenize", self._tokenize)
+        self.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=2048, reuse_address=True)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add further routes; a subclass may have some."""
 
     async def _stop(self) -> None:
         if self._runner is not None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import ServerError
-from harness.prompts.prompt_tokenizer import TrainingSample
+from harness.prompts.training_sample import TrainingSample
 from trainers.commands.log_odds import LogProbs, OddsDifferences, compare_odds
 from trainers.commands.parity import Parity, _largest, _over_http, server_dtype
 

@@ -53,6 +53,38 @@ def test_the_loss_covers_the_answer_and_its_end_of_turn(shown: Preview) -> None:
     assert "toy/copy#n=50: declared 75.0%, realised" in text
 
 
+def test_outputs_in_the_loss_are_marked() -> None:
+    data = {**SMALL, "datasets": TOYS, "prompt": "compact-v0", "encoder": "MinimalGridEncoder()", "loss_on": "outputs"}
+    shown = preview(make_recipe(data), samples=1, draws=16)
+    (sample,) = shown.samples
+    text = format_preview(shown)
+    turns = sample.prompt.split("<|im_start|>assistant\n")[1:-1]
+    assert not turns[0].startswith("[LOSS>")
+    assert all(turn.startswith("[LOSS>") and "<LOSS]<|im_end|>" in turn for turn in turns[1:])
+    assert text.count("[LOSS>") == len(turns)
+    assert f"{sample.tokens} tokens, the loss covers {sample.answer_tokens}\n" in text
+
+
+def test_the_test_time_training_of_a_task_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: tiny\nprompt: compact-v0\nencoder: MinimalGridEncoder()\nttt: {leave_out: 2, samples: 20}\n"
+    )
+    command = ["preview", str(recipe), "--dataset", "toy/cross/evaluation#n=1", "--samples", "1"]
+    assert run_cli(cli, [*command, "--set", "ttt.epochs=2"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(
+        "test-time training of task cross-000000: 4 train pairs, 2 left out, 12 splits\n"
+        "20 samples, 2 epochs, 3 steps; from new LoRA weights\n--- train pairs of task cross-000000"
+    )
+    assert text.count("[LOSS>") == 1
+    assert run_cli(cli, [*command, "--json", "-"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["task_training"]["splits"], shown["task_training"]["steps"], shown["drawn"]) == (12, 2, 20)
+    assert run_cli(cli, ["preview", str(recipe)]) == 2
+    assert "without datasets, a recipe serves `bench ttt` and `bench preview --dataset SPEC`" in capsys.readouterr().err
+
+
 def test_dropped_samples_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from harness.core.random_stream import Stream
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
+from harness.prompts.training_sample import TrainingSample
 from tests.support.training.mixtures import half_too_long, make_mixture, tiny_tokenizer
 from trainers.data.micro_batches import (
     IGNORED,
@@ -103,7 +104,7 @@ def test_flat_labels_count_the_answer_tokens_of_all_micro_batches() -> None:
 @given(st.integers(3, 12))
 @settings(deadline=None)
 def test_split_micro_batches_hold_the_same_samples(number: int) -> None:
-    passes = [pad_samples([[k] * 4 for k in range(a, b)], [2] * (b - a), 0) for a, b in ((0, 7), (7, 8), (8, 12))]
+    passes = [pad_samples([TrainingSample([k] * 4, 2) for k in range(a, b)], 0) for a, b in ((0, 7), (7, 8), (8, 12))]
     parts = split_micro_batches(passes, number)
     assert len(parts) == number
     assert [row[0] for part in parts for row in part["input_ids"].tolist()] == list(range(12))
@@ -111,6 +112,6 @@ def test_split_micro_batches_hold_the_same_samples(number: int) -> None:
 
 
 def test_samples_are_padded_on_the_right() -> None:
-    out = pad_samples([[1, 2, 3], [4]], [2, 0], 9)
+    out = pad_samples([TrainingSample([1, 2, 3], 2), TrainingSample([4], 0)], 9)
     assert out["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
     assert out["labels"].tolist() == [[-100, -100, 3], [4, -100, -100]]

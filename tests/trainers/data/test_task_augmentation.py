@@ -19,8 +19,8 @@ from harness.data.dataset import TaskList
 from tests.support.data_samples import random_task, tasks
 from tests.support.training.mixtures import half_too_long, make_mixture
 from trainers.commands.preview import format_preview, preview
-from trainers.data.mixture import TaskChanges, count_by_source
-from trainers.data.task_augmentation import EQUAL_WEIGHTS, KINDS, ProblemChange, random_change
+from trainers.data.mixture import count_by_source
+from trainers.data.task_augmentation import EQUAL_WEIGHTS, KINDS, ProblemChange, TaskChanges, random_change
 from trainers.model.inputs import open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.training.train_runs import (
+    BATCH,
     FEW_STEPS,
     TORCHRUN,
     Data,
@@ -22,6 +23,8 @@ from tests.support.training.train_runs import (
     train_adapter,
     train_command,
 )
+from trainers.model.inputs import open_inputs, open_recipe_mixture
+from trainers.recipe.schema import make_recipe
 from trainers.store.training_log import read_log
 
 pytestmark = pytest.mark.slow
@@ -42,6 +45,28 @@ def test_micro_batches_do_not_change_the_gradient(train_root: Path, qwen: Path, 
     assert adapter_manifest(padded).padding > 0.1
     for one, two in zip(log_losses(few_run), log_losses(padded), strict=True):
         assert abs(one - two) < 2e-4
+
+
+def test_the_loss_covers_outputs_where_the_recipe_says_so(train_root: Path, qwen: Path) -> None:
+    """The first loss is the base model's, as the new adapter is zero: a mean over the tokens, one sample at a time."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    data = recipe_data(qwen, train_root / "outputs", loss_on="outputs", lora={"rank": 8}, max_steps=1)
+    output = train_adapter(data)
+    mixture = open_recipe_mixture(open_inputs(make_recipe(data)))
+    model = AutoModelForCausalLM.from_pretrained(qwen)
+    losses, answers = [], 0
+    for sample in (mixture.draw_sample(k).sample for k in range(BATCH)):
+        with torch.no_grad():
+            rows = model(torch.tensor([sample.ids])).logits[0].float().log_softmax(-1)
+        for first, last in (*sample.learned, (sample.prompt_length, len(sample.ids))):
+            losses += [-float(rows[k - 1, sample.ids[k]]) for k in range(first, last)]
+        answers += len(sample.ids) - sample.prompt_length
+    assert log_losses(output)[0] == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+    manifest = adapter_manifest(output)
+    assert (manifest.recipe["loss_on"], manifest.answer_tokens) == ("outputs", len(losses))
+    assert len(losses) > answers
 
 
 def test_training_from_an_adapter_continues_its_loss(train_root: Path, qwen: Path, plain_run: Path) -> None:
@@ -86,10 +111,11 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
     from trainers.data.hf_dataset import MixtureDataset
     from trainers.model.inputs import open_inputs
     from trainers.recipe.schema import make_recipe
+    from trainers.run.build import build_trainer
     from trainers.run.load import load_setup
     from trainers.run.progress import Progress
     from trainers.run.stop import StopSignal
-    from trainers.run.trainer import RunOutputs, build_trainer
+    from trainers.run.trainer import RunOutputs
 
     adapter = {"adapter": str(plain_run)} if continued else {}
     recipe = make_recipe(recipe_data(qwen, tmp_path / "out", lora={"rank": 8}, max_steps=2, **adapter))

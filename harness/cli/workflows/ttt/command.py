@@ -1,0 +1,156 @@
+"""The command ``bench ttt``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from harness.cli.entry import INTERRUPTED
+from harness.cli.parameters import JsonObject, Seconds, api_key_option, policy_options, resume_command
+from harness.cli_options import rule_option, settings_option
+from harness.core.random_stream import MAX_SEED
+
+F = TypeVar("F", bound=Callable[..., Any])
+_SAMPLING = (
+    click.option("--dataset", required=True, help="The tasks, a dataset spec, e.g. arc1/evaluation#ids=FILE."),
+    click.option("-n", type=click.IntRange(1), default=8, show_default=True, help="Predictions or views per output."),
+    click.option("--limit", type=click.IntRange(1), help="Only the first so many tasks."),
+    click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="As in bench run."),
+    click.option("--search", type=click.Choice(["greedy", "sample", "dfs"]), help="As in bench run."),
+    click.option("--min-prob", type=click.FloatRange(0, 1, min_open=True), help="For --search dfs."),
+    click.option("--max-answers", type=click.IntRange(1), help="For --search dfs."),
+    click.option("--keep-greedy", is_flag=True, help="For --search dfs; as in bench run."),
+    click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy."),
+    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
+    click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True),
+    click.option("--samples-per-view", type=click.IntRange(1), default=1, show_default=True),
+    click.option("--augment/--no-augment", default=True, help="Give every sample another view (default)."),
+    click.option("--lenient", is_flag=True, help="Parse answers as the arc24 scripts did."),
+    click.option("--max-tokens", type=click.IntRange(1), help="Default: enough for a 30x30 grid."),
+    click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request."),
+    api_key_option,
+)
+
+
+def _sampling_options(command: F) -> F:
+    """Add the options that ``bench ttt`` shares with ``bench run``."""
+    for option in reversed(_SAMPLING):
+        command = option(command)
+    return command
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("recipe_file", metavar="RECIPE.yaml", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@settings_option("Override a key of the recipe, e.g. ttt.steps=20; repeat it.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The run folder.")
+@click.option("--name", help="The run's model name. Default: the name of the run folder.")
+@click.option("--server", "servers", multiple=True, help="URL of a running server; else one is started and stopped.")
+@click.option("--adapters", type=click.Path(path_type=Path), help="The registry of those servers.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["train-first", "resident"]),
+    help="train-first: train all tasks, then serve. resident: train the next task while one is answered. Default: "
+    "resident; train-first on a GPU without --server.",
+)
+@click.option("--task-deadline", type=Seconds(), help="Cut the training of a task after this time, e.g. 20m.")
+@click.option("--deadline", type=Seconds(), help="Train nothing after this time from the start of the command.")
+@click.option("--discard-adapters", "discard", is_flag=True, help="Keep only the digests of adapters that answered.")
+@click.option(
+    "--rescore", type=click.IntRange(1), help="At the end, rescore every candidate under so many fixed views."
+)
+@rule_option(before_sampling=True)
+@click.option("--resume", is_flag=True, help="Complete the run in --out.")
+@click.option("--task", "again", multiple=True, metavar="ID", help="With --resume: train and answer this task again.")
+@click.option("--dtype", default="exact", show_default=True, help="Of our own server (bench serve --dtype).")
+@click.option("--port", type=int, help="Of our own server; by default a free one.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the estimate of time and disk, and stop.")
+@_sampling_options
+@policy_options
+def ttt(
+    recipe_file: Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    name: str | None,
+    adapters: Path | None,
+    dry_run: bool,
+    max_in_flight: int,
+    timeout: float,
+    retries: int,
+    wait: float,
+    **others: Any,
+) -> int:
+    """Train an adapter for every task on the task's own train pairs (test-time training), and bench it.
+
+    \b
+    Example:
+      bench ttt examples/ttt-tiny.yaml --dataset toy/cross/evaluation#n=40 -n 8 --out runs/ttt
+      bench ttt examples/ttt-tiny.yaml --dataset toy/cross/evaluation#n=40 -n 8 --out runs/ttt --resume
+    """
+    from harness.cli.workflows.steps import sigterm_as_interrupt
+    from harness.cli.workflows.ttt.answering import Interrupted
+    from harness.cli.workflows.ttt.estimate import estimate_ttt
+    from harness.cli.workflows.ttt.job import TttJob, TttOptions
+    from harness.cli.workflows.ttt.run import run_ttt
+    from harness.client.retry import RetryPolicy
+    from harness.core.errors import RunError
+    from harness.sampling.options import RunOptions
+    from serve.launch.machine import detect_machine
+    from trainers.recipe.ttt_recipe import load_ttt_recipe, unused_keys
+
+    only_here = {
+        key: others.pop(key)
+        for key in ("schedule", "again", "discard", "rescore", "task_deadline", "deadline", "dtype", "port")
+    }
+    policy = RetryPolicy(max_in_flight, retries, timeout, wait)
+    sampling = RunOptions(models=(name or out.resolve().name,), out=out, api="auto", policy=policy, **others)
+    options = TttOptions(load_ttt_recipe(recipe_file, overrides), sampling, adapters, **only_here)
+    if unused := unused_keys(recipe_file, overrides):
+        click.echo(f"note: keys of ordinary trainings, not used here: {', '.join(unused)}", err=True)
+    job = TttJob.open(options)
+    estimate = estimate_ttt(job, on_gpu=detect_machine().device == "cuda")
+    click.echo(estimate.text(), err=not dry_run)
+    if dry_run:
+        return 0
+    with sigterm_as_interrupt():
+        try:
+            run_ttt(job, estimate)
+        except RunError as error:  # of a session, it names an option that only bench run has
+            raise RunError(str(error).replace("--retry-errors", "--task ID (trained and answered again)")) from error
+        except (Interrupted, KeyboardInterrupt):
+            answered = len(job.tasks) - len(job.pending())
+            resume = resume_command(without="--task")  # those tasks were removed already
+            click.echo(f"{answered} of {len(job.tasks)} tasks are answered; to resume: {resume}", err=True)
+            return INTERRUPTED
+    return _show_results(job.out)
+
+
+def _show_results(out: Path) -> int:
+    """Score the run and print its table and costs; return the exit status."""
+    from harness.core.errors import UnknownOutputError, UnusableRuleError
+    from harness.results.summary_table import summary_table
+    from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
+    from harness.scoring.run_scores import score_run
+
+    records = TrainingLog(out / TTT_LOG).records()
+    counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in count_outcomes(records).items())
+    trained = sum(record.train_seconds for record in records.values()) / max(1, len(records))
+    sampled = sum(record.sample_seconds for record in records.values()) / max(1, len(records))
+    click.echo(
+        f"{len(records)} tasks: {counts}; a task took {trained:.1f} s to train and {sampled:.1f} s to answer", err=True
+    )
+    try:
+        results = score_run(out)
+    except UnknownOutputError as error:
+        where = shlex.quote(str(out))
+        click.echo(f"not scored: {error}: bench submit {where} -o submission.json", err=True)
+        return 0
+    except UnusableRuleError as error:  # such as one on rescores without --rescore
+        click.echo(f"not scored: {error}; then bench score {shlex.quote(str(out))}", err=True)
+        return 0
+    click.echo(summary_table(results))
+    click.echo(f"written: {out / 'results.json'}")
+    return 0

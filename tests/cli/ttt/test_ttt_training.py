@@ -1,0 +1,78 @@
+"""The order in which ``bench ttt`` trains tasks and answers them, with a trainer that answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+
+from harness.cli.workflows.ttt.training import TaskTraining, TrainedInBlocks
+from harness.core.errors import RunError
+from harness.core.grid import Task
+from harness.data.dataset import iterate_tasks
+from harness.data.spec import open_dataset
+from trainers.ttt.protocol import ReplyLine
+
+TASKS = list(iterate_tasks(open_dataset("toy/cross/evaluation#n=5")))
+
+
+@dataclass
+class QuickTraining:
+    """Gives every task a reply without an adapter; a task may fail."""
+
+    events: list[str]
+    failing: str = ""
+    given: list[str] = field(default_factory=list)
+
+    def give(self, task: Task) -> None:
+        self.given.append(task.id)
+
+    def reply(self) -> ReplyLine:
+        task_id = self.given.pop(0)
+        if task_id == self.failing:
+            raise RunError("the trainer ended")
+        self.events.append(task_id)
+        return ReplyLine(task_id=task_id, outcome="untrained", adapter=None, steps=0, samples=0, seconds=0, digest=None)
+
+
+@dataclass
+class Servers:
+    """Servers that note when they sleep and wake."""
+
+    name: str
+    events: list[str]
+
+    def sleep(self) -> None:
+        self.events.append(f"{self.name} sleeps")
+
+    def wake(self) -> None:
+        self.events.append(f"{self.name} wakes")
+
+
+def in_blocks(training: QuickTraining) -> TrainedInBlocks:
+    """Return blocks of two tasks."""
+    return TrainedInBlocks(cast(TaskTraining, training), TASKS, lambda task, reply: None, size=2)
+
+
+def test_the_servers_that_run_now_sleep_while_a_block_is_trained() -> None:
+    events: list[str] = []
+    blocks = in_blocks(QuickTraining(events))
+    trained, answered = blocks.on_site(Servers("first", events)), []
+    while (current := trained.current()) is not None:
+        answered.append(current[0].id)
+        trained.advance()
+        if len(answered) == 2:
+            trained = blocks.on_site(Servers("second", events))  # ours died and was started again
+    ids = [task.id for task in TASKS]
+    assert answered == ids
+    first, second = ["first sleeps", *ids[:2], "first wakes"], ["second sleeps", *ids[2:4], "second wakes"]
+    assert events == [*first, *second, "second sleeps", ids[4], "second wakes"]
+
+
+def test_servers_wake_when_the_trainer_fails() -> None:
+    events: list[str] = []
+    trained = in_blocks(QuickTraining(events, failing=TASKS[1].id)).on_site(Servers("given", events))
+    with pytest.raises(RunError, match="the trainer ended"):
+        trained.current()
+    assert events == ["given sleeps", TASKS[0].id, "given wakes"]

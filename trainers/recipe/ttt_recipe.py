@@ -1,0 +1,95 @@
+"""Read the recipe of a test-time training, in which ``datasets``, ``max_steps`` and even ``ttt`` may be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.core.errors import ConfigError
+from trainers.recipe.explain import explain_errors
+from trainers.recipe.schema import Recipe, RecipeData, flatten, make_recipe
+from trainers.recipe.ttt_part import TttRecipe
+from trainers.recipe.ttt_presets import with_preset
+from trainers.recipe.yaml_file import load_data
+
+NOT_DECIDING = ("datasets", "validation", "eval_steps", "ttt.preset", "ttt.task_deadline")
+"""Keys without effect on the adapter of a task that was trained to its last step."""
+_DEFAULT_OUTPUT = "ttt"
+_REPLACED = ("datasets", "validation", "max_steps", "output_dir", "report_to", "workers")
+"""Keys of ordinary trainings whose values ``make_ttt_recipe`` replaces."""
+_WITHOUT_EFFECT = ("resplit", "eval_steps", "save_steps", "logging_steps", "keep_checkpoints", "resume")
+
+
+def load_ttt_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file, completed for test-time training; ``overrides`` as in ``load_recipe``.
+
+    Raises:
+        ConfigError: see ``make_ttt_recipe`` and ``load_data``.
+    """
+    return make_ttt_recipe(load_data(path, overrides), str(path) if path else "recipe")
+
+
+def make_ttt_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Build the recipe by which every task is trained.
+
+    Its ``max_steps`` are the steps of a task, and its ``ttt`` part is always present: a recipe without one has the
+    defaults. What it says about ordinary trainings only is not used (``unused_keys``).
+
+    Args:
+        data: plain values.
+        where: prefix of error messages, such as the file name.
+
+    Raises:
+        ConfigError: one line that lists everything wrong.
+    """
+    part = {} if data.get("ttt") is None else data["ttt"]
+    values = with_preset({**data, "ttt": part})
+    try:
+        ttt = TttRecipe.model_validate(values["ttt"])
+    except ValidationError as error:
+        raise ConfigError(f"{where}: ttt: {explain_errors(error, TttRecipe)}") from None
+    values |= {"datasets": [], "validation": None, "output_dir": _DEFAULT_OUTPUT}
+    values |= {"report_to": [], "workers": 0, "max_steps": 1}
+    recipe = make_recipe(values, where)
+    _check(recipe, where)
+    recipe = make_recipe({**values, "max_steps": ttt.n_steps(recipe.batch_size)}, where)
+    # Read back, so that a default such as 32 is the 32.0 that a recipe from JSON has, in every record and digest.
+    return make_recipe(recipe.model_dump(mode="json"), where)
+
+
+def unused_keys(path: Path | None, overrides: Sequence[str] = ()) -> list[str]:
+    """Return the keys that a recipe sets for ordinary trainings and that test-time training does not use.
+
+    Raises:
+        ConfigError: as ``load_ttt_recipe``.
+    """
+    data = load_data(path, overrides)
+    used = make_ttt_recipe(data).model_dump(mode="json")
+    expected = {key: used[key] for key in _REPLACED}
+    expected |= {key: Recipe.model_fields[key].default for key in _WITHOUT_EFFECT}
+    return [key for key, value in expected.items() if key in data and data[key] != value]
+
+
+def task_values(recipe: Recipe) -> RecipeData:
+    """Return the keys that decide the adapter of a task, flat."""
+    values = recipe.deciding_values() | flatten({"ttt": ttt_part(recipe).model_dump(mode="json")})
+    return {key: value for key, value in values.items() if not key.startswith(NOT_DECIDING)}
+
+
+def ttt_part(recipe: Recipe) -> TttRecipe:
+    """Return the ``ttt`` part of a recipe for test-time training."""
+    assert recipe.ttt is not None
+    return recipe.ttt
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    """Refuse what test-time training cannot use."""
+    if recipe.lora is None:
+        raise ConfigError(f"{where}: lora: null trains whole models; test-time training makes one adapter per task")
+    if not recipe.serveable:
+        raise ConfigError(f"{where}: serveable: false: the adapters of test-time training are served at once; drop it")
+    if recipe.sharding != "none":
+        raise ConfigError(f"{where}: sharding: one process trains all tasks; drop it")
