@@ -28,16 +28,19 @@ from harness.data.spec import open_dataset
 from harness.frames.candidate_frame import candidate_frame
 from harness.frames.comparisons import Comparisons, Scored, compare_scored, markdown_with_warnings
 from harness.frames.prediction_frame import GridArrays, prediction_table, rows_of_views
+from harness.frames.rescore_frame import rescore_frame
 from harness.frames.score_frames import config_frame, score_frame, task_frame
 from harness.frames.shown_attempts import ShownAttempts, show_attempts
+from harness.frames.shown_report import Report
 from harness.frames.sources import FrameSource, SavedSource, Source, only_model
 from harness.frames.task_set import ShownTask, TaskSet
+from harness.frames.training_frame import training_frame
 from harness.results.score_sheet import missing_warnings
 from harness.results.summary_table import summary_table
 from harness.runs.schema import Manifest, Results
-from harness.scoring.model_scores import ModelScores, make_results
+from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions, find_folder, require_dataset
-from harness.scoring.run_scores import score_saved
+from harness.scoring.run_scores import saved_results, score_saved
 from harness.scoring.run_selector import split_run_name
 
 __all__ = ["Comparisons", "Report", "Run", "ShownTask", "TaskSet", "compare", "load_dataset", "load_run", "score"]
@@ -76,11 +79,11 @@ class Run:
             texts: whether to add the column ``text``, the server's answers.
         """
         table = prediction_table(self.source.stream(), GridArrays() if grids else None, texts)
-        frame = table.columns.frame(table.columns.blocks(table.rows))
-        if self.model is None:
-            return frame
-        rows = frame[frame["model"] == only_model(self.saved, self.model, self.path).predictions[0].model]
-        return rows.reset_index(drop=True)
+        rows = table.rows if self.model is None else (row for row in table.rows if row[0] == self.model)
+        frame = table.columns.frame(table.columns.blocks(rows))
+        if frame.empty and self.model is not None:
+            _ = self.saved  # raises if there is no such model
+        return frame
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
@@ -90,6 +93,16 @@ class Run:
     def ranked_candidates(self, grids: bool = False) -> pd.DataFrame:
         """Return the candidates; ``grids`` adds the column ``grid``, as for ``table``."""
         return candidate_frame(self.saved, self.rule or self.saved.rule, GridArrays() if grids else None)
+
+    @cached_property
+    def rescores(self) -> pd.DataFrame:
+        """One row per scorer, candidate and fixed view: the log-probability (``bench rescore``)."""
+        return rescore_frame(self.saved, self.path)
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """One row per task of test-time training (``bench ttt``)."""
+        return training_frame(self.path)
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
@@ -119,14 +132,12 @@ class Run:
     @cached_property
     def results(self) -> Results:
         """The content of results.json."""
-        results = make_results(self.scored, self.saved.n, self.saved.seed)
-        return results.model_copy(update={"cost": self.saved.costs})
+        return saved_results(self.saved, self.scored)
 
     @cached_property
     def saved(self) -> SavedPredictions:
         """The predictions grouped by model, task and test output."""
-        saved = self.source.open()
-        return saved if self.model is None else only_model(saved, self.model, self.path)
+        return self.source.open() if self.model is None else only_model(self.source.open(), self.model, self.path)
 
     @cached_property
     def scored(self) -> list[ModelScores]:
@@ -173,25 +184,7 @@ class Run:
         return f"{self.path}\n\n{self._summary()}"
 
     def _repr_html_(self) -> str:
-        heading = f"<p><b>{escape(str(self.path))}</b></p>"
-        return heading + markdown_with_warnings(self._summary(), self.warnings)
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """A report: the files that were written, or the page to show."""
-
-    paths: tuple[Path, ...]
-    html: str | None = None
-
-    def __repr__(self) -> str:
-        return f"wrote {', '.join(map(str, self.paths))}" if self.paths else "a report, which a notebook shows"
-
-    def _repr_html_(self) -> str | None:
-        if self.html is None:
-            return None
-        style = "width:100%;height:600px;border:1px solid #ccc"
-        return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{escape(self.html)}"></iframe>'
+        return f"<p><b>{escape(str(self.path))}</b></p>" + markdown_with_warnings(self._summary(), self.warnings)
 
 
 def load_run(
@@ -244,8 +237,7 @@ def compare(
         common: whether to compare the tasks that all have, if the runs declared different ones.
 
     Raises:
-        RunError: the runs' tasks differ, or they have none in common.
-        ConfigError: there is nothing to compare.
+        RunError: the runs' tasks differ, or they have none in common. ConfigError: there is nothing to compare.
     """
     loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
     scored = [Scored(run.source, run.rule, run.saved, run.scored) for run in loaded]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from harness.candidates.pool_schema import PoolManifest
 from harness.frames.columns import Schema, make_frame
-from harness.runs.schema import Manifest, Results
+from harness.runs.schema import Manifest, ModelConfig, Results
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import PairedComparison
 from harness.scoring.prediction_loader import SavedPredictions
@@ -88,19 +88,27 @@ def task_frame(saved: SavedPredictions, scored: Sequence[ModelScores]) -> pd.Dat
 def config_frame(manifest: Manifest | PoolManifest | None, models: Sequence[str]) -> pd.DataFrame:
     """Return one row per model with its settings and those of its run, or per member of a pool.
 
-    Predictions without a manifest have the names of their models only.
+    Predictions without a manifest have the names of their models only. The keys of a recipe of test-time training
+    begin with ``ttt_``, and ``trained_on`` is the label of what its model was trained on.
     """
     if manifest is None:
         return pd.DataFrame({"model": list(models)})
     if isinstance(manifest, PoolManifest):
         members = [{"member": one.name, **one.model_dump(exclude={"name", "settings"})} for one in manifest.members]
         return pd.DataFrame(members)
-    shared = manifest.config.model_dump(exclude={"models", "task_ids"})
-    named = [{"model": model.name, **model.model_dump(exclude={"name"})} for model in manifest.config.models]
-    own = {name for model in named for name in model}
-    run = {f"run_{name}" if name in own else name: value for name, value in shared.items()}
-    rows = [{**model, **run, "tasks": len(manifest.config.task_ids)} for model in named if model["model"] in models]
-    return pd.DataFrame(rows)
+    config, named = manifest.config, []
+    for model in config.models:
+        if model.name in models:
+            named.append({"model": model.name, **model.model_dump(exclude={"name"})})
+    fields = set(ModelConfig.model_fields)
+    of_run = config.model_dump(exclude={"models", "task_ids", "ttt"})
+    shared = {f"run_{name}" if name in fields else name: value for name, value in of_run.items()}
+    shared["tasks"] = len(config.task_ids)
+    if config.ttt is not None:
+        shared |= {f"ttt_{name.replace(' ', '_')}": value for name, value in config.ttt.flat_values().items()}
+    if manifest.protocol is not None:
+        shared["trained_on"] = manifest.protocol.label
+    return pd.DataFrame([{**model, **shared} for model in named])
 
 
 def comparison_frame(comparisons: Sequence[PairedComparison]) -> pd.DataFrame:

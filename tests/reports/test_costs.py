@@ -15,9 +15,9 @@ from reports.loading.runs import load_sections
 from reports.plots.costs import costs_by_model, costs_figure
 from reports.plots.style import styled
 from reports.sections.tables import cost
-from tests.reports.test_test_time_training import base_run, trained_run
 from tests.support.commands import run_bench
 from tests.support.runs.run_folders import MakeRun, edit_manifest
+from tests.support.runs.trained_runs import base_run, trained_run
 
 SPEC = "toy/cross/evaluation#n=4"
 
