@@ -9,14 +9,15 @@ from harness.core.grid import COLOURS, MAX_SIDE, Grid
 _NO_DIGIT = 255
 _DIGITS = bytes(byte - ord("0") if chr(byte) in "0123456789" else _NO_DIGIT for byte in range(256))
 _COLOURS = bytes(range(COLOURS))
+_ONLY_LISTS = {list}
 
 
 def read_json_grid(rows: object, where: str) -> Grid:
     """Return the grid of a value that was parsed from JSON.
 
     The value is written as JSON again, whose digits are the cells: with as many digits as cells, no other character
-    than digits, commas and brackets, and one pair of brackets more than rows, every cell is one digit. Anything else is
-    left to ``Grid.from_rows``.
+    than digits, commas and brackets, and one pair of brackets more than rows, all of which are lists, every cell is one
+    digit. Anything else is left to ``Grid.from_rows``.
 
     Raises:
         GridError: as ``Grid.from_rows``.
@@ -32,7 +33,8 @@ def read_json_grid(rows: object, where: str) -> Grid:
             len(cells) == len(rows) * width
             and text.count(b"[") == len(rows) + 1
             and not cells.translate(None, _COLOURS)
-            and all(len(row) == width for row in rows)
+            and set(map(type, rows)) == _ONLY_LISTS
+            and set(map(len, rows)) == {width}
         ):
             return Grid(len(rows), width, cells)
     return Grid.from_rows(rows, where)

@@ -52,3 +52,10 @@ def test_three_cells_in_any_arrangement() -> None:
     for cells in product(CELLS, repeat=3):
         for rows in ([list(cells)], [[c] for c in cells], [[cells[0]], list(cells[1:])], [[], list(cells)], cells):
             assert_same(rows)
+
+
+def test_up_to_three_rows_of_any_nesting() -> None:
+    values = [1, [], [1], [[1]], [1, 1], [[1], 1], [[1, 1]], [[[1]]], "1", None]
+    for count in (1, 2, 3):
+        for rows in product(values, repeat=count):
+            assert_same(list(rows))
