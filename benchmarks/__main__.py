@@ -32,6 +32,7 @@ ENTRIES = {
     "dataframe": "Predictions as a data frame",
     "stopping": "Stopping early",
     "coverage": "Coverage of the intervals",
+    "sequential": "Deciding with fewer draws",
     "harness_overhead": "The harness beside the model",
     "throughput": "Share of a real vLLM's throughput",
     "candidates": "Candidates",

@@ -24,16 +24,16 @@ import pandas as pd
 
 from harness.candidates.pool_schema import PoolManifest
 from harness.core.errors import ConfigError, UnknownOutputError, UnusableRuleError
-from harness.data.spec import open_dataset
 from harness.frames.candidate_frame import candidate_frame
 from harness.frames.comparisons import Comparisons, Scored, compare_scored, markdown_with_warnings
 from harness.frames.prediction_frame import GridArrays, prediction_table, rows_of_views
+from harness.frames.recipe_comparisons import RecipeComparisons, compare_recipes
 from harness.frames.rescore_frame import rescore_frame
 from harness.frames.score_frames import config_frame, score_frame, task_frame
 from harness.frames.shown_attempts import ShownAttempts, show_attempts
 from harness.frames.shown_report import Report
 from harness.frames.sources import FrameSource, SavedSource, Source, only_model
-from harness.frames.task_set import ShownTask, TaskSet
+from harness.frames.task_set import ShownTask, TaskSet, load_dataset
 from harness.frames.training_frame import training_frame
 from harness.results.score_sheet import missing_warnings
 from harness.results.summary_table import summary_table
@@ -43,7 +43,10 @@ from harness.scoring.prediction_loader import SavedPredictions, find_folder, req
 from harness.scoring.run_scores import saved_results, score_saved
 from harness.scoring.run_selector import split_run_name
 
-__all__ = ["Comparisons", "Report", "Run", "ShownTask", "TaskSet", "compare", "load_dataset", "load_run", "score"]
+__all__ = [
+    "Comparisons", "RecipeComparisons", "Report", "Run", "ShownTask", "TaskSet", "compare", "compare_recipes",
+    "load_dataset", "load_run", "score",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +245,3 @@ def compare(
     loaded = [run if isinstance(run, Run) else load_run(run) for run in runs]
     scored = [Scored(run.source, run.rule, run.saved, run.scored) for run in loaded]
     return compare_scored(scored, metrics, baseline, common)
-
-
-def load_dataset(spec: str) -> TaskSet:
-    """Return the tasks of a dataset; docs/data.md lists the specs."""
-    return TaskSet(open_dataset(spec))

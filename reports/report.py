@@ -10,6 +10,8 @@ from pathlib import Path
 from harness.candidates.pool_folder import is_pool
 from harness.core.errors import ConfigError, RunError
 from harness.core.files import write_atomically
+from harness.results.recipe_table import ADAPTERS_ONLY
+from harness.results.sequential_text import sequential_text
 from harness.results.summary_table import summary_table
 from reports.gallery.choose import GalleryTask, choose_tasks, named_tasks
 from reports.html.page import html_page
@@ -174,10 +176,11 @@ def compose(data: ReportData, pictures: Pictures, options: ReportOptions) -> lis
 def _dataset_section(section: Section, trained: Mapping[str, Training], price: GpuPrice | None) -> list[str]:
     """Return the markdown tables of one dataset."""
     parts = [f"## {section.heading}", summary_table(section.results)]
+    parts += [sequential_text(run.sequential) for run in section.runs if run.sequential is not None]
     if warning_texts := warnings(section):
         parts += ["### Warnings", "\n".join(f"- {text}" for text in warning_texts)]
     if comparisons := differences(section):
-        parts += ["### Differences", *comparisons]
+        parts += ["### Differences", *comparisons, ADAPTERS_ONLY]
     parts += test_time_training(section)
     parts += ["### Coverage and selection", losses(section), *lost_grids(section), "### Failures", failures(section)]
     return [*parts, "### Cost", *cost(section, trained, price)]

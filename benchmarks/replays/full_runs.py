@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.coverage import DISTRACTORS, Population
+from benchmarks.common.population import DISTRACTORS, Population
 from harness.core.grid import Grid
 from harness.core.symmetry import SYMMETRIES
 from harness.runs.folder import RunFolder

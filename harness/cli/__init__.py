@@ -35,6 +35,10 @@ COMMANDS = {
     "pool": ("harness.cli.pool:pool", "Merge the candidates of several runs and files."),
     "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),
     "gate": ("harness.cli.gate:gate", "Pass or fail a run against a threshold or another run."),
+    "plan": (
+        "harness.cli.plan:plan",
+        "Say how many tasks, training runs and predictions resolve a difference of recipes.",
+    ),
     "submit": ("harness.cli.submit:submit", "Write or check Kaggle's submission.json."),
     "sweep": (
         "harness.cli.workflows.sweep:sweep",

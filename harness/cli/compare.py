@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli.recipe_selection import OFFER, Grouping, recipe_options
 from harness.cli_options import json_option, print_result, rule_option, scorer_option
+
+if TYPE_CHECKING:
+    from harness.scoring.matched_runs import SelectedModels
 
 SHOWN_IDS = 8
 """Ids of tasks won and of tasks lost that are listed without ``--all-ids``."""
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN[@MODEL] …")
-@click.option("--baseline", is_flag=True, help="Compare each model with the first only, not every pair.")
+@click.argument("runs", nargs=-1, metavar="RUN[@MODEL] …")
+@recipe_options
+@click.option("--per-adapter", is_flag=True, help="Compare the adapters as adapters, not their recipes.")
+@click.option("--baseline", is_flag=True, help="Compare each model or recipe with the first only, not every pair.")
 @click.option("--common", is_flag=True, help="If the runs declared different tasks, compare the tasks that all have.")
 @click.option(
     "--metric",
@@ -34,6 +42,10 @@ SHOWN_IDS = 8
 @json_option("the comparisons with all ids", was_flag=False)
 def compare(
     runs: tuple[str, ...],
+    recipes: tuple[str, ...],
+    training: tuple[Path, ...],
+    paired_seeds: bool,
+    per_adapter: bool,
     baseline: bool,
     common: bool,
     metrics: tuple[str, ...],
@@ -43,12 +55,97 @@ def compare(
     plan: float | None,
     json_file: Path | None,
 ) -> None:
-    """Compare models in pairs on the same tasks: difference, interval, p value, and a verdict in words.
+    """Compare models or recipes on the same tasks: difference, interval, p value, and a verdict in words.
+
+    Runs of at least two recipes with several training runs each are compared as recipes, over tasks and training runs;
+    else models are compared in pairs, task by task.
 
     \b
     bench compare runs/mine
     bench compare runs/mine@base runs/mine@adapter --metric vote_2
+    bench compare runs/a-s0 runs/a-s1 runs/b-s0 runs/b-s1
+    bench compare --recipe a=runs/x@a0,runs/x@a1 --recipe b=runs/x@b0,runs/x@b1
     """
+    from harness.scoring.run_selector import select_models
+    from harness.voting.metrics import ENUMERATED_METRICS
+
+    if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
+        raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
+    if bool(runs) == bool(recipes):
+        raise click.UsageError("name the runs to compare, or recipes with --recipe NAME=RUN@MODEL,RUN@MODEL")
+    if per_adapter and (recipes or paired_seeds):
+        raise click.UsageError("--per-adapter compares no recipes: leave out --recipe and --paired-seeds")
+    named = _named_recipes(recipes)
+    names = runs or tuple(run for listed in named.values() for run in listed)
+    selected = select_models(names, common, rule, scorer)
+    print_warnings(selected.warnings)
+    grouping = None if per_adapter else _group(names, named, selected, training, paired_seeds)
+    shown = None if all_ids else SHOWN_IDS
+    if grouping is not None and len(grouping.repeated) > 1:
+        if plan is not None:
+            raise click.UsageError("--plan counts tasks for adapters; for recipes use bench plan, or --per-adapter")
+        text, content = _compare_recipes(grouping, selected, baseline, metrics, shown, paired_seeds)
+    elif paired_seeds:
+        raise click.UsageError("--paired-seeds needs two recipes with several training runs each")
+    else:
+        text, content = _compare_models(selected, baseline, metrics, shown, plan)
+        text = "\n\n".join([text, *_label(grouping)])
+    print_result(text, content, json_file)
+
+
+def _named_recipes(options: Sequence[str]) -> dict[str, list[str]]:
+    from harness.cli.recipe_selection import named_recipes
+
+    if len(named := named_recipes(options)) == 1:
+        raise click.UsageError("one recipe alone has nothing to be compared with; give --recipe twice")
+    return named
+
+
+def _group(
+    names: Sequence[str],
+    named: dict[str, list[str]],
+    selected: SelectedModels,
+    training: Sequence[Path],
+    paired: bool,
+) -> Grouping:
+    from harness.cli.recipe_selection import group_as_named, group_by_manifest
+    from harness.scoring.recipe_runs import trained_models
+
+    if named:
+        return group_as_named(trained_models(names, selected), named, training, paired)
+    if len(set(names)) < len(names):
+        return Grouping(())
+    return group_by_manifest(trained_models(names, selected), training, paired)
+
+
+def _compare_recipes(
+    grouping: Grouping,
+    selected: SelectedModels,
+    with_first: bool,
+    metrics: Sequence[str],
+    shown: int | None,
+    paired: bool,
+) -> tuple[str, str]:
+    """Return the comparison of recipes as text and as JSON."""
+    import json
+
+    from harness.results.recipe_table import recipe_text, recipes_json, recipes_text
+    from harness.scoring.recipe_comparison import compare_selected_recipes
+
+    recipes = grouping.repeated
+    print_warnings(list(grouping.notes))
+    compared = {name for recipe in recipes for name in recipe.names}
+    if left_out := [scores.model for scores in selected.scored if scores.model not in compared]:
+        print_warnings([f"not compared, as no training runs of their recipe are beside them: {', '.join(left_out)}"])
+    rows = compare_selected_recipes(recipes, selected, with_first, metrics, paired)
+    texts = "\n".join(recipe_text(row, shown) for row in rows)
+    return f"{recipes_text(recipes, rows)}\n\n{texts}", json.dumps(recipes_json(rows), indent=2)
+
+
+def _compare_models(
+    selected: SelectedModels, with_first: bool, metrics: Sequence[str], shown: int | None, plan: float | None
+) -> tuple[str, str]:
+    """Return the comparison of single models as text and as JSON."""
     import json
 
     from harness.results.comparison_table import (
@@ -58,17 +155,27 @@ def compare(
         comparisons_json,
         plan_table,
     )
+    from harness.results.sequential_text import sequential_text
     from harness.scoring.matched_runs import compare_matched
-    from harness.scoring.run_selector import select_models
-    from harness.voting.metrics import ENUMERATED_METRICS
 
-    if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
-        raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
-    selected = select_models(runs, common, rule, scorer)
-    print_warnings(selected.warnings)
-    comparisons = compare_matched(selected, metrics, baseline)
-    texts = [comparison_text(row, None if all_ids else SHOWN_IDS) for row in comparisons]
-    parts = [comparison_table(comparisons), comparison_footnote(comparisons), "\n".join(texts)]
+    comparisons = compare_matched(selected, metrics, with_first)
+    texts = [comparison_text(row, shown) for row in comparisons]
+    parts = [*map(sequential_text, selected.sequential), comparison_table(comparisons)]
+    parts += [comparison_footnote(comparisons), "\n".join(texts)]
     if plan is not None:
         parts.append(plan_table(comparisons, plan / 100))
-    print_result("\n\n".join(parts), json.dumps(comparisons_json(comparisons), indent=2), json_file)
+    return "\n\n".join(parts), json.dumps(comparisons_json(comparisons), indent=2)
+
+
+def _label(grouping: Grouping | None) -> list[str]:
+    """Return what a comparison of single models says and does not say, and what would compare recipes."""
+    from harness.results.recipe_table import ADAPTERS_ONLY
+
+    if grouping is None:
+        return [ADAPTERS_ONLY]
+    parts = [ADAPTERS_ONLY, *(f"{note[0].upper()}{note[1:]}." for note in grouping.notes)]
+    if len(grouping.unknown) > 1:
+        names = ", ".join(model.name for model in grouping.unknown[:SHOWN_IDS])
+        names += " …" if len(grouping.unknown) > SHOWN_IDS else ""
+        parts.append(f"The recipes of {names} are unknown; to compare recipes, {OFFER}.")
+    return ["\n".join(parts)]

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.entry import print_warnings
+from harness.cli.gate_requirement import Requirement
+from harness.cli.model_gate import ScoringChoices, gate_difference, gate_minimum
+from harness.cli.recipe_gate import gate_recipes
+from harness.cli.recipe_selection import recipe_options
 from harness.cli_options import rule_option, scorer_option
-
-if TYPE_CHECKING:
-    from harness.scoring.model_scores import ModelScores
-    from harness.stats.gate import Gate
 
 
 @click.command()
-@click.argument("run", metavar="RUN[@MODEL]")
+@click.argument("runs", nargs=-1, metavar="RUN[@MODEL] …")
 @click.option("--metric", default="vote_2", show_default=True, help="The metric to test.")
 @click.option("--min", "minimum", type=click.FloatRange(0, 1), help="The share that the metric must reach.")
-@click.option("--baseline", metavar="RUN[@MODEL]", help="The model to compare with, for --margin or --min-gain.")
-@click.option("--margin", type=click.FloatRange(0, 1), help="The run must not lose more than this share.")
 @click.option(
-    "--min-gain", "gain", type=click.FloatRange(0, 1, min_open=True), help="The run must gain at least this share."
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="RUN[@MODEL]",
+    help="The model, or with several the training runs of the recipe, to compare with, for --margin or --min-gain.",
 )
+@click.option("--margin", type=click.FloatRange(0, 1), help="It must not lose more than this share.")
+@click.option("--min-gain", "gain", type=click.FloatRange(0, 1, min_open=True), help="It must gain this share or more.")
+@recipe_options
 @click.option(
     "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."
 )
@@ -33,12 +35,15 @@ if TYPE_CHECKING:
 @scorer_option()
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
 def gate(
-    run: str,
+    runs: tuple[str, ...],
     metric: str,
     minimum: float | None,
-    baseline: str | None,
+    baselines: tuple[str, ...],
     margin: float | None,
     gain: float | None,
+    recipes: tuple[str, ...],
+    training: tuple[Path, ...],
+    paired_seeds: bool,
     common: bool,
     rule: str | None,
     scorer: str | None,
@@ -46,129 +51,62 @@ def gate(
 ) -> int:
     """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
 
-    The exit status is 4 if the metric cannot be computed, and 2 for wrong options.
+    The exit status is 4 if the metric cannot be computed, and 2 for wrong options. Several runs are training runs of
+    one recipe; with --recipe the first recipe is tested, with --margin or --min-gain against the second. Their
+    intervals are over tasks and training runs.
 
     \b
     bench gate runs/mine@adapter --metric vote_2 --min 0.20
     bench gate runs/new --baseline runs/old --metric accuracy --margin 0.01 --junit gate.xml
     bench gate runs/ttt --baseline runs/adapter --min-gain 0.5
+    bench gate runs/new-s0 runs/new-s1 --baseline runs/old-s0 --baseline runs/old-s1 --margin 0.01
+    bench gate --recipe new=runs/new-s0,runs/new-s1 --metric accuracy --min 0.10
     """
     from harness.core.errors import ArcBenchError, ConfigError, NotComputableError
     from harness.results.junit_xml import write_junit
 
-    if (minimum is None) == (baseline is None) or (baseline is not None) != ((margin is None) != (gain is None)):
-        raise click.UsageError("give either --min, or --baseline with --margin or --min-gain")
-    requirement = f"{run} {metric} {_requirement(minimum, baseline, margin, gain)}"
+    requirement, choices = Requirement(metric, minimum, margin, gain), ScoringChoices(common, rule, scorer)
+    _check_usage(requirement, runs, baselines, recipes)
+    name = requirement.in_words(", ".join(runs or recipes[:1]), ", ".join(baselines or recipes[1:]))
+    several = bool(recipes) or len(runs) > 1 or len(baselines) > 1
     try:
-        if baseline is None:
-            verdict, text = _test_minimum(run, metric, minimum or 0.0, rule, scorer)
+        _check_metric(metric)
+        if several:
+            verdict, text = gate_recipes(runs, baselines, recipes, requirement, choices, training, paired_seeds)
+        elif minimum is not None:
+            verdict, text = gate_minimum(runs[0], requirement, choices)
         else:
-            runs = _ComparedRuns(run, baseline, common, rule, scorer)
-            verdict, text = _test_difference(runs, metric, margin or 0.0, gain)
+            verdict, text = gate_difference(runs[0], baselines[0], requirement, choices)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
-            write_junit(junit, requirement, None, str(error))
+            write_junit(junit, name, None, str(error))
         if isinstance(error, ConfigError):
             raise
         raise NotComputableError(str(error)) from error
+    text += "" if several else " (this model alone, not other training runs of its recipe)"
     click.echo(f"{verdict.name}: {text}")
     if junit is not None:
-        write_junit(junit, requirement, verdict, text)
+        write_junit(junit, name, verdict, text)
     return verdict.value
 
 
-def _test_minimum(run: str, metric: str, minimum: float, rule: str | None, scorer: str | None) -> tuple[Gate, str]:
-    """Test whether the metric reaches a minimum; return the verdict and its reason."""
-    from harness.core.errors import ConfigError
-    from harness.results.table_format import percent, with_interval
-    from harness.scoring.model_scores import score_intervals
-    from harness.scoring.run_selector import require_measured, require_one_model, select_models
-    from harness.stats.gate import gate_verdict
-    from harness.voting.metrics import LOWER_IS_BETTER
-
-    _check_metric(metric)
-    if metric in LOWER_IS_BETTER:
-        raise ConfigError(f"less of {metric} is better, so that --min does not apply; use --baseline and --margin")
-    require_one_model(run)
-    selected = select_models((run,), rule=rule, scorer=scorer)
-    print_warnings(selected.warnings)
-    require_measured(selected, metric)
-    interval = score_intervals(selected.scored, selected.seed)[0][metric]
-    verdict = gate_verdict(interval.low, interval.high, minimum)
-    more = ""
-    if metric == "accuracy" and (scores := selected.scored[0]).enumeration is not None:
-        more = f" + at most {100 * scores.tasks.values_of('unexplored').mean():.1f} unexplored"
-    name = _name_with_rule(metric, selected.scored)
-    return verdict, f"{name} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
-
-
-def _requirement(minimum: float | None, baseline: str | None, margin: float | None, gain: float | None) -> str:
-    """Return in words what a metric must reach."""
-    if baseline is None:
-        return f">= {minimum:g}"
-    return f"no worse than {baseline} - {margin:g}" if gain is None else f">= {baseline} + {gain:g}"
-
-
-@dataclass(frozen=True)
-class _ComparedRuns:
-    """A run and its baseline, with the options that say how they are scored."""
-
-    run: str
-    baseline: str
-    common: bool
-    rule: str | None
-    scorer: str | None
-
-
-def _test_difference(runs: _ComparedRuns, metric: str, margin: float, gain: float | None) -> tuple[Gate, str]:
-    """Test the difference of the metric from the baseline's; return the verdict and its reason.
-
-    Args:
-        margin: a loss that is allowed; used if ``gain`` is None.
-        gain: a gain that must be shown.
-    """
-    from harness.core.errors import ConfigError
-    from harness.results.table_format import points
-    from harness.scoring.comparable_metrics import incomparable_reason
-    from harness.scoring.paired_comparison import compare_pairs
-    from harness.scoring.run_selector import require_measured, require_one_model, select_models
-    from harness.stats.gate import gain_bounds, gain_verdict, margin_verdict
-    from harness.voting.metrics import LOWER_IS_BETTER
-
-    _check_metric(metric)
-    for name in (runs.run, runs.baseline):
-        require_one_model(name)
-    selected = select_models((runs.baseline, runs.run), runs.common, runs.rule, runs.scorer)
-    print_warnings(selected.warnings)
-    old, new = selected.scored
-    if (old.enumeration is None) == (new.enumeration is None):
-        require_measured(selected, metric)
-    comparisons = compare_pairs([(new, old)], selected.seed, (metric,))
-    if not comparisons:
-        raise ConfigError(incomparable_reason(metric, new, old))
-    comparison = comparisons[0].comparison
-    lower = metric in LOWER_IS_BETTER
-    low, high = gain_bounds(comparison, lower)
-    verdict = margin_verdict(comparison, margin, lower) if gain is None else gain_verdict(comparison, gain, lower)
-    change = -comparison.delta if lower else comparison.delta
-    note = comparison.note or ("nearly all tasks differ alike" if comparison.widest else "")
-    why = f" (widest case: {note})" if note else ""
-    name = _name_with_rule(metric, selected.scored)
-    text = f"{name} gains {points(change)} points [{points(low)}, {points(high)}]{why} on {runs.baseline}"
-    asked = (
-        f"a loss of at most {100 * margin:g} points" if gain is None else f"a gain of at least {100 * gain:g} points"
-    )
-    return verdict, f"{text}, asked for is {asked}"
-
-
-def _name_with_rule(metric: str, scored: Sequence[ModelScores]) -> str:
-    """Return the name of a metric, of a vote with its rule if one was chosen for any of the models."""
-    from harness.voting.selection_rules import VOTE
-
-    if metric not in ("vote_1", "vote_2") or all(scores.rule is None for scores in scored):
-        return metric
-    rules = dict.fromkeys(VOTE if scores.rule is None else scores.rule.name for scores in scored)
-    return f"{metric} by {' and '.join(rules)}"
+def _check_usage(
+    requirement: Requirement, runs: Sequence[str], baselines: Sequence[str], recipes: Sequence[str]
+) -> None:
+    """Raise UsageError unless the options say what is tested, and against what."""
+    asked = [value for value in (requirement.minimum, requirement.margin, requirement.gain) if value is not None]
+    compared = requirement.minimum is None
+    if bool(runs) == bool(recipes):
+        raise click.UsageError("name the run to test, or recipes with --recipe NAME=RUN@MODEL,RUN@MODEL")
+    if recipes:
+        if baselines:
+            raise click.UsageError("with --recipe, the baseline is a second --recipe, not --baseline")
+        if len(asked) != 1 or len(recipes) != (2 if compared else 1):
+            raise click.UsageError(
+                "give one --recipe with --min, or two with --margin or --min-gain: the second is the baseline"
+            )
+    elif len(asked) != 1 or bool(baselines) != compared:
+        raise click.UsageError("give either --min, or --baseline with --margin or --min-gain")
 
 
 def _check_metric(metric: str) -> None:

@@ -55,6 +55,17 @@ if TYPE_CHECKING:
     "probability below R.",
 )
 @click.option(
+    "--until-resolved",
+    metavar="METRIC",
+    help="Sample tasks in random order and end once every model is better or worse than the first --model in this "
+    "metric; --limit is the budget.",
+)
+@click.option(
+    "--smaller-than",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    help="With --until-resolved: also end once the differences are certainly smaller than this many points.",
+)
+@click.option(
     "--search",
     type=click.Choice(["greedy", "sample", "dfs"]),
     help="dfs: all answers of every view that have at least the probability --min-prob. Default: greedy at temperature "
@@ -114,10 +125,8 @@ def run(
     """
     from harness.client.retry import RetryPolicy
     from harness.core.errors import UnknownOutputError, UnusableRuleError
-    from harness.results.summary_table import summary_table
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
-    from harness.scoring.run_scores import score_run
     from harness.scoring.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
@@ -146,6 +155,11 @@ def run(
     if not summary.finished:
         click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
+    from harness.results.summary_table import (
+        summary_table,
+    )  # numpy and scipy, which the first request does not wait for
+    from harness.scoring.run_scores import score_run
+
     try:
         results = score_run(chosen.out)
     except UnknownOutputError as error:  # as in Kaggle's test challenges; the run itself is complete

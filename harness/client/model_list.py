@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.client.error_response import TransientError
 from harness.runs.schema import ServedModel
+from harness.runs.training_record import training_record
 
 
 def model_entries(data: Mapping[str, Any], root: str) -> list[dict[str, Any]]:
@@ -59,6 +60,7 @@ def parse_model(entry: dict[str, Any]) -> ServedModel:
         chat_template=_string(manifest.get("chat_template")),
         template_date=_date(manifest.get("template_date")),
         max_loras=_integer(extension.get("max_loras")),
+        training=training_record(manifest),
     )
 
 

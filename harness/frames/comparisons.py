@@ -15,6 +15,9 @@ from harness.frames.score_frames import comparison_frame
 from harness.frames.sources import Source
 from harness.results.comparison_table import comparison_footnote, comparison_table
 from harness.results.markdown_html import to_html
+from harness.results.recipe_table import ADAPTERS_ONLY
+from harness.results.sequential_text import sequential_text
+from harness.runs.sequential_schema import SequentialResult
 from harness.scoring.matched_runs import ChosenModel, ScoredRun, compare_matched, match_runs, scored_run
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import PairedComparison
@@ -37,6 +40,8 @@ class Comparisons:
     rows: list[PairedComparison]
     warnings: list[str]
     """Differences between the runs other than their models."""
+    sequential: tuple[SequentialResult, ...] = ()
+    """Verdicts of the runs with ``--until-resolved``."""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -44,7 +49,8 @@ class Comparisons:
         return comparison_frame(self.rows)
 
     def __repr__(self) -> str:
-        return f"{comparison_table(self.rows)}\n\n{comparison_footnote(self.rows)}"
+        parts = [*map(sequential_text, self.sequential), comparison_table(self.rows), comparison_footnote(self.rows)]
+        return "\n\n".join([*parts, ADAPTERS_ONLY])
 
     def _repr_html_(self) -> str:
         return markdown_with_warnings(repr(self), self.warnings)
@@ -61,7 +67,7 @@ def compare_scored(runs: Sequence[Scored], metrics: Sequence[str] | None, baseli
         matched[path] = scored_run(run.saved, list(scored.values()))
         chosen |= {(path, scores.model): None for scores in run.scored}
     selected = match_runs(matched, list(chosen), common)
-    return Comparisons(compare_matched(selected, metrics, baseline), selected.warnings)
+    return Comparisons(compare_matched(selected, metrics, baseline), selected.warnings, selected.sequential)
 
 
 def _unused(path: Path, taken: Container[Path]) -> Path:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.core.errors import DataError
 from harness.core.grid import Pair, Task
 from harness.data.dataset import Dataset
+from harness.data.spec import open_dataset
 from harness.frames.columns import Schema, make_frame
 from harness.frames.grid_html import task_html
 from harness.frames.prediction_frame import grid_array
@@ -103,6 +104,11 @@ class TaskSet:
         heading = f"<p>dataset <b>{escape(self.dataset.spec)}</b>: {len(self)} tasks</p>"
         rest = "<p>…</p>" if len(self) > _SHOWN else ""
         return heading + "".join(task_html(self[index].task) for index in range(min(_SHOWN, len(self)))) + rest
+
+
+def load_dataset(spec: str) -> TaskSet:
+    """Return the tasks of a dataset; docs/data.md lists the specs."""
+    return TaskSet(open_dataset(spec))
 
 
 def _arrays(pair: Pair) -> tuple[Array, Array | None]:

@@ -64,7 +64,7 @@ def comparison_text(row: PairedComparison, shown: int | None = None) -> str:
     needed = c.tasks_for(c.delta)
     if c.verdict == "not resolved" and needed is not None:
         head += f" (a difference of this size takes about {needed:,} tasks)"
-    return f"{head}; wins {_ids(row.won, shown)}; loses {_ids(row.lost, shown)}"
+    return f"{head}; wins {task_list(row.won, shown)}; loses {task_list(row.lost, shown)}"
 
 
 def plan_table(comparisons: Sequence[PairedComparison], difference: float) -> str:
@@ -97,7 +97,8 @@ def _as_json(row: PairedComparison) -> dict[str, object]:
     return {**values, "tasks_needed": row.comparison.tasks_for(row.comparison.delta)}
 
 
-def _ids(ids: Sequence[str], shown: int | None) -> str:
+def task_list(ids: Sequence[str], shown: int | None) -> str:
+    """Return the number of task ids and the first ``shown`` of them."""
     cut = "" if shown is None or len(ids) <= shown else " …"
     return f"{len(ids)}: {', '.join(ids[:shown])}{cut}" if ids else "none"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from harness.results.sequential_text import sequential_text
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schema import Metric, ModelResult, Results
 from harness.scoring.early_stopped_scores import unavailable_metrics_text
@@ -18,7 +19,8 @@ WILSON_MARK = "†"
 def summary_table(results: Results) -> str:
     """Return a table of the headline metrics, one row per model, best vote_2 first, with footnotes.
 
-    The footnotes explain the intervals, what early stopping skipped, what was enumerated, and the headline rule.
+    The footnotes explain the intervals, what early stopping skipped, what was enumerated, and the headline rule. The
+    verdicts of a sequential design follow.
     """
     names = sorted(results.models, key=lambda name: (-results.models[name].metrics["vote_2"].value, name))
     metrics = headline_metrics(results)
@@ -29,7 +31,8 @@ def summary_table(results: Results) -> str:
     parts = [markdown_table(["model", *metrics, "failed"], rows), summary_footnote(results)]
     parts += [*early_stopping_notes(results, names), *enumeration_notes(results, names)]
     note = rule_note({name: results.models[name].rule for name in names})
-    return "\n\n".join([*parts, *([] if note is None else [f"{note}."])])
+    parts += [] if note is None else [f"{note}."]
+    return "\n\n".join([*parts, *([] if results.sequential is None else [sequential_text(results.sequential)])])
 
 
 def headline_metrics(results: Results) -> list[str]:

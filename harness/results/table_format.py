@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from harness.stats.paired_test import Comparison
+from harness.stats.recipes import RecipeComparison
 
 
 class Bounded(Protocol):
@@ -34,7 +35,7 @@ def points(difference: float) -> str:
     return f"{100 * difference:+.1f}"
 
 
-def difference_interval(comparison: Comparison) -> str:
+def difference_interval(comparison: Comparison | RecipeComparison) -> str:
     """Format the interval of a difference in percentage points, as ``[+1.2, +3.4]``, or say why there is none."""
     if comparison.low is None or comparison.high is None:
         return comparison.note

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from harness.runs.prediction_schema import Record, omitted_if_none
+from harness.runs.sequential_schema import SequentialDesign, SequentialResult
 from harness.runs.task_training import Protocol, TttConfig
+from harness.runs.training_record import TrainingRecord
 from harness.runs.view_schema import EnumerationResult, SearchConfig
 
 
@@ -69,6 +71,8 @@ class RunConfig(Record):
     """How an adapter was trained for every task; None, and no field in the file, without test-time training."""
     rule: str | None = omitted_if_none()
     """The selection rule that gives vote_1 and vote_2 of the run; None, and no field in the file, for the vote."""
+    sequential: SequentialDesign | None = omitted_if_none()
+    """When the run ends before all tasks are sampled; None, and no field in the file, if it samples all."""
 
 
 class ServedModel(Record):
@@ -90,6 +94,8 @@ class ServedModel(Record):
     template_date: str | None = None
     max_loras: int | None = None
     """Number of adapters that the server can use in one batch."""
+    training: TrainingRecord | None = omitted_if_none()
+    """Recipe of an adapter; None, and no field in the file, if the server does not report its manifest."""
 
 
 class Environment(Record):
@@ -205,6 +211,8 @@ class Results(Record):
     confidence: float
     resamples: int
     cost: dict[str, Cost] | None = None
+    sequential: SequentialResult | None = omitted_if_none()
+    """What a sequential design found; None, and no field in the file, for a run without one."""
     test_time_training: TestTimeCost | None = omitted_if_none()
 
 
@@ -250,26 +258,6 @@ class TestTimeCost(Record):
     train_seconds: float
     sample_seconds: float
     """Wall time of answering the tasks, with loading and unloading their adapters."""
-
-
-class SweepRow(Record):
-    """One mixture of a sweep."""
-
-    label: str
-    """Its label in the table."""
-    models: Annotated[list[str], Field(min_length=1)]
-    """The adapters trained on it, one per training seed."""
-
-
-class SweepRecord(Record):
-    """sweep.json, from which the report of a sweep is made."""
-
-    header: str
-    """Heading of the labels, such as ``original datasets weight``."""
-    rows: Annotated[list[SweepRow], Field(min_length=1)]
-    """In the order of the table; all are compared with the first."""
-    seeds: list[int]
-    """Training seeds, in the order of every row's models."""
 
 
 Results.model_rebuild()

@@ -21,6 +21,7 @@ from harness.sampling.model_options import ModelChoices, model_configs, repeated
 from harness.sampling.options import ApiChoice, RunOptions
 from harness.sampling.plan import Plan
 from harness.sampling.search_options import search_config
+from harness.sampling.sequential_options import in_sampling_order, sequential_design
 from harness.sampling.task_part import without_hashes
 from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
 
@@ -42,6 +43,16 @@ def load_tasks(dataset: Dataset, limit: int | None) -> list[Task]:
             )
         seen.add(task.id)
     return tasks
+
+
+def run_tasks(options: RunOptions, dataset: Dataset) -> list[Task]:
+    """Return the tasks of a run in the order in which they are sampled.
+
+    Raises:
+        DataError: as ``load_tasks``. UnknownOutputError: as ``in_sampling_order``.
+    """
+    tasks = load_tasks(dataset, options.limit)
+    return tasks if options.until_resolved is None else in_sampling_order(tasks, options.seed)
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,9 @@ class ConfigDraft:
             stop=stop,
             search=self._search,
             rule=self._rule,
+            sequential=sequential_design(
+                options.until_resolved, options.smaller_than, len(self.tasks), len(options.models)
+            ),
         )
         if self.repeated is not None and (changes := config_changes(self.repeated, config)):
             raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")

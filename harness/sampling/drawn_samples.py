@@ -33,15 +33,15 @@ class DrawnSamples:
 
     def jobs(self, models_at_once: int, size: int) -> Iterator[Job[Request] | None]:
         """Yield a job for every sample without a prediction, in order; None if answers decide what comes next."""
-        rounds = self._recorder.rounds
-        source = self._plan if rounds is None else rounds
+        scheduler = self._recorder.rounds or self._recorder.looks
+        source = self._plan if scheduler is None else scheduler
         for block in source.blocks(models_at_once, size):
             samples = [self._plan.sample(number) for number in block if not self._recorder.done[number]]
             if samples:
                 self._open.update((sample.number, sample) for sample in samples)
                 numbers = tuple(sample.number for sample in samples)
                 yield Job(numbers, self._builder.build_request(samples))
-            elif rounds is not None:
+            elif scheduler is not None:
                 yield None
 
     def record_replies(self, replies: Sequence[tuple[int, Reply | None]]) -> list[Job[Request]]:

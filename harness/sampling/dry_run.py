@@ -12,7 +12,7 @@ from harness.client.request import TokenRequest
 from harness.data.spec import open_dataset
 from harness.runs.view_schema import SearchConfig
 from harness.sampling.api_selection import RunSetup, negotiate_setup
-from harness.sampling.config_draft import ConfigDraft, load_tasks
+from harness.sampling.config_draft import ConfigDraft, run_tasks
 from harness.sampling.options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import open_servers
@@ -34,6 +34,8 @@ class RunEstimate:
     """Mean over the right answers of these prompts, with the end of the turn; None if none is known."""
     longest_answer: int
     """The limit on an answer's tokens."""
+    looks: tuple[int, ...] = ()
+    """Numbers of tasks after which the run may end."""
 
     @property
     def views(self) -> int:
@@ -56,6 +58,10 @@ class RunEstimate:
             lines.append(
                 f"prompt tokens: {self.prompt_tokens:.0f} each, {fewest * self.prompt_tokens:.0f} in all"
                 + ("" if most == fewest else " (further completions of a view read its prompt from a prefix cache)")
+            )
+        if self.looks:
+            lines.append(
+                f"at most: the models are compared after every {self.looks[0]} tasks, and the run may end there"
             )
         lines.append(f"generated tokens: {self._generated(fewest, most)}")
         return "\n".join(lines)
@@ -82,7 +88,7 @@ def estimate_run(options: RunOptions, display: Display | None = None) -> RunEsti
 async def _estimate(options: RunOptions, display: Display) -> RunEstimate:
     """Connect to the servers and settle the configuration; see ``estimate_run``."""
     dataset = open_dataset(options.dataset)
-    tasks = load_tasks(dataset, options.limit)
+    tasks = run_tasks(options, dataset)
     async with AsyncExitStack() as stack:
         servers = await open_servers(options, display, stack)
         setup = await negotiate_setup(ConfigDraft(options, dataset, tasks), servers)
@@ -98,6 +104,7 @@ async def _estimate(options: RunOptions, display: Display) -> RunEstimate:
         prompt_tokens=prompt_tokens,
         answer_tokens=answer_tokens,
         longest_answer=max(model.max_tokens for model in config.models),
+        looks=() if config.sequential is None else tuple(config.sequential.looks),
     )
 
 

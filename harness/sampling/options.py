@@ -20,6 +20,7 @@ from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.sampling.search_options import Search, check_enumeration, check_search
+from harness.sampling.sequential_options import check_design
 from harness.sampling.task_part import TaskPart
 from harness.voting.early_stopping import StopRule
 from harness.voting.selection_rules import VOTE, get_rule
@@ -47,6 +48,10 @@ class RunOptions:
     samples_per_view: int = 1
     stop: str | None = None
     """When a test output needs no further samples: ``decided`` or ``risk=0.01``."""
+    until_resolved: str | None = None
+    """Metric by which the models are compared after some of the tasks, to end the run once they are told apart."""
+    smaller_than: float | None = None
+    """With ``until_resolved``: points; a difference that is certainly smaller also ends the run."""
     search: Search | None = None
     """None for ``greedy`` at temperature 0, else ``sample``."""
     min_prob: float | None = None
@@ -100,6 +105,7 @@ class RunOptions:
             raise ConfigError(f"--extra-body must not set {', '.join(reserved)}; the run does, and records it")
         if self.stop is not None:
             StopRule.parse(self.stop)
+        check_design(self.until_resolved, self.smaller_than, self.models, self.stop, self.search, self.rule)
         if self.rule is not None and get_rule(self.rule).name != VOTE and self.stop is not None:
             raise ConfigError(f"--stop ends where the vote is decided, so that --rule {self.rule} may lack its choice")
         if self.prompt is not None:

@@ -125,6 +125,11 @@ class Plan:
         return len(self._model_index) * self.per_model
 
     @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of the run, in order."""
+        return self._tasks
+
+    @property
     def per_model(self) -> int:
         """Number of samples of each model."""
         return len(self._outputs) * self._config.n
@@ -151,6 +156,15 @@ class Plan:
         task_index, test_index = self._outputs[number % self.per_model // self._config.n]
         return self._tasks[task_index].test[test_index].output
 
+    def outputs_of_first(self, tasks: int) -> int:
+        """Return how many test outputs the first ``tasks`` tasks have; test outputs are numbered in this order."""
+        return sum(len(task.test) for task in self._tasks[:tasks])
+
+    def number_ranges(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return for each model the first number, and the one after the last, of test outputs ``start`` to ``end``."""
+        firsts = range(0, len(self), self.per_model)
+        return [(first + start * self._config.n, first + end * self._config.n) for first in firsts]
+
     def first_numbers(self) -> list[int]:
         """Return the number of the first sample of each model that is requested."""
         first = self._requested[0] * self._config.n
@@ -161,7 +175,7 @@ class Plan:
         for block in self.blocks(1, self._config.n):
             yield from block
 
-    def blocks(self, models_at_once: int, size: int) -> Iterator[range]:
+    def blocks(self, models_at_once: int, size: int, outputs: range | None = None) -> Iterator[range]:
         """Yield the numbers of all requested samples once, in blocks that each fit into one request.
 
         Models are processed in groups; within a group, models take turns with the same samples.
@@ -169,11 +183,13 @@ class Plan:
         Args:
             models_at_once: models per group.
             size: samples per block at most; all are of one model and one test output.
+            outputs: yield the samples of these test outputs only; None for all that are requested.
         """
         n = self._config.n
+        requested = [k for k in self._requested if outputs is None or k in outputs]
         for start in range(0, len(self._model_index), models_at_once):
             group = range(start, min(start + models_at_once, len(self._model_index)))
-            for output_start in (output * n for output in self._requested):
+            for output_start in (output * n for output in requested):
                 for sample_index in range(0, n, size):
                     for model in group:
                         first = model * self.per_model + output_start

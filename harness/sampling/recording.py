@@ -15,6 +15,7 @@ from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.prediction_schema import Outcome, PredictionKey
 from harness.runs.schema import RunConfig
+from harness.sampling.look_scheduler import make_look_scheduler
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.round_scheduler import RoundScheduler
@@ -129,6 +130,7 @@ class PredictionRecorder(Recorder):
 
     Attributes:
         rounds: releases samples round by round; None without early stopping.
+        looks: releases tasks look by look; None without a sequential design.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class PredictionRecorder(Recorder):
         super().__init__(plan, config, log, display, answered_as)
         schedule = run_schedule(config)
         self.rounds = None if schedule is None else RoundScheduler(plan, schedule, self.done)
+        self.looks = make_look_scheduler(plan, config, self.done, log, self.board, display)
         if self.rounds is not None:
             for number in self.rounds.completed_rounds():
                 self._decide_next_round(self.rounds, plan.sample(number))

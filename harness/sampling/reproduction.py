@@ -94,6 +94,8 @@ def repeated_options(
         augment=config.augment,
         lenient=config.lenient,
         samples_per_view=config.samples_per_view,
+        until_resolved=None if config.sequential is None else config.sequential.metric,
+        smaller_than=_points(config),
         search=None if config.search is None else "dfs",
         min_prob=None if config.search is None else config.search.min_prob,
         max_answers=None if config.search is None else config.search.max_answers,
@@ -130,6 +132,12 @@ def compare_runs(run: Path, other: Path) -> ReproductionResult:
     repeated = score_run(other) if rule is None else run_results(other, rule=rule)
     results = (_without_cost(run_results(run, rule=rule)), _without_cost(repeated))
     return ReproductionResult(total, same, _is_close(*results, tolerance), tuple(differing))
+
+
+def _points(config: RunConfig) -> float | None:
+    """Return the bound of ``--smaller-than`` in points; None if there is none."""
+    design = config.sequential
+    return None if design is None or design.smaller_than is None else round(100 * design.smaller_than, 9)
 
 
 def _compared_rule(config: RunConfig) -> str | None:

@@ -21,7 +21,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
 from harness.sampling.api_selection import RunSetup, negotiate_setup
-from harness.sampling.config_draft import ConfigDraft, load_tasks, models_at_once
+from harness.sampling.config_draft import ConfigDraft, models_at_once, run_tasks
 from harness.sampling.drawn_samples import DrawnSamples
 from harness.sampling.engine import Engine, Workload
 from harness.sampling.manifest_writer import ManifestWriter, initial_manifest
@@ -98,7 +98,7 @@ async def _run_session(
     """Implement ``sample_run``: connect to the servers, complete the configuration, open the folder, and sample."""
     wall, cpu = perf_counter(), process_time()
     dataset = open_dataset(options.dataset)
-    tasks = load_tasks(dataset, options.limit)
+    tasks = run_tasks(options, dataset)
     async with AsyncExitStack() as stack:
         servers = await open_servers(options, display, stack)
         draft = ConfigDraft(options, dataset, tasks, repeated, _saved_config(options, folder))

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pydantic import BaseModel
 
 from harness.runs.schema import Manifest, ModelConfig, StopConfig
+from harness.runs.sequential_schema import SequentialDesign
 from harness.runs.view_schema import SearchConfig
 
 _IGNORED_IN_RUN = frozenset({"models", "dataset", "dataset_digest", "task_ids", "rule", "ttt"})
@@ -15,7 +16,7 @@ _IGNORED_IN_RUN = frozenset({"models", "dataset", "dataset_digest", "task_ids", 
 that say which model it is (ttt)."""
 _IGNORED_IN_MODEL = frozenset({"name", "hash", "prompt"})
 """Which model it is, and the name of its prompt, whose digest is compared."""
-_FIELD_NAMES = {"stop": "their stopping rules", "prompt_digest": "prompt"}
+_FIELD_NAMES = {"stop": "their stopping rules", "sequential": "--until-resolved", "prompt_digest": "prompt"}
 
 
 def find_confounders(manifests: Sequence[Manifest], models: Sequence[ModelConfig]) -> list[str]:
@@ -44,8 +45,8 @@ def _differences(kind: str, records: Sequence[BaseModel], ignored: Collection[st
 
 def _values_text(values: Sequence[object]) -> str:
     texts = _distinct_texts(_short(value) for value in values)
-    if len(texts) == 1:  # the same stopping rule, checked after other numbers of samples
-        texts = _distinct_texts(value.model_dump() if isinstance(value, StopConfig) else value for value in values)
+    if len(texts) == 1:  # the same stopping rule or metric, checked after other numbers of samples or tasks
+        texts = _distinct_texts(value.model_dump() if isinstance(value, BaseModel) else value for value in values)
     return ", ".join(texts)
 
 
@@ -53,6 +54,8 @@ def _short(value: object) -> object:
     """Return what names a value in a message."""
     if isinstance(value, SearchConfig):
         return " ".join(["dfs", *(f"{name} {field}" for name, field in value if field is not None)])
+    if isinstance(value, SequentialDesign):
+        return value.metric
     return value.rule if isinstance(value, StopConfig) else value
 
 

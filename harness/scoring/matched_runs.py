@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.core.errors import ConfigError, RunError, format_ids
 from harness.data.dataset import content_digest
 from harness.runs.schema import Manifest
+from harness.runs.sequential_schema import SequentialResult
 from harness.scoring.comparable_metrics import compared_metrics, enumerated_note, incomparable_reason, mixed_note
 from harness.scoring.confounders import find_confounders
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
@@ -32,6 +33,8 @@ class SelectedModels:
     """The seed of the first run, for intervals and tests."""
     warnings: list[str]
     """Differences between the runs other than their models, and runs that are unfinished."""
+    sequential: tuple[SequentialResult, ...] = ()
+    """What the sequential designs of the runs found."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class ScoredRun:
     warnings: tuple[str, ...]
     manifest: Manifest | None
     """None for pools and files."""
+    sequential: SequentialResult | None = None
 
 
 def scored_run(saved: SavedPredictions, scored: Sequence[ModelScores]) -> ScoredRun:
     """Return the scores of saved predictions with what matching them needs."""
     digests = {task.id: content_digest(task) for task in saved.tasks}
-    return ScoredRun(list(scored), digests, saved.seed, saved.warnings, saved.manifest)
+    return ScoredRun(list(scored), digests, saved.seed, saved.warnings, saved.manifest, saved.sequential)
 
 
 def match_runs(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel], common: bool = False) -> SelectedModels:
@@ -81,7 +85,8 @@ def match_runs(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel], co
     scored = restrict_to_tasks(scored, shared)
     notes = (mixed_note(scored), enumerated_note(scored), rule_note({scores.model: scores.rule for scores in scored}))
     warnings += [note for note in notes if note is not None]
-    return SelectedModels(scored, next(iter(runs.values())).seed, warnings)
+    sequential = tuple(run.sequential for run in runs.values() if run.sequential is not None)
+    return SelectedModels(scored, next(iter(runs.values())).seed, warnings, sequential)
 
 
 def compare_matched(
@@ -96,8 +101,7 @@ def compare_matched(
     Raises:
         ConfigError: there is no such metric, no second model, or no metric in which two models are comparable.
     """
-    if unknown := [name for name in metrics or () if name not in ENUMERATED_METRICS]:
-        raise ConfigError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
+    check_metrics(metrics)
     pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:
         raise ConfigError("one model alone has nothing to be compared with; name a second one")
@@ -106,6 +110,12 @@ def compare_matched(
     if not comparisons:
         raise ConfigError("; ".join(incomparable_reason(name, *pairs[0]) for name in chosen))
     return comparisons
+
+
+def check_metrics(metrics: Sequence[str] | None) -> None:
+    """Raise ConfigError if a metric does not exist."""
+    if unknown := [name for name in metrics or () if name not in ENUMERATED_METRICS]:
+        raise ConfigError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
 
 
 def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list[ModelScores]:

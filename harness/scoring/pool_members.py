@@ -61,9 +61,15 @@ def read_pool_members(name: str, spec: str, dataset_digest: str) -> list[MemberP
     Raises:
         RunError: there is no such file, run, pool, model or member.
         DataError: the file is damaged, or answers other tasks.
+        ConfigError: a run with ``--until-resolved`` did not reach all tasks.
     """
     path, model = _locate(name)
     saved = open_predictions(path, None if _recorded_dataset(path) == spec else spec)
+    if saved.sequential is not None and saved.sequential.not_reached:
+        raise ConfigError(
+            f"{path} was sampled with --until-resolved and did not reach {len(saved.sequential.not_reached)} tasks, "
+            "which a pool would count as wrong; sample its models without that option"
+        )
     members = _pool_members(saved) if saved.pool is not None else _members(path, saved, spec, dataset_digest)
     chosen = [member for member in members if model in (None, member.record.model, member.record.name)]
     if not chosen:

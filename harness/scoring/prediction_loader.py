@@ -13,6 +13,7 @@ from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Cost, Manifest
+from harness.runs.sequential_schema import SequentialResult
 from harness.scoring.declared_tasks import check_same_tasks, declared_tasks
 from harness.scoring.file_predictions import FilePredictions, find_format, read_file, read_table_rows
 from harness.scoring.pool_loader import OpenPool, open_pool
@@ -22,6 +23,7 @@ from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.rescore_loader import load_rescores, run_rescores
 from harness.scoring.rule_scores import ModelRescores
 from harness.scoring.run_predictions import CostMeter, read_run_predictions
+from harness.scoring.sequential_scores import restrict_predictions, sequential_note, sequential_result
 from harness.scoring.table_rows import TableRows
 from harness.voting.early_stopping import Schedule, run_schedule
 
@@ -57,6 +59,8 @@ class SavedPredictions:
     """Checks that could not be made."""
     rescores: Mapping[str, ModelRescores] = field(default_factory=dict)
     """By model, what rescoring gave for its candidates (``bench rescore``)."""
+    sequential: SequentialResult | None = None
+    """What the sequential design of a run found; None for other predictions."""
     pool: OpenPool | None = None
     """The content of a pool (``bench pool``); None for other predictions."""
     members: int | None = None
@@ -172,6 +176,12 @@ def _open_run(folder: RunFolder, spec: str | None, scorer: str | None) -> SavedP
     predictions = read_run_predictions(folder, manifest, tasks, meter)
     rescores, notes = run_rescores(folder, predictions, scorer)
     config = manifest.config
+    sequential = sequential_result(config, tasks, predictions)
+    if sequential is not None:
+        reached = set(config.task_ids) - set(sequential.not_reached)
+        tasks = [task for task in tasks if task.id in reached]
+        predictions = restrict_predictions(predictions, reached)
+        notes = [*notes, sequential_note(folder.path, sequential)]
     return SavedPredictions(
         RUN,
         tasks,
@@ -185,6 +195,7 @@ def _open_run(folder: RunFolder, spec: str | None, scorer: str | None) -> SavedP
         costs=meter.costs(),
         warnings=(*warnings, *notes),
         rescores=rescores,
+        sequential=sequential,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from harness.core.grid import Task
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
-from harness.runs.schema import Cost, Manifest
+from harness.runs.schema import Cost, Manifest, RunConfig
 from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.prediction_groups import ModelPredictions, check_counts, group_predictions
 
@@ -58,15 +59,28 @@ def read_run_predictions(
         RunError: there are no predictions, or they are not those that the finished run saved.
     """
     path, config = folder.predictions_path, manifest.config
-    outputs = {task.id: len(task.test) for task in tasks}
     meter = CostMeter() if meter is None else meter
-    models = [model.name for model in config.models]
     if config.search is None:
-        per_view = config.samples_per_view if config.augment else config.n
-        lines = meter.count(read_predictions(path))
-        predictions = group_predictions(lines, outputs, models, str(path), samples_per_view=per_view)
+        predictions = read_drawn_predictions(path, config, tasks, meter)
     else:
+        outputs = {task.id: len(task.test) for task in tasks}
+        models = [model.name for model in config.models]
         predictions = group_views(meter.count_views(read_views(path)), outputs, models, str(path))
     check_counts(predictions, config.n, str(path))
     folder.check_predictions(manifest)
     return predictions
+
+
+def read_drawn_predictions(
+    path: Path, config: RunConfig, tasks: Sequence[Task], meter: CostMeter | None = None
+) -> list[ModelPredictions]:
+    """Read the drawn predictions of every model of a run, grouped, without a check of their number.
+
+    Raises:
+        DataError: a damaged line, or predictions that these tasks do not allow.
+    """
+    outputs = {task.id: len(task.test) for task in tasks}
+    per_view = config.samples_per_view if config.augment else config.n
+    lines = (CostMeter() if meter is None else meter).count(read_predictions(path))
+    models = [model.name for model in config.models]
+    return group_predictions(lines, outputs, models, str(path), samples_per_view=per_view)

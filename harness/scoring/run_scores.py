@@ -131,7 +131,8 @@ def saved_results(
     results = make_results(scored, saved.n, saved.seed, confidence, resamples)
     trained = saved.manifest is not None and saved.manifest.config.ttt is not None
     training = _test_time_cost(saved.folder) if trained and saved.folder is not None else None
-    return results.model_copy(update={"cost": saved.costs, "test_time_training": training})
+    more = {"cost": saved.costs, "sequential": saved.sequential, "test_time_training": training}
+    return results.model_copy(update=more)
 
 
 def _test_time_cost(folder: RunFolder) -> TestTimeCost:

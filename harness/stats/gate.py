@@ -6,6 +6,7 @@ from enum import Enum
 
 from harness.stats.intervals import CONFIDENCE, wilson
 from harness.stats.paired_test import ALIKE, Comparison
+from harness.stats.recipes import RecipeComparison
 
 
 class Gate(Enum):
@@ -24,7 +25,10 @@ def gate_verdict(low: float, high: float, minimum: float) -> Gate:
 
 
 def margin_verdict(
-    comparison: Comparison, margin: float, lower_is_better: bool = False, confidence: float = CONFIDENCE
+    comparison: Comparison | RecipeComparison,
+    margin: float,
+    lower_is_better: bool = False,
+    confidence: float = CONFIDENCE,
 ) -> Gate:
     """Return the verdict on whether a run is at most ``margin`` worse than its baseline.
 
@@ -40,7 +44,10 @@ def margin_verdict(
 
 
 def gain_verdict(
-    comparison: Comparison, gain: float, lower_is_better: bool = False, confidence: float = CONFIDENCE
+    comparison: Comparison | RecipeComparison,
+    gain: float,
+    lower_is_better: bool = False,
+    confidence: float = CONFIDENCE,
 ) -> Gate:
     """Return the verdict on whether a run is better than its baseline by at least ``gain``.
 
@@ -56,18 +63,24 @@ def gain_verdict(
 
 
 def gain_bounds(
-    comparison: Comparison, lower_is_better: bool = False, confidence: float = CONFIDENCE
+    comparison: Comparison | RecipeComparison, lower_is_better: bool = False, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return the confidence interval of the gain: the difference, with positive sign if the run is better.
 
     Where nearly all tasks differ alike, it is widened to ``nearly_alike_bounds``. Where too few tasks differ for an
     interval, the worst case is used: every lost task loses 1 and every won task wins 1, with both shares of tasks at
-    the upper ends of their Wilson intervals.
+    the upper ends of their Wilson intervals. For recipes without an interval this is widened to Student's t interval
+    over tasks and training runs, as other training runs may differ on other tasks.
     """
-    low, high, tasks = comparison.low, comparison.high, comparison.tasks
+    tasks, sign = comparison.tasks, -1 if lower_is_better else 1
     if comparison.note and comparison.note != ALIKE:
         _, lost = wilson(comparison.lost / tasks, tasks, confidence)
         _, won = wilson(comparison.won / tasks, tasks, confidence)
-        return -lost, won
-    ends = [end for end in (low, high, *(comparison.widest or ())) if end is not None]
-    return (-max(ends), -min(ends)) if lower_is_better else (min(ends), max(ends))
+        gains = [-lost, won]
+    else:
+        ends = (comparison.low, comparison.high, *(comparison.widest or ()))
+        gains = [sign * end for end in ends if end is not None]
+    if comparison.note and isinstance(comparison, RecipeComparison):
+        gain, half = sign * comparison.delta, comparison.half_width(confidence)
+        gains += [gain - half, gain + half]
+    return min(gains), max(gains)

@@ -108,7 +108,7 @@ def compare(
 def apply_holm(comparisons: Sequence[Comparison], lower_is_better: Sequence[bool]) -> list[Comparison]:
     """Return the comparisons with Holm's correction over all of them and the verdicts that follow from it."""
     return [
-        replace(c, p_holm=p, verdict=_verdict(c.delta, p, lower))
+        replace(c, p_holm=p, verdict=verdict_in_words(c.delta, p, lower))
         for c, p, lower in zip(comparisons, holm([c.p for c in comparisons]), lower_is_better, strict=True)
     ]
 
@@ -253,8 +253,8 @@ def tasks_needed(sd: float, difference: float) -> int:
     return math.ceil((_POWER_FACTOR * sd / difference) ** 2)
 
 
-def _verdict(delta: float, p: float, lower_is_better: bool) -> str:
-    """Return ``better``, ``worse`` or ``not resolved``."""
+def verdict_in_words(delta: float, p: float, lower_is_better: bool) -> str:
+    """Return ``better``, ``worse`` or ``not resolved`` for a difference with this corrected p-value."""
     if p >= SIGNIFICANCE or delta == 0:
         return "not resolved"
     return "better" if (delta > 0) != lower_is_better else "worse"

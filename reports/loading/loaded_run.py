@@ -10,6 +10,7 @@ from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Cost, Manifest, ModelConfig
+from harness.runs.sequential_schema import SequentialResult
 from harness.runs.task_training import TTT_LOG, TaskRecord, TrainingLog
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
@@ -43,6 +44,8 @@ class LoadedRun:
     """About reading its predictions and rescores."""
     scorer: str | None = None
     """Who was chosen to rescore them, where several models did."""
+    sequential: SequentialResult | None = None
+    """What the run's sequential design found; None for a run without one."""
     trained_tasks: Mapping[str, TaskRecord] = field(default_factory=dict)
     """By task id, what became of test-time training; empty without it."""
 
@@ -91,6 +94,7 @@ def load_run(path: Path, name: str, rule: str | None = None, scorer: str | None 
         saved.rescores,
         saved.warnings,
         scorer,
+        saved.sequential,
         {} if manifest.config.ttt is None else TrainingLog(path / TTT_LOG).records(),
     )
 

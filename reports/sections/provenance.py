@@ -10,6 +10,7 @@ import orjson
 from harness.data.spec import open_dataset
 from harness.results.table_format import markdown_table
 from harness.runs.schema import RunConfig
+from harness.runs.sequential_schema import SequentialDesign
 from harness.scoring.comparable_metrics import enumerated_note, mixed_note
 from harness.scoring.confounders import find_confounders
 from reports.loading.loaded_run import LoadedRun
@@ -120,9 +121,16 @@ def _sampling_options(config: RunConfig) -> list[str]:
     kwargs = config.chat_template_kwargs
     words += ["--chat-template-kwargs", orjson.dumps(kwargs).decode()] if kwargs else []
     words += [] if config.stop is None else ["--stop", config.stop.rule]
+    words += [] if config.sequential is None else _sequential_options(config.sequential)
     words += [] if config.rule is None else ["--rule", config.rule]
     words += [] if config.augment else ["--no-augment"]
     return words + (["--lenient"] if config.lenient else [])
+
+
+def _sequential_options(design: SequentialDesign) -> list[str]:
+    """Return the options of a run that ends once its models are told apart."""
+    bound = [] if design.smaller_than is None else ["--smaller-than", f"{100 * design.smaller_than:g}"]
+    return ["--until-resolved", design.metric, *bound]
 
 
 def _search_options(config: RunConfig) -> list[str]:

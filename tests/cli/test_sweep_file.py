@@ -31,7 +31,7 @@ BASIC: dict[str, Any] = {
 
 
 def write(path: Path, **changes: Any) -> Path:
-    path.write_text(yaml.safe_dump({k: v for k, v in {**BASIC, **changes}.items() if v is not None}))
+    path.write_text(yaml.safe_dump({k: v for k, v in {**BASIC, **changes}.items() if v is not None}, sort_keys=False))
     return path
 
 
@@ -58,8 +58,8 @@ def test_every_mixture_keeps_the_declared_share(tmp_path_factory: pytest.TempPat
     shares = [weight / 1000 for weight in weights]
     path = tmp_path_factory.mktemp("sweep") / "s.yaml"
     sweep = load_sweep(write(path, original_weight=shares))
-    for share, (_, datasets) in zip(shares, sweep.rows(), strict=True):
-        given_weights = {part.spec: part.weight or 0 for part in datasets}
+    for share, mixture in zip(shares, sweep.rows(), strict=True):
+        given_weights = {part.spec: part.weight or 0 for part in mixture.datasets}
         assert sum(given_weights.values()) == pytest.approx(1)
         assert given_weights.get("toy/cross", 0) == pytest.approx(share)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,25 +10,30 @@ import numpy as np
 import pytest
 
 from harness.core.errors import RunError
-from harness.runs.schema import SweepRecord, SweepRow
-from harness.stats.intervals import intervals
+from harness.runs.sweep_record import SweepRecord, SweepRow
 from harness.stats.paired_test import holm
+from harness.stats.recipe_interval import recipe_interval
+from harness.stats.recipes import compare_recipes
 from harness.voting.metrics import METRICS
 from reports.loading.runs import Section, load_sections
-from reports.loading.sweep import mean_over_seeds, read_sweep, sweep_tables
+from reports.loading.sweep import mean_over_seeds, read_sweep, sweep_tables, tables_json
 from reports.sections.sweep import sweep_section
 from tests.support.runs.run_folders import MakeRun
 
 SPEC = "toy/cross/evaluation#n=60"
-SKILL = {"a-s0": 0.8, "a-s1": 0.7, "b-s0": 0.75, "b-s1": 0.7, "c-s0": 0.1, "c-s1": 0.15}
+SKILL = {
+    "a-s0": 0.8, "a-s1": 0.78, "a-s2": 0.79,
+    "b-s0": 0.79, "b-s1": 0.8, "b-s2": 0.78,
+    "c-s0": 0.1, "c-s1": 0.12, "c-s2": 0.11,
+}  # fmt: skip
 SEEDED = SweepRecord(
     header="original datasets weight",
     rows=[
-        SweepRow(label="100 %", models=["a-s0", "a-s1"]),
-        SweepRow(label="50 %", models=["b-s0", "b-s1"]),
-        SweepRow(label="0 %", models=["c-s0", "c-s1"]),
+        SweepRow(label="100 %", models=["a-s0", "a-s1", "a-s2"]),
+        SweepRow(label="50 %", models=["b-s0", "b-s1", "b-s2"]),
+        SweepRow(label="0 %", models=["c-s0", "c-s1", "c-s2"]),
     ],
-    seeds=[0, 1],
+    seeds=[0, 1, 2],
 )
 
 
@@ -36,24 +42,64 @@ def sweep_text(sections: Sequence[Section], record: SweepRecord) -> str:
     return "\n\n".join(part for table in sweep_tables(sections, record) for part in sweep_section(table))
 
 
-def test_rows_are_means_over_seeds_with_intervals_over_tasks(make_run: MakeRun) -> None:
+def test_rows_are_means_over_seeds_with_intervals_over_tasks_and_runs(make_run: MakeRun) -> None:
     runs = [make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()]
     sections = load_sections(runs)
     (section,) = sections
     text = sweep_text(sections, SEEDED)
-    assert "3 mixtures, 2 training runs each" in text
+    assert "3 mixtures, 3 training runs each" in text
     assert "**0 %** is worse than **100 %**" in text
     assert "**50 %**" not in text.split("\n\n")[1]
+    assert "over tasks and training runs" in text
     known = {scores.model: scores.tasks for scores in section.scored}
-    both = mean_over_seeds([known["c-s0"], known["c-s1"]])
-    hand = (known["c-s0"].values_of("accuracy") + known["c-s1"].values_of("accuracy")) / 2
-    assert np.array_equal(both.values_of("accuracy"), hand)
-    found = intervals(hand, both.denominator, section.seed)[0]
+    a, b, c = (np.stack([known[f"{r}-s{k}"].values_of("accuracy") for k in range(3)]) for r in "abc")
+    both = mean_over_seeds([known[f"c-s{k}"] for k in range(3)])
+    assert both.values_of("accuracy") == pytest.approx(c.mean(axis=0))
+    expected = recipe_interval(c)
     cells = next(line for line in text.splitlines() if line.startswith("| 0 %"))
-    assert f"{100 * found.value:.1f} %" in cells
-    assert f"[{100 * found.low:.1f}, {100 * found.high:.1f}]" in cells
-    sd = 100 * np.std([known[name].values_of("accuracy").mean() for name in ("c-s0", "c-s1")], ddof=1)
+    assert f"{100 * expected.value:.1f} % [{100 * expected.low:.1f}, {100 * expected.high:.1f}]" in cells
+    sd = 100 * c.mean(axis=1).std(ddof=1)
     assert f"sd {sd:.1f}" in text.split("### Training seeds")[1]
+    (table,) = sweep_tables(sections, SEEDED)
+    assert not table.pairs
+    rows = {row.recipe: row.comparison for row in table.recipes if row.metric == "accuracy"}
+    for label, values in (("50 %", b), ("0 %", c)):
+        direct = compare_recipes(values, a, seed=section.seed)
+        assert (rows[label].p, rows[label].low) == (direct.p, direct.low)
+    assert [row.comparison.p_holm for row in table.recipes] == holm([row.comparison.p for row in table.recipes])
+    assert table.family_size == len(table.recipes) == 8
+
+
+def test_the_table_as_json_has_every_row_and_comparison(make_run: MakeRun) -> None:
+    sections = load_sections([make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()])
+    tables = sweep_tables(sections, SEEDED)
+    (content,) = json.loads(json.dumps(tables_json(tables)))
+    assert (content["dataset"], content["n"], content["tasks"]) == (SPEC, 4, 60)
+    assert [(row["label"], len(row["models"])) for row in content["rows"]] == [("100 %", 3), ("50 %", 3), ("0 %", 3)]
+    interval = tables[0].intervals[2]["accuracy"]
+    shown = content["rows"][2]["metrics"]["accuracy"]
+    assert (shown["value"], shown["low"], shown["high"]) == (interval.value, interval.low, interval.high)
+    expected = [(row.metric, row.recipe, row.comparison.p_holm) for row in tables[0].recipes]
+    assert [(r["metric"], r["recipe"], r["comparison"]["p_holm"]) for r in content["recipes"]] == expected
+    assert content["adapters"] == []
+
+
+def test_paired_seeds_are_used_where_the_sweep_declares_them(make_run: MakeRun) -> None:
+    sections = load_sections([make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()])
+    (table,) = sweep_tables(sections, SEEDED.model_copy(update={"paired_seeds": True}))
+    assert all(row.comparison.paired for row in table.recipes)
+    assert "3 pairs" in "\n".join(sweep_section(table))
+    assert '"paired_seeds"' not in SEEDED.model_dump_json()
+
+
+def test_a_mixture_with_one_training_run_makes_the_table_one_of_adapters(make_run: MakeRun) -> None:
+    sections = load_sections([make_run(name, SPEC, {name: skill}) for name, skill in SKILL.items()])
+    rows = [*SEEDED.rows[:2], SweepRow(label="0 %", models=["c-s0"])]
+    text = sweep_text(sections, SEEDED.model_copy(update={"rows": rows}))
+    assert "3 mixtures, 1 to 3 training runs each" in text
+    assert "verdicts on single adapters: nothing is known about other training runs" in text
+    assert "as a mixture has one training run only" in text
+    assert "sd –" in text
 
 
 def test_single_training_runs_have_no_spread(make_run: MakeRun) -> None:

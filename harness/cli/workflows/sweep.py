@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from harness.cli.workflows.sweep_file import Sweep
 
 RECORD = "sweep.json"
+RESULTS = "results.json"
+"""The table of the sweep with all comparisons, for another program."""
 EVALUATION = "evaluation.json"
 """The evaluation settings of the sweep in its folder; another evaluation in the same folder is refused."""
 
@@ -64,15 +66,24 @@ def sweep(sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_ru
 
 
 def _describe(plan: Sweep) -> None:
-    """Print what the sweep trains and benches."""
-    for training in plan.trainings():
+    """Print what the sweep trains and benches, and how much of it is done."""
+    trainings, trained = list(plan.trainings()), 0
+    settings = {name: row.label for row in plan.record().rows for name in row.models}
+    for training in trainings:
         recipe = training.recipe
         total = sum(part.weight or 0 for part in recipe.datasets)
         parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
-        trained = recipe.resume and (Path(recipe.output_dir) / "manifest.json").exists()
-        done = "trained" if trained else f"{recipe.max_steps} steps"
-        click.echo(f"{training.name}: {parts}; seed {recipe.seed}; {done}")
+        is_trained = recipe.resume and (Path(recipe.output_dir) / "manifest.json").exists()
+        trained += is_trained
+        done = "trained" if is_trained else f"{recipe.max_steps} steps"
+        label = f" ({settings[training.name]})" if plan.axes or plan.cells else ""
+        click.echo(f"{training.name}{label}: {parts}; seed {recipe.seed}; {done}")
     click.echo(f"each benched with {plan.evaluation.n} predictions an output on {plan.evaluation.dataset}")
+    rows, seeds = len(plan.table_rows()), len(plan.seeds)
+    click.echo(
+        f"{rows} row{'s' * (rows != 1)} with {seeds} seed{'s' * (seeds != 1)} each: {len(trainings)} to train, "
+        f"{trained} of them trained"
+    )
 
 
 def _check_server(plan: Sweep) -> None:
@@ -80,16 +91,23 @@ def _check_server(plan: Sweep) -> None:
 
     Raises:
         MissingExtraError, ServerError: vLLM is not installed, or its build does not fit the machine.
-        ConfigError: the server does not know an option, or does not serve adapters in the dtype.
+        ConfigError: the server does not know an option, does not serve adapters in the dtype, or could not load the
+            adapters of a recipe.
     """
     from serve.launch.dtypes import served_dtype
     from serve.launch.extra_options import refuse_reserved_options
     from serve.launch.machine import detect_machine
     from serve.registry.base_model import BaseModel
     from trainers.model.inputs import find_base
+    from trainers.model.lora import check_lora
 
     if _is_done(plan):
         return
+    for training in plan.trainings():
+        try:
+            check_lora(training.recipe)
+        except ConfigError as error:
+            raise ConfigError(f"{training.name}: {error}") from None
     refuse_reserved_options(plan.serve.extra)
     model = BaseModel.open(find_base(str(plan.recipe["model"]))).config
     served_dtype(plan.serve.dtype, detect_machine(), model, plan.serve.extra, with_adapters=True)
@@ -128,9 +146,12 @@ def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
     """Write the recipe of an adapter and train it, with torchrun if the sweep uses several processes."""
     import yaml
 
-    path = plan.out / "recipes" / f"{name}.yaml"
+    from harness.cli.workflows.sweep_names import recipe_path
+    from harness.core.files import write_atomically
+
+    path = recipe_path(plan.out, name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    write_atomically(path, yaml.safe_dump(data, sort_keys=False).encode())
     launcher: list[str] = []
     if plan.processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(plan.processes)]
@@ -211,10 +232,16 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
 
 
 def _report(plan: Sweep, runs: list[Path]) -> None:
-    """Write the record of the sweep, and its report."""
+    """Write the record of the sweep, its report, and its table as JSON."""
+    from harness.core.files import write_atomically
+    from reports.loading.runs import load_sections
+    from reports.loading.sweep import read_sweep, sweep_tables, tables_json
+
     record = plan.out / RECORD
     record.write_text(plan.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
     words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
     words += ["--training", str(plan.out / "trained")]
     words += ["--reference", plan.reference] if plan.reference else []
     run_bench("report", *words)
+    tables = tables_json(sweep_tables(load_sections(runs, _names(plan)[0]), read_sweep(record)))
+    write_atomically(plan.out / RESULTS, (json.dumps(tables, indent=2) + "\n").encode())

@@ -1,4 +1,4 @@
-"""Sweep files: the mixtures to train, and how to serve and bench the adapters; typed and checked."""
+"""Sweep files: the cells to train, and how to serve and bench the adapters; typed and checked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
+from harness.cli.workflows.sweep_cells import (
+    WEIGHT_KEY,
+    Cell,
+    Mixture,
+    check_axes,
+    check_keys,
+    checked_weight,
+    expand_cells,
+)
+from harness.cli.workflows.sweep_names import adapter_name
+from harness.cli.workflows.sweep_parts import Evaluation, MixtureRow, ServeOptions
 from harness.core.errors import ConfigError
-from harness.core.random_stream import MAX_SEED
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.schema import SweepRecord, SweepRow
+from harness.runs.sweep_record import SweepRecord, SweepRow
 from trainers.recipe.explain import explain_errors
-from trainers.recipe.parts import DatasetRecipe, Spec, StrictModel, expand_home, normalize_datasets
+from trainers.recipe.parts import DatasetRecipe, StrictModel, expand_home, normalize_datasets
 from trainers.recipe.schema import Recipe, make_recipe
 from trainers.recipe.yaml_file import load_data
 
@@ -23,48 +33,12 @@ ROW_KEYS = ("output_dir", "datasets", "seed")
 WEIGHT_HEADER = "original datasets weight"
 
 
-class MixtureRow(StrictModel):
-    """One row of the table: a mixture, and the name of the adapter that is trained on it."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")]
-    """The adapter's name; with several seeds ``-s<seed>`` is appended."""
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
-
-
-class ServeOptions(StrictModel):
-    """Options of ``bench serve``; those that are None are chosen from the machine and the adapters."""
-
-    dtype: str | None = None
-    """``exact`` means float32, on machines that serve adapters in it."""
-    max_model_len: Annotated[int, Field(gt=0)] | None = None
-    max_loras: Annotated[int, Field(gt=0)] | None = None
-    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
-    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
-    extra: list[str] = Field(default_factory=list)
-    """Options that are passed to vLLM."""
-
-
-class Evaluation(StrictModel):
-    """How every adapter is benched: options of ``bench run``, the same for all adapters."""
-
-    dataset: Spec
-    n: Annotated[int, Field(gt=0)] = 32
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    limit: Annotated[int, Field(gt=0)] | None = None
-    max_tokens: Annotated[int, Field(gt=0)] | None = None
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    prompt: str | None = None
-    """None: the prompt of the datasets, if all that show the test input have the same."""
-    base: bool = False
-    """Whether to bench the base model too."""
-
-
 class Sweep(StrictModel):
-    """A sweep: an adapter per mixture and seed is trained; all are served by one server, benched, and compared."""
+    """A sweep: an adapter per row and seed is trained; all are served by one server, benched, and compared."""
 
     out: Annotated[Path, BeforeValidator(expand_home)]
     recipe: dict[str, JsonValue]
-    """The recipe that all adapters share, without output_dir, datasets and seed."""
+    """What the recipes of all adapters share, without output_dir and seed; datasets only beside axes or cells."""
     original: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
     """The datasets of which ``original_weight`` gives the share in each mixture."""
     added: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
@@ -73,8 +47,14 @@ class Sweep(StrictModel):
     """The share of ``original`` in each mixture, one mixture per value."""
     mixtures: list[MixtureRow] = Field(default_factory=list)
     """Explicit mixtures, instead of ``original_weight``."""
+    axes: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] = Field(default_factory=dict)
+    """Values by dotted recipe key or ``original_weight``: every combination is trained, with every mixture."""
+    cells: list[dict[str, JsonValue]] = Field(default_factory=list)
+    """Listed combinations instead of ``axes``: keys with one value each, and an optional ``name``."""
     seeds: Annotated[list[int], Field(min_length=1)] = Field(default_factory=lambda: [0])
     """Training seeds; with one seed the variation between training runs is unknown."""
+    paired_seeds: bool = False
+    """Whether training runs of two mixtures with the same seed are pairs; equal seeds alone do not make them pairs."""
     processes: Annotated[int, Field(gt=0)] = 1
     """Processes that train one adapter together (torchrun on this machine), e.g. one per GPU."""
     serve: ServeOptions = Field(default_factory=ServeOptions)
@@ -86,45 +66,82 @@ class Sweep(StrictModel):
     @model_validator(mode="after")
     def _check_consistency(self) -> Sweep:
         """Check that the mixtures are given in one way, completely, and under distinct names."""
-        if bool(self.mixtures) == bool(self.original_weight):
-            raise ValueError("give either mixtures, or original_weight with original and added")
-        if self.original_weight and any(w > 0 for w in self.original_weight) and not self.original:
-            raise ValueError("original: which datasets does original_weight speak of?")
-        if self.original_weight and any(w < 1 for w in self.original_weight) and not self.added:
-            raise ValueError("added: a weight below 1 needs the datasets that the rest comes from")
-        if decided := [key for key in ROW_KEYS if key in self.recipe]:
-            raise ValueError(f"recipe must not set {', '.join(decided)}; the sweep does")
-        names = [name for name, _ in self.rows()]
+        self._check_mixtures()
+        if self.axes and self.cells:
+            raise ValueError("give either axes (every combination) or cells (listed combinations), not both")
+        check_axes(self.axes)
+        keys = {"axes": list(self.axes)} | {f"cells.{i}": list(cell) for i, cell in enumerate(self.cells)}
+        for where, varied in keys.items():
+            check_keys(where, varied, not self._recipe_has_datasets)
+        names = [cell.name for cell in self.table_rows()]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two mixtures are named {', '.join(repeated)}")
+            rows = "cells" if self.axes or self.cells else "mixtures"
+            raise ValueError(f"two {rows} are named {', '.join(repeated)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one occurs twice")
         return self
 
-    def rows(self) -> list[tuple[str, list[DatasetRecipe]]]:
-        """Return the mixtures in the order of the table, each with the name of its row."""
-        if self.mixtures:
-            return [(row.name, list(row.datasets)) for row in self.mixtures]
-        return [
-            (_weight_name(weight), [*_scaled(self.original, weight), *_scaled(self.added, 1 - weight)])
-            for weight in self.original_weight
-        ]
+    def _check_mixtures(self) -> None:
+        """Check that the datasets of every row are given in exactly one way.
+
+        Raises:
+            ValueError: they are not.
+        """
+        varied = self._varied_weights()
+        weights = [*self.original_weight, *varied]
+        ways = [bool(self.mixtures), bool(self.original_weight), bool(varied)]
+        if sum(ways) > 1 or not (any(ways) or self._recipe_has_datasets):
+            others = "; beside axes or cells, recipe.datasets does too" if self.axes or self.cells else ""
+            raise ValueError(f"give either mixtures, or original_weight with original and added{others}")
+        if varied and len(varied) < len(self.cells):
+            raise ValueError("cells: original_weight is given in some; give it in every one")
+        if any(w > 0 for w in weights) and not self.original:
+            raise ValueError("original: which datasets does original_weight speak of?")
+        if any(w < 1 for w in weights) and not self.added:
+            raise ValueError("added: a weight below 1 needs the datasets that the rest comes from")
+        allowed = {"datasets"} if (self.axes or self.cells) and not any(ways) else set()
+        if decided := [key for key in ROW_KEYS if key in self.recipe and key not in allowed]:
+            raise ValueError(f"recipe must not set {', '.join(decided)}; the sweep does")
+
+    @property
+    def _recipe_has_datasets(self) -> bool:
+        """Whether the datasets of all rows are those of the recipe, which only axes or cells allow."""
+        return bool(self.axes or self.cells) and "datasets" in self.recipe
+
+    def _varied_weights(self) -> list[float]:
+        """Return the values of ``original_weight`` in axes and cells."""
+        listed = [cell[WEIGHT_KEY] for cell in self.cells if WEIGHT_KEY in cell]
+        return [checked_weight(value) for value in (*self.axes.get(WEIGHT_KEY, ()), *listed)]
+
+    def rows(self) -> list[Mixture]:
+        """Return the mixtures that every combination of settings is trained on."""
+        explicit = [Mixture(row.name, row.name, tuple(row.datasets)) for row in self.mixtures]
+        return explicit or [self._mixture_of_weight(weight) for weight in self.original_weight]
+
+    def _mixture_of_weight(self, weight: float) -> Mixture:
+        """Return the mixture in which the original datasets have a share."""
+        datasets = (*_scaled(self.original, weight), *_scaled(self.added, 1 - weight))
+        return Mixture(_weight_name(weight), f"{100 * weight:g} %", datasets)
+
+    def table_rows(self) -> list[Cell]:
+        """Return the rows of the table, in its order."""
+        return expand_cells(self.rows(), self.axes, self.cells, self._mixture_of_weight)
 
     def record(self) -> SweepRecord:
         """Return the table's rows and their adapters, for the report."""
-        if self.mixtures:
-            header, labels = "mixture", [row.name for row in self.mixtures]
-        else:
-            header, labels = WEIGHT_HEADER, [f"{100 * weight:g} %" for weight in self.original_weight]
+        header = ["mixture"] if self.mixtures else [WEIGHT_HEADER] if self.original_weight else []
+        header += ["settings"] if self.cells else [WEIGHT_HEADER if key == WEIGHT_KEY else key for key in self.axes]
         rows = [
-            SweepRow(label=label, models=[self.adapter_name(name, seed) for seed in self.seeds])
-            for label, (name, _) in zip(labels, self.rows(), strict=True)
+            SweepRow(label=cell.label, models=[self.adapter_name(cell.name, seed) for seed in self.seeds])
+            for cell in self.table_rows()
         ]
-        return SweepRecord(header=header, rows=rows, seeds=self.seeds)
+        return SweepRecord(
+            header=", ".join(header), rows=rows, seeds=self.seeds, paired_seeds=self.paired_seeds or None
+        )
 
     def adapter_name(self, row: str, seed: int) -> str:
-        """Return the name under which an adapter is served."""
-        return row if len(self.seeds) == 1 else f"{row}-s{seed}"
+        """Return the name under which the adapter of a row and a seed is served."""
+        return adapter_name(self.out, row, seed, len(self.seeds) > 1, {cell.name for cell in self.table_rows()})
 
     @property
     def encoder(self) -> str:
@@ -165,13 +182,15 @@ class Sweep(StrictModel):
         Raises:
             ConfigError: the recipe is invalid.
         """
-        for name, datasets in self.rows():
+        for cell in self.table_rows():
+            # The order of keys is part of the files that are written.
+            settings = load_data(None, (), {**self.recipe, **cell.settings}) if cell.settings else self.recipe
             for seed in self.seeds:
-                adapter = self.adapter_name(name, seed)
-                mixture = [part.model_dump(exclude_defaults=True) for part in datasets]
-                data: dict[str, Any] = {
-                    **self.recipe, "output_dir": str(self.out / "trained" / adapter), "datasets": mixture, "seed": seed
-                }  # fmt: skip
+                adapter = self.adapter_name(cell.name, seed)
+                data: dict[str, Any] = {**settings, "output_dir": str(self.out / "trained" / adapter)}
+                if cell.datasets is not None:
+                    data["datasets"] = [part.model_dump(exclude_defaults=True) for part in cell.datasets]
+                data["seed"] = seed
                 yield AdapterTraining(adapter, data, make_recipe(data, f"recipe of {adapter}"))
 
 
@@ -210,5 +229,20 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = Non
         sweep = Sweep.model_validate(load_data(path, overrides, {} if out is None else {"out": str(out)}))
     except ValidationError as error:
         raise ConfigError(f"{path}: {explain_errors(error, Sweep)}") from None
-    sweep.inference_prompt()
+    try:
+        sweep.inference_prompt()
+        if sweep.axes or sweep.cells:
+            _refuse_equal_recipes(sweep)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return sweep
+
+
+def _refuse_equal_recipes(sweep: Sweep) -> None:
+    """Raise ConfigError if two adapters would be trained with the same recipe."""
+    names: dict[str, str] = {}
+    for training in sweep.trainings():
+        recipe = training.recipe.model_dump_json(exclude={"output_dir"})
+        if recipe in names:
+            raise ConfigError(f"{names[recipe]} and {training.name} have the same recipe; leave one of them out")
+        names[recipe] = training.name
