@@ -9,7 +9,8 @@ from itertools import groupby
 from harness.core.grid import Grid, Task
 from harness.inspection.terminal_picture import PALETTE
 
-_CELL = 10
+_CELL, _SMALLEST_CELL = 10, 4
+"""Side of a cell in pixels, and the least side in rows of 1D-ARC, which may be longer than _LARGEST."""
 _LARGEST = 160
 """Side of the square, in pixels, that a grid is fitted into."""
 _ROW = '<div style="display:flex;flex-wrap:wrap;gap:14px;align-items:flex-end;margin:6px 0">'
@@ -26,7 +27,7 @@ def grid_svg(grid: Grid) -> str:
             paths.setdefault(colour, []).append(f"M{x} {y}h{width}v1h-{width}z")
             x += width
     height, width = grid.shape
-    cell = min(_CELL, _LARGEST / max(grid.shape))
+    cell = max(_SMALLEST_CELL, min(_CELL, _LARGEST / max(grid.shape)))
     drawn = "".join(f'<path fill="{_hex(colour)}" d="{"".join(d)}"/>' for colour, d in sorted(paths.items()))
     lines = "".join(f"M{x} 0v{height}" for x in range(width + 1))
     lines += "".join(f"M0 {y}h{width}" for y in range(height + 1))

@@ -17,7 +17,8 @@ def read_json_grid(rows: object, where: str) -> Grid:
 
     The value is written as JSON again, whose digits are the cells: with as many digits as cells, no other character
     than digits, commas and brackets, and one pair of brackets more than rows, all of which are lists, every cell is one
-    digit. Anything else is left to ``Grid.from_rows``.
+    digit. Anything else is left to ``Grid.from_rows``. A row of up to MAX_ROW cells is a grid, whether or not the task
+    has such rows.
 
     Raises:
         GridError: as ``Grid.from_rows``.
@@ -26,7 +27,7 @@ def read_json_grid(rows: object, where: str) -> Grid:
         try:
             text = orjson.dumps(rows)
         except TypeError:  # values that JSON does not have
-            return Grid.from_rows(rows, where)
+            return Grid.from_rows(rows, where, long_rows=True)
         cells = text.translate(_DIGITS, b"[],")
         width = len(rows[0])
         if (
@@ -37,4 +38,4 @@ def read_json_grid(rows: object, where: str) -> Grid:
             and set(map(len, rows)) == {width}
         ):
             return Grid(len(rows), width, cells)
-    return Grid.from_rows(rows, where)
+    return Grid.from_rows(rows, where, long_rows=True)

@@ -15,6 +15,7 @@ from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.prediction_formats import Format, detect_format, format_named
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
 from harness.scoring.prediction_tables import group_table
+from harness.scoring.saved_grid import within_limits
 from harness.scoring.table_rows import TableRows, open_table
 
 
@@ -53,7 +54,7 @@ def read_file(path: Path, spec: str, form: Format, n: int | None) -> FilePredict
     tasks = list(iterate_tasks(open_dataset(spec)))
     outputs = {task.id: len(task.test) for task in tasks}
     problems: list[str] = []
-    lines = form.read(path, outputs, problems)
+    lines = within_limits(form.read(path, outputs, problems), tasks)
     if form.name == "lines" and holds_views(path):
         predictions = group_views(read_views(path, accept_unended=True), outputs, None, str(path))
     elif form.name == "lines":
@@ -72,7 +73,7 @@ def read_table_rows(table: TableRows, spec: str, n: int | None = None) -> FilePr
         DataError: a row is damaged or does not fit the dataset; with the row and the column.
     """
     tasks = list(iterate_tasks(open_dataset(spec)))
-    predictions, members = group_table(table, {task.id: len(task.test) for task in tasks}, n)
+    predictions, members = group_table(table, tasks, n)
     return FilePredictions("table", tasks, predictions, _requested(predictions, n, table.name, spec), members or None)
 
 

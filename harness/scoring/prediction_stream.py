@@ -20,6 +20,7 @@ from harness.scoring.prediction_formats import Format
 from harness.scoring.prediction_groups import raise_problems
 from harness.scoring.prediction_loader import find_folder, require_dataset
 from harness.scoring.prediction_tables import PooledVote, table_kind, table_predictions, table_views, table_votes
+from harness.scoring.saved_grid import within_limits
 from harness.scoring.table_rows import TableRows, open_table
 
 
@@ -57,8 +58,9 @@ def stream_predictions(path: Path, spec: str | None = None, form: str | None = N
     if file_form.name == "lines" and holds_views(path):
         return PredictionStream(tasks, views=read_views(path, accept_unended=True))
     if file_form.name == "lines":
-        return PredictionStream(tasks, drawn=read_predictions(path, accept_unended=True))
-    return PredictionStream(tasks, drawn=_one_model(path, file_form, {task.id: len(task.test) for task in tasks}))
+        return PredictionStream(tasks, drawn=within_limits(read_predictions(path, accept_unended=True), tasks))
+    drawn = _one_model(path, file_form, {task.id: len(task.test) for task in tasks})
+    return PredictionStream(tasks, drawn=within_limits(drawn, tasks))
 
 
 def _one_model(path: Path, form: Format, outputs: Mapping[str, int]) -> Iterator[Prediction]:
@@ -81,7 +83,7 @@ def stream_table(table: TableRows, tasks: list[Task]) -> PredictionStream:
     """
     kind = table_kind(table)
     if kind == "drawn":
-        return PredictionStream(tasks, drawn=table_predictions(table))
+        return PredictionStream(tasks, drawn=within_limits(table_predictions(table), tasks))
     if kind == "views":
         return PredictionStream(tasks, views=table_views(table))
     return PredictionStream(tasks, votes=table_votes(table))

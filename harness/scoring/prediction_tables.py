@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from harness.core.errors import DataError, GridError
-from harness.core.grid import Grid
+from harness.core.grid import Grid, Task
 from harness.runs.field_checks import check_index, check_number, check_text
 from harness.runs.json_grid import read_json_grid
 from harness.runs.prediction_reader import EnumeratedView, Prediction, check_outcome, close_view, parse_answer
@@ -16,7 +16,7 @@ from harness.runs.prediction_schema import OutputKey
 from harness.scoring.enumerated_outputs import group_views
 from harness.scoring.pooled_outputs import merged_predictions
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, group_predictions, raise_problems
-from harness.scoring.saved_grid import read_grid
+from harness.scoring.saved_grid import read_grid, within_limits
 from harness.scoring.table_rows import Row, TableRows, grid_rows, require_columns
 from harness.voting.ranking import Vote
 
@@ -61,11 +61,11 @@ def table_kind(table: TableRows) -> Kind:
     return kind
 
 
-def group_table(table: TableRows, outputs: Mapping[str, int], n: int | None) -> tuple[list[ModelPredictions], int]:
+def group_table(table: TableRows, tasks: Sequence[Task], n: int | None) -> tuple[list[ModelPredictions], int]:
     """Group the rows of a table by model, task and test output; see ``group_predictions``.
 
     Args:
-        outputs: as for ``group_predictions``.
+        tasks: the declared tasks.
         n: requested views per test output, for a pool.
 
     Returns:
@@ -74,9 +74,9 @@ def group_table(table: TableRows, outputs: Mapping[str, int], n: int | None) -> 
     Raises:
         DataError: a column is missing, a value is damaged, or rows do not fit the tasks.
     """
-    kind = table_kind(table)
+    kind, outputs = table_kind(table), {task.id: len(task.test) for task in tasks}
     if kind == "drawn":
-        return group_predictions(table_predictions(table), outputs, None, table.name), 0
+        return group_predictions(within_limits(table_predictions(table), tasks), outputs, None, table.name), 0
     if kind == "views":
         return group_views(table_views(table), outputs, None, table.name), 0
     by_space: dict[str, dict[OutputKey, list[Vote]]] = {}
