@@ -29,6 +29,7 @@ ENTRIES = {
     "prompts": "Building prompts",
     "interval_speed": "Intervals",
     "scoring": "Scoring saved predictions",
+    "dataframe": "Predictions as a data frame",
     "stopping": "Stopping early",
     "coverage": "Coverage of the intervals",
     "sequential": "Deciding with fewer draws",

@@ -10,9 +10,10 @@ from reports.gallery.choose import GalleryTask
 from reports.gallery.draw import task_picture
 from reports.gallery.layout import lay_out_task
 from reports.gallery.votes import top_grids
+from reports.loading.prices import GpuPrice
 from reports.loading.runs import Section, all_models
 from reports.loading.training import Training
-from reports.plots.costs import costs_figure, priced_sections
+from reports.plots.costs import costs_figure, sections_with_costs
 from reports.plots.curves import curves_figure
 from reports.plots.differences import differences_figure
 from reports.plots.intervals import intervals_figure
@@ -47,13 +48,18 @@ class Pictures:
 
 
 def draw_pictures(
-    stem: str, sections: Sequence[Section], gallery: Sequence[GalleryTask], trained: Mapping[str, Training]
+    stem: str,
+    sections: Sequence[Section],
+    gallery: Sequence[GalleryTask],
+    trained: Mapping[str, Training],
+    price: GpuPrice | None = None,
 ) -> Pictures:
     """Draw the pictures for which there is data.
 
     Args:
         stem: beginning of all file names.
         trained: training runs by model name.
+        price: of a GPU, for the plot of costs.
     """
     files: dict[str, bytes] = {}
     with styled():
@@ -62,8 +68,8 @@ def draw_pictures(
             files |= render(differences_figure(sections), f"{stem}-differences")
         if any(map(rate_pairs, sections)):
             files |= render(rates_figure(sections), f"{stem}-rates")
-        if priced_sections(sections):
-            files |= render(costs_figure(sections), f"{stem}-costs")
+        if sections_with_costs(sections, price):
+            files |= render(costs_figure(sections, price), f"{stem}-costs")
         if any(section.rated for section in sections):
             files |= render(curves_figure(sections), f"{stem}-curves")
         if any(section.fully_sampled for section in sections):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.results.summary_table import summary_table
 from reports.gallery.choose import GalleryTask, choose_tasks, named_tasks
 from reports.html.page import html_page
 from reports.html.task_table import TaskTable, task_table
+from reports.loading.prices import GpuPrice
 from reports.loading.runs import Section, load_sections
 from reports.loading.sweep import SweepTable, read_sweep, sweep_tables
 from reports.loading.training import Training, find_training
@@ -52,6 +54,10 @@ class ReportOptions:
     """Name of published results to compare with."""
     sweep: Path | None = None
     """sweep.json of the sweep that made the runs."""
+    gpu_hour_price: float | None = None
+    """Dollars for an hour of one GPU; adds the cost of a task, and vote_2 against it."""
+    gpus: int | None = None
+    """Number of GPUs that served each run; None takes one per server."""
     closing: str = ""
     """Markdown to append."""
 
@@ -68,6 +74,7 @@ class ReportData:
     reference: Reference | None
     pools: list[str]
     """The markdown of the pools."""
+    price: GpuPrice | None = None
 
 
 def write_report(runs: Sequence[Path], output: Path, options: ReportOptions | None = None) -> list[Path]:
@@ -88,7 +95,7 @@ def write_report(runs: Sequence[Path], output: Path, options: ReportOptions | No
     data = load_report(runs, options)
     pictures = Pictures({}, output.stem)
     if data.sections:
-        pictures = draw_pictures(output.stem, data.sections, data.gallery, data.trained)
+        pictures = draw_pictures(output.stem, data.sections, data.gallery, data.trained, data.price)
     with_html = options.html or output.suffix == ".html"
     parts = compose(data, pictures, options, with_html)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +115,10 @@ def load_report(runs: Sequence[Path], options: ReportOptions) -> ReportData:
     """Read the run folders, the pools and all that the options name, and compute what the sections show."""
     if not runs:
         raise RunError("no run was named")
+    if options.gpus is not None and options.gpu_hour_price is None:
+        raise ConfigError("--gpus counts the GPUs that --gpu-hour-price is for; give both")
+    if options.gpu_hour_price is not None and not 0 < options.gpu_hour_price < math.inf:
+        raise ConfigError(f"--gpu-hour-price: expected a number above 0, got {options.gpu_hour_price}")
     pools = [path for path in runs if is_pool(path)]
     pool_parts = pool_sections(pools, options.rule, options.scorer)
     runs = [path for path in runs if path not in pools]
@@ -126,13 +137,14 @@ def load_report(runs: Sequence[Path], options: ReportOptions) -> ReportData:
         sweep=None if record is None else sweep_tables(sections, record),
         reference=reference,
         pools=pool_parts,
+        price=None if options.gpu_hour_price is None else GpuPrice(options.gpu_hour_price, options.gpus),
     )
 
 
 def _refuse_options_of_runs(options: ReportOptions) -> None:
     """Raise ConfigError if an option is given that needs a run."""
-    of_runs = ("tasks", "training", "baseline", "reference", "sweep")
-    if given := [f"--{name}" for name in of_runs if getattr(options, name)]:
+    of_runs = ("tasks", "training", "baseline", "reference", "sweep", "gpu_hour_price")
+    if given := [f"--{name.replace('_', '-')}" for name in of_runs if getattr(options, name)]:
         raise ConfigError(f"{', '.join(given)} needs a run beside the pools")
 
 
@@ -154,7 +166,7 @@ def compose(
         parts += ["## All datasets", *(overview(sections, metric) for metric in ("vote_2", "accuracy"))]
     parts.append(pictures.markdown("intervals", "Every metric of every model with its interval"))
     for section in sections:
-        parts += _dataset_section(section, data.trained)
+        parts += _dataset_section(section, data.trained, data.price)
         if with_html:
             headings = {entry.task.id: entry.heading for entry in data.gallery if entry.section is section}
             parts.append(task_table(section, headings))
@@ -165,7 +177,7 @@ def compose(
     return [*parts, options.closing] if options.closing else parts
 
 
-def _dataset_section(section: Section, trained: Mapping[str, Training]) -> list[str]:
+def _dataset_section(section: Section, trained: Mapping[str, Training], price: GpuPrice | None) -> list[str]:
     """Return the markdown tables of one dataset."""
     parts = [f"## {section.heading}", summary_table(section.results)]
     parts += [sequential_text(run.sequential) for run in section.runs if run.sequential is not None]
@@ -175,4 +187,4 @@ def _dataset_section(section: Section, trained: Mapping[str, Training]) -> list[
         parts += ["### Differences", *comparisons, ADAPTERS_ONLY]
     parts += test_time_training(section)
     parts += ["### Coverage and selection", losses(section), *lost_grids(section), "### Failures", failures(section)]
-    return [*parts, "### Cost", *cost(section, trained)]
+    return [*parts, "### Cost", *cost(section, trained, price)]

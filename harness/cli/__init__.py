@@ -31,6 +31,7 @@ COMMANDS = {
         "Score the candidates of a run under the same views, for the rules poe and kgmon.",
     ),
     "score": ("harness.cli.score:score", "Vote on and score saved predictions."),
+    "export": ("harness.cli.export:export", "Write predictions as a table: Parquet, CSV or JSON lines."),
     "pool": ("harness.cli.pool:pool", "Merge the candidates of several runs and files."),
     "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),
     "gate": ("harness.cli.gate:gate", "Pass or fail a run against a threshold or another run."),

@@ -14,7 +14,7 @@ from harness.cli.report_to import report_comparisons, report_to_option
 from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 if TYPE_CHECKING:
-    from harness.scoring.run_selector import SelectedModels
+    from harness.scoring.matched_runs import SelectedModels
 
 SHOWN_IDS = 8
 """Ids of tasks won and of tasks lost that are listed without ``--all-ids``."""
@@ -133,34 +133,17 @@ def _compare_recipes(
     """Return the comparison of recipes as text and as JSON."""
     import json
 
-    from harness.core.errors import ConfigError
-    from harness.results.recipe_table import (
-        recipe_footnote,
-        recipe_list,
-        recipe_table,
-        recipe_text,
-        recipes_json,
-        shares_footnote,
-        shares_table,
-    )
-    from harness.scoring.comparable_metrics import compared_metrics
-    from harness.scoring.recipe_comparison import compare_recipe_pairs, recipe_pairs
-    from harness.scoring.recipe_runs import read_halves
-    from harness.voting.metrics import METRICS
+    from harness.results.recipe_table import recipe_text, recipes_json, recipes_text
+    from harness.scoring.recipe_comparison import compare_selected_recipes
 
     recipes = grouping.repeated
     print_warnings(list(grouping.notes))
     compared = {name for recipe in recipes for name in recipe.names}
     if left_out := [scores.model for scores in selected.scored if scores.model not in compared]:
         print_warnings([f"not compared, as no training runs of their recipe are beside them: {', '.join(left_out)}"])
-    chosen = metrics or compared_metrics(selected.scored, METRICS)
-    pairs = recipe_pairs(recipes, with_first)
-    rows = compare_recipe_pairs(pairs, selected.seed, chosen, paired, read_halves(recipes))
-    if not rows:
-        raise ConfigError(f"{', '.join(chosen)}: not measured for all training runs alike")
+    rows = compare_selected_recipes(recipes, selected, with_first, metrics, paired)
     texts = "\n".join(recipe_text(row, shown) for row in rows)
-    parts = [recipe_list(recipes), recipe_table(rows), recipe_footnote(rows), shares_table(rows), shares_footnote()]
-    return "\n\n".join([*parts, texts]), json.dumps(recipes_json(rows), indent=2)
+    return f"{recipes_text(recipes, rows)}\n\n{texts}", json.dumps(recipes_json(rows), indent=2)
 
 
 def _compare_models(
@@ -169,7 +152,6 @@ def _compare_models(
     """Return the comparison of single models as text and as JSON."""
     import json
 
-    from harness.core.errors import ConfigError
     from harness.results.comparison_table import (
         comparison_footnote,
         comparison_table,
@@ -178,17 +160,9 @@ def _compare_models(
         plan_table,
     )
     from harness.results.sequential_text import sequential_text
-    from harness.scoring.comparable_metrics import compared_metrics, incomparable_reason
-    from harness.scoring.paired_comparison import all_pairs, compare_pairs, pairs_with_first
-    from harness.voting.metrics import METRICS
+    from harness.scoring.matched_runs import compare_matched
 
-    pairs = pairs_with_first(selected.scored) if with_first else all_pairs(selected.scored)
-    if not pairs:
-        raise click.UsageError("one model alone has nothing to be compared with; name a second one")
-    chosen = metrics or compared_metrics(selected.scored, METRICS)
-    comparisons = compare_pairs(pairs, selected.seed, chosen)
-    if not comparisons:
-        raise ConfigError("; ".join(incomparable_reason(name, *pairs[0]) for name in chosen))
+    comparisons = compare_matched(selected, metrics, with_first)
     texts = [comparison_text(row, shown) for row in comparisons]
     parts = [*map(sequential_text, selected.sequential), comparison_table(comparisons)]
     parts += [comparison_footnote(comparisons), "\n".join(texts)]

@@ -66,7 +66,7 @@ def _one_recipe_each(sides: dict[str, list[TrainedModel]], training: Sequence[Pa
     Raises:
         ConfigError: the recipe of a run is not known, a side has several recipes, or one training run only.
     """
-    from harness.cli.recipe_selection import require_several_runs
+    from harness.scoring.recipe_runs import require_several_runs
 
     every = [model for side in sides.values() for model in side]
     grouping = group_by_manifest(every, training, paired)

@@ -102,16 +102,9 @@ def group_as_named(
     Raises:
         ConfigError: a recipe has one training run, or two with the same weights; paired ones differ in number.
     """
-    from harness.scoring.recipe_runs import RecipeRuns, refuse_same_weights
+    from harness.scoring.recipe_runs import named_recipe_runs
 
-    known, grouped = iter(_with_training(models, training)), []
-    for name, runs in recipes.items():
-        grouped.append(RecipeRuns(name, tuple(next(known) for _ in runs)))
-        refuse_same_weights(grouped[-1].models, name)
-        require_several_runs(grouped[-1])
-    if paired and len({len(recipe.models) for recipe in grouped}) > 1:
-        counts = ", ".join(f"{recipe.name} {len(recipe.models)}" for recipe in grouped)
-        raise ConfigError(f"--paired-seeds: the recipes have different numbers of training runs ({counts})")
+    grouped = named_recipe_runs(_with_training(models, training), recipes, paired)
     return Grouping(tuple(grouped), notes=tuple(_mixed_notes(grouped)))
 
 
@@ -138,16 +131,6 @@ def group_by_manifest(models: Sequence[TrainedModel], training: Sequence[Path], 
         recipes = tuple(map(_by_seed, recipes))
         _check_seeds([recipe for recipe in recipes if len(recipe.models) > 1])
     return Grouping(recipes, unknown, tuple(_difference_notes(recipes)))
-
-
-def require_several_runs(recipe: RecipeRuns) -> None:
-    """Raise ConfigError if a recipe has one training run."""
-    if len(recipe.models) < 2:
-        raise ConfigError(
-            f"recipe {recipe.name} has one training run ({', '.join(recipe.names)}): nothing is known about how "
-            "training runs of this recipe differ. Train it with another seed, or compare its adapter as one model, "
-            "without --recipe"
-        )
 
 
 def _with_training(models: Sequence[TrainedModel], folders: Sequence[Path]) -> list[TrainedModel]:

@@ -17,7 +17,7 @@ from harness.cli_options import json_option, print_result, rule_option, scorer_o
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["run", "pool", "lines", "arc24", "attempts", "kaggle", "arcprize"]),
+    type=click.Choice(["run", "pool", "lines", "table", "arc24", "attempts", "kaggle", "arcprize"]),
     help="Default: detected.",
 )
 @click.option(
@@ -50,6 +50,7 @@ def score(
 
     \b
     lines     our predictions.jsonl
+    table     a table of bench export: .parquet, .csv or .jsonl
     arc24     its *_task_results.json: a list of {task_id, idx, grid, ...}
     attempts  {id: [{attempt_1: grid, ...}, ...]}; kaggle is the same with two attempts
     arcprize  a folder with a file for each task

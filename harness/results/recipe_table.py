@@ -17,6 +17,12 @@ ADAPTERS_ONLY = (
 """Label of comparisons of single training runs."""
 
 
+def recipes_text(recipes: Sequence[RecipeRuns], rows: Sequence[ComparedRecipes]) -> str:
+    """Return the training runs of recipes, their comparisons, and what the variance of these consists of."""
+    parts = [recipe_list(recipes), recipe_table(rows), recipe_footnote(rows), shares_table(rows), shares_footnote()]
+    return "\n\n".join(parts)
+
+
 def recipe_table(rows: Sequence[ComparedRecipes]) -> str:
     """Return a table with one row per comparison; differences are in percentage points."""
     header = ["metric", "recipe", "against", "training runs", "difference", "interval", "won / lost", "p", "p (Holm)"]

@@ -11,12 +11,12 @@ from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
 from harness.runs.schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
-from harness.scoring.model_scores import ModelScores, make_results
+from harness.scoring.model_scores import ModelScores
 from harness.scoring.pool_scores import compare_with_members
 from harness.scoring.pooled_outputs import POOL
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules
-from harness.scoring.run_scores import by_rule, score_by_vote, score_usable_rules
+from harness.scoring.run_scores import by_rule, saved_results, score_by_vote, score_usable_rules
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 from harness.voting.selection_rules import VOTE
 
@@ -53,10 +53,9 @@ def score_saved_predictions(
     if rules is not None:
         refuse_rules_after_early_stopping(saved.schedule, "--rules")
     voted = score_by_vote(saved)
-    results = make_results(by_rule(saved, voted, rule), saved.n, saved.seed, confidence, resamples)
-    results = results.model_copy(update={"cost": saved.costs, "sequential": saved.sequential})
+    results = saved_results(saved, by_rule(saved, voted, rule), confidence, resamples)
     parts = [summary_table(results), details_text(results)]
-    warnings = [*saved.warnings, *_missing_warnings(saved)]
+    warnings = [*saved.warnings, *missing_warnings(saved)]
     if rules is not None:
         rule_scores, skipped = _score_rules(saved, voted, rules)
         warnings += skipped
@@ -71,7 +70,7 @@ def score_saved_predictions(
     return ScoreSheet(results, "\n\n".join(parts), warnings)
 
 
-def _missing_warnings(saved: SavedPredictions) -> list[str]:
+def missing_warnings(saved: SavedPredictions) -> list[str]:
     """Return a warning for each model that has no prediction for some tasks."""
     return [
         f"{'' if len(saved.predictions) == 1 else model.model + ': '}of {len(saved.tasks)} tasks "

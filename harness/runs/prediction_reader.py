@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness.core.errors import DataError, GridError, short_repr
 from harness.core.grid import Grid
 from harness.runs.field_checks import check_index, check_number, check_text
+from harness.runs.json_grid import read_json_grid
 from harness.runs.prediction_schema import FAILURES
 from harness.runs.view_schema import GreedyRecord, ViewRecord
 
@@ -45,6 +47,8 @@ class Prediction:
     sample: int = 0
     """Index among the predictions for its test output."""
     seconds: float = 0.0
+    text: str | None = None
+    """The server's answer; None if there was none, and in other programs' files."""
 
     @property
     def mean_logprob(self) -> float | None:
@@ -87,7 +91,7 @@ def read_predictions(predictions: Path, accept_unended: bool = False) -> Iterato
     Raises:
         DataError: another line is not a drawn prediction; the message names line and field.
     """
-    for where, line in _read_lines(predictions, accept_unended):
+    for where, line in read_json_lines(predictions, accept_unended):
         if "answer_index" in line or "view" in line:
             raise DataError(f"{where}: is a line of an enumerated view (--search dfs), not a drawn prediction")
         yield _parse_prediction(line, where)
@@ -104,12 +108,12 @@ def read_views(predictions: Path, accept_unended: bool = False) -> Iterator[Enum
             two contradict each other; the message names line and field.
     """
     answers: list[Prediction] = []
-    for where, line in _read_lines(predictions, accept_unended):
+    for where, line in read_json_lines(predictions, accept_unended):
         if "view" in line:
-            yield _close_view(line, answers, where)
+            yield close_view(line, answers, where)
             answers = []
         else:
-            answers.append(_parse_answer(line, len(answers), where))
+            answers.append(parse_answer(line, len(answers), where))
 
 
 def holds_views(predictions: Path) -> bool:
@@ -118,10 +122,10 @@ def holds_views(predictions: Path) -> bool:
     Raises:
         DataError: the first line is not JSON.
     """
-    return any("answer_index" in line or "view" in line for _, line in islice(_read_lines(predictions, True), 1))
+    return any("answer_index" in line or "view" in line for _, line in islice(read_json_lines(predictions, True), 1))
 
 
-def _read_lines(predictions: Path, accept_unended: bool) -> Iterator[tuple[str, dict[str, object]]]:
+def read_json_lines(predictions: Path, accept_unended: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the position of each line, for messages, and its JSON object; see ``read_predictions``."""
     import orjson
 
@@ -148,24 +152,22 @@ def _parse_prediction(line: dict[str, object], where: str) -> Prediction:
     """Return the prediction of a parsed line, or raise DataError naming ``where`` and the field."""
     try:
         rows, outcome, augmentation = line["grid"], line["outcome"], line["augmentation"]
-        grid = None if rows is None else Grid.from_rows(rows, f"{where}, grid", long_rows=True)
-        if not isinstance(outcome, str) or outcome not in _OUTCOMES:
-            raise DataError(f"{where}, outcome: expected grid or {', '.join(FAILURES)}, got {short_repr(outcome)}")
-        if (grid is None) == (outcome == "grid"):
-            raise DataError(f"{where}: outcome {outcome!r} does not go with {'no' if grid is None else 'a'} grid")
+        grid = None if rows is None else read_json_grid(rows, f"{where}, grid")
+        text = line.get("text")
         if not isinstance(augmentation, dict):
             raise DataError(f"{where}, augmentation: expected an object, got {short_repr(augmentation)}")
         return Prediction(
             model=check_text(line["model"], where, "model"),
             task_id=check_text(line["task_id"], where, "task_id"),
             test_index=check_index(line["test_index"], where, "test_index"),
-            outcome=outcome,
+            outcome=check_outcome(outcome, grid, where),
             grid=grid,
             sum_logprob=check_number(line["cumulative_logprob"], where, "cumulative_logprob"),
             n_tokens=None if line["n_tokens"] is None else check_index(line["n_tokens"], where, "n_tokens"),
             view=check_text(augmentation["symmetry"], where, "augmentation.symmetry"),
             sample=check_index(line["sample_index"], where, "sample_index"),
             seconds=check_number(line["seconds"], where, "seconds") or 0.0,
+            text=text if isinstance(text, str) else None,
         )
     except KeyError as error:
         raise DataError(f"{where}: field {error} is missing") from None
@@ -173,7 +175,16 @@ def _parse_prediction(line: dict[str, object], where: str) -> Prediction:
         raise DataError(str(error)) from None
 
 
-def _parse_answer(line: dict[str, object], index: int, where: str) -> Prediction:
+def check_outcome(outcome: object, grid: Grid | None, where: str) -> str:
+    """Return the outcome if it is one that goes with the grid, or with none, else raise DataError."""
+    if not isinstance(outcome, str) or outcome not in _OUTCOMES:
+        raise DataError(f"{where}, outcome: expected grid or {', '.join(FAILURES)}, got {short_repr(outcome)}")
+    if (grid is None) == (outcome == "grid"):
+        raise DataError(f"{where}: outcome {outcome!r} does not go with {'no' if grid is None else 'a'} grid")
+    return outcome
+
+
+def parse_answer(line: dict[str, object], index: int, where: str) -> Prediction:
     """Return the answer of a parsed line, which must be answer ``index`` of its view; see ``read_views``."""
     if "answer_index" not in line:
         raise DataError(f"{where}: expected an answer of an enumerated view or its closing record (no answer_index)")
@@ -185,7 +196,7 @@ def _parse_answer(line: dict[str, object], index: int, where: str) -> Prediction
     return answer
 
 
-def _close_view(line: dict[str, object], answers: Sequence[Prediction], where: str) -> EnumeratedView:
+def close_view(line: dict[str, object], answers: Sequence[Prediction], where: str) -> EnumeratedView:
     """Return the view that a closing record ends; see ``read_views``."""
     try:
         record = ViewRecord.model_validate(line, strict=True)

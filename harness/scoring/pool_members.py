@@ -16,10 +16,11 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_schema import OutputKey
 from harness.runs.schema import Manifest, RunConfig
+from harness.scoring.matched_runs import unfinished_warnings
 from harness.scoring.pooled_outputs import MemberPredictions
 from harness.scoring.prediction_groups import UNNAMED, ModelPredictions
 from harness.scoring.prediction_loader import RUN, SavedPredictions, open_predictions
-from harness.scoring.run_selector import split_run_name, unfinished_warnings
+from harness.scoring.run_selector import split_run_name
 from harness.voting.ranking import Vote
 
 FILE_SPACE = "file "

@@ -67,12 +67,33 @@ def pooled_predictions(members: Sequence[MemberPredictions], outputs: Mapping[st
     Args:
         outputs: as for ``group_predictions``.
     """
-    keys = [(task, index) for task, count in outputs.items() for index in range(count)]
-    votes = {key: merge_votes((m.record.view_space, m.votes.get(key, ())) for m in members) for key in keys}
-    grouped = _group(outputs, votes)
-    failures = _failures(grouped, distinct_views([member.record for member in members]))
+    votes = [(member.record.view_space, member.votes) for member in members]
+    views = distinct_views([member.record for member in members])
     has_views = all(member.record.names_views for member in members if member.votes)
-    return ModelPredictions(POOL, grouped, failures, has_views)
+    return merged_predictions(votes, outputs, views, has_views)
+
+
+def merged_predictions(
+    votes: Sequence[tuple[str, Mapping[OutputKey, Sequence[Vote]]]],
+    outputs: Mapping[str, int],
+    views: int | None,
+    has_views: bool,
+) -> ModelPredictions:
+    """Return votes of several view spaces as those of one model; see ``pooled_predictions``.
+
+    Args:
+        votes: view spaces, in any order and repeated at will, each with its votes by test output.
+        outputs: as for ``group_predictions``.
+        views: the number of views that were requested for a test output; None takes the largest number that a test
+            output has.
+        has_views: whether the votes name the symmetry of their view.
+    """
+    keys = [(task, index) for task, count in outputs.items() for index in range(count)]
+    merged = {key: merge_votes((space, by_key.get(key, ())) for space, by_key in votes) for key in keys}
+    grouped = _group(outputs, merged)
+    if views is None:
+        views = max((output.count for group in grouped.values() for output in group), default=0)
+    return ModelPredictions(POOL, grouped, _failures(grouped, views), has_views)
 
 
 def merge_votes(votes: Iterable[tuple[str, Iterable[Vote]]]) -> list[Vote]:

@@ -1,4 +1,4 @@
-"""Readers of predictions that other programs saved: arc24's two files, Kaggle's submission, the ARC Prize folder."""
+"""Readers of saved predictions: tables, arc24's two files, Kaggle's submission, the ARC Prize folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import ConfigError, DataError, GridError, short_repr
+from harness.core.errors import ConfigError, DataError, short_repr
 from harness.core.grid import Grid
 from harness.core.json_stream import first_character, iterate_elements
 from harness.runs.field_checks import check_index, check_number, check_text
 from harness.runs.prediction_reader import Prediction, read_predictions
 from harness.scoring.prediction_groups import UNNAMED
+from harness.scoring.prediction_tables import table_predictions
+from harness.scoring.saved_grid import read_grid
+from harness.scoring.table_rows import TABLE_ENDINGS, holds_table, open_table
 
 Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Prediction]]
 """Yields the predictions of a file.
@@ -42,6 +45,11 @@ class Format:
 def read_lines(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
     """Read our predictions.jsonl, inside a run folder or alone."""
     return read_predictions(path, accept_unended=True)
+
+
+def read_table(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
+    """Read the drawn predictions of a table (``bench export``); ``group_table`` reads the other kinds."""
+    return table_predictions(open_table(path))
 
 
 def read_task_results(path: Path, outputs: Mapping[str, int], problems: list[str]) -> Iterator[Prediction]:
@@ -127,6 +135,7 @@ FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
         Format("lines", "our predictions.jsonl", read_lines),
+        Format("table", "a table of bench export: .parquet, .csv, or .jsonl", read_table),
         Format("arc24", "arc24's *_task_results.json", read_task_results),
         Format("attempts", "{id: [{attempt_1: grid, …}, …]}, any number of attempts", read_attempts),
         Format("kaggle", "Kaggle's submission.json: the same with two attempts", read_attempts, attempts=2),
@@ -147,7 +156,9 @@ def detect_format(path: Path) -> Format:
             raise DataError(f"{path}: neither a run (no manifest.json) nor an ARC Prize folder (no .json files)")
         return FORMATS["arcprize"]
     if path.name.endswith(".jsonl"):
-        return FORMATS["lines"]
+        return FORMATS["table" if holds_table(path) else "lines"]
+    if path.name.endswith(TABLE_ENDINGS):
+        return FORMATS["table"]
     forms = {"[": "arc24", "{": "attempts"}
     if (start := first_character(path)) not in forms:
         raise DataError(f"{path}: begins like none of the known forms; name one with --format ({', '.join(FORMATS)})")
@@ -163,24 +174,6 @@ def format_named(name: str) -> Format:
     if name not in FORMATS:
         raise ConfigError(f"there is no format {name!r}; choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
-
-
-def read_grid(value: object, where: str) -> tuple[str, Grid | None]:
-    """Return the outcome and the grid of an attempt; a value that is no grid is a failed prediction, not an error.
-
-    A row longer than 30 is a grid here; whether its task allows it is not known yet.
-
-    Raises:
-        DataError: the value is an object, which no format has in place of a grid.
-    """
-    if isinstance(value, dict):
-        raise DataError(f"{where}: expected a grid, got an object; is this the ARC Prize layout? (--format arcprize)")
-    if value is None or value == [] or isinstance(value, str):
-        return "unparsed", None
-    try:
-        return "grid", Grid.from_rows(value, where, long_rows=True)
-    except GridError as error:
-        return error.kind, None
 
 
 def _prediction(

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.candidates.pool_folder import PoolFolder, is_pool
-from harness.core.errors import ArcBenchError, ConfigError, DataError
-from harness.core.grid import Task, is_long_row
+from harness.core.errors import ArcBenchError, ConfigError
+from harness.core.grid import Task
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import Prediction, holds_views, read_views
 from harness.runs.schema import Cost, Manifest
 from harness.runs.sequential_schema import SequentialResult
 from harness.scoring.declared_tasks import check_same_tasks, declared_tasks
-from harness.scoring.enumerated_outputs import group_views
+from harness.scoring.file_predictions import FilePredictions, find_format, read_file, read_table_rows
 from harness.scoring.pool_loader import OpenPool, open_pool
 from harness.scoring.pooled_outputs import distinct_views, pooled_predictions
-from harness.scoring.prediction_formats import FORMATS, Format, detect_format, format_named
-from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
+from harness.scoring.prediction_formats import FORMATS
+from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.rescore_loader import load_rescores, run_rescores
 from harness.scoring.rule_scores import ModelRescores
 from harness.scoring.run_predictions import CostMeter, read_run_predictions
 from harness.scoring.sequential_scores import restrict_predictions, sequential_note, sequential_result
+from harness.scoring.table_rows import TableRows
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
@@ -62,7 +62,9 @@ class SavedPredictions:
     sequential: SequentialResult | None = None
     """What the sequential design of a run found; None for other predictions."""
     pool: OpenPool | None = None
-    """The members of a pool (``bench pool``); None for other predictions."""
+    """The content of a pool (``bench pool``); None for other predictions."""
+    members: int | None = None
+    """Number of members of a pool, also of one that was exported as a table; None for other predictions."""
 
 
 def open_predictions(
@@ -81,21 +83,51 @@ def open_predictions(
         ConfigError: an option is missing or does not apply to the format.
         DataError, RunError: the content is damaged or does not fit the dataset; with file, line or id, and field.
     """
-    pool = _pool_folder(path)
-    if form == POOL_FORM or (form is None and pool is not None):
+    folder = find_folder(path, form)
+    if isinstance(folder, PoolFolder):
         if n is not None:
             raise ConfigError(f"{path}: a pool knows how many views were requested; leave out -n")
-        return _open_pool(pool or PoolFolder(path), spec, scorer)
-    folder = _run_folder(path)
-    if form == RUN or (form is None and folder is not None):
+        return _open_pool(folder, spec, scorer)
+    if folder is not None:
         if n is not None:
             raise ConfigError(f"{path}: a run knows how many predictions were requested; leave out -n")
-        return _open_run(folder or RunFolder(path), spec, scorer)
+        return _open_run(folder, spec, scorer)
     if scorer is not None:
         raise ConfigError(f"{path}: --scorer chooses among the rescores of a run or pool, which this is not")
+    return _of_file(read_file(path, require_dataset(path, spec), find_format(path, form), n))
+
+
+def open_table_rows(table: TableRows, spec: str, n: int | None = None) -> SavedPredictions:
+    """Return the rows of a table for the tasks of a dataset; see ``open_predictions``.
+
+    Raises:
+        DataError: a row is damaged or does not fit the dataset; with the row and the column.
+    """
+    return _of_file(read_table_rows(table, spec, n))
+
+
+def _of_file(file: FilePredictions) -> SavedPredictions:
+    return SavedPredictions(file.form, file.tasks, file.predictions, file.n, seed=0, members=file.members)
+
+
+def find_folder(path: Path, form: str | None = None) -> RunFolder | PoolFolder | None:
+    """Return the run or pool that a path names; None for a file or folder of another format.
+
+    Args:
+        form: one of FORM_NAMES; None detects the format.
+    """
+    pool = _pool_folder(path)
+    if form == POOL_FORM or (form is None and pool is not None):
+        return pool or PoolFolder(path)
+    run = _run_folder(path)
+    return run or RunFolder(path) if form == RUN or (form is None and run is not None) else None
+
+
+def require_dataset(path: Path, spec: str | None) -> str:
+    """Return the dataset of a file's tasks; raise ConfigError if it is not given."""
     if spec is None:
         raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
-    return _open_file(path, spec, detect_format(path) if form is None else format_named(form), n)
+    return spec
 
 
 def _pool_folder(path: Path) -> PoolFolder | None:
@@ -120,6 +152,7 @@ def _open_pool(folder: PoolFolder, spec: str | None, scorer: str | None) -> Save
         warnings=(*warnings, *notes),
         rescores=rescores,
         pool=pool,
+        members=len(members),
     )
 
 
@@ -183,45 +216,3 @@ def _check_same_tasks(folder: RunFolder, manifest: Manifest, tasks: Sequence[Tas
             return (f"{folder.path}: it cannot be checked that {spec} has the tasks that were asked ({error})",)
     check_same_tasks(folder.path, dict(zip(manifest.config.task_ids, digests, strict=True)), tasks, spec)
     return ()
-
-
-def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredictions:
-    """Read a file or folder of predictions for the tasks of a dataset."""
-    if path.is_dir() and form.name != "arcprize":
-        raise DataError(f"{path}: is a folder; --format {form.name} reads a file ({form.summary}); name it")
-    requested = form.attempts if n is None else n
-    tasks = list(iterate_tasks(open_dataset(spec)))
-    outputs = {task.id: len(task.test) for task in tasks}
-    problems: list[str] = []
-    lines = _within_limits(form.read(path, outputs, problems), tasks)
-    if form.name == "lines" and holds_views(path):
-        predictions = group_views(read_views(path, accept_unended=True), outputs, None, str(path))
-    elif form.name == "lines":
-        predictions = group_predictions(lines, outputs, None, str(path), problems)
-    else:
-        names: set[str] = set()
-        merged = group_predictions(_as_one_model(lines, names), outputs, [UNNAMED], str(path), problems)
-        models = sorted(names - {UNNAMED})
-        predictions = [replace(model, model=models[0] if len(models) == 1 else UNNAMED) for model in merged]
-    largest = max((model.largest for model in predictions), default=0)
-    if not largest:
-        raise DataError(f"{path}: holds no prediction for the tasks of {spec}")
-    if requested is not None:
-        check_counts(predictions, requested, str(path))
-    return SavedPredictions(form.name, tasks, predictions, largest if requested is None else requested, seed=0)
-
-
-def _within_limits(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Iterator[Prediction]:
-    """Yield predictions; one that is a row longer than 30 becomes ``bad_shape`` unless its task has such rows."""
-    long_tasks = {task.id for task in tasks if task.has_long_rows()}
-    for prediction in predictions:
-        grid = prediction.grid
-        refused = grid is not None and is_long_row(*grid.shape) and prediction.task_id not in long_tasks
-        yield replace(prediction, outcome="bad_shape", grid=None) if refused else prediction
-
-
-def _as_one_model(predictions: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:
-    """Yield all predictions as those of one unnamed model; add the names that they had to ``names``."""
-    for prediction in predictions:
-        names.add(prediction.model)
-        yield prediction if prediction.model == UNNAMED else replace(prediction, model=UNNAMED)

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.errors import RunError
+from harness.core.errors import ConfigError, RunError
 from harness.scoring.comparable_metrics import comparable_values, compared_metrics
 from harness.scoring.half_splits import HalfScores, halves_variance
+from harness.scoring.matched_runs import SelectedModels
 from harness.scoring.paired_comparison import HEADLINE
-from harness.scoring.recipe_runs import RecipeRuns
+from harness.scoring.recipe_runs import RecipeRuns, read_halves
 from harness.stats.bootstrap import Floats
 from harness.stats.crossed_variance import difference_variance
 from harness.stats.planning import runs_for_plan
 from harness.stats.power import components_of
 from harness.stats.recipes import RecipeComparison, compare_recipes, correct_recipes
-from harness.voting.metrics import LOWER_IS_BETTER
+from harness.voting.metrics import LOWER_IS_BETTER, METRICS
 
 Pair = tuple[RecipeRuns, RecipeRuns]
 """A recipe, and the one that it is compared with."""
@@ -64,6 +65,30 @@ def recipe_pairs(recipes: Sequence[RecipeRuns], with_first: bool = False) -> lis
     """Return every pair of recipes, or each with the first only; the baseline is the earlier one."""
     pairs = [(recipe, baseline) for baseline, recipe in itertools.combinations(recipes, 2)]
     return [pair for pair in pairs if pair[1] is recipes[0]] if with_first else pairs
+
+
+def compare_selected_recipes(
+    recipes: Sequence[RecipeRuns],
+    selected: SelectedModels,
+    with_first: bool = False,
+    metrics: Sequence[str] | None = None,
+    paired: bool = False,
+) -> list[ComparedRecipes]:
+    """Compare recipes of selected models in pairs, with the share of sampling; see ``compare_recipe_pairs``.
+
+    Args:
+        with_first: whether to compare each recipe with the first only.
+        metrics: None takes those that two models of their kinds have.
+
+    Raises:
+        ConfigError: no metric is measured for all training runs alike.
+    """
+    chosen = metrics or compared_metrics(selected.scored, METRICS)
+    pairs = recipe_pairs(recipes, with_first)
+    rows = compare_recipe_pairs(pairs, selected.seed, chosen, paired, read_halves(recipes))
+    if not rows:
+        raise ConfigError(f"{', '.join(chosen)}: not measured for all training runs alike")
+    return rows
 
 
 def compare_recipe_pairs(

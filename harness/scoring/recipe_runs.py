@@ -11,9 +11,10 @@ from harness.runs.folder import RunFolder
 from harness.runs.schema import ModelConfig
 from harness.runs.training_record import TrainingRecord
 from harness.scoring.half_splits import HalfScores, half_scores
+from harness.scoring.matched_runs import SelectedModels
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import open_predictions
-from harness.scoring.run_selector import SelectedModels, split_run_name
+from harness.scoring.run_selector import split_run_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,40 @@ def trained_models(names: Sequence[str], selected: SelectedModels) -> list[Train
         is_base = served is not None and served.parent is None
         models.append(TrainedModel(scores, path, config, None if served is None else served.training, is_base))
     return models
+
+
+def named_recipe_runs(
+    models: Sequence[TrainedModel], recipes: Mapping[str, Sequence[str]], paired: bool = False
+) -> list[RecipeRuns]:
+    """Return recipes whose training runs the user named.
+
+    Args:
+        models: the models that the strings of ``recipes`` name, in their order.
+        recipes: by name, the ``RUN[@MODEL]`` strings of its training runs.
+        paired: whether the training runs are compared in pairs.
+
+    Raises:
+        ConfigError: a recipe has one training run, or two with the same weights; paired ones differ in number.
+    """
+    known, grouped = iter(models), []
+    for name, runs in recipes.items():
+        grouped.append(RecipeRuns(name, tuple(next(known) for _ in runs)))
+        refuse_same_weights(grouped[-1].models, name)
+        require_several_runs(grouped[-1])
+    if paired and len({len(recipe.models) for recipe in grouped}) > 1:
+        counts = ", ".join(f"{recipe.name} {len(recipe.models)}" for recipe in grouped)
+        raise ConfigError(f"--paired-seeds: the recipes have different numbers of training runs ({counts})")
+    return grouped
+
+
+def require_several_runs(recipe: RecipeRuns) -> None:
+    """Raise ConfigError if a recipe has one training run."""
+    if len(recipe.models) < 2:
+        raise ConfigError(
+            f"recipe {recipe.name} has one training run ({', '.join(recipe.names)}): nothing is known about how "
+            "training runs of this recipe differ. Train it with another seed, or compare its adapter as one model, "
+            "without --recipe"
+        )
 
 
 def refuse_same_weights(models: Iterable[TrainedModel], recipe: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.candidates.pool_folder import PoolFolder
 from harness.candidates.rescores import RESCORES_FILE, Rescores, read_rescores, scorers_of
 from harness.core.deadline import duration_text
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
 from harness.runs.folder import RunFolder
 from harness.scoring.prediction_groups import ModelPredictions
@@ -21,6 +22,21 @@ def run_rescores(
     """Return the rescores of a run, as ``load_rescores``; its predictions are hashed only if there is such a file."""
     sha256 = folder.predictions_sha256() if (folder.path / RESCORES_FILE).exists() else ""
     return load_rescores(folder.path, predictions, sha256, scorer)
+
+
+def folder_rescores(folder: RunFolder | PoolFolder) -> Rescores | None:
+    """Return the content of the rescores.jsonl of a run or pool; None if there is none.
+
+    Raises:
+        DataError: the file is damaged, or is of other predictions than there are now.
+    """
+    path = folder.path / RESCORES_FILE
+    if (rescores := read_rescores(path)) is None:
+        return None
+    sha256 = folder.predictions_sha256() if isinstance(folder, RunFolder) else folder.manifest().candidates_sha256
+    if rescores.header.predictions_sha256 != sha256:
+        raise DataError(_other_predictions(path))
+    return rescores
 
 
 def load_rescores(
@@ -47,7 +63,7 @@ def load_rescores(
             raise ConfigError(f"--scorer {scorer}: {path} is missing or empty; run bench rescore")
         return {}, []
     if rescores.header.predictions_sha256 != predictions_sha256:
-        reason = f"{path} is of other predictions than there are now; move it away, and run bench rescore again"
+        reason = _other_predictions(path)
         return {model.model: ModelRescores({}, unusable=reason) for model in predictions}, []
     if scorer is not None and scorer not in rescores.scorers:
         raise ConfigError(
@@ -66,6 +82,10 @@ def load_rescores(
             warnings += _top_warning(rescores, names[0], model)
             warnings += _deadline_warning(rescores, names[0], model, loaded[model.model])
     return loaded, warnings
+
+
+def _other_predictions(path: Path) -> str:
+    return f"{path} is of other predictions than there are now; move it away, and run bench rescore again"
 
 
 def _usable_scorers(rescores: Rescores, model: ModelPredictions) -> list[str]:

@@ -30,8 +30,7 @@ def score_by_vote(saved: SavedPredictions) -> list[ModelScores]:
         score_model(predictions, saved.tasks, saved.n, saved.schedule, is_cut=is_cut)
         for predictions in saved.predictions
     ]
-    members = None if saved.pool is None else len(saved.pool.members)
-    return [replace(scores, temperature=temperature, members=members) for scores in scored]
+    return [replace(scores, temperature=temperature, members=saved.members) for scores in scored]
 
 
 def by_rule(saved: SavedPredictions, voted: Sequence[ModelScores], rule: str | None = None) -> list[ModelScores]:
@@ -119,16 +118,30 @@ def run_results(
 ) -> Results:
     """Return the results of a run folder without writing them; see ``score_run``."""
     saved = open_predictions(run)
-    results = make_results(score_saved(saved, rule), saved.n, saved.seed, confidence, resamples)
+    return saved_results(saved, score_saved(saved, rule), confidence, resamples)
+
+
+def saved_results(
+    saved: SavedPredictions,
+    scored: Sequence[ModelScores],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Results:
+    """Return the results of saved predictions, with what they cost.
+
+    Args:
+        scored: the scores of every model, as ``score_saved`` returns them.
+    """
+    results = make_results(scored, saved.n, saved.seed, confidence, resamples)
     trained = saved.manifest is not None and saved.manifest.config.ttt is not None
-    training = _test_time_cost(run) if trained else None
+    training = _test_time_cost(saved.folder) if trained and saved.folder is not None else None
     more = {"cost": saved.costs, "sequential": saved.sequential, "test_time_training": training}
     return results.model_copy(update=more)
 
 
-def _test_time_cost(run: Path) -> TestTimeCost:
+def _test_time_cost(folder: RunFolder) -> TestTimeCost:
     """Return the cost of the tasks in a run's ttt.jsonl."""
-    records = TrainingLog(run / TTT_LOG).records()
+    records = TrainingLog(folder.path / TTT_LOG).records()
     return TestTimeCost(
         tasks=len(records),
         outcomes=count_outcomes(records),

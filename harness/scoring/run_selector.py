@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.candidates.pool_folder import is_pool
-from harness.core.errors import ConfigError, RunError, format_ids
+from harness.core.errors import ConfigError, RunError
 from harness.core.grid import Task
-from harness.data.dataset import content_digest
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
-from harness.runs.sequential_schema import SequentialResult
-from harness.scoring.comparable_metrics import enumerated_note, mixed_note, unequal_counts_note
-from harness.scoring.confounders import find_confounders
-from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
-from harness.scoring.headline_rule import rule_note
-from harness.scoring.model_scores import ModelScores
+from harness.scoring.matched_runs import ScoredRun, SelectedModels, match_runs, scored_run, unfinished_warnings
 from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores
 from harness.scoring.run_scores import score_saved
-from harness.voting.early_stopping import Schedule, run_schedule
-from harness.voting.metrics import average_outputs
-
-
-@dataclass(frozen=True)
-class SelectedModels:
-    """Scored models of one or more runs on the same tasks."""
-
-    scored: list[ModelScores]
-    seed: int
-    """The seed of the first run, for intervals and tests."""
-    warnings: list[str]
-    """Differences between the runs other than their models, and runs that are unfinished."""
-    sequential: tuple[SequentialResult, ...] = ()
-    """What the sequential designs of the runs found."""
+from harness.voting.early_stopping import Schedule
 
 
 @dataclass(frozen=True)
@@ -72,49 +52,16 @@ def select_models(
     """
     paths = list(dict.fromkeys(split_run_name(name)[0] for name in names))
     manifests = {path: RunFolder(path).manifest() for path in paths}
-    for path, model in map(split_run_name, names):
+    chosen = [split_run_name(name) for name in names]
+    for path, model in chosen:
         _check_known(path, model, manifests[path])
-    runs = {path: _score(path, rule, scorer) for path in paths}
-    digests = {path: run.digests for path, run in runs.items()}
-    shared = _shared_ids(digests)
-    if not common and (differing := _task_differences(digests)):
-        raise RunError(f"{differing}; --common compares the {len(shared)} tasks that all have")
-    folders = [path.name for path in paths]
-    scored: list[ModelScores] = []
-    for name in names:
-        path, model = split_run_name(name)
-        label = "" if len(paths) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
-        scored += [replace(s, model=label + s.model) for s in runs[path].scored if model in (None, s.model)]
-    warnings = _warnings(manifests, names) + [text for run in runs.values() for text in run.warnings]
-    larger = {path: len(by_id) for path, by_id in digests.items() if len(by_id) > len(shared)}
-    if larger:
-        partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())
-        warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
-    scored = restrict_to_tasks(scored, shared)
-    rules = rule_note({scores.model: scores.rule for scores in scored})
-    notes = (mixed_note(scored), enumerated_note(scored), unequal_counts_note(scored), rules)
-    warnings += [note for note in notes if note is not None]
-    sequential = tuple(run.sequential for run in runs.values() if run.sequential is not None)
-    return SelectedModels(scored, runs[paths[0]].seed, warnings, sequential)
+    return match_runs({path: _score(path, rule, scorer) for path in paths}, chosen, common)
 
 
-@dataclass(frozen=True)
-class _ScoredRun:
-    """The scores of every model of a run, without its predictions."""
-
-    scored: list[ModelScores]
-    digests: dict[str, str]
-    """The content digest of each task by its id."""
-    seed: int
-    warnings: tuple[str, ...]
-    sequential: SequentialResult | None
-
-
-def _score(path: Path, rule: str | None, scorer: str | None) -> _ScoredRun:
+def _score(path: Path, rule: str | None, scorer: str | None) -> ScoredRun:
     """Read a run and score its models by the headline rule."""
     saved = open_predictions(path, scorer=scorer)
-    digests = {task.id: content_digest(task) for task in saved.tasks}
-    return _ScoredRun(score_saved(saved, rule), digests, saved.seed, saved.warnings, saved.sequential)
+    return scored_run(saved, score_saved(saved, rule))
 
 
 def require_one_model(name: str) -> None:
@@ -173,24 +120,6 @@ def select_model(name: str, scorer: str | None = None) -> SelectedModel:
     )
 
 
-def restrict_to_tasks(scored: Sequence[ModelScores], task_ids: Set[str]) -> list[ModelScores]:
-    """Return the models' scores on some of their tasks.
-
-    ``failures`` is empty for a model that had more tasks: failures are counted by model, not by task.
-    """
-    restricted = []
-    for scores in scored:
-        if len(scores.outputs) == len(task_ids):
-            restricted.append(scores)
-            continue
-        outputs = {task: task_outputs for task, task_outputs in scores.outputs.items() if task in task_ids}
-        requested = sum(score.n for task_outputs in outputs.values() for score in task_outputs)
-        restricted.append(
-            replace(scores, tasks=average_outputs(outputs), outputs=outputs, failures={}, predictions=requested)
-        )
-    return restricted
-
-
 def split_run_name(name: str) -> tuple[Path, str | None]:
     """Split ``RUN[@MODEL]`` into run folder and model; both may contain ``@``, so the existing run decides.
 
@@ -222,68 +151,3 @@ def _check_known(path: Path, model: str | None, manifest: Manifest) -> list[str]
     if model is not None and model not in known:
         raise RunError(f"{path} has no model {model!r}; it has: {', '.join(known)}")
     return known
-
-
-def _shared_ids(digests: Mapping[Path, Mapping[str, str]]) -> set[str]:
-    """Return the ids of the tasks that every run declared with the same content.
-
-    Args:
-        digests: by run, the content digest of each task by its id.
-
-    Raises:
-        RunError: the runs have no such task in common.
-    """
-    first, *others = digests.values()
-    shared = {task for task, digest in first.items() if all(other.get(task) == digest for other in others)}
-    if not shared:
-        same_ids = set.intersection(*(set(by_id) for by_id in digests.values()))
-        why = f"; {len(same_ids)} ids are the same, but stand for other tasks in each" if same_ids else ""
-        raise RunError(f"{', '.join(map(str, digests))} have no task in common, so that nothing can be paired{why}")
-    return shared
-
-
-def _task_differences(digests: Mapping[Path, Mapping[str, str]]) -> str:
-    """Return a description of how the runs' declared tasks differ; empty if all declared the same.
-
-    Args:
-        digests: by run, the content digest of each task by its id.
-    """
-    (first, declared), *others = digests.items()
-    differences = []
-    for path, other in others:
-        for lacking, having, ids in (
-            (path, first, declared.keys() - other.keys()),
-            (first, path, other.keys() - declared.keys()),
-        ):
-            if ids:
-                differences.append(f"{lacking} did not declare tasks of {having}: {format_ids(sorted(ids))}")
-        if changed := sorted(task for task in declared.keys() & other.keys() if declared[task] != other[task]):
-            differences.append(f"{path} and {first} mean other tasks by the ids {format_ids(changed)}")
-    return "; ".join(differences)
-
-
-def unfinished_warnings(manifests: Mapping[Path, Manifest]) -> list[str]:
-    """Return a warning for each run that is unfinished, or that its deadline cut."""
-    return [
-        f"{path} is unfinished; what was not sampled counts as missing"
-        if manifest.cut_by is None
-        else f"{path}: {manifest.cut_text()}"
-        for path, manifest in manifests.items()
-        if manifest.finished is None
-    ]
-
-
-def _warnings(manifests: Mapping[Path, Manifest], names: Sequence[str]) -> list[str]:
-    """Return warnings about comparing the models that ``names`` (``RUN[@MODEL]``) select."""
-    selected = {
-        (path, config.name): config
-        for path, model in map(split_run_name, names)
-        for config in manifests[path].config.models
-        if model in (None, config.name)
-    }
-    warnings = unfinished_warnings(manifests) + find_confounders(list(manifests.values()), list(selected.values()))
-    for path, manifest in manifests.items():
-        if (schedule := run_schedule(manifest.config)) is not None:
-            notes = unavailable_metrics_text(unavailable_metrics(schedule))
-            warnings += [f"{path} stopped early: {note}" for note in notes]
-    return warnings

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from reports.html.markdown import anchor, inline, to_html
+from harness.results.markdown_html import anchor, inline, to_html
 from reports.html.table_html import table_html
 from reports.html.task_table import TaskTable
 

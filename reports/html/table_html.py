@@ -7,8 +7,8 @@ import re
 from html import escape
 
 from harness.inspection.terminal_picture import PALETTE
+from harness.results.markdown_html import anchor
 from harness.results.table_format import percent
-from reports.html.markdown import anchor
 from reports.html.task_table import STATES, TaskCell, TaskRow, TaskTable
 
 _WORDS = {"solved": "solved", "lost": "not solved, but proposed", "never": "not solved, never proposed"}

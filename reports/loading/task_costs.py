@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean
 
-from harness.runs.schema import Manifest
 from reports.loading.loaded_run import LoadedRun
 from reports.loading.runs import Section
 
@@ -31,19 +31,36 @@ def has_test_time_training(section: Section) -> bool:
 
 def task_costs(section: Section) -> dict[str, TaskCost]:
     """Return what each model of a section costs for a task."""
-    return {model: _task_cost(run) for model, run, _ in section.models_with_runs()}
+    return {model: task_cost(run, name) for model, run, name in section.models_with_runs()}
 
 
-def _task_cost(run: LoadedRun) -> TaskCost:
+def task_cost(run: LoadedRun, model: str) -> TaskCost:
+    """Return what a model of a run costs for a task.
+
+    The wall time of a run of several models, which are served at the same time, is divided among them by the seconds
+    of their requests.
+    """
     if run.trained_tasks:
         records = run.trained_tasks.values()
         return TaskCost(fmean(r.train_seconds for r in records), fmean(r.sample_seconds for r in records))
+    seconds, share = wall_seconds(run), _time_share(run, model)
+    return TaskCost(0.0, None if seconds is None or share is None else seconds * share / len(run.tasks))
+
+
+def wall_seconds(run: LoadedRun) -> float | None:
+    """Return how long a run took; None if it was interrupted or its times are unknown."""
     manifest = run.manifest
-    if manifest.finished is None or manifest.resumed or len(manifest.config.models) > 1:
-        return TaskCost(0.0, None)
-    return TaskCost(0.0, _wall_seconds(manifest) / max(1, len(manifest.config.task_ids)))
+    if manifest.finished is None or manifest.resumed:
+        return None
+    seconds = (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
+    return seconds if seconds > 0 else None
 
 
-def _wall_seconds(manifest: Manifest) -> float:
-    assert manifest.finished is not None
-    return (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
+def _time_share(run: LoadedRun, model: str) -> float | None:
+    """Return a model's share of the seconds of a run's requests; None if it is unknown."""
+    if model not in run.cost:
+        return None
+    if len(run.cost) == 1:
+        return 1.0
+    total = math.fsum(cost.seconds for cost in run.cost.values())
+    return run.cost[model].seconds / total if total else None

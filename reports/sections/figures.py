@@ -21,9 +21,10 @@ _PLOTS = {
         "too few tasks differ to compute one.",
     ),
     "costs": (
-        "Test-time training: accuracy against cost",
-        "Accuracy and vote_2 against the seconds that a task costs",
-        "Each mark is a model with its interval. Seconds are means over tasks, of training and answering.",
+        "What a task costs",
+        "Accuracy and vote_2 against the cost of a task",
+        "Each mark is a model with its interval. The cost is a mean over tasks, of training at test time and of "
+        "answering: in seconds, or with a price in dollars on a logarithmic axis.",
     ),
     "rates": (
         "Task by task",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 
 from harness.results.comparison_table import comparison_footnote, comparison_table
 from harness.results.summary_table import WILSON_MARK, failure_count, predictions_noun
@@ -15,7 +14,9 @@ from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.nearly_alike import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio
 from reports.loading.loaded_run import LoadedRun
+from reports.loading.prices import GpuPrice, dollars
 from reports.loading.runs import Section, all_models
+from reports.loading.task_costs import has_test_time_training, task_cost, wall_seconds
 from reports.loading.training import Training
 
 UNKNOWN = "–"
@@ -128,12 +129,15 @@ def failures(section: Section) -> str:
     return markdown_table(["model", predictions_noun(results.values()), "failed", "share", *kinds], rows)
 
 
-def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:
+def cost(section: Section, trained: Mapping[str, Training], price: GpuPrice | None = None) -> list[str]:
     """Return a table of each model's requests, tokens, seconds and training time, and how to read it.
 
     Args:
         trained: training runs by model name. Models without one get a dash.
+        price: adds a column with the cost of a task.
     """
+    header = ["model", "requests", "tokens", "seconds", "tokens a second", "training"]
+    header += [] if price is None else ["cost a task"]
     rows = []
     for model, run, name in section.models_with_runs():
         spent = run.cost.get(name)
@@ -143,24 +147,38 @@ def cost(section: Section, trained: Mapping[str, Training]) -> list[str]:
             speed = UNKNOWN if not spent.seconds else f"{spent.tokens / spent.seconds:,.0f}"
             cells = [f"{spent.requests:,}", f"{spent.tokens:,}", f"{spent.seconds:,.0f}", speed]
         rows.append([model, *cells, UNKNOWN if training is None else duration(training.seconds)])
+        if price is not None:
+            amount = price.task_dollars(run, name)
+            rows[-1].append(UNKNOWN if amount is None else dollars(amount))
     about = (
         "Tokens are completion tokens. Seconds are summed over requests, many of which run at the same time, so tokens "
         "a second is the speed of one request."
     )
-    note = " ".join([about, *filter(None, map(_wall_time, section.runs))])
-    return [markdown_table(["model", "requests", "tokens", "seconds", "tokens a second", "training"], rows), note]
+    notes = [about, *filter(None, map(_wall_time, section.runs))]
+    return [markdown_table(header, rows), " ".join([*notes, *([] if price is None else [_price_note(section, price)])])]
 
 
 def _wall_time(run: LoadedRun) -> str:
     """Return how long a run took and its throughput, or nothing if it was interrupted or its times are unknown."""
-    manifest = run.manifest
-    if manifest.finished is None or manifest.resumed:
-        return ""
-    seconds = (datetime.fromisoformat(manifest.finished) - datetime.fromisoformat(manifest.started)).total_seconds()
-    if seconds <= 0:
+    if (seconds := wall_seconds(run)) is None:
         return ""
     tokens = sum(spent.tokens for spent in run.cost.values())
     return f"Run {run.name} took {duration(seconds)} in all, {tokens / seconds:,.0f} tokens a second."
+
+
+def _price_note(section: Section, price: GpuPrice) -> str:
+    """Return how the cost of a task was computed."""
+    gpus = ", ".join(dict.fromkeys(str(price.used_gpus(run)) for run in section.runs))
+    note = (
+        f"Cost a task: the run's time on {gpus} GPU{'' if gpus == '1' else 's'} at {dollars(price.hour)} an hour, "
+        "divided among its models by the seconds of their requests and among its tasks; training before the run and "
+        "rescoring are not included."
+    )
+    if has_test_time_training(section):
+        note += " With test-time training it is the time of training on a task and answering it."
+    if any(task_cost(run, name).total is None for _, run, name in section.models_with_runs()):
+        note += " It is unknown for runs that were interrupted, whose pauses are not recorded."
+    return note
 
 
 def duration(seconds: float) -> str:

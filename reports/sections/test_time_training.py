@@ -26,8 +26,8 @@ def test_time_training(section: Section) -> list[str]:
         "### Test-time training",
         _cost_table(section),
         "Sorted by seconds a task, which are means over tasks: of training on the task's own train pairs, and of "
-        "answering it (wall time, with loading its adapter; unknown for runs that were resumed or have "
-        f"several models). {WILSON_MARK} Wilson's interval.",
+        "answering it (wall time, with loading its adapter, divided among the models of a run by the seconds of their "
+        f"requests; unknown for runs that were resumed). {WILSON_MARK} Wilson's interval.",
     ]
     if pairs := _with_and_without(section):
         parts += ["Each against the model from which its training starts:", comparison_table(pairs)]

@@ -20,7 +20,8 @@ PAGES = [
 ]
 _PATH = re.compile(r"`((?:harness|trainers|serve|reports|tests|benchmarks|tools|examples|docs)/[\w./-]*)`")
 _MODULE = re.compile(r"(?:`|-m )((?:harness|trainers|serve|reports|benchmarks)(?:\.[a-z]\w+)+)")
-_TEST = re.compile(r"`(test_\w+)`")
+_TEST = re.compile(r"`(test_(?!index`)\w+)`")
+"""A test module; `test_index` is a column of predictions."""
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)")
 _COMMAND = re.compile(r"(?:^(?:[$#] +)?|`)bench ((?:[^`\n\\]|\\\n)+)", re.MULTILINE)
 _ASIDE = re.compile(r"\s#.*|\$\([^)]*\)|\s--\s.*")

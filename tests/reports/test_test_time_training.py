@@ -6,48 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.runs.folder import RunFolder
-from harness.runs.task_training import TTT_LOG, Protocol, TrainingLog, TttConfig
 from harness.scoring.run_scores import score_run
 from reports.loading.runs import load_sections
 from reports.loading.task_costs import task_costs
 from reports.report import ReportOptions, write_report
 from reports.sections.provenance import provenance, warnings
 from reports.sections.test_time_training import test_time_training as section_text
-from tests.runs.test_task_training import record
-from tests.support.runs.run_folders import MakeRun, edit_manifest
-
-SPEC = "toy/cross/evaluation#n=20"
-BASE = "b" * 16
-PROTOCOL = Protocol(
-    label="demonstrations of these tasks at test time", trained_on=[], leaked_tasks=0, reason="a start from the base"
-)
-
-
-def trained_run(make_run: MakeRun, name: str, skill: float, seconds: float, **protocol: object) -> Path:
-    """Return the folder of a run with test-time training; one task has no adapter."""
-    run = make_run(name, SPEC, {name: skill})
-    config = TttConfig(recipe={"learning_rate": 0.004}, base=BASE, start=None)
-    edit_manifest(run, ttt=config)
-    folder = RunFolder(run)
-    manifest = folder.manifest()
-    answered = {name: [f"ttt-{k}@{k:012d}" for k in range(20)]}
-    folder.write_manifest(
-        manifest.model_copy(update={"protocol": PROTOCOL.model_copy(update=protocol), "answered_as": answered})
-    )
-    log = TrainingLog(run / TTT_LOG)
-    for task_id in manifest.config.task_ids:
-        log.append(record(task_id, train_seconds=seconds, sample_seconds=2.0))
-    log.append(record(manifest.config.task_ids[0], outcome="not_finite", own_adapter=False, train_seconds=seconds))
-    return run
-
-
-def base_run(make_run: MakeRun) -> Path:
-    """Return the folder of the base's run."""
-    run = make_run("tiny-base", SPEC, {"tiny-base": 0.02})
-    (model,) = RunFolder(run).manifest().config.models
-    edit_manifest(run, models=[model.model_copy(update={"hash": BASE})])
-    return run
+from tests.support.runs.run_folders import MakeRun
+from tests.support.runs.trained_runs import base_run, trained_run
 
 
 def test_models_with_and_without_it_are_set_side_by_side_by_cost(make_run: MakeRun, tmp_path: Path) -> None:

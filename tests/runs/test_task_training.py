@@ -7,25 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import RunError
-from harness.runs.task_training import Protocol, TaskRecord, TrainingLog, TttConfig, TttPlan, count_outcomes
-
-
-def record(task_id: str, **changes: object) -> TaskRecord:
-    """Return the line of a trained task."""
-    fields: dict[str, object] = {
-        "task_id": task_id,
-        "outcome": "trained",
-        "adapter": f"adapters/{task_id}",
-        "digest": "0" * 64,
-        "steps": 8,
-        "samples": 64,
-        "train_seconds": 2.0,
-        "reason": None,
-        "answered_by": f"ttt-{task_id}@000000000000",
-        "own_adapter": True,
-        "sample_seconds": 1.0,
-    }
-    return TaskRecord.model_validate(fields | changes)
+from harness.runs.task_training import Protocol, TrainingLog, TttConfig, TttPlan, count_outcomes
+from tests.support.runs.trained_runs import record
 
 
 def test_a_line_that_was_cut_at_any_byte_is_dropped_and_written_again(tmp_path: Path) -> None:

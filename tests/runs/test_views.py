@@ -50,7 +50,7 @@ def test_a_view_is_read_back(tmp_path: Path) -> None:
     file = write(tmp_path, block(answer(0.5), answer(0.25, None), greedy=1), block(sample=1, greedy=answer(0.05)))
     first, second = read_views(file)
     assert holds_views(file)
-    likeliest = Prediction("m", "t", 0, "grid", GRID, math.log(0.5), 5, "identity", 0)
+    likeliest = Prediction("m", "t", 0, "grid", GRID, math.log(0.5), 5, "identity", 0, text="text")
     assert first.answers[0] == likeliest
     assert first.greedy == first.answers[1]
     assert (first.outcome, first.unexplored, first.truncated, first.dropped) == ("enumerated", 0.25, 1, 2)

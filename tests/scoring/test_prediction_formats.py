@@ -219,11 +219,11 @@ def test_a_last_line_without_its_break_counts_if_it_is_whole(tmp_path: Path, end
 def test_missing_or_unknown_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name the tasks that it answers with --dataset"):
         open_predictions(SAVED / "submission.json")
-    with pytest.raises(ConfigError, match="no format 'csv'; choose one of lines, arc24, attempts, kaggle, arcprize"):
+    with pytest.raises(ConfigError, match="no format 'csv'; choose one of lines, table, arc24, attempts,"):
         format_named("csv")
     with pytest.raises(DataError, match="expected a folder with a file for each task"):
         open_predictions(SAVED / "submission.json", TASKS, "arcprize")
-    assert FORM_NAMES == ("run", "pool", "lines", "arc24", "attempts", "kaggle", "arcprize")
+    assert FORM_NAMES == ("run", "pool", "lines", "table", "arc24", "attempts", "kaggle", "arcprize")
 
 
 @pytest.mark.parametrize(("indices", "answered"), [([1], {1}), ([0], {0}), ([1, 0], {0, 1})])

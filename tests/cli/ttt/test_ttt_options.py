@@ -16,8 +16,8 @@ from harness.core.errors import DataError
 from harness.runs.task_training import TTT_LOG, TrainingLog
 from harness.sampling.options import RunOptions
 from serve.registry.base_model import BaseModel
-from tests.runs.test_task_training import record
 from tests.support.commands import run_bench
+from tests.support.runs.trained_runs import record
 from tests.support.servers.chat_server import TINY_BASE
 from trainers.recipe.parts import LoraRecipe
 from trainers.recipe.ttt_recipe import make_ttt_recipe

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.results.markdown_html import anchor, inline, to_html
 from harness.results.table_format import markdown_table
-from reports.html.markdown import anchor, inline, to_html
 
 ALLOWED = {
     "a", "code", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "img", "li", "ol", "p", "pre", "strong", "table",
