@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 RECORD = "sweep.json"
 RESULTS = "results.json"
 """The table of the sweep with all comparisons, for another program."""
-EVALUATION = "evaluation.json"
-"""The evaluation settings of the sweep in its folder; another evaluation in the same folder is refused."""
 
 
 @click.command()
@@ -85,22 +83,24 @@ def sweep(
 
 def _train_row(plan: Sweep, row: int) -> None:
     """Train one adapter, and do nothing else: other commands, such as those of a job array, train the others."""
+    from harness.cli.workflows.sweep_evaluation import record_evaluation
     from harness.cli.workflows.sweep_training import choose_row, train_here
 
     training = choose_row(plan, row)
-    _record_evaluation(plan)
+    record_evaluation(plan)
     with sigterm_as_interrupt():
         train_here(plan, training)
 
 
 def _run(plan: Sweep, placement: Placement | None) -> None:
     """Train what is not trained, here or on a cluster, bench what is not benched, and write the report."""
+    from harness.cli.workflows.sweep_evaluation import record_evaluation
     from harness.cli.workflows.sweep_training import train_here, train_on_cluster
 
     if placement is not None:
         require_ray()
     _check_server(plan)
-    _record_evaluation(plan)
+    record_evaluation(plan)
     with sigterm_as_interrupt():
         if placement is None:
             for training in plan.trainings():
@@ -136,35 +136,6 @@ def _check_server(plan: Sweep) -> None:
     refuse_reserved_options(plan.serve.extra)
     model = BaseModel.open(find_base(str(plan.recipe["model"]))).config
     served_dtype(plan.serve.dtype, detect_machine(), model, plan.serve.extra, with_adapters=True)
-
-
-def _record_evaluation(plan: Sweep) -> None:
-    """Write the evaluation settings to the sweep's folder: rows of one table must be benched in the same way.
-
-    Raises:
-        ConfigError: the folder holds a sweep with other evaluation settings, or its settings are damaged.
-    """
-    from harness.core.files import write_atomically
-    from trainers.recipe.schema import changed_keys, flatten
-
-    path = plan.out / EVALUATION
-    now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base", "prompt"}))
-    if plan.evaluation.prompt is not None:
-        now["prompt"] = plan.evaluation.prompt
-    if path.exists():
-        try:
-            before = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ConfigError(
-                f"{path} is damaged ({error}); give another out, or remove it where the evaluation is the same"
-            ) from error
-        if changed := changed_keys(before, now):
-            raise ConfigError(
-                f"{plan.out} holds a sweep with another evaluation; changed: {', '.join(changed)}. "
-                "Give another out, or the same evaluation"
-            )
-    plan.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(now, indent=2) + "\n").encode())
 
 
 def _bench(plan: Sweep) -> list[Path]:

@@ -162,9 +162,7 @@ def _report_failures(plan: Sweep, failed: dict[str, Outcome]) -> None:
     for name, outcome in failed.items():
         where = f" on {outcome.node}" if outcome.node else ""
         click.echo(f"error: {name} failed{where}: {outcome.message} (log: {plan.out / LOGS / name}.log)", err=True)
-    click.echo(
-        f"\nstopped: {len(failed)} of {sum(1 for _ in plan.trainings())} trainings failed; the same command trains what is missing",
-        err=True,
-    )
+    total = sum(1 for _ in plan.trainings())
+    click.echo(f"\nstopped: {len(failed)} of {total} trainings failed; the same command resumes from here", err=True)
     statuses = {outcome.status for outcome in failed.values()}
     raise click.exceptions.Exit(statuses.pop() if len(statuses) == 1 else 1)

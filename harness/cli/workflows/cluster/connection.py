@@ -48,12 +48,12 @@ def connected(address: RayAddress) -> Iterator[list[NodeResources]]:
     require_ray()
     target = address.as_text() or os.environ.get("RAY_ADDRESS") or "auto"
     with ExitStack() as stack:
+        if target != "local":
+            _check_listening(target)
         stack.enter_context(_variables({"RAY_USAGE_STATS_ENABLED": "0"}))
         import ray
 
         stack.callback(ray.shutdown)
-        if target != "local":
-            _check_listening(target)
         if target == "local" or not _join(target):
             _start_here(stack)
         yield [_node(row) for row in ray.nodes() if row["Alive"]]

@@ -33,11 +33,17 @@ class Placement:
 
 
 _OPTIONS = (
-    click.option("--on", type=OnOption(), help="Train on a Ray cluster: ray (running, or on this machine), or at an address."),
-    click.option("--cpus-per-training", type=click.FloatRange(0, min_open=True), help="With --on. Default: the recipe's threads."),
-    click.option("--gpus-per-training", type=click.FloatRange(0), help="With --on. Default: one per process if nodes have GPUs."),
-    click.option("--memory-per-training", type=click.FloatRange(0, min_open=True), metavar="GIB", help="With --on."),
-)  # fmt: skip
+    click.option("--on", type=OnOption(), help="Train on a Ray cluster: the running one, or that at an address."),
+    click.option(
+        "--cpus-per-training", type=click.FloatRange(0, min_open=True), help="With --on. Default: the recipe's threads."
+    ),
+    click.option(
+        "--gpus-per-training", type=click.FloatRange(0), help="With --on. Default: one per process if nodes have GPUs."
+    ),
+    click.option(
+        "--memory-per-training", type=click.FloatRange(0, min_open=True), metavar="GIB", help="With --on: GiB reserved."
+    ),
+)
 
 
 def cluster_options(command: F) -> F:
