@@ -59,7 +59,9 @@ def ray_cluster(nodes: int) -> Iterator[RayCluster]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ, "RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": _START_SECONDS,
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
+            "RAY_raylet_start_wait_time_s": _START_SECONDS,
+            "RAY_agent_register_timeout_ms": f"{_START_SECONDS}000",
         }  # fmt: skip
         command = [sys.executable, "-m", "tests.support.ray_cluster", str(nodes)]
         with subprocess.Popen(

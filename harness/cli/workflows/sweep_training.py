@@ -80,11 +80,7 @@ def train_on_cluster(plan: Sweep, placement: Placement) -> None:
     failed: dict[str, Outcome] = {}
     with connected(placement.address) as nodes:
         needed = choose_resources(placement, nodes, _threads(trainings), plan.processes)
-        at_once = sum(needed.fit(node) for node in nodes)
-        click.echo(
-            f"{len(trainings)} adapters on {len(nodes)} node{'s' * (len(nodes) != 1)}, {at_once} at once: "
-            f"{needed.as_text()} for each"
-        )
+        click.echo(f"{len(trainings)} adapters, {needed.on_nodes(nodes)}", err=True)
         works = [_work(plan, training) for training in trainings]
         with Board([work.name for work in works], "adapter") as board:
             for work, outcome in dispatch(works, run_training, needed, board):

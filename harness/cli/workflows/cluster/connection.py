@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import secrets
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,12 @@ from harness.cli.workflows.cluster.address import RayAddress
 from harness.cli.workflows.cluster.resources import NodeResources
 from harness.core.errors import ClusterError, MissingExtraError
 
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # prints none of the messages of raylets, whose logs have up to 20 lines each
+    "RAY_worker_niceness": "0",  # trainings of a cluster that is started here are not slower than without it
+}
+"""Environment of Ray in this process, read when it is imported, and of a cluster that is started here."""
 _CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 100 << 20
 """Of a cluster that is started here: tasks and outcomes are small, and results are files."""
@@ -50,12 +57,15 @@ def connected(address: RayAddress) -> Iterator[list[NodeResources]]:
     with ExitStack() as stack:
         if target != "local":
             _check_listening(target)
-        stack.enter_context(_variables({"RAY_USAGE_STATS_ENABLED": "0"}))
+        stack.enter_context(_variables(_SETTINGS))
         import ray
 
         stack.callback(ray.shutdown)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         if target == "local" or not _join(target):
             _start_here(stack)
+        for number, handler in handlers.items():  # Ray's own would abort at SIGTERM
+            signal.signal(number, handler)
         yield [_node(row) for row in ray.nodes() if row["Alive"]]
 
 

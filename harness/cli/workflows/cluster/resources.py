@@ -34,6 +34,11 @@ class TrainingResources:
         pairs = ((node.cpus, self.cpus), (node.gpus, self.gpus), (node.memory, self.memory))
         return min(int(present / needed + 1e-9) for present, needed in pairs if needed)
 
+    def on_nodes(self, nodes: Sequence[NodeResources]) -> str:
+        """Return such as ``4 at once on 2 nodes: 1 CPU for each``."""
+        fits = [count for node in nodes if (count := self.fit(node))]
+        return f"{sum(fits)} at once on {len(fits)} node{'s' * (len(fits) != 1)}: {self.as_text()} for each"
+
     def as_text(self) -> str:
         """Return such as ``2 CPUs, 1 GPU``."""
         parts = [f"{self.cpus:g} CPU{'s' * (self.cpus != 1)}"]

@@ -63,11 +63,7 @@ def train_on_cluster(
         needed = choose_resources(placement, nodes, job.options.recipe.threads)
         at_once = sum(needed.fit(node) for node in nodes)
         works = _groups(job, missing, at_once, seconds)
-        click.echo(
-            f"{len(missing)} tasks in {len(works)} groups on {len(nodes)} node{'s' * (len(nodes) != 1)}, "
-            f"{at_once} at once: {needed.as_text()} for each",
-            err=True,
-        )
+        click.echo(f"{len(missing)} tasks in {len(works)} groups, {needed.on_nodes(nodes)}", err=True)
         by_id = {task.id: task for task in missing}
         with Board([work.name for work in works], "group") as board:
             for work, outcome in dispatch(works, train_group, needed, board):
