@@ -10,6 +10,7 @@ ArcBenchError                exit status 1
 ├── MissingExtraError        a package of an optional extra is not installed
 ├── AdapterError             an adapter cannot be registered or served
 ├── ServerError              the model server did not start, died or refused
+├── ClusterError             a Ray cluster cannot be reached, or lacks what a training needs
 ├── RunError                 a run folder exists already, is incomplete, or has another configuration
 └── NotComputableError       a gate cannot be computed                      (exit status 4)
 """
@@ -67,6 +68,10 @@ class AdapterError(ArcBenchError):
 
 class ServerError(ArcBenchError):
     """The model server did not start, died, or refused a request."""
+
+
+class ClusterError(ArcBenchError):
+    """A Ray cluster cannot be reached, or no node has what a training needs."""
 
 
 class RunError(ArcBenchError):

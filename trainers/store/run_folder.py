@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
@@ -23,6 +24,7 @@ CHECKPOINTS = "checkpoints"
 TEMPLATE_KEY, DATE_KEY = "chat template (its text)", "template_date"
 """Keys in STARTED since chat templates are recorded; runs of older versions resume without them."""
 _LOCK = ".lock"
+_LOCK_POLL_SECONDS = 0.2
 _CONTENT = "{} (its content)"
 """Key of the digest of the content of ``model``, ``adapter``, ``datasets.0.spec`` or ``validation.spec``."""
 
@@ -59,6 +61,26 @@ def lock_folder(output: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def lock_when_free(output: Path, seconds: float) -> Iterator[None]:
+    """Hold the lock of a folder as ``lock_folder`` does, but wait for an earlier process that is about to end.
+
+    Raises:
+        RunError: another process still trains there after ``seconds``. ConfigError: as ``lock_folder``.
+    """
+    until = time.monotonic() + seconds
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock_folder(output))
+                break
+            except RunError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_LOCK_POLL_SECONDS)
+        yield
+
+
 def prepare_folder(output: Path, deciding_values: RecipeData, *, resume: bool, commit: str | None = None) -> bool:
     """Prepare the output folder to start or resume a run; return True if it already holds the finished result.
 
@@ -77,7 +99,7 @@ def prepare_folder(output: Path, deciding_values: RecipeData, *, resume: bool, c
         output.mkdir(parents=True, exist_ok=True)
         if not resume:
             if first:
-                _clear(output)
+                clear_folder(output)
         elif started.exists() and _has_trained(output):
             before = json.loads(started.read_text(encoding="utf-8"))
             unknown = {TEMPLATE_KEY, DATE_KEY} if TEMPLATE_KEY not in before else set()
@@ -143,7 +165,7 @@ def _has_trained(output: Path) -> bool:
     return (output / MANIFEST).exists() or any((output / CHECKPOINTS).glob("checkpoint-*"))
 
 
-def _clear(output: Path) -> None:
+def clear_folder(output: Path) -> None:
     """Remove the records and checkpoints of an earlier run; its log and weights stay until they are overwritten."""
     for name in (MANIFEST, STARTED, PARITY):
         (output / name).unlink(missing_ok=True)

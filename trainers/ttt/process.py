@@ -6,18 +6,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pydantic import ValidationError
 
-from harness.core.errors import ConfigError, DataError, RunError
+from harness.core.errors import ConfigError, DataError
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.launcher_environment import process_count
 from trainers.run.api import open_checked
-from trainers.store.run_folder import lock_folder
+from trainers.store.run_folder import lock_when_free
 from trainers.ttt.adapter_folder import find_adapter, inputs_digest, remove_leftovers
 from trainers.ttt.protocol import ADAPTERS, ReplyLine, StepLine, TaskLine, read_recipe
 
@@ -46,7 +45,7 @@ def run(work: Path, tasks: TextIO, replies: TextIO) -> None:
         replies.write(line.model_dump_json() + "\n")
         replies.flush()
 
-    with _lock(work / ADAPTERS), tempfile.TemporaryDirectory(prefix="bench-ttt-") as scratch:
+    with lock_when_free(work / ADAPTERS, LOCK_SECONDS), tempfile.TemporaryDirectory(prefix="bench-ttt-") as scratch:
         remove_leftovers(work)
         trainer: TaskTrainer | None = None
         for number, text in enumerate(tasks, 1):
@@ -91,26 +90,6 @@ def _parse(text: str, number: int) -> TaskLine:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "line"
         raise DataError(f"task line {number}: {where}: {first['msg']}") from None
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of the adapters' folder; wait for an earlier process that is about to end.
-
-    Raises:
-        RunError: another process still trains there after LOCK_SECONDS.
-    """
-    until = time.monotonic() + LOCK_SECONDS
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(lock_folder(folder))
-                break
-            except RunError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.2)
-        yield
 
 
 def main() -> None:

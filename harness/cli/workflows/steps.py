@@ -44,6 +44,13 @@ def run_bench(*words: str, launcher: Sequence[str] = ()) -> None:
         raise click.exceptions.Exit(status)
 
 
+def last_error(text: str) -> str:
+    """Return the last error in a command's output (``error: …``), else its last line."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1]
+
+
 def _stop(child: subprocess.Popen[bytes]) -> None:
     """Stop a step and wait until it has saved its work.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.report_to import report_sweep, report_to_option
+from harness.cli.workflows.cluster.connection import require_ray
+from harness.cli.workflows.cluster.options import Placement, cluster_options, take_placement
 from harness.cli.workflows.existing_run import (
     ExpectedRun,
     adapter_hashes,
@@ -23,9 +24,6 @@ from harness.core.errors import ConfigError
 if TYPE_CHECKING:
     from harness.cli.workflows.sweep_file import Sweep
 
-EVALUATION = "evaluation.json"
-"""The evaluation settings of the sweep in its folder; another evaluation in the same folder is refused."""
-
 
 @click.command()
 @click.argument("sweep_file", metavar="SWEEP.yaml", type=click.Path(path_type=Path))
@@ -39,9 +37,21 @@ EVALUATION = "evaluation.json"
 )
 @schema_option(lambda: _schema())
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and benched, and stop.")
+@click.option(
+    "--row", type=click.IntRange(0), help="Only train adapter I, from 0 as --dry-run lists them.", metavar="I"
+)
+@click.option("--rows", is_flag=True, help="Print the number of adapters, and stop.")
+@cluster_options
 @report_to_option
 def sweep(
-    sweep_file: Path, overrides: tuple[str, ...], out: Path | None, dry_run: bool, report_to: tuple[str, ...]
+    sweep_file: Path,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    dry_run: bool,
+    row: int | None,
+    rows: bool,
+    report_to: tuple[str, ...],
+    **others: Any,
 ) -> None:
     """Train an adapter on each mixture of SWEEP.yaml, serve all from one server, bench them on equal samples, and
     write one report.
@@ -51,25 +61,28 @@ def sweep(
     \b
     bench sweep examples/iteration48-tiny.yaml
     bench sweep examples/iteration48.yaml --set seeds=[0,1,2] --set processes=8
+    bench sweep examples/iteration48.yaml --out /shared/sweep --on ray:HEAD:6379
     bench sweep --schema > sweep.schema.json
     """
+    from harness.cli.workflows.sweep_dry_run import describe_sweep
     from harness.cli.workflows.sweep_file import load_sweep
     from harness.cli.workflows.sweep_report import RESULTS, write_sweep_report
 
+    placement = take_placement(others)
+    if row is not None and placement is not None:
+        raise ConfigError("--row trains one adapter on this machine; leave --on out")
     plan = load_sweep(sweep_file, overrides, out)
     if dry_run:
-        from harness.cli.workflows.sweep_dry_run import describe_sweep
-
         describe_sweep(plan)
-        return
-    _check_server(plan)
-    _record_evaluation(plan)
-    with sigterm_as_interrupt():
-        for training in plan.trainings():
-            _train(plan, training.name, training.data)
-        runs = _bench(plan, report_to)
-        write_sweep_report(plan, runs, sweep_file)
-        report_sweep(report_to, plan.out, plan.title, plan.out / RESULTS, runs)
+    elif rows:
+        click.echo(sum(1 for _ in plan.trainings()))
+    elif row is not None:
+        _train_row(plan, row)
+    else:
+        with sigterm_as_interrupt():
+            runs = _run(plan, placement, report_to)
+            write_sweep_report(plan, runs, sweep_file)
+            report_sweep(report_to, plan.out, plan.title, plan.out / RESULTS, runs)
 
 
 def _schema() -> dict[str, Any]:
@@ -78,25 +91,32 @@ def _schema() -> dict[str, Any]:
     return sweep_schema()
 
 
-def _describe(plan: Sweep) -> None:
-    """Print what the sweep trains and benches, and how much of it is done."""
-    trainings, trained = list(plan.trainings()), 0
-    settings = {name: row.label for row in plan.record().rows for name in row.models}
-    for training in trainings:
-        recipe = training.recipe
-        total = sum(part.weight or 0 for part in recipe.datasets)
-        parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
-        is_trained = recipe.resume and (Path(recipe.output_dir) / "manifest.json").exists()
-        trained += is_trained
-        done = "trained" if is_trained else f"{recipe.max_steps} steps"
-        label = f" ({settings[training.name]})" if plan.axes or plan.cells else ""
-        click.echo(f"{training.name}{label}: {parts}; seed {recipe.seed}; {done}")
-    click.echo(f"each benched with {plan.evaluation.n} predictions an output on {plan.evaluation.dataset}")
-    rows, seeds = len(plan.table_rows()), len(plan.seeds)
-    click.echo(
-        f"{rows} row{'s' * (rows != 1)} with {seeds} seed{'s' * (seeds != 1)} each: {len(trainings)} to train, "
-        f"{trained} of them trained"
-    )
+def _train_row(plan: Sweep, row: int) -> None:
+    """Train one adapter, and do nothing else: other commands, such as those of a job array, train the others."""
+    from harness.cli.workflows.sweep_evaluation import record_evaluation
+    from harness.cli.workflows.sweep_training import choose_row, train_here
+
+    training = choose_row(plan, row)
+    record_evaluation(plan)
+    with sigterm_as_interrupt():
+        train_here(plan, training)
+
+
+def _run(plan: Sweep, placement: Placement | None, report_to: tuple[str, ...]) -> list[Path]:
+    """Train what is not trained, here or on a cluster, bench what is not benched; return all run folders."""
+    from harness.cli.workflows.sweep_evaluation import record_evaluation
+    from harness.cli.workflows.sweep_training import train_here, train_on_cluster
+
+    if placement is not None:
+        require_ray()
+    _check_server(plan)
+    record_evaluation(plan)
+    if placement is None:
+        for training in plan.trainings():
+            train_here(plan, training)
+    else:
+        train_on_cluster(plan, placement)
+    return _bench(plan, report_to)
 
 
 def _check_server(plan: Sweep) -> None:
@@ -124,51 +144,6 @@ def _check_server(plan: Sweep) -> None:
     refuse_reserved_options(plan.serve.extra)
     model = BaseModel.open(find_base(str(plan.recipe["model"]))).config
     served_dtype(plan.serve.dtype, detect_machine(), model, plan.serve.extra, with_adapters=True)
-
-
-def _record_evaluation(plan: Sweep) -> None:
-    """Write the evaluation settings to the sweep's folder: rows of one table must be benched in the same way.
-
-    Raises:
-        ConfigError: the folder holds a sweep with other evaluation settings, or its settings are damaged.
-    """
-    from harness.core.files import write_atomically
-    from trainers.recipe.schema import changed_keys, flatten
-
-    path = plan.out / EVALUATION
-    now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base", "prompt"}))
-    if plan.evaluation.prompt is not None:
-        now["prompt"] = plan.evaluation.prompt
-    if path.exists():
-        try:
-            before = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ConfigError(
-                f"{path} is damaged ({error}); give another out, or remove it where the evaluation is the same"
-            ) from error
-        if changed := changed_keys(before, now):
-            raise ConfigError(
-                f"{plan.out} holds a sweep with another evaluation; changed: {', '.join(changed)}. "
-                "Give another out, or the same evaluation"
-            )
-    plan.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(now, indent=2) + "\n").encode())
-
-
-def _train(plan: Sweep, name: str, data: dict[str, object]) -> None:
-    """Write the recipe of an adapter and train it, with torchrun if the sweep uses several processes."""
-    import yaml
-
-    from harness.cli.workflows.sweep_names import recipe_path
-    from harness.core.files import write_atomically
-
-    path = recipe_path(plan.out, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, yaml.safe_dump(data, sort_keys=False).encode())
-    launcher: list[str] = []
-    if plan.processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(plan.processes)]
-    run_bench("train", str(path), launcher=launcher)
 
 
 def _bench(plan: Sweep, report_to: tuple[str, ...]) -> list[Path]:

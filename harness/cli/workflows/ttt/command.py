@@ -19,6 +19,8 @@ from harness.cli.parameters import (
 )
 from harness.cli.report_to import report_scores, report_to_option
 from harness.cli.shown_scores import show_scores
+from harness.cli.workflows.cluster.connection import require_ray
+from harness.cli.workflows.cluster.options import cluster_options, take_placement
 from harness.cli_options import rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
 
@@ -76,6 +78,8 @@ def _sampling_options(command: F) -> F:
 @click.option("--dtype", default="exact", show_default=True, help="Of our own server (bench serve --dtype).")
 @click.option("--port", type=int, help="Of our own server; by default a free one.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the estimate of time and disk, and stop.")
+@cluster_options
+@click.option("--tasks-per-group", type=click.IntRange(1), help="With --on: tasks that one training does in turn.")
 @_sampling_options
 @report_to_option
 @policy_options
@@ -113,11 +117,16 @@ def ttt(
 
     only_here = {
         key: others.pop(key)
-        for key in ("schedule", "again", "discard", "rescore", "task_deadline", "deadline", "dtype", "port")
+        for key in (
+            *("schedule", "again", "discard", "rescore", "task_deadline", "deadline", "dtype", "port"),
+            "tasks_per_group",
+        )
     }
+    if (placement := take_placement(others)) is not None:
+        require_ray()
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     sampling = RunOptions(models=(name or out.resolve().name,), out=out, api="auto", policy=policy, **others)
-    options = TttOptions(load_ttt_recipe(recipe_file, overrides), sampling, adapters, **only_here)
+    options = TttOptions(load_ttt_recipe(recipe_file, overrides), sampling, adapters, placement=placement, **only_here)
     if unused := unused_keys(recipe_file, overrides):
         click.echo(f"note: keys of ordinary trainings, not used here: {', '.join(unused)}", err=True)
     job = TttJob.open(options)

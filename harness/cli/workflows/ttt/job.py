@@ -10,6 +10,7 @@ from typing import Literal
 
 import orjson
 
+from harness.cli.workflows.cluster.options import Placement
 from harness.cli.workflows.ttt.training_data import find_training_data
 from harness.core.deadline import Deadline
 from harness.core.digests import content_hash
@@ -54,6 +55,8 @@ class TttOptions:
         dtype: of our own server.
         port: of our own server; None for a free one.
         serve_extra: further vLLM options of our own server.
+        placement: the cluster that trains; None to train here.
+        tasks_per_group: of one training on the cluster; None divides them evenly.
     """
 
     recipe: Recipe
@@ -68,6 +71,8 @@ class TttOptions:
     dtype: str | None = "exact"
     port: int | None = None
     serve_extra: tuple[str, ...] = ()
+    placement: Placement | None = None
+    tasks_per_group: int | None = None
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -84,6 +89,10 @@ class TttOptions:
         sampling.check()
         if bool(self.servers) != (self.adapters is not None):
             raise ConfigError("--server and --adapters belong together: the servers, and the registry they run on")
+        if self.placement is not None and self.schedule is not None:
+            raise ConfigError("--on trains all tasks on the cluster before the first is answered; leave --schedule out")
+        if self.placement is None and self.tasks_per_group is not None:
+            raise ConfigError("--tasks-per-group is of trainings on a cluster; give --on ray too")
         if self.servers and self.schedule == "train-first":
             raise ConfigError("--schedule train-first starts its server after the training; leave --server out")
         if self.servers and (self.port is not None or self.dtype != "exact"):

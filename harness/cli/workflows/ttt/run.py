@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
 
+from harness.cli.workflows.cluster.options import Placement
 from harness.cli.workflows.ttt.answering import Answerer, TaskDisplay
 from harness.cli.workflows.ttt.estimate import RunEstimate
+from harness.cli.workflows.ttt.groups import collect_groups, train_on_cluster
 from harness.cli.workflows.ttt.job import Schedule, TttJob
 from harness.cli.workflows.ttt.rescoring import check_rescored_adapters, rescore_tasks, unrescored_tasks
 from harness.cli.workflows.ttt.resuming import check_resumed, forget_partial_answers, redo_tasks
@@ -18,6 +20,7 @@ from harness.cli.workflows.ttt.trainer import TrainerProcess
 from harness.cli.workflows.ttt.training import (
     TaskTraining,
     Trained,
+    TrainedAlready,
     TrainedBefore,
     TrainedInBlocks,
     TrainedMeanwhile,
@@ -46,6 +49,7 @@ def run_ttt(job: TttJob, estimate: RunEstimate) -> None:
         check_resumed(job)
         protocol = job.write_plan(say)  # first: a folder with a plan can be resumed
         write_recipe(job.out, job.options.recipe)
+        collect_groups(job.out)
         redo_tasks(job, job.options.again)
         forget_partial_answers(job)
         views = job.options.rescore
@@ -75,6 +79,10 @@ class _Session:
     def run(self, tasks: list[Task]) -> None:
         """Train and answer tasks as the schedule says."""
         job = self.job
+        if job.options.placement is not None:
+            trained_there = self._train_on_cluster(job.options.placement, tasks)
+            self._serve(lambda site: trained_there, own_gpu_sleep=False)
+            return
         schedule = job.options.schedule or default_schedule(job)
         with ExitStack() as stack:
             trainer = TrainerProcess(job.out, job.out / "trainer.log", self._show_step, say)
@@ -90,6 +98,13 @@ class _Session:
             else:
                 meanwhile = TrainedMeanwhile(training, tasks, self._show_reply)
                 self._serve(lambda site: meanwhile, own_gpu_sleep=False)
+
+    def _train_on_cluster(self, placement: Placement, tasks: list[Task]) -> TrainedAlready:
+        """Train all tasks on a cluster."""
+        deadline = self.job.options.deadline
+        left = None if deadline is None else self.started + deadline - monotonic()
+        replies = train_on_cluster(self.job, placement, tasks, left, self._show_reply)
+        return TrainedAlready((task, replies[task.id]) for task in tasks)
 
     def _serve(self, source: Callable[[AdapterSite], Trained], *, own_gpu_sleep: bool) -> None:
         """Answer all tasks with the given servers, or with our own.

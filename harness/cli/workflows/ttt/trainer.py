@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from harness.cli.workflows.steps import last_error
 from harness.core.errors import ArcBenchError, RunError
 from trainers.ttt.protocol import ReplyLine, StepLine, TaskLine, parse_output
 
@@ -166,7 +167,4 @@ def _last_line(log: Path, start: int) -> str:
     Args:
         start: bytes of the log that are older.
     """
-    text = log.read_bytes()[start:].decode(errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1] + f" (log: {log})"
+    return f"{last_error(log.read_bytes()[start:].decode(errors='replace'))} (log: {log})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
@@ -63,16 +63,15 @@ class TaskTraining:
         return self._too_late.popleft() or self.trainer.wait()
 
 
-class TrainedBefore:
-    """All tasks are trained before the first is answered."""
+class TrainedAlready:
+    """Tasks whose training is over.
 
-    def __init__(self, training: TaskTraining, tasks: Sequence[Task], show: Callable[[Task, ReplyLine], None]) -> None:
-        self._done: deque[tuple[Task, ReplyLine]] = deque()
-        for task in tasks:
-            training.give(task)
-            reply = training.reply()
-            show(task, reply)
-            self._done.append((task, reply))
+    Args:
+        done: each with its reply, in order.
+    """
+
+    def __init__(self, done: Iterable[tuple[Task, ReplyLine]]) -> None:
+        self._done = deque(done)
 
     def current(self) -> tuple[Task, ReplyLine] | None:
         """Return the first task that is not answered."""
@@ -81,6 +80,18 @@ class TrainedBefore:
     def advance(self) -> None:
         """Remove the current task."""
         self._done.popleft()
+
+
+class TrainedBefore(TrainedAlready):
+    """All tasks are trained here before the first is answered."""
+
+    def __init__(self, training: TaskTraining, tasks: Sequence[Task], show: Callable[[Task, ReplyLine], None]) -> None:
+        super().__init__(())
+        for task in tasks:
+            training.give(task)
+            reply = training.reply()
+            show(task, reply)
+            self._done.append((task, reply))
 
 
 class TrainedMeanwhile:
