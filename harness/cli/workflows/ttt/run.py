@@ -102,7 +102,7 @@ class _Session:
     def _train_on_cluster(self, placement: Placement, tasks: list[Task]) -> TrainedAlready:
         """Train all tasks on a cluster."""
         deadline = self.job.options.deadline
-        left = None if deadline is None else self.started + deadline - monotonic()
+        left = None if deadline is None else deadline.seconds_left
         replies = train_on_cluster(self.job, placement, tasks, left, self._show_reply)
         return TrainedAlready((task, replies[task.id]) for task in tasks)
 
