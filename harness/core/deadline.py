@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from time import monotonic
 
 
@@ -34,4 +35,4 @@ def duration_text(seconds: float) -> str:
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds % size == 0:
             return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.12g}s"
+    return f"{Decimal(repr(seconds)):f}".removesuffix(".0") + "s"

@@ -57,7 +57,7 @@ def cut(sampled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_of_cut(cut: Path, tmp_path: Path) -> Path:
-    return copytree(cut, tmp_path / "run")
+    return copytree(cut, tmp_path / "cut")
 
 
 def rescores_of(run: Path) -> Rescores:
@@ -142,16 +142,14 @@ def test_commands_say_what_is_missing(capsys: Capture, run_of_cut: Path, tmp_pat
     assert "log-probabilities by base: poe and kgmon rank" in (tmp_path / "report.md").read_text()
 
 
-def test_the_same_command_completes_what_a_deadline_left(run_of_cut: Path, run: Path, server: ChatServer) -> None:
+def test_the_same_command_completes_what_a_deadline_left(run_of_cut: Path, sampled: Path, server: ChatServer) -> None:
     before = (run_of_cut / RESCORES_FILE).read_bytes().splitlines()[1:]
     again = run_rescore(rescore_options(server, run_of_cut))
     assert again.scored == again.total - len(before)
     after = (run_of_cut / RESCORES_FILE).read_bytes().splitlines()
     assert after[1 : len(before) + 1] == before
     assert rescores_of(run_of_cut).header.deadline is None
-    other = run.with_name("whole")
-    copytree(run, other)
-    (other / RESCORES_FILE).unlink(missing_ok=True)
+    other = copytree(sampled, run_of_cut.with_name("whole"))
     run_rescore(rescore_options(server, other))
     assert saved_logprobs(run_of_cut) == saved_logprobs(other)
     assert sorted(after) == sorted((other / RESCORES_FILE).read_bytes().splitlines())

@@ -77,6 +77,8 @@ def test_a_cut_run_is_completed_to_the_run_without_a_deadline(
         assert sum(manifest.cut_by.missing.values()) == cut.total - cut.done
         assert sum(manifest.cut_by.requested.values()) == cut.total
         saved = folder.predictions_path.read_bytes()
+        scored = {name: result.deadline for name, result in score_run(folder.path).models.items()}
+        assert {name: part.missing for name, part in scored.items() if part is not None} == manifest.cut_by.missing
         answer_again(server)
         finished = run_sampling(replace(chosen, resume=True))
         assert (finished.is_cut, finished.done, finished.sampled) == (False, finished.total, finished.total - cut.done)
