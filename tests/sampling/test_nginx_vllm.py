@@ -33,7 +33,7 @@ pytestmark = [
 OPTIONS: dict[str, Any] = {**SERVE_OPTIONS, "max_loras": 2, "kv_cache_gib": 0.25, "max_model_len": 4096}
 KEY = "user-key-0123456789"
 FEW_RETRIES = RetryPolicy(max_in_flight=16, retries=2, timeout=300.0, wait=60.0)
-"""A request that nginx does not rescue is recorded as an error."""
+"""An answer that is cut after nginx passed its beginning on has to be asked for again."""
 
 
 def served_requests(url: str) -> int:
