@@ -116,6 +116,12 @@ def test_the_keys_are_those_of_the_models() -> None:
     assert set(Recipe.model_fields) - set(SCHEMA["properties"]["recipe"]["properties"]) == {"output_dir", "seed"}
 
 
+def test_every_key_has_a_description() -> None:
+    parts = [part for part in SCHEMA["$defs"].values() if "properties" in part]
+    keys = [(name, p) for part in (SCHEMA, *parts) for name, p in part["properties"].items()]
+    assert [name for name, part in keys if "description" not in part and name != "recipe"] == []
+
+
 def test_keys_that_may_hold_one_dataset_are_known_to_merging() -> None:
     """Such a mapping replaces the extended file's, as a list does."""
     fields = {**Recipe.model_fields, **Sweep.model_fields}

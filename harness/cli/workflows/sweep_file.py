@@ -23,8 +23,7 @@ from harness.cli.workflows.sweep_parts import (
     Evaluation,
     MixtureRow,
     ServeOptions,
-    scaled_weights,
-    weight_name,
+    mixture_of_weight,
 )
 from harness.core.errors import ConfigError
 from harness.prompts.prompt_template import load_prompt
@@ -66,8 +65,11 @@ class Sweep(StrictModel):
     processes: Annotated[int, Field(gt=0)] = 1
     """Processes that train one adapter together (torchrun on this machine), e.g. one per GPU."""
     serve: ServeOptions = Field(default_factory=ServeOptions)
+    """Options of the server."""
     evaluation: Evaluation
+    """How all adapters are benched."""
     title: str = "Mixture sweep"
+    """Title of the report."""
     reference: str | None = None
     """A published experiment to show beside the results, as by ``bench report --reference``."""
 
@@ -128,8 +130,7 @@ class Sweep(StrictModel):
 
     def _mixture_of_weight(self, weight: float) -> Mixture:
         """Return the mixture in which the original datasets have a share."""
-        datasets = (*scaled_weights(self.original, weight), *scaled_weights(self.added, 1 - weight))
-        return Mixture(weight_name(weight), f"{100 * weight:g} %", datasets)
+        return mixture_of_weight(self.original, self.added, weight)
 
     def table_rows(self) -> list[Cell]:
         """Return the rows of the table, in its order."""
