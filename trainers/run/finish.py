@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.core.digests import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
+from harness.runs.schema import SourceFileRecord
 from harness.runs.tracker_run import TrackerRun
 from trainers.data.mixture import Mixture, SampleCounts
 from trainers.model.inputs import RecipeInputs
@@ -35,16 +36,19 @@ def finish_folder(
     mixture: Mixture,
     output: Path,
     last: int,
+    files: Sequence[SourceFileRecord] = (),
     tracker_runs: dict[str, TrackerRun] | None = None,
 ) -> AdapterManifest:
     """Write model card, loss curve and, last, the manifest beside the weights; remove the checkpoints unless kept.
 
     Args:
         last: the last training step.
+        files: the files of a recipe that extends another one.
         tracker_runs: where the training was reported, by tracker; None without ``report_to``.
     """
     log = read_log(output / LOG)
-    manifest = _manifest(inputs, mixture, log, last, output).model_copy(update={"tracker_runs": tracker_runs or None})
+    manifest = _manifest(inputs, mixture, log, last, output)
+    manifest = manifest.model_copy(update={"recipe_files": list(files) or None, "tracker_runs": tracker_runs or None})
     draw_loss_curve(log, output / CURVE)
     (output / "README.md").write_text(adapter_card(output.name, manifest), encoding="utf-8")
     write_manifest(output, manifest)

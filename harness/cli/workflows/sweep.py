@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,15 +17,12 @@ from harness.cli.workflows.existing_run import (
     resume_or_move_aside,
 )
 from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
-from harness.cli_options import OutputBesideSettings, settings_option
+from harness.cli_options import OutputBesideSettings, schema_option, settings_option
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.cli.workflows.sweep_file import Sweep
 
-RECORD = "sweep.json"
-RESULTS = "results.json"
-"""The table of the sweep with all comparisons, for another program."""
 EVALUATION = "evaluation.json"
 """The evaluation settings of the sweep in its folder; another evaluation in the same folder is refused."""
 
@@ -40,6 +37,7 @@ EVALUATION = "evaluation.json"
     type=click.Path(file_okay=False, path_type=Path),
     help="The sweep's folder, instead of the file's out.",
 )
+@schema_option(lambda: _schema())
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and benched, and stop.")
 @report_to_option
 def sweep(
@@ -53,14 +51,14 @@ def sweep(
     \b
     bench sweep examples/iteration48-tiny.yaml
     bench sweep examples/iteration48.yaml --set seeds=[0,1,2] --set processes=8
+    bench sweep --schema > sweep.schema.json
     """
     from harness.cli.workflows.sweep_file import load_sweep
+    from harness.cli.workflows.sweep_report import RESULTS, write_sweep_report
 
     plan = load_sweep(sweep_file, overrides, out)
     if dry_run:
-        from harness.cli.workflows.sweep_dry_run import describe_sweep
-
-        describe_sweep(plan)
+        _describe(plan)
         return
     _check_server(plan)
     _record_evaluation(plan)
@@ -68,8 +66,35 @@ def sweep(
         for training in plan.trainings():
             _train(plan, training.name, training.data)
         runs = _bench(plan, report_to)
-        _report(plan, runs)
+        write_sweep_report(plan, runs, sweep_file)
         report_sweep(report_to, plan.out, plan.title, plan.out / RESULTS, runs)
+
+
+def _schema() -> dict[str, Any]:
+    from harness.cli.workflows.sweep_schema import sweep_schema
+
+    return sweep_schema()
+
+
+def _describe(plan: Sweep) -> None:
+    """Print what the sweep trains and benches, and how much of it is done."""
+    trainings, trained = list(plan.trainings()), 0
+    settings = {name: row.label for row in plan.record().rows for name in row.models}
+    for training in trainings:
+        recipe = training.recipe
+        total = sum(part.weight or 0 for part in recipe.datasets)
+        parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
+        is_trained = recipe.resume and (Path(recipe.output_dir) / "manifest.json").exists()
+        trained += is_trained
+        done = "trained" if is_trained else f"{recipe.max_steps} steps"
+        label = f" ({settings[training.name]})" if plan.axes or plan.cells else ""
+        click.echo(f"{training.name}{label}: {parts}; seed {recipe.seed}; {done}")
+    click.echo(f"each benched with {plan.evaluation.n} predictions an output on {plan.evaluation.dataset}")
+    rows, seeds = len(plan.table_rows()), len(plan.seeds)
+    click.echo(
+        f"{rows} row{'s' * (rows != 1)} with {seeds} seed{'s' * (seeds != 1)} each: {len(trainings)} to train, "
+        f"{trained} of them trained"
+    )
 
 
 def _check_server(plan: Sweep) -> None:
@@ -216,19 +241,3 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path], repo
             resume = ["--resume"] if resume_or_move_aside(folder, _expected_run(plan, name, base)) else []
             where = ["--out", str(folder), *resume, *(["--report-to", ",".join(report_to)] if report_to else [])]
             run_bench("run", "--server", server.url, "--model", name, *plan.run_options(), *where)
-
-
-def _report(plan: Sweep, runs: list[Path]) -> None:
-    """Write the record of the sweep, its report, and its table as JSON."""
-    from harness.core.files import write_atomically
-    from reports.loading.runs import load_sections
-    from reports.loading.sweep import read_sweep, sweep_tables, tables_json
-
-    record = plan.out / RECORD
-    record.write_text(plan.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
-    words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
-    words += ["--training", str(plan.out / "trained")]
-    words += ["--reference", plan.reference] if plan.reference else []
-    run_bench("report", *words)
-    tables = tables_json(sweep_tables(load_sections(runs, _names(plan)[0]), read_sweep(record)))
-    write_atomically(plan.out / RESULTS, (json.dumps(tables, indent=2) + "\n").encode())
