@@ -65,8 +65,8 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool, files: Se
         with explain_write_errors("the result", output):
             _write_result(trainer, recipe, output)
             if first:
-                reported = noted_tracker_runs(trainer)
-                manifest = finish_folder(inputs, setup.mixture, output, trainer.state.global_step, files, reported)
+                step, reported = trainer.state.global_step, noted_tracker_runs(trainer)
+                manifest = finish_folder(inputs, setup.mixture, output, step, files, reported)
                 for record in manifest.datasets:
                     progress_bar.print_note(record.as_text())
 
