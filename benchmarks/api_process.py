@@ -2,7 +2,7 @@
 
     python -m benchmarks.api_process [--quick]
 
-Both serve a random model of one layer with one adapter and are measured in turns. The figure is the processor time of
+Both serve a model of one layer with one adapter and are measured in turns. The figure is the processor time of
 the API process alone (HTTP, checks, detokenization, responses), not of the engine's process, so that it holds on a busy
 machine too; a process can serve at most the inverse of it per second. Writes benchmarks/api_process.md.
 """
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 
 import numpy as np
 import psutil
@@ -54,7 +55,7 @@ WHY = "the middleware checks the body, resolves the adapter's name, and writes t
 TEXT = """\
 Processor time of the API process per answer, beside a plain vLLM with the same model, adapter and limits. Answers come
 with the log-probabilities of their tokens; up to {in_flight} prompts are in flight, all for an adapter of rank {rank}
-on a random model of one layer, {width} wide. The inverse is the ceiling of one API process with a core of its own,
+on a model of one layer, {width} wide. The inverse is the ceiling of one API process with a core of its own,
 here in answers per second: {ceilings}. The rates further down are lower, because client and engine run on the same
 two cores. An adapter is hashed when it is added to a registry and again when it is loaded."""
 WIDTH = 64
@@ -63,7 +64,10 @@ LARGE_MB = 320
 
 
 def make_model(folder: Path) -> Path:
-    """Write a random Qwen2 of one layer with the tiny base's tokenizer, once."""
+    """Write a Qwen2 of one layer with the tiny base's tokenizer, once; its answers are one token over and over.
+
+    Random answers would not be text, which the detokenizer decodes again from the beginning at every token.
+    """
     if (folder / "model.safetensors").exists():
         return folder
     import torch
@@ -75,7 +79,9 @@ def make_model(folder: Path) -> Path:
     config.update({"num_hidden_layers": 1, "layer_types": ["full_attention"], "max_position_embeddings": LENGTH})
     config.update({"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_attention_heads": 2, "head_dim": 32})
     config.update({"num_key_value_heads": 2})
-    Qwen2ForCausalLM(config).float().save_pretrained(folder)
+    model = Qwen2ForCausalLM(config).float()
+    torch.nn.init.zeros_(model.model.norm.weight)  # every token is as likely, and the first is taken
+    model.save_pretrained(folder)
     return folder
 
 
@@ -108,6 +114,7 @@ def measure(url: str, pid: int, form: Form, tokens: int, seed: int) -> dict[str,
         tokens: about how many are computed; a token of a prompt costs an eighth of one of an answer.
     """
     answers = max(2 * IN_FLIGHT, min(2000, tokens // (form.prompt // 8 + form.answer)))
+    answers -= answers % form.prompts
     asyncio.run(drive(url, form, ADAPTER, IN_FLIGHT, seed + 500_000))
     process = psutil.Process(pid)
     before = process.cpu_times()
@@ -175,7 +182,7 @@ def main() -> int:
             growths.append(Growth("an answer", f"{what}", "CPU ms", tuple(getattr(f, size) for f in group), costs))
     failed = sum(sum(values(side, form, "failed")) for side in SIDES for form in forms)
     ceilings = ", ".join(f"{1000 / median(values('ours', form, 'cpu_ms')):,.0f}/s ({form.label})" for form in forms)
-    text = TEXT.format(in_flight=IN_FLIGHT, width=WIDTH, rank=RANK, ceilings=ceilings)
+    text = fill(TEXT.format(in_flight=IN_FLIGHT, width=WIDTH, rank=RANK, ceilings=ceilings), 120)
     goals = [f"{failed:.0f} requests failed"] if failed else []
     page = plain_page("One API process", text, findings, growths)
     return finish(options, page, findings, growths, goals, store.versions())

@@ -12,8 +12,8 @@ import numpy as np
 import orjson
 
 IN_FLIGHT = 64
-_VOCABULARY = 256
-"""Prompts are random ids below this."""
+_VOCABULARY = 94
+"""Prompts are random ids below this: printable characters of the tiny base's tokenizer, so that a prompt is text."""
 
 
 @dataclass(frozen=True)
