@@ -32,7 +32,7 @@ from harness.frames.rescore_frame import rescore_frame
 from harness.frames.score_frames import config_frame, score_frame, task_frame
 from harness.frames.shown_attempts import ShownAttempts, show_attempts
 from harness.frames.shown_report import Report
-from harness.frames.sources import FrameSource, SavedSource, Source, only_model
+from harness.frames.sources import FrameSource, SavedSource, Source, only_model, reported_source
 from harness.frames.task_set import ShownTask, TaskSet, load_dataset
 from harness.frames.training_frame import training_frame
 from harness.results.score_sheet import missing_warnings
@@ -100,12 +100,12 @@ class Run:
     @cached_property
     def rescores(self) -> pd.DataFrame:
         """One row per scorer, candidate and fixed view: the log-probability (``bench rescore``)."""
-        return rescore_frame(self.saved, self.path)
+        return rescore_frame(self.saved, self.source)
 
     @cached_property
     def training(self) -> pd.DataFrame:
         """One row per task of test-time training (``bench ttt``)."""
-        return training_frame(self.path)
+        return training_frame(self.source)
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
@@ -163,17 +163,16 @@ class Run:
             options: the fields of ``reports.report.ReportOptions``.
 
         Raises:
-            ConfigError: the predictions are no run or pool, or an option does not fit.
+            ConfigError: the predictions are no whole run or pool, or an option does not fit.
         """
         from reports.report import ReportOptions, write_report
 
-        if find_folder(self.path) is None:
-            raise ConfigError(f"{self.path}: a report is of runs and pools, which this is not")
-        chosen = ReportOptions(**{"rule": self.rule, **options})
+        path, scorer = reported_source(self.source, self.model)
+        chosen = ReportOptions(**{"rule": self.rule, "scorer": scorer, **options})
         if output is not None:
-            return Report(tuple(write_report([self.path], Path(output), chosen)))
+            return Report(tuple(write_report([path], Path(output), chosen)))
         with TemporaryDirectory() as folder:
-            (page,) = write_report([self.path], Path(folder) / "report.html", chosen)
+            (page,) = write_report([path], Path(folder) / "report.html", chosen)
             return Report((), page.read_text(encoding="utf-8"))
 
     def _summary(self) -> str:

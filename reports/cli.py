@@ -33,9 +33,9 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--gpu-hour-price",
     type=click.FloatRange(0, min_open=True),
     metavar="DOLLARS",
-    help="Price of an hour of one GPU; adds the cost of a task, and a plot of vote_2 against it.",
+    help="Price of an hour of one GPU; adds the cost of a task, and a plot of scores against it.",
 )
-@click.option("--gpus", type=click.IntRange(1), help="GPUs that served each run. Default: one per server.")
+@click.option("--gpus", type=click.IntRange(1), help="GPUs of each run. Default: one per server.")
 @click.option("--closing", type=_FILE, help="Markdown file to append.")
 def report(runs: tuple[Path, ...], output: Path, tasks: str | None, closing: Path | None, **options: object) -> None:
     """Write a report of one or more runs and pools: tables with intervals, paired comparisons and pictures.

@@ -55,9 +55,9 @@ class ReportOptions:
     sweep: Path | None = None
     """sweep.json of the sweep that made the runs."""
     gpu_hour_price: float | None = None
-    """Dollars for an hour of one GPU; adds the cost of a task, and vote_2 against it."""
+    """Dollars for an hour of one GPU; adds the cost of a task, and a plot of scores against it."""
     gpus: int | None = None
-    """Number of GPUs that served each run; None takes one per server."""
+    """Number of GPUs of each run; None takes one per server."""
     closing: str = ""
     """Markdown to append."""
 

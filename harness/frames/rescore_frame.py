@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 
@@ -11,7 +10,8 @@ from harness.candidates.rescores import Rescores
 from harness.core.errors import ConfigError
 from harness.frames.columns import Schema, make_frame
 from harness.frames.prediction_frame import grid_id
-from harness.scoring.prediction_loader import SavedPredictions, find_folder
+from harness.frames.sources import Source
+from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.rescore_loader import folder_rescores
 
 RESCORES: Schema = {
@@ -24,21 +24,20 @@ RESCORES: Schema = {
 }
 
 
-def rescore_frame(saved: SavedPredictions, path: Path) -> pd.DataFrame:
+def rescore_frame(saved: SavedPredictions, source: Source) -> pd.DataFrame:
     """Return one row per scorer, candidate of these predictions and fixed view.
 
     ``logprob`` is missing where the scorer cannot give one: the prompt is too long, or the grid not writable.
 
     Args:
-        path: the run or pool from which the predictions were read.
+        source: where the predictions were read from.
 
     Raises:
         ConfigError: nothing was rescored. DataError: the rescores are damaged, or of other predictions.
     """
-    folder = find_folder(path)
-    rescores = None if folder is None else folder_rescores(folder)
+    rescores = None if source.folder is None else folder_rescores(source.folder)
     if rescores is None:
-        raise ConfigError(f"{path}: has no rescores; bench rescore makes them")
+        raise ConfigError(f"{source.path}: has no rescores; bench rescore makes them")
     return make_frame(RESCORES, _rows(saved, rescores))
 
 

@@ -8,11 +8,13 @@ from typing import Protocol
 
 import pandas as pd
 
-from harness.core.errors import RunError
+from harness.candidates.pool_folder import PoolFolder
+from harness.core.errors import ConfigError, RunError
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.frames.frame_rows import frame_table
-from harness.scoring.prediction_loader import SavedPredictions, open_predictions, open_table_rows
+from harness.runs.folder import RunFolder
+from harness.scoring.prediction_loader import SavedPredictions, find_folder, open_predictions, open_table_rows
 from harness.scoring.prediction_stream import PredictionStream, stream_predictions, stream_table
 
 
@@ -22,6 +24,11 @@ class Source(Protocol):
     @property
     def path(self) -> Path:
         """The folder or file; of a data frame, its name."""
+        ...
+
+    @property
+    def folder(self) -> RunFolder | PoolFolder | None:
+        """The run or pool; None for files and data frames."""
         ...
 
     def open(self) -> SavedPredictions:
@@ -43,6 +50,10 @@ class SavedSource:
     n: int | None = None
     scorer: str | None = None
 
+    @property
+    def folder(self) -> RunFolder | PoolFolder | None:
+        return find_folder(self.path, self.form)
+
     def open(self) -> SavedPredictions:
         return open_predictions(self.path, self.spec, self.form, self.n, self.scorer)
 
@@ -59,11 +70,30 @@ class FrameSource:
     spec: str
     n: int | None = None
 
+    @property
+    def folder(self) -> None:
+        return None
+
     def open(self) -> SavedPredictions:
         return open_table_rows(frame_table(self.frame, str(self.path)), self.spec, self.n)
 
     def stream(self) -> PredictionStream:
         return stream_table(frame_table(self.frame, str(self.path)), list(iterate_tasks(open_dataset(self.spec))))
+
+
+def reported_source(source: Source, model: str | None) -> tuple[Path, str | None]:
+    """Return the folder of a run or pool and its scorer, for a report.
+
+    Raises:
+        ConfigError: it is no run or pool, or a report would show other models or tasks than these predictions have.
+    """
+    if not isinstance(source, SavedSource) or source.folder is None:
+        raise ConfigError(f"{source.path}: a report is of runs and pools, which this is not")
+    if model is not None or source.spec is not None:
+        raise ConfigError(
+            f"{source.path}: a report has all models and its own dataset; load it without @MODEL and dataset"
+        )
+    return source.folder.path, source.scorer
 
 
 def only_model(saved: SavedPredictions, model: str, path: Path) -> SavedPredictions:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 from harness.core.errors import ConfigError
 from harness.frames.columns import Schema, make_frame
+from harness.frames.sources import Source
 from harness.runs.task_training import TTT_LOG, TrainingLog
-from harness.scoring.prediction_loader import find_folder
 
 TRAINED: Schema = {
     "task_id": "category",
@@ -27,14 +25,14 @@ TRAINED: Schema = {
 """Fields of ``TaskRecord``."""
 
 
-def training_frame(path: Path) -> pd.DataFrame:
+def training_frame(source: Source) -> pd.DataFrame:
     """Return one row per task that a run with test-time training has answered (ttt.jsonl).
 
     Raises:
         ConfigError: there was no such training. RunError: the file is damaged.
     """
-    folder = find_folder(path)
+    folder = source.folder
     if folder is None or not (folder.path / TTT_LOG).is_file():
-        raise ConfigError(f"{path}: has no {TTT_LOG}; only runs of bench ttt train an adapter for every task")
+        raise ConfigError(f"{source.path}: has no {TTT_LOG}; only runs of bench ttt train an adapter for every task")
     records = TrainingLog(folder.path / TTT_LOG).records().values()
     return make_frame(TRAINED, ([getattr(record, name) for name in TRAINED] for record in records))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.api import Run, compare, load_dataset, load_run
+from harness.api import Run, compare, load_dataset, load_run, score
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.data.dataset import iterate_tasks
@@ -165,3 +165,8 @@ def test_a_report_is_written_or_shown(make_run: MakeRun, tmp_path: Path, capsys:
     frame: Run = load_run(write_submission(tmp_path / "s.json", SPEC, right=1), SPEC)
     with pytest.raises(ConfigError, match="a report is of runs and pools, which this is not"):
         frame.report()
+    with pytest.raises(ConfigError, match="load it without @MODEL and dataset"):
+        load_run(f"{path}@m").report()
+    named = score(run.table(grids=True), SPEC, name=str(path))
+    with pytest.raises(ConfigError, match="a report is of runs and pools, which this is not"):
+        named.report()

@@ -10,7 +10,7 @@ import orjson
 import pandas as pd
 import pytest
 
-from harness.api import load_run
+from harness.api import load_run, score
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
 from harness.frames.prediction_frame import grid_id
@@ -60,6 +60,9 @@ def _recoded(frame: pd.DataFrame) -> pd.DataFrame:
 def test_rescores_of_other_predictions_are_refused(rescored: Path, drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no rescores; bench rescore makes them"):
         _ = load_run(drawn).rescores
+    named = score(load_run(rescored).table(grids=True), load_run(rescored).config["dataset"][0], name=str(rescored))
+    with pytest.raises(ConfigError, match="has no rescores"):
+        _ = named.rescores
     shutil.copytree(drawn, tmp_path / "run")
     shutil.copy(rescored / "rescores.jsonl", tmp_path / "run")
     with pytest.raises(DataError, match=r"rescores\.jsonl is of other predictions than there are now"):
