@@ -222,7 +222,7 @@ Written by `python -m benchmarks.stopping`. A repetition of the first table is o
 
 - Under `risk=R` further draws are taken to come from a Pólya urn: the next draw repeats a grid with the weight of its
   votes so far less 0.25, fails with that of the failures so far, and is a new grid with the rest (`change_bound` in
-  harness/voting/early_stopping.py).
+  harness/voting/change_bound.py).
 - *Stopped*: test outputs whose sampling stopped early. *Saved*: share of all predictions that were not sampled.
 - *Attempts changed*: of the stopped outputs, those of which the full run has other attempts, or in another
   order. `decided` promises none, `risk=R` a share below R. *Votes changed* are those among them that score differently.

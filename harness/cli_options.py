@@ -6,6 +6,7 @@ stdout) and ``--grid-encoder`` a grid encoder. Earlier spellings are accepted fo
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -136,6 +137,22 @@ def grid_encoder_option(**attributes: Any) -> Callable[[C], C]:
         attributes: of ``click.option``.
     """
     return click.option("--grid-encoder", "encoder", cls=RenamedOption, old_names=("--encoder",), **attributes)
+
+
+def schema_option(load: Callable[[], Mapping[str, Any]]) -> Callable[[C], C]:
+    """Return the flag ``--schema``, which prints the JSON schema of the command's YAML file and exits.
+
+    Args:
+        load: returns the schema.
+    """
+
+    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            click.echo(json.dumps(load(), indent=2))
+            ctx.exit()
+
+    help_text = "Print the JSON schema of the YAML file, for editors, and exit."
+    return click.option("--schema", is_flag=True, is_eager=True, expose_value=False, callback=show, help=help_text)
 
 
 def rule_option(before_sampling: bool = False) -> Callable[[C], C]:

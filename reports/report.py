@@ -89,14 +89,15 @@ def write_report(runs: Sequence[Path], output: Path, options: ReportOptions | No
     pictures = Pictures({}, output.stem)
     if data.sections:
         pictures = draw_pictures(output.stem, data.sections, data.gallery, data.trained)
-    parts = compose(data, pictures, options)
+    with_html = options.html or output.suffix == ".html"
+    parts = compose(data, pictures, options, with_html)
     output.parent.mkdir(parents=True, exist_ok=True)
     pages: dict[Path, str] = {}
     if output.suffix == ".md":
         for name, content in pictures.files.items():
             write_atomically(output.parent / name, content)
         pages[output] = "\n\n".join(part for part in parts if isinstance(part, str)).rstrip() + "\n"
-    if options.html or output.suffix == ".html":
+    if with_html:
         pages[output.with_suffix(".html")] = html_page(options.title, parts, pictures.files)
     for path, text in pages.items():
         write_atomically(path, text.encode())
@@ -135,7 +136,9 @@ def _refuse_options_of_runs(options: ReportOptions) -> None:
         raise ConfigError(f"{', '.join(given)} needs a run beside the pools")
 
 
-def compose(data: ReportData, pictures: Pictures, options: ReportOptions) -> list[str | TaskTable]:
+def compose(
+    data: ReportData, pictures: Pictures, options: ReportOptions, with_html: bool = False
+) -> list[str | TaskTable]:
     """Return the parts of the report in order: markdown, and task tables, which only the HTML page shows."""
     sections = data.sections
     parts: list[str | TaskTable] = [f"# {options.title}"]
@@ -152,8 +155,9 @@ def compose(data: ReportData, pictures: Pictures, options: ReportOptions) -> lis
     parts.append(pictures.markdown("intervals", "Every metric of every model with its interval"))
     for section in sections:
         parts += _dataset_section(section, data.trained)
-        headings = {entry.task.id: entry.heading for entry in data.gallery if entry.section is section}
-        parts.append(task_table(section, headings))
+        if with_html:
+            headings = {entry.task.id: entry.heading for entry in data.gallery if entry.section is section}
+            parts.append(task_table(section, headings))
     parts += [*gains_section(sections), *data.pools]
     parts += plots_section(pictures)
     parts += gallery_section(data.gallery, pictures, several_datasets=len(sections) > 1)

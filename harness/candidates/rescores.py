@@ -153,7 +153,7 @@ def _add_line(scorers: dict[str, ScorerRescores], header: RescoreHeader, line: R
     if line.view >= header.views:
         raise DataError(f"{where}, view: {line.view} is not one of the {header.views} views of the header")
     try:
-        grid = Grid.from_json(line.grid, "grid")
+        grid = Grid.from_json(line.grid, "grid", long_rows=True)
     except GridError as error:
         raise DataError(f"{where}, {error}") from None
     by_view = scorer.by_output.setdefault((line.task_id, line.test_index), {}).setdefault(grid, {})

@@ -19,15 +19,16 @@ from harness.cli_options import grid_encoder_option, json_option, output_option,
 def data() -> None:
     """Inspect datasets, audit them for leaks, index, download and export them.
 
-    A dataset is given by the same spec everywhere: arc1/training, arc2/evaluation, toy/border, a .json file or folder
-    in any ARC format, BARC's .jsonl, barc-400-10-PATH, each optionally followed by #n=100, #seed=7, #ids=FILE.
+    A dataset is given by the same spec everywhere: arc1/training, kaggle2025/evaluation, toy/border, a .json file or
+    folder in any ARC format, BARC's .jsonl, barc-400-10-PATH, each optionally followed by #n=100, #seed=7,
+    #ids=FILE.
     """
 
 
 @data.command("list")
 @json_option("the names")
 def list_(json_file: Path | None) -> None:
-    """List the bundled and named datasets.
+    """List the bundled and named datasets, and the tasks in which versions of one dataset differ.
 
     \b
     bench data list

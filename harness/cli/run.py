@@ -125,10 +125,8 @@ def run(
     """
     from harness.client.retry import RetryPolicy
     from harness.core.errors import UnknownOutputError, UnusableRuleError
-    from harness.results.summary_table import summary_table
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
-    from harness.scoring.run_scores import score_run
     from harness.scoring.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
@@ -157,6 +155,11 @@ def run(
     if not summary.finished:
         click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
+    from harness.results.summary_table import (
+        summary_table,
+    )  # numpy and scipy, which the first request does not wait for
+    from harness.scoring.run_scores import score_run
+
     try:
         results = score_run(chosen.out)
     except UnknownOutputError as error:  # as in Kaggle's test challenges; the run itself is complete

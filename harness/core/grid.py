@@ -9,6 +9,9 @@ from itertools import chain
 from harness.core.errors import GridError, short_repr
 
 MAX_SIDE = 30
+MAX_ROW = 128
+"""Longest row of a task whose grids all have one row (1D-ARC); these rows may be longer than MAX_SIDE."""
+_ROW_RULE = f"rows of up to {MAX_ROW} cells need a task whose grids all have one row"
 COLOURS = 10
 Rows = list[list[int]]
 """A grid as in ARC's JSON files: a list of rows, each a list of colours."""
@@ -17,7 +20,21 @@ _ONLY_INT = {int}
 
 
 class OversizeError(GridError):
-    """A rectangular grid with more than MAX_SIDE rows or columns; its colours were not checked."""
+    """A rectangular grid with more rows or columns than allowed; its colours were not checked."""
+
+
+def is_long_row(height: int, width: int) -> bool:
+    """Return whether a grid of this shape is one row, or one column, of MAX_SIDE + 1 to MAX_ROW cells."""
+    return min(height, width) == 1 and MAX_SIDE < max(height, width) <= MAX_ROW
+
+
+def is_allowed(height: int, width: int, long_rows: bool) -> bool:
+    """Return whether a grid may have this shape.
+
+    Args:
+        long_rows: whether a single row or column may be longer than MAX_SIDE.
+    """
+    return max(height, width) <= MAX_SIDE or (long_rows and is_long_row(height, width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +46,13 @@ class Grid:
     cells: bytes
 
     @staticmethod
-    def from_rows(rows: object, where: str = "grid") -> Grid:
+    def from_rows(rows: object, where: str = "grid", long_rows: bool = False) -> Grid:
         """Return the grid of a list of equally long rows of integers 0–9.
 
         Args:
             rows: any value, for example one parsed from JSON.
             where: what error messages call it.
+            long_rows: accept a single row or column of up to MAX_ROW cells.
 
         Raises:
             GridError: of kind ``bad_shape`` (not a list of rows, empty, ragged, a side over 30) or ``bad_value``
@@ -50,8 +68,11 @@ class Grid:
                 )
             if len(row) != len(rows[0]):
                 raise GridError("bad_shape", f"{where}, row {i}: {len(row)} cells, but row 0 has {len(rows[0])}")
-        if len(rows) > MAX_SIDE or len(rows[0]) > MAX_SIDE:
-            raise OversizeError("bad_shape", f"{where}: {len(rows)}x{len(rows[0])} is over {MAX_SIDE}x{MAX_SIDE}")
+        if not is_allowed(len(rows), len(rows[0]), long_rows):
+            limit = f"{MAX_SIDE}x{MAX_SIDE}"
+            if len(rows) == 1:
+                limit = f"1x{MAX_ROW}, the longest single row" if long_rows else f"{limit}; {_ROW_RULE}"
+            raise OversizeError("bad_shape", f"{where}: {len(rows)}x{len(rows[0])} is over {limit}")
         # Check the types first: bytes() would convert True, and any object with __index__, to a number.
         if set(map(type, chain.from_iterable(rows))) == _ONLY_INT:
             try:
@@ -66,7 +87,7 @@ class Grid:
         )
 
     @staticmethod
-    def from_json(rows: object, where: str = "grid") -> Grid:
+    def from_json(rows: object, where: str = "grid", long_rows: bool = False) -> Grid:
         """Return the grid of rows parsed from JSON: the same as ``from_rows``, but faster.
 
         The types of the cells are not checked: ``true`` and ``false`` would be accepted as 1 and 0.
@@ -82,7 +103,7 @@ class Grid:
                 cells = b""
             if cells and not cells.translate(None, _VALID):
                 return Grid(len(rows), widths.pop(), cells)
-        return Grid.from_rows(rows, where)
+        return Grid.from_rows(rows, where, long_rows)
 
     @staticmethod
     def from_byte_rows(rows: Sequence[bytes]) -> Grid:
@@ -123,6 +144,11 @@ class Task:
     id: str
     train: tuple[Pair, ...]
     test: tuple[Pair, ...]
+
+    def has_long_rows(self) -> bool:
+        """Return whether a known grid is longer than MAX_SIDE, as single rows may be; then answers may be too."""
+        grids = [grid for pair in self.train + self.test for grid in (pair.input, pair.output) if grid is not None]
+        return any(grid.height > MAX_SIDE or grid.width > MAX_SIDE for grid in grids)
 
 
 def _first_bad(rows: Sequence[Sequence[object]]) -> tuple[int, int, object]:

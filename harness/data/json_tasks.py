@@ -6,18 +6,21 @@
 - re-arc: ``{id: [pair, ...]}``, or one ``[pair, ...]`` per file. Tasks are drawn from the pairs.
 - Variants: ``{id: [task, ...]}``. Each draw picks one.
 - No test: ``{"train": [...], "n_train": 4}``. Each draw picks 4 train pairs and a test pair.
+- BARC's ``synthetic_problems``: ``{"examples": [pair, ...], "code": "...", ...}``, one per file. Tasks are drawn from
+  the pairs; programs, annotations and other fields are ignored.
+- 1D-ARC: a task whose grids all have one row, which may have up to 128 cells instead of 30.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard
 
 from harness.core.errors import DataError
-from harness.core.files import find_files, log, read_uncompressed
+from harness.core.files import find_files, log
 from harness.core.grid import Grid, OversizeError, Pair, Task
-from harness.core.json_stream import parse_json
+from harness.data.json_forms import has_single_rows, is_barc_problem, is_list_of_tasks, is_task, json_type, read_json
+from harness.data.solutions_file import merge_solutions, solutions_of
 from harness.data.task_sources import MIN_PAIRS, FixedTask, PairList, TaskSource, TaskVariants
 
 JSON_ENDINGS = (".json", ".json.gz")
@@ -25,16 +28,22 @@ _ID_FIELDS = ("id", "task_id", "name")
 """Fields that can hold the id of a task in a list; the first that a task has counts."""
 
 
+class TooFewPairsError(DataError):
+    """A list has too few pairs."""
+
+
 def read_sources(path: Path, strict: bool = False) -> tuple[TaskSource, ...]:
     """Return every task of a file in its order, or of a folder of one-task files in the order of their names.
 
     Args:
-        strict: raise an error for a pair over 30x30 in a list of pairs instead of leaving it out with a warning.
+        strict: raise an error for a pair over 30x30, or a BARC problem of too few pairs, that is left out otherwise.
 
     Raises:
         DataError: a task is not valid; the message names file, task and field, and what was expected.
     """
     sources = tuple(_read_folder(path, strict) if path.is_dir() else _read_file(path, strict))
+    if not sources:
+        raise DataError(f"{path}: none of its files holds a usable task")
     if oversize := [source for source in sources if isinstance(source, PairList) and source.oversize]:
         count = sum(source.oversize for source in oversize)
         log.warning("%s: %d pairs with a side over 30 are left out, the first in task %s", path, count, oversize[0].id)
@@ -48,8 +57,8 @@ def _read_folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
         raise DataError(f"{folder}: no .json files; expected a folder of one-task files")
     path_of: dict[str, Path] = {}
     for path in files:
-        data = _read_json(path)
-        if _is_list_of_tasks(data) or (not isinstance(data, list) and not _is_task(data)):
+        data = read_json(path)
+        if is_list_of_tasks(data) or not (isinstance(data, list) or is_task(data) or is_barc_problem(data)):
             raise DataError(
                 f"{path}: expected one task with 'train' (a folder holds one-task files); name the file itself"
             )
@@ -57,20 +66,25 @@ def _read_folder(folder: Path, strict: bool) -> Iterator[TaskSource]:
         if name in path_of:
             raise DataError(f"{path}: task id {name} is taken by {path_of[name]}; ids are the file names")
         path_of[name] = path
-        yield _parse_source(name, data, str(path), strict)
+        try:
+            yield _parse_source(name, data, str(path), strict)
+        except TooFewPairsError as error:
+            if strict or not is_barc_problem(data):
+                raise
+            log.warning("%s; the problem is left out", error)
 
 
 def _read_file(path: Path, strict: bool) -> Iterator[TaskSource]:
-    data = _read_json(path)
-    if _is_list_of_tasks(data):
+    data = read_json(path)
+    if is_list_of_tasks(data):
         data = _by_id(data, path)
-    elif isinstance(data, list) or _is_task(data):
+    elif isinstance(data, list) or is_task(data) or is_barc_problem(data):
         yield _parse_source(_task_id(path), data, str(path), strict)
         return
     if not isinstance(data, dict) or not data:
-        raise DataError(f"{path}: expected an object of task id to task, got {_json_type(data)}")
-    if (sibling := _solutions_of(path)) is not None:
-        _merge_solutions(data, path, sibling)
+        raise DataError(f"{path}: expected an object of task id to task, got {json_type(data)}")
+    if (sibling := solutions_of(path)) is not None:
+        merge_solutions(data, path, sibling)
     for name, value in data.items():
         yield _parse_source(name, value, str(path), strict)
 
@@ -113,66 +127,27 @@ def _task_id(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".json")
 
 
-def _read_json(path: Path) -> object:
-    return parse_json(read_uncompressed(path), str(path))
-
-
-def _is_task(data: object) -> TypeGuard[dict[str, object]]:
-    return isinstance(data, dict) and isinstance(data.get("train"), list)
-
-
-def _is_list_of_tasks(data: object) -> TypeGuard[list[dict[str, object]]]:
-    return isinstance(data, list) and bool(data) and all(map(_is_task, data))
-
-
-def _solutions_of(path: Path) -> Path | None:
-    """Return the solutions file beside a challenges file, plain or gzipped, or None if there is none."""
-    plain = path.name.removesuffix(".gz")
-    if not plain.endswith("challenges.json"):
-        return None
-    beside = path.with_name(plain.removesuffix("challenges.json") + "solutions.json")
-    return next((file for file in (beside, beside.with_name(beside.name + ".gz")) if file.is_file()), None)
-
-
-def _merge_solutions(data: dict[str, object], path: Path, sibling: Path) -> None:
-    """Add the outputs of a solutions file to the test pairs in ``data``."""
-    solutions = _read_json(sibling)
-    if not isinstance(solutions, dict):
-        raise DataError(
-            f"{sibling}: expected an object of task id to list of output grids, got {_json_type(solutions)}"
-        )
-    if extra := sorted(solutions.keys() - data.keys()):
-        raise DataError(f"{sibling}: solves task {extra[0]}, which {path} does not have")
-    for name, task in data.items():
-        tests = task.get("test") if isinstance(task, dict) else None
-        if not isinstance(tests, list):
-            continue  # an error when the task itself is parsed
-        outputs = solutions.get(name)
-        if not isinstance(outputs, list) or len(outputs) != len(tests):
-            actual = f"{len(outputs)} outputs" if isinstance(outputs, list) else _json_type(outputs)
-            raise DataError(f"{sibling}, task {name}: expected a list of {len(tests)} outputs, got {actual}")
-        for i, (test, output) in enumerate(zip(tests, outputs, strict=True)):
-            if isinstance(test, dict) and test.setdefault("output", output) != output:
-                raise DataError(f"{sibling}, task {name}, test {i}: another output than in {path}")
-
-
 def _parse_source(name: str, data: object, where: str, strict: bool = False) -> TaskSource:
     """Parse the entry of one id: a task, a list of pairs, a list of variants, or a task without test."""
     _check_id(name, where)
     place = f"{where}, task {name}"
-    if _is_list_of_tasks(data):
+    if is_list_of_tasks(data):
         return _parse_variants(name, data, where, strict)
     if isinstance(data, list) and data:
         return _parse_pair_list(name, data, place, strict)
+    if is_barc_problem(data):
+        return _parse_pair_list(name, data["examples"], f"{place}, field 'examples'", strict)  # type: ignore[arg-type]
     if not isinstance(data, dict):
-        raise DataError(f"{place}: expected a task with 'train' and 'test' or a list of pairs, got {_json_type(data)}")
+        raise DataError(f"{place}: expected a task with 'train' and 'test' or a list of pairs, got {json_type(data)}")
     for field in ("train", "test"):
         if not isinstance(data.get(field), list) and not (field == "test" and "n_train" in data):
-            raise DataError(f"{place}, field {field!r}: expected a list of pairs, got {_json_type(data.get(field))}")
-    train = tuple(_parse_pair(pair, f"{place}, train {i}", need_output=True) for i, pair in enumerate(data["train"]))
+            raise DataError(f"{place}, field {field!r}: expected a list of pairs, got {json_type(data.get(field))}")
+    long_rows = "test" in data and has_single_rows(data["train"] + data["test"])
+    train = tuple(_parse_pair(p, f"{place}, train {i}", True, long_rows) for i, p in enumerate(data["train"]))
     if "test" not in data:
         return _without_test(name, train, data["n_train"], place)
-    return _with_test(name, train, data["test"], place)
+    test = tuple(_parse_pair(p, f"{place}, test {i}", False, long_rows) for i, p in enumerate(data["test"]))
+    return _with_test(name, train, test, place)
 
 
 def _check_id(name: str, where: str) -> None:
@@ -206,7 +181,7 @@ def _parse_pair_list(name: str, items: list[object], place: str, strict: bool) -
             if strict:
                 raise
     if len(pairs) < MIN_PAIRS:
-        raise DataError(f"{place}: {len(pairs)} pairs; a task drawn from a list of pairs needs {MIN_PAIRS}")
+        raise TooFewPairsError(f"{place}: {len(pairs)} pairs; a task drawn from a list of pairs needs {MIN_PAIRS}")
     return PairList(name, tuple(pairs), oversize=len(items) - len(pairs))
 
 
@@ -219,8 +194,7 @@ def _without_test(name: str, pairs: tuple[Pair, ...], n_train: object, place: st
     return PairList(name, pairs, n_train, n_train)
 
 
-def _with_test(name: str, train: tuple[Pair, ...], tests: list[object], place: str) -> FixedTask:
-    test = tuple(_parse_pair(pair, f"{place}, test {i}", need_output=False) for i, pair in enumerate(tests))
+def _with_test(name: str, train: tuple[Pair, ...], test: tuple[Pair, ...], place: str) -> FixedTask:
     if not train or not test:
         raise DataError(f"{place}, field {'test' if train else 'train'!r}: expected at least one pair, got none")
     known = [pair.output is not None for pair in test]
@@ -231,20 +205,14 @@ def _with_test(name: str, train: tuple[Pair, ...], tests: list[object], place: s
     return FixedTask(Task(name, train, test))
 
 
-def _parse_pair(data: object, where: str, need_output: bool) -> Pair:
+def _parse_pair(data: object, where: str, need_output: bool, long_rows: bool = False) -> Pair:
     if not isinstance(data, dict):
-        raise DataError(f"{where}: expected an object with 'input' and 'output', got {_json_type(data)}")
+        raise DataError(f"{where}: expected an object with 'input' and 'output', got {json_type(data)}")
     output = data.get("output")
     for field, needed in (("input", True), ("output", need_output)):
         if needed and data.get(field) is None:
             raise DataError(f"{where}, field {field!r}: missing; expected a grid")
     return Pair(
-        Grid.from_rows(data["input"], f"{where}, field 'input'"),
-        None if output is None else Grid.from_rows(output, f"{where}, field 'output'"),
+        Grid.from_rows(data["input"], f"{where}, field 'input'", long_rows),
+        None if output is None else Grid.from_rows(output, f"{where}, field 'output'", long_rows),
     )
-
-
-def _json_type(value: object) -> str:
-    """Return the JSON type of a value in words, for messages."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
-    return names.get(type(value), "a number")

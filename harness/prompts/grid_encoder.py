@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from harness.core.errors import GridError, SpecError
-from harness.core.grid import MAX_SIDE, Grid
+from harness.core.grid import Grid, is_allowed
 from harness.prompts.grid_text import DIGITS, GridEncoder, LineEncoder, find_block, parse_rows, split_rows
 
 DEFAULT_ENCODER = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
@@ -48,7 +48,7 @@ class MinimalGridEncoder(LineEncoder):
         if (
             cells.isascii()
             and cells.isdigit()
-            and max(width, len(lines)) <= MAX_SIDE
+            and is_allowed(len(lines), width, long_rows=True)
             and {width} == set(map(len, lines))
         ):
             return Grid(len(lines), width, cells.encode().translate(_FROM_ASCII))

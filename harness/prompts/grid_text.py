@@ -6,7 +6,7 @@ import re
 from typing import Protocol
 
 from harness.core.errors import GridError
-from harness.core.grid import MAX_SIDE, Grid
+from harness.core.grid import MAX_SIDE, Grid, is_allowed
 
 DIGITS = "0123456789"
 _CLOSE = re.compile(r"\n```[ \t]*$", re.MULTILINE)
@@ -93,6 +93,8 @@ def find_block(text: str, opening: str) -> tuple[re.Match[str], str]:
 def parse_rows(rows: list[list[str]]) -> Grid:
     """Return the grid of these cells. Each must be one ASCII digit.
 
+    A single row or column may be longer than 30, as in 1D-ARC; whether the task allows it is for the caller to check.
+
     Raises:
         GridError: ``unparsed`` (no digit at all), ``bad_shape`` (ragged, or a side over 30) or ``bad_value``.
     """
@@ -104,6 +106,6 @@ def parse_rows(rows: list[list[str]]) -> Grid:
         for cell in row:
             if len(cell) != 1 or cell not in DIGITS:
                 raise GridError("bad_value", f"row {i + 1}: {cell!r} is not a digit 0-9")
-    if len(rows) > MAX_SIDE or len(rows[0]) > MAX_SIDE:
+    if not is_allowed(len(rows), len(rows[0]), long_rows=True):
         raise GridError("bad_shape", f"{len(rows)}x{len(rows[0])} is over {MAX_SIDE}x{MAX_SIDE}")
     return Grid(len(rows), len(rows[0]), bytes(int(cell) for row in rows for cell in row))

@@ -1,7 +1,7 @@
 """Decodes answers as leniently as the original arc24 scripts did.
 
 Fences, declared shapes and row numbers are skipped without a check: a block need not be closed, and row numbers may be
-wrong. The result must still be a grid: rectangular, at most 30x30, colours 0-9.
+wrong. The result must still be a grid: rectangular, at most 30x30 or one long row, colours 0-9.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def decode_lenient(text: str, encoder: GridEncoder) -> Grid:
         raise GridError("unparsed", f"not a digit: {error}") from None
     if not values:
         raise GridError("unparsed", "no grid in the answer")
-    return Grid.from_rows(values, "answer")
+    return Grid.from_rows(values, "answer", long_rows=True)
 
 
 def _split_cells(text: str, encoder: GridEncoder) -> list[list[str]]:

@@ -84,8 +84,8 @@ class PromptTokenizer:
 
     def prompt_ids(self, task: Task, test_index: int) -> list[int]:
         """Return the ids that a model reads for one test pair, up to the opening of the assistant's turn."""
-        if self._table is not None:
-            return self._table.prompt_ids(task, test_index)
+        if (table := self._table_for(task)) is not None:
+            return table.prompt_ids(task, test_index)
         return self._encode_text(self.prompt_text(task, test_index))
 
     def sample(self, task: Task, test_index: int) -> TrainingSample:
@@ -96,10 +96,10 @@ class PromptTokenizer:
         """
         if isinstance(self._turn, ConfigError):
             raise self._turn
-        if self._table is not None:
+        if (table := self._table_for(task)) is not None:
             self.prompt.answer_grid(task, test_index)  # raises SpecError if it is not known
-            ids = self._table.prompt_ids(task, test_index)
-            return TrainingSample(ids + self._table.answer_ids(task, test_index), len(ids))
+            ids = table.prompt_ids(task, test_index)
+            return TrainingSample(ids + table.answer_ids(task, test_index), len(ids))
         prompt, answer = self._texts(task, test_index)
         ids = self._encode_text(prompt)
         if self._joined:
@@ -123,8 +123,8 @@ class PromptTokenizer:
 
     def _grid_ranges(self, task: Task, test_index: int) -> dict[int, TokenRange]:
         """Return the token range of each grid in the prompt, by its index in ``slot_grids``."""
-        if self._table is not None:
-            return self._table.prompt_ranges(task, test_index, lambda ids: decode_ids(self.tokenizer, ids))
+        if (table := self._table_for(task)) is not None:
+            return table.prompt_ranges(task, test_index, lambda ids: decode_ids(self.tokenizer, ids))
         slotted, grids = self._slotted_texts(len(task.train))[0], slot_grids(task, test_index)
         text, parts = slotted.fill_slots(grids, self.encoder), slotted.locate_slots(grids, self.encoder)
         if text != self.prompt_text(task, test_index):
@@ -138,9 +138,9 @@ class PromptTokenizer:
             return whole.ids[whole.prompt_length :]
         if isinstance(self._turn, ConfigError):
             raise self._turn
-        if self._table is not None:
+        if (table := self._table_for(task)) is not None:
             self.prompt.answer_grid(task, test_index)  # raises SpecError if it is not known
-            return self._table.answer_ids(task, test_index)
+            return table.answer_ids(task, test_index)
         return self._encode_text(self._texts(task, test_index)[1])
 
     def prompt_text(self, task: Task, test_index: int) -> str:
@@ -193,6 +193,10 @@ class PromptTokenizer:
                 "the tokenizer merges the end of the prompt with the start of the answer"
             )
         return False
+
+    def _table_for(self, task: Task) -> TableTokenizer | None:
+        """Return the table for a task; None without one, and for rows over 30, with which tables were not checked."""
+        return None if self._table is None or task.has_long_rows() else self._table
 
     def _checked_table(self) -> TableTokenizer | None:
         """Return the fastest table whose ids equal the tokenizer's on all probes, or None; set ``method``."""

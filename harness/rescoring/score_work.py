@@ -178,4 +178,4 @@ def view_sample(setup: ScoringSetup, item: ViewGrids) -> Sample:
 def is_canonical(setup: ScoringSetup, sample: Sample, prompt: list[int], grid: Grid, answer: Sequence[int]) -> bool:
     """Return whether the tokens of an answer, without the end of the turn, are read as the grid that they are for."""
     text = setup.builder.answer_text(sample.model, prompt, answer[:-1])
-    return setup.plan.formats[sample.model].parse_answer(text, sample.augmentation)[1] == grid
+    return setup.plan.formats[sample.model].parse_answer(text, sample)[1] == grid

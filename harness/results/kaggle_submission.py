@@ -99,7 +99,7 @@ def check_submission(path: Path, tasks: Sequence[Task]) -> SubmissionCheck:
     Raises:
         DataError: the file is not JSON.
     """
-    expected = {task.id: len(task.test) for task in tasks}
+    expected = {task.id: task for task in tasks}
     seen: set[str] = set()
     problems: list[str] = []
     count = placeholders = 0
@@ -126,8 +126,9 @@ def check_submission(path: Path, tasks: Sequence[Task]) -> SubmissionCheck:
     return SubmissionCheck(problems, count, placeholders)
 
 
-def _task_problems(value: object, expected: int) -> Iterator[str]:
-    """Yield the problems of one task's entry, each as the end of a message; ``expected`` is its number of outputs."""
+def _task_problems(value: object, task: Task) -> Iterator[str]:
+    """Yield the problems of one task's entry, each as the end of a message."""
+    expected, long_rows = len(task.test), task.has_long_rows()
     if not isinstance(value, list):
         yield f": expected a list of {expected} test outputs, got {short_repr(value)}"
         return
@@ -143,6 +144,6 @@ def _task_problems(value: object, expected: int) -> Iterator[str]:
         for name in ATTEMPTS:
             if name in attempts:
                 try:
-                    Grid.from_rows(attempts[name], f"{where}, {name}")
+                    Grid.from_rows(attempts[name], f"{where}, {name}", long_rows)
                 except GridError as error:
                     yield str(error)

@@ -148,7 +148,7 @@ def _parse_prediction(line: dict[str, object], where: str) -> Prediction:
     """Return the prediction of a parsed line, or raise DataError naming ``where`` and the field."""
     try:
         rows, outcome, augmentation = line["grid"], line["outcome"], line["augmentation"]
-        grid = None if rows is None else Grid.from_rows(rows, f"{where}, grid")
+        grid = None if rows is None else Grid.from_rows(rows, f"{where}, grid", long_rows=True)
         if not isinstance(outcome, str) or outcome not in _OUTCOMES:
             raise DataError(f"{where}, outcome: expected grid or {', '.join(FAILURES)}, got {short_repr(outcome)}")
         if (grid is None) == (outcome == "grid"):

@@ -249,6 +249,15 @@ class Cost(Record):
     """Sum of the request durations; more than the wall time, as requests overlap."""
 
 
+class SourceFileRecord(Record):
+    """A file that a configuration was read from."""
+
+    path: str
+    """As the user wrote it, or as another file names it."""
+    sha256: str
+    """Of its bytes."""
+
+
 class TestTimeCost(Record):
     """Cost of test-time training and of answering, summed over the tasks that are answered."""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.runs.prediction_schema import Record, omitted_if_none
+from harness.runs.schema import SourceFileRecord
 
 
 class SweepRow(Record):
@@ -29,3 +30,5 @@ class SweepRecord(Record):
     """Training seeds, in the order of every row's models."""
     paired_seeds: bool | None = omitted_if_none()
     """Whether training runs with the same seed belong together in pairs; None, and no field in the file, if not."""
+    files: list[SourceFileRecord] | None = omitted_if_none()
+    """The sweep's file and the one that it extends; None, and no field in the file, if it extends none."""

@@ -7,15 +7,16 @@ are compared, and the run ends or goes on with the tasks up to the next look.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.schema import RunConfig
 from harness.runs.sequential_schema import SequentialDesign
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display, ProgressBoard
-from harness.scoring.run_predictions import read_drawn_predictions
-from harness.scoring.sequential_scores import verdicts_at_last_look
-from harness.stats.sequential import Look
+
+if TYPE_CHECKING:
+    from harness.stats.sequential import Look
 
 
 class LookScheduler:
@@ -69,6 +70,8 @@ def make_look_scheduler(
     """Return the scheduler of a run, which reads the predictions from its log at each look; None without a design."""
     if (design := config.sequential) is None:
         return None
+    from harness.scoring.run_predictions import read_drawn_predictions
+    from harness.scoring.sequential_scores import verdicts_at_last_look
 
     def ends_after(tasks: int) -> bool:
         log.commit()

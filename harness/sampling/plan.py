@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 from harness.core.augmentation import Augmentation, identity_view, sampling_view
 from harness.core.errors import GridError, SpecError
-from harness.core.grid import MAX_SIDE, Grid, Pair, Task
+from harness.core.grid import MAX_SIDE, Grid, Pair, Task, is_long_row
 from harness.core.random_stream import Stream
 from harness.prompts.chat_template import TemplateSettings
 from harness.prompts.grid_encoder import parse_encoder
@@ -68,17 +68,25 @@ class PromptFormat:
         grids = slot_grids(task, sample.test_index)
         return tuple(Message(role, text.fill_slots(grids, self.encoder)) for role, text in self._slotted[count])
 
-    def parse_answer(self, text: str, augmentation: Augmentation) -> tuple[Outcome, Grid | None]:
-        """Return ``grid`` and the answer in the original orientation and colours, or the kind of failure and None."""
+    def parse_answer(self, text: str, sample: Sample) -> tuple[Outcome, Grid | None]:
+        """Return ``grid`` and the answer in the original orientation and colours, or the kind of failure and None.
+
+        An answer longer than 30 is ``bad_shape`` unless the task has such rows.
+        """
         try:
-            return "grid", augmentation.invert(self.prompt.decode(text, self.encoder, lenient=self.lenient))
+            grid = sample.augmentation.invert(self.prompt.decode(text, self.encoder, lenient=self.lenient))
         except GridError as error:
             kinds: dict[str, Outcome] = {"bad_shape": "bad_shape", "bad_value": "bad_value"}
             return kinds.get(error.kind, "unparsed"), None
+        if is_long_row(*grid.shape) and not sample.task.has_long_rows():
+            return "bad_shape", None
+        return "grid", grid
 
     @cached_property
     def max_answer_tokens(self) -> int:
         """Upper bound on the tokens of any answer: the UTF-8 bytes of a 30x30 grid's, plus the end of the turn.
+
+        A single row of MAX_ROW cells, or a column of them, has fewer.
 
         A byte-level tokenizer needs at most one token per byte.
         """

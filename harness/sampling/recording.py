@@ -158,7 +158,7 @@ class PredictionRecorder(Recorder):
         outcome: Outcome = "truncated"
         grid = None
         if not reply.truncated:
-            outcome, grid = self._plan.formats[sample.model].parse_answer(reply.text, sample.augmentation)
+            outcome, grid = self._plan.formats[sample.model].parse_answer(reply.text, sample)
         self._record(sample, outcome, grid, reply)
 
     def record_failure(self, samples: Sequence[Sample], outcome: Outcome, reason: str) -> None:

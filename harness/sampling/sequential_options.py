@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from harness.core.errors import ConfigError
 from harness.core.grid import Task
 from harness.runs.sequential_schema import SequentialDesign
-from harness.scoring.model_scores import true_outputs
-from harness.stats.sequential import even_schedule, task_order
-from harness.voting.metrics import METRICS
 from harness.voting.selection_rules import VOTE, get_rule
 
 
@@ -31,6 +28,8 @@ def check_design(
         if smaller_than is not None:
             raise ConfigError("--smaller-than belongs to --until-resolved METRIC; add it, or leave --smaller-than out")
         return
+    from harness.voting.metrics import METRICS
+
     if metric not in METRICS:
         raise ConfigError(f"--until-resolved {metric}: there is no such metric; choose one of {', '.join(METRICS)}")
     if smaller_than is not None and not (math.isfinite(smaller_than) and 0 < smaller_than < 100):
@@ -53,6 +52,9 @@ def in_sampling_order(tasks: Sequence[Task], seed: int) -> list[Task]:
     Raises:
         UnknownOutputError: the right test output of a task is not known, so that it cannot be compared.
     """
+    from harness.scoring.model_scores import true_outputs
+    from harness.stats.sequential import task_order
+
     true_outputs(tasks)
     by_id = {task.id: task for task in tasks}
     return [by_id[task] for task in task_order(list(by_id), seed)]
@@ -68,6 +70,8 @@ def sequential_design(
     """
     if metric is None:
         return None
+    from harness.stats.sequential import even_schedule
+
     schedule = even_schedule(tasks, pairs=models - 1)
     bound = None if smaller_than is None else smaller_than / 100
     return SequentialDesign(metric=metric, looks=list(schedule.looks), alpha=schedule.alpha, smaller_than=bound)

@@ -197,5 +197,5 @@ class EnumeratedViews:
         """Return an answer as text and grid."""
         model = view.sample.model
         text = self._builder.answer_text(model, view.prompt, answer.tokens)
-        outcome, grid = self._plan.formats[model].parse_answer(text, view.sample.augmentation)
+        outcome, grid = self._plan.formats[model].parse_answer(text, view.sample)
         return ViewAnswer(outcome, grid, text, answer.logprob, len(answer.tokens) + 1)

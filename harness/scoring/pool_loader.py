@@ -72,6 +72,6 @@ def read_members(folder: PoolFolder, manifest: PoolManifest, tasks: Sequence[Tas
 
 def _grid(record: CandidateRecord, where: str) -> Grid:
     try:
-        return Grid.from_rows(record.grid, f"{where}, grid")
+        return Grid.from_rows(record.grid, f"{where}, grid", long_rows=True)
     except GridError as error:
         raise DataError(str(error)) from None

@@ -168,6 +168,8 @@ def format_named(name: str) -> Format:
 def read_grid(value: object, where: str) -> tuple[str, Grid | None]:
     """Return the outcome and the grid of an attempt; a value that is no grid is a failed prediction, not an error.
 
+    A row longer than 30 is a grid here; whether its task allows it is not known yet.
+
     Raises:
         DataError: the value is an object, which no format has in place of a grid.
     """
@@ -176,7 +178,7 @@ def read_grid(value: object, where: str) -> tuple[str, Grid | None]:
     if value is None or value == [] or isinstance(value, str):
         return "unparsed", None
     try:
-        return "grid", Grid.from_rows(value, where)
+        return "grid", Grid.from_rows(value, where, long_rows=True)
     except GridError as error:
         return error.kind, None
 

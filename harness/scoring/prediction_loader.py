@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.candidates.pool_folder import PoolFolder, is_pool
 from harness.core.errors import ArcBenchError, ConfigError, DataError
-from harness.core.grid import Task
+from harness.core.grid import Task, is_long_row
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
@@ -193,7 +193,7 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredi
     tasks = list(iterate_tasks(open_dataset(spec)))
     outputs = {task.id: len(task.test) for task in tasks}
     problems: list[str] = []
-    lines = form.read(path, outputs, problems)
+    lines = _within_limits(form.read(path, outputs, problems), tasks)
     if form.name == "lines" and holds_views(path):
         predictions = group_views(read_views(path, accept_unended=True), outputs, None, str(path))
     elif form.name == "lines":
@@ -209,6 +209,15 @@ def _open_file(path: Path, spec: str, form: Format, n: int | None) -> SavedPredi
     if requested is not None:
         check_counts(predictions, requested, str(path))
     return SavedPredictions(form.name, tasks, predictions, largest if requested is None else requested, seed=0)
+
+
+def _within_limits(predictions: Iterable[Prediction], tasks: Sequence[Task]) -> Iterator[Prediction]:
+    """Yield predictions; one that is a row longer than 30 becomes ``bad_shape`` unless its task has such rows."""
+    long_tasks = {task.id for task in tasks if task.has_long_rows()}
+    for prediction in predictions:
+        grid = prediction.grid
+        refused = grid is not None and is_long_row(*grid.shape) and prediction.task_id not in long_tasks
+        yield replace(prediction, outcome="bad_shape", grid=None) if refused else prediction
 
 
 def _as_one_model(predictions: Iterable[Prediction], names: set[str]) -> Iterator[Prediction]:

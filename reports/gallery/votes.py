@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
-from harness.core.grid import Pair
+from harness.core.grid import Pair, Task
 from harness.scoring.rule_scores import NOT_RESCORED
 from harness.voting.ranking import RankedGrid
 from harness.voting.selection_rules import RULES, VOTE
 from reports.gallery.choose import GalleryTask
 from reports.loading.loaded_run import LoadedRun
+from reports.loading.runs import Section
 
 GRIDS_SHOWN = 3
 """Grids shown per model; one less if there are more than two models."""
@@ -45,27 +46,37 @@ TopByOutput = dict[tuple[str, int], list[TopGrids]]
 def top_grids(gallery: Sequence[GalleryTask]) -> list[TopByOutput]:
     """Return the votes on each task of the gallery. The predictions of each run are read once."""
     sections = {entry.section.number: entry.section for entry in gallery}
-    tasks_of = {number: {e.task.id for e in gallery if e.section.number == number} for number in sections}
-    ranked: dict[tuple[int, str, str, str, int], RankedOutput] = {}
+    by_section = {}
     for number, section in sections.items():
-        for run in section.runs:
-            for (model, task_id, index), output in _rank_outputs(run, tasks_of[number]):
-                ranked[number, run.name, model, task_id, index] = output
-    tops: list[TopByOutput] = []
-    for entry in gallery:
-        models = entry.section.models_with_runs()
-        count = GRIDS_SHOWN if len(models) <= 2 else GRIDS_SHOWN - 1
-        task, number = entry.task, entry.section.number
-        tops.append(
-            {
-                (task.id, index): [
-                    _top(model, ranked[number, run.name, name, task.id, index], pair, count)
-                    for model, run, name in models
-                ]
-                for index, pair in enumerate(task.test)
-            }
-        )
-    return tops
+        tasks = [entry.task for entry in gallery if entry.section.number == number]
+        count = GRIDS_SHOWN if len(section.scored) <= 2 else GRIDS_SHOWN - 1
+        by_section[number] = section_tops(section, tasks, count)
+    return [
+        {key: top for key, top in by_section[entry.section.number].items() if key[0] == entry.task.id}
+        for entry in gallery
+    ]
+
+
+def section_tops(section: Section, tasks: Sequence[Task], count: int) -> TopByOutput:
+    """Return the votes on some tasks of a section. The predictions of each run are read once.
+
+    Args:
+        count: best-ranked grids per model.
+    """
+    tests = {task.id: task.test for task in tasks}
+    models = {(run.name, name): model for model, run, name in section.models_with_runs()}
+    order = {scores.model: place for place, scores in enumerate(section.scored)}
+    tops: dict[tuple[str, int], dict[int, TopGrids]] = {}
+    for run in section.runs:
+        for (name, task_id, index), output in _rank_outputs(run, tests.keys()):
+            model = models[run.name, name]
+            top = _top(model, output, tests[task_id][index], count)
+            tops.setdefault((task_id, index), {})[order[model]] = top
+    return {
+        (task.id, index): [top for _, top in sorted(tops[task.id, index].items())]
+        for task in tasks
+        for index in range(len(task.test))
+    }
 
 
 def _rank_outputs(run: LoadedRun, task_ids: Set[str]) -> Iterator[tuple[tuple[str, str, int], RankedOutput]]:

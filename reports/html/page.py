@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from harness.results.table_format import percent
 from reports.html.markdown import anchor, inline, to_html
-from reports.html.task_table import STATES, TaskCell, TaskTable
+from reports.html.table_html import table_html
+from reports.html.task_table import TaskTable
 
+SCRIPTS = ("grids.js", "panel.js", "page.js")
+"""The files of the page's script, in the order in which they are joined."""
 _FOLDER = Path(__file__).parent
 _MEDIA_TYPES = {"png": "image/png", "svg": "image/svg+xml"}
 
@@ -35,7 +37,7 @@ def html_page(title: str, parts: Sequence[str | TaskTable], pictures: Mapping[st
 
     for part in parts:
         if isinstance(part, TaskTable):
-            body.append(_task_table(part, anchors))
+            body.append(table_html(part, anchors))
             continue
         if part.startswith("## "):
             heading = part.splitlines()[0].removeprefix("## ")
@@ -51,7 +53,8 @@ def _document(title: str, chapters: Sequence[tuple[str, str]], body: str) -> str
         chapters: anchor and heading of each entry of the table of contents.
         body: HTML.
     """
-    style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
+    script = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     # Whatever a run's files contain, the browser applies only this style and script, and fetches nothing.
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
@@ -71,36 +74,3 @@ def _document(title: str, chapters: Sequence[tuple[str, str]], body: str) -> str
 def _digest(text: str) -> str:
     """Return the hash by which a content security policy allows an inline style or script."""
     return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _task_table(table: TaskTable, anchors: set[str]) -> str:
-    """Return a table that page.js makes sortable, with a place for its filter."""
-    name = f"tasks-{table.number}"
-    heads = '<th scope="col">task</th><th scope="col" data-kind="number" class="number">outputs</th>'
-    heads += "".join(f'<th scope="col" data-kind="number">{escape(model)}</th>' for model in table.models)
-    rows = []
-    for place, row in enumerate(table.rows):
-        task = escape(row.task)
-        label = f'<a href="#{anchor(row.gallery_heading, set())}">{task}</a>' if row.gallery_heading else task
-        cells = "".join(map(_cell, row.cells))
-        rows.append(
-            f'<tr data-state="{row.state}" data-place="{place}"><th scope="row" data-value="{task}">{label}</th>'
-            f'<td class="number">{row.outputs}</td>{cells}</tr>'
-        )
-    of_views = " (of enumerated views, the probability of the exact grid)" if table.has_views else ""
-    counts = ", ".join(f"{sum(row.state == state for row in table.rows)} {state}" for state in STATES)
-    return (
-        f'<h3 id="{anchor(f"every task {table.number}", anchors)}">Every task</h3>\n'
-        f"<p>For each model, whether its two attempts solve the task (✓ or ✗), and the share of exact predictions"
-        f"{of_views}. {counts}: by every model, by none, by some only.</p>\n"
-        f'<div id="filter-{name}"></div>\n'
-        f'<div class="wide tasks" tabindex="0" role="region" aria-label="Every task of {escape(table.heading)}">'
-        f'<table id="{name}" data-tasks><thead><tr>{heads}</tr></thead><tbody>\n{chr(10).join(rows)}\n'
-        f"</tbody></table></div>"
-    )
-
-
-def _cell(cell: TaskCell) -> str:
-    mark, word = ("✓", "solved") if cell.solved else ("✗", "not solved")
-    share = "" if cell.accuracy is None else percent(cell.accuracy)
-    return f'<td data-value="{cell.sort_key:g}"><span role="img" aria-label="{word}">{mark}</span> {share}</td>'

@@ -172,6 +172,10 @@ NO_WEIGHTS = {"original_weight": None}
         ({"axes": {"model": ["tiny"]}}, "axes.model: cannot vary within a sweep: one server"),
         ({"cells": [{"encoder": "E"}]}, "cells.0.encoder: cannot vary within a sweep"),
         ({"axes": {"tokens_a_pass": [1, 2]}}, "axes.tokens_a_pass: cannot vary within a sweep: it does not change"),
+        (
+            {"axes": {"ttt.steps": [1, 2]}},
+            "axes.ttt.steps: cannot vary within a sweep: it does not change what is trained",
+        ),
         ({"axes": {"learning_rate": ["1e-4", 0.0001]}}, "axes.learning_rate: 0.0001 occurs twice"),
         ({"axes": {"lora.rank": []}}, "axes.lora.rank"),
         ({"axes": {"lora.rnk": [8]}}, "unknown key 'lora.rnk'; did you mean 'lora.rank'"),

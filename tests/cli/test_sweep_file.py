@@ -179,8 +179,8 @@ def test_results_files_do_not_make_a_sweep_finished(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "trained").exists()
 
 
-def test_the_tiny_example_can_be_served_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tiny_example_can_be_served_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve_machine, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
-    _check_server(load_sweep(EXAMPLES / "iteration48-tiny.yaml"))
+    _check_server(load_sweep(EXAMPLES / "iteration48-tiny.yaml", out=tmp_path))
     with pytest.raises(ConfigError, match="on an NVIDIA GPU"):
-        _check_server(load_sweep(EXAMPLES / "iteration48-tiny.yaml", ["serve.dtype=float32"]))
+        _check_server(load_sweep(EXAMPLES / "iteration48-tiny.yaml", ["serve.dtype=float32"], tmp_path))

@@ -90,8 +90,8 @@ FAILURES = [
     (DEFAULT_ENCODER, SHAPED.format("1 012\n2 34x"), "bad_value"),
     (DEFAULT_ENCODER, SHAPED.format("1 012\n2 34٣"), "bad_value"),  # a digit, but not an ASCII one
     (DEFAULT_ENCODER, SHAPED.format("1 012\n2 34 "), "bad_value"),
-    ("MinimalGridEncoder()", "\n".join(["0"] * 31), "bad_shape"),
-    ("MinimalGridEncoder()", "0" * 31, "bad_shape"),
+    ("MinimalGridEncoder()", "\n".join(["00"] * 31), "bad_shape"),
+    ("MinimalGridEncoder()", "0" * 129, "bad_shape"),
     ("MinimalGridEncoder()", "01\n\n23", "bad_shape"),
     ("MinimalGridEncoder()", "-1", "bad_value"),
     ("GridWithSeparationEncoder('|')", "0|1\n2|10", "bad_value"),

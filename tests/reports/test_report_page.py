@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tests.support.runs.run_folders import write_run
 SPEC = "toy/cross/evaluation#n=30"
 EVIL = "<img src=http://127.0.0.1:9/x onerror=document.title='hit'>"
 
+_HREF = "document.querySelector('#tasks-1 .permalink').href"
 _ROWS = """[...document.querySelectorAll('#tasks-1 tbody tr')]
     .filter((row) => row.offsetParent !== null).map((row) => row.cells[0].textContent)"""
 _UNNAMED = "[...document.querySelectorAll('input, button')].filter((e) => !(e.labels?.[0] ?? e).textContent.trim())"
@@ -35,12 +36,28 @@ _COLOURS = """(async () => {
 })()"""
 
 
+STATES = ("solved", "unsolved", "lost", "never", "differing", "all")
+
+
+def tasks_in_state(table: TaskTable, state: str, models: Sequence[int] = (0, 1, 2)) -> list[str]:
+    """Return the tasks that a filter shows, by the scores of some models."""
+    conditions: dict[str, Callable[[list[Any]], bool]] = {
+        "all": lambda cells: True,
+        "solved": lambda cells: all(cell.solved for cell in cells),
+        "unsolved": lambda cells: not any(cell.solved for cell in cells),
+        "lost": lambda cells: any(cell.proposed and not cell.solved for cell in cells),
+        "never": lambda cells: not any(cell.proposed or cell.solved for cell in cells),
+        "differing": lambda cells: len({cell.solved for cell in cells}) == 2,
+    }
+    return [row.task for row in table.rows if conditions[state]([row.cells[index] for index in models])]
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TaskTable]:
     """Write the page of a run in which the name of one model is HTML, and return it with its task table."""
     find_chromium()
     folder = tmp_path_factory.mktemp("page")
-    run = write_run(folder, "run", SPEC, {"base": 0.15, EVIL: 0.45})
+    run = write_run(folder, "run", SPEC, {"base": 0.15, EVIL: 0.45, "third": 0.3})
     (page,) = write_report([run], folder / "report.html", ReportOptions(title="A <b>title</b>"))
     return page, task_table(load_sections([run])[0], {})
 
@@ -67,13 +84,18 @@ def test_headings_sort_and_the_filter_filters(written: tuple[Path, TaskTable], t
         await tab.press("Enter")
         assert await tab.evaluate(_ROWS) == sorted(ids)
         assert await tab.evaluate("document.querySelectorAll('[aria-sort]').length") == 1
-        for state in ("solved", "unsolved", "disagreeing", "all"):
-            await tab.click(f"#filter-tasks-1 input[value={state}]")
-            shown = sorted(row.task for row in table.rows if state in (row.state, "all"))
+        for state in STATES:
+            await tab.click(f"#controls-tasks-1 input[value={state}]")
+            shown = tasks_in_state(table, state)
             assert await tab.evaluate(_ROWS) == shown
-            shown_count = await tab.evaluate("document.querySelector('#filter-tasks-1 output').textContent")
-            assert shown_count == f"{len(shown)} of {len(ids)} tasks"
-        assert {row.state for row in table.rows} == {"solved", "unsolved", "disagreeing"}
+            assert await tab.evaluate("document.querySelector('#controls-tasks-1 output').textContent") == (
+                f"{len(shown)} of {len(ids)} tasks"
+            )
+            label = await tab.evaluate(
+                f"document.querySelector('#controls-tasks-1 input[value={state}]').labels[0].textContent"
+            )
+            assert label.endswith(f"({len(shown)})")
+            assert shown or state == "never"
         assert tab.complaints() == []
 
     in_browser(tmp_path, page, steps)
@@ -85,7 +107,7 @@ def test_the_page_is_self_contained_and_its_pictures_are_drawn(written: tuple[Pa
 
     async def steps(tab: Page) -> None:
         pictures = await tab.evaluate(_COLOURS)
-        # Intervals, differences, rates, curves, reliability, and ten tasks.
+        # Intervals, differences, rates, curves, reliability, and ten tasks; grids are drawn when a task is opened.
         assert len(pictures) == 5 + 10
         for alt, width, height, colours in pictures:
             assert alt
@@ -100,7 +122,8 @@ def test_the_page_is_self_contained_and_its_pictures_are_drawn(written: tuple[Pa
         assert await tab.evaluate(f"{_UNNAMED}.length") == 0
         # Every link inside the page leads somewhere.
         assert await tab.evaluate(f"{DEAD_LINKS}.map((a) => a.hash)") == []
-        assert await tab.evaluate("document.querySelectorAll('#tasks-1 a').length") == 10
+        assert await tab.evaluate("document.querySelectorAll('#tasks-1 a:not(.permalink)').length") == 10
+        assert await tab.evaluate("document.querySelectorAll('#tasks-1 a.permalink').length") == 30
         assert tab.complaints() == []
 
     in_browser(tmp_path, page, steps)
@@ -112,7 +135,7 @@ def test_without_script_the_page_is_complete(written: tuple[Path, TaskTable], tm
 
     async def steps(tab: Page) -> None:
         assert await tab.evaluate(_ROWS) == [row.task for row in table.rows]
-        assert await tab.evaluate("document.querySelectorAll('fieldset, button').length") == 0
+        assert await tab.evaluate("document.querySelectorAll('fieldset, button, .panel').length") == 0
         text = await tab.evaluate("document.body.innerText")
         for words in ("has the highest vote_2", "Coverage and selection", "How it was made", "bench reproduce run"):
             assert words in text

@@ -218,11 +218,11 @@ def test_results_contain_the_cost_of_a_run(tmp_path: Path, tokens: bool) -> None
 
 def test_a_lenient_format_parses_what_the_original_scripts_did() -> None:
     prompt, encoder = load_prompt("output-from-examples-v1"), parse_encoder("GridShapeEncoder(MinimalGridEncoder())")
-    view = identity_view(4)
+    sample = replace(sample_of(0), augmentation=identity_view(4))
     unclosed = "### Output\n\n```grid shape: 2x2\n01\n23"
-    assert PromptFormat(prompt, encoder).parse_answer(unclosed, view) == ("unparsed", None)
+    assert PromptFormat(prompt, encoder).parse_answer(unclosed, sample) == ("unparsed", None)
     lenient = PromptFormat(prompt, encoder, lenient=True)
-    assert lenient.parse_answer(unclosed, view) == ("grid", Grid.from_rows([[0, 1], [2, 3]]))
+    assert lenient.parse_answer(unclosed, sample) == ("grid", Grid.from_rows([[0, 1], [2, 3]]))
 
 
 def sample_of(task: int, sample_index: int = 0) -> Sample:

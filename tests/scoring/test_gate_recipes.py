@@ -9,6 +9,8 @@ import pytest
 
 from harness.scoring.run_selector import select_models
 from harness.stats.gate import gain_bounds
+from harness.stats.intervals import wilson
+from harness.stats.paired_test import compare
 from harness.stats.recipe_interval import recipe_interval
 from harness.stats.recipes import compare_recipes
 from tests.support.commands import run_bench
@@ -61,6 +63,28 @@ def test_a_margin(capsys: Capture, runs: list[Path], margin: float, status: int)
     assert f"[{100 * low:+.1f}, {100 * high:+.1f}] on recipe a, over 40 tasks and 3 and 3 training runs" in out
     recipes = ["--recipe", "b=" + ",".join(map(str, runs[3:])), "--recipe", "a=" + ",".join(map(str, runs[:3]))]
     assert run_bench(capsys, "gate", *recipes, *options)[:2] == (actual, out)
+
+
+@pytest.mark.parametrize(("gain", "status"), [(0.01, 0), (0.25, 3), (0.9, 1)])
+def test_a_gain(capsys: Capture, runs: list[Path], gain: float, status: int) -> None:
+    baseline = [word for run in runs[3:] for word in ("--baseline", run)]
+    options = ["--metric", "accuracy", "--min-gain", gain]
+    actual, out, _ = run_bench(capsys, "gate", *runs[:3], *baseline, *options)
+    low, high = gain_bounds(compare_recipes(scores(runs[:3]), scores(runs[3:])))
+    assert f"[{100 * low:+.1f}, {100 * high:+.1f}] on recipe b, over 40 tasks and 3 and 3 training runs" in out
+    assert out.strip().endswith(f"asked for is a gain of at least {100 * gain:g} points")
+    assert actual == status, out
+
+
+def test_recipes_that_differ_alike_on_all_tasks_have_the_bounds_of_adapters_that_do() -> None:
+    zeros, ones = np.zeros((3, 40)), np.ones((3, 40))
+    assert gain_bounds(compare_recipes(ones, zeros)) == pytest.approx(gain_bounds(compare(ones[0], zeros[0])[0]))
+    with_training = ones * np.array([[1.0], [0.75], [0.5]])
+    comparison = compare_recipes(with_training, zeros)
+    low, high = gain_bounds(comparison)
+    assert comparison.low is not None
+    assert low <= min(comparison.low, 0.75 - 1.75 * wilson(0.0, 40)[1] + 1e-9)
+    assert high >= 1.0
 
 
 def test_bounds_without_an_interval_contain_both_widest_cases() -> None:

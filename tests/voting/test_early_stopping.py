@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
-from harness.voting.early_stopping import CONCENTRATION, DISCOUNT, StopRule, change_bound, is_decided, plan_rounds
+from harness.voting.change_bound import CONCENTRATION, DISCOUNT, change_bound
+from harness.voting.early_stopping import StopRule, is_decided, plan_rounds
 from harness.voting.ranking import Vote, rank_votes, split_ties
 from tests.support.runs.votes import vote_k
 

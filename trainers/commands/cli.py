@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.cli_options import OutputBesideSettings, json_option, output_option, print_result, settings_option
+from harness.cli_options import (
+    OutputBesideSettings,
+    json_option,
+    output_option,
+    print_result,
+    schema_option,
+    settings_option,
+)
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +73,7 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Train two steps on the r
 @click.command(context_settings=DASHES)
 @RECIPE
 @OVERRIDE
+@schema_option(lambda: _recipe_schema())
 @click.option("--progress/--no-progress", default=True, help="Show loss, tokens/s and time left.")
 @DRY_RUN
 @json_option("the manifest of the finished folder")
@@ -85,8 +93,10 @@ def train(
     \b
     bench train examples/train-toy.yaml --set max_steps=40 --set lora.rank=8
     bench train examples/train-qwen.yaml --dry-run
+    bench train --schema > recipe.schema.json
     bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
     """
+    from trainers.recipe.extended_file import read_extended
     from trainers.recipe.launcher_environment import is_first_process
     from trainers.run.api import train as train_recipe
 
@@ -94,7 +104,8 @@ def train(
     if dry_run:
         _print_dry_run(recipe, progress, json_file)
         return None
-    output = train_recipe(recipe, recipe.output_dir, progress=progress)
+    files = [] if recipe_file is None else read_extended(recipe_file).records()
+    output = train_recipe(recipe, recipe.output_dir, progress=progress, files=files)
     if is_first_process():  # the others may end before it has written the manifest
         print_result(str(output), (output / "manifest.json").read_text(encoding="utf-8").rstrip("\n"), json_file)
     return output
@@ -198,6 +209,12 @@ def tiny_base(show: bool, output: Path | None, families: str | None, **options: 
     config = TinyBaseConfig(**settings)  # type: ignore[arg-type]
     model, tokenizer = train_tiny_base(config, click.echo)
     save_tiny_base(model, tokenizer, config, output, click.echo)
+
+
+def _recipe_schema() -> dict[str, Any]:
+    from trainers.recipe.json_schema import recipe_schema
+
+    return recipe_schema()
 
 
 def _print_dry_run(recipe: Recipe, progress: bool, json_file: Path | None) -> None:

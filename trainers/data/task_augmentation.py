@@ -133,8 +133,9 @@ def _fitting(side: Literal["input", "output"], kind: Kind, height: int, width: i
     if kind == "geometric":
         yield from (ProblemChange(side, kind, symmetry=name) for name in SYMMETRIES if name != "identity")
     elif kind == "mirror":
-        for name, fits in (("flip_lr", 2 * width <= MAX_SIDE), ("flip_ud", 2 * height <= MAX_SIDE)):
-            yield from (ProblemChange(side, kind, symmetry=name, first=first) for first in (True, False) if fits)
+        for name, tall, wide in (("flip_lr", height, 2 * width), ("flip_ud", 2 * height, width)):
+            if max(tall, wide) <= MAX_SIDE:
+                yield from (ProblemChange(side, kind, symmetry=name, first=first) for first in (True, False))
     else:
         steps = PADDING if kind == "padding" else UPSCALE
         for rows in steps:

@@ -8,16 +8,35 @@ from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 
+from harness.core.errors import ConfigError
 
-def explain_errors(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return one line that describes every error.
+Location = tuple[int | str, ...]
+"""Keys, and indices of lists, that lead to a value; empty for all values together."""
+Problem = tuple[Location, str]
+"""Where a value is invalid, and the description, which names the key too."""
+
+
+class InvalidValuesError(ConfigError):
+    """Values of a recipe or sweep are invalid.
+
+    Attributes:
+        where: what the message begins with, such as the file name.
+        problems: the location and the description of each.
+        hint: what the message ends with.
+    """
+
+    def __init__(self, where: str, problems: Sequence[Problem], hint: str = "") -> None:
+        self.where, self.problems, self.hint = where, problems, hint
+        super().__init__(f"{where}: {'; '.join(dict.fromkeys(text for _, text in problems))}{hint}")
+
+
+def find_problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Return location and description of every error that pydantic raised.
 
     Args:
-        error: what pydantic raised.
         model: the class that was validated, for suggestions.
     """
-    lines = [_explain(model, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-    return "; ".join(dict.fromkeys(lines))
+    return [(e["loc"], _explain(model, e["loc"], e["type"], e["msg"], e["input"])) for e in error.errors()]
 
 
 def _explain(model: type[BaseModel], location: Iterable[int | str], kind: str, message: str, value: object) -> str:

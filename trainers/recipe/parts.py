@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -38,10 +39,12 @@ def expand_spec(value: object) -> object:
     return re.sub(r"(^(?:barc-\d+-\d+-)?|#ids=)(~[^#]*)", lambda match: f"{match[1]}{expand_home(match[2])}", value)
 
 
-Spec = Annotated[str, BeforeValidator(expand_spec)]
+Spec = Annotated[str, BeforeValidator(expand_spec, json_schema_input_type=str)]
 """Dataset spec, with ``~`` expanded."""
-Location = Annotated[str, BeforeValidator(expand_home)]
+Location = Annotated[str, BeforeValidator(expand_home, json_schema_input_type=str)]
 """Path with ``~`` expanded, or a name that is not a path."""
+Folder = Annotated[Path, BeforeValidator(expand_home, json_schema_input_type=str)]
+"""Path with ``~`` expanded."""
 
 
 def normalize_datasets(value: object) -> object:
@@ -53,7 +56,7 @@ def normalize_datasets(value: object) -> object:
 class StrictModel(BaseModel):
     """Base class of a recipe and its parts: frozen, refuses unknown keys and infinite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DatasetRecipe(StrictModel):
@@ -69,6 +72,29 @@ class DatasetRecipe(StrictModel):
     """None for the recipe's ``resplit``."""
     change_probability: Share | None = None
     """None for the recipe's ``change_probability``."""
+
+
+_Entry = str | DatasetRecipe
+_Entries = Annotated[list[_Entry], Field(min_length=1)]
+DatasetList = Annotated[
+    list[DatasetRecipe], BeforeValidator(normalize_datasets, json_schema_input_type=_Entry | list[_Entry])
+]
+"""One dataset or a list of them, each a spec or a mapping."""
+FilledDatasetList = Annotated[
+    list[DatasetRecipe],
+    Field(min_length=1),
+    BeforeValidator(normalize_datasets, json_schema_input_type=_Entry | _Entries),
+]
+"""The same with at least one dataset."""
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+TrackerList = Annotated[list[Tracker], BeforeValidator(_as_list, json_schema_input_type=Tracker | list[Tracker])]
+"""Experiment trackers; one may stand alone."""
 
 
 class ChangeWeights(StrictModel):
@@ -98,7 +124,9 @@ class ValidationRecipe(StrictModel):
     """Held-out dataset on which the model is evaluated every ``eval_steps`` and after the last step."""
 
     spec: Spec
+    """Dataset spec."""
     prompt: str | None = None
+    """None for the recipe's ``prompt``."""
     max_tasks: Annotated[int, Field(gt=0)] = 64
     """Number of tasks, taken from the start of the dataset: their first test output, without augmentation."""
     exact_tasks: Annotated[int, Field(ge=0)] = 0
@@ -123,8 +151,11 @@ class LoraRecipe(StrictModel):
     """LoRA options. Options that vLLM cannot load are refused before training unless ``serveable: false``."""
 
     rank: Annotated[int, Field(gt=0)] = 16
+    """Rank of the update matrices."""
     alpha: Annotated[float, Field(gt=0)] = 32
+    """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the first update matrix."""
     targets: str | list[str] = "all-linear"
     """``all-linear`` (all linear layers but the output layer), a regular expression, or a list of module names."""
     rslora: bool = False
@@ -138,6 +169,8 @@ class LoraRecipe(StrictModel):
     layers: list[int] | None = None
     """Indices of the layers that get an adapter; None for all."""
     dora: bool = False
+    """Train DoRA (not serveable)."""
     bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases are trained; only ``none`` is serveable."""
     modules_to_save: list[str] = Field(default_factory=list)
     """Modules that are trained fully and saved with the adapter (not serveable)."""

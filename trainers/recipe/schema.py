@@ -11,22 +11,21 @@ from datetime import date as Date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
-from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER
 from harness.prompts.prompt_template import DEFAULT_PROMPT
-from trainers.recipe.explain import explain_errors
+from trainers.recipe.explain import InvalidValuesError, find_problems
 from trainers.recipe.parts import (
     ChangeWeights,
-    DatasetRecipe,
+    DatasetList,
+    Folder,
     Location,
     LoraRecipe,
     Share,
     StrictModel,
+    TrackerList,
     ValidationRecipe,
-    expand_home,
-    normalize_datasets,
 )
 from trainers.recipe.ttt_part import TttRecipe
 
@@ -72,18 +71,15 @@ def _as_variables(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return values
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 class Recipe(StrictModel):
     """One training run. Lengths are in tokens and sizes in samples."""
 
     model: Location
     """``tiny`` (the shipped base model), a folder, or a Hugging Face model id."""
-    output_dir: Annotated[Path, BeforeValidator(expand_home)]
-    datasets: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)]
-    """The mixture; only a recipe for test-time training may have none."""
+    output_dir: Folder
+    """Folder of the adapter."""
+    datasets: DatasetList
+    """The mixture from which samples are drawn; only a recipe for test-time training may have none."""
     prompt: str = DEFAULT_PROMPT
     """Name of the prompt template of all datasets that have none of their own."""
     encoder: str = DEFAULT_ENCODER
@@ -104,6 +100,7 @@ class Recipe(StrictModel):
     change_probability: Share = 0.0
     """Probability that a task is turned into a new one by changing all its inputs or all its outputs."""
     change_weights: ChangeWeights = Field(default_factory=ChangeWeights)
+    """Relative probability of each kind of change."""
     adapter: Location | None = None
     """Continue training from this adapter folder instead of a new adapter."""
     lora: LoraRecipe | None = Field(default_factory=LoraRecipe)
@@ -113,6 +110,7 @@ class Recipe(StrictModel):
     max_lora_rank: Annotated[int, Field(gt=0)] = 64
     """Highest rank that the server loads (its ``--max-lora-rank``)."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the samples, the new weights and dropout."""
     max_steps: Annotated[int, Field(gt=0)]
     """Number of training steps."""
     batch_size: Annotated[int, Field(gt=0)] = 16
@@ -128,14 +126,17 @@ class Recipe(StrictModel):
     too_long: Literal["skip", "drop_pairs"] = "skip"
     """For a sample over ``max_seq_len``: draw another one, or first drop its last train pairs."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Highest learning rate, after warm-up."""
     scheduler: Literal[
         "linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
     ] = "linear"
+    """How the learning rate falls after warm-up (transformers' names)."""
     scheduler_cycles: Annotated[int, Field(gt=0)] = 4
     """Number of cycles of ``cosine_with_restarts``."""
     warmup: Annotated[float, Field(ge=0)] = 0.05
     """Warm-up steps; below 1 a share of ``max_steps``."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of the optimizer."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients are clipped to this norm; 0 for no clipping."""
     optimizer: str = "adamw_torch"
@@ -159,11 +160,10 @@ class Recipe(StrictModel):
     eval_steps: Annotated[int, Field(gt=0)] = 50
     """Training steps between two validations."""
     validation: ValidationRecipe | None = None
+    """Held-out data; None validates nothing."""
     ttt: TttRecipe | None = Field(default=None, exclude_if=lambda value: value is None)
     """Test-time training: how ``bench ttt`` trains an adapter for each task. Other commands do not use it."""
-    report_to: Annotated[list[Literal["tensorboard", "wandb", "trackio"]], BeforeValidator(_as_list)] = Field(
-        default_factory=list
-    )
+    report_to: TrackerList = Field(default_factory=list)
     """Experiment trackers that receive the metrics."""
     resume: bool = True
     """Resume from the newest complete checkpoint in ``output_dir``; false starts over."""
@@ -217,14 +217,14 @@ def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
         where: prefix of error messages, such as the file name.
 
     Raises:
-        ConfigError: one line that lists everything wrong.
+        InvalidValuesError: one line that lists everything wrong.
     """
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
         alone = "ttt" in data and "datasets" not in data
         hint = "; without datasets, a recipe serves `bench ttt` and `bench preview --dataset SPEC`" if alone else ""
-        raise ConfigError(f"{where}: {explain_errors(error, Recipe)}{hint}") from None
+        raise InvalidValuesError(where, find_problems(error, Recipe), hint) from None
 
 
 def changed_keys(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:

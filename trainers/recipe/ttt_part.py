@@ -39,6 +39,13 @@ class TttAugment(StrictModel):
     """An order of the train pairs that are shown."""
 
 
+_PairCount = Literal[1, 2]
+_Pairs = Annotated[tuple[_PairCount, ...], Field(min_length=1, max_length=2)]
+_Seconds = Annotated[float, Field(gt=0)]
+_DurationText = Annotated[str, Field(pattern=f"^{_DURATION.pattern}$")]
+_Duration = Annotated[_Seconds, BeforeValidator(parse_duration, json_schema_input_type=_Seconds | _DurationText)]
+
+
 class TttRecipe(StrictModel):
     """Test-time training: one adapter per task, trained on the task's own train pairs. All other keys are the recipe's.
 
@@ -47,7 +54,7 @@ class TttRecipe(StrictModel):
 
     preset: PresetName | None = None
     """Values of a published recipe, for every key that the recipe does not set (``trainers.recipe.ttt_presets``)."""
-    leave_out: Annotated[tuple[Literal[1, 2], ...], Field(min_length=1, max_length=2), BeforeValidator(_as_list)] = (1,)
+    leave_out: Annotated[_Pairs, BeforeValidator(_as_list, json_schema_input_type=_PairCount | _Pairs)] = (1,)
     """How many train pairs a sample leaves out: one of them is asked for, a second is not shown. ``[1, 2]`` draws one
     of both for each sample. A task with too few pairs to leave two out leaves out one, and its manifest says so."""
     samples: Annotated[int, Field(gt=0)] | None = None
@@ -57,18 +64,19 @@ class TttRecipe(StrictModel):
     steps: Annotated[int, Field(gt=0)] | None = None
     """Training steps per task, each on ``batch_size`` new samples; instead of ``samples``."""
     augment: TttAugment = Field(default_factory=TttAugment)
-    task_deadline: Annotated[float, Field(gt=0), BeforeValidator(parse_duration)] | None = None
+    """Augmentations of every sample."""
+    task_deadline: _Duration | None = None
     """Time for one task, in seconds or as ``20m``: training ends with the step that exceeds it, and that adapter is
     used."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TttRecipe:
         if self.samples is not None and self.steps is not None:
-            raise ValueError("ttt: samples and steps exclude each other; give one of them")
+            raise ValueError("samples and steps exclude each other; give one of them")
         if self.steps is not None and self.epochs != 1:
-            raise ValueError("ttt: epochs repeat the samples of a task; give samples, not steps")
+            raise ValueError("epochs repeat the samples of a task; give samples, not steps")
         if len(set(self.leave_out)) < len(self.leave_out):
-            raise ValueError("ttt.leave_out: a number occurs twice")
+            raise ValueError("leave_out: a number occurs twice")
         return self
 
     def n_samples(self, batch_size: int) -> int:

@@ -30,6 +30,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trainers.recipe.extended_file import merge_values
+
 Values = dict[str, Any]
 _LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -83,13 +85,4 @@ def with_preset(data: Mapping[str, Any]) -> Values:
     values = {key: dict(value) if isinstance(value, Mapping) else value for key, value in PRESETS[name].items()}
     if part.get("steps") is not None:
         values["ttt"] = {key: value for key, value in values["ttt"].items() if key not in ("samples", "epochs")}
-    return _merged(values, data)
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
-    """Return the union of two mappings; ``over`` wins, mappings in both are merged."""
-    result = dict(under)
-    for key, value in over.items():
-        below = result.get(key)
-        result[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
+    return merge_values(values, data)

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from harness.core.errors import ConfigError
-from trainers.recipe.explain import explain_errors
+from trainers.recipe.explain import InvalidValuesError
+from trainers.recipe.extended_file import naming_files
 from trainers.recipe.schema import Recipe, RecipeData, flatten, make_recipe
 from trainers.recipe.ttt_part import TttRecipe
 from trainers.recipe.ttt_presets import with_preset
@@ -18,6 +16,8 @@ from trainers.recipe.yaml_file import load_data
 NOT_DECIDING = ("datasets", "validation", "eval_steps", "ttt.preset", "ttt.task_deadline")
 """Keys without effect on the adapter of a task that was trained to its last step."""
 _DEFAULT_OUTPUT = "ttt"
+_ANY_STEPS = 1 << 31
+"""Stands for ``max_steps`` until the steps of a task are known: more than any warm-up."""
 _REPLACED = ("datasets", "validation", "max_steps", "output_dir", "report_to", "workers")
 """Keys of ordinary trainings whose values ``make_ttt_recipe`` replaces."""
 _WITHOUT_EFFECT = ("resplit", "eval_steps", "save_steps", "logging_steps", "keep_checkpoints", "resume")
@@ -27,9 +27,10 @@ def load_ttt_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a YAML file, completed for test-time training; ``overrides`` as in ``load_recipe``.
 
     Raises:
-        ConfigError: see ``make_ttt_recipe`` and ``load_data``.
+        ConfigError: see ``make_ttt_recipe`` and ``load_data``; it names the file from which a wrong value comes.
     """
-    return make_ttt_recipe(load_data(path, overrides), str(path) if path else "recipe")
+    with naming_files(path, overrides):
+        return make_ttt_recipe(load_data(path, overrides), str(path) if path else "recipe")
 
 
 def make_ttt_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -43,19 +44,15 @@ def make_ttt_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
         where: prefix of error messages, such as the file name.
 
     Raises:
-        ConfigError: one line that lists everything wrong.
+        InvalidValuesError: one line that lists everything wrong.
     """
     part = {} if data.get("ttt") is None else data["ttt"]
     values = with_preset({**data, "ttt": part})
-    try:
-        ttt = TttRecipe.model_validate(values["ttt"])
-    except ValidationError as error:
-        raise ConfigError(f"{where}: ttt: {explain_errors(error, TttRecipe)}") from None
     values |= {"datasets": [], "validation": None, "output_dir": _DEFAULT_OUTPUT}
-    values |= {"report_to": [], "workers": 0, "max_steps": 1}
+    values |= {"report_to": [], "workers": 0, "max_steps": _ANY_STEPS}
     recipe = make_recipe(values, where)
     _check(recipe, where)
-    recipe = make_recipe({**values, "max_steps": ttt.n_steps(recipe.batch_size)}, where)
+    recipe = make_recipe({**values, "max_steps": ttt_part(recipe).n_steps(recipe.batch_size)}, where)
     # Read back, so that a default such as 32 is the 32.0 that a recipe from JSON has, in every record and digest.
     return make_recipe(recipe.model_dump(mode="json"), where)
 
@@ -87,9 +84,14 @@ def ttt_part(recipe: Recipe) -> TttRecipe:
 
 def _check(recipe: Recipe, where: str) -> None:
     """Refuse what test-time training cannot use."""
-    if recipe.lora is None:
-        raise ConfigError(f"{where}: lora: null trains whole models; test-time training makes one adapter per task")
-    if not recipe.serveable:
-        raise ConfigError(f"{where}: serveable: false: the adapters of test-time training are served at once; drop it")
-    if recipe.sharding != "none":
-        raise ConfigError(f"{where}: sharding: one process trains all tasks; drop it")
+    reasons = {
+        "lora": "null trains whole models; test-time training makes one adapter per task"
+        if recipe.lora is None
+        else "",
+        "serveable": ""
+        if recipe.serveable
+        else "false: the adapters of test-time training are served at once; drop it",
+        "sharding": "" if recipe.sharding == "none" else "one process trains all tasks; drop it",
+    }
+    if problems := [((key,), f"{key}: {reason}") for key, reason in reasons.items() if reason]:
+        raise InvalidValuesError(where, problems)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError
+from harness.runs.schema import SourceFileRecord
 from trainers.model.inputs import RecipeInputs, check_weights, find_base, open_inputs
 from trainers.model.lora import check_lora
 from trainers.recipe.extras import check_optional_packages, require_train_extra
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from trainers.run.dry_run import DryRun
 
 
-def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
+def train(recipe: Recipe, output: Path, *, progress: bool = True, files: Sequence[SourceFileRecord] = ()) -> Path:
     """Train a recipe into the folder ``output`` and return it.
 
     A folder with the finished result of the same recipe is returned at once, with a line on stderr. An unfinished run
     is resumed from its newest complete checkpoint and gives the same weights as an uninterrupted one, bit by bit.
+
+    Args:
+        files: the files of a recipe that extends another one, for the manifest.
 
     Raises:
         MissingExtraError: torch, TRL or PEFT is not installed.
@@ -44,7 +49,7 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True) -> Path:
         _print_advice(inputs)
         from trainers.run.session import run_session
 
-        run_session(inputs, output, progress=progress)
+        run_session(inputs, output, progress=progress, files=files)
     return output
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.core.digests import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
+from harness.runs.schema import SourceFileRecord
 from trainers.data.mixture import Mixture, SampleCounts
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.parts import ValidationRecipe
@@ -29,14 +30,18 @@ from trainers.store.run_folder import CHECKPOINTS
 from trainers.store.training_log import read_log
 
 
-def finish_folder(inputs: RecipeInputs, mixture: Mixture, output: Path, last: int) -> AdapterManifest:
+def finish_folder(
+    inputs: RecipeInputs, mixture: Mixture, output: Path, last: int, files: Sequence[SourceFileRecord] = ()
+) -> AdapterManifest:
     """Write model card, loss curve and, last, the manifest beside the weights; remove the checkpoints unless kept.
 
     Args:
         last: the last training step.
+        files: the files of a recipe that extends another one.
     """
     log = read_log(output / LOG)
     manifest = _manifest(inputs, mixture, log, last, output)
+    manifest = manifest.model_copy(update={"recipe_files": list(files) or None})
     draw_loss_curve(log, output / CURVE)
     (output / "README.md").write_text(adapter_card(output.name, manifest), encoding="utf-8")
     write_manifest(output, manifest)

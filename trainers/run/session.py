@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from harness.runs.schema import SourceFileRecord
 from trainers.data.hf_dataset import MixtureDataset
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.extras import reporter_environment
@@ -26,8 +28,11 @@ from trainers.store.run_folder import CHECKPOINTS
 from trainers.store.training_log import TrainingLog
 
 
-def run_session(inputs: RecipeInputs, output: Path, *, progress: bool) -> None:
+def run_session(inputs: RecipeInputs, output: Path, *, progress: bool, files: Sequence[SourceFileRecord] = ()) -> None:
     """Train from the newest complete checkpoint, or from the start, and finish the folder.
+
+    Args:
+        files: the files of a recipe that extends another one, for the manifest.
 
     Raises:
         ConfigError, DataError, RunError, TrainingStopped: see ``trainers.run.api.train``.
@@ -59,7 +64,7 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool) -> None:
         with explain_write_errors("the result", output):
             _write_result(trainer, recipe, output)
             if first:
-                manifest = finish_folder(inputs, setup.mixture, output, trainer.state.global_step)
+                manifest = finish_folder(inputs, setup.mixture, output, trainer.state.global_step, files)
                 for record in manifest.datasets:
                     progress_bar.print_note(record.as_text())
 

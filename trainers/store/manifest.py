@@ -16,7 +16,7 @@ from harness.core.errors import AdapterError, RunError
 from harness.core.files import atomic_writer
 from harness.runs.environment import describe_environment
 from harness.runs.prediction_schema import Record, omitted_if_none
-from harness.runs.schema import Environment
+from harness.runs.schema import Environment, SourceFileRecord
 from trainers.store.task_record import TaskTrainingRecord
 
 MANIFEST = "manifest.json"
@@ -90,6 +90,9 @@ class AdapterManifest(Record):
 
     kind: Literal["adapter", "model"]
     recipe: dict[str, Any]
+    """All its keys, merged with those of the file that it extends."""
+    recipe_files: list[SourceFileRecord] | None = omitted_if_none()
+    """The recipe's file and the one that it extends; None, and no field in the file, if it extends none."""
     base: BaseModelRecord
     prompt: str
     """Prompt to use at evaluation: the first of the datasets' prompts that shows the test input."""

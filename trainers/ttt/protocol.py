@@ -75,10 +75,11 @@ class TaskLine(_Line):
         Raises:
             GridError: a grid is not valid.
         """
+        place = f"task {self.task_id}, train pair"
         return tuple(
             Pair(
-                Grid.from_rows(source, f"task {self.task_id}, train pair {k}, input"),
-                Grid.from_rows(target, f"task {self.task_id}, train pair {k}, output"),
+                Grid.from_rows(source, f"{place} {k}, input", long_rows=True),
+                Grid.from_rows(target, f"{place} {k}, output", long_rows=True),
             )
             for k, (source, target) in enumerate(self.train)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +17,11 @@ from harness.cli.workflows.existing_run import (
     resume_or_move_aside,
 )
 from harness.cli.workflows.steps import print_command, run_bench, sigterm_as_interrupt
-from harness.cli_options import OutputBesideSettings, settings_option
+from harness.cli_options import OutputBesideSettings, schema_option, settings_option
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.cli.workflows.sweep_file import Sweep
-
-RECORD = "sweep.json"
-RESULTS = "results.json"
-"""The table of the sweep with all comparisons, for another program."""
 
 
 @click.command()
@@ -39,6 +34,7 @@ RESULTS = "results.json"
     type=click.Path(file_okay=False, path_type=Path),
     help="The sweep's folder, instead of the file's out.",
 )
+@schema_option(lambda: _schema())
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and benched, and stop.")
 @click.option(
     "--row", type=click.IntRange(0), help="Only train adapter I, from 0 as --dry-run lists them.", metavar="I"
@@ -63,6 +59,7 @@ def sweep(
     bench sweep examples/iteration48-tiny.yaml
     bench sweep examples/iteration48.yaml --set seeds=[0,1,2] --set processes=8
     bench sweep examples/iteration48.yaml --out /shared/sweep --on ray:HEAD:6379
+    bench sweep --schema > sweep.schema.json
     """
     from harness.cli.workflows.sweep_file import load_sweep
     from harness.cli.workflows.sweep_training import describe_sweep
@@ -78,7 +75,7 @@ def sweep(
     elif row is not None:
         _train_row(plan, row)
     else:
-        _run(plan, placement)
+        _run(plan, placement, sweep_file)
 
 
 def _train_row(plan: Sweep, row: int) -> None:
@@ -92,9 +89,10 @@ def _train_row(plan: Sweep, row: int) -> None:
         train_here(plan, training)
 
 
-def _run(plan: Sweep, placement: Placement | None) -> None:
+def _run(plan: Sweep, placement: Placement | None, sweep_file: Path) -> None:
     """Train what is not trained, here or on a cluster, bench what is not benched, and write the report."""
     from harness.cli.workflows.sweep_evaluation import record_evaluation
+    from harness.cli.workflows.sweep_report import write_sweep_report
     from harness.cli.workflows.sweep_training import train_here, train_on_cluster
 
     if placement is not None:
@@ -108,7 +106,13 @@ def _run(plan: Sweep, placement: Placement | None) -> None:
         else:
             train_on_cluster(plan, placement)
         runs = _bench(plan)
-        _report(plan, runs)
+        write_sweep_report(plan, runs, sweep_file)
+
+
+def _schema() -> dict[str, Any]:
+    from harness.cli.workflows.sweep_schema import sweep_schema
+
+    return sweep_schema()
 
 
 def _check_server(plan: Sweep) -> None:
@@ -209,19 +213,3 @@ def _serve_and_run(plan: Sweep, base: Path | str, folders: dict[str, Path]) -> N
             resume = ["--resume"] if resume_or_move_aside(folder, _expected_run(plan, name, base)) else []
             where = ["--out", str(folder), *resume]
             run_bench("run", "--server", server.url, "--model", name, *plan.run_options(), *where)
-
-
-def _report(plan: Sweep, runs: list[Path]) -> None:
-    """Write the record of the sweep, its report, and its table as JSON."""
-    from harness.core.files import write_atomically
-    from reports.loading.runs import load_sections
-    from reports.loading.sweep import read_sweep, sweep_tables, tables_json
-
-    record = plan.out / RECORD
-    record.write_text(plan.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
-    words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
-    words += ["--training", str(plan.out / "trained")]
-    words += ["--reference", plan.reference] if plan.reference else []
-    run_bench("report", *words)
-    tables = tables_json(sweep_tables(load_sections(runs, _names(plan)[0]), read_sweep(record)))
-    write_atomically(plan.out / RESULTS, (json.dumps(tables, indent=2) + "\n").encode())

@@ -20,7 +20,7 @@ WEIGHT_KEY = "original_weight"
 NAME_KEY = "name"
 """Key of a listed cell that names it."""
 LONGEST_NAME = 41
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,40}")
+ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,40}")
 _REMEDIES = {
     "seed": "give seeds, beside axes",
     "output_dir": "the sweep sets it",
@@ -172,7 +172,7 @@ def check_keys(where: str, keys: Sequence[str], mixtures: bool) -> None:
         remedy = _REMEDIES.get(key)
         if first == "datasets" and key != first and mixtures:
             remedy = "the mixture sets the datasets; vary original_weight or mixtures"
-        elif first in CHANGEABLE_KEYS | MICRO_BATCH_KEYS and remedy is None:
+        elif first in CHANGEABLE_KEYS | MICRO_BATCH_KEYS | {"ttt"} and remedy is None:
             remedy = "it does not change what is trained; set it in recipe"
         if remedy is not None:
             raise ValueError(f"{where}.{key}: cannot vary within a sweep: {remedy}")
@@ -201,7 +201,7 @@ def _split_name(where: str, cell: Settings) -> tuple[str | None, Settings]:
     """
     settings = {key: value for key, value in cell.items() if key != NAME_KEY}
     name = cell.get(NAME_KEY)
-    if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
+    if name is not None and not (isinstance(name, str) and ADAPTER_NAME.fullmatch(name)):
         raise ValueError(f"{where}.name: {name!r} must be up to 41 letters, digits, and . _ - after the first")
     if not settings and name is None:
         raise ValueError(f"{where}: sets no key; give it a name if it is the recipe as it stands")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from harness.cli.workflows.sweep_cells import (
     WEIGHT_KEY,
@@ -19,13 +18,21 @@ from harness.cli.workflows.sweep_cells import (
     expand_cells,
 )
 from harness.cli.workflows.sweep_names import adapter_name
-from harness.cli.workflows.sweep_parts import Evaluation, MixtureRow, ServeOptions
+from harness.cli.workflows.sweep_parts import (
+    AdapterTraining,
+    Evaluation,
+    MixtureRow,
+    ServeOptions,
+    scaled_weights,
+    weight_name,
+)
 from harness.core.errors import ConfigError
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.sweep_record import SweepRecord, SweepRow
-from trainers.recipe.explain import explain_errors
-from trainers.recipe.parts import DatasetRecipe, StrictModel, expand_home, normalize_datasets
-from trainers.recipe.schema import Recipe, make_recipe
+from trainers.recipe.explain import InvalidValuesError, Location, find_problems
+from trainers.recipe.extended_file import naming_files
+from trainers.recipe.parts import DatasetList, Folder, StrictModel
+from trainers.recipe.schema import make_recipe
 from trainers.recipe.yaml_file import load_data
 
 ROW_KEYS = ("output_dir", "datasets", "seed")
@@ -36,12 +43,13 @@ WEIGHT_HEADER = "original datasets weight"
 class Sweep(StrictModel):
     """A sweep: an adapter per row and seed is trained; all are served by one server, benched, and compared."""
 
-    out: Annotated[Path, BeforeValidator(expand_home)]
+    out: Folder
+    """Folder of the sweep."""
     recipe: dict[str, JsonValue]
     """What the recipes of all adapters share, without output_dir and seed; datasets only beside axes or cells."""
-    original: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
+    original: DatasetList = Field(default_factory=list)
     """The datasets of which ``original_weight`` gives the share in each mixture."""
-    added: Annotated[list[DatasetRecipe], BeforeValidator(normalize_datasets)] = Field(default_factory=list)
+    added: DatasetList = Field(default_factory=list)
     """The datasets that make up the rest of each mixture."""
     original_weight: list[Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=list)
     """The share of ``original`` in each mixture, one mixture per value."""
@@ -120,8 +128,8 @@ class Sweep(StrictModel):
 
     def _mixture_of_weight(self, weight: float) -> Mixture:
         """Return the mixture in which the original datasets have a share."""
-        datasets = (*_scaled(self.original, weight), *_scaled(self.added, 1 - weight))
-        return Mixture(_weight_name(weight), f"{100 * weight:g} %", datasets)
+        datasets = (*scaled_weights(self.original, weight), *scaled_weights(self.added, 1 - weight))
+        return Mixture(weight_name(weight), f"{100 * weight:g} %", datasets)
 
     def table_rows(self) -> list[Cell]:
         """Return the rows of the table, in its order."""
@@ -142,6 +150,14 @@ class Sweep(StrictModel):
     def adapter_name(self, row: str, seed: int) -> str:
         """Return the name under which the adapter of a row and a seed is served."""
         return adapter_name(self.out, row, seed, len(self.seeds) > 1, {cell.name for cell in self.table_rows()})
+
+    def file_location(self, location: Location) -> Location:
+        """Return the keys under which the sweep file has a value of an adapter's recipe."""
+        key = ".".join(map(str, location))
+        for varied in self.axes:
+            if f"{key}.".startswith(f"{varied}."):
+                return ("axes", varied)
+        return ("cells",) if any(key in cell for cell in self.cells) else ("recipe", *location)
 
     @property
     def encoder(self) -> str:
@@ -194,27 +210,6 @@ class Sweep(StrictModel):
                 yield AdapterTraining(adapter, data, make_recipe(data, f"recipe of {adapter}"))
 
 
-@dataclass(frozen=True)
-class AdapterTraining:
-    """One adapter to train, with its recipe as plain values (``data``) and validated (``recipe``)."""
-
-    name: str
-    data: dict[str, Any]
-    recipe: Recipe
-
-
-def _weight_name(weight: float) -> str:
-    return f"w{100 * weight:g}".replace(".", "_")
-
-
-def _scaled(datasets: Sequence[DatasetRecipe], share: float) -> list[DatasetRecipe]:
-    """Return the datasets with their weights scaled to add up to ``share``; a missing weight counts as 1."""
-    if share == 0:
-        return []
-    total = sum(part.weight or 1.0 for part in datasets)
-    return [part.model_copy(update={"weight": share * (part.weight or 1.0) / total}) for part in datasets]
-
-
 def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = None) -> Sweep:
     """Read and check the sweep of a YAML file.
 
@@ -225,16 +220,21 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = Non
     Raises:
         ConfigError: unreadable YAML, an unknown key or a wrong value, also in one of the recipes.
     """
-    try:
-        sweep = Sweep.model_validate(load_data(path, overrides, {} if out is None else {"out": str(out)}))
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {explain_errors(error, Sweep)}") from None
-    try:
-        sweep.inference_prompt()
-        if sweep.axes or sweep.cells:
-            _refuse_equal_recipes(sweep)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    given = {} if out is None else {"out": str(out)}
+    with naming_files(path, [*given, *overrides]):
+        try:
+            sweep = Sweep.model_validate(load_data(path, overrides, given))
+        except ValidationError as error:
+            raise InvalidValuesError(str(path), find_problems(error, Sweep)) from None
+    with naming_files(path, overrides, sweep.file_location):
+        try:
+            sweep.inference_prompt()
+            if sweep.axes or sweep.cells:
+                _refuse_equal_recipes(sweep)
+        except InvalidValuesError:
+            raise
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
     return sweep
 
 

@@ -1,13 +1,16 @@
-"""Parts of a sweep file: explicit mixtures, how to serve, and how to bench."""
+"""Parts of a sweep: explicit mixtures, how to serve, how to bench, and one adapter to train."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from harness.core.random_stream import MAX_SEED
-from trainers.recipe.parts import DatasetRecipe, Spec, StrictModel, normalize_datasets
+from trainers.recipe.parts import DatasetRecipe, FilledDatasetList, Spec, StrictModel
+from trainers.recipe.schema import Recipe
 
 
 class MixtureRow(StrictModel):
@@ -15,7 +18,7 @@ class MixtureRow(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")]
     """The adapter's name; with several seeds ``-s<seed>`` is appended."""
-    datasets: Annotated[list[DatasetRecipe], Field(min_length=1), BeforeValidator(normalize_datasets)]
+    datasets: FilledDatasetList
 
 
 class ServeOptions(StrictModel):
@@ -44,3 +47,25 @@ class Evaluation(StrictModel):
     """None: the prompt of the datasets, if all that show the test input have the same."""
     base: bool = False
     """Whether to bench the base model too."""
+
+
+@dataclass(frozen=True)
+class AdapterTraining:
+    """One adapter to train, with its recipe as plain values (``data``) and validated (``recipe``)."""
+
+    name: str
+    data: dict[str, Any]
+    recipe: Recipe
+
+
+def weight_name(weight: float) -> str:
+    """Return the name of the mixture in which the original datasets have this share."""
+    return f"w{100 * weight:g}".replace(".", "_")
+
+
+def scaled_weights(datasets: Sequence[DatasetRecipe], share: float) -> list[DatasetRecipe]:
+    """Return the datasets with their weights scaled to add up to ``share``; a missing weight counts as 1."""
+    if share == 0:
+        return []
+    total = sum(part.weight or 1.0 for part in datasets)
+    return [part.model_copy(update={"weight": share * (part.weight or 1.0) / total}) for part in datasets]

@@ -18,7 +18,8 @@ from harness.core.files import write_atomically
 if TYPE_CHECKING:
     from harness.cli.workflows.cluster.node import NodeWork, Outcome
     from harness.cli.workflows.cluster.options import Placement
-    from harness.cli.workflows.sweep_file import AdapterTraining, Sweep
+    from harness.cli.workflows.sweep_file import Sweep
+    from harness.cli.workflows.sweep_parts import AdapterTraining
 
 LOGS = "logs"
 """Folder of a sweep with the output of trainings on a cluster, a file per adapter."""

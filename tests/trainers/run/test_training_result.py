@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import urllib.request
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from harness.core.errors import AdapterError, ConfigError
 from harness.data.spec import open_dataset
@@ -26,8 +28,10 @@ from tests.support.training.train_runs import (
     train_command,
 )
 from tests.support.vllm.dtypes import SERVE_OPTIONS
+from trainers.commands.cli import train
 from trainers.commands.merge import merge
 from trainers.commands.parity import check_parity
+from trainers.recipe.yaml_file import load_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -174,3 +178,20 @@ def post_json(url: str, body: Data) -> Data:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as reply:
         return dict(json.load(reply))
+
+
+def test_the_manifest_records_the_files_of_a_recipe_that_extends_another(
+    qwen: Path, plain_run: Path, tmp_path: Path
+) -> None:
+    base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
+    data = recipe_data(qwen, tmp_path / "unused", **FEW_STEPS)
+    base.write_text(json.dumps(data))
+    child.write_text(json.dumps({"extends": "base.yaml", "output_dir": str(tmp_path / "out"), "seed": 9}))
+    result = CliRunner().invoke(train, [str(child), "--no-progress"], catch_exceptions=False)
+    assert result.exit_code == 0
+    manifest = adapter_manifest(tmp_path / "out")
+    assert manifest.recipe == load_recipe(child).model_dump(mode="json")
+    assert (manifest.recipe["seed"], manifest.recipe["max_steps"]) == (9, data["max_steps"])
+    files = [(record.path, record.sha256) for record in manifest.recipe_files or []]
+    assert files == [(str(path), hashlib.sha256(path.read_bytes()).hexdigest()) for path in (child, base)]
+    assert "recipe_files" not in (plain_run / "manifest.json").read_text()

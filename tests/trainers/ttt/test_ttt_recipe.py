@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.core.errors import ConfigError
 from tests.families.make import make_family
@@ -13,7 +14,7 @@ from tests.support.training.recipes import SMALL, write_recipe
 from trainers.model.lora import check_lora
 from trainers.recipe.schema import Recipe, make_recipe
 from trainers.recipe.ttt_presets import PRESETS
-from trainers.recipe.ttt_recipe import load_ttt_recipe, make_ttt_recipe, task_values
+from trainers.recipe.ttt_recipe import load_ttt_recipe, make_ttt_recipe, task_values, unused_keys
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 TINY: dict[str, Any] = {"model": "tiny"}
@@ -83,11 +84,11 @@ def test_the_recipe_s_own_values_replace_those_of_a_preset() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"ttt": {"samples": 3, "steps": 3}}, "ttt: ttt: samples and steps exclude each other"),
+        ({"ttt": {"samples": 3, "steps": 3}}, "recipe: ttt: samples and steps exclude each other"),
         ({"ttt": {"steps": 3, "epochs": 2}}, "epochs repeat the samples of a task; give samples"),
-        ({"ttt": {"leave_out": 3}}, r"ttt: leave_out.0: Input should be 1 or 2 \(got 3\)"),
+        ({"ttt": {"leave_out": 3}}, r"ttt.leave_out.0: Input should be 1 or 2 \(got 3\)"),
         ({"ttt": {"leave_out": [1, 1]}}, "leave_out: a number occurs twice"),
-        ({"ttt": {"sampels": 3}}, "unknown key 'sampels'; did you mean 'samples'"),
+        ({"ttt": {"sampels": 3}}, "unknown key 'ttt.sampels'; did you mean 'ttt.samples'"),
         ({"ttt": {"preset": "mark"}}, "preset: Input should be 'marc', 'architects' or 'nvarc'"),
         ({"ttt": {"task_deadline": "soon"}}, "task_deadline: Input should be a valid number"),
         ({"lora": None}, "lora: null trains whole models"),
@@ -98,6 +99,47 @@ def test_the_recipe_s_own_values_replace_those_of_a_preset() -> None:
 def test_errors_are_one_line_with_the_key(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         make_ttt_recipe({**TINY, **data})
+    assert "\n" not in str(error.value)
+
+
+def test_a_learning_rate_that_decays_after_warmup_is_accepted() -> None:
+    recipe = make_ttt_recipe({**TINY, "scheduler": "polynomial", "warmup": 2, "ttt": {"steps": 3}})
+    assert recipe.scheduler == "polynomial"
+    with pytest.raises(ConfigError, match="polynomial needs steps after warm-up"):
+        make_ttt_recipe({**TINY, "scheduler": "polynomial", "warmup": 3, "ttt": {"steps": 3}})
+
+
+def test_the_training_recipe_of_the_starting_adapter_can_be_extended(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({**SMALL, "lora": {"rank": 4}, "ttt": {"samples": 9}}))
+    path = write_recipe(tmp_path, "extends: train.yaml\nttt: {preset: marc, epochs: 3}\n")
+    recipe = load_ttt_recipe(path, ["seed=7"])
+    assert recipe.lora is not None
+    assert (recipe.model, recipe.seed, recipe.lora.rank, recipe.lora.alpha) == ("tiny", 7, 4, 16)
+    assert (_ttt(recipe).samples, _ttt(recipe).epochs, recipe.datasets) == (9, 3, [])
+    assert unused_keys(path) == ["datasets", "max_steps", "output_dir"]
+    assert load_ttt_recipe(path, ["ttt.samples=null", "ttt.epochs=1", "ttt.steps=3"]).max_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("child", "base", "expected"),
+    [
+        ({"ttt": {"steps": 0}}, {}, "recipe.yaml: ttt.steps: Input should be greater than 0 (got 0)"),
+        ({"seed": 1}, {"ttt": {"sampels": 3}}, "base.yaml: unknown key 'ttt.sampels'; did you mean 'ttt.samples'?"),
+        ({"ttt": {"steps": 3}}, {"ttt": {"samples": 3}}, "recipe.yaml, which extends {}base.yaml: ttt: samples and"),
+        ({"ttt": {"preset": "marc"}}, {"lora": None}, "base.yaml: lora: null trains whole models"),
+        ({"seed": 1}, {"loss_on": "all"}, "base.yaml: loss_on: Input should be 'answer' or 'outputs'"),
+        ({"seed": 1}, {"model": None}, "base.yaml: model: Input should be a valid string"),
+        ({"ttt": 3}, {"ttt": {"steps": 3}}, "recipe.yaml: ttt: Input should be a valid dictionary"),
+    ],
+)  # fmt: skip
+def test_an_error_of_an_extended_recipe_names_the_file(
+    tmp_path: Path, child: dict[str, Any], base: dict[str, Any], expected: str
+) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**TINY, **base}))
+    path = write_recipe(tmp_path, yaml.safe_dump({"extends": "base.yaml", **child}))
+    with pytest.raises(ConfigError) as error:
+        load_ttt_recipe(path)
+    assert f"{tmp_path}/{expected.replace('{}', f'{tmp_path}/')}" in str(error.value)
     assert "\n" not in str(error.value)
 
 

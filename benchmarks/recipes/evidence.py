@@ -1,6 +1,6 @@
 """How often truly equal recipes are called different: one recipe, really trained with 20 seeds.
 
-    python -m benchmarks.recipes_evidence [--quick] [--work FOLDER]
+    python -m benchmarks.recipes.evidence [--quick] [--work FOLDER]
 
 Trains the recipe of benchmarks/recipes/same_recipe.yaml on the tiny base with every seed, serves and benches all
 adapters (`bench sweep`, which resumes), and tests groups of training runs against each other: every pair of adapters
@@ -29,7 +29,7 @@ from harness.stats.paired_test import SIGNIFICANCE, compare
 from harness.stats.power import components_of
 from harness.stats.recipes import compare_recipes
 
-SWEEP = Path(__file__).parent / "recipes" / "same_recipe.yaml"
+SWEEP = Path(__file__).parent / "same_recipe.yaml"
 METRICS = ("accuracy", "vote_2")
 GROUPS = (2, 3, 5, 10)
 SPLITS = 1_000
@@ -109,7 +109,7 @@ def _row(name: str, table: Floats) -> list[str]:
 def main() -> int:
     """Train, bench and test what is missing, and write the page."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recipes_evidence",
+        prog="python -m benchmarks.recipes.evidence",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -129,7 +129,7 @@ def main() -> int:
 _HEAD = """\
 # Equal recipes called different, really trained
 
-Written by `python -m benchmarks.recipes_evidence`. One recipe (`benchmarks/recipes/same_recipe.yaml`: the tiny base,
+Written by `python -m benchmarks.recipes.evidence`. One recipe (`benchmarks/recipes/same_recipe.yaml`: the tiny base,
 few training steps on generated tasks) was trained with {runs} seeds, and every adapter was benched on the same {tasks}
 tasks with N = {n} at temperature 0. All differences between these adapters are chance of training. Figures in points;
 the last two columns are standard deviations of a training run's mean over all tasks, and of its score on one task
