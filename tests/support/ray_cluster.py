@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -75,15 +76,24 @@ def ray_cluster(nodes: int) -> Iterator[RayCluster]:
             process.wait(60)
 
 
+def _settings() -> dict[str, int]:
+    """Return the settings of a node; its helpers get ports, which a raylet awaits for some seconds only otherwise."""
+    names = ("dashboard_agent_listen_port", "metrics_agent_port", "metrics_export_port", "runtime_env_agent_port")
+    sockets = [socket.socket() for _ in names]
+    for each in sockets:
+        each.bind(("", 0))
+    ports = {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+    for each in sockets:
+        each.close()
+    return {"object_store_memory": _STORE, **ports}
+
+
 def main(count: int) -> None:
     """Run the cluster until standard input ends."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": _STORE},
-    )
-    nodes = [cluster.add_node(wait=False, num_cpus=1, object_store_memory=_STORE) for _ in range(count)]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **_settings()})
+    nodes = [cluster.add_node(wait=False, num_cpus=1, **_settings()) for _ in range(count)]
     cluster.wait_for_nodes(int(_START_SECONDS))
     print(json.dumps({"address": cluster.address, "nodes": [node.node_id[:6] for node in nodes]}), flush=True)
     for line in sys.stdin:
