@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.cli.cluster.counting import ROOT
@@ -93,6 +96,26 @@ def test_ctrl_c_lets_every_training_save_its_steps(cluster: RayCluster, tmp_path
         assert log(tmp_path, name).rstrip().endswith("stopped by SIGTERM")
         assert not (tmp_path / name / "manifest.json").exists()
     assert not log(tmp_path, "waiting")
+
+
+def test_without_a_cluster_one_is_started_here_and_leaves_nothing(tmp_path: Path) -> None:
+    """A cluster of this machine alone is started, has no dashboard, and is gone afterwards with all its files."""
+    home, temp = tmp_path / "home", Path(tempfile.mkdtemp(prefix="r"))
+    home.mkdir()
+    (tmp_path / "out").mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    patience = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}
+    environment = {**kept, **patience, "RAY_ADDRESS": "local", "HOME": str(home), "TMPDIR": str(temp)}
+    command = [sys.executable, "-m", "tests.cli.cluster.counting_driver", "ray", str(tmp_path / "out"), "a=3", "bad=-1"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert {line["name"]: line["status"] for line in map(json.loads, done.stdout.splitlines())} == {"a": 0, "bad": 3}
+    assert "starting one on this machine" in done.stderr
+    assert not list(home.iterdir()), "files in HOME"
+    assert not list(temp.glob("ray-*")), "files of Ray are left"
+    temp.rmdir()
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if str(temp) in command], "processes of Ray are left"
 
 
 def test_nodes_that_cannot_train_say_why(cluster: RayCluster, tmp_path: Path) -> None:

@@ -53,62 +53,59 @@ def connected(address: RayAddress) -> Iterator[list[NodeResources]]:
         MissingExtraError: Ray is not installed. ClusterError: the cluster cannot be joined.
     """
     require_ray()
-    target = address.as_text() or os.environ.get("RAY_ADDRESS") or "auto"
+    target = address.as_text() or os.environ.get("RAY_ADDRESS") or ("auto" if _runs_here() else "local")
     with ExitStack() as stack:
-        if target != "local":
-            _check_listening(target)
         stack.enter_context(_variables(_SETTINGS))
-        import ray
+        if target == "local":
+            options = _prepare_local(stack)
+        else:
+            _check_listening(target)
+            options = {}
+        import ray  # reads the variables
 
         stack.callback(ray.shutdown)
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        if target == "local" or not _join(target):
-            _start_here(stack)
+        _init(target, options)
         for number, handler in handlers.items():  # Ray's own would abort at SIGTERM
             signal.signal(number, handler)
         yield [_node(row) for row in ray.nodes() if row["Alive"]]
 
 
-def _join(target: str) -> bool:
-    """Join a running cluster; return False if none was named and none runs.
+def _init(target: str, options: dict[str, Any]) -> None:
+    """Join a running cluster, or start one.
 
     Raises:
-        ClusterError: it cannot be joined.
+        ClusterError: it cannot be joined or started.
     """
     import ray
 
     try:
-        ray.init(address=target, **_quiet())
+        # Without Ray's own lines, and those of workers, on the terminal.
+        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
     except Exception as error:
-        if target == "auto" and isinstance(error, ConnectionError):
-            return False
         why = " ".join(str(error).split())[:300]
-        raise ClusterError(f"--on ray: cannot join the cluster at {target}: {why}") from error
-    return True
+        does = "Ray does not start on this machine" if target == "local" else f"cannot join the cluster at {target}"
+        raise ClusterError(f"--on ray: {does}: {why}") from error
 
 
-def _start_here(stack: ExitStack) -> None:
-    """Start a cluster of this machine alone, without a dashboard, whose files and token vanish with the block."""
-    import ray
+def _runs_here() -> bool:
+    """Return whether the head of a cluster runs on this machine."""
+    import psutil
 
+    running = (each.info for each in psutil.process_iter(["name", "status"]))
+    return any(each["name"] == "gcs_server" and each["status"] != psutil.STATUS_ZOMBIE for each in running)
+
+
+def _prepare_local(stack: ExitStack) -> dict[str, Any]:
+    """Return the options of a cluster of this machine alone, whose files and token vanish with the stack."""
+    click.echo("no Ray cluster is named or runs here; starting one on this machine", err=True)
     if not any(name.startswith("RAY_AUTH") for name in os.environ):  # else Ray writes a token to ~/.ray
         stack.enter_context(_variables({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}))
     options: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     if len(tempfile.gettempdir()) <= _LONGEST_TEMP:
         folder = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)
         options["_temp_dir"] = stack.enter_context(folder)
-    stack.callback(ray.shutdown)  # before the folder is removed
-    click.echo("no Ray cluster is named or runs here; starting one on this machine", err=True)
-    try:
-        ray.init(address="local", **options, **_quiet())
-    except Exception as error:
-        why = " ".join(str(error).split())[:300]
-        raise ClusterError(f"--on ray: Ray does not start on this machine: {why}") from error
-
-
-def _quiet() -> dict[str, Any]:
-    """Return the options of ``ray.init`` that keep Ray's own lines and those of workers off the terminal."""
-    return {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+    return options
 
 
 def _check_listening(target: str) -> None:

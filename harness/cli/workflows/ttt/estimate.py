@@ -138,7 +138,7 @@ def _is_adapted(module: str, lora: LoraRecipe) -> bool:
 
 def _kept_at_once(job: TttJob, adapters: int) -> int:
     """Return how many adapters are on the disk at the same time."""
-    resident = bool(job.options.servers) or job.options.schedule == "resident"
+    resident = (bool(job.options.servers) or job.options.schedule == "resident") and job.options.placement is None
     at_once = job.options.discard and resident and job.options.rescore is None
     return min(adapters, 2) if at_once else adapters
 

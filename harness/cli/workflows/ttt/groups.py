@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from time import time
@@ -94,6 +95,8 @@ def collect_groups(out: Path) -> None:
                 if not adapter.name.startswith("."):
                     _move(adapter, out / ADAPTERS / adapter.name)
         shutil.rmtree(folder)
+    with suppress(OSError):  # there is none, or it has files of somebody else
+        (out / GROUPS).rmdir()
 
 
 def _trained_before(job: TttJob, tasks: Sequence[Task]) -> dict[str, ReplyLine]:
