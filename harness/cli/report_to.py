@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ def report_scores(
         pictures = {} if results is None else _pictures({"intervals": lambda: results_figure(results)})
         return model_reports(ScoredSource(path, command, manifest, costs, session or {}, pictures, dataset), results)
 
-    again = f"bench score {path}" if path.is_dir() else "the same command"
+    again = f"bench score {shlex.quote(str(path))}" if path.is_dir() else "the same command"
     report_to_trackers(trackers, build, again)
 
 

@@ -33,8 +33,9 @@ def append_deliveries(folder: Path, command: str, deliveries: Sequence[Delivery]
         for delivery in deliveries
         for run in delivery.runs
     ]
-    with (folder / SENT).open("a", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    if lines:
+        with (folder / SENT).open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
 
 
 def read_links(folder: Path) -> dict[str, str]:
