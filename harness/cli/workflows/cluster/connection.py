@@ -79,9 +79,9 @@ def _init(target: str, options: dict[str, Any]) -> None:
     """
     import ray
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # without Ray's own lines, and those of workers, on the terminal
     try:
-        # Without Ray's own lines, and those of workers, on the terminal.
-        ray.init(address=target, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
+        ray.init(address=target, log_to_driver=False, configure_logging=False, **options)
     except Exception as error:
         why = " ".join(str(error).split())[:300]
         does = "Ray does not start on this machine" if target == "local" else f"cannot join the cluster at {target}"
