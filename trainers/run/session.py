@@ -18,7 +18,7 @@ from trainers.run.errors import explain_training_errors, explain_write_errors
 from trainers.run.finish import finish_folder, kept_step
 from trainers.run.load import load_setup
 from trainers.run.progress import Progress
-from trainers.run.stop import StopSignal, TrainingStopped
+from trainers.run.stop import StopSignal
 from trainers.run.tracker_runs import noted_tracker_runs
 from trainers.run.trainer import ArcTrainer, RunOutputs
 from trainers.store.best_step import find_best_validation, patience_exhausted
@@ -57,11 +57,7 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool, files: Se
                 progress_bar.print_note(f"resuming after step {start}")
             progress_bar.start_at(start)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if stop.stopped_at is not None and stop.stopped_at < recipe.max_steps:
-            raise TrainingStopped(
-                f"stopped by {stop.sender} after step {stop.stopped_at} of {recipe.max_steps}; it is saved, "
-                "the same command resumes there"
-            )
+        stop.check_finished(recipe.max_steps)
         with explain_write_errors("the result", output):
             _write_result(trainer, recipe, output)
             if first:

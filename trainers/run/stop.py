@@ -35,10 +35,17 @@ class StopSignal:
         """Training step after which the run stopped because of the signal."""
         self._before: dict[signal.Signals, Any] = {}
 
-    @property
-    def sender(self) -> str:
-        """Return the name of the signal; in another training process than the one that received it, that it did."""
-        return self.received.name if self.received is not None else "a signal to another training process"
+    def check_finished(self, steps: int) -> None:
+        """Refuse to take the weights of a run of so many steps for its result if it was stopped before the last.
+
+        Raises:
+            TrainingStopped: also in a process that received no signal, but stopped because another one did.
+        """
+        if self.stopped_at is not None and self.stopped_at < steps:
+            by = self.received.name if self.received is not None else "a signal to another training process"
+            raise TrainingStopped(
+                f"stopped by {by} after step {self.stopped_at} of {steps}; it is saved, the same command resumes there"
+            )
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

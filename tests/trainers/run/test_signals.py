@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from trainers.run.stop import StopSignal
+from trainers.run.stop import StopAtStep, StopSignal, TrainingStopped
 
 STEP = """
 import os, signal, sys, time
@@ -56,3 +57,34 @@ def test_a_command_waits_for_its_step_at_every_interrupt(tmp_path: Path, times: 
             os.killpg(parent.pid, signal.SIGINT)  # as the terminal does
             assert any(line == f"{signal.SIGINT.value}\n" for line in output)
         assert list(output)[-1] == "saved\n"
+
+
+@pytest.mark.parametrize(("signalled", "by"), [(True, "SIGTERM"), (False, "a signal to another training process")])
+def test_a_process_that_stops_before_the_last_step_has_no_result(
+    monkeypatch: pytest.MonkeyPatch, signalled: bool, by: str
+) -> None:
+    """Also one that received no signal, and learns from the others' that training stops after this step."""
+    import torch
+
+    def another_process_was_signalled(received: torch.Tensor, operation: object) -> None:
+        received.fill_(1)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", another_process_was_signalled)
+    with StopSignal() as stop:
+        if signalled:
+            os.kill(os.getpid(), signal.SIGTERM)
+        control, two = SimpleNamespace(), SimpleNamespace(device="cpu", world_size=2)
+        StopAtStep(stop).on_step_end(two, SimpleNamespace(global_step=7), control)
+    assert control.should_save
+    assert control.should_training_stop
+    stop.check_finished(7)
+    with pytest.raises(TrainingStopped, match=f"^stopped by {by} after step 7 of 8; it is saved"):
+        stop.check_finished(8)
+
+
+def test_a_run_without_signals_is_finished() -> None:
+    with StopSignal() as stop:
+        StopAtStep(stop).on_step_end(
+            SimpleNamespace(device="cpu", world_size=1), SimpleNamespace(global_step=7), SimpleNamespace()
+        )
+    stop.check_finished(8)
