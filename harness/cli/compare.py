@@ -118,7 +118,8 @@ def _group(
     if named:
         return group_as_named(trained_models(names, selected), named, training, paired)
     if len(set(names)) < len(names):
-        return Grouping(())
+        twice = next(name for name in names if names.count(name) > 1)
+        return Grouping((), notes=(f"{twice} is named twice, so that runs are not grouped by recipe",))
     return group_by_manifest(trained_models(names, selected), training, paired)
 
 

@@ -66,7 +66,7 @@ def gate(
     from harness.results.junit_xml import write_junit
 
     requirement, choices = Requirement(metric, minimum, margin, gain), ScoringChoices(common, rule, scorer)
-    _check_usage(requirement, runs, baselines, recipes)
+    _check_usage(requirement, runs, baselines, recipes, paired_seeds)
     name = requirement.in_words(", ".join(runs or recipes[:1]), ", ".join(baselines or recipes[1:]))
     several = bool(recipes) or len(runs) > 1 or len(baselines) > 1
     try:
@@ -91,7 +91,7 @@ def gate(
 
 
 def _check_usage(
-    requirement: Requirement, runs: Sequence[str], baselines: Sequence[str], recipes: Sequence[str]
+    requirement: Requirement, runs: Sequence[str], baselines: Sequence[str], recipes: Sequence[str], paired: bool
 ) -> None:
     """Raise UsageError unless the options say what is tested, and against what."""
     asked = [value for value in (requirement.minimum, requirement.margin, requirement.gain) if value is not None]
@@ -107,6 +107,8 @@ def _check_usage(
             )
     elif len(asked) != 1 or bool(baselines) != compared:
         raise click.UsageError("give either --min, or --baseline with --margin or --min-gain")
+    if paired and not recipes and max(len(runs), len(baselines)) == 1:
+        raise click.UsageError("--paired-seeds needs two recipes with several training runs each")
 
 
 def _check_metric(metric: str) -> None:

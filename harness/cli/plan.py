@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.scoring.recipe_runs import RecipeRuns, TrainedModel
 
 _POINTS = click.FloatRange(0, 100, min_open=True)
-_HOURS = click.FloatRange(0, min_open=False)
+_HOURS = click.FloatRange(0, 1e12)
 
 
 @click.command()

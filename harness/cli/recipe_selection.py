@@ -100,7 +100,7 @@ def group_as_named(
         paired: whether the training runs are compared in pairs.
 
     Raises:
-        ConfigError: a recipe has one training run, or two with the same weights; paired ones differ in number.
+        ConfigError: a recipe has one training run; two runs have the same weights; paired ones differ in number.
     """
     from harness.scoring.recipe_runs import named_recipe_runs
 

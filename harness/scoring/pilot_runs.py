@@ -67,7 +67,8 @@ def read_pilot(
     _check_runs(recipes, train_sd, task_sd)
     predictions = _predictions(recipes)
     pairs = [(recipe, recipes[0]) for recipe in recipes[1:]] or [(recipes[0], recipes[0])]
-    components = mean_components([_components(metric, pair, predictions, halves, train_sd) for pair in pairs])
+    repeated = [recipe for recipe in recipes if len(recipe.models) >= FEWEST_RUNS]
+    components = mean_components([_components(metric, pair, repeated, predictions, halves, train_sd) for pair in pairs])
     if train_sd is not None:
         components = replace(components, training=train_sd**2)
     if task_sd is not None:
@@ -114,18 +115,38 @@ def _predictions(recipes: Sequence[RecipeRuns]) -> int:
     return max(1, next(iter(numbers.values())))
 
 
-def _components(metric: str, pair: Pair, predictions: int, halves: Halves, train_sd: float | None) -> Components:
-    """Return the components of one pair of recipes; a recipe paired with itself stands alone."""
-    if (scores := recipe_scores(metric, pair)) is None:
-        raise ConfigError(f"{metric} is not measured alike in {pair[0].name} and {pair[1].name}; choose another metric")
+def _components(
+    metric: str,
+    pair: Pair,
+    repeated: Sequence[RecipeRuns],
+    predictions: int,
+    halves: Halves,
+    train_sd: float | None,
+) -> Components:
+    """Return the components of one pair of recipes; a recipe paired with itself stands alone.
+
+    Args:
+        repeated: all recipes with several training runs, which show how those of two recipes with one each vary.
+    """
+    scores = _scores(metric, pair)
     sampling = _sampling(scores, halves)
     runs = [len(scores.values), len(scores.baseline)]
     if min(runs) >= FEWEST_RUNS and pair[0] is not pair[1]:
         return components_of(difference_variance(scores.values, scores.baseline), predictions, sampling)
     if max(runs) >= FEWEST_RUNS:
         return components_of_few_runs(scores.values, scores.baseline, predictions, sampling)
+    if repeated:
+        others = [_scores(metric, (recipe, recipe)).values for recipe in repeated]
+        return components_of_few_runs(scores.values, scores.baseline, predictions, sampling, others)
     sd = float(np.std(scores.values[0] - scores.baseline[0], ddof=1))
     return components_of_adapters(sd, train_sd or 0.0, predictions, sampling or 0.0)
+
+
+def _scores(metric: str, pair: Pair) -> RecipeScores:
+    """Return the scores of two recipes; raise ConfigError if they are not comparable in the metric."""
+    if (scores := recipe_scores(metric, pair)) is None:
+        raise ConfigError(f"{metric} is not measured alike in {pair[0].name} and {pair[1].name}; choose another metric")
+    return scores
 
 
 def _sampling(scores: RecipeScores, halves: Halves) -> float | None:

@@ -85,13 +85,14 @@ def named_recipe_runs(
         paired: whether the training runs are compared in pairs.
 
     Raises:
-        ConfigError: a recipe has one training run, or two with the same weights; paired ones differ in number.
+        ConfigError: a recipe has one training run; two runs have the same weights; paired ones differ in number.
     """
     known, grouped = iter(models), []
     for name, runs in recipes.items():
         grouped.append(RecipeRuns(name, tuple(next(known) for _ in runs)))
         refuse_same_weights(grouped[-1].models, name)
         require_several_runs(grouped[-1])
+    refuse_same_weights([model for recipe in grouped for model in recipe.models], " or ".join(recipes))
     if paired and len({len(recipe.models) for recipe in grouped}) > 1:
         counts = ", ".join(f"{recipe.name} {len(recipe.models)}" for recipe in grouped)
         raise ConfigError(f"--paired-seeds: the recipes have different numbers of training runs ({counts})")

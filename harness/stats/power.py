@@ -98,11 +98,15 @@ def components_of_adapters(sd: float, training_sd: float, predictions: int = 1, 
 
 
 def components_of_few_runs(
-    values: ArrayLike, baseline: ArrayLike, predictions: int = 1, sampling: float | None = None
+    values: ArrayLike,
+    baseline: ArrayLike,
+    predictions: int = 1,
+    sampling: float | None = None,
+    others: Sequence[ArrayLike] = (),
 ) -> Components:
-    """Return the components that pilot runs show if one recipe has a single training run.
+    """Return the components that pilot runs show if one of two recipes, or each, has a single training run.
 
-    The training runs of both recipes are assumed to vary alike, so that those of the other recipe show how. Equal
+    The training runs of all recipes are assumed to vary alike, so that those of the other recipes show how. Equal
     numbers of runs give what ``components_of`` gives where no estimate is negative.
 
     Args:
@@ -110,12 +114,15 @@ def components_of_few_runs(
         baseline: scores of the other recipe on the same tasks.
         predictions: number of predictions per test output of the pilot runs.
         sampling: as for ``components_of``.
+        others: scores of further recipes on the same tasks, each of shape (runs, tasks); only how their training runs
+            vary is used.
 
     Raises:
-        ValueError: both recipes have a single training run.
+        ValueError: no recipe has several training runs.
     """
     recipes = [np.asarray(scores, np.float64) for scores in (values, baseline)]
-    repeated = [scores for scores in recipes if len(scores) >= FEWEST_RUNS]
+    further = [np.asarray(scores, np.float64) for scores in others]
+    repeated = [scores for scores in (*recipes, *further) if len(scores) >= FEWEST_RUNS]
     freedom, tasks = sum(len(scores) - 1 for scores in repeated), recipes[0].shape[1]
     if not freedom:
         raise ValueError("one training run of each recipe says nothing about how training runs differ")

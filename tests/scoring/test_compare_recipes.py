@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,22 @@ def test_the_same_weights_twice_are_no_two_training_runs(capsys: Capture, runs: 
     status, _, error = run_bench(capsys, "compare", *words)
     assert status == 2
     assert "they are one training run of a, not two" in error
+
+
+def test_the_same_weights_in_two_recipes_are_refused(capsys: Capture, runs: list[Path], tmp_path: Path) -> None:
+    record_training(runs[1], {runs[1].name: training_of(1)}, {runs[1].name: "f" * 64})
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[1], copy)
+    words = ["--recipe", f"a={runs[0]},{runs[1]}", "--recipe", f"b={copy},{runs[4]}"]
+    status, _, error = run_bench(capsys, "compare", *words)
+    assert status == 2
+    assert "have the same weights: they are one training run of a or b, not two" in error
+
+
+def test_a_run_named_twice_is_why_recipes_are_not_compared(capsys: Capture, runs: list[Path]) -> None:
+    status, out, _ = run_bench(capsys, "compare", *runs, runs[0], "--metric", "accuracy")
+    assert status == 0
+    assert f"{runs[0]} is named twice, so that runs are not grouped by recipe" in out
 
 
 def test_recipes_of_one_training_run_are_refused_in_words(capsys: Capture, runs: list[Path]) -> None:

@@ -114,6 +114,8 @@ def test_one_model_is_labelled_as_that(capsys: Capture, make_run: MakeRun) -> No
         (["--recipe", "a=RUN0,RUN1", "--margin", "0.1"], "give one --recipe with --min, or two with --margin"),
         (["--recipe", "a=RUN0,RUN1", "--baseline", "RUN3", "--margin", "0.1"], "is a second --recipe"),
         (["RUN0", "RUN1", "--min", "0.1", "--paired-seeds"], "needs two recipes"),
+        (["RUN0", "--min", "0.1", "--paired-seeds"], "needs two recipes"),
+        (["RUN0", "--baseline", "RUN3", "--margin", "0.1", "--paired-seeds"], "needs two recipes"),
         (["RUN0", "RUN1", "--metric", "unanswered", "--min", "0.1"], "less of unanswered is better"),
         (["RUN0", "RUN1", "--metric", "greedy", "--min", "0.1"], "enumerated views only"),
     ],

@@ -96,6 +96,15 @@ def test_several_recipes_are_averaged_over_comparisons_with_the_first(run: Path)
     assert together.training == pytest.approx(both[0].training)
 
 
+def test_two_recipes_with_one_run_each_borrow_from_a_third(run: Path) -> None:
+    names = ("a-s0", "a-s1", "b")
+    expected = pilot_of(run, "b", "a-s0").components
+    for order in (names, names[::-1]):
+        mixed = pilot_of(run, *order).components
+        assert mixed.training == pytest.approx(expected.training)
+        assert mixed.residual(8) == pytest.approx(expected.residual(8))
+
+
 def test_the_plan_is_that_of_the_statistics(run: Path) -> None:
     pilot = pilot_of(run, "a", "b")
     plan = make_plan(pilot, 0.05, 3.0, 0.5, 40.0, 2_000)
@@ -198,6 +207,7 @@ def test_the_command_prints_draws_and_writes_json(run: Path, tmp_path: Path) -> 
         (["RUN", "--difference", "0"], "--difference"),
         (["RUN", "--train-sd", "nan"], "nan is not a finite number"),
         (["RUN", *PRICES[:2]], "give both --gpu-hours-per-training and --gpu-hours-per-1000-predictions"),
+        (["RUN", "--gpu-hours-per-training", "1e308", *PRICES[2:]], "1e+308 is not in the range"),
         (["RUN", "--budget", "3"], "--budget needs --gpu-hours-per-training"),
         (["RUN", "-o", "plan.jpg"], "name a .png or .svg file"),
         (["RUN", "--recipe", "a=RUN@a-s0"], "name the pilot runs, or recipes"),
