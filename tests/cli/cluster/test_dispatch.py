@@ -64,6 +64,7 @@ def node_of(root: Path, name: str) -> str:
 
 def test_a_lost_node_and_a_failure(cluster: RayCluster, tmp_path: Path) -> None:
     """The work of a killed node is placed again and resumes; one that fails is named; the others are done once."""
+    (tmp_path / "c.log").write_text("=== running on old (000000)\n")  # of an earlier command
     with counting(cluster, tmp_path, "a=80", "b=80", "bad=-1", "c=3") as process:
         wait_until(lambda: "step 8" in log(tmp_path, "a") and "step 8" in log(tmp_path, "b"), SECONDS)
         assert {node_of(tmp_path, "a"), node_of(tmp_path, "b")} == set(cluster.nodes)
@@ -80,6 +81,7 @@ def test_a_lost_node_and_a_failure(cluster: RayCluster, tmp_path: Path) -> None:
         assert [step for each in attempts(tmp_path, name) for step in each] == list(range(steps))
     assert "again; the node before was lost" in errors
     assert "failed bad on" in errors
+    assert "old (000000)" not in errors
     assert "state-dump" not in errors, "Ray's own lines reach the terminal"
 
 
