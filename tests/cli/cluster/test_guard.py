@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +48,11 @@ def test_a_training_ends_with_its_parent(tmp_path: Path) -> None:
         training = psutil.Process(int(parent.stdout.readline()))
         wait_until((tmp_path / "a" / "steps.txt").exists)
         parent.send_signal(signal.SIGKILL)
-    training.wait(20)
+    try:
+        training.wait(20)
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            training.kill()
     with lock_folder(tmp_path / "a"):
         assert not (tmp_path / "a" / "manifest.json").exists()
 
