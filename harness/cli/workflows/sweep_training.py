@@ -81,8 +81,8 @@ def write_recipe(plan: Sweep, training: AdapterTraining) -> Path:
 
 def _threads(trainings: Sequence[AdapterTraining]) -> int | None:
     """Return the most threads of the recipes; None if one leaves them to torch."""
-    threads = [training.recipe.threads for training in trainings]
-    return max((number for number in threads if number is not None), default=None) if None not in threads else None
+    threads = [training.recipe.threads for training in trainings if training.recipe.threads is not None]
+    return max(threads) if len(threads) == len(trainings) else None
 
 
 def _launcher(plan: Sweep) -> list[str]:
@@ -123,10 +123,10 @@ def _work(plan: Sweep, training: AdapterTraining) -> NodeWork:
 
 def _checked(work: NodeWork, outcome: Outcome) -> Outcome:
     """Return an outcome, as a failure if the adapter is not in this machine's folder."""
-    from harness.cli.workflows.cluster.node import Outcome
+    from harness.cli.workflows.cluster.node import Outcome, is_soon
 
     manifest = Path(work.folder) / "manifest.json"
-    if outcome.status == 0 and not manifest.exists():
+    if outcome.status == 0 and not is_soon(manifest.exists):
         return Outcome(
             1, outcome.node, f"trained on {outcome.node}, but {manifest} is not on this machine; use a shared folder"
         )

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, needs_ray]
 SECONDS = 200.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     with ray_cluster(2) as running:
         yield running
@@ -60,27 +60,6 @@ def attempts(root: Path, name: str) -> list[list[int]]:
 def node_of(root: Path, name: str) -> str:
     """Return the node that a log named last."""
     return log(root, name).rpartition("=== running on ")[2].partition("(")[2][:6]
-
-
-def test_a_lost_node_and_a_failure(cluster: RayCluster, tmp_path: Path) -> None:
-    """The work of a killed node is placed again and resumes; one that fails is named; the others are done once."""
-    with counting(cluster, tmp_path, "a=80", "b=80", "bad=-1", "c=3") as process:
-        wait_until(lambda: "step 8" in log(tmp_path, "a") and "step 8" in log(tmp_path, "b"), SECONDS)
-        assert {node_of(tmp_path, "a"), node_of(tmp_path, "b")} == set(cluster.nodes)
-        lost = node_of(tmp_path, "b")
-        cluster.kill(lost)
-        output, errors = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, errors
-    outcomes: dict[str, Any] = {line["name"]: line for line in map(json.loads, output.splitlines())}
-    assert {name: line["status"] for name, line in outcomes.items()} == {"a": 0, "b": 0, "bad": 3, "c": 0}
-    assert outcomes["bad"]["message"] == "-1 steps cannot be counted"
-    assert lost not in outcomes["b"]["node"]
-    assert [len(attempts(tmp_path, name)) for name in "abc"] == [1, 2, 1]
-    for name, steps in (("a", 80), ("b", 80), ("c", 3)):
-        assert [step for each in attempts(tmp_path, name) for step in each] == list(range(steps))
-    assert "again; the node before was lost" in errors
-    assert "failed bad on" in errors
-    assert "state-dump" not in errors, "Ray's own lines reach the terminal"
 
 
 def test_ctrl_c_lets_every_training_save_its_steps(cluster: RayCluster, tmp_path: Path) -> None:
@@ -140,3 +119,29 @@ def test_nodes_that_cannot_train_say_why(cluster: RayCluster, tmp_path: Path) ->
         f"would train with other code: Python {python} instead of 2.7.18, wheel of fortune is missing instead of 1"
     )
     assert not list(tmp_path.glob("*/steps.txt"))
+
+
+def test_a_lost_node_and_a_failure(cluster: RayCluster, tmp_path: Path) -> None:
+    """The work of a killed node is placed again and resumes; one that fails is named; the others are done once.
+
+    The last test: it leaves the cluster with one node.
+    """
+    (tmp_path / "c.log").write_text("=== running on old (000000)\n")  # of an earlier command
+    with counting(cluster, tmp_path, "a=80", "b=80", "bad=-1", "c=3") as process:
+        wait_until(lambda: "step 8" in log(tmp_path, "a") and "step 8" in log(tmp_path, "b"), SECONDS)
+        assert {node_of(tmp_path, "a"), node_of(tmp_path, "b")} == set(cluster.nodes)
+        lost = node_of(tmp_path, "b")
+        cluster.kill(lost)
+        output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    outcomes: dict[str, Any] = {line["name"]: line for line in map(json.loads, output.splitlines())}
+    assert {name: line["status"] for name, line in outcomes.items()} == {"a": 0, "b": 0, "bad": 3, "c": 0}
+    assert outcomes["bad"]["message"] == "-1 steps cannot be counted"
+    assert lost not in outcomes["b"]["node"]
+    assert [len(attempts(tmp_path, name)) for name in "abc"] == [1, 2, 1]
+    for name, steps in (("a", 80), ("b", 80), ("c", 3)):
+        assert [step for each in attempts(tmp_path, name) for step in each] == list(range(steps))
+    assert "again; the node before was lost" in errors
+    assert "failed bad on" in errors
+    assert "old (000000)" not in errors
+    assert "state-dump" not in errors, "Ray's own lines reach the terminal"

@@ -22,7 +22,7 @@ from tests.support.ray_cluster import RayCluster, needs_ray, ray_cluster
 from tests.support.runs.ttt_runs import IDS, Site, assert_same, records
 from tests.support.servers.adapter_server import AdapterServer
 
-pytestmark = [pytest.mark.slow, needs_ray]
+pytestmark = [pytest.mark.long, needs_ray]
 SECONDS = 900.0
 ONLY_TRAINS = """
 import sys
@@ -71,7 +71,6 @@ def log(out: Path, name: str) -> str:
     return path.read_text() if path.exists() else ""
 
 
-@pytest.mark.long
 def test_a_sweep_on_a_cluster_is_that_of_one_machine(cluster: RayCluster, tmp_path: Path) -> None:
     """The table of a sweep that was trained on a cluster is that of one machine, in every figure."""
     outs = []
@@ -125,7 +124,6 @@ def weights(out: Path, name: str) -> str:
     return str(json.loads((out / "trained" / name / "manifest.json").read_bytes())["weights_sha256"])
 
 
-@pytest.mark.long
 def test_a_training_that_fails_is_named_and_the_others_are_trained(cluster: RayCluster, tmp_path: Path) -> None:
     """One adapter fails: it is named, the others are trained, nothing is served, and the status is its own."""
     path, out = sweep_file(tmp_path / "fails"), tmp_path / "fails" / "out"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,6 +74,7 @@ class Outcome:
     lines: tuple[str, ...] = ()
 
 
+@cache
 def code_versions() -> dict[str, str]:
     """Return what must be equal on all nodes: Python, this code and the packages that decide what is trained."""
     environment = training_environment()
@@ -83,6 +85,16 @@ def code_versions() -> dict[str, str]:
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's content in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def is_soon(condition: Callable[[], bool]) -> bool:
+    """Return whether a condition on files that another machine has just written is true, or becomes true soon."""
+    until = time.monotonic() + _SHARED_SECONDS
+    while not condition():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
 
 
 def node_name() -> str:
@@ -140,12 +152,9 @@ def _check_node(work: NodeWork, node: str) -> None:
     Raises:
         RunError: it lacks the shared folder or the directory, or has other versions.
     """
-    until = time.monotonic() + _SHARED_SECONDS
     path = Path(work.input)
-    while not (path.is_file() and file_digest(path) == work.input_digest):
-        if time.monotonic() >= until:
-            raise RunError(f"node {node} does not see {path}: --out must be in a folder that all nodes share")
-        time.sleep(_POLL_SECONDS)
+    if not is_soon(lambda: path.is_file() and file_digest(path) == work.input_digest):
+        raise RunError(f"node {node} does not see {path}: --out must be in a folder that all nodes share")
     if not Path(work.directory).is_dir():
         raise RunError(
             f"node {node} has no folder {work.directory}, where the command was started and relative paths count from; "

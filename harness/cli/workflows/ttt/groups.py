@@ -19,7 +19,7 @@ import click
 from harness.cli.workflows.cluster.connection import connected
 from harness.cli.workflows.cluster.dispatch import dispatch
 from harness.cli.workflows.cluster.display import Board
-from harness.cli.workflows.cluster.node import code_versions, file_digest
+from harness.cli.workflows.cluster.node import code_versions, file_digest, is_soon
 from harness.cli.workflows.cluster.options import Placement
 from harness.cli.workflows.cluster.resources import choose_resources
 from harness.cli.workflows.ttt.group_node import GroupWork, train_group
@@ -147,7 +147,7 @@ def _take_adapter(out: Path, group: Path, reply: ReplyLine) -> None:
     if reply.adapter is None:
         return
     source, target = adapter_path(group, reply.task_id), adapter_path(out, reply.task_id)
-    if not source.is_dir() or content_hash(source) != reply.digest:
+    if not is_soon(lambda: source.is_dir() and content_hash(source) == reply.digest):
         raise RunError(f"{source} is not what its node wrote; --out must be in a folder that all nodes share")
     _move(source, target)
 
