@@ -18,7 +18,9 @@ def describe_sweep(plan: Sweep) -> None:
     for training in trainings:
         recipe = training.recipe
         total = sum(part.weight or 0 for part in recipe.datasets)
-        parts = ", ".join(f"{(part.weight or 0) / (total or 1):.1%} {part.spec}" for part in recipe.datasets)
+        parts = ", ".join(
+            part.spec if part.weight is None else f"{part.weight / total:.1%} {part.spec}" for part in recipe.datasets
+        )
         is_trained = recipe.resume and (Path(recipe.output_dir) / "manifest.json").exists()
         trained += is_trained
         done = "trained" if is_trained else f"{recipe.max_steps} steps"
