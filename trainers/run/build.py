@@ -16,6 +16,7 @@ from trainers.model.lora import lora_config, other_modules_pattern, targets_head
 from trainers.model.start_adapter import load_start_adapter
 from trainers.run.load import Setup, padding_token
 from trainers.run.stop import StopAtStep, StopSignal
+from trainers.run.tracker_guard import guard_trackers
 from trainers.run.tracker_runs import NoteTrackerRuns
 from trainers.run.trainer import ArcTrainer, RunOutputs
 from trainers.run.trl_config import micro_batch_limits
@@ -52,6 +53,7 @@ def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, st
     except ValueError as error:
         raise ConfigError(f"recipe: the trainer does not take it: {error}") from error
     trainer.remove_callback(PrinterCallback)
+    guard_trackers(trainer.callback_handler.callbacks, recipe.report_to)
     if recipe.quantize_4bit:
         _keep_float32(trainer.model, originals)
     return trainer

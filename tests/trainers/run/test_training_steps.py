@@ -107,6 +107,7 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
     """TRL rounds it to bfloat16 in a first session, while a checkpoint restores it in float32."""
     import torch
     from safetensors.torch import load_file
+    from transformers.integrations import TensorBoardCallback
 
     from trainers.data.hf_dataset import MixtureDataset
     from trainers.model.inputs import open_inputs
@@ -118,7 +119,9 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
     from trainers.run.trainer import RunOutputs
 
     adapter = {"adapter": str(plain_run)} if continued else {}
-    recipe = make_recipe(recipe_data(qwen, tmp_path / "out", lora={"rank": 8}, max_steps=2, **adapter))
+    recipe = make_recipe(
+        recipe_data(qwen, tmp_path / "out", lora={"rank": 8}, max_steps=2, report_to="tensorboard", **adapter)
+    )
     setup = load_setup(open_inputs(recipe), recipe, tmp_path / "out")
     setup.model.is_loaded_in_4bit = True  # by which TRL knows; the weights themselves need bitsandbytes
     setup = replace(setup, recipe=recipe.model_copy(update={"quantize_4bit": True}))
@@ -127,6 +130,8 @@ def test_an_adapter_on_4_bit_weights_stays_in_float32(
         trainer = build_trainer(setup, rows, outputs=RunOutputs(None, Progress(2, 1, False)), stop=stop)
     weights = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    (tracker,) = (c for c in trainer.callback_handler.callbacks if isinstance(c, TensorBoardCallback))
+    assert hasattr(tracker.on_log, "__wrapped__"), "a tracker's errors end the training"
     if continued:
         saved = load_file(plain_run / "adapter_model.safetensors")
         assert all(torch.equal(weights[name.replace(".weight", ".default.weight")], w) for name, w in saved.items())
