@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -58,9 +57,9 @@ def test_a_training_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_node_waits_until_the_folder_is_free(tmp_path: Path) -> None:
-    """A training does not begin before the lost node's process has released the folder; then it is done once."""
-    work, released = counting_work(tmp_path, "a", 2), 0.0
+def test_a_node_waits_until_the_folder_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training is not begun while the lost node's process has the folder, and is done once it is released."""
+    work, log = counting_work(tmp_path, "a", 2), tmp_path / "a.log"
     holder = subprocess.Popen(
         [sys.executable, "-c", "import sys, time; from pathlib import Path; from trainers.store.run_folder import *\n"
          "with lock_folder(Path(sys.argv[1])): print(flush=True); time.sleep(600)", str(tmp_path / "a")],
@@ -68,17 +67,15 @@ def test_a_node_waits_until_the_folder_is_free(tmp_path: Path) -> None:
     )  # fmt: skip
     assert holder.stdout is not None
     holder.stdout.readline()
-
-    def release() -> None:
-        nonlocal released
-        released = time.time()
-        holder.kill()
-
-    threading.Timer(2.0, release).start()
-    outcome = node.run_training(work)
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "_LOCK_SECONDS", 0.5)
+        outcome = node.run_training(work)
+    assert (outcome.status, outcome.node) == (1, "here (abcdef)")
+    assert f"process {holder.pid} trains in this folder" in outcome.message
+    assert log.read_text() == f"{node.RUNNING}here (abcdef)\n", "its process was started"
+    threading.Timer(1.0, holder.kill).start()
+    assert node.run_training(work) == node.Outcome(0, "here (abcdef)")
     holder.wait()
-    assert (outcome.status, outcome.node) == (0, "here (abcdef)")
-    assert (tmp_path / "a" / "steps.txt").stat().st_ctime > released > 0
     assert len((tmp_path / "a" / "steps.txt").read_text().splitlines()) == 2
 
 
