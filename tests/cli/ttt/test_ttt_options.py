@@ -147,7 +147,7 @@ def test_the_estimate_counts_what_training_cannot_use_and_what_is_kept(tmp_path:
 def test_the_command_that_resumes_does_no_task_again(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["bench", "ttt", "r.yaml", "--resume", "--task", "a", "--task=b", "--api-key", "secret"]
     monkeypatch.setattr("sys.argv", words)
-    assert resume_command(without="--task") == "bench ttt r.yaml --resume --api-key KEY"
+    assert resume_command("--task") == "bench ttt r.yaml --resume --api-key KEY"
     assert resume_command() == "bench ttt r.yaml --resume --task a --task=b --api-key KEY"
 
 
