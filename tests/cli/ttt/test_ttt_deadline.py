@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -80,7 +81,7 @@ def run(site: Site, out: Path, deadline: Deadline | None, *, rescore: int | None
     resume = out.exists()
     sampling = RunOptions(
         servers=(site.server.url,), models=("mine",), dataset=DATASET, n=VIEWS, out=out, max_tokens=24, resume=resume,
-        policy=QUICK_POLICY,
+        policy=replace(QUICK_POLICY, max_in_flight=1),
     )  # fmt: skip
     options = TttOptions(
         make_ttt_recipe(RECIPE), sampling, site.registry, rescore=rescore, training_deadline=Deadline(0.001),
@@ -99,6 +100,19 @@ def passes_at(deadline: Deadline, number: int) -> Callable[[Body], None]:
             object.__setattr__(deadline, "started", monotonic() - HOUR)
 
     return notice
+
+
+def hang_and_pass(server: AdapterServer, number: int, deadline: Deadline) -> None:
+    """Make a server hang after so many answers, and an hour's deadline pass some seconds after every greeting."""
+    hang_after(server, number)
+    counted = server.refuse
+
+    def notice(body: Body) -> None:
+        counted(body)
+        if body.get("max_tokens") == 1:  # before the session looks at the time that is left
+            object.__setattr__(deadline, "started", monotonic() - HOUR + 6)
+
+    server.refuse = notice
 
 
 def check_cut(out: Path, seconds: float) -> int:
@@ -158,10 +172,11 @@ def test_a_task_that_is_cut_is_not_recorded_as_answered(
     site: Site, server: AdapterServer, whole: Path, tmp_path: Path, number: int
 ) -> None:
     out = tmp_path / "run"
-    hang_after(server, number)
-    missing = run(site, out, Deadline(4.0))
+    deadline = Deadline(HOUR)
+    hang_and_pass(server, number, deadline)
+    missing = run(site, out, deadline)
     answer_again(server)
-    assert check_cut(out, 4.0) == number
+    assert check_cut(out, HOUR) == number
     assert missing == Missing(TOTAL - number, TOTAL, "predictions")
     assert tuple(records(out)) == IDS[: number // VIEWS]
     check_completed(site, out, whole)
