@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import orjson
 import pytest
@@ -21,27 +18,21 @@ from hypothesis import strategies as st
 
 from harness.candidates.rescores import RESCORES_FILE, read_rescores
 from harness.cli.workflows.ttt.cutting import Missing
-from harness.cli.workflows.ttt.estimate import estimate_ttt
-from harness.cli.workflows.ttt.job import TttJob, TttOptions
-from harness.cli.workflows.ttt.run import run_ttt
 from harness.core.deadline import Deadline
 from harness.runs.deadline_record import RunDeadline
 from harness.runs.folder import RunFolder
 from harness.sampling import engine
-from harness.sampling.options import RunOptions
 from tests.cli.ttt.test_ttt_options import RECIPE
 from tests.support.commands import run_bench
-from tests.support.runs.cut_runs import answer_again, hang_after
+from tests.support.runs.cut_runs import answer_again
 from tests.support.runs.run_folders import load_records
-from tests.support.runs.sampling_runs import QUICK_POLICY
+from tests.support.runs.ttt_deadlines import HOUR, hang_and_pass, passes_at, run
 from tests.support.runs.ttt_runs import DATASET, IDS, VIEWS, Site, answers, records
 from tests.support.servers.adapter_server import AdapterServer
 from tests.support.servers.chat_answers import Body
-from trainers.recipe.ttt_recipe import make_ttt_recipe
 
 Capture = pytest.CaptureFixture[str]
 TOTAL = VIEWS * len(IDS)
-HOUR = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -75,47 +66,6 @@ def whole(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     assert run(site, out, None) is None
     return out
-
-
-def run(
-    site: Site, out: Path, deadline: Deadline | None, *, rescore: int | None = None, **changes: Any
-) -> Missing | None:
-    """Begin or resume a run that the base answers."""
-    resume = out.exists()
-    sampling = RunOptions(
-        servers=(site.server.url,), models=("mine",), dataset=DATASET, n=VIEWS, out=out, max_tokens=24, resume=resume,
-        policy=replace(QUICK_POLICY, max_in_flight=1), **changes,
-    )  # fmt: skip
-    options = TttOptions(
-        make_ttt_recipe(RECIPE), sampling, site.registry, rescore=rescore, training_deadline=Deadline(0.001),
-        deadline=deadline,
-    )  # fmt: skip
-    job = TttJob.open(options)
-    return run_ttt(job, estimate_ttt(job, on_gpu=False))
-
-
-def passes_at(deadline: Deadline, number: int) -> Callable[[Body], None]:
-    """Return a hook of a server that makes an hour's deadline pass at so many answers; greetings are not counted."""
-    numbers = count(1)
-
-    def notice(body: Body) -> None:
-        if body.get("max_tokens") != 1 and next(numbers) == number:
-            object.__setattr__(deadline, "started", monotonic() - HOUR)
-
-    return notice
-
-
-def hang_and_pass(server: AdapterServer, number: int, deadline: Deadline) -> None:
-    """Make a server hang after so many answers, and an hour's deadline pass some seconds after every greeting."""
-    hang_after(server, number)
-    counted = server.refuse
-
-    def notice(body: Body) -> None:
-        counted(body)
-        if body.get("max_tokens") == 1:  # before the session looks at the time that is left
-            object.__setattr__(deadline, "started", monotonic() - HOUR + 6)
-
-    server.refuse = notice
 
 
 def check_cut(out: Path, seconds: float) -> int:
