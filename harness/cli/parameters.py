@@ -76,18 +76,19 @@ _POLICY = (
 )
 
 
-def deadline_option(effect: str) -> Callable[[F], F]:
-    """Return the option ``--deadline``, whose value is a ``Deadline`` that counts from the start of the command.
+def deadline_option(effect: str, name: str = "--deadline", also: str = "") -> Callable[[F], F]:
+    """Return an option whose value is a ``Deadline`` that counts from the start of the command.
 
     Args:
         effect: what the command no longer does then, such as ``Ask nothing``.
+        also: a further sentence of the help text.
     """
 
     def begin(ctx: click.Context, param: click.Parameter, value: float | None) -> Deadline | None:
         return None if value is None else Deadline(value)
 
-    text = f"{effect} after this time from the start of the command, e.g. 12h."
-    return click.option("--deadline", type=Seconds(), callback=begin, help=text)
+    text = f"{effect} after this time from the start of the command, e.g. 12h. {also}".strip()
+    return click.option(name, type=Seconds(), callback=begin, help=text)
 
 
 def policy_options(command: F) -> F:
@@ -97,17 +98,17 @@ def policy_options(command: F) -> F:
     return command
 
 
-def resume_command(without: str | None = None) -> str:
+def resume_command(*without: str) -> str:
     """Return the command that resumes this run, with a placeholder for the API key.
 
     Args:
-        without: an option with a value, which is left out.
+        without: options with a value, which are left out.
     """
     given = sys.argv[1:]
     words = [
         word
         for previous, word in zip(["", *given], given, strict=False)
-        if without is None or (without not in (word, previous) and not word.startswith(f"{without}="))
+        if not any(option in (word, previous) or word.startswith(f"{option}=") for option in without)
     ]
     for index, word in enumerate(words):
         if word == "--api-key" and index + 1 < len(words):

@@ -183,7 +183,7 @@ def _show_missing(summary: SessionSummary) -> None:
 
     click.echo(
         f"missing by the deadline: {summary.total - summary.done} of {summary.total} {summary.noun}; to ask for them: "
-        f"{resume_command(without='--deadline')}",
+        f"{resume_command('--deadline')}",
         err=True,
     )
     if not summary.done:

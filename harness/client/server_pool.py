@@ -10,7 +10,7 @@ from time import monotonic
 from harness.client.retry import RetryPolicy
 from harness.client.server_health import ServerHealth
 from harness.core.deadline import Deadline, duration_text
-from harness.core.errors import RunError, ServerError
+from harness.core.errors import DeadlineError, RunError, ServerError
 
 _CHECK_SECONDS = 0.2
 
@@ -41,7 +41,7 @@ async def before_deadline(deadline: Deadline | None, what: str) -> AsyncIterator
         what: what the block does, for the message, such as ``the servers were ready``.
 
     Raises:
-        RunError: the deadline passed first.
+        DeadlineError: the deadline passed first.
     """
     if deadline is None:
         yield
@@ -52,7 +52,7 @@ async def before_deadline(deadline: Deadline | None, what: str) -> AsyncIterator
     except TimeoutError:
         if not scope.expired():
             raise
-        raise RunError(
+        raise DeadlineError(
             f"--deadline {duration_text(deadline.seconds)} passed before {what}: nothing was asked; set a later one"
         ) from None
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from time import monotonic
 
+from harness.core.errors import DeadlineError
+
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
@@ -28,6 +30,19 @@ class Deadline:
     def seconds_left(self) -> float:
         """Seconds until the deadline; negative after it."""
         return self.time - monotonic()
+
+
+def check_time(deadline: Deadline | None, what: str) -> None:
+    """Make sure that a deadline has not passed; None never passes.
+
+    Args:
+        what: what comes next, for the message, such as ``the server was started``.
+
+    Raises:
+        DeadlineError: it has.
+    """
+    if deadline is not None and deadline.seconds_left <= 0:
+        raise DeadlineError(f"--deadline {duration_text(deadline.seconds)} passed before {what}")
 
 
 def duration_text(seconds: float) -> str:

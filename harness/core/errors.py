@@ -78,6 +78,10 @@ class RunError(ArcBenchError):
     """A run folder exists already, is incomplete, locked or not writable, or has another configuration."""
 
 
+class DeadlineError(RunError):
+    """The deadline of a command passed before what it was about to do."""
+
+
 class NotComputableError(ArcBenchError):
     """A gate cannot be computed, so that its verdict is neither PASS nor FAIL."""
 

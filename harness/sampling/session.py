@@ -132,7 +132,9 @@ async def _run_session(
     summary = _summary(folder, recorder.board, perf_counter() - wall, sampling_seconds, process_time() - cpu)
     if options.part is None:
         return replace(summary, is_cut=is_cut)
-    return replace(summary, left=sum(not recorder.done[number] for number in setup.plan.requested_numbers()))
+    return replace(
+        summary, is_cut=is_cut, left=sum(not recorder.done[number] for number in setup.plan.requested_numbers())
+    )
 
 
 def _workload(

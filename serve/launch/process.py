@@ -56,6 +56,7 @@ def serving(
     log: Path,
     port: int | None = None,
     progress: Callable[[str], None] | None = None,
+    ready_seconds: float = START_SECONDS,
     **options: Any,
 ) -> Iterator[Server]:
     """Serve ``model`` while the block runs.
@@ -66,6 +67,7 @@ def serving(
         log: the file for the server's output, which is overwritten.
         port: to listen on; None chooses a free one.
         progress: called every few seconds during the start with a line to show.
+        ready_seconds: how long the start may take.
         options: fields of ServeConfig.
 
     Raises:
@@ -76,7 +78,7 @@ def serving(
     config = ServeConfig(model=model, adapters=adapters, **options)
     process, server = start_server(config, port, log, owned=True, notice=progress)
     try:
-        wait_until_ready(process, server, progress=progress)
+        wait_until_ready(process, server, seconds=ready_seconds, progress=progress)
         yield server
     except Exception as error:
         # If the server has ended, that caused the failure: report the server's reason.

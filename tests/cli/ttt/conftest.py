@@ -26,7 +26,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "small server":
         with AdapterServer(root / "registry") as small:
             yield Site(small, root / "registry", recipe)
-            assert small.most_loaded == 1
+            assert small.most_loaded <= 1
         return
     with serving(TINY_BASE, root / "registry", log=root / "server.log", **SERVE_OPTIONS) as server:
         yield Site(server, root / "registry", recipe)

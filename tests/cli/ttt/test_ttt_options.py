@@ -71,6 +71,8 @@ def make_job(out: Path, dataset: str = DATASET, **changes: object) -> TttJob:
         (["--set", "lora.targets=[q_proj, lm_head]"], 2, "lora.targets"),
         (["--search", "dfs", "--temperature", "1"], 2, "--temperature"),
         (["--deadline", "soon"], 2, "is not a duration"),
+        (["--training-deadline", "soon"], 2, "is not a duration"),
+        (["--training-deadline", "2h", "--deadline", "90m"], 2, "--training-deadline is not before --deadline"),
         (["--resume"], 1, "there is no run to resume"),
     ],
 )
@@ -147,7 +149,8 @@ def test_the_estimate_counts_what_training_cannot_use_and_what_is_kept(tmp_path:
 def test_the_command_that_resumes_does_no_task_again(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["bench", "ttt", "r.yaml", "--resume", "--task", "a", "--task=b", "--api-key", "secret"]
     monkeypatch.setattr("sys.argv", words)
-    assert resume_command(without="--task") == "bench ttt r.yaml --resume --api-key KEY"
+    assert resume_command("--task") == "bench ttt r.yaml --resume --api-key KEY"
+    assert resume_command("--task", "--api-key") == "bench ttt r.yaml --resume"
     assert resume_command() == "bench ttt r.yaml --resume --task a --task=b --api-key KEY"
 
 

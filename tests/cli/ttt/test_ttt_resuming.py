@@ -86,7 +86,7 @@ def test_a_task_that_the_base_answered_in_part_is_answered_by_its_adapter_alone(
 ) -> None:
     """A deadline prevents the training of all tasks; a kill while the last is answered; a resume without deadline."""
     out = tmp_path / "run"
-    assert run_bench(capsys, *site.words(out, "--deadline", "0.001s"))[0] == 0
+    assert run_bench(capsys, *site.words(out, "--training-deadline", "0.001s"))[0] == 0
     TrainingLog(out / TTT_LOG).remove([IDS[2]])
     folder = RunFolder(out)
     folder.write_manifest(folder.manifest().model_copy(update={"finished": None, "predictions_sha256": None}))

@@ -129,11 +129,11 @@ def test_one_task_is_done_again(site: Site, finished: Path, tmp_path: Path, caps
 
 def test_deadlines_and_losses_that_are_not_finite(site: Site, tmp_path: Path, capsys: Capture) -> None:
     late = tmp_path / "late"
-    assert run_bench(capsys, *site.words(late, "--deadline", "0.001s"))[0] == 0
+    assert run_bench(capsys, *site.words(late, "--training-deadline", "0.001s"))[0] == 0
     base = admin.list_adapters(site.server.url)["base"]
     for record in records(late).values():
         assert (record.outcome, record.adapter, record.answered_by) == ("untrained", None, base)
-        assert "--deadline" in str(record.reason)
+        assert "--training-deadline" in str(record.reason)
     submission = tmp_path / "submission.json"
     assert run_bench(capsys, "submit", late, "-o", submission)[0] == 0
     assert run_bench(capsys, "submit", "--check", submission, "--dataset", DATASET)[0] == 0
@@ -149,7 +149,7 @@ def test_the_starting_adapter_answers_what_was_not_trained(
 ) -> None:
     start_adapter = finished / "adapters" / IDS[0]
     out = tmp_path / "run"
-    words = site.words(out, "--set", f"adapter={start_adapter}", "--deadline", "0.001s")
+    words = site.words(out, "--set", f"adapter={start_adapter}", "--training-deadline", "0.001s")
     assert run_bench(capsys, *words)[0] == 0
     version = f"ttt-start@{content_hash(start_adapter)[:12]}"
     assert {record.answered_by for record in records(out).values()} == {version}

@@ -15,7 +15,7 @@ from harness.cli.workflows.ttt.servers import AdapterSite
 from harness.client.model_alias import ModelAlias
 from harness.client.retry import RetryPolicy
 from harness.core.digests import content_hash
-from harness.core.errors import RunError
+from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task
 from harness.runs.schema import RunConfig
 from harness.runs.task_training import TTT_LOG, Protocol, TaskRecord
@@ -78,17 +78,21 @@ class Answerer:
         """Request the predictions of a task that are missing, and append the task to ttt.jsonl.
 
         Raises:
-            Interrupted: the user ended the session. RunError, ServerError, AdapterError: as ``sample_run``, or the
+            Interrupted: the user ended the session. DeadlineError: the deadline passed before every prediction was
+                there. RunError, ServerError, AdapterError: as ``sample_run``, or the
                 adapter cannot be loaded.
         """
-        started, nothing = monotonic(), None
+        started, nothing, is_cut = monotonic(), None, False
         with self.loaded_model(task, reply) as (served_name, digest):
             try:
                 with sigterm_as_interrupt():  # the session puts back another handler than it found
-                    left = sample_run(self._options(task, served_name, digest), self.display, self.repeated).left
+                    summary = sample_run(self._options(task, served_name, digest), self.display, self.repeated)
+                left, is_cut = summary.left, summary.is_cut
             except NothingMeasuredError as error:  # the run is complete, and this is said once it is recorded
                 left, nothing = 0, error
         seconds = monotonic() - started
+        if left and is_cut:
+            raise DeadlineError(f"the deadline (--deadline) passed before task {task.id} was answered")
         if left:
             raise Interrupted
         is_own = digest is not None and digest == reply.digest
@@ -136,7 +140,8 @@ class Answerer:
         alias = ModelAlias(job.model, served_name, job.settings())
         part = TaskPart(frozenset((task.id,)), alias, digest, job.config, self.protocol, self.started)
         sampling = job.options.sampling
-        return replace(sampling, servers=self.site.urls, part=part, resume=True, policy=self.policy)
+        deadline = job.options.deadline
+        return replace(sampling, servers=self.site.urls, part=part, resume=True, policy=self.policy, deadline=deadline)
 
     @property
     def policy(self) -> RetryPolicy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -23,6 +23,9 @@ from harness.cli.workflows.cluster.connection import require_ray
 from harness.cli.workflows.cluster.options import cluster_options, take_placement
 from harness.cli_options import rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
+
+if TYPE_CHECKING:
+    from harness.cli.workflows.ttt.cutting import Missing
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SAMPLING = (
@@ -67,7 +70,8 @@ def _sampling_options(command: F) -> F:
     "resident; train-first on a GPU without --server.",
 )
 @click.option("--task-deadline", type=Seconds(), help="Cut the training of a task after this time, e.g. 20m.")
-@deadline_option("Train nothing")
+@deadline_option("Train nothing", "--training-deadline", "The starting adapter or the base answers the other tasks.")
+@deadline_option("Train and ask nothing")
 @click.option("--discard-adapters", "discard", is_flag=True, help="Keep only the digests of adapters that answered.")
 @click.option(
     "--rescore", type=click.IntRange(1), help="At the end, rescore every candidate under so many fixed views."
@@ -119,7 +123,7 @@ def ttt(
         key: others.pop(key)
         for key in (
             *("schedule", "again", "discard", "rescore", "task_deadline", "deadline", "dtype", "port"),
-            "tasks_per_group",
+            *("training_deadline", "tasks_per_group"),
         )
     }
     if (placement := take_placement(others)) is not None:
@@ -136,17 +140,32 @@ def ttt(
         return 0
     with sigterm_as_interrupt():
         try:
-            run_ttt(job, estimate)
+            missing = run_ttt(job, estimate)
         except RunError as error:  # of a session, it names an option that only bench run has
             raise RunError(str(error).replace("--retry-errors", "--task ID (trained and answered again)")) from error
         except (Interrupted, KeyboardInterrupt):
             answered = len(job.tasks) - len(job.pending())
-            resume = resume_command(without="--task")  # those tasks were removed already
+            resume = resume_command("--task")  # those tasks were removed already
             click.echo(f"{answered} of {len(job.tasks)} tasks are answered; to resume: {resume}", err=True)
             return INTERRUPTED
     _show_costs(job.out)
+    if missing is not None:
+        _show_missing(missing)
     report_scores(report_to, "ttt", job.out, show_scores(job.out, "bench submit {run} -o submission.json"))
     return 0
+
+
+def _show_missing(missing: Missing) -> None:
+    """Say what the deadline left out of a run, and how to ask for it.
+
+    Raises:
+        RunError: nothing was answered before it.
+    """
+    from harness.core.errors import RunError
+
+    click.echo(f"{missing.text()}; to ask for them: {resume_command('--task', '--deadline')}", err=True)
+    if missing.is_everything:
+        raise RunError("nothing was answered before the deadline (--deadline), so that there is nothing to score")
 
 
 def _show_costs(out: Path) -> None:
@@ -154,6 +173,8 @@ def _show_costs(out: Path) -> None:
     from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
 
     records = TrainingLog(out / TTT_LOG).records()
+    if not records:
+        return
     counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in count_outcomes(records).items())
     trained = sum(record.train_seconds for record in records.values()) / max(1, len(records))
     sampled = sum(record.sample_seconds for record in records.values()) / max(1, len(records))

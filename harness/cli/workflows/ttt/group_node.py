@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from harness.cli.workflows.cluster.node import NodeWork, Outcome, run_on_node
 from harness.cli.workflows.ttt.trainer import TrainerProcess
+from harness.core.errors import DeadlineError
 from trainers.ttt.protocol import ReplyLine, StepLine, TaskLine
 
 
@@ -19,10 +20,12 @@ class GroupWork(NodeWork):
     Attributes:
         tasks: their lines for the trainer, as JSON.
         until: ``time.time()`` at which nothing more is trained, which machines with correct clocks share; None without.
+        abandoned: ``time.time()`` at which the training in work is abandoned, without an adapter; None without.
     """
 
     tasks: tuple[str, ...] = ()
     until: float | None = None
+    abandoned: float | None = None
 
 
 def train_group(work: GroupWork) -> Outcome:
@@ -37,7 +40,7 @@ def train_group(work: GroupWork) -> Outcome:
 
 
 def _train_tasks(work: GroupWork, log: BinaryIO) -> tuple[str, ...]:
-    """Return the replies of all tasks, as JSON."""
+    """Return the replies of all tasks, as JSON; without those that were abandoned."""
 
     def write(text: str) -> None:
         log.write(f"{text}\n".encode())
@@ -45,13 +48,22 @@ def _train_tasks(work: GroupWork, log: BinaryIO) -> tuple[str, ...]:
     def show(step: StepLine) -> None:
         write(f"{step.task_id}: step {step.step}" + ("" if step.loss is None else f", loss {step.loss:.3f}"))
 
-    until = None if work.until is None else time.monotonic() + work.until - time.time()
+    until, abandoned = _monotonic(work.until), _monotonic(work.abandoned)
     folder, replies = Path(work.folder).parent, []
     with TrainerProcess(folder, Path(work.log).with_name("trainer.log"), show, write) as trainer:
         for text in work.tasks:
             line = TaskLine.model_validate_json(text)
             trainer.send(line if until is None else line.model_copy(update={"until": until}))
-            reply: ReplyLine = trainer.wait()
+            try:
+                reply: ReplyLine = trainer.wait(abandoned)
+            except DeadlineError as error:
+                write(f"{line.task_id} is not trained: {error}")
+                break
             write(f"{reply.outcome} {reply.task_id}: {reply.steps} steps in {reply.seconds:.1f} s")
             replies.append(reply.model_dump_json())
     return tuple(replies)
+
+
+def _monotonic(seconds: float | None) -> float | None:
+    """Return a ``time.time()`` as ``time.monotonic()`` of this machine."""
+    return None if seconds is None else time.monotonic() + seconds - time.time()

@@ -24,8 +24,9 @@ from harness.cli.workflows.cluster.options import Placement
 from harness.cli.workflows.cluster.resources import choose_resources
 from harness.cli.workflows.ttt.group_node import GroupWork, train_group
 from harness.cli.workflows.ttt.job import TttJob
+from harness.core.deadline import Deadline
 from harness.core.digests import content_hash
-from harness.core.errors import RunError
+from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task
 from trainers.run.api import open_checked
 from trainers.store.run_folder import lock_when_free
@@ -43,17 +44,16 @@ def train_on_cluster(
     job: TttJob,
     placement: Placement,
     tasks: Sequence[Task],
-    seconds: float | None,
     show: Callable[[Task, ReplyLine], None],
 ) -> dict[str, ReplyLine]:
     """Train tasks on a cluster, and return the reply for each by its id, as the trainer of this machine gives it.
 
     Args:
-        seconds: until nothing more is trained; None for no such limit.
         show: called with every reply.
 
     Raises:
-        RunError: a group failed; the adapters of all others are kept. ClusterError: the cluster cannot be used.
+        DeadlineError: the run's deadline passed. RunError: a group failed; the adapters of all others are kept.
+        ClusterError: the cluster cannot be used.
     """
     replies = _trained_before(job, tasks)
     missing = [task for task in tasks if task.id not in replies]
@@ -63,7 +63,7 @@ def train_on_cluster(
     with connected(placement.address) as nodes:
         needed = choose_resources(placement, nodes, job.options.recipe.threads)
         at_once = sum(needed.fit(node) for node in nodes)
-        works = _groups(job, missing, at_once, seconds)
+        works = _groups(job, missing, at_once)
         click.echo(f"{len(missing)} tasks in {len(works)} groups, {needed.on_nodes(nodes)}", err=True)
         by_id = {task.id: task for task in missing}
         with Board([work.name for work in works], "group") as board:
@@ -80,6 +80,8 @@ def train_on_cluster(
             f"{len(failed)} of {len(works)} groups failed; --resume trains what is missing. {'; '.join(failed)}"
         )
     collect_groups(job.out)
+    if len(replies) < len(tasks):
+        raise DeadlineError("the deadline (--deadline) passed before all tasks were trained")
     return replies
 
 
@@ -109,17 +111,15 @@ def _trained_before(job: TttJob, tasks: Sequence[Task]) -> dict[str, ReplyLine]:
     return {task_id: reply for task_id, reply in found.items() if reply is not None}
 
 
-def _groups(job: TttJob, tasks: Sequence[Task], at_once: int, seconds: float | None) -> list[GroupWork]:
+def _groups(job: TttJob, tasks: Sequence[Task], at_once: int) -> list[GroupWork]:
     """Divide tasks into groups of nearly equal size, and write the folder of each."""
     size = job.options.tasks_per_group or max(1, ceil(len(tasks) / (_GROUPS_AT_ONCE * max(1, at_once))))
     parts = [tasks[start : start + size] for start in range(0, len(tasks), size)]
-    versions, until = code_versions(), None if seconds is None else time() + seconds
-    return [_group(job, k, part, versions, until) for k, part in enumerate(parts)]
+    versions = code_versions()
+    return [_group(job, k, part, versions) for k, part in enumerate(parts)]
 
 
-def _group(
-    job: TttJob, number: int, tasks: Sequence[Task], versions: Mapping[str, str], until: float | None
-) -> GroupWork:
+def _group(job: TttJob, number: int, tasks: Sequence[Task], versions: Mapping[str, str]) -> GroupWork:
     """Write the folder of a group, and return what a node needs to train it."""
     folder = (job.out / GROUPS / f"{number:04}").absolute()
     (folder / ADAPTERS).mkdir(parents=True, exist_ok=True)
@@ -134,8 +134,14 @@ def _group(
         log=str(folder / "group.log"),
         versions=versions,
         tasks=tuple(line.model_dump_json(exclude_defaults=True) for line in lines),
-        until=until,
+        until=_time_of(job.options.training_deadline),
+        abandoned=_time_of(job.options.deadline),
     )
+
+
+def _time_of(deadline: Deadline | None) -> float | None:
+    """Return a deadline as ``time.time()``; None without one."""
+    return None if deadline is None else time() + deadline.seconds_left
 
 
 def _take_adapter(out: Path, group: Path, reply: ReplyLine) -> None:

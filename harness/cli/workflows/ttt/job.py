@@ -51,7 +51,7 @@ class TttOptions:
         discard: keep only the digests of adapters that have answered.
         rescore: number of fixed views under which every candidate is rescored at the end; None for no rescoring.
         task_deadline: seconds for the training of one task, beside the recipe's.
-        deadline: after it nothing more is trained.
+        training_deadline, deadline: after the first nothing more is trained; after the other nothing more is asked.
         dtype: of our own server.
         port: of our own server; None for a free one.
         serve_extra: further vLLM options of our own server.
@@ -67,6 +67,7 @@ class TttOptions:
     discard: bool = False
     rescore: int | None = None
     task_deadline: float | None = None
+    training_deadline: Deadline | None = None
     deadline: Deadline | None = None
     dtype: str | None = "exact"
     port: int | None = None
@@ -97,6 +98,8 @@ class TttOptions:
             raise ConfigError("--schedule train-first starts its server after the training; leave --server out")
         if self.servers and (self.port is not None or self.dtype != "exact"):
             raise ConfigError("--port and --dtype are of our own server; leave them out with --server")
+        if self.deadline and self.training_deadline and self.training_deadline.seconds >= self.deadline.seconds:
+            raise ConfigError("--training-deadline is not before --deadline, which ends trainings too; leave it out")
         if self.again and not self.sampling.resume:
             raise ConfigError("--task does tasks of an existing run again; use it with --resume")
 
@@ -183,8 +186,7 @@ class TttJob:
 
     def settings(self) -> ServedModel:
         """Return how all tasks are prompted: as the manifests of their adapters say."""
-        inputs = self.inputs
-        recorded = read_recipe(self.out)  # with the date on which the run began
+        inputs, recorded = self.inputs, read_recipe(self.out)  # with the date on which the run began
         return ServedModel(
             name=self.model,
             prompt=inputs.inference_prompt,
@@ -207,8 +209,6 @@ class TttJob:
             RunError: the run to resume was begun with another recipe or dataset, or ttt.json is damaged.
         """
         path = self.out / TTT_PLAN
-        ids = [task.id for task in self.tasks]
-        digest = self.dataset.digest()
         before = TttPlan.read(path)
         if before is None:
             data = find_training_data(self.base, self.start)
@@ -221,8 +221,8 @@ class TttJob:
             format=1,
             model=self.model,
             dataset=self.options.sampling.dataset,
-            dataset_digest=digest,
-            task_ids=ids,
+            dataset_digest=self.dataset.digest(),
+            task_ids=[task.id for task in self.tasks],
             config=self.config,
             protocol=protocol,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.candidates.rescore_log import RescoreLog
 from harness.candidates.rescore_plan import RescorePlan
 from harness.candidates.rescores import Rescores, read_rescores
 from harness.cli.workflows.steps import sigterm_as_interrupt
@@ -12,10 +13,13 @@ from harness.cli.workflows.ttt.answering import Answerer, Interrupted, recorded_
 from harness.cli.workflows.ttt.job import TttJob
 from harness.cli.workflows.ttt.servers import say
 from harness.client.model_alias import ModelAlias
-from harness.core.errors import RunError
+from harness.core.deadline import Deadline, check_time
+from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task
 from harness.rescoring.options import RescoreOptions
 from harness.rescoring.session import rescore
+from harness.runs.deadline_record import RescoreDeadline
+from harness.runs.environment import now
 from harness.scoring.rescore_source import RescoreSource, open_rescore_source
 
 
@@ -45,11 +49,13 @@ def rescore_tasks(answerer: Answerer, views: int) -> None:
     It begins when all tasks are answered, because rescores belong to the predictions of a complete run.
 
     Raises:
-        Interrupted: the user ended it. RunError: servers failed on some answers, or as ``rescore``.
+        Interrupted: the user ended it. DeadlineError: the deadline passed before. RunError: servers failed on some
+            answers, or as ``rescore``.
     """
     job, records = answerer.job, answerer.job.log.records()
     failed = 0
     for task in unrescored_tasks(job, views):
+        check_time(job.options.deadline, f"the candidates of {task.id} were rescored")
         with answerer.loaded_model(task, recorded_reply(job.out, records[task.id])) as (served_name, _):
             options = RescoreOptions(
                 run=job.out,
@@ -57,16 +63,39 @@ def rescore_tasks(answerer: Answerer, views: int) -> None:
                 views=views,
                 api_key=job.options.sampling.api_key,
                 policy=answerer.policy,
+                deadline=job.options.deadline,
                 alias=ModelAlias(job.model, served_name, job.settings(), has_hash=False),
             )
             with sigterm_as_interrupt():  # the session puts back another handler than it found
                 summary = rescore(options, answerer.display, _of_task(open_rescore_source(job.out), task))
         if summary.interrupted:
             raise Interrupted
+        if summary.is_cut:
+            raise DeadlineError(f"the deadline (--deadline) passed before the candidates of {task.id} were rescored")
         failed += summary.given_up
         say(f"rescored {task.id}: {summary.scored} log-probabilities in {summary.seconds:.1f} s")
     if failed:
         raise RunError(f"servers failed on {failed} answers; the same command with --resume asks again")
+
+
+def record_unrescored(job: TttJob, views: int, deadline: Deadline) -> tuple[int, int]:
+    """Write to rescores.jsonl, if it exists, what the deadline left out of all tasks.
+
+    A session of one task records only what it left out of that task.
+
+    Returns:
+        How many log-probabilities are missing, and of how many.
+    """
+    source = open_rescore_source(job.out)
+    plan, saved = _plan(job, source, views), read_rescores(source.path)
+    rescores = Rescores(source.header(views)) if saved is None else saved
+    missing, total = sum(len(item.grids) for item in plan.missing(rescores)), plan.total(job.model)
+    if saved is not None and missing:
+        cut = RescoreDeadline(seconds=deadline.seconds, passed=now(), missing=missing, total=total)
+        with job.folder.locked():
+            log = RescoreLog(source.path, source.header(views), {job.model: None})
+            log.record_deadlines({job.model: cut})
+    return missing, total
 
 
 def _of_task(source: RescoreSource, task: Task) -> RescoreSource:

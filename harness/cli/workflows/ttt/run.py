@@ -10,9 +10,10 @@ from time import monotonic
 
 from harness.cli.workflows.cluster.options import Placement
 from harness.cli.workflows.ttt.answering import Answerer, TaskDisplay
+from harness.cli.workflows.ttt.cutting import Missing, record_missing
 from harness.cli.workflows.ttt.estimate import RunEstimate
 from harness.cli.workflows.ttt.groups import collect_groups, train_on_cluster
-from harness.cli.workflows.ttt.job import Schedule, TttJob
+from harness.cli.workflows.ttt.job import Schedule, TttJob, TttOptions
 from harness.cli.workflows.ttt.rescoring import check_rescored_adapters, rescore_tasks, unrescored_tasks
 from harness.cli.workflows.ttt.resuming import check_resumed, forget_partial_answers, redo_tasks
 from harness.cli.workflows.ttt.servers import AdapterSite, say, with_own_server
@@ -25,7 +26,8 @@ from harness.cli.workflows.ttt.training import (
     TrainedInBlocks,
     TrainedMeanwhile,
 )
-from harness.core.errors import ConfigError
+from harness.core.deadline import check_time
+from harness.core.errors import ConfigError, DeadlineError
 from harness.core.grid import Task
 from harness.runs.environment import now
 from harness.runs.folder import TTT_LOCK
@@ -37,8 +39,11 @@ _STEP_SECONDS = 30.0
 """Between two lines about the steps of one task."""
 
 
-def run_ttt(job: TttJob, estimate: RunEstimate) -> None:
+def run_ttt(job: TttJob, estimate: RunEstimate) -> Missing | None:
     """Train and answer every task that is not answered. A kill loses the task in work at most; a resume completes it.
+
+    Returns:
+        What the deadline left out, which the run's files then record; None if the run is complete.
 
     Raises:
         Interrupted: the user ended it. ArcBenchError: something failed; the message says what.
@@ -57,9 +62,14 @@ def run_ttt(job: TttJob, estimate: RunEstimate) -> None:
         unrescored = [] if views is None else unrescored_tasks(job, views)
         answered = [task for task in job.tasks if task.id in job.log.records()] if views and tasks else unrescored
         check_rescored_adapters(job, answered)
-        if tasks or unrescored:
-            _Session(job, protocol, now()).run(tasks)
+        try:
+            if tasks or unrescored:
+                _Session(job, protocol, now()).run(tasks)
+        except DeadlineError as error:
+            say(str(error))
+            return record_missing(job)  # adapters that are to be discarded may have to rescore
         _remove_discarded(job)
+        return None
 
 
 @dataclass
@@ -79,11 +89,13 @@ class _Session:
     def run(self, tasks: list[Task]) -> None:
         """Train and answer tasks as the schedule says."""
         job = self.job
+        schedule = job.options.schedule or default_schedule(job)
+        if job.options.placement is not None or schedule == "train-first":
+            _note_training_time(job.options)
         if job.options.placement is not None:
             trained_there = self._train_on_cluster(job.options.placement, tasks)
             self._serve(lambda site: trained_there, own_gpu_sleep=False)
             return
-        schedule = job.options.schedule or default_schedule(job)
         with ExitStack() as stack:
             trainer = TrainerProcess(job.out, job.out / "trainer.log", self._show_step, say)
             stack.callback(trainer.close)
@@ -101,9 +113,7 @@ class _Session:
 
     def _train_on_cluster(self, placement: Placement, tasks: list[Task]) -> TrainedAlready:
         """Train all tasks on a cluster."""
-        deadline = self.job.options.deadline
-        left = None if deadline is None else deadline.seconds_left
-        replies = train_on_cluster(self.job, placement, tasks, left, self._show_reply)
+        replies = train_on_cluster(self.job, placement, tasks, self._show_reply)
         return TrainedAlready((task, replies[task.id]) for task in tasks)
 
     def _serve(self, source: Callable[[AdapterSite], Trained], *, own_gpu_sleep: bool) -> None:
@@ -119,6 +129,7 @@ class _Session:
             answerer = Answerer(job, site, self.protocol, display, self.began, owned=not options.servers)
             trained = source(site)
             while (current := trained.current()) is not None:
+                check_time(options.deadline, f"task {current[0].id} was answered")
                 record = answerer.answer(*current)
                 trained.advance()
                 by = "its adapter" if record.own_adapter else record.answered_by
@@ -147,6 +158,12 @@ class _Session:
         why = f" ({reply.reason})" if reply.reason else ""
         name = reply.outcome.replace("_", " ")
         say(f"{name} {self.n_trained}: {task.id}, {reply.steps} steps in {reply.seconds:.1f} s{why}")
+
+
+def _note_training_time(options: TttOptions) -> None:
+    """Say that trainings may leave no time for answers, where all of them come first."""
+    if options.deadline is not None and options.training_deadline is None:
+        say("note: all tasks are trained before the first is answered; --training-deadline leaves time for answers")
 
 
 def default_schedule(job: TttJob) -> Schedule:

@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from harness.cli.workflows.ttt.job import TttJob
-from harness.core.errors import AdapterError, ArcBenchError, ServerError
+from harness.core.deadline import check_time
+from harness.core.errors import AdapterError, ArcBenchError, DeadlineError, ServerError
 from serve.client import admin
-from serve.launch.process import serving
+from serve.launch.process import START_SECONDS, serving
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock
 from serve.registry.store import Registry
@@ -114,8 +115,10 @@ def with_own_server(
         extra: further vLLM options.
 
     Raises:
-        ServerError: the server does not start, or dies again and again.
+        DeadlineError: the run's deadline passed before ``run`` had ended. ServerError: the server does not start, or
+            dies again and again.
     """
+    deadline = job.options.deadline
     registry, options, lora = job.registry, job.options, job.options.recipe.lora
     assert lora is not None
     rank = max((lora.rank, *lora.rank_pattern.values()))
@@ -123,21 +126,26 @@ def with_own_server(
     deaths, done = 0, progress()
     while True:
         served: list[str] = []
+        check_time(deadline, "the server was started")
         try:
             with serving(
                 job.base, registry, log=job.out / "server.log", port=options.port, progress=say, dtype=options.dtype,
                 max_lora_rank=rank, extra=(*options.serve_extra, *extra),
+                ready_seconds=START_SECONDS if deadline is None else min(START_SECONDS, deadline.seconds_left),
             ) as server:  # fmt: skip
                 served.append(server.url)
                 say(f"serving at {server.url}")
                 run(AdapterSite((server.url,), registry, job.base_model))
                 return
         except ServerError as error:
+            reason = str(error).splitlines()[0]
+            if deadline is not None and deadline.seconds_left <= 0:
+                raise DeadlineError(f"the deadline (--deadline) passed: {reason}") from error
             deaths = 1 if progress() > done else deaths + 1
             done = progress()
             if not served or error.__cause__ is None or deaths > _RESTARTS:  # ``serving`` names the cause of a death
                 raise
-            say(f"the server is started again: {str(error).splitlines()[0]}")
+            say(f"the server is started again: {reason}")
             shutil.rmtree(registry, ignore_errors=True)
 
 

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import BinaryIO
 
 from harness.cli.workflows.steps import last_error
-from harness.core.errors import ArcBenchError, RunError
+from harness.core.errors import ArcBenchError, DeadlineError, RunError
 from trainers.ttt.protocol import ReplyLine, StepLine, TaskLine, parse_output
 
 _RESTARTS = 2
@@ -64,14 +65,20 @@ class TrainerProcess:
         else:
             self._write(line)
 
-    def wait(self) -> ReplyLine:
+    def wait(self, until: float | None = None) -> ReplyLine:
         """Return the reply to the oldest unanswered task, after passing on its steps.
 
+        Args:
+            until: ``monotonic()`` until which to wait; None for no limit.
+
         Raises:
-            RunError: the process ended with an error, or was killed again and again.
+            DeadlineError: the time is over. RunError: the process ended with an error, or was killed again and again.
         """
         while True:
-            output = self._output.get()
+            try:
+                output = self._output.get(timeout=None if until is None else max(0.0, until - monotonic()))
+            except queue.Empty:
+                raise DeadlineError("the deadline (--deadline) passed during a training") from None
             if isinstance(output, StepLine):
                 self._show(output)
             elif isinstance(output, ReplyLine):

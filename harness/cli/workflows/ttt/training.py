@@ -36,7 +36,11 @@ class Sleeping(Protocol):
 
 @dataclass
 class TaskTraining:
-    """Gives tasks to the trainer with the time that is left for them."""
+    """Gives tasks to the trainer with the time that is left for them.
+
+    ``--training-deadline`` ends a training, whose adapter is used. ``--deadline`` ends the waiting for it: the adapter
+    does not become complete, so that a resumed run trains the task as a run without deadline does.
+    """
 
     job: TttJob
     trainer: TrainerProcess
@@ -44,9 +48,9 @@ class TaskTraining:
     """For every task given and not answered: the reply without training, or None if it was sent to the trainer."""
 
     def give(self, task: Task) -> None:
-        """Give a task to the trainer, unless the run's deadline is over; a complete adapter is used all the same."""
+        """Give a task to the trainer, unless trainings are over; a complete adapter is used all the same."""
         options = self.job.options
-        until = None if options.deadline is None else options.deadline.time
+        until = None if options.training_deadline is None else options.training_deadline.time
         again = task.id in options.again
         if until is not None and until <= monotonic() and (again or not self.job.adapter(task).exists()):
             self._too_late.append(_untrained(task))
@@ -58,9 +62,10 @@ class TaskTraining:
         """Return the reply to the oldest task given, when its training is over.
 
         Raises:
-            RunError: the trainer failed.
+            DeadlineError: the run's deadline passed. RunError: the trainer failed.
         """
-        return self._too_late.popleft() or self.trainer.wait()
+        deadline = self.job.options.deadline
+        return self._too_late.popleft() or self.trainer.wait(None if deadline is None else deadline.time)
 
 
 class TrainedAlready:
@@ -182,14 +187,14 @@ def task_line(job: TttJob, task: Task, until: float | None) -> TaskLine:
     """Return what the trainer gets of a task: its train pairs, and the time that it may take.
 
     Args:
-        until: ``monotonic()`` of the run's deadline; None without one.
+        until: ``monotonic()`` at which nothing more is trained; None for no such limit.
     """
     return TaskLine.of(task, seconds=job.options.task_deadline, until=until, again=task.id in job.options.again)
 
 
 def _untrained(task: Task) -> ReplyLine:
-    """Return the reply for a task whose training did not begin before the run's deadline."""
-    reason = "the deadline of the run (--deadline) was over before its training"
+    """Return the reply for a task whose training did not begin before the deadline of trainings."""
+    reason = "the deadline of trainings (--training-deadline) was over before its own"
     return ReplyLine(
         task_id=task.id, outcome="untrained", adapter=None, steps=0, samples=0, seconds=0.0, digest=None, reason=reason
     )

@@ -1,0 +1,50 @@
+"""Record what the deadline of a run of test-time training left out of the whole run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.cli.workflows.ttt.job import TttJob
+from harness.cli.workflows.ttt.rescoring import record_unrescored
+from harness.sampling.cut_manifest import record_cut
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a deadline left out of a run."""
+
+    count: int
+    total: int
+    noun: str
+    """What is counted: predictions, views, or log-probabilities."""
+
+    def text(self) -> str:
+        """Return the counts as a phrase."""
+        return f"missing by the deadline: {self.count:,} of {self.total:,} {self.noun}"
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing was answered."""
+        return self.count == self.total and self.noun != "log-probabilities"
+
+
+def record_missing(job: TttJob) -> Missing | None:
+    """Write what the deadline left out to manifest.json, or to rescores.jsonl if every task is answered.
+
+    A session of one task may have been cut, or the deadline passed where no session was running. Without a manifest,
+    which only a session can write, there is nothing to record it in.
+
+    Returns:
+        What is missing; None if nothing is.
+    """
+    deadline, views = job.options.deadline, job.options.rescore
+    assert deadline is not None
+    if not job.pending():
+        count, total = (0, 0) if views is None else record_unrescored(job, views, deadline)
+        return Missing(count, total, "log-probabilities") if count else None
+    if not job.folder.manifest_path.exists():
+        total = job.options.sampling.n * sum(len(task.test) for task in job.tasks)
+        return Missing(total, total, "views" if job.options.sampling.search == "dfs" else "predictions")
+    board = record_cut(job.folder, job.tasks, deadline)
+    tally = board.tallies[job.model]
+    return Missing(tally.total - tally.done, tally.total, board.noun)
