@@ -88,5 +88,5 @@ def test_a_server_of_its_own_that_is_not_ready_is_stopped(
         del words[words.index(option) : words.index(option) + 2]
     status, _, errors = run_bench(capsys, *words)
     assert status == 1
-    assert "the deadline (--deadline) passed" in errors
+    assert "deadline (--deadline)" in errors
     assert not [child for child in psutil.Process().children() if any("vllm" in word for word in child.cmdline())]
