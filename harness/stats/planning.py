@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harness.stats.crossed_variance import FEWEST_RUNS
@@ -52,13 +54,12 @@ def tasks_for_plan(
     low, high = FEWEST_TASKS, most_tasks
     if high < low or power(components, Plan(high, runs, predictions), difference) < wanted:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if power(components, Plan(middle, runs, predictions), difference) >= wanted:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return _fewest(low, high, lambda number: power(components, Plan(number, runs, predictions), difference) >= wanted)
+
+
+def _fewest(low: int, high: int, resolves: Callable[[int], bool]) -> int:
+    """Return the smallest number from ``low`` to ``high`` that resolves, by bisection; ``high`` is known to."""
+    return low + bisect_left(range(low, high), True, key=resolves)
 
 
 def runs_for_plan(
@@ -71,13 +72,7 @@ def runs_for_plan(
     low, high = FEWEST_RUNS, most_runs
     if not difference or power(components, Plan(tasks, high, predictions), difference) < POWER:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if power(components, Plan(tasks, middle, predictions), difference) >= POWER:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return _fewest(low, high, lambda number: power(components, Plan(tasks, number, predictions), difference) >= POWER)
 
 
 def predictions_for_plan(components: Components, tasks: int, runs: int, difference: float) -> int | None:
@@ -88,13 +83,7 @@ def predictions_for_plan(components: Components, tasks: int, runs: int, differen
     low, high = 1, PREDICTIONS[-1]
     if components.sampling is None or power(components, Plan(tasks, runs, high), difference) < POWER:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if power(components, Plan(tasks, runs, middle), difference) >= POWER:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return _fewest(low, high, lambda number: power(components, Plan(tasks, runs, number), difference) >= POWER)
 
 
 def cheapest_plan(

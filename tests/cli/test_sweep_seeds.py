@@ -64,7 +64,9 @@ def test_the_plan_reads_the_runs_of_the_sweep(folder: Path) -> None:
     """bench plan groups the sweep's runs by the recipes that were trained."""
     runs = [str(path) for path in sorted((folder / "out" / "bench").iterdir())]
     planned = subprocess.run(
-        [*command(folder)[:3], "plan", *runs, "--difference", "5", "--json", "-"], capture_output=True, text=True
+        [*command(folder)[:3], "plan", *runs, "--metric", "correct_pixels", "--difference", "5", "--json", "-"],
+        capture_output=True,
+        text=True,
     )
     assert planned.returncode == 0, planned.stderr[-3000:]
     assert sorted(json.loads(planned.stdout)["recipes"].values()) == [["rank2", "rank2-s1"], ["rank4", "rank4-s1"]]

@@ -31,7 +31,8 @@ MODEL = Model("1 B", 1e9, 1e8)
 
 def test_make_runs_the_tests_that_the_page_names() -> None:
     """And all of them exist."""
-    ways = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    beginning = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    ways = "\n".join(line for line in beginning.splitlines() if line.startswith("|"))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     listed = re.search(r"^SCALE_TESTS := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
     assert listed is not None
