@@ -69,4 +69,5 @@ def test_the_plan_reads_the_runs_of_the_sweep(folder: Path) -> None:
         text=True,
     )
     assert planned.returncode == 0, planned.stderr[-3000:]
-    assert sorted(json.loads(planned.stdout)["recipes"].values()) == [["rank2", "rank2-s1"], ["rank4", "rank4-s1"]]
+    names = sorted(json.loads(planned.stdout)["recipes"].values())
+    assert names == [["rank2@rank2", "rank2-s1@rank2-s1"], ["rank4@rank4", "rank4-s1@rank4-s1"]]
