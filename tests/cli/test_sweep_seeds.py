@@ -38,9 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.kill(int(pid), signal.SIGKILL)
 
 
-@pytest.mark.slow
-def test_added_seeds_leave_adapters_and_runs_as_they_are(folder: Path) -> None:
-    """The adapters and runs of the first seed are the same files, and the new seeds are trained, benched and shown."""
+@pytest.fixture(scope="module")
+def more_seeds(folder: Path) -> Path:
+    """Return the folder of the sweep after a second seed was added, which leaves what the first seed wrote alone."""
     out = folder / "out"
     watched = [out / "trained" / name / "adapter_model.safetensors" for name in FIRST]
     watched += [out / "bench" / name / file for name in FIRST for file in ("predictions.jsonl", "results.json")]
@@ -48,6 +48,13 @@ def test_added_seeds_leave_adapters_and_runs_as_they_are(folder: Path) -> None:
     more = subprocess.run(command(folder, "--set", "seeds=[0,1]"), capture_output=True, text=True)
     assert more.returncode == 0, more.stdout[-3000:] + more.stderr[-3000:]
     assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in watched] == before
+    return out
+
+
+@pytest.mark.slow
+def test_added_seeds_leave_adapters_and_runs_as_they_are(more_seeds: Path) -> None:
+    """The adapters and runs of the first seed are the same files, and the new seeds are trained, benched and shown."""
+    out = more_seeds
     assert sorted(path.name for path in (out / "trained").iterdir()) == sorted(FIRST + ADDED)
     for name in FIRST + ADDED:
         manifest = json.loads((out / "trained" / name / "manifest.json").read_bytes())
@@ -60,13 +67,13 @@ def test_added_seeds_leave_adapters_and_runs_as_they_are(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_plan_reads_the_runs_of_the_sweep(folder: Path) -> None:
+def test_the_plan_reads_the_runs_of_the_sweep(more_seeds: Path) -> None:
     """bench plan groups the sweep's runs by the recipes that were trained."""
-    runs = [str(path) for path in sorted((folder / "out" / "bench").iterdir())]
+    runs = [str(path) for path in sorted((more_seeds / "bench").iterdir())]
+    words = [*command(more_seeds.parent)[:3], "plan", *runs]
     planned = subprocess.run(
-        [*command(folder)[:3], "plan", *runs, "--metric", "correct_pixels", "--difference", "5", "--json", "-"],
-        capture_output=True,
-        text=True,
+        [*words, "--metric", "correct_pixels", "--difference", "5", "--json", "-"], capture_output=True, text=True
     )
     assert planned.returncode == 0, planned.stderr[-3000:]
-    assert sorted(json.loads(planned.stdout)["recipes"].values()) == [["rank2", "rank2-s1"], ["rank4", "rank4-s1"]]
+    names = sorted(json.loads(planned.stdout)["recipes"].values())
+    assert names == [["rank2@rank2", "rank2-s1@rank2-s1"], ["rank4@rank4", "rank4-s1@rank4-s1"]]
