@@ -32,6 +32,7 @@ from benchmarks.swapping.adapters import RANK, write_adapter
 from benchmarks.swapping.stock import stock_vllm
 from benchmarks.traffic.client import IN_FLIGHT, Form, drive
 from harness.core.digests import content_hash
+from serve.launch.machine import detect_machine
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
@@ -53,8 +54,8 @@ GOAL = 0.9
 """Our server may take 11 % more processor time than a plain vLLM."""
 WHY = "the middleware checks the body, resolves the adapter's name, and writes the body again for vLLM"
 TEXT = """\
-Processor time of the API process per answer, beside a plain vLLM with the same model, adapter and limits. Answers come
-with the log-probabilities of their tokens; up to {in_flight} prompts are in flight, all for an adapter of rank {rank}
+Processor time of the API process per answer, beside a plain vLLM with the same model, adapter, threads and limits.
+Answers come with the log-probabilities of their tokens; up to {in_flight} prompts are in flight, all for an adapter of rank {rank}
 on a model of one layer, {width} wide. The inverse is the ceiling of one API process with a core of its own,
 here in answers per second: {ceilings}. The rates further down are lower, because client and engine run on the same
 two cores. An adapter is hashed when it is added to a registry and again when it is loaded."""
@@ -99,10 +100,11 @@ def two_servers(work: Path) -> Iterator[dict[str, tuple[str, int]]]:
     limits = {"max_loras": 4, "max_cpu_loras": 32, "max_lora_rank": RANK}
     words = [word for name, value in limits.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     words += ["--dtype", "float32", "--max-model-len", str(LENGTH), "--kv-cache-memory-bytes", str(2**29)]
+    env = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, detect_machine().cores))}
     options = {"dtype": "float32", "max_model_len": LENGTH, "kv_cache_gib": 0.5, **limits}
     with (
         serving(base.folder, registry.root, log=work / "ours.log", **options) as ours,
-        stock_vllm(base.folder, {ADAPTER: source}, work / "plain.log", words) as plain,
+        stock_vllm(base.folder, {ADAPTER: source}, work / "plain.log", words, env) as plain,
     ):
         yield {"ours": (ours.url, ours.pid), "plain": (plain.url, plain.pid)}
 

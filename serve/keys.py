@@ -7,6 +7,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from harness.core.errors import ConfigError
@@ -63,6 +64,7 @@ def bearer(header: str | None) -> str | None:
     return key.strip() if scheme.lower() == "bearer" and key.strip() else None
 
 
+@lru_cache(maxsize=16)  # every request is checked, mostly with the same name
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach ``host``."""
     if host == "localhost":
