@@ -55,10 +55,10 @@ GOAL = 0.9
 WHY = "the middleware checks the body, resolves the adapter's name, and writes the body again for vLLM"
 TEXT = """\
 Processor time of the API process per answer, beside a plain vLLM with the same model, adapter, threads and limits.
-Answers come with the log-probabilities of their tokens; up to {in_flight} prompts are in flight, all for an adapter of rank {rank}
-on a model of one layer, {width} wide. The inverse is the ceiling of one API process with a core of its own,
-here in answers per second: {ceilings}. The rates further down are lower, because client and engine run on the same
-two cores. An adapter is hashed when it is added to a registry and again when it is loaded."""
+Answers come with the log-probabilities of their tokens; up to {in_flight} prompts are in flight, all for an adapter of
+rank {rank} on a model of one layer, {width} wide. The inverse is the ceiling of one API process with a core of its own,
+here in answers per second: {ceilings}. The rates further down are lower, because client and engine run on the same two
+cores. An adapter is hashed when it is added to a registry and again when it is loaded."""
 WIDTH = 64
 LARGE_MB = 320
 """Size of the adapter that is hashed: one of rank 32 for a model of 7 B."""
