@@ -13,7 +13,7 @@ from harness.cli.recipe_selection import OFFER, Grouping, group_as_named, group_
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.scoring.recipe_runs import RecipeRuns, TrainedModel
+    from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
     from harness.stats.gate import Gate
 
 
@@ -36,7 +36,7 @@ def gate_recipes(
         ConfigError: the runs are not several training runs of one recipe each, or the metric does not apply.
         RunError, DataError: a run is missing or broken.
     """
-    from harness.scoring.recipe_runs import trained_models
+    from harness.recipes.recipe_runs import trained_models
     from harness.scoring.run_selector import require_measured, require_one_model, select_models
 
     if paired and requirement.minimum is not None:
@@ -66,7 +66,7 @@ def _one_recipe_each(sides: dict[str, list[TrainedModel]], training: Sequence[Pa
     Raises:
         ConfigError: the recipe of a run is not known, a side has several recipes, or one training run only.
     """
-    from harness.scoring.recipe_runs import require_several_runs
+    from harness.recipes.recipe_runs import require_several_runs
 
     every = [model for side in sides.values() for model in side]
     grouping = group_by_manifest(every, training, paired)
@@ -108,7 +108,7 @@ def _test_difference(
     recipe: RecipeRuns, baseline: RecipeRuns, requirement: Requirement, seed: int, paired: bool
 ) -> tuple[Gate, str]:
     """Test the difference of the mean of a recipe from the baseline's."""
-    from harness.scoring.recipe_comparison import compare_recipe_pairs
+    from harness.recipes.recipe_comparison import compare_recipe_pairs
 
     metric = requirement.metric
     rows = compare_recipe_pairs([(recipe, baseline)], seed, (metric,), paired)

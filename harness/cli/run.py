@@ -137,7 +137,7 @@ def run(
     from harness.client.retry import RetryPolicy
     from harness.sampling.options import RunOptions
     from harness.sampling.session import sample_run
-    from harness.scoring.unmeasured_models import NothingMeasuredError
+    from harness.sampling.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ from harness.core.files import atomic_writer
 from harness.core.grid import Grid
 from harness.frames.columns import Kind, Schema
 from harness.frames.prediction_frame import prediction_table
+from harness.predictions.files.table_rows import TABLE_ENDINGS
 from harness.scoring.prediction_stream import stream_predictions
-from harness.scoring.table_rows import TABLE_ENDINGS
 
 
 def export_predictions(

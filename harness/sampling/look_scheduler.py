@@ -70,7 +70,7 @@ def make_look_scheduler(
     """Return the scheduler of a run, which reads the predictions from its log at each look; None without a design."""
     if (design := config.sequential) is None:
         return None
-    from harness.scoring.run_predictions import read_drawn_predictions
+    from harness.predictions.run_predictions import read_drawn_predictions
     from harness.scoring.sequential_scores import verdicts_at_last_look
 
     def ends_after(tasks: int) -> bool:

@@ -19,7 +19,7 @@ from harness.sampling.look_scheduler import make_look_scheduler
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.round_scheduler import RoundScheduler
-from harness.scoring.unmeasured_models import UnmeasuredModelCheck
+from harness.sampling.unmeasured_models import UnmeasuredModelCheck
 from harness.voting.early_stopping import run_schedule
 from harness.voting.live_tally import ModelTally
 

@@ -11,20 +11,20 @@ from harness.core.errors import ArcBenchError, ConfigError
 from harness.core.grid import Task
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
+from harness.predictions.declared_tasks import check_same_tasks, declared_tasks
+from harness.predictions.files.file_predictions import FilePredictions, find_format, read_file, read_table_rows
+from harness.predictions.files.prediction_formats import FORMATS
+from harness.predictions.files.table_rows import TableRows
+from harness.predictions.pool_loader import OpenPool, open_pool
+from harness.predictions.pooled_outputs import distinct_views, pooled_predictions
+from harness.predictions.prediction_groups import ModelPredictions
+from harness.predictions.run_predictions import CostMeter, read_run_predictions
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Cost, Manifest
 from harness.runs.sequential_schema import SequentialResult
-from harness.scoring.declared_tasks import check_same_tasks, declared_tasks
-from harness.scoring.file_predictions import FilePredictions, find_format, read_file, read_table_rows
-from harness.scoring.pool_loader import OpenPool, open_pool
-from harness.scoring.pooled_outputs import distinct_views, pooled_predictions
-from harness.scoring.prediction_formats import FORMATS
-from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.rescore_loader import load_rescores, run_rescores
 from harness.scoring.rule_scores import ModelRescores
-from harness.scoring.run_predictions import CostMeter, read_run_predictions
 from harness.scoring.sequential_scores import restrict_predictions, sequential_note, sequential_result
-from harness.scoring.table_rows import TableRows
 from harness.voting.early_stopping import Schedule, run_schedule
 
 RUN = "run"
@@ -70,7 +70,7 @@ class SavedPredictions:
 def open_predictions(
     path: Path, spec: str | None = None, form: str | None = None, n: int | None = None, scorer: str | None = None
 ) -> SavedPredictions:
-    """Read a run folder, a pool, or a file or folder of a format of ``harness.scoring.prediction_formats``.
+    """Read a run folder, a pool, or a file or folder of a format of ``harness.predictions.files.prediction_formats``.
 
     Args:
         spec: the dataset of the predictions. For a run or a pool it replaces its own.

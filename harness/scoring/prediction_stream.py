@@ -10,18 +10,24 @@ from harness.candidates.pool_folder import PoolFolder
 from harness.core.grid import Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
+from harness.predictions.declared_tasks import declared_tasks
+from harness.predictions.files.file_predictions import common_name, find_format
+from harness.predictions.files.prediction_formats import Format
+from harness.predictions.files.prediction_tables import (
+    PooledVote,
+    table_kind,
+    table_predictions,
+    table_views,
+    table_votes,
+)
+from harness.predictions.files.saved_grid import within_limits
+from harness.predictions.files.table_rows import TableRows, open_table
+from harness.predictions.pool_loader import open_pool
+from harness.predictions.pooled_outputs import MemberPredictions
+from harness.predictions.prediction_groups import raise_problems
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, Prediction, holds_views, read_predictions, read_views
-from harness.scoring.declared_tasks import declared_tasks
-from harness.scoring.file_predictions import common_name, find_format
-from harness.scoring.pool_loader import open_pool
-from harness.scoring.pooled_outputs import MemberPredictions
-from harness.scoring.prediction_formats import Format
-from harness.scoring.prediction_groups import raise_problems
 from harness.scoring.prediction_loader import find_folder, require_dataset
-from harness.scoring.prediction_tables import PooledVote, table_kind, table_predictions, table_views, table_votes
-from harness.scoring.saved_grid import within_limits
-from harness.scoring.table_rows import TableRows, open_table
 
 
 @dataclass(frozen=True, slots=True)

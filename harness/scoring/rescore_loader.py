@@ -10,9 +10,9 @@ from harness.candidates.rescores import RESCORES_FILE, Rescores, read_rescores, 
 from harness.core.deadline import duration_text
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
+from harness.predictions.prediction_groups import ModelPredictions
+from harness.predictions.rescore_source import ranked_grids
 from harness.runs.folder import RunFolder
-from harness.scoring.prediction_groups import ModelPredictions
-from harness.scoring.rescore_source import ranked_grids
 from harness.scoring.rule_scores import ModelRescores, RescoreCost
 
 

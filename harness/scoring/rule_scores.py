@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from harness.core.errors import UnusableRuleError
 from harness.core.grid import Grid, Task
+from harness.predictions.pooled_outputs import lacks_logprobs
+from harness.predictions.prediction_groups import ModelPredictions
 from harness.scoring.model_scores import ModelScores, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
-from harness.scoring.pooled_outputs import lacks_logprobs
-from harness.scoring.prediction_groups import ModelPredictions
 from harness.voting.metrics import OutputScore, average_outputs
 from harness.voting.ranking import RankedGrid, Vote, probability_in_top, split_ties
 from harness.voting.selection_rules import RULES, VOTE, GridRescores, Rule, get_rule, unrescored_grids

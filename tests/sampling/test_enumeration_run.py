@@ -13,7 +13,7 @@ from harness.client.retry import RetryPolicy
 from harness.core.errors import ConfigError, ServerError
 from harness.runs.folder import RunFolder
 from harness.sampling.dry_run import estimate_run
-from harness.scoring.unmeasured_models import NothingMeasuredError
+from harness.sampling.unmeasured_models import NothingMeasuredError
 from tests.support.runs.enumerated_runs import (
     ROOMY,
     answer_texts,

@@ -15,7 +15,7 @@ from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.sampling.reproduction import reproduce_run
-from harness.scoring.unmeasured_models import NothingMeasuredError
+from harness.sampling.unmeasured_models import NothingMeasuredError
 from tests.families import templates
 from tests.families.make import make_tokenizer
 from tests.support.runs.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with

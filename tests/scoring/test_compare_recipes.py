@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.scoring.half_splits import half_scores
+from harness.recipes.half_splits import half_scores
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_selector import select_models
 from harness.stats.paired_test import holm

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from harness.cli import cli
 from harness.core.errors import ConfigError
-from harness.scoring.pilot_runs import Pilot, read_pilot
-from harness.scoring.recipe_plan import make_plan, power_curves
-from harness.scoring.recipe_runs import RecipeRuns, read_halves, trained_models
+from harness.recipes.pilot_runs import Pilot, read_pilot
+from harness.recipes.recipe_plan import make_plan, power_curves
+from harness.recipes.recipe_runs import RecipeRuns, read_halves, trained_models
 from harness.scoring.run_selector import select_models
 from harness.stats.crossed_variance import difference_variance
 from harness.stats.planning import Prices, cheapest_plan, purchases

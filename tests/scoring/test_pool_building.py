@@ -14,11 +14,11 @@ from harness.core.errors import ArcBenchError, ConfigError, DataError, RunError
 from harness.core.grid import Grid
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
+from harness.pools.pool_building import build_pool
+from harness.pools.pool_scores import compare_with_members, member_scores
+from harness.predictions.pooled_outputs import MemberPredictions
 from harness.runs.folder import RunFolder
 from harness.runs.schema import StopConfig
-from harness.scoring.pool_building import build_pool
-from harness.scoring.pool_scores import compare_with_members, member_scores
-from harness.scoring.pooled_outputs import MemberPredictions
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.run_scores import score_by_vote, score_saved
 from harness.voting.selection_rules import RULES

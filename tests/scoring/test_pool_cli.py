@@ -11,9 +11,9 @@ import pytest
 
 from harness.candidates.pool_results import PoolResult, ResultsOfPool
 from harness.core.grid import Grid
+from harness.predictions.rescore_source import open_rescore_source
 from harness.runs.folder import RunFolder
 from harness.scoring.prediction_loader import open_predictions
-from harness.scoring.rescore_source import open_rescore_source
 from harness.voting.selection_rules import RULES
 from tests.conftest import ROOT
 from tests.support.commands import run_bench

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.core.grid import Grid
 from harness.core.symmetry import SYMMETRIES
-from harness.scoring.pooled_outputs import (
+from harness.predictions.pooled_outputs import (
     NO_CANDIDATE,
     MemberPredictions,
     PooledOutput,

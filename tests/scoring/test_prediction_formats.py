@@ -11,8 +11,8 @@ import pytest
 
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
+from harness.predictions.files.prediction_formats import FORMATS, detect_format, format_named
 from harness.runs.prediction_reader import Prediction
-from harness.scoring.prediction_formats import FORMATS, detect_format, format_named
 from harness.scoring.prediction_loader import FORM_NAMES, SavedPredictions, open_predictions
 from tests.conftest import ROOT
 

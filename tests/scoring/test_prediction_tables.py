@@ -10,7 +10,7 @@ import pytest
 from harness.core.errors import DataError
 from harness.data.spec import open_dataset
 from harness.frames.export import export_predictions
-from harness.scoring.prediction_formats import detect_format
+from harness.predictions.files.prediction_formats import detect_format
 from harness.scoring.prediction_loader import open_predictions
 from tests.support.runs.run_folders import MakeRun
 from tests.support.runs.view_runs import write_view_run

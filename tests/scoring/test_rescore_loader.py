@@ -9,9 +9,9 @@ import pytest
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
+from harness.predictions.rescore_source import open_rescore_source, ranked_grids
 from harness.results.score_sheet import score_saved_predictions
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
-from harness.scoring.rescore_source import open_rescore_source, ranked_grids
 from harness.scoring.rule_scores import unusable_reason
 from harness.voting.selection_rules import RULES
 from tests.support.runs.rescores import made_up_logprob, write_rescores

@@ -10,9 +10,9 @@ from harness.candidates.pool_schema import CandidateRecord, PoolManifest, Propos
 from harness.core.grid import Grid, Task
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
+from harness.pools.pool_members import FILE_SPACE, read_pool_members, shared_dataset
+from harness.predictions.pooled_outputs import MemberPredictions
 from harness.runs.environment import describe_environment, now
-from harness.scoring.pool_members import FILE_SPACE, read_pool_members, shared_dataset
-from harness.scoring.pooled_outputs import MemberPredictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def build_pool(names: Sequence[str], spec: str | None = None) -> NewPool:
     """Return the pool of all predictions that the names mean.
 
     Args:
-        names: each ``RUN``, ``RUN@MODEL``, a pool, or a file of any format of harness.scoring.prediction_formats.
+        names: each ``RUN``, ``RUN@MODEL``, a pool, or a file in a format of harness.predictions.files.
         spec: the dataset of the tasks; None takes that of the runs.
 
     Raises:

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from harness.core.grid import Task
+from harness.predictions.enumerated_outputs import group_views
+from harness.predictions.prediction_groups import ModelPredictions, check_counts, group_predictions
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
 from harness.runs.schema import Cost, Manifest, RunConfig
-from harness.scoring.enumerated_outputs import group_views
-from harness.scoring.prediction_groups import ModelPredictions, check_counts, group_predictions
 
 _NEVER_SENT = "too_long"
 

@@ -11,9 +11,9 @@ from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid, Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
+from harness.predictions.declared_tasks import check_same_tasks, check_unchanged, select_tasks
+from harness.predictions.pooled_outputs import MemberPredictions
 from harness.runs.prediction_schema import OutputKey
-from harness.scoring.declared_tasks import check_same_tasks, check_unchanged, select_tasks
-from harness.scoring.pooled_outputs import MemberPredictions
 from harness.voting.ranking import Vote
 
 

@@ -14,14 +14,14 @@ from harness.candidates.rescore_plan import Candidates
 from harness.candidates.rescores import RESCORES_FILE, RescoreHeader
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Task
+from harness.predictions.declared_tasks import declared_tasks
+from harness.predictions.pool_loader import OpenPool, open_pool
+from harness.predictions.pooled_outputs import pooled_predictions
+from harness.predictions.prediction_groups import ModelPredictions, OutputPredictions
+from harness.predictions.run_predictions import read_run_predictions
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_schema import OutputKey
 from harness.runs.schema import Manifest, ModelConfig
-from harness.scoring.declared_tasks import declared_tasks
-from harness.scoring.pool_loader import OpenPool, open_pool
-from harness.scoring.pooled_outputs import pooled_predictions
-from harness.scoring.prediction_groups import ModelPredictions, OutputPredictions
-from harness.scoring.run_predictions import read_run_predictions
 from harness.voting.ranking import rank_votes
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from harness.core.errors import ConfigError, DataError, short_repr
 from harness.core.grid import Grid
 from harness.core.json_stream import first_character, iterate_elements
+from harness.predictions.files.prediction_tables import table_predictions
+from harness.predictions.files.saved_grid import read_grid
+from harness.predictions.files.table_rows import TABLE_ENDINGS, holds_table, open_table
+from harness.predictions.prediction_groups import UNNAMED
 from harness.runs.field_checks import check_index, check_number, check_text
 from harness.runs.prediction_reader import Prediction, read_predictions
-from harness.scoring.prediction_groups import UNNAMED
-from harness.scoring.prediction_tables import table_predictions
-from harness.scoring.saved_grid import read_grid
-from harness.scoring.table_rows import TABLE_ENDINGS, holds_table, open_table
 
 Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Prediction]]
 """Yields the predictions of a file.

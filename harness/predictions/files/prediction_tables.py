@@ -9,15 +9,15 @@ from typing import Literal
 
 from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid, Task
+from harness.predictions.enumerated_outputs import group_views
+from harness.predictions.files.saved_grid import read_grid, within_limits
+from harness.predictions.files.table_rows import Row, TableRows, grid_rows, require_columns
+from harness.predictions.pooled_outputs import merged_predictions
+from harness.predictions.prediction_groups import UNNAMED, ModelPredictions, group_predictions, raise_problems
 from harness.runs.field_checks import check_index, check_number, check_text
 from harness.runs.json_grid import read_json_grid
 from harness.runs.prediction_reader import EnumeratedView, Prediction, check_outcome, close_view, parse_answer
 from harness.runs.prediction_schema import OutputKey
-from harness.scoring.enumerated_outputs import group_views
-from harness.scoring.pooled_outputs import merged_predictions
-from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, group_predictions, raise_problems
-from harness.scoring.saved_grid import read_grid, within_limits
-from harness.scoring.table_rows import Row, TableRows, grid_rows, require_columns
 from harness.voting.ranking import Vote
 
 Kind = Literal["drawn", "views", "pool"]

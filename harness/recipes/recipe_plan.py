@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.scoring.pilot_runs import Pilot
+from harness.recipes.pilot_runs import Pilot
 from harness.stats.planning import (
     Prices,
     Purchase,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.errors import ConfigError
-from harness.scoring.half_splits import HalfScores, halves_variance
-from harness.scoring.recipe_comparison import Pair, RecipeScores, recipe_scores, sampling_of
-from harness.scoring.recipe_runs import RecipeRuns
+from harness.recipes.half_splits import HalfScores, halves_variance
+from harness.recipes.recipe_comparison import Pair, RecipeScores, recipe_scores, sampling_of
+from harness.recipes.recipe_runs import RecipeRuns
 from harness.stats.crossed_variance import FEWEST_RUNS, difference_variance
 from harness.stats.planning import FEWEST_TASKS
 from harness.stats.power import (

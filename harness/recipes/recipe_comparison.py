@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.errors import ConfigError, RunError
+from harness.recipes.half_splits import HalfScores, halves_variance
+from harness.recipes.recipe_runs import RecipeRuns, read_halves
 from harness.scoring.comparable_metrics import comparable_values, compared_metrics
-from harness.scoring.half_splits import HalfScores, halves_variance
 from harness.scoring.matched_runs import SelectedModels
 from harness.scoring.paired_comparison import HEADLINE
-from harness.scoring.recipe_runs import RecipeRuns, read_halves
 from harness.stats.bootstrap import Floats
 from harness.stats.crossed_variance import difference_variance
 from harness.stats.planning import runs_for_plan

@@ -10,13 +10,13 @@ from harness.core.errors import DataError
 from harness.core.grid import Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
+from harness.predictions.enumerated_outputs import group_views
+from harness.predictions.files.prediction_formats import Format, detect_format, format_named
+from harness.predictions.files.prediction_tables import group_table
+from harness.predictions.files.saved_grid import within_limits
+from harness.predictions.files.table_rows import TableRows, open_table
+from harness.predictions.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
 from harness.runs.prediction_reader import Prediction, holds_views, read_views
-from harness.scoring.enumerated_outputs import group_views
-from harness.scoring.prediction_formats import Format, detect_format, format_named
-from harness.scoring.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
-from harness.scoring.prediction_tables import group_table
-from harness.scoring.saved_grid import within_limits
-from harness.scoring.table_rows import TableRows, open_table
 
 
 @dataclass(frozen=True, slots=True)
