@@ -135,7 +135,7 @@ def run(
         --dataset arc1/evaluation -n 32 --out runs/first
     """
     from harness.client.retry import RetryPolicy
-    from harness.sampling.options import RunOptions
+    from harness.sampling.options.run_options import RunOptions
     from harness.sampling.session import sample_run
     from harness.sampling.unmeasured_models import NothingMeasuredError
 

@@ -10,10 +10,10 @@ import pytest
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.sequential_schema import SequentialDesign
-from harness.sampling.config_draft import ConfigDraft
-from harness.sampling.look_scheduler import LookScheduler
-from harness.sampling.options import RunOptions
+from harness.sampling.options.config_draft import ConfigDraft
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan
+from harness.sampling.schedulers.look_scheduler import LookScheduler
 
 DESIGN = SequentialDesign(metric="accuracy", looks=[2, 4, 6], alpha=0.05, smaller_than=None)
 

@@ -14,10 +14,10 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.schema import RunConfig
-from harness.sampling.config_draft import ConfigDraft
-from harness.sampling.options import RunOptions
+from harness.sampling.options.config_draft import ConfigDraft
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan
-from harness.sampling.round_scheduler import RoundScheduler
+from harness.sampling.schedulers.round_scheduler import RoundScheduler
 from harness.voting.early_stopping import Schedule, StopRule, run_schedule
 
 FAILURE = -1

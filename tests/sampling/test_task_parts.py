@@ -13,8 +13,8 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.schema import ServedModel
 from harness.runs.task_training import Protocol, TttConfig
-from harness.sampling.options import RunOptions
-from harness.sampling.task_part import TaskPart
+from harness.sampling.options.run_options import RunOptions
+from harness.sampling.options.task_part import TaskPart
 from harness.scoring.run_scores import score_run
 from tests.support.runs.enumerated_runs import enumerating_server, stable_lines
 from tests.support.runs.run_folders import load_records

@@ -16,7 +16,7 @@ from harness.core.errors import ConfigError, RunError
 from harness.runs.folder import RunFolder
 from harness.runs.sequential_schema import SequentialResult
 from harness.sampling.dry_run import estimate_run
-from harness.sampling.options import RunOptions
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.reproduction import reproduce_run
 from harness.scoring.prediction_loader import open_predictions

@@ -1,7 +1,7 @@
 """The options of ``bench run``: what the user typed, and which options contradict each other.
 
-``harness.sampling.config_draft`` turns them, once the servers have listed their models, into the configuration of the
-run.
+``harness.sampling.options.config_draft`` turns them, once the servers have listed their models, into the configuration
+of the run.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from harness.core.deadline import Deadline
 from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
-from harness.sampling.search_options import Search, check_enumeration, check_search
-from harness.sampling.sequential_options import check_design
-from harness.sampling.task_part import TaskPart
+from harness.sampling.options.search_options import Search, check_enumeration, check_search
+from harness.sampling.options.sequential_options import check_design
+from harness.sampling.options.task_part import TaskPart
 from harness.voting.early_stopping import StopRule
 from harness.voting.selection_rules import VOTE, get_rule
 

@@ -1,6 +1,6 @@
 """Read the tokenizer files of the models' base on this machine: token ids, ends of answers, the chat template.
 
-harness.sampling.api_selection checks that the servers tokenize in the same way.
+harness.sampling.requests.api_selection checks that the servers tokenize in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids, find_to
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
 from harness.runs.schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.plan import Plan, PromptFormat, Sample
-from harness.sampling.request_builder import RequestBuilder
+from harness.sampling.requests.request_builder import RequestBuilder
 
 _OTHER_DATE = "1999-01-01"
 

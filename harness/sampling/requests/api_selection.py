@@ -18,11 +18,11 @@ from harness.client.server_health import NoSystemRole, ServerHealth
 from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.schema import RunConfig
-from harness.sampling.config_draft import ConfigDraft, served_models
-from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
+from harness.sampling.options.config_draft import ConfigDraft, served_models
+from harness.sampling.options.search_options import with_stop_logprobs
 from harness.sampling.plan import Plan, Sample
-from harness.sampling.request_builder import RequestBuilder
-from harness.sampling.search_options import with_stop_logprobs
+from harness.sampling.requests.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
+from harness.sampling.requests.request_builder import RequestBuilder
 
 _CHECKED_SAMPLES = 4
 """Prompts of each model that a server must tokenize as this run does."""

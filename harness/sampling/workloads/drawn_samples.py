@@ -11,7 +11,7 @@ from harness.runs.prediction_schema import Outcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import ProgressBoard
 from harness.sampling.recording import PredictionRecorder
-from harness.sampling.request_builder import RequestBuilder
+from harness.sampling.requests.request_builder import RequestBuilder
 
 
 class DrawnSamples:

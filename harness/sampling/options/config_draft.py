@@ -17,12 +17,12 @@ from harness.data.dataset import Dataset, iterate_tasks
 from harness.runs.folder import config_changes
 from harness.runs.schema import RunConfig, ServedModel, StopConfig
 from harness.runs.view_schema import SearchConfig
-from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
-from harness.sampling.options import ApiChoice, RunOptions
+from harness.sampling.options.model_options import ModelChoices, model_configs, repeated_model_config
+from harness.sampling.options.run_options import ApiChoice, RunOptions
+from harness.sampling.options.search_options import search_config
+from harness.sampling.options.sequential_options import in_sampling_order, sequential_design
+from harness.sampling.options.task_part import without_hashes
 from harness.sampling.plan import Plan
-from harness.sampling.search_options import search_config
-from harness.sampling.sequential_options import in_sampling_order, sequential_design
-from harness.sampling.task_part import without_hashes
 from harness.voting.early_stopping import StopRule, plan_rounds, view_cycle
 
 

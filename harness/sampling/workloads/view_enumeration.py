@@ -18,8 +18,8 @@ from harness.runs.view_block import ViewAnswer, ViewResult
 from harness.runs.view_schema import SearchConfig, ViewOutcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import ProgressBoard
-from harness.sampling.request_builder import RequestBuilder
-from harness.sampling.view_recording import ViewRecorder
+from harness.sampling.requests.request_builder import RequestBuilder
+from harness.sampling.workloads.view_recording import ViewRecorder
 
 
 @dataclass(slots=True)

@@ -12,8 +12,8 @@ from harness.core.grid import Grid, Pair, Task
 from harness.prompts.prompt_template import Message
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.schema import RunConfig
+from harness.sampling.options.search_options import stop_ids
 from harness.sampling.plan import Plan, PromptFormat, Sample
-from harness.sampling.search_options import stop_ids
 
 _MAX_PROMPTS = 16
 """Prompts that share one request at most; they are of one test output, so that their answers have similar lengths."""
