@@ -34,14 +34,14 @@ COMMANDS = {
     "export": ("harness.cli.export:export", "Write predictions as a table: Parquet, CSV or JSON lines."),
     "pool": ("harness.cli.pool:pool", "Merge the candidates of several runs and files."),
     "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),
-    "gate": ("harness.cli.gate:gate", "Pass or fail a run against a threshold or another run."),
+    "gate": ("harness.cli.gate.command:gate", "Pass or fail a run against a threshold or another run."),
     "plan": (
         "harness.cli.plan:plan",
         "Say how many tasks, training runs and predictions resolve a difference of recipes.",
     ),
     "submit": ("harness.cli.submit:submit", "Write or check Kaggle's submission.json."),
     "sweep": (
-        "harness.cli.workflows.sweep:sweep",
+        "harness.cli.workflows.sweep.command:sweep",
         "Train adapters on mixtures, serve and bench them all, and compare them in one table.",
     ),
     "ttt": (
@@ -50,7 +50,7 @@ COMMANDS = {
     ),
     "report": ("reports.cli:report", "Write a report of one or more runs."),
     "doctor": ("harness.cli.diagnosis.command:doctor", "Check this machine and its packages, and say what to do."),
-    "data": ("harness.cli.data:data", "Inspect, audit, index and export datasets."),
+    "data": ("harness.cli.data.command:data", "Inspect, audit, index and export datasets."),
 }
 """By command: ``module:name`` of the click command, and its line in ``bench --help``."""
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.workflows.sweep import sweep
-from harness.cli.workflows.sweep_cells import LONGEST_NAME, axis_combinations, cell_name
-from harness.cli.workflows.sweep_file import load_sweep
+from harness.cli.workflows.sweep.command import sweep
+from harness.cli.workflows.sweep.sweep_cells import LONGEST_NAME, axis_combinations, cell_name
+from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ConfigError
 from serve.registry.adapter_version import NAME
 from tests.cli.test_sweep_file import EXAMPLES, write

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli.run import run
-from harness.cli.workflows.sweep import _check_server, sweep
-from harness.cli.workflows.sweep_file import load_sweep
+from harness.cli.workflows.sweep.command import _check_server, sweep
+from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ConfigError
 from serve.launch import machine as serve_machine
 from serve.launch.machine import Machine

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from harness.cli.workflows.sweep import sweep
-from harness.cli.workflows.sweep_file import Sweep, load_sweep
-from harness.cli.workflows.sweep_schema import sweep_schema
+from harness.cli.workflows.sweep.command import sweep
+from harness.cli.workflows.sweep.sweep_file import Sweep, load_sweep
+from harness.cli.workflows.sweep.sweep_schema import sweep_schema
 from harness.core.errors import ConfigError
 from tests.cli.test_sweep_file import BASIC, test_wrong_sweeps_are_refused, write
 from tests.conftest import ROOT

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.workflows.sweep_file import load_sweep
+from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ArcBenchError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream

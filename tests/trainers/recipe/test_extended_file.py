@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.workflows.sweep_file import load_sweep
+from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ConfigError
 from tests.cli.test_sweep_file import BASIC
 from tests.support.training.recipes import SMALL

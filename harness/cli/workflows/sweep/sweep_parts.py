@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.cli.workflows.sweep_cells import Mixture
+from harness.cli.workflows.sweep.sweep_cells import Mixture
 from harness.core.random_stream import MAX_SEED
 from trainers.recipe.parts import DatasetRecipe, FilledDatasetList, Spec, StrictModel
 from trainers.recipe.schema import Recipe

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.entry import print_warnings
-from harness.cli.gate_requirement import Requirement
-from harness.cli.model_gate import ScoringChoices
+from harness.cli.gate.gate_requirement import Requirement
+from harness.cli.gate.model_gate import ScoringChoices
 from harness.cli.recipe_selection import OFFER, Grouping, group_as_named, group_by_manifest, named_recipes
 from harness.core.errors import ConfigError
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.cli.entry import print_warnings
-from harness.cli.gate_requirement import Requirement
+from harness.cli.gate.gate_requirement import Requirement
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.progress_bar import open_with_progress, with_progress
+from harness.cli.data.progress_bar import open_with_progress, with_progress
 from harness.cli_options import json_option, print_result
 
 if TYPE_CHECKING:

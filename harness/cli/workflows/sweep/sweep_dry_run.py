@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from harness.cli.workflows.sweep_file import Sweep
+    from harness.cli.workflows.sweep.sweep_file import Sweep
 
 
 def describe_sweep(plan: Sweep) -> None:

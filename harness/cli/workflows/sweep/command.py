@@ -22,7 +22,7 @@ from harness.cli_options import OutputBesideSettings, schema_option, settings_op
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.cli.workflows.sweep_file import Sweep
+    from harness.cli.workflows.sweep.sweep_file import Sweep
 
 
 @click.command()
@@ -64,9 +64,9 @@ def sweep(
     bench sweep examples/iteration48.yaml --out /shared/sweep --on ray:HEAD:6379
     bench sweep --schema > sweep.schema.json
     """
-    from harness.cli.workflows.sweep_dry_run import describe_sweep
-    from harness.cli.workflows.sweep_file import load_sweep
-    from harness.cli.workflows.sweep_report import RESULTS, write_sweep_report
+    from harness.cli.workflows.sweep.sweep_dry_run import describe_sweep
+    from harness.cli.workflows.sweep.sweep_file import load_sweep
+    from harness.cli.workflows.sweep.sweep_report import RESULTS, write_sweep_report
 
     placement = take_placement(others)
     if row is not None and placement is not None:
@@ -86,15 +86,15 @@ def sweep(
 
 
 def _schema() -> dict[str, Any]:
-    from harness.cli.workflows.sweep_schema import sweep_schema
+    from harness.cli.workflows.sweep.sweep_schema import sweep_schema
 
     return sweep_schema()
 
 
 def _train_row(plan: Sweep, row: int) -> None:
     """Train one adapter, and do nothing else: other commands, such as those of a job array, train the others."""
-    from harness.cli.workflows.sweep_evaluation import record_evaluation
-    from harness.cli.workflows.sweep_training import choose_row, train_here
+    from harness.cli.workflows.sweep.sweep_evaluation import record_evaluation
+    from harness.cli.workflows.sweep.sweep_training import choose_row, train_here
 
     training = choose_row(plan, row)
     record_evaluation(plan)
@@ -104,8 +104,8 @@ def _train_row(plan: Sweep, row: int) -> None:
 
 def _run(plan: Sweep, placement: Placement | None, report_to: tuple[str, ...]) -> list[Path]:
     """Train what is not trained, here or on a cluster, bench what is not benched; return all run folders."""
-    from harness.cli.workflows.sweep_evaluation import record_evaluation
-    from harness.cli.workflows.sweep_training import train_here, train_on_cluster
+    from harness.cli.workflows.sweep.sweep_evaluation import record_evaluation
+    from harness.cli.workflows.sweep.sweep_training import train_here, train_on_cluster
 
     if placement is not None:
         require_ray()

@@ -11,15 +11,15 @@ import click
 import yaml
 
 from harness.cli.workflows.steps import run_bench
-from harness.cli.workflows.sweep_names import recipe_path
+from harness.cli.workflows.sweep.sweep_names import recipe_path
 from harness.core.errors import ConfigError
 from harness.core.files import write_atomically
 
 if TYPE_CHECKING:
     from harness.cli.workflows.cluster.node import NodeWork, Outcome
     from harness.cli.workflows.cluster.options import Placement
-    from harness.cli.workflows.sweep_file import Sweep
-    from harness.cli.workflows.sweep_parts import AdapterTraining
+    from harness.cli.workflows.sweep.sweep_file import Sweep
+    from harness.cli.workflows.sweep.sweep_parts import AdapterTraining
 
 LOGS = "logs"
 """Folder of a sweep with the output of trainings on a cluster, a file per adapter."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.cli.workflows.sweep_cells import ADAPTER_NAME, NAME_KEY, WEIGHT_KEY, check_keys
-from harness.cli.workflows.sweep_file import ROW_KEYS, Sweep
+from harness.cli.workflows.sweep.sweep_cells import ADAPTER_NAME, NAME_KEY, WEIGHT_KEY, check_keys
+from harness.cli.workflows.sweep.sweep_file import ROW_KEYS, Sweep
 from trainers.recipe.json_schema import Schema, file_schema, nested_recipe_schema
 
 _SET_BY_SWEEP = frozenset(ROW_KEYS) - {"datasets"}

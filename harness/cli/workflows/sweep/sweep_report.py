@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from harness.cli.workflows.steps import run_bench
-from harness.cli.workflows.sweep_file import Sweep
+from harness.cli.workflows.sweep.sweep_file import Sweep
 from harness.core.files import write_atomically
 from reports.loading.runs import load_sections
 from reports.loading.sweep import read_sweep, sweep_tables, tables_json

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from harness.cli.workflows.sweep_cells import (
+from harness.cli.workflows.sweep.sweep_cells import (
     WEIGHT_KEY,
     Cell,
     Mixture,
@@ -17,8 +17,8 @@ from harness.cli.workflows.sweep_cells import (
     checked_weight,
     expand_cells,
 )
-from harness.cli.workflows.sweep_names import adapter_name
-from harness.cli.workflows.sweep_parts import (
+from harness.cli.workflows.sweep.sweep_names import adapter_name
+from harness.cli.workflows.sweep.sweep_parts import (
     AdapterTraining,
     Evaluation,
     MixtureRow,

@@ -10,7 +10,7 @@ from harness.core.files import write_atomically
 from trainers.recipe.schema import changed_keys, flatten
 
 if TYPE_CHECKING:
-    from harness.cli.workflows.sweep_file import Sweep
+    from harness.cli.workflows.sweep.sweep_file import Sweep
 
 EVALUATION = "evaluation.json"
 """The evaluation settings of the sweep in its folder; another evaluation in the same folder is refused."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from harness.cli.audit import STRICT_OPTION, audit
-from harness.cli.progress_bar import open_with_progress, progress_bar, with_progress
+from harness.cli.data.audit import STRICT_OPTION, audit
+from harness.cli.data.progress_bar import open_with_progress, progress_bar, with_progress
 from harness.cli_options import grid_encoder_option, json_option, output_option, print_result
 
 

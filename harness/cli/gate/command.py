@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from harness.cli.gate_requirement import Requirement
-from harness.cli.model_gate import ScoringChoices, gate_difference, gate_minimum
-from harness.cli.recipe_gate import gate_recipes
+from harness.cli.gate.gate_requirement import Requirement
+from harness.cli.gate.model_gate import ScoringChoices, gate_difference, gate_minimum
+from harness.cli.gate.recipe_gate import gate_recipes
 from harness.cli.recipe_selection import recipe_options
 from harness.cli_options import rule_option, scorer_option
 
