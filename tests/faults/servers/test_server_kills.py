@@ -17,7 +17,7 @@ from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
 from tests.faults.matrix import count_cases
-from tests.sampling.test_real_vllm import check_alike
+from tests.sampling.real_servers.test_real_vllm import check_alike
 from tests.support.commands import wait_until
 from tests.support.models.tiny_models import make_lora
 from tests.support.runs.sampling_runs import metrics_and_failures, predictions_without_times

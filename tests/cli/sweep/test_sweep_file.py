@@ -19,7 +19,7 @@ from harness.core.errors import ConfigError
 from serve.launch import machine as serve_machine
 from serve.launch.machine import Machine
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 BASIC: dict[str, Any] = {
     "out": "sweeps/x",
     "recipe": {"model": "tiny", "max_steps": 4},

@@ -19,7 +19,7 @@ from harness.cli.workflows.sweep.sweep_cells import LONGEST_NAME, axis_combinati
 from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ConfigError
 from serve.registry.adapter_version import NAME
-from tests.cli.test_sweep_file import EXAMPLES, write
+from tests.cli.sweep.test_sweep_file import EXAMPLES, write
 
 RECIPE = {"model": "tiny", "max_steps": 4, "datasets": "toy/cross"}
 AXES = {"lora.rank": [8, 32], "learning_rate": ["1e-4", 3e-4], "original_weight": [1, 0.5]}

@@ -25,7 +25,7 @@ SPEC = "toy/copy/evaluation#n=3"
 CONFIG = TttConfig(recipe={"learning_rate": 0.004}, base="0" * 16, start=None)
 PROTOCOL = Protocol(label="not known", trained_on=[], leaked_tasks=0, reason="a test")
 STARTED = "2026-01-02T03:04:05+00:00"
-FIELDS = {"root": str(Path(__file__).parents[2] / "trainers" / "weights" / "tiny-base"), "max_model_len": 4096}
+FIELDS = {"root": str(Path(__file__).parents[3] / "trainers" / "weights" / "tiny-base"), "max_model_len": 4096}
 
 
 def part_options(server: ChatServer, out: Path, task_id: str, served: str, **changes: object) -> RunOptions:

@@ -18,7 +18,7 @@ from serve.launch.preparation import free_port
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from tests.sampling.test_real_vllm import check_alike
+from tests.sampling.real_servers.test_real_vllm import check_alike
 from tests.support.commands import wait_until
 from tests.support.models.tiny_models import make_lora
 from tests.support.runs.sampling_runs import count_outcomes, predictions_without_times, run_options, run_sampling

@@ -14,7 +14,7 @@ from harness.cli.workflows.sweep.command import sweep
 from harness.cli.workflows.sweep.sweep_file import Sweep, load_sweep
 from harness.cli.workflows.sweep.sweep_schema import sweep_schema
 from harness.core.errors import ConfigError
-from tests.cli.test_sweep_file import BASIC, test_wrong_sweeps_are_refused, write
+from tests.cli.sweep.test_sweep_file import BASIC, test_wrong_sweeps_are_refused, write
 from tests.conftest import ROOT
 from tests.support.training.schemas import BY_RULE, error_kinds, parametrized, read_as_editor, schema_errors
 from trainers.recipe.extended_file import LISTS_OF_ONE
