@@ -16,7 +16,7 @@ from harness.core.grid import Grid
 from harness.frames.columns import Kind, Schema
 from harness.frames.prediction_frame import prediction_table
 from harness.predictions.files.table_rows import TABLE_ENDINGS
-from harness.scoring.prediction_stream import stream_predictions
+from harness.predictions.prediction_stream import stream_predictions
 
 
 def export_predictions(

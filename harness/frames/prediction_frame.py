@@ -16,9 +16,9 @@ from harness.core.grid import Grid
 from harness.frames.columns import Columns, Schema
 from harness.predictions.files.prediction_tables import PooledVote
 from harness.predictions.pooled_outputs import POOL
+from harness.predictions.prediction_stream import PredictionStream
 from harness.runs.prediction_reader import EnumeratedView, Prediction
 from harness.runs.prediction_schema import OutputKey
-from harness.scoring.prediction_stream import PredictionStream
 
 DRAWN: Schema = {
     "model": "category",

@@ -15,11 +15,12 @@ from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.predictions.pooled_outputs import MemberPredictions
 from harness.predictions.prediction_groups import UNNAMED, ModelPredictions
+from harness.predictions.saved_folder import RUN
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_schema import OutputKey
 from harness.runs.schema import Manifest, RunConfig
 from harness.scoring.matched_runs import unfinished_warnings
-from harness.scoring.prediction_loader import RUN, SavedPredictions, open_predictions
+from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.run_selector import split_run_name
 from harness.voting.ranking import Vote
 

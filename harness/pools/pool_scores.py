@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from harness.candidates.pool_results import ChosenResult, MemberResult, PoolDifference, PoolResult
 from harness.core.errors import UnusableRuleError
+from harness.predictions.model_rescores import NOT_RESCORED
 from harness.predictions.pool_loader import OpenPool
 from harness.runs.schema import Metric, Results
 from harness.scoring.model_scores import ModelScores, make_results, score_model
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rule_scores import NOT_RESCORED, parse_rules, score_rules, unusable_reason
+from harness.scoring.rule_scores import parse_rules, score_rules, unusable_reason
 from harness.scoring.run_scores import score_by_vote
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 from harness.voting.selection_rules import VOTE, Rule, get_rule

@@ -12,8 +12,9 @@ import pytest
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
 from harness.predictions.files.prediction_formats import FORMATS, detect_format, format_named
+from harness.predictions.saved_folder import FORM_NAMES
 from harness.runs.prediction_reader import Prediction
-from harness.scoring.prediction_loader import FORM_NAMES, SavedPredictions, open_predictions
+from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from tests.conftest import ROOT
 
 SAVED = ROOT / "tests" / "fixtures" / "saved"

@@ -25,9 +25,9 @@ from harness.predictions.files.table_rows import TableRows, open_table
 from harness.predictions.pool_loader import open_pool
 from harness.predictions.pooled_outputs import MemberPredictions
 from harness.predictions.prediction_groups import raise_problems
+from harness.predictions.saved_folder import find_folder, require_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, Prediction, holds_views, read_predictions, read_views
-from harness.scoring.prediction_loader import find_folder, require_dataset
 
 
 @dataclass(frozen=True, slots=True)

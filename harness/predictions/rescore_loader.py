@@ -10,10 +10,10 @@ from harness.candidates.rescores import RESCORES_FILE, Rescores, read_rescores, 
 from harness.core.deadline import duration_text
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
+from harness.predictions.model_rescores import ModelRescores, RescoreCost
 from harness.predictions.prediction_groups import ModelPredictions
 from harness.predictions.rescore_source import ranked_grids
 from harness.runs.folder import RunFolder
-from harness.scoring.rule_scores import ModelRescores, RescoreCost
 
 
 def run_rescores(
