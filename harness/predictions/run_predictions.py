@@ -10,7 +10,8 @@ from harness.predictions.enumerated_outputs import group_views
 from harness.predictions.prediction_groups import ModelPredictions, check_counts, group_predictions
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
-from harness.runs.schema import Cost, Manifest, RunConfig
+from harness.runs.results_schema import Cost
+from harness.runs.schema import Manifest, RunConfig
 
 _NEVER_SENT = "too_long"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.core.files import write_atomically
 from harness.predictions.model_rescores import NOT_RESCORED
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Results, TestTimeCost
+from harness.runs.results_schema import Results, TestTimeCost
 from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
 from harness.scoring.headline_rule import by_headline_rule, headline_rule
 from harness.scoring.model_scores import ModelScores, make_results, score_model

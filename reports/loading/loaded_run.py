@@ -10,7 +10,8 @@ from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.predictions.model_rescores import ModelRescores
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Cost, Manifest, ModelConfig
+from harness.runs.results_schema import Cost
+from harness.runs.schema import Manifest, ModelConfig
 from harness.runs.sequential_schema import SequentialResult
 from harness.runs.task_training import TTT_LOG, TaskRecord, TrainingLog
 from harness.scoring.model_scores import ModelScores

@@ -24,7 +24,7 @@ from harness.predictions.files.table_rows import TABLE_ENDINGS
 from harness.results.score_sheet import score_saved_predictions
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_schema import FAILURES
-from harness.runs.schema import ModelResult
+from harness.runs.results_schema import ModelResult
 from harness.scoring.prediction_loader import open_predictions
 from tests.conftest import ROOT
 from tests.support.commands import run_bench
