@@ -19,8 +19,8 @@ COMMANDS = {
     "parity": ("harness.cli.workflows.parity:parity", "Check that a server has the adapter that was trained."),
     "merge": ("trainers.commands.cli:merge", "Write base and adapter as one full model."),
     "tiny-base": ("trainers.commands.cli:tiny_base", "Make the embedded tiny model, or print where it is."),
-    "serve": ("serve.cli:serve", "Serve a model and any number of adapters from one vLLM."),
-    "adapters": ("serve.cli:adapters", "Manage the adapter registry and running servers."),
+    "serve": ("serve.commands.serve:serve", "Serve a model and any number of adapters from one vLLM."),
+    "adapters": ("serve.commands.adapters:adapters", "Manage the adapter registry and running servers."),
     "run": ("harness.cli.run:run", "Sample augmented predictions from a server, vote and score."),
     "reproduce": (
         "harness.cli.reproduce:reproduce",

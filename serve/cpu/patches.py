@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from serve.launch.command import ADAPTERS_DIR
+from serve.launch.server_environment import ADAPTERS_DIR
 from serve.server.parent_watch import end_with_parent
 from serve.server.prefix_cap import PATCHED, patch_lookup
 

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from harness.runs.folder import RunFolder
-from serve.launch.command import ServeConfig
 from serve.launch.preparation import free_port
 from serve.launch.process import start_server, stop_server, wait_until_ready
+from serve.launch.serve_config import ServeConfig
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry

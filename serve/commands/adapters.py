@@ -1,90 +1,18 @@
-"""The commands ``bench serve`` and ``bench adapters``."""
+"""The commands ``bench adapters``."""
 
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 
 from harness.cli_options import json_option, print_result
+from serve.commands.registry_option import FOLDER, adapters_option
 
-_FOLDER = click.Path(path_type=Path)
-_ADAPTERS = click.option(
-    "--adapters", type=_FOLDER, help="The adapter registry, a folder that the first addition creates."
-)
-
-
-@click.command("serve")
-@click.argument("model", required=False)
-@_ADAPTERS
-@click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on  [default: a free one]")
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Address to listen on; one beyond this machine needs ARC_BENCH_API_KEY.",
-)
-@click.option(
-    "--dtype",
-    help="vLLM's --dtype, or exact: float32 (the same answers at any concurrency), but auto for adapters on a GPU.",
-)
-@click.option("--max-model-len", type=click.IntRange(1), help="Longest prompt and answer together, in tokens.")
-@click.option("--max-loras", type=click.IntRange(1), help="Adapters in one batch; further ones take turns.")
-@click.option("--max-cpu-loras", type=click.IntRange(1), help="Adapter versions that may be loaded.")
-@click.option("--max-lora-rank", type=click.IntRange(1), help="Largest rank of an adapter.")
-@click.option("--kv-cache-gib", type=click.FloatRange(0, min_open=True), help="Memory for the KV cache, in GiB.")
-@click.option(
-    "--gpu-memory", type=click.FloatRange(0, 1, min_open=True), default=0.9, help="Share of GPU memory to use."
-)
-@click.option("--data-parallel-size", type=click.IntRange(1), default=1, help="Engines behind one address.")
-@click.option("--shutdown-seconds", type=click.IntRange(0), default=30, help="Time for requests in flight at a stop.")
-@click.option(
-    "--log",
-    type=_FOLDER,
-    help="vLLM's output file  [default: serve.log, or .servers/serve-PORT.log in the registry]",
-)
-@click.option("--detach", is_flag=True, help="Return when the server is ready and leave it running.")
-@click.option("--stop", "stop_servers", is_flag=True, help="Stop the servers of --adapters (of --port only, if given).")
-@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
-def serve(
-    model: str | None,
-    adapters: Path | None,
-    port: int | None,
-    log: Path | None,
-    detach: bool,
-    stop_servers: bool,
-    extra: tuple[str, ...],
-    **options: Any,
-) -> None:
-    """Serve MODEL (a folder or a Hugging Face id) and the live adapters of a registry with vLLM.
-
-    Options after -- go to vLLM and take precedence over those chosen here. Keys come from ARC_BENCH_API_KEY and
-    ARC_BENCH_ADMIN_KEY, or from the files that the same names with _FILE appended give.
-
-    Example: bench serve models/base --adapters adapters --port 8000 -- --max-num-seqs 64
-    """
-    from serve.launch import operations
-    from serve.launch.preparation import free_port
-
-    if stop_servers:
-        if adapters is None:
-            raise click.UsageError("--stop needs --adapters, which knows the servers that run on it")
-        for url in operations.stop_servers(adapters, port):
-            click.echo(f"stopped {url}")
-        return
-    if model is None:
-        raise click.UsageError("Missing argument 'MODEL'.")
-    if detach and adapters is None:
-        raise click.UsageError("--detach needs --adapters, so that --stop can find the server")
-    port = free_port(options["host"], port)
-    log = log or (adapters / ".servers" / f"serve-{port}.log" if adapters else Path("serve.log"))
-    run = operations.serve_detached if detach else operations.serve_until_stopped
-    signal.signal(signal.SIGTERM, _interrupt)
-    run(model, adapters, port, log, _print_to_stderr, extra=extra, **options)
+_print_to_stderr = partial(click.echo, err=True)
 
 
 @click.group("adapters")
@@ -99,8 +27,8 @@ def adapters() -> None:
 
 @adapters.command("add")
 @click.argument("name")
-@click.argument("folder", type=_FOLDER)
-@_ADAPTERS
+@click.argument("folder", type=FOLDER)
+@adapters_option
 @click.option(
     "--base", help="The model that it must fit  [default: the one in adapter_config.json, if it is on this machine]"
 )
@@ -137,7 +65,7 @@ def add_command(
 
 @adapters.command("remove")
 @click.argument("adapter")
-@_ADAPTERS
+@adapters_option
 def remove_command(adapter: str, adapters: Path | None) -> None:
     """Delete NAME@VERSION, or all of NAME; refused while a version is live or a running server uses it.
 
@@ -150,7 +78,7 @@ def remove_command(adapter: str, adapters: Path | None) -> None:
 
 
 @adapters.command("gc")
-@_ADAPTERS
+@adapters_option
 @click.option(
     "--keep", type=click.IntRange(0), default=1, show_default=True, help="Newest unused versions to keep of each name."
 )
@@ -174,7 +102,7 @@ def _server_options(command: Callable[..., None]) -> Callable[..., None]:
         command
     )
     command = json_option("the answers")(command)
-    return _ADAPTERS(command)
+    return adapters_option(command)
 
 
 @adapters.command("list")
@@ -260,12 +188,3 @@ def _require_registry(adapters: Path | None) -> Path:
     if adapters is None:
         raise click.UsageError("Missing option '--adapters'.")
     return adapters
-
-
-def _print_to_stderr(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Treat SIGTERM like Ctrl-C."""
-    raise KeyboardInterrupt
