@@ -23,6 +23,7 @@ from harness.sampling.options.search_options import with_stop_logprobs
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.requests.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
 from harness.sampling.requests.request_builder import RequestBuilder
+from harness.sampling.requests.template_warnings import stop_warnings, template_warnings
 
 _CHECKED_SAMPLES = 4
 """Prompts of each model that a server must tokenize as this run does."""
@@ -117,7 +118,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
         await check_servers_tokenize_alike(local, RequestBuilder(plan, config, templates=templates), plan, config)
         if not draft.is_continued:
             config = local.with_stop_tokens(plan, config)
-        warnings += local.template_warnings(plan, config, chats=draft.api == "chat")
+        warnings += template_warnings(local, plan, config, chats=draft.api == "chat")
         if draft.api != "chat":
             await _check_completions(local, config)
             tokenizers = local.tokenizers
@@ -129,7 +130,7 @@ async def _select_api(draft: ConfigDraft, config: RunConfig, servers: Sequence[S
         reason = "" if draft.api == "chat" else str(error)
     plan = draft.plan(config) if plan is None else plan
     if local is not None:
-        warnings += local.stop_warnings(plan, config)
+        warnings += stop_warnings(local, plan, config)
     if tokenizers is None:
         for server in servers:
             server.tokenizer_samples = ()

@@ -85,7 +85,7 @@ class LocalTokenizers:
         Raises:
             NoSystemRole: a template rejects or drops one. TokenIdsUnavailable: a template cannot be rendered.
         """
-        served = self._served()
+        served = self.served()
         trained = {served[name].prompt for name in plan.formats}
         for format_, name in {format_: name for name, format_ in plan.formats.items()}.items():
             if format_.prompt.name in trained:
@@ -118,59 +118,19 @@ class LocalTokenizers:
         """Return the configuration with the token that ends a turn, for each model that would not stop at it."""
         models = [
             model.model_copy(update={"stop_token_ids": [turn.end_token_id]})
-            if (turn := self._unstopped_turn(plan, config, model)) is not None
+            if (turn := self.unstopped_turn(plan, config, model)) is not None
             else model
             for model in config.models
         ]
         return config.model_copy(update={"models": models})
 
-    def template_warnings(self, plan: Plan, config: RunConfig, *, chats: bool) -> list[str]:
-        """Return a warning for each model whose chat template makes it reason first or writes the current date.
-
-        Args:
-            chats: whether the user requested chat completions.
-        """
-        lines = []
-        served = self._served()
-        for model in config.models:
-            tokenizer = self.tokenizers[plan.formats[model.name]]
-            trained = served[model.name].prompt is not None
-            lines += _reasoning_warnings(model, _find_turn(tokenizer), trained=trained)
-            if model.template_date is None:
-                continue
-            if chats and not _takes_date(tokenizer, plan.sample(0).task):
-                lines.append(
-                    f"the chat template of {model.name} writes the server's own date and cannot be told another in a "
-                    "chat: predictions of other days are asked with another prompt; --api completions fixes it"
-                )
-            elif served[model.name].template_date is None:
-                lines.append(
-                    f"the chat template of {model.name} writes the date: {model.template_date} throughout this run"
-                )
-        return lines
-
-    def stop_warnings(self, plan: Plan, config: RunConfig) -> list[str]:
-        """Return a warning for each token that ends answers and is not an eos token of the base; models are grouped."""
-        lines: dict[str, list[str]] = {}
-        known = ", ".join(map(str, sorted(self.eos_ids))) or "none"
-        for model in config.models:
-            turn = self._unstopped_turn(plan, config, model)
-            if turn is not None:
-                end, end_id = turn.answer_suffix.strip(), turn.end_token_id
-                line = (
-                    f"an answer ends with {end!r} (token {end_id}), which is not among the eos tokens of the model's "
-                    f"own files ({known}), and servers are not asked to stop there: if answers are truncated, begin a "
-                    f"run with --extra-body '{{\"stop_token_ids\": [{end_id}]}}'"
-                )
-            elif ends := [id_ for id_ in model.stop_token_ids or () if id_ not in self.eos_ids]:
-                line = (
-                    f"an answer ends with token {' or '.join(map(str, ends))}, which is not among the eos tokens of "
-                    f"the model's own files ({known}): servers are asked to stop there (stop_token_ids)"
-                )
-            else:
-                continue
-            lines.setdefault(line, []).append(model.name)
-        return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
+    def unstopped_turn(self, plan: Plan, config: RunConfig, model: ModelConfig) -> AssistantTurn | None:
+        """Return the assistant turn of a model's template if neither eos nor the requests' stop tokens end it."""
+        tokenizer = self.tokenizers.get(plan.formats[model.name])
+        if tokenizer is None or model.stop_token_ids is not None or "stop_token_ids" in config.extra_body:
+            return None
+        turn = find_turn(tokenizer)
+        return None if turn is None or turn.end_token_id in self.eos_ids else turn
 
     def tokenizer_sample(
         self, chats: RequestBuilder, sample: Sample, plan: Plan
@@ -185,13 +145,13 @@ class LocalTokenizers:
         tokenizer = self.tokenizers[format_]
         task = sample.augmentation.apply_task(sample.task)
         ids = tokenizer.prompt_ids(task, sample.test_index)
-        if format_.template is not None or not _takes_date(tokenizer, sample.task):
+        if format_.template is not None or not takes_date(tokenizer, sample.task):
             return TextSample(sample.model, tokenizer.prompt_text(task, sample.test_index)), ids
         chat = chats.build_request([sample])
         assert isinstance(chat, ChatRequest)
         return chat, ids
 
-    def _served(self) -> dict[str, ServedModel]:
+    def served(self) -> dict[str, ServedModel]:
         """Return the models of the servers that are up, by name."""
         return {name: model for server in self.present for name, model in server.served.items()}
 
@@ -214,16 +174,8 @@ class LocalTokenizers:
                 raise TokenIdsUnavailable(str(error)) from None
         return self._by_template[template]
 
-    def _unstopped_turn(self, plan: Plan, config: RunConfig, model: ModelConfig) -> AssistantTurn | None:
-        """Return the assistant turn of a model's template if neither eos nor the requests' stop tokens end it."""
-        tokenizer = self.tokenizers.get(plan.formats[model.name])
-        if tokenizer is None or model.stop_token_ids is not None or "stop_token_ids" in config.extra_body:
-            return None
-        turn = _find_turn(tokenizer)
-        return None if turn is None or turn.end_token_id in self.eos_ids else turn
 
-
-def _find_turn(tokenizer: PromptTokenizer) -> AssistantTurn | None:
+def find_turn(tokenizer: PromptTokenizer) -> AssistantTurn | None:
     """Return the assistant turn of a chat template, None if the template does not show where it ends."""
     try:
         return tokenizer.turn
@@ -231,19 +183,7 @@ def _find_turn(tokenizer: PromptTokenizer) -> AssistantTurn | None:
         return None
 
 
-def _reasoning_warnings(model: ModelConfig, turn: AssistantTurn | None, *, trained: bool) -> list[str]:
-    """Return a warning if a model's template makes it reason before it answers; trained adapters answer at once."""
-    if turn is None or trained or not (turn.opens_thought or turn.learns_thought):
-        return []
-    how = "opens a thought (<think>) before every answer" if turn.opens_thought else "lets the model think (<think>)"
-    return [
-        f"the chat template of {model.name} {how}: what is not trained to answer at once needs more than the "
-        f"{model.max_tokens} tokens of an answer (--max-tokens), or is told not to think where the template can "
-        "(--chat-template-kwargs '{\"enable_thinking\": false}')"
-    ]
-
-
-def _takes_date(tokenizer: PromptTokenizer, task: Task) -> bool:
+def takes_date(tokenizer: PromptTokenizer, task: Task) -> bool:
     """Return whether a chat can tell the server's template which date to write.
 
     The prompt is rendered on another date with the variables that a request carries; the text must not change.
