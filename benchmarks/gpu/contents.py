@@ -155,7 +155,8 @@ def _parity(check: Check, running: Server, folder: Path, model: str, samples: in
 
 
 def _swaps(check: Check, running: Server, versions: list[str]) -> Figures:
-    from trainers.model.inputs import load_tokenizer, open_inputs, open_recipe_mixture
+    from trainers.model.chat_template import load_tokenizer
+    from trainers.model.inputs import open_inputs, open_recipe_mixture
     from trainers.recipe.schema import make_recipe
 
     data = json.loads((check.work / "cross.json").read_text(encoding="utf-8"))
