@@ -11,9 +11,11 @@ import argparse
 import sys
 
 from benchmarks.common.entry import FOLDER
+from benchmarks.common.marked_block import replace_block
 from benchmarks.scaling.figures import Gpu, read_measured
-from benchmarks.scaling.page import page, replace_block
+from benchmarks.scaling.page import page
 
+MODULE = "benchmarks.scaling"
 PAGE = FOLDER.parent / "docs" / "scaling.md"
 
 
@@ -26,7 +28,7 @@ def main() -> int:
     )
     parser.parse_args()
     block = page(read_measured(), Gpu())
-    PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), block), encoding="utf-8")
+    PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), block, MODULE), encoding="utf-8")
     print(block)
     return 0
 

@@ -29,7 +29,6 @@ from harness.results.table_format import markdown_table
 
 SIZES = (1, 8, 64)
 WIDTH = 150
-BEGIN, END = "<!-- python -m benchmarks.scaling -->", "<!-- end -->"
 _UNITS: dict[str, tuple[float, str]] = {
     "sample_tokens": (1, "tokens in a training sample"),
     "prompt_tokens": (1, "tokens in a prompt"),
@@ -125,16 +124,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def replace_block(text: str, block: str) -> str:
-    """Return a page with the text between the marks replaced.
-
-    Raises:
-        ValueError: the page lacks the marks, or has them twice.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in after:
-        raise ValueError(f"the page must have {BEGIN} and then {END} once")
-    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"

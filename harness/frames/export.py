@@ -18,6 +18,9 @@ from harness.frames.prediction_frame import prediction_table
 from harness.predictions.files.table_rows import TABLE_ENDINGS
 from harness.predictions.prediction_stream import stream_predictions
 
+EXPORTED_ROWS = 1 << 14
+"""Rows that are written at once, which are a row group of a Parquet file: their grids are texts, which take memory."""
+
 
 def export_predictions(
     path: Path, output: Path, spec: str | None = None, form: str | None = None, texts: bool = False
@@ -40,7 +43,7 @@ def export_predictions(
     table = prediction_table(
         stream_predictions(path, spec, form), Grid.to_rows if output.suffix == ".jsonl" else json_text, texts
     )
-    frames = (table.columns.frame([block]) for block in table.columns.blocks(table.rows))
+    frames = (table.columns.frame([block]) for block in table.columns.blocks(table.rows, EXPORTED_ROWS))
     if output.exists() and output.samefile(path):
         raise ConfigError(f"{output}: is the file that is read; choose another -o")
     with atomic_writer(output) as file:

@@ -1,9 +1,10 @@
 """LoRA on a CPU with a few matrix products per layer instead of a copy of the weights per token.
 
 vLLM's CPU operators gather ``weights[index]`` for every token, which copies an adapter's matrices once per token, and
-read the index -1 ("no adapter") as the last slot. Here all rows of a batch are multiplied with all of its adapters at
-once and the results for other adapters are masked; if that is too much work, each adapter is multiplied with its own
-rows. Rows of the base are not changed. As in vLLM, shrinking computes in float32 and expanding in the layer's dtype.
+read the index -1 ("no adapter") as the last slot. Here an adapter with many rows in a batch, such as a prompt, is
+multiplied with its own rows; adapters with few, such as next tokens, are multiplied with theirs all at once, in a
+batched product. Rows of the base are not changed. As in vLLM, shrinking computes in float32 and expanding in the
+layer's dtype.
 """
 
 from __future__ import annotations
@@ -19,8 +20,39 @@ if TYPE_CHECKING:
     Groups = list[tuple[int, torch.Tensor | None]]
     """Slots, each with the rows that use it; None stands for all rows."""
 
-_MAX_MASKED_WIDTH = 512
-"""If adapters times rank exceeds this, each adapter is multiplied with its own rows only."""
+_FEW_ROWS = 16
+"""Adapters with at most so many rows share a batched product; more rows keep a core busy by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class FewRows:
+    """The rows of several adapters, padded to equal numbers for a batched matrix product.
+
+    Attributes:
+        slots: (adapters,) ascending.
+        padded: (adapters, most) the rows of each adapter, then row 0 as padding.
+        kept: (rows,) where the rows are in ``padded``, flattened.
+        rows: (rows,) the rows.
+    """
+
+    slots: torch.Tensor
+    padded: torch.Tensor
+    kept: torch.Tensor
+    rows: torch.Tensor
+
+    @staticmethod
+    def of(groups: list[tuple[int, torch.Tensor]]) -> FewRows:
+        """Pad the rows of several slots."""
+        import torch
+
+        padded = torch.nn.utils.rnn.pad_sequence([rows for _, rows in groups], batch_first=True)
+        counts = torch.tensor([len(rows) for _, rows in groups])
+        kept = (torch.arange(padded.shape[1]) < counts[:, None]).flatten().nonzero().squeeze(1)
+        return FewRows(torch.tensor([slot for slot, _ in groups]), padded, kept, torch.cat([r for _, r in groups]))
+
+    def matrices(self, stacked: torch.Tensor) -> torch.Tensor:
+        """Return (adapters, …), the matrices of these slots of (slots, 1, …); all of them are not copied."""
+        return stacked[:, 0] if len(self.slots) == len(stacked) else stacked[self.slots, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +60,35 @@ class RowsBySlot:
     """Which rows of a batch use which adapter slot.
 
     Attributes:
-        groups: see ``group_rows``.
-        slots: (adapters,) the slots in use, ascending.
-        foreign: (rows, adapters, 1), true if the row does not use that adapter.
+        many: slots with rows that are multiplied by themselves; a slot may occur several times.
+        few: other rows of other slots; None if there are not two slots.
     """
 
-    groups: Groups
-    slots: torch.Tensor
-    foreign: torch.Tensor
+    many: list[tuple[int, torch.Tensor | slice]]
+    few: FewRows | None
 
     @staticmethod
     def of(slots: torch.Tensor) -> RowsBySlot:
-        """Group the rows of a batch by slot.
+        """Group the rows of a batch by slot, after taking out long runs of one slot, which are prompts.
 
         Args:
             slots: (rows,) integers; -1 is the base.
         """
-        used = slots.unique()
-        used = used[used >= 0]
-        return RowsBySlot(group_rows(slots), used, (slots[:, None] != used).unsqueeze(2))
+        many: list[tuple[int, torch.Tensor | slice]] = []
+        rest, start = slots >= 0, 0
+        for slot, count in zip(*(part.tolist() for part in slots.unique_consecutive(return_counts=True)), strict=True):
+            if slot >= 0 and count > _FEW_ROWS:
+                many.append((slot, slice(start, start + count)))
+                rest[start : start + count] = False
+            start += count
+        rows = rest.nonzero().squeeze(1)
+        used, counts = slots[rows].unique(return_counts=True)
+        chosen = rows[slots[rows].argsort(stable=True)].split(counts.tolist())
+        groups = list(zip(used.tolist(), chosen, strict=True))
+        few = [group for group in groups if len(group[1]) <= _FEW_ROWS]
+        if len(few) < 2:
+            return RowsBySlot([*many, *groups], None)
+        return RowsBySlot([*many, *(group for group in groups if len(group[1]) > _FEW_ROWS)], FewRows.of(few))
 
 
 def group_rows(slots: torch.Tensor) -> Groups:
@@ -113,42 +155,35 @@ def add_lora(
         widths: columns of each slice.
         rows: which rows use which slot.
     """
-    if not rows.groups:
-        return
-    alone = rows.groups[0][1] is None
-    if not alone and rows.slots.numel() * lora_a[0].shape[-2] <= _MAX_MASKED_WIDTH:
-        _add_masked(y, x.float(), lora_a, lora_b, scale, widths, rows)
-        return
-    for slot, chosen in rows.groups:
-        inputs = (x if chosen is None else x[chosen]).float()
-        start = 0
+    for slot, chosen in rows.many:
+        inputs, start = x[chosen].float(), 0
         for a, b, width in zip(lora_a, lora_b, widths, strict=True):
             shrunk = (inputs @ a[slot, 0].float().t()).mul_(scale).to(y.dtype)
-            columns = y[:, start : start + width]
-            if chosen is None:
-                columns.addmm_(shrunk, b[slot, 0].to(y.dtype).t())
+            columns, expand = y[:, start : start + width], b[slot, 0].to(y.dtype).t()
+            if isinstance(chosen, slice):
+                columns[chosen].addmm_(shrunk, expand)
             else:
-                columns.index_add_(0, chosen, shrunk @ b[slot, 0].to(y.dtype).t())
+                columns.index_add_(0, chosen, shrunk @ expand)
             start += width
+    if rows.few is not None:
+        _add_few(y, x[rows.few.padded].float(), lora_a, lora_b, scale, widths, rows.few)
 
 
-def _add_masked(
+def _add_few(
     y: torch.Tensor,
     x: torch.Tensor,
     lora_a: tuple[torch.Tensor, ...],
     lora_b: tuple[torch.Tensor, ...],
     scale: float,
     widths: tuple[int, ...],
-    rows: RowsBySlot,
+    few: FewRows,
 ) -> None:
-    """Implement ``add_lora`` by multiplying all rows with all adapters and masking the results of other adapters."""
+    """Implement ``add_lora`` for padded rows: ``x`` is (adapters, most, inner). Results of the padding are dropped."""
     start = 0
     for a, b, width in zip(lora_a, lora_b, widths, strict=True):
-        chosen_a, chosen_b = a[rows.slots, 0], b[rows.slots, 0]
-        shrunk = x @ chosen_a.flatten(0, 1).float().t()
-        # Masked, not multiplied by 0: an infinity times 0 would put NaN into rows of other adapters.
-        masked = shrunk.view(len(x), *chosen_a.shape[:2]).masked_fill_(rows.foreign, 0).mul_(scale)
-        y[:, start : start + width].addmm_(masked.flatten(1).to(y.dtype), chosen_b.mT.flatten(0, 1).to(y.dtype))
+        shrunk = (x @ few.matrices(a).float().mT).mul_(scale).to(y.dtype)
+        expanded = shrunk @ few.matrices(b).to(y.dtype).mT
+        y[:, start : start + width].index_add_(0, few.rows, expanded.flatten(0, 1)[few.kept])
         start += width
 
 

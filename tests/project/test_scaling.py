@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.common.marked_block import replace_block
 from benchmarks.scaling import figures, paper
+from benchmarks.scaling.__main__ import MODULE
 from benchmarks.scaling.figures import Gpu, Measured, Model, read_measured
-from benchmarks.scaling.page import BEGIN, END, page, replace_block
+from benchmarks.scaling.page import page
 
 ROOT = Path(__file__).parents[2]
 MEASURED = Measured(
@@ -44,7 +46,7 @@ def test_make_runs_the_tests_that_the_page_names() -> None:
 
 def test_the_page_is_what_the_script_writes() -> None:
     text = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    assert replace_block(text, page(read_measured(), Gpu())) == text, "run python -m benchmarks.scaling"
+    assert replace_block(text, page(read_measured(), Gpu()), MODULE) == text, "run python -m benchmarks.scaling"
 
 
 def test_rates_by_hand() -> None:
@@ -92,9 +94,3 @@ def test_a_page_without_a_figure_names_the_benchmark(monkeypatch: pytest.MonkeyP
         (tmp_path / f"{name}.md").write_text("nothing\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"run python -m benchmarks\.trainer"):
         read_measured()
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END} {BEGIN}", f"{BEGIN} {END} {BEGIN} {END}"])
-def test_a_page_without_its_marks_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must have"):
-        replace_block(text, "x")

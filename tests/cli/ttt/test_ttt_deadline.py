@@ -138,12 +138,14 @@ def test_a_task_that_is_cut_is_not_recorded_as_answered(
 def test_a_deadline_before_the_first_request_of_a_resumed_run(
     site: Site, server: AdapterServer, whole: Path, tmp_path: Path
 ) -> None:
-    """The manifest has the last deadline, and the predictions stay."""
+    """The manifest has the last deadline, the predictions stay, and no task begins: not even a greeting is sent."""
     out = tmp_path / "run"
     deadline = Deadline(HOUR)
     server.refuse = passes_at(deadline, 1)
     run(site, out, deadline)
+    requests = len(server.requests)
     assert run(site, out, Deadline(0.002)) == Missing(TOTAL - VIEWS, TOTAL, "predictions")
+    assert len(server.requests) == requests
     assert check_cut(out, 0.002) == VIEWS
     check_completed(site, out, whole)
     assert run(site, out, Deadline(0.002)) is None
