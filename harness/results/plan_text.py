@@ -8,6 +8,7 @@ from dataclasses import asdict
 from harness.recipes.pilot_runs import Pilot
 from harness.recipes.recipe_plan import RecipePlan, Spending
 from harness.results.table_format import markdown_table
+from harness.stats.crossed_variance import FEWEST_RUNS
 from harness.stats.planning import MOST_RUNS, PREDICTIONS
 from harness.stats.power import POWER, Plan
 
@@ -75,7 +76,12 @@ def _variances(pilot: Pilot) -> str:
 def _pilot_sentence(plan: RecipePlan) -> str:
     """Return what the pilot's own numbers resolve, with a hint where there are more runs of one recipe."""
     numbers = _numbers(plan.pilot.plan)
-    return f"With {numbers}, a true difference of {100 * plan.resolvable:.1f} points is resolved at 80 % power."
+    if plan.resolvable >= 1:
+        return f"With {numbers}, no difference is resolved at 80 % power: it would have to exceed 100 points."
+    sentence = f"With {numbers}, a true difference of {100 * plan.resolvable:.1f} points is resolved at 80 % power."
+    if plan.pilot.plan.runs == FEWEST_RUNS:
+        sentence += " With two training runs, more tasks may resolve slightly less (few degrees of freedom)."
+    return sentence
 
 
 def _needed(plan: RecipePlan) -> str:
@@ -104,15 +110,20 @@ def _spending(plan: RecipePlan, spending: Spending) -> list[str]:
         parts = [f"Cheapest plan that resolves {points}: {_numbers(spending.cheapest)}; {price:,.4g} GPU-hours in all."]
     if not spending.purchases:
         return [*parts, f"{spending.budget:,.4g} GPU-hours buy no further task, training run or prediction."]
-    cells = [[p.bought, _numbers(p.plan), f"{p.price:,.4g}", f"{100 * p.resolvable:.2f}"] for p in spending.purchases]
+    cells = [[p.bought, _numbers(p.plan), f"{p.price:,.4g}", _points(p.resolvable)] for p in spending.purchases]
     header = [f"{spending.budget:,.4g} GPU-hours more for", "gives", "GPU-hours", "resolves, points"]
     best = spending.purchases[0]
     if best.resolvable < plan.resolvable:
-        sentence = f"This money is best spent on {best.bought}: {100 * plan.resolvable:.2f} points become "
-        sentence += f"{100 * best.resolvable:.2f}."
+        sentence = f"This money is best spent on {best.bought}: {_points(plan.resolvable)} points become "
+        sentence += f"{_points(best.resolvable)}."
     else:
         sentence = "None of these purchases lets the comparison resolve less than the pilot's numbers do."
     return [*parts, markdown_table(header, cells, left=2), sentence]
+
+
+def _points(difference: float) -> str:
+    """Return a difference in points."""
+    return "over 100" if difference > 1 else f"{100 * difference:.2f}"
 
 
 def _numbers(plan: Plan) -> str:

@@ -17,6 +17,7 @@ from harness.core.errors import ConfigError
 from harness.recipes.pilot_runs import Pilot, read_pilot
 from harness.recipes.recipe_plan import make_plan, power_curves
 from harness.recipes.recipe_runs import RecipeRuns, read_halves, trained_models
+from harness.results.plan_text import plan_text
 from harness.scoring.run_selector import select_models
 from harness.stats.crossed_variance import difference_variance
 from harness.stats.planning import Prices, cheapest_plan, purchases
@@ -194,6 +195,11 @@ def test_the_command_prints_draws_and_writes_json(run: Path, tmp_path: Path) -> 
     assert written["recipes"] == {"a": ["a-s0", "a-s1", "a-s2"], "b": ["b-s0", "b-s1"]}
     assert f"{100 * plan.resolvable:.1f} points is resolved at 80 % power" in result.output
     assert "Cheapest plan that resolves 5 points" in result.output
+    text = plan_text(replace(plan, resolvable=1.2))
+    assert "no difference is resolved at 80 % power: it would have to exceed 100" in text
+    assert "more tasks may resolve slightly less (few degrees of freedom)" in plan_text(plan)
+    three = replace(plan.pilot, plan=replace(plan.pilot.plan, runs=3))
+    assert "few degrees of freedom" not in plan_text(replace(plan, pilot=three))
     assert re.search(r"best spent on (tasks|training runs|predictions)", result.output)
     votes = CliRunner().invoke(cli, ["plan", *named(run, *AB), "--metric", "vote_2", "--json", "-"])
     assert json.loads(votes.stdout)["needed"]["predictions"] is None
