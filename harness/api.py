@@ -35,11 +35,13 @@ from harness.frames.shown_report import Report
 from harness.frames.sources import FrameSource, SavedSource, Source, only_model, reported_source
 from harness.frames.task_set import ShownTask, TaskSet, load_dataset
 from harness.frames.training_frame import training_frame
+from harness.predictions.saved_folder import find_folder, require_dataset
 from harness.results.score_sheet import missing_warnings
 from harness.results.summary_table import summary_table
-from harness.runs.schema import Manifest, Results
+from harness.runs.results_schema import Results
+from harness.runs.schema import Manifest
 from harness.scoring.model_scores import ModelScores
-from harness.scoring.prediction_loader import SavedPredictions, find_folder, require_dataset
+from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.run_scores import saved_results, score_saved
 from harness.scoring.run_selector import split_run_name
 

@@ -23,13 +23,13 @@ from benchmarks.evidence.experiment import (
     has_results,
     run_folder,
 )
+from harness.predictions.declared_tasks import declared_tasks
+from harness.predictions.prediction_groups import group_predictions
 from harness.results.table_format import difference_interval, markdown_table, p_value, points, with_interval
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views
-from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.model_scores import ModelScores, score_intervals, score_model, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs
-from harness.scoring.prediction_groups import group_predictions
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_by_vote
 

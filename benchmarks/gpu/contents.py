@@ -155,12 +155,12 @@ def _parity(check: Check, running: Server, folder: Path, model: str, samples: in
 
 
 def _swaps(check: Check, running: Server, versions: list[str]) -> Figures:
-    from trainers.model.inputs import load_tokenizer, open_inputs, open_recipe_mixture
+    from trainers.model.inputs import open_inputs, open_recipe_mixture
     from trainers.recipe.schema import make_recipe
 
     data = json.loads((check.work / "cross.json").read_text(encoding="utf-8"))
     recipe = make_recipe(data, "the check")
-    mixture = open_recipe_mixture(open_inputs(recipe), load_tokenizer(shipped_path()))
+    mixture = open_recipe_mixture(open_inputs(recipe))
     samples = [mixture.draw_sample(k).sample for k in range(12)]
     prompts = [sample.ids[: sample.prompt_length] for sample in samples]
     values = swap_under_load(running.url, versions, prompts, 6 if check.small else 30)

@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.common.population import DISTRACTORS, Population
 from harness.core.grid import Grid
 from harness.core.symmetry import SYMMETRIES
+from harness.predictions.declared_tasks import declared_tasks
+from harness.predictions.run_predictions import read_run_predictions
 from harness.runs.folder import RunFolder
-from harness.scoring.declared_tasks import declared_tasks
 from harness.scoring.model_scores import true_outputs
-from harness.scoring.run_predictions import read_run_predictions
 from harness.voting.ranking import Vote, probability_in_top, rank_votes
 
 VIEWS = len(SYMMETRIES)

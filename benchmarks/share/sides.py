@@ -23,7 +23,7 @@ import orjson
 if TYPE_CHECKING:
     import aiohttp
 
-    from harness.sampling.options import RunOptions
+    from harness.sampling.options.run_options import RunOptions
 
 TINY_BASE = Path(__file__).parent.parent.parent / "trainers" / "weights" / "tiny-base"
 LENGTH = 2048
@@ -79,7 +79,7 @@ def make_random_model(folder: Path, length: int = LENGTH) -> None:
 def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> RunOptions:
     """Return the options of the measured run. Each seed has different prompts."""
     from harness.client.retry import RetryPolicy
-    from harness.sampling.options import RunOptions
+    from harness.sampling.options.run_options import RunOptions
 
     return RunOptions(
         servers=(url,),
@@ -113,9 +113,9 @@ def bodies(setting: Setting, api: str, seed: int, folder: Path) -> list[bytes]:
     from harness.data.spec import open_dataset
     from harness.prompts.file_tokenizer import FileTokenizer
     from harness.prompts.prompt_tokenizer import PromptTokenizer
-    from harness.sampling.config_draft import ConfigDraft
+    from harness.sampling.options.config_draft import ConfigDraft
     from harness.sampling.plan import Plan
-    from harness.sampling.request_builder import RequestBuilder
+    from harness.sampling.requests.request_builder import RequestBuilder
 
     options = run_options(setting, "http://unused", api, seed, Path("unused"))
     dataset = open_dataset(options.dataset)

@@ -15,7 +15,7 @@ from benchmarks.test_time.contestants import Setting
 from harness.cli.workflows.steps import run_bench
 from harness.results.table_format import markdown_table, with_interval
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Metric
+from harness.runs.results_schema import Metric
 from harness.runs.task_training import TTT_LOG, TrainingLog
 
 STEPS = (5, 10, 20, 40, 80)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from harness.runs.prediction_schema import Record
-from harness.runs.schema import Metric, Results, RuleResult
+from harness.runs.results_schema import Metric, Results, RuleResult
 
 
 class ChosenResult(Record):

@@ -20,7 +20,7 @@ class PoolMember(Record):
     path: str
     """The run folder or file that it was read from."""
     form: str
-    """``run``, or a format of harness.scoring.prediction_formats."""
+    """``run``, or a format of harness.predictions.files.prediction_formats."""
     model: str
     digest: str
     """Of its predictions: 32 hex digits. Members with equal digests are one."""

@@ -19,8 +19,8 @@ COMMANDS = {
     "parity": ("harness.cli.workflows.parity:parity", "Check that a server has the adapter that was trained."),
     "merge": ("trainers.commands.cli:merge", "Write base and adapter as one full model."),
     "tiny-base": ("trainers.commands.cli:tiny_base", "Make the embedded tiny model, or print where it is."),
-    "serve": ("serve.cli:serve", "Serve a model and any number of adapters from one vLLM."),
-    "adapters": ("serve.cli:adapters", "Manage the adapter registry and running servers."),
+    "serve": ("serve.commands.serve:serve", "Serve a model and any number of adapters from one vLLM."),
+    "adapters": ("serve.commands.adapters:adapters", "Manage the adapter registry and running servers."),
     "run": ("harness.cli.run:run", "Sample augmented predictions from a server, vote and score."),
     "reproduce": (
         "harness.cli.reproduce:reproduce",
@@ -34,14 +34,14 @@ COMMANDS = {
     "export": ("harness.cli.export:export", "Write predictions as a table: Parquet, CSV or JSON lines."),
     "pool": ("harness.cli.pool:pool", "Merge the candidates of several runs and files."),
     "compare": ("harness.cli.compare:compare", "Compare models in pairs, with a verdict in words."),
-    "gate": ("harness.cli.gate:gate", "Pass or fail a run against a threshold or another run."),
+    "gate": ("harness.cli.gate.command:gate", "Pass or fail a run against a threshold or another run."),
     "plan": (
         "harness.cli.plan:plan",
         "Say how many tasks, training runs and predictions resolve a difference of recipes.",
     ),
     "submit": ("harness.cli.submit:submit", "Write or check Kaggle's submission.json."),
     "sweep": (
-        "harness.cli.workflows.sweep:sweep",
+        "harness.cli.workflows.sweep.command:sweep",
         "Train adapters on mixtures, serve and bench them all, and compare them in one table.",
     ),
     "ttt": (
@@ -50,7 +50,7 @@ COMMANDS = {
     ),
     "report": ("reports.cli:report", "Write a report of one or more runs."),
     "doctor": ("harness.cli.diagnosis.command:doctor", "Check this machine and its packages, and say what to do."),
-    "data": ("harness.cli.data:data", "Inspect, audit, index and export datasets."),
+    "data": ("harness.cli.data.command:data", "Inspect, audit, index and export datasets."),
 }
 """By command: ``module:name`` of the click command, and its line in ``bench --help``."""
 

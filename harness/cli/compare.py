@@ -113,7 +113,7 @@ def _group(
     paired: bool,
 ) -> Grouping:
     from harness.cli.recipe_selection import group_as_named, group_by_manifest
-    from harness.scoring.recipe_runs import trained_models
+    from harness.recipes.recipe_runs import trained_models
 
     if named:
         return group_as_named(trained_models(names, selected), named, training, paired)
@@ -134,8 +134,8 @@ def _compare_recipes(
     """Return the comparison of recipes as text and as JSON."""
     import json
 
+    from harness.recipes.recipe_comparison import compare_selected_recipes
     from harness.results.recipe_table import recipe_text, recipes_json, recipes_text
-    from harness.scoring.recipe_comparison import compare_selected_recipes
 
     recipes = grouping.repeated
     print_warnings(list(grouping.notes))

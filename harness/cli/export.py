@@ -6,19 +6,14 @@ from pathlib import Path
 
 import click
 
+from harness.cli.parameters import predictions_options
 from harness.cli_options import output_option
 
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, path_type=Path))
 @output_option(required=True, help="The table; its ending chooses the form: .parquet, .csv or .jsonl.")
-@click.option("--dataset", help="The dataset of the predictions, e.g. arc1/evaluation; a run knows its own.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["run", "pool", "lines", "table", "arc24", "attempts", "kaggle", "arcprize"]),
-    help="Default: detected.",
-)
+@predictions_options
 @click.option("--texts", is_flag=True, help="Also write the servers' answers.")
 def export(predictions: Path, output: Path, dataset: str | None, form: str | None, texts: bool) -> None:
     """Write the predictions of a run, a pool, or a file of any form that bench score reads, as a table.

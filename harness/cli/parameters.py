@@ -98,6 +98,19 @@ def policy_options(command: F) -> F:
     return command
 
 
+def predictions_options(command: F) -> F:
+    """Add the options that say what saved predictions are: ``dataset`` and ``form``."""
+    command = click.option(
+        "--format",
+        "form",
+        type=click.Choice(["run", "pool", "lines", "table", "arc24", "attempts", "kaggle", "arcprize"]),
+        help="Default: detected.",
+    )(command)
+    return click.option("--dataset", help="The dataset of the predictions, e.g. arc1/evaluation; a run knows its own.")(
+        command
+    )
+
+
 def resume_command(*without: str) -> str:
     """Return the command that resumes this run, with a placeholder for the API key.
 

@@ -13,7 +13,7 @@ from harness.cli.entry import print_warnings
 from harness.cli_options import json_option, output_option, print_result
 
 if TYPE_CHECKING:
-    from harness.scoring.recipe_runs import RecipeRuns, TrainedModel
+    from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
 
 _POINTS = click.FloatRange(0, 100, min_open=True)
 _HOURS = click.FloatRange(0, 1e12)
@@ -83,11 +83,11 @@ def plan(
     import json
 
     from harness.core.files import write_atomically
+    from harness.recipes.half_splits import MEANS
+    from harness.recipes.pilot_runs import read_pilot
+    from harness.recipes.recipe_plan import MOST_TASKS, make_plan
+    from harness.recipes.recipe_runs import read_halves
     from harness.results.plan_text import plan_json, plan_text
-    from harness.scoring.half_splits import MEANS
-    from harness.scoring.pilot_runs import read_pilot
-    from harness.scoring.recipe_plan import MOST_TASKS, make_plan
-    from harness.scoring.recipe_runs import read_halves
 
     _check_numbers(difference, train_sd, task_sd, per_training, per_predictions, budget)
     _check_options(runs, recipes, metric, per_training, per_predictions, budget, output)
@@ -145,7 +145,7 @@ def _pilot_recipes(
     """
     from harness.cli.recipe_selection import OFFER, group_by_manifest, named_recipes
     from harness.core.errors import ConfigError
-    from harness.scoring.recipe_runs import RecipeRuns, trained_models
+    from harness.recipes.recipe_runs import RecipeRuns, trained_models
     from harness.scoring.run_selector import select_models
 
     named = named_recipes(options)
@@ -170,7 +170,7 @@ def _pilot_recipes(
 
 def _named(models: Sequence[TrainedModel], counts: dict[str, int]) -> list[RecipeRuns]:
     """Return the recipes of ``--recipe``: by name, how many of the models belong to it."""
-    from harness.scoring.recipe_runs import RecipeRuns, refuse_same_weights
+    from harness.recipes.recipe_runs import RecipeRuns, refuse_same_weights
 
     following = iter(models)
     recipes = [RecipeRuns(name, tuple(next(following) for _ in range(count))) for name, count in counts.items()]

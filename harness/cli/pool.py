@@ -32,9 +32,9 @@ def pool(
     """
     from harness.candidates.pool_folder import PoolFolder
     from harness.core.errors import ConfigError, UnknownOutputError
+    from harness.pools.pool_building import build_pool
+    from harness.pools.pool_scores import compare_with_members
     from harness.results.pool_table import pool_table
-    from harness.scoring.pool_building import build_pool
-    from harness.scoring.pool_scores import compare_with_members
     from harness.scoring.prediction_loader import open_predictions
     from harness.scoring.rule_scores import parse_rules
 

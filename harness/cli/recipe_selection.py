@@ -15,8 +15,8 @@ import click
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
     from harness.runs.training_record import TrainingRecord
-    from harness.scoring.recipe_runs import RecipeRuns, TrainedModel
 
 C = TypeVar("C", bound=Callable[..., object])
 _SHOWN_KEYS = 8
@@ -102,7 +102,7 @@ def group_as_named(
     Raises:
         ConfigError: a recipe has one training run; two runs have the same weights; paired ones differ in number.
     """
-    from harness.scoring.recipe_runs import named_recipe_runs
+    from harness.recipes.recipe_runs import named_recipe_runs
 
     grouped = named_recipe_runs(_with_training(models, training), recipes, paired)
     return Grouping(tuple(grouped), notes=tuple(_mixed_notes(grouped)))
@@ -114,7 +114,7 @@ def group_by_manifest(models: Sequence[TrainedModel], training: Sequence[Path], 
     Raises:
         ConfigError: paired recipes with several training runs have different seeds.
     """
-    from harness.scoring.recipe_runs import RecipeRuns
+    from harness.recipes.recipe_runs import RecipeRuns
 
     known = _with_training(models, training)
     groups: dict[str, list[TrainedModel]] = {}

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from harness.runs.schema import Results
+    from harness.runs.results_schema import Results
     from harness.trackers.report import TrackerReport
 
 

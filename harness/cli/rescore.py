@@ -12,6 +12,7 @@ from harness.cli.parameters import api_key_option, deadline_option, policy_optio
 
 if TYPE_CHECKING:
     from harness.core.deadline import Deadline
+    from harness.rescoring.options import RescoreSummary
 
 
 @click.command()
@@ -51,7 +52,6 @@ def rescore(
       bench score runs/first --rules all
     """
     from harness.client.retry import RetryPolicy
-    from harness.core.errors import RunError
     from harness.rescoring.options import NoCandidatesError, RescoreOptions
     from harness.rescoring.session import estimate_rescore
     from harness.rescoring.session import rescore as run_session
@@ -66,6 +66,17 @@ def rescore(
     except NoCandidatesError as error:
         click.echo(str(error), err=True)
         return 0
+    return _show_summary(summary)
+
+
+def _show_summary(summary: RescoreSummary) -> int:
+    """Print what was scored and what is missing, and return the exit status.
+
+    Raises:
+        RunError: nothing was answered before the deadline.
+    """
+    from harness.core.errors import RunError
+
     click.echo(
         f"{summary.scored} log-probabilities in {summary.seconds:.1f} s; {summary.done} of {summary.total} are in "
         f"{summary.path}"

@@ -135,9 +135,9 @@ def run(
         --dataset arc1/evaluation -n 32 --out runs/first
     """
     from harness.client.retry import RetryPolicy
-    from harness.sampling.options import RunOptions
+    from harness.sampling.options.run_options import RunOptions
     from harness.sampling.session import sample_run
-    from harness.scoring.unmeasured_models import NothingMeasuredError
+    from harness.sampling.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]

@@ -7,19 +7,14 @@ from pathlib import Path
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli.parameters import predictions_options
 from harness.cli.report_to import report_scores, report_to_option
 from harness.cli_options import json_option, print_result, rule_option, scorer_option
 
 
 @click.command()
 @click.argument("predictions", type=click.Path(exists=True, path_type=Path))
-@click.option("--dataset", help="The dataset of the predictions, e.g. arc1/evaluation; a run knows its own.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["run", "pool", "lines", "table", "arc24", "attempts", "kaggle", "arcprize"]),
-    help="Default: detected.",
-)
+@predictions_options
 @click.option(
     "-n", type=click.IntRange(1), help="Requested predictions per test output; default: the largest number in the file."
 )

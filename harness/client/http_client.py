@@ -1,4 +1,4 @@
-"""One OpenAI-compatible server over HTTP: a single attempt per call, with typed errors."""
+"""The routes of one OpenAI-compatible server: a single attempt per call, with typed errors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import Any
 
 from harness.client.address import api_roots, canonical_url
 from harness.client.error_response import Refusal, TransientError, shorten
+from harness.client.http_session import HttpSession
 from harness.client.model_alias import ModelAlias
 from harness.client.model_list import model_entries, parse_models
 from harness.client.request import (
@@ -26,21 +25,14 @@ from harness.client.request import (
     SamplingParameters,
     message_dicts,
 )
-from harness.client.response import Reply, parse_body, parse_replies, read_content
+from harness.client.response import Reply, parse_replies
 from harness.client.score_format import score_route
 from harness.client.server_log import local_log
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
 
-if TYPE_CHECKING:
-    import aiohttp
-
-_KEEPALIVE = 2.0
-"""Seconds; below uvicorn's 5, so that a connection is not reused just when the server closes it."""
-_CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 10.0
 """Timeout for what a server answers without computing, such as its list of models."""
-_JSON = {"Content-Type": "application/json"}
 
 
 class Client:
@@ -76,26 +68,19 @@ class Client:
         """URLs under which the routes may be found; a single one once that is known."""
         self._lists_models: bool | None = None
         """Whether the server has a list of models; None until it was requested."""
-        self._key = key
         self._alias = alias
         self._timeout = timeout
         self._parameters = AcceptedParameters(self.url, sampling, notice)
         self._client_id = secrets.token_hex(8)
         self._request_numbers = itertools.count()
-        self._session: aiohttp.ClientSession | None = None
+        self._http = HttpSession(self.url, key)
 
     async def __aenter__(self) -> Client:
-        import aiohttp
-
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-        )
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._http.__aexit__()
 
     @property
     def omitted(self) -> set[str]:
@@ -269,34 +254,14 @@ class Client:
             raise TransientError("garbage", message)
 
     async def _call(
-        self, method: str, url: str, body: dict[str, object] | None, timeout: float, headers: Mapping[str, str] = _JSON
+        self,
+        method: str,
+        url: str,
+        body: dict[str, object] | None,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Make one HTTP request and return the JSON object of its response; redirects are not followed.
-
-        Raises:
-            TransientError, Refusal: as ``parse_body``; TransientError too if the connection fails or times out.
-        """
-        import aiohttp
-
-        if self._session is None:
-            raise RuntimeError("the client is not open; use it as an async context manager")
+        """Make one HTTP request by the server's names of models (raises as ``HttpSession.call``)."""
         if body is not None and self._alias is not None:
             body = self._alias.rename_requested(body)
-        data = None if body is None else orjson.dumps(body)
-        connect = min(_CONNECT_SECONDS, timeout / 2)
-        timeouts = aiohttp.ClientTimeout(total=timeout, sock_connect=connect)
-        try:
-            async with self._session.request(
-                method, url, data=data, headers={**_JSON, **headers}, timeout=timeouts, allow_redirects=False
-            ) as response:
-                content = await read_content(response)
-                status, response_headers = response.status, response.headers
-        except aiohttp.ConnectionTimeoutError:
-            raise TransientError("connection", f"{self.url}: no connection in {connect:g} s") from None
-        except TimeoutError:
-            raise TransientError("timeout", f"{url}: no answer in {timeout:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise TransientError("connection", f"{self.url}: {str(error) or type(error).__name__}") from None
-        except ValueError as error:
-            raise TransientError("garbage", f"{url}: {error}") from None
-        return parse_body(status, content, response_headers, url)
+        return await self._http.call(method, url, body, timeout, headers)

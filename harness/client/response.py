@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from typing import Any
 
 from harness.candidates.enumeration import Position
-from harness.client.error_response import Refusal, TransientError, classify_error, parse_error_body, shorten
+from harness.client.error_response import TransientError, classify_error, shorten
 from harness.client.request import ChatRequest, Request, TokenRequest
 from harness.client.token_logprobs import check_prompt_tokens, read_positions
 
-if TYPE_CHECKING:
-    import aiohttp
-
-_BODY_LIMIT = 64 << 20
-"""Bytes of a response that are read at most."""
 _TOKENS_BOUND = 1 << 53
 _LIMIT_REASONS = frozenset(("length", "max_tokens", "model_length", "max_output_tokens", "max_length", "token_limit"))
 """Values of ``finish_reason`` for an answer that reached its limit."""
@@ -58,53 +49,6 @@ class Reply:
     def aborted(self) -> bool:
         """Whether the server stopped generating because it is shutting down; the prompt must then be sent again."""
         return self.finish_reason == "abort"
-
-
-async def read_content(response: aiohttp.ClientResponse) -> bytes:
-    """Return a response's body.
-
-    Raises:
-        ValueError: it is larger than ``_BODY_LIMIT``.
-    """
-    parts, size = [], 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > _BODY_LIMIT:
-            raise ValueError(f"an answer of over {_BODY_LIMIT >> 20} MiB")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def parse_body(status: int, content: bytes, headers: Mapping[str, str], url: str) -> dict[str, Any]:
-    """Return the JSON object of a response with status 200.
-
-    Raises:
-        TransientError: a retryable error, or the body is not a JSON object.
-        Refusal: any other 4xx, or a redirect.
-    """
-    if 300 <= status < 400:
-        raise Refusal(status, f"{url} redirects to {shorten(headers.get('Location', 'nowhere'))}; give that address")
-    if status >= 400:
-        raise classify_error(status, parse_error_body(content), headers.get("Retry-After"), url)
-    data = _parse_json(content)
-    if isinstance(data, list) and url.endswith("/models"):
-        data = {"data": data}  # the form of Together's API
-    if status != 200 or not isinstance(data, dict):
-        shown = shorten(content.decode(errors="replace"))
-        raise TransientError("garbage", f"{url}: HTTP {status} with {shown!r}, not a JSON object")
-    return data
-
-
-def _parse_json(content: bytes) -> object:
-    """Return a JSON value, or None if it cannot be parsed; NaN, lone surrogates and invalid UTF-8 are tolerated."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(content.decode("utf-8-sig", errors="replace"), strict=False)
-    except (ValueError, RecursionError):
-        return None
 
 
 def parse_replies(data: dict[str, Any], request: Request, seconds: float) -> list[Reply]:

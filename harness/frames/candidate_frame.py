@@ -9,9 +9,9 @@ import pandas as pd
 
 from harness.frames.columns import Schema, make_frame
 from harness.frames.prediction_frame import GridValue, grid_id
-from harness.scoring.prediction_groups import ModelPredictions
+from harness.predictions.model_rescores import NOT_RESCORED
+from harness.predictions.prediction_groups import ModelPredictions
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rule_scores import NOT_RESCORED
 from harness.voting.selection_rules import VOTE, get_rule
 
 CANDIDATES: Schema = {

@@ -15,8 +15,8 @@ from harness.core.files import atomic_writer
 from harness.core.grid import Grid
 from harness.frames.columns import Kind, Schema
 from harness.frames.prediction_frame import prediction_table
-from harness.scoring.prediction_stream import stream_predictions
-from harness.scoring.table_rows import TABLE_ENDINGS
+from harness.predictions.files.table_rows import TABLE_ENDINGS
+from harness.predictions.prediction_stream import stream_predictions
 
 EXPORTED_ROWS = 1 << 14
 """Rows that are written at once, which are a row group of a Parquet file: their grids are texts, which take memory."""

@@ -10,7 +10,7 @@ import orjson
 import pandas as pd
 
 from harness.core.errors import DataError
-from harness.scoring.table_rows import READ_COLUMNS, WHOLE, Row, TableRows, whole_number
+from harness.predictions.files.table_rows import READ_COLUMNS, WHOLE, Row, TableRows, whole_number
 
 _BLOCK = 1 << 14
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.frames.columns import Columns, Schema
+from harness.predictions.files.prediction_tables import PooledVote
+from harness.predictions.pooled_outputs import POOL
+from harness.predictions.prediction_stream import PredictionStream
 from harness.runs.prediction_reader import EnumeratedView, Prediction
 from harness.runs.prediction_schema import OutputKey
-from harness.scoring.pooled_outputs import POOL
-from harness.scoring.prediction_stream import PredictionStream
-from harness.scoring.prediction_tables import PooledVote
 
 DRAWN: Schema = {
     "model": "category",

@@ -11,10 +11,10 @@ import pandas as pd
 from harness.core.errors import ConfigError
 from harness.frames.columns import Schema, make_frame
 from harness.frames.comparisons import markdown_with_warnings
+from harness.recipes.recipe_comparison import ComparedRecipes, compare_selected_recipes
+from harness.recipes.recipe_runs import RecipeRuns, named_recipe_runs, trained_models
 from harness.results.recipe_table import recipes_text
 from harness.scoring.matched_runs import check_metrics
-from harness.scoring.recipe_comparison import ComparedRecipes, compare_selected_recipes
-from harness.scoring.recipe_runs import RecipeRuns, named_recipe_runs, trained_models
 from harness.scoring.run_selector import require_one_model, select_models
 
 COMPARED_RECIPES: Schema = {

@@ -11,8 +11,8 @@ from harness.core.errors import ConfigError
 from harness.frames.columns import Schema, make_frame
 from harness.frames.prediction_frame import grid_id
 from harness.frames.sources import Source
+from harness.predictions.rescore_loader import folder_rescores
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rescore_loader import folder_rescores
 
 RESCORES: Schema = {
     "scorer": "category",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from harness.core.errors import DataError
 from harness.core.grid import Grid, Task
 from harness.frames.grid_html import captioned, row_html, task_html
-from harness.scoring.prediction_groups import ModelPredictions
+from harness.predictions.model_rescores import NOT_RESCORED
+from harness.predictions.prediction_groups import ModelPredictions
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rule_scores import NOT_RESCORED
 from harness.voting.ranking import RankedGrid
 from harness.voting.selection_rules import VOTE, get_rule
 

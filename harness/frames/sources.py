@@ -13,9 +13,10 @@ from harness.core.errors import ConfigError, RunError
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.frames.frame_rows import frame_table
+from harness.predictions.prediction_stream import PredictionStream, stream_predictions, stream_table
+from harness.predictions.saved_folder import find_folder
 from harness.runs.folder import RunFolder
-from harness.scoring.prediction_loader import SavedPredictions, find_folder, open_predictions, open_table_rows
-from harness.scoring.prediction_stream import PredictionStream, stream_predictions, stream_table
+from harness.scoring.prediction_loader import SavedPredictions, open_predictions, open_table_rows
 
 
 class Source(Protocol):

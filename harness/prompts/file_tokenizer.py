@@ -1,7 +1,7 @@
 """Loads a tokenizer and chat template from a model's files without importing transformers, which takes seconds.
 
-Prompts are sent as token ids only if the server's own tokenizer gives the same ids (harness.sampling.api_selection), so
-a file that is read differently here than by transformers does no harm.
+Prompts are sent as token ids only if the server's own tokenizer gives the same ids
+(harness.sampling.requests.api_selection), so a file that is read differently here than by transformers does no harm.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from harness.client.model_alias import ModelAlias
 from harness.client.retry import RetryPolicy
 from harness.core.deadline import Deadline
 from harness.core.errors import ConfigError, RunError
-from harness.scoring.rescore_source import RescoreSource
+from harness.predictions.rescore_source import RescoreSource
 
 DEFAULT_VIEWS = 8
 

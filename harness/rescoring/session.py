@@ -19,6 +19,7 @@ from harness.client.score_format import PromptAnswers, ScoreRequest
 from harness.client.score_server import ScoreServer
 from harness.client.server_pool import before_deadline, connect_servers
 from harness.core.deadline import Deadline
+from harness.predictions.rescore_source import RescoreSource, open_rescore_source
 from harness.rescoring.options import NoCandidatesError, RescoreEstimate, RescoreOptions, RescoreSummary
 from harness.rescoring.score_work import ScoreWork, view_sample
 from harness.rescoring.setup import ScoringSetup, negotiate_scoring
@@ -28,7 +29,6 @@ from harness.runs.folder import RunFolder
 from harness.sampling.engine import Engine
 from harness.sampling.progress_display import Display
 from harness.sampling.session import first_error, raise_file_limit, rare_garbage_collection
-from harness.scoring.rescore_source import RescoreSource, open_rescore_source
 
 _MEASURED_VIEWS = 64
 

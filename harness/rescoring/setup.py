@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from harness.client.server_health import NoSystemRole, ServerHealth
 from harness.core.errors import ConfigError, RunError
+from harness.predictions.rescore_source import RescoreSource
 from harness.runs.schema import ModelConfig, RunConfig, ServedModel
-from harness.sampling.api_selection import adapter_templates, check_servers_tokenize_alike, send_trials
-from harness.sampling.config_draft import served_models
-from harness.sampling.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
-from harness.sampling.model_options import ModelChoices, model_configs, repeated_model_config
+from harness.sampling.options.config_draft import served_models
+from harness.sampling.options.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.sampling.plan import Plan
-from harness.sampling.request_builder import RequestBuilder
-from harness.scoring.rescore_source import RescoreSource
+from harness.sampling.requests.api_selection import adapter_templates, check_servers_tokenize_alike, send_trials
+from harness.sampling.requests.local_tokenizer import LocalTokenizers, TokenIdsUnavailable
+from harness.sampling.requests.request_builder import RequestBuilder
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from harness.core.files import write_atomically
 from harness.core.grid import Grid, Rows, Task
 from harness.core.json_stream import iterate_elements
 from harness.core.random_stream import Stream
+from harness.predictions.model_rescores import NOT_RESCORED, ModelRescores
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
-from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores, unusable_reason
+from harness.scoring.rule_scores import unusable_reason
 from harness.scoring.run_selector import SelectedModel
 from harness.voting.ranking import choose_attempts
 from harness.voting.selection_rules import VOTE, Rule

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
+from harness.recipes.pilot_runs import Pilot
+from harness.recipes.recipe_plan import RecipePlan, Spending
 from harness.results.table_format import markdown_table
-from harness.scoring.pilot_runs import Pilot
-from harness.scoring.recipe_plan import RecipePlan, Spending
 from harness.stats.crossed_variance import FEWEST_RUNS
 from harness.stats.planning import MOST_RUNS, PREDICTIONS
 from harness.stats.power import POWER, Plan

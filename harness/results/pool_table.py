@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from harness.pools.pool_scores import PoolScores
 from harness.results.comparison_table import comparison_footnote, comparison_table
 from harness.results.summary_table import metric_cells, summary_footnote
 from harness.results.table_format import markdown_table
-from harness.scoring.pool_scores import PoolScores
 
 _COLUMNS = ("vote_2", "vote_1", "pass_n")
 HEADER = ("attempts", "solved (vote_2)", "vote_1", "proposed (pass_n)")

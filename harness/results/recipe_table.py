@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from harness.recipes.recipe_comparison import ComparedRecipes
+from harness.recipes.recipe_runs import RecipeRuns
 from harness.results.comparison_table import task_list
 from harness.results.table_format import difference_interval, markdown_table, p_value, percent, points
-from harness.scoring.recipe_comparison import ComparedRecipes
-from harness.scoring.recipe_runs import RecipeRuns
 
 ADAPTERS_ONLY = (
     "Each model here is compared as a model. Where it is one training run of a recipe, nothing is known about other "

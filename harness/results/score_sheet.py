@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 from harness.candidates.pool_results import ResultsOfPool
 from harness.core.errors import format_ids
+from harness.pools.pool_scores import compare_with_members
+from harness.predictions.model_rescores import NOT_RESCORED
+from harness.predictions.pooled_outputs import POOL
 from harness.results.pool_table import pool_table
 from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
-from harness.runs.schema import Results, ResultsWithRules
+from harness.runs.results_schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.model_scores import ModelScores
-from harness.scoring.pool_scores import compare_with_members
-from harness.scoring.pooled_outputs import POOL
 from harness.scoring.prediction_loader import SavedPredictions
-from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules
+from harness.scoring.rule_scores import RuleScores, parse_rules, score_rules
 from harness.scoring.run_scores import by_rule, saved_results, score_by_vote, score_usable_rules
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 from harness.voting.selection_rules import VOTE

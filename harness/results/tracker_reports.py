@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.runs.schema import Cost, Manifest, ModelResult, Results, ResultsWithRules, ServedModel
+from harness.runs.results_schema import Cost, ModelResult, Results, ResultsWithRules
+from harness.runs.schema import Manifest, ServedModel
 from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
 from harness.trackers.redaction import without_secrets
 from harness.trackers.report import ReportedMetric, TrackerReport

@@ -14,7 +14,8 @@ import orjson
 
 from harness.core.errors import RunError, truncate
 from harness.runs.checked_json import read_record, write_record
-from harness.runs.schema import Manifest, Results, RunConfig
+from harness.runs.results_schema import Results
+from harness.runs.schema import Manifest, RunConfig
 
 _LOCK = ".lock"
 TTT_PLAN, TTT_LOCK = "ttt.json", ".ttt.lock"

@@ -13,7 +13,7 @@ from harness.sampling.manifest_writer import ManifestWriter
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.recording import PredictionRecorder
-from harness.sampling.view_recording import ViewRecorder
+from harness.sampling.workloads.view_recording import ViewRecorder
 
 
 def record_cut(folder: RunFolder, tasks: Sequence[Task], deadline: Deadline) -> ProgressBoard:

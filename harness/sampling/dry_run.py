@@ -11,10 +11,10 @@ from statistics import fmean
 from harness.client.request import TokenRequest
 from harness.data.spec import open_dataset
 from harness.runs.view_schema import SearchConfig
-from harness.sampling.api_selection import RunSetup, negotiate_setup
-from harness.sampling.config_draft import ConfigDraft, run_tasks
-from harness.sampling.options import RunOptions
+from harness.sampling.options.config_draft import ConfigDraft, run_tasks
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display
+from harness.sampling.requests.api_selection import RunSetup, negotiate_setup
 from harness.sampling.session import open_servers
 
 _MEASURED_PROMPTS = 64

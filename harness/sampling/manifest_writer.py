@@ -12,9 +12,9 @@ from harness.runs.deadline_record import RunDeadline
 from harness.runs.environment import describe_environment, now
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest, RunConfig
-from harness.sampling.config_draft import served_models
+from harness.sampling.options.config_draft import served_models
+from harness.sampling.options.task_part import TaskPart
 from harness.sampling.recording import Recorder
-from harness.sampling.task_part import TaskPart
 
 
 def initial_manifest(

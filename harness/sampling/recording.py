@@ -15,11 +15,11 @@ from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_reader import read_predictions
 from harness.runs.prediction_schema import Outcome, PredictionKey
 from harness.runs.schema import RunConfig
-from harness.sampling.look_scheduler import make_look_scheduler
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display, ProgressBoard
-from harness.sampling.round_scheduler import RoundScheduler
-from harness.scoring.unmeasured_models import UnmeasuredModelCheck
+from harness.sampling.schedulers.look_scheduler import make_look_scheduler
+from harness.sampling.schedulers.round_scheduler import RoundScheduler
+from harness.sampling.unmeasured_models import UnmeasuredModelCheck
 from harness.voting.early_stopping import run_schedule
 from harness.voting.live_tally import ModelTally
 

@@ -13,8 +13,9 @@ from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views
 from harness.runs.prediction_schema import PredictionKey
-from harness.runs.schema import Manifest, Results, RunConfig
-from harness.sampling.options import RunOptions
+from harness.runs.results_schema import Results
+from harness.runs.schema import Manifest, RunConfig
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
 from harness.scoring.run_scores import run_results, score_run

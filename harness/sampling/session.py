@@ -20,16 +20,16 @@ from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_log import PredictionLog, drop_retryable
 from harness.runs.schema import Manifest, RunConfig
-from harness.sampling.api_selection import RunSetup, negotiate_setup
-from harness.sampling.config_draft import ConfigDraft, models_at_once, run_tasks
-from harness.sampling.drawn_samples import DrawnSamples
 from harness.sampling.engine import Engine, Workload
 from harness.sampling.manifest_writer import ManifestWriter, initial_manifest
-from harness.sampling.options import RunOptions
+from harness.sampling.options.config_draft import ConfigDraft, models_at_once, run_tasks
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.recording import PredictionRecorder, Recorder
-from harness.sampling.view_enumeration import EnumeratedViews
-from harness.sampling.view_recording import ViewRecorder
+from harness.sampling.requests.api_selection import RunSetup, negotiate_setup
+from harness.sampling.workloads.drawn_samples import DrawnSamples
+from harness.sampling.workloads.view_enumeration import EnumeratedViews
+from harness.sampling.workloads.view_recording import ViewRecorder
 
 _OTHER_FILES = 256
 """Files that a run opens besides its connections."""

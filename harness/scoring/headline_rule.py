@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from harness.core.errors import UnusableRuleError
 from harness.core.grid import Task
-from harness.runs.schema import HeadlineRule
+from harness.predictions.model_rescores import NOT_RESCORED, ModelRescores
+from harness.predictions.prediction_groups import ModelPredictions
+from harness.runs.results_schema import HeadlineRule
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.model_scores import ModelScores
-from harness.scoring.prediction_groups import ModelPredictions
-from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores, score_rules
+from harness.scoring.rule_scores import score_rules
 from harness.voting.early_stopping import Schedule
 from harness.voting.selection_rules import VOTE, get_rule
 

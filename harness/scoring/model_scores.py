@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from harness.core.errors import UnknownOutputError, format_ids
 from harness.core.grid import Grid, Task
-from harness.runs.schema import EarlyStoppingResult, HeadlineRule, Metric, ModelResult, Results
+from harness.predictions.enumerated_outputs import EnumeratedOutput, enumeration_result
+from harness.predictions.pooled_outputs import NO_CANDIDATE, PooledOutput
+from harness.predictions.prediction_groups import ModelPredictions, OutputPredictions
+from harness.runs.results_schema import EarlyStoppingResult, HeadlineRule, Metric, ModelResult, Results
 from harness.runs.view_schema import EnumerationResult
 from harness.scoring.cut_predictions import CutPredictions, count_cut_predictions
 from harness.scoring.early_stopped_scores import early_stopping_result, score_output
-from harness.scoring.enumerated_outputs import EnumeratedOutput, enumeration_result
-from harness.scoring.pooled_outputs import NO_CANDIDATE, PooledOutput
-from harness.scoring.prediction_groups import ModelPredictions, OutputPredictions
 from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals
 from harness.voting.early_stopping import Schedule
 from harness.voting.metrics import OutputScore, TaskScores, average_outputs

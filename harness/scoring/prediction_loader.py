@@ -6,31 +6,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.candidates.pool_folder import PoolFolder, is_pool
+from harness.candidates.pool_folder import PoolFolder
 from harness.core.errors import ArcBenchError, ConfigError
 from harness.core.grid import Task
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
+from harness.predictions.declared_tasks import check_same_tasks, declared_tasks
+from harness.predictions.files.file_predictions import FilePredictions, find_format, read_file, read_table_rows
+from harness.predictions.files.table_rows import TableRows
+from harness.predictions.model_rescores import ModelRescores
+from harness.predictions.pool_loader import OpenPool, open_pool
+from harness.predictions.pooled_outputs import distinct_views, pooled_predictions
+from harness.predictions.prediction_groups import ModelPredictions
+from harness.predictions.rescore_loader import load_rescores, run_rescores
+from harness.predictions.run_predictions import CostMeter, read_run_predictions
+from harness.predictions.saved_folder import POOL_FORM, RUN, find_folder, require_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Cost, Manifest
+from harness.runs.results_schema import Cost
+from harness.runs.schema import Manifest
 from harness.runs.sequential_schema import SequentialResult
-from harness.scoring.declared_tasks import check_same_tasks, declared_tasks
-from harness.scoring.file_predictions import FilePredictions, find_format, read_file, read_table_rows
-from harness.scoring.pool_loader import OpenPool, open_pool
-from harness.scoring.pooled_outputs import distinct_views, pooled_predictions
-from harness.scoring.prediction_formats import FORMATS
-from harness.scoring.prediction_groups import ModelPredictions
-from harness.scoring.rescore_loader import load_rescores, run_rescores
-from harness.scoring.rule_scores import ModelRescores
-from harness.scoring.run_predictions import CostMeter, read_run_predictions
 from harness.scoring.sequential_scores import restrict_predictions, sequential_note, sequential_result
-from harness.scoring.table_rows import TableRows
 from harness.voting.early_stopping import Schedule, run_schedule
-
-RUN = "run"
-POOL_FORM = "pool"
-FORM_NAMES = (RUN, POOL_FORM, *FORMATS)
-"""The values of ``--format``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +66,11 @@ class SavedPredictions:
 def open_predictions(
     path: Path, spec: str | None = None, form: str | None = None, n: int | None = None, scorer: str | None = None
 ) -> SavedPredictions:
-    """Read a run folder, a pool, or a file or folder of a format of ``harness.scoring.prediction_formats``.
+    """Read a run folder, a pool, or a file or folder of a format of ``harness.predictions.files.prediction_formats``.
 
     Args:
         spec: the dataset of the predictions. For a run or a pool it replaces its own.
-        form: one of FORM_NAMES; None detects the format.
+        form: one of ``saved_folder.FORM_NAMES``; None detects the format.
         n: requested predictions per test output; None uses the largest number that a test output has in the
             file. Not for runs and pools.
         scorer: whose rescores the rules poe and kgmon use (see ``load_rescores``); runs and pools only.
@@ -110,32 +106,6 @@ def _of_file(file: FilePredictions) -> SavedPredictions:
     return SavedPredictions(file.form, file.tasks, file.predictions, file.n, seed=0, members=file.members)
 
 
-def find_folder(path: Path, form: str | None = None) -> RunFolder | PoolFolder | None:
-    """Return the run or pool that a path names; None for a file or folder of another format.
-
-    Args:
-        form: one of FORM_NAMES; None detects the format.
-    """
-    pool = _pool_folder(path)
-    if form == POOL_FORM or (form is None and pool is not None):
-        return pool or PoolFolder(path)
-    run = _run_folder(path)
-    return run or RunFolder(path) if form == RUN or (form is None and run is not None) else None
-
-
-def require_dataset(path: Path, spec: str | None) -> str:
-    """Return the dataset of a file's tasks; raise ConfigError if it is not given."""
-    if spec is None:
-        raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
-    return spec
-
-
-def _pool_folder(path: Path) -> PoolFolder | None:
-    """Return the pool that a path names by its folder or its candidates.jsonl; None for anything else."""
-    folder = path.parent if path.name == "candidates.jsonl" and path.is_file() else path
-    return PoolFolder(folder) if is_pool(folder) else None
-
-
 def _open_pool(folder: PoolFolder, spec: str | None, scorer: str | None) -> SavedPredictions:
     """Read the candidates and rescores of a pool; ``spec`` replaces its dataset."""
     pool = open_pool(folder, spec)
@@ -154,17 +124,6 @@ def _open_pool(folder: PoolFolder, spec: str | None, scorer: str | None) -> Save
         pool=pool,
         members=len(members),
     )
-
-
-def _run_folder(path: Path) -> RunFolder | None:
-    """Return the run that a path names by its folder or its predictions.jsonl; None for another format.
-
-    A folder without JSON files counts as a run, so that the message says what a run lacks.
-    """
-    folder = path.parent if path.name == "predictions.jsonl" and path.is_file() else path
-    if (folder / "manifest.json").is_file():
-        return RunFolder(folder)
-    return RunFolder(path) if path.is_dir() and not any(path.glob("*.json")) else None
 
 
 def _open_run(folder: RunFolder, spec: str | None, scorer: str | None) -> SavedPredictions:

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from harness.core.errors import UnusableRuleError
 from harness.core.grid import Grid, Task
+from harness.predictions.model_rescores import NOT_RESCORED, ModelRescores
+from harness.predictions.pooled_outputs import lacks_logprobs
+from harness.predictions.prediction_groups import ModelPredictions
 from harness.scoring.model_scores import ModelScores, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
-from harness.scoring.pooled_outputs import lacks_logprobs
-from harness.scoring.prediction_groups import ModelPredictions
 from harness.voting.metrics import OutputScore, average_outputs
-from harness.voting.ranking import RankedGrid, Vote, probability_in_top, split_ties
-from harness.voting.selection_rules import RULES, VOTE, GridRescores, Rule, get_rule, unrescored_grids
+from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
+from harness.voting.selection_rules import RULES, Rule, get_rule, unrescored_grids
 
 PLACES = ("1", "2", "3", "4", "5-8", "9+", "not ranked", "not found")
 """Where a rule ranks the exact grid. ``not ranked``: it was sampled, but is no candidate of the rule."""
@@ -25,43 +26,6 @@ _LAST_RANKS = (1, 2, 3, 4, 8)
 """The last rank of each place of PLACES that begins with a number."""
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class RescoreCost:
-    """What a scorer computed for the candidates of a run, those of all models together."""
-
-    views: int
-    scores: int
-    """Number of log-probabilities."""
-    n_tokens: int
-    """Number of answer tokens that they are of."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRescores:
-    """What rescoring gave for the candidates of one model (``bench rescore``)."""
-
-    outputs: Mapping[tuple[str, int], GridRescores]
-    """By (task id, test index): the rescored grids; those without a value for every view are left out."""
-    limited: bool = False
-    """Whether only some candidates were rescored for a known reason, such as ``--top``; the others come last."""
-    unusable: str | None = None
-    """Why there are none, though there is a file of them; None without such a reason."""
-    scorer: str | None = None
-    """The model that rescored them; None without usable rescores, as for ``cost``."""
-    cost: RescoreCost | None = None
-    by_vote: frozenset[tuple[str, int]] = frozenset()
-    """Test outputs of which a deadline left out candidates; rules that need rescores rank them by the vote."""
-
-    def rank(self, rule: Rule, task: str, index: int, votes: Sequence[Vote]) -> list[RankedGrid]:
-        """Rank the candidates of a test output by a rule; see ``Rule.rank``."""
-        if rule.needs_rescores and (task, index) in self.by_vote:
-            return RULES[VOTE].rank(votes)
-        return rule.rank(votes, self.outputs.get((task, index)), self.limited)
-
-
-NOT_RESCORED = ModelRescores({})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.files import write_atomically
+from harness.predictions.model_rescores import NOT_RESCORED
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Results, TestTimeCost
+from harness.runs.results_schema import Results, TestTimeCost
 from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
 from harness.scoring.headline_rule import by_headline_rule, headline_rule
 from harness.scoring.model_scores import ModelScores, make_results, score_model
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
-from harness.scoring.rule_scores import NOT_RESCORED, RuleScores, parse_rules, score_rules, unusable_reason
+from harness.scoring.rule_scores import RuleScores, parse_rules, score_rules, unusable_reason
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from harness.candidates.pool_folder import is_pool
 from harness.core.errors import ConfigError, RunError
 from harness.core.grid import Task
+from harness.predictions.model_rescores import NOT_RESCORED, ModelRescores
+from harness.predictions.prediction_groups import ModelPredictions
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.scoring.matched_runs import ScoredRun, SelectedModels, match_runs, scored_run, unfinished_warnings
-from harness.scoring.prediction_groups import ModelPredictions
 from harness.scoring.prediction_loader import open_predictions
-from harness.scoring.rule_scores import NOT_RESCORED, ModelRescores
 from harness.scoring.run_scores import score_saved
 from harness.voting.early_stopping import Schedule
 

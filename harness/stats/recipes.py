@@ -17,7 +17,8 @@ from harness.stats.bootstrap import Floats, to_units
 from harness.stats.crossed_variance import DifferenceVariance, difference_variance
 from harness.stats.intervals import CONFIDENCE, RESAMPLES
 from harness.stats.nearly_alike import FEWEST_DIFFERING, nearly_alike_bounds
-from harness.stats.paired_test import ALIKE, holm, sign_tests, verdict_in_words
+from harness.stats.paired_test import ALIKE, holm, verdict_in_words
+from harness.stats.sign_tests import sign_tests
 
 _ROUNDING = 1e-24
 """A variance below this is that of rounding errors."""

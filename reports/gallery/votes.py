@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from harness.core.grid import Pair, Task
-from harness.scoring.rule_scores import NOT_RESCORED
+from harness.predictions.model_rescores import NOT_RESCORED
 from harness.voting.ranking import RankedGrid
 from harness.voting.selection_rules import RULES, VOTE
 from reports.gallery.choose import GalleryTask

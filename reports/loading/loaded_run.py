@@ -8,13 +8,15 @@ from pathlib import Path
 
 from harness.core.errors import RunError
 from harness.core.grid import Task
+from harness.predictions.model_rescores import ModelRescores
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Cost, Manifest, ModelConfig
+from harness.runs.results_schema import Cost
+from harness.runs.schema import Manifest, ModelConfig
 from harness.runs.sequential_schema import SequentialResult
 from harness.runs.task_training import TTT_LOG, TaskRecord, TrainingLog
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
-from harness.scoring.rule_scores import ModelRescores, RuleScores
+from harness.scoring.rule_scores import RuleScores
 from harness.scoring.run_scores import UnusableRule, by_rule, score_by_vote, score_usable_rules
 
 

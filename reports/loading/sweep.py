@@ -11,19 +11,19 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness.core.errors import RunError
-from harness.results.comparison_table import comparisons_json
-from harness.results.recipe_table import recipes_json
-from harness.runs.sweep_record import SweepRecord
-from harness.scoring.half_splits import half_scores
-from harness.scoring.model_scores import ModelScores, score_intervals
-from harness.scoring.paired_comparison import PairedComparison, compare_pairs, correct_together, pairs_with_first
-from harness.scoring.recipe_comparison import (
+from harness.recipes.half_splits import half_scores
+from harness.recipes.recipe_comparison import (
     ComparedRecipes,
     compare_recipe_pairs,
     correct_recipe_pairs,
     recipe_pairs,
 )
-from harness.scoring.recipe_runs import RecipeRuns, TrainedModel
+from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
+from harness.results.comparison_table import comparisons_json
+from harness.results.recipe_table import recipes_json
+from harness.runs.sweep_record import SweepRecord
+from harness.scoring.model_scores import ModelScores, score_intervals
+from harness.scoring.paired_comparison import PairedComparison, compare_pairs, correct_together, pairs_with_first
 from harness.stats.intervals import Interval
 from harness.stats.recipe_interval import recipe_intervals
 from harness.voting.metrics import TaskScores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.scoring.recipe_plan import PowerCurve, RecipePlan, power_curves
+from harness.recipes.recipe_plan import PowerCurve, RecipePlan, power_curves
 from reports.plots.style import WIDTH, look, render, styled
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.candidates.pool_schema import PoolMember
+from harness.pools.pool_scores import compare_with_members
 from harness.results.pool_table import pool_table
 from harness.results.table_format import markdown_table
 from harness.scoring.headline_rule import headline_rule
-from harness.scoring.pool_scores import compare_with_members
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.run_scores import score_by_vote, score_usable_rules
 from harness.voting.selection_rules import VOTE

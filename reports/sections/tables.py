@@ -8,7 +8,7 @@ from harness.results.comparison_table import comparison_footnote, comparison_tab
 from harness.results.summary_table import WILSON_MARK, failure_count, predictions_noun
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.prediction_schema import FAILURES
-from harness.runs.schema import ModelResult
+from harness.runs.results_schema import ModelResult
 from harness.runs.view_schema import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.nearly_alike import FEWEST_DIFFERING

@@ -6,24 +6,17 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from harness.core.errors import ConfigError
-from serve.launch.compiler import EAGER, EAGER_ENV, NOTICE, decides_about_compiling
+from serve.launch.compiler import NOTICE
+from serve.launch.device_options import cpu_options, cuda_options
 from serve.launch.dtypes import served_dtype
 from serve.launch.extra_options import option_value, refuse_reserved_options
 from serve.launch.machine import Machine
-from serve.launch.memory import GIB, check_gpus, cpu_cache
+from serve.launch.serve_config import RegistryNeeds, ServeConfig
+from serve.launch.server_environment import ADAPTERS_DIR, OWNER_PID
 from serve.registry.base_model import BaseModel
 
-ADAPTERS_DIR = "ARC_BENCH_ADAPTERS"
-"""Environment variable with the server's registry folder; empty without one."""
-OWNER_PID = "ARC_BENCH_OWNER_PID"
-"""Environment variable with the process whose end also ends the server."""
-LOG_PATH = "ARC_BENCH_LOG"
-"""Environment variable with the server's log file, so that a client on this machine can read it."""
-NOT_RESTORED = "not restored: "
-"""Text in the server's log before the name of a live adapter that it could not load at its start, and the reason."""
 SERVER_MODULE = "vllm.entrypoints.launchers.api_server.entry"
 """The module that ``vllm serve`` runs for one API process.
 
@@ -39,57 +32,6 @@ _MAX_LOGPROBS = 100
 """Log-probabilities per position that a request may ask for: enough to enumerate answers of probability 0.01."""
 _LONGEST = 32_768
 """The default --max-model-len is at most this, in tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServeConfig:
-    """What to serve and how. None: chosen from the machine, the model or the registry.
-
-    Attributes:
-        model: a model folder or a hub id.
-        adapters: the registry folder; None serves only the base.
-        host: the address to listen on; only loopback without a key.
-        dtype: vLLM's --dtype ("auto", "float32", ...), or "exact": float32 if the machine serves adapters in it (see
-            serve.launch.dtypes). Only in float32 do answers not depend on concurrency.
-        max_model_len: longest prompt and answer together, in tokens.
-        max_loras: adapters in one batch; further ones take turns.
-        max_cpu_loras: adapter versions that may be loaded.
-        max_lora_rank: the largest rank; rounded up to a value that vLLM accepts.
-        kv_cache_gib: memory for the KV cache in GiB; on a GPU it is the remaining share of ``gpu_memory`` by default.
-        gpu_memory: share of each GPU's memory that vLLM may use.
-        shutdown_seconds: how long requests in flight may take after a stop is requested.
-        data_parallel_size: engines behind one address, each with the whole model and every adapter.
-        extra: further vLLM options, which take precedence over ours; some are refused (``refuse_reserved_options``).
-    """
-
-    model: str | Path
-    adapters: Path | None = None
-    host: str = "127.0.0.1"
-    dtype: str | None = None
-    max_model_len: int | None = None
-    max_loras: int | None = None
-    max_cpu_loras: int | None = None
-    max_lora_rank: int | None = None
-    kv_cache_gib: float | None = None
-    gpu_memory: float = 0.9
-    shutdown_seconds: int = 30
-    data_parallel_size: int = 1
-    extra: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryNeeds:
-    """What the registered adapters need from a server.
-
-    Attributes:
-        names: how many adapter names there are.
-        versions: how many versions of them.
-        max_rank: the largest rank, 0 without adapters.
-    """
-
-    names: int = 0
-    versions: int = 0
-    max_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +85,7 @@ def command_line(
     if config.adapters is not None:
         options |= _lora_options(config, needs)
     device_options, device_env = (
-        _cpu_options(config, base, machine, length) if machine.device == "cpu" else _cuda_options(config, machine)
+        cpu_options(config, base, machine, length) if machine.device == "cpu" else cuda_options(config, machine)
     )
     options |= device_options
     env = {key: value for key, value in (env | device_env).items() if key not in environ}
@@ -188,11 +130,6 @@ def safe_import_path(environ: Mapping[str, str]) -> dict[str, str]:
     return changes
 
 
-def address(host: str, port: int) -> str:
-    """Return the URL of a server."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def lora_rank(needed: int) -> int:
     """Return the smallest --max-lora-rank for an adapter of rank ``needed``.
 
@@ -221,48 +158,6 @@ def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | 
         "--max-loras": str(slots),
         "--max-cpu-loras": str(loaded),
     }
-
-
-def _cpu_options(
-    config: ServeConfig, base: BaseModel, machine: Machine, length: int | None
-) -> tuple[dict[str, str | None], dict[str, str]]:
-    """Return the options and the environment of a server on a CPU (same errors as ``command_line``)."""
-    cache_bytes = cpu_cache(
-        base, str(config.dtype), config.kv_cache_gib, length, config.data_parallel_size, machine.free_memory
-    )
-    options: dict[str, str | None] = {
-        "--kv-cache-memory-bytes": str(cache_bytes),
-        "--max-num-batched-tokens": str(max(8192, length or 0)),
-        # A request with a seed ends a CPU engine that splits its prompt; serve.cpu.patches also fixes that.
-        "--no-enable-chunked-prefill": None,
-    }
-    env = {"VLLM_CPU_OMP_THREADS_BIND": _thread_binding(config, machine.cores)}
-    if machine.compiles:
-        return options, env
-    # The user's own choice about compiling the model wins; functions that vLLM compiles anyway must stay eager.
-    return options if decides_about_compiling(config.extra) else options | EAGER, env | EAGER_ENV
-
-
-def _thread_binding(config: ServeConfig, cores: tuple[int, ...]) -> str:
-    """Return the cores of each engine's threads, such as "0,1|2,3" for two engines."""
-    engines = config.data_parallel_size
-    split_further = any(word.split("=")[0] in ("--tensor-parallel-size", "-tp") for word in config.extra)
-    if len(cores) < engines or split_further:
-        return "auto"
-    if len(cores) > 4 * engines:
-        cores = cores[:-1]  # with many cores, one is left to the API process
-    return "|".join(
-        ",".join(map(str, cores[i * len(cores) // engines : (i + 1) * len(cores) // engines])) for i in range(engines)
-    )
-
-
-def _cuda_options(config: ServeConfig, machine: Machine) -> tuple[dict[str, str | None], dict[str, str]]:
-    """Return the options and the environment of a server on GPUs (same errors as ``command_line``)."""
-    check_gpus(machine.gpus, config.gpu_memory, config.data_parallel_size, config.extra)
-    options: dict[str, str | None] = {"--gpu-memory-utilization": str(config.gpu_memory)}
-    if config.kv_cache_gib is not None:
-        options["--kv-cache-memory-bytes"] = str(int(config.kv_cache_gib * GIB))
-    return options, {}
 
 
 def _default_length(base: BaseModel) -> int | None:

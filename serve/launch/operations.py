@@ -11,8 +11,8 @@ from harness.core.errors import ServerError
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from serve.client.many_servers import Answers, change_all_servers
-from serve.launch.command import ServeConfig
 from serve.launch.process import Server, death_notice, not_restored, start_server, stop_server, wait_until_ready
+from serve.launch.serve_config import ServeConfig
 from serve.registry.adapter_files import read_config
 from serve.registry.adapter_version import AdapterVersion
 from serve.registry.base_model import BaseModel

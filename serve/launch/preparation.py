@@ -8,9 +8,10 @@ from pathlib import Path
 
 from harness.core.errors import AdapterError, ServerError
 from serve.keys import Keys
-from serve.launch.command import Command, RegistryNeeds, ServeConfig, command_line
+from serve.launch.command import Command, command_line
 from serve.launch.extra_options import option_value
 from serve.launch.machine import Machine, detect_machine
+from serve.launch.serve_config import RegistryNeeds, ServeConfig
 from serve.registry.adapter_files import read_config
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry

@@ -16,14 +16,9 @@ from typing import Any
 from harness.client.address import open_without_proxy
 from harness.client.server_log import root_cause
 from harness.core.errors import ServerError
-from serve.launch.command import (
-    LOG_PATH,
-    NOT_RESTORED,
-    OWNER_PID,
-    ServeConfig,
-    address,
-)
 from serve.launch.preparation import prepare
+from serve.launch.serve_config import ServeConfig
+from serve.launch.server_environment import LOG_PATH, NOT_RESTORED, OWNER_PID, address
 
 START_SECONDS = 900.0
 """How long a server may take until it is ready."""

@@ -10,7 +10,6 @@ one lock, so that a reader never sees a partial one.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -18,13 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
-from harness.core.files import atomic_writer, sync_to_disk
-from serve.registry.adapter_files import MANIFEST, copy_adapter, read_object
+from harness.core.files import sync_to_disk
+from serve.registry.adapter_files import MANIFEST, copy_adapter
 from serve.registry.adapter_version import (
     NAME,
     VERSION,
@@ -37,19 +35,9 @@ from serve.registry.adapter_version import (
 from serve.registry.base_match import ACCEPTED, accept_base
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, leased_versions
+from serve.registry.live_file import LIVE_FILE, LiveState, read_live, write_live
 from serve.registry.prompt_record import complete_manifest, missing_prompt_warnings
 from serve.registry.validation import validate_adapter
-
-_HISTORY = 20
-"""How many previously live versions live.json keeps."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveState:
-    """The live version of a name (None for none), and the versions that were live before, newest first."""
-
-    version: str | None
-    history: tuple[str, ...]
 
 
 class Registry:
@@ -167,15 +155,7 @@ class Registry:
         Raises:
             AdapterError: live.json is damaged.
         """
-        path = self.root / name / "live.json"
-        if not path.is_file():
-            return LiveState(None, ())
-        raw = read_object(path)
-        history = raw.get("history")
-        words = [raw.get("version", 0), *(history if isinstance(history, list) else [0])]
-        if not all(w is None or (isinstance(w, str) and VERSION.fullmatch(w)) for w in words):
-            raise AdapterError(f"{path}: damaged; expected a version and a history of versions")
-        return LiveState(words[0], tuple(w for w in words[1:] if w))
+        return read_live(self._live_file(name))
 
     def set_live(self, name: str, version: str | None) -> LiveState:
         """Make ``version`` (or no version) the live one of ``name``; the previous one heads the history."""
@@ -183,9 +163,8 @@ class Registry:
             before = self.live(name)
             if before.version == version:
                 return before
-            history = [v for v in (before.version, *before.history) if v and v != version]
-            after = LiveState(version, tuple(dict.fromkeys(history))[:_HISTORY])
-            _write_live(self.root / name / "live.json", after)
+            after = before.followed_by(version)
+            write_live(self._live_file(name), after)
             return after
 
     def history(self, name: str) -> list[AdapterVersion]:
@@ -229,7 +208,7 @@ class Registry:
             for version in doomed:
                 self._delete(version)
             if not ref.version:
-                (self.root / ref.name / "live.json").unlink(missing_ok=True)
+                self._live_file(ref.name).unlink(missing_ok=True)
             _remove_if_empty(self.root / ref.name)
             return [v.id for v in doomed]
 
@@ -261,6 +240,10 @@ class Registry:
         os.replace(version.folder, trash / version.version)
         shutil.rmtree(trash)
 
+    def _live_file(self, name: str) -> Path:
+        """Return the path of a name's live.json."""
+        return self.root / name / LIVE_FILE
+
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Hold the registry's lock while the block runs."""
@@ -271,13 +254,6 @@ class Registry:
 
 def _version(name: str, folder: Path) -> AdapterVersion:
     return AdapterVersion(name, folder.name, folder, folder.stat().st_mtime)
-
-
-def _write_live(path: Path, live: LiveState) -> None:
-    """Replace live.json in one step."""
-    with atomic_writer(path, draft=path.with_name(f".live-{os.getpid()}.json")) as file:
-        file.write(json.dumps({"version": live.version, "history": list(live.history)}).encode() + b"\n")
-    sync_to_disk(path.parent)
 
 
 def _remove_if_empty(folder: Path) -> None:

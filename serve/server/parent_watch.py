@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 
-from serve.launch.command import OWNER_PID
+from serve.launch.server_environment import OWNER_PID
 
 _SECONDS = 1.0
 """How often the parent is checked."""

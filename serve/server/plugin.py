@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serve.keys import Keys, is_loopback
-from serve.launch.command import ADAPTERS_DIR, LOG_PATH, NOT_RESTORED, address
+from serve.launch.server_environment import ADAPTERS_DIR, LOG_PATH, NOT_RESTORED, address
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry

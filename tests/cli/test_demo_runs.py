@@ -9,7 +9,7 @@ from harness.cli.workflows.demo_runs import KNOWN_FAMILIES, UNSEEN_FAMILY, Run, 
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
-from harness.sampling.options import RunOptions
+from harness.sampling.options.run_options import RunOptions
 from trainers.recipe.ttt_recipe import load_ttt_recipe
 from trainers.tiny.train import TinyBaseConfig, shipped_path
 

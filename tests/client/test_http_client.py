@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from harness.client import http_client as client_module
+from harness.client import http_session
 from harness.client.error_response import Refusal, TransientError
 from harness.client.http_client import Client
 from harness.client.model_list import parse_model
@@ -163,7 +163,7 @@ def test_a_slow_answer_is_a_timeout() -> None:
 
 
 def test_a_host_that_accepts_no_connection_is_a_connection_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(http_session, "_CONNECT_SECONDS", 0.2)
     with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.client.error_response import Refusal, TransientError
+from harness.client.http_session import parse_body
 from harness.client.request import ChatRequest
-from harness.client.response import Reply, parse_body, parse_replies
+from harness.client.response import Reply, parse_replies
 from harness.prompts.prompt_template import Message
 from tests.support.servers.chat_answers import Body
 

@@ -14,9 +14,9 @@ import pytest
 
 from harness.core.errors import ConfigError, ServerError
 from harness.core.hub_cache import is_complete, is_offline, missing_weights
-from serve.launch.command import ServeConfig
 from serve.launch.machine import Machine
 from serve.launch.preparation import prepare
+from serve.launch.serve_config import ServeConfig
 from serve.registry.base_model import BaseModel
 from tests.support.models.tiny_adapters import make_base
 from trainers.model.inputs import check_weights
@@ -26,7 +26,7 @@ MODEL = "arc/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PREPARE = """
 import json, sys
-from serve.launch.command import ServeConfig
+from serve.launch.serve_config import ServeConfig
 from serve.launch.preparation import prepare
 from serve.launch.machine import Machine
 from harness.core.errors import ArcBenchError

@@ -20,12 +20,12 @@ from harness.core.errors import ConfigError, DataError, RunError
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.frames.export import export_predictions
+from harness.predictions.files.table_rows import TABLE_ENDINGS
 from harness.results.score_sheet import score_saved_predictions
 from harness.runs.prediction_log import PredictionLog
 from harness.runs.prediction_schema import FAILURES
-from harness.runs.schema import ModelResult
+from harness.runs.results_schema import ModelResult
 from harness.scoring.prediction_loader import open_predictions
-from harness.scoring.table_rows import TABLE_ENDINGS
 from tests.conftest import ROOT
 from tests.support.commands import run_bench
 from tests.support.runs.pools import make_pool, write_submission

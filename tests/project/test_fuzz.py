@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.workflows.sweep_file import load_sweep
+from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ArcBenchError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
+from harness.predictions.files.prediction_formats import FORMATS
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.lenient_decoder import decode_lenient
 from harness.results.kaggle_submission import check_submission
 from harness.runs.folder import RunFolder
-from harness.scoring.prediction_formats import FORMATS
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_run
 from serve.registry.store import Registry

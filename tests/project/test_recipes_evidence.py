@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.recipes.evidence import SWEEP, page, scores_of, share_of_pairs, share_of_splits
-from harness.cli.workflows.sweep_file import load_sweep
+from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.stats.paired_test import compare
 from tests.support.runs.run_folders import write_run
 

@@ -12,10 +12,10 @@ import pytest
 from harness.candidates.rescores import RESCORES_FILE, Rescores, read_rescores
 from harness.core.deadline import Deadline
 from harness.core.errors import RunError
+from harness.predictions.rescore_source import open_rescore_source
 from harness.rescoring.options import RescoreSummary
 from harness.sampling import engine
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
-from harness.scoring.rescore_source import open_rescore_source
 from harness.voting.selection_rules import RULES, VOTE
 from tests.support.commands import run_bench
 from tests.support.runs.cut_runs import answer_again, hang_after

@@ -11,7 +11,7 @@ import pytest
 
 from harness.candidates.rescores import RESCORES_FILE
 from harness.client.retry import RetryPolicy
-from harness.scoring.pool_scores import compare_with_members
+from harness.pools.pool_scores import compare_with_members
 from harness.scoring.prediction_loader import open_predictions
 from serve.client import admin
 from serve.launch.process import serving

@@ -16,7 +16,7 @@ from harness.core.deadline import Deadline
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.sampling import engine
-from harness.sampling.options import RunOptions
+from harness.sampling.options.run_options import RunOptions
 from harness.scoring.run_scores import score_run
 from tests.support.runs.cut_runs import answer_again, hang_after, predictions_by_output, sample_until
 from tests.support.runs.enumerated_runs import dfs_options, enumerating_server, stable_lines

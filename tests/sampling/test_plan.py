@@ -8,8 +8,8 @@ import pytest
 
 from harness.data.spec import open_dataset
 from harness.runs.schema import RunConfig, ServedModel
-from harness.sampling.config_draft import ConfigDraft, load_tasks, models_at_once
-from harness.sampling.options import RunOptions
+from harness.sampling.options.config_draft import ConfigDraft, load_tasks, models_at_once
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan, Sample
 from tests.support.runs.sampling_runs import run_options
 

@@ -12,7 +12,7 @@ from harness.core.errors import ArcBenchError, ConfigError, DataError, RunError,
 from harness.data.dataset import TaskList
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.sampling.config_draft import load_tasks
+from harness.sampling.options.config_draft import load_tasks
 from harness.scoring.run_scores import score_run
 from tests.support.runs.run_folders import edit_manifest
 from tests.support.runs.sampling_runs import count_outcomes, predictions_without_times, run_options, run_sampling

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import RunError, ServerError
 from harness.runs.folder import RunFolder
-from harness.scoring.unmeasured_models import MIN_OUTPUTS, MIN_PREDICTIONS, UnmeasuredModelCheck
+from harness.sampling.unmeasured_models import MIN_OUTPUTS, MIN_PREDICTIONS, UnmeasuredModelCheck
 from harness.voting.live_tally import ModelTally
 from tests.support.commands import run_bench
 from tests.support.runs.sampling_runs import count_outcomes, run_options, run_sampling

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serve.launch.command import ADAPTERS_DIR
+from serve.launch.server_environment import ADAPTERS_DIR
 from tests.serving.world import World
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from harness.stats.intervals import intervals
-from harness.stats.paired_test import compare, mcnemar
+from harness.stats.paired_test import compare
+from harness.stats.sign_tests import mcnemar
 from harness.voting.subset_curves import pass_at_k, vote_at_m
 from tests.conftest import ROOT
 from tests.support.data_samples import solved_and_unsolved

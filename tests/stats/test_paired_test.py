@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control
 
 from harness.stats.gate import Gate, gate_verdict, margin_verdict
-from harness.stats.paired_test import compare, holm, mcnemar, resolvable_difference, sign_tests, tasks_needed
+from harness.stats.paired_test import compare, holm, resolvable_difference, tasks_needed
+from harness.stats.sign_tests import mcnemar, sign_tests
 from tests.support.data_samples import random_scores, scipy_interval, solved_and_unsolved
 
 

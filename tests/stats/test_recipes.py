@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from harness.stats.crossed_variance import difference_variance
-from harness.stats.paired_test import mcnemar
 from harness.stats.recipes import compare_recipes, correct_recipes, sampling_variance
+from harness.stats.sign_tests import mcnemar
 
 
 def scores(seed: int, runs: int, tasks: int, level: float = 0.3, training: float = 0.0) -> np.ndarray:

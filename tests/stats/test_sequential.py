@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from benchmarks import sequential as simulation
-from harness.stats.paired_test import sign_tests
 from harness.stats.sequential import Schedule, even_schedule, sequential_verdict, task_order
+from harness.stats.sign_tests import sign_tests
 
 
 @pytest.mark.parametrize("magnitudes", [[1.0] * 10, [0.1 * (i + 1) for i in range(10)], [0.0] * 4 + [0.5] * 6])

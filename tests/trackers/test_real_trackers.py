@@ -11,7 +11,8 @@ import pytest
 from harness.cli import cli
 from harness.cli.entry import run_cli
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Results, ServedModel
+from harness.runs.results_schema import Results
+from harness.runs.schema import ServedModel
 from harness.runs.tracker_run import TrackerRun
 from harness.trackers.sent_file import read_links
 from tests.support.runs.run_folders import edit_manifest, write_run

@@ -29,8 +29,8 @@ import sys
 from pathlib import Path
 from harness.cli.workflows.cluster.address import parse_address
 from harness.cli.workflows.cluster.options import Placement
-from harness.cli.workflows.sweep_file import load_sweep
-from harness.cli.workflows.sweep_training import train_on_cluster
+from harness.cli.workflows.sweep.sweep_file import load_sweep
+from harness.cli.workflows.sweep.sweep_training import train_on_cluster
 plan = load_sweep(Path(sys.argv[1]), ["original_weight=[1]"])
 train_on_cluster(plan, Placement(parse_address("ray:" + sys.argv[2])))
 """

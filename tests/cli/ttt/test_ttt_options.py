@@ -14,7 +14,7 @@ from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.cli.workflows.ttt.training import task_line
 from harness.core.errors import DataError
 from harness.runs.task_training import TTT_LOG, TrainingLog
-from harness.sampling.options import RunOptions
+from harness.sampling.options.run_options import RunOptions
 from serve.registry.base_model import BaseModel
 from tests.support.commands import run_bench
 from tests.support.runs.trained_runs import record

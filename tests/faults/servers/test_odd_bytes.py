@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.scoring.unmeasured_models import NothingMeasuredError
+from harness.sampling.unmeasured_models import NothingMeasuredError
 from tests.faults.matrix import count_cases, mostly_slow
 from tests.faults.servers.spoiler import IMPATIENT_POLICY, Spoil, SpoilingProxy, with_content_length
 from tests.support.runs.sampling_runs import (

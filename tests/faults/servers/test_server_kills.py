@@ -10,14 +10,14 @@ import psutil
 import pytest
 
 from harness.runs.folder import RunFolder
-from serve.launch.command import ServeConfig
 from serve.launch.preparation import free_port
 from serve.launch.process import start_server, stop_server, wait_until_ready
+from serve.launch.serve_config import ServeConfig
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, running_servers
 from serve.registry.store import Registry
 from tests.faults.matrix import count_cases
-from tests.sampling.test_real_vllm import check_alike
+from tests.sampling.real_servers.test_real_vllm import check_alike
 from tests.support.commands import wait_until
 from tests.support.models.tiny_models import make_lora
 from tests.support.runs.sampling_runs import metrics_and_failures, predictions_without_times

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from harness.cli.entry import run_cli
 from harness.core.errors import AdapterError, ServerError
-from serve.cli import adapters as adapters_command
-from serve.cli import serve as serve_command
 from serve.client import admin
+from serve.commands.adapters import adapters as adapters_command
+from serve.commands.serve import serve as serve_command
 from serve.launch.preparation import free_port
 from serve.launch.process import is_responding
 from tests.support.models.tiny_adapters import make_adapter, make_base

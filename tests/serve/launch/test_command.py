@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from harness.core.errors import ConfigError, ServerError
-from serve.launch.command import RegistryNeeds, ServeConfig, address, command_line, lora_rank
+from serve.launch.command import command_line, lora_rank
 from serve.launch.machine import Machine
+from serve.launch.serve_config import RegistryNeeds, ServeConfig
+from serve.launch.server_environment import address
 from serve.registry.base_model import BaseModel
 from serve.server.plugin import AdapterEndpoints
 from tests.support.servers.launches import CPU, GPU, config, options

@@ -11,9 +11,10 @@ from shutil import which
 import orjson.orjson
 import pytest
 
-from serve.launch.command import RegistryNeeds, ServeConfig, command_line
+from serve.launch.command import command_line
 from serve.launch.compiler import NOTICE, compiler_fault, triton_fault
 from serve.launch.machine import Machine
+from serve.launch.serve_config import RegistryNeeds, ServeConfig
 from serve.registry.base_model import BaseModel
 
 LIBRARY = orjson.orjson.__file__

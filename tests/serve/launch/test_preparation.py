@@ -13,9 +13,10 @@ import pytest
 from harness.core.errors import ConfigError, MissingExtraError, ServerError
 from harness.core.gpus import Gpu
 from serve.launch import machine
-from serve.launch.command import RegistryNeeds, ServeConfig, command_line
+from serve.launch.command import command_line
 from serve.launch.machine import Machine, detect_machine
 from serve.launch.preparation import free_port, prepare, registry_needs
+from serve.launch.serve_config import RegistryNeeds, ServeConfig
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
 from tests.support.models.tiny_adapters import make_adapter

@@ -14,9 +14,10 @@ import pytest
 
 from harness.core.errors import ConfigError
 from harness.core.gpus import Gpu
-from serve.launch.command import LORA_RANKS, RegistryNeeds, ServeConfig, command_line
+from serve.launch.command import LORA_RANKS, command_line
 from serve.launch.dtypes import DTYPES, EXACT
 from serve.launch.machine import Machine
+from serve.launch.serve_config import RegistryNeeds, ServeConfig
 from serve.registry.base_model import BaseModel
 from trainers.tiny.train import shipped_path
 

@@ -16,7 +16,7 @@ from harness.core.deadline import Deadline
 from harness.runs.deadline_record import RunDeadline
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions
-from harness.sampling.options import RunOptions
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run
 from tests.support.runs.run_folders import edit_manifest

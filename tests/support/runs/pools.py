@@ -11,9 +11,9 @@ from harness.candidates.pool_schema import PoolMember
 from harness.core.grid import Grid
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
+from harness.pools.pool_building import build_pool
+from harness.predictions.pooled_outputs import MemberPredictions
 from harness.runs.prediction_schema import OutputKey
-from harness.scoring.pool_building import build_pool
-from harness.scoring.pooled_outputs import MemberPredictions
 from harness.voting.ranking import Vote
 from tests.support.runs.run_folders import wrong_grid
 

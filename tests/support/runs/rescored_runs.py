@@ -13,6 +13,7 @@ from harness.core.augmentation import sampling_view
 from harness.core.grid import Pair, Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
+from harness.predictions.rescore_source import open_rescore_source
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
@@ -22,7 +23,6 @@ from harness.rescoring.session import rescore
 from harness.runs.folder import RunFolder
 from harness.runs.schema import Manifest
 from harness.sampling.progress_display import Display
-from harness.scoring.rescore_source import open_rescore_source
 from tests.support.runs.sampling_runs import QUICK_POLICY
 from tests.support.servers.chat_server import TINY_BASE, ChatServer
 from tests.support.servers.language_model import LanguageModel

@@ -10,7 +10,7 @@ from harness.candidates.rescore_plan import RescorePlan
 from harness.candidates.rescores import RescoreRecord
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
-from harness.scoring.rescore_source import open_rescore_source
+from harness.predictions.rescore_source import open_rescore_source
 
 Value = Callable[[str, str, int, Grid, int], float | None]
 """Returns the log-probability for (scorer, task id, test index, grid, view); None for a candidate that is too long."""

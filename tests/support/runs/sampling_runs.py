@@ -23,8 +23,8 @@ from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_schema import PredictionRecord
-from harness.sampling.config_draft import ConfigDraft
-from harness.sampling.options import RunOptions
+from harness.sampling.options.config_draft import ConfigDraft
+from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run

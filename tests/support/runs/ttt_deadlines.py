@@ -14,7 +14,7 @@ from harness.cli.workflows.ttt.estimate import estimate_ttt
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.cli.workflows.ttt.run import run_ttt
 from harness.core.deadline import Deadline
-from harness.sampling.options import RunOptions
+from harness.sampling.options.run_options import RunOptions
 from tests.support.runs.cut_runs import hang_after
 from tests.support.runs.sampling_runs import QUICK_POLICY
 from tests.support.runs.ttt_runs import DATASET, VIEWS, Site

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from harness.core.gpus import Gpu
-from serve.launch.command import ServeConfig
 from serve.launch.machine import Machine
+from serve.launch.serve_config import ServeConfig
 from serve.registry.base_model import BaseModel
 
 CPU = Machine("cpu", (0, 1), 16 << 30)

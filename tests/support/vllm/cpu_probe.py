@@ -21,14 +21,14 @@ from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from serve.cpu import lora_ops as cpu_lora
-from serve.cpu import patches
+from serve.cpu import lora_patches, patches, seed_patch
 
 MIXED, ADAPTERS = (0, -1, 2, 2, 1, -1, 0), (0, 1, 2, 2, 1, 0, 0)
 PROBES = (
-    "base_rows_get_an_adapter",
-    "weights_are_copied_per_token",
-    "prompt_rows_have_no_adapter",
-    "seeds_break_with_chunked_prefill",
+    lora_patches.base_rows_get_an_adapter,
+    lora_patches.weights_are_copied_per_token,
+    lora_patches.prompt_rows_have_no_adapter,
+    seed_patch.seeds_break_with_chunked_prefill,
 )
 
 
@@ -84,12 +84,12 @@ def main() -> None:
         before = parts()
         in_use = [name for name, patch in patches.PATCHES.items() if patch()]
         result: dict[str, Any] = {"in_use_when_mended": in_use, "replaced": parts() != before}
-    result["probes"] = {name: getattr(patches, name)() for name in PROBES}
+    result["probes"] = {probe.__name__: probe() for probe in PROBES}
     types = (torch.float32, torch.bfloat16)
     stock = {dtype: (layer(dtype, MIXED), layer(dtype, ADAPTERS)) for dtype in types}
     patches.register()
     patches.register()
-    result["still_wrong"] = patches.base_rows_get_an_adapter()
+    result["still_wrong"] = lora_patches.base_rows_get_an_adapter()
     rows = [i for i, slot in enumerate(MIXED) if slot >= 0]
     base = [i for i, slot in enumerate(MIXED) if slot < 0]
     for dtype, (stock_mixed, stock_adapters) in stock.items():

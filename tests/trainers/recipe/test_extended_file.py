@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli.workflows.sweep_file import load_sweep
+from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ConfigError
-from tests.cli.test_sweep_file import BASIC
+from tests.cli.sweep.test_sweep_file import BASIC
 from tests.support.training.recipes import SMALL
 from trainers.recipe.extended_file import EXTENDS, read_extended
 from trainers.recipe.yaml_file import load_data, load_recipe

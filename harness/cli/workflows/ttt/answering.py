@@ -19,11 +19,11 @@ from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task
 from harness.runs.schema import RunConfig
 from harness.runs.task_training import TTT_LOG, Protocol, TaskRecord
-from harness.sampling.options import RunOptions
+from harness.sampling.options.run_options import RunOptions
+from harness.sampling.options.task_part import TaskPart
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.session import sample_run
-from harness.sampling.task_part import TaskPart
-from harness.scoring.unmeasured_models import NothingMeasuredError
+from harness.sampling.unmeasured_models import NothingMeasuredError
 from trainers.ttt.protocol import ADAPTERS, ReplyLine, adapter_path, folder_name, remove_adapter
 
 OWN_SERVER_WAIT = 20.0

@@ -115,7 +115,7 @@ def ttt(
     from harness.cli.workflows.ttt.run import run_ttt
     from harness.client.retry import RetryPolicy
     from harness.core.errors import RunError
-    from harness.sampling.options import RunOptions
+    from harness.sampling.options.run_options import RunOptions
     from serve.launch.machine import detect_machine
     from trainers.recipe.ttt_recipe import load_ttt_recipe, unused_keys
 

@@ -23,8 +23,8 @@ from harness.inspection.protocol import derive_protocol
 from harness.runs.folder import TTT_PLAN, RunFolder
 from harness.runs.schema import ServedModel
 from harness.runs.task_training import TTT_LOG, Protocol, TrainingLog, TttConfig, TttPlan
-from harness.sampling.config_draft import load_tasks
-from harness.sampling.options import RunOptions
+from harness.sampling.options.config_draft import load_tasks
+from harness.sampling.options.run_options import RunOptions
 from serve.registry.base_model import BaseModel
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.schema import Recipe

@@ -16,11 +16,11 @@ from harness.client.model_alias import ModelAlias
 from harness.core.deadline import Deadline, check_time
 from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task
+from harness.predictions.rescore_source import RescoreSource, open_rescore_source
 from harness.rescoring.options import RescoreOptions
 from harness.rescoring.session import rescore
 from harness.runs.deadline_record import RescoreDeadline
 from harness.runs.environment import now
-from harness.scoring.rescore_source import RescoreSource, open_rescore_source
 
 
 def unrescored_tasks(job: TttJob, views: int) -> list[Task]:

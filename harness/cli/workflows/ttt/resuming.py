@@ -13,7 +13,7 @@ from harness.core.errors import RunError
 from harness.core.files import atomic_writer
 from harness.runs.folder import config_changes
 from harness.runs.prediction_log import PredictionLog
-from harness.sampling.search_options import search_config
+from harness.sampling.options.search_options import search_config
 from trainers.ttt.protocol import remove_adapter
 
 _SAME_OPTIONS = ("n", "samples_per_view", "augment", "lenient", "seed", "temperature", "top_p", "min_p")

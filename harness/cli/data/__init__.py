@@ -1,0 +1,1 @@
+"""The commands ``bench data``: inspect, audit, index and export datasets."""
