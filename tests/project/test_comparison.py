@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common.marked_block import END, begin_mark, replace_block
-from benchmarks.comparison import MODULE, ROWS, comparison, read_results
+from benchmarks.comparison.__main__ import MODULE
+from benchmarks.comparison.table import ROWS, comparison, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")

@@ -1,22 +1,10 @@
-"""Write the comparison with other tools into README.md and docs/speed.md.
-
-    python -m benchmarks.comparison
-
-It takes the figures from RESULTS.md, and measures nothing itself.
-"""
+"""The comparison with other tools, as a table of figures of RESULTS.md."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import dataclass
 
-from benchmarks.common.entry import FOLDER
-from benchmarks.common.marked_block import replace_block
 from harness.results.table_format import markdown_table
-
-MODULE = "benchmarks.comparison"
-ROOT = FOLDER.parent
 
 
 @dataclass(frozen=True)
@@ -108,20 +96,3 @@ def comparison(text: str, *, is_short: bool) -> str:
             times = ahead.partition(" ")[0]
             lines.append([row.what, ours, row.peer or beside, value, times])
     return markdown_table(["what is measured", "arc-bench", "compared with", "its figure", "times ahead"], lines)
-
-
-def main() -> int:
-    """Write both tables."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args()
-    results = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
-    for path, is_short in ((ROOT / "README.md", True), (ROOT / "docs" / "speed.md", False)):
-        block = comparison(results, is_short=is_short)
-        path.write_text(replace_block(path.read_text(encoding="utf-8"), block, MODULE), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
