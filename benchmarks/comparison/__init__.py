@@ -1,1 +1,1 @@
-"""A comparison of 1, 8 and 64 GPUs, computed from measured figures and stated assumptions."""
+"""The comparison with other tools in README.md and docs/speed.md."""
