@@ -134,7 +134,11 @@ def group_by_manifest(models: Sequence[TrainedModel], training: Sequence[Path], 
 
 
 def _with_training(models: Sequence[TrainedModel], folders: Sequence[Path]) -> list[TrainedModel]:
-    """Return the models with the training records of folders, where their runs recorded none."""
+    """Return the models with the training records of folders, where their runs recorded none.
+
+    Raises:
+        ConfigError: a model of which only the name is known could be one of several adapters of that name.
+    """
     from harness.core.digests import ADAPTER_FILES, content_hash
     from harness.runs.training_record import training_record
     from trainers.store.manifest import read_manifest
@@ -142,16 +146,28 @@ def _with_training(models: Sequence[TrainedModel], folders: Sequence[Path]) -> l
     if not folders or all(model.training is not None for model in models):
         return list(models)
     records: dict[str, TrainingRecord] = {}
+    hashes: dict[str, dict[str, Path]] = {}  # of each name, with a folder that has it
     for path in sorted(path.parent for folder in folders for path in folder.rglob("manifest.json")):
         if not all((path / name).is_file() for name in ADAPTER_FILES) or (manifest := read_manifest(path)) is None:
             continue
         if (record := training_record(manifest.model_dump(mode="json"))) is not None:
-            records[content_hash(path)] = records[path.name] = record
-    # Servers other than ours report no hash: then the folder must have the name of the model.
-    return [
-        replace(m, training=m.training or records.get(m.config.name if m.config.hash is None else m.config.hash))
-        for m in models
-    ]
+            records[content_hash(path)] = record
+            hashes.setdefault(path.name, {})[content_hash(path)] = path
+
+    def record_of(model: TrainedModel) -> TrainingRecord | None:
+        if model.training is not None or model.config.hash is not None:
+            return model.training or records.get(str(model.config.hash))
+        # Servers other than ours report no hash: then the folder must have the name of the model.
+        candidates = hashes.get(model.config.name, {})
+        if len(candidates) > 1:
+            listed = " and ".join(map(str, candidates.values()))
+            raise ConfigError(
+                f"--training: {listed} are different adapters, and the run of {model.name} has only a name; name the "
+                "folder of the one that was benched"
+            )
+        return next((records[digest] for digest in candidates), None)
+
+    return [replace(model, training=record_of(model)) for model in models]
 
 
 def _identity_text(training: TrainingRecord) -> str:

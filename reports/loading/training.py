@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.core.digests import ADAPTER_FILES, content_hash
 from harness.core.errors import DataError, RunError
 from harness.core.files import complete_lines
+from harness.runs.schema import ModelConfig
 from reports.loading.runs import Section
 
 _MANIFEST, _LOG = "manifest.json", "log.jsonl"
@@ -60,24 +61,35 @@ def find_training(folders: Sequence[Path], sections: Sequence[Section]) -> dict[
         Training runs by the model's name in the report.
 
     Raises:
-        DataError: a manifest or log is broken. RunError: no model of the runs was trained there.
+        DataError: a manifest or log is broken. RunError: no model of the runs was trained there, or several adapters
+            have the name of a model without a hash.
     """
     candidates = [training for folder in folders for training in _trainings(folder)]
     trained: dict[str, Training] = {}
     for section in sections:
         for model, run, name in section.models_with_runs():
-            config = run.config(name)
-            for training in candidates:
-                same = training.folder.name == config.name if config.hash is None else training.hash == config.hash
-                # Prefer the trainer's folder: the copy in the registry has no log.
-                if same and (model not in trained or not trained[model].losses):
-                    trained[model] = training
+            same = _trainings_of(run.config(name), candidates)
+            if same:  # prefer the trainer's folder: the copy in the registry has no log
+                trained[model] = next((training for training in same if training.losses), same[0])
     if folders and not trained:
         raise RunError(
             f"{', '.join(map(str, folders))}: none of the {len(candidates)} trained adapters there is a model of these "
             "runs; name the folder that bench train wrote to, or the registry"
         )
     return trained
+
+
+def _trainings_of(config: ModelConfig, candidates: Sequence[Training]) -> list[Training]:
+    """Return the training runs, and copies of them, that gave a model its weights."""
+    if config.hash is not None:
+        return [training for training in candidates if training.hash == config.hash]
+    same = [training for training in candidates if training.folder.name == config.name]
+    if len({training.hash for training in same}) > 1:
+        raise RunError(
+            f"{' and '.join(str(training.folder) for training in same)} are different adapters, and the run has only "
+            f"the name {config.name}; name the folder of the one that was benched"
+        )
+    return same
 
 
 def _trainings(folder: Path) -> Iterator[Training]:

@@ -19,6 +19,7 @@ from harness.voting.metrics import LOWER_IS_BETTER, METRICS
 from tests.support.commands import run_bench
 from tests.support.runs.recipe_runs import SKILL, record_training, training_of, write_recipe_runs
 from tests.support.runs.run_folders import MakeRun
+from tests.support.training.adapter_folders import write_adapter_folder
 
 SPEC = "toy/cross/evaluation#n=40"
 Capture = pytest.CaptureFixture[str]
@@ -157,6 +158,22 @@ def test_a_single_run_beside_recipes_is_left_out_with_a_warning(capsys: Capture,
     status, out, error = run_bench(capsys, "compare", *runs, other, "--metric", "accuracy", "--json", "-")
     assert (status, len(json.loads(out))) == (0, 1)
     assert "not compared, as no training runs of their recipe are beside them: c-s0@c-s0" in error
+
+
+def test_folders_of_one_name_are_told_apart(capsys: Capture, make_run: MakeRun, tmp_path: Path) -> None:
+    """A run of another server has only the names of its models: two different adapters of a name are refused."""
+    runs = [make_run(name, SPEC, {name: 0.5}) for name in ("x-s0", "x-s1")]
+    for seed, name in enumerate(("x-s0", "x-s1")):
+        write_adapter_folder(tmp_path / "trained" / name, seed, name.encode())
+    write_adapter_folder(tmp_path / "copy" / "x-s1", 1, b"x-s1")
+    words = ["compare", *runs, "--training", tmp_path / "trained"]
+    status, out, _ = run_bench(capsys, *words, "--training", tmp_path / "copy")
+    assert status == 0
+    assert "unknown" not in out
+    other = write_adapter_folder(tmp_path / "other" / "x-s1", 1, b"another")
+    status, _, error = run_bench(capsys, *words, "--training", tmp_path / "other")
+    assert status == 2
+    assert f"{other} and {tmp_path / 'trained' / 'x-s1'} are different adapters" in error
 
 
 def test_the_same_weights_twice_are_no_two_training_runs(capsys: Capture, runs: list[Path]) -> None:

@@ -138,6 +138,16 @@ def test_training_runs_are_matched_by_folder_name_if_there_is_no_hash(make_run: 
     assert (tmp_path / "report-losses.svg").exists()
 
 
+def test_folders_of_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
+    trained_folder(tmp_path / "trained" / "m", b"weights")
+    trained_folder(tmp_path / "copy" / "m", b"weights", log=False)
+    trained_folder(tmp_path / "other" / "m", b"other weights")
+    sections = load_sections([make_run("r", SPEC, {"m": 0.5})])
+    assert find_training([tmp_path / "copy", tmp_path / "trained"], sections)["m"].losses
+    with pytest.raises(RunError, match="are different adapters, and the run has only the name m"):
+        find_training([tmp_path / "trained", tmp_path / "other"], sections)
+
+
 def test_log_with_infinite_gradient_norm_is_read(make_run: MakeRun, tmp_path: Path) -> None:
     """Older versions of the trainer continued after such a step and logged it."""
     folder = trained_folder(tmp_path / "trained" / "m", b"weights")
