@@ -4,8 +4,8 @@
 
 Measurements are stored in runs/benchmarks, so that the same command resumes where it stopped; --fresh starts over.
 Each entry writes benchmarks/ENTRY.md and can be run alone (``python -m benchmarks.ENTRY --help``). At the end
-benchmarks/RESULTS.md is written from the results of all entries. The exit status is 1 if a goal is missed or an entry
-fails.
+benchmarks/RESULTS.md is written; what it says of entries that were not measured here is kept. The exit status is 1 if
+a goal is missed or an entry fails.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.common.entry import FOLDER, SUMMARY, WORK
-from benchmarks.common.findings import findings_table, from_json, growth_table
-from benchmarks.common.machine import describe_machine
+from benchmarks.common.results_page import results_page
 
 ENTRIES = {
     "startup": "Start-up",
@@ -61,32 +59,6 @@ def run_entry(entry: str, folder: Path, options: argparse.Namespace, minutes: fl
     return not (folder / SUMMARY).exists() and status != 0
 
 
-def results(summaries: dict[str, dict[str, Any]]) -> str:
-    """Return the page with the results of all benchmarks."""
-    parts = ["# Benchmarks: results", _HEAD.format(machine=describe_machine())]
-    growth, missed = [], []
-    behind: dict[str, list[str]] = {}
-    for entry, title in ENTRIES.items():
-        if entry not in summaries:
-            continue
-        summary = summaries[entry]
-        findings, growths = from_json(summary)
-        versions = ", ".join(summary["versions"])
-        text = f"[{entry}.md]({entry}.md), measured {summary['measured']}" + (f" at {versions}" if versions else "")
-        parts += [f"## {title}", f"{text}.", findings_table(findings)]
-        if growths:
-            growth.append(f"**{title}**\n\n{growth_table(growths)}")
-        for finding in findings:
-            if state := finding.behind():
-                behind.setdefault(f"{title}: {finding.why or 'not explained yet'}", []).append(state)
-        missed += [f"- {title}: {goal}" for goal in summary["missed"]]
-    parts += ["## How cost grows with size", _GROWTH, *growth]
-    reasons = [f"- {why}. {'; '.join(state)}." for why, state in behind.items()]
-    parts += ["## Where this project is behind, and why", "\n".join(reasons) or "Nowhere."]
-    parts += ["## Goals missed", "\n".join(missed) if missed else "None."]
-    return "\n\n".join(parts) + "\n"
-
-
 def main() -> int:
     """Run the benchmarks that are not finished, and write RESULTS.md."""
     parser = argparse.ArgumentParser(
@@ -112,26 +84,16 @@ def main() -> int:
                 failed.append(entry)
         if (folder / SUMMARY).exists():
             summaries[entry] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    page = results(summaries)
     if options.quick:
-        print(page)
+        print(results_page(ENTRIES, summaries))
     else:
-        RESULTS.write_text(page, encoding="utf-8")
+        before = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+        RESULTS.write_text(results_page(ENTRIES, summaries, before), encoding="utf-8")
     waiting = [entry for entry in ENTRIES if entry not in summaries]
     if waiting:
         print(f"not finished: {', '.join(waiting)}; the same command resumes", file=sys.stderr)
     missed = not options.quick and any(summary["missed"] for summary in summaries.values())
     return 1 if failed or missed else 0
-
-
-_HEAD = """\
-Written by `python -m benchmarks` (`make bench`). {machine}
-
-All sides of a row run in the same run, in turns (offline generation after the server's); *times ahead* is the median
-over the repetitions of this project's figure against the other's in the same repetition, so that above 1 is better for
-this project, with the least and the most. Figures are medians. Peak memory is of this project's process / of the
-other's."""
-_GROWTH = "Least squares over the sizes shown: the exponent in logarithms, the line by relative errors."
 
 
 if __name__ == "__main__":

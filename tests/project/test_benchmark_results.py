@@ -14,6 +14,7 @@ from benchmarks import __main__ as runner
 from benchmarks import interval_speed, scoring
 from benchmarks.common.findings import Finding, Growth, from_json, to_json
 from benchmarks.common.processes import measure_process, module_command
+from benchmarks.common.results_page import results_page
 from benchmarks.common.store import OutOfTimeError, Store
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,29 @@ def test_the_page_of_results_lists_missed_goals() -> None:
     findings = [Finding("x", "s", (2.0,), "peer", (1.0,), goal=1.0)]
     growths = [Growth("x", "n", "s", (1.0, 2.0, 4.0), (1.0, 2.0, 4.0))]
     summary = {"versions": ["abc"], "measured": "2026-01-01", "missed": [findings[0].missed()]}
-    page = runner.results({"prompts": {**summary, **to_json(findings, growths)}})
+    page = results_page(runner.ENTRIES, {"prompts": {**summary, **to_json(findings, growths)}})
     assert "| x   |          2 s |   peer |        1 s |            0.5 (0.5–0.5) |" in page
     assert "- Building prompts: x: 0.50 times peer, where 1 is wanted" in page
     assert "1.00" in page.split("## How cost grows")[1]
+
+
+def _summary(value: float, why: str) -> dict[str, object]:
+    findings = [Finding("x", "s", (value,), "peer", (1.0,), goal=1.0, why=why)]
+    growths = [Growth("x", "n", "s", (1.0, 2.0, 4.0), (value, 2.0, 4.0))]
+    missed = [goal for finding in findings if (goal := finding.missed())]
+    return {"versions": [why], "measured": "2026-01-01", "missed": missed, **to_json(findings, growths)}
+
+
+def test_results_of_entries_that_are_not_measured_again_are_kept() -> None:
+    summaries = {entry: _summary(2.0 + i, f"reason {i}") for i, entry in enumerate(runner.ENTRIES)}
+    page = results_page(runner.ENTRIES, summaries)
+    for entry in runner.ENTRIES:
+        again = {entry: _summary(0.5, "mended")}
+        assert results_page(runner.ENTRIES, again, page) == results_page(runner.ENTRIES, summaries | again)
+    assert results_page(runner.ENTRIES, {}, page) == page
+
+
+def test_the_page_in_the_tree_survives_being_written_again() -> None:
+    page = runner.RESULTS.read_text(encoding="utf-8")
+    tail = page.partition("## Start-up")[2]
+    assert tail == results_page(runner.ENTRIES, {}, page).partition("## Start-up")[2] != ""
