@@ -7,7 +7,7 @@ import asyncio
 from serve.registry.adapter_version import AdapterVersion
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.server.pool import AdapterPool
+from serve.server.adapters.pool import AdapterPool
 from tests.support.servers.admin_site import FakeEngine
 
 Toys = tuple[Registry, BaseModel, dict[str, list[AdapterVersion]]]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serve.server.slot_gate import SlotGate
+from serve.server.adapters.slot_gate import SlotGate
 
 
 class Clock:

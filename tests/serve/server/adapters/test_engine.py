@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.core.errors import AdapterError
-from serve.server.engine import VllmEngine
+from serve.server.adapters.engine import VllmEngine
 
 
 @pytest.mark.slow  # imports vLLM

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.client.error_response import TransientError, classify_error
-from serve.server.answer_scores import AnswerScorer, ScoreError, read_score, unsuitable
-from serve.server.http_json import Refusal
-from serve.server.limits import MAX_SEQUENCES
-from serve.server.prefix_cap import CACHE_CAP, CappedRequest, cache_cap
-from serve.server.score_route import attach_score_route, parse_body, refuse_wrapped_heads
+from serve.server.http.http_json import Refusal
+from serve.server.http.limits import MAX_SEQUENCES
+from serve.server.routes.score_route import attach_score_route, parse_body, refuse_wrapped_heads
+from serve.server.scoring.answer_scores import AnswerScorer, ScoreError, read_score, unsuitable
+from serve.server.scoring.prefix_cap import CACHE_CAP, CappedRequest, cache_cap
 from tests.serve.conftest import OpenSite
 from tests.support.servers.admin_site import Site
 

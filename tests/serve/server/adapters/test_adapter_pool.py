@@ -17,7 +17,7 @@ from serve.registry.adapter_version import AdapterInUseError, UnknownAdapterErro
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
-from serve.server.pool import AdapterPool, PoolLimits
+from serve.server.adapters.pool import AdapterPool, PoolLimits
 from tests.support.models.tiny_adapters import make_adapter, make_base
 from tests.support.servers.adapter_pools import Toys, engine, resolve, settle
 from tests.support.servers.admin_site import FakeEngine

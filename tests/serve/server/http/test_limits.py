@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from serve.server.bounded_http import BoundedHttp
-from serve.server.http_json import MAX_BODY
+from serve.server.http.bounded_http import BoundedHttp
+from serve.server.http.http_json import MAX_BODY
 from serve.server.middleware import MAX_SEQUENCES
 from tests.support.commands import wait_until
 from tests.support.servers.admin_site import Site

@@ -2,8 +2,9 @@
 
 An answer is scored as the end of a prompt, with ``prompt_logprobs``. A first request fills the prefix cache with the
 whole blocks of the prompt; then each answer computes only the prompt's last, incomplete block and its own tokens
-(``serve.server.prefix_cap``). vLLM computes the logits of every position that a request with ``prompt_logprobs``
-computes, some of them all at once, so that this also keeps the logits of long prompts out of memory.
+(``serve.server.scoring.prefix_cap``). vLLM computes the logits of every position that a request with
+``prompt_logprobs`` computes, some of them all at once, so that this also keeps the logits of long prompts out of
+memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from serve.server.prefix_cap import CACHE_CAP, PATCHED
+from serve.server.scoring.prefix_cap import CACHE_CAP, PATCHED
 
 _T = TypeVar("_T")
 _log = logging.getLogger("vllm.arc_bench")

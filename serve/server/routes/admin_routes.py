@@ -16,10 +16,10 @@ from starlette.routing import Route
 
 from harness.core.errors import AdapterError
 from serve.registry.adapter_version import AdapterVersion
-from serve.server.http_json import Refusal, admin_status, error_response, json_response, read_json
-from serve.server.pool import AdapterPool
+from serve.server.adapters.pool import AdapterPool
+from serve.server.http.http_json import Refusal, admin_status, error_response, json_response, read_json
+from serve.server.routes.sleep_routes import SLEEP_ROUTES, attach_sleep_routes
 from serve.server.service import Service
-from serve.server.sleep_routes import SLEEP_ROUTES, attach_sleep_routes
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve.server.http_json import MAX_BODY
+from serve.server.http.http_json import MAX_BODY
 from tests.serve.conftest import OpenSite
 from tests.support.servers.admin_site import Site
 

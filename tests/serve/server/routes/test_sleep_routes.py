@@ -15,8 +15,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from serve.keys import Keys
-from serve.server import sleep_routes
-from serve.server.sleep_routes import LEVEL, PAUSE_MODE, SLEEP_ROUTES, attach_sleep_routes
+from serve.server.routes import sleep_routes
+from serve.server.routes.sleep_routes import LEVEL, PAUSE_MODE, SLEEP_ROUTES, attach_sleep_routes
 from tests.serve.conftest import OpenSite
 
 USER, ADMIN = "user-key-0123456789", "admin-key-0123456789"

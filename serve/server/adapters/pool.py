@@ -22,7 +22,7 @@ from serve.registry.adapter_version import (
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
-from serve.server.engine import Engine
+from serve.server.adapters.engine import Engine
 
 
 @dataclass(slots=True)

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve.server.answer_scores import AnswerScore, AnswerScorer, PromptAnswers, ScoreError
-from serve.server.http_json import Refusal, error_response, json_response, read_json
-from serve.server.limits import MAX_SEQUENCES, SCORE_ROUTE
+from serve.server.http.http_json import Refusal, error_response, json_response, read_json
+from serve.server.http.limits import MAX_SEQUENCES, SCORE_ROUTE
+from serve.server.scoring.answer_scores import AnswerScore, AnswerScorer, PromptAnswers, ScoreError
 from serve.server.service import Service
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve.server.http_json import error_response, json_response
+from serve.server.http.http_json import error_response, json_response
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
