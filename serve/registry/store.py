@@ -32,12 +32,12 @@ from serve.registry.adapter_version import (
     UnknownAdapterError,
     check_unchanged_since_training,
 )
-from serve.registry.base_match import ACCEPTED, accept_base
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock, leased_versions
 from serve.registry.live_file import LIVE_FILE, LiveState, read_live, write_live
 from serve.registry.prompt_record import complete_manifest, missing_prompt_warnings
-from serve.registry.validation import validate_adapter
+from serve.registry.validation.adapter import validate_adapter
+from serve.registry.validation.base_match import ACCEPTED, accept_base
 
 
 class Registry:

@@ -11,7 +11,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import CallbackHandler, ProgressCallback
 
-from trainers.run.tracker_guard import guard_trackers
+from trainers.trackers.tracker_guard import guard_trackers
 
 
 class BrokenStore(TensorBoardCallback):

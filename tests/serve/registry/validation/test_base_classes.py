@@ -13,7 +13,7 @@ from harness.core.errors import AdapterError
 from harness.core.vllm_classes import MODULES
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import read_header
-from serve.registry.validation import validate_adapter
+from serve.registry.validation.adapter import validate_adapter
 from tests.support.models.tiny_adapters import lora_tensors, make_adapter, write_safetensors
 
 ON_EMBEDDINGS = {

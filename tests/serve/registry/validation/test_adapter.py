@@ -16,7 +16,7 @@ from harness.core.errors import AdapterError
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import count_bad_numbers, read_header
 from serve.registry.store import Registry
-from serve.registry.validation import validate_adapter
+from serve.registry.validation.adapter import validate_adapter
 from tests.support.models.tiny_adapters import lora_tensors, make_adapter, write_safetensors
 
 

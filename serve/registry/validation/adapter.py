@@ -16,11 +16,11 @@ from typing import Any
 from harness.core.errors import AdapterError
 from harness.core.vllm_classes import embedding_lora_error
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_config, read_object
-from serve.registry.base_match import ACCEPT_HINT, base_mismatch, is_accepted
 from serve.registry.base_model import BaseModel
-from serve.registry.layer_fit import as_text, check_copies, check_fit, has_embedding_name
 from serve.registry.safetensors_file import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
-from serve.registry.target_modules import check_pattern, check_targets, list_some, pattern_applies
+from serve.registry.validation.base_match import ACCEPT_HINT, base_mismatch, is_accepted
+from serve.registry.validation.layer_fit import as_text, check_copies, check_fit, has_embedding_name
+from serve.registry.validation.target_modules import check_pattern, check_targets, list_some, pattern_applies
 
 MAX_RANK = 512
 _NO_EFFECT = 1e-10

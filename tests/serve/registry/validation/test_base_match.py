@@ -11,11 +11,11 @@ import pytest
 
 from harness.core.digests import model_digest
 from harness.core.errors import AdapterError
-from serve.registry.base_match import same_name
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import read_header
 from serve.registry.store import Registry
-from serve.registry.validation import validate_adapter
+from serve.registry.validation.adapter import validate_adapter
+from serve.registry.validation.base_match import same_name
 from tests.support.models.tiny_adapters import lora_tensors, make_adapter, make_base, write_safetensors
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness.core.errors import AdapterError
-from serve.registry import target_modules
 from serve.registry.base_model import BaseModel
-from serve.registry.validation import validate_adapter
+from serve.registry.validation import target_modules
+from serve.registry.validation.adapter import validate_adapter
 from tests.support.models.tiny_adapters import lora_tensors, make_adapter, write_safetensors
 
 
