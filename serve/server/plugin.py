@@ -20,7 +20,8 @@ from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
 from serve.server.adapters.engine import VllmEngine
-from serve.server.adapters.pool import AdapterPool, PoolLimits
+from serve.server.adapters.loaded_versions import PoolLimits
+from serve.server.adapters.pool import AdapterPool
 from serve.server.adapters.slot_gate import SlotGate
 from serve.server.http.bounded_http import bound_heads
 from serve.server.metrics import Metrics

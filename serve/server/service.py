@@ -11,7 +11,8 @@ from typing import Any
 
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
-from serve.server.adapters.pool import AdapterPool, LoadedVersion
+from serve.server.adapters.loaded_versions import LoadedVersion
+from serve.server.adapters.pool import AdapterPool
 from serve.server.adapters.slot_gate import SlotGate
 from serve.server.http.limits import SCORE_ROUTE
 from serve.server.metrics import Metrics

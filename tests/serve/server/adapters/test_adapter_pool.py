@@ -17,7 +17,8 @@ from serve.registry.adapter_version import AdapterInUseError, UnknownAdapterErro
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
-from serve.server.adapters.pool import AdapterPool, PoolLimits
+from serve.server.adapters.loaded_versions import PoolLimits
+from serve.server.adapters.pool import AdapterPool
 from tests.support.models.tiny_adapters import make_adapter, make_base
 from tests.support.servers.adapter_pools import Toys, engine, resolve, settle
 from tests.support.servers.admin_site import FakeEngine
@@ -120,13 +121,13 @@ def test_a_version_that_retires_again_waits_for_its_new_requests(pool: AdapterPo
         await pool.load(one.id, live=False)
         first = pool.use(one.id)
         first.__enter__()
-        pool._retire_version(one.id)
+        pool._versions.retire(one.id)
         await settle(pool)
         first.__exit__(None, None, None)
         with pytest.raises(StopIteration):
-            pool._ensure_loaded(one).send(None)
+            pool._versions.load(one).send(None)
         with pool.use(one.id):
-            pool._retire_version(one.id)
+            pool._versions.retire(one.id)
             await settle(pool)
             assert engine(pool).models == {one.id}
         await settle(pool)
