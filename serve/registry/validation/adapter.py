@@ -18,11 +18,11 @@ from harness.core.vllm_classes import embedding_lora_error
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_config, read_object
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import LARGEST, TensorInfo, count_bad_numbers, largest_number, read_header
+from serve.registry.validation.adapter_config import config_errors
 from serve.registry.validation.base_match import ACCEPT_HINT, base_mismatch, is_accepted
 from serve.registry.validation.layer_fit import as_text, check_copies, check_fit, has_embedding_name
-from serve.registry.validation.target_modules import check_pattern, check_targets, list_some, pattern_applies
+from serve.registry.validation.target_modules import check_targets, list_some, pattern_applies
 
-MAX_RANK = 512
 _NO_EFFECT = 1e-10
 """If the largest entry of A times the largest of B is below this, a module's change vanishes in any arithmetic."""
 _KEY = re.compile(
@@ -30,23 +30,6 @@ _KEY = re.compile(
 )
 _COPY = re.compile(r"base_model\.model\.(?P<module>.{1,300})\.base_layer\.weight")
 """A copy of a base layer, which PEFT saves beside LoRA on embeddings and vLLM ignores."""
-_PLAIN_INITS = (None, True, False, "gaussian", "eva", "orthogonal", "mica", "lora_ga")
-"""Values of init_lora_weights that leave the base weights unchanged."""
-_UNSUPPORTED = {
-    "use_dora": "DoRA",
-    "lora_bias": "a LoRA bias",
-    "modules_to_save": "fully trained modules (modules_to_save)",
-    "trainable_token_indices": "trained token embeddings (trainable_token_indices)",
-    "layer_replication": "layer replication",
-    "alora_invocation_tokens": "activated LoRA",
-    "use_qalora": "QA-LoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "target_parameters": "LoRA on bare parameters (target_parameters)",
-    "kasa_config": "KaSA",
-    "arrow_config": "Arrow routing",
-    "monteclora_config": "MonteCLoRA",
-}
-"""Keys of adapter_config.json that vLLM does not serve, with the name for messages."""
 Pairs = dict[str, tuple[TensorInfo, TensorInfo]]
 """Module name to its A (r x in) and B (out x r) matrices."""
 
@@ -113,7 +96,7 @@ def _check_config(folder: Path, config: dict[str, Any], base: BaseModel | None) 
     Raises:
         AdapterError: every reason for which the adapter cannot be served.
     """
-    reasons, warnings = _config_reasons(config), []
+    reasons, warnings = config_errors(config), []
     manifest = read_object(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
     if base is not None and not is_accepted(folder, base):
         reason, warning = base_mismatch(config, manifest, base)
@@ -142,49 +125,6 @@ def _check_layers(
     if base.tensors:
         check_fit(weights, modules, base)
         check_copies(weights, {m["module"]: tensors[m[0]] for m in map(_COPY.fullmatch, tensors) if m}, base)
-
-
-def _config_reasons(config: dict[str, Any]) -> list[str]:
-    """Return every reason in adapter_config.json for which the adapter cannot be served."""
-    reasons = [f"it uses {what}, which vLLM does not serve" for key, what in _UNSUPPORTED.items() if config.get(key)]
-    if (kind := config.get("peft_type")) != "LORA":
-        reasons.append(f"peft_type is {kind!r}, expected 'LORA'")
-    if (bias := config.get("bias", "none")) != "none":
-        reasons.append(f"it trains biases (bias={bias!r}), which vLLM does not serve")
-    init = config.get("init_lora_weights")
-    if (
-        not isinstance(init, (bool, str, type(None)))
-        or (init.lower() if isinstance(init, str) else init) not in _PLAIN_INITS
-    ):
-        reasons.append(
-            f"its initialisation {init!r} changed the base weights; convert it to a plain LoRA with PEFT first"
-        )
-    ranks = config.get("rank_pattern") or {}
-    for field, rank in [
-        ("r", config.get("r")),
-        *(ranks.items() if isinstance(ranks, dict) else [("rank_pattern", ranks)]),
-    ]:
-        if type(rank) is not int or not 0 < rank <= MAX_RANK:
-            reasons.append(f"rank {field} is {rank!r}, expected 1 to {MAX_RANK}")
-    alphas = config.get("alpha_pattern") or {}
-    for field, alpha in [
-        ("lora_alpha", config.get("lora_alpha")),
-        *(alphas.items() if isinstance(alphas, dict) else [("alpha_pattern", alphas)]),
-    ]:
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or alpha <= 0:
-            reasons.append(f"{field} is {alpha!r}, expected a positive number")
-    for pattern in [p for patterns in (ranks, alphas) if isinstance(patterns, dict) for p in patterns]:
-        try:
-            check_pattern(pattern)
-        except AdapterError as error:
-            reasons.append(f"the pattern {error}")
-    targets = config.get("target_modules")
-    if not targets or not isinstance(targets, (str, list)):
-        reasons.append(f"target_modules is {targets!r}, expected a list of module names or a pattern")
-    base_name = config.get("base_model_name_or_path")
-    if not isinstance(base_name, str) or not base_name:
-        reasons.append(f"base_model_name_or_path is {base_name!r}, so that its base is unknown")
-    return reasons
 
 
 def _check_effect(weights: Path, modules: Pairs) -> list[str]:
