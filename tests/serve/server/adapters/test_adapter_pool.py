@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,16 +40,25 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
     return registry, base, versions
 
 
-@pytest.fixture
-def pool(toys: Toys) -> Iterator[AdapterPool]:
-    """A pool over the registry in which no version is live."""
+@contextmanager
+def new_pool(toys: Toys) -> Iterator[AdapterPool]:
+    """Make a pool over the registry in which no version is live."""
     registry, base, _ = toys
     for name in "ab":
         (registry.root / name / "live.json").unlink(missing_ok=True)
     port = next(_ports)
     lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
-    yield AdapterPool(FakeEngine(), registry, base, PoolLimits(max_rank=8, max_loaded=4), lease)
-    lease.close()
+    try:
+        yield AdapterPool(FakeEngine(), registry, base, PoolLimits(max_rank=8, max_loaded=4), lease)
+    finally:
+        lease.close()
+
+
+@pytest.fixture
+def pool(toys: Toys) -> Iterator[AdapterPool]:
+    """A pool over the registry in which no version is live."""
+    with new_pool(toys) as pool:
+        yield pool
 
 
 def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
@@ -250,10 +260,8 @@ ACTIONS = st.tuples(st.sampled_from(["load", "promote", "rollback", "unload", "u
 @settings(max_examples=30, deadline=None)
 @given(st.lists(ACTIONS, max_size=25))
 def test_a_version_in_use_stays_loaded_under_any_actions(toys: Toys, actions: list[tuple[str, int]]) -> None:
-    registry, base, versions = toys
+    registry, _, versions = toys
     everything = [v for name in "ab" for v in versions[name]]
-    for name in "ab":
-        (registry.root / name / "live.json").unlink(missing_ok=True)
 
     async def scenario(pool: AdapterPool) -> None:
         held = []
@@ -286,9 +294,5 @@ def test_a_version_in_use_stays_loaded_under_any_actions(toys: Toys, actions: li
         }
         assert set(running_servers(registry.root)[0].versions) == engine(pool).models
 
-    port = next(_ports)
-    lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
-    try:
-        asyncio.run(scenario(AdapterPool(FakeEngine(), registry, base, PoolLimits(8, 4), lease)))
-    finally:
-        lease.close()
+    with new_pool(toys) as pool:
+        asyncio.run(scenario(pool))
