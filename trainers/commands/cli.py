@@ -49,7 +49,7 @@ def train(
     bench train --schema > recipe.schema.json
     bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
     """
-    from trainers.recipe.extended_file import read_extended
+    from trainers.recipe.files.extended_file import read_extended
     from trainers.recipe.launcher_environment import is_first_process
     from trainers.run.api import train as train_recipe
 
@@ -198,7 +198,7 @@ def _print_task_preview(
 def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:
     """Return the recipe from file, arc24 options and overrides; later ones replace earlier ones. Print warnings."""
     from trainers.recipe.arc24 import recipe_data
-    from trainers.recipe.yaml_file import load_recipe
+    from trainers.recipe.files.yaml_file import load_recipe
 
     options = {k: v for k, v in original.items() if v is not None and v != ()}
     if path is None and not options and not overrides:

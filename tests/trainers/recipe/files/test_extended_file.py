@@ -15,8 +15,8 @@ from harness.cli.workflows.sweep.sweep_file import load_sweep
 from harness.core.errors import ConfigError
 from tests.cli.sweep.test_sweep_file import BASIC
 from tests.support.training.recipes import SMALL
-from trainers.recipe.extended_file import EXTENDS, read_extended
-from trainers.recipe.yaml_file import load_data, load_recipe
+from trainers.recipe.files.extended_file import EXTENDS, read_extended
+from trainers.recipe.files.yaml_file import load_data, load_recipe
 
 BASE: dict[str, Any] = {**SMALL, "seed": 3, "lora": {"rank": 4, "alpha": 8}, "validation": {"spec": "toy/copy"}}
 

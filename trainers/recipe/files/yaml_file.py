@@ -7,9 +7,9 @@ from copy import deepcopy
 from pathlib import Path
 
 from harness.core.errors import ConfigError
-from trainers.recipe.extended_file import EXTENDS, naming_files, read_extended
+from trainers.recipe.files.extended_file import EXTENDS, naming_files, read_extended
+from trainers.recipe.files.yaml_text import parse_yaml
 from trainers.recipe.schema import Recipe, RecipeData, make_recipe
-from trainers.recipe.yaml_text import parse_yaml
 
 
 def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Recipe:
@@ -33,7 +33,7 @@ def load_data(
 ) -> RecipeData:
     """Return the plain values of a file before validation; arguments as ``load_recipe``.
 
-    The values of a file that it extends are among them (``trainers.recipe.extended_file``).
+    The values of a file that it extends are among them (``trainers.recipe.files.extended_file``).
 
     Raises:
         ConfigError: unreadable YAML, or an override that cannot be applied.

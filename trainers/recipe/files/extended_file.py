@@ -15,8 +15,8 @@ from pathlib import Path
 from harness.core.errors import ConfigError
 from harness.runs.schema import SourceFileRecord
 from trainers.recipe.explain import InvalidValuesError, Location
+from trainers.recipe.files.yaml_text import parse_yaml
 from trainers.recipe.parts import expand_home
-from trainers.recipe.yaml_text import parse_yaml
 
 EXTENDS = "extends"
 LISTS_OF_ONE = frozenset({"datasets", "original", "added"})
