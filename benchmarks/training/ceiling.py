@@ -40,7 +40,7 @@ def sizes(model: Path | str) -> dict[str, int]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from trainers.model.inputs import find_base
+    from trainers.model.base_model import find_base
 
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(find_base(str(model)))))

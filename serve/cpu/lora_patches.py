@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from serve.server.prefix_cap import PATCHED
+from serve.server.scoring.prefix_cap import PATCHED
 
 
 def _require(names: Mapping[Any, tuple[str, ...]]) -> None:

@@ -12,7 +12,7 @@ CPU: RBLN-SW/vllm-rbln#1025, qualcomm/vllm-qaic#92.
 
 vLLM calls ``register`` in each of its processes. On other platforms it corrects nothing. In a server that ``bench
 serve`` started it also ends each process with its parent (``serve.server.parent_watch``) and, on every platform, lets
-requests cap their prefix-cache lookup (``serve.server.prefix_cap``).
+requests cap their prefix-cache lookup (``serve.server.scoring.prefix_cap``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serve.cpu.lora_patches import patch_linear_layers, patch_operators, patch_p
 from serve.cpu.seed_patch import patch_seeds
 from serve.launch.server_environment import ADAPTERS_DIR
 from serve.server.parent_watch import end_with_parent
-from serve.server.prefix_cap import patch_lookup
+from serve.server.scoring.prefix_cap import patch_lookup
 
 _log = logging.getLogger("vllm.arc_bench")
 _warned: set[str] = set()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from serve.server.prefix_cap import PATCHED
+from serve.server.scoring.prefix_cap import PATCHED
 
 
 def seeds_break_with_chunked_prefill() -> bool:

@@ -72,38 +72,42 @@ def command_line(
     dtype = served_dtype(config.dtype, machine, base.config, config.extra, with_adapters=with_adapters)
     config = replace(config, dtype=dtype)
     length = config.max_model_len or _default_length(base)
-    options = _common_options(config, base, port)
-    if base.has_other_tokenizer and option_value(config.extra, "--tokenizer-mode") is None:
-        options["--tokenizer-mode"] = "hf"  # as in training; mistral-common's tokenizer has no chat template
-    env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    if base.folder is not None:
-        env["HF_HUB_OFFLINE"] = "1"
-    if length is not None:
-        options["--max-model-len"] = str(length)
-    if config.data_parallel_size > 1:
-        options |= {"--data-parallel-size": str(config.data_parallel_size), "--api-server-count": "1"}
+    options = _common_options(config, base, port, length)
     if config.adapters is not None:
         options |= _lora_options(config, needs)
     device_options, device_env = (
         cpu_options(config, base, machine, length) if machine.device == "cpu" else cuda_options(config, machine)
     )
     options |= device_options
-    env = {key: value for key, value in (env | device_env).items() if key not in environ}
-    user_plugins = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
-    env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *user_plugins]))
-    env[ADAPTERS_DIR] = str(config.adapters.resolve()) if config.adapters is not None else ""
-    env[OWNER_PID] = ""
-    env |= safe_import_path(environ)
     argv = [sys.executable, "-P", "-m", SERVER_MODULE]
     for name, value in options.items():
         argv += [name] if value is None else [name, value]
     notices = (NOTICE,) if "--enforce-eager" in options else ()
-    return Command((*argv, *config.extra), env, notices)
+    return Command((*argv, *config.extra), _environment(config, base, device_env, environ), notices)
 
 
-def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str, str | None]:
-    """Return the options that every server gets; None stands for an option without a value."""
-    return {
+def _environment(
+    config: ServeConfig, base: BaseModel, device_env: Mapping[str, str], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the variables of the server that the caller's environment does not set, and those that it must have."""
+    env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    if base.folder is not None:
+        env["HF_HUB_OFFLINE"] = "1"
+    env = {key: value for key, value in {**env, **device_env}.items() if key not in environ}
+    user_plugins = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
+    env["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*PLUGINS, *user_plugins]))
+    env[ADAPTERS_DIR] = str(config.adapters.resolve()) if config.adapters is not None else ""
+    env[OWNER_PID] = ""
+    return env | safe_import_path(environ)
+
+
+def _common_options(config: ServeConfig, base: BaseModel, port: int, length: int | None) -> dict[str, str | None]:
+    """Return the options that do not depend on adapters or device; None stands for an option without a value.
+
+    Args:
+        length: the --max-model-len; None leaves it to vLLM.
+    """
+    options: dict[str, str | None] = {
         "--model": str(base.folder) if base.folder is not None else str(config.model),
         "--served-model-name": base.name,
         "--host": config.host,
@@ -116,6 +120,13 @@ def _common_options(config: ServeConfig, base: BaseModel, port: int) -> dict[str
         "--disable-uvicorn-access-log": None,
         "--disable-fastapi-docs": None,
     }
+    if base.has_other_tokenizer and option_value(config.extra, "--tokenizer-mode") is None:
+        options["--tokenizer-mode"] = "hf"  # as in training; mistral-common's tokenizer has no chat template
+    if length is not None:
+        options["--max-model-len"] = str(length)
+    if config.data_parallel_size > 1:
+        options |= {"--data-parallel-size": str(config.data_parallel_size), "--api-server-count": "1"}
+    return options
 
 
 def safe_import_path(environ: Mapping[str, str]) -> dict[str, str]:
@@ -143,8 +154,8 @@ def lora_rank(needed: int) -> int:
 
 
 def _lora_options(config: ServeConfig, needs: RegistryNeeds) -> dict[str, str | None]:
-    # Defaults for an empty registry: rank 16 is usual in this project's and PEFT's recipes.
     """Return the options for adapters, sized for the registry (same errors as ``command_line``)."""
+    # Defaults for an empty registry: rank 16 is usual in this project's and PEFT's recipes.
     rank = lora_rank(config.max_lora_rank or needs.max_rank or 16)
     slots = config.max_loras or max(4, min(16, needs.names + 1))
     loaded = config.max_cpu_loras or max(32, 2 * slots, needs.versions + 8)

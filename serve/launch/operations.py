@@ -117,13 +117,7 @@ def add_adapter(
         load_prompt(prompt)
     if encoder is not None:
         parse_encoder(encoder)
-    model = BaseModel.open(base) if base is not None else None
-    if model is None:
-        base_name = read_config(folder).get("base_model_name_or_path")
-        try:
-            model = BaseModel.open(base_name) if isinstance(base_name, str) else None
-        except ServerError:  # a folder of the machine that trained it
-            model = None
+    model = BaseModel.open(base) if base is not None else _named_base(folder)
     if say and (model is None or model.folder is None):
         say("the base is not on this machine: layers and shapes will be checked when a server loads it")
     settings = {key: value for key, value in (("prompt", prompt), ("encoder", encoder)) if value is not None}
@@ -136,6 +130,15 @@ def add_adapter(
         prompt_settings=settings,
         warn=lambda line: warn(f"warning: {name}: {line}"),
     )
+
+
+def _named_base(folder: Path) -> BaseModel | None:
+    """Return the base that an adapter's configuration names; None if it is no model on this machine."""
+    name = read_config(folder).get("base_model_name_or_path")
+    try:
+        return BaseModel.open(name) if isinstance(name, str) else None
+    except ServerError:  # a folder of the machine that trained it
+        return None
 
 
 def list_registry(root: Path) -> dict[str, Any]:

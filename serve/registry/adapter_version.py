@@ -12,7 +12,7 @@ from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
 from serve.registry.adapter_files import CONFIG, MANIFEST, WEIGHTS, read_object
 from serve.registry.base_model import BaseModel
-from serve.registry.validation import AdapterFacts, validate_adapter
+from serve.registry.validation.adapter import AdapterFacts, validate_adapter
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VERSION = re.compile(r"[0-9a-f]{12}")

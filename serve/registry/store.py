@@ -19,10 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
 from harness.core.files import sync_to_disk
-from serve.registry.adapter_files import MANIFEST, copy_adapter
 from serve.registry.adapter_version import (
     NAME,
     VERSION,
@@ -30,14 +28,12 @@ from serve.registry.adapter_version import (
     AdapterRef,
     AdapterVersion,
     UnknownAdapterError,
-    check_unchanged_since_training,
 )
-from serve.registry.base_match import ACCEPTED, accept_base
 from serve.registry.base_model import BaseModel
+from serve.registry.draft import install_draft, validated_draft
 from serve.registry.leases import file_lock, leased_versions
 from serve.registry.live_file import LIVE_FILE, LiveState, read_live, write_live
-from serve.registry.prompt_record import complete_manifest, missing_prompt_warnings
-from serve.registry.validation import validate_adapter
+from serve.registry.prompt_record import missing_prompt_warnings
 
 
 class Registry:
@@ -76,40 +72,16 @@ class Registry:
         with self._lock():
             home = self.root / ref.name
             home.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home))
             try:
-                copy_adapter(source, draft)
-                if accept and base is not None:
-                    accept_base(draft, base)
-                complete_manifest(source, draft, prompt_settings or {})
-                facts = validate_adapter(draft, base)
-                check_unchanged_since_training(draft)
-                version = self._install(ref.name, draft)
-                for warning in (*facts.warnings, *missing_prompt_warnings(version.folder)):
+                with validated_draft(source, home, base, accept, prompt_settings or {}) as (draft, facts):
+                    folder = install_draft(draft, ref.name, home)
+                    self._make_newest(ref.name, folder)
+                    sync_to_disk(home)
+                for warning in (*facts.warnings, *missing_prompt_warnings(folder)):
                     warn(warning)
-                return version
-            except AdapterError as error:
-                raise type(error)(str(error).replace(str(draft), str(source))) from error
+                return _version(ref.name, folder)
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
                 _remove_if_empty(home)
-
-    def _install(self, name: str, draft: Path) -> AdapterVersion:
-        """Move a validated draft to its version's folder; for a registered version replace only the manifest."""
-        version = content_hash(draft)[:12]
-        home = self.root / name / version
-        if home.exists():
-            if content_hash(home)[:12] != version:
-                raise AdapterError(f"{name}@{version}: the registered copy is damaged; remove it and add it again")
-            for record in (MANIFEST, ACCEPTED):  # not part of the content hash, so they may have changed
-                if (draft / record).exists():
-                    os.replace(draft / record, home / record)
-        else:
-            draft.chmod(stat.S_IMODE(home.parent.stat().st_mode))  # mkdtemp grants access to the owner only
-            os.replace(draft, home)
-        self._make_newest(name, home)
-        sync_to_disk(home.parent)
-        return _version(name, home)
 
     def _make_newest(self, name: str, home: Path) -> None:
         """Set a version's date to now, or later than all others of its name if the clock was set back."""

@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.keys import bearer, is_loopback
 from serve.registry.adapter_version import UnknownAdapterError
-from serve.server.admin_routes import ADMIN_ROUTES
-from serve.server.http_json import Refusal, error_response, json_response, read_json
-from serve.server.limits import MAX_SEQUENCES, SCORE_ROUTE
+from serve.server.http.http_json import Refusal, error_response, json_response, read_json
+from serve.server.http.limits import MAX_SEQUENCES, SCORE_ROUTE
+from serve.server.routes.admin_routes import ADMIN_ROUTES
 from serve.server.service import Service
 
 MODEL_ROUTES = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", SCORE_ROUTE)

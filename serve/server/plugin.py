@@ -19,15 +19,16 @@ from serve.launch.server_environment import ADAPTERS_DIR, LOG_PATH, NOT_RESTORED
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
-from serve.server.admin_routes import attach_routes
-from serve.server.answer_scores import prompt_rows_are_right, verified_scorer
-from serve.server.bounded_http import bound_heads
-from serve.server.engine import VllmEngine
+from serve.server.adapters.engine import VllmEngine
+from serve.server.adapters.loaded_versions import PoolLimits
+from serve.server.adapters.pool import AdapterPool
+from serve.server.adapters.slot_gate import SlotGate
+from serve.server.http.bounded_http import bound_heads
 from serve.server.metrics import Metrics
-from serve.server.pool import AdapterPool, PoolLimits
-from serve.server.score_route import attach_score_route
+from serve.server.routes.admin_routes import attach_routes
+from serve.server.routes.score_route import attach_score_route
+from serve.server.scoring.answer_scores import prompt_rows_are_right, verified_scorer
 from serve.server.service import Service
-from serve.server.slot_gate import SlotGate
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

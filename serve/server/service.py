@@ -11,11 +11,12 @@ from typing import Any
 
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
-from serve.server.answer_scores import AnswerScorer
-from serve.server.limits import SCORE_ROUTE
+from serve.server.adapters.loaded_versions import LoadedVersion
+from serve.server.adapters.pool import AdapterPool
+from serve.server.adapters.slot_gate import SlotGate
+from serve.server.http.limits import SCORE_ROUTE
 from serve.server.metrics import Metrics
-from serve.server.pool import AdapterPool, LoadedVersion
-from serve.server.slot_gate import SlotGate
+from serve.server.scoring.answer_scores import AnswerScorer
 
 
 @dataclass

@@ -19,7 +19,7 @@ from serve.launch.preparation import prepare
 from serve.launch.serve_config import ServeConfig
 from serve.registry.base_model import BaseModel
 from tests.support.models.tiny_adapters import make_base
-from trainers.model.inputs import check_weights
+from trainers.model.base_model import check_weights
 
 CPU = Machine("cpu", (0, 1), 16 << 30)
 MODEL = "arc/tiny"

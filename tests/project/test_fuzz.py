@@ -29,13 +29,13 @@ from harness.runs.folder import RunFolder
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_run
 from serve.registry.store import Registry
-from serve.registry.validation import validate_adapter
+from serve.registry.validation.adapter import validate_adapter
 from tests.conftest import ROOT
 from tests.support.damaged_inputs import damaged_inputs
 from tests.support.data_samples import barc_lines, random_task, task_json
 from tests.support.models.tiny_adapters import make_adapter
 from tests.support.runs.run_folders import write_run
-from trainers.recipe.yaml_file import load_recipe
+from trainers.recipe.files.yaml_file import load_recipe
 from trainers.store.manifest import read_manifest
 from trainers.store.training_log import read_log
 

@@ -22,7 +22,7 @@ from serve.keys import Keys
 from serve.launch.extra_options import refuse_reserved_options
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.registry.validation import validate_adapter
+from serve.registry.validation.adapter import validate_adapter
 from tests.sampling.test_run_cli import run_arguments
 from tests.support.models.tiny_adapters import make_adapter, make_base
 from tests.support.servers.admin_site import NO_KEYS, Site

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness.core.augmentation import identity_view
 from harness.core.errors import DataError
-from harness.core.grid import Grid, Pair, Task
+from harness.core.grid import Grid, Pair, Rows, Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.predictions.enumerated_outputs import EnumeratedOutput, group_views, view_votes
@@ -29,6 +30,7 @@ from harness.scoring.run_scores import score_run
 from harness.voting.metrics import ENUMERATED_METRICS, METRICS, OutputScore, average_outputs, task_curves
 from tests.support.runs.view_runs import view_answer, view_result, write_view_run
 
+Line = dict[str, Any]
 SPEC = "toy/cross/evaluation#n=24"
 TRUTH = Grid(2, 2, bytes((1, 2, 3, 4)))
 NEAR = Grid(2, 2, bytes((1, 2, 3, 0)))
@@ -153,42 +155,50 @@ def test_probabilities_over_1_are_refused(
         list(read_views(file))
 
 
+def recount(
+    answers: Sequence[dict[str, Any]], views: Sequence[dict[str, Any]], truths: dict[str, Rows]
+) -> dict[str, float]:
+    """Return the metrics of the lines of a model's answers and views."""
+    weight, size, proposed, greedy = 0.0, 0.0, set(), 0
+    grids = {(a["task_id"], a["sample_index"], a["answer_index"]): a["grid"] for a in answers}
+    for line in answers:
+        truth, grid = truths[line["task_id"]], line["grid"]
+        probability = math.exp(line["cumulative_logprob"])
+        if grid is not None:
+            proposed.add((line["task_id"], line["sample_index"], str(grid)))
+            size += probability * ((len(grid), len(grid[0])) == (len(truth), len(truth[0])))
+        weight += probability * (grid == truth)
+    for line in views:
+        truth, choice = truths[line["task_id"]], line["view"]["greedy"]
+        at = (line["task_id"], line["sample_index"], choice)
+        greedy += truth == (grids[at] if isinstance(choice, int) else choice and choice["grid"])
+    answered = {place[:2] for place in proposed}
+    exact = {place[0] for place in proposed if place[2] == str(truths[place[0]])}
+    unexplored = [0 if v["view"]["outcome"] == "too_long" else v["view"]["unexplored"] for v in views]
+    return {
+        "accuracy": weight / len(views),
+        "correct_size": size / len(views),
+        "greedy": greedy / len(views),
+        "unanswered": 1 - len(answered) / len(views),
+        "unexplored": float(np.mean(unexplored)),
+        "pass_n": len(exact) / len(truths),
+    }
+
+
 def test_a_recount_of_the_lines_gives_the_same(tmp_path: Path) -> None:
     run = write_view_run(tmp_path, "a", SPEC, {"good": 0.9, "bad": 0.2}, n=6)
     results = score_run(run)
-    truths = {task.id: task.test[0].output for task in iterate_tasks(open_dataset(SPEC))}
+    truths = {task.id: task.test[0].output.to_rows() for task in iterate_tasks(open_dataset(SPEC))}
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     for model, result in results.models.items():
         answers = [line for line in lines if line["model"] == model and "view" not in line]
         views = [line for line in lines if line["model"] == model and "view" in line]
         assert result.predictions == len(views) == 24 * 6
-        weight, size, proposed, greedy = 0.0, 0.0, set(), 0
-        grids = {(a["task_id"], a["sample_index"], a["answer_index"]): a["grid"] for a in answers}
-        for line in answers:
-            truth = truths[line["task_id"]].to_rows()
-            probability = math.exp(line["cumulative_logprob"])
-            place = (line["task_id"], line["sample_index"])
-            if line["grid"] is not None:
-                proposed.add((*place, str(line["grid"])))
-                same = (len(line["grid"]), len(line["grid"][0])) == (len(truth), len(truth[0]))
-                size += probability * same
-            weight += probability * (line["grid"] == truth)
-        for line in views:
-            truth, choice = truths[line["task_id"]].to_rows(), line["view"]["greedy"]
-            at = (line["task_id"], line["sample_index"], choice)
-            greedy += truth == (grids[at] if isinstance(choice, int) else choice and choice["grid"])
+        expected = recount(answers, views, truths)
         metrics = {name: metric.value for name, metric in result.metrics.items()}
         assert set(metrics) == set(ENUMERATED_METRICS)
-        assert metrics["accuracy"] == pytest.approx(weight / len(views))
-        assert metrics["correct_size"] == pytest.approx(size / len(views))
-        assert metrics["greedy"] == pytest.approx(greedy / len(views))
-        answered = {place[:2] for place in proposed}
-        assert metrics["unanswered"] == pytest.approx(1 - len(answered) / len(views))
-        assert sum(result.failures.values()) == len(views) - len(answered)
-        unexplored = [0 if v["view"]["outcome"] == "too_long" else v["view"]["unexplored"] for v in views]
-        assert metrics["unexplored"] == pytest.approx(np.mean(unexplored))
-        exact = {place[0] for place in proposed if place[2] == str(truths[place[0]].to_rows())}
-        assert metrics["pass_n"] == pytest.approx(len(exact) / 24)
+        assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+        assert sum(result.failures.values()) == pytest.approx(len(views) * (1 - expected["unanswered"]))
         cost = (results.cost or {})[model]
         assert cost.requests == sum(v["view"]["requests"] for v in views)
         assert cost.tokens == sum(v["view"]["n_tokens"] for v in views)

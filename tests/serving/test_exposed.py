@@ -16,9 +16,9 @@ import pytest
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.server.admin_routes import ADMIN_ROUTES
-from serve.server.http_json import MAX_BODY
+from serve.server.http.http_json import MAX_BODY
 from serve.server.middleware import MODEL_ROUTES
+from serve.server.routes.admin_routes import ADMIN_ROUTES
 from tests.serving.conftest import SECRET, Site
 from tests.serving.test_refusals import send
 from tests.serving.world import BASE, PROMPTS, ask, post

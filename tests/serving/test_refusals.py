@@ -19,8 +19,8 @@ from harness.core.errors import AdapterError
 from serve.client import admin
 from serve.registry.base_model import BaseModel
 from serve.registry.safetensors_file import read_header
-from serve.server.http_json import MAX_BODY
-from tests.serve.server.test_admin_api import HOSTILE
+from serve.server.http.http_json import MAX_BODY
+from tests.serve.server.routes.test_admin_api import HOSTILE
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, ask, post
 from tests.support.models.tiny_adapters import write_safetensors

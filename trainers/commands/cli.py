@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli_options import (
-    OutputBesideSettings,
-    json_option,
-    output_option,
-    print_result,
-    schema_option,
-    settings_option,
-)
+from harness.cli_options import json_option, output_option, print_result, schema_option, settings_option
 from harness.core.errors import ConfigError
+from trainers.commands.arc24_options import arc24_options
 
 if TYPE_CHECKING:
     from trainers.recipe.schema import Recipe
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 DASHES = {"token_normalize_func": lambda token: token.replace("_", "-")}
 """Context settings with which options may be written with dashes or underscores."""
-
-_TEXT_OPTIONS = (
-    "model_path", "adapter_path", "grid_encoder", "torch_dtype", "optim", "report_to",
-    "lr_scheduler_type", "lora_weight_initialization", "device_map",
-)  # fmt: skip
-_INTEGER_OPTIONS = (
-    "lora_r", "max_steps", "logging_steps", "eval_steps", "save_steps", "batch_size", "max_seq_len",
-    "per_device_train_batch_size", "random_seed", "lr_num_cycles", "n_gpus",
-)  # fmt: skip
-_FLOAT_OPTIONS = (
-    "learning_rate", "warmup_ratio", "max_grad_norm", "subsample_train_tasks_ratio", "compose_new_task_probability",
-    "verify_correct_output_probability",
-)  # fmt: skip
-_SWITCH_OPTIONS = ("resume_from_checkpoint", "gradient_checkpointing", "use_lora", "verbose")
-_FLAG_OPTIONS = ("use_4bit_quantization", "remove_train_samples_to_fit_max_seq_len")
-
-
-def arc24_options(command: Command) -> Command:
-    """Add the options of the arc24 fine-tuning script to a command."""
-    options = [
-        click.option("--train-datasets", nargs=2, multiple=True, metavar="SPEC PROMPT", help="May be repeated."),
-        click.option(
-            "-o", "--out", "--output-dir", "output_dir", cls=OutputBesideSettings, help="Folder of the adapter."
-        ),
-        click.option("--val-dataset", nargs=2, metavar="SPEC PROMPT", default=None),
-        click.option("--compose-new-task-weights", nargs=4, type=float, default=None),
-    ]
-    for names, kind in ((_TEXT_OPTIONS, str), (_INTEGER_OPTIONS, int), (_FLOAT_OPTIONS, float)):
-        options += [click.option(f"--{_dashed(name)}", type=kind, default=None) for name in names]
-    options += [click.option(f"--{_dashed(name)}/--no-{_dashed(name)}", default=None) for name in _SWITCH_OPTIONS]
-    options += [click.option(f"--{_dashed(name)}", is_flag=True, default=None) for name in _FLAG_OPTIONS]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
 
 OVERRIDE = settings_option("E.g. lora.rank=32.")
 RECIPE = click.argument("recipe_file", metavar="[RECIPE.yaml]", required=False, type=click.Path(path_type=Path))
@@ -96,7 +49,7 @@ def train(
     bench train --schema > recipe.schema.json
     bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
     """
-    from trainers.recipe.extended_file import read_extended
+    from trainers.recipe.files.extended_file import read_extended
     from trainers.recipe.launcher_environment import is_first_process
     from trainers.run.api import train as train_recipe
 
@@ -245,7 +198,7 @@ def _print_task_preview(
 def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:
     """Return the recipe from file, arc24 options and overrides; later ones replace earlier ones. Print warnings."""
     from trainers.recipe.arc24 import recipe_data
-    from trainers.recipe.yaml_file import load_recipe
+    from trainers.recipe.files.yaml_file import load_recipe
 
     options = {k: v for k, v in original.items() if v is not None and v != ()}
     if path is None and not options and not overrides:

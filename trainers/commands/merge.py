@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 
 from harness.core.errors import AdapterError, ConfigError
-from trainers.model.chat_template import load_tokenizer
-from trainers.model.inputs import check_same_base, check_weights, find_base
+from trainers.model.base_model import check_same_base, check_weights, find_base
+from trainers.model.tokenizer import load_tokenizer
 from trainers.recipe.extras import require_train_extra
 from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickle, write_json
 

@@ -23,7 +23,8 @@ from harness.client.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
 from harness.prompts.training_sample import TrainingSample
 from trainers.commands.log_odds import LEAST_ROUNDING, LogProbs, OddsDifferences, compare_odds, token_pairs
-from trainers.model.inputs import check_weights, find_base, open_inputs, open_recipe_mixture
+from trainers.model.base_model import check_weights, find_base
+from trainers.model.inputs import open_inputs, open_recipe_mixture
 from trainers.recipe.schema import make_recipe
 from trainers.store.manifest import read_manifest, refuse_pickle
 

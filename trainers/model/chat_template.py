@@ -1,4 +1,4 @@
-"""Open the tokenizer and chat template of a recipe, and check them before training."""
+"""Open the chat template of a recipe with its tokenizer, and check it before training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from harness.prompts.chat_template import TemplateSettings, reads_clock
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
+from trainers.model.tokenizer import check_tokenizer_file, eos_ids, load_tokenizer
 from trainers.recipe.schema import TEMPLATES, Recipe
 
 _CHATML_END = "<|im_end|>"
-_PROBES = ("### Input\n\n```grid shape: 2x3\n1 012\n2 345\n```", " a  b\tc\n\n\nIt's 1234567890 and <|im_start|>")
-"""Texts on which a tokenizer is compared with its own file."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def open_chat(base: Path | str, recipe: Recipe, day: str, template: str | None =
         TemplateSettings(kwargs, fixed),
         tokenizer.get_chat_template(),
         template is not None,
-        frozenset(_eos_ids(base, tokenizer)),
+        frozenset(eos_ids(base, tokenizer)),
         recipe.encoder,
         tuple(warnings),
     )
@@ -148,22 +147,6 @@ def open_chat(base: Path | str, recipe: Recipe, day: str, template: str | None =
 def today() -> str:
     """Return the local date in ISO format."""
     return date.today().isoformat()
-
-
-def load_tokenizer(base: Path | str) -> Any:
-    """Load the tokenizer of a base model from the files that transformers and vLLM share.
-
-    Raises:
-        ConfigError: it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        # Otherwise a tekken.json in the folder is read by mistral-common, which has no chat template.
-        return AutoTokenizer.from_pretrained(str(base), mistral_format=False)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        why = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {why}") from error
 
 
 def read_template(name: str, tokenizer: Any) -> str:
@@ -200,57 +183,3 @@ def _check_syntax(where: str, tokenizer: Any) -> None:
         raise ConfigError(f"{where}, line {error.lineno}: {error.message}") from None
     except Exception:  # noqa: BLE001  # a template may refuse a conversation in any way
         return
-
-
-def check_tokenizer_file(base: Path | str, tokenizer: Any) -> list[str]:
-    """Compare a tokenizer with its own tokenizer.json, which transformers replaces in part for some model types.
-
-    Returns:
-        Warnings: a different result without loss of text.
-
-    Raises:
-        ConfigError: the loaded tokenizer loses text that its file preserves.
-    """
-    from tokenizers import Tokenizer
-    from transformers.utils import cached_file
-
-    path = cached_file(str(base), "tokenizer.json", _raise_exceptions_for_missing_entries=False)
-    if path is None:
-        return []
-    from_file = Tokenizer.from_file(path)
-    for text in _PROBES:
-        ids, expected = (
-            tokenizer.encode(text, add_special_tokens=False),
-            from_file.encode(text, add_special_tokens=False).ids,
-        )
-        if ids == expected:
-            continue
-        decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        problem = (
-            f"model {str(base)!r}: transformers loads its tokenizer as {type(tokenizer).__name__}, which reads text "
-            "otherwise than its tokenizer.json"
-        )
-        if decoded.strip() == text.strip():
-            return [f"{problem}; training and vLLM use what transformers loads"]
-        raise ConfigError(
-            f"{problem}: {text[:40]!r} comes back as {decoded[:40]!r}; set tokenizer_class to "
-            "PreTrainedTokenizerFast in its tokenizer_config.json"
-        )
-    return []
-
-
-def _eos_ids(base: Path | str, tokenizer: Any) -> set[int]:
-    """Return the tokenizer's eos token and those of generation_config.json, or of config.json if that is missing."""
-    from transformers import AutoConfig, GenerationConfig
-
-    ids: list[Any] = [tokenizer.eos_token_id]
-    try:
-        eos = GenerationConfig.from_pretrained(str(base)).eos_token_id
-    except (OSError, ValueError):
-        try:
-            config = AutoConfig.from_pretrained(str(base))
-        except (OSError, ValueError):  # reported when the model is loaded
-            return set()
-        eos = GenerationConfig.from_model_config(config).eos_token_id
-    ids += eos if isinstance(eos, list) else [eos]
-    return {int(id_) for id_ in ids if id_ is not None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import ConfigError
 from harness.core.vllm_classes import EMBEDDINGS, HEAD, embedding_lora_error
-from trainers.model.inputs import find_base
+from trainers.model.base_model import find_base
 from trainers.recipe.parts import LoraRecipe
 from trainers.recipe.schema import Recipe
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from trainers.recipe.extended_file import EXTENDS, LISTS_OF_ONE
+from trainers.recipe.files.extended_file import EXTENDS, LISTS_OF_ONE
 from trainers.recipe.schema import Recipe
 
 Schema = dict[str, Any]

@@ -1,6 +1,6 @@
 """Define the recipe: every setting of a training run as one typed, validated value.
 
-Unknown keys are refused with a suggestion. ``trainers.recipe.yaml_file`` reads recipes from YAML.
+Unknown keys are refused with a suggestion. ``trainers.recipe.files.yaml_file`` reads recipes from YAML.
 """
 
 from __future__ import annotations

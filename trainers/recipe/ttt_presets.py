@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainers.recipe.extended_file import merge_values
+from trainers.recipe.files.extended_file import merge_values
 
 Values = dict[str, Any]
 _LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from trainers.recipe.explain import InvalidValuesError
-from trainers.recipe.extended_file import naming_files
+from trainers.recipe.files.extended_file import naming_files
+from trainers.recipe.files.yaml_file import load_data
 from trainers.recipe.schema import Recipe, RecipeData, flatten, make_recipe
 from trainers.recipe.ttt_part import TttRecipe
 from trainers.recipe.ttt_presets import with_preset
-from trainers.recipe.yaml_file import load_data
 
 NOT_DECIDING = ("datasets", "validation", "eval_steps", "ttt.preset", "ttt.task_deadline")
 """Keys without effect on the adapter of a task that was trained to its last step."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError
 from harness.runs.schema import SourceFileRecord
-from trainers.model.inputs import RecipeInputs, check_weights, find_base, open_inputs
+from trainers.model.base_model import check_weights, find_base
+from trainers.model.inputs import RecipeInputs, open_inputs
 from trainers.model.lora import check_lora
 from trainers.recipe.extras import check_optional_packages, require_train_extra
 from trainers.recipe.launcher_environment import is_first_process, remove_launcher_variables

@@ -16,10 +16,10 @@ from trainers.model.lora import lora_config, other_modules_pattern, targets_head
 from trainers.model.start_adapter import load_start_adapter
 from trainers.run.load import Setup, padding_token
 from trainers.run.stop import StopAtStep, StopSignal
-from trainers.run.tracker_guard import guard_trackers
-from trainers.run.tracker_runs import NoteTrackerRuns
 from trainers.run.trainer import ArcTrainer, RunOutputs
 from trainers.run.trl_config import micro_batch_limits
+from trainers.trackers.tracker_guard import guard_trackers
+from trainers.trackers.tracker_runs import NoteTrackerRuns
 
 
 def build_trainer(setup: Setup, rows: MixtureDataset, *, outputs: RunOutputs, stop: StopSignal) -> ArcTrainer:

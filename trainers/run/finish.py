@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from harness.core.digests import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
-from harness.runs.schema import SourceFileRecord
+from harness.runs.schema import Environment, SourceFileRecord
 from harness.runs.tracker_run import TrackerRun
 from trainers.data.mixture import Mixture, SampleCounts
 from trainers.model.inputs import RecipeInputs
@@ -30,6 +32,9 @@ from trainers.store.manifest import (
 from trainers.store.run_folder import CHECKPOINTS
 from trainers.store.training_log import read_log
 
+Ended = Literal["max_steps", "patience", "deadline"]
+"""Why training ended, as in the manifest."""
+
 
 def finish_folder(
     inputs: RecipeInputs,
@@ -47,8 +52,25 @@ def finish_folder(
         tracker_runs: where the training was reported, by tracker; None without ``report_to``.
     """
     log = read_log(output / LOG)
-    manifest = _manifest(inputs, mixture, log, last, output)
-    manifest = manifest.model_copy(update={"recipe_files": list(files) or None, "tracker_runs": tracker_runs or None})
+    steps = [line for line in log if "loss" in line]
+    totals = TrainingTotals.of_lines(
+        steps,
+        steps=last,
+        kept_step=kept_step(log, inputs.recipe.validation, last),
+        ended="max_steps" if last == inputs.recipe.max_steps else "patience",
+        seconds=sum(line["seconds"] for line in steps),
+    )
+    manifest = adapter_manifest(
+        inputs,
+        totals,
+        log,
+        output,
+        training_environment(),
+        datasets=_dataset_records(inputs, mixture, _count_by_dataset(steps, len(inputs.datasets))),
+        validation=_validation_record(inputs),
+        recipe_files=list(files) or None,
+        tracker_runs=tracker_runs or None,
+    )
     draw_loss_curve(log, output / CURVE)
     (output / "README.md").write_text(adapter_card(output.name, manifest), encoding="utf-8")
     write_manifest(output, manifest)
@@ -63,18 +85,52 @@ def kept_step(log: Sequence[Line], part: ValidationRecipe | None, last: int) -> 
     return best.step if best else last
 
 
-def _manifest(inputs: RecipeInputs, mixture: Mixture, log: Sequence[Line], last: int, output: Path) -> AdapterManifest:
+@dataclass(frozen=True)
+class TrainingTotals:
+    """What a manifest says of all training steps together, in its fields' names."""
+
+    steps: int
+    kept_step: int
+    ended: Ended
+    tokens: int
+    answer_tokens: int
+    padding: float
+    seconds: float
+
+    @classmethod
+    def of_lines(
+        cls, lines: Sequence[Line], *, steps: int, kept_step: int, ended: Ended, seconds: float
+    ) -> TrainingTotals:
+        """Return the totals of the lines of training steps in log.jsonl; the other arguments are fields."""
+        counts = [[SampleCounts(*values) for values in line["counts"]] for line in lines]
+        tokens = [sum(c.tokens for c in of_step) for of_step in counts]
+        places = sum(n / (1 - line["padding"]) for n, line in zip(tokens, lines, strict=True))
+        return cls(
+            steps,
+            kept_step,
+            ended,
+            tokens=sum(tokens),
+            answer_tokens=sum(c.answer_tokens for of_step in counts for c in of_step),
+            padding=round(1 - sum(tokens) / places, 4) if places else 0.0,
+            seconds=round(seconds, 3),
+        )
+
+
+def adapter_manifest(
+    inputs: RecipeInputs,
+    totals: TrainingTotals,
+    log: Sequence[Line],
+    folder: Path,
+    environment: Environment,
+    **others: Any,
+) -> AdapterManifest:
+    """Return the manifest of trained weights.
+
+    Args:
+        folder: where the weights are.
+        others: further fields of the manifest.
+    """
     recipe = inputs.recipe
-    step = kept_step(log, recipe.validation, last)
-    steps = [line for line in log if "loss" in line]
-    totals = [SampleCounts() for _ in inputs.datasets]
-    places = 0.0
-    for line in steps:
-        counts = [SampleCounts(*values) for values in line["counts"]]
-        for total, added in zip(totals, counts, strict=True):
-            total.add(added)
-        places += sum(c.tokens for c in counts) / (1 - line["padding"])
-    tokens = sum(c.tokens for c in totals)
     return AdapterManifest(
         kind="model" if recipe.lora is None else "adapter",
         recipe=recipe.model_dump(mode="json"),
@@ -87,23 +143,25 @@ def _manifest(inputs: RecipeInputs, mixture: Mixture, log: Sequence[Line], last:
         chat_template_digest=inputs.chat.digest,
         chat_template_kwargs=dict(inputs.chat.settings.kwargs),
         template_date=inputs.chat.settings.date,
-        datasets=_dataset_records(inputs, mixture, totals),
-        validation=_validation_record(inputs),
         seed=recipe.seed,
-        steps=last,
-        kept_step=step,
-        ended="max_steps" if last == recipe.max_steps else "patience",
-        tokens=tokens,
-        answer_tokens=sum(c.answer_tokens for c in totals),
-        padding=round(1 - tokens / places, 4) if places else 0.0,
-        seconds=round(sum(line["seconds"] for line in steps), 3),
-        losses=summarize_losses(log, step),
-        weights_sha256=weights_digest(output),
-        config_sha256=config_digest(output),
+        **vars(totals),
+        losses=summarize_losses(log, totals.kept_step),
+        weights_sha256=weights_digest(folder),
+        config_sha256=config_digest(folder),
         serveable=recipe.serveable,
-        environment=training_environment(),
+        environment=environment,
         finished=now(),
+        **others,
     )
+
+
+def _count_by_dataset(lines: Sequence[Line], datasets: int) -> list[SampleCounts]:
+    """Return the samples of all training steps by dataset."""
+    totals = [SampleCounts() for _ in range(datasets)]
+    for line in lines:
+        for total, values in zip(totals, line["counts"], strict=True):
+            total.add(SampleCounts(*values))
+    return totals
 
 
 def _validation_record(inputs: RecipeInputs) -> ValidationRecord | None:

@@ -19,7 +19,6 @@ from trainers.run.finish import finish_folder, kept_step
 from trainers.run.load import load_setup
 from trainers.run.progress import Progress
 from trainers.run.stop import StopSignal
-from trainers.run.tracker_runs import noted_tracker_runs
 from trainers.run.trainer import ArcTrainer, RunOutputs
 from trainers.store.best_step import find_best_validation, patience_exhausted
 from trainers.store.checkpoints import best_weights_folder, newest_complete, read_log_history, remove_later_steps
@@ -27,6 +26,7 @@ from trainers.store.digests import DIGESTS_FILE
 from trainers.store.manifest import LOG
 from trainers.store.run_folder import CHECKPOINTS
 from trainers.store.training_log import TrainingLog
+from trainers.trackers.tracker_runs import noted_tracker_runs
 
 
 def run_session(inputs: RecipeInputs, output: Path, *, progress: bool, files: Sequence[SourceFileRecord] = ()) -> None:

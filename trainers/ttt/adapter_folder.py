@@ -12,23 +12,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.core.digests import content_hash, weights_digest
+from harness.core.digests import content_hash
 from harness.core.errors import AdapterError
 from harness.core.files import sync_to_disk
 from harness.core.grid import Pair
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.environment import now
 from harness.runs.schema import Environment
 from trainers.data.mixture import SampleCounts
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.ttt_recipe import task_values, ttt_part
+from trainers.run.finish import TrainingTotals, adapter_manifest
 from trainers.store.manifest import (
     AdapterManifest,
-    BaseModelRecord,
     check_unchanged,
-    config_digest,
     read_manifest,
-    summarize_losses,
     training_environment,
     write_manifest,
 )
@@ -139,50 +136,22 @@ def _record(inputs: RecipeInputs, task_id: str, train: Sequence[Pair], trained: 
         pairs=[TrainPairRecord(index=k, digest=pair_digest(pair)) for k, pair in enumerate(train)],
         leave_out=usable,
         fallback=usable != list(part.leave_out),
-        samples=sum(counts.drawn for counts in _counts(trained)),
+        samples=sum(SampleCounts(*line["counts"][0]).drawn for line in trained.log),
         planned_steps=inputs.recipe.max_steps,
         start_digest=inputs.adapter_digest,
         inputs_digest=inputs_digest(inputs, task_id, train),
     )
 
 
-def _counts(trained: TrainedTask) -> list[SampleCounts]:
-    return [SampleCounts(*line["counts"][0]) for line in trained.log]
-
-
 def _manifest(inputs: RecipeInputs, record: TaskTrainingRecord, trained: TrainedTask, folder: Path) -> AdapterManifest:
-    recipe, counts = inputs.recipe, _counts(trained)
-    tokens = sum(c.tokens for c in counts)
-    places = sum(c.tokens / (1 - line["padding"]) for c, line in zip(counts, trained.log, strict=True))
-    return AdapterManifest(
-        kind="adapter",
-        recipe=recipe.model_dump(mode="json"),
-        base=BaseModelRecord(name=recipe.model, digest=inputs.base_digest),
-        prompt=inputs.inference_prompt,
-        prompt_digest=load_prompt(inputs.inference_prompt).digest,
-        encoder=recipe.encoder,
-        stop_token_ids=inputs.stop_token_ids,
-        chat_template=inputs.chat.template if inputs.chat.overrides_model else None,
-        chat_template_digest=inputs.chat.digest,
-        chat_template_kwargs=dict(inputs.chat.settings.kwargs),
-        template_date=inputs.chat.settings.date,
-        datasets=[],
-        seed=recipe.seed,
+    totals = TrainingTotals.of_lines(
+        trained.log,
         steps=trained.steps,
         kept_step=trained.steps,
-        ended="max_steps" if trained.steps == recipe.max_steps else "deadline",
-        tokens=tokens,
-        answer_tokens=sum(c.answer_tokens for c in counts),
-        padding=round(1 - tokens / places, 4),
-        seconds=round(trained.seconds, 3),
-        losses=summarize_losses(trained.log, trained.steps),
-        weights_sha256=weights_digest(folder),
-        config_sha256=config_digest(folder),
-        serveable=recipe.serveable,
-        environment=_environment(),
-        finished=now(),
-        ttt=record,
+        ended="max_steps" if trained.steps == inputs.recipe.max_steps else "deadline",
+        seconds=trained.seconds,
     )
+    return adapter_manifest(inputs, totals, trained.log, folder, _environment(), datasets=[], ttt=record)
 
 
 @cache

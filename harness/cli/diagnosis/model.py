@@ -51,7 +51,7 @@ def check_model(model: str, prompt: str, encoder: str, template: str | None) -> 
         ArcBenchError: the model, prompt or encoder does not exist.
     """
     from serve.registry.base_model import BaseModel
-    from trainers.model.inputs import check_weights, find_base
+    from trainers.model.base_model import check_weights, find_base
 
     load_prompt(prompt)
     parse_encoder(encoder)

@@ -141,7 +141,7 @@ def _ttt_config(recipe: Path) -> TttConfig:
     """Return what a run with test-time training records of its recipe."""
     import orjson
 
-    from trainers.model.inputs import base_digest
+    from trainers.model.base_model import base_digest
     from trainers.recipe.ttt_recipe import load_ttt_recipe, task_values
     from trainers.tiny.train import shipped_path
 

@@ -17,7 +17,7 @@ from harness.core.errors import ConfigError
 from tests.cli.sweep.test_sweep_file import BASIC, test_wrong_sweeps_are_refused, write
 from tests.conftest import ROOT
 from tests.support.training.schemas import BY_RULE, error_kinds, parametrized, read_as_editor, schema_errors
-from trainers.recipe.extended_file import LISTS_OF_ONE
+from trainers.recipe.files.extended_file import LISTS_OF_ONE
 from trainers.recipe.parts import normalize_datasets
 from trainers.recipe.schema import Recipe
 

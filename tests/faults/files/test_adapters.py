@@ -123,7 +123,7 @@ def test_replaced_between_verification_and_loading(
     """A file replaced between its verification and its loading by the engine: refused, and unloaded again."""
     one, _ = two_versions(registry, base, tmp_path)
     site = Site(base, registry)
-    site.engine = site.pool._engine = Replacing(how)
+    site.engine = site.pool._versions._engine = Replacing(how)
     with pytest.raises(AdapterError, match="changed on disk while it was loaded"):
         asyncio.run(site.pool.load(one.id))
     assert site.engine.models == set()

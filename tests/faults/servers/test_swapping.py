@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Event
 
 import pytest
@@ -54,10 +55,23 @@ def loaded(url: str) -> set[str]:
     return {row["id"] for row in rows if row["state"] != "registered"}
 
 
+@contextmanager
+def replaced_files(site: Site, name: str, by: str) -> Iterator[None]:
+    """While the block runs, one version's files in the registry are those of another version."""
+    folder, other = (site.registry.root / site.world.ids[one].replace("@", "/") for one in (name, by))
+    keep = site.registry.root / f".kept-{name}"
+    shutil.copytree(folder, keep)
+    for file in FILES:
+        (folder / file).unlink()
+        shutil.copyfile(other / file, folder / file)
+    yield
+    shutil.rmtree(folder)
+    shutil.move(keep, folder)
+
+
 def test_files_replaced_under_load(site: Site) -> None:
     """Files of adapters in use are replaced on disk: loaded adapters stay right, and a reload is refused."""
     world, done = site.world, Event()
-    folders = {name: site.registry.root / world.ids[name].replace("@", "/") for name in ("a1", "a2", "b1", "b2")}
     seen: list[tuple[str, int, list[int]]] = []
 
     def traffic(worker: int) -> None:
@@ -73,24 +87,16 @@ def test_files_replaced_under_load(site: Site) -> None:
         running = [threads.submit(traffic, worker) for worker in range(16)]
         try:
             for live, other in (("a1", "b2"), ("b1", "a2")) * 4:
-                keep = site.registry.root / f".kept-{live}"
-                shutil.copytree(folders[live], keep)
-                for file in FILES:
-                    (folders[live] / file).unlink()
-                    shutil.copyfile(folders[other] / file, folders[live] / file)
                 name, enough = live[0], len(seen) + 100
-                wait_until(lambda enough=enough: len(seen) >= enough or any(one.done() for one in running), seconds=300)
-                world.set_live(site.url, f"{name}2")
-                wait_until(lambda gone=world.ids[live]: gone not in loaded(site.url))
-                for action in (admin.promote, admin.load):
-                    with pytest.raises(ArcBenchError, match="changed since it was added"):
-                        action(site.url, world.ids[live])
-                    count_cases()
-                with pytest.raises(ArcBenchError, match="changed since it was added"):
-                    admin.rollback(site.url, name)
-                count_cases()
-                shutil.rmtree(folders[live])
-                shutil.move(keep, folders[live])
+                with replaced_files(site, live, other):
+                    wait_until(lambda n=enough: len(seen) >= n or any(one.done() for one in running), seconds=300)
+                    world.set_live(site.url, f"{name}2")
+                    wait_until(lambda gone=world.ids[live]: gone not in loaded(site.url))
+                    changes = ((admin.promote, world.ids[live]), (admin.load, world.ids[live]), (admin.rollback, name))
+                    for change, adapter in changes:
+                        with pytest.raises(ArcBenchError, match="changed since it was added"):
+                            change(site.url, adapter)
+                        count_cases()
                 world.set_live(site.url, live)
         finally:
             done.set()

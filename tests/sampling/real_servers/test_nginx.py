@@ -14,7 +14,7 @@ import pytest
 from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.server.admin_routes import ADMIN_ROUTES
+from serve.server.routes.admin_routes import ADMIN_ROUTES
 from tests.support.commands import wait_until
 from tests.support.runs.sampling_runs import (
     QUICK_POLICY,

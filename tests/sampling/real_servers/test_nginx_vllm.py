@@ -41,6 +41,14 @@ def served_requests(url: str) -> int:
     return int(admin.list_adapters(url)["adapters"][0]["versions"][0].get("served", 0))
 
 
+def run_through(url: str, out: Path) -> Path:
+    """Write a run of base and adapter through a server, and return its folder."""
+    models, spec = ("tiny-base", "random"), "toy/recolour/evaluation#n=8"
+    chosen = run_options(url, out, models=models, dataset=spec, n=8, policy=FEW_RETRIES, api_key=KEY)
+    assert run_sampling(chosen).finished
+    return out
+
+
 def test_no_prediction_fails_while_a_real_server_starts_stops_and_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,32 +71,22 @@ def test_no_prediction_fails_while_a_real_server_starts_stops_and_is_killed(
                     os.killpg(second.pid, signal.SIGKILL)
             events.append(end)
 
-    def run(url: str, name: str) -> Path:
-        out = tmp_path / name
-        models = ("tiny-base", "random")
-        chosen = run_options(
-            url, out, models=models, dataset="toy/recolour/evaluation#n=8", n=8, policy=FEW_RETRIES, api_key=KEY
-        )
-        assert run_sampling(chosen).finished
-        return out
-
     with (
         serving(TINY_BASE, registries[0].root, log=tmp_path / "first.log", **OPTIONS) as first,
         nginx_before(first.url, f"http://127.0.0.1:{port}", tmp_path / "nginx") as url,
         ThreadPoolExecutor(1) as threads,
     ):
-        direct = run(first.url, "direct")
+        direct = run_through(first.url, tmp_path / "direct")
         restarting = threads.submit(restart)
-        runs = [run(url, "run0")]
+        runs = [run_through(url, tmp_path / "run0")]
         while not restarting.done():
-            runs.append(run(url, f"run{len(runs)}"))
+            runs.append(run_through(url, tmp_path / f"run{len(runs)}"))
         restarting.result()
     assert events == ["stopped", "killed"]
     for out in runs:
         assert count_outcomes(out) == count_outcomes(direct)
         check_alike(predictions_without_times(out), predictions_without_times(direct))
     statuses = re.findall(r'" (\d{3}) ', (tmp_path / "nginx" / "access.log").read_text())
-    print(
-        f"{len(runs)} runs of {len(predictions_without_times(direct))} predictions, {len(statuses)} requests: 0 failed"
-    )
+    n = len(predictions_without_times(direct))
+    print(f"{len(runs)} runs of {n} predictions, {len(statuses)} requests: 0 failed")
     assert set(statuses) == {"200"}

@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from harness.client.model_list import parse_model
 from serve.keys import Keys
-from serve.server.http_json import MAX_BODY
-from serve.server.slot_gate import SlotGate
+from serve.server.adapters.slot_gate import SlotGate
+from serve.server.http.http_json import MAX_BODY
 from tests.support.servers.admin_site import Site
 
 

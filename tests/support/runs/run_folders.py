@@ -57,21 +57,17 @@ def prediction_record(
     )
 
 
+def model_config(name: str) -> ModelConfig:
+    """Return the configuration of a model that has a name and nothing else of its own."""
+    encoder = "MinimalGridEncoder()"
+    return ModelConfig(name=name, prompt="compact-v0", prompt_digest="d", encoder=encoder, max_tokens=9, hash=None)
+
+
 def run_manifest(spec: str, models: Sequence[str], n: int, seed: int = 0) -> Manifest:
     """Return the manifest of a finished run."""
     dataset = open_dataset(spec)
     config = {
-        "models": [
-            ModelConfig(
-                name=name,
-                prompt="compact-v0",
-                prompt_digest="d",
-                encoder="MinimalGridEncoder()",
-                max_tokens=9,
-                hash=None,
-            )
-            for name in models
-        ],
+        "models": [model_config(name) for name in models],
         "dataset": spec,
         "dataset_digest": dataset.digest(),
         "task_ids": list(dataset.ids),

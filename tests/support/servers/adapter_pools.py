@@ -7,7 +7,7 @@ import asyncio
 from serve.registry.adapter_version import AdapterVersion
 from serve.registry.base_model import BaseModel
 from serve.registry.store import Registry
-from serve.server.pool import AdapterPool
+from serve.server.adapters.pool import AdapterPool
 from tests.support.servers.admin_site import FakeEngine
 
 Toys = tuple[Registry, BaseModel, dict[str, list[AdapterVersion]]]
@@ -15,7 +15,7 @@ Toys = tuple[Registry, BaseModel, dict[str, list[AdapterVersion]]]
 
 def engine(pool: AdapterPool) -> FakeEngine:
     """Return the pool's engine."""
-    fake = pool._engine
+    fake = pool._versions._engine
     assert isinstance(fake, FakeEngine)
     return fake
 
@@ -34,6 +34,6 @@ async def settle(pool: AdapterPool) -> None:
         while True:
             entries = pool.loaded.values()
             is_unloading = any(entry.retiring and not entry.requests for entry in entries)
-            if not is_unloading and (not pool._retirements or any(entry.requests for entry in entries)):
+            if not is_unloading and (not pool._versions._retirements or any(entry.requests for entry in entries)):
                 return
             await asyncio.sleep(0.001)

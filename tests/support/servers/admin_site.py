@@ -23,13 +23,14 @@ from serve.keys import Keys
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile
 from serve.registry.store import Registry
-from serve.server.admin_routes import attach_routes
-from serve.server.bounded_http import BoundedHttp
+from serve.server.adapters.loaded_versions import PoolLimits
+from serve.server.adapters.pool import AdapterPool
+from serve.server.adapters.slot_gate import SlotGate
+from serve.server.http.bounded_http import BoundedHttp
 from serve.server.metrics import Metrics
 from serve.server.middleware import AdapterMiddleware
-from serve.server.pool import AdapterPool, PoolLimits
+from serve.server.routes.admin_routes import attach_routes
 from serve.server.service import Service
-from serve.server.slot_gate import SlotGate
 from tests.support.commands import wait_until
 
 NO_KEYS = Keys(None, None)

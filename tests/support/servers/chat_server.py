@@ -57,6 +57,13 @@ class ChatServer:
     """Delay in seconds of the fault ``slow``, which is followed by the right answer."""
     hangs = False
     """If true, nothing is answered from the first request on that is not a greeting."""
+    version: str | None = None
+    in_flight = 0
+    most_in_flight = 0
+    port = 0
+    _number = 0
+    _thread: threading.Thread | None = None
+    _runner: web.AppRunner | None = None
 
     def __init__(
         self,
@@ -90,18 +97,12 @@ class ChatServer:
         """Changes what /arc/score replies."""
         self.seconds, self.logprobs, self.tokenize, self.key = seconds, logprobs, tokenize or tokens, key
         self.hold, self.headers, self.prefix, self.lists = hold, headers, prefix, lists
-        self.version: str | None = None
         self.answered_as: Callable[[Body], str] = lambda body: str(body["model"])
         self.bodies: list[Body] = []
         """Chats in order of arrival, without greetings; one for each prompt of a list."""
         self.requests: list[Body] = []
         """Bodies of the requests in order of arrival, without greetings."""
-        self.in_flight = self.most_in_flight = 0
-        self.port = 0
-        self._number = 0
         self._loop = asyncio.new_event_loop()
-        self._thread: threading.Thread | None = None
-        self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.core.errors import ConfigError
 from tests.support.training.recipes import SMALL
-from trainers.model.inputs import find_base
+from trainers.model.base_model import find_base
 from trainers.model.lora import check_lora
 from trainers.recipe.parts import LoraRecipe
 from trainers.recipe.schema import make_recipe

@@ -22,9 +22,9 @@ from tests.trainers.data.test_task_augmentation import RECIPE, test_invalid_task
 from tests.trainers.recipe import test_recipe
 from tests.trainers.run.test_validation import test_impossible_validations_are_refused
 from trainers.commands.cli import train
+from trainers.recipe.files.yaml_file import load_data
 from trainers.recipe.json_schema import file_schema, recipe_schema
 from trainers.recipe.schema import Recipe, make_recipe
-from trainers.recipe.yaml_file import load_data
 
 SCHEMA = recipe_schema()
 EXAMPLES = [

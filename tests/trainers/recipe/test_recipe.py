@@ -18,11 +18,12 @@ from harness.prompts.prompt_template import load_prompt
 from tests.conftest import ROOT
 from tests.support.data_samples import random_task, task_json
 from tests.support.training.recipes import SMALL, write_recipe
-from trainers.model.inputs import find_base, open_inputs
+from trainers.model.base_model import find_base
+from trainers.model.inputs import open_inputs
 from trainers.model.lora import check_lora
 from trainers.recipe.extras import require_train_extra
+from trainers.recipe.files.yaml_file import load_recipe
 from trainers.recipe.schema import CHANGEABLE_KEYS, Recipe, changed_keys, make_recipe
-from trainers.recipe.yaml_file import load_recipe
 from trainers.run.api import train
 from trainers.store.manifest import write_json
 

@@ -11,7 +11,8 @@ import pytest
 
 from harness.core.errors import ConfigError
 from tests.support.training.recipes import SMALL
-from trainers.model.inputs import find_base, open_inputs
+from trainers.model.base_model import find_base
+from trainers.model.inputs import open_inputs
 from trainers.recipe.schema import make_recipe
 
 

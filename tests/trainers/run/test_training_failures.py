@@ -19,7 +19,7 @@ from tests.support.data_samples import task_json
 from tests.support.training.recipes import SMALL
 from tests.support.training.train_runs import Data, last_error_line, recipe_data, run_python, train_command
 from trainers.data.mixture import open_mixture
-from trainers.model.chat_template import load_tokenizer
+from trainers.model.tokenizer import load_tokenizer
 from trainers.recipe.schema import make_recipe
 from trainers.store.training_log import read_log
 

@@ -31,7 +31,7 @@ from tests.support.vllm.dtypes import SERVE_OPTIONS
 from trainers.commands.cli import train
 from trainers.commands.merge import merge
 from trainers.commands.parity import check_parity
-from trainers.recipe.yaml_file import load_recipe
+from trainers.recipe.files.yaml_file import load_recipe
 
 pytestmark = pytest.mark.slow
 

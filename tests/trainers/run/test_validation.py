@@ -36,8 +36,8 @@ from tests.support.training.train_runs import (
     train_command,
 )
 from tests.support.training.validations import validation_log, validation_recipe
-from trainers.model.chat_template import load_tokenizer
-from trainers.model.inputs import find_base
+from trainers.model.base_model import find_base
+from trainers.model.tokenizer import load_tokenizer
 from trainers.recipe.schema import make_recipe
 from trainers.run.api import train
 from trainers.run.validation import open_validation

@@ -10,7 +10,7 @@ import pytest
 from harness.core.digests import model_digest
 from harness.core.errors import AdapterError, ConfigError, RunError
 from trainers.commands.merge import merge
-from trainers.model.inputs import find_base
+from trainers.model.base_model import find_base
 from trainers.recipe.parts import ValidationRecipe
 from trainers.run.finish import kept_step
 from trainers.store.manifest import (

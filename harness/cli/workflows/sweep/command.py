@@ -131,7 +131,7 @@ def _check_server(plan: Sweep) -> None:
     from serve.launch.extra_options import refuse_reserved_options
     from serve.launch.machine import detect_machine
     from serve.registry.base_model import BaseModel
-    from trainers.model.inputs import find_base
+    from trainers.model.base_model import find_base
     from trainers.model.lora import check_lora
 
     if _is_done(plan):
@@ -148,7 +148,7 @@ def _check_server(plan: Sweep) -> None:
 
 def _bench(plan: Sweep, report_to: tuple[str, ...]) -> list[Path]:
     """Return the run folder of every model; start a server only if some runs are not finished."""
-    from trainers.model.inputs import find_base
+    from trainers.model.base_model import find_base
 
     base, folders = find_base(str(plan.recipe["model"])), _folders(plan)
     open_runs = {name: f for name, f in folders.items() if not is_finished(f, _expected_run(plan, name, base))}
@@ -159,7 +159,7 @@ def _bench(plan: Sweep, report_to: tuple[str, ...]) -> list[Path]:
 
 def _is_done(plan: Sweep) -> bool:
     """Return whether everything is trained and benched; with ``resume: false`` nothing counts as trained."""
-    from trainers.model.inputs import find_base
+    from trainers.model.base_model import find_base
 
     base, recipe = find_base(str(plan.recipe["model"])), next(plan.trainings()).recipe
     trained = all((plan.out / "trained" / name / "manifest.json").exists() for name in _names(plan))
@@ -170,7 +170,7 @@ def _is_done(plan: Sweep) -> bool:
 
 def _folders(plan: Sweep) -> dict[str, Path]:
     """Return the run folder of each model, including the base if it is benched."""
-    from trainers.model.inputs import find_base
+    from trainers.model.base_model import find_base
 
     folders = {name: plan.out / "bench" / name for name in _names(plan)}
     if plan.evaluation.base:

@@ -29,10 +29,10 @@ from harness.core.errors import ConfigError
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.sweep_record import SweepRecord, SweepRow
 from trainers.recipe.explain import InvalidValuesError, Location, find_problems
-from trainers.recipe.extended_file import naming_files
+from trainers.recipe.files.extended_file import naming_files
+from trainers.recipe.files.yaml_file import load_data
 from trainers.recipe.parts import DatasetList, Folder, StrictModel
 from trainers.recipe.schema import make_recipe
-from trainers.recipe.yaml_file import load_data
 
 ROW_KEYS = ("output_dir", "datasets", "seed")
 """Keys of a recipe that the sweep sets itself."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from harness.core.errors import ConfigError
-from trainers.recipe.yaml_file import load_data
+from trainers.recipe.files.yaml_file import load_data
 
 
 def recipe_path(out: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ from harness.cli.workflows.sweep.sweep_file import Sweep
 from harness.core.files import write_atomically
 from reports.loading.runs import load_sections
 from reports.loading.sweep import read_sweep, sweep_tables, tables_json
-from trainers.recipe.extended_file import read_extended
+from trainers.recipe.files.extended_file import read_extended
 
 RECORD = "sweep.json"
 RESULTS = "results.json"

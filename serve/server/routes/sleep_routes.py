@@ -1,0 +1,44 @@
+"""The routes that make a server free its GPU memory, while adapters are trained on that GPU, and compute again.
+
+vLLM's own routes for this (``vllm/entrypoints/serve/dev/sleep``) exist only in its development mode, which opens others
+that are not safe. These call the same methods of its engine client. **Not run**: vLLM's sleep mode needs a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serve.server.http.http_json import error_response, json_response
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+SLEEP_ROUTES = {("POST", "/admin/sleep"), ("POST", "/admin/wake")}
+LEVEL = 1
+"""Of vLLM's sleep levels: the weights are kept in the CPU's memory, the KV cache is dropped."""
+PAUSE_MODE = "wait"
+"""Of vLLM's ways to pause: requests in flight are finished."""
+
+
+def attach_sleep_routes(app: FastAPI) -> None:
+    """Add the routes to the app. AdapterMiddleware checks route and key of a request before they run."""
+    for method, path in sorted(SLEEP_ROUTES):
+        app.router.routes.append(Route(path, _change, methods=[method]))
+
+
+async def _change(request: Request) -> Response:
+    """Put the engine to sleep or wake it, and answer whether it sleeps."""
+    client: Any = getattr(request.app.state, "engine_client", None)
+    if client is None or not client.model_config.enable_sleep_mode:
+        return error_response(
+            409, "AdapterError", "this server cannot sleep: start it with --enable-sleep-mode (bench serve: behind --)"
+        )
+    if request.url.path.endswith("/sleep"):
+        await client.sleep(LEVEL, PAUSE_MODE)
+    else:
+        await client.wake_up()
+    return json_response(200, {"asleep": bool(await client.is_sleeping())})

@@ -1,0 +1,298 @@
+"""Loading and swapping adapters while requests use them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import AdapterError
+from serve.registry.adapter_version import AdapterInUseError, UnknownAdapterError
+from serve.registry.base_model import BaseModel
+from serve.registry.leases import LeaseFile, running_servers
+from serve.registry.store import Registry
+from serve.server.adapters.loaded_versions import PoolLimits
+from serve.server.adapters.pool import AdapterPool
+from tests.support.models.tiny_adapters import make_adapter, make_base
+from tests.support.servers.adapter_pools import Toys, engine, resolve, settle
+from tests.support.servers.admin_site import FakeEngine
+
+_ports = itertools.count(9000)
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
+    """Two names of three versions each."""
+    root = tmp_path_factory.mktemp("pool")
+    base = BaseModel.open(make_base(root / "toy-base"))
+    registry = Registry(root / "adapters")
+    versions = {
+        name: [registry.add(name, make_adapter(root / f"{name}{i}", seed=i + 3 * at), base) for i in range(3)]
+        for at, name in enumerate("ab")
+    }
+    return registry, base, versions
+
+
+@contextmanager
+def new_pool(toys: Toys) -> Iterator[AdapterPool]:
+    """Make a pool over the registry in which no version is live."""
+    registry, base, _ = toys
+    for name in "ab":
+        (registry.root / name / "live.json").unlink(missing_ok=True)
+    port = next(_ports)
+    lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
+    try:
+        yield AdapterPool(FakeEngine(), registry, base, PoolLimits(max_rank=8, max_loaded=4), lease)
+    finally:
+        lease.close()
+
+
+@pytest.fixture
+def pool(toys: Toys) -> Iterator[AdapterPool]:
+    """A pool over the registry in which no version is live."""
+    with new_pool(toys) as pool:
+        yield pool
+
+
+def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        registry, _, versions = toys
+        one, two, _ = versions["a"]
+        await pool.load(one.id)
+        assert resolve(pool, "a") == one.id
+        await pool.load(two.id)
+        assert resolve(pool, "a") == one.id
+        assert resolve(pool, two.id) == two.id
+        assert registry.live("a").version == one.version
+        assert resolve(pool, "toy-base") == "toy-base"
+        assert running_servers(registry.root)[0].versions == tuple(sorted([one.id, two.id]))
+
+    asyncio.run(scenario())
+
+
+def test_load_of_a_plain_name_swaps_to_the_newest(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        _, _, versions = toys
+        await pool.load(versions["a"][0].id)
+        newest = toys[0].find("a")
+        assert (await pool.load("a")).id == newest.id == resolve(pool, "a")
+        await settle(pool)
+        assert engine(pool).models == {newest.id}
+
+    asyncio.run(scenario())
+
+
+def test_a_swap_waits_for_requests_in_flight(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one, two, _ = toys[2]["a"]
+        await pool.load(one.id)
+        with pool.use("a") as used:
+            assert used == one.id
+            await pool.promote(two.id)
+            assert resolve(pool, "a") == two.id
+            await settle(pool)
+            assert engine(pool).models == {one.id, two.id}
+            with pytest.raises(UnknownAdapterError, match=two.id):
+                resolve(pool, one.id)
+        await settle(pool)
+        assert engine(pool).models == {two.id}
+        assert pool.swaps == 1
+
+    asyncio.run(scenario())
+
+
+def test_rollback_keeps_a_draining_version_loaded(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one, two, _ = toys[2]["a"]
+        await pool.load(one.id)
+        with pool.use("a"):
+            await pool.promote(two.id)
+            await pool.rollback("a")
+            assert resolve(pool, "a") == one.id
+        await settle(pool)
+        assert engine(pool).models == {one.id}
+        assert resolve(pool, "a") == one.id
+
+    asyncio.run(scenario())
+
+
+def test_a_version_that_retires_again_waits_for_its_new_requests(pool: AdapterPool, toys: Toys) -> None:
+    """It retires again after its last request ended, but before the task that waited for that has run."""
+
+    async def scenario() -> None:
+        one = toys[2]["a"][0]
+        await pool.load(one.id, live=False)
+        first = pool.use(one.id)
+        first.__enter__()
+        pool._versions.retire(one.id)
+        await settle(pool)
+        first.__exit__(None, None, None)
+        with pytest.raises(StopIteration):
+            pool._versions.load(one).send(None)
+        with pool.use(one.id):
+            pool._versions.retire(one.id)
+            await settle(pool)
+            assert engine(pool).models == {one.id}
+        await settle(pool)
+        assert engine(pool).models == set()
+
+    asyncio.run(scenario())
+
+
+def test_unload_of_a_name_waits_and_survives_a_restart(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one, two, _ = toys[2]["a"]
+        await pool.load(one.id)
+        await pool.load(two.id)
+        with pytest.raises(AdapterInUseError, match="is live"):
+            await pool.unload(one.id)
+        held = pool.use("a")
+        held.__enter__()
+        task = asyncio.create_task(pool.unload("a"))
+        async with asyncio.timeout(10):
+            while not pool.loaded[one.id].retiring:
+                await asyncio.sleep(0.001)
+        await settle(pool)
+        assert not task.done()
+        held.__exit__(None, None, None)
+        assert sorted(await task) == sorted([one.id, two.id])
+        assert engine(pool).models == set()
+        with pytest.raises(UnknownAdapterError, match=r"'a' does not exist here; known: toy-base$"):
+            resolve(pool, "a")
+        with pytest.raises(UnknownAdapterError, match="not loaded"):
+            await pool.unload("a")
+        assert await pool.restore() == []
+        assert engine(pool).models == set()
+
+    asyncio.run(scenario())
+
+
+def test_a_failed_write_switches_no_name(pool: AdapterPool, toys: Toys) -> None:
+    registry, _, versions = toys
+    one, two, _ = versions["a"]
+    in_the_way = registry.root / "a" / f".live-{os.getpid()}.json"  # where live.json is written before it is renamed
+
+    async def scenario() -> None:
+        await pool.load(one.id)
+        await pool.load(two.id)
+        in_the_way.mkdir()
+        for change in (pool.unload("a"), pool.promote(two.id)):
+            with pytest.raises(OSError, match="directory"):
+                await change
+            assert resolve(pool, "a") == one.id
+            assert {one.id, two.id} <= engine(pool).models
+            assert registry.live("a").version == one.version
+        in_the_way.rmdir()
+        assert sorted(await pool.unload("a")) == sorted([one.id, two.id])
+        with pytest.raises(UnknownAdapterError):
+            resolve(pool, "a")
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        if in_the_way.exists():
+            in_the_way.rmdir()
+
+
+def test_restore_loads_live_versions_and_reports_failures(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        registry, _, versions = toys
+        registry.set_live("a", versions["a"][1].version)
+        registry.set_live("b", "0" * 12)
+        (reason,) = await pool.restore()
+        assert pool.live == {"a": versions["a"][1].id}
+        assert reason.startswith("b: b@000000000000: not in the registry")
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_load_leaves_nothing_behind(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        one = toys[2]["a"][0]
+        engine(pool).refuse = one.id
+        with pytest.raises(AdapterError, match="the engine says no"):
+            await pool.load(one.id)
+        assert pool.loaded == {}
+        assert running_servers(toys[0].root)[0].versions == ()
+        engine(pool).refuse = ""
+        await pool.load(one.id)
+        with pytest.raises(UnknownAdapterError):
+            await pool.load("nobody")
+        with pytest.raises(AdapterError, match="needs NAME@VERSION"):
+            await pool.promote("a")
+        with pytest.raises(UnknownAdapterError, match="no earlier version"):
+            await pool.rollback("a")
+
+    asyncio.run(scenario())
+
+
+def test_a_load_beyond_the_limit_is_refused(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        everything = [v.id for name in "ab" for v in toys[2][name]]
+        for model in everything[:4]:
+            await pool.load(model)
+        with pytest.raises(AdapterInUseError, match="holds its 4 adapters already"):
+            await pool.load(everything[4])
+
+    asyncio.run(scenario())
+
+
+def test_an_adapter_cannot_take_the_name_of_the_base(toys: Toys, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "adapters")
+    registry.add("toy-base", make_adapter(tmp_path / "a"))
+    lease = LeaseFile(registry.root, "http://127.0.0.1:9", 9)
+    pool = AdapterPool(FakeEngine(), registry, toys[1], PoolLimits(8, 4), lease)
+    with pytest.raises(AdapterInUseError, match="the base model has this name"):
+        asyncio.run(pool.load("toy-base"))
+    lease.close()
+
+
+ACTIONS = st.tuples(st.sampled_from(["load", "promote", "rollback", "unload", "use", "done"]), st.integers(0, 5))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(ACTIONS, max_size=25))
+def test_a_version_in_use_stays_loaded_under_any_actions(toys: Toys, actions: list[tuple[str, int]]) -> None:
+    registry, _, versions = toys
+    everything = [v for name in "ab" for v in versions[name]]
+
+    async def scenario(pool: AdapterPool) -> None:
+        held = []
+        tasks = []
+        for action, pick in actions:
+            version = everything[pick]
+            if action == "use":
+                try:
+                    use = pool.use((version.id, version.name)[pick % 2])
+                    held.append((use, use.__enter__()))
+                except UnknownAdapterError:
+                    pass
+            elif action == "done" and held:
+                held.pop(pick % len(held))[0].__exit__(None, None, None)
+            elif action in ("load", "promote"):
+                tasks.append(asyncio.create_task(getattr(pool, action)(version.id)))
+            elif action in ("rollback", "unload"):
+                tasks.append(asyncio.create_task(getattr(pool, action)(version.name)))
+            await asyncio.sleep(0.002 if pick == 0 else 0)
+            assert {model for _, model in held} <= engine(pool).models
+            assert set(pool.live.values()) <= engine(pool).models
+        for use, _ in held:
+            use.__exit__(None, None, None)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert not isinstance(result, BaseException) or isinstance(result, AdapterError), result
+        await settle(pool)
+        assert set(pool.loaded) == engine(pool).models
+        assert {name: registry.find(model).version for name, model in pool.live.items()} == {
+            name: live for name in "ab" if (live := registry.live(name).version)
+        }
+        assert set(running_servers(registry.root)[0].versions) == engine(pool).models
+
+    with new_pool(toys) as pool:
+        asyncio.run(scenario(pool))

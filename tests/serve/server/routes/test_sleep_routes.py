@@ -1,0 +1,106 @@
+"""The routes that free a server's GPU memory: what they call, checked against vLLM's own sources. Not run on a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+from serve.keys import Keys
+from serve.server.routes import sleep_routes
+from serve.server.routes.sleep_routes import LEVEL, PAUSE_MODE, SLEEP_ROUTES, attach_sleep_routes
+from tests.serve.conftest import OpenSite
+
+USER, ADMIN = "user-key-0123456789", "admin-key-0123456789"
+
+
+@dataclass
+class SleepyClient:
+    """Stands for vLLM's engine client, which needs a GPU to sleep; its methods have vLLM's signatures."""
+
+    enabled: bool = True
+    asleep: bool = False
+    calls: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def model_config(self) -> Any:
+        return SimpleNamespace(enable_sleep_mode=self.enabled)
+
+    async def sleep(self, level: int = 1, mode: str = "abort") -> None:
+        self.calls.append((level, mode))
+        self.asleep = True
+
+    async def wake_up(self, tags: list[str] | None = None) -> bool:
+        self.asleep = False
+        return True
+
+    async def is_sleeping(self) -> bool:
+        return self.asleep
+
+
+def post(client: SleepyClient, path: str) -> tuple[int, Any]:
+    """Return status and body of a request to a route."""
+    app = Starlette()
+    attach_sleep_routes(app)  # type: ignore[arg-type]
+    app.state.engine_client = client
+    request = Request({"type": "http", "app": app, "path": path, "method": "POST", "headers": [], "query_string": b""})
+    response = asyncio.run(sleep_routes._change(request))
+    return response.status_code, json.loads(bytes(response.body))
+
+
+def test_a_server_sleeps_and_wakes() -> None:
+    client = SleepyClient()
+    assert post(client, "/admin/sleep") == (200, {"asleep": True})
+    assert client.calls == [(LEVEL, PAUSE_MODE)]
+    assert post(client, "/admin/wake") == (200, {"asleep": False})
+
+
+@pytest.mark.parametrize("path", sorted(path for _, path in SLEEP_ROUTES))
+def test_a_server_without_sleep_mode_says_how_to_start_it(path: str) -> None:
+    status, body = post(SleepyClient(enabled=False), path)
+    assert status == 409
+    assert "--enable-sleep-mode" in body["error"]["message"]
+
+
+@pytest.mark.parametrize("path", sorted(path for _, path in SLEEP_ROUTES))
+def test_the_routes_need_the_administrators_key(open_site: OpenSite, path: str) -> None:
+    site = open_site(Keys(USER, ADMIN))
+    statuses = {
+        key: asyncio.run(site.request("POST", path, {}, authorization=f"Bearer {key}"))[0]
+        for key in ("wrong", USER, ADMIN)
+    }
+    assert statuses == {"wrong": 401, USER: 401, ADMIN: 409}
+
+
+def test_vllm_has_these_methods_modes_and_option() -> None:
+    code = (
+        "import inspect, json, typing\n"
+        "from vllm.engine.protocol import EngineClient\n"
+        "from vllm.v1.engine import PauseMode\n"
+        "from vllm.config import ModelConfig\n"
+        "from vllm.entrypoints.serve.dev.sleep import api_router\n"
+        "print(json.dumps({\n"
+        "  'sleep': list(inspect.signature(EngineClient.sleep).parameters),\n"
+        "  'wake': list(inspect.signature(EngineClient.wake_up).parameters),\n"
+        "  'asleep': list(inspect.signature(EngineClient.is_sleeping).parameters),\n"
+        "  'modes': typing.get_args(PauseMode),\n"
+        "  'field': 'enable_sleep_mode' in ModelConfig.__dataclass_fields__,\n"
+        "  'router': inspect.getsource(api_router),\n"
+        "}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert (facts["sleep"], facts["wake"], facts["asleep"]) == (["self", "level", "mode"], ["self", "tags"], ["self"])
+    assert PAUSE_MODE in facts["modes"]
+    assert facts["field"]
+    assert ".sleep(level, mode)" in facts["router"]
+    assert "ge=0, le=2" in facts["router"]
+    assert 0 <= LEVEL <= 2
