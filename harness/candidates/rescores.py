@@ -66,7 +66,7 @@ class RescoreRecord(Record):
     n_tokens: Annotated[int, Field(gt=0)]
     """Number of these tokens."""
     method: str | None = omitted_if_none()
-    """How the server scored (harness.client.score_format)."""
+    """How the server scored (harness.client.scoring.score_format)."""
     failure: RescoreFailure | None = omitted_if_none()
 
     @model_validator(mode="after")

@@ -44,7 +44,7 @@ def reproduce(
     Example:
       bench reproduce runs/first --out runs/again
     """
-    from harness.client.retry import RetryPolicy
+    from harness.client.pool.retry import RetryPolicy
     from harness.core.errors import ConfigError
     from harness.runs.folder import RunFolder
     from harness.sampling.reproduction import reproduce_run

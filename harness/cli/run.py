@@ -134,7 +134,7 @@ def run(
       bench run --server http://127.0.0.1:8000 --model base --model cross \\
         --dataset arc1/evaluation -n 32 --out runs/first
     """
-    from harness.client.retry import RetryPolicy
+    from harness.client.pool.retry import RetryPolicy
     from harness.sampling.options.run_options import RunOptions
     from harness.sampling.session import sample_run
     from harness.sampling.unmeasured_models import NothingMeasuredError

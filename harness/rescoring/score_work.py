@@ -9,9 +9,9 @@ from itertools import count
 from harness.candidates.rescore_log import RescoreLog
 from harness.candidates.rescore_plan import RescorePlan, ViewGrids
 from harness.candidates.rescores import RescoreFailure, RescoreRecord
-from harness.client.retry import Job
-from harness.client.score_format import PromptAnswers, ScoreRequest
-from harness.client.score_server import ScoredAnswer
+from harness.client.pool.retry import Job
+from harness.client.scoring.score_format import PromptAnswers, ScoreRequest
+from harness.client.scoring.score_server import ScoredAnswer
 from harness.core.errors import ServerError
 from harness.core.grid import Grid
 from harness.rescoring.setup import ScoringSetup

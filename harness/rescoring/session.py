@@ -12,12 +12,12 @@ from time import perf_counter, process_time
 from harness.candidates.rescore_log import RescoreLog, check_header, check_scorer_hashes
 from harness.candidates.rescore_plan import RescorePlan
 from harness.candidates.rescores import Rescores, read_rescores
-from harness.client.error_response import TransientError
-from harness.client.http_client import Client
-from harness.client.request import SamplingParameters
-from harness.client.score_format import PromptAnswers, ScoreRequest
-from harness.client.score_server import ScoreServer
-from harness.client.server_pool import before_deadline, connect_servers
+from harness.client.http.http_client import Client
+from harness.client.pool.server_pool import before_deadline, connect_servers
+from harness.client.protocol.error_response import TransientError
+from harness.client.protocol.request import SamplingParameters
+from harness.client.scoring.score_format import PromptAnswers, ScoreRequest
+from harness.client.scoring.score_server import ScoreServer
 from harness.core.deadline import Deadline
 from harness.predictions.rescore_source import RescoreSource, open_rescore_source
 from harness.rescoring.options import NoCandidatesError, RescoreEstimate, RescoreOptions, RescoreSummary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.client.server_health import NoSystemRole, ServerHealth
+from harness.client.pool.server_health import NoSystemRole, ServerHealth
 from harness.core.errors import ConfigError, RunError
 from harness.predictions.rescore_source import RescoreSource
 from harness.runs.schema import ModelConfig, RunConfig, ServedModel

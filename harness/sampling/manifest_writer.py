@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.client.server import Server
+from harness.client.pool.server import Server
 from harness.core.deadline import Deadline
 from harness.core.grid import Task
 from harness.data.dataset import content_digest

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import orjson
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.errors import RunError
 from harness.core.grid import Grid
 from harness.prompts.reasoning import ends_in_thought

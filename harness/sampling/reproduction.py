@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from harness.runs.prediction_reader import read_predictions, read_views

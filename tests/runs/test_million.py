@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks

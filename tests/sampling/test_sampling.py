@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.augmentation import identity_view
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset

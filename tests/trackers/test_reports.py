@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.model_list import parse_model
+from harness.client.protocol.model_list import parse_model
 from harness.results.tracker_reports import (
     ScoredSource,
     comparison_frame,

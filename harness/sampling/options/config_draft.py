@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from harness.client.server_health import ServerHealth
+from harness.client.pool.server_health import ServerHealth
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.grid import Task
 from harness.data.dataset import Dataset, iterate_tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.client.model_alias import ModelAlias
+from harness.client.protocol.model_alias import ModelAlias
 from harness.runs.schema import ModelConfig
 from harness.runs.task_training import Protocol, TttConfig
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from harness.client.request import ChatRequest, Request, TokenRequest
+from harness.client.protocol.request import ChatRequest, Request, TokenRequest
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
 from harness.prompts.prompt_template import Message

@@ -8,9 +8,9 @@ from itertools import count
 from typing import Literal
 
 from harness.candidates.enumeration import AnswerSearch, Branch, EnumeratedAnswer
-from harness.client.request import Request
-from harness.client.response import Reply
-from harness.client.retry import Job
+from harness.client.pool.retry import Job
+from harness.client.protocol.request import Request
+from harness.client.protocol.response import Reply
 from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
 from harness.runs.prediction_schema import Outcome
 from harness.runs.schema import RunConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.grid import Grid
 from harness.runs.prediction_reader import read_views
 from harness.runs.view_block import ViewResult, view_block

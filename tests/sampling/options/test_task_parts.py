@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.model_alias import ModelAlias
+from harness.client.protocol.model_alias import ModelAlias
 from harness.core.errors import RunError, ServerError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.errors import ServerError
 from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
 from serve.client import admin

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.runs.folder import RunFolder

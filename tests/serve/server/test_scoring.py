@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.error_response import TransientError, classify_error
+from harness.client.protocol.error_response import TransientError, classify_error
 from serve.server.answer_scores import AnswerScorer, ScoreError, read_score, unsuitable
 from serve.server.http_json import Refusal
 from serve.server.limits import MAX_SEQUENCES

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import orjson
 
-from harness.client.request import message_dicts
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
+from harness.client.protocol.request import message_dicts
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder

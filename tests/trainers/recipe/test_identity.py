@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.client.model_list import parse_model
+from harness.client.protocol.model_list import parse_model
 from harness.runs.training_record import training_record
 from tests.support.runs.recipe_runs import training_of
 from trainers.recipe.identity import recipe_identity

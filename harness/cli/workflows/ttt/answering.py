@@ -12,8 +12,8 @@ from time import monotonic
 from harness.cli.workflows.steps import sigterm_as_interrupt
 from harness.cli.workflows.ttt.job import ADAPTER_PREFIX, START_NAME, TttJob
 from harness.cli.workflows.ttt.servers import AdapterSite
-from harness.client.model_alias import ModelAlias
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
+from harness.client.protocol.model_alias import ModelAlias
 from harness.core.digests import content_hash
 from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task

@@ -113,7 +113,7 @@ def ttt(
     from harness.cli.workflows.ttt.estimate import estimate_ttt
     from harness.cli.workflows.ttt.job import TttJob, TttOptions
     from harness.cli.workflows.ttt.run import run_ttt
-    from harness.client.retry import RetryPolicy
+    from harness.client.pool.retry import RetryPolicy
     from harness.core.errors import RunError
     from harness.sampling.options.run_options import RunOptions
     from serve.launch.machine import detect_machine

@@ -10,7 +10,7 @@ import click
 from harness.cli.workflows.ttt.answering import Answerer, Interrupted, TaskDisplay, recorded_reply
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.cli.workflows.ttt.servers import AdapterSite, with_own_server
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.digests import content_hash
 from harness.core.errors import RunError, format_ids
 from harness.core.grid import Task

@@ -12,7 +12,7 @@ from harness.cli.workflows.steps import sigterm_as_interrupt
 from harness.cli.workflows.ttt.answering import Answerer, Interrupted, recorded_reply
 from harness.cli.workflows.ttt.job import TttJob
 from harness.cli.workflows.ttt.servers import say
-from harness.client.model_alias import ModelAlias
+from harness.client.protocol.model_alias import ModelAlias
 from harness.core.deadline import Deadline, check_time
 from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Generic, NoReturn, Protocol, TypeVar
 
-from harness.client.answer_length import AnswerLimiter, PromptTooLong, UnequalRoom
-from harness.client.error_response import Refusal, TransientError
-from harness.client.http_client import Client
-from harness.client.request import Request
-from harness.client.response import Reply
-from harness.client.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
-from harness.client.server_health import ServerHealth
+from harness.client.http.http_client import Client
+from harness.client.pool.answer_length import AnswerLimiter, PromptTooLong, UnequalRoom
+from harness.client.pool.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
+from harness.client.pool.server_health import ServerHealth
+from harness.client.protocol.error_response import Refusal, TransientError
+from harness.client.protocol.request import Request
+from harness.client.protocol.response import Reply
 from harness.core.errors import ServerError
 
 

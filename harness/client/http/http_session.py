@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from harness.client.error_response import Refusal, TransientError, classify_error, parse_error_body, shorten
+from harness.client.protocol.error_response import Refusal, TransientError, classify_error, parse_error_body, shorten
 
 if TYPE_CHECKING:
     import aiohttp

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
-from harness.client.error_response import Refusal, TransientError
-from harness.client.http_client import Client
-from harness.client.request import ChatRequest, Request, TokenRequest, probe_request
-from harness.client.retry import Job, RetryPolicy
-from harness.client.server_log import root_cause
-from harness.client.token_logprobs import UnusableLogprobs
+from harness.client.http.http_client import Client
+from harness.client.http.server_log import root_cause
+from harness.client.pool.retry import Job, RetryPolicy
+from harness.client.protocol.error_response import Refusal, TransientError
+from harness.client.protocol.request import ChatRequest, Request, TokenRequest, probe_request
+from harness.client.protocol.token_logprobs import UnusableLogprobs
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness.client.error_response import Refusal, TransientError
-from harness.client.http_client import Client
-from harness.client.request import ChatRequest, Request, TokenRequest
-from harness.client.response import Reply
+from harness.client.http.http_client import Client
+from harness.client.protocol.error_response import Refusal, TransientError
+from harness.client.protocol.request import ChatRequest, Request, TokenRequest
+from harness.client.protocol.response import Reply
 from harness.runs.schema import ServedModel
 
 _TEMPLATE_TOKENS = 128

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from harness.candidates.enumeration import Position
-from harness.client.error_response import TransientError, shorten
+from harness.client.protocol.error_response import TransientError, shorten
 
 _TOLERANCE = 1e-3
 """How far above 1 probabilities may add up, and how far below the likeliest token the chosen one may be."""

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.client.error_response import shorten
-from harness.client.response import sort_by_index
+from harness.client.protocol.error_response import shorten
+from harness.client.protocol.response import sort_by_index
 from harness.core.errors import ServerError
 
 ScoreMethod = Literal["arc_score", "prompt_logprobs", "echo"]
@@ -78,17 +78,6 @@ class ScoreReply:
     method: ScoreMethod
     seconds: float
     """From sending the request to the last byte of the reply."""
-
-
-def score_route(entries: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the route that scores answers, as ``bench serve`` lists it, or None.
-
-    Args:
-        entries: the entries of the server's list of models.
-    """
-    extensions = (entry.get("arc_bench") for entry in entries)
-    routes = (extension.get("score") for extension in extensions if isinstance(extension, dict))
-    return next((route for route in routes if isinstance(route, str) and route.startswith("/")), None)
 
 
 def route_body(request: ScoreRequest) -> dict[str, object]:

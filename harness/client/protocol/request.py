@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from harness.client.error_response import Refusal, shorten
+from harness.client.protocol.error_response import Refusal, shorten
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
 

@@ -1,4 +1,4 @@
-"""Get scores of answers from one server, with the retries of harness.client.server."""
+"""Get scores of answers from one server, with the retries of harness.client.pool.server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.client.error_response import Refusal
-from harness.client.http_client import Client
-from harness.client.retry import Divide, RetryPolicy
-from harness.client.score_format import ScoreMethod, ScoreRequest
-from harness.client.scoring import ScoreClient
-from harness.client.server import JobServer
+from harness.client.http.http_client import Client
+from harness.client.pool.retry import Divide, RetryPolicy
+from harness.client.pool.server import JobServer
+from harness.client.protocol.error_response import Refusal
+from harness.client.scoring.score_client import ScoreClient
+from harness.client.scoring.score_format import ScoreMethod, ScoreRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from time import perf_counter
 
-from harness.client.error_response import Refusal, shorten
-from harness.client.http_client import Client
-from harness.client.score_format import (
+from harness.client.http.http_client import Client
+from harness.client.protocol.error_response import Refusal, shorten
+from harness.client.scoring.score_format import (
     FALLBACKS,
     AnswerScore,
     PromptAnswers,

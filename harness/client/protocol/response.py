@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.candidates.enumeration import Position
-from harness.client.error_response import TransientError, classify_error, shorten
-from harness.client.request import ChatRequest, Request, TokenRequest
-from harness.client.token_logprobs import check_prompt_tokens, read_positions
+from harness.client.protocol.error_response import TransientError, classify_error, shorten
+from harness.client.protocol.request import ChatRequest, Request, TokenRequest
+from harness.client.protocol.token_logprobs import check_prompt_tokens, read_positions
 
 _TOKENS_BOUND = 1 << 53
 _LIMIT_REASONS = frozenset(("length", "max_tokens", "model_length", "max_output_tokens", "max_length", "token_limit"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.client.error_response import TransientError
+from harness.client.protocol.error_response import TransientError
 from harness.runs.schema import ServedModel
 from harness.runs.tracker_run import TrackerRun
 from harness.runs.training_record import training_record
@@ -66,6 +66,17 @@ def parse_model(entry: dict[str, Any]) -> ServedModel:
         tracker_runs=_tracker_runs(manifest.get("tracker_runs")),
         training=training_record(manifest),
     )
+
+
+def score_route(entries: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the route that scores answers, as ``bench serve`` lists it, or None.
+
+    Args:
+        entries: the entries of the server's list of models.
+    """
+    extensions = (entry.get("arc_bench") for entry in entries)
+    routes = (extension.get("score") for extension in extensions if isinstance(extension, dict))
+    return next((route for route in routes if isinstance(route, str) and route.startswith("/")), None)
 
 
 def _dict(value: object) -> dict[str, Any]:

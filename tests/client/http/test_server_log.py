@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.client.server_log import local_log, root_cause
+from harness.client.http.server_log import local_log, root_cause
 
-LOGS = Path(__file__).parents[1] / "fixtures" / "server_logs"
+LOGS = Path(__file__).parents[2] / "fixtures" / "server_logs"
 CAUSES = {
     "bad-arch": "Model architectures ['NoSuchForCausalLM'] are not supported",
     "bad-parser": "Reasoning parser 'nosuch' not found",

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.error_response import Refusal
-from harness.client.http_client import Client
-from harness.client.request import SamplingParameters
-from harness.client.score_format import PromptAnswers, ScoreReply, ScoreRequest, UnusableScores
-from harness.client.scoring import ScoreClient, _batches
+from harness.client.http.http_client import Client
+from harness.client.protocol.error_response import Refusal
+from harness.client.protocol.request import SamplingParameters
+from harness.client.scoring.score_client import ScoreClient, _batches
+from harness.client.scoring.score_format import PromptAnswers, ScoreReply, ScoreRequest, UnusableScores
 from harness.core.errors import ServerError
 from tests.support.servers.score_server import Body, ScoreServer, echo, generation_only, prompt_logprobs, route, total
 

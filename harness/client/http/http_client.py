@@ -10,12 +10,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from harness.client.address import api_roots, canonical_url
-from harness.client.error_response import Refusal, TransientError, shorten
-from harness.client.http_session import HttpSession
-from harness.client.model_alias import ModelAlias
-from harness.client.model_list import model_entries, parse_models
-from harness.client.request import (
+from harness.client.http.address import api_roots, canonical_url
+from harness.client.http.http_session import HttpSession
+from harness.client.http.server_log import local_log
+from harness.client.protocol.error_response import Refusal, TransientError, shorten
+from harness.client.protocol.model_alias import ModelAlias
+from harness.client.protocol.model_list import model_entries, parse_models, score_route
+from harness.client.protocol.request import (
     NEUTRAL_PARAMETERS,
     OPTIONAL_PARAMETERS,
     ROUTES,
@@ -25,9 +26,7 @@ from harness.client.request import (
     SamplingParameters,
     message_dicts,
 )
-from harness.client.response import Reply, parse_replies
-from harness.client.score_format import score_route
-from harness.client.server_log import local_log
+from harness.client.protocol.response import Reply, parse_replies
 from harness.core.errors import ServerError
 from harness.runs.schema import ServedModel
 

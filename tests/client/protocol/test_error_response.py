@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.client.error_response import Refusal, TransientError, classify_error
+from harness.client.protocol.error_response import Refusal, TransientError, classify_error
 
 ACCOUNT = [
     (402, {"error": {"message": "Insufficient credits", "code": 402}}),

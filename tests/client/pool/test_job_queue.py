@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.client.job_queue import JobQueue, ServerSlots
-from harness.client.request import TokenRequest
-from harness.client.retry import Divide, GivenUp, Job, Lost, RetryPolicy
+from harness.client.pool.job_queue import JobQueue, ServerSlots
+from harness.client.pool.retry import Divide, GivenUp, Job, Lost, RetryPolicy
+from harness.client.protocol.request import TokenRequest
 
 
 def make_job(*numbers: int, server_losses: int = 0) -> Job:

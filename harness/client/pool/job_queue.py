@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Generic
 
-from harness.client.retry import Job, RequestT
+from harness.client.pool.retry import Job, RequestT
 
 _PREDICTIONS_AHEAD = 64
 """Predictions whose requests are built before a server asks for them."""
@@ -46,8 +46,8 @@ class ServerSlots:
 class JobQueue(Generic[RequestT]):
     """Hands out jobs to servers and takes back those that must be retried.
 
-    The order is: jobs that follow from answers, jobs that were returned, new ones; isolated jobs (harness.client.retry)
-    last, one at a time.
+    The order is: jobs that follow from answers, jobs that were returned, new ones; isolated jobs
+    (harness.client.pool.retry) last, one at a time.
 
     Args:
         jobs: yields new jobs; None where further jobs depend on answers that are still in flight.

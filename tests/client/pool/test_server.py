@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from harness.client import server_health
+from harness.client.pool import server_health
 from harness.core.errors import RunError, ServerError
 from tests.support.commands import wait_until
 from tests.support.runs.sampling_runs import QUICK_POLICY, count_outcomes, run_options, run_sampling, warnings_with

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.client.error_response import Refusal, TransientError
-from harness.client.http_session import parse_body
-from harness.client.request import ChatRequest
-from harness.client.response import Reply, parse_replies
+from harness.client.http.http_session import parse_body
+from harness.client.protocol.error_response import Refusal, TransientError
+from harness.client.protocol.request import ChatRequest
+from harness.client.protocol.response import Reply, parse_replies
 from harness.prompts.prompt_template import Message
 from tests.support.servers.chat_answers import Body
 

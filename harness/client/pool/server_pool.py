@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic
 
-from harness.client.retry import RetryPolicy
-from harness.client.server_health import ServerHealth
+from harness.client.pool.retry import RetryPolicy
+from harness.client.pool.server_health import ServerHealth
 from harness.core.deadline import Deadline, duration_text
 from harness.core.errors import DeadlineError, RunError, ServerError
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.candidates.enumeration import Position
-from harness.client.token_logprobs import UnusableLogprobs, check_prompt_tokens, read_positions
+from harness.client.protocol.token_logprobs import UnusableLogprobs, check_prompt_tokens, read_positions
 
 STOPS = frozenset((0,))
 

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import pytest
 
-from harness.client import http_session
-from harness.client.error_response import Refusal, TransientError
-from harness.client.http_client import Client
-from harness.client.model_list import parse_model
-from harness.client.request import NEUTRAL_PARAMETERS, ChatRequest, SamplingParameters, probe_request
+from harness.client.http import http_session
+from harness.client.http.http_client import Client
+from harness.client.protocol.error_response import Refusal, TransientError
+from harness.client.protocol.model_list import parse_model
+from harness.client.protocol.request import NEUTRAL_PARAMETERS, ChatRequest, SamplingParameters, probe_request
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
 from tests.support.servers.chat_answers import Body, no_grid
