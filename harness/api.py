@@ -38,8 +38,8 @@ from harness.frames.training_frame import training_frame
 from harness.predictions.saved_folder import find_folder, require_dataset
 from harness.results.score_sheet import missing_warnings
 from harness.results.summary_table import summary_table
-from harness.runs.results_schema import Results
-from harness.runs.schema import Manifest
+from harness.runs.schemas.manifest_schema import Manifest
+from harness.runs.schemas.results_schema import Results
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.run_scores import saved_results, score_saved

@@ -16,9 +16,9 @@ from pydantic import Field, SkipValidation, model_validator
 from harness.core.errors import DataError, GridError
 from harness.core.files import complete_lines
 from harness.core.grid import Grid
-from harness.runs.checked_lines import decode_line
-from harness.runs.deadline_record import RescoreDeadline
-from harness.runs.prediction_schema import OutputKey, Record, omitted_if_none
+from harness.runs.logs.checked_lines import decode_line
+from harness.runs.schemas.deadline_record import RescoreDeadline
+from harness.runs.schemas.prediction_schema import OutputKey, Record, omitted_if_none
 
 RESCORES_FILE = "rescores.jsonl"
 RescoreFailure = Literal["too_long", "unwritable"]

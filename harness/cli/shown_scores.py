@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from harness.runs.results_schema import Results
+    from harness.runs.schemas.results_schema import Results
 
 
 def show_scores(out: Path, unscored: str) -> Results | None:

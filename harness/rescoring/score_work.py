@@ -15,7 +15,7 @@ from harness.client.scoring.score_server import ScoredAnswer
 from harness.core.errors import ServerError
 from harness.core.grid import Grid
 from harness.rescoring.setup import ScoringSetup
-from harness.runs.prediction_schema import Outcome
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.plan import Sample
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.voting.live_tally import ModelTally

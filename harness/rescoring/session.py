@@ -23,9 +23,9 @@ from harness.predictions.rescore_source import RescoreSource, open_rescore_sourc
 from harness.rescoring.options import NoCandidatesError, RescoreEstimate, RescoreOptions, RescoreSummary
 from harness.rescoring.score_work import ScoreWork, view_sample
 from harness.rescoring.setup import ScoringSetup, negotiate_scoring
-from harness.runs.deadline_record import RescoreDeadline
 from harness.runs.environment import now
 from harness.runs.folder import RunFolder
+from harness.runs.schemas.deadline_record import RescoreDeadline
 from harness.sampling.engine import Engine
 from harness.sampling.progress_display import Display
 from harness.sampling.session import first_error, raise_file_limit, rare_garbage_collection

@@ -14,7 +14,7 @@ from harness.client.pool.server import Answer, AnswerT, JobServer
 from harness.client.pool.server_pool import ServerPool
 from harness.client.protocol.error_response import Refusal
 from harness.core.deadline import Deadline
-from harness.runs.prediction_schema import Outcome
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.progress_display import Display, ProgressBoard
 
 COMMIT_SECONDS = 0.5

@@ -18,8 +18,8 @@ from harness.client.protocol.response import Reply
 from harness.core.errors import ArcBenchError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog, drop_retryable
-from harness.runs.schema import Manifest, RunConfig
+from harness.runs.logs.prediction_log import PredictionLog, drop_retryable
+from harness.runs.schemas.manifest_schema import Manifest, RunConfig
 from harness.sampling.engine import Engine, Workload
 from harness.sampling.manifest_writer import ManifestWriter, initial_manifest
 from harness.sampling.options.config_draft import ConfigDraft, models_at_once, run_tasks

@@ -15,8 +15,8 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import Outcome
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.recording import prediction_line
 from tests.support.commands import wait_until

@@ -19,7 +19,7 @@ from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import PredictionRecord
+from harness.runs.schemas.prediction_schema import PredictionRecord
 from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.sampling.recording import prediction_line
 from harness.scoring.run_scores import score_run

@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.core.digests import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
-from harness.runs.schema import SourceFileRecord
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.manifest_schema import SourceFileRecord
+from harness.runs.schemas.tracker_run import TrackerRun
 from trainers.data.mixture import Mixture, SampleCounts
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.parts import ValidationRecipe

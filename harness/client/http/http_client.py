@@ -28,7 +28,7 @@ from harness.client.protocol.request import (
 )
 from harness.client.protocol.response import Reply, parse_replies
 from harness.core.errors import ServerError
-from harness.runs.schema import ServedModel
+from harness.runs.schemas.manifest_schema import ServedModel
 
 _LOOK_SECONDS = 10.0
 """Timeout for what a server answers without computing, such as its list of models."""

@@ -14,7 +14,7 @@ from harness.client.http.http_client import Client
 from harness.client.protocol.error_response import Refusal, TransientError
 from harness.client.protocol.request import ChatRequest, Request, TokenRequest
 from harness.client.protocol.response import Reply
-from harness.runs.schema import ServedModel
+from harness.runs.schemas.manifest_schema import ServedModel
 
 _TEMPLATE_TOKENS = 128
 _MESSAGE_TOKENS = 16

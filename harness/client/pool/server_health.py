@@ -16,7 +16,7 @@ from harness.client.protocol.error_response import Refusal, TransientError
 from harness.client.protocol.request import ChatRequest, Request, TokenRequest, probe_request
 from harness.client.protocol.token_logprobs import UnusableLogprobs
 from harness.core.errors import ServerError
-from harness.runs.schema import ServedModel
+from harness.runs.schemas.manifest_schema import ServedModel
 
 _LONGEST_PROBE_PAUSE = 5.0
 _REMINDER_PAUSES = (10.0, 60.0)

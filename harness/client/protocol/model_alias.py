@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.runs.schema import ServedModel
+from harness.runs.schemas.manifest_schema import ServedModel
 
 _SETTINGS = ("prompt", "encoder", "stop_token_ids", "chat_template_kwargs", "chat_template", "template_date")
 """What an adapter's manifest says about prompts."""

@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.client.protocol.error_response import TransientError
-from harness.runs.schema import ServedModel
-from harness.runs.tracker_run import TrackerRun
-from harness.runs.training_record import training_record
+from harness.runs.schemas.manifest_schema import ServedModel
+from harness.runs.schemas.tracker_run import TrackerRun
+from harness.runs.schemas.training_record import training_record
 
 
 def model_entries(data: Mapping[str, Any], root: str) -> list[dict[str, Any]]:

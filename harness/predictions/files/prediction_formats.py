@@ -16,8 +16,8 @@ from harness.predictions.files.prediction_tables import table_predictions
 from harness.predictions.files.saved_grid import read_grid
 from harness.predictions.files.table_rows import TABLE_ENDINGS, holds_table, open_table
 from harness.predictions.prediction_groups import UNNAMED
-from harness.runs.field_checks import check_index, check_number, check_text
-from harness.runs.prediction_reader import Prediction, read_predictions
+from harness.runs.logs.field_checks import check_index, check_number, check_text
+from harness.runs.logs.prediction_reader import Prediction, read_predictions
 
 Reader = Callable[[Path, Mapping[str, int], list[str]], Iterator[Prediction]]
 """Yields the predictions of a file.

@@ -15,8 +15,8 @@ from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.grid import Task
 from harness.data.dataset import Dataset, iterate_tasks
 from harness.runs.folder import config_changes
-from harness.runs.schema import RunConfig, ServedModel, StopConfig
-from harness.runs.view_schema import SearchConfig
+from harness.runs.schemas.manifest_schema import RunConfig, ServedModel, StopConfig
+from harness.runs.schemas.view_schema import SearchConfig
 from harness.sampling.options.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.sampling.options.run_options import ApiChoice, RunOptions
 from harness.sampling.options.search_options import search_config

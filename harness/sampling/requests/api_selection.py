@@ -17,7 +17,7 @@ from harness.client.pool.server_health import NoSystemRole, ServerHealth
 from harness.client.protocol.request import Request, TokenRequest
 from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
 from harness.sampling.options.config_draft import ConfigDraft, served_models
 from harness.sampling.options.search_options import with_stop_logprobs
 from harness.sampling.plan import Plan, Sample

@@ -17,7 +17,7 @@ from harness.prompts.assistant_turn import AssistantTurn
 from harness.prompts.chat_template import TemplateSettings, reads_clock, render_chat
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids, find_tokenizer_folder
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
-from harness.runs.schema import ModelConfig, RunConfig, ServedModel
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.sampling.requests.request_builder import RequestBuilder
 

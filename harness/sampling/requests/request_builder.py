@@ -11,7 +11,7 @@ from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
 from harness.prompts.prompt_template import Message
 from harness.prompts.prompt_tokenizer import PromptTokenizer
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
 from harness.sampling.options.search_options import stop_ids
 from harness.sampling.plan import Plan, PromptFormat, Sample
 

@@ -11,11 +11,11 @@ from harness.candidates.enumeration import AnswerSearch, Branch, EnumeratedAnswe
 from harness.client.pool.retry import Job
 from harness.client.protocol.request import Request
 from harness.client.protocol.response import Reply
-from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
-from harness.runs.prediction_schema import Outcome
-from harness.runs.schema import RunConfig
-from harness.runs.view_block import ViewAnswer, ViewResult
-from harness.runs.view_schema import SearchConfig, ViewOutcome
+from harness.runs.logs.prediction_reader import MASS_TOLERANCE, total_mass
+from harness.runs.logs.view_block import ViewAnswer, ViewResult
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.prediction_schema import Outcome
+from harness.runs.schemas.view_schema import SearchConfig, ViewOutcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import ProgressBoard
 from harness.sampling.requests.request_builder import RequestBuilder

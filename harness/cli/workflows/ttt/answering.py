@@ -17,8 +17,9 @@ from harness.client.protocol.model_alias import ModelAlias
 from harness.core.digests import content_hash
 from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task
-from harness.runs.schema import RunConfig
-from harness.runs.task_training import TTT_LOG, Protocol, TaskRecord
+from harness.runs.logs.task_training_log import TTT_LOG
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.task_training import Protocol, TaskRecord
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.options.task_part import TaskPart
 from harness.sampling.progress_display import Display, ProgressBoard

@@ -170,7 +170,8 @@ def _show_missing(missing: Missing) -> None:
 
 def _show_costs(out: Path) -> None:
     """Print how the tasks were trained, and what a task took."""
-    from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
+    from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+    from harness.runs.schemas.task_training import count_outcomes
 
     records = TrainingLog(out / TTT_LOG).records()
     if not records:

@@ -16,8 +16,9 @@ from harness.core.errors import RunError, format_ids
 from harness.core.grid import Task
 from harness.runs.environment import now
 from harness.runs.folder import TTT_LOCK, RunFolder
-from harness.runs.schema import Manifest
-from harness.runs.task_training import TTT_LOG, TaskRecord, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.manifest_schema import Manifest
+from harness.runs.schemas.task_training import TaskRecord
 from harness.sampling.reproduction import ReproductionResult, compare_runs, repeated_options
 from trainers.ttt.protocol import RECIPE_FILE, ReplyLine, adapter_path, read_recipe, write_recipe
 

@@ -19,8 +19,8 @@ from harness.core.grid import Task
 from harness.predictions.rescore_source import RescoreSource, open_rescore_source
 from harness.rescoring.options import RescoreOptions
 from harness.rescoring.session import rescore
-from harness.runs.deadline_record import RescoreDeadline
 from harness.runs.environment import now
+from harness.runs.schemas.deadline_record import RescoreDeadline
 
 
 def unrescored_tasks(job: TttJob, views: int) -> list[Task]:

@@ -30,7 +30,7 @@ from harness.core.errors import ConfigError, DeadlineError
 from harness.core.grid import Task
 from harness.runs.environment import now
 from harness.runs.folder import TTT_LOCK
-from harness.runs.task_training import Protocol
+from harness.runs.schemas.task_training import Protocol
 from serve.launch.machine import detect_machine
 from trainers.ttt.protocol import ReplyLine, StepLine, remove_adapter, write_recipe
 

@@ -9,8 +9,8 @@ import orjson
 
 from harness.core.augmentation import Augmentation
 from harness.core.grid import Grid
-from harness.runs.prediction_schema import Outcome, PredictionKey
-from harness.runs.view_schema import ViewOutcome
+from harness.runs.schemas.prediction_schema import Outcome, PredictionKey
+from harness.runs.schemas.view_schema import ViewOutcome
 
 
 @dataclass(frozen=True, slots=True)

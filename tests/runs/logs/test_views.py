@@ -12,10 +12,10 @@ from harness.core.augmentation import identity_view
 from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
 from harness.runs.folder import RunFolder, config_changes
-from harness.runs.prediction_log import PredictionLog, drop_retryable
-from harness.runs.prediction_reader import Prediction, holds_views, read_predictions, read_views
-from harness.runs.view_block import ViewAnswer, ViewResult, view_block
-from harness.runs.view_schema import AnswerRecord, SearchConfig, ViewRecord
+from harness.runs.logs.prediction_log import PredictionLog, drop_retryable
+from harness.runs.logs.prediction_reader import Prediction, holds_views, read_predictions, read_views
+from harness.runs.logs.view_block import ViewAnswer, ViewResult, view_block
+from harness.runs.schemas.view_schema import AnswerRecord, SearchConfig, ViewRecord
 from harness.scoring.run_scores import score_run
 from tests.support.runs.run_folders import MakeRun
 from tests.support.runs.view_runs import write_view_run

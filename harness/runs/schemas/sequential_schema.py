@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.runs.prediction_schema import Record
+from harness.runs.schemas.prediction_schema import Record
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.runs.prediction_schema import Record, omitted_if_none
-from harness.runs.schema import SourceFileRecord
+from harness.runs.schemas.manifest_schema import SourceFileRecord
+from harness.runs.schemas.prediction_schema import Record, omitted_if_none
 
 
 class SweepRow(Record):

@@ -1,17 +1,15 @@
-"""Records of test-time training in a run folder: its settings, what its model was trained on, and ttt.jsonl."""
+"""Records of test-time training: its settings and plan, what its model was trained on, and a line of ttt.jsonl."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
 from harness.core.errors import RunError, truncate
-from harness.core.files import write_atomically
-from harness.runs.prediction_schema import Record
+from harness.runs.schemas.prediction_schema import Record
 
 TrainingOutcome = Literal["trained", "cut", "not_finite", "untrained"]
 """What became of a task's training.
@@ -19,8 +17,6 @@ TrainingOutcome = Literal["trained", "cut", "not_finite", "untrained"]
 ``trained``: every step was done. ``cut``: a deadline ended it after some steps, whose adapter is used. ``not_finite``:
 a loss or gradient was not finite. ``untrained``: no step was done. The last two leave no adapter.
 """
-TTT_LOG = "ttt.jsonl"
-"""File of a run folder with one ``TaskRecord`` per line."""
 ProtocolLabel = Literal[
     "nothing of these tasks", "demonstrations of these tasks at test time", "these tasks", "not known"
 ]
@@ -119,55 +115,6 @@ class TttPlan(Record):
             for key in sorted(mine.keys() | others.keys())
             if mine.get(key) != others.get(key)
         ]
-
-
-class TrainingLog:
-    """ttt.jsonl of a run folder: one line per task that is answered. An incomplete last line is dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def records(self) -> dict[str, TaskRecord]:
-        """Return the records by task id; of a task with several lines the last. Empty without a file.
-
-        Raises:
-            RunError: a complete line is damaged.
-        """
-        by_id: dict[str, TaskRecord] = {}
-        for number, line in enumerate(self._complete_lines(), 1):
-            try:
-                record = TaskRecord.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(map(str, first["loc"])) or "content"
-                raise RunError(f"{self.path}, line {number}: {field}: {first['msg']}") from None
-            by_id[record.task_id] = record
-        return by_id
-
-    def append(self, record: TaskRecord) -> None:
-        """Add a line and write it to disk.
-
-        Raises:
-            RunError: it cannot be written.
-        """
-        try:
-            with self.path.open("ab", buffering=0) as file:
-                os.ftruncate(file.fileno(), sum(map(len, self._complete_lines())))
-                file.write(record.model_dump_json().encode() + b"\n")
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror}); make room and resume the run") from None
-
-    def remove(self, task_ids: Iterable[str]) -> None:
-        """Remove the lines of tasks that are to be done again, in one atomic step."""
-        removed = set(task_ids)
-        kept = [record for name, record in self.records().items() if name not in removed]
-        write_atomically(self.path, b"".join(record.model_dump_json().encode() + b"\n" for record in kept))
-
-    def _complete_lines(self) -> list[bytes]:
-        if not self.path.exists():
-            return []
-        return [line for line in self.path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def count_outcomes(records: Mapping[str, TaskRecord]) -> dict[str, int]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import RunError
-from harness.runs.task_training import Protocol, TrainingLog, TttConfig, TttPlan, count_outcomes
+from harness.runs.logs.task_training_log import TrainingLog
+from harness.runs.schemas.task_training import Protocol, TttConfig, TttPlan, count_outcomes
 from tests.support.runs.trained_runs import record
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.core.errors import GridError
 from harness.core.grid import Grid
-from harness.runs.json_grid import read_json_grid
+from harness.runs.logs.json_grid import read_json_grid
 
 CELLS = [0, 9, 10, -1, 1.0, True, None, "1", [1], [], {}, {"1": 1}, 123]
 VALUES = st.recursive(

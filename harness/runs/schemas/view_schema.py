@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.runs.prediction_schema import (
+from harness.runs.schemas.prediction_schema import (
     AugmentationRecord,
     Outcome,
     PredictionKey,

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from harness.core.errors import DataError, GridError, short_repr
 from harness.core.grid import Grid
-from harness.runs.field_checks import check_index, check_number, check_text
-from harness.runs.json_grid import read_json_grid
-from harness.runs.prediction_schema import FAILURES
-from harness.runs.view_schema import GreedyRecord, ViewRecord
+from harness.runs.logs.field_checks import check_index, check_number, check_text
+from harness.runs.logs.json_grid import read_json_grid
+from harness.runs.schemas.prediction_schema import FAILURES
+from harness.runs.schemas.view_schema import GreedyRecord, ViewRecord
 
 _OUTCOMES = frozenset(("grid", *FAILURES))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.core.deadline import duration_text
-from harness.runs.prediction_schema import Record
+from harness.runs.schemas.prediction_schema import Record
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.runs.deadline_record import DeadlineResult
-from harness.runs.prediction_schema import Record, omitted_if_none
-from harness.runs.sequential_schema import SequentialResult
-from harness.runs.view_schema import EnumerationResult
+from harness.runs.schemas.deadline_record import DeadlineResult
+from harness.runs.schemas.prediction_schema import Record, omitted_if_none
+from harness.runs.schemas.sequential_schema import SequentialResult
+from harness.runs.schemas.view_schema import EnumerationResult
 
 
 class Cost(Record):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue, ValidationError
 
-from harness.runs.prediction_schema import Record
+from harness.runs.schemas.prediction_schema import Record
 
 
 class TrainingRecord(Record):

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from harness.runs.deadline_record import RunDeadline
-from harness.runs.prediction_schema import Record, omitted_if_none
-from harness.runs.sequential_schema import SequentialDesign
-from harness.runs.task_training import Protocol, TttConfig
-from harness.runs.tracker_run import TrackerRun
-from harness.runs.training_record import TrainingRecord
-from harness.runs.view_schema import SearchConfig
+from harness.runs.schemas.deadline_record import RunDeadline
+from harness.runs.schemas.prediction_schema import Record, omitted_if_none
+from harness.runs.schemas.sequential_schema import SequentialDesign
+from harness.runs.schemas.task_training import Protocol, TttConfig
+from harness.runs.schemas.tracker_run import TrackerRun
+from harness.runs.schemas.training_record import TrainingRecord
+from harness.runs.schemas.view_schema import SearchConfig
 
 
 class ModelConfig(Record):
