@@ -109,7 +109,7 @@ def ttt(
       bench ttt examples/ttt-tiny.yaml --dataset toy/cross/evaluation#n=40 -n 8 --out runs/ttt --resume
     """
     from harness.cli.workflows.steps import sigterm_as_interrupt
-    from harness.cli.workflows.ttt.answering import Interrupted
+    from harness.cli.workflows.ttt.answering.answerer import Interrupted
     from harness.cli.workflows.ttt.estimate import estimate_ttt
     from harness.cli.workflows.ttt.job import TttJob, TttOptions
     from harness.cli.workflows.ttt.run import run_ttt

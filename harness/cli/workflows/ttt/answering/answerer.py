@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic
 
 from harness.cli.workflows.steps import sigterm_as_interrupt
+from harness.cli.workflows.ttt.answering.servers import AdapterSite
 from harness.cli.workflows.ttt.job import ADAPTER_PREFIX, START_NAME, TttJob
-from harness.cli.workflows.ttt.servers import AdapterSite
 from harness.client.pool.retry import RetryPolicy
 from harness.client.protocol.model_alias import ModelAlias
 from harness.core.digests import content_hash

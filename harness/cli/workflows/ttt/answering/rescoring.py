@@ -9,9 +9,9 @@ from harness.candidates.rescore_log import RescoreLog
 from harness.candidates.rescore_plan import RescorePlan
 from harness.candidates.rescores import Rescores, read_rescores
 from harness.cli.workflows.steps import sigterm_as_interrupt
-from harness.cli.workflows.ttt.answering import Answerer, Interrupted, recorded_reply
+from harness.cli.workflows.ttt.answering.answerer import Answerer, Interrupted, recorded_reply
+from harness.cli.workflows.ttt.answering.servers import say
 from harness.cli.workflows.ttt.job import TttJob
-from harness.cli.workflows.ttt.servers import say
 from harness.client.protocol.model_alias import ModelAlias
 from harness.core.deadline import Deadline, check_time
 from harness.core.errors import DeadlineError, RunError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harness.cli.workflows.cluster.node import NodeWork, Outcome, run_on_node
-from harness.cli.workflows.ttt.trainer import TrainerProcess
+from harness.cli.workflows.ttt.training.trainer import TrainerProcess
 from harness.core.errors import DeadlineError
 from trainers.ttt.protocol import ReplyLine, StepLine, TaskLine
 

@@ -22,8 +22,8 @@ from harness.cli.workflows.cluster.display import Board
 from harness.cli.workflows.cluster.node import code_versions, file_digest, is_soon
 from harness.cli.workflows.cluster.options import Placement
 from harness.cli.workflows.cluster.resources import choose_resources
-from harness.cli.workflows.ttt.group_node import GroupWork, train_group
 from harness.cli.workflows.ttt.job import TttJob
+from harness.cli.workflows.ttt.training.group_node import GroupWork, train_group
 from harness.core.deadline import Deadline
 from harness.core.digests import content_hash
 from harness.core.errors import DeadlineError, RunError

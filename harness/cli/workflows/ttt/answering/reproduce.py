@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from harness.cli.workflows.ttt.answering import Answerer, Interrupted, TaskDisplay, recorded_reply
+from harness.cli.workflows.ttt.answering.answerer import Answerer, Interrupted, TaskDisplay, recorded_reply
+from harness.cli.workflows.ttt.answering.servers import AdapterSite, with_own_server
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
-from harness.cli.workflows.ttt.servers import AdapterSite, with_own_server
 from harness.client.pool.retry import RetryPolicy
 from harness.core.digests import content_hash
 from harness.core.errors import RunError, format_ids

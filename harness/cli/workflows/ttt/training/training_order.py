@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Protocol
 
 from harness.cli.workflows.ttt.job import TttJob
-from harness.cli.workflows.ttt.trainer import TrainerProcess
+from harness.cli.workflows.ttt.training.trainer import TrainerProcess
 from harness.core.grid import Task
 from trainers.ttt.protocol import ReplyLine, TaskLine
 
