@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import DataError
 from harness.core.grid import Grid, Task
-from harness.frames.grid_html import captioned, row_html, task_html
+from harness.frames.notebook.grid_html import captioned, row_html, task_html
 from harness.predictions.model_rescores import NOT_RESCORED
 from harness.predictions.prediction_groups import ModelPredictions
 from harness.scoring.prediction_loader import SavedPredictions

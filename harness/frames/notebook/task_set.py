@@ -16,7 +16,7 @@ from harness.core.grid import Pair, Task
 from harness.data.dataset import Dataset
 from harness.data.spec import open_dataset
 from harness.frames.columns import Schema, make_frame
-from harness.frames.grid_html import task_html
+from harness.frames.notebook.grid_html import task_html
 from harness.frames.prediction_frame import grid_array
 
 Array = NDArray[np.uint8]
