@@ -22,6 +22,7 @@ from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
+    from harness.sampling.options.run_options import RunOptions
     from harness.sampling.session import SessionSummary
 
 
@@ -136,8 +137,6 @@ def run(
     """
     from harness.client.pool.retry import RetryPolicy
     from harness.sampling.options.run_options import RunOptions
-    from harness.sampling.session import sample_run
-    from harness.sampling.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
@@ -147,15 +146,7 @@ def run(
         click.echo(estimate_run(chosen).text())
         return 0
     hint = f"to resume: {resume_command()}"
-    begun: list[bool] = []
-    try:
-        summary = sample_run(chosen, on_begin=lambda: begun.append(True))
-    except NothingMeasuredError:  # the run is complete: resuming would change nothing
-        raise
-    except BaseException:
-        if begun:  # an error before the first request would come again on resuming
-            click.echo(hint, err=True)
-        raise
+    summary = _sample(chosen, hint)
     overhead = 1000 * summary.cpu_seconds / max(summary.sampled, 1)
     click.echo(
         f"{summary.sampled} {summary.noun} in {summary.seconds:.1f} s; "
@@ -171,6 +162,22 @@ def run(
     results = show_scores(chosen.out, "bench score {run} --dataset DATASET; bench submit {run} -o submission.json")
     report_scores(report_to, "run", chosen.out, results, session)
     return 0
+
+
+def _sample(options: RunOptions, hint: str) -> SessionSummary:
+    """Sample the run; if it fails after its first request, print the hint how to resume it."""
+    from harness.sampling.session import sample_run
+    from harness.sampling.unmeasured_models import NothingMeasuredError
+
+    begun: list[bool] = []
+    try:
+        return sample_run(options, on_begin=lambda: begun.append(True))
+    except NothingMeasuredError:  # the run is complete: resuming would change nothing
+        raise
+    except BaseException:
+        if begun:  # an error before the first request would come again on resuming
+            click.echo(hint, err=True)
+        raise
 
 
 def _show_missing(summary: SessionSummary) -> None:
