@@ -9,7 +9,7 @@ from random import Random
 from typing import Literal
 
 from harness.client.http.http_client import Client
-from harness.client.protocol.request import SamplingParameters
+from harness.client.protocol.parameters import SamplingParameters
 from harness.client.scoring.score_client import ScoreClient
 from harness.client.scoring.score_format import PromptAnswers, ScoreMethod, ScoreRequest
 

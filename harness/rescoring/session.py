@@ -15,7 +15,7 @@ from harness.candidates.rescores import Rescores, read_rescores
 from harness.client.http.http_client import Client
 from harness.client.pool.server_pool import before_deadline, connect_servers
 from harness.client.protocol.error_response import TransientError
-from harness.client.protocol.request import SamplingParameters
+from harness.client.protocol.parameters import SamplingParameters
 from harness.client.scoring.score_format import PromptAnswers, ScoreRequest
 from harness.client.scoring.score_server import ScoreServer
 from harness.core.deadline import Deadline

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.client.pool.server_health import NoSystemRole, ServerHealth
+from harness.client.pool.server_health import ServerHealth
+from harness.client.pool.trial_requests import NoSystemRole
 from harness.core.errors import ConfigError, RunError
 from harness.predictions.rescore_source import RescoreSource
 from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig, ServedModel

@@ -12,7 +12,7 @@ from openai import APIStatusError, NotFoundError, OpenAI
 
 from benchmarks.swapping.stock import stock_vllm
 from harness.client.http.http_client import Client
-from harness.client.protocol.request import SamplingParameters
+from harness.client.protocol.parameters import SamplingParameters
 from harness.client.scoring.score_client import ScoreClient
 from harness.client.scoring.score_format import PromptAnswers, ScoreMethod, ScoreReply, ScoreRequest
 from serve.launch.process import Server

@@ -6,6 +6,7 @@ import itertools
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,19 +14,14 @@ from typing import Any
 from harness.client.http.address import api_roots, canonical_url
 from harness.client.http.http_session import HttpSession
 from harness.client.http.server_log import local_log
-from harness.client.protocol.error_response import Refusal, TransientError, shorten
+from harness.client.protocol.error_response import Refusal, TransientError
 from harness.client.protocol.model_alias import ModelAlias
 from harness.client.protocol.model_list import model_entries, parse_models, score_route
-from harness.client.protocol.request import (
-    NEUTRAL_PARAMETERS,
-    OPTIONAL_PARAMETERS,
-    ROUTES,
+from harness.client.protocol.parameters import (
     AcceptedParameters,
-    ChatRequest,
-    Request,
     SamplingParameters,
-    message_dicts,
 )
+from harness.client.protocol.request import ROUTES, ChatRequest, Request, message_dicts
 from harness.client.protocol.response import Reply, parse_replies
 from harness.core.errors import ServerError
 from harness.runs.schemas.manifest_schema import ServedModel
@@ -157,33 +153,10 @@ class Client:
     async def negotiate_parameters(self, request: Request) -> None:
         """Find out which parameters the server refuses, by sending a request with a limit of one token.
 
-        A refusal that names a parameter is handled by ``send``. For one that does not, ever larger sets of parameters
-        are omitted until the server accepts the request.
-
         Raises:
             TransientError, Refusal: the server does not answer even the request without optional parameters.
         """
-        request = replace(request, max_tokens=1)
-        try:
-            await self.send(request)
-            return
-        except Refusal as refusal:
-            if refusal.is_systematic:
-                raise
-            reason = shorten(str(refusal))
-        parameters, before = self._parameters, set(self.omitted)
-        optional, neutral = list(OPTIONAL_PARAMETERS), list(NEUTRAL_PARAMETERS)
-        for names in (["logprobs"], optional, neutral, [*neutral, *optional]):
-            parameters.omitted = before | set(names)
-            try:
-                await self.send(request)
-            except Refusal:
-                continue
-            parameters.omitted = before
-            parameters.omit(names, reason)
-            return
-        parameters.omitted = before
-        await self.send(request)
+        await self._parameters.negotiate(partial(self.send, replace(request, max_tokens=1)))
 
     async def send(self, request: Request) -> list[Reply]:
         """Send a request once and return its answers, one per prompt.

@@ -12,6 +12,7 @@ from time import monotonic
 from harness.client.http.http_client import Client
 from harness.client.http.server_log import root_cause
 from harness.client.pool.retry import Job, RetryPolicy
+from harness.client.pool.trial_requests import send_trial, startup_error
 from harness.client.protocol.error_response import Refusal, TransientError
 from harness.client.protocol.request import ChatRequest, Request, TokenRequest, probe_request
 from harness.client.protocol.token_logprobs import UnusableLogprobs
@@ -21,10 +22,6 @@ from harness.runs.schemas.manifest_schema import ServedModel
 _LONGEST_PROBE_PAUSE = 5.0
 _REMINDER_PAUSES = (10.0, 60.0)
 """Seconds until the user is first told that a server has not answered its first request, and between reminders."""
-
-
-class NoSystemRole(ServerError):
-    """A server or a chat template accepts a prompt of the run only without its system message."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class ServerHealth:
         try:
             await self._retry(self._refresh_models)
         except (TransientError, Refusal) as error:
-            raise self._startup_error(error) from None
+            raise startup_error(self.client, self.policy, error) from None
         self.version = await self.client.version()
         self.up.set()
 
@@ -91,7 +88,7 @@ class ServerHealth:
         try:
             await self._send_all_trials()
         except (TransientError, Refusal) as error:
-            raise self._startup_error(error) from None
+            raise startup_error(self.client, self.policy, error) from None
 
     def probe(self, model: str) -> Request:
         """Return the smallest request by the run's route; a chat could fail where a model has no chat template."""
@@ -170,56 +167,13 @@ class ServerHealth:
         """
         for request in self.trials:
             try:
-                await self._retry(partial(self._send_trial, request))
+                await self._retry(partial(send_trial, self.client, request, self.probe(request.model)))
             except TransientError as error:
                 if error.kind in ("connection", "busy") or isinstance(error, UnusableLogprobs):
                     raise
                 # Perhaps only this prompt makes the server fail.
                 await self._retry(partial(self.client.negotiate_parameters, self.probe(request.model)))
         self._tried = True
-
-    async def _send_trial(self, request: Request) -> None:
-        """Negotiate the parameters with a request of the run, or with a probe if the server refuses the request itself.
-
-        Raises:
-            NoSystemRole: the server accepts the request only without system messages.
-            TransientError, Refusal: as ``Client.send``.
-        """
-        try:
-            await self.client.negotiate_parameters(request)
-            return
-        except Refusal as refusal:
-            if refusal.is_systematic:
-                raise
-            reason = str(refusal)
-            plain = None if refusal.is_context or not isinstance(request, ChatRequest) else request.without_system()
-        if plain is not None and await self._is_accepted(plain):
-            raise NoSystemRole(f"{self.client.url} takes no system message for {request.model!r} ({reason})")
-        # Perhaps the server refuses only this prompt.
-        await self.client.negotiate_parameters(self.probe(request.model))
-
-    async def _is_accepted(self, request: Request) -> bool:
-        """Return whether the server answers a request instead of refusing it."""
-        try:
-            await self.client.negotiate_parameters(request)
-        except Refusal:
-            return False
-        return True
-
-    def _startup_error(self, error: TransientError | Refusal) -> ServerError:
-        """Return the error for the user if a server cannot be used from the beginning."""
-        if isinstance(error, UnusableLogprobs):
-            return ServerError(f"{self.client.url}: {error}")
-        if isinstance(error, TransientError) and error.kind == "busy":
-            return ServerError(f"{self.client.url} was busy for {self.policy.wait:g} s (--wait): {error}")
-        if isinstance(error, Refusal) and error.is_about_account:
-            return ServerError(f"{self.client.url} refuses this user: {error}")
-        if isinstance(error, Refusal) and error.lacks_template:
-            return ServerError(
-                f"{self.client.url} has no chat template for its model: start it with one (bench serve MODEL -- "
-                f"--chat-template FILE), or use --api completions for an adapter with a template of its own ({error})"
-            )
-        return ServerError(f"{self.client.url} is not answering as an OpenAI-compatible server: {error}")
 
     async def _retry(self, action: Callable[[], Awaitable[None]]) -> None:
         """Run an action, and retry it after transient errors, within the policy's retries and ``policy.wait`` seconds.

@@ -12,6 +12,13 @@ def check_text(value: object, where: str, field: str) -> str:
     return value
 
 
+def check_object(value: object, where: str) -> dict[str, object]:
+    """Return the value if it is a JSON object, else raise DataError naming ``where``."""
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected an object, got {short_repr(value)}")
+    return value
+
+
 def check_index(value: object, where: str, field: str) -> int:
     """Return the value if it is an integer in [0, 2**63), else raise DataError naming ``where`` and the field."""
     if type(value) is not int or not 0 <= value < 1 << 63:

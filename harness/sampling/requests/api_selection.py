@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.client.pool.server import Server
-from harness.client.pool.server_health import NoSystemRole, ServerHealth
+from harness.client.pool.server_health import ServerHealth
+from harness.client.pool.trial_requests import NoSystemRole
 from harness.client.protocol.request import Request, TokenRequest
 from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError

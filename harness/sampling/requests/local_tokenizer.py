@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.client.pool.server_health import NoSystemRole, ServerHealth, TextSample
+from harness.client.pool.server_health import ServerHealth, TextSample
+from harness.client.pool.trial_requests import NoSystemRole
 from harness.client.protocol.request import ChatRequest
 from harness.core.errors import ArcBenchError, ConfigError, ServerError
 from harness.core.grid import Task

@@ -14,7 +14,8 @@ from harness.client.http import http_session
 from harness.client.http.http_client import Client
 from harness.client.protocol.error_response import Refusal, TransientError
 from harness.client.protocol.model_list import parse_model
-from harness.client.protocol.request import NEUTRAL_PARAMETERS, ChatRequest, SamplingParameters, probe_request
+from harness.client.protocol.parameters import NEUTRAL_PARAMETERS, SamplingParameters
+from harness.client.protocol.request import ChatRequest, probe_request
 from harness.core.errors import ServerError
 from harness.prompts.prompt_template import Message
 from tests.support.servers.chat_answers import Body, no_grid

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.client.http.http_client import Client
 from harness.client.protocol.error_response import Refusal
-from harness.client.protocol.request import SamplingParameters
+from harness.client.protocol.parameters import SamplingParameters
 from harness.client.scoring.score_client import ScoreClient, _batches
 from harness.client.scoring.score_format import PromptAnswers, ScoreReply, ScoreRequest, UnusableScores
 from harness.core.errors import ServerError
