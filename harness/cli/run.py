@@ -17,7 +17,7 @@ from harness.cli.parameters import (
     servers_option,
 )
 from harness.cli.report_to import report_scores, report_to_option
-from harness.cli.shown_scores import show_scores
+from harness.cli.shown_scores import show_missing, show_scores
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
@@ -154,7 +154,8 @@ def run(
         err=True,
     )
     if summary.is_cut:
-        _show_missing(summary)
+        missing = f"missing by the deadline: {summary.total - summary.done} of {summary.total} {summary.noun}"
+        show_missing(missing, "--deadline", is_everything=not summary.done)
     elif not summary.finished:
         click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
@@ -178,20 +179,3 @@ def _sample(options: RunOptions, hint: str) -> SessionSummary:
         if begun:  # an error before the first request would come again on resuming
             click.echo(hint, err=True)
         raise
-
-
-def _show_missing(summary: SessionSummary) -> None:
-    """Say what the deadline left out of a run, and how to ask for it.
-
-    Raises:
-        RunError: nothing was answered before it.
-    """
-    from harness.core.errors import RunError
-
-    click.echo(
-        f"missing by the deadline: {summary.total - summary.done} of {summary.total} {summary.noun}; to ask for them: "
-        f"{resume_command('--deadline')}",
-        err=True,
-    )
-    if not summary.done:
-        raise RunError("nothing was answered before the deadline (--deadline), so that there is nothing to score")

@@ -18,14 +18,13 @@ from harness.cli.parameters import (
     resume_command,
 )
 from harness.cli.report_to import report_scores, report_to_option
-from harness.cli.shown_scores import show_scores
+from harness.cli.shown_scores import show_missing, show_scores
 from harness.cli.workflows.cluster.connection import require_ray
 from harness.cli.workflows.cluster.options import cluster_options, take_placement
 from harness.cli_options import rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
-    from harness.cli.workflows.ttt.cutting import Missing
     from harness.cli.workflows.ttt.job import TttOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -132,7 +131,7 @@ def ttt(
             return INTERRUPTED
     _show_costs(job.out)
     if missing is not None:
-        _show_missing(missing)
+        show_missing(missing.text(), "--task", "--deadline", is_everything=missing.is_everything)
     report_scores(report_to, "ttt", job.out, show_scores(job.out, "bench submit {run} -o submission.json"))
     return 0
 
@@ -172,19 +171,6 @@ def _job_options(
     if unused := unused_keys(recipe_file, overrides):
         click.echo(f"note: keys of ordinary trainings, not used here: {', '.join(unused)}", err=True)
     return TttOptions(recipe, sampling, adapters, placement=placement, **of_training)
-
-
-def _show_missing(missing: Missing) -> None:
-    """Say what the deadline left out of a run, and how to ask for it.
-
-    Raises:
-        RunError: nothing was answered before it.
-    """
-    from harness.core.errors import RunError
-
-    click.echo(f"{missing.text()}; to ask for them: {resume_command('--task', '--deadline')}", err=True)
-    if missing.is_everything:
-        raise RunError("nothing was answered before the deadline (--deadline), so that there is nothing to score")
 
 
 def _show_costs(out: Path) -> None:
