@@ -9,7 +9,7 @@ GPU := $(shell limit=$$(command -v timeout) && limit="$$limit -k 5 $(GPU_SECONDS
 # Processes that run tests: two, or none beside the main one with a GPU, which two servers cannot share.
 WORKERS := $(if $(GPU),0,2)
 # The ways of docs/scaling.md to use several engines, servers and machines; test_scaling checks that the page has the same.
-SCALE_TESTS := tests/serving/test_several_engines.py tests/serve/client/test_many_servers.py tests/client/test_server_pool.py \
+SCALE_TESTS := tests/serving/test_several_engines.py tests/serve/client/test_many_servers.py tests/client/pool/test_server_pool.py \
 	tests/sampling/real_servers/test_nginx.py tests/sampling/real_servers/test_nginx_vllm.py tests/faults/trainer/test_two_nodes.py \
 	tests/cli/cluster/test_dispatch.py tests/cli/cluster/test_trainings.py tests/cli/sweep/test_sweep_rows.py
 export HF_HUB_DISABLE_TELEMETRY := 1

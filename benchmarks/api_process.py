@@ -166,7 +166,7 @@ def main() -> int:
     hashed = [store.get(f"hashing {repeat}", partial(hashing, work)) for repeat in range(repeats)]
 
     def values(side: str, form: Form, field: str) -> tuple[float, ...]:
-        return tuple(store.known[f"{side} {form.key} {repeat}"][field] for repeat in range(repeats))
+        return store.repeated(f"{side} {form.key}", field, repeats)
 
     findings = []
     for form in forms:

@@ -45,7 +45,7 @@ from benchmarks.enumerating.search_sides import (
     record_bodies,
 )
 from benchmarks.share.sides import TINY_BASE, make_random_model
-from harness.client.score_format import PromptAnswers
+from harness.client.scoring.score_format import PromptAnswers
 from harness.results.table_format import markdown_table
 from serve.launch.process import Server, serving
 

@@ -74,7 +74,7 @@ def main() -> int:
     measure(store, work_folder(options), sizes, repeats)
 
     def values(side: str, field: str, size: int = total) -> tuple[float, ...]:
-        return tuple(store.known[f"{side} {size} {repeat}"][field] for repeat in range(repeats))
+        return store.repeated(f"{side} {size}", field, repeats)
 
     findings = [
         Finding(

@@ -100,7 +100,7 @@ def each(store: Store, side: str, sizes: Sequence[int], repeats: int) -> tuple[f
 
 def values(store: Store, side: str, size: int, repeats: int, field: str) -> tuple[float, ...]:
     """Return a value of a side by repetition."""
-    return tuple(store.known[f"{side} {size} {i}"][field] for i in range(repeats))
+    return store.repeated(f"{side} {size}", field, repeats)
 
 
 def row(store: Store, side: str, sizes: Sequence[int], repeats: int) -> list[str]:

@@ -14,6 +14,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from statistics import median
 
@@ -23,11 +24,13 @@ from numpy.typing import NDArray
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions
 from benchmarks.common.findings import Finding, Growth
 from benchmarks.common.processes import measure_process, module_command
+from benchmarks.common.store import Store
 from harness.stats.intervals import intervals
 
 TIMES, MEGABYTES = 30, 600
 """The goals: times faster than scipy at least, and peak memory below."""
 ADAPTERS, POINTS, TASKS, DENOMINATOR, RESAMPLES = 5, 8, 400, 12 * 32, 9_999
+SIDES = ("harness", "scipy")
 SIZES = (100, 400, 1600)
 """Tasks."""
 
@@ -81,6 +84,19 @@ def missed(megabytes: float, equal: bool) -> list[str]:
     return result
 
 
+def measure_sides(store: Store, sizes: Sequence[int], repeats: int) -> None:
+    """Run the missing measurements, the two sides in turns."""
+
+    def measure(side: str, tasks: int) -> dict[str, float | str]:
+        done = measure_process(module_command("benchmarks.interval_speed", "--side", side, str(tasks)))
+        return {**done.last_line(), "memory": done.memory}
+
+    for tasks in sizes:
+        for repeat in range(repeats):
+            for side in SIDES if repeat % 2 == 0 else SIDES[::-1]:
+                store.get(f"{side} {tasks} {repeat}", partial(measure, side, tasks))
+
+
 def main() -> int:
     """Run the missing measurements and write the page."""
     arguments = parser(__doc__, "interval_speed")
@@ -89,22 +105,14 @@ def main() -> int:
     if options.side:
         print(json.dumps(one_side(options.side[0], int(options.side[1]))))
         return 0
-    store, repeats, names = open_store(options), repetitions(options), ("harness", "scipy")
-
-    def measure(side: str, tasks: int) -> dict[str, float | str]:
-        done = measure_process(module_command("benchmarks.interval_speed", "--side", side, str(tasks)))
-        return {**done.last_line(), "memory": done.memory}
-
+    store, repeats = open_store(options), repetitions(options)
     sizes = SIZES[:2] if options.quick else SIZES
-    for tasks in sizes:
-        for repeat in range(repeats):
-            for side in names if repeat % 2 == 0 else names[::-1]:
-                store.get(f"{side} {tasks} {repeat}", partial(measure, side, tasks))
+    measure_sides(store, sizes, repeats)
 
     def values(side: str, field: str, tasks: int = TASKS) -> tuple[float, ...]:
-        return tuple(store.known[f"{side} {tasks} {repeat}"][field] for repeat in range(repeats))
+        return store.repeated(f"{side} {tasks}", field, repeats)
 
-    digests = {tasks: {d for side in names for d in values(side, "digest", tasks)} for tasks in sizes}
+    digests = {tasks: {d for side in SIDES for d in values(side, "digest", tasks)} for tasks in sizes}
     equal = all(len(result) == 1 for result in digests.values())
     memory = median(values("harness", "memory")), median(values("scipy", "memory"))
     findings = [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from statistics import median
@@ -20,6 +21,7 @@ from typing import Any
 from benchmarks.common.entry import finish, open_store, parser, plain_page, repetitions
 from benchmarks.common.findings import Finding, Growth
 from benchmarks.common.processes import measure_process, module_command
+from benchmarks.common.store import Store
 
 SIDES = {"tables": "this project", "template": "`apply_chat_template` of transformers"}
 TOKENIZERS = {"digits": "one token a digit, as Qwen's", "threes": "one token for up to three digits, as Llama 3's"}
@@ -86,16 +88,13 @@ def build(side: str, kind: str, n_tasks: int) -> dict[str, float | str]:
     return {"rate": tokens / cpu, "cpu": cpu, "tokens": tokens, "ready": start, "digest": digest}
 
 
-def main() -> int:
-    """Run the missing measurements and write the page."""
-    encoded = parser(__doc__, "prompts")
-    encoded.add_argument("--side", nargs=3, metavar=("SIDE", "TOKENIZER", "TASKS"), help="run one measurement")
-    options = encoded.parse_args()
-    if options.side:
-        print(json.dumps(build(*options.side[:2], int(options.side[2]))))
-        return 0
-    sizes = (50, 200) if options.quick else (500, 1000, 2000)
-    store, repeats, names = open_store(options), repetitions(options), list(SIDES)
+def measure_sides(store: Store, sizes: Sequence[int], repeats: int) -> None:
+    """Run the missing measurements, the two sides in turns.
+
+    Raises:
+        SystemExit: their token ids differ.
+    """
+    names = list(SIDES)
 
     def measure(side: str, kind: str, size: int) -> dict[str, float | str]:
         done = measure_process(module_command("benchmarks.prompts", "--side", side, kind, str(size)))
@@ -107,8 +106,21 @@ def main() -> int:
         if len({store.known[f"{side} {kind} {size} {repeat}"]["digest"] for side in names}) > 1:
             raise SystemExit("the two ways give different ids")
 
+
+def main() -> int:
+    """Run the missing measurements and write the page."""
+    encoded = parser(__doc__, "prompts")
+    encoded.add_argument("--side", nargs=3, metavar=("SIDE", "TOKENIZER", "TASKS"), help="run one measurement")
+    options = encoded.parse_args()
+    if options.side:
+        print(json.dumps(build(*options.side[:2], int(options.side[2]))))
+        return 0
+    sizes = (50, 200) if options.quick else (500, 1000, 2000)
+    store, repeats = open_store(options), repetitions(options)
+    measure_sides(store, sizes, repeats)
+
     def values(side: str, kind: str, field: str, size: int = sizes[-1]) -> tuple[float, ...]:
-        return tuple(store.known[f"{side} {kind} {size} {repeat}"][field] for repeat in range(repeats))
+        return store.repeated(f"{side} {kind} {size}", field, repeats)
 
     findings, growths = [], []
     for kind, what in TOKENIZERS.items():

@@ -94,7 +94,7 @@ def main() -> int:
     measure(store, work_folder(options), sizes, repeats)
 
     def values(side: str, field: str, size: int = total) -> tuple[float, ...]:
-        return tuple(store.known[f"{side} {size} {repeat}"][field] for repeat in range(repeats))
+        return store.repeated(f"{side} {size}", field, repeats)
 
     both = [(store.known[f"command {size} 0"]["metrics"], store.known[f"script {size} 0"]["metrics"]) for size in sizes]
     agree = all(math.isclose(a[name], b[name], abs_tol=1e-9) for a, b in both for name in METRICS)

@@ -48,7 +48,7 @@ def main() -> int:
             store.get(f"{name} {repeat}", lambda command=command: measure_process(command, quiet).figures())  # type: ignore[misc]
 
     def values(name: str, field: str) -> tuple[float, ...]:
-        return tuple(store.known[f"{name} {repeat}"][field] for repeat in range(repeats))
+        return store.repeated(name, field, repeats)
 
     findings = []
     for name in ours:

@@ -26,20 +26,20 @@ from harness.candidates.pool_schema import PoolManifest
 from harness.core.errors import ConfigError, UnknownOutputError, UnusableRuleError
 from harness.frames.candidate_frame import candidate_frame
 from harness.frames.comparisons import Comparisons, Scored, compare_scored, markdown_with_warnings
+from harness.frames.notebook.shown_attempts import ShownAttempts, show_attempts
+from harness.frames.notebook.shown_report import Report
+from harness.frames.notebook.task_set import ShownTask, TaskSet, load_dataset
 from harness.frames.prediction_frame import GridArrays, prediction_table, rows_of_views
 from harness.frames.recipe_comparisons import RecipeComparisons, compare_recipes
 from harness.frames.rescore_frame import rescore_frame
 from harness.frames.score_frames import config_frame, score_frame, task_frame
-from harness.frames.shown_attempts import ShownAttempts, show_attempts
-from harness.frames.shown_report import Report
 from harness.frames.sources import FrameSource, SavedSource, Source, only_model, reported_source
-from harness.frames.task_set import ShownTask, TaskSet, load_dataset
 from harness.frames.training_frame import training_frame
 from harness.predictions.saved_folder import find_folder, require_dataset
 from harness.results.score_sheet import missing_warnings
 from harness.results.summary_table import summary_table
-from harness.runs.results_schema import Results
-from harness.runs.schema import Manifest
+from harness.runs.schemas.manifest_schema import Manifest
+from harness.runs.schemas.results_schema import Results
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.run_scores import saved_results, score_saved

@@ -75,6 +75,10 @@ class Store:
             file.write(json.dumps(line) + "\n")
         self.known[key] = line
 
+    def repeated(self, case: str, field: str, repeats: int) -> tuple[Any, ...]:
+        """Return a field of the repetitions of a case, whose keys are the case and the number of the repetition."""
+        return tuple(self.known[f"{case} {repeat}"][field] for repeat in range(repeats))
+
     def versions(self) -> list[str]:
         """Return the commits that were measured; + marks one with changes."""
         return sorted({str(line["version"]) for line in self.known.values()})

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal
 
-from harness.client.http_client import Client
-from harness.client.request import SamplingParameters
-from harness.client.score_format import PromptAnswers, ScoreMethod, ScoreRequest
-from harness.client.scoring import ScoreClient
+from harness.client.http.http_client import Client
+from harness.client.protocol.parameters import SamplingParameters
+from harness.client.scoring.score_client import ScoreClient
+from harness.client.scoring.score_format import PromptAnswers, ScoreMethod, ScoreRequest
 
 VIEWS, CANDIDATES, ANSWER_TOKENS = 8, 8, 90
 Method = ScoreMethod | Literal["floor"]

@@ -16,9 +16,9 @@ import orjson
 
 from benchmarks.enumerating.recorder import recording
 from benchmarks.share.sides import ROUTES, send
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import EnumeratedView, read_predictions, read_views
+from harness.runs.logs.prediction_reader import EnumeratedView, read_predictions, read_views
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import sample_run

@@ -27,7 +27,7 @@ from harness.predictions.declared_tasks import declared_tasks
 from harness.predictions.prediction_groups import group_predictions
 from harness.results.table_format import difference_interval, markdown_table, p_value, points, with_interval
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import read_predictions, read_views
+from harness.runs.logs.prediction_reader import read_predictions, read_views
 from harness.scoring.model_scores import ModelScores, score_intervals, score_model, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs
 from harness.scoring.prediction_loader import open_predictions

@@ -78,7 +78,7 @@ def make_random_model(folder: Path, length: int = LENGTH) -> None:
 
 def run_options(setting: Setting, url: str, api: str, seed: int, out: Path) -> RunOptions:
     """Return the options of the measured run. Each seed has different prompts."""
-    from harness.client.retry import RetryPolicy
+    from harness.client.pool.retry import RetryPolicy
     from harness.sampling.options.run_options import RunOptions
 
     return RunOptions(

@@ -120,15 +120,7 @@ def by_loop(setting: Setting, folder: Path) -> Cost:
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: _rate(k, recipe))
         total = 0.0
         for step in steps[task.id]:
-            n_answer, total = int((step["labels"] != -100).sum()), 0.0
-            for part in step["micro_batches"]:
-                hidden = network.model(input_ids=part["input_ids"], use_cache=False).last_hidden_state[:, :-1]
-                learned = part["labels"][:, 1:] != -100
-                logits = network.lm_head(hidden[learned]).float()
-                targets = part["labels"][:, 1:][learned]
-                loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / n_answer
-                loss.backward()
-                total += float(loss.detach())
+            total = _add_gradients(network, step)
             torch.nn.utils.clip_grad_norm_(weights, recipe.max_grad_norm)
             optimizer.step()
             schedule.step()
@@ -136,6 +128,22 @@ def by_loop(setting: Setting, folder: Path) -> Cost:
         return total
 
     return _timed(setting, train)
+
+
+def _add_gradients(network: Any, step: Any) -> float:
+    """Add the gradients of a step's micro-batches to the weights; return the mean loss of the answers' tokens."""
+    import torch
+
+    n_answer, total = int((step["labels"] != -100).sum()), 0.0
+    for part in step["micro_batches"]:
+        hidden = network.model(input_ids=part["input_ids"], use_cache=False).last_hidden_state[:, :-1]
+        learned = part["labels"][:, 1:] != -100
+        logits = network.lm_head(hidden[learned]).float()
+        targets = part["labels"][:, 1:][learned]
+        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / n_answer
+        loss.backward()
+        total += float(loss.detach())
+    return total
 
 
 def _rate(step: int, recipe: Recipe) -> float:

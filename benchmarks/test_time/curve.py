@@ -15,8 +15,8 @@ from benchmarks.test_time.contestants import Setting
 from harness.cli.workflows.steps import run_bench
 from harness.results.table_format import markdown_table, with_interval
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import Metric
-from harness.runs.task_training import TTT_LOG, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.results_schema import Metric
 
 STEPS = (5, 10, 20, 40, 80)
 METRICS = ("accuracy", "pass_n", "vote_2")

@@ -12,7 +12,8 @@ from statistics import fmean, median
 from benchmarks.test_time.evidence import REAL, SCHEDULES, SEED, Experiment
 from harness.results.comparison_table import comparison_footnote, comparison_table
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.task_training import count_outcomes
 from harness.scoring.model_scores import ModelScores, score_intervals
 from harness.scoring.paired_comparison import HEADLINE, compare_pairs
 from harness.scoring.prediction_loader import open_predictions

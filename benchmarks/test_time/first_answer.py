@@ -12,8 +12,8 @@ from time import monotonic
 
 from benchmarks.common.store import Line
 from benchmarks.test_time.contestants import Setting
-from harness.cli.workflows.ttt.servers import AdapterSite
-from harness.cli.workflows.ttt.trainer import TrainerProcess
+from harness.cli.workflows.ttt.answering.servers import AdapterSite
+from harness.cli.workflows.ttt.training.trainer import TrainerProcess
 from harness.core.augmentation import sampling_view
 from harness.core.grid import Task
 from harness.prompts.grid_encoder import parse_encoder

@@ -15,7 +15,7 @@ from harness.candidates.pool_schema import CandidateRecord, PoolManifest
 from harness.core.errors import DataError, RunError
 from harness.core.files import atomic_writer
 from harness.runs.checked_json import read_record, write_record
-from harness.runs.checked_lines import decode_line, encode_line
+from harness.runs.logs.checked_lines import decode_line, encode_line
 
 _REMEDY = "restore it, or make the pool again (bench pool)"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.runs.prediction_schema import Record
-from harness.runs.results_schema import Metric, Results, RuleResult
+from harness.runs.schemas.prediction_schema import Record
+from harness.runs.schemas.results_schema import Metric, Results, RuleResult
 
 
 class ChosenResult(Record):

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from harness.runs.prediction_schema import Record
-from harness.runs.schema import Environment, ModelConfig
+from harness.runs.schemas.manifest_schema import Environment, ModelConfig
+from harness.runs.schemas.prediction_schema import Record
 
 Count = Annotated[int, Field(ge=0)]
 

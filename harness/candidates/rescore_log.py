@@ -8,9 +8,9 @@ from pathlib import Path
 from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, read_rescores
 from harness.core.errors import RunError
 from harness.core.files import atomic_writer
-from harness.runs.checked_lines import encode_line
-from harness.runs.deadline_record import RescoreDeadline
-from harness.runs.prediction_log import PredictionLog
+from harness.runs.logs.checked_lines import encode_line
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.schemas.deadline_record import RescoreDeadline
 
 
 class RescoreLog:

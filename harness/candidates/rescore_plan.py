@@ -8,7 +8,7 @@ from itertools import chain
 
 from harness.candidates.rescores import Rescores
 from harness.core.grid import Grid
-from harness.runs.prediction_schema import OutputKey
+from harness.runs.schemas.prediction_schema import OutputKey
 
 Candidates = Mapping[str, Mapping[OutputKey, Sequence[Grid]]]
 """By model and test output, the candidates, best first by vote."""

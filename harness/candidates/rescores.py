@@ -16,9 +16,9 @@ from pydantic import Field, SkipValidation, model_validator
 from harness.core.errors import DataError, GridError
 from harness.core.files import complete_lines
 from harness.core.grid import Grid
-from harness.runs.checked_lines import decode_line
-from harness.runs.deadline_record import RescoreDeadline
-from harness.runs.prediction_schema import OutputKey, Record, omitted_if_none
+from harness.runs.logs.checked_lines import decode_line
+from harness.runs.schemas.deadline_record import RescoreDeadline
+from harness.runs.schemas.prediction_schema import OutputKey, Record, omitted_if_none
 
 RESCORES_FILE = "rescores.jsonl"
 RescoreFailure = Literal["too_long", "unwritable"]
@@ -66,7 +66,7 @@ class RescoreRecord(Record):
     n_tokens: Annotated[int, Field(gt=0)]
     """Number of these tokens."""
     method: str | None = omitted_if_none()
-    """How the server scored (harness.client.score_format)."""
+    """How the server scored (harness.client.scoring.score_format)."""
     failure: RescoreFailure | None = omitted_if_none()
 
     @model_validator(mode="after")

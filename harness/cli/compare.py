@@ -70,14 +70,8 @@ def compare(
     bench compare --recipe a=runs/x@a0,runs/x@a1 --recipe b=runs/x@b0,runs/x@b1
     """
     from harness.scoring.run_selector import select_models
-    from harness.voting.metrics import ENUMERATED_METRICS
 
-    if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
-        raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
-    if bool(runs) == bool(recipes):
-        raise click.UsageError("name the runs to compare, or recipes with --recipe NAME=RUN@MODEL,RUN@MODEL")
-    if per_adapter and (recipes or paired_seeds):
-        raise click.UsageError("--per-adapter compares no recipes: leave out --recipe and --paired-seeds")
+    _check_usage(runs, recipes, metrics, per_adapter, paired_seeds)
     named = _named_recipes(recipes)
     names = runs or tuple(run for listed in named.values() for run in listed)
     selected = select_models(names, common, rule, scorer)
@@ -95,6 +89,20 @@ def compare(
         text = "\n\n".join([text, *_label(grouping)])
     print_result(text, content, json_file)
     report_comparisons(report_to, names, content, selected.seed)
+
+
+def _check_usage(
+    runs: Sequence[str], recipes: Sequence[str], metrics: Sequence[str], per_adapter: bool, paired: bool
+) -> None:
+    """Raise UsageError unless the options name metrics, and either runs or recipes."""
+    from harness.voting.metrics import ENUMERATED_METRICS
+
+    if unknown := [name for name in metrics if name not in ENUMERATED_METRICS]:
+        raise click.UsageError(f"there is no metric {unknown[0]!r}; choose of {', '.join(ENUMERATED_METRICS)}")
+    if bool(runs) == bool(recipes):
+        raise click.UsageError("name the runs to compare, or recipes with --recipe NAME=RUN@MODEL,RUN@MODEL")
+    if per_adapter and (recipes or paired):
+        raise click.UsageError("--per-adapter compares no recipes: leave out --recipe and --paired-seeds")
 
 
 def _named_recipes(options: Sequence[str]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
-    from harness.runs.training_record import TrainingRecord
+    from harness.runs.schemas.training_record import TrainingRecord
 
 C = TypeVar("C", bound=Callable[..., object])
 _SHOWN_KEYS = 8
@@ -140,7 +140,7 @@ def _with_training(models: Sequence[TrainedModel], folders: Sequence[Path]) -> l
         ConfigError: a model of which only the name is known could be one of several adapters of that name.
     """
     from harness.core.digests import ADAPTER_FILES, content_hash
-    from harness.runs.training_record import training_record
+    from harness.runs.schemas.training_record import training_record
     from trainers.store.manifest import read_manifest
 
     if not folders or all(model.training is not None for model in models):

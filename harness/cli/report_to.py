@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from harness.runs.results_schema import Results
+    from harness.runs.schemas.results_schema import Results
     from harness.trackers.report import TrackerReport
 
 
@@ -139,7 +139,7 @@ def report_sweep(trackers: Sequence[str], out: Path, title: str, tables: Path, r
 
 
 def _link(run: Mapping[str, Any]) -> str:
-    from harness.runs.tracker_run import TrackerRun
+    from harness.runs.schemas.tracker_run import TrackerRun
 
     return TrackerRun.model_validate(run).as_link()
 

@@ -44,7 +44,7 @@ def reproduce(
     Example:
       bench reproduce runs/first --out runs/again
     """
-    from harness.client.retry import RetryPolicy
+    from harness.client.pool.retry import RetryPolicy
     from harness.core.errors import ConfigError
     from harness.runs.folder import RunFolder
     from harness.sampling.reproduction import reproduce_run
@@ -52,7 +52,7 @@ def reproduce(
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     manifest = RunFolder(run_folder).manifest()
     if manifest.config.ttt is not None:
-        from harness.cli.workflows.ttt.reproduce import reproduce_trained_tasks
+        from harness.cli.workflows.ttt.answering.reproduce import reproduce_trained_tasks
 
         if (agreement := reproduce_trained_tasks(run_folder, out, servers, adapters, api_key, resume, policy)) is None:
             click.echo(f"what was answered is saved; to resume: {resume_command()}", err=True)

@@ -51,7 +51,7 @@ def rescore(
       bench rescore runs/first --server http://127.0.0.1:8000 --model judge
       bench score runs/first --rules all
     """
-    from harness.client.retry import RetryPolicy
+    from harness.client.pool.retry import RetryPolicy
     from harness.rescoring.options import NoCandidatesError, RescoreOptions
     from harness.rescoring.session import estimate_rescore
     from harness.rescoring.session import rescore as run_session

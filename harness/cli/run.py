@@ -17,11 +17,12 @@ from harness.cli.parameters import (
     servers_option,
 )
 from harness.cli.report_to import report_scores, report_to_option
-from harness.cli.shown_scores import show_scores
+from harness.cli.shown_scores import show_missing, show_scores
 from harness.cli_options import rule_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
+    from harness.sampling.options.run_options import RunOptions
     from harness.sampling.session import SessionSummary
 
 
@@ -134,10 +135,8 @@ def run(
       bench run --server http://127.0.0.1:8000 --model base --model cross \\
         --dataset arc1/evaluation -n 32 --out runs/first
     """
-    from harness.client.retry import RetryPolicy
+    from harness.client.pool.retry import RetryPolicy
     from harness.sampling.options.run_options import RunOptions
-    from harness.sampling.session import sample_run
-    from harness.sampling.unmeasured_models import NothingMeasuredError
 
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     chosen = RunOptions(servers=servers, models=models, policy=policy, **options)  # type: ignore[arg-type]
@@ -147,15 +146,7 @@ def run(
         click.echo(estimate_run(chosen).text())
         return 0
     hint = f"to resume: {resume_command()}"
-    begun: list[bool] = []
-    try:
-        summary = sample_run(chosen, on_begin=lambda: begun.append(True))
-    except NothingMeasuredError:  # the run is complete: resuming would change nothing
-        raise
-    except BaseException:
-        if begun:  # an error before the first request would come again on resuming
-            click.echo(hint, err=True)
-        raise
+    summary = _sample(chosen, hint)
     overhead = 1000 * summary.cpu_seconds / max(summary.sampled, 1)
     click.echo(
         f"{summary.sampled} {summary.noun} in {summary.seconds:.1f} s; "
@@ -163,7 +154,8 @@ def run(
         err=True,
     )
     if summary.is_cut:
-        _show_missing(summary)
+        missing = f"missing by the deadline: {summary.total - summary.done} of {summary.total} {summary.noun}"
+        show_missing(missing, "--deadline", is_everything=not summary.done)
     elif not summary.finished:
         click.echo(f"{summary.done} of {summary.total} {summary.noun} are saved; {hint}", err=True)
         return INTERRUPTED
@@ -173,18 +165,17 @@ def run(
     return 0
 
 
-def _show_missing(summary: SessionSummary) -> None:
-    """Say what the deadline left out of a run, and how to ask for it.
+def _sample(options: RunOptions, hint: str) -> SessionSummary:
+    """Sample the run; if it fails after its first request, print the hint how to resume it."""
+    from harness.sampling.session import sample_run
+    from harness.sampling.unmeasured_models import NothingMeasuredError
 
-    Raises:
-        RunError: nothing was answered before it.
-    """
-    from harness.core.errors import RunError
-
-    click.echo(
-        f"missing by the deadline: {summary.total - summary.done} of {summary.total} {summary.noun}; to ask for them: "
-        f"{resume_command('--deadline')}",
-        err=True,
-    )
-    if not summary.done:
-        raise RunError("nothing was answered before the deadline (--deadline), so that there is nothing to score")
+    begun: list[bool] = []
+    try:
+        return sample_run(options, on_begin=lambda: begun.append(True))
+    except NothingMeasuredError:  # the run is complete: resuming would change nothing
+        raise
+    except BaseException:
+        if begun:  # an error before the first request would come again on resuming
+            click.echo(hint, err=True)
+        raise

@@ -1,4 +1,4 @@
-"""Score the run that a command has just finished, and print its table."""
+"""Score the run that a command has just finished, and print its table; or say what its deadline left out."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.parameters import resume_command
+
 if TYPE_CHECKING:
-    from harness.runs.results_schema import Results
+    from harness.runs.schemas.results_schema import Results
 
 
 def show_scores(out: Path, unscored: str) -> Results | None:
@@ -36,3 +38,21 @@ def show_scores(out: Path, unscored: str) -> Results | None:
     click.echo(summary_table(results))
     click.echo(f"written: {RunFolder(out).results_path}")
     return results
+
+
+def show_missing(missing: str, *without: str, is_everything: bool) -> None:
+    """Say what the deadline left out of a run, and how to ask for it.
+
+    Args:
+        missing: the counts, as a phrase.
+        without: as in ``resume_command``.
+        is_everything: whether nothing was answered.
+
+    Raises:
+        RunError: nothing was answered before the deadline.
+    """
+    from harness.core.errors import RunError
+
+    click.echo(f"{missing}; to ask for them: {resume_command(*without)}", err=True)
+    if is_everything:
+        raise RunError("nothing was answered before the deadline (--deadline), so that there is nothing to score")

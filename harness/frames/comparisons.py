@@ -17,7 +17,7 @@ from harness.results.comparison_table import comparison_footnote, comparison_tab
 from harness.results.markdown_html import to_html
 from harness.results.recipe_table import ADAPTERS_ONLY
 from harness.results.sequential_text import sequential_text
-from harness.runs.sequential_schema import SequentialResult
+from harness.runs.schemas.sequential_schema import SequentialResult
 from harness.scoring.matched_runs import ChosenModel, ScoredRun, compare_matched, match_runs, scored_run
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import PairedComparison

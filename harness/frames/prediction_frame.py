@@ -17,8 +17,8 @@ from harness.frames.columns import Columns, Schema
 from harness.predictions.files.prediction_tables import PooledVote
 from harness.predictions.pooled_outputs import POOL
 from harness.predictions.prediction_stream import PredictionStream
-from harness.runs.prediction_reader import EnumeratedView, Prediction
-from harness.runs.prediction_schema import OutputKey
+from harness.runs.logs.prediction_reader import EnumeratedView, Prediction
+from harness.runs.schemas.prediction_schema import OutputKey
 
 DRAWN: Schema = {
     "model": "category",

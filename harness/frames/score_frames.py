@@ -8,8 +8,8 @@ import pandas as pd
 
 from harness.candidates.pool_schema import PoolManifest
 from harness.frames.columns import Schema, make_frame
-from harness.runs.results_schema import Results
-from harness.runs.schema import Manifest, ModelConfig
+from harness.runs.schemas.manifest_schema import Manifest, ModelConfig
+from harness.runs.schemas.results_schema import Results
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import PairedComparison
 from harness.scoring.prediction_loader import SavedPredictions

@@ -7,7 +7,7 @@ import pandas as pd
 from harness.core.errors import ConfigError
 from harness.frames.columns import Schema, make_frame
 from harness.frames.sources import Source
-from harness.runs.task_training import TTT_LOG, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
 
 TRAINED: Schema = {
     "task_id": "category",

@@ -9,7 +9,7 @@ from harness.core.errors import ArcBenchError, DataError
 from harness.core.grid import Task
 from harness.data.spec import open_dataset
 from harness.inspection.leak_detection import LeakDetector, LeakFindings
-from harness.runs.task_training import Protocol, ProtocolLabel
+from harness.runs.schemas.task_training import Protocol, ProtocolLabel
 
 _BASE = "the base model's own training is not covered"
 

@@ -17,8 +17,8 @@ from harness.predictions.pooled_outputs import MemberPredictions
 from harness.predictions.prediction_groups import UNNAMED, ModelPredictions
 from harness.predictions.saved_folder import RUN
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import OutputKey
-from harness.runs.schema import Manifest, RunConfig
+from harness.runs.schemas.manifest_schema import Manifest, RunConfig
+from harness.runs.schemas.prediction_schema import OutputKey
 from harness.scoring.matched_runs import unfinished_warnings
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.run_selector import split_run_name

@@ -9,7 +9,7 @@ from harness.candidates.pool_results import ChosenResult, MemberResult, PoolDiff
 from harness.core.errors import UnusableRuleError
 from harness.predictions.model_rescores import NOT_RESCORED
 from harness.predictions.pool_loader import OpenPool
-from harness.runs.results_schema import Metric, Results
+from harness.runs.schemas.results_schema import Metric, Results
 from harness.scoring.model_scores import ModelScores, make_results, score_model
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs
 from harness.scoring.prediction_loader import SavedPredictions

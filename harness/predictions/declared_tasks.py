@@ -9,7 +9,7 @@ from harness.core.errors import DataError, format_ids
 from harness.core.grid import Task
 from harness.data.dataset import SHOWN_DIGITS, Dataset, content_digest, without_test_outputs
 from harness.data.spec import open_dataset
-from harness.runs.schema import Manifest
+from harness.runs.schemas.manifest_schema import Manifest
 
 
 def declared_tasks(manifest: Manifest) -> list[Task]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from harness.candidates.enumeration import add_probabilities
 from harness.core.grid import Grid
 from harness.predictions.prediction_groups import ModelPredictions, OutputGroups, OutputPredictions
-from harness.runs.prediction_reader import EnumeratedView, Prediction
-from harness.runs.view_schema import EnumerationResult, view_failure
+from harness.runs.logs.prediction_reader import EnumeratedView, Prediction
+from harness.runs.schemas.view_schema import EnumerationResult, view_failure
 from harness.voting.enumerated_metrics import score_views
 from harness.voting.metrics import OutputScore
 from harness.voting.ranking import Vote

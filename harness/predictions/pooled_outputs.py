@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from harness.candidates.pool_schema import PoolMember
 from harness.core.grid import Grid
 from harness.predictions.prediction_groups import ModelPredictions, OutputPredictions
-from harness.runs.prediction_schema import OutputKey
+from harness.runs.schemas.prediction_schema import OutputKey
 from harness.voting.metrics import OutputScore
 from harness.voting.pooled_metrics import score_pooled_votes
 from harness.voting.ranking import Vote

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from harness.core.errors import DataError
 from harness.core.grid import Grid
-from harness.runs.prediction_reader import Prediction
+from harness.runs.logs.prediction_reader import Prediction
 from harness.voting.ranking import Vote
 
 UNNAMED = "-"

@@ -27,7 +27,7 @@ from harness.predictions.pooled_outputs import MemberPredictions
 from harness.predictions.prediction_groups import raise_problems
 from harness.predictions.saved_folder import find_folder, require_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import EnumeratedView, Prediction, holds_views, read_predictions, read_views
+from harness.runs.logs.prediction_reader import EnumeratedView, Prediction, holds_views, read_predictions, read_views
 
 
 @dataclass(frozen=True, slots=True)

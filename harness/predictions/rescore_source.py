@@ -20,8 +20,8 @@ from harness.predictions.pooled_outputs import pooled_predictions
 from harness.predictions.prediction_groups import ModelPredictions, OutputPredictions
 from harness.predictions.run_predictions import read_run_predictions
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import OutputKey
-from harness.runs.schema import Manifest, ModelConfig
+from harness.runs.schemas.manifest_schema import Manifest, ModelConfig
+from harness.runs.schemas.prediction_schema import OutputKey
 from harness.voting.ranking import rank_votes
 
 

@@ -9,9 +9,9 @@ from harness.core.grid import Task
 from harness.predictions.enumerated_outputs import group_views
 from harness.predictions.prediction_groups import ModelPredictions, check_counts, group_predictions
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
-from harness.runs.results_schema import Cost
-from harness.runs.schema import Manifest, RunConfig
+from harness.runs.logs.prediction_reader import EnumeratedView, Prediction, read_predictions, read_views
+from harness.runs.schemas.manifest_schema import Manifest, RunConfig
+from harness.runs.schemas.results_schema import Cost
 
 _NEVER_SENT = "too_long"
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
-from operator import eq
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
@@ -27,14 +25,12 @@ from harness.prompts.chat_template import (
 )
 from harness.prompts.grid_text import GridEncoder, GridWriter
 from harness.prompts.prompt_template import Prompt, load_prompt, nosystem_prompt
-from harness.prompts.table_probes import probe_tasks, random_task
+from harness.prompts.table_probes import fastest_table, probe_tasks, random_task
 from harness.prompts.table_tokenizer import SlottedText, SlotWriter, TableTokenizer, slot_grids, slot_task
 from harness.prompts.token_ranges import TokenRange, ranges_by_offset
 from harness.prompts.training_sample import TrainingSample
 
 _PROBE_GRID = Grid(2, 3, bytes((0, 1, 2, 3, 4, 5)))
-_TABLES = {"cells": 1, "triples": 3, "pairs": 2, "rows": 0}
-"""Number of cells looked up at a time, by table name, fastest table first; 0 stands for whole rows."""
 _PROBE = Task("probe", (Pair(_PROBE_GRID, _PROBE_GRID),) * 2, (Pair(_PROBE_GRID, _PROBE_GRID),))
 
 
@@ -67,9 +63,8 @@ class PromptTokenizer:
         """Whether the prompt's system message, if it has one, is in the rendered text. Some templates drop it."""
         self._turn = self._find_turn()
         self._joined = self._is_joined()
-        self.method = "tokenizer"
+        self.method, self._table = self._fastest_table() if fast and not self._joined else ("tokenizer", None)
         """Where ids come from: a table of ``cells``, ``pairs`` of cells, ``triples`` or ``rows``, or ``tokenizer``."""
-        self._table = self._checked_table() if fast and not self._joined else None
 
     @property
     def turn(self) -> AssistantTurn:
@@ -198,17 +193,10 @@ class PromptTokenizer:
         """Return the table for a task; None without one, and for rows over 30, with which tables were not checked."""
         return None if self._table is None or task.has_long_rows() else self._table
 
-    def _checked_table(self) -> TableTokenizer | None:
-        """Return the fastest table whose ids equal the tokenizer's on all probes, or None; set ``method``."""
-        tasks = probe_tasks()
-        expected = [[self._encode_text(text) for text in self._texts(task, 0)] for task in tasks]
-        for (method, cells), cut in product(_TABLES.items(), (True, False)):
-            table = TableTokenizer(self._encode_text, self.encoder, self._slotted_texts, cut=cut, cells=cells)
-            ids = ([table.prompt_ids(task, 0), table.answer_ids(task, 0)] for task in tasks)
-            if all(map(eq, ids, expected)):
-                self.method = method
-                return table
-        return None
+    def _fastest_table(self) -> tuple[str, TableTokenizer | None]:
+        """Return the fastest table whose ids equal the tokenizer's on all probes, with its name."""
+        expected = [[self._encode_text(text) for text in self._texts(task, 0)] for task in probe_tasks()]
+        return fastest_table(self._encode_text, self.encoder, self._slotted_texts, expected)
 
     def _slotted_texts(self, n_train: int) -> tuple[SlottedText, SlottedText]:
         """Return prompt and answer of tasks with ``n_train`` train pairs, with slots in place of grids."""

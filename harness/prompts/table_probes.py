@@ -1,18 +1,45 @@
-"""Tasks on which a table of token ids must agree with the tokenizer before the table is used."""
+"""The fastest table of token ids that agrees with a tokenizer, and the tasks on which it must agree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import product
+from operator import eq
 
 from harness.core.grid import COLOURS, MAX_SIDE, Grid, Task
 from harness.core.random_stream import Stream
-from harness.prompts.table_tokenizer import task_from_grids
+from harness.prompts.grid_text import GridEncoder
+from harness.prompts.table_tokenizer import SlottedText, TableTokenizer, task_from_grids
 
+_TABLES = {"cells": 1, "triples": 3, "pairs": 2, "rows": 0}
+"""Number of cells looked up at a time, by table name, fastest table first; 0 stands for whole rows."""
 _RANDOM = 8
 """Number of random tasks; they have 1, 2, … train pairs."""
 _PAIRS = 5
 """Number of pairs in each systematic task."""
+
+
+def fastest_table(
+    encode: Callable[[str], list[int]],
+    encoder: GridEncoder,
+    slotted_texts: Callable[[int], tuple[SlottedText, SlottedText]],
+    expected: Sequence[list[list[int]]],
+) -> tuple[str, TableTokenizer | None]:
+    """Return the name of the fastest table whose ids are the expected ones, and the table; ``tokenizer`` without one.
+
+    Args:
+        encode: returns the token ids of a text.
+        slotted_texts: returns prompt and answer of tasks with a number of train pairs, with slots in place of grids.
+        expected: the ids of prompt and answer of each of ``probe_tasks``.
+    """
+    tasks = probe_tasks()
+    for (method, cells), cut in product(_TABLES.items(), (True, False)):
+        table = TableTokenizer(encode, encoder, slotted_texts, cut=cut, cells=cells)
+        ids = ([table.prompt_ids(task, 0), table.answer_ids(task, 0)] for task in tasks)
+        if all(map(eq, ids, expected)):
+            return method, table
+    return "tokenizer", None
 
 
 @cache

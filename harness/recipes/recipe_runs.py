@@ -9,8 +9,8 @@ from pathlib import Path
 from harness.core.errors import ConfigError
 from harness.recipes.half_splits import HalfScores, half_scores
 from harness.runs.folder import RunFolder
-from harness.runs.schema import ModelConfig
-from harness.runs.training_record import TrainingRecord
+from harness.runs.schemas.manifest_schema import ModelConfig
+from harness.runs.schemas.training_record import TrainingRecord
 from harness.scoring.matched_runs import SelectedModels
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import open_predictions

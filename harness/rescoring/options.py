@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.candidates.rescores import RescoreHeader
-from harness.client.address import check_servers
-from harness.client.model_alias import ModelAlias
-from harness.client.retry import RetryPolicy
+from harness.client.http.address import check_servers
+from harness.client.pool.retry import RetryPolicy
+from harness.client.protocol.model_alias import ModelAlias
 from harness.core.deadline import Deadline
 from harness.core.errors import ConfigError, RunError
 from harness.predictions.rescore_source import RescoreSource

@@ -9,13 +9,13 @@ from itertools import count
 from harness.candidates.rescore_log import RescoreLog
 from harness.candidates.rescore_plan import RescorePlan, ViewGrids
 from harness.candidates.rescores import RescoreFailure, RescoreRecord
-from harness.client.retry import Job
-from harness.client.score_format import PromptAnswers, ScoreRequest
-from harness.client.score_server import ScoredAnswer
+from harness.client.pool.retry import Job
+from harness.client.scoring.score_format import PromptAnswers, ScoreRequest
+from harness.client.scoring.score_server import ScoredAnswer
 from harness.core.errors import ServerError
 from harness.core.grid import Grid
 from harness.rescoring.setup import ScoringSetup
-from harness.runs.prediction_schema import Outcome
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.plan import Sample
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.voting.live_tally import ModelTally

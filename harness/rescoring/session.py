@@ -12,20 +12,20 @@ from time import perf_counter, process_time
 from harness.candidates.rescore_log import RescoreLog, check_header, check_scorer_hashes
 from harness.candidates.rescore_plan import RescorePlan
 from harness.candidates.rescores import Rescores, read_rescores
-from harness.client.error_response import TransientError
-from harness.client.http_client import Client
-from harness.client.request import SamplingParameters
-from harness.client.score_format import PromptAnswers, ScoreRequest
-from harness.client.score_server import ScoreServer
-from harness.client.server_pool import before_deadline, connect_servers
+from harness.client.http.http_client import Client
+from harness.client.pool.server_pool import before_deadline, connect_servers
+from harness.client.protocol.error_response import TransientError
+from harness.client.protocol.parameters import SamplingParameters
+from harness.client.scoring.score_format import PromptAnswers, ScoreRequest
+from harness.client.scoring.score_server import ScoreServer
 from harness.core.deadline import Deadline
 from harness.predictions.rescore_source import RescoreSource, open_rescore_source
 from harness.rescoring.options import NoCandidatesError, RescoreEstimate, RescoreOptions, RescoreSummary
 from harness.rescoring.score_work import ScoreWork, view_sample
 from harness.rescoring.setup import ScoringSetup, negotiate_scoring
-from harness.runs.deadline_record import RescoreDeadline
 from harness.runs.environment import now
 from harness.runs.folder import RunFolder
+from harness.runs.schemas.deadline_record import RescoreDeadline
 from harness.sampling.engine import Engine
 from harness.sampling.progress_display import Display
 from harness.sampling.session import first_error, raise_file_limit, rare_garbage_collection

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.client.server_health import NoSystemRole, ServerHealth
+from harness.client.pool.server_health import ServerHealth
+from harness.client.pool.trial_requests import NoSystemRole
 from harness.core.errors import ConfigError, RunError
 from harness.predictions.rescore_source import RescoreSource
-from harness.runs.schema import ModelConfig, RunConfig, ServedModel
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.options.config_draft import served_models
 from harness.sampling.options.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.sampling.plan import Plan

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from harness.results.table_format import difference_interval, markdown_table, p_value, points
 from harness.scoring.paired_comparison import PairedComparison
-from harness.stats.paired_test import Comparison
+
+if TYPE_CHECKING:
+    from harness.recipes.recipe_comparison import ComparedRecipes
 
 HEADER = (
     "metric",
@@ -57,13 +60,24 @@ def comparison_text(row: PairedComparison, shown: int | None = None) -> str:
     Args:
         shown: the most ids to list of each; None lists all.
     """
+    needed = row.comparison.tasks_for(row.comparison.delta)
+    return verdict_text(row, row.model, None if needed is None else f"{needed:,} tasks", shown)
+
+
+def verdict_text(row: PairedComparison | ComparedRecipes, name: str, needed: str | None, shown: int | None) -> str:
+    """Return the verdict on what is compared with ``row.baseline``, with the ids of the tasks won and lost.
+
+    Args:
+        name: what is compared.
+        needed: what resolves a difference of this size; None if it is not known.
+        shown: as in ``comparison_text``.
+    """
     c = row.comparison
-    head = f"{row.metric}: {row.model} against {row.baseline}: {c.verdict}, {points(c.delta)} points"
+    head = f"{row.metric}: {name} against {row.baseline}: {c.verdict}, {points(c.delta)} points"
     if not c.differing:
         return f"{head}; no task differs"
-    needed = c.tasks_for(c.delta)
     if c.verdict == "not resolved" and needed is not None:
-        head += f" (a difference of this size takes about {needed:,} tasks)"
+        head += f" (a difference of this size takes about {needed})"
     return f"{head}; wins {task_list(row.won, shown)}; loses {task_list(row.lost, shown)}"
 
 
@@ -103,9 +117,9 @@ def task_list(ids: Sequence[str], shown: int | None) -> str:
     return f"{len(ids)}: {', '.join(ids[:shown])}{cut}" if ids else "none"
 
 
-def comparison_sentence(row: PairedComparison) -> str:
+def comparison_sentence(row: PairedComparison | ComparedRecipes) -> str:
     """Return the verdict of a comparison as a sentence in markdown."""
-    c: Comparison = row.comparison
+    c, name = row.comparison, row.model if isinstance(row, PairedComparison) else row.recipe
     if c.verdict == "not resolved":
-        return f"**{row.model}** against **{row.baseline}**: {points(c.delta)} points of {row.metric}, not resolved"
-    return f"**{row.model}** is {c.verdict} than **{row.baseline}** by {abs(100 * c.delta):.1f} points of {row.metric}"
+        return f"**{name}** against **{row.baseline}**: {points(c.delta)} points of {row.metric}, not resolved"
+    return f"**{name}** is {c.verdict} than **{row.baseline}** by {abs(100 * c.delta):.1f} points of {row.metric}"

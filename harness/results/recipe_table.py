@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from harness.recipes.recipe_comparison import ComparedRecipes
 from harness.recipes.recipe_runs import RecipeRuns
-from harness.results.comparison_table import task_list
+from harness.results.comparison_table import verdict_text
 from harness.results.table_format import difference_interval, markdown_table, p_value, percent, points
 
 ADAPTERS_ONLY = (
@@ -106,21 +106,8 @@ def recipe_text(row: ComparedRecipes, shown: int | None = None) -> str:
     Args:
         shown: the most ids to list of each; None lists all.
     """
-    c = row.comparison
-    head = f"{row.metric}: recipe {row.recipe} against {row.baseline}: {c.verdict}, {points(c.delta)} points"
-    if not c.differing:
-        return f"{head}; no task differs"
-    if c.verdict == "not resolved" and row.runs_needed is not None:
-        head += f" (a difference of this size takes about {training_runs(row.runs_needed)} of each recipe)"
-    return f"{head}; wins {task_list(row.won, shown)}; loses {task_list(row.lost, shown)}"
-
-
-def recipe_sentence(row: ComparedRecipes) -> str:
-    """Return the verdict of a comparison as a sentence in markdown."""
-    c = row.comparison
-    if c.verdict == "not resolved":
-        return f"**{row.recipe}** against **{row.baseline}**: {points(c.delta)} points of {row.metric}, not resolved"
-    return f"**{row.recipe}** is {c.verdict} than **{row.baseline}** by {abs(100 * c.delta):.1f} points of {row.metric}"
+    needed = None if row.runs_needed is None else f"{training_runs(row.runs_needed)} of each recipe"
+    return verdict_text(row, f"recipe {row.recipe}", needed, shown)
 
 
 def recipes_json(rows: Sequence[ComparedRecipes]) -> list[dict[str, object]]:

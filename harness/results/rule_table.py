@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.results.comparison_table import comparison_table
 from harness.results.table_format import markdown_table, percent
-from harness.runs.results_schema import RuleResult
+from harness.runs.schemas.results_schema import RuleResult
 from harness.scoring.paired_comparison import PairedComparison
 from harness.scoring.rule_scores import PLACES, RuleScores, compare_rules, loss_split, rule_label
 

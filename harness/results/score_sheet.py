@@ -12,7 +12,7 @@ from harness.predictions.pooled_outputs import POOL
 from harness.results.pool_table import pool_table
 from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
-from harness.runs.results_schema import Results, ResultsWithRules
+from harness.runs.schemas.results_schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions

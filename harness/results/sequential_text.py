@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.core.errors import format_ids
 from harness.results.table_format import markdown_table, points
-from harness.runs.sequential_schema import SequentialComparison, SequentialResult
+from harness.runs.schemas.sequential_schema import SequentialComparison, SequentialResult
 
 
 def sequential_text(result: SequentialResult) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from harness.results.sequential_text import sequential_text
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.results_schema import Metric, ModelResult, Results
+from harness.runs.schemas.results_schema import Metric, ModelResult, Results
 from harness.scoring.early_stopped_scores import unavailable_metrics_text
 from harness.scoring.headline_rule import rule_note
 from harness.scoring.paired_comparison import HEADLINE

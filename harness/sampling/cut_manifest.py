@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from harness.core.deadline import Deadline
 from harness.core.grid import Task
-from harness.runs.deadline_record import RunDeadline
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.schemas.deadline_record import RunDeadline
 from harness.sampling.manifest_writer import ManifestWriter
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display, ProgressBoard

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from math import floor
 from statistics import fmean
 
-from harness.client.request import TokenRequest
+from harness.client.protocol.request import TokenRequest
 from harness.data.spec import open_dataset
-from harness.runs.view_schema import SearchConfig
+from harness.runs.schemas.view_schema import SearchConfig
 from harness.sampling.options.config_draft import ConfigDraft, run_tasks
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display

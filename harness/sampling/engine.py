@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Generic, Protocol, TypeVar
 
-from harness.client.error_response import Refusal
-from harness.client.job_queue import JobQueue, ServerSlots
-from harness.client.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
-from harness.client.server import Answer, AnswerT, JobServer
-from harness.client.server_pool import ServerPool
+from harness.client.pool.job_queue import JobQueue, ServerSlots
+from harness.client.pool.retry import Divide, GivenUp, Job, Lost, RequestT, RetryPolicy
+from harness.client.pool.server import Answer, AnswerT, JobServer
+from harness.client.pool.server_pool import ServerPool
+from harness.client.protocol.error_response import Refusal
 from harness.core.deadline import Deadline
-from harness.runs.prediction_schema import Outcome
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.progress_display import Display, ProgressBoard
 
 COMMIT_SECONDS = 0.5

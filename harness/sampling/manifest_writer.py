@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.client.server import Server
+from harness.client.pool.server import Server
 from harness.core.deadline import Deadline
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
-from harness.runs.deadline_record import RunDeadline
 from harness.runs.environment import describe_environment, now
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Manifest, RunConfig
+from harness.runs.schemas.deadline_record import RunDeadline
+from harness.runs.schemas.manifest_schema import Manifest, RunConfig
 from harness.sampling.options.config_draft import served_models
 from harness.sampling.options.task_part import TaskPart
 from harness.sampling.recording import Recorder

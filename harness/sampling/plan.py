@@ -16,8 +16,8 @@ from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.grid_text import GridEncoder
 from harness.prompts.prompt_template import Message, Prompt, load_prompt, prompt_names
 from harness.prompts.table_tokenizer import SlottedText, SlotWriter, slot_grids, slot_task
-from harness.runs.prediction_schema import Outcome
-from harness.runs.schema import ModelConfig, RunConfig
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.request_order import RequestedSamples
 
 _SEED_COUNT = 2**31

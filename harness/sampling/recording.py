@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 import orjson
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.errors import RunError
 from harness.core.grid import Grid
 from harness.prompts.reasoning import ends_in_thought
-from harness.runs.prediction_log import PredictionLog
-from harness.runs.prediction_reader import read_predictions
-from harness.runs.prediction_schema import Outcome, PredictionKey
-from harness.runs.schema import RunConfig
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.logs.prediction_reader import read_predictions
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.prediction_schema import Outcome, PredictionKey
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import Display, ProgressBoard
 from harness.sampling.schedulers.look_scheduler import make_look_scheduler

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import read_predictions, read_views
-from harness.runs.prediction_schema import PredictionKey
-from harness.runs.results_schema import Results
-from harness.runs.schema import Manifest, RunConfig
+from harness.runs.logs.prediction_reader import read_predictions, read_views
+from harness.runs.schemas.manifest_schema import Manifest, RunConfig
+from harness.runs.schemas.prediction_schema import PredictionKey
+from harness.runs.schemas.results_schema import Results
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run

@@ -10,16 +10,16 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from time import perf_counter, process_time
 
-from harness.client.http_client import Client
-from harness.client.request import Request
-from harness.client.response import Reply
-from harness.client.server import Server
-from harness.client.server_pool import before_deadline, connect_servers
+from harness.client.http.http_client import Client
+from harness.client.pool.server import Server
+from harness.client.pool.server_pool import before_deadline, connect_servers
+from harness.client.protocol.request import Request
+from harness.client.protocol.response import Reply
 from harness.core.errors import ArcBenchError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog, drop_retryable
-from harness.runs.schema import Manifest, RunConfig
+from harness.runs.logs.prediction_log import PredictionLog, drop_retryable
+from harness.runs.schemas.manifest_schema import Manifest, RunConfig
 from harness.sampling.engine import Engine, Workload
 from harness.sampling.manifest_writer import ManifestWriter, initial_manifest
 from harness.sampling.options.config_draft import ConfigDraft, models_at_once, run_tasks

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 from pydantic import BaseModel
 
-from harness.runs.schema import Manifest, ModelConfig, StopConfig
-from harness.runs.sequential_schema import SequentialDesign
-from harness.runs.view_schema import SearchConfig
+from harness.runs.schemas.manifest_schema import Manifest, ModelConfig, StopConfig
+from harness.runs.schemas.sequential_schema import SequentialDesign
+from harness.runs.schemas.view_schema import SearchConfig
 
 _IGNORED_IN_RUN = frozenset({"models", "dataset", "dataset_digest", "task_ids", "rule", "ttt"})
 """Fields of a run that are compared elsewhere: models field by field, tasks by their content, rules as they apply; or

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from harness.predictions.prediction_groups import ModelPredictions
-from harness.runs.deadline_record import DeadlineResult
+from harness.runs.schemas.deadline_record import DeadlineResult
 from harness.scoring.early_stopped_scores import skipped_samples
 from harness.voting.early_stopping import Schedule
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.predictions.prediction_groups import OutputPredictions
-from harness.runs.results_schema import EarlyStoppingResult
+from harness.runs.schemas.results_schema import EarlyStoppingResult
 from harness.voting.early_stopping import Schedule
 from harness.voting.metrics import METRICS, STRICT_METRICS, OutputScore, score_votes
 

@@ -9,7 +9,7 @@ from harness.core.errors import UnusableRuleError
 from harness.core.grid import Task
 from harness.predictions.model_rescores import NOT_RESCORED, ModelRescores
 from harness.predictions.prediction_groups import ModelPredictions
-from harness.runs.results_schema import HeadlineRule
+from harness.runs.schemas.results_schema import HeadlineRule
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.rule_scores import score_rules

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from harness.core.errors import ConfigError, RunError, format_ids
 from harness.data.dataset import content_digest
-from harness.runs.schema import Manifest
-from harness.runs.sequential_schema import SequentialResult
+from harness.runs.schemas.manifest_schema import Manifest
+from harness.runs.schemas.sequential_schema import SequentialResult
 from harness.scoring.comparable_metrics import (
     compared_metrics,
     enumerated_note,

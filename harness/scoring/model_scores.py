@@ -10,8 +10,8 @@ from harness.core.grid import Grid, Task
 from harness.predictions.enumerated_outputs import EnumeratedOutput, enumeration_result
 from harness.predictions.pooled_outputs import NO_CANDIDATE, PooledOutput
 from harness.predictions.prediction_groups import ModelPredictions, OutputPredictions
-from harness.runs.results_schema import EarlyStoppingResult, HeadlineRule, Metric, ModelResult, Results
-from harness.runs.view_schema import EnumerationResult
+from harness.runs.schemas.results_schema import EarlyStoppingResult, HeadlineRule, Metric, ModelResult, Results
+from harness.runs.schemas.view_schema import EnumerationResult
 from harness.scoring.cut_predictions import CutPredictions, count_cut_predictions
 from harness.scoring.early_stopped_scores import early_stopping_result, score_output
 from harness.stats.intervals import CONFIDENCE, RESAMPLES, Interval, intervals

@@ -22,9 +22,9 @@ from harness.predictions.rescore_loader import load_rescores, run_rescores
 from harness.predictions.run_predictions import CostMeter, read_run_predictions
 from harness.predictions.saved_folder import POOL_FORM, RUN, find_folder, require_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import Cost
-from harness.runs.schema import Manifest
-from harness.runs.sequential_schema import SequentialResult
+from harness.runs.schemas.manifest_schema import Manifest
+from harness.runs.schemas.results_schema import Cost
+from harness.runs.schemas.sequential_schema import SequentialResult
 from harness.scoring.sequential_scores import restrict_predictions, sequential_note, sequential_result
 from harness.voting.early_stopping import Schedule, run_schedule
 

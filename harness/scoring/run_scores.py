@@ -9,8 +9,9 @@ from pathlib import Path
 from harness.core.files import write_atomically
 from harness.predictions.model_rescores import NOT_RESCORED
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import Results, TestTimeCost
-from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.results_schema import Results, TestTimeCost
+from harness.runs.schemas.task_training import count_outcomes
 from harness.scoring.headline_rule import by_headline_rule, headline_rule
 from harness.scoring.model_scores import ModelScores, make_results, score_model
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions

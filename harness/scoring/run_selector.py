@@ -12,7 +12,7 @@ from harness.core.grid import Task
 from harness.predictions.model_rescores import NOT_RESCORED, ModelRescores
 from harness.predictions.prediction_groups import ModelPredictions
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Manifest
+from harness.runs.schemas.manifest_schema import Manifest
 from harness.scoring.matched_runs import ScoredRun, SelectedModels, match_runs, scored_run, unfinished_warnings
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_saved

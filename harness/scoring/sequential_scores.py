@@ -9,8 +9,8 @@ from pathlib import Path
 
 from harness.core.grid import Task
 from harness.predictions.prediction_groups import ModelPredictions
-from harness.runs.schema import RunConfig
-from harness.runs.sequential_schema import SequentialComparison, SequentialDesign, SequentialResult
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.sequential_schema import SequentialComparison, SequentialDesign, SequentialResult
 from harness.scoring.model_scores import ModelScores, score_model
 from harness.stats.sequential import Schedule, SequentialVerdict, sequential_verdict
 from harness.voting.metrics import LOWER_IS_BETTER

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from time import monotonic
 
 from harness.core.errors import truncate
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.redaction import run_without_secrets, without_secrets
 from harness.trackers.report import TrackerReport
 

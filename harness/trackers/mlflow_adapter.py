@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.report import PROJECT, TrackerReport, flatten
 
 _NOT_ALLOWED = re.compile(r"[^\w\-. /:]")

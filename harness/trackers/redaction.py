@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.tracker_run import TrackerRun
 
 HIDDEN = "(hidden)"
 _SECRET_KEY = re.compile(

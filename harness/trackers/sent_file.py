@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.runs.prediction_schema import Record
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.prediction_schema import Record
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.delivery import Delivery
 
 SENT = "trackers.jsonl"

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.report import TrackerReport
 
 FOLDER = "tensorboard"

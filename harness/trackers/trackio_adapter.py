@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.report import PROJECT, TrackerReport
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.report import PROJECT, TrackerReport
 
 FINISH_SECONDS = 180

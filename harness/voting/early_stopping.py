@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import ConfigError
 from harness.core.symmetry import SYMMETRIES
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
 
 BUSY = 256
 """Samples of a model in flight that keep a server busy; also the default of --max-in-flight."""

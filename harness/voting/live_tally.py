@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.core.grid import Grid
-from harness.runs.prediction_schema import OutputKey
+from harness.runs.schemas.prediction_schema import OutputKey
 from harness.voting.ranking import top_k_probability
 
 

@@ -10,10 +10,11 @@ from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.predictions.model_rescores import ModelRescores
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import Cost
-from harness.runs.schema import Manifest, ModelConfig
-from harness.runs.sequential_schema import SequentialResult
-from harness.runs.task_training import TTT_LOG, TaskRecord, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.manifest_schema import Manifest, ModelConfig
+from harness.runs.schemas.results_schema import Cost
+from harness.runs.schemas.sequential_schema import SequentialResult
+from harness.runs.schemas.task_training import TaskRecord
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.rule_scores import RuleScores

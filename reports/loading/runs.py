@@ -10,7 +10,7 @@ from typing import Literal
 from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.data.dataset import content_digest
-from harness.runs.results_schema import Results
+from harness.runs.schemas.results_schema import Results
 from harness.scoring.model_scores import ModelScores, make_results
 from harness.scoring.paired_comparison import (
     PairedComparison,

@@ -21,7 +21,7 @@ from harness.recipes.recipe_comparison import (
 from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
 from harness.results.comparison_table import comparisons_json
 from harness.results.recipe_table import recipes_json
-from harness.runs.sweep_record import SweepRecord
+from harness.runs.schemas.sweep_record import SweepRecord
 from harness.scoring.model_scores import ModelScores, score_intervals
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, correct_together, pairs_with_first
 from harness.stats.intervals import Interval

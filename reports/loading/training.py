@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.core.digests import ADAPTER_FILES, content_hash
 from harness.core.errors import DataError, RunError
 from harness.core.files import complete_lines
-from harness.runs.schema import ModelConfig
+from harness.runs.schemas.manifest_schema import ModelConfig
 from reports.loading.runs import Section
 
 _MANIFEST, _LOG = "manifest.json", "log.jsonl"

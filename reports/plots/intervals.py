@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.runs.results_schema import Results
+from harness.runs.schemas.results_schema import Results
 from harness.scoring.paired_comparison import HEADLINE
 from reports.loading.runs import Section, all_models
 from reports.plots.style import WIDTH, look

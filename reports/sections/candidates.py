@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.results.comparison_table import comparison_table
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.results_schema import HeadlineRule
+from harness.runs.schemas.results_schema import HeadlineRule
 from harness.scoring.headline_rule import rule_note
 from harness.scoring.paired_comparison import PairedComparison
 from harness.scoring.rule_scores import PLACES, RuleScores, compare_rules

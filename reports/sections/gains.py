@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from harness.data.dataset import content_digest
 from harness.results.summary_table import metric_cells
 from harness.results.table_format import difference_interval, markdown_table, points
-from harness.runs.results_schema import Cost
+from harness.runs.schemas.results_schema import Cost
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs
 from harness.scoring.rule_scores import rule_label

@@ -9,8 +9,8 @@ import orjson
 
 from harness.data.spec import open_dataset
 from harness.results.table_format import markdown_table
-from harness.runs.schema import RunConfig
-from harness.runs.sequential_schema import SequentialDesign
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.sequential_schema import SequentialDesign
 from harness.scoring.comparable_metrics import enumerated_note, mixed_note, unequal_counts_note
 from harness.scoring.confounders import find_confounders
 from reports.loading.loaded_run import LoadedRun

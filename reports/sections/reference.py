@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.core.errors import ConfigError
 from harness.results.summary_table import metric_cells
 from harness.results.table_format import markdown_table, percent
-from harness.runs.results_schema import Metric
+from harness.runs.schemas.results_schema import Metric
 from harness.scoring.paired_comparison import HEADLINE
 from harness.stats.intervals import Interval, wilson
 from reports.loading.runs import Section

@@ -7,7 +7,6 @@ import numpy as np
 from harness.results.comparison_table import comparison_footnote, comparison_sentence, comparison_table
 from harness.results.recipe_table import (
     recipe_footnote,
-    recipe_sentence,
     recipe_table,
     shares_footnote,
     shares_table,
@@ -49,7 +48,7 @@ def _verdict(table: SweepTable) -> str:
     first = table.record.rows[0].label
     if table.recipes:
         resolved = [
-            recipe_sentence(row)
+            comparison_sentence(row)
             for row in table.recipes
             if row.metric == "vote_2" and row.comparison.verdict != "not resolved"
         ]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.results.comparison_table import comparison_footnote, comparison_table
 from harness.results.summary_table import WILSON_MARK, failure_count, predictions_noun
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.prediction_schema import FAILURES
-from harness.runs.results_schema import ModelResult
-from harness.runs.view_schema import BELOW_MIN_PROB
+from harness.runs.schemas.prediction_schema import FAILURES
+from harness.runs.schemas.results_schema import ModelResult
+from harness.runs.schemas.view_schema import BELOW_MIN_PROB
 from harness.scoring.paired_comparison import PairedComparison
 from harness.stats.nearly_alike import FEWEST_DIFFERING
 from harness.voting.metrics import selection_ratio

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from harness.results.comparison_table import comparison_table
 from harness.results.summary_table import WILSON_MARK
 from harness.results.table_format import markdown_table, percent, with_interval
-from harness.runs.results_schema import Metric
-from harness.runs.task_training import ProtocolLabel, count_outcomes
+from harness.runs.schemas.results_schema import Metric
+from harness.runs.schemas.task_training import ProtocolLabel, count_outcomes
 from harness.scoring.paired_comparison import PairedComparison
 from reports.loading.loaded_run import LoadedRun
 from reports.loading.runs import Section

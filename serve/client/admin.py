@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from harness.client.address import open_without_proxy
+from harness.client.http.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
 from serve.keys import ADMIN_KEY, key_from_environment
 

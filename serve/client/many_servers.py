@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from harness.client.address import canonical_url
+from harness.client.http.address import canonical_url
 from harness.core.errors import AdapterError, ServerError
 from serve.client import admin
 from serve.registry.adapter_version import AdapterRef

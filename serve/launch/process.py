@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.client.address import open_without_proxy
-from harness.client.server_log import root_cause
+from harness.client.http.address import open_without_proxy
+from harness.client.http.server_log import root_cause
 from harness.core.errors import ServerError
 from serve.launch.preparation import prepare
 from serve.launch.serve_config import ServeConfig

@@ -14,7 +14,7 @@ from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
-from harness.frames.grid_html import grid_svg
+from harness.frames.notebook.grid_html import grid_svg
 from harness.inspection.terminal_picture import PALETTE
 from tests.support.commands import run_bench
 from tests.support.runs.pools import write_submission

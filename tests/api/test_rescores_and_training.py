@@ -14,7 +14,7 @@ from harness.api import load_run, score
 from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
 from harness.frames.prediction_frame import grid_id
-from harness.runs.task_training import TTT_LOG
+from harness.runs.logs.task_training_log import TTT_LOG
 from tests.support.commands import run_bench
 from tests.support.runs.run_folders import MakeRun
 from tests.support.runs.trained_runs import trained_run

@@ -14,7 +14,7 @@ from harness.candidates.rescore_log import RescoreLog, check_scorer_hashes
 from harness.candidates.rescores import RescoreHeader, RescoreRecord, Rescores, read_rescores
 from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
-from harness.runs.checked_lines import encode_line
+from harness.runs.logs.checked_lines import encode_line
 from tests.support.runs.rescores import rescore_record
 
 HEADER = RescoreHeader(run="data", seed=3, views=2, predictions_sha256="abc")

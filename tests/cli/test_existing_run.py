@@ -11,7 +11,8 @@ from harness.cli.workflows.existing_run import ExpectedRun, adapter_hashes, is_f
 from harness.core.errors import RunError
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import TTT_PLAN, RunFolder
-from harness.runs.task_training import TTT_LOG, Protocol, TaskRecord, TrainingLog, TttConfig, TttPlan
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.task_training import Protocol, TaskRecord, TttConfig, TttPlan
 from harness.scoring.run_scores import score_run
 from serve.launch.operations import add_adapter
 from tests.support.runs.run_folders import MakeRun, edit_manifest

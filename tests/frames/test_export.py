@@ -22,9 +22,9 @@ from harness.data.spec import open_dataset
 from harness.frames.export import export_predictions
 from harness.predictions.files.table_rows import TABLE_ENDINGS
 from harness.results.score_sheet import score_saved_predictions
-from harness.runs.prediction_log import PredictionLog
-from harness.runs.prediction_schema import FAILURES
-from harness.runs.results_schema import ModelResult
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.schemas.prediction_schema import FAILURES
+from harness.runs.schemas.results_schema import ModelResult
 from harness.scoring.prediction_loader import open_predictions
 from tests.conftest import ROOT
 from tests.support.commands import run_bench

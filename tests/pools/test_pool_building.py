@@ -18,7 +18,7 @@ from harness.pools.pool_building import build_pool
 from harness.pools.pool_scores import compare_with_members, member_scores
 from harness.predictions.pooled_outputs import MemberPredictions
 from harness.runs.folder import RunFolder
-from harness.runs.schema import StopConfig
+from harness.runs.schemas.manifest_schema import StopConfig
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from harness.scoring.run_scores import score_by_vote, score_saved
 from harness.voting.selection_rules import RULES

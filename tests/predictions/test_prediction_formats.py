@@ -13,7 +13,7 @@ from harness.core.errors import ConfigError, DataError
 from harness.core.grid import Grid
 from harness.predictions.files.prediction_formats import FORMATS, detect_format, format_named
 from harness.predictions.saved_folder import FORM_NAMES
-from harness.runs.prediction_reader import Prediction
+from harness.runs.logs.prediction_reader import Prediction
 from harness.scoring.prediction_loader import SavedPredictions, open_predictions
 from tests.conftest import ROOT
 

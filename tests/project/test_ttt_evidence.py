@@ -11,7 +11,8 @@ from benchmarks.test_time.curve import METRICS, Curve
 from benchmarks.test_time.evidence import REAL, SCHEDULES, Experiment, Extent
 from benchmarks.test_time.evidence_page import page
 from harness.runs.folder import RunFolder
-from harness.runs.task_training import TTT_LOG, TaskRecord, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.task_training import TaskRecord
 from tests.support.runs.run_folders import write_run
 
 EXTENT = Extent(("cross",), tasks=40, real_tasks=4, views=4, repeats=1)

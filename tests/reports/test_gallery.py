@@ -12,7 +12,7 @@ from harness.core.errors import RunError
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog
+from harness.runs.logs.prediction_log import PredictionLog
 from reports.gallery.choose import choose_tasks, named_tasks
 from reports.gallery.draw import difference_edges, task_picture
 from reports.gallery.layout import BOX, COLUMNS, lay_out_task

@@ -14,7 +14,7 @@ import pytest
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.results.table_format import difference_interval, markdown_table, p_value, percent, points, with_interval
 from harness.runs.folder import RunFolder
-from harness.runs.schema import StopConfig
+from harness.runs.schemas.manifest_schema import StopConfig
 from harness.stats.intervals import Interval
 from harness.stats.paired_test import compare, holm
 from reports.loading.runs import load_sections

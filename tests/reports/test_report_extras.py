@@ -14,7 +14,7 @@ from harness.core.digests import content_hash
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.results.table_format import with_interval
 from harness.runs.folder import RunFolder
-from harness.runs.sweep_record import SweepRecord, SweepRow
+from harness.runs.schemas.sweep_record import SweepRecord, SweepRow
 from harness.stats.intervals import wilson
 from reports.cli import report
 from reports.loading.runs import load_sections

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.core.errors import RunError
-from harness.runs.sweep_record import SweepRecord, SweepRow
+from harness.runs.schemas.sweep_record import SweepRecord, SweepRow
 from harness.stats.paired_test import holm
 from harness.stats.recipe_interval import recipe_interval
 from harness.stats.recipes import compare_recipes

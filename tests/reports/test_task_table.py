@@ -13,7 +13,7 @@ from harness.core.grid import Grid, Task
 from harness.core.random_stream import Stream
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog
+from harness.runs.logs.prediction_log import PredictionLog
 from reports.gallery.votes import section_tops
 from reports.html.table_html import table_html
 from reports.html.task_grids import task_grids

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.candidates.rescores import RESCORES_FILE
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.pools.pool_scores import compare_with_members
 from harness.scoring.prediction_loader import open_predictions
 from serve.client import admin

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import Outcome
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.recording import prediction_line
 from tests.support.commands import wait_until

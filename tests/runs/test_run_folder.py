@@ -10,9 +10,9 @@ from harness.core.errors import DataError, RunError
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder, config_changes
-from harness.runs.prediction_log import PredictionLog, drop_retryable
-from harness.runs.prediction_reader import read_predictions
-from harness.runs.prediction_schema import PredictionRecord
+from harness.runs.logs.prediction_log import PredictionLog, drop_retryable
+from harness.runs.logs.prediction_reader import read_predictions
+from harness.runs.schemas.prediction_schema import PredictionRecord
 from tests.support.runs.run_folders import append_record, load_records, prediction_record, run_manifest
 
 TASK = open_dataset("toy/copy#n=1").task(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.data.spec import open_dataset
-from harness.runs.schema import RunConfig, ServedModel
+from harness.runs.schemas.manifest_schema import RunConfig, ServedModel
 from harness.sampling.options.config_draft import ConfigDraft, load_tasks, models_at_once
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan, Sample

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.augmentation import identity_view
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt, prompt_names
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import PredictionRecord
+from harness.runs.schemas.prediction_schema import PredictionRecord
 from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.sampling.recording import prediction_line
 from harness.scoring.run_scores import score_run

@@ -9,8 +9,8 @@ import pytest
 
 from harness.core.errors import ConfigError, UnusableRuleError
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import HeadlineRule
-from harness.runs.schema import StopConfig
+from harness.runs.schemas.manifest_schema import StopConfig
+from harness.runs.schemas.results_schema import HeadlineRule
 from harness.scoring.headline_rule import headline_rule, rule_note
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_by_vote, score_run, score_saved

@@ -15,7 +15,7 @@ from harness.core.grid import Grid, Pair, Task
 from harness.predictions.model_rescores import ModelRescores
 from harness.predictions.prediction_groups import ModelPredictions, group_predictions
 from harness.results.rule_table import rule_results, rules_text
-from harness.runs.prediction_reader import Prediction
+from harness.runs.logs.prediction_reader import Prediction
 from harness.scoring.model_scores import score_model
 from harness.scoring.rule_scores import (
     PLACES,

@@ -18,7 +18,7 @@ from harness.data.spec import open_dataset
 from harness.predictions.declared_tasks import declared_tasks
 from harness.results.summary_table import summary_table
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import read_predictions
+from harness.runs.logs.prediction_reader import read_predictions
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.paired_comparison import all_pairs, compare_pairs
 from harness.scoring.prediction_loader import open_predictions

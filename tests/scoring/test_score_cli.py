@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import Results, ResultsWithRules
+from harness.runs.schemas.results_schema import Results, ResultsWithRules
 from harness.scoring.run_scores import score_run
 from harness.voting.metrics import METRICS
 from tests.conftest import ROOT

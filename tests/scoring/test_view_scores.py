@@ -22,8 +22,8 @@ from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.predictions.enumerated_outputs import EnumeratedOutput, group_views, view_votes
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import read_views
-from harness.runs.view_block import ViewAnswer, ViewResult, view_block
+from harness.runs.logs.prediction_reader import read_views
+from harness.runs.logs.view_block import ViewAnswer, ViewResult, view_block
 from harness.scoring.model_scores import score_model
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_run

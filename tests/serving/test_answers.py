@@ -78,7 +78,7 @@ def test_cached_prompts_never_answer_for_another_version(site: Site) -> None:
     [("completions", {"prompt": "x"}), ("chat/completions", {"messages": [{"role": "user", "content": "x"}]})],
 )
 def test_answers_carry_the_id_of_their_request(site: Site, route: str, asked: dict[str, object]) -> None:
-    """The harness recognises an answer to another request by it (harness/client/http_client.py)."""
+    """The harness recognises an answer to another request by it (harness/client/http/http_client.py)."""
     body = orjson.dumps({"model": "a", "max_tokens": 1, **asked})
     head = {"Content-Type": "application/json", "X-Request-Id": "some-name-7-"}
     with urllib.request.urlopen(urllib.request.Request(f"{site.url}/v1/{route}", body, head), timeout=120) as reply:

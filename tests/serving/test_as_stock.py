@@ -11,10 +11,10 @@ import pytest
 from openai import APIStatusError, NotFoundError, OpenAI
 
 from benchmarks.swapping.stock import stock_vllm
-from harness.client.http_client import Client
-from harness.client.request import SamplingParameters
-from harness.client.score_format import PromptAnswers, ScoreMethod, ScoreReply, ScoreRequest
-from harness.client.scoring import ScoreClient
+from harness.client.http.http_client import Client
+from harness.client.protocol.parameters import SamplingParameters
+from harness.client.scoring.score_client import ScoreClient
+from harness.client.scoring.score_format import PromptAnswers, ScoreMethod, ScoreReply, ScoreRequest
 from serve.launch.process import Server
 from tests.serving.conftest import Site
 from tests.serving.world import BASE, PROMPTS, World, post

@@ -11,9 +11,9 @@ import pytest
 from harness.cli import cli
 from harness.cli.entry import run_cli
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import Results
-from harness.runs.schema import ServedModel
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.manifest_schema import ServedModel
+from harness.runs.schemas.results_schema import Results
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.sent_file import read_links
 from tests.support.runs.run_folders import edit_manifest, write_run
 from tests.support.trackers import offline_environment, trackio_rows, wandb_config, wandb_history

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.model_list import parse_model
+from harness.client.protocol.model_list import parse_model
 from harness.results.tracker_reports import (
     ScoredSource,
     comparison_frame,
@@ -20,14 +20,15 @@ from harness.results.tracker_reports import (
     training_links,
 )
 from harness.runs.folder import RunFolder
-from harness.runs.schema import ServedModel
-from harness.runs.task_training import TTT_LOG, TrainingLog, TttConfig
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.manifest_schema import ServedModel
+from harness.runs.schemas.task_training import TttConfig
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.scoring.run_scores import score_run
 from harness.trackers.choice import PACKAGES, parse_trackers
 from harness.trackers.report import ReportedMetric, TrackerReport, flatten
 from harness.trackers.sent_file import read_links
-from tests.runs.test_task_training import record
+from tests.runs.logs.test_task_training_log import record
 from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=12"

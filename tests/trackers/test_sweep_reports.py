@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness.cli.report_to import report_sweep
-from harness.runs.sweep_record import SweepRecord, SweepRow
+from harness.runs.schemas.sweep_record import SweepRecord, SweepRow
 from harness.trackers.sent_file import read_links
 from reports.loading.runs import load_sections
 from reports.loading.sweep import sweep_tables, tables_json

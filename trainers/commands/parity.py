@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.client.address import open_without_proxy
+from harness.client.http.address import open_without_proxy
 from harness.core.errors import AdapterError, ServerError
 from harness.prompts.training_sample import TrainingSample
 from trainers.commands.log_odds import LEAST_ROUNDING, LogProbs, OddsDifferences, compare_odds, token_pairs

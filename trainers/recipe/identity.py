@@ -6,7 +6,7 @@ import re
 
 from pydantic import ValidationError
 
-from harness.runs.training_record import TrainingRecord
+from harness.runs.schemas.training_record import TrainingRecord
 from trainers.recipe.schema import CHANGEABLE_KEYS, MICRO_BATCH_KEYS, Recipe, RecipeData, flatten
 
 _NOT_DECIDING = CHANGEABLE_KEYS | MICRO_BATCH_KEYS | {"seed", "threads", "serveable", "max_lora_rank"}

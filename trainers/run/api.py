@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.core.errors import ConfigError
-from harness.runs.schema import SourceFileRecord
+from harness.runs.schemas.manifest_schema import SourceFileRecord
 from trainers.model.base_model import check_weights, find_base
 from trainers.model.inputs import RecipeInputs, open_inputs
 from trainers.model.lora import check_lora

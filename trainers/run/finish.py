@@ -11,8 +11,8 @@ from typing import Any, Literal
 from harness.core.digests import weights_digest
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.environment import now
-from harness.runs.schema import Environment, SourceFileRecord
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.manifest_schema import Environment, SourceFileRecord
+from harness.runs.schemas.tracker_run import TrackerRun
 from trainers.data.mixture import Mixture, SampleCounts
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.parts import ValidationRecipe

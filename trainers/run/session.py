@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from harness.runs.schema import SourceFileRecord
+from harness.runs.schemas.manifest_schema import SourceFileRecord
 from trainers.data.hf_dataset import MixtureDataset
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.extras import reporter_environment

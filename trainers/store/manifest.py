@@ -15,9 +15,9 @@ from harness.core.digests import weights_digest
 from harness.core.errors import AdapterError, RunError
 from harness.core.files import atomic_writer
 from harness.runs.environment import describe_environment
-from harness.runs.prediction_schema import Record, omitted_if_none
-from harness.runs.schema import Environment, SourceFileRecord
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.manifest_schema import Environment, SourceFileRecord
+from harness.runs.schemas.prediction_schema import Record, omitted_if_none
+from harness.runs.schemas.tracker_run import TrackerRun
 from trainers.store.task_record import TaskTrainingRecord
 
 MANIFEST = "manifest.json"

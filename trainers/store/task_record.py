@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.runs.prediction_schema import Record
+from harness.runs.schemas.prediction_schema import Record
 
 
 class TrainPairRecord(Record):

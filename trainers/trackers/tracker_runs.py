@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from harness.runs.tracker_run import TrackerRun
+from harness.runs.schemas.tracker_run import TrackerRun
 from harness.trackers.redaction import run_without_secrets
 from trainers.recipe.schema import Recipe
 

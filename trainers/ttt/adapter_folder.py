@@ -17,7 +17,7 @@ from harness.core.errors import AdapterError
 from harness.core.files import sync_to_disk
 from harness.core.grid import Pair
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.schema import Environment
+from harness.runs.schemas.manifest_schema import Environment
 from trainers.data.mixture import SampleCounts
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.ttt_recipe import task_values, ttt_part

@@ -24,7 +24,7 @@ from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, DataError
 from harness.core.files import write_atomically
 from harness.core.grid import Grid, Pair, Rows, Task
-from harness.runs.task_training import TrainingOutcome
+from harness.runs.schemas.task_training import TrainingOutcome
 from trainers.model.chat_template import today
 from trainers.recipe.schema import Recipe, changed_keys
 from trainers.recipe.ttt_recipe import make_ttt_recipe, task_values

@@ -20,7 +20,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from harness.core.errors import RunError
 from harness.core.grid import Pair
-from harness.runs.task_training import TrainingOutcome
+from harness.runs.schemas.task_training import TrainingOutcome
 from trainers.data.hf_dataset import MixtureDataset
 from trainers.model.inputs import RecipeInputs
 from trainers.recipe.ttt_recipe import ttt_part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from harness.cli.gate.model_gate import ScoringChoices, gate_difference, gate_mi
 from harness.cli.gate.recipe_gate import gate_recipes
 from harness.cli.recipe_selection import recipe_options
 from harness.cli_options import rule_option, scorer_option
+
+if TYPE_CHECKING:
+    from harness.stats.gate import Gate
 
 
 @click.command()
@@ -68,26 +72,33 @@ def gate(
     requirement, choices = Requirement(metric, minimum, margin, gain), ScoringChoices(common, rule, scorer)
     _check_usage(requirement, runs, baselines, recipes, paired_seeds)
     name = requirement.in_words(", ".join(runs or recipes[:1]), ", ".join(baselines or recipes[1:]))
-    several = bool(recipes) or len(runs) > 1 or len(baselines) > 1
     try:
         _check_metric(metric)
-        if several:
+        if recipes or len(runs) > 1 or len(baselines) > 1:
             verdict, text = gate_recipes(runs, baselines, recipes, requirement, choices, training, paired_seeds)
-        elif minimum is not None:
-            verdict, text = gate_minimum(runs[0], requirement, choices)
         else:
-            verdict, text = gate_difference(runs[0], baselines[0], requirement, choices)
+            verdict, text = _gate_model(runs[0], baselines, requirement, choices)
     except (ArcBenchError, OSError) as error:
         if junit is not None:
             write_junit(junit, name, None, str(error))
         if isinstance(error, ConfigError):
             raise
         raise NotComputableError(str(error)) from error
-    text += "" if several else " (this model alone, not other training runs of its recipe)"
     click.echo(f"{verdict.name}: {text}")
     if junit is not None:
         write_junit(junit, name, verdict, text)
     return verdict.value
+
+
+def _gate_model(
+    run: str, baselines: Sequence[str], requirement: Requirement, choices: ScoringChoices
+) -> tuple[Gate, str]:
+    """Test a single model, without a baseline or against one; return the verdict and its reason."""
+    if requirement.minimum is not None:
+        verdict, text = gate_minimum(run, requirement, choices)
+    else:
+        verdict, text = gate_difference(run, baselines[0], requirement, choices)
+    return verdict, f"{text} (this model alone, not other training runs of its recipe)"
 
 
 def _check_usage(

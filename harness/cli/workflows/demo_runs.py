@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.cli.workflows.existing_run import ExpectedRun, adapter_hashes, base_hashes
 from harness.core.grid import Task
-from harness.runs.task_training import TttConfig
+from harness.runs.schemas.task_training import TttConfig
 
 SEED = 7
 VIEWS = 8

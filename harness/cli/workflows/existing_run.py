@@ -11,8 +11,9 @@ import click
 from harness.data.spec import open_dataset
 from harness.prompts.prompt_template import load_prompt
 from harness.runs.folder import TTT_PLAN, RunFolder
-from harness.runs.schema import Manifest
-from harness.runs.task_training import TTT_LOG, TrainingLog, TttConfig, TttPlan
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.manifest_schema import Manifest
+from harness.runs.schemas.task_training import TttConfig, TttPlan
 
 
 @dataclass(frozen=True)

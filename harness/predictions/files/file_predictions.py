@@ -16,7 +16,7 @@ from harness.predictions.files.prediction_tables import group_table
 from harness.predictions.files.saved_grid import within_limits
 from harness.predictions.files.table_rows import TableRows, open_table
 from harness.predictions.prediction_groups import UNNAMED, ModelPredictions, check_counts, group_predictions
-from harness.runs.prediction_reader import Prediction, holds_views, read_views
+from harness.runs.logs.prediction_reader import Prediction, holds_views, read_views
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from harness.predictions.files.saved_grid import read_grid, within_limits
 from harness.predictions.files.table_rows import Row, TableRows, grid_rows, require_columns
 from harness.predictions.pooled_outputs import merged_predictions
 from harness.predictions.prediction_groups import UNNAMED, ModelPredictions, group_predictions, raise_problems
-from harness.runs.field_checks import check_index, check_number, check_text
-from harness.runs.json_grid import read_json_grid
-from harness.runs.prediction_reader import EnumeratedView, Prediction, check_outcome, close_view, parse_answer
-from harness.runs.prediction_schema import OutputKey
+from harness.runs.logs.field_checks import check_index, check_number, check_text
+from harness.runs.logs.json_grid import read_json_grid
+from harness.runs.logs.prediction_reader import EnumeratedView, Prediction, check_outcome, close_view, parse_answer
+from harness.runs.schemas.prediction_schema import OutputKey
 from harness.voting.ranking import Vote
 
 Kind = Literal["drawn", "views", "pool"]

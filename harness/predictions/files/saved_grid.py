@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.core.errors import DataError, GridError
 from harness.core.grid import Grid, Task, is_long_row
-from harness.runs.prediction_reader import Prediction
+from harness.runs.logs.prediction_reader import Prediction
 
 
 def read_grid(value: object, where: str) -> tuple[str, Grid | None]:

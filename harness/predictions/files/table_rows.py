@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from harness.core.errors import DataError, MissingExtraError, short_repr
-from harness.runs.prediction_reader import read_json_lines
+from harness.runs.logs.prediction_reader import read_json_lines
 
 TABLE_ENDINGS = (".parquet", ".csv", ".jsonl")
 """File names of a table end so; a .jsonl may also hold lines of predictions.jsonl."""

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from harness.client.server_health import ServerHealth
+from harness.client.pool.server_health import ServerHealth
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.grid import Task
 from harness.data.dataset import Dataset, iterate_tasks
 from harness.runs.folder import config_changes
-from harness.runs.schema import RunConfig, ServedModel, StopConfig
-from harness.runs.view_schema import SearchConfig
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig, ServedModel, StopConfig
+from harness.runs.schemas.view_schema import SearchConfig
 from harness.sampling.options.model_options import ModelChoices, model_configs, repeated_model_config
 from harness.sampling.options.run_options import ApiChoice, RunOptions
 from harness.sampling.options.search_options import search_config
@@ -120,16 +120,8 @@ class ConfigDraft:
         """
         options = self.options
         warnings: list[str] = []
-        if self.repeated is None:
-            choices = _model_choices(options, without_system)
-            models = model_configs(options.models, choices, served, self.resumed, warnings)
-            stop = _stop_config(options, self.tasks, warnings)
-        else:
-            models = [
-                repeated_model_config(model, options.max_tokens, served.get(model.name))
-                for model in self.repeated.models
-            ]
-            stop = self.repeated.stop
+        models = self._models(served, without_system, warnings)
+        stop = _stop_config(options, self.tasks, warnings) if self.repeated is None else self.repeated.stop
         config = RunConfig(
             ttt=None if options.part is None else options.part.config,
             models=models if options.part is None else without_hashes(models),
@@ -157,6 +149,18 @@ class ConfigDraft:
         if self.repeated is not None and (changes := config_changes(self.repeated, config)):
             raise RunError(f"the run cannot be repeated: {'; '.join(changes)}")
         return config, list(dict.fromkeys(warnings))
+
+    def _models(
+        self, served: Mapping[str, ServedModel], without_system: bool, warnings: list[str]
+    ) -> list[ModelConfig]:
+        """Return the models' configurations; a reproduced run keeps its own. ``warnings`` gets lines about them."""
+        options = self.options
+        if self.repeated is None:
+            choices = _model_choices(options, without_system)
+            return model_configs(options.models, choices, served, self.resumed, warnings)
+        return [
+            repeated_model_config(model, options.max_tokens, served.get(model.name)) for model in self.repeated.models
+        ]
 
 
 def served_models(servers: Iterable[ServerHealth]) -> dict[str, ServedModel]:

@@ -12,7 +12,7 @@ from harness.core.digests import text_digest
 from harness.core.errors import SpecError
 from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
 from harness.prompts.prompt_template import DEFAULT_PROMPT, load_prompt, nosystem_prompt
-from harness.runs.schema import ModelConfig, RunConfig, ServedModel
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.plan import PromptFormat
 
 T = TypeVar("T")

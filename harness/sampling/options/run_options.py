@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from harness.client.address import check_servers
-from harness.client.request import RESERVED_FIELDS, SamplingParameters
-from harness.client.retry import RetryPolicy
+from harness.client.http.address import check_servers
+from harness.client.pool.retry import RetryPolicy
+from harness.client.protocol.parameters import RESERVED_FIELDS, SamplingParameters
 from harness.core.deadline import Deadline
 from harness.core.errors import ConfigError
 from harness.prompts.grid_encoder import parse_encoder

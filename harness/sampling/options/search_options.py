@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import JsonValue
 
 from harness.core.errors import ConfigError
-from harness.runs.schema import ModelConfig, RunConfig
-from harness.runs.view_schema import SearchConfig
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig
+from harness.runs.schemas.view_schema import SearchConfig
 
 Search = Literal["greedy", "sample", "dfs"]
 DEFAULT_MIN_PROB = 0.1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.core.errors import ConfigError
 from harness.core.grid import Task
-from harness.runs.sequential_schema import SequentialDesign
+from harness.runs.schemas.sequential_schema import SequentialDesign
 from harness.voting.selection_rules import VOTE, get_rule
 
 

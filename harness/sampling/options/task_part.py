@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.client.model_alias import ModelAlias
-from harness.runs.schema import ModelConfig
-from harness.runs.task_training import Protocol, TttConfig
+from harness.client.protocol.model_alias import ModelAlias
+from harness.runs.schemas.manifest_schema import ModelConfig
+from harness.runs.schemas.task_training import Protocol, TttConfig
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.client.request import Request, TokenRequest
-from harness.client.server import Server
-from harness.client.server_health import NoSystemRole, ServerHealth
+from harness.client.pool.server import Server
+from harness.client.pool.server_health import ServerHealth
+from harness.client.pool.trial_requests import NoSystemRole
+from harness.client.protocol.request import Request, TokenRequest
 from harness.core.digests import text_digest
 from harness.core.errors import ConfigError, RunError, ServerError
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
 from harness.sampling.options.config_draft import ConfigDraft, served_models
 from harness.sampling.options.search_options import with_stop_logprobs
 from harness.sampling.plan import Plan, Sample

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.client.request import ChatRequest
-from harness.client.server_health import NoSystemRole, ServerHealth, TextSample
+from harness.client.pool.server_health import ServerHealth, TextSample
+from harness.client.pool.trial_requests import NoSystemRole
+from harness.client.protocol.request import ChatRequest
 from harness.core.errors import ArcBenchError, ConfigError, ServerError
 from harness.core.grid import Task
 from harness.prompts.assistant_turn import AssistantTurn
 from harness.prompts.chat_template import TemplateSettings, reads_clock, render_chat
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids, find_tokenizer_folder
 from harness.prompts.prompt_tokenizer import PromptTokenizer, usable_prompt
-from harness.runs.schema import ModelConfig, RunConfig, ServedModel
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig, ServedModel
 from harness.sampling.plan import Plan, PromptFormat, Sample
 from harness.sampling.requests.request_builder import RequestBuilder
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from harness.client.request import ChatRequest, Request, TokenRequest
+from harness.client.protocol.request import ChatRequest, Request, TokenRequest
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
 from harness.prompts.prompt_template import Message
 from harness.prompts.prompt_tokenizer import PromptTokenizer
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
 from harness.sampling.options.search_options import stop_ids
 from harness.sampling.plan import Plan, PromptFormat, Sample
 

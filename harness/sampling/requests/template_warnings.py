@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.prompts.assistant_turn import AssistantTurn
-from harness.runs.schema import ModelConfig, RunConfig
+from harness.runs.schemas.manifest_schema import ModelConfig, RunConfig
 from harness.sampling.plan import Plan
 from harness.sampling.requests.local_tokenizer import LocalTokenizers, find_turn, takes_date
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from harness.runs.prediction_log import PredictionLog
-from harness.runs.schema import RunConfig
-from harness.runs.sequential_schema import SequentialDesign
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.sequential_schema import SequentialDesign
 from harness.sampling.plan import Plan
 from harness.sampling.progress_display import Display, ProgressBoard
 

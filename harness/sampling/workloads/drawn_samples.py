@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.client.request import Request
-from harness.client.response import Reply
-from harness.client.retry import Job
-from harness.runs.prediction_schema import Outcome
+from harness.client.pool.retry import Job
+from harness.client.protocol.request import Request
+from harness.client.protocol.response import Reply
+from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import ProgressBoard
 from harness.sampling.recording import PredictionRecorder

@@ -8,14 +8,14 @@ from itertools import count
 from typing import Literal
 
 from harness.candidates.enumeration import AnswerSearch, Branch, EnumeratedAnswer
-from harness.client.request import Request
-from harness.client.response import Reply
-from harness.client.retry import Job
-from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
-from harness.runs.prediction_schema import Outcome
-from harness.runs.schema import RunConfig
-from harness.runs.view_block import ViewAnswer, ViewResult
-from harness.runs.view_schema import SearchConfig, ViewOutcome
+from harness.client.pool.retry import Job
+from harness.client.protocol.request import Request
+from harness.client.protocol.response import Reply
+from harness.runs.logs.prediction_reader import MASS_TOLERANCE, total_mass
+from harness.runs.logs.view_block import ViewAnswer, ViewResult
+from harness.runs.schemas.manifest_schema import RunConfig
+from harness.runs.schemas.prediction_schema import Outcome
+from harness.runs.schemas.view_schema import SearchConfig, ViewOutcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.progress_display import ProgressBoard
 from harness.sampling.requests.request_builder import RequestBuilder

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.client.response import Reply
+from harness.client.protocol.response import Reply
 from harness.core.grid import Grid
-from harness.runs.prediction_reader import read_views
-from harness.runs.view_block import ViewResult, view_block
-from harness.runs.view_schema import view_failure
+from harness.runs.logs.prediction_reader import read_views
+from harness.runs.logs.view_block import ViewResult, view_block
+from harness.runs.schemas.view_schema import view_failure
 from harness.sampling.plan import Sample
 from harness.sampling.recording import Recorder
 

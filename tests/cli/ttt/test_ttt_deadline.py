@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from harness.candidates.rescores import RESCORES_FILE, read_rescores
 from harness.cli.workflows.ttt.cutting import Missing
 from harness.core.deadline import Deadline
-from harness.runs.deadline_record import RunDeadline
 from harness.runs.folder import RunFolder
+from harness.runs.schemas.deadline_record import RunDeadline
 from harness.sampling import engine
 from tests.cli.ttt.test_ttt_options import RECIPE
 from tests.support.commands import run_bench

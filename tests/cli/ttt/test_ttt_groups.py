@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.workflows.ttt import groups
-from harness.cli.workflows.ttt.groups import collect_groups
+from harness.cli.workflows.ttt.training import groups
+from harness.cli.workflows.ttt.training.groups import collect_groups
 from harness.core.errors import RunError
 from trainers.store.run_folder import lock_folder
 

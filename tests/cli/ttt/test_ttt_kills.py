@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from harness.runs.folder import RunFolder
-from harness.runs.task_training import TTT_LOG
+from harness.runs.logs.task_training_log import TTT_LOG
 from serve.launch.process import Server
 from tests.support.commands import wait_until
 from tests.support.runs.ttt_runs import Site, assert_same

@@ -23,7 +23,7 @@ from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
-from harness.runs.prediction_schema import PredictionRecord
+from harness.runs.schemas.prediction_schema import PredictionRecord
 from serve.launch.process import Server, serving
 from serve.registry.store import Registry
 from tests.cli.ttt.test_ttt_options import RECIPE

@@ -11,9 +11,9 @@ import pytest
 from harness.cli.parameters import resume_command
 from harness.cli.workflows.ttt.estimate import estimate_ttt, lora_weights
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
-from harness.cli.workflows.ttt.training import task_line
+from harness.cli.workflows.ttt.training.training_order import task_line
 from harness.core.errors import DataError
-from harness.runs.task_training import TTT_LOG, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
 from harness.sampling.options.run_options import RunOptions
 from serve.registry.base_model import BaseModel
 from tests.support.commands import run_bench

@@ -10,7 +10,7 @@ import pytest
 
 from harness.runs.environment import now
 from harness.runs.folder import RunFolder
-from harness.runs.task_training import TTT_LOG, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
 from tests.support.commands import run_bench
 from tests.support.runs.run_folders import edit_manifest
 from tests.support.runs.ttt_runs import IDS, VIEWS, Site, answers, assert_alike, records

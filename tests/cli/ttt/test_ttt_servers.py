@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 
-from harness.cli.workflows.ttt.servers import AdapterSite
+from harness.cli.workflows.ttt.answering.servers import AdapterSite
 from harness.core.digests import content_hash
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset

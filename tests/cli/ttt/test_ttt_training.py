@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from harness.cli.workflows.ttt.training import TaskTraining, TrainedInBlocks
+from harness.cli.workflows.ttt.training.training_order import TaskTraining, TrainedInBlocks
 from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.data.dataset import iterate_tasks

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import ArcBenchError
-from harness.runs.prediction_log import PredictionLog
-from harness.runs.prediction_reader import read_predictions
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.logs.prediction_reader import read_predictions
 from tests.faults.damage import READERS, flipped_copies, read_by, sample_numbers, truncated_copies
 from tests.faults.matrix import count_cases, mostly_slow
 from tests.support.runs.run_folders import edit_manifest

@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from harness.client import error_response as refusals
+from harness.client.protocol import error_response as refusals
 from tests.faults.matrix import count_cases
 from tests.support.commands import wait_until
 from tests.support.runs.sampling_runs import (

@@ -11,9 +11,9 @@ import pytest
 from harness.core.errors import RunError
 from harness.core.grid import Grid
 from harness.data.spec import open_dataset
-from harness.runs.prediction_log import PredictionLog, drop_retryable
-from harness.runs.prediction_reader import read_predictions
-from harness.runs.prediction_schema import PredictionRecord
+from harness.runs.logs.prediction_log import PredictionLog, drop_retryable
+from harness.runs.logs.prediction_reader import read_predictions
+from harness.runs.schemas.prediction_schema import PredictionRecord
 from tests.faults.damage import read_by, run_bench
 from tests.faults.disks import FULL_DISKS, limit_file_size, small_disk
 from tests.support.runs.run_folders import append_record, prediction_record

@@ -11,7 +11,7 @@ from time import monotonic
 import orjson
 import pytest
 
-from harness.client import http_client as client_module
+from harness.client.http import http_client as client_module
 from harness.core.errors import RunError
 from harness.runs.folder import RunFolder
 from tests.support.commands import wait_until

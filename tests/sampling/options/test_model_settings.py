@@ -13,7 +13,7 @@ import pytest
 from harness.core.errors import RunError, ServerError
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Manifest
+from harness.runs.schemas.manifest_schema import Manifest
 from harness.sampling.reproduction import reproduce_run
 from harness.sampling.unmeasured_models import NothingMeasuredError
 from tests.families import templates

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.model_alias import ModelAlias
+from harness.client.protocol.model_alias import ModelAlias
 from harness.core.errors import RunError, ServerError
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.schema import ServedModel
-from harness.runs.task_training import Protocol, TttConfig
+from harness.runs.schemas.manifest_schema import ServedModel
+from harness.runs.schemas.task_training import Protocol, TttConfig
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.options.task_part import TaskPart
 from harness.scoring.run_scores import score_run

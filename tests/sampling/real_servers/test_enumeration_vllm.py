@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.errors import ServerError
-from harness.runs.prediction_reader import MASS_TOLERANCE, total_mass
+from harness.runs.logs.prediction_reader import MASS_TOLERANCE, total_mass
 from serve.client import admin
 from serve.launch.process import serving
 from serve.registry.base_model import BaseModel

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from serve.client import admin
 from serve.keys import ADMIN_KEY, USER_KEY
 from serve.launch.preparation import free_port

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.errors import RunError
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import PredictionRecord
+from harness.runs.schemas.prediction_schema import PredictionRecord
 from harness.sampling.options.run_options import RunOptions
 from serve.client import admin
 from serve.launch.process import serving

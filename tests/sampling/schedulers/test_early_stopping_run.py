@@ -9,7 +9,7 @@ import pytest
 
 from harness.core.errors import ConfigError, RunError
 from harness.runs.folder import RunFolder
-from harness.runs.results_schema import ModelResult, Results
+from harness.runs.schemas.results_schema import ModelResult, Results
 from harness.sampling.reproduction import reproduce_run
 from harness.scoring.run_scores import score_run
 from harness.voting.metrics import STRICT_METRICS

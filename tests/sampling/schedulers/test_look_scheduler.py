@@ -9,7 +9,7 @@ import pytest
 
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
-from harness.runs.sequential_schema import SequentialDesign
+from harness.runs.schemas.sequential_schema import SequentialDesign
 from harness.sampling.options.config_draft import ConfigDraft
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.core.random_stream import Stream
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
-from harness.runs.schema import RunConfig
+from harness.runs.schemas.manifest_schema import RunConfig
 from harness.sampling.options.config_draft import ConfigDraft
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan

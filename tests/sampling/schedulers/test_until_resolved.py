@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from harness.cli import cli
 from harness.core.errors import ConfigError, RunError
 from harness.runs.folder import RunFolder
-from harness.runs.sequential_schema import SequentialResult
+from harness.runs.schemas.sequential_schema import SequentialResult
 from harness.sampling.dry_run import estimate_run
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display

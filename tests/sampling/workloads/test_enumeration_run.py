@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
 from harness.core.errors import ConfigError, ServerError
 from harness.runs.folder import RunFolder
 from harness.sampling.dry_run import estimate_run

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.runs.folder import RunFolder
-from harness.runs.view_schema import SearchConfig
+from harness.runs.schemas.view_schema import SearchConfig
 from tests.support.commands import run_bench
 from tests.support.runs.enumerated_runs import enumerating_server, stable_lines, views
 from tests.support.servers.chat_server import ChatServer

@@ -12,7 +12,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 from starlette.types import Receive, Scope, Send
 
-from harness.client.model_list import parse_model
+from harness.client.protocol.model_list import parse_model
 from serve.keys import Keys
 from serve.server.adapters.slot_gate import SlotGate
 from serve.server.http.http_json import MAX_BODY

@@ -16,7 +16,7 @@ from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.prompts.file_tokenizer import FileTokenizer, eos_token_ids
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import read_predictions
+from harness.runs.logs.prediction_reader import read_predictions
 from harness.scoring.run_scores import score_run
 from tests.support.runs.enumerated_runs import prompts_of, views
 from tests.support.servers.chat_server import TINY_BASE

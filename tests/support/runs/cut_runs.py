@@ -13,9 +13,9 @@ from time import monotonic
 import orjson
 
 from harness.core.deadline import Deadline
-from harness.runs.deadline_record import RunDeadline
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import read_predictions
+from harness.runs.logs.prediction_reader import read_predictions
+from harness.runs.schemas.deadline_record import RunDeadline
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.progress_display import Display
 from harness.sampling.session import SessionSummary, sample_run

@@ -15,7 +15,7 @@ from harness.data.spec import open_dataset
 from harness.prompts.file_tokenizer import FileTokenizer
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_reader import EnumeratedView, read_views
+from harness.runs.logs.prediction_reader import EnumeratedView, read_views
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan, Sample
 from tests.support.runs.sampling_runs import run_options, run_sampling

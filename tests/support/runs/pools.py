@@ -13,7 +13,7 @@ from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.pools.pool_building import build_pool
 from harness.predictions.pooled_outputs import MemberPredictions
-from harness.runs.prediction_schema import OutputKey
+from harness.runs.schemas.prediction_schema import OutputKey
 from harness.voting.ranking import Vote
 from tests.support.runs.run_folders import wrong_grid
 

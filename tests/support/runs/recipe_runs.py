@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.runs.folder import RunFolder
-from harness.runs.schema import ServedModel
-from harness.runs.training_record import TrainingRecord
+from harness.runs.schemas.manifest_schema import ServedModel
+from harness.runs.schemas.training_record import TrainingRecord
 from tests.support.runs.run_folders import write_run
 from tests.support.training.recipes import SMALL
 from trainers.recipe.schema import make_recipe

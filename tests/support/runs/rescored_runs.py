@@ -21,7 +21,7 @@ from harness.prompts.prompt_tokenizer import PromptTokenizer
 from harness.rescoring.options import RescoreOptions, RescoreSummary
 from harness.rescoring.session import rescore
 from harness.runs.folder import RunFolder
-from harness.runs.schema import Manifest
+from harness.runs.schemas.manifest_schema import Manifest
 from harness.sampling.progress_display import Display
 from tests.support.runs.sampling_runs import QUICK_POLICY
 from tests.support.servers.chat_server import TINY_BASE, ChatServer

@@ -10,9 +10,9 @@ from harness.core.random_stream import Stream
 from harness.data.dataset import content_digest, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog
-from harness.runs.prediction_schema import AugmentationRecord, PredictionRecord
-from harness.runs.schema import Environment, Manifest, ModelConfig, RunConfig
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.schemas.manifest_schema import Environment, Manifest, ModelConfig, RunConfig
+from harness.runs.schemas.prediction_schema import AugmentationRecord, PredictionRecord
 
 MakeRun = Callable[..., Path]
 """The fixture ``make_run``: `write_run` into the folder of the test."""

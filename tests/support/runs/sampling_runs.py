@@ -17,12 +17,12 @@ from pathlib import Path
 
 import orjson
 
-from harness.client.request import message_dicts
-from harness.client.retry import RetryPolicy
+from harness.client.pool.retry import RetryPolicy
+from harness.client.protocol.request import message_dicts
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_schema import PredictionRecord
+from harness.runs.schemas.prediction_schema import PredictionRecord
 from harness.sampling.options.config_draft import ConfigDraft
 from harness.sampling.options.run_options import RunOptions
 from harness.sampling.plan import Plan

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.runs.folder import RunFolder
-from harness.runs.task_training import TTT_LOG, Protocol, TaskRecord, TrainingLog, TttConfig
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.task_training import Protocol, TaskRecord, TttConfig
 from tests.support.runs.run_folders import MakeRun, edit_manifest
 
 SPEC = "toy/cross/evaluation#n=20"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.runs.prediction_schema import PredictionRecord
-from harness.runs.task_training import TTT_LOG, TaskRecord, TrainingLog
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.prediction_schema import PredictionRecord
+from harness.runs.schemas.task_training import TaskRecord
 from serve.client import admin
 from serve.launch.process import Server
 from serve.registry.store import Registry

@@ -11,9 +11,9 @@ from harness.core.grid import Grid
 from harness.core.random_stream import Stream
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
-from harness.runs.prediction_log import PredictionLog
-from harness.runs.view_block import ViewAnswer, ViewResult, view_block
-from harness.runs.view_schema import SearchConfig
+from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.logs.view_block import ViewAnswer, ViewResult, view_block
+from harness.runs.schemas.view_schema import SearchConfig
 from tests.support.runs.run_folders import edit_manifest, run_manifest, wrong_grid
 
 MIN_PROB = 0.05

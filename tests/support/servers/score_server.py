@@ -1,4 +1,4 @@
-"""A small server that scores answers in one of the ways of harness.client.score_format, or badly."""
+"""A small server that scores answers in one of the ways of harness.client.scoring.score_format, or badly."""
 
 from __future__ import annotations
 

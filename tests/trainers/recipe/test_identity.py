@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.client.model_list import parse_model
-from harness.runs.training_record import training_record
+from harness.client.protocol.model_list import parse_model
+from harness.runs.schemas.training_record import training_record
 from tests.support.runs.recipe_runs import training_of
 from trainers.recipe.identity import recipe_identity
 from trainers.recipe.schema import CHANGEABLE_KEYS, MICRO_BATCH_KEYS

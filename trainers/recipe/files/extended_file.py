@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import ConfigError
-from harness.runs.schema import SourceFileRecord
+from harness.runs.schemas.manifest_schema import SourceFileRecord
 from trainers.recipe.explain import InvalidValuesError, Location
 from trainers.recipe.files.yaml_text import parse_yaml
 from trainers.recipe.parts import expand_home

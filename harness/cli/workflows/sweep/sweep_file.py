@@ -27,7 +27,7 @@ from harness.cli.workflows.sweep.sweep_parts import (
 )
 from harness.core.errors import ConfigError
 from harness.prompts.prompt_template import load_prompt
-from harness.runs.sweep_record import SweepRecord, SweepRow
+from harness.runs.schemas.sweep_record import SweepRecord, SweepRow
 from trainers.recipe.explain import InvalidValuesError, Location, find_problems
 from trainers.recipe.files.extended_file import naming_files
 from trainers.recipe.files.yaml_file import load_data

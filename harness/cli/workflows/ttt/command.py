@@ -18,14 +18,14 @@ from harness.cli.parameters import (
     resume_command,
 )
 from harness.cli.report_to import report_scores, report_to_option
-from harness.cli.shown_scores import show_scores
+from harness.cli.shown_scores import show_missing, show_scores
 from harness.cli.workflows.cluster.connection import require_ray
 from harness.cli.workflows.cluster.options import cluster_options, take_placement
 from harness.cli_options import rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
-    from harness.cli.workflows.ttt.cutting import Missing
+    from harness.cli.workflows.ttt.job import TttOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SAMPLING = (
@@ -47,6 +47,11 @@ _SAMPLING = (
     click.option("--extra-body", type=JsonObject(), default="{}", help="JSON object merged into every request."),
     api_key_option,
 )
+_TRAINING = (
+    "schedule", "again", "discard", "rescore", "task_deadline", "training_deadline", "deadline", "dtype", "port",
+    "tasks_per_group",
+)  # fmt: skip
+"""Parameters of the command that ``TttOptions`` has and ``RunOptions`` has not."""
 
 
 def _sampling_options(command: F) -> F:
@@ -90,15 +95,8 @@ def _sampling_options(command: F) -> F:
 def ttt(
     recipe_file: Path,
     overrides: tuple[str, ...],
-    out: Path,
-    name: str | None,
-    adapters: Path | None,
     dry_run: bool,
     report_to: tuple[str, ...],
-    max_in_flight: int,
-    timeout: float,
-    retries: int,
-    wait: float,
     **others: Any,
 ) -> int:
     """Train an adapter for every task on the task's own train pairs (test-time training), and bench it.
@@ -109,31 +107,14 @@ def ttt(
       bench ttt examples/ttt-tiny.yaml --dataset toy/cross/evaluation#n=40 -n 8 --out runs/ttt --resume
     """
     from harness.cli.workflows.steps import sigterm_as_interrupt
-    from harness.cli.workflows.ttt.answering import Interrupted
+    from harness.cli.workflows.ttt.answering.answerer import Interrupted
     from harness.cli.workflows.ttt.estimate import estimate_ttt
-    from harness.cli.workflows.ttt.job import TttJob, TttOptions
+    from harness.cli.workflows.ttt.job import TttJob
     from harness.cli.workflows.ttt.run import run_ttt
-    from harness.client.retry import RetryPolicy
     from harness.core.errors import RunError
-    from harness.sampling.options.run_options import RunOptions
     from serve.launch.machine import detect_machine
-    from trainers.recipe.ttt_recipe import load_ttt_recipe, unused_keys
 
-    only_here = {
-        key: others.pop(key)
-        for key in (
-            *("schedule", "again", "discard", "rescore", "task_deadline", "deadline", "dtype", "port"),
-            *("training_deadline", "tasks_per_group"),
-        )
-    }
-    if (placement := take_placement(others)) is not None:
-        require_ray()
-    policy = RetryPolicy(max_in_flight, retries, timeout, wait)
-    sampling = RunOptions(models=(name or out.resolve().name,), out=out, api="auto", policy=policy, **others)
-    options = TttOptions(load_ttt_recipe(recipe_file, overrides), sampling, adapters, placement=placement, **only_here)
-    if unused := unused_keys(recipe_file, overrides):
-        click.echo(f"note: keys of ordinary trainings, not used here: {', '.join(unused)}", err=True)
-    job = TttJob.open(options)
+    job = TttJob.open(_job_options(recipe_file, overrides, **others))
     estimate = estimate_ttt(job, on_gpu=detect_machine().device == "cuda")
     click.echo(estimate.text(), err=not dry_run)
     if dry_run:
@@ -150,27 +131,52 @@ def ttt(
             return INTERRUPTED
     _show_costs(job.out)
     if missing is not None:
-        _show_missing(missing)
+        show_missing(missing.text(), "--task", "--deadline", is_everything=missing.is_everything)
     report_scores(report_to, "ttt", job.out, show_scores(job.out, "bench submit {run} -o submission.json"))
     return 0
 
 
-def _show_missing(missing: Missing) -> None:
-    """Say what the deadline left out of a run, and how to ask for it.
+def _job_options(
+    recipe_file: Path,
+    overrides: tuple[str, ...],
+    *,
+    out: Path,
+    name: str | None,
+    adapters: Path | None,
+    max_in_flight: int,
+    timeout: float,
+    retries: int,
+    wait: float,
+    **others: Any,
+) -> TttOptions:
+    """Return the options of the command as those of its job; print a note if the recipe has keys that are not used.
+
+    Args:
+        others: the options of training and those of sampling.
 
     Raises:
-        RunError: nothing was answered before it.
+        ConfigError: the recipe is invalid, or Ray is needed and not installed.
     """
-    from harness.core.errors import RunError
+    from harness.cli.workflows.ttt.job import TttOptions
+    from harness.client.pool.retry import RetryPolicy
+    from harness.sampling.options.run_options import RunOptions
+    from trainers.recipe.ttt_recipe import load_ttt_recipe, unused_keys
 
-    click.echo(f"{missing.text()}; to ask for them: {resume_command('--task', '--deadline')}", err=True)
-    if missing.is_everything:
-        raise RunError("nothing was answered before the deadline (--deadline), so that there is nothing to score")
+    of_training = {key: others.pop(key) for key in _TRAINING}
+    if (placement := take_placement(others)) is not None:
+        require_ray()
+    policy = RetryPolicy(max_in_flight, retries, timeout, wait)
+    sampling = RunOptions(models=(name or out.resolve().name,), out=out, api="auto", policy=policy, **others)
+    recipe = load_ttt_recipe(recipe_file, overrides)
+    if unused := unused_keys(recipe_file, overrides):
+        click.echo(f"note: keys of ordinary trainings, not used here: {', '.join(unused)}", err=True)
+    return TttOptions(recipe, sampling, adapters, placement=placement, **of_training)
 
 
 def _show_costs(out: Path) -> None:
     """Print how the tasks were trained, and what a task took."""
-    from harness.runs.task_training import TTT_LOG, TrainingLog, count_outcomes
+    from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+    from harness.runs.schemas.task_training import count_outcomes
 
     records = TrainingLog(out / TTT_LOG).records()
     if not records:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.cli.workflows.ttt.answering.rescoring import record_unrescored
 from harness.cli.workflows.ttt.job import TttJob
-from harness.cli.workflows.ttt.rescoring import record_unrescored
 from harness.sampling.cut_manifest import record_cut
 
 

@@ -21,8 +21,9 @@ from harness.data.dataset import Dataset
 from harness.data.spec import open_dataset
 from harness.inspection.protocol import derive_protocol
 from harness.runs.folder import TTT_PLAN, RunFolder
-from harness.runs.schema import ServedModel
-from harness.runs.task_training import TTT_LOG, Protocol, TrainingLog, TttConfig, TttPlan
+from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
+from harness.runs.schemas.manifest_schema import ServedModel
+from harness.runs.schemas.task_training import Protocol, TttConfig, TttPlan
 from harness.sampling.options.config_draft import load_tasks
 from harness.sampling.options.run_options import RunOptions
 from serve.registry.base_model import BaseModel

@@ -12,7 +12,7 @@ from harness.cli.workflows.ttt.job import TttJob
 from harness.core.errors import RunError
 from harness.core.files import atomic_writer
 from harness.runs.folder import config_changes
-from harness.runs.prediction_log import PredictionLog
+from harness.runs.logs.prediction_log import PredictionLog
 from harness.sampling.options.search_options import search_config
 from trainers.ttt.protocol import remove_adapter
 

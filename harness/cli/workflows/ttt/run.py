@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from time import monotonic
 
 from harness.cli.workflows.cluster.options import Placement
-from harness.cli.workflows.ttt.answering import Answerer, TaskDisplay
+from harness.cli.workflows.ttt.answering.answerer import Answerer, TaskDisplay
+from harness.cli.workflows.ttt.answering.rescoring import check_rescored_adapters, rescore_tasks, unrescored_tasks
+from harness.cli.workflows.ttt.answering.servers import AdapterSite, say, with_own_server
 from harness.cli.workflows.ttt.cutting import Missing, record_missing
 from harness.cli.workflows.ttt.estimate import RunEstimate
-from harness.cli.workflows.ttt.groups import collect_groups, train_on_cluster
 from harness.cli.workflows.ttt.job import Schedule, TttJob, TttOptions
-from harness.cli.workflows.ttt.rescoring import check_rescored_adapters, rescore_tasks, unrescored_tasks
 from harness.cli.workflows.ttt.resuming import check_resumed, forget_partial_answers, redo_tasks
-from harness.cli.workflows.ttt.servers import AdapterSite, say, with_own_server
-from harness.cli.workflows.ttt.trainer import TrainerProcess
-from harness.cli.workflows.ttt.training import (
+from harness.cli.workflows.ttt.training.groups import collect_groups, train_on_cluster
+from harness.cli.workflows.ttt.training.trainer import TrainerProcess
+from harness.cli.workflows.ttt.training.training_order import (
     TaskTraining,
     Trained,
     TrainedAlready,
@@ -30,7 +30,7 @@ from harness.core.errors import ConfigError, DeadlineError
 from harness.core.grid import Task
 from harness.runs.environment import now
 from harness.runs.folder import TTT_LOCK
-from harness.runs.task_training import Protocol
+from harness.runs.schemas.task_training import Protocol
 from serve.launch.machine import detect_machine
 from trainers.ttt.protocol import ReplyLine, StepLine, remove_adapter, write_recipe
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.error_response import TransientError, classify_error
+from harness.client.protocol.error_response import TransientError, classify_error
 from serve.server.http.http_json import Refusal
 from serve.server.http.limits import MAX_SEQUENCES
 from serve.server.routes.score_route import attach_score_route, parse_body, refuse_wrapped_heads

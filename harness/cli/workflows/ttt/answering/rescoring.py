@@ -1,0 +1,111 @@
+"""Rescore the candidates of a complete run: those of each task by the model that answered it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.candidates.rescore_log import RescoreLog
+from harness.candidates.rescore_plan import RescorePlan
+from harness.candidates.rescores import Rescores, read_rescores
+from harness.cli.workflows.steps import sigterm_as_interrupt
+from harness.cli.workflows.ttt.answering.answerer import Answerer, Interrupted, recorded_reply
+from harness.cli.workflows.ttt.answering.servers import say
+from harness.cli.workflows.ttt.job import TttJob
+from harness.client.protocol.model_alias import ModelAlias
+from harness.core.deadline import Deadline, check_time
+from harness.core.errors import DeadlineError, RunError
+from harness.core.grid import Task
+from harness.predictions.rescore_source import RescoreSource, open_rescore_source
+from harness.rescoring.options import RescoreOptions
+from harness.rescoring.session import rescore
+from harness.runs.environment import now
+from harness.runs.schemas.deadline_record import RescoreDeadline
+
+
+def unrescored_tasks(job: TttJob, views: int) -> list[Task]:
+    """Return the tasks of which a candidate has no line in rescores.jsonl; none unless the run is complete."""
+    if job.pending() or not job.folder.manifest_path.exists():
+        return []
+    source = open_rescore_source(job.out)
+    saved = read_rescores(source.path) or Rescores(source.header(views))
+    return [task for task in job.tasks if next(_plan(job, _of_task(source, task), views).missing(saved), None)]
+
+
+def check_rescored_adapters(job: TttJob, tasks: Sequence[Task]) -> None:
+    """Make sure, before a server is started, that the adapters that answered are there to rescore their tasks.
+
+    Raises:
+        RunError: one is gone or has changed.
+    """
+    records = job.log.records()
+    for task in tasks:
+        recorded_reply(job.out, records[task.id])
+
+
+def rescore_tasks(answerer: Answerer, views: int) -> None:
+    """Load the adapter of every task again, and request the missing log-probabilities of the task's candidates.
+
+    It begins when all tasks are answered, because rescores belong to the predictions of a complete run.
+
+    Raises:
+        Interrupted: the user ended it. DeadlineError: the deadline passed before. RunError: servers failed on some
+            answers, or as ``rescore``.
+    """
+    job, records = answerer.job, answerer.job.log.records()
+    failed = 0
+    for task in unrescored_tasks(job, views):
+        check_time(job.options.deadline, f"the candidates of {task.id} were rescored")
+        with answerer.loaded_model(task, recorded_reply(job.out, records[task.id])) as (served_name, _):
+            options = RescoreOptions(
+                run=job.out,
+                servers=answerer.site.urls,
+                views=views,
+                api_key=job.options.sampling.api_key,
+                policy=answerer.policy,
+                deadline=job.options.deadline,
+                alias=ModelAlias(job.model, served_name, job.settings(), has_hash=False),
+            )
+            with sigterm_as_interrupt():  # the session puts back another handler than it found
+                summary = rescore(options, answerer.display, _of_task(open_rescore_source(job.out), task))
+        if summary.interrupted:
+            raise Interrupted
+        if summary.is_cut:
+            raise DeadlineError(f"the deadline (--deadline) passed before the candidates of {task.id} were rescored")
+        failed += summary.given_up
+        say(f"rescored {task.id}: {summary.scored} log-probabilities in {summary.seconds:.1f} s")
+    if failed:
+        raise RunError(f"servers failed on {failed} answers; the same command with --resume asks again")
+
+
+def record_unrescored(job: TttJob, views: int, deadline: Deadline) -> tuple[int, int]:
+    """Write to rescores.jsonl, if it exists, what the deadline left out of all tasks.
+
+    A session of one task records only what it left out of that task.
+
+    Returns:
+        How many log-probabilities are missing, and of how many.
+    """
+    source = open_rescore_source(job.out)
+    plan, saved = _plan(job, source, views), read_rescores(source.path)
+    rescores = Rescores(source.header(views)) if saved is None else saved
+    missing, total = sum(len(item.grids) for item in plan.missing(rescores)), plan.total(job.model)
+    if saved is not None and missing:
+        cut = RescoreDeadline(seconds=deadline.seconds, passed=now(), missing=missing, total=total)
+        with job.folder.locked():
+            log = RescoreLog(source.path, source.header(views), {job.model: None})
+            log.record_deadlines({job.model: cut})
+    return missing, total
+
+
+def _of_task(source: RescoreSource, task: Task) -> RescoreSource:
+    """Return the candidates of one task only."""
+    candidates = {
+        model: {output: grids for output, grids in outputs.items() if output[0] == task.id}
+        for model, outputs in source.candidates.items()
+    }
+    return replace(source, candidates=candidates)
+
+
+def _plan(job: TttJob, source: RescoreSource, views: int) -> RescorePlan:
+    return RescorePlan(source.candidates, {job.model: job.model}, views)
