@@ -21,8 +21,10 @@ def results_page(entries: Mapping[str, str], summaries: Mapping[str, dict[str, A
         before: the page as it was, from which the results of all other benchmarks are kept.
     """
     old = _sections(before)
+    kept = [title for entry, title in entries.items() if entry not in summaries and title in old]
+    machines = [describe_machine(), *(_machines(before) if kept else [])]
     old_growth = dict(re.findall(r"^\*\*(.+?)\*\*\n\n(.+?)(?:\n\n|\Z)", old.get(GROWTH, ""), re.DOTALL | re.MULTILINE))
-    parts = ["# Benchmarks: results", _HEAD.format(machine=describe_machine())]
+    parts = ["# Benchmarks: results", _HEAD.format(machines="\n\nEarlier results: ".join(dict.fromkeys(machines)))]
     growth, behind, missed = [], [], []
     for entry, title in entries.items():
         if entry in summaries:
@@ -38,7 +40,7 @@ def results_page(entries: Mapping[str, str], summaries: Mapping[str, dict[str, A
                     reasons.setdefault(finding.why or "not explained yet", []).append(state)
             behind += [f"- {title}: {why}. {'; '.join(states)}." for why, states in reasons.items()]
             missed += [f"- {title}: {goal}" for goal in summary["missed"]]
-        elif title in old:
+        elif title in kept:
             parts += [f"## {title}", old[title]]
             growth += [f"**{title}**\n\n{old_growth[title]}"] if title in old_growth else []
             behind += _lines_of(title, old.get(BEHIND, ""))
@@ -55,12 +57,18 @@ def _sections(page: str) -> dict[str, str]:
     return {heading: body.strip() for heading, _, body in (text.partition("\n") for text in texts)}
 
 
+def _machines(page: str) -> list[str]:
+    """Return the descriptions of the machines in the head of a page, newest first."""
+    return re.findall(rf"^(?:{re.escape(_BY)} |Earlier results: )(.+)$", page, re.MULTILINE)
+
+
 def _lines_of(title: str, text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(f"- {title}: ")]
 
 
-_HEAD = """\
-Written by `python -m benchmarks` (`make bench`). {machine}
+_BY = "Written by `python -m benchmarks` (`make bench`)."
+_HEAD = f"""\
+{_BY} {{machines}}
 
 All sides of a row run in the same run, in turns (offline generation after the server's); *times ahead* is the median
 over the repetitions of this project's figure against the other's in the same repetition, so that above 1 is better for

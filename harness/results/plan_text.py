@@ -113,7 +113,9 @@ def _spending(plan: RecipePlan, spending: Spending) -> list[str]:
     cells = [[p.bought, _numbers(p.plan), f"{p.price:,.4g}", _points(p.resolvable)] for p in spending.purchases]
     header = [f"{spending.budget:,.4g} GPU-hours more for", "gives", "GPU-hours", "resolves, points"]
     best = spending.purchases[0]
-    if best.resolvable < plan.resolvable:
+    if best.resolvable > 1:
+        sentence = "None of these purchases lets the comparison resolve less than 100 points."
+    elif best.resolvable < plan.resolvable:
         sentence = f"This money is best spent on {best.bought}: {_points(plan.resolvable)} points become "
         sentence += f"{_points(best.resolvable)}."
     else:

@@ -44,6 +44,8 @@ class Training:
     """(training step, loss in nats per answer token); empty if the folder has no log."""
     validation: tuple[tuple[int, float], ...]
     """(training step, validation loss)."""
+    weights: str
+    """SHA-256 of the weights."""
 
     @cached_property
     def hash(self) -> str | None:
@@ -84,9 +86,9 @@ def _trainings_of(config: ModelConfig, candidates: Sequence[Training]) -> list[T
     if config.hash is not None:
         return [training for training in candidates if training.hash == config.hash]
     same = [training for training in candidates if training.folder.name == config.name]
-    if len({training.hash for training in same}) > 1:
+    if len({training.weights for training in same}) > 1:
         raise RunError(
-            f"{' and '.join(str(training.folder) for training in same)} are different adapters, and the run has only "
+            f"{' and '.join(str(training.folder) for training in same)} have different weights, and the run has only "
             f"the name {config.name}; name the folder of the one that was benched"
         )
     return same
@@ -106,7 +108,7 @@ def _trainings(folder: Path) -> Iterator[Training]:
         lines = _read_log(path.with_name(_LOG))
         yield Training(
             path.parent, manifest.steps, manifest.seconds, manifest.tokens,
-            _series(lines, "loss"), _series(lines, "eval_loss"),
+            _series(lines, "loss"), _series(lines, "eval_loss"), manifest.weights_sha256,
         )  # fmt: skip
 
 

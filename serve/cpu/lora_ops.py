@@ -29,30 +29,39 @@ class FewRows:
     """The rows of several adapters, padded to equal numbers for a batched matrix product.
 
     Attributes:
-        slots: (adapters,) ascending.
-        padded: (adapters, most) the rows of each adapter, then row 0 as padding.
-        kept: (rows,) where the rows are in ``padded``, flattened.
+        slots: (adapters,) of the product, ascending: a slice, which copies no weights, unless most of it would be idle.
+        padded: (adapters, most) the rows of each adapter, then row 0 as padding; an idle slot has only padding.
+        kept: (rows,) where the rows are in ``padded``, flattened; None if nothing is padding.
         rows: (rows,) the rows.
     """
 
-    slots: torch.Tensor
+    slots: slice | torch.Tensor
     padded: torch.Tensor
-    kept: torch.Tensor
+    kept: torch.Tensor | None
     rows: torch.Tensor
 
     @staticmethod
     def of(groups: list[tuple[int, torch.Tensor]]) -> FewRows:
-        """Pad the rows of several slots."""
+        """Pad the rows of several slots, which ascend."""
         import torch
 
-        padded = torch.nn.utils.rnn.pad_sequence([rows for _, rows in groups], batch_first=True)
-        counts = torch.tensor([len(rows) for _, rows in groups])
-        kept = (torch.arange(padded.shape[1]) < counts[:, None]).flatten().nonzero().squeeze(1)
-        return FewRows(torch.tensor([slot for slot, _ in groups]), padded, kept, torch.cat([r for _, r in groups]))
+        first, last = groups[0][0], groups[-1][0]
+        is_dense = last - first < 2 * len(groups)
+        slots = slice(first, last + 1) if is_dense else torch.tensor([slot for slot, _ in groups])
+        most, rows = max(len(chosen) for _, chosen in groups), torch.cat([chosen for _, chosen in groups])
+        places = [
+            (slot - first if is_dense else i) * most + j
+            for i, (slot, chosen) in enumerate(groups)
+            for j in range(len(chosen))
+        ]
+        kept = torch.tensor(places)
+        padded = rows.new_zeros((last - first + 1 if is_dense else len(groups)) * most)
+        padded[kept] = rows
+        return FewRows(slots, padded.view(-1, most), None if len(kept) == len(padded) else kept, rows)
 
     def matrices(self, stacked: torch.Tensor) -> torch.Tensor:
-        """Return (adapters, …), the matrices of these slots of (slots, 1, …); all of them are not copied."""
-        return stacked[:, 0] if len(self.slots) == len(stacked) else stacked[self.slots, 0]
+        """Return (adapters, …), the matrices of these slots of (slots, 1, …)."""
+        return stacked[self.slots, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +167,7 @@ def add_lora(
     for slot, chosen in rows.many:
         inputs, start = x[chosen].float(), 0
         for a, b, width in zip(lora_a, lora_b, widths, strict=True):
-            shrunk = (inputs @ a[slot, 0].float().t()).mul_(scale).to(y.dtype)
+            shrunk = _shrink(inputs, a[slot, 0], scale).to(y.dtype)
             columns, expand = y[:, start : start + width], b[slot, 0].to(y.dtype).t()
             if isinstance(chosen, slice):
                 columns[chosen].addmm_(shrunk, expand)
@@ -166,7 +175,7 @@ def add_lora(
                 columns.index_add_(0, chosen, shrunk @ expand)
             start += width
     if rows.few is not None:
-        _add_few(y, x[rows.few.padded].float(), lora_a, lora_b, scale, widths, rows.few)
+        _add_few(y, x[rows.few.padded].float(), lora_a, lora_b, scale, rows.few)
 
 
 def _add_few(
@@ -175,16 +184,25 @@ def _add_few(
     lora_a: tuple[torch.Tensor, ...],
     lora_b: tuple[torch.Tensor, ...],
     scale: float,
-    widths: tuple[int, ...],
     few: FewRows,
 ) -> None:
     """Implement ``add_lora`` for padded rows: ``x`` is (adapters, most, inner). Results of the padding are dropped."""
-    start = 0
-    for a, b, width in zip(lora_a, lora_b, widths, strict=True):
-        shrunk = (x @ few.matrices(a).float().mT).mul_(scale).to(y.dtype)
-        expanded = shrunk @ few.matrices(b).to(y.dtype).mT
-        y[:, start : start + width].index_add_(0, few.rows, expanded.flatten(0, 1)[few.kept])
-        start += width
+    import torch
+
+    deltas = [
+        _shrink(x, few.matrices(a), scale).to(y.dtype) @ few.matrices(b).to(y.dtype).mT
+        for a, b in zip(lora_a, lora_b, strict=True)
+    ]
+    delta = (torch.cat(deltas, 2) if len(deltas) > 1 else deltas[0]).flatten(0, 1)
+    if few.kept is not None:
+        delta = delta[few.kept]
+    y[:, : delta.shape[1]].index_add_(0, few.rows, delta)  # whole rows: four times as fast as a slice's columns
+
+
+def _shrink(x: torch.Tensor, a: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return ``scale * x A^T`` in float32; vLLM's scale is 1, as it multiplies B by an adapter's when it loads it."""
+    shrunk = x @ a.float().mT
+    return shrunk if scale == 1 else shrunk.mul_(scale)
 
 
 def apply_shrink(

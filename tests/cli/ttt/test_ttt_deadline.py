@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -52,6 +53,7 @@ def server(site: Site) -> Iterator[AdapterServer]:
     yield site.server
     answer_again(site.server)
     site.server.spoil_scores = lambda body: body
+    site.server.fail_admin = lambda route: False
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +103,14 @@ def check_completed(site: Site, out: Path, whole: Path) -> None:
 )
 @given(number=st.integers(1, TOTAL))
 def test_a_deadline_that_passes_anywhere_is_recorded_over_the_whole_run(
-    site: Site, server: AdapterServer, whole: Path, tmp_path_factory: pytest.TempPathFactory, number: int
+    site: Site,
+    server: AdapterServer,
+    whole: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: Capture,
+    number: int,
 ) -> None:
-    """It passes while a task is answered, whose session ends; then no other task begins."""
+    """It passes while a task is answered, whose session ends; then no other task begins, and no server is asked."""
     out = tmp_path_factory.mktemp("any") / "run"
     deadline = Deadline(HOUR)
     server.refuse = passes_at(deadline, number)
@@ -117,6 +124,26 @@ def test_a_deadline_that_passes_anywhere_is_recorded_over_the_whole_run(
         return
     assert missing == Missing(TOTAL - tasks * VIEWS, TOTAL, "predictions")
     assert check_cut(out, HOUR) == tasks * VIEWS
+    assert f"passed before task {IDS[tasks]} was answered\n" in capsys.readouterr().err
+    check_completed(site, out, whole)
+
+
+def test_a_server_that_is_lost_after_the_deadline_changes_nothing(
+    site: Site, server: AdapterServer, whole: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """The server is lost, and the deadline passes, when the second task begins."""
+    out, calls, deadline = tmp_path / "run", iter((False, True)), Deadline(HOUR)
+
+    def fail(route: str) -> bool:
+        if is_lost := next(calls):
+            object.__setattr__(deadline, "started", monotonic() - HOUR)
+        return is_lost
+
+    server.fail_admin = fail
+    assert run(site, out, deadline) == Missing(TOTAL - VIEWS, TOTAL, "predictions")
+    server.fail_admin = lambda route: False
+    assert "the deadline (--deadline) passed: http://" in capsys.readouterr().err
+    assert check_cut(out, HOUR) == VIEWS
     check_completed(site, out, whole)
 
 
@@ -249,6 +276,44 @@ def test_a_deadline_during_the_rescoring(site: Site, server: AdapterServer, tmp_
     status, _, errors = run_bench(capsys, "score", out, "--rule", "poe")
     assert status == 0, errors
     assert f"missing by the deadline (1h): {cut.missing} of {cut.total} log-probabilities" in errors
+    assert run(site, out, None, rescore=2) is None
+    assert saved_lines(out) == saved_lines(expected)
+
+
+def test_what_servers_failed_on_is_not_missing_by_the_deadline(
+    site: Site, server: AdapterServer, tmp_path: Path, capsys: Capture
+) -> None:
+    """The first request for scores is refused, and the deadline passes at the last but one, of another task."""
+    out, expected, deadline = tmp_path / "run", tmp_path / "expected", Deadline(HOUR)
+    assert run(site, expected, Deadline(HOUR), rescore=2) is None
+    scored = [body for body in server.requests if "prompts" in body]
+    assert len(scored) >= 2 * len(IDS)
+    numbers = count(1)
+
+    def refuse(body: Body) -> tuple[int, Body] | None:
+        if "prompts" not in body:
+            return None
+        if (number := next(numbers)) == len(scored) - 1:
+            object.__setattr__(deadline, "started", monotonic() - HOUR)
+        return (400, {"error": {"message": "no"}}) if number == 1 else None
+
+    server.refuse = refuse
+    missing = run(site, out, deadline, rescore=2)
+    answer_again(server)
+    rescores = read_rescores(out / RESCORES_FILE)
+    assert missing is not None
+    assert rescores is not None
+    assert rescores.header.deadline is not None
+    assert missing.failed == sum(len(item["answers"]) for item in scored[0]["prompts"]) > 0
+    assert missing.count == sum(len(item["answers"]) for item in scored[-1]["prompts"]) > 0
+    assert missing.total == missing.count + missing.failed + rescores.scorers["mine"].lines
+    assert rescores.header.deadline["mine"].missing == missing.count
+    words = site.words(out, "--training-deadline", "0.001s", "--rescore", 2, "--resume")
+    server.refuse = lambda body: (400, {"error": {"message": "no"}}) if body.get("prompts") else None
+    status, _, errors = run_bench(capsys, *words)
+    assert status == 1
+    assert "servers failed on" in errors
+    answer_again(server)
     assert run(site, out, None, rescore=2) is None
     assert saved_lines(out) == saved_lines(expected)
 

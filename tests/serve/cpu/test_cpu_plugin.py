@@ -23,10 +23,10 @@ from serve.cpu.lora_ops import (
 )
 
 SLOTS = st.lists(st.integers(-1, 3), min_size=1, max_size=12)
-BATCHES = st.lists(st.tuples(st.integers(-1, 3), st.sampled_from([1, 2, 16, 17, 40])), min_size=1, max_size=8).map(
+BATCHES = st.lists(st.tuples(st.integers(-1, 7), st.sampled_from([1, 2, 16, 17, 40])), min_size=1, max_size=8).map(
     lambda runs: [slot for slot, count in runs for _ in range(count)]
 )
-"""Slots of the rows of prompts and of next tokens: adapters with few rows and with many, together and apart."""
+"""Slots of the rows of prompts and of next tokens: adapters with few rows and with many, together and apart, of slots side by side and far apart."""
 
 
 def random(seed: int, *shape: int) -> torch.Tensor:
@@ -45,8 +45,8 @@ def test_groups_hold_every_row_of_an_adapter_once(slots: list[int]) -> None:
 def test_a_batched_layer_equals_a_loop_over_its_rows(slots: list[int], seed: int) -> None:
     widths, inner, scale, rank = (5, 3), 7, 0.5, 2
     x, y = random(seed, len(slots), inner), random(seed + 1, len(slots), sum(widths))
-    a = tuple(random(seed + 2 + i, 4, 1, rank, inner) for i in range(2))
-    b = tuple(random(seed + 5 + i, 4, 1, width, rank) for i, width in enumerate(widths))
+    a = tuple(random(seed + 2 + i, 8, 1, rank, inner) for i in range(2))
+    b = tuple(random(seed + 5 + i, 8, 1, width, rank) for i, width in enumerate(widths))
     expected = y.clone()
     for row, slot in enumerate(slots):
         if slot >= 0:
@@ -65,6 +65,14 @@ def test_an_overflow_stays_in_its_own_rows() -> None:
     assert torch.isinf(y[0]).all()
     torch.testing.assert_close(y[1], torch.full((4,), 6e30))
     assert (y[2] == 0).all()
+
+
+def test_what_an_idle_slot_holds_changes_nothing() -> None:
+    a, b = torch.ones(3, 1, 2, 3), torch.ones(3, 1, 4, 2)
+    a[1] = b[1] = torch.nan
+    y = torch.zeros(4, 4)
+    add_lora(y, torch.ones(4, 3), (a,), (b,), 1.0, (4,), RowsBySlot.of(torch.tensor([0, 2, -1, 0])))
+    torch.testing.assert_close(y, torch.tensor([6.0, 6.0, 0.0, 6.0])[:, None].expand(4, 4))
 
 
 @settings(deadline=None)

@@ -6,9 +6,11 @@ Its answers depend on the version and not on the adapter's name, as those of wei
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from harness.core.errors import AdapterError
 from harness.prompts.file_tokenizer import FileTokenizer
@@ -39,7 +41,10 @@ class AdapterServer(ChatServer):
 
     Attributes:
         most_loaded: the largest number of versions that were loaded at once.
+        fail_admin: called with the last part of an admin route; true: the connection is dropped without an answer.
     """
+
+    fail_admin: Callable[[str], bool] = staticmethod(lambda route: False)
 
     def __init__(self, registry: Path) -> None:
         base = {**FIELDS, "arc_bench": {"kind": "base", "hash": BaseModel.open(str(TINY_BASE)).hash}}
@@ -53,6 +58,14 @@ class AdapterServer(ChatServer):
         app.router.add_get("/health", self._list)
         app.router.add_post("/admin/adapters/load", self._load)
         app.router.add_post("/admin/adapters/unload", self._unload)
+        app.middlewares.append(self._drop)
+
+    @web.middleware
+    async def _drop(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/admin/") and self.fail_admin(request.path.rpartition("/")[2]):
+            assert request.transport is not None
+            request.transport.close()
+        return await handler(request)
 
     async def _list(self, request: web.Request) -> web.Response:
         rows = [

@@ -108,6 +108,7 @@ def ttt(
     """
     from harness.cli.workflows.steps import sigterm_as_interrupt
     from harness.cli.workflows.ttt.answering.answerer import Interrupted
+    from harness.cli.workflows.ttt.answering.rescoring import failure_text
     from harness.cli.workflows.ttt.estimate import estimate_ttt
     from harness.cli.workflows.ttt.job import TttJob
     from harness.cli.workflows.ttt.run import run_ttt
@@ -132,6 +133,8 @@ def ttt(
     _show_costs(job.out)
     if missing is not None:
         show_missing(missing.text(), "--task", "--deadline", is_everything=missing.is_everything)
+        if missing.failed:
+            raise RunError(failure_text(missing.failed))
     report_scores(report_to, "ttt", job.out, show_scores(job.out, "bench submit {run} -o submission.json"))
     return 0
 

@@ -17,6 +17,8 @@ class Missing:
     total: int
     noun: str
     """What is counted: predictions, views, or log-probabilities."""
+    failed: int = 0
+    """Log-probabilities on which servers failed; they are missing too, but not by the deadline."""
 
     def text(self) -> str:
         """Return the counts as a phrase."""
@@ -28,11 +30,14 @@ class Missing:
         return self.count == self.total and self.noun != "log-probabilities"
 
 
-def record_missing(job: TttJob) -> Missing | None:
+def record_missing(job: TttJob, failed: int = 0) -> Missing | None:
     """Write what the deadline left out to manifest.json, or to rescores.jsonl if every task is answered.
 
     A session of one task may have been cut, or the deadline passed where no session was running. Without a manifest,
     which only a session can write, there is nothing to record it in.
+
+    Args:
+        failed: log-probabilities on which servers failed in this session.
 
     Returns:
         What is missing; None if nothing is.
@@ -40,8 +45,8 @@ def record_missing(job: TttJob) -> Missing | None:
     deadline, views = job.options.deadline, job.options.rescore
     assert deadline is not None
     if not job.pending():
-        count, total = (0, 0) if views is None else record_unrescored(job, views, deadline)
-        return Missing(count, total, "log-probabilities") if count else None
+        count, total = (0, 0) if views is None else record_unrescored(job, views, deadline, failed)
+        return Missing(count, total, "log-probabilities", failed) if count or failed else None
     if not job.folder.manifest_path.exists():
         total = job.options.sampling.n * sum(len(task.test) for task in job.tasks)
         return Missing(total, total, "views" if job.options.sampling.search == "dfs" else "predictions")

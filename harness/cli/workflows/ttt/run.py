@@ -10,8 +10,13 @@ from time import monotonic
 
 from harness.cli.workflows.cluster.options import Placement
 from harness.cli.workflows.ttt.answering.answerer import Answerer, TaskDisplay
-from harness.cli.workflows.ttt.answering.rescoring import check_rescored_adapters, rescore_tasks, unrescored_tasks
-from harness.cli.workflows.ttt.answering.servers import AdapterSite, say, with_own_server
+from harness.cli.workflows.ttt.answering.rescoring import (
+    RescoringCutError,
+    check_rescored_adapters,
+    rescore_tasks,
+    unrescored_tasks,
+)
+from harness.cli.workflows.ttt.answering.servers import AdapterSite, loss_is_cut, say, with_own_server
 from harness.cli.workflows.ttt.cutting import Missing, record_missing
 from harness.cli.workflows.ttt.estimate import RunEstimate
 from harness.cli.workflows.ttt.job import Schedule, TttJob, TttOptions
@@ -66,7 +71,8 @@ def run_ttt(job: TttJob, estimate: RunEstimate) -> Missing | None:
                 _Session(job, protocol, now()).run(tasks)
         except DeadlineError as error:
             say(str(error))
-            return record_missing(job)  # adapters that are to be discarded may have to rescore
+            failed = error.failed if isinstance(error, RescoringCutError) else 0
+            return record_missing(job, failed)  # adapters that are to be discarded may have to rescore
         _remove_discarded(job)
         return None
 
@@ -136,7 +142,8 @@ class _Session:
                 rescore_tasks(answerer, options.rescore)
 
         if options.servers:
-            answer_all(AdapterSite(options.servers, job.registry, job.base_model))
+            with loss_is_cut(options.deadline):
+                answer_all(AdapterSite(options.servers, job.registry, job.base_model))
             return
         extra = ["--enable-sleep-mode"] if own_gpu_sleep else []
         with_own_server(answer_all, lambda: len(job.log.records()), job, extra)

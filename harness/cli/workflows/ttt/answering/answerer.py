@@ -14,6 +14,7 @@ from harness.cli.workflows.ttt.answering.servers import AdapterSite
 from harness.cli.workflows.ttt.job import ADAPTER_PREFIX, START_NAME, TttJob
 from harness.client.pool.retry import RetryPolicy
 from harness.client.protocol.model_alias import ModelAlias
+from harness.core.deadline import check_time
 from harness.core.digests import content_hash
 from harness.core.errors import DeadlineError, RunError
 from harness.core.grid import Task
@@ -83,6 +84,7 @@ class Answerer:
                 there. RunError, ServerError, AdapterError: as ``sample_run``, or the
                 adapter cannot be loaded.
         """
+        check_time(self.job.options.deadline, f"task {task.id} was answered")  # no adapter is loaded for nothing
         started, nothing, is_cut = monotonic(), None, False
         with self.loaded_model(task, reply) as (served_name, digest):
             try:

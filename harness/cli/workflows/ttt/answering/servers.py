@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from harness.cli.workflows.ttt.job import TttJob
-from harness.core.deadline import check_time
+from harness.core.deadline import Deadline, check_time
 from harness.core.errors import AdapterError, ArcBenchError, DeadlineError, ServerError
 from serve.client import admin
 from serve.launch.process import START_SECONDS, serving
@@ -104,6 +104,21 @@ class AdapterSite:
         Registry(self.registry).remove(version)
 
 
+@contextmanager
+def loss_is_cut(deadline: Deadline | None) -> Iterator[None]:
+    """Say of a server that fails after the deadline that the deadline passed: nothing more would have been asked of it.
+
+    Raises:
+        DeadlineError: instead of a ServerError after the deadline.
+    """
+    try:
+        yield
+    except ServerError as error:
+        if deadline is None or deadline.seconds_left > 0:
+            raise
+        raise DeadlineError(f"the deadline (--deadline) passed: {str(error).splitlines()[0]}") from error
+
+
 def with_own_server(
     run: Callable[[AdapterSite], None], progress: Callable[[], int], job: TttJob, extra: Sequence[str] = ()
 ) -> None:
@@ -128,7 +143,7 @@ def with_own_server(
         served: list[str] = []
         check_time(deadline, "the server was started")
         try:
-            with serving(
+            with loss_is_cut(deadline), serving(
                 job.base, registry, log=job.out / "server.log", port=options.port, progress=say, dtype=options.dtype,
                 max_lora_rank=rank, extra=(*options.serve_extra, *extra),
                 ready_seconds=START_SECONDS if deadline is None else min(START_SECONDS, deadline.seconds_left),
@@ -138,14 +153,11 @@ def with_own_server(
                 run(AdapterSite((server.url,), registry, job.base_model))
                 return
         except ServerError as error:
-            reason = str(error).splitlines()[0]
-            if deadline is not None and deadline.seconds_left <= 0:
-                raise DeadlineError(f"the deadline (--deadline) passed: {reason}") from error
             deaths = 1 if progress() > done else deaths + 1
             done = progress()
             if not served or error.__cause__ is None or deaths > _RESTARTS:  # ``serving`` names the cause of a death
                 raise
-            say(f"the server is started again: {reason}")
+            say(f"the server is started again: {str(error).splitlines()[0]}")
             shutil.rmtree(registry, ignore_errors=True)
 
 
