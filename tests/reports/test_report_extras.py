@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,13 @@ LOG = [
 ]
 
 
-def trained_folder(folder: Path, weights: bytes, log: bool = True) -> Path:
+def trained_folder(folder: Path, weights: bytes, log: bool = True, lora: bool = True) -> Path:
     """Write a folder as the trainer does, with an incomplete last line in its log."""
     folder.mkdir(parents=True)
-    (folder / "adapter_config.json").write_text('{"r": 8}')
-    (folder / "adapter_model.safetensors").write_bytes(weights)
-    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    if lora:
+        (folder / "adapter_config.json").write_text('{"r": 8}')
+    (folder / f"{'adapter_model' if lora else 'model'}.safetensors").write_bytes(weights)
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST | {"weights_sha256": sha256(weights).hexdigest()}))
     if log:
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG) + '{"step": 4, "lo')
     return folder
@@ -138,13 +140,14 @@ def test_training_runs_are_matched_by_folder_name_if_there_is_no_hash(make_run: 
     assert (tmp_path / "report-losses.svg").exists()
 
 
-def test_folders_of_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path) -> None:
-    trained_folder(tmp_path / "trained" / "m", b"weights")
-    trained_folder(tmp_path / "copy" / "m", b"weights", log=False)
-    trained_folder(tmp_path / "other" / "m", b"other weights")
+@pytest.mark.parametrize("lora", [True, False])
+def test_folders_of_one_name_are_told_apart(make_run: MakeRun, tmp_path: Path, lora: bool) -> None:
+    trained_folder(tmp_path / "trained" / "m", b"weights", lora=lora)
+    trained_folder(tmp_path / "copy" / "m", b"weights", log=False, lora=lora)
+    trained_folder(tmp_path / "other" / "m", b"other weights", lora=lora)
     sections = load_sections([make_run("r", SPEC, {"m": 0.5})])
     assert find_training([tmp_path / "copy", tmp_path / "trained"], sections)["m"].losses
-    with pytest.raises(RunError, match="are different adapters, and the run has only the name m"):
+    with pytest.raises(RunError, match="have different weights, and the run has only the name m"):
         find_training([tmp_path / "trained", tmp_path / "other"], sections)
 
 

@@ -26,7 +26,8 @@ SLOTS = st.lists(st.integers(-1, 3), min_size=1, max_size=12)
 BATCHES = st.lists(st.tuples(st.integers(-1, 7), st.sampled_from([1, 2, 16, 17, 40])), min_size=1, max_size=8).map(
     lambda runs: [slot for slot, count in runs for _ in range(count)]
 )
-"""Slots of the rows of prompts and of next tokens: adapters with few rows and with many, together and apart, of slots side by side and far apart."""
+"""Slots of the rows of prompts and of next tokens: adapters with few rows and with many, together and apart, and in
+slots side by side and far apart."""
 
 
 def random(seed: int, *shape: int) -> torch.Tensor:
