@@ -283,17 +283,18 @@ def test_a_deadline_during_the_rescoring(site: Site, server: AdapterServer, tmp_
 def test_what_servers_failed_on_is_not_missing_by_the_deadline(
     site: Site, server: AdapterServer, tmp_path: Path, capsys: Capture
 ) -> None:
-    """The first request for scores is refused, and the deadline passes at the last but one, of another task."""
+    """The first request for scores is refused, and the deadline passes at the third, of the second task."""
     out, expected, deadline = tmp_path / "run", tmp_path / "expected", Deadline(HOUR)
+    before = len(server.requests)
     assert run(site, expected, Deadline(HOUR), rescore=2) is None
-    scored = [body for body in server.requests if "prompts" in body]
+    scored = [body for body in server.requests[before:] if "prompts" in body]
     assert len(scored) >= 2 * len(IDS)
     numbers = count(1)
 
     def refuse(body: Body) -> tuple[int, Body] | None:
         if "prompts" not in body:
             return None
-        if (number := next(numbers)) == len(scored) - 1:
+        if (number := next(numbers)) == 3:
             object.__setattr__(deadline, "started", monotonic() - HOUR)
         return (400, {"error": {"message": "no"}}) if number == 1 else None
 
@@ -305,7 +306,7 @@ def test_what_servers_failed_on_is_not_missing_by_the_deadline(
     assert rescores is not None
     assert rescores.header.deadline is not None
     assert missing.failed == sum(len(item["answers"]) for item in scored[0]["prompts"]) > 0
-    assert missing.count == sum(len(item["answers"]) for item in scored[-1]["prompts"]) > 0
+    assert missing.count >= sum(len(item["answers"]) for item in scored[-1]["prompts"]) > 0
     assert missing.total == missing.count + missing.failed + rescores.scorers["mine"].lines
     assert rescores.header.deadline["mine"].missing == missing.count
     words = site.words(out, "--training-deadline", "0.001s", "--rescore", 2, "--resume")
