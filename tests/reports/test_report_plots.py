@@ -167,8 +167,8 @@ def test_reliability_bins_outputs_by_the_winners_share(section: Section) -> None
 def test_loss_curves_are_running_means_with_validation() -> None:
     losses = tuple((step, 2.0 / step) for step in range(1, 101))
     trained = {
-        "b": Training(Path("b"), 100, 5.0, 10, losses, ((50, 0.3), (100, 0.2))),
-        "registered": Training(Path("r"), 100, 5.0, 10, (), ()),
+        "b": Training(Path("b"), 100, 5.0, 10, losses, ((50, 0.3), (100, 0.2)), "ab"),
+        "registered": Training(Path("r"), 100, 5.0, 10, (), (), "cd"),
     }
     (panel,) = losses_figure(trained, ["a", "b", "registered"]).axes
     curve, checks = panel.lines
