@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.entry import print_warnings
+from harness.cli.parameters import dataset_of_files_option
 from harness.cli.recipe_selection import OFFER, Grouping, recipe_options
 from harness.cli.report_to import report_comparisons, report_to_option
 from harness.cli_options import json_option, print_result, rule_option, scorer_option
@@ -34,6 +35,7 @@ SHOWN_IDS = 8
 )
 @rule_option()
 @scorer_option()
+@dataset_of_files_option
 @click.option("--all-ids", is_flag=True, help=f"List all tasks won and lost, not the first {SHOWN_IDS}.")
 @click.option(
     "--plan",
@@ -53,6 +55,7 @@ def compare(
     metrics: tuple[str, ...],
     rule: str | None,
     scorer: str | None,
+    dataset: str | None,
     all_ids: bool,
     plan: float | None,
     json_file: Path | None,
@@ -61,11 +64,12 @@ def compare(
     """Compare models or recipes on the same tasks: difference, interval, p value, and a verdict in words.
 
     Runs of at least two recipes with several training runs each are compared as recipes, over tasks and training runs;
-    else models are compared in pairs, task by task.
+    else models are compared in pairs, task by task. A RUN may also be a pool, or a file in a format of bench score.
 
     \b
     bench compare runs/mine
     bench compare runs/mine@base runs/mine@adapter --metric vote_2
+    bench compare runs/mine@adapter their_submission.json
     bench compare runs/a-s0 runs/a-s1 runs/b-s0 runs/b-s1
     bench compare --recipe a=runs/x@a0,runs/x@a1 --recipe b=runs/x@b0,runs/x@b1
     """
@@ -74,7 +78,7 @@ def compare(
     _check_usage(runs, recipes, metrics, per_adapter, paired_seeds)
     named = _named_recipes(recipes)
     names = runs or tuple(run for listed in named.values() for run in listed)
-    selected = select_models(names, common, rule, scorer)
+    selected = select_models(names, common, rule, scorer, dataset)
     print_warnings(selected.warnings)
     grouping = None if per_adapter else _group(names, named, selected, training, paired_seeds)
     shown = None if all_ids else SHOWN_IDS
@@ -122,7 +126,10 @@ def _group(
 ) -> Grouping:
     from harness.cli.recipe_selection import group_as_named, group_by_manifest
     from harness.recipes.recipe_runs import trained_models
+    from harness.scoring.run_selector import is_pool_or_file, split_run_name
 
+    if any(is_pool_or_file(split_run_name(name)[0]) for name in names):
+        return Grouping(())
     if named:
         return group_as_named(trained_models(names, selected), named, training, paired)
     if len(set(names)) < len(names):

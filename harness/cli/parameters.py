@@ -111,6 +111,11 @@ def predictions_options(command: F) -> F:
     )
 
 
+def dataset_of_files_option(command: F) -> F:
+    """Add ``--dataset`` of a command that compares runs with files."""
+    return click.option("--dataset", help="The dataset of files of predictions. Default: that of the runs.")(command)
+
+
 def resume_command(*without: str) -> str:
     """Return the command that resumes this run, with a placeholder for the API key.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.entry import print_warnings
 from harness.cli.parameters import resume_command
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def show_scores(out: Path, unscored: str) -> Results | None:
     """
     # Imported here: they import numpy and scipy, for which the first request does not wait.
     from harness.core.errors import UnknownOutputError, UnusableRuleError
+    from harness.results.score_sheet import unreadable_warnings
     from harness.results.summary_table import summary_table
     from harness.runs.folder import RunFolder
     from harness.scoring.run_scores import score_run
@@ -36,6 +38,7 @@ def show_scores(out: Path, unscored: str) -> Results | None:
         click.echo(f"not scored: {error}; then bench score {where}", err=True)
         return None
     click.echo(summary_table(results))
+    print_warnings(unreadable_warnings(results))
     click.echo(f"written: {RunFolder(out).results_path}")
     return results
 

@@ -31,7 +31,9 @@ def find_folder(path: Path, form: str | None = None) -> RunFolder | PoolFolder |
 def require_dataset(path: Path, spec: str | None) -> str:
     """Return the dataset of a file's tasks; raise ConfigError if it is not given."""
     if spec is None:
-        raise ConfigError(f"{path}: name the tasks that it answers with --dataset, such as arc1/evaluation")
+        raise ConfigError(
+            f"{path}: name the tasks that it answers with --dataset (in Python dataset=…), such as arc1/evaluation"
+        )
     return spec
 
 

@@ -14,7 +14,7 @@ from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
 from harness.runs.schemas.results_schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
-from harness.scoring.model_scores import ModelScores
+from harness.scoring.model_scores import ModelScores, unreadable_warning
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.rule_scores import RuleScores, parse_rules, score_rules
 from harness.scoring.run_scores import by_rule, saved_results, score_by_vote, score_usable_rules
@@ -56,7 +56,7 @@ def score_saved_predictions(
     voted = score_by_vote(saved)
     results = saved_results(saved, by_rule(saved, voted, rule), confidence, resamples)
     parts = [summary_table(results), details_text(results)]
-    warnings = [*saved.warnings, *missing_warnings(saved)]
+    warnings = [*saved.warnings, *missing_warnings(saved), *unreadable_warnings(results)]
     if rules is not None:
         rule_scores, skipped = _score_rules(saved, voted, rules)
         warnings += skipped
@@ -79,6 +79,12 @@ def missing_warnings(saved: SavedPredictions) -> list[str]:
         for model in saved.predictions
         if model.missing
     ]
+
+
+def unreadable_warnings(results: Results) -> list[str]:
+    """Return a warning for each model of which no answer could be read as a grid."""
+    checked = (unreadable_warning(name, model.predictions, model.failures) for name, model in results.models.items())
+    return [warning for warning in checked if warning is not None]
 
 
 def _score_rules(

@@ -1,4 +1,4 @@
-"""Which metrics of two models may be compared, where one run drew answers and another enumerated them."""
+"""Which metrics of two models may be compared, where one run drew answers and another enumerated or submitted them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from harness.voting.metrics import METRICS
 
 MIXED_METRICS = ("greedy", "pass_n", "vote_1", "vote_2")
 """The metrics in which enumerated views (``--search dfs``) compare with drawn predictions."""
+SUBMITTED_METRIC = "vote_2"
+"""The metric in which submitted attempts compare with predictions that are voted on."""
 
 
 def comparable_values(metric: str, model: ModelScores, baseline: ModelScores) -> tuple[Floats, Floats] | None:
     """Return the values of a metric for both models, by task; None if it may not be compared.
 
     Two models of one kind compare in what both measure. An enumerated and a drawn one compare in ``MIXED_METRICS``:
-    the share of exact draws at temperature 0 is what ``greedy`` is of enumerated views.
+    the share of exact draws at temperature 0 is what ``greedy`` is of enumerated views. A submission's attempts were
+    chosen before: with predictions that are voted on they compare in ``vote_2`` alone.
     """
+    if model.is_submission != baseline.is_submission and metric != SUBMITTED_METRIC:
+        return None
     if (model.enumeration is None) == (baseline.enumeration is None):
         if metric not in model.measured or metric not in baseline.measured:
             return None
@@ -35,6 +40,17 @@ def _mixed_values(metric: str, scores: ModelScores) -> Floats | None:
     return scores.tasks.values_of(metric) if metric in scores.measured else None
 
 
+def attempts_note(scored: Sequence[ModelScores]) -> str | None:
+    """Say what is comparable between submissions and predictions; None if all are of one kind."""
+    submitted = [scores for scores in scored if scores.is_submission]
+    if len(submitted) in (0, len(scored)):
+        return None
+    return (
+        f"{_names(submitted)} has the attempts that were submitted, chosen of an unknown number of predictions: with "
+        f"other models it is compared by {SUBMITTED_METRIC} only, where two attempts count for each side"
+    )
+
+
 def compared_metrics(scored: Sequence[ModelScores], metrics: Sequence[str]) -> list[str]:
     """Return the metrics to compare by default: these, and ``greedy`` after the first if views were enumerated."""
     if all(scores.enumeration is None for scores in scored):
@@ -44,6 +60,8 @@ def compared_metrics(scored: Sequence[ModelScores], metrics: Sequence[str]) -> l
 
 def incomparable_reason(metric: str, model: ModelScores, baseline: ModelScores) -> str:
     """Return why two models are not compared in a metric."""
+    if model.is_submission != baseline.is_submission and metric != SUBMITTED_METRIC:
+        return f"{metric} is not compared: {attempts_note([model, baseline])}"
     if (model.enumeration is None) == (baseline.enumeration is None):
         return f"{metric} is not measured for both {model.model} and {baseline.model}"
     return f"{metric} is not compared: {mixed_note([model, baseline])}"

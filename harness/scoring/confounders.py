@@ -37,10 +37,20 @@ def _differences(kind: str, records: Sequence[BaseModel], ignored: Collection[st
     """Return a sentence for each field that is not equal in all records; ``kind`` names the records."""
     sentences = []
     for field in type(records[0]).model_fields:
-        values = [getattr(record, field) for record in records]
+        values = _values(records, field)
         if field not in ignored and any(value != values[0] for value in values):
             sentences.append(f"the {kind} differ in {_FIELD_NAMES.get(field, field)} ({_values_text(values)})")
     return sentences
+
+
+def _values(records: Sequence[BaseModel], field: str) -> list[object]:
+    """Return a field of all records; a prompt's name stands for its digest where different ones have other names."""
+    values = [getattr(record, field) for record in records]
+    if field == "prompt_digest" and all(value is not None for value in values):
+        names = [getattr(record, "prompt", None) for record in records]
+        if len(set(names)) == len(set(values)) == len(set(zip(names, values, strict=True))):
+            return [str(name) for name in names]
+    return values
 
 
 def _values_text(values: Sequence[object]) -> str:

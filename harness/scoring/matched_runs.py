@@ -8,9 +8,11 @@ from pathlib import Path
 
 from harness.core.errors import ConfigError, RunError, format_ids
 from harness.data.dataset import content_digest
+from harness.predictions.prediction_groups import UNNAMED
 from harness.runs.schemas.manifest_schema import Manifest
 from harness.runs.schemas.sequential_schema import SequentialResult
 from harness.scoring.comparable_metrics import (
+    attempts_note,
     compared_metrics,
     enumerated_note,
     incomparable_reason,
@@ -20,7 +22,7 @@ from harness.scoring.comparable_metrics import (
 from harness.scoring.confounders import find_confounders
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
 from harness.scoring.headline_rule import rule_note
-from harness.scoring.model_scores import ModelScores
+from harness.scoring.model_scores import ModelScores, unreadable_warning
 from harness.scoring.paired_comparison import PairedComparison, all_pairs, compare_pairs, pairs_with_first
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.voting.early_stopping import run_schedule
@@ -81,8 +83,8 @@ def match_runs(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel], co
     folders = [path.name for path in runs]
     scored: list[ModelScores] = []
     for path, model in chosen:
-        label = "" if len(runs) == 1 else f"{path.name if folders.count(path.name) == 1 else path}@"
-        scored += [replace(s, model=label + s.model) for s in runs[path].scored if model in (None, s.model)]
+        label = "" if len(runs) == 1 else str(path.name if folders.count(path.name) == 1 else path)
+        scored += [replace(s, model=_label(label, s.model)) for s in runs[path].scored if model in (None, s.model)]
     warnings = _warnings(runs, chosen) + [text for run in runs.values() for text in run.warnings]
     larger = {path: len(by_id) for path, by_id in digests.items() if len(by_id) > len(shared)}
     if larger:
@@ -90,10 +92,16 @@ def match_runs(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel], co
         warnings.append(f"compared are the {len(shared)} tasks that all runs have (id and content): {partial}")
     scored = restrict_to_tasks(scored, shared)
     rules = rule_note({scores.model: scores.rule for scores in scored})
-    notes = (mixed_note(scored), enumerated_note(scored), unequal_counts_note(scored), rules)
+    notes = (attempts_note(scored), mixed_note(scored), enumerated_note(scored), unequal_counts_note(scored), rules)
     warnings += [note for note in notes if note is not None]
+    warnings += filter(None, (unreadable_warning(s.model, s.predictions, s.failures) for s in scored))
     sequential = tuple(run.sequential for run in runs.values() if run.sequential is not None)
     return SelectedModels(scored, next(iter(runs.values())).seed, warnings, sequential)
+
+
+def _label(run: str, model: str) -> str:
+    """Return how a model of a run is named beside those of others; one run alone has no name."""
+    return model if not run else run if model == UNNAMED else f"{run}@{model}"
 
 
 def compare_matched(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core.errors import UnknownOutputError, format_ids
@@ -42,12 +42,31 @@ class ModelScores:
     """Number of members of a pool; None for other predictions."""
     cut: CutPredictions | None = None
     """What the run's deadline left out; None if no deadline cut the run."""
+    is_submission: bool = False
+    """Whether these are the one or two attempts that somebody chose of an unknown number of predictions."""
 
     @property
     def measured(self) -> tuple[str, ...]:
         """The metrics that these predictions measure without bias, in the order of METRICS."""
         unavailable = () if self.stopping is None else self.stopping.not_available
         return tuple(name for name in self.tasks.metrics if name not in unavailable)
+
+
+def unreadable_warning(model: str, predictions: int, failures: Mapping[str, int]) -> str | None:
+    """Say that not one answer of a model could be read as a grid; None if one could, or was not asked for.
+
+    Args:
+        predictions: requested ones.
+        failures: by kind.
+    """
+    unread = {kind: count for kind, count in failures.items() if kind in ("unparsed", "bad_shape", "bad_value")}
+    if not predictions or sum(unread.values()) < predictions:
+        return None
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in unread.items() if count)
+    return (
+        f"{model}: none of its {predictions:,} answers could be read as a grid ({kinds}): are --prompt and "
+        "--grid-encoder those that it was trained with?"
+    )
 
 
 def score_model(

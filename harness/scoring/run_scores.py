@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.core.files import write_atomically
+from harness.predictions.files.prediction_formats import ATTEMPT_FORMS
 from harness.predictions.model_rescores import NOT_RESCORED
 from harness.runs.folder import RunFolder
 from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
@@ -32,7 +33,11 @@ def score_by_vote(saved: SavedPredictions) -> list[ModelScores]:
         score_model(predictions, saved.tasks, saved.n, saved.schedule, is_cut=is_cut)
         for predictions in saved.predictions
     ]
-    return [replace(scores, temperature=temperature, members=saved.members) for scores in scored]
+    is_submission = saved.form in ATTEMPT_FORMS and saved.n <= 2
+    return [
+        replace(scores, temperature=temperature, members=saved.members, is_submission=is_submission)
+        for scores in scored
+    ]
 
 
 def by_rule(saved: SavedPredictions, voted: Sequence[ModelScores], rule: str | None = None) -> list[ModelScores]:

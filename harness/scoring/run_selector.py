@@ -1,8 +1,8 @@
-"""Models of run folders that ``RUN[@MODEL]`` strings name, scored, with warnings about comparing them."""
+"""Models of runs, pools and files that ``RUN[@MODEL]`` strings name, scored, with warnings about comparing them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from harness.core.errors import ConfigError, RunError
 from harness.core.grid import Task
 from harness.predictions.model_rescores import NOT_RESCORED, ModelRescores
 from harness.predictions.prediction_groups import ModelPredictions
+from harness.predictions.saved_folder import find_folder
 from harness.runs.folder import RunFolder
 from harness.runs.schemas.manifest_schema import Manifest
 from harness.scoring.matched_runs import ScoredRun, SelectedModels, match_runs, scored_run, unfinished_warnings
@@ -36,46 +37,86 @@ class SelectedModel:
 
 
 def select_models(
-    names: Sequence[str], common: bool = False, rule: str | None = None, scorer: str | None = None
+    names: Sequence[str],
+    common: bool = False,
+    rule: str | None = None,
+    scorer: str | None = None,
+    dataset: str | None = None,
 ) -> SelectedModels:
     """Return the scored models that ``RUN[@MODEL]`` strings name, in order; RUN alone names all of its models.
+
+    A RUN may also be a pool, or a file of predictions of any format, such as somebody's submission.
 
     Args:
         common: if the runs declared different tasks, score the tasks that all declared, instead of raising. Two tasks
             are the same if both id and content are equal.
         rule: the headline rule of all of them; None takes each run's own.
         scorer: whose rescores the rules that need them use, where several models rescored.
+        dataset: the dataset of the files; None takes that of the runs, if all have the same.
 
     Raises:
+        ConfigError: the dataset of a file is not known.
         RunError: a run or model does not exist, the runs' tasks differ, or they have none in common.
         UnusableRuleError: the predictions of a model lack what the rule needs.
     """
-    paths = list(dict.fromkeys(split_run_name(name)[0] for name in names))
-    manifests = {path: RunFolder(path).manifest() for path in paths}
     chosen = [split_run_name(name) for name in names]
+    paths = list(dict.fromkeys(path for path, _ in chosen))
+    manifests = {path: RunFolder(path).manifest() for path in paths if not is_pool_or_file(path)}
+    files = [path for path in paths if path not in manifests and not is_pool(path)]
+    if dataset is not None and not files:
+        raise ConfigError("--dataset is the dataset of files of predictions; runs and pools know theirs")
+    specs = dict.fromkeys(files, dataset or _common_dataset(manifests.values()))
     for path, model in chosen:
-        _check_known(path, model, manifests[path])
-    return match_runs({path: _score(path, rule, scorer) for path in paths}, chosen, common)
+        if path in manifests:
+            _check_known(path, model, [config.name for config in manifests[path].config.models])
+    runs = {path: _score(path, specs.get(path), rule, None if path in specs else scorer) for path in paths}
+    for path, model in chosen:
+        _check_known(path, model, [scores.model for scores in runs[path].scored])
+    return match_runs(runs, chosen, common)
 
 
-def _score(path: Path, rule: str | None, scorer: str | None) -> ScoredRun:
-    """Read a run and score its models by the headline rule."""
-    saved = open_predictions(path, scorer=scorer)
+def _common_dataset(manifests: Iterable[Manifest]) -> str | None:
+    """Return the dataset of the runs; None if there is no run, or their datasets differ."""
+    specs = {manifest.config.dataset for manifest in manifests}
+    return specs.pop() if len(specs) == 1 else None
+
+
+def is_pool_or_file(path: Path) -> bool:
+    """Return whether a path names a pool, or a file or folder of predictions of another format than a run's."""
+    return path.exists() and not isinstance(find_folder(path), RunFolder)
+
+
+def _score(path: Path, spec: str | None, rule: str | None, scorer: str | None) -> ScoredRun:
+    """Read predictions and score their models by the headline rule."""
+    saved = open_predictions(path, spec, scorer=scorer)
     return scored_run(saved, score_saved(saved, rule))
 
 
 def require_one_model(name: str) -> None:
-    """Check that ``RUN[@MODEL]`` names exactly one model.
+    """Check that ``RUN[@MODEL]`` names exactly one model; of a pool or file, ``require_one_each`` checks it later.
 
     Raises:
         ConfigError: the run has several models and the string names none of them.
         RunError: no such run or model.
     """
     path, model = split_run_name(name)
-    manifest = RunFolder(path).manifest()
-    known = _check_known(path, model, manifest)
+    if is_pool_or_file(path):
+        return
+    known = [config.name for config in RunFolder(path).manifest().config.models]
+    _check_known(path, model, known)
     if model is None and len(known) != 1:
         raise ConfigError(f"{path} holds several models; name one with RUN@MODEL: {', '.join(known)}")
+
+
+def require_one_each(selected: SelectedModels, names: Sequence[str]) -> None:
+    """Check that every one of the strings named one model.
+
+    Raises:
+        ConfigError: a file has several.
+    """
+    if len(selected.scored) > len(names):
+        known = ", ".join(scores.model for scores in selected.scored)
+        raise ConfigError(f"a file holds several models; name one with FILE@MODEL: {known}")
 
 
 def require_measured(selected: SelectedModels, metric: str) -> None:
@@ -138,16 +179,12 @@ def split_run_name(name: str) -> tuple[Path, str | None]:
     if len(runs) > 1:
         ways = " or ".join(str(path) if model is None else f"model {model} of {path}" for path, model in runs)
         raise ConfigError(f"{name} may be {ways}; write the run as {runs[0][0]}/ or a model as RUN/@MODEL")
+    if not runs and Path(name).exists():
+        return readings[0]
     return runs[0] if runs else readings[min(1, len(places))]
 
 
-def _check_known(path: Path, model: str | None, manifest: Manifest) -> list[str]:
-    """Return the names of a run's models.
-
-    Raises:
-        RunError: ``model`` is not one of them.
-    """
-    known = [config.name for config in manifest.config.models]
+def _check_known(path: Path, model: str | None, known: Sequence[str]) -> None:
+    """Raise RunError if ``model`` is not one of those of a run."""
     if model is not None and model not in known:
         raise RunError(f"{path} has no model {model!r}; it has: {', '.join(known)}")
-    return known

@@ -11,6 +11,7 @@ import click
 from harness.cli.gate.gate_requirement import Requirement
 from harness.cli.gate.model_gate import ScoringChoices, gate_difference, gate_minimum
 from harness.cli.gate.recipe_gate import gate_recipes
+from harness.cli.parameters import dataset_of_files_option
 from harness.cli.recipe_selection import recipe_options
 from harness.cli_options import rule_option, scorer_option
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 )
 @rule_option()
 @scorer_option()
+@dataset_of_files_option
 @click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
 def gate(
     runs: tuple[str, ...],
@@ -51,6 +53,7 @@ def gate(
     common: bool,
     rule: str | None,
     scorer: str | None,
+    dataset: str | None,
     junit: Path | None,
 ) -> int:
     """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
@@ -69,7 +72,7 @@ def gate(
     from harness.core.errors import ArcBenchError, ConfigError, NotComputableError
     from harness.results.junit_xml import write_junit
 
-    requirement, choices = Requirement(metric, minimum, margin, gain), ScoringChoices(common, rule, scorer)
+    requirement, choices = Requirement(metric, minimum, margin, gain), ScoringChoices(common, rule, scorer, dataset)
     _check_usage(requirement, runs, baselines, recipes, paired_seeds)
     name = requirement.in_words(", ".join(runs or recipes[:1]), ", ".join(baselines or recipes[1:]))
     try:

@@ -11,6 +11,7 @@ from harness.cli.gate.gate_requirement import Requirement
 from harness.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from harness.scoring.matched_runs import SelectedModels
     from harness.scoring.model_scores import ModelScores
     from harness.stats.gate import Gate
 
@@ -23,6 +24,19 @@ class ScoringChoices:
     """Whether the tasks that all runs have are used, if their tasks differ."""
     rule: str | None
     scorer: str | None
+    dataset: str | None = None
+    """Of files of predictions."""
+
+    def select(self, names: Sequence[str]) -> SelectedModels:
+        """Return the scored models that the strings name, one each, and print the warnings."""
+        from harness.scoring.run_selector import require_one_each, require_one_model, select_models
+
+        for name in names:
+            require_one_model(name)
+        selected = select_models(names, self.common, self.rule, self.scorer, self.dataset)
+        require_one_each(selected, names)
+        print_warnings(selected.warnings)
+        return selected
 
 
 def gate_minimum(run: str, requirement: Requirement, choices: ScoringChoices) -> tuple[Gate, str]:
@@ -34,15 +48,13 @@ def gate_minimum(run: str, requirement: Requirement, choices: ScoringChoices) ->
     """
     from harness.results.table_format import percent, with_interval
     from harness.scoring.model_scores import score_intervals
-    from harness.scoring.run_selector import require_measured, require_one_model, select_models
+    from harness.scoring.run_selector import require_measured
     from harness.stats.gate import gate_verdict
 
     metric, minimum = requirement.metric, requirement.minimum or 0.0
     if requirement.lower_is_better:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use --baseline and --margin")
-    require_one_model(run)
-    selected = select_models((run,), rule=choices.rule, scorer=choices.scorer)
-    print_warnings(selected.warnings)
+    selected = choices.select((run,))
     require_measured(selected, metric)
     interval = score_intervals(selected.scored, selected.seed)[0][metric]
     verdict = gate_verdict(interval.low, interval.high, minimum)
@@ -62,13 +74,10 @@ def gate_difference(run: str, baseline: str, requirement: Requirement, choices: 
     """
     from harness.scoring.comparable_metrics import incomparable_reason
     from harness.scoring.paired_comparison import compare_pairs
-    from harness.scoring.run_selector import require_measured, require_one_model, select_models
+    from harness.scoring.run_selector import require_measured
 
     metric = requirement.metric
-    for name in (run, baseline):
-        require_one_model(name)
-    selected = select_models((baseline, run), choices.common, choices.rule, choices.scorer)
-    print_warnings(selected.warnings)
+    selected = choices.select((baseline, run))
     old, new = selected.scored
     if (old.enumeration is None) == (new.enumeration is None):
         require_measured(selected, metric)

@@ -37,16 +37,13 @@ def gate_recipes(
         RunError, DataError: a run is missing or broken.
     """
     from harness.recipes.recipe_runs import trained_models
-    from harness.scoring.run_selector import require_measured, require_one_model, select_models
+    from harness.scoring.run_selector import require_measured
 
     if paired and requirement.minimum is not None:
         raise ConfigError("--paired-seeds needs two recipes, with --margin or --min-gain")
     named = named_recipes(recipes)
     names = [run for listed in named.values() for run in listed] if named else [*runs, *baselines]
-    for name in names:
-        require_one_model(name)
-    selected = select_models(names, choices.common, choices.rule, choices.scorer)
-    print_warnings(selected.warnings)
+    selected = choices.select(names)
     models = trained_models(names, selected)
     if named:
         grouping = group_as_named(models, named, training, paired)

@@ -43,6 +43,8 @@ def read_table(path: Path, outputs: Mapping[str, int], problems: list[str]) -> I
     return table_predictions(open_table(path))
 
 
+ATTEMPT_FORMS = ("attempts", "kaggle", "arcprize")
+"""Formats of attempts at each test output, which somebody has chosen already if they are one or two."""
 FORMATS: dict[str, Format] = {
     form.name: form
     for form in (
