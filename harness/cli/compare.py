@@ -64,7 +64,7 @@ def compare(
     """Compare models or recipes on the same tasks: difference, interval, p value, and a verdict in words.
 
     Runs of at least two recipes with several training runs each are compared as recipes, over tasks and training runs;
-    else models are compared in pairs, task by task. A RUN may also be a pool, or a file in a format of bench score.
+    else models are compared in pairs, task by task. A RUN may also be a file in a format of bench score.
 
     \b
     bench compare runs/mine
@@ -126,9 +126,9 @@ def _group(
 ) -> Grouping:
     from harness.cli.recipe_selection import group_as_named, group_by_manifest
     from harness.recipes.recipe_runs import trained_models
-    from harness.scoring.run_selector import is_pool_or_file, split_run_name
+    from harness.scoring.run_selector import is_file_of_predictions, split_run_name
 
-    if any(is_pool_or_file(split_run_name(name)[0]) for name in names):
+    if any(is_file_of_predictions(split_run_name(name)[0]) for name in names):
         return Grouping(())
     if named:
         return group_as_named(trained_models(names, selected), named, training, paired)

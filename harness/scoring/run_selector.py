@@ -1,4 +1,4 @@
-"""Models of runs, pools and files that ``RUN[@MODEL]`` strings name, scored, with warnings about comparing them."""
+"""Models of runs and files that ``RUN[@MODEL]`` strings name, scored, with warnings about comparing them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def select_models(
 ) -> SelectedModels:
     """Return the scored models that ``RUN[@MODEL]`` strings name, in order; RUN alone names all of its models.
 
-    A RUN may also be a pool, or a file of predictions of any format, such as somebody's submission.
+    A RUN may also be a file of predictions in any format, such as somebody's submission.
 
     Args:
         common: if the runs declared different tasks, score the tasks that all declared, instead of raising. Two tasks
@@ -61,10 +61,10 @@ def select_models(
     """
     chosen = [split_run_name(name) for name in names]
     paths = list(dict.fromkeys(path for path, _ in chosen))
-    manifests = {path: RunFolder(path).manifest() for path in paths if not is_pool_or_file(path)}
-    files = [path for path in paths if path not in manifests and not is_pool(path)]
+    manifests = {path: RunFolder(path).manifest() for path in paths if not is_file_of_predictions(path)}
+    files = [path for path in paths if path not in manifests]
     if dataset is not None and not files:
-        raise ConfigError("--dataset is the dataset of files of predictions; runs and pools know theirs")
+        raise ConfigError("--dataset is the dataset of files of predictions; runs know theirs")
     specs = dict.fromkeys(files, dataset or _common_dataset(manifests.values()))
     for path, model in chosen:
         if path in manifests:
@@ -81,9 +81,9 @@ def _common_dataset(manifests: Iterable[Manifest]) -> str | None:
     return specs.pop() if len(specs) == 1 else None
 
 
-def is_pool_or_file(path: Path) -> bool:
-    """Return whether a path names a pool, or a file or folder of predictions of another format than a run's."""
-    return path.exists() and not isinstance(find_folder(path), RunFolder)
+def is_file_of_predictions(path: Path) -> bool:
+    """Return whether a path names a file or folder of predictions in another format than a run's or a pool's."""
+    return path.exists() and find_folder(path) is None
 
 
 def _score(path: Path, spec: str | None, rule: str | None, scorer: str | None) -> ScoredRun:
@@ -93,14 +93,14 @@ def _score(path: Path, spec: str | None, rule: str | None, scorer: str | None) -
 
 
 def require_one_model(name: str) -> None:
-    """Check that ``RUN[@MODEL]`` names exactly one model; of a pool or file, ``require_one_each`` checks it later.
+    """Check that ``RUN[@MODEL]`` names exactly one model; of a file, ``require_one_each`` checks it later.
 
     Raises:
         ConfigError: the run has several models and the string names none of them.
         RunError: no such run or model.
     """
     path, model = split_run_name(name)
-    if is_pool_or_file(path):
+    if is_file_of_predictions(path):
         return
     known = [config.name for config in RunFolder(path).manifest().config.models]
     _check_known(path, model, known)

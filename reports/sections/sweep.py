@@ -52,14 +52,14 @@ def _verdict(table: SweepTable) -> str:
             for row in table.recipes
             if row.metric == "vote_2" and row.comparison.verdict != "not resolved"
         ]
-        nothing = f"no mixture differs from {first} by more than the choice of tasks and of training runs explains"
+        nothing = f"no difference from {first} is resolved: the choice of tasks and training runs could explain each"
         return "; ".join(resolved) or nothing
     resolved = [
         comparison_sentence(row)
         for row in table.pairs
         if row.metric == "vote_2" and row.comparison.verdict != "not resolved"
     ]
-    verdict = "; ".join(resolved) or f"no mixture differs from {first} by more than chance explains"
+    verdict = "; ".join(resolved) or f"no difference from {first} is resolved: the choice of tasks could explain each"
     return f"{verdict}. These are verdicts on single adapters: nothing is known about other training runs of a mixture"
 
 
