@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shlex
 import sys
@@ -58,8 +59,22 @@ servers_option = click.option(
     help="URL of a server; repeat it, and the servers share the work.",
 )
 """The option ``--server``, whose value is the parameter ``servers``."""
+
+
+def _key_in_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return the key, or that in the file which the variable with _FILE names, as ``bench serve`` reads it."""
+    if value is None and os.environ.get(f"{_KEY_VARIABLE}_FILE"):
+        from serve.keys import USER_KEY, key_from_environment
+
+        return key_from_environment(USER_KEY)
+    return value
+
+
 api_key_option = click.option(
-    "--api-key", envvar=_KEY_VARIABLE, help=f"Better given in the environment variable {_KEY_VARIABLE}."
+    "--api-key",
+    envvar=_KEY_VARIABLE,
+    callback=_key_in_file,
+    help=f"Better given in the environment variable {_KEY_VARIABLE}, or in a file that {_KEY_VARIABLE}_FILE names.",
 )
 """The option ``--api-key``, whose value is the parameter ``api_key``."""
 _POLICY = (

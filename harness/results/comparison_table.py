@@ -91,9 +91,11 @@ def plan_table(comparisons: Sequence[PairedComparison], difference: float) -> st
     rows = []
     for row in comparisons:
         needed = row.comparison.tasks_for(difference)
-        tasks = "no task differs" if needed is None else f"{needed:,}"
+        alike = "all tasks differ alike" if row.comparison.differing else "no task differs"
+        tasks = alike if needed is None else f"{needed:,}"
         rows.append([row.metric, row.model, row.baseline, f"{100 * row.comparison.sd:.1f}", tasks])
-    header = ["metric", "model", "against", "sd of the paired differences", f"tasks for {100 * difference:g} points"]
+    wanted = f"tasks for {100 * difference:g} {'point' if difference == 0.01 else 'points'}"
+    header = ["metric", "model", "against", "sd of the paired differences", wanted]
     return markdown_table(header, rows, left=3)
 
 

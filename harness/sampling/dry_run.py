@@ -45,7 +45,8 @@ class RunEstimate:
     def text(self) -> str:
         """Return the estimate as lines for the user."""
         noun = "predictions" if self.search is None else "views"
-        lines = [f"{self.views} {noun}: {self.models} models, {self.outputs} test outputs, {self.n} each"]
+        models = f"{self.models} {'model' if self.models == 1 else 'models'}"
+        lines = [f"{self.views} {noun}: {models}, {self.outputs} test outputs, {self.n} each"]
         fewest, most = self.views, self.views
         if self.search is not None:
             per_view = self.search.max_answers or floor(1 / self.search.min_prob + 1e-9)

@@ -131,6 +131,24 @@ def test_the_files_of_a_run_respect_the_umask(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
+def test_a_key_is_read_from_the_file_that_a_variable_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``bench serve`` reads it; a key that is given otherwise comes first."""
+    (tmp_path / "user.key").write_text("0123456789\n")
+    monkeypatch.setenv("ARC_BENCH_API_KEY_FILE", str(tmp_path / "user.key"))
+    with ChatServer(key="0123456789") as server:
+        assert run_cli(cli, run_arguments(server, tmp_path / "run")) == 0
+        again = ["reproduce", str(tmp_path / "run"), "--out", str(tmp_path / "again")]
+        assert run_cli(cli, again) == 2
+        assert f"--server {server.url}" in capsys.readouterr().err
+        assert run_cli(cli, [*run_arguments(server, tmp_path / "other"), "--api-key", "wrong-key"]) == 1
+        monkeypatch.setenv("ARC_BENCH_API_KEY_FILE", str(tmp_path / "absent.key"))
+        assert run_cli(cli, run_arguments(server, tmp_path / "third")) == 2
+        assert "ARC_BENCH_API_KEY_FILE" in capsys.readouterr().err
+    assert not any(b"0123456789" in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+
+
 def test_a_key_is_not_sent_to_an_address_from_the_run_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,11 @@ def test_the_text_has_verdicts_task_ids_and_the_tasks_needed(
     assert re.search(r"not resolved, [+-]\d+\.\d points \(a difference of this size takes about [\d,]+ tasks\)", out)
     assert "tasks for 2.5 points" in out
     assert "…" in out
+    alike = make_run("alike", SPEC, {"none": 0.0, "nothing": 0.0, "all": 1.0})
+    _, plan, _ = run_bench(capsys, "compare", alike, "--plan", "1", "--metric", "vote_2")
+    assert re.search(r"\| nothing +\| none .* no task differs \|", plan)
+    assert re.search(r"\| all +\| none .* all tasks differ alike \|", plan)
+    assert "tasks for 1 point |" in plan
     _, every, _ = run_bench(capsys, "compare", run, "--all-ids", "--metric", "accuracy")
     assert "…" not in every
     assert "over these 3 comparisons" in every
