@@ -4,8 +4,9 @@
 
 Measurements are stored in runs/benchmarks, so that the same command resumes where it stopped; --fresh starts over.
 Each entry writes benchmarks/ENTRY.md and can be run alone (``python -m benchmarks.ENTRY --help``). At the end
-benchmarks/RESULTS.md is written; what it says of entries that were not measured here is kept. The exit status is 1 if
-a goal is missed or an entry fails.
+benchmarks/RESULTS.md is written; what it says of entries that were not measured here is kept. The pages that quote the
+results are written with it: the comparisons of README.md and docs/speed.md, and docs/scaling.md. The exit status is 1
+if a goal is missed or an entry fails.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from benchmarks.common.entry import FOLDER, SUMMARY, WORK
 from benchmarks.common.results_page import results_page
+from benchmarks.comparison.__main__ import write_tables
+from benchmarks.scaling.__main__ import write_block
 
 ENTRIES = {
     "startup": "Start-up",
@@ -89,6 +92,8 @@ def main() -> int:
     else:
         before = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
         RESULTS.write_text(results_page(ENTRIES, summaries, before), encoding="utf-8")
+        write_tables()
+        write_block()
     waiting = [entry for entry in ENTRIES if entry not in summaries]
     if waiting:
         print(f"not finished: {', '.join(waiting)}; the same command resumes", file=sys.stderr)

@@ -18,16 +18,21 @@ MODULE = "benchmarks.comparison"
 ROOT = FOLDER.parent
 
 
+def write_tables() -> None:
+    """Write both tables with the figures of RESULTS.md."""
+    results = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
+    for path, is_short in ((ROOT / "README.md", True), (ROOT / "docs" / "speed.md", False)):
+        block = comparison(results, is_short=is_short)
+        path.write_text(replace_block(path.read_text(encoding="utf-8"), block, MODULE), encoding="utf-8")
+
+
 def main() -> int:
     """Write both tables."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args()
-    results = (FOLDER / "RESULTS.md").read_text(encoding="utf-8")
-    for path, is_short in ((ROOT / "README.md", True), (ROOT / "docs" / "speed.md", False)):
-        block = comparison(results, is_short=is_short)
-        path.write_text(replace_block(path.read_text(encoding="utf-8"), block, MODULE), encoding="utf-8")
+    write_tables()
     return 0
 
 

@@ -19,6 +19,13 @@ MODULE = "benchmarks.scaling"
 PAGE = FOLDER.parent / "docs" / "scaling.md"
 
 
+def write_block() -> str:
+    """Write the block of the page with the figures of the benchmarks' pages, and return it."""
+    block = page(read_measured(), Gpu())
+    PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), block, MODULE), encoding="utf-8")
+    return block
+
+
 def main() -> int:
     """Write the block of the page and print it."""
     parser = argparse.ArgumentParser(
@@ -27,9 +34,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
-    block = page(read_measured(), Gpu())
-    PAGE.write_text(replace_block(PAGE.read_text(encoding="utf-8"), block, MODULE), encoding="utf-8")
-    print(block)
+    print(write_block())
     return 0
 
 

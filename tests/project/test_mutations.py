@@ -12,6 +12,9 @@ def test_every_mutation_can_be_made_and_names_existing_tests(mutation: Mutation)
     text = mutation.mutated_text(ROOT)
     if mutation.file.endswith(".py"):
         compile(text, mutation.file, "exec")
-    files = [test.split("::")[0] for test in mutation.tests if "/" in test]
-    assert files
-    assert all((ROOT / file).exists() for file in files)
+    tests = [test.partition("::")[::2] for test in mutation.tests if "/" in test]
+    assert tests
+    for file, name in tests:
+        assert (ROOT / file).exists(), file
+        function = name.rpartition("::")[2].partition("[")[0]
+        assert not name or f"def {function}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"

@@ -85,7 +85,8 @@ def _colours_wanted() -> bool:
 @data.command()
 @click.argument("spec")
 @click.option(
-    "--tokenizer", help="Folder or Hugging Face id of a tokenizer; adds the lengths of prompts and answers in tokens."
+    "--tokenizer",
+    help="Folder or Hugging Face id of a tokenizer, or tiny; adds the lengths of prompts and answers in tokens.",
 )
 @click.option("--prompt", default="output-from-examples-v1", show_default=True)
 @grid_encoder_option(help="Default: shape, row numbers and digits.")
@@ -108,6 +109,10 @@ def stats(
     """
     from harness.inspection.dataset_statistics import dataset_stats, load_prompt_tokenizer
 
+    if tokenizer == "tiny":
+        from trainers.tiny.train import shipped_path
+
+        tokenizer = str(shipped_path())
     tokens = None if tokenizer is None else load_prompt_tokenizer(tokenizer, prompt, encoder)
     statistics = dataset_stats(open_with_progress(spec, strict), tokens, max_length, partial(with_progress, "reading"))
     lines = []

@@ -113,7 +113,7 @@ def pretend(out: Path, path: Path, *overrides: str) -> None:
         (out / "recipes" / f"{training.name}.yaml").write_text(yaml.safe_dump(training.data))
         folder = out / "trained" / training.name
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
+        (folder / "manifest.json").write_text('{"seconds": 90.4}')
 
 
 @pytest.mark.parametrize("axes", [None, {"lora.rank": [8, 32]}])
@@ -129,6 +129,12 @@ def test_seeds_can_be_added_and_left_out(tmp_path: Path, axes: dict[str, Any] | 
     printed = CliRunner().invoke(sweep, [str(path), "--set", "seeds=[0,1,2]", "--dry-run"]).output
     assert f"{len(more)} to train, {len(first)} of them trained" in printed
     assert printed.count("; trained\n") == len(first)
+    time = {1: "3:01", 2: "6:02"}[len(first)]
+    assert (
+        f"time to train: 1:30 each (mean of {len(first)}), so about {time} for the other {2 * len(first)}," in printed
+    )
+    nothing = CliRunner().invoke(sweep, [str(path), "--set", "seeds=[1]", "--out", str(out / "other"), "--dry-run"])
+    assert "time to train: shown here when one adapter is trained" in nothing.output
     shutil.rmtree(out)
     pretend(out, path, "seeds=[0,1,2]")
     assert recipes(path, "seeds=[2]") == {f"{name}-s2": {**recipe, "seed": 2} for name, recipe in first.items()}

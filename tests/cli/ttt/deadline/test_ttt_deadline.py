@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from time import monotonic
 
@@ -17,57 +15,19 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from harness.candidates.rescores import RESCORES_FILE, read_rescores
 from harness.cli.workflows.ttt.cutting import Missing
 from harness.core.deadline import Deadline
 from harness.runs.folder import RunFolder
 from harness.runs.schemas.deadline_record import RunDeadline
-from harness.sampling import engine
-from tests.cli.ttt.test_ttt_options import RECIPE
 from tests.support.commands import run_bench
 from tests.support.runs.cut_runs import answer_again
 from tests.support.runs.run_folders import load_records
 from tests.support.runs.ttt_deadlines import HOUR, hang_and_pass, passes_at, run
 from tests.support.runs.ttt_runs import DATASET, IDS, VIEWS, Site, answers, records
 from tests.support.servers.adapter_server import AdapterServer
-from tests.support.servers.chat_answers import Body
 
 Capture = pytest.CaptureFixture[str]
 TOTAL = VIEWS * len(IDS)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A small server."""
-    root = tmp_path_factory.mktemp("site")
-    recipe = root / "recipe.yaml"
-    recipe.write_text(json.dumps(RECIPE))
-    with AdapterServer(root / "registry") as server:
-        yield Site(server, root / "registry", recipe)
-
-
-@pytest.fixture
-def server(site: Site) -> Iterator[AdapterServer]:
-    """The server, which answers everything again after the test."""
-    assert isinstance(site.server, AdapterServer)
-    yield site.server
-    answer_again(site.server)
-    site.server.spoil_scores = lambda body: body
-    site.server.fail_admin = lambda route: False
-
-
-@pytest.fixture(autouse=True)
-def _short_drain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that hangs answers nothing in the five seconds either; others do in two, on a busy machine too."""
-    monkeypatch.setattr(engine, "DEADLINE_DRAIN_SECONDS", 2.0)
-
-
-@pytest.fixture(scope="module")
-def whole(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run without a deadline."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    assert run(site, out, None) is None
-    return out
 
 
 def check_cut(out: Path, seconds: float) -> int:
@@ -230,97 +190,3 @@ def test_a_run_without_an_answer_fails(site: Site, tmp_path: Path, capsys: Captu
     assert not (out / "manifest.json").exists()
     assert run_bench(capsys, *site.words(out, "--resume", "--training-deadline", "0.001s"))[0] == 0
     assert RunFolder(out).manifest().finished is not None
-
-
-def test_a_deadline_before_the_rescoring(
-    site: Site, server: AdapterServer, whole: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    out = tmp_path / "run"
-    deadline = Deadline(HOUR)
-    server.refuse = passes_at(deadline, TOTAL)
-    missing = run(site, out, deadline, rescore=2)
-    assert missing is not None
-    assert (missing.count, missing.noun) == (missing.total, "log-probabilities")
-    assert not missing.is_everything
-    assert not (out / RESCORES_FILE).exists()
-    assert RunFolder(out).manifest().finished is not None
-    assert run_bench(capsys, "score", out)[0] == 0
-    status, _, errors = run_bench(capsys, "score", out, "--rule", "poe")
-    assert status != 0
-    assert "bench rescore" in errors
-
-
-def test_a_deadline_during_the_rescoring(site: Site, server: AdapterServer, tmp_path: Path, capsys: Capture) -> None:
-    """The header counts the whole run, though every session rescores one task."""
-    out, expected = tmp_path / "run", tmp_path / "expected"
-    assert run(site, expected, None, rescore=2) is None
-    deadline = Deadline(HOUR)
-
-    def notice(body: Body) -> Body:
-        object.__setattr__(deadline, "started", monotonic() - HOUR)
-        return body
-
-    server.spoil_scores = notice
-    missing = run(site, out, deadline, rescore=2)
-    server.spoil_scores = lambda body: body
-    rescores, complete = read_rescores(out / RESCORES_FILE), read_rescores(expected / RESCORES_FILE)
-    assert missing is not None
-    assert rescores is not None
-    assert rescores.header.deadline is not None
-    assert complete is not None
-    cut = rescores.header.deadline["mine"]
-    lines = rescores.scorers["mine"].lines
-    assert 0 < lines < complete.scorers["mine"].lines
-    assert (cut.total, cut.missing) == (complete.scorers["mine"].lines, complete.scorers["mine"].lines - lines)
-    assert (missing.count, missing.total) == (cut.missing, cut.total)
-    status, _, errors = run_bench(capsys, "score", out, "--rule", "poe")
-    assert status == 0, errors
-    assert f"missing by the deadline (1h): {cut.missing} of {cut.total} log-probabilities" in errors
-    assert run(site, out, None, rescore=2) is None
-    assert saved_lines(out) == saved_lines(expected)
-
-
-def test_what_servers_failed_on_is_not_missing_by_the_deadline(
-    site: Site, server: AdapterServer, tmp_path: Path, capsys: Capture
-) -> None:
-    """The first request for scores is refused, and the deadline passes at the third, of the second task."""
-    out, expected, deadline = tmp_path / "run", tmp_path / "expected", Deadline(HOUR)
-    before = len(server.requests)
-    assert run(site, expected, Deadline(HOUR), rescore=2) is None
-    scored = [body for body in server.requests[before:] if "prompts" in body]
-    assert len(scored) >= 2 * len(IDS)
-    numbers = count(1)
-
-    def refuse(body: Body) -> tuple[int, Body] | None:
-        if "prompts" not in body:
-            return None
-        if (number := next(numbers)) == 3:
-            object.__setattr__(deadline, "started", monotonic() - HOUR)
-        return (400, {"error": {"message": "no"}}) if number == 1 else None
-
-    server.refuse = refuse
-    missing = run(site, out, deadline, rescore=2)
-    answer_again(server)
-    rescores = read_rescores(out / RESCORES_FILE)
-    assert missing is not None
-    assert rescores is not None
-    assert rescores.header.deadline is not None
-    assert missing.failed == sum(len(item["answers"]) for item in scored[0]["prompts"]) > 0
-    assert missing.count >= sum(len(item["answers"]) for item in scored[-1]["prompts"]) > 0
-    assert missing.total == missing.count + missing.failed + rescores.scorers["mine"].lines
-    assert rescores.header.deadline["mine"].missing == missing.count
-    words = site.words(out, "--training-deadline", "0.001s", "--rescore", 2, "--resume")
-    server.refuse = lambda body: (400, {"error": {"message": "no"}}) if body.get("prompts") else None
-    status, _, errors = run_bench(capsys, *words)
-    assert status == 1
-    assert "servers failed on" in errors
-    answer_again(server)
-    assert run(site, out, None, rescore=2) is None
-    assert saved_lines(out) == saved_lines(expected)
-
-
-def saved_lines(out: Path) -> list[bytes]:
-    """Return the lines of rescores.jsonl without checksums and the digest of predictions, which have times."""
-    rows = [orjson.loads(line) for line in (out / RESCORES_FILE).read_bytes().splitlines()]
-    assert "deadline" not in rows[0]
-    return sorted(orjson.dumps([row[key] for key in ("task_id", "grid", "view", "logprob")]) for row in rows[1:])
