@@ -62,6 +62,15 @@ def run_entry(entry: str, folder: Path, options: argparse.Namespace, minutes: fl
     return not (folder / SUMMARY).exists() and status != 0
 
 
+def _write_quoting_pages() -> None:
+    """Write the pages that quote the results, if these have all that they quote."""
+    try:
+        write_tables()
+        write_block()
+    except (KeyError, ValueError) as error:
+        print(f"README.md, docs/speed.md and docs/scaling.md are not all written: no {error.args[0]}", file=sys.stderr)
+
+
 def main() -> int:
     """Run the benchmarks that are not finished, and write RESULTS.md."""
     parser = argparse.ArgumentParser(
@@ -92,8 +101,7 @@ def main() -> int:
     else:
         before = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
         RESULTS.write_text(results_page(ENTRIES, summaries, before), encoding="utf-8")
-        write_tables()
-        write_block()
+        _write_quoting_pages()
     waiting = [entry for entry in ENTRIES if entry not in summaries]
     if waiting:
         print(f"not finished: {', '.join(waiting)}; the same command resumes", file=sys.stderr)

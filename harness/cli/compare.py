@@ -128,10 +128,12 @@ def _group(
     from harness.recipes.recipe_runs import trained_models
     from harness.scoring.run_selector import is_file_of_predictions, split_run_name
 
-    if any(is_file_of_predictions(split_run_name(name)[0]) for name in names):
-        return Grouping(())
     if named:
         return group_as_named(trained_models(names, selected), named, training, paired)
+    if file := next((name for name in names if is_file_of_predictions(split_run_name(name)[0])), None):
+        if training:
+            raise click.UsageError(f"--training finds the recipes of runs, and {file} is a file of predictions")
+        return Grouping((), notes=(f"{file} is a file, so that runs are not grouped by recipe",) * (len(names) > 2))
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         return Grouping((), notes=(f"{twice} is named twice, so that runs are not grouped by recipe",))

@@ -63,7 +63,8 @@ servers_option = click.option(
 
 def _key_in_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Return the key, or that in the file which the variable with _FILE names, as ``bench serve`` reads it."""
-    if value is None and os.environ.get(f"{_KEY_VARIABLE}_FILE"):
+    is_option = ctx.get_parameter_source(param.name or "") == click.core.ParameterSource.COMMANDLINE
+    if not is_option and os.environ.get(f"{_KEY_VARIABLE}_FILE"):
         from serve.keys import USER_KEY, key_from_environment
 
         return key_from_environment(USER_KEY)

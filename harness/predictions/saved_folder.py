@@ -46,9 +46,13 @@ def _pool_folder(path: Path) -> PoolFolder | None:
 def _run_folder(path: Path) -> RunFolder | None:
     """Return the run that a path names by its folder or its predictions.jsonl; None for another format.
 
-    A folder without JSON files counts as a run, so that the message says what a run lacks.
+    A folder without JSON files counts as a run, and so does one that ``bench ttt`` began, so that the message says what
+    a run lacks.
     """
     folder = path.parent if path.name == "predictions.jsonl" and path.is_file() else path
     if (folder / "manifest.json").is_file():
         return RunFolder(folder)
-    return RunFolder(path) if path.is_dir() and not any(path.glob("*.json")) else None
+    if not path.is_dir():
+        return None
+    is_begun = any((path / name).exists() for name in ("predictions.jsonl", "ttt-recipe.json"))
+    return RunFolder(path) if is_begun or not any(path.glob("*.json")) else None

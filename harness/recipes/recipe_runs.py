@@ -14,7 +14,7 @@ from harness.runs.schemas.training_record import TrainingRecord
 from harness.scoring.matched_runs import SelectedModels
 from harness.scoring.model_scores import ModelScores
 from harness.scoring.prediction_loader import open_predictions
-from harness.scoring.run_selector import split_run_name
+from harness.scoring.run_selector import is_file_of_predictions, split_run_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,13 @@ def trained_models(names: Sequence[str], selected: SelectedModels) -> list[Train
         names: the ``RUN[@MODEL]`` strings of which ``selected`` is the result.
 
     Raises:
-        ConfigError: a model is named twice.
+        ConfigError: a model is named twice, or a string names a file of predictions.
     """
+    if file := next((name for name in names if is_file_of_predictions(split_run_name(name)[0])), None):
+        raise ConfigError(
+            f"{file} is a file of predictions, which does not say how its model was trained; recipes are compared by "
+            "their runs, and a file with one model: bench compare FILE RUN, bench gate FILE --baseline RUN"
+        )
     manifests = {path: RunFolder(path).manifest() for path, _ in map(split_run_name, names)}
     sources = [
         (path, config)

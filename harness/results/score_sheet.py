@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.candidates.pool_results import ResultsOfPool
-from harness.core.errors import format_ids
 from harness.pools.pool_scores import compare_with_members
 from harness.predictions.model_rescores import NOT_RESCORED
 from harness.predictions.pooled_outputs import POOL
@@ -14,7 +13,7 @@ from harness.results.rule_table import rule_results, rules_text
 from harness.results.summary_table import details_text, summary_table
 from harness.runs.schemas.results_schema import Results, ResultsWithRules
 from harness.scoring.early_stopped_scores import refuse_rules_after_early_stopping
-from harness.scoring.model_scores import ModelScores, unreadable_warning
+from harness.scoring.model_scores import ModelScores, missing_warning, unreadable_warning
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.rule_scores import RuleScores, parse_rules, score_rules
 from harness.scoring.run_scores import by_rule, saved_results, score_by_vote, score_usable_rules
@@ -74,8 +73,9 @@ def score_saved_predictions(
 def missing_warnings(saved: SavedPredictions) -> list[str]:
     """Return a warning for each model that has no prediction for some tasks."""
     return [
-        f"{'' if len(saved.predictions) == 1 else model.model + ': '}of {len(saved.tasks)} tasks "
-        f"{format_ids(model.missing)} have no prediction and count as wrong"
+        missing_warning(model.model, len(saved.tasks), model.missing).removeprefix(
+            f"{model.model}: " if len(saved.predictions) == 1 else ""
+        )
         for model in saved.predictions
         if model.missing
     ]

@@ -45,9 +45,10 @@ def attempts_note(scored: Sequence[ModelScores]) -> str | None:
     submitted = [scores for scores in scored if scores.is_submission]
     if len(submitted) in (0, len(scored)):
         return None
+    has, it_is = ("has", "it is") if len(submitted) == 1 else ("have", "they are")
     return (
-        f"{_names(submitted)} has the attempts that were submitted, chosen of an unknown number of predictions: with "
-        f"other models it is compared by {SUBMITTED_METRIC} only, where two attempts count for each side"
+        f"{_names(submitted)} {has} the attempts that were submitted, chosen of an unknown number of predictions: with "
+        f"other models {it_is} compared by {SUBMITTED_METRIC} only, where two attempts count for each side"
     )
 
 
@@ -69,7 +70,7 @@ def incomparable_reason(metric: str, model: ModelScores, baseline: ModelScores) 
 
 def mixed_note(scored: Sequence[ModelScores]) -> str | None:
     """Say what is comparable between models with enumerated views and with drawn predictions; None if all are alike."""
-    drawn = [scores for scores in scored if scores.enumeration is None]
+    drawn = [scores for scores in scored if scores.enumeration is None and not scores.is_submission]
     views = [scores for scores in scored if scores.enumeration is not None]
     if not drawn or not views:
         return None

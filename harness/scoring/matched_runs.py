@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.core.errors import ConfigError, RunError, format_ids
@@ -22,7 +22,7 @@ from harness.scoring.comparable_metrics import (
 from harness.scoring.confounders import find_confounders
 from harness.scoring.early_stopped_scores import unavailable_metrics, unavailable_metrics_text
 from harness.scoring.headline_rule import rule_note
-from harness.scoring.model_scores import ModelScores, unreadable_warning
+from harness.scoring.model_scores import ModelScores, missing_warning, unreadable_warning
 from harness.scoring.paired_comparison import PairedComparison, all_pairs, compare_pairs, pairs_with_first
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.voting.early_stopping import run_schedule
@@ -57,12 +57,16 @@ class ScoredRun:
     manifest: Manifest | None
     """None for pools and files."""
     sequential: SequentialResult | None = None
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of a file, by model, the ids of tasks without a prediction."""
 
 
 def scored_run(saved: SavedPredictions, scored: Sequence[ModelScores]) -> ScoredRun:
     """Return the scores of saved predictions with what matching them needs."""
     digests = {task.id: content_digest(task) for task in saved.tasks}
-    return ScoredRun(list(scored), digests, saved.seed, saved.warnings, saved.manifest, saved.sequential)
+    is_file = saved.manifest is None and saved.pool is None  # a run that lacks predictions is unfinished, and says so
+    missing = {model.model: model.missing for model in saved.predictions if model.missing and is_file}
+    return ScoredRun(list(scored), digests, saved.seed, saved.warnings, saved.manifest, saved.sequential, missing)
 
 
 def match_runs(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel], common: bool = False) -> SelectedModels:
@@ -82,10 +86,14 @@ def match_runs(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel], co
         raise RunError(f"{differing}; --common compares the {len(shared)} tasks that all have")
     folders = [path.name for path in runs]
     scored: list[ModelScores] = []
+    unanswered: list[str] = []
     for path, model in chosen:
         label = "" if len(runs) == 1 else str(path.name if folders.count(path.name) == 1 else path)
         scored += [replace(s, model=_label(label, s.model)) for s in runs[path].scored if model in (None, s.model)]
-    warnings = _warnings(runs, chosen) + [text for run in runs.values() for text in run.warnings]
+        for name, ids in runs[path].missing.items():
+            if model in (None, name) and (lacking := [task for task in ids if task in shared]):
+                unanswered.append(missing_warning(_label(label, name), len(shared), lacking))
+    warnings = _warnings(runs, chosen) + [text for run in runs.values() for text in run.warnings] + unanswered
     larger = {path: len(by_id) for path, by_id in digests.items() if len(by_id) > len(shared)}
     if larger:
         partial = ", ".join(f"{len(shared)} of the {count} of {path}" for path, count in larger.items())

@@ -52,6 +52,11 @@ class ModelScores:
         return tuple(name for name in self.tasks.metrics if name not in unavailable)
 
 
+def missing_warning(model: str, tasks: int, missing: Sequence[str]) -> str:
+    """Say that a model has no prediction for some of so many tasks."""
+    return f"{model}: of {tasks} tasks {format_ids(missing)} have no prediction and count as wrong"
+
+
 def unreadable_warning(model: str, predictions: int, failures: Mapping[str, int]) -> str | None:
     """Say that not one answer of a model could be read as a grid; None if one could, or was not asked for.
 

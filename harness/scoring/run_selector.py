@@ -168,7 +168,7 @@ def split_run_name(name: str) -> tuple[Path, str | None]:
         ConfigError: two readings are possible.
     """
     places = [place for place, character in enumerate(name) if character == "@"]
-    readings = [(Path(name), None), *((Path(name[:place]), name[place + 1 :]) for place in places)]
+    readings = [(_run_of(name), None), *((_run_of(name[:place]), name[place + 1 :]) for place in places)]
     runs = [(path, model) for path, model in readings if RunFolder(path).manifest_path.is_file()]
     if len(runs) > 1:
         runs = [
@@ -182,6 +182,12 @@ def split_run_name(name: str) -> tuple[Path, str | None]:
     if not runs and Path(name).exists():
         return readings[0]
     return runs[0] if runs else readings[min(1, len(places))]
+
+
+def _run_of(name: str) -> Path:
+    """Return the folder of a run of which ``name`` is the folder or the predictions.jsonl; any other path as it is."""
+    found = find_folder(Path(name))
+    return found.path if isinstance(found, RunFolder) else Path(name)
 
 
 def _check_known(path: Path, model: str | None, known: Sequence[str]) -> None:

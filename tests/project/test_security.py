@@ -1,7 +1,8 @@
 """Hostile clients and files can reach neither keys nor other files, and no code from files is run.
 
-Limits of sizes are tested in ``serve/test_limits.py``, a running vLLM in ``serving/test_exposed.py``, checkpoints in
-``test_foreign_files.py``. Calls that run code (eval, pickle, shell) are forbidden by ruff's S rules and bandit.
+Limits of sizes are tested in ``serve/server/http/test_limits.py``, a running vLLM in ``serving/test_exposed.py``,
+checkpoints in ``test_foreign_files.py``. Calls that run code (eval, pickle, shell) are forbidden by ruff's S rules and
+bandit.
 """
 
 from __future__ import annotations

@@ -146,6 +146,9 @@ def test_a_key_is_read_from_the_file_that_a_variable_names(
         monkeypatch.setenv("ARC_BENCH_API_KEY_FILE", str(tmp_path / "absent.key"))
         assert run_cli(cli, run_arguments(server, tmp_path / "third")) == 2
         assert "ARC_BENCH_API_KEY_FILE" in capsys.readouterr().err
+        monkeypatch.setenv("ARC_BENCH_API_KEY", "0123456789")
+        assert run_cli(cli, run_arguments(server, tmp_path / "third")) == 2
+        assert "ARC_BENCH_API_KEY and ARC_BENCH_API_KEY_FILE are both set" in capsys.readouterr().err
     assert not any(b"0123456789" in path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
 
 

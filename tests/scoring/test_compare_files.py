@@ -73,6 +73,51 @@ def theirs_run(path: Path) -> Any:
     return load_run(path, SPEC)
 
 
+def test_what_a_file_does_not_answer_is_pointed_out(capsys: Capture, mine: Path, tmp_path: Path) -> None:
+    """It counts as wrong, in a comparison and in a gate."""
+    theirs = write_submission(tmp_path / "theirs.json", range(40))
+    entries = json.loads(theirs.read_text())
+    theirs.write_text(json.dumps(dict(list(entries.items())[:30])))
+    text = "have no prediction and count as wrong"
+    (row,), errors = compared(capsys, mine, theirs, "--metric", "vote_2")
+    assert f"theirs.json: of 40 tasks 10 ({list(entries)[30]}, " in errors
+    assert errors.count(text) == 1
+    ours = select_models([str(mine)]).scored[0].tasks.values_of("vote_2")
+    assert row["comparison"]["delta"] == pytest.approx((30 - ours.sum()) / 40)
+    assert text in run_bench(capsys, "gate", theirs, "--dataset", SPEC, "--min", 0.5)[2]
+    assert any(text in warning for warning in compare(mine, theirs_run(theirs)).warnings)
+
+
+def test_files_are_of_no_recipe(capsys: Capture, make_run: MakeRun, mine: Path, tmp_path: Path) -> None:
+    """A comparison of recipes that names one is refused, and one that would group runs says that it does not."""
+    one, two, three, four = (write_submission(tmp_path / f"s{n}.json", range(n)) for n in range(4))
+    named = ["--recipe", f"a={one},{two}", "--recipe", f"b={three},{four}", "--dataset", SPEC]
+    sides = [one, two, "--baseline", three, "--baseline", four, "--dataset", SPEC]
+    for words in (["compare", *named], ["gate", *named, "--margin", 0.1], ["gate", *sides, "--margin", 0.1]):
+        status, out, errors = run_bench(capsys, *words)
+        assert (status, out) == (2, ""), errors
+        assert "s0.json is a file of predictions, which does not say how its model was trained" in errors
+    second = make_run("second", SPEC, {"adapter": 0.5})
+    status, out, errors = run_bench(capsys, "compare", mine, second, three)
+    assert (status, "s2.json is a file, so that runs are not grouped by recipe" in out) == (0, True), errors
+    assert "grouped by recipe" not in run_bench(capsys, "compare", mine, three)[1]
+    status, _, errors = run_bench(capsys, "compare", mine, three, "--training", tmp_path)
+    assert (status, "--training finds the recipes of runs" in errors) == (2, True)
+    assert "s0.json, s1.json have the attempts" in run_bench(capsys, "compare", mine, one, two)[2]
+
+
+def test_the_predictions_of_a_run_name_the_run(capsys: Capture, make_run: MakeRun, mine: Path, tmp_path: Path) -> None:
+    second = make_run("second", SPEC, {"a": 0.5, "b": 0.2})
+    by_folder, _ = compared(capsys, mine, f"{second}@b")
+    by_file, _ = compared(capsys, mine / "predictions.jsonl", f"{second}/predictions.jsonl@b")
+    assert by_file == by_folder
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "ttt-recipe.json").write_text("{}")
+    status, _, errors = run_bench(capsys, "compare", mine, begun)
+    assert (status, "is not a run, or it did not get that far" in errors) == (1, True), errors
+
+
 def test_two_submissions_are_compared_in_every_metric(capsys: Capture, tmp_path: Path) -> None:
     one, two = (write_submission(tmp_path / f"{n}.json", range(n)) for n in (10, 30))
     rows, errors = compared(capsys, one, two, "--dataset", SPEC)

@@ -113,7 +113,7 @@ def pretend(out: Path, path: Path, *overrides: str) -> None:
         (out / "recipes" / f"{training.name}.yaml").write_text(yaml.safe_dump(training.data))
         folder = out / "trained" / training.name
         folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text('{"seconds": 90.4}')
+        (folder / "manifest.json").write_text('{"steps": 8, "seconds": 96}')
 
 
 @pytest.mark.parametrize("axes", [None, {"lora.rank": [8, 32]}])
@@ -129,15 +129,36 @@ def test_seeds_can_be_added_and_left_out(tmp_path: Path, axes: dict[str, Any] | 
     printed = CliRunner().invoke(sweep, [str(path), "--set", "seeds=[0,1,2]", "--dry-run"]).output
     assert f"{len(more)} to train, {len(first)} of them trained" in printed
     assert printed.count("; trained\n") == len(first)
-    time = {1: "3:01", 2: "6:02"}[len(first)]
-    assert (
-        f"time to train: 1:30 each (mean of {len(first)}), so about {time} for the other {2 * len(first)}," in printed
-    )
-    nothing = CliRunner().invoke(sweep, [str(path), "--set", "seeds=[1]", "--out", str(out / "other"), "--dry-run"])
-    assert "time to train: shown here when one adapter is trained" in nothing.output
     shutil.rmtree(out)
     pretend(out, path, "seeds=[0,1,2]")
     assert recipes(path, "seeds=[2]") == {f"{name}-s2": {**recipe, "seed": 2} for name, recipe in first.items()}
+
+
+def test_the_time_of_a_sweep_is_judged_by_steps(tmp_path: Path) -> None:
+    """96 s for 8 steps are 12 s a step, whatever steps the other rows take; a damaged manifest says nothing."""
+    out = tmp_path / "out"
+    cells = [{"name": "short"}, {"name": "long", "max_steps": 50}, {"name": "longer", "max_steps": 60}]
+    path = write(tmp_path / "s.yaml", **ALONE, cells=cells, out=str(out), seeds=[0])
+
+    def time(*options: str) -> str:
+        printed = CliRunner().invoke(sweep, [str(path), *options, "--dry-run"])
+        assert printed.exit_code == 0, printed.output
+        return printed.output.splitlines()[-1]
+
+    assert time() == "time to train: shown here when one adapter is trained; --row 0 trains the first alone"
+    pretend(out, path)
+    manifests = sorted((out / "trained").glob("*/manifest.json"))
+    assert len(manifests) == 3
+    for manifest in manifests[1:]:
+        manifest.unlink()
+    steps = {name: recipe["max_steps"] for name, recipe in recipes(path).items()}
+    missing = sum(steps.values()) - steps[manifests[0].parent.name]
+    assert f"about {missing * 12 // 60}:{missing * 12 % 60:02} one after the other, at 12 s a step (mean of 1" in time()
+    all_again = sum(steps.values()) * 12
+    assert f"about {all_again // 60}:{all_again % 60:02} one after" in time("--set", "recipe.resume=false")
+    for text in ('{"steps": 8, "seconds": null}', '{"steps": 0, "seconds": 1}', "[]", "{", '{"steps": 8}'):
+        manifests[0].write_text(text)
+        assert "shown here" in time()
 
 
 def test_another_single_seed_does_not_replace_the_first(tmp_path: Path) -> None:

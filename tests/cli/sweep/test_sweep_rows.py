@@ -32,6 +32,4 @@ def test_rows_at_the_same_time_are_the_sweeps_adapters(tmp_path: Path) -> None:
     assert [(path, path.stat().st_mtime_ns) for path, _ in before] == before
     listed = subprocess.run(command(tmp_path, "--dry-run"), capture_output=True, text=True)
     assert "4 to train, 2 of them trained" in listed.stdout
-    assert re.search(
-        r"^time to train: 0:\d\d each \(mean of 2\), so about 0:\d\d for the other 2,", listed.stdout, re.M
-    )
+    assert re.search(r"^time to train: about 0:\d\d .* \(mean of 2 trained\)", listed.stdout, re.MULTILINE)

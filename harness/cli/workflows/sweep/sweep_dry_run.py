@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def describe_sweep(plan: Sweep) -> None:
-    """Print what the sweep trains and benches, and how much of it is done."""
-    trainings = list(plan.trainings())
-    trained: list[Path] = []
+    """Print what the sweep trains and benches, how much of it is done, and how long training the rest takes."""
+    trainings, trained, missing_steps = list(plan.trainings()), 0, 0
     settings = {name: row.label for row in plan.record().rows for name in row.models}
     for training in trainings:
-        recipe, folder = training.recipe, Path(training.recipe.output_dir)
+        recipe = training.recipe
         total = sum(part.weight or 0 for part in recipe.datasets)
         parts = ", ".join(
             part.spec if part.weight is None else f"{part.weight / total:.1%} {part.spec}" for part in recipe.datasets
         )
-        is_trained = recipe.resume and (folder / MANIFEST).exists()
-        trained += [folder] * is_trained
+        is_trained = recipe.resume and (Path(recipe.output_dir) / MANIFEST).exists()
+        trained += is_trained
+        missing_steps += 0 if is_trained else recipe.max_steps
         done = "trained" if is_trained else f"{recipe.max_steps} steps"
         label = f" ({settings[training.name]})" if plan.axes or plan.cells else ""
         click.echo(f"{training.name}{label}: {parts}; seed {recipe.seed}; {done}")
@@ -37,27 +37,29 @@ def describe_sweep(plan: Sweep) -> None:
     rows, seeds = len(plan.table_rows()), len(plan.seeds)
     click.echo(
         f"{rows} row{'s' * (rows != 1)} with {seeds} seed{'s' * (seeds != 1)} each: {len(trainings)} to train, "
-        f"{len(trained)} of them trained"
+        f"{trained} of them trained"
     )
-    if missing := len(trainings) - len(trained):
-        click.echo(_time(trained, missing))
+    if missing_steps:
+        click.echo(_time([Path(training.recipe.output_dir) for training in trainings], missing_steps))
 
 
-def _time(trained: Sequence[Path], missing: int) -> str:
-    """Return how long the missing trainings take, one after the other, judged by those that are finished."""
-    seconds = [manifest["seconds"] for manifest in map(_read_manifest, trained) if "seconds" in manifest]
-    if not seconds:
+def _time(folders: Sequence[Path], missing_steps: int) -> str:
+    """Return how long the missing steps take, judged by the trainings that are finished."""
+    finished = list(filter(None, map(_steps_and_seconds, folders)))
+    if not finished:
         return "time to train: shown here when one adapter is trained; --row 0 trains the first alone"
+    step = sum(seconds for _, seconds in finished) / sum(steps for steps, _ in finished)
     return (
-        f"time to train: {format_duration(fmean(seconds))} each (mean of {len(seconds)}), so about "
-        f"{format_duration(fmean(seconds) * missing)} for the other {missing}, one after the other"
+        f"time to train: about {format_duration(step * missing_steps)} one after the other, at {step:.3g} s a step "
+        f"(mean of {len(finished)} trained); the predictions come on top"
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a trained adapter, of any version."""
+def _steps_and_seconds(folder: Path) -> tuple[int, float] | None:
+    """Return the steps of a finished training and the seconds that they took; None if its manifest does not say so."""
     try:
         manifest = orjson.loads((folder / MANIFEST).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return {}  # the sweep itself refuses it, and says why
-    return manifest if isinstance(manifest, dict) else {}
+        steps, seconds = int(manifest["steps"]), float(manifest["seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # what is wrong with it the sweep itself says
+    return (steps, seconds) if steps > 0 and 0 < seconds < inf else None

@@ -10,7 +10,10 @@ import orjson
 import pytest
 
 from harness.candidates.rescores import RESCORES_FILE, read_rescores
+from harness.cli.workflows.ttt.answering.rescoring import RescoringCutError
+from harness.cli.workflows.ttt.answering.servers import loss_is_cut
 from harness.core.deadline import Deadline
+from harness.core.errors import ServerError
 from harness.runs.folder import RunFolder
 from tests.support.commands import run_bench
 from tests.support.runs.cut_runs import answer_again
@@ -108,6 +111,14 @@ def test_what_servers_failed_on_is_not_missing_by_the_deadline(
     answer_again(server)
     assert run(site, out, None, rescore=2) is None
     assert saved_lines(out) == saved_lines(expected)
+
+
+def test_a_server_that_ends_with_the_deadline_hides_no_failure() -> None:
+    """``serving`` gives the server's end as the reason; what the session knew before stays known."""
+    cut = RescoringCutError("the deadline passed", failed=3)
+    with pytest.raises(RescoringCutError) as raised, loss_is_cut(Deadline(0.001)):
+        raise ServerError("the server ended while it served") from cut
+    assert raised.value is cut
 
 
 def saved_lines(out: Path) -> list[bytes]:

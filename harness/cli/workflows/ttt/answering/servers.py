@@ -114,6 +114,8 @@ def loss_is_cut(deadline: Deadline | None) -> Iterator[None]:
     try:
         yield
     except ServerError as error:
+        if isinstance(error.__cause__, DeadlineError):  # ``serving`` puts the server's end before the block's error
+            raise error.__cause__ from None
         if deadline is None or deadline.seconds_left > 0:
             raise
         raise DeadlineError(f"the deadline (--deadline) passed: {str(error).splitlines()[0]}") from error
