@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from pydantic import BaseModel
 
-from harness.runs.schemas.manifest_schema import Manifest, ModelConfig, StopConfig
+from harness.runs.schemas.manifest_schema import Manifest, ModelConfig, ServedModel, StopConfig
 from harness.runs.schemas.sequential_schema import SequentialDesign
 from harness.runs.schemas.view_schema import SearchConfig
 
@@ -19,17 +19,22 @@ _IGNORED_IN_MODEL = frozenset({"name", "hash", "prompt"})
 _FIELD_NAMES = {"stop": "their stopping rules", "sequential": "--until-resolved", "prompt_digest": "prompt"}
 
 
-def find_confounders(manifests: Sequence[Manifest], models: Sequence[ModelConfig]) -> list[str]:
+def find_confounders(
+    manifests: Sequence[Manifest], models: Sequence[ModelConfig], served: Sequence[ServedModel]
+) -> list[str]:
     """Return a sentence for each setting that differs between runs, or between models, and may change scores.
 
     Args:
         manifests: of the runs that are compared.
         models: the models of these runs that are compared.
+        served: the same models, as the servers listed them.
     """
     differences = _differences("runs", [manifest.config for manifest in manifests], _IGNORED_IN_RUN)
     refused = {", ".join(sorted(manifest.without)) or "none" for manifest in manifests}
     if len(refused) > 1:
         differences.append(f"the runs differ in the parameters that servers refused ({'; '.join(sorted(refused))})")
+    if len(dtypes := sorted({model.dtype for model in served if model.dtype is not None})) > 1:
+        differences.append(f"the servers of the models computed in different dtypes ({', '.join(dtypes)})")
     return differences + _differences("models", models, _IGNORED_IN_MODEL)
 
 

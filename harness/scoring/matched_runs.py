@@ -220,7 +220,8 @@ def _warnings(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel]) -> 
     }
     warnings = unfinished_warnings(manifests)
     if manifests:
-        warnings += find_confounders(list(manifests.values()), list(selected.values()))
+        served = [model for path, name in selected for model in manifests[path].served if model.name == name]
+        warnings += find_confounders(list(manifests.values()), list(selected.values()), served)
     for path, manifest in manifests.items():
         if (schedule := run_schedule(manifest.config)) is not None:
             notes = unavailable_metrics_text(unavailable_metrics(schedule))

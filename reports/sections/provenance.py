@@ -35,7 +35,14 @@ def warnings(section: Section) -> list[str]:
             if len(names) > 1 and manifest.config.ttt is None  # with test-time training every task has a version
         ]
     manifests = [run.manifest for run in section.runs]
-    texts += find_confounders(manifests, [model for manifest in manifests for model in manifest.config.models])
+    models = [model for manifest in manifests for model in manifest.config.models]
+    served = [
+        listed
+        for manifest in manifests
+        for listed in manifest.served
+        if listed.name in {model.name for model in manifest.config.models}
+    ]
+    texts += find_confounders(manifests, models, served)
     notes = (mixed_note, enumerated_note, unequal_counts_note)
     texts += [text for note in notes if (text := note(section.scored)) is not None]
     return list(dict.fromkeys(texts))

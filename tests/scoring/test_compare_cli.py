@@ -12,6 +12,7 @@ import pytest
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
+from harness.runs.schemas.manifest_schema import ServedModel
 from harness.scoring.run_selector import select_models
 from harness.stats.paired_test import holm, tasks_needed
 from harness.voting.metrics import METRICS
@@ -69,6 +70,20 @@ def test_the_text_has_verdicts_task_ids_and_the_tasks_needed(
     _, every, _ = run_bench(capsys, "compare", run, "--all-ids", "--metric", "accuracy")
     assert "…" not in every
     assert "over these 3 comparisons" in every
+
+
+def test_servers_that_computed_in_other_dtypes_give_a_warning(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun
+) -> None:
+    """Of the compared models only, and not where a server did not say."""
+    one, two, three = (make_run(name, SPEC, {"m": 0.5, "other": 0.5}) for name in ("one", "two", "three"))
+    for run, dtypes in ((one, ("float32", "bfloat16")), (two, ("bfloat16", "bfloat16"))):
+        served = [ServedModel(name=name, dtype=dtype) for name, dtype in zip(("m", "other"), dtypes, strict=True)]
+        edit_manifest(run, served=served)
+    text = "the servers of the models computed in different dtypes (bfloat16, float32)"
+    assert text in run_bench(capsys, "compare", f"{one}@m", f"{two}@m")[2]
+    assert "dtype" not in run_bench(capsys, "compare", f"{one}@other", f"{two}@m")[2]
+    assert "dtype" not in run_bench(capsys, "compare", f"{one}@m", f"{three}@m")[2]
 
 
 def test_differences_between_runs_give_warnings(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:

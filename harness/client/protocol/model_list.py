@@ -44,7 +44,7 @@ def parse_models(entries: Sequence[dict[str, Any]]) -> list[ServedModel]:
 def parse_model(entry: dict[str, Any]) -> ServedModel:
     """Return one model of ``/v1/models``; fields that are absent or of a wrong type are None.
 
-    ``bench serve`` adds ``arc_bench: {hash, rank, base, manifest, max_loras, log}`` to the usual fields.
+    ``bench serve`` adds ``arc_bench: {hash, rank, base, manifest, max_loras, dtype, log}`` to the usual fields.
     """
     extension = _dict(entry.get("arc_bench"))
     manifest = _dict(extension.get("manifest") or entry.get("manifest"))
@@ -63,6 +63,7 @@ def parse_model(entry: dict[str, Any]) -> ServedModel:
         chat_template=_string(manifest.get("chat_template")),
         template_date=_date(manifest.get("template_date")),
         max_loras=_integer(extension.get("max_loras")),
+        dtype=_string(extension.get("dtype")),
         tracker_runs=_tracker_runs(manifest.get("tracker_runs")),
         training=training_record(manifest),
     )

@@ -96,6 +96,8 @@ class ServedModel(Record):
     template_date: str | None = None
     max_loras: int | None = None
     """Number of adapters that the server can use in one batch."""
+    dtype: str | None = omitted_if_none()
+    """In which the server computes, such as ``bfloat16``; None, and no field in the file, if it does not say so."""
     tracker_runs: dict[str, TrackerRun] | None = omitted_if_none()
     """By experiment tracker, where the adapter's training was reported; None, and no field in the file, if nowhere."""
     training: TrainingRecord | None = omitted_if_none()

@@ -224,9 +224,9 @@ def test_the_key_is_sent_and_a_missing_key_is_refused() -> None:
 
 def test_malformed_fields_of_a_listed_model_are_ignored() -> None:
     manifest = {"prompt": "compact-v0", "encoder": 3, "more": []}
-    extension = {"hash": "abc", "rank": 8, "base": "tiny", "manifest": manifest}
+    extension = {"hash": "abc", "rank": 8, "base": "tiny", "dtype": "float32", "manifest": manifest}
     entry = {"id": "cross", "root": "cross", "max_model_len": 512, "arc_bench": extension, "owned_by": "vllm"}
     model = parse_model(entry)
     assert (model.hash, model.rank, model.base, model.max_model_len) == ("abc", 8, "tiny", 512)
-    assert (model.prompt, model.encoder) == ("compact-v0", None)
+    assert (model.prompt, model.encoder, model.dtype) == ("compact-v0", None, "float32")
     assert parse_model({"id": "x", "arc_bench": "?"}).hash is None

@@ -24,7 +24,7 @@ from tests.support.models.tiny_models import make_lora
 from tests.support.runs.cut_runs import predictions_by_output, sample_until
 from tests.support.runs.sampling_runs import predictions_without_times, run_options, run_sampling
 from tests.support.servers.chat_server import TINY_BASE
-from tests.support.vllm.dtypes import SERVE_OPTIONS, tolerance
+from tests.support.vllm.dtypes import SERVE_OPTIONS, tolerance, vllm_words
 from tests.support.vllm.plain_vllm import PlainVllm
 
 
@@ -57,7 +57,10 @@ def test_either_route_gives_the_same_predictions(url: str, tmp_path: Path, setti
     chosen = replace(chosen, policy=RetryPolicy(), **settings)  # type: ignore[arg-type]
     run_sampling(replace(chosen, api="chat"))
     run_sampling(replace(chosen, out=tmp_path / "auto"))
-    assert RunFolder(tmp_path / "auto").manifest().config.api == "completions"
+    manifest = RunFolder(tmp_path / "auto").manifest()
+    assert manifest.config.api == "completions"
+    dtype = vllm_words(with_adapters=True)[1]
+    assert {model.name: model.dtype for model in manifest.served} == dict.fromkeys(("tiny-base", "random"), dtype)
     predictions = predictions_without_times(tmp_path / "auto")
     check_alike(predictions, predictions_without_times(tmp_path / "chat"))
     assert len({record.text for record in predictions}) > 20
