@@ -33,8 +33,8 @@ def describe_environment() -> Environment:
 
 
 def now() -> str:
-    """Return the current UTC time in ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the current UTC time in ISO 8601, to the millisecond: reports divide by what a run took."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def installed_version(name: str) -> str | None:

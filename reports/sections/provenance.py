@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from datetime import datetime
 
 import orjson
 
@@ -69,7 +70,11 @@ def _manifest_summary(run: LoadedRun) -> str:
     config, environment = run.manifest.config, run.manifest.environment
     dirty = " with uncommitted changes" if environment.dirty else ""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(environment.packages.items()))
-    times = f"{run.manifest.started} to {run.manifest.finished or '(not finished)'}"
+    started, finished = (
+        time and datetime.fromisoformat(time).isoformat(timespec="seconds")
+        for time in (run.manifest.started, run.manifest.finished)
+    )
+    times = f"{started} to {finished or '(not finished)'}"
     times += f", {run.manifest.cut_text()}" if run.manifest.cut_by is not None else ""
     return (
         f"**{run.name}**: dataset `{config.dataset}` (digest {config.dataset_digest}), "

@@ -182,7 +182,9 @@ def _price_note(section: Section, price: GpuPrice) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds as ``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    """Format seconds as ``0.4 s``, ``47 s``, ``3 min 20 s`` or ``2 h 05 min``."""
+    if 0 < seconds < 0.95:
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.runs.environment import now
 from reports.loading.loaded_run import load_run
 from reports.loading.prices import GpuPrice, dollars
 from reports.loading.runs import load_sections
 from reports.plots.costs import costs_by_model, costs_figure
 from reports.plots.style import styled
+from reports.sections.provenance import provenance
 from reports.sections.tables import cost
 from tests.support.commands import run_bench
 from tests.support.runs.run_folders import MakeRun, edit_manifest
@@ -52,6 +54,16 @@ def test_the_cost_of_an_interrupted_run_is_unknown(make_run: MakeRun, changes: d
     path = make_run("run", SPEC, {"a": 0.5}, 4)
     edit_manifest(path, **changes)
     assert GpuPrice(3.0).task_dollars(load_run(path, "run"), "a") is None
+
+
+def test_a_run_of_less_than_a_second_has_a_cost(make_run: MakeRun) -> None:
+    """As the demo's smallest one: times are recorded to the millisecond, and printed to the second."""
+    path = make_run("run", SPEC, {"a": 0.5}, 4)
+    edit_manifest(path, started="2026-01-01T00:00:07.600+00:00", finished="2026-01-01T00:00:07.900+00:00")
+    run = load_run(path, "run")
+    assert GpuPrice(3600.0).task_dollars(run, "a") == pytest.approx(0.3 / 4)
+    assert "2026-01-01T00:00:07+00:00 to 2026-01-01T00:00:07+00:00" in "\n".join(provenance([run]))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", now())
 
 
 @given(st.floats(1e-9, 1e9))

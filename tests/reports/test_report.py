@@ -40,7 +40,7 @@ def test_number_formats_of_tables() -> None:
     assert markdown_table(["a", "b"], [["x", "1"], ["yy|", "22"]]) == (
         "| a    |   b |\n| ---- | --: |\n| x    |   1 |\n| yy\\| |  22 |"
     )
-    assert [duration(s) for s in (47.4, 200, 7500)] == ["47 s", "3 min 20 s", "2 h 05 min"]
+    assert [duration(s) for s in (0.34, 47.4, 200, 7500)] == ["0.3 s", "47 s", "3 min 20 s", "2 h 05 min"]
 
 
 @pytest.mark.slow
