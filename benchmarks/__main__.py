@@ -68,7 +68,7 @@ def _write_quoting_pages() -> None:
         write_tables()
         write_block()
     except (KeyError, ValueError) as error:
-        print(f"README.md, docs/speed.md and docs/scaling.md are not all written: no {error.args[0]}", file=sys.stderr)
+        print(f"README.md, docs/speed.md and docs/scaling.md are not all written: {error}", file=sys.stderr)
 
 
 def main() -> int:
