@@ -7,6 +7,7 @@ stdout) and ``--grid-encoder`` a grid encoder. Earlier spellings are accepted fo
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,16 @@ _SETTING = re.compile(r"\s*[A-Za-z_][\w.-]*\s*=")
 """How a ``KEY=VALUE`` override begins; a folder that looks like one is written ``./KEY=VALUE``."""
 _BARE = "\0no value"
 """What the parser stores for ``--json`` without a value."""
+
+
+class FloatRange(click.FloatRange):
+    """A range of numbers; refuses nan and infinity, which click's own accepts where the range has no bound there."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is not a finite number", param, ctx)
+        return number
 
 
 class RenamedOption(click.Option):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli_options import output_option, rule_option, scorer_option
+from harness.cli_options import FloatRange, output_option, rule_option, scorer_option
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -31,7 +31,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--sweep", type=_FILE, help="sweep.json of a sweep, for the table of its mixtures.")
 @click.option(
     "--gpu-hour-price",
-    type=click.FloatRange(0, min_open=True),
+    type=FloatRange(0, min_open=True),
     metavar="DOLLARS",
     help="Price of an hour of one GPU; adds the cost of a task, and a plot of scores against it.",
 )

@@ -12,7 +12,7 @@ from harness.cli.entry import print_warnings
 from harness.cli.parameters import dataset_of_files_option
 from harness.cli.recipe_selection import OFFER, Grouping, recipe_options
 from harness.cli.report_to import report_comparisons, report_to_option
-from harness.cli_options import json_option, print_result, rule_option, scorer_option
+from harness.cli_options import FloatRange, json_option, print_result, rule_option, scorer_option
 
 if TYPE_CHECKING:
     from harness.scoring.matched_runs import SelectedModels
@@ -39,7 +39,7 @@ SHOWN_IDS = 8
 @click.option("--all-ids", is_flag=True, help=f"List all tasks won and lost, not the first {SHOWN_IDS}.")
 @click.option(
     "--plan",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FloatRange(0, 100, min_open=True),
     help="Also print how many tasks resolve a difference of this many points.",
 )
 @json_option("the comparisons with all ids", was_flag=False)

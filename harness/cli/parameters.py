@@ -43,12 +43,17 @@ class JsonObject(click.ParamType[dict[str, object]]):
         if isinstance(value, dict):
             return value
         try:
-            parsed = json.loads(str(value))
+            parsed = json.loads(str(value), parse_constant=_refuse_constant)
         except ValueError as error:
             self.fail(f"{value!r} is not JSON: {error}", param, ctx)
         if not isinstance(parsed, dict):
             self.fail(f"{value!r} is not a JSON object", param, ctx)
         return parsed
+
+
+def _refuse_constant(name: str) -> object:
+    """Refuse NaN and Infinity, which are no JSON."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 servers_option = click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.entry import print_warnings
-from harness.cli_options import json_option, output_option, print_result
+from harness.cli_options import FloatRange, json_option, output_option, print_result
 
 if TYPE_CHECKING:
     from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
 
-_POINTS = click.FloatRange(0, 100, min_open=True)
-_HOURS = click.FloatRange(0, 1e12)
+_POINTS = FloatRange(0, 100, min_open=True)
+_HOURS = FloatRange(0, 1e12)
 
 
 @click.command()
@@ -38,11 +37,11 @@ _HOURS = click.FloatRange(0, 1e12)
 @click.option("--metric", default="accuracy", show_default=True, help="The metric to compare in.")
 @click.option("--difference", type=_POINTS, default=1.0, show_default=True, help="The difference to resolve, points.")
 @click.option(
-    "--train-sd", type=click.FloatRange(0, 100), help="Assume that training runs of a recipe vary by this many points."
+    "--train-sd", type=FloatRange(0, 100), help="Assume that training runs of a recipe vary by this many points."
 )
 @click.option(
     "--task-sd",
-    type=click.FloatRange(0, 100),
+    type=FloatRange(0, 100),
     help="Assume that a recipe's effect varies by this many points over tasks.",
 )
 @click.option("--gpu-hours-per-training", "per_training", type=_HOURS, help="Price of one training run.")
@@ -89,7 +88,6 @@ def plan(
     from harness.recipes.recipe_runs import read_halves
     from harness.results.plan_text import plan_json, plan_text
 
-    _check_numbers(difference, train_sd, task_sd, per_training, per_predictions, budget)
     _check_options(runs, recipes, metric, per_training, per_predictions, budget, output)
     grouped = _pilot_recipes(runs, recipes, training, common, train_sd is not None)
     deviations = [None if sd is None else sd / 100 for sd in (train_sd, task_sd)]
@@ -100,12 +98,6 @@ def plan(
 
         write_atomically(output, plan_picture(result, output.suffix[1:].lower()))
     print_result(plan_text(result), json.dumps(plan_json(result), indent=2), json_file)
-
-
-def _check_numbers(*numbers: float | None) -> None:
-    """Refuse numbers that are not finite, which click's ranges accept."""
-    if wrong := [number for number in numbers if number is not None and not math.isfinite(number)]:
-        raise click.UsageError(f"{wrong[0]} is not a finite number")
 
 
 def _check_options(

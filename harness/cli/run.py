@@ -18,7 +18,7 @@ from harness.cli.parameters import (
 )
 from harness.cli.report_to import report_scores, report_to_option
 from harness.cli.shown_scores import show_missing, show_scores
-from harness.cli_options import rule_option
+from harness.cli_options import FloatRange, rule_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--smaller-than",
-    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    type=FloatRange(0, 100, min_open=True, max_open=True),
     help="With --until-resolved: also end once the differences are certainly smaller than this many points.",
 )
 @click.option(
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-prob",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FloatRange(0, 1, min_open=True),
     help="For --search dfs: the least probability of an answer. Default: 0.1.",
 )
 @click.option(
@@ -97,9 +97,9 @@ if TYPE_CHECKING:
 )
 @rule_option(before_sampling=True)
 @click.option("--dry-run", is_flag=True, help="Check everything, print what would be requested, and stop.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
-@click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True)
+@click.option("--temperature", type=FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-p", type=FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option("--min-p", type=FloatRange(0, 1), default=0.0, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(1), help="Default: enough for a 30x30 grid.")
 @click.option(
     "--api",

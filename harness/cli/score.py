@@ -9,7 +9,7 @@ import click
 from harness.cli.entry import print_warnings
 from harness.cli.parameters import predictions_options
 from harness.cli.report_to import report_scores, report_to_option
-from harness.cli_options import json_option, print_result, rule_option, scorer_option
+from harness.cli_options import FloatRange, json_option, print_result, rule_option, scorer_option
 
 
 @click.command()
@@ -23,9 +23,7 @@ from harness.cli_options import json_option, print_result, rule_option, scorer_o
 @scorer_option()
 @json_option("the results", was_flag=False)
 @report_to_option
-@click.option(
-    "--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True
-)
+@click.option("--confidence", type=FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True)
 @click.option("--resamples", type=click.IntRange(100), default=9_999, show_default=True, help="Bootstrap resamples.")
 def score(
     predictions: Path,

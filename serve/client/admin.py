@@ -14,6 +14,14 @@ from serve.keys import ADMIN_KEY, key_from_environment
 
 _SECONDS = 600.0
 """How long to wait for an answer: an unload waits for requests in flight."""
+_LONGEST_ANSWER = 1 << 24
+"""Bytes; the list of 10,000 versions has a tenth of it."""
+_EXPECTED = {
+    "/admin/adapters/": {"action", "adapters", "live", "seconds", "warnings"},
+    "/admin/adapters": {"base", "swaps", "adapters"},
+    "/admin/": {"asleep"},
+}
+"""What an answer to a route has, by the beginning of its path."""
 
 
 def load(url: str, adapter: str) -> dict[str, Any]:
@@ -105,7 +113,7 @@ def _call(url: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     request = urllib.request.Request(address, data=data, headers=headers)  # noqa: S310 (http checked above)
     try:
         with open_without_proxy(request, timeout=_SECONDS) as response:
-            value = json.load(response)
+            value = json.loads(response.read(_LONGEST_ANSWER))
     except urllib.error.HTTPError as error:
         raise _refusal(address, error) from error
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
@@ -113,10 +121,9 @@ def _call(url: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         raise ServerError(
             f"{address}: no answer from a server there: {reason}; is it running (bench serve)?"
         ) from error
-    if not isinstance(value, dict):
-        raise ServerError(
-            f"{address}: answered with {type(value).__name__}, not with an object; is it an arc-bench server?"
-        )
+    expected = next(keys for part, keys in _EXPECTED.items() if part in path)
+    if not isinstance(value, dict) or not expected <= value.keys():
+        raise ServerError(f"{address}: answered something else than an arc-bench server does; is it one?")
     return value
 
 
@@ -126,7 +133,8 @@ def _refusal(address: str, error: urllib.error.HTTPError) -> AdapterError | Serv
     try:
         message = str(json.loads(text)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return ServerError(f"{address}: answered {error.code} {error.reason}; is it an arc-bench server?")
+        to = f" to {location}, which is not followed" if (location := error.headers.get("Location")) else ""
+        return ServerError(f"{address}: answered {error.code} {error.reason}{to}; is it an arc-bench server?")
     if error.code in (401, 403):
         return ServerError(f"{address}: {message} (this client takes its key from {ADMIN_KEY})")
     return ServerError(f"{address}: {message}") if error.code >= 500 else AdapterError(message)

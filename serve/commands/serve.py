@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness.cli_options import FloatRange
 from serve.commands.registry_option import FOLDER, adapters_option
 
 
@@ -30,10 +31,8 @@ from serve.commands.registry_option import FOLDER, adapters_option
 @click.option("--max-loras", type=click.IntRange(1), help="Adapters in one batch; further ones take turns.")
 @click.option("--max-cpu-loras", type=click.IntRange(1), help="Adapter versions that may be loaded.")
 @click.option("--max-lora-rank", type=click.IntRange(1), help="Largest rank of an adapter.")
-@click.option("--kv-cache-gib", type=click.FloatRange(0, min_open=True), help="Memory for the KV cache, in GiB.")
-@click.option(
-    "--gpu-memory", type=click.FloatRange(0, 1, min_open=True), default=0.9, help="Share of GPU memory to use."
-)
+@click.option("--kv-cache-gib", type=FloatRange(0, min_open=True), help="Memory for the KV cache, in GiB.")
+@click.option("--gpu-memory", type=FloatRange(0, 1, min_open=True), default=0.9, help="Share of GPU memory to use.")
 @click.option("--data-parallel-size", type=click.IntRange(1), default=1, help="Engines behind one address.")
 @click.option("--shutdown-seconds", type=click.IntRange(0), default=30, help="Time for requests in flight at a stop.")
 @click.option(

@@ -12,6 +12,7 @@ import pytest
 
 from harness.cli import cli
 from harness.cli.entry import run_cli
+from harness.cli.parameters import JsonObject
 
 RUN = ("run", "--server", "u", "--model", "m", "--dataset", "d")
 PARITY = ("--server", "u", "--model", "m")
@@ -35,6 +36,25 @@ def commands(group: click.Group = cli) -> list[click.Command]:
     parts = [group.get_command(context, name) for name in group.list_commands(context)]
     below = [command for part in parts if isinstance(part, click.Group) for command in commands(part)]
     return [part for part in parts if part is not None and not isinstance(part, click.Group)] + below
+
+
+def test_numbers_are_finite() -> None:
+    """No option of any command takes nan or infinity, which would be sent and saved as null."""
+    context = click.Context(click.Command("x"))
+    ranges = [
+        (command.name, param)
+        for command in commands()
+        for param in command.params
+        if isinstance(param.type, click.types.FloatParamType)
+        and command.name not in ("train", "preview")  # recipes check theirs
+    ]
+    assert len(ranges) > 20
+    for name, param in ranges:
+        for text in ("nan", "inf", "-inf", "1e999"):
+            with pytest.raises(click.BadParameter):
+                print(name, param.name, text, param.type.convert(text, param, context))
+    with pytest.raises(click.BadParameter, match="NaN is no number of JSON"):
+        JsonObject().convert('{"top_k": NaN}', None, context)
 
 
 OLD_AND_NEW = [

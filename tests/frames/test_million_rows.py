@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.predictions.files import SPEC, write_lines
+from tests.support.commands import OWN_PEAK_MIB
 
 pytestmark = pytest.mark.long
 MEGABYTES = 400
-PEAK = "import resource; print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+PEAK = f"print(rows, {OWN_PEAK_MIB})"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from harness.runs.schemas.manifest_schema import RunConfig
 from harness.runs.schemas.prediction_schema import Outcome
 from harness.sampling.plan import Plan, Sample
 from harness.sampling.recording import prediction_line
-from tests.support.commands import wait_until
+from tests.support.commands import OWN_PEAK_MIB, wait_until
 from tests.support.servers.chat_answers import no_grid
 from tests.support.servers.chat_server import ChatServer
 
@@ -72,8 +72,8 @@ def test_a_million_predictions_are_resumed_and_scored_within_600_mib(tmp_path: P
             wait_until(lambda: (out / "manifest.json").exists())
             process.kill()
         assert write_predictions(out, RunFolder(out).manifest().config) > 1_000_000
-        code = "import resource, sys; from harness.cli import main\ntry:\n    main()\nfinally:\n    "
-        code += "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+        code = "import sys; from harness.cli import main\ntry:\n    main()\nfinally:\n    "
+        code += f"print('peak', {OWN_PEAK_MIB}, file=sys.stderr)"
         resumed = [sys.executable, "-c", code, *command(server.url, out, "--resume")[3:]]
         done = subprocess.run(resumed, capture_output=True, text=True, check=True)
     peak = int(done.stderr.rsplit("peak ", 1)[1])

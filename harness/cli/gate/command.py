@@ -13,7 +13,7 @@ from harness.cli.gate.model_gate import ScoringChoices, gate_difference, gate_mi
 from harness.cli.gate.recipe_gate import gate_recipes
 from harness.cli.parameters import dataset_of_files_option
 from harness.cli.recipe_selection import recipe_options
-from harness.cli_options import rule_option, scorer_option
+from harness.cli_options import FloatRange, rule_option, scorer_option
 
 if TYPE_CHECKING:
     from harness.stats.gate import Gate
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", nargs=-1, metavar="RUN[@MODEL] …")
 @click.option("--metric", default="vote_2", show_default=True, help="The metric to test.")
-@click.option("--min", "minimum", type=click.FloatRange(0, 1), help="The share that the metric must reach.")
+@click.option("--min", "minimum", type=FloatRange(0, 1), help="The share that the metric must reach.")
 @click.option(
     "--baseline",
     "baselines",
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     metavar="RUN[@MODEL]",
     help="The model, or with several the training runs of the recipe, to compare with, for --margin or --min-gain.",
 )
-@click.option("--margin", type=click.FloatRange(0, 1), help="It must not lose more than this share.")
-@click.option("--min-gain", "gain", type=click.FloatRange(0, 1, min_open=True), help="It must gain this share or more.")
+@click.option("--margin", type=FloatRange(0, 1), help="It must not lose more than this share.")
+@click.option("--min-gain", "gain", type=FloatRange(0, 1, min_open=True), help="It must gain this share or more.")
 @recipe_options
 @click.option(
     "--common", is_flag=True, help="With --baseline: if the runs' tasks differ, use the tasks that both have."

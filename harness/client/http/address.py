@@ -71,7 +71,9 @@ def api_roots(url: str) -> tuple[str, ...]:
 
 
 def open_without_proxy(request: Request | str, timeout: float) -> Any:
-    """Send a request and return its response, as ``urllib.request.urlopen`` does, ignoring proxies of the environment.
+    """Send a request and return its response, as ``urllib.request.urlopen`` does, but follow no proxy and no redirect.
+
+    A redirect would take the key of the request to another server.
 
     Args:
         timeout: seconds that one read or write may take.
@@ -81,4 +83,8 @@ def open_without_proxy(request: Request | str, timeout: float) -> Any:
     """
     import urllib.request  # here, because most commands send no request
 
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout)
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            """Make the redirect an ``HTTPError`` with its status."""
+
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect).open(request, timeout=timeout)

@@ -6,6 +6,7 @@ of the run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,9 @@ class RunOptions:
         check_search(self.search, self.min_prob, self.max_answers, self.keep_greedy, self.temperature)
         if self.search == "dfs":
             self._check_enumeration()
+        for name in ("temperature", "top_p", "min_p"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(self, name)} is not a finite number")
         if self.temperature == 0 and self.samples_per_view > 1:
             raise ConfigError("--samples-per-view above 1 repeats the same answer at temperature 0; set --temperature")
         if self.temperature == 0 and not self.augment and self.n > 1:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +21,41 @@ from serve.commands.serve import serve as serve_command
 from serve.launch.preparation import free_port
 from serve.launch.process import is_responding
 from tests.support.models.tiny_adapters import make_adapter, make_base
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    """A server that sends every request elsewhere, and notes what reaches ``/elsewhere``."""
+
+    reached: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        if self.path == "/elsewhere":
+            self.reached.append(str(self.headers))
+        self.send_response(302)
+        self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/elsewhere")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_redirect_does_not_take_the_key_to_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARC_BENCH_ADMIN_KEY", "administrator")
+    with HTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            for request in (admin.list_adapters, lambda url: admin.load(url, "a")):
+                with pytest.raises(ServerError, match="answered 302 Found to http://localhost:.*which is not followed"):
+                    request(f"http://127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert not Redirecting.reached
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -63,7 +99,9 @@ def stranger() -> Iterator[str]:
         ((401, json.dumps({"error": {"message": "wrong key"}}).encode()), ServerError, "from ARC_BENCH_ADMIN_KEY"),
         ((500, json.dumps({"error": {"message": "boom"}}).encode()), ServerError, "boom"),
         ((404, b"<html>"), ServerError, "is it an arc-bench server"),
-        ((200, b"[]"), ServerError, "is it an arc-bench server"),
+        ((200, b"[]"), ServerError, "answered something else than an arc-bench server does"),
+        ((200, b"{}"), ServerError, "answered something else than an arc-bench server does"),
+        ((200, b'{"asleep": true, "models": []}'), ServerError, "answered something else than an arc-bench server"),
         ((200, b"not json"), ServerError, "no answer from a server"),
     ],
 )
@@ -86,9 +124,10 @@ def test_requests_ignore_proxies_of_the_environment(stranger: str, monkeypatch: 
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port('127.0.0.1', None)}")
     monkeypatch.setattr("urllib.request._opener", None)  # which remembers the environment of its first use
-    Answering.reply = (200, b"{}")
+    listing = {"base": "b", "swaps": 0, "adapters": []}
+    Answering.reply = (200, json.dumps(listing).encode())
     assert is_responding(stranger)
-    assert admin.list_adapters(stranger) == {}
+    assert admin.list_adapters(stranger) == listing
 
 
 def test_the_registry_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from harness.cli.workflows.cluster.address import OnOption, RayAddress
+from harness.cli_options import FloatRange
 from harness.core.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,13 +36,13 @@ class Placement:
 _OPTIONS = (
     click.option("--on", type=OnOption(), help="Train on a Ray cluster: the running one, or that at an address."),
     click.option(
-        "--cpus-per-training", type=click.FloatRange(0, min_open=True), help="With --on. Default: the recipe's threads."
+        "--cpus-per-training", type=FloatRange(0, min_open=True), help="With --on. Default: the recipe's threads."
     ),
     click.option(
-        "--gpus-per-training", type=click.FloatRange(0), help="With --on. Default: one per process if nodes have GPUs."
+        "--gpus-per-training", type=FloatRange(0), help="With --on. Default: one per process if nodes have GPUs."
     ),
     click.option(
-        "--memory-per-training", type=click.FloatRange(0, min_open=True), metavar="GIB", help="With --on: GiB reserved."
+        "--memory-per-training", type=FloatRange(0, min_open=True), metavar="GIB", help="With --on: GiB reserved."
     ),
 )
 

@@ -21,7 +21,7 @@ from harness.cli.report_to import report_scores, report_to_option
 from harness.cli.shown_scores import show_missing, show_scores
 from harness.cli.workflows.cluster.connection import require_ray
 from harness.cli.workflows.cluster.options import cluster_options, take_placement
-from harness.cli_options import rule_option, settings_option
+from harness.cli_options import FloatRange, rule_option, settings_option
 from harness.core.random_stream import MAX_SEED
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ _SAMPLING = (
     click.option("--limit", type=click.IntRange(1), help="Only the first so many tasks."),
     click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="As in bench run."),
     click.option("--search", type=click.Choice(["greedy", "sample", "dfs"]), help="As in bench run."),
-    click.option("--min-prob", type=click.FloatRange(0, 1, min_open=True), help="For --search dfs."),
+    click.option("--min-prob", type=FloatRange(0, 1, min_open=True), help="For --search dfs."),
     click.option("--max-answers", type=click.IntRange(1), help="For --search dfs."),
     click.option("--keep-greedy", is_flag=True, help="For --search dfs; as in bench run."),
-    click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy."),
-    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
-    click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True),
+    click.option("--temperature", type=FloatRange(0), default=0.0, show_default=True, help="0 is greedy."),
+    click.option("--top-p", type=FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
+    click.option("--min-p", type=FloatRange(0, 1), default=0.0, show_default=True),
     click.option("--samples-per-view", type=click.IntRange(1), default=1, show_default=True),
     click.option("--augment/--no-augment", default=True, help="Give every sample another view (default)."),
     click.option("--lenient", is_flag=True, help="Parse answers as the arc24 scripts did."),
