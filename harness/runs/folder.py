@@ -104,6 +104,7 @@ class RunFolder:
                 )
             # With test-time training, all sessions of one command have its start time.
             same = manifest.config.ttt is not None and manifest.started in (old.started, *old.resumed)
+            before = {model.name: model for model in old.served}
             manifest = manifest.model_copy(
                 update={
                     "started": old.started,
@@ -113,6 +114,7 @@ class RunFolder:
                     "without": sorted({*old.without, *manifest.without}),
                     "answered_as": old.answered_as,
                     "server_versions": old.server_versions | manifest.server_versions,
+                    "served": [model.with_dtypes_of(before.get(model.name, model)) for model in manifest.served],
                 }
             )
         self.write_manifest(manifest)

@@ -33,7 +33,7 @@ def find_confounders(
     refused = {", ".join(sorted(manifest.without)) or "none" for manifest in manifests}
     if len(refused) > 1:
         differences.append(f"the runs differ in the parameters that servers refused ({'; '.join(sorted(refused))})")
-    if len(dtypes := sorted({model.dtype for model in served if model.dtype is not None})) > 1:
+    if len(dtypes := sorted({dtype for model in served for dtype in model.dtypes})) > 1:
         differences.append(f"the servers of the models computed in different dtypes ({', '.join(dtypes)})")
     return differences + _differences("models", models, _IGNORED_IN_MODEL)
 

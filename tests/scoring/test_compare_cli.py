@@ -84,6 +84,10 @@ def test_servers_that_computed_in_other_dtypes_give_a_warning(
     assert text in run_bench(capsys, "compare", f"{one}@m", f"{two}@m")[2]
     assert "dtype" not in run_bench(capsys, "compare", f"{one}@other", f"{two}@m")[2]
     assert "dtype" not in run_bench(capsys, "compare", f"{one}@m", f"{three}@m")[2]
+    edit_manifest(
+        three, served=[ServedModel(name="m", dtype="bfloat16").with_dtypes_of(ServedModel(name="m", dtype="float32"))]
+    )
+    assert text in run_bench(capsys, "compare", three)[2]
 
 
 def test_differences_between_runs_give_warnings(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:

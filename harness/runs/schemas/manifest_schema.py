@@ -97,11 +97,22 @@ class ServedModel(Record):
     max_loras: int | None = None
     """Number of adapters that the server can use in one batch."""
     dtype: str | None = omitted_if_none()
-    """In which the server computes, such as ``bfloat16``; None, and no field in the file, if it does not say so."""
+    """In which the server computes, such as ``bfloat16``; of several servers or sessions of a run all, separated by
+    commas. None, and no field in the file, if no server says so."""
     tracker_runs: dict[str, TrackerRun] | None = omitted_if_none()
     """By experiment tracker, where the adapter's training was reported; None, and no field in the file, if nowhere."""
     training: TrainingRecord | None = omitted_if_none()
     """Recipe of an adapter; None, and no field in the file, if the server does not report its manifest."""
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes in which it was computed, sorted."""
+        return () if self.dtype is None else tuple(sorted(self.dtype.split(", ")))
+
+    def with_dtypes_of(self, other: ServedModel) -> ServedModel:
+        """Return it as served by two servers, or in two sessions, which may compute in different dtypes."""
+        known = sorted({*self.dtypes, *other.dtypes})
+        return self.model_copy(update={"dtype": ", ".join(known) or None})
 
 
 class Environment(Record):

@@ -164,7 +164,7 @@ class ConfigDraft:
 
 
 def served_models(servers: Iterable[ServerHealth]) -> dict[str, ServedModel]:
-    """Return the models that the servers list, by name; of a model that several have, the first entry.
+    """Return the models that the servers list, by name; of a model that several have, the first entry with all dtypes.
 
     Raises:
         ConfigError: two servers have different weights under one name, so that they must not share a run.
@@ -175,6 +175,7 @@ def served_models(servers: Iterable[ServerHealth]) -> dict[str, ServedModel]:
             first = models.setdefault(name, model)
             if first.hash != model.hash:
                 raise ConfigError(f"the servers hold different versions of {name}: {first.hash} and {model.hash}")
+            models[name] = first.with_dtypes_of(model)
     return models
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.core.errors import AdapterError
 from serve.registry.adapter_version import AdapterInUseError, AdapterVersion, VerifiedAdapter
@@ -82,6 +82,9 @@ class LoadedVersions:
     async def load(self, version: AdapterVersion) -> None:
         """Validate and load a version unless it is loaded; one that is retiring stays loaded.
 
+        The manifest of a loaded one is read again: ``bench adapters add`` may have corrected prompt or encoder, which
+        are not part of the version.
+
         Raises:
             AdapterInUseError: the server has no room for it, or the base has its name.
             AdapterError: it cannot be served.
@@ -90,6 +93,7 @@ class LoadedVersions:
         if entry is not None and entry.unloading:
             await entry.gone.wait()
         elif entry is not None:
+            entry.verified = replace(entry.verified, manifest=version.manifest)  # small; no other task runs before
             entry.retiring = False
             return
         if version.name == self._base.name:

@@ -169,13 +169,16 @@ class AdapterPool:
         return reasons
 
     async def _make_live(self, version: AdapterVersion) -> None:
-        """Load a version if necessary, make it live, and retire the previously live one."""
+        """Load a version if necessary, make it live, and retire the previously live one.
+
+        It is written to the registry also if it is live here: another server of the registry may have changed it there.
+        """
         before = self._live.get(version.name)
-        if before == version.id:
-            return
         await self._versions.load(version)
         # The disk first: a server that dies in between restores the requested state.
         await asyncio.to_thread(self.registry.set_live, version.name, version.version)
+        if before == version.id:
+            return
         self._live[version.name] = version.id
         if before is not None:
             self.swaps += 1

@@ -12,6 +12,7 @@ import pytest
 from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.folder import RunFolder
 from tests.support.commands import wait_until
+from tests.support.runs.run_folders import edit_manifest
 from tests.support.runs.sampling_runs import (
     PATIENT_POLICY,
     QUICK_POLICY,
@@ -123,6 +124,20 @@ def test_a_model_that_disappears_is_waited_for_and_causes_no_failures(tmp_path: 
         run_sampling(run_options(server, tmp_path / "run"), shown)
         swapper.join()
     assert count_outcomes(tmp_path / "run") == {"grid": 40}
+
+
+def test_the_dtypes_of_all_servers_and_sessions_are_recorded(tmp_path: Path) -> None:
+    """Also of servers that were there in an earlier session only."""
+    servers = [
+        ChatServer(models={"base": {"arc_bench": {"dtype": name}}}) for name in ("float32", "bfloat16", "float16")
+    ]
+    with servers[0] as first, servers[1] as second, servers[2] as third:
+        options = run_options(first, tmp_path / "run", models=("base",), servers=(first.url, second.url))
+        run_sampling(options)
+        assert [model.dtypes for model in RunFolder(options.out).manifest().served] == [("bfloat16", "float32")]
+        edit_manifest(options.out, finished=None, predictions_sha256=None)
+        run_sampling(replace(options, servers=(third.url,), resume=True))
+    assert [m.dtype for m in RunFolder(options.out).manifest().served] == ["bfloat16, float16, float32"]
 
 
 def test_servers_with_other_weights_do_not_share_a_run(tmp_path: Path) -> None:

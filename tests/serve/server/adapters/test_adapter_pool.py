@@ -77,6 +77,43 @@ def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
     asyncio.run(scenario())
 
 
+def test_a_corrected_manifest_reaches_a_server_that_has_the_version(pool: AdapterPool, toys: Toys) -> None:
+    """Prompt and encoder are not part of a version, so that adding it again keeps its id."""
+
+    async def scenario() -> None:
+        _, _, versions = toys
+        version = versions["a"][2]
+        manifest = version.folder / "manifest.json"
+        assert not manifest.exists()
+        for change in (pool.load, pool.promote):
+            try:
+                await pool.load(version.id)
+                assert pool.loaded[version.id].verified.manifest is None
+                manifest.write_text('{"prompt": "compact-v0"}')
+                await change(version.id)
+                assert pool.loaded[version.id].verified.manifest == {"prompt": "compact-v0"}
+            finally:
+                manifest.unlink()
+            await change(version.id)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_live_here_is_written_although_another_server_changed_it(pool: AdapterPool, toys: Toys) -> None:
+    async def scenario() -> None:
+        registry, _, versions = toys
+        one, two, _ = versions["a"]
+        await pool.load(one.id)
+        for change, name in ((pool.promote, one.id), (pool.rollback, "a")):
+            registry.set_live("a", two.version)
+            assert (await change(name)).id == one.id
+            assert registry.live("a").version == one.version
+            assert pool.live == {"a": one.id}
+        assert pool.swaps == 0
+
+    asyncio.run(scenario())
+
+
 def test_load_of_a_plain_name_swaps_to_the_newest(pool: AdapterPool, toys: Toys) -> None:
     async def scenario() -> None:
         _, _, versions = toys
