@@ -13,6 +13,7 @@ Scores, intervals and comparisons are those of ``bench score`` and ``bench compa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -40,7 +41,7 @@ from harness.results.score_sheet import missing_warnings
 from harness.results.summary_table import summary_table
 from harness.runs.schemas.manifest_schema import Manifest
 from harness.runs.schemas.results_schema import Results
-from harness.scoring.model_scores import ModelScores
+from harness.scoring.model_scores import ModelScores, unreadable_warning
 from harness.scoring.prediction_loader import SavedPredictions
 from harness.scoring.run_scores import saved_results, score_saved
 from harness.scoring.run_selector import split_run_name
@@ -132,7 +133,10 @@ class Run:
     @property
     def warnings(self) -> list[str]:
         """What ``bench score`` warns of."""
-        return [*self.saved.warnings, *missing_warnings(self.saved)]
+        warnings = [*self.saved.warnings, *missing_warnings(self.saved)]
+        with suppress(UnknownOutputError):  # predictions for tasks without solutions have no scores
+            warnings += filter(None, (unreadable_warning(s.model, s.predictions, s.failures) for s in self.scored))
+        return warnings
 
     @cached_property
     def results(self) -> Results:

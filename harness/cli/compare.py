@@ -77,6 +77,8 @@ def compare(
 
     _check_usage(runs, recipes, metrics, per_adapter, paired_seeds)
     named = _named_recipes(recipes)
+    if twice := sorted({run for run in runs if runs.count(run) > 1}):
+        raise click.UsageError(f"{', '.join(twice)}: named twice; every model is compared once")
     names = runs or tuple(run for listed in named.values() for run in listed)
     selected = select_models(names, common, rule, scorer, dataset)
     print_warnings(selected.warnings)
@@ -134,9 +136,6 @@ def _group(
         if training:
             raise click.UsageError(f"--training finds the recipes of runs, and {file} is a file of predictions")
         return Grouping((), notes=(f"{file} is a file, so that runs are not grouped by recipe",) * (len(names) > 2))
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        return Grouping((), notes=(f"{twice} is named twice, so that runs are not grouped by recipe",))
     return group_by_manifest(trained_models(names, selected), training, paired)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -64,7 +64,9 @@ def compare_scored(runs: Sequence[Scored], metrics: Sequence[str] | None, baseli
     for run in runs:
         path = paths.setdefault((run.source, run.rule), _unused(run.source.path, matched))
         scored = {scores.model: scores for scores in [*(matched[path].scored if path in matched else ()), *run.scored]}
-        matched[path] = scored_run(run.saved, list(scored.values()))
+        before = matched[path].missing if path in matched else {}
+        added = scored_run(run.saved, list(scored.values()))
+        matched[path] = replace(added, missing={**before, **added.missing})
         chosen |= {(path, scores.model): None for scores in run.scored}
     selected = match_runs(matched, list(chosen), common)
     return Comparisons(compare_matched(selected, metrics, baseline), selected.warnings, selected.sequential)

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.core.errors import ConfigError, RunError
 from harness.recipes.half_splits import HalfScores, halves_variance
-from harness.recipes.recipe_runs import RecipeRuns, read_halves
+from harness.recipes.recipe_runs import RecipeRuns, read_halves, require_several_tasks
 from harness.scoring.comparable_metrics import comparable_values, compared_metrics
 from harness.scoring.matched_runs import SelectedModels
 from harness.scoring.paired_comparison import HEADLINE
@@ -131,8 +131,10 @@ def recipe_scores(metric: str, pair: Pair) -> RecipeScores | None:
     """Return the scores of two recipes in one metric; None if some of their training runs are not comparable in it.
 
     Raises:
-        RunError: the training runs were scored on different tasks.
+        RunError: the training runs were scored on different tasks, or on one.
     """
+    for recipe in pair:
+        require_several_tasks(recipe)
     ours, theirs = ([model.scores for model in recipe.models] for recipe in pair)
     for scores in (*ours, *theirs):
         if scores.tasks.ids != ours[0].tasks.ids:

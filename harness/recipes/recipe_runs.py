@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, RunError
 from harness.recipes.half_splits import HalfScores, half_scores
 from harness.runs.folder import RunFolder
 from harness.runs.schemas.manifest_schema import ModelConfig
@@ -102,6 +102,15 @@ def named_recipe_runs(
         counts = ", ".join(f"{recipe.name} {len(recipe.models)}" for recipe in grouped)
         raise ConfigError(f"--paired-seeds: the recipes have different numbers of training runs ({counts})")
     return grouped
+
+
+def require_several_tasks(recipe: RecipeRuns) -> None:
+    """Raise RunError if the recipe has one task: its variance over tasks is unknown."""
+    if (tasks := len(recipe.models[0].scores.tasks.ids)) < 2:
+        raise RunError(
+            f"recipes are compared over at least 2 tasks, and the runs of {recipe.name} have {tasks} in common; "
+            "compare the adapters instead (bench compare --per-adapter, bench gate RUN@MODEL --baseline RUN@MODEL)"
+        )
 
 
 def require_several_runs(recipe: RecipeRuns) -> None:

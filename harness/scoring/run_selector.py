@@ -18,6 +18,7 @@ from harness.scoring.matched_runs import ScoredRun, SelectedModels, match_runs, 
 from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.run_scores import score_saved
 from harness.voting.early_stopping import Schedule
+from harness.voting.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def require_measured(selected: SelectedModels, metric: str) -> None:
             raise ConfigError(
                 f"{scores.model} stopped early ({scores.stopping.rule}), so that {metric} is unknown: {why}"
             )
+        if metric not in scores.measured and metric in METRICS:
+            raise ConfigError(f"{scores.model} has no {metric}; choose of {', '.join(scores.measured)}")
         if metric not in scores.measured:
             raise ConfigError(f"{metric} is of enumerated views only (--search dfs), and {scores.model} was drawn")
 

@@ -130,8 +130,14 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     full = [path.resolve() for path in paths]
     if repeated := [str(path) for path, target in zip(paths, full, strict=True) if full.count(target) > 1]:
         raise RunError(f"{repeated[0]} is named twice")
-    plain = [path.name for path in full]
-    return [path.name if plain.count(path.name) == 1 else f"{path.parent.name}/{path.name}" for path in full]
+    return [_shortest_name(path, full) for path in full]
+
+
+def _shortest_name(path: Path, paths: Sequence[Path]) -> str:
+    """Return the shortest end of a path that no other of the paths has."""
+    lengths = range(1, len(path.parts) + 1)
+    ends = ((path.parts[-n:], [other.parts[-n:] for other in paths]) for n in lengths)
+    return str(Path(*next(end for end, others in ends if others.count(end) == 1)))
 
 
 def _section(number: int, runs: tuple[LoadedRun, ...], datasets: Sequence[str], baseline: str | None) -> Section:

@@ -18,7 +18,7 @@ from harness.recipes.recipe_comparison import (
     correct_recipe_pairs,
     recipe_pairs,
 )
-from harness.recipes.recipe_runs import RecipeRuns, TrainedModel
+from harness.recipes.recipe_runs import RecipeRuns, TrainedModel, require_several_tasks
 from harness.results.comparison_table import comparisons_json
 from harness.results.recipe_table import recipes_json
 from harness.runs.schemas.sweep_record import SweepRecord
@@ -143,6 +143,7 @@ def _recipes(section: Section, record: SweepRecord) -> list[RecipeRuns]:
 
 def _recipe_intervals(recipe: RecipeRuns, seed: int) -> dict[str, Interval]:
     """Return the interval over tasks and training runs of every metric that all training runs measure."""
+    require_several_tasks(recipe)
     first, *others = [model.scores for model in recipe.models]
     measured = [name for name in first.measured if all(name in other.measured for other in others)]
     values = [[model.scores.tasks.values_of(name) for model in recipe.models] for name in measured]

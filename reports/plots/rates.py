@@ -59,7 +59,8 @@ def rate_pairs(section: Section) -> list[tuple[ModelScores, ModelScores]]:
 
 
 def _draw_panel(panel: Axes, reference: ModelScores, scores: ModelScores) -> None:
-    x, y = 100 * reference.tasks.values_of("accuracy"), 100 * scores.tasks.values_of("accuracy")
+    # Rounded as in comparisons: sums in another order differ in the last bits, which is no difference.
+    x, y = (100 * np.round(each.tasks.values_of("accuracy"), 12) for each in (reference, scores))
     places, counts = np.unique(np.stack([x, y], axis=1), axis=0, return_counts=True)
     sides = np.sign(places[:, 1] - places[:, 0])
     area = _AREA * np.sqrt(counts)

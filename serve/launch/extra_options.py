@@ -10,6 +10,13 @@ _REFUSED = {
     ("--data-parallel-size", "-dp", "--api-server-count", "-asc"): (
         "give --data-parallel-size before the --; one API process holds the adapters of all engines"
     ),
+    (
+        "--ssl-certfile",
+        "--ssl-keyfile",
+        "--ssl-ca-certs",
+    ): "the server speaks plain HTTP; TLS is for a proxy before it",
+    ("--uds", "--root-path", "--headless"): "would take the API away from the address at which it is awaited",
+    ("--config",): "would hide options from the checks here; write them on the command line",
     ("--host", "--port"): "give it before the --; the address decides whether a server needs a key",
     ("--api-key",): "is seen in the list of processes; set ARC_BENCH_API_KEY, or ARC_BENCH_API_KEY_FILE to a file",
     ("--lora-dtype",): "vLLM's kernels take adapters in the dtype of the model only; give --dtype",

@@ -197,10 +197,23 @@ def test_the_same_weights_in_two_recipes_are_refused(capsys: Capture, runs: list
     assert "have the same weights: they are one training run of a or b, not two" in error
 
 
-def test_a_run_named_twice_is_why_recipes_are_not_compared(capsys: Capture, runs: list[Path]) -> None:
-    status, out, _ = run_bench(capsys, "compare", *runs, runs[0], "--metric", "accuracy")
-    assert status == 0
-    assert f"{runs[0]} is named twice, so that runs are not grouped by recipe" in out
+def test_a_run_named_twice_is_refused(capsys: Capture, runs: list[Path]) -> None:
+    """Comparisons with itself would enter Holm's correction of all others."""
+    status, _, errors = run_bench(capsys, "compare", *runs, runs[0], "--metric", "accuracy")
+    assert (status, f"{runs[0]}: named twice" in errors) == (2, True)
+
+
+def test_recipes_with_one_task_are_refused(capsys: Capture, make_run: MakeRun) -> None:
+    names = [make_run(f"one{i}", "toy/cross/evaluation#n=1", {"m": 0.5}) for i in range(4)]
+    sides = ["--recipe", f"a={names[0]},{names[1]}", "--recipe", f"b={names[2]},{names[3]}"]
+    for words, expected in (
+        (["compare", *sides], 1),
+        (["gate", *sides, "--margin", 0.2], 4),
+        (["gate", *sides[:2], "--min", 0.2], 4),
+    ):
+        status, _, errors = run_bench(capsys, *words)
+        assert status == expected, errors
+        assert "recipes are compared over at least 2 tasks" in errors
 
 
 def test_recipes_of_one_training_run_are_refused_in_words(capsys: Capture, runs: list[Path]) -> None:

@@ -268,6 +268,14 @@ def test_models_and_runs_of_the_same_name_get_unique_names(make_run: MakeRun, tm
         runs[0].rename(tmp_path / parent / "r") if parent == "x" else runs[1].rename(tmp_path / parent / "r")
     (section,) = load_sections([tmp_path / "x" / "r", tmp_path / "y" / "r"])
     assert [scores.model for scores in section.scored] == ["x/r@m", "y/r@m", "k"]
+    paths = [tmp_path / seed / "x" / "r" for seed in ("s1", "s2")]
+    for parent, path in zip(("x", "y"), paths, strict=True):
+        path.parent.mkdir(parents=True)
+        (tmp_path / parent / "r").rename(path)
+    (section,) = load_sections(paths)
+    assert [scores.model for scores in section.scored] == ["s1/x/r@m", "s2/x/r@m", "k"]
+    (tmp_path / "y" / "r").parent.mkdir(exist_ok=True)
+    paths[0].rename(tmp_path / "x" / "r")
     with pytest.raises(RunError, match="is named twice"):
         load_sections([tmp_path / "x" / "r", tmp_path / "y" / ".." / "x" / "r"])
 

@@ -24,7 +24,7 @@ from harness.core.errors import AdapterError, ServerError
 from harness.prompts.training_sample import TrainingSample
 from trainers.commands.log_odds import LEAST_ROUNDING, LogProbs, OddsDifferences, compare_odds, token_pairs
 from trainers.model.base_model import check_weights, find_base
-from trainers.model.inputs import open_inputs, open_recipe_mixture
+from trainers.model.inputs import open_inputs, open_recipe_mixture, require_datasets
 from trainers.recipe.schema import make_recipe
 from trainers.store.manifest import read_manifest, refuse_pickle
 
@@ -99,6 +99,7 @@ def check_parity(
     # A start adapter is part of the weights by now; its folder may have been removed.
     changes = {"adapter": None, "template_date": manifest.template_date, **({"model": base} if base else {})}
     recipe = make_recipe({**manifest.recipe, **changes}, str(adapter))
+    require_datasets(recipe)
     folder = find_base(recipe.model)
     check_weights(folder)
     mixture = open_recipe_mixture(open_inputs(recipe, template=manifest.chat_template))

@@ -10,7 +10,8 @@ from harness.prompts.chat_template import decode_ids
 from harness.prompts.grid_encoder import parse_encoder
 from trainers.data.micro_batches import MicroBatchLimits, cut_micro_batches
 from trainers.data.mixture import DrawnSample, Mixture, SampleCounts, count_by_source
-from trainers.model.inputs import RecipeInputs, open_inputs, open_recipe_mixture
+from trainers.model.inputs import RecipeInputs, open_inputs, open_recipe_mixture, require_datasets
+from trainers.model.lora import check_lora
 from trainers.recipe.extras import require_train_extra
 from trainers.recipe.schema import Recipe
 
@@ -114,6 +115,8 @@ def preview(recipe: Recipe, *, samples: int = 2, draws: int = 1000) -> Preview:
         MissingExtraError, ConfigError, SpecError, DataError: as training would.
     """
     require_train_extra()
+    require_datasets(recipe)
+    check_lora(recipe)
     inputs = open_inputs(recipe)
     size = recipe.batch_size
     return preview_mixture(inputs, open_recipe_mixture(inputs), range(-(-draws // size) * size), samples)

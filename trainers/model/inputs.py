@@ -15,7 +15,7 @@ from harness.prompts.assistant_turn import AssistantTurn
 from harness.prompts.prompt_template import inference_prompt, load_prompt
 from trainers.model.base_model import base_digest, check_same_base, find_base, hub_folder
 from trainers.model.chat_template import Chat, open_chat, today
-from trainers.recipe.schema import Recipe, RecipeData
+from trainers.recipe.schema import WITHOUT_DATASETS, Recipe, RecipeData
 from trainers.store.manifest import check_unchanged, read_manifest, refuse_pickle
 from trainers.store.run_folder import DATE_KEY, TEMPLATE_KEY, start_date
 
@@ -139,6 +139,12 @@ def _adapter_digest(recipe: Recipe, base: Path | str) -> str | None:
         check_unchanged(folder, manifest)
         check_same_base(base, folder, manifest)
     return weights_digest(folder)
+
+
+def require_datasets(recipe: Recipe) -> None:
+    """Raise ConfigError if a recipe has no datasets, as one for test-time training may."""
+    if not recipe.datasets:
+        raise ConfigError(f"recipe: 'datasets' is empty{WITHOUT_DATASETS}")
 
 
 def open_recipe_mixture(inputs: RecipeInputs) -> Mixture:

@@ -113,6 +113,10 @@ def check_lora(recipe: Recipe) -> None:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(f"recipe: lora.{key} {pattern!r} is no regular expression: {error}") from None
+    if lora.layers is not None and isinstance(lora.targets, str):
+        raise ConfigError(
+            f"recipe: lora.layers goes with a list of modules as lora.targets, such as [q_proj], not {lora.targets!r}"
+        )
     embeddings = recipe.serveable and _targeted_embeddings(lora.targets)
     architecture = model_architecture(find_base(recipe.model)) if embeddings else None
     if recipe.serveable and (reasons := serving_problems(lora, recipe.max_lora_rank, architecture)):

@@ -167,7 +167,7 @@ class LoraRecipe(StrictModel):
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     """Alpha by regular expression of module names, where it differs from ``alpha``."""
     layers: list[int] | None = None
-    """Indices of the layers that get an adapter; None for all."""
+    """Indices of the layers that get an adapter, with a list of ``targets``; None for all."""
     dora: bool = False
     """Train DoRA (not serveable)."""
     bias: Literal["none", "all", "lora_only"] = "none"

@@ -71,6 +71,10 @@ def _as_variables(values: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return values
 
 
+WITHOUT_DATASETS = "; without datasets, a recipe serves `bench ttt` and `bench preview --dataset SPEC`"
+"""What a recipe for test-time training is for."""
+
+
 class Recipe(StrictModel):
     """One training run. Lengths are in tokens and sizes in samples."""
 
@@ -223,7 +227,7 @@ def make_recipe(data: Mapping[str, object], where: str = "recipe") -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         alone = "ttt" in data and "datasets" not in data
-        hint = "; without datasets, a recipe serves `bench ttt` and `bench preview --dataset SPEC`" if alone else ""
+        hint = WITHOUT_DATASETS if alone else ""
         raise InvalidValuesError(where, find_problems(error, Recipe), hint) from None
 
 

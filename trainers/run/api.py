@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from harness.core.errors import ConfigError
 from harness.runs.schemas.manifest_schema import SourceFileRecord
 from trainers.model.base_model import check_weights, find_base
-from trainers.model.inputs import RecipeInputs, open_inputs
+from trainers.model.inputs import RecipeInputs, open_inputs, require_datasets
 from trainers.model.lora import check_lora
 from trainers.recipe.extras import check_optional_packages, require_train_extra
 from trainers.recipe.launcher_environment import is_first_process, remove_launcher_variables
@@ -39,6 +39,7 @@ def train(recipe: Recipe, output: Path, *, progress: bool = True, files: Sequenc
         AdapterError: the finished adapter has changed on disk.
         TrainingStopped: SIGTERM or Ctrl-C; a checkpoint was saved.
     """
+    require_datasets(recipe)
     inputs = open_checked(recipe, output)
     _check_own_folder(recipe, inputs.base, output)
     with lock_folder(output):
@@ -60,6 +61,7 @@ def dry_run(recipe: Recipe, *, progress: bool = True) -> DryRun:
     Raises:
         RunError: out of memory; the message says what to change. Other errors as ``train``.
     """
+    require_datasets(recipe)
     inputs = open_checked(recipe, None)
     _print_advice(inputs)
     from trainers.run.dry_run import run_dry

@@ -153,7 +153,7 @@ def open_validation(
     pad_id: int,
     eos_ids: frozenset[int] = frozenset(),
 ) -> Validation:
-    """Return the first tasks of a dataset that have a known output and fit.
+    """Return the first tasks of a dataset that have a known answer and fit.
 
     Args:
         max_tasks: number of tasks at most.
@@ -165,7 +165,8 @@ def open_validation(
     tasks: list[ValidationTask] = []
     skipped = 0
     for task in iterate_tasks(dataset):
-        answer = task.test[0].output if task.test else None
+        has_answer = bool(task.test) and tokens.prompt.has_answer(task, 0)
+        answer = tokens.prompt.answer_grid(task, 0) if has_answer else None
         sample = None if answer is None else tokens.sample(task, 0)
         if answer is None or sample is None or len(sample.ids) > max_seq_len:
             skipped += 1

@@ -166,7 +166,16 @@ def _has_trained(output: Path) -> bool:
 
 
 def clear_folder(output: Path) -> None:
-    """Remove the records and checkpoints of an earlier run; its log and weights stay until they are overwritten."""
+    """Remove the records, weights and checkpoints of an earlier run; its log stays until it is overwritten.
+
+    transformers would put an adapter that stayed beside the weights of a full model on top of them. What is in a folder
+    without a run of ours is somebody's.
+    """
+    if (output / STARTED).exists() or (output / MANIFEST).exists():
+        (output / MANIFEST).unlink(missing_ok=True)  # first: without it the folder is not complete
+        for pattern in ("*.safetensors", "*.safetensors.index.json", "*config.json"):
+            for path in output.glob(pattern):
+                path.unlink()
     for name in (MANIFEST, STARTED, PARITY):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

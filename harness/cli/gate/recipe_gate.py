@@ -85,6 +85,7 @@ def _test_minimum(recipe: RecipeRuns, requirement: Requirement, seed: int) -> tu
     """Test whether the mean of a recipe reaches a minimum."""
     import numpy as np
 
+    from harness.recipes.recipe_runs import require_several_tasks
     from harness.results.recipe_table import training_runs
     from harness.results.table_format import percent, with_interval
     from harness.stats.gate import gate_verdict
@@ -93,6 +94,7 @@ def _test_minimum(recipe: RecipeRuns, requirement: Requirement, seed: int) -> tu
     metric, minimum = requirement.metric, requirement.minimum or 0.0
     if requirement.lower_is_better:
         raise ConfigError(f"less of {metric} is better, so that --min does not apply; use a baseline and --margin")
+    require_several_tasks(recipe)
     values = np.stack([model.scores.tasks.values_of(metric) for model in recipe.models])
     interval = recipe_interval(values, seed=seed)
     about = f"over {interval.tasks} tasks and {training_runs(len(recipe.models))}"

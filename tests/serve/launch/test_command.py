@@ -158,6 +158,9 @@ def test_several_engines_share_one_api_process(base: BaseModel) -> None:
 
 def test_reserved_options_are_refused_after_the_dashes(base: BaseModel) -> None:
     """--host would bypass the check that other machines need a key. vLLM's parser accepts abbreviations."""
+    for word in ("--ssl-certfile", "--ssl_keyfile=k", "--uds", "--root-path=/a", "--headless", "--config"):
+        with pytest.raises(ConfigError, match=r"TLS is for a proxy|take the API away|hide options"):
+            command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})
     for word in ("--host=0.0.0.0", "--host", "--port", "--hos", "--po=1"):
         with pytest.raises(ConfigError, match="give it before the --"):
             command_line(config(base, extra=(word, "2")), base, CPU, RegistryNeeds(), 1, {})

@@ -85,6 +85,25 @@ def test_the_test_time_training_of_a_task_is_shown(tmp_path: Path, capsys: pytes
     assert "without datasets, a recipe serves `bench ttt` and `bench preview --dataset SPEC`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"datasets": [], "ttt": {}}, "'datasets' is empty; without datasets, a recipe serves `bench ttt`"),
+        ({"lora": {"layers": [0]}}, "lora.layers goes with a list of modules as lora.targets"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, object], message: str
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    data = {"model": "tiny", "output_dir": str(tmp_path / "out"), "datasets": ["toy/copy"], "max_steps": 1, **changes}
+    recipe.write_text(json.dumps(data))
+    for words in (["preview"], ["train"], ["train", "--dry-run"]):
+        assert run_cli(cli, [*words, str(recipe)]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_dropped_samples_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from harness.core.random_stream import Stream
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harness.core.digests import weights_digest
 from harness.core.errors import ConfigError, DataError, RunError
 from harness.core.random_stream import Stream
-from harness.data.dataset import TaskList
+from harness.data.dataset import TaskList, iterate_tasks
 from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
@@ -54,6 +54,17 @@ def test_the_best_validation_is_the_first_among_equals(values: list[float], by: 
     assert best is not None
     assert (best.step, best.value) == (2 * values.index(extreme) + 2, extreme)
     assert best.validations_since == len(values) - 1 - values.index(extreme)
+
+
+@pytest.mark.parametrize("prompt", ["output-from-examples-v1", "input-from-inputs-v0"])
+def test_the_answer_of_a_task_is_what_the_prompt_asks_for(prompt: str) -> None:
+    tokens = PromptTokenizer(tiny_tokenizer(), load_prompt(prompt), parse_encoder("MinimalGridEncoder()"))
+    dataset = open_dataset("toy/cross/evaluation#n=3")
+    found = open_validation(dataset, tokens, max_tasks=3, exact_tasks=3, max_seq_len=4096, pad_id=0).tasks
+    expected = [
+        pair.input if prompt.startswith("input") else pair.output for t in iterate_tasks(dataset) for pair in t.test[:1]
+    ]
+    assert [task.answer for task in found] == expected
 
 
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=12), st.integers(1, 4), st.data())

@@ -32,6 +32,19 @@ def test_starting_over_removes_the_parity_of_the_old_weights(tmp_path: Path) -> 
     assert not (tmp_path / PARITY).exists()
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_starting_over_removes_the_old_weights_but_nobody_elses(tmp_path: Path, is_ours: bool) -> None:
+    """transformers would put the adapter on top of a full model that is saved beside it."""
+    names = {"adapter_config.json", "adapter_model.safetensors", "model-00001-of-00002.safetensors", "config.json"}
+    for name in names | {"notes.txt"}:
+        (tmp_path / name).write_text("{}")
+    if is_ours:
+        write_json(tmp_path / STARTED, {})
+    prepare_folder(tmp_path, {"seed": 1}, resume=False)
+    left = {path.name for path in tmp_path.iterdir()} - {STARTED}
+    assert left == ({"notes.txt"} if is_ours else names | {"notes.txt"})
+
+
 @pytest.mark.parametrize("key", ["tokens_a_pass", "micro_batch_size", "max_padding"])
 def test_resuming_with_other_micro_batches_warns(tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
     (tmp_path / "checkpoints" / "checkpoint-5").mkdir(parents=True)
