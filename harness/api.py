@@ -135,7 +135,7 @@ class Run:
         """What ``bench score`` warns of."""
         warnings = [*self.saved.warnings, *missing_warnings(self.saved)]
         with suppress(UnknownOutputError):  # predictions for tasks without solutions have no scores
-            warnings += filter(None, (unreadable_warning(s.model, s.predictions, s.failures) for s in self.scored))
+            warnings += filter(None, (unreadable_warning(s.model, s.made, s.failures) for s in self.scored))
         return warnings
 
     @cached_property

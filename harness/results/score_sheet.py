@@ -83,7 +83,7 @@ def missing_warnings(saved: SavedPredictions) -> list[str]:
 
 def unreadable_warnings(results: Results) -> list[str]:
     """Return a warning for each model of which no answer could be read as a grid."""
-    checked = (unreadable_warning(name, model.predictions, model.failures) for name, model in results.models.items())
+    checked = (unreadable_warning(name, model.made, model.failures) for name, model in results.models.items())
     return [warning for warning in checked if warning is not None]
 
 

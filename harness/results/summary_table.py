@@ -133,7 +133,8 @@ def _selection_text(result: ModelResult) -> str:
 
 def _failures_text(result: ModelResult) -> str:
     kinds = ", ".join(f"{kind} {count}" for kind, count in result.failures.items())
-    every = "prediction is a grid" if _unit(result) == "predictions" else "view proposed a grid"
+    made = "" if result.made == result.predictions else f" of the {result.made:,} that were made"
+    every = f"prediction{made} is a grid" if _unit(result) == "predictions" else f"view{made} proposed a grid"
     return f"without a grid: {kinds}" if kinds else f"every {every}"
 
 

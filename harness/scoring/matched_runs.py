@@ -102,7 +102,7 @@ def match_runs(runs: Mapping[Path, ScoredRun], chosen: Sequence[ChosenModel], co
     rules = rule_note({scores.model: scores.rule for scores in scored})
     notes = (attempts_note(scored), mixed_note(scored), enumerated_note(scored), unequal_counts_note(scored), rules)
     warnings += [note for note in notes if note is not None]
-    warnings += filter(None, (unreadable_warning(s.model, s.predictions, s.failures) for s in scored))
+    warnings += filter(None, (unreadable_warning(s.model, s.made, s.failures) for s in scored))
     sequential = tuple(run.sequential for run in runs.values() if run.sequential is not None)
     return SelectedModels(scored, next(iter(runs.values())).seed, warnings, sequential)
 

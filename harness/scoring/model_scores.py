@@ -51,25 +51,30 @@ class ModelScores:
         unavailable = () if self.stopping is None else self.stopping.not_available
         return tuple(name for name in self.tasks.metrics if name not in unavailable)
 
+    @property
+    def made(self) -> int:
+        """Number of the requested predictions (or views) without those that the run's deadline left out."""
+        return self.predictions - (0 if self.cut is None else sum(self.cut.of_tasks(self.outputs).values()))
+
 
 def missing_warning(model: str, tasks: int, missing: Sequence[str]) -> str:
     """Say that a model has no prediction for some of so many tasks."""
     return f"{model}: of {tasks} tasks {format_ids(missing)} have no prediction and count as wrong"
 
 
-def unreadable_warning(model: str, predictions: int, failures: Mapping[str, int]) -> str | None:
+def unreadable_warning(model: str, made: int, failures: Mapping[str, int]) -> str | None:
     """Say that not one answer of a model could be read as a grid; None if one could, or was not asked for.
 
     Args:
-        predictions: requested ones.
+        made: predictions that were made.
         failures: by kind.
     """
     unread = {kind: count for kind, count in failures.items() if kind in ("unparsed", "bad_shape", "bad_value")}
-    if not predictions or sum(unread.values()) < predictions:
+    if not made or sum(unread.values()) < made:
         return None
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in unread.items() if count)
     return (
-        f"{model}: none of its {predictions:,} answers could be read as a grid ({kinds}): are --prompt and "
+        f"{model}: none of its {made:,} answers could be read as a grid ({kinds}): are --prompt and "
         "--grid-encoder those that it was trained with?"
     )
 

@@ -108,11 +108,12 @@ def _loss_cells(result: ModelResult, several_outputs: bool) -> list[str]:
 def failures(section: Section) -> str:
     """Return a table of the predictions without a grid, by model and kind of failure, or a sentence if all have one."""
     results = section.results.models
-    requested = sum(result.predictions for result in results.values())
+    made, requested = (sum(getattr(r, name) for r in results.values()) for name in ("made", "predictions"))
     if not sum(map(failure_count, results.values())):
+        that = "" if made == requested else " that were made"
         if all(result.enumeration is not None for result in results.values()):
-            return f"Every one of the {requested:,} views proposed a grid."
-        return f"Every one of the {requested:,} {predictions_noun(results.values())} is a grid."
+            return f"Every one of the {made:,} views{that} proposed a grid."
+        return f"Every one of the {made:,} {predictions_noun(results.values())}{that} is a grid."
     kinds = [
         kind for kind in (*FAILURES, BELOW_MIN_PROB) if any(result.failures.get(kind) for result in results.values())
     ]

@@ -10,6 +10,7 @@ from harness.results.table_format import percent, points, with_interval
 from harness.scoring.headline_rule import rule_note
 from harness.stats.paired_test import Comparison
 from harness.voting.metrics import selection_ratio
+from reports.loading.loaded_run import LoadedRun
 from reports.loading.runs import Section
 
 METRIC = "vote_2"
@@ -122,14 +123,14 @@ def _sampling_sentence(section: Section) -> list[str]:
 def _failure_sentence(section: Section) -> str:
     """Return how many predictions of all models failed, and the most frequent kind of failure."""
     results = section.results.models.values()
-    total, requested = sum(map(failure_count, results)), sum(result.predictions for result in results)
+    total, made = sum(map(failure_count, results)), sum(result.made for result in results)
     noun = predictions_noun(results)
     if not total:
-        return f"None of the {requested:,} {noun} failed."
+        return f"None of the {made:,} {noun} failed."
     kinds = sum((Counter(result.failures) for result in results), Counter[str]())
     ((most_frequent, _),) = kinds.most_common(1)
-    share = percent(total / requested)
-    return f"{total:,} of the {requested:,} {noun} ({share}) failed, most often as `{most_frequent}`."
+    share = percent(total / made)
+    return f"{total:,} of the {made:,} {noun} ({share}) failed, most often as `{most_frequent}`."
 
 
 def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
@@ -141,7 +142,7 @@ def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
         if run.manifest.cut_by is not None:
             warnings.append(
                 f"**Cut by its deadline**: {run.name}: {run.manifest.cut_text()}. They count as wrong here; "
-                "`bench run … --resume` with the options below asks for them."
+                f"`{_resume_command(run)} … --resume` with the options below and this run's `--out` asks for them."
             )
             continue
         missing = {s.model: s.failures.get("missing", 0) for s in run.scored}
@@ -151,10 +152,14 @@ def unfinished_warnings(sections: Sequence[Section]) -> list[str]:
             f"{sum(missing.values()):,} of {requested:,} predictions are missing ({parts})" if parts else "not closed"
         )
         warnings.append(
-            f"**Unfinished**: {run.name}: {state}. They count as failures here; `bench run … --resume` "
-            "with the options below completes the run."
+            f"**Unfinished**: {run.name}: {state}. They count as failures here; `{_resume_command(run)} … --resume` "
+            "with the options below and this run's `--out` completes the run."
         )
     return warnings
+
+
+def _resume_command(run: LoadedRun) -> str:
+    return "bench run" if run.manifest.config.ttt is None else "bench ttt"
 
 
 def _level(section: Section, model: str) -> str:

@@ -111,6 +111,30 @@ def test_a_report_says_it(capsys: Capture, cut: Path, make_run: MakeRun, tmp_pat
     assert "the models have unequal numbers of predictions for a task" in text
 
 
+@pytest.mark.parametrize("outcome", ["grid", "unparsed"])
+def test_what_is_said_of_all_predictions_is_said_of_those_that_were_made(
+    capsys: Capture, make_run: MakeRun, tmp_path: Path, outcome: str
+) -> None:
+    run = make_run("cut", SPEC, {"m": 0.6}, n=8, fails=0)
+    if outcome == "unparsed":
+        path = RunFolder(run).predictions_path
+        lines = [orjson.loads(line) | {"outcome": outcome, "grid": None} for line in path.read_bytes().splitlines()]
+        path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    cut_run(run, keep)
+    out, err = bench(capsys, "score", run)
+    page = tmp_path / "report.md"
+    bench(capsys, "report", run, "-o", page)
+    made = 80 - MISSING
+    if outcome == "grid":
+        assert f"every prediction of the {made} that were made is a grid" in out
+        assert f"Every one of the {made} predictions that were made is a grid." in page.read_text()
+        assert f"None of the {made} predictions failed." in page.read_text()
+    else:
+        assert f"none of its {made} answers could be read as a grid ({made} unparsed)" in err
+        assert f"{made} of the {made} predictions (100.0 %) failed" in page.read_text()
+    assert "`bench run … --resume`" in page.read_text()
+
+
 def check_submission(capsys: Capture, path: Path, spec: str = SPEC) -> dict[str, list[dict[str, list[list[int]]]]]:
     """Check the file as ``bench submit --check`` and by hand, and return it."""
     bench(capsys, "submit", "--check", path, "--dataset", spec)

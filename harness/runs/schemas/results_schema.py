@@ -90,6 +90,11 @@ class ModelResult(Record):
     deadline: DeadlineResult | None = omitted_if_none()
     """What the run's deadline left out; None, and no field in the file, if no deadline cut the run."""
 
+    @property
+    def made(self) -> int:
+        """``predictions`` without those that the deadline left out."""
+        return self.predictions - (0 if self.deadline is None else self.deadline.missing)
+
 
 class Results(Record):
     """results.json: results by model, and the parameters of their intervals."""
