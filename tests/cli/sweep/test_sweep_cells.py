@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from harness.cli.workflows.sweep.command import sweep
 from harness.cli.workflows.sweep.sweep_cells import LONGEST_NAME, axis_combinations, cell_name
+from harness.cli.workflows.sweep.sweep_evaluation import record_evaluation
 from harness.cli.workflows.sweep.sweep_file import load_sweep
-from harness.core.errors import ConfigError
+from harness.core.errors import ConfigError, SpecError
 from serve.registry.adapter_version import NAME
 from tests.cli.sweep.test_sweep_file import EXAMPLES, write
 
@@ -132,6 +133,30 @@ def test_seeds_can_be_added_and_left_out(tmp_path: Path, axes: dict[str, Any] | 
     shutil.rmtree(out)
     pretend(out, path, "seeds=[0,1,2]")
     assert recipes(path, "seeds=[2]") == {f"{name}-s2": {**recipe, "seed": 2} for name, recipe in first.items()}
+
+
+def test_a_dataset_that_does_not_exist_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), evaluation={"dataset": "toy/crosss", "n": 2})
+    for more in ((), ("--dry-run",), ("--row", "0")):
+        done = CliRunner().invoke(sweep, [str(path), *more])
+        assert isinstance(done.exception, SpecError), done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_may_change_until_something_is_benched(tmp_path: Path) -> None:
+    plan = load_sweep(write(tmp_path / "s.yaml", out=str(tmp_path / "out")))
+    other = load_sweep(tmp_path / "s.yaml", ["evaluation.n=3"])
+    for each in (plan, other, plan):
+        record_evaluation(each)
+    (tmp_path / "out" / "bench").mkdir()
+    record_evaluation(plan)
+    with pytest.raises(ConfigError, match="holds a sweep with another evaluation; changed: n"):
+        record_evaluation(other)
+
+
+def test_a_folder_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be used: File name too long"):
+        load_sweep(write(tmp_path / "s.yaml", out=str(tmp_path / ("x" * 300)), seeds=[0]))
 
 
 def test_the_time_of_a_sweep_is_judged_by_steps(tmp_path: Path) -> None:

@@ -67,15 +67,18 @@ def sweep(
     from harness.cli.workflows.sweep.sweep_dry_run import describe_sweep
     from harness.cli.workflows.sweep.sweep_file import load_sweep
     from harness.cli.workflows.sweep.sweep_report import RESULTS, write_sweep_report
+    from harness.data.spec import open_dataset
 
     placement = take_placement(others)
     if row is not None and placement is not None:
         raise ConfigError("--row trains one adapter on this machine; leave --on out")
     plan = load_sweep(sweep_file, overrides, out)
+    if rows:
+        click.echo(sum(1 for _ in plan.trainings()))
+        return
+    open_dataset(plan.evaluation.dataset)  # before hours of training
     if dry_run:
         describe_sweep(plan)
-    elif rows:
-        click.echo(sum(1 for _ in plan.trainings()))
     elif row is not None:
         _train_row(plan, row)
     else:

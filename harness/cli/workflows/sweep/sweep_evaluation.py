@@ -20,7 +20,7 @@ def record_evaluation(plan: Sweep) -> None:
     """Write the evaluation settings to the sweep's folder: rows of one table must be benched in the same way.
 
     Raises:
-        ConfigError: the folder holds a sweep with other evaluation settings, or its settings are damaged.
+        ConfigError: the folder holds runs of a sweep with other evaluation settings, or its settings are damaged.
     """
     path = plan.out / EVALUATION
     now = flatten(plan.evaluation.model_dump(mode="json", exclude={"base", "prompt"}))
@@ -33,7 +33,8 @@ def record_evaluation(plan: Sweep) -> None:
             raise ConfigError(
                 f"{path} is damaged ({error}); give another out, or remove it where the evaluation is the same"
             ) from error
-        if changed := changed_keys(before, now):
+        is_benched = any((plan.out / name).exists() for name in ("bench", "bench-base"))
+        if is_benched and (changed := changed_keys(before, now)):
             raise ConfigError(
                 f"{plan.out} holds a sweep with another evaluation; changed: {', '.join(changed)}. "
                 "Give another out, or the same evaluation"

@@ -40,5 +40,7 @@ def _recorded_seed(out: Path, name: str) -> object:
     path = recipe_path(out, name)
     try:
         return load_data(path).get("seed") if path.exists() else None
+    except OSError as error:
+        raise ConfigError(f"out: {out} cannot be used: {error.strerror}; name another folder") from None
     except ConfigError as error:
         raise ConfigError(f"{error}; remove this file, the sweep writes it again") from None
