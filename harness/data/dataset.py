@@ -151,6 +151,8 @@ def find_task(dataset: Dataset, task_id: str | None) -> Task:
     for index, name in enumerate(dataset.ids):
         if name == task_id:
             return dataset.task(index)
+    if task_id is None:
+        raise DataError(f"{dataset.spec}: no task could be read")
     raise DataError(f"{dataset.spec}: no task {task_id!r}; its ids are such as {dataset.ids[0]!r}")
 
 

@@ -34,6 +34,8 @@ def export_dataset(dataset: Dataset, path: Path) -> list[Path]:
         tasks[task.id] = _task_json(task, with_test_outputs=not split)
         if all(pair.output is not None for pair in task.test):
             solutions[task.id] = [pair.output.to_rows() for pair in task.test if pair.output is not None]
+    if not tasks:
+        raise DataError(f"{dataset.spec}: no task could be read, so that there is nothing to export")
     files = {path: tasks}
     beside = path.with_name(path.name.removesuffix(CHALLENGES) + "solutions.json")
     if split and not solutions and beside.exists():

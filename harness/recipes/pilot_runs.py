@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -103,9 +104,12 @@ def _check_runs(recipes: Sequence[RecipeRuns], train_sd: float | None, task_sd: 
 
 
 def _predictions(recipes: Sequence[RecipeRuns]) -> int:
-    """Return the number of predictions per test output, which must be the same in all runs."""
+    """Return the number of predictions per test output, which must be the same in all runs.
+
+    Of a run with early stopping it is that of the first round, of which means over predictions are.
+    """
     numbers = {
-        model.name: round(model.scores.predictions / sum(map(len, model.scores.outputs.values())))
+        model.name: round(fmean(score.n for outputs in model.scores.outputs.values() for score in outputs))
         for recipe in recipes
         for model in recipe.models
     }

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from harness.client.protocol.request import TokenRequest
 from harness.data.spec import open_dataset
+from harness.runs.folder import RunFolder
 from harness.runs.schemas.view_schema import SearchConfig
 from harness.sampling.options.config_draft import ConfigDraft, run_tasks
 from harness.sampling.options.run_options import RunOptions
@@ -83,6 +84,7 @@ def estimate_run(options: RunOptions, display: Display | None = None) -> RunEsti
         ConfigError, RunError, ServerError: as ``sample_run`` before its first request.
     """
     options.check()
+    RunFolder(options.out).check_free(options.resume)
     return asyncio.run(_estimate(options, display or Display()))
 
 

@@ -38,7 +38,7 @@ from serve.commands.registry_option import FOLDER, adapters_option
 @click.option(
     "--log",
     type=FOLDER,
-    help="vLLM's output file  [default: serve.log, or .servers/serve-PORT.log in the registry]",
+    help="vLLM's output file  [default: serve-PORT.log, here or in .servers of the registry]",
 )
 @click.option("--detach", is_flag=True, help="Return when the server is ready and leave it running.")
 @click.option("--stop", "stop_servers", is_flag=True, help="Stop the servers of --adapters (of --port only, if given).")
@@ -74,7 +74,7 @@ def serve(
     if detach and adapters is None:
         raise click.UsageError("--detach needs --adapters, so that --stop can find the server")
     port = free_port(options["host"], port)
-    log = log or (adapters / ".servers" / f"serve-{port}.log" if adapters else Path("serve.log"))
+    log = log or (adapters / ".servers" / f"serve-{port}.log" if adapters else Path(f"serve-{port}.log"))
     run = operations.serve_detached if detach else operations.serve_until_stopped
     signal.signal(signal.SIGTERM, _interrupt)
     run(model, adapters, port, log, partial(click.echo, err=True), extra=extra, **options)

@@ -17,6 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from harness.core.errors import AdapterError
+
+_SHUTDOWN_SECONDS = 120.0
+"""How long a new server waits for the lease of one on the same port that is shutting down."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLease:
@@ -57,7 +62,14 @@ class LeaseFile:
         self._versions: set[str] = set()
         self._saving = asyncio.Lock()
         self._file: IO[str]
+        until = time.monotonic() + _SHUTDOWN_SECONDS
         while not self._try_to_acquire():
+            if time.monotonic() > until:
+                holder = self._path.read_text(errors="replace")[:300].strip()
+                raise AdapterError(
+                    f"{self._path}: another server with port {port} uses this registry and has not ended within "
+                    f"{_SHUTDOWN_SECONDS:.0f} s ({holder}); stop it, or choose another port or registry"
+                )
             time.sleep(0.1)
 
     def _try_to_acquire(self) -> bool:

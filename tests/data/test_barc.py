@@ -21,6 +21,7 @@ from harness.core.random_stream import Stream
 from harness.data.barc_dataset import BarcDataset, VirtualBarc
 from harness.data.barc_reader import BadRow
 from harness.data.dataset import find_task, iterate_tasks
+from harness.data.export import export_dataset
 from harness.data.spec import open_dataset
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
@@ -286,3 +287,9 @@ def test_bad_rows_are_skipped_in_a_validation_and_as_the_first_task(tmp_path: Pa
     assert (len(validation.tasks), validation.skipped) == (2, 0)
     with pytest.raises(BadRow, match="line 1"):
         find_task(dataset, "rows-1")
+    empty = open_dataset(str(write_lines(tmp_path / "empty.jsonl", lines[:1])))
+    with pytest.raises(DataError, match="no task could be read"):
+        find_task(empty, None)
+    with pytest.raises(DataError, match="nothing to export"):
+        export_dataset(empty, tmp_path / "empty.json")
+    assert not (tmp_path / "empty.json").exists()

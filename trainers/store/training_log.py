@@ -63,15 +63,27 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log, without an incomplete last line; an empty list if there is no file."""
+    """Return the lines of a log, without an incomplete last line; an empty list if there is no file.
+
+    Raises:
+        RunError: another line is damaged.
+    """
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    lines: list[dict[str, Any]] = []
+    texts = path.read_bytes().splitlines()
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
+            line = json.loads(text)
+        except ValueError:  # a cut line, or bytes that are no UTF-8
+            line = None
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
+        elif number < len(texts):
+            raise RunError(
+                f"{path}, line {number}: damaged, not an object with a step; train again from the start with "
+                "--set resume=false, which writes the log anew"
+            )
     return lines
 
 

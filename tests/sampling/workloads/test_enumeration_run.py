@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.client.pool.retry import RetryPolicy
-from harness.core.errors import ConfigError, ServerError
+from harness.core.errors import ConfigError, RunError, ServerError
 from harness.runs.folder import RunFolder
 from harness.sampling.dry_run import estimate_run
 from harness.sampling.unmeasured_models import NothingMeasuredError
@@ -274,6 +274,10 @@ def test_a_dry_run_says_what_would_be_requested_and_writes_nothing(tmp_path: Pat
     assert "40 views: 2 models, 5 test outputs, 4 each" in estimate.text()
     assert "completions: 40 (one for each view) to about 400 " in estimate.text()
     assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"notes|not empty"):
+        estimate_run(dfs_options("http://127.0.0.1:9", tmp_path / "run"))
 
 
 def test_the_policy_of_a_real_run_is_the_default(tmp_path: Path) -> None:

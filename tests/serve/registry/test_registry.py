@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
+from serve.registry import leases
 from serve.registry.adapter_version import AdapterInUseError, AdapterRef, UnknownAdapterError
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, file_lock, running_servers
@@ -160,6 +161,18 @@ def test_a_lease_is_not_deleted_while_it_is_being_acquired(registry: Registry, m
     others[0].join()
     assert [server.url for server in running_servers(registry.root)] == ["http://127.0.0.1:8000"]
     lease.close()
+
+
+def test_a_second_server_with_the_same_port_gives_up_with_the_name_of_the_first(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that listens on another address of the machine."""
+    monkeypatch.setattr(leases, "_SHUTDOWN_SECONDS", 0.2)
+    first = LeaseFile(registry.root, "http://127.0.0.1:8000", 8000)
+    with pytest.raises(AdapterError, match=r"another server with port 8000 uses this registry.*127\.0\.0\.1:8000"):
+        LeaseFile(registry.root, "http://[::1]:8000", 8000)
+    first.close()
+    LeaseFile(registry.root, "http://[::1]:8000", 8000).close()
 
 
 def test_gc_keeps_live_and_newest_and_clears_leftovers(registry: Registry, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.errors import RunError
 from trainers.run.progress import Progress, format_duration
 from trainers.store.training_log import TrainingLog, read_log
 
@@ -33,6 +34,16 @@ def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_durations_as_text() -> None:
     assert [format_duration(s) for s in (0, 59.6, 3599, 3600 + 61)] == ["0:00", "1:00", "59:59", "1:01:01"]
+
+
+@pytest.mark.parametrize("last", [b'{"step": 3, "lo', b"null", b"\xff\xfe", b'{"loss": 1}'])
+def test_a_last_line_that_is_incomplete_is_dropped_and_another_damaged_one_refused(tmp_path: Path, last: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + last)
+    assert read_log(path) == [{"step": 1}, {"step": 2}]
+    path.write_bytes(b'{"step": 1}\n' + last + b'\n{"step": 3}\n')
+    with pytest.raises(RunError, match=r"log\.jsonl, line 2: damaged, not an object with a step"):
+        read_log(path)
 
 
 def test_a_resumed_log_drops_later_steps(tmp_path: Path) -> None:
