@@ -79,15 +79,19 @@ def task_table(section: Section, gallery_headings: Mapping[str, str]) -> TaskTab
     Args:
         gallery_headings: by task id, the heading of the task in the gallery, if it is there.
     """
-    rows = []
+    rows, grids = [], task_grids(section)
     for index, task in enumerate(section.scored[0].tasks.ids):
         cells = tuple(
             TaskCell(
                 float(scores.tasks.values_of("vote_2")[index]),
                 float(scores.tasks.values_of("accuracy")[index]) if "accuracy" in scores.measured else None,
-                all(output.exact for output in scores.outputs[task]),
+                # After early stopping, scores count exact predictions in the first round only; the grids are of all.
+                all(
+                    output.exact or test["models"][place]["exact"] is not None
+                    for output, test in zip(scores.outputs[task], grids[index]["test"], strict=True)
+                ),
             )
-            for scores in section.scored
+            for place, scores in enumerate(section.scored)
         )
         solved = sum(cell.solved for cell in cells)
         state = "solved" if solved == len(cells) else "differing" if solved else "unsolved"
@@ -95,5 +99,4 @@ def task_table(section: Section, gallery_headings: Mapping[str, str]) -> TaskTab
     models = tuple(scores.model for scores in section.scored)
     has_views = any(scores.enumeration is not None for scores in section.scored)
     by_vote = all(scores.rule is None for scores in section.scored)
-    grids = task_grids(section)
     return TaskTable(section.number, section.heading, models, tuple(rows), grids, has_views, by_vote)

@@ -14,6 +14,7 @@ from harness.core.random_stream import Stream
 from harness.data.spec import open_dataset
 from harness.runs.folder import RunFolder
 from harness.runs.logs.prediction_log import PredictionLog
+from harness.runs.schemas.manifest_schema import StopConfig
 from reports.gallery.votes import section_tops
 from reports.html.table_html import table_html
 from reports.html.task_grids import task_grids
@@ -66,6 +67,25 @@ def test_a_task_is_lost_only_if_every_output_was_proposed(
     log.close()
     table = task_table(load_sections([folder.path])[0], {})
     assert [row.cells[0].state for row in table.rows] == [state]
+
+
+def test_what_was_proposed_after_the_first_round_of_a_stopped_run_counts(tmp_path: Path) -> None:
+    """The exact grid of the task is drawn ninth, by 12 of which the first 8 are the first round, and loses the vote."""
+    task = random_task(_stream(3), 3, name="t")
+    spec = tmp_path / "tasks.json"
+    spec.write_text(json.dumps({"t": task_json(task)}))
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    manifest = run_manifest(str(spec), ["a"], 12)
+    stop = StopConfig(rule="risk=0.2", rounds=[8, 12])
+    folder.write_manifest(manifest.model_copy(update={"config": manifest.config.model_copy(update={"stop": stop})}))
+    log = PredictionLog(folder.predictions_path)
+    two_outputs("a", {0: [1, 1, 1, 1, 2, 2, 2, 2, 0, 1, 2, 2]}, log, task)
+    log.commit()
+    log.close()
+    (section,) = load_sections([folder.path])
+    assert [output.exact for output in section.scored[0].outputs["t"]] == [0]
+    assert [row.cells[0].state for row in task_table(section, {}).rows] == ["lost"]
 
 
 def _stream(seed: int) -> Stream:
