@@ -9,7 +9,7 @@ import pytest
 
 from harness.cli.workflows.existing_run import ExpectedRun, adapter_hashes, is_finished, resume_or_move_aside
 from harness.core.errors import RunError
-from harness.prompts.prompt_template import load_prompt
+from harness.prompts.prompt_template import load_prompt, nosystem_prompt
 from harness.runs.folder import TTT_PLAN, RunFolder
 from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
 from harness.runs.schemas.task_training import Protocol, TaskRecord, TttConfig, TttPlan
@@ -40,6 +40,15 @@ def test_the_manifest_decides_and_not_the_results_file(make_run: MakeRun) -> Non
     assert (run / "results.json").is_file()
     assert not is_finished(run, EXPECTED)
     assert resume_or_move_aside(run, EXPECTED)
+
+
+def test_a_run_with_the_variant_without_a_system_message_is_the_expected_one(make_run: MakeRun) -> None:
+    """As trainer and ``bench run`` use it where the chat template takes no system message."""
+    variant = nosystem_prompt("output-from-examples-v1")
+    assert variant is not None
+    run = with_expected_manifest(make_run("r", SPEC, {"m": 0.5}), prompt_digest=load_prompt(variant).digest)
+    assert is_finished(run, replace(EXPECTED, prompt="output-from-examples-v1"))
+    assert not is_finished(run, EXPECTED)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from harness.data.spec import open_dataset
-from harness.prompts.prompt_template import load_prompt
+from harness.prompts.prompt_template import load_prompt, nosystem_prompt
 from harness.runs.folder import TTT_PLAN, RunFolder
 from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
 from harness.runs.schemas.manifest_schema import Manifest
@@ -51,13 +51,18 @@ class ExpectedRun:
             known = self.hashes.get(model.name, frozenset())
             if known and model.hash is not None and model.hash not in known:
                 differences.append(f"the weights of {model.name}")
-            if (model.prompt_digest, model.encoder) != (load_prompt(self.prompt).digest, self.encoder):
+            if model.prompt_digest not in self._prompt_digests() or model.encoder != self.encoder:
                 differences.append(f"the prompt or encoder of {model.name}")
             if self.max_tokens is not None and model.max_tokens != self.max_tokens:
                 differences.append(f"max_tokens of {model.name}")
         if config.ttt != self.ttt:
             differences.append("the recipe of its test-time training")
         return differences
+
+    def _prompt_digests(self) -> set[str]:
+        """Return the digests of the prompt, and of its variant for chat templates that take no system message."""
+        names = (self.prompt, nosystem_prompt(self.prompt))
+        return {load_prompt(name).digest for name in names if name is not None}
 
     def plan_differences(self, plan: TttPlan) -> list[str]:
         """Return the same for a run with test-time training that has only a plan so far."""
