@@ -62,8 +62,14 @@ def make_job(out: Path, dataset: str = DATASET, **changes: object) -> TttJob:
         (
             ["--server", "http://127.0.0.1:1", "--adapters", "r", "--port", "1"],
             2,
-            "--port and --dtype are of our own server",
+            "--port, --dtype and --gpu-memory are of our own server",
         ),
+        (
+            ["--server", "http://127.0.0.1:1", "--adapters", "r", "--gpu-memory", "0.5"],
+            2,
+            "--port, --dtype and --gpu-memory are of our own server",
+        ),
+        (["--gpu-memory", "1.5"], 2, "is not in the range"),
         (["--task", "cross-000001"], 2, "use it with --resume"),
         (["--resume", "--task", "nobody"], 2, "the run has no task nobody"),
         (["--set", "ttt.leave_out=3"], 2, "leave_out"),

@@ -49,7 +49,7 @@ _SAMPLING = (
 )
 _TRAINING = (
     "schedule", "again", "discard", "rescore", "task_deadline", "training_deadline", "deadline", "dtype", "port",
-    "tasks_per_group",
+    "gpu_memory", "tasks_per_group",
 )  # fmt: skip
 """Parameters of the command that ``TttOptions`` has and ``RunOptions`` has not."""
 
@@ -86,6 +86,11 @@ def _sampling_options(command: F) -> F:
 @click.option("--task", "again", multiple=True, metavar="ID", help="With --resume: train and answer this task again.")
 @click.option("--dtype", default="exact", show_default=True, help="Of our own server (bench serve --dtype).")
 @click.option("--port", type=int, help="Of our own server; by default a free one.")
+@click.option(
+    "--gpu-memory",
+    type=FloatRange(0, 1, min_open=True),
+    help="Share of GPU memory of our own server; with --schedule resident the trainer needs the rest.  [default: 0.9]",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print the estimate of time and disk, and stop.")
 @cluster_options
 @click.option("--tasks-per-group", type=click.IntRange(1), help="With --on: tasks that one training does in turn.")

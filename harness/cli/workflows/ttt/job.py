@@ -55,6 +55,7 @@ class TttOptions:
         training_deadline, deadline: after the first nothing more is trained; after the other nothing more is asked.
         dtype: of our own server.
         port: of our own server; None for a free one.
+        gpu_memory: share of the GPU's memory for our own server; None for the default of ``bench serve``.
         serve_extra: further vLLM options of our own server.
         placement: the cluster that trains; None to train here.
         tasks_per_group: of one training on the cluster; None divides them evenly.
@@ -72,6 +73,7 @@ class TttOptions:
     deadline: Deadline | None = None
     dtype: str | None = "exact"
     port: int | None = None
+    gpu_memory: float | None = None
     serve_extra: tuple[str, ...] = ()
     placement: Placement | None = None
     tasks_per_group: int | None = None
@@ -97,8 +99,8 @@ class TttOptions:
             raise ConfigError("--tasks-per-group is of trainings on a cluster; give --on ray too")
         if self.servers and self.schedule == "train-first":
             raise ConfigError("--schedule train-first starts its server after the training; leave --server out")
-        if self.servers and (self.port is not None or self.dtype != "exact"):
-            raise ConfigError("--port and --dtype are of our own server; leave them out with --server")
+        if self.servers and (self.port is not None or self.dtype != "exact" or self.gpu_memory is not None):
+            raise ConfigError("--port, --dtype and --gpu-memory are of our own server; leave them out with --server")
         if self.deadline and self.training_deadline and self.training_deadline.seconds >= self.deadline.seconds:
             raise ConfigError("--training-deadline is not before --deadline, which ends trainings too; leave it out")
         if self.again and not self.sampling.resume:

@@ -139,6 +139,7 @@ def with_own_server(
     registry, options, lora = job.registry, job.options, job.options.recipe.lora
     assert lora is not None
     rank = max((lora.rank, *lora.rank_pattern.values()))
+    memory = {} if options.gpu_memory is None else {"gpu_memory": options.gpu_memory}
     shutil.rmtree(registry, ignore_errors=True)  # what an interrupted run left; no server runs on it
     deaths, done = 0, progress()
     while True:
@@ -147,7 +148,7 @@ def with_own_server(
         try:
             with loss_is_cut(deadline), serving(
                 job.base, registry, log=job.out / "server.log", port=options.port, progress=say, dtype=options.dtype,
-                max_lora_rank=rank, extra=(*options.serve_extra, *extra),
+                max_lora_rank=rank, extra=(*options.serve_extra, *extra), **memory,
                 ready_seconds=START_SECONDS if deadline is None else min(START_SECONDS, deadline.seconds_left),
             ) as server:  # fmt: skip
                 served.append(server.url)
