@@ -54,8 +54,8 @@ class AdapterMiddleware:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         _check_key(service, path, admin, headers)
         if path == "/ready":
-            status = 503 if service.draining else 200
-            await json_response(status, {"ready": not service.draining})(scope, receive, send)
+            is_ready = not (service.draining or service.asleep)
+            await json_response(200 if is_ready else 503, {"ready": is_ready})(scope, receive, send)
         elif path == "/v1/models":
             await json_response(200, service.model_list())(scope, receive, send)
         elif path in MODEL_ROUTES:
@@ -71,6 +71,12 @@ class AdapterMiddleware:
                     503,
                     "ServiceUnavailableError",
                     "This server is shutting down; send the request elsewhere or again later",
+                )
+            if service.asleep:
+                raise Refusal(
+                    503,
+                    "ServiceUnavailableError",
+                    "This server sleeps; send the request elsewhere or again later",
                 )
             body = await read_json(scope, receive)
             requested = body.get("model") or service.base.name

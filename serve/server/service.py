@@ -33,6 +33,7 @@ class Service:
         prompt_rows_are_right: whether the logits of a prompt use its own adapter if that is on the output layer.
         started: Unix seconds.
         draining: it is shutting down and accepts no more requests.
+        asleep: its GPU memory is free, so that it can neither answer nor load adapters until it wakes.
         in_flight: requests to a model that have not ended.
     """
 
@@ -49,6 +50,7 @@ class Service:
     prompt_rows_are_right: bool = False
     started: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
+    asleep: bool = False
     in_flight: int = 0
     _done: threading.Condition = field(default_factory=threading.Condition)
 

@@ -17,6 +17,8 @@ from serve.server.http.http_json import error_response, json_response
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from serve.server.service import Service
+
 SLEEP_ROUTES = {("POST", "/admin/sleep"), ("POST", "/admin/wake")}
 LEVEL = 1
 """Of vLLM's sleep levels: the weights are kept in the CPU's memory, the KV cache is dropped."""
@@ -37,8 +39,13 @@ async def _change(request: Request) -> Response:
         return error_response(
             409, "AdapterError", "this server cannot sleep: start it with --enable-sleep-mode (bench serve: behind --)"
         )
-    if request.url.path.endswith("/sleep"):
-        await client.sleep(LEVEL, PAUSE_MODE)
-    else:
-        await client.wake_up()
-    return json_response(200, {"asleep": bool(await client.is_sleeping())})
+    service: Service = request.app.state.arc_bench
+    try:
+        if request.url.path.endswith("/sleep"):
+            service.asleep = True  # before it sleeps, for what comes while it waits for requests in flight
+            await client.sleep(LEVEL, PAUSE_MODE)
+        else:
+            await client.wake_up()
+    finally:
+        service.asleep = bool(await client.is_sleeping())
+    return json_response(200, {"asleep": service.asleep})

@@ -51,6 +51,7 @@ def post(client: SleepyClient, path: str) -> tuple[int, Any]:
     app = Starlette()
     attach_sleep_routes(app)  # type: ignore[arg-type]
     app.state.engine_client = client
+    app.state.arc_bench = SimpleNamespace(asleep=client.asleep)
     request = Request({"type": "http", "app": app, "path": path, "method": "POST", "headers": [], "query_string": b""})
     response = asyncio.run(sleep_routes._change(request))
     return response.status_code, json.loads(bytes(response.body))
@@ -61,6 +62,22 @@ def test_a_server_sleeps_and_wakes() -> None:
     assert post(client, "/admin/sleep") == (200, {"asleep": True})
     assert client.calls == [(LEVEL, PAUSE_MODE)]
     assert post(client, "/admin/wake") == (200, {"asleep": False})
+
+
+def test_a_server_that_sleeps_answers_and_loads_nothing(open_site: OpenSite) -> None:
+    """A load would copy into memory that the GPU no longer has."""
+    site, client = open_site(), SleepyClient()
+    site.app.state.engine_client = client
+
+    async def scenario() -> None:
+        body = {"model": site.service.base.name, "prompt": "x"}
+        for path, ready, answered, refused in (("/admin/sleep", 503, 503, 409), ("/admin/wake", 200, 200, 404)):
+            assert (await site.request("POST", path, {}))[0] == 200
+            assert (await site.request("GET", "/ready"))[0] == ready
+            assert (await site.request("POST", "/v1/completions", body))[0] == answered
+            assert (await site.request("POST", "/admin/adapters/load", {"adapter": "nobody"}))[0] == refused
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("path", sorted(path for _, path in SLEEP_ROUTES))
