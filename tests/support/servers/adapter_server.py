@@ -78,7 +78,7 @@ class AdapterServer(ChatServer):
             }
             for name in self.registry.names()
         ]
-        return json_response({"base": BASE, "adapters": rows})
+        return json_response({"base": BASE, "swaps": 0, "adapters": rows})
 
     async def _load(self, request: web.Request) -> web.Response:
         name = (await request.json())["adapter"]
@@ -90,14 +90,19 @@ class AdapterServer(ChatServer):
         card = {**FIELDS, "parent": BASE, "arc_bench": {"manifest": manifest}}
         self.models = {**self.models, version.id: card}
         self.most_loaded = max(self.most_loaded, len(self.models) - 1)
-        return json_response({"adapters": [version.id]})
+        return json_response(_changed("load", version.id))
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["adapter"]
         if name not in self.models:
             return json_response({"error": {"message": f"{name}: not loaded"}}, 404)
         self.models = {other: fields for other, fields in self.models.items() if other != name}
-        return json_response({"adapters": [name]})
+        return json_response(_changed("unload", name))
+
+
+def _changed(action: str, version: str) -> Body:
+    """Return the answer to a change, as our server gives it."""
+    return {"action": action, "adapters": [version], "live": {}, "seconds": 0.0, "warnings": []}
 
 
 def _make_model(tokenizer: FileTokenizer) -> LanguageModel:

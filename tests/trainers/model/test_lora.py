@@ -36,7 +36,14 @@ def test_unserveable_options_are_refused(lora: dict[str, Any], reason: str) -> N
 
 
 @pytest.mark.parametrize(
-    "lora", [{"rslora": True}, {"rank": 64}, {"layers": [0, 1]}, {"targets": r".*q_proj"}, {"alpha_pattern": {"q": 3}}]
+    "lora",
+    [
+        {"rslora": True},
+        {"rank": 64},
+        {"layers": [0, 1], "targets": ["q_proj"]},
+        {"targets": r".*q_proj"},
+        {"alpha_pattern": {"q": 3}},
+    ],
 )
 def test_serveable_options_are_accepted(lora: dict[str, Any]) -> None:
     check_lora(make_recipe({**SMALL, "lora": lora}))
