@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness.core.errors import ConfigError, DataError, MissingExtraError
+from harness.core.errors import DataError
 from harness.core.grid import COLOURS, Task
 from harness.data.dataset import Dataset, TaskList, iterate_tasks
-from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
-from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
 
 PERCENTILES = (5, 50, 90, 95, 99, 100)
@@ -124,23 +122,3 @@ def summarize(values: Sequence[int]) -> dict[str, float]:
     ordered = sorted(values)
     ranks = {f"p{p}": ordered[max(0, -(-p * len(ordered) // 100) - 1)] for p in PERCENTILES}
     return {"mean": round(sum(ordered) / len(ordered), 1), **ranks}
-
-
-def load_prompt_tokenizer(tokenizer: str, prompt: str, encoder: str | None) -> PromptTokenizer:
-    """Load a tokenizer from a folder or from Hugging Face and combine it with a prompt and a grid encoder.
-
-    Raises:
-        MissingExtraError: transformers is not installed. ConfigError: there is no such tokenizer.
-    """
-    grids = parse_encoder(encoder or DEFAULT_ENCODER)
-    text = load_prompt(prompt)
-    try:
-        from transformers import AutoTokenizer
-    except ImportError:
-        raise MissingExtraError("counting tokens needs transformers; pip install -e '.[train]'") from None
-    try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
-        why = str(error).strip().split("\n")[0]
-        raise ConfigError(f"tokenizer {tokenizer!r}: cannot be loaded ({why}); name a folder or a model") from None
-    return PromptTokenizer(loaded, text, grids)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from harness.core.grid import Grid, Pair, Task
@@ -10,7 +13,10 @@ from harness.inspection.dataset_statistics import dataset_stats, summarize
 from harness.prompts.grid_encoder import parse_encoder
 from harness.prompts.prompt_template import load_prompt
 from harness.prompts.prompt_tokenizer import PromptTokenizer
+from tests.support.commands import run_bench
 from trainers.tiny.tokenizer import build_tokenizer
+
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
@@ -44,3 +50,24 @@ def test_every_figure_of_two_tasks() -> None:
     assert stats["colours_per_task"] == summarize([1, 3])
     assert stats["colour_shares"] == {str(c): round(n / 36, 4) for c, n in enumerate([15, 18, 3, 0, 0, 0, 0, 0, 0, 0])}
     assert stats["prompt_tokens"] == summarize([len(tokens.prompt_ids(tasks[i], 0)) for i in (0, 0, 1)])
+
+
+def test_lengths_by_the_tokenizer_of_the_tiny_base_and_by_a_damaged_one(tmp_path: Path, capsys: Capture) -> None:
+    words = ["data", "stats", "toy/cross#n=2", "--tokenizer"]
+    status, out, _ = run_bench(capsys, *words, "tiny", "--json", "-")
+    assert status == 0
+    assert json.loads(out)["prompt_tokens"]["mean"] > 100
+    (tmp_path / "tokenizer.json").write_text("{}")
+    status, _, errors = run_bench(capsys, *words, tmp_path)
+    assert (status, "its tokenizer cannot be loaded" in errors) == (2, True)
+
+
+def test_a_tiny_base_that_cannot_be_trained_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    for words, message in (
+        (["--hidden", 100], "give a multiple of the head size 32"),
+        (["--hidden", 0], "give a multiple of the head size 32"),
+    ):
+        status, _, errors = run_bench(capsys, "tiny-base", "-o", tmp_path / "base", *words, "--steps", 1)
+        assert status != 0
+        assert message in errors
+    assert not (tmp_path / "base").exists()

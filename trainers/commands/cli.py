@@ -13,6 +13,7 @@ from trainers.commands.arc24_options import arc24_options
 
 if TYPE_CHECKING:
     from trainers.recipe.schema import Recipe
+    from trainers.tiny.model import TinyBaseConfig
 
 DASHES = {"token_normalize_func": lambda token: token.replace("_", "-")}
 """Context settings with which options may be written with dashes or underscores."""
@@ -160,8 +161,19 @@ def tiny_base(show: bool, output: Path | None, families: str | None, **options: 
     if families:
         settings["families"] = tuple(families.split(","))
     config = TinyBaseConfig(**settings)  # type: ignore[arg-type]
+    _check_tiny_base(config)
     model, tokenizer = train_tiny_base(config, click.echo)
     save_tiny_base(model, tokenizer, config, output, click.echo)
+
+
+def _check_tiny_base(config: TinyBaseConfig) -> None:
+    """Raise UsageError for values that no model can be built or trained with."""
+    import torch
+
+    if config.hidden < config.head or config.hidden % config.head:
+        raise click.UsageError(f"--hidden {config.hidden}: give a multiple of the head size {config.head}")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("--device cuda: torch finds no GPU here")
 
 
 def _recipe_schema() -> dict[str, Any]:

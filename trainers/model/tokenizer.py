@@ -22,7 +22,7 @@ def load_tokenizer(base: Path | str) -> Any:
     try:
         # Otherwise a tekken.json in the folder is read by mistral-common, which has no chat template.
         return AutoTokenizer.from_pretrained(str(base), mistral_format=False)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         why = " ".join(str(error).split())[:300]
         raise ConfigError(f"model {str(base)!r}: its tokenizer cannot be loaded: {why}") from error
 

@@ -51,7 +51,7 @@ def train_tiny_base(config: TinyBaseConfig, report: Report) -> tuple[Any, Any]:
             optimizer.param_groups[0]["lr"] = rate * scale
             optimizer.zero_grad()
         size = SIDES[step % len(SIDES)]
-        names, tasks = curriculum.draw_tasks(config.batch * (SIDES[0] ** 2 + 5) // (size**2 + 5), size)
+        names, tasks = curriculum.draw_tasks(max(1, config.batch * (SIDES[0] ** 2 + 5) // (size**2 + 5)), size)
         rows = [encoder.encode_task(task) for task in tasks]
         loss, exact = _forward(model, rows, config.device)
         loss.backward()

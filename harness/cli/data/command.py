@@ -7,12 +7,16 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.data.audit import STRICT_OPTION, audit
 from harness.cli.data.progress_bar import open_with_progress, progress_bar, with_progress
 from harness.cli_options import grid_encoder_option, json_option, output_option, print_result
+
+if TYPE_CHECKING:
+    from harness.prompts.prompt_tokenizer import PromptTokenizer
 
 
 @click.group()
@@ -107,19 +111,27 @@ def stats(
     \b
     bench data stats arc1/training --tokenizer Qwen/Qwen2.5-0.5B-Instruct --max-length 4096
     """
-    from harness.inspection.dataset_statistics import dataset_stats, load_prompt_tokenizer
+    from harness.inspection.dataset_statistics import dataset_stats
 
-    if tokenizer == "tiny":
-        from trainers.tiny.train import shipped_path
-
-        tokenizer = str(shipped_path())
-    tokens = None if tokenizer is None else load_prompt_tokenizer(tokenizer, prompt, encoder)
+    tokens = None if tokenizer is None else _prompt_tokenizer(tokenizer, prompt, encoder)
     statistics = dataset_stats(open_with_progress(spec, strict), tokens, max_length, partial(with_progress, "reading"))
     lines = []
     for name, value in statistics.items():
         shown = "  ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         lines.append(f"{name.replace('_', ' '):<18} {shown}")
     print_result("\n".join(lines), json.dumps(statistics, indent=2), json_file)
+
+
+def _prompt_tokenizer(tokenizer: str, prompt: str, encoder: str | None) -> PromptTokenizer:
+    """Combine a tokenizer (``tiny``, a folder or a Hub id) with a prompt and a grid encoder."""
+    from harness.prompts.grid_encoder import DEFAULT_ENCODER, parse_encoder
+    from harness.prompts.prompt_template import load_prompt
+    from harness.prompts.prompt_tokenizer import PromptTokenizer
+    from trainers.model.tokenizer import load_tokenizer
+    from trainers.tiny.train import shipped_path
+
+    grids, text = parse_encoder(encoder or DEFAULT_ENCODER), load_prompt(prompt)
+    return PromptTokenizer(load_tokenizer(shipped_path() if tokenizer == "tiny" else tokenizer), text, grids)
 
 
 data.add_command(audit)
