@@ -12,6 +12,7 @@ ArcBenchError                exit status 1
 ├── ServerError              the model server did not start, died or refused
 ├── ClusterError             a Ray cluster cannot be reached, or lacks what a training needs
 ├── RunError                 a run folder exists already, is incomplete, or has another configuration
+│   └── DeadlineError        the time of a command is over before a result exists
 └── NotComputableError       a gate cannot be computed                      (exit status 4)
 """
 

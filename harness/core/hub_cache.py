@@ -69,8 +69,12 @@ def is_complete(snapshot: Path) -> bool:
 
 def is_offline(environ: Mapping[str, str]) -> bool:
     """Return whether these environment variables forbid huggingface_hub to use the network."""
-    value = environ.get("HF_HUB_OFFLINE") or environ.get("TRANSFORMERS_OFFLINE") or ""
-    return value.upper() in ("1", "ON", "YES", "TRUE")
+    return environ.get(_offline_variable(environ), "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _offline_variable(environ: Mapping[str, str]) -> str:
+    """Return the name of the variable that huggingface_hub reads."""
+    return "HF_HUB_OFFLINE" if environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
 
 
 def check_download_allowed(model: str, snapshot: Path | None, environ: Mapping[str, str]) -> None:
@@ -83,7 +87,7 @@ def check_download_allowed(model: str, snapshot: Path | None, environ: Mapping[s
         return
     lacking = (missing_weights(snapshot) or "no tokenizer") if snapshot is not None else None
     reason = "it is not in the Hugging Face cache" if lacking is None else f"the Hugging Face cache has {lacking} of it"
+    variable = _offline_variable(environ)
     raise ConfigError(
-        f"model {model}: {reason}, and HF_HUB_OFFLINE forbids the download; unset HF_HUB_OFFLINE, "
-        "or give a model folder"
+        f"model {model}: {reason}, and {variable} forbids the download; unset {variable}, or give a model folder"
     )

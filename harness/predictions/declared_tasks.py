@@ -89,8 +89,8 @@ def select_tasks(dataset: Dataset, ids: Sequence[str]) -> list[Task]:
         index_of = {task_id: index for index, task_id in enumerate(dataset.ids)}
         if missing := [task_id for task_id in ids if task_id not in index_of]:
             raise DataError(
-                f"dataset {dataset.spec}: of the run's {len(ids)} tasks {format_ids(missing)} are not there: its "
-                "content changed since; score against the original"
+                f"dataset {dataset.spec}: of the {len(ids)} tasks that were asked {format_ids(missing)} are not there: "
+                "its content changed since; score against the original"
             )
         indices = [index_of[task_id] for task_id in ids]
     return [dataset.task(index) for index in indices]

@@ -83,6 +83,8 @@ class AdapterMiddleware:
             if not isinstance(requested, str):
                 raise Refusal(400, "BadRequestError", f"model: expected a string, got {type(requested).__name__}")
             _check_sequences(body)
+            if scope["path"] == SCORE_ROUTE or _asks_for_prompt(body):
+                refuse_wrapped_heads(service)
             async with AsyncExitStack() as stack:
                 model, waited = await _acquire_model(service, requested, stack)
                 data = orjson.dumps({**body, "model": model})
@@ -108,6 +110,29 @@ def _check_sequences(body: dict[str, Any]) -> None:
     if requested > MAX_SEQUENCES:
         raise Refusal(
             400, "BadRequestError", f"{requested} answers are asked for at once; at most {MAX_SEQUENCES} may be"
+        )
+
+
+def _asks_for_prompt(body: dict[str, Any]) -> bool:
+    """Return whether a request wants log-probabilities of its prompt, in vLLM's form or in that of completions."""
+    with_echo = bool(body.get("echo")) and body.get("logprobs") is not None
+    return with_echo or body.get("prompt_logprobs") is not None
+
+
+def refuse_wrapped_heads(service: Service) -> None:
+    """Refuse log-probabilities of prompts while an adapter on the output layer is loaded, if vLLM would mix it in.
+
+    vLLM computes the logits of a prompt with the adapters of other rows; on a CPU, ``serve.cpu.patches`` corrects that.
+    """
+    if service.pool is None or service.prompt_rows_are_right:
+        return
+    heads = [name for name, entry in service.pool.loaded.items() if "lm_head" in entry.verified.facts.targets]
+    if heads:
+        raise Refusal(
+            422,  # clients take 409 for a server that is busy, and would wait
+            "UnprocessableEntityError",
+            f"{', '.join(heads)}: LoRA on the output layer, which vLLM applies to wrong rows of prompts on this "
+            "machine; unload it to score others, or score on a CPU",
         )
 
 

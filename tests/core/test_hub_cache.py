@@ -88,14 +88,12 @@ def test_an_incomplete_cached_model_is_served_by_a_download(tmp_path: Path, lack
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
 def test_an_incomplete_cached_model_is_refused_offline(tmp_path: Path, name: str) -> None:
     message = prepared(tmp_path, **{name: "true"})
-    assert message.startswith(
-        f"model {MODEL}: it is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids the download"
-    )
+    assert message.startswith(f"model {MODEL}: it is not in the Hugging Face cache, and {name} forbids the download")
     cache(tmp_path, weights=False)
     message = prepared(tmp_path, **{name: "1"})
     assert message == (
-        f"model {MODEL}: the Hugging Face cache has no *.safetensors of it, and HF_HUB_OFFLINE forbids the download; "
-        "unset HF_HUB_OFFLINE, or give a model folder"
+        f"model {MODEL}: the Hugging Face cache has no *.safetensors of it, and {name} forbids the download; "
+        f"unset {name}, or give a model folder"
     )
     for elsewhere in ("--load-format=dummy", "--download-dir=/models"):
         assert prepared(tmp_path, elsewhere, **{name: "1"})[0][-1] == elsewhere

@@ -12,6 +12,7 @@ from harness.core.errors import ConfigError
 from trainers.commands.arc24_options import arc24_options
 
 if TYPE_CHECKING:
+    from trainers.recipe.files.extended_file import ExtendedFile
     from trainers.recipe.schema import Recipe
     from trainers.tiny.model import TinyBaseConfig
 
@@ -50,16 +51,16 @@ def train(
     bench train --schema > recipe.schema.json
     bench train --model_path tiny --output_dir out --train_datasets arc1/training output-from-examples-v1 --max_steps 10
     """
-    from trainers.recipe.files.extended_file import read_extended
+    from trainers.recipe.files.extended_file import opened
     from trainers.recipe.launcher_environment import is_first_process
     from trainers.run.api import train as train_recipe
 
-    recipe = _recipe(recipe_file, overrides, original)
+    file = opened(recipe_file)
+    recipe = _recipe(file, overrides, original)
     if dry_run:
         _print_dry_run(recipe, progress, json_file)
         return None
-    files = [] if recipe_file is None else read_extended(recipe_file).records()
-    output = train_recipe(recipe, recipe.output_dir, progress=progress, files=files)
+    output = train_recipe(recipe, recipe.output_dir, progress=progress, files=file.records() if file else [])
     if is_first_process():  # the others may end before it has written the manifest
         print_result(str(output), (output / "manifest.json").read_text(encoding="utf-8").rstrip("\n"), json_file)
     return output
@@ -207,17 +208,17 @@ def _print_task_preview(
     print_result(result.as_text(), json.dumps(values, indent=2, ensure_ascii=False), json_file)
 
 
-def _recipe(path: Path | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:
-    """Return the recipe from file, arc24 options and overrides; later ones replace earlier ones. Print warnings."""
+def _recipe(file: Path | ExtendedFile | None, overrides: tuple[str, ...], original: dict[str, Any]) -> Recipe:
+    """Return the recipe from a file, arc24 options and overrides; later ones replace earlier ones. Print warnings."""
     from trainers.recipe.arc24 import recipe_data
     from trainers.recipe.files.yaml_file import load_recipe
 
     options = {k: v for k, v in original.items() if v is not None and v != ()}
-    if path is None and not options and not overrides:
+    if file is None and not options and not overrides:
         raise click.UsageError("name a recipe file, or give --train_datasets and --output_dir")
-    if path is None and options and not options.get("output_dir"):
+    if file is None and options and not options.get("output_dir"):
         raise ConfigError("--output_dir is missing: where is the adapter to be written?")
-    data, warnings = recipe_data(options, with_defaults=path is None)
+    data, warnings = recipe_data(options, with_defaults=file is None)
     for warning in warnings if options else ():
         click.echo(f"warning: {warning}", err=True)
-    return load_recipe(path, overrides, data if options else None)
+    return load_recipe(file, overrides, data if options else None)

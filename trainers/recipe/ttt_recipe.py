@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.recipe.explain import InvalidValuesError
-from trainers.recipe.files.extended_file import naming_files
+from trainers.recipe.files.extended_file import ExtendedFile, naming_files, opened
 from trainers.recipe.files.yaml_file import load_data
 from trainers.recipe.schema import Recipe, RecipeData, flatten, make_recipe
 from trainers.recipe.ttt_part import TttRecipe
@@ -23,14 +23,15 @@ _REPLACED = ("datasets", "validation", "max_steps", "output_dir", "report_to", "
 _WITHOUT_EFFECT = ("resplit", "eval_steps", "save_steps", "logging_steps", "keep_checkpoints", "resume")
 
 
-def load_ttt_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the recipe of a YAML file, completed for test-time training; ``overrides`` as in ``load_recipe``.
+def load_ttt_recipe(file: Path | ExtendedFile | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file, completed for test-time training; arguments as in ``load_recipe``.
 
     Raises:
         ConfigError: see ``make_ttt_recipe`` and ``load_data``; it names the file from which a wrong value comes.
     """
-    with naming_files(path, overrides):
-        return make_ttt_recipe(load_data(path, overrides), str(path) if path else "recipe")
+    file = opened(file)
+    with naming_files(file, overrides):
+        return make_ttt_recipe(load_data(file, overrides), str(file.child.path) if file else "recipe")
 
 
 def make_ttt_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -57,13 +58,13 @@ def make_ttt_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
     return make_recipe(recipe.model_dump(mode="json"), where)
 
 
-def unused_keys(path: Path | None, overrides: Sequence[str] = ()) -> list[str]:
+def unused_keys(file: Path | ExtendedFile | None, overrides: Sequence[str] = ()) -> list[str]:
     """Return the keys that a recipe sets for ordinary trainings and that test-time training does not use.
 
     Raises:
         ConfigError: as ``load_ttt_recipe``.
     """
-    data = load_data(path, overrides)
+    data = load_data(opened(file), overrides)
     used = make_ttt_recipe(data).model_dump(mode="json")
     expected = {key: used[key] for key in _REPLACED}
     expected |= {key: Recipe.model_fields[key].default for key in _WITHOUT_EFFECT}

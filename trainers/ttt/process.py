@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,17 +44,20 @@ def run(work: Path, tasks: TextIO, replies: TextIO) -> None:
         replies.write(line.model_dump_json() + "\n")
         replies.flush()
 
-    with lock_when_free(work / ADAPTERS, LOCK_SECONDS), tempfile.TemporaryDirectory(prefix="bench-ttt-") as scratch:
+    with lock_when_free(work / ADAPTERS, LOCK_SECONDS):
         remove_leftovers(work)
+        scratch = work / ADAPTERS / ".scratch.part"  # a leftover, if the process is killed
+        scratch.mkdir()
         trainer: TaskTrainer | None = None
         for number, text in enumerate(tasks, 1):
             task = _parse(text, number)
             pairs = task.pairs()
             reply = None if task.again else find_adapter(work, task.task_id, inputs_digest(inputs, task.task_id, pairs))
             if reply is None:
-                trainer = trainer or _load_trainer(inputs, work, Path(scratch), send)
+                trainer = trainer or _load_trainer(inputs, work, scratch, send)
                 reply = _train(trainer, task)
             send(reply)
+        remove_leftovers(work)
 
 
 def _load_trainer(inputs: RecipeInputs, work: Path, scratch: Path, send: Send) -> TaskTrainer:

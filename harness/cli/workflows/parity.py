@@ -49,7 +49,7 @@ def parity(
     """
     result = _check_and_save(adapter, server, model, samples=samples, base=base, dtype=dtype)
     print_result(result.as_text(), json.dumps(asdict(result)), json_file)
-    _raise_if_failed(result, server)
+    _raise_if_failed(result)
 
 
 def _train_and_check(server: str | None, adapters: Path | None, **options: Any) -> None:
@@ -86,7 +86,7 @@ def _load_and_check(output: Path, server: str | None, adapters: Path | None) -> 
     version = add_adapter(adapters, output.name, output, None).id
     admin.load(server, version)
     result = _check_and_save(output, server, version)
-    _raise_if_failed(result, server)
+    _raise_if_failed(result)
     return f"{version} loaded at {server}; {result.as_text()}"
 
 
@@ -101,7 +101,7 @@ def _check_and_save(adapter: Path, server: str, model: str, **options: Any) -> P
     return result
 
 
-def _raise_if_failed(result: Parity, server: str) -> None:
+def _raise_if_failed(result: Parity) -> None:
     """Raise an AdapterError if the check failed."""
     if not result.holds:
         hint = "another adapter or base may be loaded there"

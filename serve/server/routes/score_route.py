@@ -69,7 +69,6 @@ async def _score(request: Request) -> Response:
         return error_response(404, "NotFoundError", "This server cannot score answers; its log says why")
     try:
         body = parse_body(await read_json(request.scope, request.receive), service.scorer)
-        refuse_wrapped_heads(service)
     except Refusal as refusal:
         return error_response(refusal.status, refusal.kind, str(refusal))
     prompts = [PromptAnswers(item.prompt, item.answers) for item in body.prompts]
@@ -116,23 +115,6 @@ def _check_ids(ids: Sequence[int], field: str, vocabulary: int) -> None:
     if min(ids) < 0 or max(ids) >= vocabulary:
         at, token = next((k, token) for k, token in enumerate(ids) if not 0 <= token < vocabulary)
         raise _refused(f"{field}[{at}]: {token} is not a token id of this model, which has 0 to {vocabulary - 1}")
-
-
-def refuse_wrapped_heads(service: Service) -> None:
-    """Refuse to score while an adapter on the output layer is loaded, if vLLM would mix it into others' prompts.
-
-    vLLM computes the logits of a prompt with the adapters of other rows; on a CPU, ``serve.cpu.patches`` corrects that.
-    """
-    if service.pool is None or service.prompt_rows_are_right:
-        return
-    heads = [name for name, entry in service.pool.loaded.items() if "lm_head" in entry.verified.facts.targets]
-    if heads:
-        raise Refusal(
-            422,  # clients take 409 for a server that is busy, and would wait
-            "UnprocessableEntityError",
-            f"{', '.join(heads)}: LoRA on the output layer, which vLLM applies to wrong rows of prompts on this "
-            "machine; unload it to score others, or score on a CPU",
-        )
 
 
 async def _unless_disconnected(request: Request, work: Any) -> list[list[AnswerScore]] | None:

@@ -15,6 +15,7 @@ import logging
 import math
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -64,6 +65,7 @@ class AnswerScorer:
         max_tokens: longest prompt and answer together; vLLM needs room for one more token.
         vocabulary: number of token ids.
         block: tokens of a block of the prefix cache.
+        engines: numbers of the data-parallel engines that requests can name; of one engine alone, None.
     """
 
     def __init__(self, client: Any, adapters: Mapping[str, Any]) -> None:
@@ -72,6 +74,8 @@ class AnswerScorer:
         self.max_tokens: int = client.model_config.max_model_len - 1
         self.vocabulary: int = client.model_config.get_vocab_size()
         self.block: int = client.vllm_config.cache_config.block_size
+        self.engines = _engine_numbers(client.vllm_config.parallel_config)
+        self._turns = cycle(self.engines)
 
     async def score(self, model: str, prompts: Sequence[PromptAnswers]) -> list[list[AnswerScore]]:
         """Return the scores of every prompt's answers, in the order given.
@@ -88,29 +92,31 @@ class AnswerScorer:
         prompt_turns, answer_turns = asyncio.Semaphore(_PROMPTS), asyncio.Semaphore(_ANSWERS)
         adapter = self._adapters.get(model)
 
-        async def score_one(prompt: list[int], answer: list[int]) -> AnswerScore:
+        async def score_one(prompt: list[int], answer: list[int], engine: int | None) -> AnswerScore:
             async with answer_turns:
-                return await self.score_answer(prompt, answer, adapter)
+                return await self.score_answer(prompt, answer, adapter, engine)
 
         async def score_prompt(item: PromptAnswers) -> list[AnswerScore]:
+            engine = next(self._turns)  # every engine has a prefix cache of its own
             async with prompt_turns:
-                await self._fill_cache(item.prompt, adapter)
-                return await _gather([score_one(item.prompt, answer) for answer in item.answers])
+                await self._fill_cache(item.prompt, adapter, engine)
+                return await _gather([score_one(item.prompt, answer, engine) for answer in item.answers])
 
         return await _gather([score_prompt(item) for item in prompts])
 
-    async def _fill_cache(self, prompt: list[int], adapter: Any) -> None:
+    async def _fill_cache(self, prompt: list[int], adapter: Any, engine: int | None) -> None:
         """Compute the whole blocks that the answers of a prompt may read from the cache, unless they are cached."""
         shared = (len(prompt) - 1) // self.block * self.block
         if shared:
             # One token more: if all is cached, only that token is computed, and not the last block.
-            await self._generate(prompt[: shared + 1], adapter, {})
+            await self._generate(prompt[: shared + 1], adapter, engine, {})
 
-    async def score_answer(self, prompt: list[int], answer: list[int], adapter: Any) -> AnswerScore:
+    async def score_answer(self, prompt: list[int], answer: list[int], adapter: Any, engine: int | None) -> AnswerScore:
         """Return the score of one answer, with what is cached of its prompt (raises as ``score``).
 
         Args:
             adapter: vLLM's LoRARequest; None for the base model.
+            engine: one of ``engines``.
         """
         options = {
             "prompt_logprobs": 0,
@@ -118,9 +124,9 @@ class AnswerScorer:
             "flat_logprobs": True,
             "extra_args": {CACHE_CAP: len(prompt) - 1},
         }
-        return read_score(await self._generate([*prompt, *answer], adapter, options), len(prompt), answer)
+        return read_score(await self._generate([*prompt, *answer], adapter, engine, options), len(prompt), answer)
 
-    async def _generate(self, tokens: list[int], adapter: Any, options: dict[str, Any]) -> Any:
+    async def _generate(self, tokens: list[int], adapter: Any, engine: int | None, options: dict[str, Any]) -> Any:
         """Return vLLM's final output for a request that generates one token, which is ignored.
 
         Args:
@@ -134,11 +140,19 @@ class AnswerScorer:
         kind = RequestOutputKind.FINAL_ONLY
         sampling = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, output_kind=kind, **options)
         name = f"arc-score-{uuid4().hex}"
-        stream = self._client.generate(tokens_input(tokens), sampling, name, lora_request=adapter)
+        stream = self._client.generate(
+            tokens_input(tokens), sampling, name, lora_request=adapter, data_parallel_rank=engine
+        )
         outputs = [output async for output in stream]
         if not outputs:
             raise ScoreError("the engine returned nothing")
         return outputs[-1]
+
+
+def _engine_numbers(config: Any) -> list[int | None]:
+    """Return the ranks that vLLM's input processor accepts with this ParallelConfig; [None] for one engine."""
+    count = config.data_parallel_size_local if config.local_engines_only else config.data_parallel_size
+    return list(range(count)) if count > 1 else [None]
 
 
 async def _gather(work: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
@@ -199,7 +213,8 @@ async def verified_scorer(client: Any, adapters: Mapping[str, Any]) -> AnswerSco
     if reason is None:
         try:
             scorer = AnswerScorer(client, adapters)
-            reason = await _self_test(scorer)
+            tests = [await _self_test(scorer, engine) for engine in scorer.engines]
+            reason = next((problem for problem in tests if problem is not None), None)
         except (ScoreError, ImportError, AttributeError, TypeError, ValueError) as error:
             reason = f"this version of vLLM differs from the one that was tested: {error!r}"
     if reason is not None:
@@ -222,8 +237,8 @@ def unsuitable(config: Any) -> str | None:
     return None
 
 
-async def _self_test(scorer: AnswerScorer) -> str | None:
-    """Score the end of one token sequence three times; return what is wrong, or None.
+async def _self_test(scorer: AnswerScorer, engine: int | None) -> str | None:
+    """Score the end of one token sequence three times on one engine; return what is wrong, or None.
 
     The sequence fills one cache block. The first time nothing is cached; the second time the block must come from the
     cache and give the same result; the third answer begins with the block's last token, so that the block must be
@@ -235,7 +250,7 @@ async def _self_test(scorer: AnswerScorer) -> str | None:
         return f"the context of {scorer.max_tokens + 1} tokens is shorter than a cache block of {block} and an answer"
     scores = []
     for split, expected in ((block + 1, 0), (block + 1, block), (block, 0)):
-        score = await scorer.score_answer(tokens[:split], tokens[split:], None)
+        score = await scorer.score_answer(tokens[:split], tokens[split:], None, engine)
         if score.n_cached != expected:
             return f"{score.n_cached} instead of {expected} prompt tokens came from the cache"
         scores.append(score.logprob)

@@ -94,14 +94,19 @@ def read_extended(path: Path) -> ExtendedFile:
     return ExtendedFile(child, base)
 
 
+def opened(file: Path | ExtendedFile | None) -> ExtendedFile | None:
+    """Return a file with its values, read now if only its path is given (raises as ``read_extended``)."""
+    return file if file is None or isinstance(file, ExtendedFile) else read_extended(file)
+
+
 @contextmanager
 def naming_files(
-    path: Path | None, overrides: Sequence[str] = (), file_location: Callable[[Location], Location] = tuple
+    file: ExtendedFile | None, overrides: Sequence[str] = (), file_location: Callable[[Location], Location] = tuple
 ) -> Iterator[None]:
     """Name, in errors about invalid values, the file from which each value comes.
 
     Args:
-        path: None leaves errors as they are.
+        file: None leaves errors as they are.
         overrides: as in ``ExtendedFile.source_of``.
         file_location: returns, for the location of a value that is validated, its location in the file.
 
@@ -111,15 +116,14 @@ def naming_files(
     try:
         yield
     except InvalidValuesError as error:
-        if path is None:
+        if file is None:
             raise
-        extended = read_extended(path)
+        path = file.child.path
         about = "" if error.where == str(path) else f"{error.where}: "
-        if extended.base is None:
+        if file.base is None:
             raise ConfigError(f"{path}: {error}" if about else str(error)) from None
         lines = [
-            f"{extended.source_of(file_location(location), overrides)}: {about}{text}"
-            for location, text in error.problems
+            f"{file.source_of(file_location(location), overrides)}: {about}{text}" for location, text in error.problems
         ]
         raise ConfigError("; ".join(dict.fromkeys(lines)) + error.hint) from None
 

@@ -7,38 +7,41 @@ from copy import deepcopy
 from pathlib import Path
 
 from harness.core.errors import ConfigError
-from trainers.recipe.files.extended_file import EXTENDS, naming_files, read_extended
+from trainers.recipe.files.extended_file import EXTENDS, ExtendedFile, naming_files, opened
 from trainers.recipe.files.yaml_text import parse_yaml
 from trainers.recipe.schema import Recipe, RecipeData, make_recipe
 
 
-def load_recipe(path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Recipe:
+def load_recipe(
+    file: Path | ExtendedFile | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None
+) -> Recipe:
     """Return the recipe of a YAML file; ``values`` replace its keys, and ``overrides`` replace both.
 
     Keys of both may be dotted (``lora.rank=32``, ``datasets.0.weight=0.3``).
 
     Args:
-        path: None for no file.
+        file: its path, or what was read from it before; None for no file.
         overrides: ``key=value`` texts; values are parsed as YAML.
 
     Raises:
         ConfigError: unreadable YAML, an unknown key (with a suggestion) or an invalid value.
     """
-    with naming_files(path, [*(values or {}), *overrides]):
-        return make_recipe(load_data(path, overrides, values), str(path) if path else "recipe")
+    file = opened(file)
+    with naming_files(file, [*(values or {}), *overrides]):
+        return make_recipe(load_data(file, overrides, values), str(file.child.path) if file else "recipe")
 
 
 def load_data(
-    path: Path | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None
+    file: ExtendedFile | None, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None
 ) -> RecipeData:
     """Return the plain values of a file before validation; arguments as ``load_recipe``.
 
     The values of a file that it extends are among them (``trainers.recipe.files.extended_file``).
 
     Raises:
-        ConfigError: unreadable YAML, or an override that cannot be applied.
+        ConfigError: an override that cannot be applied.
     """
-    data: RecipeData = {} if path is None else read_extended(path).merged()
+    data: RecipeData = {} if file is None else deepcopy(file.merged())
     for key, value in (values or {}).items():
         _assign(data, key, deepcopy(value))
     for override in overrides:

@@ -84,7 +84,7 @@ def sweep(
     else:
         with sigterm_as_interrupt():
             runs = _run(plan, placement, report_to)
-            write_sweep_report(plan, runs, sweep_file)
+            write_sweep_report(plan, runs)
             report_sweep(report_to, plan.out, plan.title, plan.out / RESULTS, runs)
 
 

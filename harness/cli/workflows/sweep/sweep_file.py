@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, PrivateAttr, ValidationError, model_validator
 
 from harness.cli.workflows.sweep.sweep_cells import (
     WEIGHT_KEY,
@@ -27,9 +27,10 @@ from harness.cli.workflows.sweep.sweep_parts import (
 )
 from harness.core.errors import ConfigError
 from harness.prompts.prompt_template import load_prompt
+from harness.runs.schemas.manifest_schema import SourceFileRecord
 from harness.runs.schemas.sweep_record import SweepRecord, SweepRow
 from trainers.recipe.explain import InvalidValuesError, Location, find_problems
-from trainers.recipe.files.extended_file import naming_files
+from trainers.recipe.files.extended_file import naming_files, read_extended
 from trainers.recipe.files.yaml_file import load_data
 from trainers.recipe.parts import DatasetList, Folder, StrictModel
 from trainers.recipe.schema import make_recipe
@@ -72,6 +73,7 @@ class Sweep(StrictModel):
     """Title of the report."""
     reference: str | None = None
     """A published experiment to show beside the results, as by ``bench report --reference``."""
+    _files: list[SourceFileRecord] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Sweep:
@@ -145,7 +147,11 @@ class Sweep(StrictModel):
             for cell in self.table_rows()
         ]
         return SweepRecord(
-            header=", ".join(header), rows=rows, seeds=self.seeds, paired_seeds=self.paired_seeds or None
+            header=", ".join(header),
+            rows=rows,
+            seeds=self.seeds,
+            paired_seeds=self.paired_seeds or None,
+            files=self._files or None,
         )
 
     def adapter_name(self, row: str, seed: int) -> str:
@@ -222,12 +228,14 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), out: Path | None = Non
         ConfigError: unreadable YAML, an unknown key or a wrong value, also in one of the recipes.
     """
     given = {} if out is None else {"out": str(out)}
-    with naming_files(path, [*given, *overrides]):
+    file = read_extended(path)
+    with naming_files(file, [*given, *overrides]):
         try:
-            sweep = Sweep.model_validate(load_data(path, overrides, given))
+            sweep = Sweep.model_validate(load_data(file, overrides, given))
         except ValidationError as error:
             raise InvalidValuesError(str(path), find_problems(error, Sweep)) from None
-    with naming_files(path, overrides, sweep.file_location):
+    sweep._files = file.records()  # as they are now: they may be edited while the adapters are trained
+    with naming_files(file, overrides, sweep.file_location):
         try:
             sweep.inference_prompt()
             if sweep.axes or sweep.cells:

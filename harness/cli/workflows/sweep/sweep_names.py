@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from harness.core.errors import ConfigError
-from trainers.recipe.files.yaml_file import load_data
+from trainers.recipe.files.extended_file import read_extended
 
 
 def recipe_path(out: Path, name: str) -> Path:
@@ -39,7 +39,7 @@ def _recorded_seed(out: Path, name: str) -> object:
     """Return the seed in the recipe of an adapter that the sweep trained or began to train; None if there is none."""
     path = recipe_path(out, name)
     try:
-        return load_data(path).get("seed") if path.exists() else None
+        return read_extended(path).merged().get("seed") if path.exists() else None
     except OSError as error:
         raise ConfigError(f"out: {out} cannot be used: {error.strerror}; name another folder") from None
     except ConfigError as error:

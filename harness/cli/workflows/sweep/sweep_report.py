@@ -10,23 +10,20 @@ from harness.cli.workflows.sweep.sweep_file import Sweep
 from harness.core.files import write_atomically
 from reports.loading.runs import load_sections
 from reports.loading.sweep import read_sweep, sweep_tables, tables_json
-from trainers.recipe.files.extended_file import read_extended
 
 RECORD = "sweep.json"
 RESULTS = "results.json"
 """The table of the sweep with all comparisons, for another program."""
 
 
-def write_sweep_report(plan: Sweep, runs: list[Path], sweep_file: Path) -> None:
+def write_sweep_report(plan: Sweep, runs: list[Path]) -> None:
     """Write the record of the sweep, its report, and its table as JSON.
 
     Args:
         runs: the run folders of the base model, if it is benched, and of all adapters.
-        sweep_file: the file from which the sweep was read.
     """
-    content = plan.record().model_copy(update={"files": read_extended(sweep_file).records() or None})
-    record = plan.out / RECORD
-    record.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    content, record = plan.record(), plan.out / RECORD
+    write_atomically(record, f"{content.model_dump_json(indent=2)}\n".encode())
     words = [*map(str, runs), "-o", str(plan.out / "report.md"), "--title", plan.title, "--sweep", str(record)]
     words += ["--training", str(plan.out / "trained")]
     words += ["--reference", plan.reference] if plan.reference else []

@@ -168,6 +168,7 @@ def _job_options(
     from harness.cli.workflows.ttt.job import TttOptions
     from harness.client.pool.retry import RetryPolicy
     from harness.sampling.options.run_options import RunOptions
+    from trainers.recipe.files.extended_file import read_extended
     from trainers.recipe.ttt_recipe import load_ttt_recipe, unused_keys
 
     of_training = {key: others.pop(key) for key in _TRAINING}
@@ -175,8 +176,9 @@ def _job_options(
         require_ray()
     policy = RetryPolicy(max_in_flight, retries, timeout, wait)
     sampling = RunOptions(models=(name or out.resolve().name,), out=out, api="auto", policy=policy, **others)
-    recipe = load_ttt_recipe(recipe_file, overrides)
-    if unused := unused_keys(recipe_file, overrides):
+    file = read_extended(recipe_file)
+    recipe = load_ttt_recipe(file, overrides)
+    if unused := unused_keys(file, overrides):
         click.echo(f"note: keys of ordinary trainings, not used here: {', '.join(unused)}", err=True)
     return TttOptions(recipe, sampling, adapters, placement=placement, **of_training)
 

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from harness.client.protocol.error_response import TransientError, classify_error
 from serve.server.http.http_json import Refusal
 from serve.server.http.limits import MAX_SEQUENCES
-from serve.server.routes.score_route import attach_score_route, parse_body, refuse_wrapped_heads
-from serve.server.scoring.answer_scores import AnswerScorer, ScoreError, read_score, unsuitable
+from serve.server.routes.score_route import attach_score_route, parse_body
+from serve.server.scoring.answer_scores import AnswerScorer, PromptAnswers, ScoreError, read_score, unsuitable
 from serve.server.scoring.prefix_cap import CACHE_CAP, CappedRequest, cache_cap
 from tests.serve.conftest import OpenSite
 from tests.support.servers.admin_site import Site
 
 MODEL = SimpleNamespace(max_model_len=64, get_vocab_size=lambda: 100)
-CACHE = SimpleNamespace(cache_config=SimpleNamespace(block_size=16))
+ENGINES = SimpleNamespace(data_parallel_size=1, data_parallel_size_local=1, local_engines_only=False)
+CACHE = SimpleNamespace(cache_config=SimpleNamespace(block_size=16), parallel_config=ENGINES)
 SCORER = AnswerScorer(SimpleNamespace(model_config=MODEL, vllm_config=CACHE), {})
 
 
@@ -196,17 +197,58 @@ def test_the_route_needs_the_key_and_counts_as_a_model_request(locked: Site) -> 
 
 
 def test_an_adapter_on_the_output_layer_is_refused_where_vllm_mixes_it_up(site: Site) -> None:
+    """Every request for log-probabilities of a prompt, also of the base; no other request."""
+    scoring = {"model": "toy-base", "prompts": [{"prompt": [1], "answers": [[1]]}]}
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("/arc/score", scoring),
+        ("/v1/completions", {"model": "toy-base", "prompt": [1], "prompt_logprobs": 0}),
+        ("/v1/completions", {"model": "toy-base", "prompt": [1], "echo": True, "logprobs": 0}),
+        ("/v1/chat/completions", {"model": "toy-base", "messages": [], "prompt_logprobs": 1}),
+    ]
+    accepted = [
+        ("/v1/completions", {"model": "toy-base", "prompt": [1], "echo": True}),
+        ("/v1/completions", {"model": "toy-base", "prompt": [1], "logprobs": 1, "prompt_logprobs": None}),
+        ("/v1/chat/completions", {"model": "toy-base", "messages": [], "logprobs": True}),
+    ]
+
+    async def statuses(requests: list[tuple[str, dict[str, Any]]]) -> list[int]:
+        return [(await site.request("POST", path, body))[0] for path, body in requests]
+
     async def scenario() -> None:
         await site.pool.load("a")
+        assert await statuses(refused + accepted) == [200] * 7
+        (entry,) = site.pool.loaded.values()
+        targets = (*entry.verified.facts.targets, "lm_head")
+        entry.verified = SimpleNamespace(facts=SimpleNamespace(targets=targets))  # type: ignore[assignment]
+        assert await statuses(refused + accepted) == [422] * 4 + [200] * 3
+        status, reply = await site.request("POST", *refused[0])
+        error = classify_error(status, reply, None, "the server")
+        assert "LoRA on the output layer" in str(error)
+        assert not isinstance(error, TransientError), "clients must not take it for a busy server, and wait"
+        site.service.prompt_rows_are_right = True
+        assert await statuses(refused) == [200] * 4
 
     asyncio.run(scenario())
-    refuse_wrapped_heads(site.service)
-    (entry,) = site.pool.loaded.values()
-    targets = (*entry.verified.facts.targets, "lm_head")
-    entry.verified = SimpleNamespace(facts=SimpleNamespace(targets=targets))  # type: ignore[assignment]
-    with pytest.raises(Refusal, match="LoRA on the output layer") as caught:
-        refuse_wrapped_heads(site.service)
-    error = classify_error(caught.value.status, {"error": {"message": str(caught.value)}}, None, "the server")
-    assert not isinstance(error, TransientError), "clients must not take it for a busy server, and wait"
-    site.service.prompt_rows_are_right = True
-    refuse_wrapped_heads(site.service)
+
+
+@pytest.mark.parametrize(
+    ("local_only", "numbers"), [(False, [0, 1, 2, 3]), (True, [0, 1])], ids=["internal", "hybrid or external"]
+)
+def test_the_answers_of_a_prompt_go_to_the_engine_that_has_it_cached(local_only: bool, numbers: list[int]) -> None:
+    """Each engine has a prefix cache of its own; prompts take turns."""
+    config = SimpleNamespace(data_parallel_size=4, data_parallel_size_local=2, local_engines_only=local_only)
+    sent: dict[int, list[int | None]] = {}
+
+    class Client:
+        model_config = MODEL
+        vllm_config = SimpleNamespace(cache_config=CACHE.cache_config, parallel_config=config)
+
+        async def generate(self, prompt: Any, *_: object, data_parallel_rank: int | None, **__: object) -> Any:
+            ids = prompt["prompt_token_ids"]
+            sent.setdefault(ids[0], []).append(data_parallel_rank)
+            yield output(ids, [-1.0] * len(ids))
+
+    scorer = AnswerScorer(Client(), {})
+    prompts = [PromptAnswers([at] * 20, [[1], [2, 3]]) for at in range(8)]
+    assert asyncio.run(scorer.score("base", prompts))[7][1].logprob == -2.0
+    assert sent == {at: [numbers[at % len(numbers)]] * 3 for at in range(8)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from harness.core.errors import ConfigError
 from tests.cli.sweep.test_sweep_file import BASIC
 from tests.support.training.recipes import SMALL
 from trainers.recipe.files.extended_file import EXTENDS, read_extended
-from trainers.recipe.files.yaml_file import load_data, load_recipe
+from trainers.recipe.files.yaml_file import load_recipe
 
 BASE: dict[str, Any] = {**SMALL, "seed": 3, "lora": {"rank": 4, "alpha": 8}, "validation": {"spec": "toy/copy"}}
 
@@ -63,7 +65,7 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]
 def test_every_value_is_the_child_s_or_the_base_s_where_the_child_says_nothing(
     tmp_path_factory: pytest.TempPathFactory, base: dict[str, Any], child: dict[str, Any]
 ) -> None:
-    merged = leaves(load_data(write(tmp_path_factory.mktemp("merge"), child, base)))
+    merged = leaves(read_extended(write(tmp_path_factory.mktemp("merge"), child, base)).merged())
     above, below = leaves(child), leaves(base)
     for path, value in above.items():
         if path:
@@ -152,6 +154,24 @@ def test_the_records_are_the_digests_of_both_files(tmp_path: Path) -> None:
     expected = [(str(p), hashlib.sha256(p.read_bytes()).hexdigest()) for p in (path, tmp_path / "base.yaml")]
     assert [(record.path, record.sha256) for record in read_extended(path).records()] == expected
     assert read_extended(tmp_path / "base.yaml").records() == []
+
+
+def test_a_recipe_from_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """As from ``bench train <(command)``."""
+    for overrides, expected in (([], None), (["max_stps=3"], "unknown key 'max_stps'")):
+        read, write_end = os.pipe()
+        with os.fdopen(write_end, "w") as stream:
+            yaml.safe_dump(SMALL, stream)
+        with open(read), pytest.raises(ConfigError, match=expected) if expected else nullcontext():
+            assert load_recipe(Path(f"/dev/fd/{read}"), overrides).max_steps == SMALL["max_steps"]
+
+
+def test_a_sweep_records_its_files_as_they_were_read(tmp_path: Path) -> None:
+    path = write(tmp_path, {"seeds": [1]}, {**BASIC, "original_weight": [1]})
+    expected = [hashlib.sha256(p.read_bytes()).hexdigest() for p in (path, tmp_path / "base.yaml")]
+    sweep = load_sweep(path)
+    path.unlink()
+    assert [file.sha256 for file in sweep.record().files or ()] == expected
 
 
 @pytest.mark.parametrize(
