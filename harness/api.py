@@ -134,7 +134,7 @@ class Run:
     def warnings(self) -> list[str]:
         """What ``bench score`` warns of."""
         warnings = [*self.saved.warnings, *missing_warnings(self.saved)]
-        with suppress(UnknownOutputError):  # predictions for tasks without solutions have no scores
+        with suppress(UnknownOutputError, UnusableRuleError):  # the summary says why there are no scores
             warnings += filter(None, (unreadable_warning(s.model, s.made, s.failures) for s in self.scored))
         return warnings
 

@@ -43,7 +43,7 @@ class JsonObject(click.ParamType[dict[str, object]]):
         if isinstance(value, dict):
             return value
         try:
-            parsed = json.loads(str(value), parse_constant=_refuse_constant)
+            parsed = json.loads(str(value), parse_constant=_refuse_constant, parse_float=_finite)
         except ValueError as error:
             self.fail(f"{value!r} is not JSON: {error}", param, ctx)
         if not isinstance(parsed, dict):
@@ -54,6 +54,13 @@ class JsonObject(click.ParamType[dict[str, object]]):
 def _refuse_constant(name: str) -> object:
     """Refuse NaN and Infinity, which are no JSON."""
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    """Return a number, unless it is too large for one."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is larger than every number of JSON that can be sent")
+    return number
 
 
 servers_option = click.option(

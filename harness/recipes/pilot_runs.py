@@ -23,6 +23,7 @@ from harness.stats.power import (
     components_of_few_runs,
     mean_components,
 )
+from harness.voting.metrics import VOTE_METRICS
 
 Halves = Mapping[tuple[Path, str], HalfScores]
 
@@ -66,7 +67,7 @@ def read_pilot(
     if (tasks := len(models[0].scores.outputs)) < FEWEST_TASKS:
         raise ConfigError(f"the pilot has {tasks} tasks; variances over tasks need at least {FEWEST_TASKS}")
     _check_runs(recipes, train_sd, task_sd)
-    predictions = _predictions(recipes)
+    predictions = _predictions(metric, recipes)
     pairs = [(recipe, recipes[0]) for recipe in recipes[1:]] or [(recipes[0], recipes[0])]
     repeated = [recipe for recipe in recipes if len(recipe.models) >= FEWEST_RUNS]
     components = mean_components([_components(metric, pair, repeated, predictions, halves, train_sd) for pair in pairs])
@@ -103,11 +104,21 @@ def _check_runs(recipes: Sequence[RecipeRuns], train_sd: float | None, task_sd: 
         )
 
 
-def _predictions(recipes: Sequence[RecipeRuns]) -> int:
+def _predictions(metric: str, recipes: Sequence[RecipeRuns]) -> int:
     """Return the number of predictions per test output, which must be the same in all runs.
 
     Of a run with early stopping it is that of the first round, of which means over predictions are.
+
+    Raises:
+        ConfigError: it is not; or the metric is a vote, which is of all rounds, after early stopping.
     """
+    for model in (model for recipe in recipes for model in recipe.models if metric in VOTE_METRICS):
+        stopping = model.scores.stopping
+        if stopping is not None and stopping.not_drawn:
+            raise ConfigError(
+                f"{model.name} stopped early, so that nothing shows how its {metric} varies with the number of "
+                "predictions; plan with --metric accuracy, or from pilot runs without --stop"
+            )
     numbers = {
         model.name: round(fmean(score.n for outputs in model.scores.outputs.values() for score in outputs))
         for recipe in recipes

@@ -108,8 +108,8 @@ def require_several_tasks(recipe: RecipeRuns) -> None:
     """Raise RunError if the recipe has one task: its variance over tasks is unknown."""
     if (tasks := len(recipe.models[0].scores.tasks.ids)) < 2:
         raise RunError(
-            f"recipes are compared over at least 2 tasks, and the runs of {recipe.name} have {tasks} in common; "
-            "compare the adapters instead (bench compare --per-adapter, bench gate RUN@MODEL --baseline RUN@MODEL)"
+            f"intervals of recipes need at least 2 tasks, and the runs of {recipe.name} have {tasks} in common; look "
+            "at single adapters instead (bench compare --per-adapter, bench gate RUN@MODEL)"
         )
 
 

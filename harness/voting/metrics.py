@@ -16,6 +16,7 @@ from harness.voting.subset_curves import pass_at_k, vote_at_m
 METRICS = ("accuracy", "correct_size", "correct_pixels", "pass_n", "vote_1", "vote_2", "unanswered")
 """Names in the order of all tables; values are in [0, 1]."""
 
+VOTE_METRICS = ("vote_1", "vote_2")
 STRICT_METRICS = ("pass_n", "vote_1", "vote_2")
 """Metrics that also have a strict value, for which every test output of the task must be right."""
 

@@ -68,7 +68,7 @@ class LeaseFile:
                 holder = self._path.read_text(errors="replace")[:300].strip()
                 raise AdapterError(
                     f"{self._path}: another server with port {port} uses this registry and has not ended within "
-                    f"{_SHUTDOWN_SECONDS:.0f} s ({holder}); stop it, or choose another port or registry"
+                    f"{_SHUTDOWN_SECONDS:.0f} s ({holder}); wait for its end or stop it, or choose another port"
                 )
             time.sleep(0.1)
 

@@ -72,12 +72,7 @@ class AdapterMiddleware:
                     "ServiceUnavailableError",
                     "This server is shutting down; send the request elsewhere or again later",
                 )
-            if service.asleep:
-                raise Refusal(
-                    503,
-                    "ServiceUnavailableError",
-                    "This server sleeps; send the request elsewhere or again later",
-                )
+            _refuse_asleep(service)
             body = await read_json(scope, receive)
             requested = body.get("model") or service.base.name
             if not isinstance(requested, str):
@@ -87,6 +82,7 @@ class AdapterMiddleware:
                 refuse_wrapped_heads(service)
             async with AsyncExitStack() as stack:
                 model, waited = await _acquire_model(service, requested, stack)
+                _refuse_asleep(service)  # it may have fallen asleep while the request waited for a slot
                 data = orjson.dumps({**body, "model": model})
                 inner = _replace_length(scope, len(data))
                 response = _RecordedResponse(send)
@@ -97,6 +93,12 @@ class AdapterMiddleware:
                     service.metrics.count_request(model, response.status, response.finished, waited)
                     service.metrics.count_tokens(model, inner["state"])
                     _log.debug("%s %s %d %.3f s", scope["path"], model, response.status, time.monotonic() - started)
+
+
+def _refuse_asleep(service: Service) -> None:
+    """Refuse a request to a model while the engine's memory is free."""
+    if service.asleep:
+        raise Refusal(503, "ServiceUnavailableError", "This server sleeps; send the request elsewhere or again later")
 
 
 def _check_sequences(body: dict[str, Any]) -> None:

@@ -54,6 +54,12 @@ class Service:
     in_flight: int = 0
     _done: threading.Condition = field(default_factory=threading.Condition)
 
+    def set_asleep(self, asleep: bool) -> None:
+        """Refuse requests and changes of adapters from now on, or accept them again."""
+        self.asleep = asleep
+        if self.pool is not None:
+            self.pool.asleep = asleep
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """Count a request as in flight while the block runs; a shutdown waits for it."""

@@ -82,6 +82,13 @@ def test_a_run_shows_its_table_with_intervals_and_its_warnings(make_run: MakeRun
     assert rows == 8
 
 
+@pytest.mark.parametrize("rule", ["poe", "kgmon"])
+def test_a_run_without_what_its_rule_needs_says_so(make_run: MakeRun, rule: str) -> None:
+    run = load_run(make_run("run", SPEC, {"m": 0.5}, 2), rule=rule)
+    assert "not scored: " in repr(run)
+    assert "not scored: " in run._repr_html_()
+
+
 def test_a_run_without_known_outputs_says_so(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("run", SPEC, {"m": 0.5}, 2)
     tasks = list(iterate_tasks(open_dataset(SPEC)))

@@ -53,6 +53,8 @@ def test_numbers_are_finite() -> None:
         for text in ("nan", "inf", "-inf", "1e999"):
             with pytest.raises(click.BadParameter):
                 print(name, param.name, text, param.type.convert(text, param, context))
+    with pytest.raises(click.BadParameter, match="1e999 is larger than every number"):
+        JsonObject().convert('{"top_k": 1e999}', None, context)
     with pytest.raises(click.BadParameter, match="NaN is no number of JSON"):
         JsonObject().convert('{"top_k": NaN}', None, context)
 

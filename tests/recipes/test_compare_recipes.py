@@ -213,7 +213,7 @@ def test_recipes_with_one_task_are_refused(capsys: Capture, make_run: MakeRun) -
     ):
         status, _, errors = run_bench(capsys, *words)
         assert status == expected, errors
-        assert "recipes are compared over at least 2 tasks" in errors
+        assert "intervals of recipes need at least 2 tasks" in errors
 
 
 def test_recipes_of_one_training_run_are_refused_in_words(capsys: Capture, runs: list[Path]) -> None:

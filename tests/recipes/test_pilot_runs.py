@@ -18,6 +18,7 @@ from harness.recipes.pilot_runs import Pilot, read_pilot
 from harness.recipes.recipe_plan import make_plan, power_curves
 from harness.recipes.recipe_runs import RecipeRuns, read_halves, trained_models
 from harness.results.plan_text import plan_text
+from harness.runs.schemas.results_schema import EarlyStoppingResult
 from harness.scoring.run_selector import select_models
 from harness.stats.crossed_variance import difference_variance
 from harness.stats.planning import Prices, cheapest_plan, purchases
@@ -168,6 +169,19 @@ def test_few_tasks_and_different_predictions_are_refused(make_run: MakeRun) -> N
     recipes = [RecipeRuns("x", tuple(models[:2])), RecipeRuns("y", tuple(models[2:]))]
     with pytest.raises(ConfigError, match=r"different numbers of predictions per test output.*6"):
         read_pilot("accuracy", recipes, {})
+
+
+def test_votes_of_runs_that_stopped_early_are_not_planned_with(run: Path) -> None:
+    """Their halves are of the first round, and their votes of all rounds."""
+    recipes = recipes_of(run, "a", "b")
+    halves = read_halves(recipes)
+    stopping = EarlyStoppingResult(rule="r", outputs=3, not_drawn=9, share=0.1, first_round=8, not_available={})
+    first = recipes[0].models[0]
+    stopped = replace(first, scores=replace(first.scores, stopping=stopping))
+    recipes[0] = RecipeRuns("a", (stopped, *recipes[0].models[1:]))
+    with pytest.raises(ConfigError, match=r"^a-s0 stopped early, .* vote_2 varies with the number of .* --metric acc"):
+        read_pilot("vote_2", recipes, halves)
+    assert read_pilot("accuracy", recipes, halves).plan.predictions == 8
 
 
 def named(run: Path, *recipes: str) -> list[str]:

@@ -165,17 +165,23 @@ def _has_trained(output: Path) -> bool:
     return (output / MANIFEST).exists() or any((output / CHECKPOINTS).glob("checkpoint-*"))
 
 
+_WEIGHTS = (
+    *("adapter_model.safetensors", "adapter_config.json", "model.safetensors", "model-*-of-*.safetensors"),
+    *("model.safetensors.index.json", "config.json", "generation_config.json"),
+)
+"""Names under which transformers and PEFT write weights and their configuration."""
+
+
 def clear_folder(output: Path) -> None:
     """Remove the records, weights and checkpoints of an earlier run; its log stays until it is overwritten.
 
     transformers would put an adapter that stayed beside the weights of a full model on top of them. What is in a folder
-    without a run of ours is somebody's.
+    in which no run of ours came as far as a checkpoint is somebody's.
     """
-    if (output / STARTED).exists() or (output / MANIFEST).exists():
+    if _has_trained(output):
         (output / MANIFEST).unlink(missing_ok=True)  # first: without it the folder is not complete
-        for pattern in ("*.safetensors", "*.safetensors.index.json", "*config.json"):
-            for path in output.glob(pattern):
-                path.unlink()
+        for path in (path for pattern in _WEIGHTS for path in output.glob(pattern)):
+            path.unlink()
     for name in (MANIFEST, STARTED, PARITY):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

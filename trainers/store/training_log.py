@@ -27,7 +27,7 @@ class TrainingLog:
 
     def __init__(self, path: Path, from_step: int = 0) -> None:
         self.path = path
-        lines = [line for line in read_log(path) if line["step"] <= from_step]
+        lines = read_log(path, from_step) if from_step else []
         try:
             with atomic_writer(path, draft=path.with_suffix(".tmp")) as file:
                 file.write("".join(_text(line) for line in lines).encode())
@@ -62,8 +62,11 @@ class TrainingLog:
         return RunError(f"{self.path} cannot be written: {error.strerror}. Make room. {RESTART_HINT}")
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
     """Return the lines of a log, without an incomplete last line; an empty list if there is no file.
+
+    Args:
+        last_step: of the lines to return; what comes after them may be damaged, as it was not yet synced to the disk.
 
     Raises:
         RunError: another line is damaged.
@@ -79,12 +82,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             line = None
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             lines.append(line)
+        elif last_step is not None and lines and lines[-1]["step"] >= last_step:
+            break
         elif number < len(texts):
             raise RunError(
                 f"{path}, line {number}: damaged, not an object with a step; train again from the start with "
                 "--set resume=false, which writes the log anew"
             )
-    return lines
+    return [line for line in lines if last_step is None or line["step"] <= last_step]
 
 
 def _text(line: Line) -> str:

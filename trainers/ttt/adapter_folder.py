@@ -78,9 +78,9 @@ def find_adapter(work: Path, task_id: str, digest: str) -> ReplyLine | None:
 
 
 def remove_leftovers(work: Path) -> None:
-    """Remove what killed processes left half written. No other process may train in the folder."""
+    """Remove what processes left that is no adapter. No other process may train in the folder."""
     for path in (work / ADAPTERS).glob(".*.part"):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_adapter(

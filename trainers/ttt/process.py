@@ -46,23 +46,25 @@ def run(work: Path, tasks: TextIO, replies: TextIO) -> None:
 
     with lock_when_free(work / ADAPTERS, LOCK_SECONDS):
         remove_leftovers(work)
-        scratch = work / ADAPTERS / ".scratch.part"  # a leftover, if the process is killed
-        scratch.mkdir()
         trainer: TaskTrainer | None = None
         for number, text in enumerate(tasks, 1):
             task = _parse(text, number)
             pairs = task.pairs()
             reply = None if task.again else find_adapter(work, task.task_id, inputs_digest(inputs, task.task_id, pairs))
             if reply is None:
-                trainer = trainer or _load_trainer(inputs, work, scratch, send)
+                trainer = trainer or _load_trainer(inputs, work, send)
                 reply = _train(trainer, task)
             send(reply)
         remove_leftovers(work)
 
 
-def _load_trainer(inputs: RecipeInputs, work: Path, scratch: Path, send: Send) -> TaskTrainer:
+def _load_trainer(inputs: RecipeInputs, work: Path, send: Send) -> TaskTrainer:
+    from trainers.run.errors import explain_write_errors
     from trainers.ttt.task_trainer import TaskTrainer
 
+    scratch = work / ADAPTERS / ".scratch of the trainer.part"  # remove_leftovers removes it; no task has this name
+    with explain_write_errors("the folder of the trainer", scratch):
+        scratch.mkdir(exist_ok=True)
     return TaskTrainer(inputs, work, scratch, send)
 
 

@@ -90,9 +90,10 @@ def gate_difference(run: str, baseline: str, requirement: Requirement, choices: 
 
 def _name_with_rule(metric: str, scored: Sequence[ModelScores]) -> str:
     """Return the name of a metric, of a vote with its rule if one was chosen for any of the models."""
+    from harness.voting.metrics import VOTE_METRICS
     from harness.voting.selection_rules import VOTE
 
-    if metric not in ("vote_1", "vote_2") or all(scores.rule is None for scores in scored):
+    if metric not in VOTE_METRICS or all(scores.rule is None for scores in scored):
         return metric
     rules = dict.fromkeys(VOTE if scores.rule is None else scores.rule.name for scores in scored)
     return f"{metric} by {' and '.join(rules)}"

@@ -7,8 +7,8 @@ and the old version is unloaded when its last request is done. All methods run o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from harness.core.errors import AdapterError
 from serve.registry.adapter_version import AdapterInUseError, AdapterRef, AdapterVersion, UnknownAdapterError
@@ -29,6 +29,10 @@ class AdapterPool:
         limits: of the engine.
         lease: lists the versions that the engine may read, so that no process deletes them.
         on_swap: called with each name that was switched to another version.
+
+    Attributes:
+        exclusive: is held while something is changed.
+        asleep: whether the engine sleeps, so that nothing can be changed.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class AdapterPool:
         self._on_swap = on_swap
         self._versions = LoadedVersions(engine, base, limits, lease)
         self._live: dict[str, str] = {}
-        self._lock = asyncio.Lock()
+        self.exclusive = asyncio.Lock()
+        self.asleep = False
 
     # For requests.
 
@@ -86,6 +91,20 @@ class AdapterPool:
 
     # For administrators.
 
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """Let no other change happen while the block runs.
+
+        Raises:
+            AdapterInUseError: the engine sleeps.
+        """
+        async with self.exclusive:
+            if self.asleep:
+                raise AdapterInUseError(
+                    "this server sleeps, so that adapters cannot be changed; wake it first (POST /admin/wake)"
+                )
+            yield
+
     async def load(self, text: str, *, live: bool = True) -> AdapterVersion:
         """Load a version of the registry and return it.
 
@@ -101,7 +120,7 @@ class AdapterPool:
             AdapterInUseError: the server has no room for it, or the base has its name.
             AdapterError: it cannot be served.
         """
-        async with self._lock:
+        async with self._changing():
             version = await asyncio.to_thread(self.registry.find, text)
             if live and (AdapterRef.parse(text).version is None or version.name not in self._live):
                 await self._make_live(version)
@@ -117,7 +136,7 @@ class AdapterPool:
         """
         if AdapterRef.parse(text).version is None:
             raise AdapterError(f"{text}: promote needs NAME@VERSION")
-        async with self._lock:
+        async with self._changing():
             version = await asyncio.to_thread(self.registry.find, text)
             await self._make_live(version)
             return version
@@ -127,7 +146,7 @@ class AdapterPool:
         ref = AdapterRef.parse(name)
         if ref.version is not None:
             raise AdapterError(f"{name}: rollback takes a plain NAME")
-        async with self._lock:
+        async with self._changing():
             version = await asyncio.to_thread(self.registry.previous, ref.name)
             await self._make_live(version)
             return version
@@ -140,7 +159,7 @@ class AdapterPool:
             AdapterInUseError: the single version is live (promote another one, or unload the name).
         """
         ref = AdapterRef.parse(text)
-        async with self._lock:
+        async with self._changing():
             entries = self._versions.entries
             leaving = [i for i, e in entries.items() if e.version.name == ref.name and not e.retiring]
             leaving = [i for i in leaving if ref.version is None or i == text]

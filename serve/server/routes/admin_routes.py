@@ -108,8 +108,6 @@ async def _change(request: Request) -> Response:
     started = time.monotonic()
     if service.pool is None:
         return _refused(409, "this server was started without --adapters")
-    if service.asleep:
-        return _refused(409, "this server sleeps, so that adapters cannot be changed; wake it first (POST /admin/wake)")
     try:
         body = schema.model_validate(await read_json(request.scope, request.receive))
         result = await action(service.pool, body)

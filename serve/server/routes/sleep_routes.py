@@ -6,6 +6,7 @@ that are not safe. These call the same methods of its engine client. **Not run**
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -42,10 +43,12 @@ async def _change(request: Request) -> Response:
     service: Service = request.app.state.arc_bench
     try:
         if request.url.path.endswith("/sleep"):
-            service.asleep = True  # before it sleeps, for what comes while it waits for requests in flight
-            await client.sleep(LEVEL, PAUSE_MODE)
+            service.set_asleep(True)  # before it sleeps, for what comes while it waits for requests in flight
+            async with nullcontext() if service.pool is None else service.pool.exclusive:
+                await client.sleep(LEVEL, PAUSE_MODE)
         else:
             await client.wake_up()
     finally:
-        service.asleep = bool(await client.is_sleeping())
-    return json_response(200, {"asleep": service.asleep})
+        asleep = bool(await client.is_sleeping())
+        service.set_asleep(asleep)
+    return json_response(200, {"asleep": asleep})

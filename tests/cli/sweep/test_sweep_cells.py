@@ -137,10 +137,21 @@ def test_seeds_can_be_added_and_left_out(tmp_path: Path, axes: dict[str, Any] | 
 
 def test_a_dataset_that_does_not_exist_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), evaluation={"dataset": "toy/crosss", "n": 2})
-    for more in ((), ("--dry-run",), ("--row", "0")):
+    for more in ((), ("--dry-run",), ("--dry-run", "--row", "0")):
         done = CliRunner().invoke(sweep, [str(path), *more])
         assert isinstance(done.exception, SpecError), done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_one_task_for_several_seeds_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """The intervals of recipes need a variance over tasks."""
+    evaluation = {"dataset": "toy/cross#n=4", "n": 2, "limit": 1}
+    path = write(tmp_path / "s.yaml", out=str(tmp_path / "out"), evaluation=evaluation, seeds=[0, 1])
+    done = CliRunner().invoke(sweep, [str(path)])
+    assert isinstance(done.exception, ConfigError), done.output
+    assert str(done.exception).startswith("evaluation: 1 task; intervals over training seeds need at least 2")
+    assert not (tmp_path / "out").exists()
+    assert CliRunner().invoke(sweep, [str(path), "--dry-run", "--set", "seeds=[0]"]).exit_code == 0
 
 
 def test_an_evaluation_may_change_until_something_is_benched(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from trainers.model.base_model import find_base
 from trainers.recipe.parts import ValidationRecipe
 from trainers.run.finish import kept_step
 from trainers.store.manifest import (
+    MANIFEST,
     PARITY,
     AdapterManifest,
     DatasetRecord,
@@ -32,17 +33,25 @@ def test_starting_over_removes_the_parity_of_the_old_weights(tmp_path: Path) -> 
     assert not (tmp_path / PARITY).exists()
 
 
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_starting_over_removes_the_old_weights_but_nobody_elses(tmp_path: Path, is_ours: bool) -> None:
-    """transformers would put the adapter on top of a full model that is saved beside it."""
+@pytest.mark.parametrize("ours", [MANIFEST, "checkpoints/checkpoint-5", None])
+def test_starting_over_removes_the_old_weights_but_nobody_elses(tmp_path: Path, ours: str | None) -> None:
+    """transformers would put the adapter on top of a full model that is saved beside it.
+
+    A run that ended before its first checkpoint has written no weights: those beside its records are not its own.
+    """
     names = {"adapter_config.json", "adapter_model.safetensors", "model-00001-of-00002.safetensors", "config.json"}
-    for name in names | {"notes.txt"}:
+    kept = {"notes.txt", "ds_config.json", "mine.safetensors"}
+    for name in names | kept:
         (tmp_path / name).write_text("{}")
-    if is_ours:
-        write_json(tmp_path / STARTED, {})
+    write_json(tmp_path / STARTED, {})
+    if ours is not None:
+        (tmp_path / ours).mkdir(parents=True)
+    if ours == MANIFEST:
+        (tmp_path / ours).rmdir()
+        (tmp_path / ours).write_text("{}")
     prepare_folder(tmp_path, {"seed": 1}, resume=False)
     left = {path.name for path in tmp_path.iterdir()} - {STARTED}
-    assert left == ({"notes.txt"} if is_ours else names | {"notes.txt"})
+    assert left == (names | kept if ours is None else kept)
 
 
 @pytest.mark.parametrize("key", ["tokens_a_pass", "micro_batch_size", "max_padding"])

@@ -46,6 +46,19 @@ def test_a_last_line_that_is_incomplete_is_dropped_and_another_damaged_one_refus
         read_log(path)
 
 
+def test_damage_behind_the_step_at_which_training_resumes_is_dropped(tmp_path: Path) -> None:
+    """As a lost page leaves it after a power cut: only the lines up to the checkpoint were synced to the disk."""
+    path, text = tmp_path / "log.jsonl", b'{"step": 1}\n{"step": 2}\n\0\0\0\n{"step": 4}\n'
+    for from_step, left in ((0, []), (1, [{"step": 1}]), (2, [{"step": 1}, {"step": 2}])):
+        path.write_bytes(text)
+        with TrainingLog(path, from_step):
+            assert read_log(path) == left
+    path.write_bytes(text)
+    with pytest.raises(RunError, match=r"log\.jsonl, line 3: damaged"):
+        TrainingLog(path, 3)
+    assert path.read_bytes() == text
+
+
 def test_a_resumed_log_drops_later_steps(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with TrainingLog(path) as log:

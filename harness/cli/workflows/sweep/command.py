@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,6 @@ def sweep(
     from harness.cli.workflows.sweep.sweep_dry_run import describe_sweep
     from harness.cli.workflows.sweep.sweep_file import load_sweep
     from harness.cli.workflows.sweep.sweep_report import RESULTS, write_sweep_report
-    from harness.data.spec import open_dataset
 
     placement = take_placement(others)
     if row is not None and placement is not None:
@@ -76,16 +76,33 @@ def sweep(
     if rows:
         click.echo(sum(1 for _ in plan.trainings()))
         return
-    open_dataset(plan.evaluation.dataset)  # before hours of training
+    if row is not None and not dry_run:  # on a node that trains, the evaluation's dataset may be missing
+        _train_row(plan, row)
+        return
+    _check_evaluation(plan)
     if dry_run:
         describe_sweep(plan)
-    elif row is not None:
-        _train_row(plan, row)
     else:
         with sigterm_as_interrupt():
             runs = _run(plan, placement, report_to)
             write_sweep_report(plan, runs)
             report_sweep(report_to, plan.out, plan.title, plan.out / RESULTS, runs)
+
+
+def _check_evaluation(plan: Sweep) -> None:
+    """Check, before hours of training, that the evaluation's dataset is there and has enough tasks.
+
+    Raises:
+        ConfigError, DataError: it is not, or has one task for several training seeds.
+    """
+    from harness.data.spec import open_dataset
+
+    tasks = min(len(open_dataset(plan.evaluation.dataset).ids), plan.evaluation.limit or sys.maxsize)
+    if tasks < 2 <= len(plan.seeds):
+        raise ConfigError(
+            f"evaluation: {tasks} task; intervals over training seeds need at least 2: name another dataset or limit, "
+            "or train with one seed"
+        )
 
 
 def _schema() -> dict[str, Any]:
@@ -151,11 +168,13 @@ def _check_server(plan: Sweep) -> None:
 
 def _bench(plan: Sweep, report_to: tuple[str, ...]) -> list[Path]:
     """Return the run folder of every model; start a server only if some runs are not finished."""
+    from harness.cli.workflows.sweep.sweep_evaluation import record_evaluation
     from trainers.model.base_model import find_base
 
     base, folders = find_base(str(plan.recipe["model"])), _folders(plan)
     open_runs = {name: f for name, f in folders.items() if not is_finished(f, _expected_run(plan, name, base))}
     if open_runs:
+        record_evaluation(plan)  # again: until now another command could change it
         _serve_and_run(plan, base, open_runs, report_to)
     return list(folders.values())
 

@@ -39,7 +39,10 @@ def _recorded_seed(out: Path, name: str) -> object:
     """Return the seed in the recipe of an adapter that the sweep trained or began to train; None if there is none."""
     path = recipe_path(out, name)
     try:
-        return read_extended(path).merged().get("seed") if path.exists() else None
+        path.stat()
+        return read_extended(path).merged().get("seed")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise ConfigError(f"out: {out} cannot be used: {error.strerror}; name another folder") from None
     except ConfigError as error:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -51,7 +52,7 @@ def post(client: SleepyClient, path: str) -> tuple[int, Any]:
     app = Starlette()
     attach_sleep_routes(app)  # type: ignore[arg-type]
     app.state.engine_client = client
-    app.state.arc_bench = SimpleNamespace(asleep=client.asleep)
+    app.state.arc_bench = SimpleNamespace(pool=None, set_asleep=lambda asleep: None)
     request = Request({"type": "http", "app": app, "path": path, "method": "POST", "headers": [], "query_string": b""})
     response = asyncio.run(sleep_routes._change(request))
     return response.status_code, json.loads(bytes(response.body))
@@ -76,6 +77,30 @@ def test_a_server_that_sleeps_answers_and_loads_nothing(open_site: OpenSite) -> 
             assert (await site.request("GET", "/ready"))[0] == ready
             assert (await site.request("POST", "/v1/completions", body))[0] == answered
             assert (await site.request("POST", "/admin/adapters/load", {"adapter": "nobody"}))[0] == refused
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_while_a_server_falls_asleep_is_refused(open_site: OpenSite) -> None:
+    """A request that waits for the slot of its adapter, and a load that waits for another change."""
+    site, client = open_site(), SleepyClient()
+    site.app.state.engine_client = client
+
+    async def scenario() -> None:
+        version = (await site.pool.load("a")).id
+        gate = site.service.gate
+        assert gate is not None
+        async with AsyncExitStack() as stack:
+            for holder in range(gate.slots):
+                await stack.enter_async_context(gate.hold_slot(f"holder{holder}"))
+            waiting = asyncio.create_task(site.request("POST", "/v1/completions", {"model": "a", "prompt": "x"}))
+            async with site.pool.exclusive:
+                load = asyncio.create_task(site.request("POST", "/admin/adapters/load", {"adapter": "b"}))
+                sleep = asyncio.create_task(site.request("POST", "/admin/sleep", {}))
+                await asyncio.sleep(0.1)
+                assert not any(task.done() for task in (waiting, load, sleep))
+        assert [(await task)[0] for task in (waiting, load, sleep)] == [503, 409, 200]
+        assert list(site.pool.loaded) == [version]
 
     asyncio.run(scenario())
 
