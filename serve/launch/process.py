@@ -44,6 +44,10 @@ class Server:
     log: Path
 
 
+class ServerDiedError(ServerError):
+    """The process of a server has ended."""
+
+
 @contextmanager
 def serving(
     model: str | Path,
@@ -68,6 +72,7 @@ def serving(
 
     Raises:
         ServerError: the model is missing, the port is taken, or the server did not start (with the end of its log).
+        ServerDiedError: its process ended; the block's error is the cause.
         MissingExtraError: vLLM is not installed.
         ConfigError: options contradict each other.
     """
@@ -79,7 +84,7 @@ def serving(
     except Exception as error:
         # If the server has ended, that caused the failure: report the server's reason.
         if has_ended(process, server):
-            raise ServerError(death_notice(process.returncode, log, "while it served")) from error
+            raise ServerDiedError(death_notice(process.returncode, log, "while it served")) from error
         raise
     finally:
         stop_server(process.pid, config.shutdown_seconds, process)
@@ -155,7 +160,7 @@ def wait_until_ready(
     last_progress = started
     while not is_responding(server.url + path):
         if process.poll() is not None:
-            raise ServerError(death_notice(process.returncode, server.log, "before it was ready"))
+            raise ServerDiedError(death_notice(process.returncode, server.log, "before it was ready"))
         now = time.monotonic()
         if now - started > seconds:
             raise ServerError(

@@ -158,7 +158,7 @@ class _SpeedMeter(Progress):
 
 def _peak_memory() -> int:
     if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_reserved())  # what other programs cannot have
     with suppress(OSError, StopIteration):  # the kernel's ru_maxrss may be that of the process that started this one
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])

@@ -16,8 +16,8 @@ from trainers.recipe.schema import Recipe
 from trainers.run.trl_config import chosen_dtype, gpu_has_bfloat16
 from trainers.store.training_log import RESTART_HINT
 
-_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory")
-"""Messages of the allocators of torch, CUDA, C++ and the system, whose errors have no class of their own."""
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "Cannot allocate memory", "STATUS_ALLOC_FAILED")
+"""Messages of torch, CUDA, C++, the system and cuBLAS, whose errors have no class of their own."""
 _NOT_WRITTEN = ("PytorchStreamWriter", "inline_container", "unexpected pos")
 """Parts of ``torch.save``'s messages when a file cannot be written."""
 

@@ -97,6 +97,7 @@ class TaskTrainer:
         self._outputs, self._stop = TaskOutputs(report), StopTask()
         self._trainer: ArcTrainer | None = None
         self._initial: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self._initial_scaler: dict[str, Any] = {}
 
     def train_task(self, line: TaskLine, pairs: Sequence[Pair]) -> ReplyLine:
         """Train one task, write its adapter, and return the reply.
@@ -105,6 +106,15 @@ class TaskTrainer:
             DataError: the task has too few pairs, or its samples are too long.
             RunError: out of memory, or a folder that cannot be written.
         """
+        try:
+            return self._train_task(line, pairs)
+        finally:
+            if torch.cuda.is_available():  # a server that slept meanwhile needs the memory; torch would keep it
+                gc.collect()
+                torch.cuda.empty_cache()
+
+    def _train_task(self, line: TaskLine, pairs: Sequence[Pair]) -> ReplyLine:
+        """Do what ``train_task`` says, but for giving memory back."""
         began = time.monotonic()
         mixture = open_task(self.recipe, self._tokens, line.task_id, tuple(pairs))
         rows = MixtureDataset.from_mixture(mixture, sample_order(self.recipe, line.task_id)[: self._n_rows()])
@@ -159,6 +169,8 @@ class TaskTrainer:
             for parameter, initial in self._initial:
                 parameter.copy_(initial)
                 parameter.grad = None
+        if trainer.accelerator.scaler is not None:  # of float16, whose scale follows the gradients
+            trainer.accelerator.scaler.load_state_dict(self._initial_scaler)
         trainer.train_dataset = rows
         trainer.optimizer = trainer.lr_scheduler = None
         trainer.reset_counts()
@@ -181,6 +193,8 @@ class TaskTrainer:
         trainer.model.create_or_update_model_card = _write_no_card
         gc.collect()
         gc.freeze()  # transformers collects garbage before every training; what is loaded by now stays
+        scaler = trainer.accelerator.scaler
+        self._initial_scaler = {} if scaler is None else scaler.state_dict()
         self._initial = [(p, p.detach().clone()) for p in trainer.model.parameters() if p.requires_grad]
         return trainer
 

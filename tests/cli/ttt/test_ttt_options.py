@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from harness.cli.parameters import resume_command
+from harness.cli.workflows.ttt import run as ttt_run
 from harness.cli.workflows.ttt.estimate import estimate_ttt, lora_weights
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.cli.workflows.ttt.training.training_order import task_line
 from harness.core.errors import DataError
 from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
 from harness.sampling.options.run_options import RunOptions
+from serve.launch.machine import Machine
 from serve.registry.base_model import BaseModel
 from tests.support.commands import run_bench
 from tests.support.runs.trained_runs import record
@@ -89,6 +91,18 @@ def test_wrong_options_get_one_line(
     assert (got, message in errors) == (status, True), errors
     assert "Traceback" not in errors
     assert not (tmp_path / "run" / "ttt.json").exists()
+
+
+def test_a_server_that_would_take_the_trainers_gpu_is_refused(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ttt_run, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
+    words = ["ttt", recipe, "--dataset", DATASET, "--out", tmp_path / "run", "--dry-run", "--schedule"]
+    status, _, errors = run_bench(capsys, *words, "resident")
+    assert status == 2
+    assert "give the server its share with --gpu-memory" in errors
+    for others in (["resident", "--gpu-memory", "0.5"], ["train-first"]):
+        assert run_bench(capsys, *words, *others)[0] == 0
 
 
 def test_a_folder_in_use_is_refused(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

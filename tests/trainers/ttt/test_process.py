@@ -173,6 +173,23 @@ def test_a_task_that_failed_leaves_no_trace_in_the_next(trained: Path, tmp_path:
     assert adapter_bytes(tmp_path, TASKS[1].id) == adapter_bytes(trained, TASKS[1].id)
 
 
+def test_the_scale_of_float16_is_that_of_the_start_for_every_task(tmp_path: Path) -> None:
+    """It is set as on a GPU, where the gradients of a task change it; on a CPU nothing is trained in float16."""
+    import torch
+
+    from trainers.ttt.task_trainer import TaskTrainer
+
+    trainer = TaskTrainer(open_checked(tiny_recipe(), None), tmp_path, tmp_path / "scratch", lambda line: None)
+    trainer.train_task(LINES[0], LINES[0].pairs())
+    assert trainer._trainer is not None
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    trainer._initial_scaler = scaler.state_dict()
+    scaler.load_state_dict({**scaler.state_dict(), "scale": 2.0, "_growth_tracker": 7})
+    trainer._trainer.accelerator.scaler = scaler
+    trainer._prepare(trainer._trainer.train_dataset)
+    assert (scaler.get_scale(), scaler.state_dict()["_growth_tracker"]) == (8.0, 0)
+
+
 def test_training_starts_from_a_trained_adapter(tmp_path: Path) -> None:
     data = recipe_data("tiny", tmp_path / "start", lora={"rank": 4}, max_steps=4, datasets="toy/cross#n=50")
     start = train_adapter({**data, "learning_rate": 4e-3, "dtype": "float32", "validation": None})

@@ -89,7 +89,8 @@ def _sampling_options(command: F) -> F:
 @click.option(
     "--gpu-memory",
     type=FloatRange(0, 1, min_open=True),
-    help="Share of GPU memory of our own server; with --schedule resident the trainer needs the rest.  [default: 0.9]",
+    help="Share of GPU memory of our own server; --schedule resident needs it, and the trainer the rest.  "
+    "[default: 0.9]",
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print the estimate of time and disk, and stop.")
 @cluster_options
@@ -116,12 +117,12 @@ def ttt(
     from harness.cli.workflows.ttt.answering.rescoring import failure_text
     from harness.cli.workflows.ttt.estimate import estimate_ttt
     from harness.cli.workflows.ttt.job import TttJob
-    from harness.cli.workflows.ttt.run import run_ttt
+    from harness.cli.workflows.ttt.run import check_schedule, gpu_is_here, run_ttt
     from harness.core.errors import RunError
-    from serve.launch.machine import detect_machine
 
     job = TttJob.open(_job_options(recipe_file, overrides, **others))
-    estimate = estimate_ttt(job, on_gpu=detect_machine().device == "cuda")
+    check_schedule(job.options)
+    estimate = estimate_ttt(job, on_gpu=gpu_is_here())
     click.echo(estimate.text(), err=not dry_run)
     if dry_run:
         return 0

@@ -16,7 +16,13 @@ from harness.cli.workflows.ttt.answering.rescoring import (
     rescore_tasks,
     unrescored_tasks,
 )
-from harness.cli.workflows.ttt.answering.servers import AdapterSite, loss_is_cut, say, with_own_server
+from harness.cli.workflows.ttt.answering.servers import (
+    AdapterSite,
+    loss_is_cut,
+    say,
+    servers_can_sleep,
+    with_own_server,
+)
 from harness.cli.workflows.ttt.cutting import Missing, record_missing
 from harness.cli.workflows.ttt.estimate import RunEstimate
 from harness.cli.workflows.ttt.job import Schedule, TttJob, TttOptions
@@ -31,7 +37,7 @@ from harness.cli.workflows.ttt.training.training_order import (
     TrainedInBlocks,
     TrainedMeanwhile,
 )
-from harness.core.errors import ConfigError, DeadlineError
+from harness.core.errors import ConfigError, DeadlineError, MissingExtraError
 from harness.core.grid import Task
 from harness.runs.environment import now
 from harness.runs.folder import TTT_LOCK
@@ -109,9 +115,9 @@ class _Session:
                 trained: Trained = TrainedBefore(training, tasks, self._show_reply)
                 trainer.close()  # its memory and cores are the server's now
                 self._serve(lambda site: trained, own_gpu_sleep=False)
-            elif _shares_gpu():
+            elif gpu_is_here() and servers_can_sleep(job.options.servers):
                 blocks = TrainedInBlocks(training, tasks, self._show_reply)
-                self._serve(blocks.on_site, own_gpu_sleep=True)
+                self._serve(blocks.on_site, own_gpu_sleep=True, before_restart=trainer.close)
             else:
                 meanwhile = TrainedMeanwhile(training, tasks, self._show_reply)
                 self._serve(lambda site: meanwhile, own_gpu_sleep=False)
@@ -121,11 +127,18 @@ class _Session:
         replies = train_on_cluster(self.job, placement, tasks, self._show_reply)
         return TrainedAlready((task, replies[task.id]) for task in tasks)
 
-    def _serve(self, source: Callable[[AdapterSite], Trained], *, own_gpu_sleep: bool) -> None:
+    def _serve(
+        self,
+        source: Callable[[AdapterSite], Trained],
+        *,
+        own_gpu_sleep: bool,
+        before_restart: Callable[[], None] = lambda: None,
+    ) -> None:
         """Answer all tasks with the given servers, or with our own.
 
         Args:
             own_gpu_sleep: our own server gets vLLM's option for its sleep mode.
+            before_restart: frees memory that our own server needs when it is started again.
         """
         job, options = self.job, self.job.options
         display = TaskDisplay()
@@ -146,7 +159,7 @@ class _Session:
                 answer_all(AdapterSite(options.servers, job.registry, job.base_model))
             return
         extra = ["--enable-sleep-mode"] if own_gpu_sleep else []
-        with_own_server(answer_all, lambda: len(job.log.records()), job, extra)
+        with_own_server(answer_all, lambda: len(job.log.records()), job, extra, before_restart)
 
     def _show_step(self, step: StepLine) -> None:
         """Show a training step, at most one per half a minute."""
@@ -173,12 +186,28 @@ def _note_training_time(options: TttOptions) -> None:
 
 def default_schedule(job: TttJob) -> Schedule:
     """Return the schedule that is used where none is chosen (docs/test-time-training.md has the measurement)."""
-    return "resident" if job.options.servers or not _shares_gpu() else "train-first"
+    return "resident" if job.options.servers or not gpu_is_here() else "train-first"
 
 
-def _shares_gpu() -> bool:
-    """Return whether trainer and server would compute on the same GPU of this machine."""
-    return detect_machine().device == "cuda"
+def check_schedule(options: TttOptions) -> None:
+    """Check that a server of our own and the trainer can be on one GPU at the same time, if they are to be.
+
+    Raises:
+        ConfigError: the server would take nearly all of it.
+    """
+    if options.schedule == "resident" and options.gpu_memory is None and not options.servers and gpu_is_here():
+        raise ConfigError(
+            "--schedule resident has server and trainer on one GPU: give the server its share with --gpu-memory, e.g. "
+            "0.5, which leaves the rest to the trainer's weights and both programs, or use --schedule train-first"
+        )
+
+
+def gpu_is_here() -> bool:
+    """Return whether this machine computes on a GPU: whether the CUDA build of vLLM is installed, and usable."""
+    try:
+        return detect_machine().device == "cuda"
+    except MissingExtraError:  # vLLM is elsewhere, where the given servers are
+        return False
 
 
 def _check_space(job: TttJob, estimate: RunEstimate) -> None:

@@ -15,6 +15,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
+from harness.cli.workflows.ttt.answering.servers import servers_can_sleep
 from serve.keys import Keys
 from serve.server.routes import sleep_routes
 from serve.server.routes.sleep_routes import LEVEL, PAUSE_MODE, SLEEP_ROUTES, attach_sleep_routes
@@ -103,6 +104,18 @@ def test_what_waits_while_a_server_falls_asleep_is_refused(open_site: OpenSite) 
         assert list(site.pool.loaded) == [version]
 
     asyncio.run(scenario())
+
+
+def test_clients_learn_which_servers_can_sleep(open_site: OpenSite) -> None:
+    site = open_site()
+    with site.over_http() as url:
+        assert servers_can_sleep([])
+        assert not servers_can_sleep([url])
+        site.app.state.engine_client = SleepyClient(enabled=False)
+        assert not servers_can_sleep([url])
+        site.app.state.engine_client = SleepyClient()
+        assert servers_can_sleep([url])
+        assert not site.service.asleep
 
 
 @pytest.mark.parametrize("path", sorted(path for _, path in SLEEP_ROUTES))

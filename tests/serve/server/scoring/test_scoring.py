@@ -20,7 +20,7 @@ from serve.server.scoring.prefix_cap import CACHE_CAP, CappedRequest, cache_cap
 from tests.serve.conftest import OpenSite
 from tests.support.servers.admin_site import Site
 
-MODEL = SimpleNamespace(max_model_len=64, get_vocab_size=lambda: 100)
+MODEL = SimpleNamespace(max_model_len=64, get_vocab_size=lambda: 100, dtype="torch.float32")
 ENGINES = SimpleNamespace(data_parallel_size=1, data_parallel_size_local=1, local_engines_only=False)
 CACHE = SimpleNamespace(cache_config=SimpleNamespace(block_size=16), parallel_config=ENGINES)
 SCORER = AnswerScorer(SimpleNamespace(model_config=MODEL, vllm_config=CACHE), {})

@@ -14,7 +14,7 @@ from harness.cli.workflows.ttt.job import TttJob
 from harness.core.deadline import Deadline, check_time
 from harness.core.errors import AdapterError, ArcBenchError, DeadlineError, ServerError
 from serve.client import admin
-from serve.launch.process import START_SECONDS, serving
+from serve.launch.process import START_SECONDS, ServerDiedError, serving
 from serve.registry.base_model import BaseModel
 from serve.registry.leases import file_lock
 from serve.registry.store import Registry
@@ -104,6 +104,20 @@ class AdapterSite:
         Registry(self.registry).remove(version)
 
 
+def servers_can_sleep(urls: Sequence[str]) -> bool:
+    """Return whether all servers were started with vLLM's sleep mode; True for none.
+
+    Raises:
+        ServerError: a server cannot be reached.
+    """
+    try:
+        for url in urls:
+            admin.wake(url)  # without effect on a server that is awake
+    except AdapterError:  # it says that it cannot sleep, so that it must be on another GPU than the trainer
+        return False
+    return True
+
+
 @contextmanager
 def loss_is_cut(deadline: Deadline | None) -> Iterator[None]:
     """Say of a server that fails after the deadline that the deadline passed: nothing more would have been asked of it.
@@ -122,7 +136,11 @@ def loss_is_cut(deadline: Deadline | None) -> Iterator[None]:
 
 
 def with_own_server(
-    run: Callable[[AdapterSite], None], progress: Callable[[], int], job: TttJob, extra: Sequence[str] = ()
+    run: Callable[[AdapterSite], None],
+    progress: Callable[[], int],
+    job: TttJob,
+    extra: Sequence[str] = (),
+    before_restart: Callable[[], None] = lambda: None,
 ) -> None:
     """Start a server, call ``run`` with it, and stop it; a server that dies is started again, and ``run`` called again.
 
@@ -130,6 +148,7 @@ def with_own_server(
         run: resumes when it is called again after a restart.
         progress: counts what is done; a server that dies again and again without progress is given up.
         extra: further vLLM options.
+        before_restart: frees what the server needs.
 
     Raises:
         DeadlineError: the run's deadline passed before ``run`` had ended. ServerError: the server does not start, or
@@ -155,13 +174,14 @@ def with_own_server(
                 say(f"serving at {server.url}")
                 run(AdapterSite((server.url,), registry, job.base_model))
                 return
-        except ServerError as error:
+        except ServerDiedError as error:
             deaths = 1 if progress() > done else deaths + 1
             done = progress()
-            if not served or error.__cause__ is None or deaths > _RESTARTS:  # ``serving`` names the cause of a death
+            if not served or deaths > _RESTARTS:
                 raise
             say(f"the server is started again: {str(error).splitlines()[0]}")
             shutil.rmtree(registry, ignore_errors=True)
+            before_restart()
 
 
 def say(text: str) -> None:
