@@ -72,7 +72,8 @@ if TYPE_CHECKING:
 @click.option(
     "--smaller-than",
     type=FloatRange(0, 100, min_open=True, max_open=True),
-    help="With --until-resolved: also end once the differences are certainly smaller than this many points.",
+    help="With --until-resolved: also end once the differences are smaller than this many points, with 95 % confidence "
+    "if they are about symmetric over tasks.",
 )
 @click.option(
     "--search",

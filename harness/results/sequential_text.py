@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.core.errors import format_ids
 from harness.results.table_format import markdown_table, points
 from harness.runs.schemas.sequential_schema import SequentialComparison, SequentialResult
+from harness.stats.sequential import verdict_in_points
 
 
 def sequential_text(result: SequentialResult) -> str:
@@ -16,7 +17,10 @@ def sequential_text(result: SequentialResult) -> str:
     if not result.comparisons:
         return f"{head} none yet, as no look is complete."
     header = ["model", "verdict", "after tasks", "difference, points", "interval under all looks"]
-    rows = [[model, c.verdict, str(c.tasks), points(c.delta), _interval(c)] for model, c in result.comparisons.items()]
+    rows = [
+        [model, verdict_in_points(c.verdict), str(c.tasks), points(c.delta), _interval(c)]
+        for model, c in result.comparisons.items()
+    ]
     foot = "Where a verdict ended the run the difference is too large on average."
     if result.not_reached:
         foot += f" In no figure, as not reached: {format_ids(result.not_reached)}."

@@ -29,8 +29,20 @@ def nearly_alike_bounds(differences: Floats, confidence: float) -> tuple[float, 
     if unlike >= FEWEST_DIFFERING or unlike >= tasks / 2 or common == 0:
         return None
     least, largest = min(common, float(values[0])), max(common, float(values[-1]))
-    seen, missed = wilson(unlike / tasks, tasks, confidence)[1], wilson(0.0, tasks, confidence)[1]
-    return (
-        common - seen * (common - least) - missed * (least + 1),
-        common + seen * (largest - common) + missed * (1 - largest),
-    )
+    seen = wilson(unlike / tasks, tasks, confidence)[1]
+    lowered, raised = unseen_extremes(least, largest, tasks, confidence)
+    return common - seen * (common - least) - lowered, common + seen * (largest - common) + raised
+
+
+def unseen_extremes(least: float, largest: float, tasks: int, confidence: float) -> tuple[float, float]:
+    """Return by how much tasks of a kind that was not seen may lower and may raise a mean difference.
+
+    Tasks that lose everything, and tasks that win everything, are each a share of at most q(0) of all tasks, the upper
+    end of Wilson's interval for none of those seen. They differ by −1 and 1 instead of the extremes that were seen.
+
+    Args:
+        least: the smallest difference that was seen, of ``tasks`` tasks.
+        largest: the largest.
+    """
+    missed = wilson(0.0, tasks, confidence)[1]
+    return missed * (least + 1), missed * (1 - largest)

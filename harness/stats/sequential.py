@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.stats.bootstrap import Floats, to_units, unsigned_seed
 from harness.stats.intervals import RESAMPLES
+from harness.stats.nearly_alike import unseen_extremes
 from harness.stats.paired_test import SIGNIFICANCE
 
 LOOKS = 20
@@ -24,6 +25,7 @@ LOOKS = 20
 EXPONENT = 2.0
 """After a share x of the tasks α·x² is spent (Kim and DeMets 1987, Biometrika 74:149)."""
 UNDECIDED = "undecided"
+_SMALLER = "smaller than "
 _DECIMALS = 9
 
 
@@ -123,7 +125,9 @@ def sequential_verdict(
         differences: model − baseline in [−1, 1], of the tasks in the order in which they were sampled; as many as one
             of the looks. Longer ones give the same verdict once it is decided.
         denominator: scale that makes the differences whole numbers; see ``bootstrap.to_units``.
-        smaller_than: the verdict is also decided once the interval lies within ± this (futility bound).
+        smaller_than: the verdict is also decided once the interval, widened by what unseen tasks may hide
+            (``unseen_extremes``), lies within ± this (futility bound). It holds with 1 − alpha if the differences are
+            about symmetric around their mean.
         lower_is_better: turns better and worse.
         seed: of the patterns.
         flips: number of random patterns.
@@ -142,15 +146,32 @@ def sequential_verdict(
         looks.append(look)
         if look.resolved:
             return SequentialVerdict(tuple(looks), "better" if (look.delta > 0) != lower_is_better else "worse")
-        if smaller_than is not None and _within(look, smaller_than):
-            return SequentialVerdict(tuple(looks), f"smaller than {smaller_than:g}")
+        if smaller_than is not None and _within(look, values, smaller_than, 1 - schedule.alpha):
+            return SequentialVerdict(tuple(looks), f"{_SMALLER}{smaller_than:g}")
     finished = len(values) == schedule.looks[-1]
     return SequentialVerdict(tuple(looks), "not resolved" if finished else UNDECIDED)
 
 
-def _within(look: Look, bound: float) -> bool:
-    """Return whether the interval of a look lies within ± a bound."""
-    return look.low is not None and look.high is not None and -bound < look.low and look.high < bound
+def verdict_in_points(verdict: str) -> str:
+    """Return a verdict as people read it: ``smaller than 0.03`` as ``smaller than 3 points``, others as they are."""
+    if not verdict.startswith(_SMALLER):
+        return verdict
+    bound = f"{100 * float(verdict.removeprefix(_SMALLER)):g}"
+    return f"{_SMALLER}{bound} {'point' if bound == '1' else 'points'}"
+
+
+def _within(look: Look, values: Floats, bound: float, confidence: float) -> bool:
+    """Return whether the interval of a look lies within ± a bound, widened by what tasks that it did not see may hide.
+
+    The sign patterns know only differences that were seen. A few per cent of tasks that lose everything may be missing
+    among them, and their mean is not that of all tasks.
+    """
+    if look.low is None or look.high is None:
+        return False
+    seen = values[: look.tasks]
+    extremes = min(float(seen.min()), 0.0), max(float(seen.max()), 0.0)
+    lowered, raised = unseen_extremes(*extremes, look.tasks, confidence)
+    return -bound < look.low - lowered and look.high + raised < bound
 
 
 def _looks(values: Floats, schedule: Schedule, denominator: int, seed: int, flips: int) -> Iterator[Look]:

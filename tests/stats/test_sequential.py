@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from benchmarks import sequential as simulation
+from harness.results.sequential_text import sequential_text
+from harness.runs.schemas.sequential_schema import SequentialComparison, SequentialResult
+from harness.stats.intervals import wilson
 from harness.stats.sequential import Schedule, even_schedule, sequential_verdict, task_order
 from harness.stats.sign_tests import sign_tests
 
@@ -95,6 +98,45 @@ def test_equal_adapters_are_smaller_than_the_bound_or_not_resolved() -> None:
     assert last.high is not None
     assert -0.05 < last.low < last.high < 0.05
     assert sequential_verdict(np.zeros(400), even_schedule(400)).verdict == "not resolved"
+
+
+def test_a_bound_takes_as_many_tasks_as_could_hide_tasks_that_lose_everything() -> None:
+    schedule = even_schedule(400)
+    result = sequential_verdict(np.tile([1 / 32, -1 / 32], 200), schedule, 32, smaller_than=0.03, seed=2)
+    half = next(look.high - look.delta for look in result.looks[::-1] if look.high is not None)
+    missed = [wilson(0.0, tasks)[1] * (1 - 1 / 32) for tasks in schedule.looks]
+    assert result.verdict == "smaller than 0.03"
+    assert half + missed[len(result.looks) - 1] < 0.03 <= missed[len(result.looks) - 2] + half
+    assert result.looks[-1].tasks > 100
+
+
+def test_rare_tasks_that_lose_everything_are_seldom_called_a_small_difference() -> None:
+    rng = np.random.default_rng(1)
+    said = 0
+    for seed in range(60):
+        kind = rng.random(400)
+        small = rng.integers(1, 4, 400) * rng.choice([-1, 1], 400) / 32
+        differences = np.where(kind < 0.035, -1.0, np.where(kind < 0.335, small, 0.0))
+        result = sequential_verdict(differences, even_schedule(400), 32, smaller_than=0.03, seed=seed, flips=999)
+        said += result.verdict == "smaller than 0.03"
+    assert said <= 9  # 8 % on average, 24 % if the interval is not widened
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ("smaller than 0.03", "smaller than 3 points"),
+        ("smaller than 0.01", "smaller than 1 point"),
+        ("smaller than 0.005", "smaller than 0.5 points"),
+        ("better", "better"),
+    ],
+)
+def test_verdicts_are_read_in_points(verdict: str, words: str) -> None:
+    comparison = SequentialComparison(verdict=verdict, tasks=20, delta=0.002, low=-0.01, high=0.014)
+    result = SequentialResult(
+        metric="accuracy", baseline="a", declared=40, reached=20, not_reached=[], comparisons={"b": comparison}
+    )
+    assert f"| {words} " in sequential_text(result)
 
 
 def test_more_pairs_need_more_evidence() -> None:

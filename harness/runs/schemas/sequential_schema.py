@@ -24,7 +24,8 @@ class SequentialDesign(Record):
     alpha: Share
     """Probability of a false alarm of one comparison over all looks."""
     smaller_than: Share | None
-    """A comparison is also decided once its interval lies within ± this share; None without a bound."""
+    """A comparison is also decided once its interval, with what unseen tasks may hide, lies within ± this share; None
+    without a bound."""
 
 
 class SequentialComparison(Record):

@@ -72,13 +72,14 @@ def make_look_scheduler(
         return None
     from harness.predictions.run_predictions import read_drawn_predictions
     from harness.scoring.sequential_scores import verdicts_at_last_look
+    from harness.stats.sequential import verdict_in_points
 
     def ends_after(tasks: int) -> bool:
         log.commit()
         verdicts = verdicts_at_last_look(config, plan.tasks, read_drawn_predictions(log.path, config, plan.tasks))
         for model, verdict in verdicts.items():
             look = f"after {tasks} of {design.looks[-1]} tasks: {_look_text(verdict.looks[-1], design.metric)}"
-            display.notice(f"{model} against {config.models[0].name} {look}: {verdict.verdict}")
+            display.notice(f"{model} against {config.models[0].name} {look}: {verdict_in_points(verdict.verdict)}")
         ends = all(verdict.decided for verdict in verdicts.values())
         if ends:
             skipped = plan.per_model - plan.outputs_of_first(tasks) * config.n
