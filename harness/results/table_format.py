@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from harness.stats.paired_test import Comparison
+from harness.stats.paired_test import SIGNIFICANCE, Comparison
 from harness.stats.recipes import RecipeComparison
 
 
@@ -43,8 +43,16 @@ def difference_interval(comparison: Comparison | RecipeComparison) -> str:
 
 
 def p_value(p: float) -> str:
-    """Format a p value with three decimals; below 0.001 as ``< 0.001``, never as 0."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    """Format a p value with three decimals; below 0.001 as ``< 0.001``, never as 0.
+
+    One just below 0.05 has as many decimals as show that it is below, such as 0.0497.
+    """
+    if p < 0.001:
+        return "< 0.001"
+    decimals = 3
+    while p < SIGNIFICANCE <= float(f"{p:.{decimals}f}"):
+        decimals += 1
+    return f"{p:.{decimals}f}"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

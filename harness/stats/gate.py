@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
+from harness.stats.bootstrap import Floats
 from harness.stats.intervals import CONFIDENCE, wilson
 from harness.stats.paired_test import ALIKE, Comparison
 from harness.stats.recipes import RecipeComparison
+
+_MISSED = 0.05
+"""Probability with which tasks that lose everything may be missed before a gate says so."""
 
 
 class Gate(Enum):
@@ -84,3 +88,22 @@ def gain_bounds(
         gain, half = sign * comparison.delta, comparison.half_width(confidence)
         gains += [gain - half, gain + half]
     return min(gains), max(gains)
+
+
+def missable_share(comparison: Comparison | RecipeComparison, gains: Floats, margin: float) -> float | None:
+    """Return the share of tasks that lose everything which this many tasks miss with a probability of 5 %.
+
+    A bootstrap knows no other losses than those that were seen: where a larger share than the margin may have been
+    missed, its interval may lie too high.
+
+    Args:
+        gains: of the tasks, with positive sign where the run is better.
+
+    Returns:
+        None if the share is at most the margin, if a task lost everything, or where the interval allows for tasks that
+        were not seen (see ``gain_bounds``).
+    """
+    allowed_for = comparison.widest is not None or comparison.note not in ("", ALIKE)
+    if allowed_for or gains.min() <= -1 or (1 - margin) ** comparison.tasks <= _MISSED:
+        return None
+    return float(1 - _MISSED ** (1 / comparison.tasks))

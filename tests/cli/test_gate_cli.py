@@ -74,6 +74,29 @@ def test_a_model_is_no_worse_than_itself_only_where_the_tasks_suffice(
     assert "[-8.8, +8.8] (widest case: too few tasks differ)" in out
 
 
+def test_a_pass_says_where_tasks_that_lose_everything_may_have_been_missed(
+    capsys: pytest.CaptureFixture[str], make_run: MakeRun
+) -> None:
+    run = make_run("a", "toy/cross/evaluation#n=20", {"new": 0.9, "old": 0.5}, n=16)
+    words = ("gate", f"{run}@new", "--baseline", f"{run}@old", "--metric", "accuracy")
+    status, out, err = run_bench(capsys, *words, "--margin", "0.06")
+    assert (status, out[:4]) == (0, "PASS")
+    assert err == (
+        "warning: 20 tasks miss tasks that lose everything with more than 5 % probability if these are at most "
+        "13.91 % of all; the margin is 6 points\n"
+    )
+    assert run_bench(capsys, *words, "--margin", "0.14")[::2] == (0, "")
+    assert run_bench(capsys, *words, "--min-gain", "0.06")[::2] == (0, "")
+    status, out, err = run_bench(capsys, *words[:1], f"{run}@old", "--baseline", f"{run}@new", *words[4:], "--margin", 0)
+    assert (status, err) == (1, "")
+
+
+def test_what_is_asked_for_is_not_rounded(capsys: pytest.CaptureFixture[str], make_run: MakeRun) -> None:
+    run = make_run("a", SPEC, {"m": 0.9})
+    _, out, _ = run_bench(capsys, "gate", run, "--metric", "accuracy", "--min", "0.2004")
+    assert "asked for is at least 20.04 % (" in out
+
+
 def test_a_gate_that_cannot_be_computed_is_an_error_in_junit_too(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

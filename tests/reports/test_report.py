@@ -35,6 +35,7 @@ def test_number_formats_of_tables() -> None:
     assert points(-0.012) == "-1.2"
     assert p_value(0.0004) == "< 0.001"
     assert p_value(0.0768) == "0.077"
+    assert [p_value(p) for p in (0.0494, 0.0497, 0.04997, 0.05)] == ["0.049", "0.0497", "0.04997", "0.050"]
     few = compare([1.0, 0.0, 0.0], [0.0, 0.0, 0.0])[0]
     assert difference_interval(few) == "too few tasks differ"
     assert markdown_table(["a", "b"], [["x", "1"], ["yy|", "22"]]) == (

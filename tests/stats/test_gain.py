@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.stats.gate import Gate, gain_bounds, gain_verdict
+from harness.stats.gate import Gate, gain_bounds, gain_verdict, missable_share
 from harness.stats.intervals import wilson
 from harness.stats.paired_test import ALIKE, Comparison, compare
 
@@ -43,6 +43,18 @@ def test_bounds_hold_whatever_a_share_of_unlike_tasks_does(tasks: int, before: i
     assert low < high, "an interval of a sample is never without width"
     mirrored = alike(tasks, after / 8, before / 8)
     assert gain_bounds(mirrored, lower_is_better=True) == pytest.approx((low, high))
+
+
+def test_what_was_missed_is_said_only_where_the_interval_does_not_allow_for_it() -> None:
+    rng = np.random.default_rng(2)
+    before = rng.integers(2, 5, 60) / 8
+    seen = compare(before + rng.integers(0, 3, 60) / 8, before, 8)[0]
+    few = compare(before, before, 8)[0]
+    gains, lost = np.full(60, 0.125), np.r_[-1.0, np.full(59, 0.125)]
+    assert missable_share(seen, gains, 0.03) == pytest.approx(1 - 0.05 ** (1 / 60))
+    assert (0.97**60 > 0.05) and missable_share(seen, gains, 0.05) is None
+    for comparison, values in ((seen, lost), (few, np.zeros(60)), (alike(60, 1, 2), gains)):
+        assert missable_share(comparison, values, 0.03) is None
 
 
 def test_a_gain_below_the_one_asked_for_fails_and_a_noisy_one_is_inconclusive() -> None:

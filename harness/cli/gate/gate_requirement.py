@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from harness.stats.bootstrap import Floats
     from harness.stats.gate import Gate
     from harness.stats.paired_test import Comparison
     from harness.stats.recipes import RecipeComparison
@@ -56,6 +58,25 @@ class Requirement:
         note = comparison.note or ("nearly all tasks differ alike" if comparison.widest else "")
         why = f" (widest case: {note})" if note else ""
         return verdict, f"gains {points(change)} points [{points(low)}, {points(high)}]{why}"
+
+    def notes_beside(
+        self, verdict: Gate, comparison: Comparison | RecipeComparison, differences: Floats
+    ) -> Iterator[str]:
+        """Yield what a PASS with a margin does not rule out.
+
+        Args:
+            differences: of the tasks, from the baseline.
+        """
+        from harness.stats.gate import Gate, missable_share
+
+        if verdict is not Gate.PASS or self.margin is None:
+            return
+        gains = -differences if self.lower_is_better else differences
+        if (share := missable_share(comparison, gains, self.margin)) is not None:
+            yield (
+                f"{comparison.tasks} tasks miss tasks that lose everything with more than 5 % probability if these are "
+                f"at most {100 * share:.2f} % of all; the margin is {100 * self.margin:g} points"
+            )
 
     @property
     def asked_for(self) -> str:

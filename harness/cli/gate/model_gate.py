@@ -46,7 +46,7 @@ def gate_minimum(run: str, requirement: Requirement, choices: ScoringChoices) ->
         ConfigError: the metric does not apply.
         RunError, DataError: the run is missing or broken.
     """
-    from harness.results.table_format import percent, with_interval
+    from harness.results.table_format import with_interval
     from harness.scoring.model_scores import score_intervals
     from harness.scoring.run_selector import require_measured
     from harness.stats.gate import gate_verdict
@@ -62,7 +62,7 @@ def gate_minimum(run: str, requirement: Requirement, choices: ScoringChoices) ->
     if metric == "accuracy" and (scores := selected.scored[0]).enumeration is not None:
         more = f" + at most {100 * scores.tasks.values_of('unexplored').mean():.1f} unexplored"
     name = _name_with_rule(metric, selected.scored)
-    return verdict, f"{name} is {with_interval(interval)}{more}, asked for is at least {percent(minimum)}"
+    return verdict, f"{name} is {with_interval(interval)}{more}, asked for is at least {100 * minimum:g} %"
 
 
 def gate_difference(run: str, baseline: str, requirement: Requirement, choices: ScoringChoices) -> tuple[Gate, str]:
@@ -72,7 +72,7 @@ def gate_difference(run: str, baseline: str, requirement: Requirement, choices: 
         ConfigError: the metric cannot be compared.
         RunError, DataError: a run is missing or broken.
     """
-    from harness.scoring.comparable_metrics import incomparable_reason
+    from harness.scoring.comparable_metrics import comparable_values, incomparable_reason
     from harness.scoring.paired_comparison import compare_pairs
     from harness.scoring.run_selector import require_measured
 
@@ -82,9 +82,12 @@ def gate_difference(run: str, baseline: str, requirement: Requirement, choices: 
     if (old.enumeration is None) == (new.enumeration is None):
         require_measured(selected, metric)
     comparisons = compare_pairs([(new, old)], selected.seed, (metric,))
-    if not comparisons:
+    values = comparable_values(metric, new, old)
+    if not comparisons or values is None:
         raise ConfigError(incomparable_reason(metric, new, old))
-    verdict, gain = requirement.verdict_on_difference(comparisons[0].comparison)
+    comparison = comparisons[0].comparison
+    verdict, gain = requirement.verdict_on_difference(comparison)
+    print_warnings(requirement.notes_beside(verdict, comparison, values[0] - values[1]))
     return verdict, f"{_name_with_rule(metric, selected.scored)} {gain} on {baseline}, {requirement.asked_for}"
 
 

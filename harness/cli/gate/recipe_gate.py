@@ -87,7 +87,7 @@ def _test_minimum(recipe: RecipeRuns, requirement: Requirement, seed: int) -> tu
 
     from harness.recipes.recipe_runs import require_several_tasks
     from harness.results.recipe_table import training_runs
-    from harness.results.table_format import percent, with_interval
+    from harness.results.table_format import with_interval
     from harness.stats.gate import gate_verdict
     from harness.stats.recipe_interval import recipe_interval
 
@@ -100,21 +100,24 @@ def _test_minimum(recipe: RecipeRuns, requirement: Requirement, seed: int) -> tu
     about = f"over {interval.tasks} tasks and {training_runs(len(recipe.models))}"
     text = f"{metric} of recipe {recipe.name} is {with_interval(interval)} {about}"
     verdict = gate_verdict(interval.low, interval.high, minimum)
-    return verdict, f"{text}, asked for is at least {percent(minimum)}"
+    return verdict, f"{text}, asked for is at least {100 * minimum:g} %"
 
 
 def _test_difference(
     recipe: RecipeRuns, baseline: RecipeRuns, requirement: Requirement, seed: int, paired: bool
 ) -> tuple[Gate, str]:
     """Test the difference of the mean of a recipe from the baseline's."""
-    from harness.recipes.recipe_comparison import compare_recipe_pairs
+    from harness.recipes.recipe_comparison import compare_recipe_pairs, recipe_scores
 
     metric = requirement.metric
     rows = compare_recipe_pairs([(recipe, baseline)], seed, (metric,), paired)
-    if not rows:
+    scores = recipe_scores(metric, (recipe, baseline))
+    if not rows or scores is None:
         raise ConfigError(f"{metric} is not measured alike for all training runs of {recipe.name} and {baseline.name}")
     comparison = rows[0].comparison
     verdict, gain = requirement.verdict_on_difference(comparison)
+    differences = scores.values.mean(axis=0) - scores.baseline.mean(axis=0)
+    print_warnings(requirement.notes_beside(verdict, comparison, differences))
     about = f"over {comparison.tasks} tasks and {comparison.runs[0]} and {comparison.runs[1]} training runs"
     text = f"{metric} of recipe {recipe.name} {gain} on recipe {baseline.name}, {about}"
     return verdict, f"{text}, {requirement.asked_for}"
