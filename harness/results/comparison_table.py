@@ -61,7 +61,8 @@ def comparison_text(row: PairedComparison, shown: int | None = None) -> str:
         shown: the most ids to list of each; None lists all.
     """
     needed = row.comparison.tasks_for(row.comparison.delta)
-    return verdict_text(row, row.model, None if needed is None else f"{needed:,} tasks", shown)
+    known = needed is not None and needed > row.comparison.tasks  # no more tasks are no advice
+    return verdict_text(row, row.model, f"{needed:,} tasks" if known else None, shown)
 
 
 def verdict_text(row: PairedComparison | ComparedRecipes, name: str, needed: str | None, shown: int | None) -> str:
@@ -69,7 +70,7 @@ def verdict_text(row: PairedComparison | ComparedRecipes, name: str, needed: str
 
     Args:
         name: what is compared.
-        needed: what resolves a difference of this size; None if it is not known.
+        needed: what resolves a difference of this size; None if it is not known, or not more than there is.
         shown: as in ``comparison_text``.
     """
     c = row.comparison

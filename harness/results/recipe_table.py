@@ -38,10 +38,15 @@ def _cells(row: ComparedRecipes) -> list[str]:
 
 
 def runs_wanted(row: ComparedRecipes) -> str:
-    """Return the number of training runs of each recipe that resolve the observed difference."""
+    """Return the number of training runs of each recipe that resolve the observed difference, if more than there are."""
     if row.runs_needed is not None:
-        return str(row.runs_needed)
+        return str(row.runs_needed) if needs_more_runs(row) else "–"
     return "–" if row.comparison.shares is None or not row.comparison.delta else "more tasks"
+
+
+def needs_more_runs(row: ComparedRecipes) -> bool:
+    """Return whether one of the recipes has fewer training runs than resolve the observed difference."""
+    return row.runs_needed is not None and row.runs_needed > min(row.comparison.runs)
 
 
 def recipe_footnote(rows: Sequence[ComparedRecipes], family: int | None = None) -> str:
@@ -56,8 +61,8 @@ def recipe_footnote(rows: Sequence[ComparedRecipes], family: int | None = None) 
     text = (
         "Recipes, not adapters: percentage points with 95 % intervals over tasks and training runs (Student's t), for "
         f"other tasks of this kind and other training runs of both recipes; p Holm-corrected over {over}; runs wanted: "
-        "training runs of each recipe that resolve the observed difference on as many tasks at 80 % power (more tasks: "
-        "64 runs do not)."
+        "training runs of each recipe, where more than there are, that resolve the observed difference on as many "
+        "tasks at 80 % power (more tasks: 64 runs do not)."
     )
     if any(2 in row.comparison.runs for row in rows):
         text += " With two training runs of a recipe the intervals are wider than they need to be."
@@ -106,7 +111,7 @@ def recipe_text(row: ComparedRecipes, shown: int | None = None) -> str:
     Args:
         shown: the most ids to list of each; None lists all.
     """
-    needed = None if row.runs_needed is None else f"{training_runs(row.runs_needed)} of each recipe"
+    needed = f"{training_runs(row.runs_needed or 0)} of each recipe" if needs_more_runs(row) else None
     return verdict_text(row, f"recipe {row.recipe}", needed, shown)
 
 

@@ -17,6 +17,8 @@ from harness.stats.sign_tests import sign_tests
 SIGNIFICANCE = 0.05
 ALIKE = "all tasks differ alike"
 """Note of a comparison whose interval would have no width."""
+FEWEST_FOR_SIGNS = 6
+"""Number of tasks without which no two-sided 5 % test of signs detects anything: with 5 its p-value is at least 1/16."""
 _POWER_FACTOR = 1.960 + 0.842
 """Normal quantiles of a two-sided 5 % test and of 80 % power."""
 
@@ -178,7 +180,7 @@ def resolvable_difference(sd: float, tasks: int) -> float | None:
 
 
 def tasks_needed(sd: float, difference: float) -> int:
-    """Return how many paired tasks a 5 % test needs to detect ``difference`` with 80 % power.
+    """Return how many paired tasks a 5 % test needs to detect ``difference`` with 80 % power, at least FEWEST_FOR_SIGNS.
 
     Args:
         sd: standard deviation of the tasks' differences.
@@ -188,7 +190,7 @@ def tasks_needed(sd: float, difference: float) -> int:
     """
     if not (sd > 0 and difference > 0):
         raise ValueError(f"cannot plan for sd {sd} and difference {difference}: both must be above 0")
-    return math.ceil((_POWER_FACTOR * sd / difference) ** 2)
+    return max(FEWEST_FOR_SIGNS, math.ceil((_POWER_FACTOR * sd / difference) ** 2))
 
 
 def verdict_in_words(delta: float, p: float, lower_is_better: bool) -> str:
