@@ -60,14 +60,15 @@ class Rule:
 
 
 def rank_by_probability(votes: Sequence[Vote]) -> list[RankedGrid]:
-    """Rank by the sum of the answers' probabilities, exp(sum_logprob).
+    """Rank by the sum over views of the answers' probabilities, exp(sum_logprob).
 
-    Grids with an unknown log-probability come last, tied.
+    Of several answers of one view with the same grid the likeliest counts: they are no further evidence, however often
+    the view was drawn. Grids with an unknown log-probability come last, tied.
     """
     votes_by_grid = group_votes(votes)
     keys = {}
     for grid, group in votes_by_grid.items():
-        total = _log_sum_exp([v.sum_logprob for v in group])
+        total = _log_sum_exp(list(_likeliest_by_view(group).values()))
         keys[grid] = _LAST if total is None else (total,)
     return rank_by_key(votes_by_grid, keys)
 
@@ -187,11 +188,17 @@ def get_rule(name: str) -> Rule:
     return RULES[name]
 
 
-def _log_sum_exp(logs: Sequence[float | None]) -> float | None:
-    """Return log(sum(exp(logs))); None if one of them is unknown."""
-    known = [log for log in logs if log is not None and math.isfinite(log)]
-    if len(known) < len(logs):
-        return None
+def _likeliest_by_view(votes: Sequence[Vote]) -> dict[int, float]:
+    """Return the largest log-probability of each view's votes; -inf for a view of which none is known."""
+    largest: dict[int, float] = {}
+    for vote in votes:
+        logprob = -math.inf if vote.sum_logprob is None or not math.isfinite(vote.sum_logprob) else vote.sum_logprob
+        largest[vote.view_index] = max(logprob, largest.get(vote.view_index, -math.inf))
+    return largest
+
+
+def _log_sum_exp(logs: Sequence[float]) -> float | None:
+    """Return log(sum(exp(logs))); None if one of them is -inf, which is unknown."""
     # Scaled by the largest, so that probabilities below the range of floats still compare.
-    top = max(known)
-    return top + math.log(math.fsum(math.exp(log - top) for log in known))
+    top = max(logs)
+    return None if min(logs) == -math.inf else top + math.log(math.fsum(math.exp(log - top) for log in logs))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from harness.core.errors import ConfigError
 from harness.core.grid import Grid
 from harness.core.random_stream import Stream
+from harness.predictions.pooled_outputs import merge_votes
 from harness.voting.ranking import RankedGrid, Vote, choose_attempts, exact_mean, rank_votes, split_ties
 from harness.voting.selection_rules import RULES, get_rule
 from tests.support.runs.votes import vote_k
@@ -116,15 +117,34 @@ def test_the_mean_is_correctly_rounded(values: list[float]) -> None:
 
 
 def test_rule_logprob_adds_probabilities() -> None:
-    votes = [Vote(A, sum_logprob=math.log(0.2)), Vote(A, sum_logprob=math.log(0.2)), Vote(B, sum_logprob=math.log(0.3))]
+    votes = [Vote(A, sum_logprob=math.log(0.2), view_index=view) for view in (0, 1)]
+    votes.append(Vote(B, sum_logprob=math.log(0.3)))
     assert ties(RULES["logprob"].rank(votes)) == [{A}, {B}]
     votes[2] = Vote(B, sum_logprob=math.log(0.5))
     assert ties(RULES["logprob"].rank(votes)) == [{B}, {A}]
-    assert ties(RULES["logprob"].rank([*votes, Vote(B), Vote(C)])) == [{A}, {B, C}]
+    assert ties(RULES["logprob"].rank([*votes, Vote(B, view_index=1), Vote(C)])) == [{A}, {B, C}]
+
+
+def test_rule_logprob_counts_a_view_once_however_often_it_was_drawn() -> None:
+    draws = [Vote(A, sum_logprob=math.log(p), sample=k) for k, p in enumerate((0.2, 0.1, 0.2))]
+    others = [Vote(B, sum_logprob=math.log(0.15), sample=3 + view, view_index=view) for view in (1, 2)]
+    assert ties(RULES["logprob"].rank([*draws, *others])) == [{B}, {A}]
+    assert ties(RULES["logprob"].rank([draws[1], *others[:1]])) == [{B}, {A}]
+    assert ties(RULES["logprob"].rank([*draws, Vote(B, sum_logprob=math.log(0.3), sample=9)])) == [{B}, {A}]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(0, 2), st.floats(-9, -0.1)), min_size=1, max_size=12),
+    st.integers(1, 2),
+)
+def test_rule_logprob_ranks_a_run_as_the_pool_of_it(draws: list[tuple[Grid, int, float]], times: int) -> None:
+    votes = [Vote(grid, p, p, sample=k, view_index=view) for k, (grid, view, p) in enumerate(draws)]
+    pooled = merge_votes([("seed 0", votes)] * times)
+    assert ties(RULES["logprob"].rank(votes)) == ties(RULES["logprob"].rank(pooled))
 
 
 def test_rule_logprob_compares_answers_too_long_for_a_float() -> None:
-    votes = [Vote(A, sum_logprob=-2000.0), Vote(B, sum_logprob=-2000.5), Vote(B, sum_logprob=-2000.5)]
+    votes = [Vote(A, sum_logprob=-2000.0), *(Vote(B, sum_logprob=-2000.5, view_index=view) for view in (0, 1))]
     assert ties(RULES["logprob"].rank(votes)) == [{B}, {A}]
 
 
