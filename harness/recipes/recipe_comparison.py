@@ -78,12 +78,12 @@ def compare_selected_recipes(
 
     Args:
         with_first: whether to compare each recipe with the first only.
-        metrics: None takes those that two models of their kinds have.
+        metrics: None takes those that two models of their kinds have; one that is named twice counts once.
 
     Raises:
         ConfigError: no metric is measured for all training runs alike.
     """
-    chosen = metrics or compared_metrics(selected.scored, METRICS)
+    chosen = list(dict.fromkeys(metrics or compared_metrics(selected.scored, METRICS)))
     pairs = recipe_pairs(recipes, with_first)
     rows = compare_recipe_pairs(pairs, selected.seed, chosen, paired, read_halves(recipes))
     if not rows:

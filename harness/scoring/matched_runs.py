@@ -118,7 +118,7 @@ def compare_matched(
     """Compare the models in pairs, the earlier one as the baseline.
 
     Args:
-        metrics: None takes those that two models of their kinds have.
+        metrics: None takes those that two models of their kinds have; one that is named twice counts once.
         baseline: whether to compare each model with the first only, not every pair.
 
     Raises:
@@ -128,7 +128,7 @@ def compare_matched(
     pairs = pairs_with_first(selected.scored) if baseline else all_pairs(selected.scored)
     if not pairs:
         raise ConfigError("one model alone has nothing to be compared with; name a second one")
-    chosen = metrics or compared_metrics(selected.scored, METRICS)
+    chosen = list(dict.fromkeys(metrics or compared_metrics(selected.scored, METRICS)))
     comparisons = compare_pairs(pairs, selected.seed, chosen)
     if not comparisons:
         raise ConfigError("; ".join(incomparable_reason(name, *pairs[0]) for name in chosen))

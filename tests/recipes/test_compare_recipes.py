@@ -99,6 +99,7 @@ def test_named_recipes_give_the_same_figures(capsys: Capture, runs: list[Path]) 
         f"{name}=" + ",".join(f"{run}@{run.name}" for run in side) for name, side in (("a", runs[:3]), ("b", runs[3:]))
     ]
     assert compare(capsys, "--recipe", words[0], "--recipe", words[1], "--metric", "accuracy") == automatic
+    assert compare(capsys, *runs, "--metric", "accuracy", "--metric", "accuracy") == automatic
 
 
 def test_pairs_are_made_only_where_declared_and_by_seed(capsys: Capture, runs: list[Path]) -> None:

@@ -69,7 +69,9 @@ def test_the_text_has_verdicts_task_ids_and_the_tasks_needed(
     assert "tasks for 1 point |" in plan
     _, every, _ = run_bench(capsys, "compare", run, "--all-ids", "--metric", "accuracy")
     assert "…" not in every
-    assert "over these 3 comparisons" in every
+    assert "over these 3 comparisons alone" in every
+    _, twice, _ = run_bench(capsys, "compare", run, "--all-ids", "--metric", "accuracy", "--metric", "accuracy")
+    assert twice == every
 
 
 def test_servers_that_computed_in_other_dtypes_give_a_warning(
